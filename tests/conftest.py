@@ -1,0 +1,40 @@
+"""Fixtures of all tests: a clean environment, and the real data where it is at hand."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Real images and weights that are too large for the repository: a folder `shared` beside the checkout,
+# or TLSEARCH_TEST_DATA. Tests that need them skip where they are absent.
+_SHARED = Path(os.environ.get("TLSEARCH_TEST_DATA") or Path(__file__).resolve().parents[2] / "shared")
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test has its own state and cache folders, and no MLflow or Ray settings of the user's."""
+    for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS", "TLSEARCH_CRASH_AT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TLSEARCH_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("TLSEARCH_CACHE_DIR", str(tmp_path / "cache"))
+
+
+def _shared(name: str) -> Path:
+    path = _SHARED / name
+    if not path.exists():
+        pytest.skip(f"needs {name} in TLSEARCH_TEST_DATA or in a folder 'shared' beside the checkout")
+    return path
+
+
+@pytest.fixture
+def emoji_path() -> Path:
+    """16 classes of 64 px PNGs in train/, val/ and test/."""
+    return _shared("data/emoji")
+
+
+@pytest.fixture
+def weights_path() -> Path:
+    """mobilenet_v2.pth and tf_efficientnet_lite0.pth, trained on ImageNet."""
+    return _shared("weights")
