@@ -1,0 +1,1 @@
+"""The one place that joins search with tracking, and what the commands call."""

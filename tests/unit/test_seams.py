@@ -1,0 +1,72 @@
+"""The seams that imports must keep, seen in a fresh interpreter's sys.modules."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HEAVY = ("torch", "torchvision", "timm", "ray", "mlflow", "optuna")
+FIXED_SPACE = """
+name: seams
+data: {source: folder, path: images}
+weights: {resnet18: none}
+space: {backbone: resnet18}
+"""
+
+
+def _modules_after(code: str, *, cwd: Path | None = None) -> set[str]:
+    """Which of the heavy packages a fresh interpreter holds after running ``code``."""
+    script = f"{code}\nimport sys, json\nprint(json.dumps([m for m in {HEAVY!r} if m in sys.modules]))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=cwd, check=False)
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def _command(*arguments: str) -> str:
+    return f"""
+import sys
+sys.argv = ["tlsearch", *{list(arguments)!r}]
+from tlsearch.cli import main
+try:
+    main()
+except SystemExit as end:
+    assert end.code in (0, None), end.code
+"""
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("run", "--help"), ("--version",)])
+def test_help_imports_nothing_heavy(arguments: tuple[str, ...]) -> None:
+    assert _modules_after(_command(*arguments)) == set()
+
+
+def test_check_without_model_imports_nothing_heavy(tmp_path: Path) -> None:
+    from PIL import Image
+
+    for split in ("train", "val"):
+        for label in ("a", "b"):
+            folder = tmp_path / "images" / split / label
+            folder.mkdir(parents=True)
+            for number in range(3):
+                Image.new("RGB", (40, 40), (number, 0, 0)).save(folder / f"{number}.png")
+    (tmp_path / "space.yaml").write_text(FIXED_SPACE)
+    assert _modules_after(_command("check", "space.yaml", "--no-model"), cwd=tmp_path) == set()
+
+
+@pytest.mark.parametrize(
+    ("module", "allowed"),
+    [
+        ("tlsearch", set()),
+        ("tlsearch.space", set()),
+        ("tlsearch.config", set()),
+        ("tlsearch.trial", {"torch", "torchvision"}),
+        ("tlsearch.results.served", {"torch", "torchvision", "mlflow"}),
+        ("tlsearch.results.predictor", {"torch", "torchvision"}),
+        ("tlsearch.tracking", {"mlflow"}),
+    ],
+)
+def test_a_room_imports_only_what_it_may(module: str, allowed: set[str]) -> None:
+    assert _modules_after(f"import {module}") <= allowed

@@ -1,0 +1,218 @@
+"""Starts and resumes searches: joins space file, data, weights, search, tracking and results."""
+
+from __future__ import annotations
+
+import json
+import platform
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+from tlsearch import __version__
+from tlsearch.app.catalog import SearchEntry, new_search_id, register, touch, write_atomically
+from tlsearch.app.checks import check_weights, data_card
+from tlsearch.config import SpaceFile, dump_resolved
+from tlsearch.data import ImageIndex, load_index
+from tlsearch.errors import StorageError
+from tlsearch.results import leaderboard_csv
+from tlsearch.search import SearchPlan, read_search, run_search
+from tlsearch.space import Space, load
+from tlsearch.tracking import BestKeeper, MlflowTracker, sync_record
+from tlsearch.types import Scalar, SearchObserver, SearchRecord, TrialSetup
+
+SOURCE = "space.yaml"
+RESOLVED = "resolved.yaml"
+_PACKAGES = ("tlsearch", "torch", "torchvision", "ray", "optuna", "mlflow", "numpy", "pillow")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What the user said on the command line of ``run``."""
+
+    file: Path
+    overrides: Sequence[str] = ()
+    data_path: Path | None = None
+    address: str = "local"
+    name: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchEnd:
+    """How a start of a search ended; ``unsent`` counts MLflow items left in the spool."""
+
+    entry: SearchEntry
+    reason: str
+    record: SearchRecord
+    run_ids: Mapping[int, str]
+    unsent: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A search whose file, data and weights are known to be good; nothing has run yet."""
+
+    entry: SearchEntry
+    file: SpaceFile
+    space: Space
+    index: ImageIndex
+    address: str
+    resumed: bool = False
+
+
+def prepare(options: RunOptions) -> Prepared:
+    """Checks everything that can be checked before a trial, then makes the search's folder.
+
+    Raises:
+        ConfigError: Every fault of the file.
+        DataError: The images.
+        WeightsError: Weights that cannot be had.
+        StorageError: The folder cannot be made, or the name is taken.
+    """
+    file, space = load(options.file, overrides=options.overrides, data_path=options.data_path)
+    index = load_index(file.data)
+    check_weights(file, space)
+    storage = Path(file.storage)
+    search_id = options.name or new_search_id(file.name, storage)
+    directory = storage / search_id
+    try:
+        directory.mkdir(parents=True, exist_ok=False)
+    except FileExistsError:
+        raise StorageError(
+            f"a search's name must be new in its storage; {search_id!r} exists in {storage}: "
+            f"resume it with `tlsearch resume {search_id}` or choose another --name"
+        ) from None
+    except OSError as error:
+        raise StorageError(f"the storage folder {storage} cannot be written: {error.strerror}") from error
+    write_atomically(directory / SOURCE, options.file.read_text(encoding="utf-8"))
+    write_atomically(directory / RESOLVED, dump_resolved(file))
+    entry = SearchEntry(
+        search_id=search_id,
+        experiment=file.name,
+        directory=str(directory),
+        source=str(options.file.resolve()),
+        tracking_uri=file.tracking.uri,
+        metric=file.search.metric,
+        created=directory.stat().st_mtime,
+    )
+    register(entry)
+    return Prepared(entry=entry, file=file, space=space, index=index, address=options.address)
+
+
+def prepare_resume(entry: SearchEntry, *, trials: str | None = None, address: str = "local") -> Prepared:
+    """Reads a search back from its folder.
+
+    Args:
+        entry: The search.
+        trials: ``N`` trials in all, or ``+N`` more than the file says; None as the file says.
+
+    Raises:
+        ConfigError, DataError, WeightsError: As for ``prepare``: the data may have gone since.
+    """
+    resolved = entry.path / RESOLVED
+    if not resolved.exists():
+        raise StorageError(f"a search's folder holds {RESOLVED}; {entry.path} does not, so it cannot be resumed")
+    file, space = load(resolved)
+    if trials is not None:
+        total = file.search.trials + int(trials[1:]) if trials.startswith("+") else int(trials)
+        file = replace(file, search=replace(file.search, trials=total))
+        write_atomically(resolved, dump_resolved(file))
+    index = load_index(file.data)
+    check_weights(file, space)
+    touch(entry)
+    return Prepared(entry=entry, file=file, space=space, index=index, address=address, resumed=True)
+
+
+def trial_setup(file: SpaceFile) -> TrialSetup:
+    """What all trials of the search share."""
+    return TrialSetup(
+        data=file.data,
+        weights=file.weights,
+        max_epochs=file.search.max_epochs,
+        metric=file.search.metric,
+        num_threads=file.resources.cpus_per_trial,
+        precision=file.resources.precision,
+        cache=file.cache,
+    )
+
+
+def read_record(entry: SearchEntry) -> SearchRecord:
+    """The search as its study tells it; works while it runs."""
+    return read_search(entry.path, search_id=entry.search_id, experiment=entry.experiment, metric=entry.metric)
+
+
+def execute(prepared: Prepared, *, observers: Sequence[SearchObserver] = (), stop: threading.Event) -> SearchEnd:
+    """Runs or goes on with a prepared search until its budget ends or ``stop`` is set.
+
+    Raises:
+        SearchStopped: One error came too often in a row.
+        ClusterError: Ray cannot be reached.
+        TrackingError: MLflow cannot be used at the start.
+    """
+    entry, file = prepared.entry, prepared.file
+    tracker = _tracker(entry)
+    keeper = BestKeeper(tracker, directory=entry.path, keep=file.tracking.keep_best, mode=trial_setup(file).mode)
+    status: Literal["finished", "interrupted", "failed"] = "failed"
+    reason = "failed"
+    try:
+        tracker.search_started(_search_params(file), _start_artifacts(prepared))
+        if prepared.resumed:
+            record = read_record(entry)
+            sync_record(tracker, record)
+            keeper.restore(record)
+        plan = SearchPlan(
+            search_id=entry.search_id,
+            experiment=entry.experiment,
+            directory=entry.directory,
+            space=prepared.space,
+            setup=trial_setup(file),
+            search=file.search,
+            resources=file.resources,
+            address=prepared.address,
+        )
+        reason = run_search(plan, observers=(tracker, keeper, *observers), stop=stop)
+        status = "interrupted" if reason == "interrupted" else "finished"
+    finally:
+        record = read_record(entry)
+        tracker.search_ended(status, {"leaderboard.csv": leaderboard_csv(record, tracker.run_ids())})
+        unsent = tracker.close()
+    return SearchEnd(entry=entry, reason=reason, record=record, run_ids=tracker.run_ids(), unsent=unsent)
+
+
+def _tracker(entry: SearchEntry) -> MlflowTracker:
+    from tlsearch.results import served
+
+    return MlflowTracker(
+        uri=entry.tracking_uri,
+        experiment=entry.experiment,
+        search_id=entry.search_id,
+        metric=entry.metric,
+        spool_dir=entry.path / "spool",
+        served_code=Path(served.__file__),
+    )
+
+
+def _search_params(file: SpaceFile) -> Mapping[str, Scalar]:
+    search = file.search
+    return {
+        "trials": search.trials,
+        "max_epochs": search.max_epochs,
+        "metric": search.metric,
+        "sampler": search.sampler,
+        "scheduler": "asha" if search.scheduler else "none",
+        "seed": search.seed,
+    }
+
+
+def _start_artifacts(prepared: Prepared) -> Mapping[str, str]:
+    folder = prepared.entry.path
+    environment = {name: version(name) for name in _PACKAGES if name != "tlsearch"}
+    environment |= {"tlsearch": __version__, "python": platform.python_version(), "platform": platform.platform()}
+    return {
+        SOURCE: (folder / SOURCE).read_text(encoding="utf-8"),
+        RESOLVED: (folder / RESOLVED).read_text(encoding="utf-8"),
+        "data_card.json": json.dumps(data_card(prepared.index), indent=2),
+        "environment.json": json.dumps(environment, indent=2),
+    }
