@@ -6,7 +6,7 @@ image sizes are pixels of the square crop. All timestamps are Unix time in secon
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -243,6 +243,15 @@ class RunningTrial(Protocol):
 
     @property
     def epochs_done(self) -> int: ...
+
+    @property
+    def reports(self) -> Sequence[EpochReport]:
+        """Reports of epochs done, oldest first; the running checkpoint carries them.
+
+        After a resume at least the report of the checkpoint's own epoch is here: if the driver died
+        between checkpoint and report, that epoch is reported again from here, not skipped.
+        """
+        ...
 
     def step(self) -> EpochReport: ...
 
