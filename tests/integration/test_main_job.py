@@ -6,15 +6,13 @@ One search of real trials serves all tests of this file; each looks at another s
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from homes import Home
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
@@ -22,38 +20,6 @@ TRIALS = 6
 KEEP_BEST = 2
 QUICKSTART = Path(__file__).resolve().parents[2] / "search_spaces" / "quickstart.yaml"
 STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running"}
-
-
-class Home:
-    """A user's home: own state, cache and Ray token; runs the command there."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.environment = {
-            **os.environ,
-            "HOME": str(root),
-            "TLSEARCH_STATE_DIR": str(root / "state"),
-            "TLSEARCH_CACHE_DIR": str(root / "cache"),
-            "RAY_AUTH_MODE": "token",
-        }
-
-    def run(self, *arguments: str, code: int = 0) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "tlsearch", *arguments],
-            capture_output=True,
-            text=True,
-            env=self.environment,
-            cwd=self.root,
-            check=False,
-            timeout=500,
-        )
-        assert done.returncode == code, f"{arguments} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
-        assert "Traceback" not in done.stderr, done.stderr
-        return done.stdout
-
-    @property
-    def tracking_uri(self) -> str:
-        return f"sqlite:///{self.root}/mlflow.db"
 
 
 @pytest.fixture(scope="module")

