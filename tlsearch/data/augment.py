@@ -1,0 +1,104 @@
+"""Training augmentation on batches of uint8 images; all chance comes from an explicit generator."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_CROP_SCALE = (0.7, 1.0)
+_CROP_RATIO = (3 / 4, 4 / 3)
+_ATTEMPTS = 10
+
+AUGMENTATIONS = ("light",)
+
+
+def augment(images: Tensor, kind: str, size: int, generator: torch.Generator) -> Tensor:
+    """Augments one batch.
+
+    ``light`` is a random resized crop (0.7 to 1 of the area of the given square, ratio of width to height 3/4
+    to 4/3) and a horizontal flip of every second image.
+
+    Args:
+        images: uint8 (N, 3, S, S), squares with a margin around what evaluation sees (see ``open_pixels``);
+            left as they are.
+        kind: One of AUGMENTATIONS.
+        size: Side of the result in pixels.
+        generator: Determines the result fully; each call draws the same count of numbers per image.
+
+    Returns:
+        uint8 (N, 3, size, size), channels_last, on the images' device.
+
+    Raises:
+        ValueError: ``kind`` is unknown.
+    """
+    if kind not in AUGMENTATIONS:
+        raise ValueError(f"augmentation must be one of {', '.join(AUGMENTATIONS)}, not {kind!r}")
+    boxes = draw_boxes(len(images), images.shape[-1], _CROP_SCALE, _CROP_RATIO, generator)
+    flips = torch.rand(len(images), generator=generator, device=generator.device) < 0.5
+    return crop_and_flip(images, boxes, flips, size)
+
+
+def draw_boxes(
+    num_images: int, side: int, scale: tuple[float, float], ratio: tuple[float, float], generator: torch.Generator
+) -> Tensor:
+    """Draws a crop for each image, as torchvision's RandomResizedCrop does but for all images at once.
+
+    Area uniform in ``scale``, ratio log-uniform in ``ratio``; of ten attempts the first that fits into the
+    square counts, else the whole square.
+
+    Args:
+        num_images: N.
+        side: Side of the square images in pixels.
+        scale: Smallest and largest share of the area.
+        ratio: Smallest and largest width over height.
+        generator: Source of chance.
+
+    Returns:
+        int64 (N, 4) on the CPU: top, left, height, width.
+    """
+    draws = torch.rand(num_images, _ATTEMPTS + 1, 2, generator=generator, device=generator.device).cpu().double()
+    area = (scale[0] + (scale[1] - scale[0]) * draws[:, :-1, 0]) * side * side
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    aspect = torch.exp(low + (high - low) * draws[:, :-1, 1])
+    width = torch.sqrt(area * aspect).round().long()
+    height = torch.sqrt(area / aspect).round().long()
+    fits = (width >= 1) & (width <= side) & (height >= 1) & (height <= side)
+    first = fits.int().argmax(dim=1, keepdim=True)
+    found = fits.any(dim=1)
+    width = torch.where(found, width.gather(1, first)[:, 0], side)
+    height = torch.where(found, height.gather(1, first)[:, 0], side)
+    # rand is below 1, so that the floor reaches each of the side - length + 1 places alike.
+    top = (draws[:, -1, 0] * (side - height + 1)).long()
+    left = (draws[:, -1, 1] * (side - width + 1)).long()
+    return torch.stack([top, left, height, width], dim=1)
+
+
+def crop_and_flip(images: Tensor, boxes: Tensor, flips: Tensor, size: int) -> Tensor:
+    """Resizes each image's box to a square, bilinear with antialiasing, and mirrors where told.
+
+    Image by image on purpose: torch's uint8 kernel for channels_last images on the CPU takes 27 to 75
+    microseconds per image (96 to 224 px), 4 to 10 times less than sampling the whole batch through a grid.
+
+    Args:
+        images: uint8 (N, 3, S, S).
+        boxes: int64 (N, 4): top, left, height, width.
+        flips: bool (N,).
+        size: Side of the result in pixels.
+
+    Returns:
+        uint8 (N, 3, size, size), channels_last.
+    """
+    # Only the CPU resizes uint8; elsewhere through float, rounded as the CPU does.
+    source = images if images.device.type == "cpu" else images.float()
+    result = torch.empty(
+        (len(images), 3, size, size), dtype=torch.uint8, device=images.device, memory_format=torch.channels_last
+    )
+    for i, (top, left, height, width) in enumerate(boxes.tolist()):
+        crop = source[i : i + 1, :, top : top + height, left : left + width]
+        resized = F.interpolate(crop, (size, size), mode="bilinear", antialias=True)
+        result[i : i + 1] = resized if resized.dtype == torch.uint8 else resized.round_().clamp_(0, 255)
+    flips = flips.to(images.device).view(-1, 1, 1, 1)
+    return torch.where(flips, result.flip(3), result).contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,20 @@
+"""One error for many broken files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tlsearch.errors import DataError
+
+MAX_NAMED = 20
+
+
+def raise_together(failures: Sequence[str], total: int) -> None:
+    """Raises one DataError for all failures, naming the first 20; does nothing where there are none."""
+    if not failures:
+        return
+    lines = [f"{len(failures)} of {total} images cannot be used; repair or remove them:"]
+    lines += [f"  {failure}" for failure in failures[:MAX_NAMED]]
+    if len(failures) > MAX_NAMED:
+        lines.append(f"  and {len(failures) - MAX_NAMED} more")
+    raise DataError("\n".join(lines))

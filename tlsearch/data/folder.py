@@ -1,0 +1,189 @@
+"""Images in folders: train/ val/ (test/) with one folder per class in each, or one folder per class.
+
+Which files count: those with a suffix of IMAGE_SUFFIXES, in either case, at any depth below a class
+folder; links are followed. Hidden files and folders (a leading dot) and ``__MACOSX`` do not count.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from tlsearch.data.listing import Item, Listing
+from tlsearch.errors import DataError
+from tlsearch.types import DataSpec
+
+logger = logging.getLogger(__name__)
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm")
+
+_SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+
+Files = Mapping[str, list[str]]  # class name -> paths relative to the class folder, sorted
+
+
+def list_folder(spec: DataSpec) -> Listing:
+    """Lists a folder of images; opens none.
+
+    Raises:
+        DataError: No such folder, no or one class, an empty class, classes that differ between splits,
+            or a ``group_by`` that is no regular expression or does not match every image.
+    """
+    if not spec.path:
+        raise DataError("data.path must name a folder for data.source folder")
+    root = Path(spec.path)
+    if not root.is_dir():
+        raise DataError(f"data.path must be a folder: {root} {'is a file' if root.exists() else 'does not exist'}")
+    split_dirs = _split_dirs(root)
+    found = {name: _class_files(root / part) for name, part in split_dirs.items()}
+    _check_classes(root, split_dirs, found)
+    classes = tuple(sorted(next(iter(found.values()))))
+    # Groups matter only where something is still to be split.
+    pattern = _pattern(spec.split.group_by) if "val" not in found else None
+    if pattern is None and spec.split.group_by is not None:
+        logger.warning("data.split.group_by has no effect: %s has ready splits", root)
+    items = {}
+    for name, files in found.items():
+        prefix = f"{split_dirs[name]}/" if split_dirs[name] else ""
+        items[name] = _items(root, prefix, classes, files, pattern if name in ("all", "train") else None)
+    return Listing(root=str(root.absolute()), classes=classes, items=items)
+
+
+def _split_dirs(root: Path) -> dict[str, str]:
+    """Folder of each ready split, relative to the root; ``{"all": ""}`` where there are none."""
+    splits: dict[str, str] = {}
+    others = []
+    for name in _subfolders(root):
+        # A class may be called "train" (vehicles): then it holds images, not folders of classes.
+        if name in _SPLIT_NAMES and _subfolders(root / name) and not _has_images(root / name):
+            if _SPLIT_NAMES[name] in splits:
+                raise DataError(f"{root}: both {splits[_SPLIT_NAMES[name]]}/ and {name}/ are the val split; keep one")
+            splits[_SPLIT_NAMES[name]] = name
+        else:
+            others.append(name)
+    if not splits:
+        return {"all": ""}
+    if "train" not in splits:
+        raise DataError(
+            f"{root}: has {', '.join(f'{name}/' for name in splits.values())} but no train/ with a folder per class"
+        )
+    if others:
+        logger.warning("%s: folders beside train/ that are no split are left out: %s", root, ", ".join(others[:20]))
+    return {name: splits[name] for name in ("train", "val", "test") if name in splits}
+
+
+def _class_files(folder: Path) -> Files:
+    return {name: sorted(_walk(folder / name, "", ())) for name in _subfolders(folder)}
+
+
+def _scan(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if not entry.name.startswith(".") and entry.name != "__MACOSX"]
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be listed: {error.strerror or error}") from error
+
+
+def _subfolders(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in _scan(folder) if entry.is_dir())
+
+
+def _has_images(folder: Path) -> bool:
+    return any(_is_image(entry) for entry in _scan(folder))
+
+
+def _is_image(entry: os.DirEntry[str]) -> bool:
+    # A dangling link counts, so that the missing image is reported instead of left out.
+    return os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and (entry.is_file() or _dangles(entry))
+
+
+def _dangles(entry: os.DirEntry[str]) -> bool:
+    return entry.is_symlink() and not os.path.exists(entry.path)
+
+
+def _walk(folder: Path, prefix: str, above: tuple[str, ...]) -> Iterator[str]:
+    """Images below a folder as POSIX paths relative to where the walk began."""
+    real = os.path.realpath(folder)
+    if real in above:
+        return  # a link back to a folder that we are in
+    for entry in _scan(folder):
+        if entry.is_dir():
+            yield from _walk(folder / entry.name, f"{prefix}{entry.name}/", (*above, real))
+        elif _is_image(entry):
+            yield prefix + entry.name
+
+
+def _check_classes(root: Path, split_dirs: Mapping[str, str], found: Mapping[str, Files]) -> None:
+    suffixes = " ".join(suffix[1:] for suffix in IMAGE_SUFFIXES)
+    for name, files in found.items():
+        place = root / split_dirs[name]
+        if not files:
+            raise DataError(f"{place}: no class folders; images must stand in one folder per class")
+        if empty := sorted(c for c in files if not files[c]):
+            raise DataError(
+                f"{place}: class folders without an image ({suffixes}): {_names(empty)}; fill or remove them"
+            )
+        if len(files) == 1:
+            only = place / next(iter(files))
+            hint = f"; did you mean {only}?" if len(_subfolders(only)) > 1 else ""
+            raise DataError(f"{place}: only one class folder, {only.name}/; at least 2 are needed{hint}")
+        if bad := [c for c in files if not _is_utf8(c)]:
+            raise DataError(f"{place}: class names must be valid UTF-8: {_names(bad)}")
+    first = next(iter(found))
+    faults = []
+    for name, files in found.items():
+        if missing := sorted(found[first].keys() - files.keys()):
+            faults.append(f"{split_dirs[name]}/ lacks {_names(missing)}")
+        if extra := sorted(files.keys() - found[first].keys()):
+            faults.append(f"{split_dirs[name]}/ has {_names(extra)} in addition")
+    if faults:
+        raise DataError(f"{root}: every split must have the classes of {split_dirs[first]}/: {'; '.join(faults)}")
+
+
+def _names(names: list[str]) -> str:
+    text = ", ".join(repr(name) for name in names[:20])
+    return f"{text} and {len(names) - 20} more" if len(names) > 20 else text
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _pattern(group_by: str | None) -> re.Pattern[str] | None:
+    if group_by is None:
+        return None
+    try:
+        return re.compile(group_by)
+    except re.error as error:
+        raise DataError(f"data.split.group_by must be a regular expression: {group_by!r}: {error}") from error
+
+
+def _items(
+    root: Path, prefix: str, classes: tuple[str, ...], files: Files, pattern: re.Pattern[str] | None
+) -> tuple[Item, ...]:
+    items = []
+    unmatched = []
+    for label, name in enumerate(classes):
+        for path in files[name]:
+            key = f"{prefix}{name}/{path}"
+            group = key
+            if pattern is not None:
+                match = pattern.search(path)
+                if match is None:
+                    unmatched.append(key)
+                    continue
+                group = (match.group(1) if pattern.groups else None) or match.group()
+            items.append(Item(key=key, label=label, group=group))
+    if pattern is not None and unmatched:
+        raise DataError(
+            f"{root}: data.split.group_by {pattern.pattern!r} must match every image, "
+            f"it does not match {len(unmatched)}: {_names(unmatched)}"
+        )
+    return tuple(items)

@@ -1,0 +1,262 @@
+"""The packed image store: every image of a split decoded and resized once per node.
+
+An entry is a .npy file, uint8 NHWC, and a .json file of the same name. The JSON is the commit point: it is
+written last, and a .npy without one, or of another length than it says, is built anew. Writers hold
+the entry's lock, so that one process builds while the others wait.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import os
+import shutil
+import tempfile
+from collections import OrderedDict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from threading import Lock
+from typing import IO, Any
+
+import numpy as np
+import PIL
+import torch
+import torchvision
+from filelock import FileLock
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from tlsearch.data.cachedir import cache_directory
+from tlsearch.data.decode import decode_rgb
+from tlsearch.data.failures import raise_together
+from tlsearch.data.index import ImageIndex, Split, image_name, read_bytes
+from tlsearch.data.transforms import resized_square
+from tlsearch.errors import DataError, StorageError
+from tlsearch.types import CacheSpec, TransformSpec
+
+logger = logging.getLogger(__name__)
+
+_FORMAT = 1
+_CHUNK = 256  # images decoded ahead of the writer
+_MAX_HANDLES = 16
+
+# Entries that this process has mapped, the last used at the end.
+_HANDLES: OrderedDict[tuple[str, str], Pixels] = OrderedDict()
+_HANDLES_LOCK = Lock()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pixels:
+    """A split in memory, shared with every process of the node; not to be written to.
+
+    Attributes:
+        images: uint8 (N, 3, S, S), a channels_last view of the mapped file.
+        labels: int64 (N,).
+    """
+
+    images: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Rule:
+    """All that the bytes of an entry depend on."""
+
+    format: int
+    digest: str
+    split: str
+    resize_size: int
+    side: int
+    interpolation: str
+    pillow: str
+    torchvision: str
+
+    @property
+    def key(self) -> str:
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:40]
+
+
+def open_pixels(
+    index: ImageIndex, split: str, spec: TransformSpec, cache: CacheSpec, *, margin: bool = False
+) -> Pixels:
+    """Opens a split's images, resized; builds them where this node has not got them yet.
+
+    Args:
+        index: The data set.
+        split: ``train``, ``val`` or ``test``.
+        spec: Sizes and interpolation; mean and std have no part in it.
+        cache: Where the store lives and what it may take.
+        margin: Whether to keep the square of ``resize_size`` px, room for random crops, instead of the
+            evaluation's crop of ``crop_size`` px.
+
+    Returns:
+        Images in the order of the split's keys. The tensors are shared within the process.
+
+    Raises:
+        DataError: The split does not exist, or images are missing, changed or corrupt: all of the split
+            are tried, the first 20 named.
+        StorageError: The entry does not fit into the cache's budget or on the disk, or cannot be written.
+    """
+    members = index.split(split)
+    rule = _Rule(
+        format=_FORMAT,
+        digest=index.digest,
+        split=split,
+        resize_size=spec.resize_size,
+        side=max(spec.resize_size, spec.crop_size) if margin else spec.crop_size,
+        interpolation=spec.interpolation,
+        pillow=PIL.__version__,
+        torchvision=torchvision.__version__,
+    )
+    folder = cache_directory(cache) / "images"
+    handle = (str(folder), rule.key)
+    with _HANDLES_LOCK:
+        if handle in _HANDLES:
+            _HANDLES.move_to_end(handle)
+            return _HANDLES[handle]
+    array = _open_entry(folder, rule, len(members))
+    if array is None:
+        array = _wait_and_build(folder, rule, index, members, cache)
+    pixels = Pixels(
+        images=torch.from_numpy(array).permute(0, 3, 1, 2),
+        labels=torch.tensor(members.labels, dtype=torch.int64),
+    )
+    with _HANDLES_LOCK:
+        pixels = _HANDLES.setdefault(handle, pixels)
+        while len(_HANDLES) > _MAX_HANDLES:
+            _HANDLES.popitem(last=False)
+    return pixels
+
+
+def close_pixels() -> None:
+    """Forgets this process's mapped entries; tensors in use stay valid."""
+    with _HANDLES_LOCK:
+        _HANDLES.clear()
+
+
+def _open_entry(folder: Path, rule: _Rule, num_images: int) -> NDArray[np.uint8] | None:
+    """Maps an entry; None unless it is there and whole."""
+    shape = (num_images, rule.side, rule.side, 3)
+    data_path = folder / f"{rule.key}.npy"
+    try:
+        meta: Any = json.loads((folder / f"{rule.key}.json").read_text(encoding="utf-8"))
+        if meta["rule"] != asdict(rule) or meta["size_bytes"] != data_path.stat().st_size:
+            return None
+        # Copy-on-write: writable, as torch wants its memory, yet nothing ever reaches the file.
+        array: NDArray[np.uint8] = np.load(data_path, mmap_mode="c", allow_pickle=False)
+    except (OSError, ValueError, KeyError, TypeError, EOFError):
+        return None
+    return array if array.shape == shape and array.dtype == np.uint8 and array.flags.c_contiguous else None
+
+
+def _wait_and_build(
+    folder: Path, rule: _Rule, index: ImageIndex, members: Split, cache: CacheSpec
+) -> NDArray[np.uint8]:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with FileLock(folder / f"{rule.key}.lock"):
+            # Another process may have built it while we waited.
+            array = _open_entry(folder, rule, len(members))
+            if array is None:
+                _build(folder, rule, index, members, cache)
+                array = _open_entry(folder, rule, len(members))
+    except OSError as error:
+        raise StorageError(f"the image cache {folder} cannot be written: {error.strerror or error}") from error
+    if array is None:
+        raise StorageError(f"the image cache {folder} does not hold what was written to it")
+    return array
+
+
+def _build(folder: Path, rule: _Rule, index: ImageIndex, members: Split, cache: CacheSpec) -> None:
+    for stale in folder.glob(f"{rule.key}.*.tmp"):  # of a writer that was killed; we hold its lock
+        stale.unlink(missing_ok=True)
+    shape = (len(members), rule.side, rule.side, 3)
+    _check_room(folder, math.prod(shape), rule.split, cache)
+    logger.info("packing %d images of %s at %d px", len(members), rule.split, rule.side)
+    data_path = folder / f"{rule.key}.npy"
+    # A JSON left from an entry whose data do not fit it must not vouch for the new data's first moments.
+    (folder / f"{rule.key}.json").unlink(missing_ok=True)
+    failures: list[str] = []
+    with _temporary(folder, rule.key) as temporary:
+        with open(temporary, "wb") as file:
+            np.lib.format.write_array_header_1_0(
+                file, {"descr": np.dtype(np.uint8).str, "fortran_order": False, "shape": shape}
+            )
+            for result in _squares(index, members, rule):
+                if isinstance(result, str):
+                    failures.append(result)
+                elif not failures:
+                    file.write(result.data)
+            _flush(file)
+        raise_together(failures, len(members))
+        size_bytes = temporary.stat().st_size
+        os.replace(temporary, data_path)
+    with _temporary(folder, rule.key) as temporary:
+        with open(temporary, "w", encoding="utf-8") as text:
+            json.dump({"rule": asdict(rule), "size_bytes": size_bytes}, text, indent=1)
+            _flush(text)
+        os.replace(temporary, folder / f"{rule.key}.json")
+
+
+def _squares(index: ImageIndex, members: Split, rule: _Rule) -> Iterator[NDArray[np.uint8] | str]:
+    """Each image as uint8 (side, side, 3), in order, or what is wrong with it."""
+
+    def square(i: int) -> NDArray[np.uint8] | str:
+        name = image_name(index, members.keys[i])
+        try:
+            data = read_bytes(index, members.keys[i])
+            if members.digests and hashlib.sha256(data).digest() != members.digests[i]:
+                return f"{name}: has changed since the data set was listed"
+            image = decode_rgb(data, name)
+        except DataError as error:
+            return str(error)
+        try:
+            return resized_square(image, rule.resize_size, rule.side, rule.interpolation)
+        except DataError as error:
+            return f"{name}: {error}"
+
+    Image.init()  # loads Pillow's plugins here, instead of in several threads at once
+    with ThreadPoolExecutor(max_workers=_num_cpus()) as pool:
+        for start in range(0, len(members), _CHUNK):
+            yield from pool.map(square, range(start, min(start + _CHUNK, len(members))))
+
+
+def _num_cpus() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _check_room(folder: Path, size_bytes: int, split: str, cache: CacheSpec) -> None:
+    need = f"the {split} images take {size_bytes / 1e9:.3g} GB"
+    if cache.images_gb is not None and size_bytes > cache.images_gb * 1e9:
+        raise StorageError(f"{need}, more than cache.images_gb {cache.images_gb:g}; raise it, or lower data.image_size")
+    free = shutil.disk_usage(folder).free
+    if size_bytes > free:
+        raise StorageError(
+            f"{need}, but {folder} has {free / 1e9:.3g} GB left; free some, "
+            "or name another folder in TLSEARCH_CACHE_DIR"
+        )
+
+
+@contextmanager
+def _temporary(folder: Path, key: str) -> Iterator[Path]:
+    """A new file beside an entry, removed unless it was renamed."""
+    number, name = tempfile.mkstemp(prefix=f"{key}.", suffix=".tmp", dir=folder)
+    os.close(number)
+    try:
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _flush(file: IO[Any]) -> None:
+    """To the disk itself: after a power cut the JSON must not stand there without the data."""
+    file.flush()
+    os.fsync(file.fileno())

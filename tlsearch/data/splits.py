@@ -1,0 +1,127 @@
+"""Seeded, stratified splits that keep groups together.
+
+The order in which groups are placed comes from SHA-256 of (seed, group), not from a random number
+generator: the same images are split the same way on every platform and with every library version.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+
+from tlsearch.data.listing import Item
+from tlsearch.errors import DataError
+
+
+def split_items(
+    items: Sequence[Item], classes: Sequence[str], fractions: Mapping[str, float], seed: int
+) -> dict[str, tuple[Item, ...]]:
+    """Cuts ``items`` into train and the splits of ``fractions``, class by class.
+
+    Where every image is its own group, a class of n images gives ``max(1, round(n * fraction))`` to each
+    split of ``fractions`` (halves rounded up) and the rest to train. With larger groups the counts come
+    as near to that as the groups allow, every class weighing the same; a group may span classes.
+
+    Args:
+        items: The images, in any order; labels index ``classes``.
+        classes: Class names, for messages.
+        fractions: Share of each split but train, e.g. ``{"val": 0.15, "test": 0.15}``; each in (0, 1),
+            their sum below 1.
+        seed: Another seed, another split.
+
+    Returns:
+        ``train`` and the splits of ``fractions``, each sorted by (label, key), each with every class.
+
+    Raises:
+        DataError: A fraction is out of range, or a class has too few images or groups.
+    """
+    if not all(0 < share < 1 for share in fractions.values()) or sum(fractions.values()) >= 1:
+        text = ", ".join(f"{name} {share}" for name, share in fractions.items())
+        raise DataError(f"split fractions must be above 0 and leave something for train, got {text}")
+    targets = _targets(items, classes, fractions)
+    groups: dict[str, list[Item]] = defaultdict(list)
+    for item in items:
+        groups[item.group].append(item)
+    placed = _place(groups, targets, seed)
+    result = {
+        name: tuple(sorted((item for item in items if placed[item.group] == name), key=lambda i: (i.label, i.key)))
+        for name in targets
+    }
+    _check_cover(result, groups, classes)
+    return result
+
+
+def _targets(
+    items: Sequence[Item], classes: Sequence[str], fractions: Mapping[str, float]
+) -> dict[str, dict[int, int]]:
+    """The wanted number of images by split and label."""
+    counts = Counter(item.label for item in items)
+    targets: dict[str, dict[int, int]] = {name: {} for name in ("train", *fractions)}
+    small = []
+    for label, name in enumerate(classes):
+        total = counts[label]
+        for split, share in fractions.items():
+            targets[split][label] = max(1, math.floor(total * share + 0.5))
+        targets["train"][label] = total - sum(targets[split][label] for split in fractions)
+        if targets["train"][label] < 1:
+            small.append(f"{name!r} ({total})")
+    if small:
+        names = " and ".join(targets)
+        raise DataError(
+            f"too few images to split into {names}, at least {len(targets)} of each class are needed: "
+            f"{', '.join(small[:20])}{' ...' if len(small) > 20 else ''}; add images, or give ready splits"
+        )
+    return targets
+
+
+def _place(groups: Mapping[str, list[Item]], targets: Mapping[str, Mapping[int, int]], seed: int) -> dict[str, str]:
+    """The split of each group: greedily the one that brings the class counts nearest to the targets."""
+
+    def order(group: str) -> tuple[int, bytes]:
+        # Large groups first, while there is room for them; among groups of about one size, by chance.
+        data = f"{seed}:{group}".encode("utf-8", "surrogateescape")
+        return -len(groups[group]).bit_length(), hashlib.sha256(data).digest()
+
+    counts = {group: Counter(item.label for item in items) for group, items in groups.items()}
+    totals = Counter(item.label for items in groups.values() for item in items)
+    unplaced = Counter(label for count in counts.values() for label in count)
+    deficit = {split: dict(wanted) for split, wanted in targets.items()}
+    lacking = {label: set(targets) for label in totals}
+    placed: dict[str, str] = {}
+    for group in sorted(groups, key=order):
+        count = counts[group]
+        # A class with no more groups left than splits that lack it must not waste one.
+        pressed = [label for label in count if unplaced[label] <= len(lacking[label])]
+
+        def cost(split: str, count: Counter[int] = count, pressed: Sequence[int] = pressed) -> tuple[int, float]:
+            covered = sum(split in lacking[label] for label in pressed)
+            # The change of the squared distance to the targets, in shares of each class.
+            change = sum(k * (k - 2 * deficit[split][label]) / totals[label] ** 2 for label, k in sorted(count.items()))
+            return -covered, change
+
+        best = min(targets, key=cost)
+        placed[group] = best
+        for label, k in count.items():
+            deficit[best][label] -= k
+            lacking[label].discard(best)
+            unplaced[label] -= 1
+    return placed
+
+
+def _check_cover(
+    result: Mapping[str, Sequence[Item]], groups: Mapping[str, Sequence[Item]], classes: Sequence[str]
+) -> None:
+    faults = []
+    for name, items in result.items():
+        present = {item.label for item in items}
+        for label in range(len(classes)):
+            if label not in present:
+                num_groups = sum(any(item.label == label for item in members) for members in groups.values())
+                faults.append(f"class {classes[label]!r} ({num_groups} groups) has none for {name}")
+    if faults:
+        raise DataError(
+            "data.split.group_by joins the images into too few groups to give every split some of each class: "
+            + "; ".join(faults[:20])
+        )
