@@ -58,24 +58,30 @@ def _split_dirs(root: Path) -> dict[str, str]:
     others = []
     for name in _subfolders(root):
         # A class may be called "train" (vehicles): then it holds images, not folders of classes.
-        if name in _SPLIT_NAMES and _subfolders(root / name) and not _has_images(root / name):
-            if _SPLIT_NAMES[name] in splits:
-                raise DataError(f"{root}: both {splits[_SPLIT_NAMES[name]]}/ and {name}/ are the val split; keep one")
-            splits[_SPLIT_NAMES[name]] = name
-        else:
+        if name not in _SPLIT_NAMES or not _subfolders(root / name):
             others.append(name)
+        elif _SPLIT_NAMES[name] in splits:
+            raise DataError(f"{root}: both {splits[_SPLIT_NAMES[name]]}/ and {name}/ are the val split; keep one")
+        else:
+            splits[_SPLIT_NAMES[name]] = name
     if not splits:
         return {"all": ""}
     if "train" not in splits:
+        found = ", ".join(f"{name}/" for name in splits.values())
+        raise DataError(f"{root}: has {found} but no train/ with a folder per class")
+    others = [name for name in others if next(_walk(root / name, "", ()), None)]
+    if others and len(splits) == 1:
         raise DataError(
-            f"{root}: has {', '.join(f'{name}/' for name in splits.values())} but no train/ with a folder per class"
+            f"{root}: is train/ a class or a split? Move {_names(others)} away, or the folders inside train/"
         )
     if others:
-        logger.warning("%s: folders beside train/ that are no split are left out: %s", root, ", ".join(others[:20]))
+        logger.warning("%s: left out, since they are no splits: %s", root, _names(others))
     return {name: splits[name] for name in ("train", "val", "test") if name in splits}
 
 
 def _class_files(folder: Path) -> Files:
+    if stray := sorted(entry.name for entry in _scan(folder) if _is_image(entry)):
+        logger.warning("%s: left out, since they are in no class folder: %s", folder, _names(stray))
     return {name: sorted(_walk(folder / name, "", ())) for name in _subfolders(folder)}
 
 
@@ -89,10 +95,6 @@ def _scan(folder: Path) -> list[os.DirEntry[str]]:
 
 def _subfolders(folder: Path) -> list[str]:
     return sorted(entry.name for entry in _scan(folder) if entry.is_dir())
-
-
-def _has_images(folder: Path) -> bool:
-    return any(_is_image(entry) for entry in _scan(folder))
 
 
 def _is_image(entry: os.DirEntry[str]) -> bool:

@@ -62,11 +62,14 @@ def _targets(
     small = []
     for label, name in enumerate(classes):
         total = counts[label]
-        for split, share in fractions.items():
-            targets[split][label] = max(1, math.floor(total * share + 0.5))
-        targets["train"][label] = total - sum(targets[split][label] for split in fractions)
-        if targets["train"][label] < 1:
+        wanted = {split: max(1, math.floor(total * share + 0.5)) for split, share in fractions.items()}
+        while sum(wanted.values()) >= total and max(wanted.values()) > 1:  # rounding up must leave train its one
+            wanted[max(wanted, key=wanted.__getitem__)] -= 1
+        wanted["train"] = total - sum(wanted.values())
+        if wanted["train"] < 1:
             small.append(f"{name!r} ({total})")
+        for split in targets:
+            targets[split][label] = wanted[split]
     if small:
         names = " and ".join(targets)
         raise DataError(

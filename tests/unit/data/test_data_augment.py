@@ -1,0 +1,110 @@
+"""Augmentation: determined by its generator, with the statistics it promises."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tlsearch.data import augment
+from tlsearch.data.augment import crop_and_flip, draw_boxes
+
+
+def batch(count: int = 8, side: int = 40) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (count, side, side, 3), dtype=torch.uint8, generator=generator).permute(0, 3, 1, 2)
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_the_seed_determines_everything():
+    images = batch()
+    before = images.clone()
+    first = augment(images, "light", 32, seeded(0))
+    torch.manual_seed(99)
+    state = torch.get_rng_state()
+    assert torch.equal(augment(images, "light", 32, seeded(0)), first)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(images, before)
+    assert not torch.equal(augment(images, "light", 32, seeded(1)), first)
+
+
+def test_shape_type_and_layout():
+    result = augment(batch(), "light", 32, seeded(0))
+    assert result.shape == (8, 3, 32, 32)
+    assert result.dtype == torch.uint8
+    assert result.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_an_unknown_kind_is_refused():
+    with pytest.raises(ValueError, match="must be one of light, not 'wild'"):
+        augment(batch(), "wild", 32, seeded(0))
+
+
+def test_boxes_lie_inside_and_keep_to_scale_and_ratio():
+    side = 256
+    boxes = draw_boxes(4000, side, (0.7, 1.0), (3 / 4, 4 / 3), seeded(0)).double()
+    top, left, height, width = boxes.unbind(1)
+    assert (top >= 0).all() and (left >= 0).all()
+    assert (top + height <= side).all() and (left + width <= side).all()
+    area = height * width / side**2
+    assert 0.69 < area.min() < 0.72
+    assert 0.97 < area.max() <= 1.0
+    assert 0.77 < area.mean() < 0.85  # wide boxes of a large area do not fit, so below 0.85
+    ratio = width / height
+    assert 0.74 < ratio.min() < 0.8
+    assert 1.25 < ratio.max() < 1.35
+    assert abs(ratio.log().mean()) < 0.01
+    free = (side - height) > 10
+    assert abs((top / (side - height))[free].mean() - 0.5) < 0.02
+    assert (top == side - height)[free].any()
+
+
+def test_boxes_that_never_fit_become_the_whole_square():
+    boxes = draw_boxes(5, 10, (1.0, 1.0), (2.0, 3.0), seeded(0))
+    assert boxes.tolist() == [[0, 0, 10, 10]] * 5
+
+
+def test_an_images_crop_does_not_depend_on_those_after_it():
+    images = batch(8)
+    boxes = draw_boxes(8, 40, (0.7, 1.0), (0.75, 1.33), seeded(0))
+    assert torch.equal(draw_boxes(3, 40, (0.7, 1.0), (0.75, 1.33), seeded(0)), boxes[:3])
+    flips = torch.zeros(8, dtype=torch.bool)
+    assert torch.equal(crop_and_flip(images[:3], boxes[:3], flips[:3], 32), crop_and_flip(images, boxes, flips, 32)[:3])
+
+
+def test_half_of_the_images_are_mirrored():
+    left = torch.zeros(2000, 3, 16, 16, dtype=torch.uint8)
+    left[..., :8] = 255
+    result = augment(left, "light", 16, seeded(0)).float()
+    mirrored = result[..., :4].mean((1, 2, 3)) < result[..., -4:].mean((1, 2, 3))
+    assert abs(mirrored.float().mean() - 0.5) < 0.04
+
+
+def test_the_whole_square_at_its_own_size_is_the_identity():
+    images = batch()
+    whole = torch.tensor([[0, 0, 40, 40]]).repeat(8, 1)
+    flips = torch.tensor([False, True] * 4)
+    result = crop_and_flip(images, whole, flips, 40)
+    assert torch.equal(result[::2], images[::2])
+    assert torch.equal(result[1::2], images[1::2].flip(3))
+
+
+def test_a_crop_takes_the_pixels_of_its_box():
+    images = batch()
+    boxes = torch.tensor([[i, 2 * i, 24, 24] for i in range(8)])
+    result = crop_and_flip(images, boxes, torch.zeros(8, dtype=torch.bool), 24)
+    for i in range(8):
+        assert torch.equal(result[i], images[i, :, i : i + 24, 2 * i : 2 * i + 24])
+
+
+def test_the_resize_agrees_with_torchvision():
+    from torchvision.transforms import functional as F
+
+    images = batch()
+    boxes = draw_boxes(8, 40, (0.7, 1.0), (0.75, 1.33), seeded(0))
+    result = crop_and_flip(images, boxes, torch.zeros(8, dtype=torch.bool), 32)
+    for image, (top, left, height, width), got in zip(images, boxes.tolist(), result, strict=True):
+        want = F.resized_crop(image.contiguous().float(), top, left, height, width, [32, 32], antialias=True)
+        assert (got.float() - want).abs().max() < 1.01  # two passes, each rounded

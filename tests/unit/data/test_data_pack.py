@@ -1,0 +1,282 @@
+"""The packed store: right pixels, one builder, nothing half-written ever trusted."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import tlsearch.data.pack as pack
+from tlsearch.data import cache_directory, close_pixels, eval_image, load_index, open_pixels, read_image
+from tlsearch.errors import DataError, StorageError
+from tlsearch.types import CacheSpec, DataSpec, TransformSpec
+
+SPEC = TransformSpec(resize_size=20, crop_size=16)
+
+
+@pytest.fixture
+def index(ready_folder):
+    return load_index(DataSpec(source="folder", path=str(ready_folder)))
+
+
+@pytest.fixture
+def builds(monkeypatch) -> list[str]:
+    """The splits built so far."""
+    done: list[str] = []
+    real = pack._build
+
+    def build(folder, rule, *rest):
+        done.append(rule.split)
+        real(folder, rule, *rest)
+
+    monkeypatch.setattr(pack, "_build", build)
+    return done
+
+
+def entries() -> list[Path]:
+    return sorted((cache_directory(CacheSpec()) / "images").iterdir())
+
+
+def entry(suffix: str) -> Path:
+    (path,) = [path for path in entries() if path.suffix == suffix]
+    return path
+
+
+def test_pixels_are_the_evaluation_crops_in_order(index):
+    pixels = open_pixels(index, "train", SPEC, CacheSpec())
+    assert pixels.images.shape == (12, 3, 16, 16)
+    assert pixels.images.dtype == torch.uint8
+    assert pixels.images.is_contiguous(memory_format=torch.channels_last)
+    assert pixels.labels.dtype == torch.int64
+    assert pixels.labels.tolist() == [0] * 6 + [1] * 6
+    for i, key in enumerate(index.splits["train"].keys):
+        assert np.array_equal(pixels.images[i].permute(1, 2, 0).numpy(), eval_image(read_image(index, key), SPEC))
+
+
+def test_a_batch_keeps_channels_last(index):
+    images = open_pixels(index, "train", SPEC, CacheSpec()).images[torch.tensor([3, 1, 4])]
+    assert images.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_margin_is_the_square_of_the_resize_around_the_crop(index):
+    wide = open_pixels(index, "train", SPEC, CacheSpec(), margin=True).images
+    assert wide.shape == (12, 3, 20, 20)
+    narrow = open_pixels(index, "train", SPEC, CacheSpec()).images
+    assert torch.equal(wide[:, :, 2:18, 2:18], narrow)
+    # Without a margin both are one entry.
+    flat = TransformSpec(resize_size=16, crop_size=16)
+    a = open_pixels(index, "train", flat, CacheSpec())
+    assert open_pixels(index, "train", flat, CacheSpec(), margin=True) is a
+
+
+def test_no_warning_and_no_write_reaches_the_file(index):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        images = open_pixels(index, "train", SPEC, CacheSpec()).images
+    before = entry(".npy").read_bytes()
+    images.zero_()
+    close_pixels()
+    assert entry(".npy").read_bytes() == before
+    assert open_pixels(index, "train", SPEC, CacheSpec()).images.any()
+
+
+def test_built_once_per_node_and_opened_once_per_process(index, builds, monkeypatch):
+    first = open_pixels(index, "train", SPEC, CacheSpec())
+    close_pixels()
+    again = open_pixels(index, "train", SPEC, CacheSpec())
+    assert builds == ["train"]
+    assert torch.equal(again.images, first.images)
+    monkeypatch.setattr(pack, "_open_entry", None)  # would fail if it were called
+    assert open_pixels(index, "train", SPEC, CacheSpec()) is again
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        TransformSpec(resize_size=21, crop_size=16),
+        TransformSpec(resize_size=20, crop_size=15),
+        TransformSpec(resize_size=20, crop_size=16, interpolation="bicubic"),
+    ],
+)
+def test_another_resize_is_another_entry(index, builds, other):
+    open_pixels(index, "val", SPEC, CacheSpec())
+    open_pixels(index, "val", other, CacheSpec())
+    assert len(builds) == 2
+
+
+def test_mean_and_std_share_an_entry(index, builds):
+    open_pixels(index, "val", SPEC, CacheSpec())
+    open_pixels(index, "val", TransformSpec(resize_size=20, crop_size=16, mean=(0.5,) * 3), CacheSpec())
+    assert builds == ["val"]
+
+
+def test_changed_data_and_other_versions_are_other_entries(ready_folder, index, builds, monkeypatch, write_images):
+    open_pixels(index, "train", SPEC, CacheSpec())
+    write_images(ready_folder / "val" / "a", 4, size=(9, 9))
+    changed = load_index(DataSpec(source="folder", path=str(ready_folder)))
+    open_pixels(changed, "train", SPEC, CacheSpec())
+    monkeypatch.setattr("PIL.__version__", "0.0")
+    open_pixels(changed, "train", SPEC, CacheSpec())
+    assert len(builds) == 3
+
+
+def _cut(path: Path) -> None:
+    with open(path, "r+b") as file:
+        file.truncate(path.stat().st_size - 1)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda: entry(".json").unlink(),
+        lambda: entry(".npy").unlink(),
+        lambda: _cut(entry(".npy")),
+        lambda: entry(".npy").write_bytes(b""),
+        lambda: entry(".json").write_text("{"),
+        lambda: entry(".json").write_text("[]"),
+        lambda: entry(".json").write_text(json.dumps({"size_bytes": 3})),
+    ],
+)
+def test_an_entry_that_is_not_whole_is_built_anew(index, builds, spoil):
+    want = open_pixels(index, "val", SPEC, CacheSpec()).images.clone()
+    close_pixels()
+    spoil()
+    assert torch.equal(open_pixels(index, "val", SPEC, CacheSpec()).images, want)
+    assert len(builds) == 2
+
+
+def test_no_pickle_is_loaded(index, builds):
+    want = open_pixels(index, "val", SPEC, CacheSpec()).images.clone()
+    close_pixels()
+    np.save(entry(".npy"), np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    meta = json.loads(entry(".json").read_text())
+    entry(".json").write_text(json.dumps(meta | {"size_bytes": entry(".npy").stat().st_size}))
+    assert torch.equal(open_pixels(index, "val", SPEC, CacheSpec()).images, want)
+    assert len(builds) == 2
+
+
+def test_one_builds_and_the_others_wait(index, monkeypatch, builds):
+    real = pack.decode_rgb
+
+    def slow(data, name):
+        time.sleep(0.02)
+        return real(data, name)
+
+    monkeypatch.setattr(pack, "decode_rgb", slow)
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda _: open_pixels(index, "train", SPEC, CacheSpec()), range(4)))
+    assert builds == ["train"]
+    assert all(result is results[0] for result in results)
+
+
+def test_all_corrupt_files_are_reported_together(ready_folder, index):
+    for name in ("train/a/01.png", "train/b/05.png"):
+        path = ready_folder / name
+        path.write_bytes(path.read_bytes()[:60])
+    (ready_folder / "train/b/00.png").write_bytes(b"")
+    index = load_index(DataSpec(source="folder", path=str(ready_folder)))
+    with pytest.raises(DataError) as caught:
+        open_pixels(index, "train", SPEC, CacheSpec())
+    lines = str(caught.value).splitlines()
+    assert lines[0].startswith("3 of 12 images cannot be used")
+    assert [str(Path(line.strip().split(": ")[0]).relative_to(ready_folder)) for line in lines[1:]] == [
+        "train/a/01.png",
+        "train/b/00.png",
+        "train/b/05.png",
+    ]
+    assert [path.suffix for path in entries()] == [".lock"]
+    assert len(open_pixels(index, "val", SPEC, CacheSpec()).labels) == 6
+
+
+def test_of_many_corrupt_files_the_first_20_are_named(tmp_path):
+    for name in ("a", "b"):
+        for split in ("train", "val"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for i in range(15):
+                (tmp_path / split / name / f"{i:02d}.png").write_bytes(b"junk")
+    index = load_index(DataSpec(source="folder", path=str(tmp_path)))
+    with pytest.raises(DataError) as caught:
+        open_pixels(index, "train", SPEC, CacheSpec())
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 22
+    assert lines[0].startswith("30 of 30")
+    assert lines[-1] == "  and 10 more"
+
+
+def test_a_file_that_changed_since_the_listing_is_refused(ready_folder, index, write_images):
+    write_images(ready_folder / "train" / "a", 1, size=(30, 30))
+    with pytest.raises(DataError, match=r"a/00.png: has changed since the data set was listed"):
+        open_pixels(index, "train", SPEC, CacheSpec())
+
+
+def test_a_budget_that_is_too_small_is_said(index):
+    with pytest.raises(StorageError, match=r"the train images take 9.22e-06 GB, more than cache.images_gb 1e-06"):
+        open_pixels(index, "train", SPEC, CacheSpec(images_gb=1e-6))
+    assert len(open_pixels(index, "train", SPEC, CacheSpec(images_gb=1)).labels) == 12
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(index, monkeypatch):
+    def full(file):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pack, "_flush", full)
+    with pytest.raises(StorageError, match=r"image cache .* cannot be written: No space left on device"):
+        open_pixels(index, "val", SPEC, CacheSpec())
+    assert [path.suffix for path in entries()] == [".lock"]
+
+
+def test_the_cache_folder(tmp_path, monkeypatch):
+    assert cache_directory(CacheSpec()) == tmp_path / "cache"
+    assert (tmp_path / "cache").stat().st_mode & 0o777 == 0o700
+    assert cache_directory(CacheSpec(directory=str(tmp_path / "mine"))) == tmp_path / "mine"
+    monkeypatch.delenv("TLSEARCH_CACHE_DIR")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert cache_directory(CacheSpec()) == tmp_path / "xdg" / "tlsearch"
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="TLSEARCH_CACHE_DIR names another"):
+        cache_directory(CacheSpec(directory=str(tmp_path / "file")))
+
+
+_SLOW_BUILD = """
+import sys, time
+import tlsearch.data.pack as pack
+from tlsearch.data import load_index, open_pixels
+from tlsearch.types import CacheSpec, DataSpec, TransformSpec
+
+pack._CHUNK = 1
+real = pack.decode_rgb
+def slow(data, name):
+    if "b/00" in name:
+        print("half way", flush=True)
+        time.sleep(60)
+    return real(data, name)
+pack.decode_rgb = slow
+index = load_index(DataSpec(source="folder", path=sys.argv[1]))
+open_pixels(index, "train", TransformSpec(resize_size=20, crop_size=16), CacheSpec())
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
+def test_a_killed_writer_leaves_nothing_that_is_trusted(ready_folder, index, builds):
+    command = [sys.executable, "-c", _SLOW_BUILD, str(ready_folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "half way\n"
+        os.kill(process.pid, signal.SIGKILL)
+    assert sorted(path.suffix for path in entries()) == [".lock", ".tmp"]
+    pixels = open_pixels(index, "train", SPEC, CacheSpec())
+    assert builds == ["train"]
+    key = index.splits["train"].keys[-1]
+    assert np.array_equal(pixels.images[-1].permute(1, 2, 0).numpy(), eval_image(read_image(index, key), SPEC))
+    assert sorted(path.suffix for path in entries()) == [".json", ".lock", ".npy"]

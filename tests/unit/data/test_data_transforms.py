@@ -1,0 +1,115 @@
+"""Preprocessing is the weights' own transform, to the bit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torchvision.models as tvm
+from PIL import Image
+
+from tlsearch.data import decode_rgb, eval_image, normalise, with_image_size
+from tlsearch.errors import DataError
+from tlsearch.types import TransformSpec
+
+WEIGHTS = [
+    tvm.ResNet18_Weights.IMAGENET1K_V1,  # 256/224 bilinear
+    tvm.ResNet50_Weights.IMAGENET1K_V2,  # 232/224 bilinear
+    tvm.EfficientNet_B0_Weights.DEFAULT,  # 256/224 bicubic
+    tvm.EfficientNet_B3_Weights.DEFAULT,  # 320/300 bicubic
+    tvm.EfficientNet_V2_S_Weights.DEFAULT,  # 384/384 bilinear
+    tvm.EfficientNet_V2_L_Weights.DEFAULT,  # 480/480 bicubic, mean and std 0.5
+    tvm.ViT_B_16_Weights.IMAGENET1K_SWAG_E2E_V1,  # 384/384 bicubic
+    tvm.Inception_V3_Weights.DEFAULT,  # 342/299
+    tvm.Swin_T_Weights.DEFAULT,  # 232/224 bicubic
+]
+
+
+def spec_of(preset) -> TransformSpec:
+    return TransformSpec(
+        resize_size=preset.resize_size[0],
+        crop_size=preset.crop_size[0],
+        interpolation=preset.interpolation.value,
+        mean=tuple(preset.mean),
+        std=tuple(preset.std),
+    )
+
+
+def picture(mode: str, width: int, height: int) -> Image.Image:
+    channels = {"RGB": 3, "L": 1, "P": 3, "RGBA": 4}[mode]
+    values = np.random.default_rng(width).integers(0, 256, (height, width, channels), dtype=np.uint8)
+    image = Image.fromarray(values[..., 0] if channels == 1 else values)
+    return image.quantize(50) if mode == "P" else image
+
+
+def as_batch(pixels: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(pixels.copy())[None].permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("weights", WEIGHTS, ids=str)
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA"])
+def test_equals_the_weights_own_transform(weights, mode):
+    preset = weights.transforms()
+    spec = spec_of(preset)
+    for size in ((500, 375), (333, 480), (64, 64), (91, 30)):
+        image = decode_rgb(picture(mode, *size), "x")
+        got = normalise(as_batch(eval_image(image, spec)), spec)[0]
+        assert torch.equal(got, preset(image))
+
+
+def test_an_image_smaller_than_the_crop_is_padded_as_torchvision_does():
+    from torchvision.transforms._presets import ImageClassification
+
+    preset = ImageClassification(resize_size=20, crop_size=33)
+    image = picture("RGB", 31, 25)
+    pixels = eval_image(image, spec_of(preset))
+    assert pixels.shape == (33, 33, 3)
+    assert not pixels[0].any()
+    assert torch.equal(normalise(as_batch(pixels), spec_of(preset))[0], preset(image))
+
+
+def test_equals_the_evaluation_transform_of_timm():
+    pytest.importorskip("timm")
+    from timm.data import create_transform
+
+    mean, std = (0.5, 0.5, 0.5), (0.4, 0.5, 0.6)
+    for size, crop_pct, interpolation in ((224, 0.875, "bicubic"), (240, 0.882, "bicubic"), (96, 1.0, "bilinear")):
+        theirs = create_transform(size, interpolation=interpolation, crop_pct=crop_pct, mean=mean, std=std)
+        spec = TransformSpec(
+            resize_size=int(size / crop_pct), crop_size=size, interpolation=interpolation, mean=mean, std=std
+        )
+        for width, height in ((300, 200), (64, 70)):
+            image = picture("RGB", width, height)
+            assert torch.equal(normalise(as_batch(eval_image(image, spec)), spec)[0], theirs(image))
+
+
+def test_normalise_leaves_its_input_and_keeps_the_memory_format():
+    spec = TransformSpec(resize_size=8, crop_size=8)
+    images = torch.randint(0, 256, (4, 8, 8, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    before = images.clone()
+    result = normalise(images, spec)
+    assert torch.equal(images, before)
+    assert result.dtype == torch.float32
+    assert result.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(result, normalise(images.contiguous(), spec))
+
+
+@pytest.mark.parametrize(
+    ("native", "size", "want"),
+    [
+        ((256, 224), 96, (110, 96)),
+        ((232, 224), 64, (66, 64)),
+        ((384, 384), 96, (96, 96)),
+        ((256, 224), None, (256, 224)),
+    ],
+)
+def test_image_size_keeps_the_proportion(native, size, want):
+    spec = TransformSpec(resize_size=native[0], crop_size=native[1], interpolation="bicubic", mean=(0.1, 0.2, 0.3))
+    got = with_image_size(spec, size)
+    assert (got.resize_size, got.crop_size) == want
+    assert (got.interpolation, got.mean, got.std) == (spec.interpolation, spec.mean, spec.std)
+
+
+def test_an_enormous_resize_is_refused():
+    with pytest.raises(DataError, match="too long and thin to resize: 20000 x 1 pixels"):
+        eval_image(Image.new("RGB", (20000, 1)), TransformSpec(resize_size=256, crop_size=224))
