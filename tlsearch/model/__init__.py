@@ -1,0 +1,32 @@
+"""Backbones as stem, four stages and head: weights, freezing, batch-norm policy, parameter groups."""
+
+from tlsearch.model.build import build_model
+from tlsearch.model.describe import BackboneDescription, StageDescription, describe_backbone
+from tlsearch.model.groups import parameter_groups
+from tlsearch.model.library import split_backbone, torchvision_names
+from tlsearch.model.staged import MAX_DEPTH, PART_NAMES, Part, StagedModel, batchnorm_layers
+from tlsearch.model.statistics import adapt_statistics, batchnorm_digest
+from tlsearch.model.transforms import default_transform
+from tlsearch.model.weights import Weights, release_weights, resolve_weights, state_digest
+
+__all__ = [
+    "MAX_DEPTH",
+    "PART_NAMES",
+    "BackboneDescription",
+    "Part",
+    "StageDescription",
+    "StagedModel",
+    "Weights",
+    "adapt_statistics",
+    "batchnorm_digest",
+    "batchnorm_layers",
+    "build_model",
+    "default_transform",
+    "describe_backbone",
+    "parameter_groups",
+    "release_weights",
+    "resolve_weights",
+    "split_backbone",
+    "state_digest",
+    "torchvision_names",
+]

@@ -1,0 +1,138 @@
+"""Stem + stages + head is the original model, and every parameter has one place."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torchvision.models as tv
+from model_cases import (
+    FAMILY_MEMBERS,
+    TIMM_MEMBERS,
+    filled_original,
+    images,
+    meta_staged,
+    smallest_size,
+)
+from torch import nn
+
+from tlsearch.errors import UserError
+from tlsearch.model import MAX_DEPTH, PART_NAMES, torchvision_names
+from tlsearch.model.construction import meta_original
+from tlsearch.model.head import replace_head
+from tlsearch.model.library import torchvision_weights
+from tlsearch.model.rules import group_by_stride
+from tlsearch.model.staging import stage_model
+
+
+def _assert_same_output(name: str, size: int) -> None:
+    original = filled_original(name, size)
+    staged = stage_model(original, name, size)
+    batch = images(2, size)
+    with torch.inference_mode():
+        expected = original(batch.clone())
+        assert expected.isfinite().all()
+        assert not torch.equal(expected[0], expected[1]), "the outputs say nothing about the inputs"
+        assert torch.equal(staged(batch.clone()), expected)
+        for depth in range(MAX_DEPTH + 1):
+            features = staged.forward_prefix(batch.clone(), depth)
+            kept = features.clone()
+            assert torch.equal(staged.forward_suffix(features, depth), expected)
+            assert torch.equal(features, kept), f"the parts after the boundary of depth {depth} write into it"
+        replace_head(staged, num_classes=7, seed=0)
+        assert staged(batch).shape == (2, 7)
+
+
+@pytest.mark.parametrize("name", FAMILY_MEMBERS)
+def test_staged_output_is_the_originals(name: str) -> None:
+    _assert_same_output(name, smallest_size(name))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [n for n in torchvision_names() if n not in FAMILY_MEMBERS])
+def test_staged_output_is_the_originals_for_all_others(name: str) -> None:
+    _assert_same_output(name, smallest_size(name))
+
+
+@pytest.mark.parametrize("name", TIMM_MEMBERS)
+def test_staged_output_is_the_originals_for_timm(name: str) -> None:
+    pytest.importorskip("timm")
+    _assert_same_output(f"timm/{name}", 64)
+
+
+def test_there_are_80_models() -> None:
+    assert len(torchvision_names()) == 80
+
+
+@pytest.mark.parametrize("name", torchvision_names())
+def test_parts_partition_the_parameters(name: str) -> None:
+    """Counted on the meta device against the number that torchvision publishes."""
+    staged = meta_staged(name)
+    seen = [id(parameter) for part in staged.parts for parameter in part.parameters()]
+    assert len(seen) == len(set(seen))
+    counts = [sum(p.numel() for p in part.parameters()) for part in staged.parts]
+    assert all(counts)
+    published = torchvision_weights(name, None).meta["num_params"]
+    if name == "inception_v3":  # its number counts the auxiliary head
+        with torch.device("meta"):
+            auxiliary = tv.inception_v3(weights=None, init_weights=False).AuxLogits
+        published -= sum(p.numel() for p in auxiliary.parameters())
+    assert sum(counts) == published
+
+
+@pytest.mark.parametrize("name", torchvision_names())
+def test_depths_are_nested(name: str) -> None:
+    staged = meta_staged(name)
+    replace_head(staged, num_classes=10, seed=0)
+    assert [parameter.shape[0] for parameter in staged.head.parameters()] in ([10, 10], [10])
+    assert not any(m.inplace for m in staged.head.modules() if isinstance(m, nn.Dropout))
+    before: set[str] = set()
+    for depth in range(MAX_DEPTH + 1):
+        staged.freeze(depth, "train")
+        names = set(staged.trainable_parameters())
+        assert names > before
+        assert {name.partition(".")[0] for name in names} == set(PART_NAMES[MAX_DEPTH - depth :])
+        before = names
+    assert before == {name for name, _ in staged.named_parameters()}
+
+
+@pytest.mark.parametrize(
+    ("name", "first_modules"),
+    [
+        ("resnet18", ["conv1", "layer1", "layer2", "layer3", "layer4", "fc"]),
+        ("regnet_y_400mf", ["stem", "block1", "block2", "block3", "block4", "fc"]),
+        ("mobilenet_v2", ["features_0", "features_2", "features_4", "features_7", "features_14", "classifier_0"]),
+        ("mobilenet_v3_small", ["features_0", "features_1", "features_2", "features_4", "features_9", "classifier_2"]),
+        ("mobilenet_v3_large", ["features_0", "features_2", "features_4", "features_7", "features_13", "classifier_2"]),
+        ("efficientnet_b0", ["features_0", "features_2", "features_3", "features_4", "features_6", "classifier_0"]),
+        ("efficientnet_v2_m", ["features_0", "features_2", "features_3", "features_4", "features_6", "classifier_0"]),
+        ("mnasnet1_0", ["layers_0", "layers_8", "layers_9", "layers_10", "layers_12", "classifier_0"]),
+        ("vgg11", ["features_0", "features_3", "features_6", "features_11", "features_16", "classifier_5"]),
+        ("squeezenet1_0", ["features_0", "features_3", "features_6", "features_8", "features_10", "classifier_0"]),
+        ("squeezenet1_1", ["features_0", "features_3", "features_6", "features_9", "features_11", "classifier_0"]),
+        ("shufflenet_v2_x1_0", ["conv1", "stage2", "stage3_0", "stage3_4", "stage4", "fc"]),
+        ("vit_l_16", ["patch_tokens", "layers_0", "layers_6", "layers_12", "layers_18", "head"]),
+        ("swin_v2_t", ["features_0", "features_1", "features_2", "features_4", "features_6", "head"]),
+    ],
+)
+def test_parts_begin_where_the_pyramid_says(name: str, first_modules: list[str]) -> None:
+    assert [next(iter(part.named_children()))[0] for part in meta_staged(name).parts] == first_modules
+
+
+def test_groups_of_one_stride_are_halved() -> None:
+    assert group_by_stride([2, 2, 4, 8, 8, 16, 32]) == [2, 3, 5, 6]
+    assert group_by_stride([2, 4, 8, 8, 8, 8, 16]) == [1, 2, 4, 6]
+    assert group_by_stride([4, 4, 4, 4]) == [0, 1, 2, 3]
+    with pytest.raises(ValueError, match="do not make 4 stages"):
+        group_by_stride([2, 4, 8, 16])
+
+
+def test_auxiliary_heads_are_gone_and_inputs_are_rescaled() -> None:
+    for name in ("googlenet", "inception_v3"):
+        original = meta_original(name, None, 299)
+        assert original.transform_input
+        assert not any(key.lower().startswith("aux") for key in original.state_dict())
+
+
+def test_a_model_without_a_rule_is_a_users_error() -> None:
+    with pytest.raises(UserError, match="no staging rule for models of the class Linear"):
+        stage_model(nn.Linear(3, 3), "linear", 224)

@@ -1,0 +1,188 @@
+"""A backbone as stem, four stages and head, that knows which of them stand still."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal, cast, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+PART_NAMES = ("stem", "stage1", "stage2", "stage3", "stage4", "head")
+MAX_DEPTH = 5
+
+BatchNormPolicy = Literal["frozen", "train", "adapt", "stats"]
+
+
+def batchnorm_layers(module: nn.Module) -> Iterator[_BatchNorm]:
+    """Every batch-norm layer: BatchNorm1d/2d/3d, SyncBatchNorm and timm's fused BatchNormAct2d share one base."""
+    return (layer for layer in module.modules() if isinstance(layer, _BatchNorm))
+
+
+class Part(nn.Sequential):
+    """One of the six parts. While it is frozen it stays in eval mode, whoever calls ``train()``.
+
+    Eval mode is what keeps dropout, stochastic depth and running statistics still; ``requires_grad`` alone does not.
+
+    Attributes:
+        frozen: Whether the part's parameters stand still.
+        bn_policy: What its batch-norm layers do; see `StagedModel.freeze`.
+    """
+
+    frozen: bool = False
+    bn_policy: BatchNormPolicy = "train"
+
+    @property
+    def statistics_move(self) -> bool:
+        """Whether training batches move the running statistics of this part's batch-norm layers."""
+        return self.bn_policy == "stats" or (self.bn_policy == "train" and not self.frozen)
+
+    def train(self, mode: bool = True) -> Part:
+        """Sets the mode of the modules, except that what is frozen stays in eval mode."""
+        super().train(mode and not self.frozen)
+        for layer in batchnorm_layers(self):
+            layer.training = mode and self.statistics_move
+        return self
+
+    def set_frozen(self, frozen: bool, bn_policy: BatchNormPolicy) -> None:
+        """Freezes or frees the part; the caller sets the mode afterwards."""
+        self.frozen = frozen
+        self.bn_policy = bn_policy
+        self.requires_grad_(not frozen)
+        if bn_policy in ("frozen", "adapt"):
+            for layer in batchnorm_layers(self):
+                for parameter in layer.parameters(recurse=False):
+                    parameter.requires_grad_(False)
+        for parameter in self.parameters():
+            if not parameter.requires_grad:
+                parameter.grad = None
+
+
+class StagedModel(nn.Module):
+    """A classifier as ``stem``, ``stage1`` .. ``stage4`` and ``head``; composing them is the original's forward.
+
+    State names are ``<part>.<module>.<...>``; the new head is ``head.classifier``.
+
+    Attributes:
+        backbone: The backbone's name, with its version where one was named.
+        image_size: Side of the input images in pixels.
+        weights_digest: What the backbone's tensors were at the start: the digest of the weights, or a text that
+            names the seed of a random initialisation; empty where the tensors are still to be loaded.
+    """
+
+    stem: Part
+    stage1: Part
+    stage2: Part
+    stage3: Part
+    stage4: Part
+    head: Part
+
+    def __init__(self, parts: Sequence[Part], *, backbone: str, image_size: int) -> None:
+        super().__init__()
+        for name, part in zip(PART_NAMES, parts, strict=True):
+            self.add_module(name, part)
+        self.backbone = backbone
+        self.image_size = image_size
+        self.weights_digest = ""
+        self._origin: dict[str, str] = {}
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The six parts in the order of the forward pass."""
+        return (self.stem, self.stage1, self.stage2, self.stage3, self.stage4, self.head)
+
+    # --- the forward pass, whole and in two -------------------------------------------------
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (N, 3, S, S), normalised, to logits (N, classes)."""
+        return self.forward_suffix(images, MAX_DEPTH)
+
+    def forward_prefix(self, images: Tensor, depth: int) -> Tensor:
+        """What the parts below the boundary of ``depth`` make of images: the input of `forward_suffix`.
+
+        Depth 5 gives the images themselves; depth 0 the head's input.
+        """
+        features = images
+        for part in self.parts[: MAX_DEPTH - depth]:
+            features = part(features)
+        return features
+
+    def forward_suffix(self, features: Tensor, depth: int) -> Tensor:
+        """The logits (N, classes) from the features at the boundary of ``depth``; never works on them in place."""
+        for part in self.parts[MAX_DEPTH - depth :]:
+            features = part(features)
+        return features
+
+    # --- what stands still ------------------------------------------------------------------
+
+    def freeze(self, depth: int, bn_policy: str | None) -> None:
+        """Makes the last ``depth`` stages and the head trainable; everything before stands still.
+
+        Holds through every later ``train()`` and ``eval()``; may be called again with another depth.
+
+        Args:
+            depth: 0 the head only, 1..4 the last stages, 5 everything; inclusive.
+            bn_policy: ``frozen`` no batch-norm layer moves, also in trainable stages; ``train`` those of trainable
+                stages train fully; ``adapt`` like frozen, after `adapt_statistics` has set the statistics; ``stats``
+                running statistics move in the whole backbone, scale and bias train in trainable stages only.
+                None, for backbones without batch norm, is ``frozen``.
+
+        Raises:
+            ValueError: No such depth or policy.
+        """
+        if not 0 <= depth <= MAX_DEPTH:
+            raise ValueError(f"unfreeze_depth is 0 to {MAX_DEPTH}, not {depth}")
+        policy = "frozen" if bn_policy is None else bn_policy
+        if policy not in get_args(BatchNormPolicy):
+            raise ValueError(f"bn_policy is one of {', '.join(get_args(BatchNormPolicy))}, not {policy!r}")
+        for position, part in enumerate(self.parts):
+            part.set_frozen(position < MAX_DEPTH - depth, cast(BatchNormPolicy, policy))
+        self.train(self.training)
+
+    def trainable_parameters(self) -> dict[str, nn.Parameter]:
+        """The parameters that train, by name."""
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    def frozen_state(self) -> dict[str, Tensor]:
+        """The parameters and buffers that must not move under the last `freeze`, by name: live, not copies."""
+        moving = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        for part_name, part in zip(PART_NAMES, self.parts, strict=True):
+            if part.statistics_move:
+                for name, module in part.named_modules(prefix=part_name):
+                    if isinstance(module, _BatchNorm):
+                        moving.update(f"{name}.{key}" for key, _ in module.named_buffers(recurse=False))
+        return {name: tensor for name, tensor in self.state_dict().items() if name not in moving}
+
+    # --- the backbone's tensors by the library's names ---------------------------------------
+
+    def set_origin(self, original: nn.Module) -> None:
+        """Notes the library's name of every tensor before the head, found by the identity of the tensors."""
+        ours = {id(t): name for name, t in self.state_dict(keep_vars=True).items() if not name.startswith("head.")}
+        theirs = original.state_dict(keep_vars=True)
+        self._origin = {name: ours[id(tensor)] for name, tensor in theirs.items() if id(tensor) in ours}
+
+    @property
+    def origin(self) -> Mapping[str, str]:
+        """From the library's name of each of the backbone's tensors, in the library's order, to the name here."""
+        return self._origin
+
+    def original_state(self) -> dict[str, Tensor]:
+        """The backbone's tensors (without the head) by the library's names: live, not copies."""
+        state = self.state_dict()
+        return {name: state[ours] for name, ours in self._origin.items()}
+
+    @torch.no_grad()
+    def load_original_state(self, state: Mapping[str, Tensor]) -> None:
+        """Copies the backbone's tensors from a state under the library's names; all of them must be there.
+
+        Raises:
+            ValueError: A name is missing, or a shape differs.
+        """
+        own = self.original_state()
+        missing = [name for name in own if name not in state]
+        misshapen = [name for name in own if name in state and state[name].shape != own[name].shape]
+        if missing or misshapen:
+            raise ValueError(f"the state does not fit {self.backbone}: missing {missing}, misshapen {misshapen}")
+        for name, tensor in own.items():
+            tensor.copy_(state[name])

@@ -1,0 +1,81 @@
+"""Cuts a library's model into stem, stage1..stage4 and head by its family's rule."""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from tlsearch.model.pieces import FirstToken, InputRescale, PatchTokens, SpatialMean
+from tlsearch.model.rules import rule_of
+from tlsearch.model.staged import PART_NAMES, Part, StagedModel
+
+_WORD = re.compile(r"(?P<operation>\+)?(?P<path>[\w.]+)(?:\[(?P<low>\d*)(?P<run>:?)(?P<high>\d*)\])?")
+
+# The operations that libraries write as functions. DenseNet's last ReLU is in place there; in place it would
+# overwrite what the stage before it handed over, so it is not in place here.
+_OPERATIONS: Mapping[str, Callable[[Any], nn.Module]] = {
+    "first_token": lambda model: FirstToken(),
+    "flatten": lambda model: nn.Flatten(1),
+    "input_rescale": lambda model: InputRescale() if model.transform_input else nn.Identity(),
+    "own_dropout": lambda model: nn.Dropout(model.drop_rate),
+    "patch_tokens": PatchTokens,
+    "pool": lambda model: nn.AdaptiveAvgPool2d(1),
+    "relu": lambda model: nn.ReLU(),
+    "spatial_mean": lambda model: SpatialMean(),
+}
+
+
+def stage_model(model: nn.Module, backbone: str, image_size: int) -> StagedModel:
+    """The same model as stem, four stages and head, with its original classifier; modules are shared, not copied.
+
+    Args:
+        model: A model of torchvision or timm without auxiliary heads.
+        backbone: Its name, for messages.
+        image_size: Side of the input in pixels that it was built for.
+
+    Raises:
+        UserError: There is no rule for the model's class.
+    """
+    line = rule_of(model)
+    parts = [Part(_modules_of(model, words)) for words in line.split("|")]
+    assert len(parts) == len(PART_NAMES), f"the rule of {backbone} has {len(parts)} parts: {line}"
+    staged = StagedModel(parts, backbone=backbone, image_size=image_size)
+    staged.train(model.training)
+    _check_partition(model, staged)
+    staged.set_origin(model)
+    return staged
+
+
+def _modules_of(model: nn.Module, words: str) -> OrderedDict[str, nn.Module]:
+    modules: OrderedDict[str, nn.Module] = OrderedDict()
+    for word in words.split():
+        match = _WORD.fullmatch(word)
+        assert match is not None, f"not a word of a staging rule: {word!r}"
+        path = match["path"]
+        name = path.rpartition(".")[2]
+        if match["operation"]:
+            modules[name] = _OPERATIONS[path](model)
+            continue
+        module = model.get_submodule(path)
+        if match["low"] is None:
+            modules[name] = module
+            continue
+        children = list(module.children())
+        low = int(match["low"] or 0)
+        high = int(match["high"] or len(children)) if match["run"] else low + 1
+        for index in range(low, high):
+            modules[f"{name}_{index}"] = children[index]
+    return modules
+
+
+def _check_partition(model: nn.Module, staged: StagedModel) -> None:
+    """Every parameter and buffer of the model belongs to exactly one part, and no part is without parameters."""
+    original = sorted(id(tensor) for tensor in model.state_dict(keep_vars=True).values())
+    ours = sorted(id(t) for part in staged.parts for t in part.state_dict(keep_vars=True).values())
+    assert original == ours, f"the rule of {staged.backbone} does not partition its parameters"
+    for name, part in zip(PART_NAMES, staged.parts, strict=True):
+        assert any(True for _ in part.parameters()), f"the rule of {staged.backbone} leaves {name} without parameters"

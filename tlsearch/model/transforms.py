@@ -1,0 +1,48 @@
+"""Each weights' own evaluation transform, as the libraries publish it."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Any
+
+from tlsearch.errors import UserError
+from tlsearch.model.library import is_timm, split_backbone, timm_config, torchvision_weights
+from tlsearch.types import TransformSpec
+
+
+@lru_cache(maxsize=256)
+def default_transform(backbone: str) -> TransformSpec:
+    """The evaluation transform of a backbone's weights at their own size; DEFAULT where no version is named.
+
+    Raises:
+        UserError: There is no such backbone or version, or its transform is of another kind.
+    """
+    base, version = split_backbone(backbone)
+    if is_timm(base):
+        return _of_timm(base, timm_config(base, version))
+    preset = torchvision_weights(base, version).transforms()
+    return TransformSpec(
+        resize_size=preset.resize_size[0],
+        crop_size=preset.crop_size[0],
+        interpolation=preset.interpolation.value,
+        mean=tuple(preset.mean),
+        std=tuple(preset.std),
+    )
+
+
+def _of_timm(base: str, config: Any) -> TransformSpec:
+    """timm's evaluation: the shorter side to floor(size / crop_pct), then a centre crop."""
+    _, height, width = config.input_size
+    if config.crop_mode not in (None, "center") or height != width:
+        raise UserError(
+            f"{base} is evaluated with crop_mode {config.crop_mode!r} on {height} x {width} px;"
+            " only a square centre crop is supported"
+        )
+    return TransformSpec(
+        resize_size=math.floor(height / (config.crop_pct or 0.875)),
+        crop_size=height,
+        interpolation=config.interpolation or "bicubic",
+        mean=tuple(config.mean),
+        std=tuple(config.std),
+    )

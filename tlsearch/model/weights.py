@@ -1,0 +1,146 @@
+"""Pretrained weights of a backbone, wherever they come from, as one state under the library's own names."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tlsearch.errors import WeightsError
+from tlsearch.model.downloads import download_timm, download_torchvision
+from tlsearch.model.library import is_timm, split_backbone, timm_config, timm_name, torchvision_weights
+from tlsearch.model.matching import layout_of, match_by_name, match_by_order
+from tlsearch.model.state_files import package_file, read_state
+from tlsearch.model.transforms import default_transform
+from tlsearch.types import TransformSpec, WeightsSource
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Weights:
+    """What `build_model` loads.
+
+    Attributes:
+        id: Where they come from: ``torchvision/resnet50@IMAGENET1K_V2``, ``timm/name.tag``, ``file:name.pth``,
+            ``package:name/file``, ``none``.
+        digest: sha256 (hex) of the names, types, shapes and bytes of the backbone's tensors, the head not counted:
+            the same tensors from two files have one digest. ``none:<backbone>`` for random weights, which are a
+            function of each trial's seed.
+        state: The backbone's tensors by the library's names, without the head; shared, never to be written to.
+            None: random initialisation.
+        transform: The evaluation transform, at the weights' own size.
+        licence: What the library says about the weights' licence; empty where it says nothing.
+    """
+
+    id: str
+    digest: str
+    state: Mapping[str, Tensor] | None
+    transform: TransformSpec
+    licence: str = ""
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory of the tensors, in bytes."""
+        return sum(tensor.nbytes for tensor in (self.state or {}).values())
+
+
+# The weights that this process holds, the latest used last: the next trial of the same backbone loads nothing.
+_HELD: OrderedDict[tuple[object, ...], Weights] = OrderedDict()
+_HELD_LIMIT_BYTES = 2 * 1024**3
+
+
+def resolve_weights(backbone: str, source: WeightsSource) -> Weights:
+    """Finds, reads and checks the weights of a backbone; what was resolved is held by the process for the next trial.
+
+    A file that has changed since (by size or modification time) is read again.
+
+    Args:
+        backbone: A name, with an optional ``@VERSION`` of the library's weights.
+        source: Where to look; its ``version`` comes before the name's.
+
+    Raises:
+        WeightsError: The weights cannot be had, or do not fit the backbone.
+        UserError: There is no such backbone or version.
+    """
+    path = _path_of(source)
+    stat = None if path is None else path.stat()
+    key = (backbone, source, None if stat is None else (str(path), stat.st_mtime_ns, stat.st_size))
+    held = _HELD.pop(key, None)
+    weights = held if held is not None else _resolve(backbone, source, path)
+    _HELD[key] = weights
+    while len(_HELD) > 1 and sum(w.num_bytes for w in _HELD.values()) > _HELD_LIMIT_BYTES:
+        _HELD.popitem(last=False)
+    return weights
+
+
+def release_weights() -> None:
+    """Lets go of all weights that this process holds."""
+    _HELD.clear()
+
+
+def state_digest(state: Mapping[str, Tensor]) -> str:
+    """sha256 (hex) over the names in alphabetical order, types, shapes and bytes of tensors."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        if tensor.numel():
+            digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _path_of(source: WeightsSource) -> Path | None:
+    if source.kind == "file":
+        if not source.path:
+            raise WeightsError("weights of the kind `file` need a path")
+        path = Path(source.path)
+        if not path.is_file():
+            raise WeightsError(f"there is no weights file {path}")
+        return path
+    if source.kind == "package":
+        if not source.package or not source.file:
+            raise WeightsError("weights of the kind `package` need both `package` and `file`")
+        return package_file(source.package, source.file)
+    return None
+
+
+def _resolve(backbone: str, source: WeightsSource, path: Path | None) -> Weights:
+    base, named_version = split_backbone(backbone)
+    version = source.version or named_version
+    full_name = f"{base}@{version}" if version else base
+    transform = default_transform(_transform_name(base, full_name, source.transform))
+    if source.kind == "none":
+        return Weights(id="none", digest=f"none:{base}", state=None, transform=transform)
+    licence = ""
+    if path is None:
+        weights_id, state, licence = _official(base, version)
+    else:
+        state = read_state(path)
+        weights_id = f"file:{path.name}" if source.kind == "file" else f"package:{source.package}/{source.file}"
+    match = match_by_order if source.match == "order" else match_by_name
+    matched = match(state, layout_of(full_name), weights_id if path is None else str(path))
+    return Weights(id=weights_id, digest=state_digest(matched), state=matched, transform=transform, licence=licence)
+
+
+def _official(base: str, version: str | None) -> tuple[str, dict[str, Tensor], str]:
+    """The library's own weights: their id, state and licence."""
+    if is_timm(base):
+        config = timm_config(base, version)
+        name = timm_name(base, version)
+        tagged = f"{config.architecture}.{config.tag}" if config.architecture and config.tag else name
+        return f"timm/{tagged}", download_timm(base, name), config.license or ""
+    member = torchvision_weights(base, version)
+    state = download_torchvision(base, member)
+    return f"torchvision/{base}@{member.name}", state, member.meta.get("license") or ""
+
+
+def _transform_name(base: str, full_name: str, transform: str | None) -> str:
+    """Whose transform: another backbone's (``resnet50@IMAGENET1K_V1``), or another version's of this one."""
+    if transform is None:
+        return full_name
+    is_version = not is_timm(base) and transform.startswith("IMAGENET")
+    return f"{base}@{transform}" if is_version else transform
