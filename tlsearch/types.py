@@ -331,8 +331,8 @@ class SearchRecord:
 class Tracker(SearchObserver, Protocol):
     """Records a search for people to look at (MLflow, or the in-memory twin).
 
-    Every call returns at once; the work is done in order in the background. Calls may be
-    repeated (a resume sends all again): what is recorded is the same.
+    ``artifacts`` are texts by file name. Every call returns at once; the work is done in order in
+    the background. Calls may be repeated (a resume sends all again): what is recorded is the same.
     """
 
     def search_started(self, params: Mapping[str, Scalar], artifacts: Mapping[str, str]) -> None: ...
@@ -347,4 +347,6 @@ class Tracker(SearchObserver, Protocol):
 
     def run_ids(self) -> Mapping[int, str]: ...
 
-    def close(self) -> None: ...
+    def close(self, timeout_s: float = 30.0) -> int:
+        """Sends what is left, for at most ``timeout_s``; gives how many records stay unsent."""
+        ...
