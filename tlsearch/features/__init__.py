@@ -1,0 +1,21 @@
+"""The frozen-prefix feature store."""
+
+from tlsearch.features.keys import PASS_BATCH_SIZE, FeatureKey, combined_digest, library_versions, tensor_digests
+from tlsearch.features.store import Features, NotStored, forget_open, open_features
+from tlsearch.features.validity import Boundary, measure_boundary, why_not, why_not_worth
+
+__all__ = [
+    "PASS_BATCH_SIZE",
+    "Boundary",
+    "FeatureKey",
+    "Features",
+    "NotStored",
+    "combined_digest",
+    "forget_open",
+    "library_versions",
+    "measure_boundary",
+    "open_features",
+    "tensor_digests",
+    "why_not",
+    "why_not_worth",
+]

@@ -1,0 +1,48 @@
+"""The loop, the metrics and the checkpoints of a fine-tuning."""
+
+from tlsearch.train.checkpoints import (
+    FrozenPart,
+    ModelCheckpoint,
+    ModelMeta,
+    read_model_checkpoint,
+    read_model_meta,
+    save_model_checkpoint,
+    write_frozen_part,
+)
+from tlsearch.train.files import TensorFile, read_json, read_tensors, remove_others, write_json, write_tensors
+from tlsearch.train.loop import EVAL_BATCH_SIZE, Trainer, TrainFigures, evaluate, predict_logits
+from tlsearch.train.metrics import TOP5_MIN_CLASSES, classification_metrics
+from tlsearch.train.optimizer import build_optimizer
+from tlsearch.train.runtime import Runtime, derive_seed, is_out_of_memory, open_runtime, release_memory
+from tlsearch.train.source import Source, load_batch
+
+__all__ = [
+    "EVAL_BATCH_SIZE",
+    "TOP5_MIN_CLASSES",
+    "FrozenPart",
+    "ModelCheckpoint",
+    "ModelMeta",
+    "Runtime",
+    "Source",
+    "TensorFile",
+    "TrainFigures",
+    "Trainer",
+    "build_optimizer",
+    "classification_metrics",
+    "derive_seed",
+    "evaluate",
+    "is_out_of_memory",
+    "load_batch",
+    "open_runtime",
+    "predict_logits",
+    "read_json",
+    "read_model_checkpoint",
+    "read_model_meta",
+    "read_tensors",
+    "release_memory",
+    "remove_others",
+    "save_model_checkpoint",
+    "write_frozen_part",
+    "write_json",
+    "write_tensors",
+]

@@ -1,0 +1,77 @@
+"""When stored features may stand for the frozen prefix, and when reading them pays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from tlsearch.model import StagedModel
+from tlsearch.types import TrialConfig, TrialSetup
+
+# Orders of magnitude on purpose: near the border both ways cost the same. MACs per second of small
+# convolutional networks in fp32 (per thread) and autocast, and bytes per second of rows gathered from the page
+# cache, and from there on to a device.
+_MACS_PER_S = {"cpu": 2e10, "cuda": 1e13}
+_BYTES_PER_S = {"cpu": 2e9, "cuda": 2e9}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Boundary:
+    """One image's activations at a boundary: their shape, float32 size, and the prefix's MACs."""
+
+    shape: tuple[int, ...]
+    num_bytes: int
+    macs: int
+
+
+def why_not(config: TrialConfig, setup: TrialSetup, split: str = "train") -> str | None:
+    """Why a trial cannot read stored features of a split; None where it can.
+
+    Features are valid where the prefix is frozen, in eval mode, and its input deterministic.
+    """
+    if config.unfreeze_depth >= 5:
+        return "depth 5: everything trains, there is no frozen prefix"
+    if config.bn_policy == "stats":
+        return "bn_policy stats: running statistics move in the frozen stages too"
+    if split == "train" and config.augmentation != "none":
+        return f"augmentation {config.augmentation}: every epoch sees other pixels"
+    if setup.cache.features_gb is not None and setup.cache.features_gb <= 0:
+        return "cache.features_gb is 0"
+    return None
+
+
+def measure_boundary(model: StagedModel, depth: int, image_size: int) -> Boundary:
+    """Takes one black image through the prefix of a depth; the model's mode is left as it was."""
+    parameter = next(model.parameters())
+    image = torch.zeros(1, 3, image_size, image_size, device=parameter.device)
+    image = image.contiguous(memory_format=torch.channels_last)
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            activation = model.forward_prefix(image, depth)
+    finally:
+        model.train(training)
+    return Boundary(
+        shape=tuple(activation.shape[1:]),
+        num_bytes=activation[0].numel() * 4,
+        macs=counter.get_total_flops() // 2,
+    )
+
+
+def why_not_worth(boundary: Boundary, device_type: str, num_threads: int = 1) -> str | None:
+    """Why computing a feature map beats reading it; None where reading wins.
+
+    Pooled features need no such question: they are always the smaller side.
+    """
+    rate = _MACS_PER_S.get(device_type, _MACS_PER_S["cuda"]) * (num_threads if device_type == "cpu" else 1)
+    load_s = boundary.num_bytes / _BYTES_PER_S.get(device_type, _BYTES_PER_S["cuda"])
+    compute_s = boundary.macs / rate
+    if load_s < compute_s:
+        return None
+    return (
+        f"computing is cheaper: {boundary.macs / 1e6:.3g} million MACs per image against "
+        f"{boundary.num_bytes / 1024:.3g} KiB to read"
+    )

@@ -1,0 +1,157 @@
+"""Model checkpoints: all that a prediction needs, in safetensors and JSON.
+
+A checkpoint is a folder::
+
+    checkpoint.json                     written last: the commit point; names its weights with their sha256
+    weights-<epoch>-<hash>.safetensors  the tensors that training changes
+    frozen-<hash>.safetensors           those that stand still, written once per trial; may be absent
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+import tlsearch
+from tlsearch.errors import StorageError
+from tlsearch.train.files import TensorFile, read_json, read_tensors, remove_others, write_json, write_tensors
+from tlsearch.types import TransformSpec, TrialConfig
+
+FORMAT = 1
+META_FILE = "checkpoint.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelMeta:
+    """What a model checkpoint says of itself.
+
+    Attributes:
+        classes: In the order of the logits.
+        transform: The evaluation transform that belongs to the model.
+        image_size: Side of the model's square input, in pixels.
+        epoch: The epoch, from 1, whose weights these are.
+        metric: The search's metric; ``value`` is its value at that epoch.
+        metrics: All metrics of that epoch.
+    """
+
+    backbone: str
+    classes: tuple[str, ...]
+    weights_id: str
+    weights_digest: str
+    transform: TransformSpec
+    image_size: int
+    config: TrialConfig
+    epoch: int
+    metric: str
+    value: float
+    metrics: Mapping[str, float]
+    tlsearch_version: str = tlsearch.__version__
+
+    @property
+    def class_to_idx(self) -> dict[str, int]:
+        """The index of each class's logit."""
+        return {name: index for index, name in enumerate(self.classes)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrozenPart:
+    """The file with a trial's unchanging tensors, as ``write_frozen_part`` left it."""
+
+    file: TensorFile
+    names: frozenset[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCheckpoint:
+    """A checkpoint in memory; ``state`` is the model's full state, on the CPU."""
+
+    meta: ModelMeta
+    state: Mapping[str, Tensor]
+
+
+def write_frozen_part(directory: Path, tensors: Mapping[str, Tensor]) -> FrozenPart:
+    """Writes the tensors that training leaves alone, so that each new best epoch writes the others only."""
+    return FrozenPart(file=write_tensors(directory, "frozen", tensors), names=frozenset(tensors))
+
+
+def save_model_checkpoint(
+    directory: Path, *, model: nn.Module, meta: ModelMeta, frozen: FrozenPart | None = None
+) -> None:
+    """Replaces the checkpoint of a folder.
+
+    Args:
+        directory: Made if absent. Tensors of earlier checkpoints in it are deleted afterwards.
+        frozen: From ``write_frozen_part`` for this folder; its tensors are not written again.
+    """
+    names = frozen.names if frozen else frozenset()
+    state = {name: tensor for name, tensor in model.state_dict().items() if name not in names}
+    weights = write_tensors(directory, f"weights-{meta.epoch}", state)
+    content = _meta_to_json(meta)
+    content.update(weights_file=weights.name, weights_sha256=weights.sha256, frozen_file=None, frozen_sha256=None)
+    if frozen:
+        content.update(frozen_file=frozen.file.name, frozen_sha256=frozen.file.sha256)
+    write_json(directory / META_FILE, content)
+    remove_others(directory, [weights.name, *([frozen.file.name] if frozen else [])])
+
+
+def read_model_meta(directory: Path) -> ModelMeta:
+    """What a checkpoint says of itself, without its weights.
+
+    Raises:
+        StorageError: No checkpoint, or one that this version cannot read.
+    """
+    return _meta_from_json(_read_meta(directory), directory)
+
+
+def read_model_checkpoint(directory: Path) -> ModelCheckpoint:
+    """Reads a checkpoint, its weights checked against the sha256 in checkpoint.json.
+
+    Raises:
+        StorageError: No checkpoint, one that this version cannot read, or weights that are missing or changed.
+    """
+    content = _read_meta(directory)
+    meta = _meta_from_json(content, directory)
+    state = read_tensors(directory, TensorFile(name=content["weights_file"], sha256=content["weights_sha256"]))
+    if content.get("frozen_file"):
+        frozen = TensorFile(name=content["frozen_file"], sha256=content["frozen_sha256"])
+        state.update(read_tensors(directory, frozen))
+    return ModelCheckpoint(meta=meta, state=state)
+
+
+def _read_meta(directory: Path) -> dict[str, Any]:
+    content = read_json(directory / META_FILE, "a model checkpoint")
+    if content.get("format") != FORMAT:
+        raise StorageError(
+            f"a model checkpoint must have the format {FORMAT} that tlsearch {tlsearch.__version__} reads, "
+            f"not {content.get('format')!r}: {directory / META_FILE}"
+        )
+    return content
+
+
+def _meta_to_json(meta: ModelMeta) -> dict[str, Any]:
+    content: dict[str, Any] = {"format": FORMAT, **dataclasses.asdict(meta)}
+    content["class_to_idx"] = meta.class_to_idx
+    content["metrics"] = {name: float(value) for name, value in meta.metrics.items()}
+    return content
+
+
+def _meta_from_json(content: Mapping[str, Any], directory: Path) -> ModelMeta:
+    try:
+        fields = {field.name: content[field.name] for field in dataclasses.fields(ModelMeta)}
+        transform = dict(fields["transform"])
+        fields["transform"] = TransformSpec(
+            **{**transform, "mean": tuple(transform["mean"]), "std": tuple(transform["std"])}
+        )
+        fields["config"] = TrialConfig(**fields["config"])
+        fields["classes"] = tuple(fields["classes"])
+        meta = ModelMeta(**fields)
+    except (KeyError, TypeError) as error:
+        raise StorageError(f"a model checkpoint lacks {error}: {directory / META_FILE}") from error
+    if content.get("class_to_idx") != meta.class_to_idx:
+        raise StorageError(f"classes and class_to_idx of a checkpoint must agree: {directory / META_FILE}")
+    return meta

@@ -1,0 +1,120 @@
+"""Tensors and JSON on disk: atomic, synced, checked by hash, never a pickle.
+
+A set of tensors is committed by a JSON file that names it with its sha256 and is written last. Whoever
+reads sees the old set or the new one, never half of either.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from tlsearch.errors import StorageError
+
+_SUFFIX = ".safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorFile:
+    """A safetensors file in a folder; its name carries its content's hash, so that no commit overwrites another's."""
+
+    name: str
+    sha256: str
+
+
+def write_tensors(directory: Path, stem: str, tensors: Mapping[str, Tensor]) -> TensorFile:
+    """Writes tensors as ``<stem>-<hash>.safetensors``: temporary name, sync, rename."""
+    directory.mkdir(parents=True, exist_ok=True)
+    temporary = directory / f"{stem}.{uuid.uuid4().hex[:8]}.tmp"
+    try:
+        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, temporary)
+        digest = file_sha256(temporary)
+        _sync(temporary)
+        name = f"{stem}-{digest[:8]}{_SUFFIX}"
+        os.replace(temporary, directory / name)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return TensorFile(name=name, sha256=digest)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes plain JSON (NaN and infinity refused) under a temporary name, syncs, renames."""
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            json.dump(content, file, indent=1, allow_nan=False)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync(path.parent)
+
+
+def read_json(path: Path, what: str) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Raises:
+        StorageError: The file is missing or holds something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StorageError(f"{what} must be readable: {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise StorageError(f"{what} must be JSON: {path}: {error}") from error
+    if not isinstance(content, dict):
+        raise StorageError(f"{what} must be a JSON object: {path}")
+    return content
+
+
+def read_tensors(directory: Path, file: TensorFile) -> dict[str, Tensor]:
+    """Reads safetensors whose hash is known.
+
+    Raises:
+        StorageError: The file is missing, is not safetensors, or its sha256 is another one.
+    """
+    path = directory / Path(file.name).name
+    if path.suffix != _SUFFIX:
+        raise StorageError(f"a checkpoint's tensors must be {_SUFFIX}, never a pickle: {path}")
+    if not path.is_file():
+        raise StorageError(f"the tensors that the checkpoint names must be there: {path}")
+    found = file_sha256(path)
+    if found != file.sha256:
+        raise StorageError(f"{path} must have the sha256 {file.sha256} that the checkpoint names, and has {found}")
+    try:
+        return load_file(path)
+    except safetensors.SafetensorError as error:
+        raise StorageError(f"a checkpoint's tensors must be {_SUFFIX}: {path}: {error}") from error
+
+
+def remove_others(directory: Path, keep: Iterable[str]) -> None:
+    """Deletes what earlier commits and killed writers left beside the files that count."""
+    names = set(keep)
+    for path in directory.iterdir():
+        if path.name not in names and path.suffix in (_SUFFIX, ".tmp"):
+            path.unlink(missing_ok=True)
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file's content, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,70 @@
+"""Head-only training on stored features as plain linear algebra.
+
+The gradient of cross-entropy through one linear layer is known in closed form, so no autograd graph is
+built. It is that of the head module up to rounding, with the same dropout masks from the same seed.
+
+N rows, B rows of a batch, F features, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tlsearch.model import StagedModel
+from tlsearch.train.runtime import Runtime
+from tlsearch.train.source import Source, load_batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearHead:
+    """A head that is dropout and one linear layer."""
+
+    linear: nn.Linear
+    dropout: float
+    runtime: Runtime
+
+    @torch.no_grad()
+    def run(self, optimizer: torch.optim.Optimizer, source: Source, batches: Sequence[Tensor], totals: Tensor) -> None:
+        """Takes one optimiser step per batch; adds the sums of loss and hits to ``totals`` (2,)."""
+        weight, bias = self.linear.weight, self.linear.bias
+        weight.grad = torch.empty_like(weight)
+        if bias is not None:
+            bias.grad = torch.empty_like(bias)
+        for index in batches:
+            rows, labels = load_batch(source, index, self.runtime)
+            if self.dropout > 0:
+                rows = F.dropout(rows, self.dropout, training=True)
+            logits = F.linear(rows, weight, bias)
+            log_probs = torch.log_softmax(logits, 1)
+            error = log_probs.exp()  # (B, C): d loss / d logits = (p - onehot) / B
+            error.scatter_add_(1, labels[:, None], error.new_full((len(labels), 1), -1.0))
+            error /= len(labels)
+            torch.mm(error.t(), rows, out=weight.grad)
+            if bias is not None:
+                torch.sum(error, 0, out=bias.grad)
+            optimizer.step()
+            totals[0] += F.nll_loss(log_probs, labels, reduction="sum")
+            totals[1] += (logits.argmax(1) == labels).sum()
+
+
+def linear_head(model: StagedModel, source: Source, runtime: Runtime) -> LinearHead | None:
+    """The model's head as a LinearHead, or None where it is something else or the rows do not suit.
+
+    Suits: float32 features (N, F) on a head of dropout, identity and one linear layer at its end.
+    """
+    if source.kind != "features" or source.rows.dim() != 2 or runtime.precision != "fp32":
+        return None
+    *front, last = [m for m in model.head.modules() if not list(m.children())]
+    if not isinstance(last, nn.Linear) or not last.weight.requires_grad:
+        return None
+    rates = [m.p for m in front if isinstance(m, nn.Dropout)]
+    if len(rates) > 1 or not all(isinstance(m, (nn.Dropout, nn.Identity, nn.Flatten)) for m in front):
+        return None
+    if type(model.head).forward not in (nn.Sequential.forward, nn.Linear.forward):
+        return None  # a module with a forward of its own may do more than its children
+    return LinearHead(linear=last, dropout=rates[0] if rates else 0.0, runtime=runtime)

@@ -1,0 +1,85 @@
+"""Where and in which precision a trial computes: one code path for every device."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from tlsearch.errors import UserError
+
+Precision = Literal["fp32", "bf16", "fp16"]
+_DTYPES: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """A device with the precision of its forward passes; weights and features are always float32."""
+
+    device: torch.device
+    precision: Precision = "fp32"
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The context of a forward pass: autocast, or nothing in fp32."""
+        dtype = _DTYPES[self.precision]
+        return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype=dtype)
+
+
+def open_runtime(device: str = "auto", precision: str = "auto", num_threads: int | None = None) -> Runtime:
+    """Chooses device and precision, and sets the process's CPU threads.
+
+    Args:
+        device: ``auto`` is CUDA where this process sees one, else the CPU; or a torch device.
+        precision: ``auto`` is fp32 on the CPU and bf16 on CUDA (fp16 where CUDA has no bf16).
+        num_threads: CPU threads of this trial; None leaves them alone.
+
+    Raises:
+        UserError: The precision does not exist, or the device cannot compute in it.
+    """
+    if num_threads is not None and num_threads != torch.get_num_threads():
+        torch.set_num_threads(num_threads)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    chosen = torch.device(device)
+    if precision == "auto":
+        if chosen.type != "cuda":
+            precision = "fp32"
+        else:
+            precision = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    if precision not in _DTYPES:
+        raise UserError(f"resources.precision must be auto, fp32, bf16 or fp16, not {precision!r}")
+    if precision == "fp16" and chosen.type != "cuda":
+        raise UserError(f"resources.precision fp16 needs a CUDA device; this trial runs on {chosen.type}")
+    return Runtime(device=chosen, precision=precision)  # type: ignore[arg-type]
+
+
+def derive_seed(seed: int, epoch: int, purpose: str) -> int:
+    """A seed in [0, 2**63) for one purpose in one epoch of one trial.
+
+    Everything random in an epoch comes from such seeds, so no generator's state has to be stored:
+    an epoch that runs again, after a resume, repeats its numbers.
+    """
+    digest = hashlib.sha256(f"{seed}/{epoch}/{purpose}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the device's (or the host's) memory is used up."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and (
+        "CUDA error: out of memory" in text or "CUBLAS_STATUS_ALLOC_FAILED" in text or "can't allocate memory" in text
+    )
+
+
+def release_memory(runtime: Runtime) -> None:
+    """Gives the device's cached memory back; nothing to do on the CPU."""
+    if runtime.device.type == "cuda":
+        import gc
+
+        gc.collect()
+        torch.cuda.empty_cache()

@@ -1,0 +1,88 @@
+"""What an epoch reads: rows in memory (pixels or stored features) with their labels.
+
+Shapes: N images of the split, B rows of a batch, S side of the crop; C, H, W of a feature map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from tlsearch.train.runtime import Runtime, derive_seed
+
+Prepare = Callable[[Tensor, torch.Generator | None], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """The rows of one split.
+
+    Attributes:
+        kind: ``pixels``: rows are images that enter the model whole; ``features``: rows are
+            activations of the frozen prefix that enter behind it.
+        reason: Why it is this kind; goes into the epoch's report.
+        rows: uint8 (N, 3, H, W), or float (N, F) or (N, C, H, W). May be memory-mapped: it is only
+            ever gathered from, never worked on in place.
+        labels: int64 (N,).
+        prepare: Makes a gathered batch on the device ready for the model: augments and normalises
+            pixels with the given generator; None for features.
+    """
+
+    kind: Literal["pixels", "features"]
+    reason: str
+    rows: Tensor
+    labels: Tensor
+    prepare: Prepare | None = None
+
+    def __len__(self) -> int:
+        return int(self.labels.shape[0])
+
+
+def epoch_order(num_rows: int, seed: int, epoch: int) -> Tensor:
+    """The order of an epoch: int64 (N,), a permutation that depends on (seed, epoch) alone."""
+    generator = torch.Generator().manual_seed(derive_seed(seed, epoch, "order"))
+    return torch.randperm(num_rows, generator=generator)
+
+
+def split_order(order: Tensor, batch_size: int) -> list[Tensor]:
+    """Cuts an order into batches; a last batch of one row is merged into the one before it.
+
+    Batch norm in train mode cannot take a single row whose map is one pixel, and its statistics would be
+    worthless anyway; dropping the row instead would leave another image out in each epoch.
+    """
+    batches = list(torch.split(order, batch_size))
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        batches[-2:] = [torch.cat(batches[-2:])]
+    return batches
+
+
+def gather(rows: Tensor, index: Tensor | slice) -> Tensor:
+    """Copies rows out of a tensor that may be memory-mapped; keeps channels_last where it is so.
+
+    ``index_select`` alone would turn channels_last into the default layout.
+    """
+    if rows.dim() == 4 and rows.is_contiguous(memory_format=torch.channels_last):
+        return _take(rows.permute(0, 2, 3, 1), index).permute(0, 3, 1, 2)
+    return _take(rows, index)
+
+
+def _take(rows: Tensor, index: Tensor | slice) -> Tensor:
+    return rows[index].clone() if isinstance(index, slice) else rows.index_select(0, index)
+
+
+def load_batch(
+    source: Source, index: Tensor | slice, runtime: Runtime, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:
+    """One batch on the device, ready for the model: (rows float32 (B, ...), labels int64 (B,))."""
+    rows, labels = gather(source.rows, index), source.labels[index]
+    if runtime.device.type == "cuda":
+        rows, labels = rows.pin_memory(), labels.pin_memory()
+    rows = rows.to(runtime.device, non_blocking=True)
+    labels = labels.to(runtime.device, non_blocking=True)
+    if source.prepare is not None:
+        return source.prepare(rows, generator), labels
+    return rows.float(), labels  # half-precision features train as float32; float32 passes as it is

@@ -1,0 +1,71 @@
+"""One trial from start to end, without a search engine."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from tlsearch.errors import Diverged, Infeasible
+from tlsearch.trial.finetuning import RUNNING_FOLDER, FineTuning
+from tlsearch.types import Decision, EpochReport, Reporter, RunningTrial, TrialAssignment, TrialOutcome, TrialState
+
+_log = logging.getLogger(__name__)
+
+
+def run_trial(assignment: TrialAssignment, reporter: Reporter) -> TrialOutcome:
+    """Runs a trial until the reporter stops it or its epochs are done.
+
+    Epochs that a running checkpoint holds are reported again first. At the end the running checkpoint is deleted.
+    An interruption (KeyboardInterrupt) passes through and leaves it.
+    """
+    seen: list[EpochReport] = []
+    try:
+        state, reason = _run(FineTuning(assignment), assignment.setup.max_epochs, reporter, seen)
+        error = ""
+    except Diverged as fault:
+        state, reason, error = TrialState.PRUNED, "diverged", str(fault)
+    except Infeasible as fault:
+        state, reason, error = TrialState.INFEASIBLE, "memory", str(fault)
+    except Exception as fault:
+        _log.exception("trial %d failed", assignment.number)
+        state, reason, error = TrialState.FAILED, "error", f"{type(fault).__name__}: {fault}"
+    shutil.rmtree(Path(assignment.directory) / RUNNING_FOLDER, ignore_errors=True)
+    return _outcome(assignment, state, reason, error, seen)
+
+
+def _run(trial: RunningTrial, max_epochs: int, reporter: Reporter, seen: list[EpochReport]) -> tuple[TrialState, str]:
+    decision = Decision.CONTINUE
+    try:
+        for report in _reports(trial, max_epochs):
+            seen.append(report)
+            decision = reporter.report(report)
+            if decision is not Decision.CONTINUE:
+                break
+    finally:
+        trial.close()
+    if decision is Decision.STOP:
+        return TrialState.PRUNED, "asha"
+    return TrialState.COMPLETE, "completed" if seen[-1].epoch == max_epochs else "plateaued"
+
+
+def _reports(trial: RunningTrial, max_epochs: int) -> Iterator[EpochReport]:
+    yield from trial.reports
+    while trial.epochs_done < max_epochs:
+        yield trial.step()
+
+
+def _outcome(
+    assignment: TrialAssignment, state: TrialState, reason: str, error: str, seen: list[EpochReport]
+) -> TrialOutcome:
+    sign = 1.0 if assignment.setup.mode == "max" else -1.0
+    best = max(seen, key=lambda report: sign * report.metrics[assignment.setup.metric], default=None)
+    return TrialOutcome(
+        state=state,
+        reason=reason,
+        epochs_run=seen[-1].epoch if seen else 0,
+        best_value=best.metrics[assignment.setup.metric] if best else None,
+        best_epoch=best.epoch if best else None,
+        error=error,
+    )

@@ -1,0 +1,139 @@
+"""The checkpoint of a running trial: what it takes to go on from an epoch's end.
+
+``running.json`` is written last and names the tensors' file: the model's tensors that training moves and the
+optimiser's state. The frozen rest comes from the pretrained weights again. No generator's state is stored:
+all that is random in an epoch is seeded from (trial seed, epoch).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tlsearch.errors import StorageError
+from tlsearch.model import StagedModel
+from tlsearch.train import TensorFile, Trainer, read_json, read_tensors, remove_others, write_json, write_tensors
+from tlsearch.types import EpochReport, TrialAssignment
+
+_log = logging.getLogger(__name__)
+_FORMAT = 1
+_META_FILE = "running.json"
+_MODEL, _OPTIMIZER = "model/", "optimizer/"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a trial has come; ``reports`` are those of all epochs done, oldest first."""
+
+    reports: tuple[EpochReport, ...] = ()
+    best_value: float | None = None
+    best_epoch: int | None = None
+
+
+def save_running(
+    directory: Path, *, assignment: TrialAssignment, trainer: Trainer, frozen_digest: str, progress: Progress
+) -> None:
+    """Replaces the running checkpoint of a trial's ``running`` folder."""
+    epoch = progress.reports[-1].epoch
+    tensors = write_tensors(directory, f"state-{epoch}", _tensors(trainer))
+    content = {
+        "format": _FORMAT,
+        **_identity(assignment, frozen_digest),
+        "reports": [dataclasses.asdict(report) for report in progress.reports],
+        "best_value": progress.best_value,
+        "best_epoch": progress.best_epoch,
+        "micro_batch": trainer.micro_batch,
+        "scaler": trainer.scaler.state_dict(),
+        "tensors_file": tensors.name,
+        "tensors_sha256": tensors.sha256,
+    }
+    write_json(directory / _META_FILE, content)
+    remove_others(directory, [tensors.name])
+
+
+def restore_running(
+    directory: Path, *, assignment: TrialAssignment, trainer: Trainer, frozen_digest: str
+) -> Progress | None:
+    """Puts model and optimiser where the running checkpoint left them.
+
+    Returns:
+        How far the trial was; None, with nothing touched, where there is no checkpoint, or none that is sound
+        and of this very trial: it then starts from its first epoch, which costs time only.
+    """
+    if not (directory / _META_FILE).is_file():
+        return None
+    try:
+        content = read_json(directory / _META_FILE, "a running checkpoint")
+        for name, value in {"format": _FORMAT, **_identity(assignment, frozen_digest)}.items():
+            if content.get(name) != value:
+                raise StorageError(f"its {name} is not this trial's")
+        file = TensorFile(name=content["tensors_file"], sha256=content["tensors_sha256"])
+        tensors = read_tensors(directory, file)
+        if tensors.keys() < _tensors(trainer).keys():
+            raise StorageError("it lacks tensors of this trial's model")
+        progress = Progress(
+            reports=tuple(EpochReport(**report) for report in content["reports"]),
+            best_value=content["best_value"],
+            best_epoch=content["best_epoch"],
+        )
+    except (StorageError, KeyError, TypeError) as error:
+        _log.warning("trial %d starts anew; its checkpoint cannot be used: %s", assignment.number, error)
+        return None
+    _load_tensors(trainer, tensors)
+    trainer.micro_batch = content["micro_batch"]
+    trainer.scaler.load_state_dict(content["scaler"])
+    return progress
+
+
+def _identity(assignment: TrialAssignment, frozen_digest: str) -> dict[str, Any]:
+    return {
+        "number": assignment.number,
+        "seed": assignment.seed,
+        "config": dataclasses.asdict(assignment.config),
+        "max_epochs": assignment.setup.max_epochs,
+        "frozen_digest": frozen_digest,
+    }
+
+
+def _moving_state(model: StagedModel) -> dict[str, Tensor]:
+    frozen = model.frozen_state().keys()
+    return {name: tensor for name, tensor in model.state_dict().items() if name not in frozen}
+
+
+def _tensors(trainer: Trainer) -> dict[str, Tensor]:
+    tensors = {_MODEL + name: tensor for name, tensor in _moving_state(trainer.model).items()}
+    for name, parameter in trainer.model.trainable_parameters().items():
+        for key, value in trainer.optimizer.state.get(parameter, {}).items():
+            tensors[f"{_OPTIMIZER}{name}/{key}"] = value
+    return tensors
+
+
+@torch.no_grad()
+def _load_tensors(trainer: Trainer, tensors: dict[str, Tensor]) -> None:
+    for name, tensor in _moving_state(trainer.model).items():
+        tensor.copy_(tensors[_MODEL + name])
+    parameters = trainer.model.trainable_parameters()
+    for name, value in tensors.items():
+        if name.startswith(_OPTIMIZER):
+            parameter_name, key = name.removeprefix(_OPTIMIZER).rsplit("/", 1)
+            parameter = parameters[parameter_name]
+            trainer.optimizer.state[parameter][key] = _like(parameter, value)
+
+
+def _like(parameter: Tensor, value: Tensor) -> Tensor:
+    """The state beside its parameter: the fused step walks both in memory order, so that order must agree."""
+    if value.shape != parameter.shape:
+        return value.to(parameter.device)
+    return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
+
+
+def epochs_of(reports: Sequence[EpochReport]) -> int:
+    """The last epoch done; 0 before the first."""
+    return reports[-1].epoch if reports else 0

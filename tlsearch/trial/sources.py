@@ -1,0 +1,120 @@
+"""Where a trial's epochs read from: stored features where they are valid and pay, else pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from tlsearch.data import ImageIndex, augment, normalise, open_pixels
+from tlsearch.features import (
+    PASS_BATCH_SIZE,
+    Boundary,
+    FeatureKey,
+    NotStored,
+    library_versions,
+    measure_boundary,
+    open_features,
+    why_not,
+    why_not_worth,
+)
+from tlsearch.model import PART_NAMES, StagedModel
+from tlsearch.train import Runtime, Source, is_out_of_memory, load_batch
+from tlsearch.trial.frozen import FrozenGuard
+from tlsearch.types import TransformSpec, TrialConfig, TrialSetup
+
+_boundaries: dict[tuple[str, int, int, str], Boundary] = {}  # by backbone, depth, image size, device type
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceInputs:
+    """All that the sources of one trial depend on."""
+
+    config: TrialConfig
+    setup: TrialSetup
+    index: ImageIndex
+    transform: TransformSpec
+    weights_digest: str
+    runtime: Runtime
+    guard: FrozenGuard
+
+
+def open_source(model: StagedModel, inputs: SourceInputs, split: str) -> Source:
+    """Opens ``train`` or ``val`` for the epochs of a trial.
+
+    Args:
+        model: Frozen to the trial's depth, on its device; computes features that are not stored yet.
+
+    Raises:
+        DataError: Images cannot be read.
+    """
+    reason = why_not(inputs.config, inputs.setup, split) or _not_worth(model, inputs)
+    if reason is not None:
+        return _pixels(inputs, split, reason)
+    depth = inputs.config.unfreeze_depth
+    labels = torch.tensor(inputs.index.splits[split].labels, dtype=torch.int64)
+    compute = partial(_prefix_pass, model, inputs, split)
+    try:
+        stored = open_features(_key(inputs, split), num_rows=len(labels), compute=compute, cache=inputs.setup.cache)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        stored = NotStored(reason=f"out of memory in a pass of {PASS_BATCH_SIZE} images")
+    if isinstance(stored, NotStored):
+        return _pixels(inputs, split, stored.reason)
+    how = "computed by this trial" if stored.built else "shared"
+    return Source(kind="features", reason=f"frozen below depth {depth}: {how}", rows=stored.rows, labels=labels)
+
+
+def _pixels(inputs: SourceInputs, split: str, reason: str) -> Source:
+    augmentation = inputs.config.augmentation if split == "train" else "none"
+    pixels = open_pixels(inputs.index, split, inputs.transform, inputs.setup.cache, margin=augmentation != "none")
+    prepare = partial(_prepare, augmentation, inputs.transform)
+    return Source(kind="pixels", reason=reason, rows=pixels.images, labels=pixels.labels, prepare=prepare)
+
+
+def _prepare(augmentation: str, transform: TransformSpec, images: Tensor, generator: torch.Generator | None) -> Tensor:
+    if augmentation != "none":
+        assert generator is not None, "augmentation needs the epoch's generator"
+        images = augment(images, augmentation, transform.crop_size, generator)
+    return normalise(images, transform)
+
+
+def _not_worth(model: StagedModel, inputs: SourceInputs) -> str | None:
+    depth = inputs.config.unfreeze_depth
+    if depth == 0:
+        return None  # pooled features are always the smaller side
+    key = (inputs.config.backbone, depth, inputs.transform.crop_size, inputs.runtime.device.type)
+    if key not in _boundaries:
+        _boundaries[key] = measure_boundary(model, depth, inputs.transform.crop_size)
+    return why_not_worth(_boundaries[key], inputs.runtime.device.type, inputs.setup.num_threads)
+
+
+def _key(inputs: SourceInputs, split: str) -> FeatureKey:
+    depth = inputs.config.unfreeze_depth
+    return FeatureKey(
+        backbone=inputs.config.backbone,
+        weights_digest=inputs.weights_digest,
+        state_digest=inputs.guard.of_parts(PART_NAMES[: len(PART_NAMES) - 1 - depth]),
+        depth=depth,
+        transform=inputs.transform,
+        data_digest=inputs.index.digest,
+        split=split,
+        compute=f"{inputs.runtime.device.type}/{inputs.runtime.precision}",
+        precision=inputs.setup.cache.feature_precision,
+        libraries=library_versions(inputs.config.backbone),
+    )
+
+
+def _prefix_pass(model: StagedModel, inputs: SourceInputs, split: str) -> Iterator[Tensor]:
+    """Activations of all images of a split in order, as a direct evaluation would compute them."""
+    source = _pixels(inputs, split, "")
+    model.eval()
+    for start in range(0, len(source), PASS_BATCH_SIZE):
+        with torch.inference_mode(), inputs.runtime.autocast():
+            rows, _ = load_batch(source, slice(start, start + PASS_BATCH_SIZE), inputs.runtime)
+            activations = model.forward_prefix(rows, inputs.config.unfreeze_depth)
+        yield activations.float().cpu()
