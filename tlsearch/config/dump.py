@@ -1,0 +1,71 @@
+"""A SpaceFile written back as a space file, complete and with absolute paths."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import yaml
+
+from tlsearch.config.loader import SpaceDumper
+from tlsearch.config.schema import SearchSpec, SpaceFile
+from tlsearch.types import WeightsSource
+
+
+def dump_resolved(file: SpaceFile) -> str:
+    """YAML text that ``load_space_file`` reads back to an equal SpaceFile, from any folder."""
+    text: str = yaml.dump(as_tree(file), Dumper=SpaceDumper, sort_keys=False, allow_unicode=True, width=120)
+    return text
+
+
+def as_tree(file: SpaceFile) -> dict[str, Any]:
+    """The plain tree of a space file, every default written out."""
+    data = asdict(file.data)
+    data["image_size"] = _auto(data["image_size"])
+    cache = asdict(file.cache)
+    del cache["directory"]  # every node has its own; the file does not say it
+    return {
+        "name": file.name,
+        "data": data,
+        "weights": {key: _weights(one) for key, one in file.weights.items()},
+        "space": _plain(file.space),
+        "search": _search(file.search),
+        "resources": {key: _auto(value) for key, value in asdict(file.resources).items()},
+        "cache": {**cache, "images_gb": _auto(cache["images_gb"]), "features_gb": _auto(cache["features_gb"])},
+        "tracking": asdict(file.tracking),
+        "storage": file.storage,
+    }
+
+
+def _auto(value: Any) -> Any:
+    return "auto" if value is None else value
+
+
+def _plain(value: Any) -> Any:
+    """Nested mappings and tuples as dicts and lists; a fresh copy, so that YAML writes no aliases."""
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if hasattr(value, "items"):
+        return {key: _plain(one) for key, one in value.items()}
+    return value
+
+
+def _weights(source: WeightsSource) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    if source.kind in ("none", "default"):
+        tree["path"] = source.kind
+    elif source.kind == "file":
+        tree.update(path=source.path, match=source.match)
+    else:
+        tree.update(package=source.package, file=source.file, match=source.match)
+    if source.transform is not None:
+        tree["transform"] = source.transform
+    return tree
+
+
+def _search(search: SearchSpec) -> dict[str, Any]:
+    tree: dict[str, Any] = _plain(asdict(search))
+    names = {"time_budget_s": "time_budget", "trial_timeout_s": "trial_timeout"}
+    tree = {names.get(key, key): value for key, value in tree.items()}
+    tree["scheduler"] = "none" if search.scheduler is None else {"asha": tree["scheduler"]}
+    return tree

@@ -1,0 +1,89 @@
+"""What space.yaml can say but this version does not build yet: delete an entry when its part comes.
+
+Until then such a value is a listed fault, never silently ignored; the value that changes nothing
+(the default) is allowed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tlsearch.types import Scalar
+
+NOT_YET = "not in this version yet"
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+def is_url(value: Any) -> bool:
+    """Whether a value is text like ``https://...`` or ``s3://...``."""
+    return isinstance(value, str) and _URL.match(value) is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Later:
+    """One place of the file with values that are not built yet.
+
+    Attributes:
+        path: Keys from the root; ``*`` stands for any key.
+        unbuilt: Whether a value is one of them.
+        instead: What to write meanwhile.
+    """
+
+    path: tuple[str, ...]
+    unbuilt: Callable[[Any], bool]
+    instead: str
+
+
+def _other_than(*allowed: Any) -> Callable[[Any], bool]:
+    # 0 == False in Python, hence the type
+    return lambda value: not any(type(value) is type(one) and value == one for one in allowed)
+
+
+def _one_of(*values: str) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, str) and value in values
+
+
+LATER: tuple[Later, ...] = (
+    Later(
+        path=("data", "source"),
+        unbuilt=_one_of("manifest", "torchvision", "huggingface"),
+        instead="use folder or digits",
+    ),
+    Later(path=("data", "path"), unbuilt=is_url, instead="give a local folder"),
+    Later(path=("weights", "*"), unbuilt=is_url, instead="download the file and give its path"),
+    Later(path=("weights", "*", "path"), unbuilt=is_url, instead="download the file and give its path"),
+    Later(path=("search", "constraints"), unbuilt=_other_than({}, None), instead="leave it out"),
+    Later(path=("search", "patience"), unbuilt=_other_than(None), instead="leave it out"),
+    Later(path=("search", "probe_first"), unbuilt=_other_than(False), instead="leave it out"),
+    Later(path=("search", "trial_timeout"), unbuilt=_other_than(None), instead="leave it out"),
+    Later(path=("search", "study"), unbuilt=_other_than("auto"), instead="write auto"),
+    Later(path=("search", "scheduler", "asha", "brackets"), unbuilt=_other_than(1), instead="write 1"),
+    Later(path=("cache", "views"), unbuilt=_other_than(1), instead="write 1"),
+    Later(path=("storage",), unbuilt=is_url, instead="give a local folder or a shared mount"),
+)
+
+# Dimensions of the space by the values that change nothing; only those may be written.
+LATER_DIMENSIONS: Mapping[str, tuple[Scalar, ...]] = {
+    "unfreeze_schedule": ("at_once",),
+    "optimizer": ("adamw",),
+    "label_smoothing": (0, 0.0),
+    "head_dropout": (None,),
+    "layer_decay": (1, 1.0),
+    "lr_schedule": ("constant",),
+    "warmup_epochs": (0,),
+    "mixup": (0, 0.0),
+    "cutmix": (0, 0.0),
+    "class_balance": ("none",),
+    "ema": (False, 0, 0.0, None),
+    "head_init": ("random",),
+}
+
+# Choices of dimensions that are built, but not with these values.
+LATER_CHOICES: Mapping[str, tuple[str, ...]] = {
+    "bn_policy": ("adapt", "stats"),
+    "augmentation": ("strong",),
+}

@@ -1,0 +1,49 @@
+"""From a path to a SpaceFile, or to all that is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tlsearch.config.checks import resolve
+from tlsearch.config.document import Document
+from tlsearch.config.loader import read_document
+from tlsearch.config.overrides import apply_overrides
+from tlsearch.config.schema import Loaded, SpaceFile
+from tlsearch.config.validate import validate
+from tlsearch.errors import ConfigError, Fault
+
+
+def parse_space_file(
+    path: Path, overrides: Sequence[str] = (), data_path: Path | None = None
+) -> tuple[SpaceFile | None, Document | None, list[Fault]]:
+    """Reads a space file as far as it goes; never raises for what is wrong in it.
+
+    Args:
+        path: The file.
+        overrides: ``a.b.c=VALUE`` with VALUE as YAML.
+        data_path: Instead of the file's ``data.path``; relative to the current folder.
+
+    Returns:
+        The file with defaults in the faulty places, the document that knows these places, and the
+        faults. File and document are None where the text itself cannot be read.
+    """
+    document, faults = read_document(path)
+    if document is None:
+        return None, None, faults
+    document, more = apply_overrides(document, overrides, data_path)
+    form, wrong, document = validate(document)
+    file, crossed = resolve(form, document)
+    return file, document, [*faults, *more, *wrong, *crossed]
+
+
+def load_space_file(path: Path, overrides: Sequence[str] = (), data_path: Path | None = None) -> Loaded:
+    """As ``parse_space_file``; what the dimensions mean is checked by the room ``space``.
+
+    Raises:
+        ConfigError: All faults, with file, line and column.
+    """
+    file, document, faults = parse_space_file(path, overrides, data_path)
+    if faults or file is None or document is None:
+        raise ConfigError(faults)
+    return Loaded(file=file, document=document)

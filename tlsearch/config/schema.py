@@ -1,0 +1,167 @@
+"""A space file as the rooms above read it: typed, complete, every path absolute.
+
+The annotations carry the rules of single values (``rules``), which ``validate`` applies; rules between
+values are in ``checks``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field
+
+from tlsearch.config.document import Document
+from tlsearch.config.rules import (
+    AnyScalar,
+    AutoCount,
+    AutoShare,
+    Count,
+    CountFromZero,
+    Duration,
+    Flag,
+    Seed,
+    Text,
+    Whole,
+    broken,
+)
+from tlsearch.config.words import show, suggest
+from tlsearch.types import METRIC_MODES, CacheSpec, DataSpec, WeightsSource
+
+STRICT = ConfigDict(extra="forbid")
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+def _metric(value: Any) -> Any:
+    if value not in METRIC_MODES:
+        raise broken(f"the metric {show(value)} is not known{suggest(value, METRIC_MODES)}")
+    return value
+
+
+def _scheduler(value: Any) -> Any:
+    """``none`` or ``{asha: {...}}``; ``asha`` alone is ASHA with its defaults."""
+    if value is None or value == "none":
+        return None
+    if value == "asha":
+        return {}
+    if isinstance(value, dict) and list(value) == ["asha"]:
+        return {} if value["asha"] is None else value["asha"]
+    if isinstance(value, dict) and value:
+        wrong = next(key for key in value if key != "asha")
+        raise broken(f"the scheduler is none or {{asha: ...}}, not {wrong!r}{suggest(wrong, ('asha',))}")
+    raise broken(f"the scheduler is none or {{asha: ...}}, not {show(value)}")
+
+
+def _name(value: Any) -> Any:
+    if isinstance(value, str) and (len(value) > 100 or not value.isprintable() or re.search(r"[/\\]|^\s|\s$", value)):
+        raise broken(
+            f"a name has 1 to 100 printable characters, no slash and no space at its ends, unlike {show(value)}"
+        )
+    return value
+
+
+ExperimentName = Annotated[Text, BeforeValidator(_name)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AshaSpec:
+    """Asynchronous successive halving, in epochs.
+
+    Attributes:
+        grace_period: Epochs before the first rung; no trial is cut earlier.
+        reduction_factor: A rung keeps one in so many trials; at least 2.
+        brackets: Number of brackets with staggered first rungs.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    grace_period: Count = 1
+    reduction_factor: Annotated[Whole, Field(ge=2)] = 3
+    brackets: Count = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSpec:
+    """What is searched for, how long, and when a trial or the search ends.
+
+    Attributes:
+        trials: Trials in all, starting points included.
+        max_epochs: Epochs of a trial that is not cut.
+        time_budget_s: Wall time of the search; None is without limit.
+        on_budget: Whether the trials then running finish or are cut at their next report.
+        scheduler: None lets every trial run to ``max_epochs``.
+        start_with: Points of the space to try first, by the user's names, as the user wrote them.
+        max_failures: Retries of one trial.
+        max_failed_trials: The same error in so many trials in a row stops the search.
+        trial_timeout_s: Wall time of one trial.
+        patience: Epochs without improvement that end a trial as complete.
+        study: ``auto`` is a journal in the search's folder; else a database URL.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    trials: Count = 64
+    max_epochs: Count = 20
+    time_budget_s: Annotated[Duration, Field(alias="time_budget")] = None
+    on_budget: Literal["finish", "cut"] = "cut"
+    metric: Annotated[str, BeforeValidator(_metric)] = "val_accuracy"
+    sampler: Literal["tpe", "random", "fixed"] = "tpe"
+    scheduler: Annotated[AshaSpec | None, BeforeValidator(_scheduler)] = field(default_factory=AshaSpec)
+    start_with: tuple[Mapping[str, AnyScalar], ...] = ()
+    constraints: Mapping[str, Any] = field(default_factory=dict)
+    patience: Count | None = None
+    probe_first: Flag = False
+    max_failures: CountFromZero = 2
+    max_failed_trials: Count = 5
+    trial_timeout_s: Annotated[Duration, Field(alias="trial_timeout")] = None
+    study: Text = "auto"
+    seed: Seed = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResourcesSpec:
+    """What one trial is given; None is auto.
+
+    Attributes:
+        gpus_per_trial: 0 to 1, a share of one device; auto is one where the cluster has any.
+        max_concurrent: Trials at a time; auto is what fits.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    gpus_per_trial: AutoShare = None
+    cpus_per_trial: Count = 1
+    max_concurrent: AutoCount = None
+    precision: Precision = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackingSpec:
+    """Where MLflow records; ``uri`` is absolute, ``keep_best`` models stay in the store."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    uri: Text = "sqlite:///mlflow.db"
+    keep_best: Count = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpaceFile:
+    """A whole space file; ``space`` is still in the file's own syntax, which the room ``space`` reads."""
+
+    name: str
+    data: DataSpec
+    weights: Mapping[str, WeightsSource]
+    space: Mapping[str, Any]
+    search: SearchSpec
+    resources: ResourcesSpec
+    cache: CacheSpec
+    tracking: TrackingSpec
+    storage: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """A space file with the document it was read from."""
+
+    file: SpaceFile
+    document: Document

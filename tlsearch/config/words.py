@@ -1,0 +1,51 @@
+"""The words of faults: how a value is shown, which right name is nearest."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+_SHOWN = 60
+
+
+def show(value: Any) -> str:
+    """A value as its user wrote it, shortened: ``'abc'``, ``true``, ``null``, ``[1, 2]``, ``a mapping``."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict):
+        return "a mapping" if value else "an empty mapping"
+    if isinstance(value, list | tuple):
+        text = "[" + ", ".join("..." if isinstance(one, list | tuple) else show(one) for one in value[:8])
+        return _shorten(text + (", ...]" if len(value) > 8 else "]"))
+    return _shorten(repr(value))
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+
+
+def nearest(name: Any, names: Iterable[str]) -> str | None:
+    """The right name nearest to a wrong one, or None where none is near."""
+    if not isinstance(name, str):
+        return None
+    by_lower = {one.lower(): one for one in names}
+    found = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
+    return by_lower[found[0]] if found else None
+
+
+def suggest(name: Any, names: Iterable[str], *, most: int = 12) -> str:
+    """The end of a fault on a wrong name: the nearest right one, else all of them if they are few."""
+    names = tuple(names)
+    near = nearest(name, names)
+    if near is not None:
+        return f"; did you mean {near!r}?"
+    return f"; it may be {one_of(names)}" if 0 < len(names) <= most else ""
+
+
+def one_of(names: Iterable[str]) -> str:
+    """``a, b or c``."""
+    *first, last = names
+    return f"{', '.join(first)} or {last}" if first else last

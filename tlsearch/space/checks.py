@@ -1,0 +1,129 @@
+"""What a space demands of the rest of its file: weights, image size, starting points."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from functools import lru_cache
+
+from tlsearch.config import Document, Keys, SpaceFile, one_of, show, suggest
+from tlsearch.errors import Fault
+from tlsearch.space.backbones import BackboneFacts, backbone_facts, split_version
+from tlsearch.space.parameters import PARAMETERS
+from tlsearch.space.space import Space
+from tlsearch.types import WeightsSource
+
+
+def check_file(file: SpaceFile, space: Space, document: Document) -> list[Fault]:
+    """The faults between a space and its file; what a doubtful value would decide is passed over."""
+    faults = _start_with(file, space, document)
+    if document.doubtful(("space", "backbone")):
+        return faults + _weights_names(file, document)
+    backbones = {name: facts for name in space.backbones() if (facts := backbone_facts(name)) is not None}
+    faults += _installed(backbones, document)
+    faults += _image_size(file, backbones, document)
+    faults += _weights(file, backbones, document)
+    return faults
+
+
+def place_of_backbone(name: str, document: Document) -> Keys:
+    """The path of a backbone's entry in the space."""
+    path: Keys = ("space", "backbone")
+    raw = document.as_dict().get("space", {}).get("backbone")
+    if isinstance(raw, dict) and isinstance(raw.get("choice"), list):
+        path, raw = (*path, "choice"), raw["choice"]
+    return (*path, raw.index(name)) if isinstance(raw, list) and name in raw else path
+
+
+@lru_cache(maxsize=1)
+def _has_timm() -> bool:
+    return importlib.util.find_spec("timm") is not None
+
+
+def _installed(backbones: Mapping[str, BackboneFacts], document: Document) -> list[Fault]:
+    if _has_timm():
+        return []
+    message = "needs the package timm, which is not installed: pip install 'tlsearch[timm]'"
+    return [
+        document.fault(place_of_backbone(name, document), f"{name} {message}")
+        for name, facts in backbones.items()
+        if facts.is_timm
+    ]
+
+
+def _image_size(file: SpaceFile, backbones: Mapping[str, BackboneFacts], document: Document) -> list[Fault]:
+    size = file.data.image_size
+    at: Keys = ("data", "image_size")
+    if size is None or document.doubtful(at):
+        return []
+    rules = [
+        f"{name} takes {facts.size_rule()}{document.place(place_of_backbone(name, document))}"
+        for name, facts in backbones.items()
+        if not facts.valid_size(size)
+    ]
+    if not rules:
+        return []
+    return [document.fault(at, f"images of {size} px do not suit every backbone of the space: {'; '.join(rules)}")]
+
+
+def _weights_names(file: SpaceFile, document: Document) -> list[Fault]:
+    """Keys of ``weights`` that are no backbones at all; which of them the space lists is not known."""
+    faults = []
+    for name in file.weights:
+        problem = PARAMETERS["backbone"].problem(name)
+        if problem and not document.doubtful(("weights", name)):
+            faults.append(document.fault(("weights", name), problem, at_key=True))
+    return faults
+
+
+def _weights(file: SpaceFile, backbones: Mapping[str, BackboneFacts], document: Document) -> list[Fault]:
+    faults = []
+    for name, source in file.weights.items():
+        at: Keys = ("weights", name)
+        problem = None
+        if name not in backbones:
+            problem = f"weights are for backbones of the space; {name!r} is none{suggest(name, backbones)}"
+        elif "@" in name and source.kind != "default":
+            problem = f"{name!r} names a version of the library's weights, so it takes no others"
+        if problem and not document.doubtful(at):
+            faults.append(document.fault(at, problem, at_key=True))
+        if source.transform is not None and not document.doubtful((*at, "transform")):
+            message = _transform_problem(name, source.transform)
+            faults += [document.fault((*at, "transform"), message)] if message else []
+    for name, facts in backbones.items():
+        source = file.weights.get(name, WeightsSource())
+        if source.kind == "default" and not facts.versions and not document.doubtful(("weights", name)):
+            message = f"no weights are published for {name}: give a file, or none, under weights"
+            faults.append(document.fault(place_of_backbone(name, document), message))
+    return faults
+
+
+def _transform_problem(backbone: str, transform: str) -> str | None:
+    """``transform`` names a backbone, or a version of torchvision's weights of this one."""
+    name, _ = split_version(backbone)
+    facts = backbone_facts(name)
+    if facts is None or (not facts.is_timm and transform in facts.versions):
+        return None
+    if PARAMETERS["backbone"].problem(transform) is None:
+        return None
+    versions = f", or a version: {one_of(facts.versions)}" if facts.versions and not facts.is_timm else ""
+    return f"transform names a backbone whose transform to use{versions}; not {show(transform)}"
+
+
+def _start_with(file: SpaceFile, space: Space, document: Document) -> list[Fault]:
+    faults = []
+    for index, entry in enumerate(file.search.start_with):
+        at: Keys = ("search", "start_with", index)
+        for name, message in space.entry_faults(entry):
+            reads = [("space", one) for one in _read_by(name, space)]
+            if not any(document.doubtful(one) for one in ((*at, name), *reads)):
+                unknown = name not in PARAMETERS
+                faults.append(document.fault((*at, name), message, at_key=unknown))
+    return faults
+
+
+def _read_by(name: str, space: Space) -> tuple[str, ...]:
+    """The dimensions that decide whether and where a dimension of a starting point is inside."""
+    if name not in space.dimensions:
+        return ()
+    return (name, "backbone", "unfreeze_depth", *(one.on for one in space.dimensions[name].when))

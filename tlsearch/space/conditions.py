@@ -1,0 +1,87 @@
+"""When a dimension exists: the user's conditions, and those that the system knows by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tlsearch.space.backbones import backbone_facts
+from tlsearch.space.domains import Choice, Domain, Fixed, IntRange
+from tlsearch.types import Scalar
+
+# Which dimensions the system's own conditions of a dimension read.
+SYSTEM_READS: Mapping[str, tuple[str, ...]] = {
+    "backbone_lr": ("unfreeze_depth",),
+    "bn_policy": ("backbone", "unfreeze_depth"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Condition:
+    """One user's condition: the dimension ``on`` has one of ``values``, or lies within ``ge`` and ``le``."""
+
+    on: str
+    values: tuple[Scalar, ...] = ()
+    ge: float | None = None
+    le: float | None = None
+
+    def holds(self, value: Scalar) -> bool:
+        """Whether it holds for a value; never for None, a dimension without effect."""
+        if value is None:
+            return False
+        if self.values:
+            return value in self.values
+        if not isinstance(value, int | float):
+            return False
+        return (self.ge is None or value >= self.ge) and (self.le is None or value <= self.le)
+
+    def possible(self, domain: Domain) -> bool:
+        """Whether it holds for any value of a domain."""
+        if isinstance(domain, Fixed):
+            return self.holds(domain.value)
+        if isinstance(domain, Choice):
+            return any(self.holds(value) for value in domain.values)
+        if self.values:
+            return any(domain.contains(value) for value in self.values)
+        if isinstance(domain, IntRange):
+            return any(self.holds(value) for value in range(domain.low, domain.high + 1, domain.step))
+        low = domain.low if self.ge is None else max(self.ge, domain.low)
+        high = domain.high if self.le is None else min(self.le, domain.high)
+        return low <= high
+
+    def tree(self) -> dict[str, Any]:
+        """The condition as plain JSON values."""
+        return {"on": self.on, "values": list(self.values), "ge": self.ge, "le": self.le}
+
+    @classmethod
+    def from_tree(cls, tree: Mapping[str, Any]) -> Condition:
+        """The condition that ``tree`` wrote."""
+        return cls(on=tree["on"], values=tuple(tree["values"]), ge=tree["ge"], le=tree["le"])
+
+    def __str__(self) -> str:
+        if self.values:
+            return f"{self.on} is {' or '.join(str(one) for one in self.values)}"
+        ends = [f"at least {self.ge:g}"] if self.ge is not None else []
+        ends += [f"at most {self.le:g}"] if self.le is not None else []
+        return f"{self.on} is {' and '.join(ends)}"
+
+
+def system_reason(name: str, point: Mapping[str, Scalar]) -> str | None:
+    """Why a dimension has no effect at a point (what is decided so far), None where it has one."""
+    if name == "backbone_lr" and point["unfreeze_depth"] == 0:
+        return "backbone_lr has no effect where unfreeze_depth is 0: no part of the backbone trains"
+    if name == "bn_policy":
+        facts = backbone_facts(str(point["backbone"]))
+        if facts is not None and not facts.has_batch_norm:
+            return f"bn_policy has no effect on {facts.name}, which has no batch norm"
+    return None
+
+
+def head_only_policies(domain: Domain) -> Domain:
+    """The BN policies of ``domain`` that exist at depth 0: all but ``train``; ``frozen`` if none is left."""
+    values = domain.values if isinstance(domain, Choice) else (domain.nearest(None),)
+    left = tuple(value for value in values if value != "train")
+    if len(left) > 1:
+        return Choice(values=left)
+    return Fixed(value=left[0] if left else "frozen")

@@ -1,0 +1,31 @@
+"""The one way in: a space file to its SpaceFile and Space, or to all its faults."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tlsearch.config import SpaceFile, parse_space_file
+from tlsearch.errors import ConfigError
+from tlsearch.space.build import build_space
+from tlsearch.space.space import Space
+
+
+def load(path: Path, overrides: Sequence[str] = (), data_path: Path | None = None) -> tuple[SpaceFile, Space]:
+    """Reads and checks a whole space file; opens no image and imports no torch.
+
+    Args:
+        path: The file.
+        overrides: ``a.b.c=VALUE``, VALUE as YAML.
+        data_path: Instead of the file's ``data.path``; relative to the current folder.
+
+    Raises:
+        ConfigError: All faults of structure and meaning, with file, line and column.
+    """
+    file, document, faults = parse_space_file(path, overrides, data_path)
+    if file is None or document is None:
+        raise ConfigError(faults)
+    space, more = build_space(file, document)
+    if faults or more:
+        raise ConfigError([*faults, *more])
+    return file, space

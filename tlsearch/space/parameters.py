@@ -1,0 +1,103 @@
+"""The dimensions that a space can have: their kind, their bounds, their defaults.
+
+Their order here is the order in which a trial's values are decided, unless a condition of the user
+needs another.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from tlsearch.config import LATER_CHOICES, NOT_YET, one_of, show, suggest
+from tlsearch.space.backbones import backbone_facts, backbone_names, split_version
+from tlsearch.space.timm_table import TIMM_SQUASHED
+from tlsearch.types import Scalar
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameter:
+    """One dimension's rules.
+
+    Attributes:
+        kind: ``choice`` takes one of ``choices``; ``whole`` and ``real`` take numbers.
+        default: The value where the space leaves it out; None for backbone, which is required.
+        low: Smallest value, inclusive unless ``above_low``.
+        high: Largest value, inclusive.
+    """
+
+    name: str
+    kind: Literal["choice", "whole", "real"]
+    default: Scalar
+    choices: tuple[str, ...] = ()
+    low: float = -math.inf
+    high: float = math.inf
+    above_low: bool = False
+
+    def problem(self, value: object) -> str | None:
+        """What is wrong with a value of this dimension, None if nothing is."""
+        if self.name == "backbone":
+            return _backbone_problem(value)
+        if self.kind == "choice":
+            return self._choice_problem(value)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return f"{self.name} takes {self._range()}, not {show(value)}"
+        if self.kind == "whole" and not isinstance(value, int):
+            return f"{self.name} takes {self._range()}, not {show(value)}"
+        if not math.isfinite(value) or not self.low <= value <= self.high or (self.above_low and value == self.low):
+            return f"{self.name} takes {self._range()}, not {show(value)}"
+        return None
+
+    def coerce(self, value: Scalar) -> Scalar:
+        """A value that has no problem, in the dimension's own type."""
+        return float(value) if self.kind == "real" and isinstance(value, int) else value
+
+    def _choice_problem(self, value: object) -> str | None:
+        if isinstance(value, str) and value in self.choices:
+            return None
+        if isinstance(value, str) and value in LATER_CHOICES.get(self.name, ()):
+            return f"{self.name} {value!r} is {NOT_YET}: it may be {one_of(self.choices)}"
+        return f"{self.name} takes {one_of(self.choices)}, not {show(value)}{suggest(value, self.choices, most=0)}"
+
+    def _range(self) -> str:
+        kind = "whole numbers" if self.kind == "whole" else "numbers"
+        low = f"above {self.low:g}" if self.above_low else f"from {self.low:g}"
+        return f"{kind} {low} to {self.high:g}"
+
+
+PARAMETERS: Mapping[str, Parameter] = {
+    one.name: one
+    for one in (
+        Parameter(name="backbone", kind="choice", default=None),
+        Parameter(name="unfreeze_depth", kind="whole", default=0, low=0, high=5),
+        Parameter(name="head_lr", kind="real", default=1e-3, low=0, above_low=True, high=10),
+        Parameter(name="backbone_lr", kind="real", default=1e-4, low=0, above_low=True, high=10),
+        Parameter(name="bn_policy", kind="choice", default="frozen", choices=("frozen", "train")),
+        Parameter(name="augmentation", kind="choice", default="none", choices=("none", "light")),
+        Parameter(name="weight_decay", kind="real", default=1e-4, low=0, high=10),
+        Parameter(name="batch_size", kind="whole", default=32, low=1, high=65536),
+    )
+}
+
+
+def _backbone_problem(value: object) -> str | None:
+    if not isinstance(value, str):
+        return f"a backbone is a name like resnet50 or timm/tf_efficientnet_lite0, not {show(value)}"
+    name, version = split_version(value)
+    facts = backbone_facts(name)
+    if name.removeprefix("timm/") in TIMM_SQUASHED and facts is None:
+        return f"the backbone {name!r} is {NOT_YET}: its own preprocessing squashes images to a square"
+    if facts is None:
+        names = backbone_names()
+        if "timm/" + name in names:
+            return f"the backbone {name!r} is not torchvision's; did you mean 'timm/{name}'?"
+        return f"the backbone {name!r} is not known{suggest(name, names)}"
+    if "@" not in value:
+        return None
+    if version is None or version not in facts.versions:
+        if not facts.versions:
+            return f"{name} has no published weights, so no version {version!r}"
+        return f"{name} has no weights {version!r}{suggest(version, facts.versions)}"
+    return None

@@ -1,0 +1,233 @@
+"""A search space: which values a trial may have, decided in a fixed order under conditions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tlsearch.config import suggest
+from tlsearch.space.conditions import Condition, head_only_policies, system_reason
+from tlsearch.space.domains import Domain, Fixed, Suggester, domain_from_tree, domain_tree
+from tlsearch.space.parameters import PARAMETERS
+from tlsearch.types import Scalar, TrialConfig
+
+BN_POLICY = "bn_policy"
+BN_POLICY_HEAD_ONLY = "bn_policy_head_only"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dimension:
+    """One dimension of a space; with ``when`` it exists only where all of these conditions hold."""
+
+    name: str
+    domain: Domain
+    when: tuple[Condition, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slot:
+    """A dimension at one point of a walk: the name its value is proposed under, and its values there."""
+
+    dimension: str
+    name: str
+    domain: Domain
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Walk:
+    """A point of the space.
+
+    Attributes:
+        point: Every dimension: its value, its default where a user's condition does not hold, None
+            where the system knows it to have no effect.
+        values: The active dimensions, by the names they are proposed under.
+        reasons: Why each of the other dimensions is inactive.
+    """
+
+    point: dict[str, Scalar] = field(default_factory=dict)
+    values: dict[str, Scalar] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Space:
+    """All dimensions of a search, in the order in which they are decided; left-out ones are fixed.
+
+    "Values" below are keyed by the names that Optuna sees: the user's, but ``bn_policy`` is
+    ``bn_policy_head_only`` at depth 0, since its choices differ there.
+    """
+
+    dimensions: Mapping[str, Dimension]
+
+    def names(self) -> tuple[str, ...]:
+        """The user's names of all dimensions."""
+        return tuple(self.dimensions)
+
+    def backbones(self) -> tuple[str, ...]:
+        """All backbones of the space, as the user lists them."""
+        domain = self.dimensions["backbone"].domain
+        values = (domain.value,) if isinstance(domain, Fixed) else getattr(domain, "values", ())
+        return tuple(str(value) for value in values)
+
+    def suggest(self, trial: Suggester) -> dict[str, Scalar]:
+        """Proposes a point; a dimension with a single value is filled in without asking.
+
+        Args:
+            trial: Optuna's trial or anything with its ``suggest_*``.
+
+        Returns:
+            The values of all active dimensions.
+        """
+        return self._walk(lambda slot: slot.domain.suggest(slot.name, trial)).values
+
+    def to_config(self, values: Mapping[str, Scalar]) -> TrialConfig:
+        """The trial of a point; what has no effect there is None.
+
+        Args:
+            values: Of ``suggest``, or what Optuna stored of it; single values may be absent.
+
+        Raises:
+            ValueError: A value is missing or outside the space.
+        """
+        return TrialConfig(**self._look_up(values).point)  # type: ignore[arg-type]
+
+    def to_params(self, values: Mapping[str, Scalar]) -> dict[str, Scalar]:
+        """The active dimensions of a point by the user's names; arguments and errors of ``to_config``."""
+        walk = self._look_up(values)
+        return {name: value for name, value in walk.point.items() if name not in walk.reasons}
+
+    def default_point(self) -> dict[str, Scalar]:
+        """The defaults moved to the nearest point of the space; only values that are to be proposed."""
+        return self.complete({})
+
+    def complete(self, partial: Mapping[str, Scalar]) -> dict[str, Scalar]:
+        """Some dimensions, by the user's names, completed by the defaults.
+
+        Returns:
+            Only values that are to be proposed, ready for ``study.enqueue_trial``.
+
+        Raises:
+            ValueError: A dimension is unknown, has no effect there, or its value is outside the space.
+        """
+        faults = self.entry_faults(partial)
+        if faults:
+            raise ValueError("; ".join(message for _, message in faults))
+        chosen: dict[str, Scalar] = {}
+
+        def choose(slot: Slot) -> Scalar:
+            value = self._start(slot, partial)
+            if not isinstance(slot.domain, Fixed):
+                chosen[slot.name] = value
+            return value
+
+        self._walk(choose)
+        return chosen
+
+    def starting_points(
+        self, start_with: Sequence[Mapping[str, Scalar]], *, with_default: bool = True
+    ) -> list[dict[str, Scalar]]:
+        """The first points of a search: each entry completed, then the default unless it is among them.
+
+        Args:
+            start_with: Entries by the user's names.
+            with_default: False for the sampler ``fixed``, whose entries are the whole search.
+
+        Raises:
+            ValueError: An entry is outside the space.
+        """
+        points = [self.complete(entry) for entry in start_with]
+        default = self.default_point()
+        return [*points, default] if with_default and default not in points else points
+
+    def entry_faults(self, entry: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """What is wrong with a starting point, by dimension."""
+        faults = []
+        for name, value in entry.items():
+            if name not in self.dimensions:
+                faults.append((name, f"the dimension {name!r} is not known{suggest(name, self.dimensions)}"))
+            elif problem := PARAMETERS[name].problem(value):
+                faults.append((name, problem))
+        wrong = {name for name, _ in faults}
+
+        def choose(slot: Slot) -> Scalar:
+            if slot.dimension in entry and slot.dimension not in wrong:
+                value = PARAMETERS[slot.dimension].coerce(entry[slot.dimension])
+                if not slot.domain.contains(value):
+                    faults.append((slot.dimension, _outside(slot, value)))
+            return self._start(slot, {name: value for name, value in entry.items() if name not in wrong})
+
+        walk = self._walk(choose)
+        faults += [(name, walk.reasons[name]) for name in entry if name in walk.reasons and name not in wrong]
+        return faults
+
+    def to_json(self) -> str:
+        """The space as text, so that a plan can be stored."""
+        tree = [
+            {"name": one.name, "domain": domain_tree(one.domain), "when": [each.tree() for each in one.when]}
+            for one in self.dimensions.values()
+        ]
+        return json.dumps({"format": 1, "dimensions": tree})
+
+    @classmethod
+    def from_json(cls, text: str) -> Space:
+        """The space that ``to_json`` wrote."""
+        dimensions = [
+            Dimension(
+                name=one["name"],
+                domain=domain_from_tree(one["domain"]),
+                when=tuple(Condition.from_tree(each) for each in one["when"]),
+            )
+            for one in json.loads(text)["dimensions"]
+        ]
+        return cls(dimensions={one.name: one for one in dimensions})
+
+    def _walk(self, choose: Callable[[Slot], Scalar]) -> _Walk:
+        """Decides dimension after dimension; ``choose`` gives the value of each active one."""
+        walk = _Walk()
+        for name, dimension in self.dimensions.items():
+            reason = system_reason(name, walk.point)
+            failed = next((one for one in dimension.when if not one.holds(walk.point[one.on])), None)
+            if reason is not None:
+                walk.point[name] = None
+                walk.reasons[name] = reason
+            elif failed is not None:
+                walk.point[name] = PARAMETERS[name].default
+                walk.reasons[name] = f"{name} exists only where {failed}; here it is {walk.point[failed.on]}"
+            else:
+                slot = _slot(dimension, walk.point)
+                walk.point[name] = walk.values[slot.name] = choose(slot)
+        return walk
+
+    def _look_up(self, values: Mapping[str, Scalar]) -> _Walk:
+        def choose(slot: Slot) -> Scalar:
+            if isinstance(slot.domain, Fixed):
+                return slot.domain.value
+            if slot.name not in values:
+                raise ValueError(f"a point needs a value of {slot.name}; it has {', '.join(values) or 'none'}")
+            value = PARAMETERS[slot.dimension].coerce(values[slot.name])
+            if not slot.domain.contains(value):
+                raise ValueError(_outside(slot, value))
+            return value
+
+        return self._walk(choose)
+
+    def _start(self, slot: Slot, partial: Mapping[str, Scalar]) -> Scalar:
+        parameter = PARAMETERS[slot.dimension]
+        if slot.dimension in partial:
+            return slot.domain.nearest(parameter.coerce(partial[slot.dimension]))
+        if slot.dimension == "backbone":
+            return self.backbones()[0]
+        return slot.domain.nearest(parameter.default)
+
+
+def _slot(dimension: Dimension, point: Mapping[str, Scalar]) -> Slot:
+    if dimension.name == BN_POLICY and point["unfreeze_depth"] == 0:
+        return Slot(dimension=BN_POLICY, name=BN_POLICY_HEAD_ONLY, domain=head_only_policies(dimension.domain))
+    return Slot(dimension=dimension.name, name=dimension.name, domain=dimension.domain)
+
+
+def _outside(slot: Slot, value: Scalar) -> str:
+    where = " at unfreeze_depth 0" if slot.name == BN_POLICY_HEAD_ONLY else ""
+    return f"{slot.dimension} {value} is outside the space{where}, where it is {slot.domain}"
