@@ -1,0 +1,16 @@
+"""What people look at: MLflow, and an in-memory twin, behind one Protocol."""
+
+from tlsearch.tracking.best import BestKeeper
+from tlsearch.tracking.memory import MemoryRun, MemoryTracker
+from tlsearch.tracking.mlflow_tracker import MlflowTracker, find_run_ids
+from tlsearch.tracking.sync import RecordTracker, sync_record
+
+__all__ = [
+    "BestKeeper",
+    "MemoryRun",
+    "MemoryTracker",
+    "MlflowTracker",
+    "RecordTracker",
+    "find_run_ids",
+    "sync_record",
+]

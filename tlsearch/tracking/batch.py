@@ -1,0 +1,87 @@
+"""Entries of one trial gathered into one call, within MLflow's limits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from tlsearch.tracking.entries import DropModel, Entry, KeepModel, TrialEnd, TrialReport, TrialStart
+from tlsearch.tracking.runs import ERROR, REASON, STATE
+
+_MAX_ERROR = 2000
+_MARK = " ... [cut from {} characters]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One value of a metric; ``time_ms`` is its report's own time, so that a resend is the same point."""
+
+    key: str
+    value: float
+    time_ms: int
+    step: int
+
+
+@dataclass(kw_only=True)
+class TrialBatch:
+    """What is to be said of one trial in one go; later entries win."""
+
+    at: float
+    params: dict[str, str] = field(default_factory=dict)
+    points: list[Point] = field(default_factory=list)
+    tags: dict[str, str] = field(default_factory=dict)
+    started: bool = False
+    end: TrialEnd | None = None
+
+    def add(self, entry: TrialStart | TrialReport | TrialEnd) -> None:
+        """Adds the next entry of the trial."""
+        match entry:
+            case TrialStart():
+                self.params.update(entry.params)
+                self.tags[STATE] = "running"
+                self.started, self.end = True, None
+            case TrialReport():
+                self.points += report_points(entry)
+            case TrialEnd():
+                self.tags |= {STATE: entry.state, REASON: entry.reason}
+                if entry.error:
+                    self.tags[ERROR] = cut(entry.error, _MAX_ERROR)
+                self.end = entry
+
+
+def report_points(report: TrialReport) -> Iterator[Point]:
+    """The points of an epoch; MLflow stores infinity as 1.8e308, so only finite values are sent."""
+    at = int(report.timestamp * 1000)
+    for key, value in report.metrics.items():
+        if math.isfinite(value):
+            yield Point(key=key, value=value, time_ms=at, step=report.epoch)
+
+
+def summary_points(end: TrialEnd, metric: str, time_ms: int) -> list[Point]:
+    """``best_<metric>`` and ``best_epoch``, at the step and time of the best epoch."""
+    if end.best_value is None or end.best_epoch is None or not math.isfinite(end.best_value):
+        return []
+    values = {f"best_{metric}": end.best_value, "best_epoch": float(end.best_epoch)}
+    return [Point(key=key, value=value, time_ms=time_ms, step=end.best_epoch) for key, value in values.items()]
+
+
+def cut(text: str, limit: int) -> str:
+    """The text in at most ``limit`` characters; says so where something is missing."""
+    if len(text) <= limit:
+        return text
+    mark = _MARK.format(len(text))
+    return text[: limit - len(mark)] + mark
+
+
+def without_lost_models(entries: Sequence[Entry]) -> list[Entry]:
+    """The entries without those models that a later one drops again: they need not be uploaded."""
+    dropped: set[int] = set()
+    left: list[Entry] = []
+    for entry in reversed(entries):
+        if isinstance(entry, DropModel):
+            dropped.add(entry.number)
+        elif isinstance(entry, KeepModel) and entry.number in dropped:
+            continue
+        left.append(entry)
+    return left[::-1]

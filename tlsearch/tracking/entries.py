@@ -1,0 +1,170 @@
+"""What there is to record, as plain data: the queue's items and the spool's lines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tlsearch.types import EpochReport, Scalar, TrialConfig, TrialOutcome, TrialRecord, TrialState
+
+# A metric's value is stored with its own time, so that a resend is the same point.
+# All times are Unix time in seconds.
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchStart:
+    """A search starts or goes on; ``artifacts`` are texts by file name."""
+
+    params: Mapping[str, str]
+    artifacts: Mapping[str, str]
+    at: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchEnd:
+    """A search ends: ``status`` is finished, interrupted or failed."""
+
+    status: str
+    artifacts: Mapping[str, str]
+    at: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialStart:
+    """A trial starts or goes on."""
+
+    number: int
+    params: Mapping[str, str]
+    at: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialReport:
+    """One epoch of a trial."""
+
+    number: int
+    epoch: int
+    metrics: Mapping[str, float]
+    timestamp: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialEnd:
+    """A trial has ended."""
+
+    number: int
+    state: str
+    reason: str
+    best_value: float | None
+    best_epoch: int | None
+    error: str
+    at: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class WholeTrial:
+    """All there is to say of one trial, sent again from the study."""
+
+    start: TrialStart
+    reports: tuple[TrialReport, ...]
+    end: TrialEnd | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeepModel:
+    """The trial is among the best: log its checkpoint folder as a model."""
+
+    number: int
+    checkpoint: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DropModel:
+    """The trial is no longer among the best: delete its model and the model's files."""
+
+    number: int
+
+
+Entry = SearchStart | SearchEnd | TrialStart | TrialReport | TrialEnd | WholeTrial | KeepModel | DropModel
+
+_KINDS: Mapping[str, type[Any]] = {
+    kind.__name__: kind
+    for kind in (SearchStart, SearchEnd, TrialStart, TrialReport, TrialEnd, WholeTrial, KeepModel, DropModel)
+}
+
+
+def to_line(entry: Entry) -> str:
+    """The entry as one line of JSON, without the newline."""
+    return json.dumps({"kind": type(entry).__name__, **asdict(entry)}, separators=(",", ":"))
+
+
+def from_line(line: str) -> Entry:
+    """The entry of a line.
+
+    Raises:
+        ValueError: The line is not one that ``to_line`` wrote (half written, or of another version).
+    """
+    try:
+        fields = json.loads(line)
+        kind = _KINDS[fields.pop("kind")]
+        if kind is WholeTrial:
+            end = fields["end"]
+            return WholeTrial(
+                start=TrialStart(**fields["start"]),
+                reports=tuple(TrialReport(**report) for report in fields["reports"]),
+                end=None if end is None else TrialEnd(**end),
+            )
+        entry: Entry = kind(**fields)
+        return entry
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"not a line of a spool: {line[:80]!r}") from error
+
+
+def text_params(values: Mapping[str, Scalar]) -> dict[str, str]:
+    """Parameters as texts; those without a value are left out."""
+    return {name: str(value) for name, value in values.items() if value is not None}
+
+
+def trial_start(number: int, config: TrialConfig, *, at: float) -> TrialStart:
+    """The start of a trial; a field of the config that has no effect is left out."""
+    return TrialStart(number=number, params=text_params(asdict(config)), at=at)
+
+
+def trial_report(number: int, report: EpochReport) -> TrialReport:
+    """One epoch of a trial."""
+    return TrialReport(number=number, epoch=report.epoch, metrics=dict(report.metrics), timestamp=report.timestamp)
+
+
+def trial_end(number: int, outcome: TrialOutcome, *, at: float) -> TrialEnd:
+    """The end of a trial."""
+    return TrialEnd(
+        number=number,
+        state=outcome.state.value,
+        reason=outcome.reason,
+        best_value=outcome.best_value,
+        best_epoch=outcome.best_epoch,
+        error=outcome.error,
+        at=at,
+    )
+
+
+def whole_trial(record: TrialRecord, *, now: float) -> WholeTrial:
+    """A trial of the study, with its own times where the study knows them."""
+    reports = tuple(trial_report(record.number, report) for report in record.reports)
+    first = reports[0].timestamp if reports else now
+    last = reports[-1].timestamp if reports else now
+    end = None
+    if record.state is not TrialState.RUNNING:
+        outcome = TrialOutcome(
+            state=record.state,
+            reason=record.reason,
+            epochs_run=record.epochs_run,
+            best_value=record.best_value,
+            best_epoch=record.best_epoch,
+            error=record.error,
+        )
+        end = trial_end(record.number, outcome, at=last if record.ended is None else record.ended)
+    started = first if record.started is None else record.started
+    return WholeTrial(start=trial_start(record.number, record.config, at=started), reports=reports, end=end)

@@ -1,0 +1,106 @@
+"""A tracker that keeps everything in memory: for tests, and for looking at what a search would record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from tlsearch.tracking import entries as e
+from tlsearch.tracking.batch import Point, TrialBatch, summary_points
+from tlsearch.types import Decision, EpochReport, Scalar, TrialConfig, TrialOutcome, TrialRecord
+
+
+@dataclass(kw_only=True)
+class MemoryRun:
+    """A run as MLflow would show it; points have the set's meaning: the same one twice is one."""
+
+    status: str = "RUNNING"
+    state: str = "running"
+    params: dict[str, str] = field(default_factory=dict)
+    points: set[Point] = field(default_factory=set)
+    artifacts: dict[str, str] = field(default_factory=dict)
+
+
+class MemoryTracker:
+    """A Tracker with the meaning of MlflowTracker, without MLflow.
+
+    Attributes:
+        search: The search's own run, None before it started.
+        trials: The runs of the trials by number.
+        models: Checkpoint folders of the kept trials by number.
+    """
+
+    def __init__(self, *, metric: str = "val_accuracy") -> None:
+        self.search: MemoryRun | None = None
+        self.trials: dict[int, MemoryRun] = {}
+        self.models: dict[int, Path] = {}
+        self._metric = metric
+
+    def search_started(self, params: Mapping[str, Scalar], artifacts: Mapping[str, str]) -> None:
+        """Records the search; a param that was recorded before keeps its old value."""
+        self.search = self.search or MemoryRun()
+        self.search.status, self.search.state = "RUNNING", "running"
+        self.search.params = e.text_params(params) | self.search.params
+        self.search.artifacts |= artifacts
+
+    def trial_started(self, number: int, config: TrialConfig) -> None:
+        """Records a trial that starts or goes on."""
+        self._write(e.trial_start(number, config, at=0.0))
+
+    def trial_reported(self, number: int, report: EpochReport, decision: Decision) -> None:
+        """Records an epoch."""
+        self._write(e.trial_report(number, report))
+
+    def trial_ended(self, number: int, outcome: TrialOutcome) -> None:
+        """Records how a trial ended."""
+        self._write(e.trial_end(number, outcome, at=0.0))
+
+    def record_trial(self, record: TrialRecord) -> None:
+        """Records a whole trial from the study."""
+        whole = e.whole_trial(record, now=0.0)
+        for entry in (whole.start, *whole.reports, whole.end):
+            if entry is not None:
+                self._write(entry)
+
+    def keep_model(self, number: int, checkpoint: Path) -> None:
+        """Notes the trial's model."""
+        self.models.setdefault(number, checkpoint)
+
+    def drop_model(self, number: int) -> None:
+        """Forgets the trial's model."""
+        self.models.pop(number, None)
+
+    def search_ended(self, status: Literal["finished", "interrupted", "failed"], artifacts: Mapping[str, str]) -> None:
+        """Records how the search ended."""
+        self.search = self.search or MemoryRun()
+        self.search.state = status
+        self.search.status = {"finished": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}[status]
+        self.search.artifacts |= artifacts
+
+    def run_ids(self) -> Mapping[int, str]:
+        """An id for each trial."""
+        return {number: f"memory-{number}" for number in sorted(self.trials)}
+
+    def flush(self, timeout_s: float = 30.0) -> bool:
+        """Nothing ever waits."""
+        return True
+
+    def close(self, timeout_s: float = 30.0) -> int:
+        """Nothing stays unsent."""
+        return 0
+
+    def _write(self, entry: e.TrialStart | e.TrialReport | e.TrialEnd) -> None:
+        run = self.trials.setdefault(entry.number, MemoryRun())
+        batch = TrialBatch(at=0.0)
+        batch.add(entry)
+        run.params = batch.params | run.params
+        run.points |= set(batch.points)
+        run.state = batch.tags.get("tlsearch.state", run.state)
+        if batch.started:
+            run.status = "RUNNING"
+        if isinstance(entry, e.TrialEnd):
+            run.status = "FAILED" if entry.state == "failed" else "FINISHED"
+            times = {p.step: p.time_ms for p in run.points if p.key == self._metric}
+            run.points |= set(summary_points(entry, self._metric, times.get(entry.best_epoch or 0, 0)))

@@ -1,0 +1,150 @@
+"""Records a search in MLflow without ever making it wait."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from tlsearch.tracking import entries as e
+from tlsearch.tracking.runs import find_runs, trial_number
+from tlsearch.tracking.spool import Spool
+from tlsearch.tracking.store import connect, find_experiment, shown, sqlite_path, store_errors, told_at_start
+from tlsearch.tracking.worker import Away, Refused, Worker
+from tlsearch.tracking.writer import MlflowWriter
+from tlsearch.types import Decision, EpochReport, Scalar, TrialConfig, TrialOutcome, TrialRecord
+
+logger = logging.getLogger(__name__)
+
+SPOOL_FILE = "mlflow.jsonl"
+
+
+class MlflowTracker:
+    """A Tracker over MLflow: one experiment, a parent run for the search, a nested run for each trial.
+
+    All calls but ``search_started`` return at once; a thread of its own sends what they say, in order.
+    While MLflow is away it waits on disk, and is sent first by the next tracker of the same search.
+
+    Args:
+        uri: The MLflow tracking URI; a database or a server.
+        experiment: Name of the experiment; made where there is none. Beside a SQLite file its artifacts
+            go into the folder ``mlartifacts``.
+        search_id: Tags all runs of the search.
+        metric: The search's metric.
+        spool_dir: A local folder for what MLflow cannot take now.
+        served_code: The models-from-code script of kept models.
+        first_retry_s: The wait after the first failure; doubled after each further one up to
+            ``last_retry_s``.
+    """
+
+    def __init__(
+        self,
+        *,
+        uri: str,
+        experiment: str,
+        search_id: str,
+        metric: str,
+        spool_dir: Path,
+        served_code: Path,
+        first_retry_s: float = 1.0,
+        last_retry_s: float = 60.0,
+    ) -> None:
+        self._uri = uri
+        self._writer = MlflowWriter(
+            uri, experiment=experiment, search_id=search_id, metric=metric, served_code=served_code
+        )
+        self._worker = Worker(
+            self._writer.send, Spool(spool_dir / SPOOL_FILE), first_retry_s=first_retry_s, last_retry_s=last_retry_s
+        )
+
+    def search_started(self, params: Mapping[str, Scalar], artifacts: Mapping[str, str]) -> None:
+        """Checks that MLflow can be used, then records the search; also after a resume.
+
+        Args:
+            params: Of the search; one that was recorded before keeps its old value.
+            artifacts: Texts by file name.
+
+        Raises:
+            TrackingError: The URI is wrong, the store cannot be written, or the experiment was deleted.
+                A server that merely does not answer is no error: it is waited for in the background.
+        """
+        now = time.time()
+        try:
+            self._writer.check(now)
+        except (Away, Refused) as error:
+            fault = told_at_start(self._uri, error)
+            if fault is not None:
+                raise fault from error
+            logger.warning("MLflow is away at the start: %s", error)
+        self._worker.put(e.SearchStart(params=e.text_params(params), artifacts=dict(artifacts), at=now))
+
+    def trial_started(self, number: int, config: TrialConfig) -> None:
+        """Records a trial that starts or goes on."""
+        self._worker.put(e.trial_start(number, config, at=time.time()))
+
+    def trial_reported(self, number: int, report: EpochReport, decision: Decision) -> None:
+        """Records an epoch."""
+        self._worker.put(e.trial_report(number, report))
+
+    def trial_ended(self, number: int, outcome: TrialOutcome) -> None:
+        """Records how a trial ended."""
+        self._worker.put(e.trial_end(number, outcome, at=time.time()))
+
+    def record_trial(self, record: TrialRecord) -> None:
+        """Records a whole trial from the study; nothing is sent where its run is complete."""
+        self._worker.put(e.whole_trial(record, now=time.time()))
+
+    def keep_model(self, number: int, checkpoint: Path) -> None:
+        """Logs a checkpoint folder as an MLflow model of the trial's run, unless it has one."""
+        self._worker.put(e.KeepModel(number=number, checkpoint=str(checkpoint)))
+
+    def drop_model(self, number: int) -> None:
+        """Deletes the trial's model with its files, if it has one."""
+        self._worker.put(e.DropModel(number=number))
+
+    def search_ended(self, status: Literal["finished", "interrupted", "failed"], artifacts: Mapping[str, str]) -> None:
+        """Records how the search ended; ``artifacts`` are texts by file name."""
+        self._worker.put(e.SearchEnd(status=status, artifacts=dict(artifacts), at=time.time()))
+
+    def run_ids(self) -> Mapping[int, str]:
+        """The runs of the trials that have reached MLflow by now, by trial number."""
+        return self._writer.run_ids
+
+    def flush(self, timeout_s: float = 30.0) -> bool:
+        """Waits until all is sent or MLflow is away; whether all is sent."""
+        return self._worker.flush(timeout_s)
+
+    def close(self, timeout_s: float = 30.0) -> int:
+        """Sends what is left, for at most ``timeout_s``; gives how many records stay in the spool."""
+        return self._worker.close(timeout_s)
+
+
+def find_run_ids(uri: str, *, experiment: str, search_id: str) -> dict[int, str]:
+    """The MLflow runs of a search's trials, by trial number; reads only.
+
+    Empty, with a warning, where MLflow does not answer: the results of a search do not depend on it.
+
+    Raises:
+        TrackingError: The URI is wrong, or the experiment was deleted.
+    """
+    path = sqlite_path(uri)
+    if path is not None and not path.exists():
+        return {}
+    try:
+        client = connect(uri)
+        found = find_experiment(client, experiment, uri)
+        if found is None:
+            return {}
+        with store_errors(uri):
+            runs = list(find_runs(client, found.experiment_id, search_id))
+    except (Away, Refused) as error:
+        logger.warning("the runs of %s at %s cannot be read: %s", search_id, shown(uri), error)
+        return {}
+    ids: dict[int, str] = {}
+    for run in runs:
+        number = trial_number(run)
+        if number is not None:
+            ids.setdefault(number, run.info.run_id)
+    return dict(sorted(ids.items()))

@@ -1,0 +1,172 @@
+"""The best trials' checkpoints as MLflow models: written from code, without a pickled object."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlparse
+
+import tlsearch
+from tlsearch.tracking.batch import Point
+from tlsearch.tracking.runs import KIND, SEARCH_ID, TRIAL
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
+    from mlflow.models import ModelSignature
+
+logger = logging.getLogger(__name__)
+
+ARTIFACT = "checkpoint"  # the name under which the served code finds the checkpoint folder
+_CHECKPOINT_META = "checkpoint.json"
+_REQUIREMENTS = ("torch", "torchvision", "numpy", "pillow", "safetensors", "filelock", "scikit-learn", "mlflow")
+# A white PNG of 8 x 8 pixels, base64: what a caller sends.
+_EXAMPLE = "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAIAQAAAADsdIMmAAAAC0lEQVR4nGP4z4AfAgAoyAf5HuqNvQAAAABJRU5ErkJggg=="
+_PAGE = 100
+
+
+class ModelShelf:
+    """The logged models of a search, one for each kept trial; found by their tags at construction.
+
+    Models that a crash left half uploaded are deleted then, with their files.
+
+    Args:
+        served_code: The models-from-code script.
+    """
+
+    def __init__(
+        self, client: MlflowClient, experiment_id: str, search_id: str, *, tracking_uri: str, served_code: Path
+    ) -> None:
+        self._client = client
+        self._experiment_id = experiment_id
+        self._search_id = search_id
+        self._tracking_uri = tracking_uri
+        self._served_code = served_code
+        self.models: dict[int, LoggedModel] = {}
+        for model in self._find():
+            number = int(model.tags[TRIAL])
+            if number in self.models or str(model.status) != "READY":
+                self._delete(model)
+            else:
+                self.models[number] = model
+
+    def keep(self, number: int, run_id: str, checkpoint: Path) -> Point | None:
+        """Logs a checkpoint folder as the model of a trial.
+
+        Returns:
+            The value that the checkpoint was kept for, for ``show``; None where the trial's model is
+            already there or the folder is gone.
+        """
+        if number in self.models:
+            return None
+        if not (checkpoint / _CHECKPOINT_META).is_file():
+            logger.warning("trial %d has no checkpoint in %s any more: no model is logged", number, checkpoint)
+            return None
+        meta: dict[str, Any] = json.loads((checkpoint / _CHECKPOINT_META).read_text(encoding="utf-8"))
+        model = self._client.create_logged_model(
+            self._experiment_id,
+            name=f"trial-{number}",
+            source_run_id=run_id,
+            tags={KIND: "model", SEARCH_ID: self._search_id, TRIAL: str(number)},
+            params={key: str(meta[key]) for key in ("backbone", "weights_id", "image_size", "epoch") if key in meta},
+            model_type="image-classifier",
+        )
+        with tempfile.TemporaryDirectory(prefix="tlsearch-model-") as scratch:
+            folder = Path(scratch) / "model"
+            self._write(folder, model, run_id, checkpoint, str(meta["backbone"]))
+            self._client.log_model_artifacts(model.model_id, str(folder))
+        self.models[number] = self._client.finalize_logged_model(model.model_id, "READY")
+        return Point(key=meta["metric"], value=meta["value"], time_ms=model.creation_timestamp, step=meta["epoch"])
+
+    def show(self, number: int, run_id: str, point: Point, time_ms: int) -> None:
+        """Shows the model and its value on the run's page and in the experiment's list of models."""
+        from mlflow.entities import LoggedModelOutput, Metric
+
+        model_id = self.models[number].model_id
+        self._client.log_outputs(run_id, [LoggedModelOutput(model_id, step=point.step)])
+        # The same point as the report's: the run holds it once.
+        metric = Metric(point.key, point.value, time_ms, point.step, model_id=model_id, run_id=run_id)
+        self._client.log_batch(run_id, metrics=[metric])
+
+    def drop(self, number: int) -> None:
+        """Deletes the model of a trial with its files, if there is one."""
+        if number in self.models:
+            self._delete(self.models[number])
+            del self.models[number]
+
+    def _find(self) -> list[LoggedModel]:
+        found: list[LoggedModel] = []
+        token: str | None = None
+        while True:
+            page = self._client.search_logged_models(
+                [self._experiment_id],
+                filter_string=f"tags.`{SEARCH_ID}` = '{self._search_id}'",
+                max_results=_PAGE,
+                page_token=token,
+            )
+            found += [model for model in page if model.tags.get(TRIAL, "").isdecimal()]
+            token = page.token
+            if not token:
+                return sorted(found, key=lambda model: model.creation_timestamp)
+
+    def _write(self, folder: Path, model: LoggedModel, run_id: str, checkpoint: Path, backbone: str) -> None:
+        from mlflow import pyfunc
+        from mlflow.models import Model
+
+        description = Model(
+            artifact_path=model.artifact_location, model_uuid=model.model_id, run_id=run_id, model_id=model.model_id
+        )
+        pyfunc.save_model(
+            path=str(folder),
+            mlflow_model=description,
+            python_model=str(self._served_code),
+            artifacts={ARTIFACT: str(checkpoint)},
+            signature=model_signature(),
+            input_example=[_EXAMPLE],
+            pip_requirements=requirements(backbone),
+            code_paths=[str(Path(tlsearch.__file__).parent)],
+        )
+
+    def _delete(self, model: LoggedModel) -> None:
+        """Files first: a crash in between leaves the record, by which the next start finds it again."""
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        location = model.artifact_location
+        repository: Any = get_artifact_repository(location, tracking_uri=self._tracking_uri)
+        repository.delete_artifacts()
+        if location.startswith("file:"):
+            _remove_empty(Path(unquote(urlparse(location).path)).parent)
+        self._client.delete_logged_model(model.model_id)
+
+
+def requirements(backbone: str) -> list[str]:
+    """Pinned requirements of a served model, without the build's local suffix (``+cpu``)."""
+    names = [*_REQUIREMENTS, *(["timm"] if backbone.startswith("timm/") else [])]
+    return [f"{name}=={version(name).split('+')[0]}" for name in names]
+
+
+def model_signature() -> ModelSignature:
+    """One unnamed string column (base64) in; label, score and the best few of each image out."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema, TensorSpec
+    from mlflow.types.schema import Array, DataType, Object, Property
+
+    pair: Sequence[Property] = [Property("label", DataType.string), Property("score", DataType.double)]
+    answer: list[ColSpec | TensorSpec] = [
+        ColSpec(DataType.string, "label"),
+        ColSpec(DataType.double, "score"),
+        ColSpec(Array(Object(list(pair))), "top"),
+    ]
+    return ModelSignature(inputs=Schema([ColSpec(DataType.string)]), outputs=Schema(answer))
+
+
+def _remove_empty(folder: Path) -> None:
+    try:
+        folder.rmdir()
+    except OSError:
+        pass  # not empty, or gone

@@ -1,0 +1,129 @@
+"""The MLflow runs of one search: found by their tags once, made where missing, one for each trial."""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+KIND = "tlsearch.kind"
+SEARCH_ID = "tlsearch.search_id"
+TRIAL = "tlsearch.trial"
+STATE = "tlsearch.state"
+REASON = "tlsearch.reason"
+ERROR = "tlsearch.error"
+PARENT = "mlflow.parentRunId"
+
+_PAGE = 1000
+
+
+@dataclass(kw_only=True)
+class KnownRun:
+    """What is known of a run without asking again.
+
+    Attributes:
+        params: Those already logged; MLflow refuses to change one.
+    """
+
+    run_id: str
+    status: str = "RUNNING"
+    state: str = ""
+    params: dict[str, str] = field(default_factory=dict)
+
+    def has_ended(self, state: str) -> bool:
+        """Whether the run is closed with this state."""
+        return self.state == state and self.status not in ("RUNNING", "SCHEDULED")
+
+
+class RunTable:
+    """The runs of a search by trial number, read in one go at construction.
+
+    Where an answer of the server was lost and a run exists twice, the first is kept and the others are deleted.
+    """
+
+    def __init__(self, client: MlflowClient, experiment_id: str, search_id: str) -> None:
+        self._client = client
+        self._experiment_id = experiment_id
+        self._search_id = search_id
+        self._parent: KnownRun | None = None
+        self.trials: dict[int, KnownRun] = {}
+        for run in find_runs(client, experiment_id, search_id):
+            self._add(run)
+
+    def parent(self, *, at: float) -> KnownRun:
+        """The search's own run; made, with the start time ``at``, where there is none."""
+        if self._parent is None:
+            tags = {KIND: "search", SEARCH_ID: self._search_id}
+            self._parent = self._create(self._search_id, tags, at=at)
+        return self._parent
+
+    def trial(self, number: int, *, at: float) -> KnownRun:
+        """The run of a trial; made, with the start time ``at``, where there is none."""
+        if number not in self.trials:
+            tags = {
+                KIND: "trial",
+                SEARCH_ID: self._search_id,
+                TRIAL: str(number),
+                STATE: "running",
+                PARENT: self.parent(at=at).run_id,
+            }
+            self.trials[number] = self._create(f"trial-{number}", tags, at=at)
+        return self.trials[number]
+
+    def _create(self, name: str, tags: Mapping[str, str], *, at: float) -> KnownRun:
+        tags = {**tags, "mlflow.source.name": "tlsearch", "mlflow.user": _user()}
+        run = self._client.create_run(self._experiment_id, start_time=int(at * 1000), tags=tags, run_name=name)
+        return KnownRun(run_id=run.info.run_id, state=tags.get(STATE, ""))
+
+    def _add(self, run: Run) -> None:
+        known = KnownRun(
+            run_id=run.info.run_id,
+            status=run.info.status,
+            state=run.data.tags.get(STATE, ""),
+            params=dict(run.data.params),
+        )
+        if run.data.tags.get(KIND) == "search":
+            if self._parent is not None:
+                self._client.delete_run(known.run_id)
+                return
+            self._parent = known
+        elif (number := trial_number(run)) is not None:
+            if number in self.trials:
+                self._client.delete_run(known.run_id)
+                return
+            self.trials[number] = known
+
+
+def find_runs(client: MlflowClient, experiment_id: str, search_id: str) -> Iterator[Run]:
+    """All runs of a search that are not deleted, oldest first."""
+    token: str | None = None
+    while True:
+        page = client.search_runs(
+            [experiment_id],
+            filter_string=f"tags.`{SEARCH_ID}` = '{search_id}'",
+            max_results=_PAGE,
+            order_by=["attributes.start_time ASC"],
+            page_token=token,
+        )
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def trial_number(run: Run) -> int | None:
+    """The number of the trial that a run holds; None for another run."""
+    text = run.data.tags.get(TRIAL, "")
+    return int(text) if run.data.tags.get(KIND) == "trial" and text.isdecimal() else None
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # an account without a name, as in some containers
+        return "unknown"

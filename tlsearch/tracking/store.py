@@ -1,0 +1,207 @@
+"""One MLflow store: how it is reached, what its errors mean, and the experiment of a search.
+
+mlflow is imported inside of the functions: importing this room must stay cheap. The store's address
+always goes in as an argument; mlflow's global tracking URI is neither read nor set.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote
+
+from tlsearch.errors import TrackingError
+from tlsearch.tracking.worker import Away, Refused
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Experiment
+
+# Of MLflow's error codes those that say "this can never be taken"; all others may pass with time.
+_REFUSALS = frozenset(
+    {
+        "BAD_REQUEST",
+        "INVALID_PARAMETER_VALUE",
+        "INVALID_STATE",
+        "MALFORMED_REQUEST",
+        "NOT_IMPLEMENTED",
+        "RESOURCE_ALREADY_EXISTS",
+        "RESOURCE_DOES_NOT_EXIST",
+    }
+)
+# At the start only these are taken for a store that will come back; all others are told to the user.
+_TRANSIENT = frozenset({"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED"})
+_HOPELESS = re.compile(r"Failed to resolve|NameResolution|readonly database|Invalid url|No schema", re.IGNORECASE)
+
+# Our own retries must not wait behind mlflow's (7 with back-off, minutes in all), and neither its
+# progress bars nor its links may mix with our output. A user's own setting stays.
+_ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_UV_AUTO_DETECT": "false",  # requirements are given, never guessed from the current folder
+}
+_QUIET = {"mlflow.store.db.utils": logging.CRITICAL, "mlflow.pyfunc": logging.WARNING}
+
+
+def shown(uri: str) -> str:
+    """The URI without its password, for messages."""
+    return re.sub(r"(//[^/@:]*):[^/@]*@", r"\1:***@", uri)
+
+
+def quiet_mlflow() -> None:
+    """Silences mlflow's own loggers and output where the user has not set them; the root logger stays as it is."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    import mlflow  # noqa: F401  its import sets up the loggers that are turned down next
+
+    if "MLFLOW_LOGGING_LEVEL" not in os.environ:
+        for name, level in _QUIET.items():
+            logging.getLogger(name).setLevel(level)
+
+
+@contextmanager
+def store_errors(uri: str) -> Iterator[None]:
+    """Turns what mlflow raises into Away (may pass with time) or Refused."""
+    import requests
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        text = " ".join(str(error).split())[:500]
+        if error.error_code in _REFUSALS:
+            raise Refused(text) from error
+        raise Away(f"MLflow at {shown(uri)} does not answer: {text}") from error
+    except requests.RequestException as error:
+        raise Away(f"MLflow at {shown(uri)} does not answer: {error}") from error
+    except OSError as error:  # a file store that is not there, a full disk
+        raise Refused(f"a file of MLflow cannot be written: {error}") from error
+
+
+def connect(uri: str) -> MlflowClient:
+    """A client of the store, which exists and answers as far as can be told without a request.
+
+    Raises:
+        TrackingError: The URI is wrong, or its database cannot be opened or written.
+        Away: A database server does not answer.
+    """
+    quiet_mlflow()
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    if uri.startswith("sqlite"):
+        _check_sqlite(uri)
+    elif re.match(r"(postgresql|mysql|mssql)\b", uri):
+        _check_database(uri)
+    try:
+        return MlflowClient(tracking_uri=uri, registry_uri=uri)
+    except MlflowException as error:
+        raise TrackingError(f"tracking.uri must name an MLflow store, not {shown(uri)}: {error}") from error
+
+
+def told_at_start(uri: str, error: Away | Refused) -> TrackingError | None:
+    """What to tell the user at the start of a search; None for a store that may just be away."""
+    cause = error.__cause__
+    code = getattr(cause, "error_code", "INTERNAL_ERROR")
+    transient = isinstance(error, Away) and code in _TRANSIENT and not _HOPELESS.search(str(cause))
+    return None if transient else TrackingError(f"MLflow at {shown(uri)} cannot be used: {error}")
+
+
+def find_experiment(client: MlflowClient, name: str, uri: str) -> Experiment | None:
+    """The experiment of this name, or None.
+
+    Raises:
+        TrackingError: It was deleted and not yet removed, so that its name cannot be used.
+    """
+    with store_errors(uri):
+        found = client.get_experiment_by_name(name)
+    if found is not None and found.lifecycle_stage != "active":
+        raise TrackingError(
+            f"the MLflow experiment of a search must be active; {name!r} (id {found.experiment_id}) was deleted in "
+            f"{shown(uri)}: restore it with `mlflow experiments restore --experiment-id {found.experiment_id}`, or "
+            f"choose another `name`"
+        )
+    return found
+
+
+def open_experiment(client: MlflowClient, name: str, uri: str) -> str:
+    """The id of the active experiment of this name, which is made where there is none.
+
+    Raises:
+        TrackingError: It was deleted.
+    """
+    found = find_experiment(client, name, uri)
+    if found is None:
+        try:
+            with store_errors(uri):
+                return str(client.create_experiment(name, artifact_location=artifact_location(uri, name)))
+        except Refused:
+            found = find_experiment(client, name, uri)  # another search was faster
+            if found is None:
+                raise
+    return str(found.experiment_id)
+
+
+def artifact_location(uri: str, experiment: str) -> str | None:
+    """Where a new experiment's files go; None leaves it to the store.
+
+    Beside a SQLite file, since the default of MLflow would be ``./mlruns`` of whoever starts the search.
+    """
+    path = sqlite_path(uri)
+    if path is None:
+        return None
+    return (path.parent / "mlartifacts" / quote(experiment, safe=" ")).as_uri()
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """The absolute path of a SQLite URI's file; None for other stores and databases in memory."""
+    match = re.match(r"sqlite(?:\+\w+)?:///(?:file:)?([^?]+)", uri)
+    if match is None or match[1] == ":memory:":
+        return None
+    return Path(unquote(match[1])).absolute()
+
+
+def _check_sqlite(uri: str) -> None:
+    """Tries a write lock: MLflow itself would try to open the file for minutes."""
+    path = sqlite_path(uri)
+    if path is None:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        mode = "ro" if "mode=ro" in uri else "rwc"
+        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode={mode}", uri=True, timeout=20)) as database:
+            database.execute("BEGIN IMMEDIATE")
+            database.execute("ROLLBACK")
+    except sqlite3.OperationalError as error:
+        if "locked" in str(error):
+            raise Away(f"the MLflow database {path} is locked by another process") from error
+        raise TrackingError(f"tracking.uri must name a database that can be written; {path}: {error}") from error
+    except (OSError, sqlite3.DatabaseError) as error:
+        raise TrackingError(f"tracking.uri must name a database that can be written; {path}: {error}") from error
+
+
+def _check_database(uri: str) -> None:
+    """Connects once: MLflow itself would retry for minutes."""
+    import sqlalchemy
+
+    try:
+        engine = sqlalchemy.create_engine(uri)
+    except (sqlalchemy.exc.ArgumentError, ImportError) as error:
+        raise TrackingError(f"tracking.uri {shown(uri)} cannot be used: {error}") from error
+    try:
+        with engine.connect():
+            pass
+    except sqlalchemy.exc.OperationalError as error:
+        raise Away(f"the database {shown(uri)} does not answer: {error.orig}") from error
+    except sqlalchemy.exc.SQLAlchemyError as error:
+        raise TrackingError(f"tracking.uri {shown(uri)} cannot be used: {error}") from error
+    finally:
+        engine.dispose()
