@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from urllib.error import HTTPError, URLError
 
 from torch import Tensor
 
@@ -33,7 +33,7 @@ def download_torchvision(base: str, member: Any) -> dict[str, Tensor]:
         try:
             with _network_timeout():
                 state = member.get_state_dict(progress=False, check_hash=True, weights_only=True)
-        except (HTTPError, URLError, OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:  # URLError is an OSError
             # A name that does not resolve means no network, and a 404 stays one: only the rest is worth a retry.
             hopeless = isinstance(getattr(error, "reason", None), socket.gaierror) or getattr(error, "code", 0) == 404
             if hopeless or attempt == _ATTEMPTS:

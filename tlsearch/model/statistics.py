@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -37,16 +37,17 @@ class _Moments:
 def adapt_statistics(model: StagedModel, batches: Iterable[Tensor]) -> None:
     """Sets every running mean and variance of the backbone to those of the given images: bn_policy ``adapt``.
 
-    One pass: each layer normalises by its batch while the moments of its inputs are pooled over all batches, so the
-    first layer's statistics are exact for any batches, and all layers' for a single one. The variance is the unbiased
-    one, as torch keeps it. Dropout and stochastic depth are off. Call it before `StagedModel.freeze` with ``adapt``.
+    One pass: each layer normalises by its batch while the moments of its inputs are pooled over all batches (PreciseBN
+    of Wu and Johnson 2021, section 3), so the first layer's statistics are exact for any batches, and all layers' for a
+    single one. The variance is the unbiased one, as torch keeps it. Dropout and stochastic depth are off. Call it
+    before `StagedModel.freeze` with ``adapt``.
 
     Args:
         model: Changed in place; its mode and parameters are left as they are.
-        batches: Normalised training images (N, 3, S, S), each once, on the model's device.
+        batches: Normalised training images (N, 3, S, S), each once, on the model's device; the larger the better.
 
     Raises:
-        ValueError: There is no image.
+        ValueError: There are fewer than two images.
     """
     layers = [layer for part in model.parts[:-1] for layer in batchnorm_layers(part) if layer.track_running_stats]
     moments = {id(layer): _Moments() for layer in layers}
@@ -61,7 +62,7 @@ def adapt_statistics(model: StagedModel, batches: Iterable[Tensor]) -> None:
         model.eval()
         for layer in layers:
             layer.training = True
-        for images in batches:
+        for images in _without_lone_image(batches):
             model.forward_prefix(images, 0)
     finally:
         for handle in handles:
@@ -73,7 +74,7 @@ def adapt_statistics(model: StagedModel, batches: Iterable[Tensor]) -> None:
     for layer in layers:
         seen = moments[id(layer)]
         if seen.count == 0:
-            raise ValueError("there is no image to adapt the statistics of batch norm to")
+            raise ValueError("the statistics of batch norm need at least two images to adapt to")
         mean, variance = _buffers(layer)[:2]
         mean.copy_(torch.as_tensor(seen.mean))
         variance.copy_(torch.as_tensor(seen.squares) / max(seen.count - 1, 1))
@@ -87,6 +88,20 @@ def batchnorm_digest(model: StagedModel) -> str:
         if name.endswith((".running_mean", ".running_var"))
     }
     return state_digest(state) if state else ""
+
+
+def _without_lone_image(batches: Iterable[Tensor]) -> Iterator[Tensor]:
+    """The same images, a batch of one joined to the one before: it has no variance where a map is one pixel large."""
+    held: Tensor | None = None
+    for images in batches:
+        if held is not None and len(images) == 1:
+            held = torch.cat([held, images])
+            continue
+        if held is not None:
+            yield held
+        held = images
+    if held is not None and len(held) > 1:
+        yield held
 
 
 def _buffers(layer: _BatchNorm) -> list[Tensor]:
