@@ -1,0 +1,7 @@
+"""The search: Ray Tune runs the trials, the durable Optuna study is the only truth."""
+
+from tlsearch.search.plan import SearchPlan
+from tlsearch.search.record import read_search
+from tlsearch.search.start import run_search
+
+__all__ = ["SearchPlan", "read_search", "run_search"]

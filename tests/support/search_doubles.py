@@ -1,0 +1,210 @@
+"""Doubles for tests of the search: a trial that replays made-up curves, and a small conditional space.
+
+Importable by Ray's workers. What a trial does beyond its curve is read from ``behaviour.json`` in the
+search's folder ({number or "all": {"kind": ..., ...}}); what happened is appended to ``log.jsonl`` there,
+so that tests can compare the study with it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tlsearch.config import AshaSpec, ResourcesSpec, SearchSpec
+from tlsearch.errors import Diverged, Infeasible
+from tlsearch.search import SearchPlan
+from tlsearch.types import (
+    DataSpec,
+    Decision,
+    EpochReport,
+    Scalar,
+    TrialAssignment,
+    TrialConfig,
+    TrialOutcome,
+    TrialSetup,
+)
+
+
+class TinySpace:
+    """Backbone, depth, and a learning rate that exists only where depth > 0."""
+
+    def suggest(self, trial: Any) -> dict[str, Scalar]:
+        values: dict[str, Scalar] = {
+            "backbone": trial.suggest_categorical("backbone", ["resnet18", "mobilenet_v2"]),
+            "unfreeze_depth": trial.suggest_int("unfreeze_depth", 0, 5),
+            "head_lr": trial.suggest_float("head_lr", 1e-4, 1e-1, log=True),
+        }
+        if int(values["unfreeze_depth"] or 0) > 0:
+            values["backbone_lr"] = trial.suggest_float("backbone_lr", 1e-6, 1e-3, log=True)
+        return values
+
+    def to_params(self, values: Mapping[str, Scalar]) -> dict[str, Scalar]:
+        return dict(values)
+
+    def to_config(self, values: Mapping[str, Scalar]) -> TrialConfig:
+        return TrialConfig(**dict(values))  # type: ignore[arg-type]
+
+    def default_point(self) -> dict[str, Scalar]:
+        return {"backbone": "resnet18", "unfreeze_depth": 0, "head_lr": 1e-3}
+
+    def complete(self, partial: Mapping[str, Scalar]) -> dict[str, Scalar]:
+        point = {**self.default_point(), **partial}
+        if int(point["unfreeze_depth"] or 0) > 0:
+            point.setdefault("backbone_lr", 1e-5)
+        return point
+
+    def starting_points(self, start_with: Sequence[Mapping[str, Scalar]]) -> list[dict[str, Scalar]]:
+        points = [self.complete(entry) for entry in start_with]
+        return points + [point for point in [self.default_point()] if point not in points]
+
+
+def curve(config: TrialConfig, seed: int, epoch: int) -> float:
+    """A made-up validation accuracy in 0..1 that rises with the epoch; equal wherever it is computed."""
+    level = 0.3 + 0.4 * (hash((round(config.head_lr, 9), config.unfreeze_depth)) % 1000) / 1000
+    wobble = ((seed // (epoch + 1)) % 97) / 97 * 0.02
+    return level * (1 - 0.5**epoch) + wobble
+
+
+class StubTrial:
+    """Replays ``curve``; its checkpoint is a JSON file, written before each report."""
+
+    def __init__(self, assignment: TrialAssignment) -> None:
+        self._assignment = assignment
+        self._directory = Path(assignment.directory)
+        self._root = self._directory.parents[1]
+        self._checkpoint = self._directory / "running" / "state.json"
+        self.reports: list[EpochReport] = []
+        if self._checkpoint.exists():
+            self.reports = [EpochReport(**plain) for plain in json.loads(self._checkpoint.read_text())]
+        self._behaviour = self._read_behaviour()
+        self._log("open", self.epochs_done)
+
+    @property
+    def epochs_done(self) -> int:
+        return len(self.reports)
+
+    def step(self) -> EpochReport:
+        epoch = self.epochs_done + 1
+        time.sleep(self._behaviour.get("sleep", 0.0))
+        self._misbehave(epoch)
+        config, seed = self._assignment.config, self._assignment.seed
+        value = curve(config, seed, epoch)
+        metrics = {"val_accuracy": value, "val_loss": 1 - value, "train_loss": 1.0 / epoch}
+        report = EpochReport(epoch=epoch, metrics=metrics, timestamp=1000.0 * self._assignment.number + epoch)
+        self.reports.append(report)
+        if self._behaviour.get("checkpoint", True):
+            self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
+            temporary = self._checkpoint.with_suffix(f".{os.getpid()}")
+            temporary.write_text(json.dumps([vars_of(r) for r in self.reports]))
+            os.replace(temporary, self._checkpoint)
+        self._log("epoch", epoch, value)
+        return report
+
+    def close(self) -> None:
+        self._log("close", self.epochs_done)
+
+    def _misbehave(self, epoch: int) -> None:
+        kind, at = self._behaviour.get("kind"), self._behaviour.get("epoch", 1)
+        if kind is None or epoch != at:
+            return
+        self._log(kind, epoch)
+        if kind == "diverge":
+            raise Diverged("the training loss is nan")
+        if kind == "memory":
+            raise Infeasible("out of memory with micro-batches of 1")
+        if kind == "error":
+            raise RuntimeError("no such thing")
+        if kind == "error_once" and self._mark("failed_once"):
+            raise RuntimeError("a passing trouble")
+        if kind == "die_once" and self._mark("died_once"):
+            os._exit(3)
+        if kind == "die":
+            os._exit(3)
+
+    def _mark(self, name: str) -> bool:
+        """True the first time."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        try:
+            (self._directory / name).touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        return True
+
+    def _read_behaviour(self) -> dict[str, Any]:
+        path = self._root / "behaviour.json"
+        rules = json.loads(path.read_text()) if path.exists() else {}
+        return {**rules.get("all", {}), **rules.get(str(self._assignment.number), {})}
+
+    def _log(self, what: str, epoch: int, value: float | None = None) -> None:
+        line = {"what": what, "number": self._assignment.number, "epoch": epoch, "value": value, "pid": os.getpid()}
+        with open(self._root / "log.jsonl", "a") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def vars_of(report: EpochReport) -> dict[str, Any]:
+    return {"epoch": report.epoch, "metrics": dict(report.metrics), "timestamp": report.timestamp}
+
+
+def read_log(root: Path) -> list[dict[str, Any]]:
+    """What the trials did, in order."""
+    path = root / "log.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def make_plan(root: Path, *, max_epochs: int = 4, **search: Any) -> SearchPlan:
+    """A plan over TinySpace in the folder ``root``."""
+    search.setdefault("scheduler", AshaSpec(grace_period=1, reduction_factor=3))
+    return SearchPlan(
+        search_id=root.name,
+        experiment="stub",
+        directory=str(root),
+        space=TinySpace(),  # type: ignore[arg-type]
+        setup=TrialSetup(data=DataSpec(source="digits"), max_epochs=max_epochs),
+        search=SearchSpec(max_epochs=max_epochs, **search),
+        resources=ResourcesSpec(),
+    )
+
+
+class Recorder:
+    """An observer that remembers all it hears."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[Any, ...]] = []
+
+    def trial_started(self, number: int, config: TrialConfig) -> None:
+        self.events.append(("started", number, config))
+
+    def trial_reported(self, number: int, report: EpochReport, decision: Decision) -> None:
+        self.events.append(("reported", number, report.epoch, decision))
+
+    def trial_ended(self, number: int, outcome: TrialOutcome) -> None:
+        self.events.append(("ended", number, outcome))
+
+    def of(self, kind: str) -> list[tuple[Any, ...]]:
+        return [event for event in self.events if event[0] == kind]
+
+
+class QuickTrial:
+    """Replays ``curve`` and does nothing else: for measuring what the search itself costs."""
+
+    def __init__(self, assignment: TrialAssignment) -> None:
+        self._assignment = assignment
+        self.reports: list[EpochReport] = []
+
+    @property
+    def epochs_done(self) -> int:
+        return len(self.reports)
+
+    def step(self) -> EpochReport:
+        epoch = self.epochs_done + 1
+        value = curve(self._assignment.config, self._assignment.seed, epoch)
+        report = EpochReport(epoch=epoch, metrics={"val_accuracy": value}, timestamp=time.time())
+        self.reports.append(report)
+        return report
+
+    def close(self) -> None:
+        """Nothing is open."""

@@ -1,0 +1,97 @@
+"""Connects to Ray, or starts one; ends only what it started.
+
+Ray's token authentication is on in some cases by default and off in others; a driver without the
+right mode fails after 20 s with a bare ConnectionError. Here the mode is settled before, and the
+error says what was tried.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tlsearch.errors import ClusterError
+
+logger = logging.getLogger(__name__)
+
+_MODE, _TOKEN, _TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
+_OBJECT_STORE_BYTES = 100_000_000  # trials read their data from files, not from Ray
+
+
+def settle_authentication(address: str) -> str:
+    """Sets RAY_AUTH_MODE where the user has not; call it before ray is imported first.
+
+    An own Ray gets a token of this process alone, so that no token file appears in the user's home;
+    for a running one, token mode follows from a token being there.
+
+    Returns:
+        What holds now, for messages: mode and where the token comes from.
+    """
+    source = _token_source()
+    if _MODE not in os.environ:
+        if address == "local" and source is None:
+            os.environ[_TOKEN] = secrets.token_hex(32)
+            source = _TOKEN
+        if source is not None:
+            os.environ[_MODE] = "token"
+    mode = os.environ.get(_MODE)
+    return f"{_MODE} is {mode or 'not set'}, token from {source or 'nowhere'}"
+
+
+def _token_source() -> str | None:
+    if os.environ.get(_TOKEN):
+        return _TOKEN
+    named = os.environ.get(_TOKEN_PATH)
+    for path in (Path(named),) if named else (Path.home() / ".ray" / "auth_token",):
+        if path.is_file():
+            return str(path)
+    return None
+
+
+@contextmanager
+def connected(address: str) -> Iterator[None]:
+    """A connection to Ray while the body runs.
+
+    A Ray that this process is connected to already is used and left as it is.
+
+    Args:
+        address: ``local`` starts an own Ray on this machine, ``auto`` joins the one that runs here,
+            else HOST:PORT.
+
+    Raises:
+        ClusterError: Ray cannot be reached or started.
+    """
+    authentication = settle_authentication(address)
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": logging.ERROR}
+    if address == "local":
+        options |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        ray.init(**options)
+    except Exception as error:
+        raise ClusterError(_explain(address, authentication, error)) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _explain(address: str, authentication: str, error: Exception) -> str:
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if address == "local":
+        return f"a local Ray could not be started ({authentication}): {first}"
+    return (
+        f"no Ray answers at the address {address!r} ({first}). {authentication}: a cluster with token authentication "
+        f"needs {_MODE}=token and its token in {_TOKEN} or ~/.ray/auth_token, one without needs {_MODE}=disabled; "
+        "`--address local` starts an own Ray on this machine"
+    )

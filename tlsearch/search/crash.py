@@ -1,0 +1,36 @@
+"""Points where a test may kill the driver: TLSEARCH_CRASH_AT=NAME:COUNT, the COUNT-th time NAME is passed.
+
+Names: ``after_ask``, ``before_report_write``, ``after_report_write`` (report stored, trial not yet
+told), ``before_tell``, ``after_tell``, ``inside_append`` (half of a journal write is on disk).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+_VARIABLE = "TLSEARCH_CRASH_AT"
+_passed: dict[str, int] = {}
+
+
+def crash_due(name: str) -> bool:
+    """Counts a pass of the point; True where the process must die here."""
+    wanted = os.environ.get(_VARIABLE)
+    if not wanted:
+        return False
+    point, _, count = wanted.partition(":")
+    if point != name:
+        return False
+    _passed[name] = _passed.get(name, 0) + 1
+    return _passed[name] == int(count or 1)
+
+
+def die() -> None:
+    """Ends the process as kill -9 does: nothing is flushed, closed or told."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def crash_point(name: str) -> None:
+    """Kills the process if the test asked for it here; costs one look-up otherwise."""
+    if crash_due(name):
+        die()

@@ -1,0 +1,35 @@
+"""The names inside a search's folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchFolder:
+    """Where a search keeps what; nothing is created by looking.
+
+    Attributes:
+        root: The search's folder in its storage, absolute.
+    """
+
+    root: Path
+
+    @property
+    def journal(self) -> Path:
+        """The study: Optuna's journal, the only truth."""
+        return self.root / "study.journal"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the one process that may write; its text says which."""
+        return self.root / "lock"
+
+    def trial(self, number: int) -> Path:
+        """The folder of one trial's checkpoints."""
+        return self.root / "trials" / str(number)
+
+    def running(self, number: int) -> Path:
+        """The checkpoint that a trial goes on from."""
+        return self.trial(number) / "running"

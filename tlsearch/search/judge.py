@@ -1,0 +1,96 @@
+"""What a report is answered: the end of the budget of epochs, ASHA, patience; pure, without time or Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tlsearch.search.asha import AshaRules, Rungs
+from tlsearch.types import Decision, Mode
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """All that decides about a trial's reports.
+
+    Attributes:
+        max_epochs: A trial that has run so many is COMPLETE.
+        asha: None: no trial is cut.
+        patience: So many epochs without a new best end a trial as COMPLETE, not before its first
+            rung: TPE ranks any COMPLETE trial above any PRUNED one. None: off.
+    """
+
+    mode: Mode
+    max_epochs: int
+    asha: AshaRules | None = None
+    patience: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """One report as the rules see it."""
+
+    trial: int
+    bracket: int
+    epoch: int
+    value: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """The answer to a report; ``reason`` is empty where the trial goes on."""
+
+    decision: Decision
+    reason: str = ""
+
+
+@dataclass(kw_only=True)
+class Best:
+    """A trial's best value so far and its epoch; the earlier epoch where equal."""
+
+    value: float
+    epoch: int
+
+    def improved_by(self, value: float, mode: Mode) -> bool:
+        """Whether ``value`` is strictly better."""
+        return value > self.value if mode == "max" else value < self.value
+
+
+class Judge:
+    """Answers reports; its state is a function of the sequence of observations."""
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self._rungs = Rungs(rules.asha) if rules.asha else None
+        self._best: dict[int, Best] = {}
+
+    def observe(self, seen: Observation) -> Verdict:
+        """Takes one report and answers it."""
+        best = self._best.get(seen.trial)
+        if best is None or best.improved_by(seen.value, self._rules.mode):
+            best = self._best[seen.trial] = Best(value=seen.value, epoch=seen.epoch)
+        if seen.epoch >= self._rules.max_epochs:
+            return Verdict(decision=Decision.COMPLETE, reason="completed")
+        if self._rungs and not self._rungs.enter(
+            trial=seen.trial, bracket=seen.bracket, epoch=seen.epoch, best=best.value
+        ):
+            return Verdict(decision=Decision.STOP, reason="asha")
+        if self._plateaued(seen, best):
+            return Verdict(decision=Decision.COMPLETE, reason="plateaued")
+        return Verdict(decision=Decision.CONTINUE)
+
+    def best(self, trial: int) -> Best | None:
+        """The trial's best so far; None before its first report."""
+        return self._best.get(trial)
+
+    def _plateaued(self, seen: Observation, best: Best) -> bool:
+        if self._rules.patience is None or seen.epoch - best.epoch < self._rules.patience:
+            return False
+        milestones = self._rules.asha.milestones(seen.bracket) if self._rules.asha else ()
+        return not milestones or seen.epoch >= milestones[0]
+
+
+def replay(rules: Rules, observations: Iterable[Observation]) -> list[Verdict]:
+    """What a fresh judge answers to a stored sequence of reports."""
+    judge = Judge(rules)
+    return [judge.observe(seen) for seen in observations]

@@ -1,0 +1,67 @@
+"""What a worker and the driver say to each other, as JSON text inside Tune's dicts.
+
+Tune copies, flattens and prints configs and results; one string under one key passes untouched.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tlsearch.search.wire import from_plain, to_plain
+from tlsearch.types import EpochReport, TrialAssignment
+
+KEY = "tlsearch"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Driver to worker: one trial to run.
+
+    Attributes:
+        reported: The last epoch that the study holds.
+        max_failures: Retries of the trial inside its worker.
+    """
+
+    assignment: TrialAssignment
+    reported: int
+    max_failures: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    """Worker to driver: an epoch's report, or why the trial cannot go on.
+
+    Attributes:
+        node: The id of the worker's node.
+        failures: Failures of the trial in this worker so far.
+        report: The report, where there is one.
+        reason: diverged, memory or error, where the trial cannot go on.
+        error: Type and text of the error.
+        traceback: Its last lines.
+    """
+
+    number: int
+    node: str
+    failures: int = 0
+    report: EpochReport | None = None
+    reason: Literal["", "diverged", "memory", "error"] = ""
+    error: str = ""
+    traceback: str = ""
+
+
+def pack(value: Job | Message) -> dict[str, str]:
+    """The one-key dict that travels."""
+    return {KEY: json.dumps(to_plain(value))}
+
+
+def unpack_job(config: Mapping[str, Any]) -> Job:
+    """The job in a Tune config."""
+    return from_plain(Job, json.loads(config[KEY]))
+
+
+def unpack_message(result: Mapping[str, Any]) -> Message:
+    """The message in a Tune result."""
+    return from_plain(Message, json.loads(result[KEY]))

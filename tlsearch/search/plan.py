@@ -1,0 +1,58 @@
+"""What a search is, as it is handed to the engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tlsearch.search.asha import AshaRules
+from tlsearch.search.folder import SearchFolder
+from tlsearch.search.judge import Rules
+from tlsearch.types import TrialSetup
+
+if TYPE_CHECKING:
+    from tlsearch.config import ResourcesSpec, SearchSpec
+    from tlsearch.space import Space
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchPlan:
+    """All that a start of a search needs, the first one or a resumed one.
+
+    Attributes:
+        search_id: The search's name in its storage.
+        experiment: The experiment it belongs to.
+        directory: Absolute path of its folder; on a cluster a path that every node sees.
+        search: Its ``trials`` and ``time_budget_s`` are totals over all starts.
+        address: ``local`` starts an own Ray, ``auto`` joins the one on this machine, else HOST:PORT.
+    """
+
+    search_id: str
+    experiment: str
+    directory: str
+    space: Space
+    setup: TrialSetup
+    search: SearchSpec
+    resources: ResourcesSpec
+    address: str = "local"
+
+    @property
+    def folder(self) -> SearchFolder:
+        """The search's folder."""
+        return SearchFolder(root=Path(self.directory))
+
+    @property
+    def rules(self) -> Rules:
+        """What answers its reports."""
+        spec, mode = self.search.scheduler, self.setup.mode
+        asha = None
+        if spec is not None:
+            asha = AshaRules(
+                grace_period=spec.grace_period,
+                reduction_factor=spec.reduction_factor,
+                brackets=spec.brackets,
+                max_epochs=self.setup.max_epochs,
+                mode=mode,
+            )
+        return Rules(mode=mode, max_epochs=self.setup.max_epochs, asha=asha, patience=self.search.patience)

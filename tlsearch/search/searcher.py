@@ -1,0 +1,49 @@
+"""Tune's searcher: asks the conductor, which asks the study. It holds nothing that must survive."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+from ray.tune.search import Searcher
+
+from tlsearch.search.conductor import Conductor
+from tlsearch.search.messages import Job, pack
+from tlsearch.search.watch import Watch
+
+
+class StudySearcher(Searcher):
+    """Hands out trials up to the live limit."""
+
+    def __init__(self, conductor: Conductor, watch: Watch, *, live_limit: Callable[[], int], max_failures: int) -> None:
+        super().__init__()
+        self._conductor = conductor
+        self._watch = watch
+        self._live_limit = live_limit
+        self._max_failures = max_failures
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        """A trial's job; None while all slots are taken; FINISHED when none will come."""
+        answer: Any = Searcher.FINISHED
+        with self._watch.guard():
+            if not self._conductor.exhausted and self._watch.error is None:
+                answer = self._next_job(trial_id)
+        return cast("dict[str, Any] | None", answer)  # Tune compares with FINISHED, a string
+
+    def _next_job(self, trial_id: str) -> dict[str, str] | None:
+        if len(self._watch.handed_out) >= self._live_limit():
+            return None
+        handout = self._conductor.next_trial()
+        assert handout is not None
+        self._watch.handed_out[trial_id] = handout.assignment.number
+        return pack(Job(assignment=handout.assignment, reported=handout.reported, max_failures=self._max_failures))
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """The trial has left Tune, however it ended."""
+        self._watch.handed_out.pop(trial_id, None)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the study is the only truth."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its own description of the run, which is never read

@@ -1,0 +1,269 @@
+"""The durable Optuna study: the only truth of a search. All reading and writing of it is here.
+
+User attributes of a trial: ``config`` and ``params`` (what it trains, what the user sees), ``seed``,
+``bracket``, ``started``; ``report:<epoch>`` for each report with ``seq`` (the order over the whole
+search), ``decision``, ``reason`` and the report; at the end ``reason``, ``best_value``,
+``best_epoch``, ``ended``, and ``error`` with ``traceback`` where it failed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from optuna.storages import BaseStorage, JournalStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState as OptunaState
+
+from tlsearch.search.folder import SearchFolder
+from tlsearch.search.journal import Journal, repair_journal
+from tlsearch.search.judge import Best, Verdict
+from tlsearch.search.lock import SearchLock
+from tlsearch.search.sampler import SamplerName, make_sampler
+from tlsearch.search.wire import from_plain, to_plain
+from tlsearch.types import Decision, EpochReport, Mode, Scalar
+
+if TYPE_CHECKING:
+    from tlsearch.space import Space
+
+logger = logging.getLogger(__name__)
+
+REPORT = "report:"
+CONSTRAINTS: Mapping[str, str] = {"diverged": "finite", "memory": "memory"}  # reason -> constraint told to TPE
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredReport:
+    """A report as the study holds it; ``spent_s`` is how long the search had run by then."""
+
+    seq: int
+    verdict: Verdict
+    report: EpochReport
+    value: float
+    spent_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """How a trial ends: the study's state, the reason, and the error where it failed."""
+
+    state: OptunaState
+    reason: str
+    error: str = ""
+    traceback: str = ""
+
+
+def stored_reports(trial: FrozenTrial) -> list[StoredReport]:
+    """The trial's reports by epoch."""
+    found = []
+    for key, plain in trial.user_attrs.items():
+        if key.startswith(REPORT):
+            verdict = Verdict(decision=Decision(plain["decision"]), reason=plain["reason"])
+            report = from_plain(EpochReport, {**plain, "epoch": int(key[len(REPORT) :])})
+            found.append(
+                StoredReport(
+                    seq=plain["seq"], verdict=verdict, report=report, value=plain["value"], spent_s=plain["spent_s"]
+                )
+            )
+    return sorted(found, key=lambda stored: stored.report.epoch)
+
+
+class Study:
+    """An open study; the writer's calls are durable when they return."""
+
+    def __init__(
+        self, storage: BaseStorage, study_id: int, *, journal: Journal | None, lock: SearchLock | None
+    ) -> None:
+        self._storage = storage
+        self._id = study_id
+        self._journal = journal
+        self._lock = lock
+        name = storage.get_study_name_from_id(study_id)
+        self._study = optuna.load_study(study_name=name, storage=storage, sampler=optuna.samplers.RandomSampler())
+        self._trial_ids: dict[int, int] = {}
+
+    @property
+    def attrs(self) -> Mapping[str, Any]:
+        """What the study says of the search: ``search_id``, ``experiment``, ``metric``, ``mode``."""
+        return self._storage.get_study_user_attrs(self._id)
+
+    def trials(self) -> list[FrozenTrial]:
+        """All trials by number, WAITING ones too; not copies: do not change them."""
+        return self._storage.get_all_trials(self._id, deepcopy=False)
+
+    def trial(self, number: int) -> FrozenTrial:
+        """One trial; not a copy."""
+        return self._storage.get_trial(self._trial_id(number))
+
+    def enqueue(self, points: Sequence[Mapping[str, Scalar]]) -> None:
+        """Adds WAITING trials with these parameters, in order."""
+        with self._batch():
+            for point in points:
+                self._study.enqueue_trial(dict(point))
+
+    def ask(
+        self, space: Space, *, sampler: SamplerName, seed: int, attrs_of: Callable[[int], Mapping[str, Any]]
+    ) -> int:
+        """Makes the first WAITING trial, else a new one, RUNNING and proposes its parameters.
+
+        On disk together or not at all, so a crash never leaves half a proposal in a journal.
+
+        Args:
+            space: Proposes by suggesting on Optuna's trial.
+            sampler: Which of Optuna's samplers.
+            seed: The search's.
+            attrs_of: The user attributes of a trial, by its number.
+
+        Returns:
+            The trial's number.
+        """
+        waiting = self._storage.get_all_trials(self._id, deepcopy=False, states=(OptunaState.WAITING,))
+        number = waiting[0].number if waiting else self._storage.get_n_trials(self._id)
+        self._study.sampler = make_sampler(sampler, seed=seed, number=number)
+        with self._batch():
+            trial = self._study.ask()
+            assert trial.number == number
+            self._propose(trial, space, attrs_of(number))
+        return number
+
+    def propose_again(
+        self, number: int, space: Space, *, sampler: SamplerName, seed: int, attrs: Mapping[str, Any]
+    ) -> None:
+        """Completes a RUNNING trial whose proposal a crash cut short (only a database can hold one)."""
+        self._study.sampler = make_sampler(sampler, seed=seed, number=number)
+        with self._batch():
+            self._propose(optuna.Trial(self._study, self._trial_id(number)), space, attrs)
+
+    def _propose(self, trial: optuna.Trial, space: Space, attrs: Mapping[str, Any]) -> None:
+        values = space.suggest(trial)
+        config, params = to_plain(space.to_config(values)), dict(space.to_params(values))
+        for key, value in {**attrs, "config": config, "params": params}.items():
+            trial.set_user_attr(key, value)
+
+    def set_attrs(self, number: int, attrs: Mapping[str, Any]) -> None:
+        """Sets user attributes of a trial."""
+        with self._batch():
+            for key, value in attrs.items():
+                self._storage.set_trial_user_attr(self._trial_id(number), key, value)
+
+    def write_report(self, number: int, stored: StoredReport) -> None:
+        """Stores a report with its order and its decision, then the value that the sampler reads."""
+        report = stored.report
+        plain = {
+            "seq": stored.seq,
+            "decision": stored.verdict.decision.value,
+            "reason": stored.verdict.reason,
+            "value": stored.value,
+            "spent_s": stored.spent_s,
+            "timestamp": report.timestamp,
+            "metrics": dict(report.metrics),
+            "source": report.source,
+            "source_reason": report.source_reason,
+        }
+        trial_id = self._trial_id(number)
+        with self._batch():
+            self._storage.set_trial_user_attr(trial_id, f"{REPORT}{report.epoch}", plain)
+            self._storage.set_trial_intermediate_value(trial_id, report.epoch, stored.value)
+
+    def tell(self, number: int, ending: Ending, *, best: Best | None, ended: float) -> None:
+        """Ends a RUNNING trial; COMPLETE has its best value as Optuna's value."""
+        attrs: dict[str, Any] = {"reason": ending.reason, "ended": ended}
+        if best is not None:
+            attrs |= {"best_value": best.value, "best_epoch": best.epoch}
+        if ending.error:
+            attrs |= {"error": ending.error, "traceback": ending.traceback}
+        with self._batch():
+            if ending.reason in CONSTRAINTS:
+                optuna.Trial(self._study, self._trial_id(number)).set_constraint(CONSTRAINTS[ending.reason], 1.0)
+            self.set_attrs(number, attrs)
+            complete = ending.state is OptunaState.COMPLETE
+            assert best is not None or not complete
+            self._study.tell(number, best.value if best and complete else None, state=ending.state)
+
+    def restore_values(self) -> None:
+        """Writes the sampler's value of a report that a crash cut off behind its attribute."""
+        for trial in self.trials():
+            if trial.state is not OptunaState.RUNNING:
+                continue
+            for stored in stored_reports(trial):
+                if stored.report.epoch not in trial.intermediate_values:
+                    trial_id = self._trial_id(trial.number)
+                    self._storage.set_trial_intermediate_value(trial_id, stored.report.epoch, stored.value)
+
+    def _trial_id(self, number: int) -> int:
+        if number not in self._trial_ids:
+            found = self._storage.get_trial_id_from_study_id_trial_number(self._id, number)
+            self._trial_ids[number] = found
+        return self._trial_ids[number]
+
+    @contextmanager
+    def _batch(self) -> Iterator[None]:
+        with self._journal.batch() if self._journal else nullcontext():
+            yield
+
+    def close(self) -> None:
+        """Closes the journal and gives the search's lock back."""
+        if self._journal:
+            self._journal.close()
+        if self._lock:
+            self._lock.release()
+
+
+def open_for_writing(folder: SearchFolder, *, mode: Mode, attrs: Mapping[str, Scalar]) -> Study:
+    """Opens the search's study as its one writer, or creates it.
+
+    Takes the search's lock, cuts a torn journal back to its last whole line (the rest is kept
+    beside it) and removes stale locks.
+
+    Raises:
+        StorageError: Another process is writing, the journal is damaged, or the folder cannot be written.
+    """
+    folder.root.mkdir(parents=True, exist_ok=True)
+    lock = SearchLock(folder.lock)
+    try:
+        torn = repair_journal(folder.journal)
+        if torn is not None:
+            logger.warning("the study %s ended in half a line, which is now in %s", folder.journal, torn)
+        journal = Journal(folder.journal, writable=True)
+        _quiet_optuna()
+        storage = JournalStorage(journal)
+        existing = storage.get_all_studies()
+        if existing:
+            name = existing[-1].study_name
+            return Study(storage, storage.get_study_id_from_name(name), journal=journal, lock=lock)
+        direction = StudyDirection.MAXIMIZE if mode == "max" else StudyDirection.MINIMIZE
+        with journal.batch():
+            study_id = storage.create_new_study([direction], str(attrs["search_id"]))
+            for key, value in attrs.items():
+                storage.set_study_user_attr(study_id, key, value)
+        return Study(storage, study_id, journal=journal, lock=lock)
+    except BaseException:
+        lock.release()
+        raise
+
+
+def open_for_reading(folder: SearchFolder) -> Study | None:
+    """A snapshot of the study as it is now, also while it is written; None where there is none yet.
+
+    Raises:
+        StorageError: The journal is damaged.
+    """
+    if not folder.journal.exists():
+        return None
+    _quiet_optuna()
+    journal = Journal(folder.journal, writable=False)
+    storage = JournalStorage(journal)
+    journal.close()  # all is in memory
+    existing = storage.get_all_studies()
+    if not existing:
+        return None
+    return Study(storage, storage.get_study_id_from_name(existing[-1].study_name), journal=None, lock=None)
+
+
+def _quiet_optuna() -> None:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
