@@ -10,7 +10,7 @@ from tlsearch.model.head import replace_head
 from tlsearch.model.library import split_backbone
 from tlsearch.model.staged import MAX_DEPTH, PART_NAMES, batchnorm_layers
 from tlsearch.model.staging import stage_model
-from tlsearch.model.transforms import default_transform
+from tlsearch.model.transforms import native_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ def describe_backbone(backbone: str, num_classes: int, image_size: int | None = 
     Raises:
         UserError: There is no such backbone, no rule to cut it, or it cannot take this size.
     """
-    size = default_transform(backbone).crop_size if image_size is None else image_size
+    size = native_size(backbone) if image_size is None else image_size
     base, version = split_backbone(backbone)
     model = stage_model(meta_original(base, version, size), backbone, size)
     with MetaAllocation():

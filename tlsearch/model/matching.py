@@ -14,7 +14,7 @@ from tlsearch.errors import WeightsError
 from tlsearch.model.construction import meta_original
 from tlsearch.model.library import split_backbone
 from tlsearch.model.staging import stage_model
-from tlsearch.model.transforms import default_transform
+from tlsearch.model.transforms import native_size
 
 # Wrappers of a model, and attributes under which training scripts keep the backbone beside other networks.
 _PREFIXES = ("module.", "_orig_mod.", "backbone.", "model.", "teacher.", "student.", "encoder.", "net.")
@@ -49,7 +49,7 @@ def layout_of(backbone: str) -> Layout:
         UserError: There is no such backbone, or no rule to cut it.
     """
     base, version = split_backbone(backbone)
-    size = default_transform(backbone).crop_size
+    size = native_size(backbone)
     original = meta_original(base, version, size)
     state = original.state_dict()
     origin = stage_model(original, backbone, size).origin

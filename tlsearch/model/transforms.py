@@ -31,13 +31,25 @@ def default_transform(backbone: str) -> TransformSpec:
     )
 
 
+def native_size(backbone: str) -> int:
+    """Side in pixels of the images that a backbone's weights are evaluated on.
+
+    Raises:
+        UserError: There is no such backbone or version.
+    """
+    base, version = split_backbone(backbone)
+    if is_timm(base):
+        return int(timm_config(base, version).input_size[-1])
+    return default_transform(backbone).crop_size
+
+
 def _of_timm(base: str, config: Any) -> TransformSpec:
     """timm's evaluation: the shorter side to floor(size / crop_pct), then a centre crop."""
     _, height, width = config.input_size
     if config.crop_mode not in (None, "center") or height != width:
         raise UserError(
             f"{base} is evaluated with crop_mode {config.crop_mode!r} on {height} x {width} px;"
-            " only a square centre crop is supported"
+            " only a square centre crop is supported, so name another's `transform`"
         )
     return TransformSpec(
         resize_size=math.floor(height / (config.crop_pct or 0.875)),

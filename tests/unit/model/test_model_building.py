@@ -9,10 +9,18 @@ from torch import Tensor, nn
 from torchvision.models.vision_transformer import interpolate_embeddings
 
 from tlsearch.errors import UserError
-from tlsearch.model import Weights, build_model, default_transform, describe_backbone, torchvision_names
+from tlsearch.model import (
+    Weights,
+    build_model,
+    default_transform,
+    describe_backbone,
+    resolve_weights,
+    torchvision_names,
+)
 from tlsearch.model.construction import empty_original
 from tlsearch.model.library import torchvision_weights
 from tlsearch.model.matching import layout_of
+from tlsearch.types import WeightsSource
 
 
 def _weights(name: str, state: dict[str, Tensor] | None) -> Weights:
@@ -217,3 +225,12 @@ def test_timms_transform_is_its_own_evaluation() -> None:
         assert ours.interpolation == resize.interpolation.value
         assert normalise.mean.tolist() == pytest.approx(ours.mean)
         assert normalise.std.tolist() == pytest.approx(ours.std)
+
+
+def test_a_transform_of_another_kind_is_refused_but_can_be_told() -> None:
+    pytest.importorskip("timm")
+    with pytest.raises(UserError, match="crop_mode 'squash'"):
+        default_transform("timm/tf_efficientnetv2_b3")
+    told = WeightsSource(kind="none", transform="timm/tf_efficientnetv2_b0")
+    assert resolve_weights("timm/tf_efficientnetv2_b3", told).transform == default_transform(told.transform or "")
+    assert describe_backbone("timm/tf_efficientnetv2_b3", 10).image_size == 240

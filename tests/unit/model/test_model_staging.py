@@ -16,7 +16,7 @@ from model_cases import (
 from torch import nn
 
 from tlsearch.errors import UserError
-from tlsearch.model import MAX_DEPTH, PART_NAMES, torchvision_names
+from tlsearch.model import MAX_DEPTH, PART_NAMES, describe_backbone, torchvision_names
 from tlsearch.model.construction import meta_original
 from tlsearch.model.head import replace_head
 from tlsearch.model.library import torchvision_weights
@@ -59,12 +59,24 @@ def test_staged_output_is_the_originals_for_timm(name: str) -> None:
     _assert_same_output(f"timm/{name}", 64)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("module", ["efficientnet", "mobilenetv3"])
+def test_all_of_timms_efficientnet_family_is_cut(module: str) -> None:
+    """`stage_model` itself asserts that the parts partition the parameters; here that a rule fits each model."""
+    timm = pytest.importorskip("timm")
+    names = timm.list_models(module=module)
+    assert len(names) > 30
+    for name in names:
+        description = describe_backbone(f"timm/{name}", 10)
+        assert len(description.stages) == 6 and all(stage.parameters for stage in description.stages)
+
+
 def test_there_are_80_models() -> None:
     assert len(torchvision_names()) == 80
 
 
 @pytest.mark.parametrize("name", torchvision_names())
-def test_parts_partition_the_parameters(name: str) -> None:
+def test_parts_partition_the_parameters_and_depths_are_nested(name: str) -> None:
     """Counted on the meta device against the number that torchvision publishes."""
     staged = meta_staged(name)
     seen = [id(parameter) for part in staged.parts for parameter in part.parameters()]
@@ -78,10 +90,6 @@ def test_parts_partition_the_parameters(name: str) -> None:
         published -= sum(p.numel() for p in auxiliary.parameters())
     assert sum(counts) == published
 
-
-@pytest.mark.parametrize("name", torchvision_names())
-def test_depths_are_nested(name: str) -> None:
-    staged = meta_staged(name)
     replace_head(staged, num_classes=10, seed=0)
     assert [parameter.shape[0] for parameter in staged.head.parameters()] in ([10, 10], [10])
     assert not any(m.inplace for m in staged.head.modules() if isinstance(m, nn.Dropout))
