@@ -182,7 +182,7 @@ def execute(prepared: Prepared, *, observers: Sequence[SearchObserver] = (), sto
 
 
 def _tracker(entry: SearchEntry) -> MlflowTracker:
-    from tlsearch.results import served
+    import tlsearch.results
 
     return MlflowTracker(
         uri=entry.tracking_uri,
@@ -190,7 +190,7 @@ def _tracker(entry: SearchEntry) -> MlflowTracker:
         search_id=entry.search_id,
         metric=entry.metric,
         spool_dir=entry.path / "spool",
-        served_code=Path(served.__file__),
+        served_code=Path(tlsearch.results.__file__).with_name("served.py"),
     )
 
 

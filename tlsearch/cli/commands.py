@@ -119,7 +119,7 @@ def resume(
 
 def _execute(prepared: Prepared, *, as_json: bool) -> None:
     """Runs a prepared search with its display, then prints its results and leaves with its exit code."""
-    from tlsearch.app.run import execute
+    from tlsearch.app.run import execute, read_record
     from tlsearch.cli.progress import Progress
     from tlsearch.results import results_json
 
@@ -133,6 +133,8 @@ def _execute(prepared: Prepared, *, as_json: bool) -> None:
         max_epochs=settings.max_epochs,
         time_budget_s=settings.time_budget_s,
     )
+    if prepared.resumed:
+        progress.restore(read_record(entry))
     with interruptible(lambda: progress.note("stopping; the search can be resumed")) as stop, progress:
         end = execute(prepared, observers=(progress,), stop=stop)
     results = results_json(end.record, end.run_ids)

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from tlsearch.types import METRIC_MODES, Decision, EpochReport, TrialConfig, TrialOutcome, TrialState
+from tlsearch.types import METRIC_MODES, Decision, EpochReport, SearchRecord, TrialConfig, TrialOutcome, TrialState
 
 _REFRESHES_PER_S = 4
 
@@ -73,11 +73,21 @@ class Progress:
         if not self._live:
             self._console.print(text, markup=False, highlight=False)
 
+    def restore(self, record: SearchRecord) -> None:
+        """Takes over what an earlier start of the search has done."""
+        for trial in record.trials:
+            ended = TrialOutcome(state=trial.state, reason=trial.reason, epochs_run=trial.epochs_run)
+            running = trial.state is TrialState.RUNNING
+            self._rows[trial.number] = _Row(
+                config=trial.config, epoch=trial.epochs_run, best=trial.best_value, outcome=None if running else ended
+            )
+
     # --- SearchObserver ---
 
     def trial_started(self, number: int, config: TrialConfig) -> None:
         """A trial starts, or goes on after a resume."""
-        self._rows[number] = _Row(config=config)
+        before = self._rows.get(number, _Row(config=config))
+        self._rows[number] = replace(before, config=config, outcome=None)
 
     def trial_reported(self, number: int, report: EpochReport, decision: Decision) -> None:
         """An epoch has ended."""
