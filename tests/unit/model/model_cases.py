@@ -16,9 +16,9 @@ from tlsearch.model.staging import stage_model
 
 # One or two small members of each family; the others run in the slow set.
 FAMILY_MEMBERS = (
-    "alexnet convnext_tiny densenet121 densenet169 efficientnet_b0 efficientnet_v2_s googlenet inception_v3"
+    "alexnet convnext_tiny densenet121 efficientnet_b0 efficientnet_v2_s googlenet inception_v3"
     " maxvit_t mnasnet0_5 mnasnet1_3 mobilenet_v2 mobilenet_v3_large mobilenet_v3_small regnet_x_400mf"
-    " regnet_y_400mf resnet18 resnet50 resnext50_32x4d shufflenet_v2_x0_5 shufflenet_v2_x2_0 squeezenet1_0"
+    " regnet_y_400mf resnet18 resnet50 shufflenet_v2_x0_5 shufflenet_v2_x2_0 squeezenet1_0"
     " squeezenet1_1 swin_t swin_v2_t vgg11_bn vit_b_32"
 ).split()
 

@@ -43,9 +43,10 @@ def nan_memory() -> object:
 
 @pytest.mark.usefixtures("nan_memory")
 @pytest.mark.parametrize(
-    "name", ["mobilenet_v2", "efficientnet_b0", "densenet121", "googlenet", "shufflenet_v2_x0_5", "swin_t"]
+    ("name", "kind"),
+    [(name, "loaded") for name in ("mobilenet_v2", "densenet121", "googlenet", "shufflenet_v2_x0_5", "swin_t")]
+    + [("mobilenet_v2", "architecture"), ("swin_t", "architecture")],
 )
-@pytest.mark.parametrize("kind", ["loaded", "architecture"])
 def test_no_tensor_is_left_uninitialised(name: str, kind: str) -> None:
     assert torch.empty(3).isnan().all()
     state = _backbone_state(name, 64)
