@@ -1,12 +1,22 @@
-"""Data sets: sources, splits, decoding, transforms, augmentation and the packed image store."""
+"""Data sets: sources, splits, decoding, the data card, transforms, augmentation, the packed image store.
 
-from tlsearch.data.augment import AUGMENTATIONS, augment
-from tlsearch.data.cachedir import cache_directory
-from tlsearch.data.decode import decode_rgb
-from tlsearch.data.folder import IMAGE_SUFFIXES
-from tlsearch.data.index import SOURCES, ImageIndex, Split, image_name, load_index, read_bytes, read_image
-from tlsearch.data.pack import Pixels, close_pixels, open_pixels
-from tlsearch.data.transforms import eval_image, normalise, with_image_size
+Names are loaded on first use: listing and looking over a data set must not wait for torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tlsearch.data.augmentation import AUGMENTATIONS, augment
+    from tlsearch.data.cachedir import cache_directory
+    from tlsearch.data.decode import decode_rgb
+    from tlsearch.data.folder import IMAGE_SUFFIXES
+    from tlsearch.data.index import ImageIndex, Split, image_name, load_index, read_bytes, read_image
+    from tlsearch.data.pack import Pixels, close_pixels, open_pixels
+    from tlsearch.data.sources import SOURCES
+    from tlsearch.data.transforms import eval_image, normalise, with_image_size
 
 __all__ = [
     "AUGMENTATIONS",
@@ -28,3 +38,23 @@ __all__ = [
     "read_image",
     "with_image_size",
 ]
+
+_HOMES = {
+    "augmentation": ("AUGMENTATIONS", "augment"),
+    "cachedir": ("cache_directory",),
+    "decode": ("decode_rgb",),
+    "folder": ("IMAGE_SUFFIXES",),
+    "index": ("ImageIndex", "Split", "image_name", "load_index", "read_bytes", "read_image"),
+    "pack": ("Pixels", "close_pixels", "open_pixels"),
+    "sources": ("SOURCES",),
+    "transforms": ("eval_image", "normalise", "with_image_size"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in _HOMES.items():
+        if name in names:
+            module = importlib.import_module(f"tlsearch.data.{home}")
+            globals().update({one: getattr(module, one) for one in names})
+            return globals()[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

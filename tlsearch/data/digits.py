@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -25,15 +28,28 @@ def list_digits(spec: DataSpec) -> Listing:
     items = sorted(zip(labels, keys, strict=True))
     return Listing(
         root="",
+        reader=DigitsReader(),
         classes=tuple(str(digit) for digit in range(10)),
         items={"all": tuple(Item(key=key, label=label, group=key) for label, key in items)},
     )
 
 
-def encoded(key: str) -> bytes:
-    """One digit as a binary PGM file: 8 x 8 grey pixels, 0 (ground) to 255 (ink)."""
-    pixels, _ = _bundle()
-    return b"P5 8 8 255\n" + bytes(pixels[int(key)].data)
+@dataclass(frozen=True)
+class DigitsReader:
+    """Each digit as a binary PGM file: 8 x 8 grey pixels, 0 (ground) to 255 (ink)."""
+
+    def read(self, key: str) -> bytes:
+        """The digit of row ``key``."""
+        pixels, _ = _bundle()
+        return b"P5 8 8 255\n" + bytes(pixels[int(key)].data)
+
+    def name(self, key: str) -> str:
+        """The set and the row."""
+        return f"digits row {key}"
+
+    def digests(self, keys: Sequence[str]) -> tuple[bytes, ...]:
+        """Of each row's PGM file."""
+        return tuple(hashlib.sha256(self.read(key)).digest() for key in keys)
 
 
 @lru_cache(maxsize=1)

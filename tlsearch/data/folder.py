@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tlsearch.data.listing import Item, Listing
+from tlsearch.data.readers import FileReader
 from tlsearch.errors import DataError
 from tlsearch.types import DataSpec
 
@@ -20,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm")
 
-_SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 Files = Mapping[str, list[str]]  # class name -> paths relative to the class folder, sorted
 
@@ -49,7 +50,8 @@ def list_folder(spec: DataSpec) -> Listing:
     for name, files in found.items():
         prefix = f"{split_dirs[name]}/" if split_dirs[name] else ""
         items[name] = _items(root, prefix, classes, files, pattern if name in ("all", "train") else None)
-    return Listing(root=str(root.absolute()), classes=classes, items=items)
+    place = str(root.absolute())
+    return Listing(root=place, reader=FileReader(root=place), classes=classes, items=items)
 
 
 def _split_dirs(root: Path) -> dict[str, str]:
@@ -58,12 +60,12 @@ def _split_dirs(root: Path) -> dict[str, str]:
     others = []
     for name in _subfolders(root):
         # A class may be called "train" (vehicles): then it holds images, not folders of classes.
-        if name not in _SPLIT_NAMES or not _subfolders(root / name):
+        if name not in SPLIT_NAMES or not _subfolders(root / name):
             others.append(name)
-        elif _SPLIT_NAMES[name] in splits:
-            raise DataError(f"{root}: both {splits[_SPLIT_NAMES[name]]}/ and {name}/ are the val split; keep one")
+        elif SPLIT_NAMES[name] in splits:
+            raise DataError(f"{root}: both {splits[SPLIT_NAMES[name]]}/ and {name}/ are the val split; keep one")
         else:
-            splits[_SPLIT_NAMES[name]] = name
+            splits[SPLIT_NAMES[name]] = name
     if not splits:
         return {"all": ""}
     if "train" not in splits:

@@ -1,28 +1,25 @@
 """What a data set holds, without a picture opened: classes, splits, labels and a digest.
 
 Layout of an index: ``keys[i]`` has label ``labels[i]``, an index into ``classes``. Keys are POSIX paths
-relative to ``root`` for files, row numbers for bundled sets; they are sorted, so that neither the file
-system's order nor the platform shows.
+relative to ``root`` for files, row numbers for sets that a library holds; they are sorted, so that neither
+the file system's order nor the platform shows.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 
 from PIL import Image
 
-from tlsearch.data import digits, folder
-from tlsearch.data.contents import file_digests
 from tlsearch.data.decode import decode_rgb
 from tlsearch.data.listing import Item, Listing
+from tlsearch.data.readers import Reader
+from tlsearch.data.sources import list_source
 from tlsearch.data.splits import split_items
 from tlsearch.errors import DataError
 from tlsearch.types import DataSpec, SplitSpec
-
-SOURCES = ("folder", "digits")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +46,13 @@ class ImageIndex:
 
     Attributes:
         source: One of SOURCES.
-        root: Absolute folder that the keys are relative to; empty for bundled sets.
-        classes: Class names, sorted; a label is an index into them.
+        root: Absolute folder that the keys are relative to; empty where images are rows, not files.
+        classes: Class names, sorted, or in the order of a set that has its own (``torchvision``,
+            ``huggingface``); a label is an index into them.
         splits: ``train``, ``val`` and, where there is one, ``test``.
         digest: SHA-256, in hex, over classes, keys, labels and the content of train and val; of the
             test split only keys and labels count, since its files stay closed until a model is promoted.
+        reader: Gives each key's encoded image.
     """
 
     source: str
@@ -61,6 +60,7 @@ class ImageIndex:
     classes: tuple[str, ...]
     splits: Mapping[str, Split]
     digest: str
+    reader: Reader = field(compare=False, repr=False)
 
     def split(self, name: str) -> Split:
         """The split of that name.
@@ -83,11 +83,11 @@ def load_index(spec: DataSpec) -> ImageIndex:
         DataError: The source is unknown or not there, classes are missing, empty, too small to split or
             unequal between splits, or a file cannot be read.
     """
-    listing = _list(spec)
+    listing = list_source(spec)
     splits: dict[str, Split] = {}
     for name, items in _ready_splits(listing, spec.split).items():
         keys = tuple(item.key for item in items)
-        digests = () if name == "test" else _digests(spec.source, listing.root, keys)
+        digests = () if name == "test" else listing.reader.digests(keys)
         splits[name] = Split(keys=keys, labels=tuple(item.label for item in items), digests=digests)
     return ImageIndex(
         source=spec.source,
@@ -95,6 +95,7 @@ def load_index(spec: DataSpec) -> ImageIndex:
         classes=listing.classes,
         splits=splits,
         digest=_digest(listing.classes, splits),
+        reader=listing.reader,
     )
 
 
@@ -113,25 +114,12 @@ def read_bytes(index: ImageIndex, key: str) -> bytes:
     Raises:
         DataError: The file cannot be read.
     """
-    if index.source == "digits":
-        return digits.encoded(key)
-    try:
-        return Path(index.root, key).read_bytes()
-    except OSError as error:
-        raise DataError(f"{image_name(index, key)}: cannot be read: {error.strerror or error}") from error
+    return index.reader.read(key)
 
 
 def image_name(index: ImageIndex, key: str) -> str:
-    """How messages name an image: its path, or the bundled set and row."""
-    return str(Path(index.root, key)) if index.root else f"{index.source} row {key}"
-
-
-def _list(spec: DataSpec) -> Listing:
-    if spec.source == "digits":
-        return digits.list_digits(spec)
-    if spec.source == "folder":
-        return folder.list_folder(spec)
-    raise DataError(f"data.source must be one of {', '.join(SOURCES)}, not {spec.source!r}")
+    """How messages name an image: its path, or the set and row."""
+    return index.reader.name(key)
 
 
 def _ready_splits(listing: Listing, split: SplitSpec) -> dict[str, tuple[Item, ...]]:
@@ -143,12 +131,6 @@ def _ready_splits(listing: Listing, split: SplitSpec) -> dict[str, tuple[Item, .
     elif "val" not in given:
         given |= split_items(given["train"], listing.classes, {"val": split.val}, split.seed)
     return {name: given[name] for name in ("train", "val", "test") if name in given}
-
-
-def _digests(source: str, root: str, keys: tuple[str, ...]) -> tuple[bytes, ...]:
-    if source == "digits":
-        return tuple(hashlib.sha256(digits.encoded(key)).digest() for key in keys)
-    return file_digests(root, keys)
 
 
 def _digest(classes: tuple[str, ...], splits: Mapping[str, Split]) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tlsearch.data.readers import Reader
+
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
@@ -20,12 +22,14 @@ class Listing:
     """A source's images.
 
     Attributes:
-        root: Absolute folder that the keys are relative to; empty for bundled sets.
-        classes: Sorted class names.
+        root: Absolute folder that the keys are relative to; empty where images are rows, not files.
+        reader: Gives each key's encoded image.
+        classes: Class names; sorted, unless the set has an order of its own.
         items: By ``train``, ``val``, ``test`` where the source has them ready (``train`` always,
             the others perhaps), or all under ``all``; each sorted by (label, key).
     """
 
     root: str
+    reader: Reader
     classes: tuple[str, ...]
     items: Mapping[str, tuple[Item, ...]]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tlsearch.data import augment
-from tlsearch.data.augment import crop_and_flip, draw_boxes
+from tlsearch.data.augmentation import crop_and_flip, draw_boxes
 
 
 def batch(count: int = 8, side: int = 40) -> torch.Tensor:
