@@ -1,0 +1,40 @@
+"""What a search has found: the leaderboard, predictions, the served model.
+
+Nothing heavy is imported with the room: the predictor (torch) comes with its first use.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tlsearch.results.leaderboard import LeaderboardRow, leaderboard, leaderboard_csv, results_json
+
+if TYPE_CHECKING:
+    from tlsearch.results.predictor import Classifier, Prediction, Score, accuracy_on, load_model, predict
+
+SERVED_CODE = Path(__file__).parent / "served.py"  # the models-from-code script of every logged model
+
+__all__ = [
+    "SERVED_CODE",
+    "Classifier",
+    "LeaderboardRow",
+    "Prediction",
+    "Score",
+    "accuracy_on",
+    "leaderboard",
+    "leaderboard_csv",
+    "load_model",
+    "predict",
+    "results_json",
+]
+
+_PREDICTOR = frozenset({"Classifier", "Prediction", "Score", "accuracy_on", "load_model", "predict"})
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PREDICTOR:
+        from tlsearch.results import predictor
+
+        return getattr(predictor, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
+from tlsearch.errors import TrackingError
 from tlsearch.tracking import entries as e
 from tlsearch.tracking.runs import find_runs, trial_number
 from tlsearch.tracking.spool import Spool
@@ -68,14 +69,19 @@ class MlflowTracker:
 
         Raises:
             TrackingError: The URI is wrong, the store cannot be written, or the experiment was deleted.
-                A server that merely does not answer is no error: it is waited for in the background.
+                A server that merely does not answer is no error: it is waited for in the background. After
+                the error all other calls do nothing.
         """
         now = time.time()
         try:
             self._writer.check(now)
+        except TrackingError:
+            self._worker.give_up()
+            raise
         except (Away, Refused) as error:
             fault = told_at_start(self._uri, error)
             if fault is not None:
+                self._worker.give_up()
                 raise fault from error
             logger.warning("MLflow is away at the start: %s", error)
         self._worker.put(e.SearchStart(params=e.text_params(params), artifacts=dict(artifacts), at=now))

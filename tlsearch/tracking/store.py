@@ -96,6 +96,7 @@ def connect(uri: str) -> MlflowClient:
     quiet_mlflow()
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import OperationalError
 
     if uri.startswith("sqlite"):
         _check_sqlite(uri)
@@ -105,6 +106,8 @@ def connect(uri: str) -> MlflowClient:
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
     except MlflowException as error:
         raise TrackingError(f"tracking.uri must name an MLflow store, not {shown(uri)}: {error}") from error
+    except OperationalError as error:  # another process is just making the tables
+        raise Away(f"MLflow at {shown(uri)} does not answer: {error.orig}") from error
 
 
 def told_at_start(uri: str, error: Away | Refused) -> TrackingError | None:
@@ -170,7 +173,7 @@ def sqlite_path(uri: str) -> Path | None:
 
 
 def _check_sqlite(uri: str) -> None:
-    """Tries a write lock: MLflow itself would try to open the file for minutes."""
+    """Writes, and takes it back: MLflow itself would try to open the file for minutes."""
     path = sqlite_path(uri)
     if path is None:
         return
@@ -178,7 +181,9 @@ def _check_sqlite(uri: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         mode = "ro" if "mode=ro" in uri else "rwc"
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode={mode}", uri=True, timeout=20)) as database:
+            database.isolation_level = None
             database.execute("BEGIN IMMEDIATE")
+            database.execute("CREATE TABLE tlsearch_tries_to_write (x)")
             database.execute("ROLLBACK")
     except sqlite3.OperationalError as error:
         if "locked" in str(error):

@@ -53,16 +53,23 @@ class Worker:
         self._wait_s = first_retry_s
         self._num_refused = 0
         self._closing = False
+        self._given_up = False
         self._thread: threading.Thread | None = None
 
     def put(self, *entries: Entry) -> None:
         """Takes entries to send and returns at once."""
         with self._changed:
+            if self._given_up:
+                return
             if self._closing:
                 raise RuntimeError("the tracker is closed")
             self._start()
             self._unsent.extend(entries)
             self._changed.notify_all()
+
+    def give_up(self) -> None:
+        """Takes and sends nothing any more: the store cannot be used. What lies in the spool stays."""
+        self._given_up = True
 
     def flush(self, timeout_s: float) -> bool:
         """Waits until everything is sent or the store is away; whether everything is sent."""
@@ -76,7 +83,7 @@ class Worker:
         A store that is away is asked once more and not waited for.
         """
         with self._changed:
-            if not self._closing and self._thread is None and self._spool.path.exists():
+            if not self._given_up and self._thread is None and self._spool.path.exists():
                 self._start()
             self._closing = True
             self._changed.notify_all()

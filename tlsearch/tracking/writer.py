@@ -20,7 +20,7 @@ from tlsearch.tracking.batch import Point, TrialBatch, cut, summary_points, with
 from tlsearch.tracking.models import ModelShelf
 from tlsearch.tracking.runs import PARENT, STATE, KnownRun, RunTable
 from tlsearch.tracking.store import connect, open_experiment, store_errors
-from tlsearch.tracking.worker import Refused
+from tlsearch.tracking.worker import Away
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -87,8 +87,8 @@ class MlflowWriter:
         try:
             with self._guarded() as session:
                 self._write(session, without_lost_models(entries))
-        except TrackingError as error:
-            raise Refused(str(error)) from error
+        except TrackingError as error:  # it was usable at the start: somebody may set it right again
+            raise Away(str(error)) from error
 
     @contextmanager
     def _guarded(self) -> Iterator[_Session]:

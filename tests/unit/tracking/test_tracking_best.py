@@ -1,0 +1,106 @@
+"""Which models are kept: the best K of the ended trials, whatever the order."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tlsearch.tracking import BestKeeper, MemoryTracker
+from tlsearch.types import Mode, SearchRecord, TrialConfig, TrialOutcome, TrialRecord, TrialState
+
+FOLDER = Path("/runs/search")
+
+
+def _keeper(tracker: MemoryTracker, keep: int = 2, mode: Mode = "max") -> BestKeeper:
+    return BestKeeper(tracker, directory=FOLDER, keep=keep, mode=mode)
+
+
+def _ended(value: float | None, state: TrialState = TrialState.COMPLETE, reason: str = "completed") -> TrialOutcome:
+    return TrialOutcome(state=state, reason=reason, epochs_run=1, best_value=value, best_epoch=1 if value else None)
+
+
+@given(
+    values=st.lists(st.sampled_from([0.1, 0.2, 0.3, 0.4]), max_size=12),
+    keep=st.integers(0, 4),
+    mode=st.sampled_from(["max", "min"]),
+    seed=st.integers(0, 100),
+)
+def test_the_best_are_kept_whatever_the_order(values: list[float], keep: int, mode: Mode, seed: int) -> None:
+    sign = 1 if mode == "max" else -1
+    expected = sorted(range(len(values)), key=lambda n: (-sign * values[n], n))[:keep]
+    tracker = MemoryTracker()
+    keeper = _keeper(tracker, keep, mode)
+    order = list(range(len(values)))
+    random.Random(seed).shuffle(order)
+    for number in order:
+        keeper.trial_ended(number, _ended(values[number]))
+    assert keeper.kept == tuple(expected)
+    assert set(tracker.models) == set(expected)
+
+
+def test_models_come_from_the_trials_best_checkpoint() -> None:
+    tracker = MemoryTracker()
+    _keeper(tracker).trial_ended(7, _ended(0.5))
+    assert tracker.models == {7: FOLDER / "trials" / "7" / "best"}
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        _ended(0.9, TrialState.FAILED, "error"),
+        _ended(0.9, TrialState.INFEASIBLE, "memory"),
+        _ended(0.9, TrialState.PRUNED, "diverged"),
+        _ended(None),
+    ],
+)
+def test_a_trial_without_a_sound_result_is_not_kept(outcome: TrialOutcome) -> None:
+    tracker = MemoryTracker()
+    keeper = _keeper(tracker)
+    keeper.trial_started(0, TrialConfig(backbone="resnet18"))
+    keeper.trial_ended(0, outcome)
+    assert keeper.kept == () and tracker.models == {}
+
+
+def test_a_pruned_trial_counts_and_a_repeated_end_changes_nothing() -> None:
+    tracker = MemoryTracker()
+    keeper = _keeper(tracker, keep=1)
+    for _ in range(2):
+        keeper.trial_ended(0, _ended(0.9, TrialState.PRUNED, "asha"))
+        keeper.trial_ended(1, _ended(0.5))
+    assert set(tracker.models) == {0}
+
+
+def test_restore_keeps_the_best_of_the_study_and_drops_the_others() -> None:
+    values = {0: 0.2, 1: 0.8, 2: 0.5, 3: 0.9}
+    states = {3: TrialState.RUNNING}
+    record = SearchRecord(
+        search_id="s",
+        experiment="e",
+        metric="val_accuracy",
+        mode="max",
+        directory=str(FOLDER),
+        trials=tuple(
+            TrialRecord(
+                number=number,
+                state=states.get(number, TrialState.COMPLETE),
+                reason="completed",
+                params={},
+                config=TrialConfig(backbone="resnet18"),
+                seed=0,
+                best_value=value,
+                best_epoch=1,
+            )
+            for number, value in values.items()
+        ),
+    )
+    tracker = MemoryTracker()
+    tracker.models = {0: FOLDER, 1: FOLDER}  # as a killed driver left them
+    keeper = _keeper(tracker)
+    keeper.restore(record)
+    assert set(tracker.models) == {1, 2} and keeper.kept == (1, 2)
+    keeper.trial_ended(3, _ended(0.9))
+    assert set(tracker.models) == {1, 3}

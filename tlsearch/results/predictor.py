@@ -1,0 +1,170 @@
+"""Predictions of a trained model: the same pixels, batches and classes as the trial's own evaluation.
+
+Shapes: N images, C classes, S side of the crop.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from tlsearch.data import ImageIndex, decode_rgb, eval_image, normalise, read_image
+from tlsearch.errors import DataError
+from tlsearch.model import StagedModel
+from tlsearch.results.locate import checkpoint_folder
+from tlsearch.train import EVAL_BATCH_SIZE, ModelMeta, Runtime, Source, open_runtime, predict_logits
+from tlsearch.trial import load_trained
+
+TOP = 5
+_DECODERS = min(8, os.cpu_count() or 1)
+
+ImageLike = Path | str | bytes | NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """A class with its probability (softmax, a fraction)."""
+
+    label: str
+    score: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What the model says of one image.
+
+    Attributes:
+        path: The image's path as given; ``image N``, N its position from 0, for bytes and arrays.
+        label: The most probable class.
+        score: Its probability, in [0, 1].
+        top: The most probable classes, at most 5, best first.
+    """
+
+    path: str
+    label: str
+    score: float
+    top: tuple[Score, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classifier:
+    """A trained model ready to predict; ``meta`` has its classes, transform, configuration and score."""
+
+    model: StagedModel
+    meta: ModelMeta
+    runtime: Runtime
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """In the order of the logits."""
+        return self.meta.classes
+
+
+def load_model(model: str | Path, *, device: str = "auto", tracking_uri: str | None = None) -> Classifier:
+    """Loads a model of a search; no pickle is read and no code of the model is run.
+
+    Args:
+        model: A trial's ``best`` folder, the folder of an MLflow model, or a URI as ``models:/...``.
+        device: ``auto`` is CUDA where there is one, else the CPU; or a torch device.
+        tracking_uri: The MLflow store for a URI; None is MLflow's own setting.
+
+    Raises:
+        StorageError: No checkpoint, or a damaged one.
+        TrackingError: MLflow does not give the model.
+    """
+    trained, meta = load_trained(checkpoint_folder(model, tracking_uri=tracking_uri))
+    runtime = open_runtime(device)
+    trained.to(device=runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Classifier(model=trained, meta=meta, runtime=runtime)
+
+
+def predict(model: Classifier, images: Sequence[ImageLike], *, top: int = TOP) -> list[Prediction]:
+    """Predicts the classes of images, one Prediction for each, in their order.
+
+    Args:
+        images: Paths (str or Path), encoded files (bytes), or RGB pixels (uint8 of shape (H, W, 3)).
+        top: How many classes each prediction lists, from 1.
+
+    Raises:
+        DataError: An image is missing, corrupt, or an array of another type or shape; names it.
+    """
+    if isinstance(images, (str, bytes, Path)):
+        raise DataError("predict takes a sequence of images, not a single one")
+    names = [str(image) if isinstance(image, (str, Path)) else f"image {n}" for n, image in enumerate(images)]
+    predictions: list[Prediction] = []
+    for logits in _logits(model, [partial(_open, *pair) for pair in zip(images, names, strict=True)]):
+        scores = torch.softmax(logits.double(), dim=1)
+        for row in scores:
+            predictions.append(_prediction(model, names[len(predictions)], row, top))
+    return predictions
+
+
+def accuracy_on(model: Classifier, index: ImageIndex, split: str) -> float:
+    """The fraction of a split's images that the model gets right; equals what the trial reported for it.
+
+    Raises:
+        DataError: The data's classes differ from the model's in content or order, or an image is corrupt.
+    """
+    if index.classes != model.classes:
+        raise DataError(
+            f"a model is evaluated on data with its own classes in its own order: {', '.join(model.classes)}; "
+            f"the data have {', '.join(index.classes)}"
+        )
+    if split not in index.splits:
+        raise DataError(f"the data have the splits {', '.join(index.splits)}, not {split}")
+    chosen = index.splits[split]
+    logits = torch.cat(list(_logits(model, [partial(read_image, index, key) for key in chosen.keys])))
+    return (logits.argmax(1) == torch.tensor(chosen.labels)).double().mean().item()
+
+
+def _logits(model: Classifier, openers: Sequence[Callable[[], Image.Image]]) -> Iterator[Tensor]:
+    """float32 (B, C) of one evaluation batch after the other, so that any number of images fits into memory."""
+    with ThreadPoolExecutor(_DECODERS) as pool:
+        for start in range(0, len(openers), EVAL_BATCH_SIZE):
+            batch = list(pool.map(partial(_pixels, model.meta), openers[start : start + EVAL_BATCH_SIZE]))
+            source = Source(
+                kind="pixels",
+                reason="prediction",
+                rows=torch.from_numpy(np.stack(batch)).permute(0, 3, 1, 2),  # channels_last, as in the packed store
+                labels=torch.zeros(len(batch), dtype=torch.int64),
+                prepare=lambda images, _: normalise(images, model.meta.transform),
+            )
+            yield predict_logits(model.model, source, model.runtime, depth=model.meta.config.unfreeze_depth)
+
+
+def _pixels(meta: ModelMeta, opener: Callable[[], Image.Image]) -> NDArray[np.uint8]:
+    return eval_image(opener(), meta.transform)
+
+
+def _open(image: ImageLike, name: str) -> Image.Image:
+    if isinstance(image, bytes):
+        return decode_rgb(image, name)
+    if isinstance(image, (str, Path)):
+        try:
+            return decode_rgb(Path(image).read_bytes(), name)
+        except OSError as error:
+            raise DataError(f"{name}: cannot be read: {error.strerror or error}") from error
+    if not isinstance(image, np.ndarray):
+        raise DataError(f"{name}: an image is a path, bytes or an array, not {type(image).__name__}")
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise DataError(f"{name}: pixels are uint8 of shape (H, W, 3), not {image.dtype} of shape {image.shape}")
+    return decode_rgb(Image.fromarray(image), name)
+
+
+def _prediction(model: Classifier, name: str, scores: Tensor, top: int) -> Prediction:
+    values, indices = scores.topk(min(top, len(model.classes)))
+    best = tuple(
+        Score(label=model.classes[index], score=value)
+        for value, index in zip(values.tolist(), indices.tolist(), strict=True)
+    )
+    return Prediction(path=name, label=best[0].label, score=best[0].score, top=best)
