@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,10 @@ from typing import Any
 from tlsearch.config import AshaSpec, ResourcesSpec, SearchSpec
 from tlsearch.errors import Diverged, Infeasible
 from tlsearch.search import SearchPlan
+from tlsearch.search.conductor import Conductor, Handout, TrialFailure
+from tlsearch.search.messages import Job, pack, unpack_job, unpack_message
+from tlsearch.search.runner import Runner
+from tlsearch.search.study import open_for_writing, study_attrs
 from tlsearch.types import (
     DataSpec,
     Decision,
@@ -167,6 +172,43 @@ def make_plan(root: Path, *, max_epochs: int = 4, **search: Any) -> SearchPlan:
         search=SearchSpec(max_epochs=max_epochs, **search),
         resources=ResourcesSpec(),
     )
+
+
+def drive(plan: SearchPlan, *, slots: int = 1, order: int = 0, factory: Any = StubTrial, **options: Any) -> str:
+    """Runs a search without Ray: ``slots`` trials at a time in this process, stepped in a random order."""
+    study = open_for_writing(plan.folder, mode=plan.setup.mode, attrs=study_attrs(plan))
+    try:
+        conductor = Conductor(plan, study, **options)
+        chance = random.Random(order)
+        live: dict[int, Runner] = {}
+        while True:
+            while len(live) < slots and (handout := conductor.next_trial()) is not None:
+                live[handout.assignment.number] = start_trial(handout, factory)
+            if not live or conductor.halting:
+                break
+            number = chance.choice(sorted(live))
+            if not step_once(conductor, number, live[number]):
+                live.pop(number).close()
+        if conductor.failure is not None:
+            raise conductor.failure
+        return conductor.reason
+    finally:
+        study.close()
+
+
+def start_trial(handout: Handout, factory: Any = StubTrial, max_failures: int = 0) -> Runner:
+    """A trial as its worker runs it."""
+    job = Job(assignment=handout.assignment, reported=handout.reported, max_failures=max_failures)
+    return Runner(unpack_job(pack(job)), factory)
+
+
+def step_once(conductor: Conductor, number: int, runner: Runner) -> bool:
+    """One message of a trial, taken as the scheduler takes it; True if the trial goes on."""
+    message = unpack_message(pack(runner.step()))
+    if message.report is not None:
+        return conductor.report(number, message.report)
+    conductor.fail(number, TrialFailure(reason=message.reason, error=message.error, traceback=message.traceback))
+    return False
 
 
 class Recorder:

@@ -19,7 +19,7 @@ from tlsearch.search.plan import SearchPlan
 from tlsearch.search.resources import LiveLimit, alive_nodes, trial_resources
 from tlsearch.search.scheduler import StudyScheduler
 from tlsearch.search.searcher import StudySearcher
-from tlsearch.search.study import open_for_writing
+from tlsearch.search.study import open_for_writing, study_attrs
 from tlsearch.search.trainable import fine_tuning, make_worker
 from tlsearch.search.watch import Watch
 from tlsearch.types import SearchObserver, TrialFactory
@@ -50,13 +50,7 @@ def run(
 ) -> str:
     """See ``tlsearch.search.run_search``."""
     stop = stop or threading.Event()
-    attrs = {
-        "search_id": plan.search_id,
-        "experiment": plan.experiment,
-        "metric": plan.setup.metric,
-        "mode": plan.setup.mode,
-    }
-    study = open_for_writing(plan.folder, mode=plan.setup.mode, attrs=attrs)
+    study = open_for_writing(plan.folder, mode=plan.setup.mode, attrs=study_attrs(plan))
     try:
         conductor = Conductor(plan, study, observers=observers, stop=stop)
         if not conductor.exhausted:

@@ -55,32 +55,31 @@ class Journal(BaseJournalBackend):
         """Opens the journal; a writer holds the search's lock and has repaired it.
 
         Raises:
-            StorageError: The file cannot be opened.
+            StorageError: The file cannot be opened, or a line of it is damaged.
         """
         self._path = path
         self._depth = 0
         self._unwritten: list[bytes] = []
-        self._fresh: list[Log] = []  # appended, not yet read back by the storage
-        self._first_fresh: int | None = None  # its log number; None before the file was read
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND if writable else os.O_RDONLY
         try:
             self._handle = os.open(path, flags, 0o644)
         except OSError as error:
             raise StorageError(f"the study {path} cannot be opened: {error.strerror}") from error
         self._size = os.fstat(self._handle).st_size
+        try:
+            self._unread: list[Log] = list(self._read_file())  # not yet read by the storage
+        except StorageError:
+            self.close()
+            raise
+        self._first_unread = 0  # its log number
 
     def read_logs(self, log_number_from: int) -> Iterator[Log]:
         """Called by the storage: the whole file the first time, then what was appended since."""
-        if self._first_fresh is None:
-            logs = list(self._read_file())
-            self._first_fresh = len(logs)
-            yield from logs[log_number_from:]
-            return
-        done = log_number_from - self._first_fresh
+        done = log_number_from - self._first_unread
         if done > 0:
-            del self._fresh[:done]
-            self._first_fresh = log_number_from
-        yield from tuple(self._fresh)
+            del self._unread[:done]
+            self._first_unread = log_number_from
+        yield from tuple(self._unread)
 
     def _read_file(self) -> Iterator[Log]:
         """All whole lines; a reader beside a writer may see half a line at the end."""
@@ -96,7 +95,7 @@ class Journal(BaseJournalBackend):
         """Called by the storage; on disk when it returns, or at the end of the batch."""
         for log in logs:
             line = json.dumps(log, separators=(",", ":"))
-            self._fresh.append(json.loads(line))
+            self._unread.append(json.loads(line))
             self._unwritten.append(line.encode() + b"\n")
         if not self._depth:
             self._write()

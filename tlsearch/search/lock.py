@@ -16,13 +16,14 @@ class SearchLock:
     """An advisory lock (flock); the system drops it when the process ends, however it ends."""
 
     def __init__(self, path: Path) -> None:
-        """Takes the lock.
+        """Takes the lock; makes the folder where it is missing.
 
         Raises:
             StorageError: Another process holds it, or the folder cannot be written.
         """
         self._path = path
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             self._handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)  # not inherited by Ray's processes
         except OSError as error:
             raise StorageError(f"a search's folder must be writable; {path}: {error.strerror}") from error

@@ -29,6 +29,7 @@ from tlsearch.search.wire import from_plain, to_plain
 from tlsearch.types import Decision, EpochReport, Mode, Scalar
 
 if TYPE_CHECKING:
+    from tlsearch.search.plan import SearchPlan
     from tlsearch.space import Space
 
 logger = logging.getLogger(__name__)
@@ -214,6 +215,16 @@ class Study:
             self._lock.release()
 
 
+def study_attrs(plan: SearchPlan) -> dict[str, Scalar]:
+    """What a study says of its search."""
+    return {
+        "search_id": plan.search_id,
+        "experiment": plan.experiment,
+        "metric": plan.setup.metric,
+        "mode": plan.setup.mode,
+    }
+
+
 def open_for_writing(folder: SearchFolder, *, mode: Mode, attrs: Mapping[str, Scalar]) -> Study:
     """Opens the search's study as its one writer, or creates it.
 
@@ -223,7 +234,6 @@ def open_for_writing(folder: SearchFolder, *, mode: Mode, attrs: Mapping[str, Sc
     Raises:
         StorageError: Another process is writing, the journal is damaged, or the folder cannot be written.
     """
-    folder.root.mkdir(parents=True, exist_ok=True)
     lock = SearchLock(folder.lock)
     try:
         torn = repair_journal(folder.journal)

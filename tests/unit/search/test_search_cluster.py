@@ -1,0 +1,85 @@
+"""What a trial gets of a cluster, and how authentication is settled; no Ray runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tlsearch.config import ResourcesSpec
+from tlsearch.errors import ClusterError
+from tlsearch.search.connect import settle_authentication
+from tlsearch.search.resources import LiveLimit, num_slots, trial_resources
+
+
+def node(cpus: float, gpus: float = 0.0) -> dict[str, Any]:
+    return {"Alive": True, "Resources": {"CPU": cpus, **({"GPU": gpus} if gpus else {})}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "nodes", "expected", "slots"),
+    [
+        (ResourcesSpec(), [node(2)], {"cpu": 1.0, "gpu": 0.0}, 2),
+        (ResourcesSpec(), [node(8, 2), node(8)], {"cpu": 1.0, "gpu": 1.0}, 2),
+        (ResourcesSpec(gpus_per_trial=0.5, cpus_per_trial=2), [node(8, 2), node(4, 4)], {"cpu": 2.0, "gpu": 0.5}, 6),
+        (ResourcesSpec(gpus_per_trial=0), [node(3, 1), node(4)], {"cpu": 1.0, "gpu": 0.0}, 7),
+        (ResourcesSpec(cpus_per_trial=2), [node(3), node(3)], {"cpu": 2.0, "gpu": 0.0}, 2),
+        (ResourcesSpec(gpus_per_trial=0.1), [node(64, 1)], {"cpu": 1.0, "gpu": 0.1}, 10),
+    ],
+)
+def test_slots(spec: ResourcesSpec, nodes: list[dict[str, Any]], expected: dict[str, float], slots: int) -> None:
+    per_trial = trial_resources(spec, nodes)
+    assert per_trial == expected
+    assert num_slots(per_trial, nodes) == slots
+
+
+def test_the_live_limit_follows_the_cluster() -> None:
+    nodes, now = [node(2)], [0.0]
+    limit = LiveLimit({"cpu": 1.0, "gpu": 0.0}, None, nodes=lambda: nodes, timer=lambda: now[0])
+    assert limit() == 2
+    nodes.append(node(4))
+    assert limit() == 2  # not asked again at once
+    now[0] = 6.0
+    assert limit() == 6
+    nodes.clear()
+    now[0] = 12.0
+    assert limit() == 1  # all nodes gone: one trial waits for them
+    assert LiveLimit({"cpu": 1.0, "gpu": 0.0}, 3, nodes=lambda: [node(8)])() == 3
+
+
+def test_a_cluster_that_holds_no_trial_is_an_error() -> None:
+    with pytest.raises(ClusterError, match=r"1 CPUs and 1 GPUs; the cluster's nodes have 4 CPUs, 0 GPUs"):
+        LiveLimit({"cpu": 1.0, "gpu": 1.0}, None, nodes=lambda: [node(4)])
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_an_own_ray_gets_a_token_of_this_process(home: Path) -> None:
+    import os
+
+    assert settle_authentication("local") == "RAY_AUTH_MODE is token, token from RAY_AUTH_TOKEN"
+    assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
+    assert not (home / ".ray").exists()
+
+
+def test_a_cluster_without_a_token_at_hand_is_left_alone(home: Path) -> None:
+    assert settle_authentication("10.0.0.1:6379") == "RAY_AUTH_MODE is not set, token from nowhere"
+
+
+def test_a_token_file_turns_token_mode_on(home: Path) -> None:
+    (home / ".ray").mkdir()
+    (home / ".ray" / "auth_token").write_text("abc")
+    assert settle_authentication("auto") == f"RAY_AUTH_MODE is token, token from {home}/.ray/auth_token"
+
+
+def test_what_the_user_says_stays(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    assert settle_authentication("local").startswith("RAY_AUTH_MODE is disabled")

@@ -1,0 +1,155 @@
+"""The journal: whole or cut back, one writer, one batch at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from tlsearch.errors import StorageError
+from tlsearch.search.folder import SearchFolder
+from tlsearch.search.journal import Journal, repair_journal
+from tlsearch.search.lock import SearchLock
+from tlsearch.search.study import Study, open_for_reading, open_for_writing
+
+ATTRS = {"search_id": "s", "experiment": "e", "metric": "val_accuracy", "mode": "max"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> SearchFolder:
+    return SearchFolder(root=tmp_path / "s")
+
+
+def write_study(folder: SearchFolder) -> Study:
+    return open_for_writing(folder, mode="max", attrs=ATTRS)
+
+
+def test_any_optuna_reads_the_journal(folder: SearchFolder) -> None:
+    study = write_study(folder)
+    study.enqueue([{"x": 1.5}])
+    study.close()
+    storage = JournalStorage(JournalFileBackend(str(folder.journal)))
+    loaded = optuna.load_study(study_name="s", storage=storage)
+    assert [trial.state for trial in loaded.trials] == [TrialState.WAITING]
+    assert loaded.user_attrs == ATTRS
+
+
+def test_half_a_line_is_cut_off_and_kept(folder: SearchFolder) -> None:
+    study = write_study(folder)
+    study.enqueue([{"x": 1.5}])
+    study.close()
+    whole = folder.journal.read_bytes()
+    folder.journal.write_bytes(whole + b'{"op_code":4,"worker')
+    study = write_study(folder)
+    assert folder.journal.read_bytes() == whole
+    (copy,) = folder.root.glob("study.journal.torn-*")
+    assert copy.read_bytes() == b'{"op_code":4,"worker'
+    study.enqueue([{"x": 2.5}])  # the next append does not glue to it
+    study.close()
+    again = open_for_reading(folder)
+    assert again is not None and len(again.trials()) == 2
+
+
+def test_a_reader_beside_a_writer_ignores_half_a_line(folder: SearchFolder) -> None:
+    study = write_study(folder)
+    study.enqueue([{"x": 1.5}])
+    with open(folder.journal, "ab") as file:
+        file.write(b'{"op_code"')
+    reader = open_for_reading(folder)
+    assert reader is not None and len(reader.trials()) == 1
+    assert folder.journal.read_bytes().endswith(b'{"op_code"')  # a reader repairs nothing
+
+
+def test_a_damaged_line_is_named(folder: SearchFolder) -> None:
+    write_study(folder).close()
+    lines = folder.journal.read_bytes().splitlines(keepends=True)
+    folder.journal.write_bytes(b"".join([lines[0], b"{broken}\n", *lines[1:]]))
+    with pytest.raises(StorageError, match=r"line 2 of the study .*broken"):
+        write_study(folder)
+    SearchLock(folder.lock).release()  # the failed opening has given it back
+
+
+def test_stale_locks_of_optuna_are_removed(folder: SearchFolder) -> None:
+    write_study(folder).close()
+    stale = folder.root / "study.journal.lock"
+    stale.symlink_to(folder.journal)
+    write_study(folder).close()
+    assert not stale.is_symlink()
+
+
+def test_a_second_writer_is_told_who_holds_the_study(folder: SearchFolder) -> None:
+    study = write_study(folder)
+    script = (
+        "import sys; from pathlib import Path; from tlsearch.search.folder import SearchFolder\n"
+        "from tlsearch.search.study import open_for_writing\n"
+        f"open_for_writing(SearchFolder(root=Path({str(folder.root)!r})), mode='max', attrs={ATTRS!r})"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"is in use by process {os.getpid()} on" in done.stderr.splitlines()[-1]
+    assert "StorageError" in done.stderr.splitlines()[-1]
+    study.close()
+    write_study(folder).close()
+
+
+def test_a_batch_reaches_the_disk_together(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j", writable=True)
+    with journal.batch():
+        journal.append_logs([{"a": 1}])
+        with journal.batch():
+            journal.append_logs([{"a": 2}])
+        assert (tmp_path / "j").read_bytes() == b""
+    assert [json.loads(line) for line in (tmp_path / "j").read_text().splitlines()] == [{"a": 1}, {"a": 2}]
+    assert list(journal.read_logs(0)) == [{"a": 1}, {"a": 2}]
+    assert list(journal.read_logs(1)) == [{"a": 2}]
+    journal.append_logs([{"a": 3}])
+    assert list(journal.read_logs(2)) == [{"a": 3}]
+    assert list(Journal(tmp_path / "j", writable=False).read_logs(0)) == [{"a": 1}, {"a": 2}, {"a": 3}]
+
+
+def test_another_programs_writing_is_noticed(folder: SearchFolder) -> None:
+    study = write_study(folder)
+    with open(folder.journal, "ab") as file:
+        file.write(b"{}\n")
+    with pytest.raises(StorageError, match="another program has written"):
+        study.enqueue([{"x": 1.0}])
+
+
+def test_a_full_disk_leaves_whole_lines(folder: SearchFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = write_study(folder)
+    before = folder.journal.read_bytes()
+    real, calls = os.write, []
+
+    def full(handle: int, data: bytes) -> int:
+        calls.append(handle)
+        if len(calls) > 1:
+            raise OSError(28, "No space left on device")
+        return real(handle, bytes(data)[:10])  # a part still fits
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(StorageError, match="cannot be written: No space left"):
+        study.enqueue([{"x": 1.0}])
+    monkeypatch.undo()
+    assert len(calls) == 2 and folder.journal.read_bytes() == before
+    study.close()
+    write_study(folder).close()
+
+
+def test_an_unwritable_folder_is_a_storage_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="must be writable"):
+        open_for_writing(SearchFolder(root=tmp_path / "file" / "s"), mode="max", attrs=ATTRS)
+
+
+def test_repairing_a_missing_or_whole_journal_does_nothing(tmp_path: Path) -> None:
+    assert repair_journal(tmp_path / "none") is None
+    (tmp_path / "j").write_bytes(b"{}\n")
+    assert repair_journal(tmp_path / "j") is None

@@ -1,0 +1,186 @@
+"""A trial in its worker: what is retried, what is not, and reports that a crash held back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from search_doubles import StubTrial, TinySpace, make_plan, read_log
+
+from tlsearch.errors import DataError, Diverged, FrozenMoved, Infeasible
+from tlsearch.search.faults import classify
+from tlsearch.search.messages import Job, Message, pack, unpack_job, unpack_message
+from tlsearch.search.runner import Runner
+from tlsearch.types import EpochReport, TrialAssignment, WeightsSource
+
+
+def assignment(root: Path) -> TrialAssignment:
+    root.mkdir(exist_ok=True)
+    plan = make_plan(root)
+    point = TinySpace().default_point()
+    directory = str(plan.folder.trial(0))
+    return TrialAssignment(number=0, seed=5, config=TinySpace().to_config(point), setup=plan.setup, directory=directory)
+
+
+def runner(root: Path, *, reported: int = 0, max_failures: int = 2, factory: Any = StubTrial) -> Runner:
+    return Runner(Job(assignment=assignment(root), reported=reported, max_failures=max_failures), factory)
+
+
+def behave(root: Path, rules: dict[str, Any]) -> None:
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "behaviour.json").write_text(json.dumps({"all": rules}))
+
+
+def epochs(root: Path) -> list[int]:
+    return [line["epoch"] for line in read_log(root) if line["what"] == "epoch"]
+
+
+def test_a_passing_error_is_retried_from_the_checkpoint(tmp_path: Path) -> None:
+    root = tmp_path / "s"
+    behave(root, {"kind": "error_once", "epoch": 3})
+    trial = runner(root)
+    messages = [trial.step() for _ in range(4)]
+    assert [m.report.epoch for m in messages if m.report] == [1, 2, 3, 4]
+    assert [m.failures for m in messages] == [0, 0, 1, 1]
+    assert epochs(root) == [1, 2, 3, 4]
+
+
+def test_without_a_checkpoint_the_epochs_are_repeated(tmp_path: Path) -> None:
+    root = tmp_path / "s"
+    behave(root, {"kind": "error_once", "epoch": 3, "checkpoint": False})
+    trial = runner(root)
+    messages = [trial.step() for _ in range(5)]
+    assert [m.report.epoch for m in messages if m.report] == [1, 2, 1, 2, 3]  # the driver ignores the second 1, 2
+    assert messages[0].report == messages[2].report
+
+
+@pytest.mark.parametrize("max_failures", [0, 1, 2])
+def test_after_max_failures_the_trial_has_failed(tmp_path: Path, max_failures: int) -> None:
+    root = tmp_path / "s"
+    behave(root, {"kind": "error", "epoch": 2})
+    trial = runner(root, max_failures=max_failures)
+    assert trial.step().report is not None
+    message = trial.step()
+    assert (message.report, message.reason, message.error) == (None, "error", "RuntimeError: no such thing")
+    assert message.failures == max_failures + 1 == sum(line["what"] == "error" for line in read_log(root))
+    assert "raise RuntimeError" in message.traceback
+
+
+@pytest.mark.parametrize(("kind", "reason"), [("diverge", "diverged"), ("memory", "memory")])
+def test_what_is_no_bug_is_not_retried(tmp_path: Path, kind: str, reason: str) -> None:
+    root = tmp_path / "s"
+    behave(root, {"kind": kind})
+    message = runner(root).step()
+    assert (message.reason, message.failures) == (reason, 1)
+
+
+class Reporting(StubTrial):
+    """Reports what the test wants."""
+
+    metrics: dict[str, float] = {}
+
+    def step(self) -> EpochReport:
+        super().step()
+        return EpochReport(epoch=1, metrics=self.metrics, timestamp=0.0)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_metric_that_is_not_finite_is_a_divergence(tmp_path: Path, value: float) -> None:
+    Reporting.metrics = {"val_accuracy": 0.5, "train_loss": value}
+    message = runner(tmp_path / "s", factory=Reporting).step()
+    assert message.reason == "diverged" and "train_loss is" in message.error
+
+
+def test_a_report_without_the_metric_is_an_error(tmp_path: Path) -> None:
+    Reporting.metrics = {"val_loss": 0.5}
+    message = runner(tmp_path / "s", factory=Reporting).step()
+    assert message.reason == "error" and "must hold val_accuracy; it holds val_loss" in message.error
+
+
+def test_a_report_that_never_reached_the_study_is_sent_again(tmp_path: Path) -> None:
+    root = tmp_path / "s"
+    first = runner(root)
+    sent = [first.step().report for _ in range(3)]
+    again = runner(root, reported=1)
+    assert [again.step().report for _ in range(2)] == sent[1:]
+    assert epochs(root) == [1, 2, 3]  # nothing was trained twice
+    following = again.step().report
+    assert following is not None and following.epoch == 4
+
+
+class Forgetful(StubTrial):
+    """Its checkpoint keeps no reports."""
+
+    def __init__(self, assignment: TrialAssignment) -> None:
+        super().__init__(assignment)
+        self._done = len(self.reports)
+        self.reports = []
+
+    @property
+    def epochs_done(self) -> int:
+        return self._done + len(self.reports)
+
+
+def test_a_checkpoint_ahead_without_its_report_is_given_up(tmp_path: Path) -> None:
+    root = tmp_path / "s"
+    first = runner(root)
+    sent = [first.step().report for _ in range(2)]
+    again = runner(root, reported=1, factory=Forgetful)
+    assert again.step().report == sent[0]
+    assert again.step().report == sent[1]
+
+
+def test_a_spoilt_process_ends_with_its_error(tmp_path: Path) -> None:
+    class Spoilt(StubTrial):
+        def step(self) -> EpochReport:
+            raise RuntimeError("CUDA error: device-side assert triggered")
+
+    with pytest.raises(RuntimeError, match="CUDA error"):
+        runner(tmp_path / "s", factory=Spoilt).step()
+
+
+def test_opening_may_fail_too(tmp_path: Path) -> None:
+    def broken(assignment: TrialAssignment) -> StubTrial:
+        raise DataError("the images are gone")
+
+    message = runner(tmp_path / "s", factory=broken).step()
+    assert (message.reason, message.error, message.failures) == ("error", "DataError: the images are gone", 1)
+
+
+class OutOfMemoryError(RuntimeError):
+    """As torch names its own."""
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "retry"),
+    [
+        (Diverged("x"), "diverged", False),
+        (Infeasible("x"), "memory", False),
+        (MemoryError(), "memory", False),
+        (OutOfMemoryError("x"), "memory", False),
+        (FrozenMoved("x"), "error", False),
+        (DataError("x"), "error", False),
+        (RuntimeError("x"), "error", True),
+        (OSError("x"), "error", True),
+    ],
+)
+def test_errors_are_classified(error: Exception, reason: str, retry: bool) -> None:
+    found = classify(error)
+    assert (found.reason, found.retry, found.sticky) == (reason, retry, False)
+
+
+def test_jobs_and_messages_travel_unchanged(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    start = assignment(tmp_path / "s")
+    setup = replace(start.setup, weights={"resnet18": WeightsSource(kind="file", path="/w.pth")})
+    job = Job(assignment=replace(start, setup=setup), reported=3, max_failures=2)
+    assert unpack_job(pack(job)) == job
+    report = EpochReport(
+        epoch=2, metrics={"val_accuracy": 0.1 + 0.2}, timestamp=1.5, source="features", source_reason="y"
+    )
+    message = Message(number=4, node="n", report=report)
+    assert unpack_message(pack(message)) == message
+    assert unpack_message(pack(Message(number=4, node="n", reason="error", error="e"))).report is None

@@ -1,0 +1,62 @@
+"""Proposals follow from the seed and the trial's number, restart or not."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+from search_doubles import TinySpace, drive, make_plan
+
+from tlsearch.search import read_search
+from tlsearch.search.sampler import make_sampler
+from tlsearch.search.seeds import derive_fraction, derive_seed
+
+
+def proposals(root: Path, starts: tuple[int, ...], **search: Any) -> list[dict[str, Any]]:
+    """The parameters of all trials of a search that was started once for each of these totals."""
+    for trials in starts:
+        assert drive(make_plan(root, max_epochs=3, trials=trials, **search)) == "finished"
+    return [dict(trial.params) for trial in read_search(root).trials]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_a_restart_goes_on_with_the_same_proposals(tmp_path: Path, sampler: str) -> None:
+    whole = proposals(tmp_path / "whole", (16,), sampler=sampler, seed=3)
+    parts = proposals(tmp_path / "parts", (5, 9, 16), sampler=sampler, seed=3)
+    assert whole == parts
+    assert len({str(point) for point in whole}) == 16  # and none is repeated
+
+
+def test_another_seed_proposes_otherwise(tmp_path: Path) -> None:
+    first = proposals(tmp_path / "a", (6,), seed=3)
+    second = proposals(tmp_path / "b", (6,), seed=4)
+    assert first[0] == second[0] == TinySpace().default_point()
+    assert not [point for point in first[1:] if point in second]
+
+
+def test_the_default_point_comes_first_and_start_with_before_it(tmp_path: Path) -> None:
+    start = {"backbone": "mobilenet_v2", "unfreeze_depth": 2}
+    points = proposals(tmp_path / "a", (3,), start_with=(start,))
+    assert points[0] == TinySpace().complete(start)
+    assert points[1] == TinySpace().default_point()
+
+
+def test_a_fixed_search_is_exactly_its_list(tmp_path: Path) -> None:
+    listed = tuple({"unfreeze_depth": depth} for depth in (3, 0, 3))
+    points = proposals(tmp_path / "a", (1,), sampler="fixed", start_with=listed)
+    assert points == [TinySpace().complete(entry) for entry in listed]
+
+
+def test_tpe_is_made_without_a_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make_sampler("tpe", seed=0, number=0)
+
+
+def test_seeds_differ_by_purpose_and_number_and_never_change() -> None:
+    assert derive_seed(0, "trial", 0) == 1192658259
+    seeds = {derive_seed(seed, purpose, n) for seed in (0, 1) for purpose in ("trial", "sampler") for n in range(100)}
+    assert len(seeds) == 400 and all(0 <= seed < 2**31 for seed in seeds)
+    assert all(0 <= derive_fraction(0, "bracket", n) < 1 for n in range(100))
