@@ -1,0 +1,81 @@
+"""Trials small enough for unit tests: three classes of noisy colours, a small backbone with random weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tlsearch.trial import release_held
+from tlsearch.types import CacheSpec, DataSpec, TrialAssignment, TrialConfig, TrialSetup, WeightsSource
+
+Assign = Callable[..., TrialAssignment]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_held() -> Iterator[None]:
+    release_held()
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+    release_held()
+
+
+@pytest.fixture
+def colours_path(tmp_path: Path) -> Path:
+    """Folders train/ (10 per class) and val/ (7 per class) of 40 px PNGs."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 10), ("val", 7)):
+        for channel, name in enumerate(("blue", "green", "red")):
+            folder = tmp_path / "colours" / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.integers(0, 200, (40, 40, 3))
+                pixels[..., 2 - channel] += 30
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.png")
+    return tmp_path / "colours"
+
+
+@pytest.fixture
+def assign(colours_path: Path, tmp_path: Path) -> Assign:
+    """Builds assignments; keywords go to where they belong."""
+
+    def build(
+        directory: str = "trial",
+        *,
+        depth: int = 0,
+        policy: str | None = "frozen",
+        stored: bool = True,
+        seed: int = 1,
+        setup: dict[str, Any] | None = None,
+        **config: Any,
+    ) -> TrialAssignment:
+        values: dict[str, Any] = {
+            "backbone": "mobilenet_v3_small",
+            "unfreeze_depth": depth,
+            "head_lr": 1e-2,
+            "backbone_lr": 1e-3 if depth else None,
+            "bn_policy": policy,
+            "batch_size": 8,
+        }
+        values |= config
+        shared: dict[str, Any] = {
+            "data": DataSpec(source="folder", path=str(colours_path), image_size=32),
+            "weights": {values["backbone"]: WeightsSource(kind="none")},
+            "max_epochs": 3,
+            "cache": CacheSpec(features_gb=None if stored else 0),
+        }
+        return TrialAssignment(
+            number=0,
+            seed=seed,
+            config=TrialConfig(**values),
+            setup=TrialSetup(**(shared | (setup or {}))),
+            directory=str(tmp_path / directory),
+        )
+
+    return build

@@ -1,0 +1,121 @@
+"""Going on from a running checkpoint, and the best epoch's model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tlsearch.data import normalise, open_pixels
+from tlsearch.errors import StorageError
+from tlsearch.trial import FineTuning, finetuning, load_trained
+from tlsearch.trial.held import held_index
+from tlsearch.types import EpochReport, TrialAssignment
+
+Assign = Callable[..., TrialAssignment]
+TIMES = ("epoch_seconds", "images_per_second")
+
+
+def finish(trial: FineTuning, max_epochs: int = 3) -> list[dict[str, float]]:
+    while trial.epochs_done < max_epochs:
+        trial.step()
+    trial.close()
+    return curve(tuple(trial.reports))
+
+
+def curve(reports: tuple[EpochReport, ...]) -> list[dict[str, float]]:
+    return [{name: v for name, v in report.metrics.items() if name not in TIMES} for report in reports]
+
+
+@pytest.fixture
+def save_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finetuning, "RUNNING_INTERVAL_S", 0.0)
+
+
+def test_a_short_trial_writes_no_running_checkpoint(assign: Assign, tmp_path: Path) -> None:
+    finish(FineTuning(assign()))
+    assert [path.name for path in (tmp_path / "trial").iterdir()] == ["best"]
+
+
+@pytest.mark.parametrize(
+    ("depth", "policy", "augmentation"), [(0, "frozen", "none"), (2, "train", "light"), (5, "train", "none")]
+)
+@pytest.mark.usefixtures("save_always")
+def test_going_on_repeats_the_curve_to_the_bit(
+    assign: Assign, tmp_path: Path, depth: int, policy: str, augmentation: str
+) -> None:
+    def assignment(name: str) -> TrialAssignment:
+        return assign(name, depth=depth, policy=policy, augmentation=augmentation, setup={"max_epochs": 4})
+
+    expected = finish(FineTuning(assignment("straight")), 4)
+    for kill_after in (1, 2, 3):
+        interrupted = FineTuning(assignment("interrupted"))
+        assert interrupted.epochs_done == kill_after - 1
+        assert curve(tuple(interrupted.reports)) == expected[: kill_after - 1]
+        interrupted.step()
+        del interrupted  # as a killed worker: never closed
+    resumed = FineTuning(assignment("interrupted"))
+    assert resumed.epochs_done == 3
+    assert finish(resumed, 4) == expected
+    contents = [
+        json.loads((tmp_path / name / "best/checkpoint.json").read_text()) for name in ("straight", "interrupted")
+    ]
+    for key in ("epoch", "value", "weights_sha256", "frozen_sha256"):
+        assert contents[0][key] == contents[1][key]
+    assert len(list((tmp_path / "interrupted/running").iterdir())) == 2  # older states are deleted
+
+
+@pytest.mark.parametrize("damage", ["tensors", "json", "seed", "config", "max_epochs"])
+@pytest.mark.usefixtures("save_always")
+def test_a_checkpoint_that_cannot_be_used_costs_only_time(assign: Assign, tmp_path: Path, damage: str) -> None:
+    assignment = assign(depth=1, policy="train")
+    trial = FineTuning(assignment)
+    trial.step()
+    running = tmp_path / "trial/running"
+    if damage == "tensors":
+        state = next(running.glob("state-*"))
+        state.write_bytes(state.read_bytes()[:-1])
+    elif damage == "json":
+        (running / "running.json").write_text("[1]")
+    elif damage == "seed":
+        assignment = replace(assignment, seed=7)
+    elif damage == "config":
+        assignment = replace(assignment, config=replace(assignment.config, head_lr=0.5))
+    else:
+        assignment = replace(assignment, setup=replace(assignment.setup, max_epochs=2))
+    again = FineTuning(assignment)
+    assert again.epochs_done == 0
+    expected = finish(FineTuning(replace(assignment, directory=str(tmp_path / "fresh"))), 2)
+    assert finish(again, 2)[:2] == expected
+
+
+@pytest.mark.parametrize(("depth", "policy"), [(0, "frozen"), (1, "train"), (5, "frozen"), (5, "train")])
+def test_the_loaded_model_predicts_what_the_trial_reported(
+    assign: Assign, tmp_path: Path, depth: int, policy: str
+) -> None:
+    assignment = assign(depth=depth, policy=policy)
+    trial = FineTuning(assignment)
+    finish(trial)
+    model, meta = load_trained(tmp_path / "trial/best")
+    assert not model.training
+    assert (meta.epoch, meta.value, meta.metric) == (trial.best_epoch, trial.best_value, "val_accuracy")
+    assert meta.classes == ("blue", "green", "red")
+    assert meta.config == assignment.config
+    index = held_index(assignment.setup.data)
+    assert meta.transform.crop_size == meta.image_size == 32
+    pixels = open_pixels(index, "val", meta.transform, assignment.setup.cache)
+    with torch.inference_mode():
+        predicted = model(normalise(pixels.images, meta.transform)).argmax(1)
+    assert int((predicted == pixels.labels).sum()) / len(pixels.labels) == meta.value
+
+
+def test_a_checkpoint_of_another_backbone_is_refused(assign: Assign, tmp_path: Path) -> None:
+    finish(FineTuning(assign()))
+    path = tmp_path / "trial/best/checkpoint.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"backbone": "mobilenet_v2"}))
+    with pytest.raises(StorageError, match="must fit mobilenet_v2"):
+        load_trained(tmp_path / "trial/best")

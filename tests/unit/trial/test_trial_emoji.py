@@ -1,0 +1,145 @@
+"""The real thing: emoji at 96 px on backbones that ImageNet trained."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tlsearch.data import normalise, open_pixels
+from tlsearch.trial import FineTuning, finetuning, load_trained, sources
+from tlsearch.trial.held import held_index
+from tlsearch.types import CacheSpec, DataSpec, EpochReport, TrialAssignment, TrialConfig, TrialSetup, WeightsSource
+
+Real = Callable[..., TrialAssignment]
+TIMES = ("epoch_seconds", "images_per_second")
+BACKBONES = ("mobilenet_v2", "timm/tf_efficientnet_lite0")
+
+
+@pytest.fixture
+def real(emoji_path: Path, weights_path: Path, tmp_path: Path) -> Real:
+    """Builds assignments on the emoji; ``per_class`` takes the first images of each class only."""
+
+    def build(
+        backbone: str = "mobilenet_v2",
+        *,
+        depth: int = 0,
+        policy: str = "frozen",
+        max_epochs: int = 2,
+        stored: bool = True,
+        per_class: int | None = None,
+        directory: str = "trial",
+        head_lr: float = 1e-2,
+        augmentation: str = "none",
+    ) -> TrialAssignment:
+        data_path = emoji_path if per_class is None else _subset(emoji_path, tmp_path / "emoji", per_class)
+        weights = {name: weights_path / f"{name.removeprefix('timm/')}.pth" for name in BACKBONES}
+        config = TrialConfig(
+            backbone=backbone,
+            unfreeze_depth=depth,
+            head_lr=head_lr,
+            backbone_lr=1e-4 if depth else None,
+            bn_policy=policy,
+            augmentation=augmentation,
+        )
+        setup = TrialSetup(
+            data=DataSpec(source="folder", path=str(data_path), image_size=96),
+            weights={name: WeightsSource(kind="file", path=str(path)) for name, path in weights.items()},
+            max_epochs=max_epochs,
+            cache=CacheSpec(features_gb=None if stored else 0),
+        )
+        return TrialAssignment(number=0, seed=0, config=config, setup=setup, directory=str(tmp_path / directory))
+
+    return build
+
+
+def _subset(source: Path, target: Path, per_class: int) -> Path:
+    for folder in sorted(source.glob("*/*")):
+        if folder.parent.name == "test" or (target / folder.parent.name / folder.name).exists():
+            continue
+        (target / folder.parent.name / folder.name).mkdir(parents=True)
+        for path in sorted(folder.iterdir())[:per_class]:
+            shutil.copy(path, target / folder.parent.name / folder.name)
+    return target
+
+
+def finish(trial: FineTuning, max_epochs: int) -> list[dict[str, float]]:
+    while trial.epochs_done < max_epochs:
+        trial.step()
+    trial.close()
+    return curve(trial)
+
+
+def curve(trial: FineTuning) -> list[dict[str, float]]:
+    reports: tuple[EpochReport, ...] = tuple(trial.reports)
+    return [{name: v for name, v in report.metrics.items() if name not in TIMES} for report in reports]
+
+
+def loaded_accuracy(assignment: TrialAssignment) -> tuple[float, float]:
+    """Validation accuracy of the best checkpoint's model over the images, and the value it carries."""
+    model, meta = load_trained(Path(assignment.directory) / "best")
+    pixels = open_pixels(held_index(assignment.setup.data), "val", meta.transform, assignment.setup.cache)
+    with torch.inference_mode():
+        predicted = torch.cat([model(normalise(part, meta.transform)).argmax(1) for part in pixels.images.split(50)])
+    return int((predicted == pixels.labels).sum()) / len(pixels.labels), meta.value
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_a_head_alone_learns_the_emoji(real: Real, backbone: str) -> None:
+    assignment = real(backbone, max_epochs=8)
+    trial = FineTuning(assignment)
+    finish(trial, 8)
+    assert trial.best_value is not None and trial.best_value >= 0.60
+    accuracy, value = loaded_accuracy(assignment)
+    assert accuracy == value == trial.best_value
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("policy", ["frozen", "train"])
+@pytest.mark.parametrize("depth", range(6))
+def test_store_frozen_tensors_and_checkpoint_on_real_weights(
+    real: Real, backbone: str, policy: str, depth: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "why_not_worth", lambda *_: None)
+    curves = []
+    for stored in (True, False):
+        name = f"{stored}"
+        assignment = real(backbone, depth=depth, policy=policy, stored=stored, per_class=6, directory=name)
+        trial = FineTuning(assignment)
+        before = {key: tensor.clone() for key, tensor in trial._model.state_dict().items()}
+        frozen = set(trial._model.frozen_state())
+        trial.step()
+        trial.step()
+        after = trial._model.state_dict()
+        assert {key for key in before if not torch.equal(after[key], before[key])} == set(before) - frozen
+        trial.close()
+        assert trial.reports[0].source == ("features" if stored and depth < 5 else "pixels")
+        curves.append(curve(trial))
+        accuracy, value = loaded_accuracy(assignment)
+        assert accuracy == value
+    for with_store, without in zip(*curves, strict=True):
+        assert with_store == pytest.approx(without, abs=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("depth", "augmentation"), [(0, "none"), (2, "light"), (5, "none")])
+def test_going_on_repeats_the_real_curve_to_the_bit(
+    real: Real, depth: int, augmentation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finetuning, "RUNNING_INTERVAL_S", 0.0)
+    assignment = real(depth=depth, policy="train", augmentation=augmentation, max_epochs=3, per_class=6)
+    expected = finish(FineTuning(replace(assignment, directory=assignment.directory + "-straight")), 3)
+    killed = FineTuning(assignment)
+    killed.step()
+    del killed
+    resumed = FineTuning(assignment)
+    assert resumed.epochs_done == 1
+    assert finish(resumed, 3) == expected
+    accuracy, value = loaded_accuracy(assignment)
+    assert accuracy == value
