@@ -48,12 +48,28 @@ class SplitSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class DataSpec:
-    """Where the images come from; ``path`` is absolute, ``image_size`` None means the weights' own."""
+    """Where the images come from.
+
+    Attributes:
+        source: ``folder``, ``manifest``, ``torchvision``, ``huggingface`` or ``digits``.
+        path: Absolute: the folder; the manifest; the folder of torchvision's files; a local Hugging Face set.
+        image_size: Side of the crop in pixels; None means the weights' own.
+        name: Class name of a torchvision set (``CIFAR10``), or id of a set on the Hugging Face Hub.
+        download: Whether a set that is not on this machine may be fetched.
+        options: Further arguments of the torchvision class or of ``datasets.load_dataset``.
+        image_column: Of a Hugging Face set; None finds the one column of images.
+        label_column: Of a Hugging Face set; None finds the one column of class labels.
+    """
 
     source: str
     path: str | None = None
     split: SplitSpec = field(default_factory=SplitSpec)
     image_size: int | None = None
+    name: str | None = None
+    download: bool = False
+    options: Mapping[str, Scalar] = field(default_factory=dict, hash=False)
+    image_column: str | None = None
+    label_column: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

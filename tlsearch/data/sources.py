@@ -23,4 +23,8 @@ def list_source(spec: DataSpec) -> Listing:
         from tlsearch.data.digits import list_digits
 
         return list_digits(spec)
+    if spec.source == "manifest":
+        from tlsearch.data.manifest import list_manifest
+
+        return list_manifest(spec)
     raise DataError(f"data.source must be one of {', '.join(SOURCES)}, not {spec.source!r}")
