@@ -1,7 +1,7 @@
 """The frozen-prefix feature store."""
 
 from tlsearch.features.keys import PASS_BATCH_SIZE, FeatureKey, combined_digest, library_versions, tensor_digests
-from tlsearch.features.store import Features, NotStored, forget_open, open_features
+from tlsearch.features.store import Features, NotStored, find_features, forget_open, open_features
 from tlsearch.features.validity import Boundary, measure_boundary, why_not, why_not_worth
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Features",
     "NotStored",
     "combined_digest",
+    "find_features",
     "forget_open",
     "library_versions",
     "measure_boundary",

@@ -100,6 +100,12 @@ def open_features(
     return Features(rows=rows, built=True)
 
 
+def find_features(key: FeatureKey, *, num_rows: int, cache: CacheSpec) -> Features | None:
+    """Maps an entry if it is there and sound; computes nothing and waits for nobody."""
+    rows = _open_entry(cache_directory(cache) / "features", key, num_rows)
+    return None if rows is None else Features(rows=rows, built=False)
+
+
 def forget_open() -> None:
     """Drops the process's mapped entries."""
     _open.clear()

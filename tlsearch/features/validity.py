@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from tlsearch.model import StagedModel
 from tlsearch.types import TrialConfig, TrialSetup
@@ -44,6 +43,8 @@ def why_not(config: TrialConfig, setup: TrialSetup, split: str = "train") -> str
 
 def measure_boundary(model: StagedModel, depth: int, image_size: int) -> Boundary:
     """Takes one black image through the prefix of a depth; the model's mode is left as it was."""
+    from torch.utils.flop_counter import FlopCounterMode  # a slow import that few trials need
+
     parameter = next(model.parameters())
     image = torch.zeros(1, 3, image_size, image_size, device=parameter.device)
     image = image.contiguous(memory_format=torch.channels_last)

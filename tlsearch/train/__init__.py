@@ -13,7 +13,14 @@ from tlsearch.train.files import TensorFile, read_json, read_tensors, remove_oth
 from tlsearch.train.loop import EVAL_BATCH_SIZE, Trainer, TrainFigures, evaluate, predict_logits
 from tlsearch.train.metrics import TOP5_MIN_CLASSES, classification_metrics
 from tlsearch.train.optimizer import build_optimizer
-from tlsearch.train.runtime import Runtime, derive_seed, is_out_of_memory, open_runtime, release_memory
+from tlsearch.train.runtime import (
+    Runtime,
+    derive_seed,
+    is_out_of_memory,
+    open_runtime,
+    out_of_memory_is_infeasible,
+    release_memory,
+)
 from tlsearch.train.source import Source, load_batch
 
 __all__ = [
@@ -34,6 +41,7 @@ __all__ = [
     "is_out_of_memory",
     "load_batch",
     "open_runtime",
+    "out_of_memory_is_infeasible",
     "predict_logits",
     "read_json",
     "read_model_checkpoint",

@@ -15,7 +15,13 @@ from tlsearch.features import PASS_BATCH_SIZE
 from tlsearch.model import StagedModel
 from tlsearch.train.linear import linear_head
 from tlsearch.train.metrics import classification_metrics
-from tlsearch.train.runtime import Runtime, derive_seed, is_out_of_memory, release_memory
+from tlsearch.train.runtime import (
+    Runtime,
+    derive_seed,
+    is_out_of_memory,
+    out_of_memory_is_infeasible,
+    release_memory,
+)
 from tlsearch.train.source import Source, epoch_order, load_batch, split_order
 
 EVAL_BATCH_SIZE = PASS_BATCH_SIZE  # one size for both: stored features then equal a direct pass to the bit
@@ -97,7 +103,8 @@ class Trainer:
                 message = str(error)
             # Outside of the handler: the traceback no longer holds the failed pass's activations.
             self._halve(len(labels), message)
-        self.scaler.step(self.optimizer)
+        with out_of_memory_is_infeasible("the optimiser's state"):
+            self.scaler.step(self.optimizer)
         self.scaler.update()
         totals += figures
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
-from tlsearch.errors import UserError
+from tlsearch.errors import Infeasible, UserError
 
 Precision = Literal["fp32", "bf16", "fp16"]
 _DTYPES: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -74,6 +75,21 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and (
         "CUDA error: out of memory" in text or "CUBLAS_STATUS_ALLOC_FAILED" in text or "can't allocate memory" in text
     )
+
+
+@contextmanager
+def out_of_memory_is_infeasible(what: str) -> Iterator[None]:
+    """Turns running out of memory in a block into the trial's fault.
+
+    Raises:
+        Infeasible: Memory ran out; says ``what`` for.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise Infeasible(f"out of memory for {what}: {error}") from error
 
 
 def release_memory(runtime: Runtime) -> None:

@@ -6,28 +6,18 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
-from tlsearch.data import with_image_size
-from tlsearch.errors import DataError
-from tlsearch.model import build_model, resolve_weights
+from tlsearch.model import StagedModel
 from tlsearch.train import (
-    TOP5_MIN_CLASSES,
     FrozenPart,
     ModelMeta,
-    Trainer,
-    build_optimizer,
     evaluate,
-    open_runtime,
     release_memory,
     save_model_checkpoint,
     write_frozen_part,
 )
-from tlsearch.trial.frozen import guard_frozen
-from tlsearch.trial.held import held_index
+from tlsearch.trial.opening import OpenTrial, open_trial
 from tlsearch.trial.running import Progress, epochs_of, restore_running, save_running
-from tlsearch.trial.sources import SourceInputs, open_source
-from tlsearch.types import EpochReport, TrialAssignment, WeightsSource
+from tlsearch.types import EpochReport, TrialAssignment
 
 RUNNING_INTERVAL_S = 15.0  # at most one running checkpoint in so many seconds: shorter trials write none
 RUNNING_FOLDER, BEST_FOLDER = "running", "best"
@@ -44,47 +34,30 @@ class FineTuning:
     """
 
     def __init__(self, assignment: TrialAssignment) -> None:
-        config, setup = assignment.config, assignment.setup
-        assert config.bn_policy in (None, "frozen", "train", "stats"), f"no trial can take bn_policy {config.bn_policy}"
         self._assignment = assignment
         self._directory = Path(assignment.directory)
-        self._runtime = open_runtime(setup.device, setup.precision, setup.num_threads)
-        self._index = held_index(setup.data)
-        _check_metric(setup.metric, len(self._index.classes))
-        self._weights = resolve_weights(config.backbone, setup.weights.get(config.backbone, WeightsSource()))
-        self._transform = with_image_size(self._weights.transform, setup.data.image_size)
-        self._model = build_model(
-            config.backbone,
-            num_classes=len(self._index.classes),
-            weights=self._weights,
-            image_size=self._transform.crop_size,
-            seed=assignment.seed,
+        opened = open_trial(assignment)
+        self._opened: OpenTrial | None = opened
+        restored = restore_running(
+            self._directory / RUNNING_FOLDER,
+            assignment=assignment,
+            trainer=opened.trainer,
+            frozen_digest=opened.guard.digest,
         )
-        self._model.freeze(config.unfreeze_depth, config.bn_policy)
-        self._model.to(device=self._runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._guard = guard_frozen(self._model)
-        inputs = SourceInputs(
-            config=config,
-            setup=setup,
-            index=self._index,
-            transform=self._transform,
-            weights_digest=self._weights.digest,
-            runtime=self._runtime,
-            guard=self._guard,
-        )
-        self._train = open_source(self._model, inputs, "train")
-        self._val = open_source(self._model, inputs, "val")
-        self._trainer = Trainer(
-            self._model,
-            build_optimizer(self._model, config),
-            self._runtime,
-            depth=config.unfreeze_depth,
-            batch_size=config.batch_size,
-        )
-        self._progress = self._restore()
+        self._progress = restored or Progress()
         self._frozen_part: FrozenPart | None = None
         self._unchecked = False  # whether a step was taken since the frozen tensors were last compared
         self._last_saved = time.monotonic()
+
+    @property
+    def model(self) -> StagedModel:
+        """The model as it is now; only before ``close``."""
+        return self._parts.trainer.model
+
+    @property
+    def _parts(self) -> OpenTrial:
+        assert self._opened is not None, "the trial is closed"
+        return self._opened
 
     @property
     def epochs_done(self) -> int:
@@ -117,8 +90,8 @@ class FineTuning:
         setup = self._assignment.setup
         epoch = self.epochs_done + 1
         assert epoch <= setup.max_epochs, f"a trial of {setup.max_epochs} epochs has no epoch {epoch}"
-        self._unchecked = True
         report = self._run_epoch(epoch)
+        self._unchecked = True
         if epoch == setup.max_epochs:
             self._check_frozen()
         value = report.metrics[setup.metric]
@@ -135,81 +108,69 @@ class FineTuning:
         return report
 
     def close(self) -> None:
-        """Checks that the frozen tensors stood still, and gives the device's memory back.
+        """Checks that the frozen tensors stood still, and gives the device's memory back; again is harmless.
 
         Raises:
             FrozenMoved: A frozen tensor has changed.
         """
-        if not hasattr(self, "_model"):
+        if self._opened is None:
             return
+        runtime = self._opened.runtime
         try:
             if self._unchecked:
                 self._check_frozen()
         finally:
-            del self._model, self._trainer, self._train, self._val
-            release_memory(self._runtime)
+            self._opened = None
+            release_memory(runtime)
 
     def _run_epoch(self, epoch: int) -> EpochReport:
+        parts = self._parts
         start = time.perf_counter()
-        figures = self._trainer.train_epoch(self._train, seed=self._assignment.seed, epoch=epoch)
+        figures = parts.trainer.train_epoch(parts.train, seed=self._assignment.seed, epoch=epoch)
         train_s = time.perf_counter() - start
-        metrics = evaluate(self._model, self._val, self._runtime, depth=self._trainer.depth)
+        metrics = evaluate(parts.trainer.model, parts.val, parts.runtime, depth=parts.trainer.depth)
         metrics["train_loss"] = figures.loss
         metrics["train_accuracy"] = figures.accuracy
         metrics["epoch_seconds"] = time.perf_counter() - start
-        metrics["images_per_second"] = len(self._train) / train_s
+        metrics["images_per_second"] = len(parts.train) / train_s
         return EpochReport(
             epoch=epoch,
             metrics=metrics,
             timestamp=time.time(),
-            source=self._train.kind,
-            source_reason=self._train.reason,
+            source=parts.train.kind,
+            source_reason=parts.train.reason,
         )
 
     def _check_frozen(self) -> None:
         self._unchecked = False
-        self._guard.check(self._model)
+        self._parts.guard.check(self.model)
 
     def _save_best(self, report: EpochReport) -> None:
-        setup = self._assignment.setup
+        parts, config, metric = self._parts, self._assignment.config, self._assignment.setup.metric
         directory = self._directory / BEST_FOLDER
-        if self._frozen_part is None and self._guard.digests:
-            self._frozen_part = write_frozen_part(directory, self._model.frozen_state())
+        if self._frozen_part is None and parts.guard.digests:
+            self._frozen_part = write_frozen_part(directory, self.model.frozen_state())
         meta = ModelMeta(
-            backbone=self._assignment.config.backbone,
-            classes=self._index.classes,
-            weights_id=self._weights.id,
-            weights_digest=self._weights.digest,
-            transform=self._transform,
-            image_size=self._transform.crop_size,
-            config=self._assignment.config,
+            backbone=config.backbone,
+            classes=parts.index.classes,
+            weights_id=parts.weights.id,
+            weights_digest=parts.weights.digest,
+            transform=parts.transform,
+            image_size=parts.transform.crop_size,
+            config=config,
             epoch=report.epoch,
-            metric=setup.metric,
-            value=report.metrics[setup.metric],
+            metric=metric,
+            value=report.metrics[metric],
             metrics=report.metrics,
         )
-        save_model_checkpoint(directory, model=self._model, meta=meta, frozen=self._frozen_part)
+        save_model_checkpoint(directory, model=self.model, meta=meta, frozen=self._frozen_part)
 
     def _save_running(self) -> None:
         save_running(
             self._directory / RUNNING_FOLDER,
             assignment=self._assignment,
-            trainer=self._trainer,
-            frozen_digest=self._guard.digest,
+            trainer=self._parts.trainer,
+            frozen_digest=self._parts.guard.digest,
             progress=self._progress,
         )
         self._last_saved = time.monotonic()
-
-    def _restore(self) -> Progress:
-        restored = restore_running(
-            self._directory / RUNNING_FOLDER,
-            assignment=self._assignment,
-            trainer=self._trainer,
-            frozen_digest=self._guard.digest,
-        )
-        return restored or Progress()
-
-
-def _check_metric(metric: str, num_classes: int) -> None:
-    if metric == "val_top5_accuracy" and num_classes < TOP5_MIN_CLASSES:
-        raise DataError(f"search.metric {metric} needs {TOP5_MIN_CLASSES} classes or more; the data have {num_classes}")

@@ -14,7 +14,9 @@ from tlsearch.features import (
     PASS_BATCH_SIZE,
     Boundary,
     FeatureKey,
+    Features,
     NotStored,
+    find_features,
     library_versions,
     measure_boundary,
     open_features,
@@ -51,22 +53,34 @@ def open_source(model: StagedModel, inputs: SourceInputs, split: str) -> Source:
     Raises:
         DataError: Images cannot be read.
     """
-    reason = why_not(inputs.config, inputs.setup, split) or _not_worth(model, inputs)
+    reason = why_not(inputs.config, inputs.setup, split)
     if reason is not None:
         return _pixels(inputs, split, reason)
-    depth = inputs.config.unfreeze_depth
     labels = torch.tensor(inputs.index.splits[split].labels, dtype=torch.int64)
-    compute = partial(_prefix_pass, model, inputs, split)
-    try:
-        stored = open_features(_key(inputs, split), num_rows=len(labels), compute=compute, cache=inputs.setup.cache)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        stored = NotStored(reason=f"out of memory in a pass of {PASS_BATCH_SIZE} images")
+    stored = _stored(model, inputs, split, len(labels))
     if isinstance(stored, NotStored):
         return _pixels(inputs, split, stored.reason)
     how = "computed by this trial" if stored.built else "shared"
-    return Source(kind="features", reason=f"frozen below depth {depth}: {how}", rows=stored.rows, labels=labels)
+    reason = f"frozen below depth {inputs.config.unfreeze_depth}: {how}"
+    return Source(kind="features", reason=reason, rows=stored.rows, labels=labels)
+
+
+def _stored(model: StagedModel, inputs: SourceInputs, split: str, num_rows: int) -> Features | NotStored:
+    """The entry, computed where it pays and no one has yet."""
+    key, cache = _key(inputs, split), inputs.setup.cache
+    found = find_features(key, num_rows=num_rows, cache=cache)
+    if found is not None:
+        return found
+    reason = _not_worth(model, inputs)
+    if reason is not None:
+        return NotStored(reason=reason)
+    try:
+        compute = partial(_prefix_pass, model, inputs, split)
+        return open_features(key, num_rows=num_rows, compute=compute, cache=cache)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return NotStored(reason=f"out of memory in a pass of {PASS_BATCH_SIZE} images")
 
 
 def _pixels(inputs: SourceInputs, split: str, reason: str) -> Source:

@@ -112,11 +112,11 @@ def test_store_frozen_tensors_and_checkpoint_on_real_weights(
         name = f"{stored}"
         assignment = real(backbone, depth=depth, policy=policy, stored=stored, per_class=6, directory=name)
         trial = FineTuning(assignment)
-        before = {key: tensor.clone() for key, tensor in trial._model.state_dict().items()}
-        frozen = set(trial._model.frozen_state())
+        before = {key: tensor.clone() for key, tensor in trial.model.state_dict().items()}
+        frozen = set(trial.model.frozen_state())
         trial.step()
         trial.step()
-        after = trial._model.state_dict()
+        after = trial.model.state_dict()
         assert {key for key in before if not torch.equal(after[key], before[key])} == set(before) - frozen
         trial.close()
         assert trial.reports[0].source == ("features" if stored and depth < 5 else "pixels")

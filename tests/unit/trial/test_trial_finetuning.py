@@ -14,10 +14,10 @@ import torch
 from torch import nn
 
 from tlsearch.data import open_pixels
-from tlsearch.errors import DataError, FrozenMoved
+from tlsearch.errors import DataError, FrozenMoved, Infeasible
 from tlsearch.model import Part, StagedModel
 from tlsearch.model import weights as weights_module
-from tlsearch.trial import FineTuning, held, sources
+from tlsearch.trial import FineTuning, held, release_held, sources
 from tlsearch.types import DataSpec, EpochReport, TrialAssignment
 
 Assign = Callable[..., TrialAssignment]
@@ -141,7 +141,7 @@ def test_random_weights_of_another_seed_are_another_entry(assign: Assign) -> Non
 @pytest.mark.parametrize("policy", ["frozen", "train"])
 def test_what_is_frozen_stands_still_and_the_rest_moves(assign: Assign, depth: int, policy: str) -> None:
     trial = FineTuning(assign(depth=depth, policy=policy, stored=False, augmentation="light"))
-    model = trial._model
+    model = trial.model
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     frozen = set(model.frozen_state())
     while trial.epochs_done < 3:
@@ -174,7 +174,7 @@ def test_without_the_eval_guard_the_trial_fails_loudly(
 def test_a_single_flipped_bit_is_found(assign: Assign) -> None:
     trial = FineTuning(assign(depth=1))
     trial.step()
-    frozen = trial._model.frozen_state()
+    frozen = trial.model.frozen_state()
     name = next(name for name in frozen if name.startswith("stage2") and name.endswith("weight"))
     frozen[name].view(torch.int32).view(-1)[-1] ^= 1
     with pytest.raises(FrozenMoved, match=name):
@@ -186,7 +186,7 @@ def test_a_closed_trial_leaves_no_model_behind(assign: Assign) -> None:
     try:
         trial = FineTuning(assign(depth=1))
         trial.step()
-        model = weakref.ref(trial._model)
+        model = weakref.ref(trial.model)
         trial.close()
         assert model() is None
     finally:
@@ -215,6 +215,25 @@ def test_faulty_data_come_through_as_they_are(assign: Assign, tmp_path: Path) ->
 def test_validation_pixels_are_those_of_the_evaluation(assign: Assign) -> None:
     """With augmentation too: the margin is the training images' alone."""
     trial = FineTuning(assign(depth=5, policy="train", augmentation="light"))
-    expected = open_pixels(trial._index, "val", trial._transform, trial._assignment.setup.cache)
-    assert torch.equal(trial._val.rows, expected.images)
+    expected = open_pixels(trial._parts.index, "val", trial._parts.transform, trial._assignment.setup.cache)
+    assert torch.equal(trial._parts.val.rows, expected.images)
     trial.close()
+
+
+def test_a_model_that_does_not_fit_is_infeasible(assign: Assign, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(StagedModel, "to", no_room)
+    with pytest.raises(Infeasible, match="out of memory for the model"):
+        FineTuning(assign())
+
+
+def test_a_second_process_finds_the_features_without_a_forward(assign: Assign, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even to decide whether reading pays."""
+    monkeypatch.setattr(sources, "why_not_worth", lambda *_: None)
+    run(assign("first", depth=1))
+    release_held()
+    sources._boundaries.clear()
+    monkeypatch.setattr(StagedModel, "forward_prefix", lambda *_: pytest.fail("a forward"))
+    assert {report.source for report in run(assign("second", depth=1))} == {"features"}
