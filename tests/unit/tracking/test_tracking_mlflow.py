@@ -245,17 +245,22 @@ def test_a_long_value_is_cut_with_a_mark(store: str, tmp_path: Path) -> None:
 
 def test_nothing_of_mlflows_reaches_the_output(tmp_path: Path) -> None:
     code = f"""
-import logging
+import json, logging
 from pathlib import Path
 from tlsearch.tracking import MlflowTracker
+from tlsearch.types import TrialConfig
 root = logging.getLogger()
 before = (root.level, list(root.handlers))
 tracker = MlflowTracker(uri="sqlite:///{tmp_path}/new/mlflow.db", experiment="x", search_id="x",
                         metric="val_accuracy", spool_dir=Path("{tmp_path}"), served_code=Path("{tmp_path}/s.py"))
 tracker.search_started({{}}, {{"a.txt": "a"}})
+tracker.trial_started(0, TrialConfig(backbone="resnet18"))
+tracker.keep_model(0, Path("{tmp_path}/best"))
 assert tracker.close() == 0
 assert (root.level, root.handlers) == before
 """
+    _checkpoint(tmp_path / "best")
+    (tmp_path / "s.py").write_text(SERVED)
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment, check=False

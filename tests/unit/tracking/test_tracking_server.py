@@ -1,0 +1,136 @@
+"""A real MLflow server that goes away in the middle of a search and comes back."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tlsearch.tracking import MlflowTracker, find_run_ids
+from tlsearch.types import Decision, EpochReport, TrialConfig, TrialOutcome, TrialState
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+SERVED = """
+import pandas as pd
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel
+
+class Stub(PythonModel):
+    def predict(self, context, model_input: pd.DataFrame, params=None):
+        return ["stub"] * len(model_input)
+
+set_model(Stub())
+"""
+
+
+class Server:
+    """``mlflow server`` over a SQLite file, with proxied artifacts."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self._port = probe.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{self._port}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "mlflow", "server", "--port", str(self._port), "--workers", "1"]
+        command += ["--backend-store-uri", f"sqlite:///{self._folder}/server.db"]
+        command += ["--artifacts-destination", str(self._folder / "files")]
+        quiet = subprocess.DEVNULL
+        self._process = subprocess.Popen(command, stdout=quiet, stderr=quiet, cwd=self._folder, start_new_session=True)
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            try:
+                urllib.request.urlopen(f"{self.uri}/health", timeout=2)
+                return
+            except OSError:
+                time.sleep(0.5)  # polls another process
+        raise AssertionError("the server did not start")
+
+    def stop(self) -> None:
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    server = Server(tmp_path)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+def test_a_server_goes_away_and_comes_back(server: Server, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    from mlflow import MlflowClient
+
+    served = tmp_path / "stub.py"
+    served.write_text(SERVED)
+    tracker = MlflowTracker(
+        uri=server.uri,
+        experiment="away",
+        search_id="away",
+        metric="val_accuracy",
+        spool_dir=tmp_path / "spool",
+        served_code=served,
+        first_retry_s=0.2,
+        last_retry_s=0.5,
+    )
+    tracker.search_started({"trials": 3}, {"space.yaml": "name: x"})
+    for number in range(3):
+        if number == 1:
+            assert tracker.flush(60)
+            server.stop()
+        checkpoint = tmp_path / "trials" / str(number)
+        checkpoint.mkdir(parents=True)
+        meta = {"backbone": "resnet18", "epoch": 1, "metric": "val_accuracy", "value": 0.5}
+        (checkpoint / "checkpoint.json").write_text(json.dumps(meta))
+        (checkpoint / "weights.safetensors").write_bytes(b"weights")
+        began = time.monotonic()
+        tracker.trial_started(number, TrialConfig(backbone="resnet18"))
+        for epoch in (1, 2):
+            report = EpochReport(epoch=epoch, metrics={"val_accuracy": 0.5 / epoch}, timestamp=1000.0 * number + epoch)
+            tracker.trial_reported(number, report, Decision.CONTINUE)
+        done = TrialOutcome(state=TrialState.COMPLETE, reason="completed", epochs_run=2, best_value=0.5, best_epoch=1)
+        tracker.trial_ended(number, done)
+        tracker.keep_model(number, checkpoint)
+        if number:
+            tracker.drop_model(number - 1)
+        assert time.monotonic() - began < 0.5
+    assert tracker.flush(30) is False
+    assert (tmp_path / "spool" / "mlflow.jsonl").exists()
+    server.start()
+    tracker.search_ended("finished", {"leaderboard.csv": "trial\n"})
+    deadline = time.monotonic() + 60
+    while not tracker.flush(1) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert tracker.close() == 0
+
+    client = MlflowClient(tracking_uri=server.uri)
+    ids = find_run_ids(server.uri, experiment="away", search_id="away")
+    assert set(ids) == {0, 1, 2} and ids == tracker.run_ids()
+    experiment_id = client.get_experiment_by_name("away").experiment_id
+    assert len(client.search_runs([experiment_id])) == 4
+    for run_id in ids.values():
+        assert [p.step for p in client.get_metric_history(run_id, "val_accuracy")] == [1, 2]
+        assert client.get_run(run_id).info.status == "FINISHED"
+    (model,) = client.search_logged_models([experiment_id])
+    assert model.name == "trial-2"
+    assert len(list((tmp_path / "files").rglob("weights.safetensors"))) == 1  # dropped ones are gone on the server too
+    out, err = capfd.readouterr()
+    assert "View run" not in out and "Traceback" not in err
