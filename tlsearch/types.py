@@ -77,18 +77,21 @@ class WeightsSource:
     """Where one backbone's pretrained weights come from.
 
     Attributes:
-        kind: ``default`` the library's own weights; ``file`` a local .pth or .safetensors;
-            ``package`` a file inside an installed package; ``none`` random initialisation.
+        kind: ``default`` the library's own weights; ``file`` a local .pth or .safetensors; ``url`` such a
+            file elsewhere; ``package`` a file inside an installed package; ``none`` random initialisation.
         path: Absolute path of a ``file``.
+        url: Address of a ``url``: https://, http:// or s3://.
         package: Import name of a ``package``.
         file: Path inside the package.
         match: ``name`` by parameter name; ``order`` by order, shape and kind of tensor.
-        transform: Whose evaluation transform to use: None the backbone's DEFAULT.
+        transform: Whose evaluation transform to use: another backbone's, or another version's of this one;
+            None the backbone's DEFAULT.
         version: A version of the library's weights, e.g. ``IMAGENET1K_V1``.
     """
 
-    kind: Literal["default", "file", "package", "none"] = "default"
+    kind: Literal["default", "file", "url", "package", "none"] = "default"
     path: str | None = None
+    url: str | None = None
     package: str | None = None
     file: str | None = None
     match: Literal["name", "order"] = "name"
@@ -101,11 +104,12 @@ class TransformSpec:
     """An evaluation transform: resize, centre crop, scale to [0, 1], normalise.
 
     Attributes:
-        resize_size: Length of the shorter side after the resize, in pixels.
+        resize_size: Length of the shorter side after the resize, in pixels; of both sides with ``squash``.
         crop_size: Side of the square centre crop, in pixels.
         interpolation: ``nearest``, ``bilinear`` or ``bicubic``.
         mean: Per channel (RGB), of values in [0, 1].
         std: Per channel (RGB).
+        crop_mode: ``center`` keeps the image's proportions; ``squash`` makes it square, as timm does.
     """
 
     resize_size: int
@@ -113,6 +117,7 @@ class TransformSpec:
     interpolation: str = "bilinear"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    crop_mode: Literal["center", "squash"] = "center"
 
 
 @dataclass(frozen=True, kw_only=True)

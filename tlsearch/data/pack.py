@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Lock
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 import PIL
@@ -74,12 +74,23 @@ class _Rule:
     resize_size: int
     side: int
     interpolation: str
+    crop_mode: Literal["center", "squash"]
     pillow: str
     torchvision: str
 
     @property
     def key(self) -> str:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:40]
+
+    @property
+    def transform(self) -> TransformSpec:
+        """Of the resize alone."""
+        return TransformSpec(
+            resize_size=self.resize_size,
+            crop_size=self.side,
+            interpolation=self.interpolation,
+            crop_mode=self.crop_mode,
+        )
 
 
 def open_pixels(
@@ -90,7 +101,7 @@ def open_pixels(
     Args:
         index: The data set.
         split: ``train``, ``val`` or ``test``.
-        spec: Sizes and interpolation; mean and std have no part in it.
+        spec: Sizes, interpolation and crop mode; mean and std have no part in it.
         cache: Where the store lives and what it may take.
         margin: Whether to keep the square of ``resize_size`` px, room for random crops, instead of the
             evaluation's crop of ``crop_size`` px.
@@ -111,6 +122,7 @@ def open_pixels(
         resize_size=spec.resize_size,
         side=max(spec.resize_size, spec.crop_size) if margin else spec.crop_size,
         interpolation=spec.interpolation,
+        crop_mode=spec.crop_mode,
         pillow=PIL.__version__,
         torchvision=torchvision.__version__,
     )
@@ -217,7 +229,7 @@ def _squares(index: ImageIndex, members: Split, rule: _Rule) -> Iterator[NDArray
         except DataError as error:
             return str(error)
         try:
-            return resized_square(image, rule.resize_size, rule.side, rule.interpolation)
+            return resized_square(image, rule.transform, rule.side)
         except DataError as error:
             return f"{name}: {error}"
 

@@ -25,12 +25,13 @@ _MAX_RESIZED_PIXELS = 100_000_000
 def eval_image(image: Image.Image, spec: TransformSpec) -> NDArray[np.uint8]:
     """Resizes the shorter side and crops the centre; with ``normalise`` the weights' own transform, to the bit.
 
-    Both steps are torchvision's own on PIL images, as in its ImageClassification preset (and in timm's
-    evaluation transform with ``crop_mode`` center). An image smaller than the crop is padded with black.
+    Both steps are torchvision's own on PIL images, as in its ImageClassification preset and in timm's
+    evaluation transform. With ``crop_mode`` squash both sides are resized, and the proportions are lost.
+    An image smaller than the crop is padded with black.
 
     Args:
         image: Mode RGB, see ``decode_rgb``.
-        spec: Sizes and interpolation.
+        spec: Sizes, interpolation and crop mode.
 
     Returns:
         uint8 of shape (crop_size, crop_size, 3).
@@ -38,19 +39,23 @@ def eval_image(image: Image.Image, spec: TransformSpec) -> NDArray[np.uint8]:
     Raises:
         DataError: The image is so long and thin that the resize would make it enormous.
     """
-    return resized_square(image, spec.resize_size, spec.crop_size, spec.interpolation)
+    return resized_square(image, spec, spec.crop_size)
 
 
-def resized_square(image: Image.Image, resize_size: int, side: int, interpolation: str) -> NDArray[np.uint8]:
-    """The centre square of ``side`` px of the image with its shorter side resized to ``resize_size`` px.
+def resized_square(image: Image.Image, spec: TransformSpec, side: int) -> NDArray[np.uint8]:
+    """The centre square of ``side`` px of the image resized as ``spec`` says; its crop size has no part in it.
 
     Raises:
         DataError: As ``eval_image``.
     """
-    short, long = sorted(image.size)
-    if resize_size * resize_size * long // short > _MAX_RESIZED_PIXELS:
-        raise DataError(f"too long and thin to resize: {image.width} x {image.height} pixels")
-    resized = F.resize(image, [resize_size], interpolation=InterpolationMode(interpolation), antialias=True)
+    if spec.crop_mode == "squash":
+        size = [spec.resize_size, spec.resize_size]
+    else:
+        short, long = sorted(image.size)
+        if spec.resize_size * spec.resize_size * long // short > _MAX_RESIZED_PIXELS:
+            raise DataError(f"too long and thin to resize: {image.width} x {image.height} pixels")
+        size = [spec.resize_size]
+    resized = F.resize(image, size, interpolation=InterpolationMode(spec.interpolation), antialias=True)
     return np.asarray(F.center_crop(resized, [side, side]), dtype=np.uint8)
 
 

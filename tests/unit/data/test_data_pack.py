@@ -63,6 +63,13 @@ def test_pixels_are_the_evaluation_crops_in_order(index):
         assert np.array_equal(pixels.images[i].permute(1, 2, 0).numpy(), eval_image(read_image(index, key), SPEC))
 
 
+def test_squashed_images_are_packed_squashed(index):
+    spec = TransformSpec(resize_size=20, crop_size=16, crop_mode="squash")
+    images = open_pixels(index, "train", spec, CacheSpec()).images
+    image = read_image(index, index.splits["train"].keys[0])
+    assert np.array_equal(images[0].permute(1, 2, 0).numpy(), eval_image(image, spec))
+
+
 def test_a_batch_keeps_channels_last(index):
     images = open_pixels(index, "train", SPEC, CacheSpec()).images[torch.tensor([3, 1, 4])]
     assert images.is_contiguous(memory_format=torch.channels_last)
@@ -106,6 +113,7 @@ def test_built_once_per_node_and_opened_once_per_process(index, builds, monkeypa
         TransformSpec(resize_size=21, crop_size=16),
         TransformSpec(resize_size=20, crop_size=15),
         TransformSpec(resize_size=20, crop_size=16, interpolation="bicubic"),
+        TransformSpec(resize_size=20, crop_size=16, crop_mode="squash"),
     ],
 )
 def test_another_resize_is_another_entry(index, builds, other):

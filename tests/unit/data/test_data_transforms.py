@@ -68,19 +68,29 @@ def test_an_image_smaller_than_the_crop_is_padded_as_torchvision_does():
     assert torch.equal(normalise(as_batch(pixels), spec_of(preset))[0], preset(image))
 
 
-def test_equals_the_evaluation_transform_of_timm():
+@pytest.mark.parametrize("crop_mode", ["center", "squash"])
+def test_equals_the_evaluation_transform_of_timm(crop_mode):
     pytest.importorskip("timm")
     from timm.data import create_transform
 
-    mean, std = (0.5, 0.5, 0.5), (0.4, 0.5, 0.6)
+    colours = {"mean": (0.5, 0.5, 0.5), "std": (0.4, 0.5, 0.6)}
     for size, crop_pct, interpolation in ((224, 0.875, "bicubic"), (240, 0.882, "bicubic"), (96, 1.0, "bilinear")):
-        theirs = create_transform(size, interpolation=interpolation, crop_pct=crop_pct, mean=mean, std=std)
-        spec = TransformSpec(
-            resize_size=int(size / crop_pct), crop_size=size, interpolation=interpolation, mean=mean, std=std
-        )
-        for width, height in ((300, 200), (64, 70)):
+        options = {"interpolation": interpolation, "crop_mode": crop_mode, **colours}
+        theirs = create_transform(size, crop_pct=crop_pct, **options)
+        spec = TransformSpec(resize_size=int(size / crop_pct), crop_size=size, **options)
+        for width, height in ((300, 200), (64, 70), (500, 90)):
             image = picture("RGB", width, height)
             assert torch.equal(normalise(as_batch(eval_image(image, spec)), spec)[0], theirs(image))
+
+
+def test_a_squashed_image_is_seen_whole():
+    image = Image.new("RGB", (40, 10))
+    image.paste((255, 0, 0), (0, 0, 4, 10))
+    squashed = eval_image(image, TransformSpec(resize_size=10, crop_size=10, crop_mode="squash"))
+    centred = eval_image(image, TransformSpec(resize_size=10, crop_size=10))
+    assert squashed[:, 0, 0].min() > 128 and not centred.any()
+    long = eval_image(Image.new("RGB", (20000, 1)), TransformSpec(resize_size=8, crop_size=8, crop_mode="squash"))
+    assert long.shape == (8, 8, 3)
 
 
 def test_normalise_leaves_its_input_and_keeps_the_memory_format():
@@ -104,9 +114,10 @@ def test_normalise_leaves_its_input_and_keeps_the_memory_format():
     ],
 )
 def test_image_size_keeps_the_proportion(native, size, want):
-    spec = TransformSpec(resize_size=native[0], crop_size=native[1], interpolation="bicubic", mean=(0.1, 0.2, 0.3))
+    colours = {"interpolation": "bicubic", "mean": (0.1, 0.2, 0.3), "crop_mode": "squash"}
+    spec = TransformSpec(resize_size=native[0], crop_size=native[1], **colours)
     got = with_image_size(spec, size)
-    assert (got.resize_size, got.crop_size) == want
+    assert (got.resize_size, got.crop_size, got.crop_mode) == (*want, "squash")
     assert (got.interpolation, got.mean, got.std) == (spec.interpolation, spec.mean, spec.std)
 
 
