@@ -16,7 +16,7 @@ from tlsearch.types import CacheSpec, DataSpec, SplitSpec, WeightsSource
 
 WEIGHTS_SUFFIXES = (".pth", ".pt", ".safetensors")
 
-_SQLITE = re.compile(r"(sqlite(?:\+\w+)?:///)([^?]*)(.*)", re.DOTALL)
+_SQLITE = re.compile(r"(sqlite(?:\+\w+)?:///(?:file:)?)([^?]*)(.*)", re.DOTALL)
 _TRACKING = re.compile(r"(https?|postgresql(\+\w+)?|mysql(\+\w+)?|mssql(\+\w+)?|databricks)://.+|databricks", re.DOTALL)
 
 
@@ -190,7 +190,7 @@ def _search(search: SearchSpec, checker: _Checker) -> SearchSpec:
         checker.require(
             grace <= search.max_epochs,
             (*at, "scheduler", "asha", "grace_period"),
-            f"grace_period may be at most max_epochs ({search.max_epochs}{place((*at, 'max_epochs'))}), not {grace}",
+            f"grace_period may be at most max_epochs, {search.max_epochs}{place((*at, 'max_epochs'))}, not {grace}",
             (*at, "max_epochs"),
         )
     checker.require(
@@ -229,15 +229,18 @@ def _tracking(tracking: TrackingSpec, checker: _Checker) -> TrackingSpec:
         return tracking
     path = checker.absolute(name, at)
     checker.require(not _holds(path.is_dir), at, f"the MLflow store {str(path)!r} is a folder, not a file")
-    checker.require(
-        _holds(path.parent.is_dir), at, f"the folder {str(path.parent)!r} of the MLflow store does not exist"
-    )
+    folder = _first_existing(path.parent)
+    checker.require(_holds(folder.is_dir), at, f"the MLflow store needs a folder; {str(folder)!r} is none")
     return TrackingSpec(uri=f"{scheme}{path}{options}", keep_best=tracking.keep_best)
 
 
 def _storage(text: str, checker: _Checker) -> str:
     path = checker.absolute(text, ("storage",))
-    blocked = next((one for one in (path, *path.parents) if _holds(one.exists)), None)
-    ok = blocked is not None and _holds(blocked.is_dir)
-    checker.require(ok, ("storage",), f"storage must be a folder; {str(blocked or path)!r} is none")
+    folder = _first_existing(path)
+    checker.require(_holds(folder.is_dir), ("storage",), f"storage must be a folder; {str(folder)!r} is none")
     return str(path)
+
+
+def _first_existing(path: Path) -> Path:
+    """The path, or the nearest folder above it that exists: what is between can be made."""
+    return next((one for one in (path, *path.parents) if _holds(one.exists)), path)

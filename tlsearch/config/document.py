@@ -60,12 +60,22 @@ class Document:
                 return self.origins[path[:size]]
         return ""
 
-    def place(self, path: Keys) -> str:
-        """Where the value at ``path`` was given, to be named in the fault of another value: ``, line 7``."""
+    def place(self, *paths: Keys) -> str:
+        """Where values that another value's fault speaks of were given: `` (line 7; lines 9-12)``.
+
+        Values that nobody gave are passed over; the text is empty where none is left.
+        """
+        places = [self._lines(path) for path in dict.fromkeys(paths)]
+        named = [place for place in dict.fromkeys(places) if place]
+        return f" ({'; '.join(named)})" if named else ""
+
+    def _lines(self, path: Keys) -> str:
         origin = self.origin(path)
-        if origin:
-            return f", {origin}"
-        return f", line {self.values[path].line}" if path in self.values else ""
+        if origin or path not in self.values:
+            return origin
+        lines = [place.line for inner, place in self.values.items() if inner[: len(path)] == path]
+        first, last = min(lines), max(lines)
+        return f"line {first}" if first == last else f"lines {first}-{last}"
 
     def has(self, path: Keys) -> bool:
         """Whether the file or an override gives a value at ``path``."""

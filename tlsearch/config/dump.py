@@ -7,8 +7,10 @@ from typing import Any
 
 import yaml
 
+from tlsearch.config.forms import CacheForm, DataForm, SplitForm
 from tlsearch.config.loader import SpaceDumper
 from tlsearch.config.schema import SearchSpec, SpaceFile
+from tlsearch.config.validate import file_keys
 from tlsearch.types import WeightsSource
 
 
@@ -20,10 +22,10 @@ def dump_resolved(file: SpaceFile) -> str:
 
 def as_tree(file: SpaceFile) -> dict[str, Any]:
     """The plain tree of a space file, every default written out."""
-    data = asdict(file.data)
+    data = _known(DataForm, asdict(file.data))
+    data["split"] = _known(SplitForm, data["split"])
     data["image_size"] = _auto(data["image_size"])
-    cache = asdict(file.cache)
-    del cache["directory"]  # every node has its own; the file does not say it
+    cache = _known(CacheForm, asdict(file.cache))
     return {
         "name": file.name,
         "data": data,
@@ -35,6 +37,11 @@ def as_tree(file: SpaceFile) -> dict[str, Any]:
         "tracking": asdict(file.tracking),
         "storage": file.storage,
     }
+
+
+def _known(form: type, tree: dict[str, Any]) -> dict[str, Any]:
+    """The keys that the file has: the dataclasses of ``tlsearch.types`` may hold more."""
+    return {key: tree[key] for key in file_keys(form)}
 
 
 def _auto(value: Any) -> Any:

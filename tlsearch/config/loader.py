@@ -110,12 +110,14 @@ class _Builder:
                 self._fault(path, f"a key must be text, not {shown}: put it in quotes", key_node.start_mark)
                 continue
             inner = (*path, key)
+            if key == "<<":
+                self._fault(inner, "merge keys (<<) are not read: write the keys out", key_node.start_mark)
+                continue
             if key in result:
                 first = self.keys[inner].line
                 self._fault(
                     inner, f"a key may stand only once; {key!r} stands in line {first} too", key_node.start_mark
                 )
-                self.doubts.add(inner)
                 continue
             self.keys[inner] = _position(key_node.start_mark)
             result[key] = self.build(value_node, inner)

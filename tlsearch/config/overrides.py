@@ -36,7 +36,9 @@ def apply_overrides(
         if problem:
             faults.append(Fault(path=(), message=f"--set {text}: {problem}"))
     if data_path is not None:
-        section = tree.get("data") or tree.setdefault("data", {})
+        if tree.get("data") is None:
+            tree["data"] = {}
+        section = tree["data"]
         if isinstance(section, dict):  # else it is a fault of its own
             section["path"] = str(data_path.absolute())
             origins["data", "path"] = f"--data {data_path}"

@@ -36,7 +36,7 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 def _metric(value: Any) -> Any:
-    if value not in METRIC_MODES:
+    if not isinstance(value, str) or value not in METRIC_MODES:
         raise broken(f"the metric {show(value)} is not known{suggest(value, METRIC_MODES)}")
     return value
 

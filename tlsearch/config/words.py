@@ -32,6 +32,9 @@ def nearest(name: Any, names: Iterable[str]) -> str | None:
     if not isinstance(name, str):
         return None
     by_lower = {one.lower(): one for one in names}
+    begun = [one for lower, one in by_lower.items() if len(name) > 2 and lower.startswith(name.lower())]
+    if len(begun) == 1:
+        return begun[0]
     found = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
     return by_lower[found[0]] if found else None
 

@@ -9,6 +9,7 @@ from functools import lru_cache
 from tlsearch.config import Document, Keys, SpaceFile, one_of, show, suggest
 from tlsearch.errors import Fault
 from tlsearch.space.backbones import BackboneFacts, backbone_facts, split_version
+from tlsearch.space.conditions import SYSTEM_READS
 from tlsearch.space.parameters import PARAMETERS
 from tlsearch.space.space import Space
 from tlsearch.types import WeightsSource
@@ -82,7 +83,8 @@ def _weights(file: SpaceFile, backbones: Mapping[str, BackboneFacts], document: 
         at: Keys = ("weights", name)
         problem = None
         if name not in backbones:
-            problem = f"weights are for backbones of the space; {name!r} is none{suggest(name, backbones)}"
+            place = document.place(("space", "backbone"))
+            problem = f"weights are for backbones of the space{place}; {name!r} is none{suggest(name, backbones)}"
         elif "@" in name and source.kind != "default":
             problem = f"{name!r} names a version of the library's weights, so it takes no others"
         if problem and not document.doubtful(at):
@@ -114,16 +116,25 @@ def _start_with(file: SpaceFile, space: Space, document: Document) -> list[Fault
     faults = []
     for index, entry in enumerate(file.search.start_with):
         at: Keys = ("search", "start_with", index)
-        for name, message in space.entry_faults(entry):
-            reads = [("space", one) for one in _read_by(name, space)]
-            if not any(document.doubtful(one) for one in ((*at, name), *reads)):
-                unknown = name not in PARAMETERS
-                faults.append(document.fault((*at, name), message, at_key=unknown))
+        for fault in space.entry_faults(entry):
+            name, on = fault.name, fault.on
+            by_itself = name not in PARAMETERS or PARAMETERS[name].problem(entry[name]) is not None
+            reads = {name} if by_itself else _read_by(name, space)
+            if any(document.doubtful((*at, one)) or document.doubtful(("space", one)) for one in reads):
+                continue
+            # what decided it: the other value of the entry, else of the space; and the dimension itself
+            decided: list[Keys] = [(*at, on) if on in entry else ("space", on)] if on else []
+            place = "" if by_itself else document.place(*decided, ("space", name))
+            faults.append(document.fault((*at, name), fault.message + place, at_key=name not in PARAMETERS))
     return faults
 
 
-def _read_by(name: str, space: Space) -> tuple[str, ...]:
-    """The dimensions that decide whether and where a dimension of a starting point is inside."""
-    if name not in space.dimensions:
-        return ()
-    return (name, "backbone", "unfreeze_depth", *(one.on for one in space.dimensions[name].when))
+def _read_by(name: str, space: Space) -> set[str]:
+    """The dimensions that decide whether a value of this one is inside the space, itself included."""
+    found: set[str] = set()
+    todo = {name}
+    while todo:
+        one = todo.pop()
+        found.add(one)
+        todo |= {*SYSTEM_READS.get(one, ()), *(each.on for each in space.dimensions[one].when)} - found
+    return found

@@ -67,14 +67,24 @@ class Condition:
         return f"{self.on} is {' and '.join(ends)}"
 
 
-def system_reason(name: str, point: Mapping[str, Scalar]) -> str | None:
+@dataclass(frozen=True, kw_only=True)
+class Reason:
+    """Why a dimension has no effect at a point: ``on`` is the dimension that decided it."""
+
+    on: str
+    message: str
+
+
+def system_reason(name: str, point: Mapping[str, Scalar]) -> Reason | None:
     """Why a dimension has no effect at a point (what is decided so far), None where it has one."""
     if name == "backbone_lr" and point["unfreeze_depth"] == 0:
-        return "backbone_lr has no effect where unfreeze_depth is 0: no part of the backbone trains"
+        message = "backbone_lr has no effect where unfreeze_depth is 0: no part of the backbone trains"
+        return Reason(on="unfreeze_depth", message=message)
     if name == "bn_policy":
         facts = backbone_facts(str(point["backbone"]))
         if facts is not None and not facts.has_batch_norm:
-            return f"bn_policy has no effect on {facts.name}, which has no batch norm"
+            message = f"bn_policy has no effect on {facts.name}, which has no batch norm"
+            return Reason(on="backbone", message=message)
     return None
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tlsearch.config import suggest
-from tlsearch.space.conditions import Condition, head_only_policies, system_reason
+from tlsearch.config import nearest, suggest
+from tlsearch.space.conditions import Condition, Reason, head_only_policies, system_reason
 from tlsearch.space.domains import Domain, Fixed, Suggester, domain_from_tree, domain_tree
 from tlsearch.space.parameters import PARAMETERS
 from tlsearch.types import Scalar, TrialConfig
@@ -36,6 +36,15 @@ class Slot:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EntryFault:
+    """What is wrong with one dimension ``name`` of a starting point; ``on`` is a dimension that decided it."""
+
+    name: str
+    message: str
+    on: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Walk:
     """A point of the space.
 
@@ -48,7 +57,7 @@ class _Walk:
 
     point: dict[str, Scalar] = field(default_factory=dict)
     values: dict[str, Scalar] = field(default_factory=dict)
-    reasons: dict[str, str] = field(default_factory=dict)
+    reasons: dict[str, Reason] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +122,7 @@ class Space:
         """
         faults = self.entry_faults(partial)
         if faults:
-            raise ValueError("; ".join(message for _, message in faults))
+            raise ValueError("; ".join(fault.message for fault in faults))
         chosen: dict[str, Scalar] = {}
 
         def choose(slot: Slot) -> Scalar:
@@ -141,26 +150,32 @@ class Space:
         default = self.default_point()
         return [*points, default] if with_default and default not in points else points
 
-    def entry_faults(self, entry: Mapping[str, Any]) -> list[tuple[str, str]]:
-        """What is wrong with a starting point, by dimension."""
+    def entry_faults(self, entry: Mapping[str, Any]) -> list[EntryFault]:
+        """What is wrong with a starting point; what depends on a wrong value is passed over."""
         faults = []
+        meant: set[str] = set()  # by unknown names; without a near name it may be any absent dimension
         for name, value in entry.items():
             if name not in self.dimensions:
-                faults.append((name, f"the dimension {name!r} is not known{suggest(name, self.dimensions)}"))
+                near = nearest(name, self.dimensions)
+                meant |= {near} if near else self.dimensions.keys() - entry.keys()
+                message = f"the dimension {name!r} is not known{suggest(name, self.dimensions)}"
+                faults.append(EntryFault(name=name, message=message))
             elif problem := PARAMETERS[name].problem(value):
-                faults.append((name, problem))
-        wrong = {name for name, _ in faults}
+                faults.append(EntryFault(name=name, message=problem))
+        known = {name: value for name, value in entry.items() if name not in {fault.name for fault in faults}}
 
         def choose(slot: Slot) -> Scalar:
-            if slot.dimension in entry and slot.dimension not in wrong:
-                value = PARAMETERS[slot.dimension].coerce(entry[slot.dimension])
+            if slot.dimension in known:
+                value = PARAMETERS[slot.dimension].coerce(known[slot.dimension])
                 if not slot.domain.contains(value):
-                    faults.append((slot.dimension, _outside(slot, value)))
-            return self._start(slot, {name: value for name, value in entry.items() if name not in wrong})
+                    on = "unfreeze_depth" if slot.name == BN_POLICY_HEAD_ONLY else None
+                    faults.append(EntryFault(name=slot.dimension, message=_outside(slot, value), on=on))
+            return self._start(slot, known)
 
-        walk = self._walk(choose)
-        faults += [(name, walk.reasons[name]) for name in entry if name in walk.reasons and name not in wrong]
-        return faults
+        reasons = self._walk(choose).reasons
+        faults += [EntryFault(name=n, message=reasons[n].message, on=reasons[n].on) for n in known if n in reasons]
+        wrong = meant | {fault.name for fault in faults}
+        return [fault for fault in faults if fault.on not in wrong]
 
     def to_json(self) -> str:
         """The space as text, so that a plan can be stored."""
@@ -194,7 +209,8 @@ class Space:
                 walk.reasons[name] = reason
             elif failed is not None:
                 walk.point[name] = PARAMETERS[name].default
-                walk.reasons[name] = f"{name} exists only where {failed}; here it is {walk.point[failed.on]}"
+                message = f"{name} exists only where {failed}; here it is {walk.point[failed.on]}"
+                walk.reasons[name] = Reason(on=failed.on, message=message)
             else:
                 slot = _slot(dimension, walk.point)
                 walk.point[name] = walk.values[slot.name] = choose(slot)

@@ -143,7 +143,7 @@ class DomainReader:
         elif abs((high - low) / step - round((high - low) / step)) > 1e-6:
             message = f"whole steps must lead from {low:g} to {high:g}; steps of {show(step)} do not"
         if message:
-            raise self._refused(path, message)
+            raise self._refused(path, message + self.document.place((*path[:-1], form)))
 
     def read_when(self, name: str, raw: Any) -> tuple[Condition, ...] | None:
         """The user's conditions of a dimension, from ``when``."""

@@ -1,0 +1,133 @@
+"""YAML with places: what is read, what is refused, and where."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from tlsearch.config.loader import MAX_BYTES, parse_document, parse_value, read_document
+from tlsearch.errors import Fault
+
+
+def only_fault(text: str) -> Fault:
+    _, faults = parse_document(text, Path("space.yaml"))
+    assert len(faults) == 1, faults
+    return faults[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-3", 1e-3),
+        ("1.0e-3", 1e-3),
+        ("1_000", 1000),
+        ("-7", -7),
+        ("010", 10),
+        (".5", 0.5),
+        ("-.inf", -math.inf),
+        ("'1e-3'", "1e-3"),
+        ("1:30", "1:30"),
+        ("2024-01-01", "2024-01-01"),
+        ("2h", "2h"),
+        ("yes", True),
+        ("off", False),
+        ("none", "none"),
+        ("null", None),
+        ("~", None),
+        ("", None),
+        ("[1, {a: b}]", [1, {"a": "b"}]),
+    ],
+)
+def test_scalars_are_read_as_people_read_them(text: str, value: object) -> None:
+    read = parse_value(text)
+    assert read == value
+    assert type(read) is type(value)
+
+
+def test_every_key_and_value_has_its_place() -> None:
+    document, faults = parse_document("name: a\nsearch:\n  trials: 3\n  start_with:\n    - {x: 1}\n", Path("f"))
+    assert document is not None and not faults
+    assert (document.keys["search", "trials"].line, document.keys["search", "trials"].column) == (3, 3)
+    assert (document.values["search", "trials"].line, document.values["search", "trials"].column) == (3, 11)
+    assert document.values["search", "start_with", 0, "x"].line == 5
+    fault = document.fault(("search", "absent"), "message")
+    assert (fault.file, fault.line, fault.column) == ("f", 2, 1)
+
+
+def test_all_duplicate_keys_are_listed() -> None:
+    _, faults = parse_document("name: a\ndata: {x: 1, x: 2}\nname: b\nname: c\n", Path("f"))
+    assert [(fault.line, fault.column) for fault in faults] == [(2, 14), (3, 1), (4, 1)]
+    assert "'name' stands in line 1" in faults[1].message
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ("", 1, "empty"),
+        ("# only a comment\n", 1, "empty"),
+        ("- a\n- b\n", 1, "mapping"),
+        ("a: 1\n\tb: 2\n", 2, "tab"),
+        ("a: 1\n---\nb: 2\n", 2, "one document"),
+        ("a: 1\nb: [1, 2\nc: 3\n", 2, "flow sequence"),
+        ('a: 1\nb: "abc\nc: 3\n', 2, "quoted"),
+        ("a: 1\nb: *nobody\n", 2, "undefined alias"),
+        ("a: 1\nb: !!python/object:os.system x\n", 2, "tags"),
+        ("a: 1\nb: !!binary aGk=\n", 2, "tags"),
+        ("a: 1\n5: 2\n", 2, "text, not 5"),
+        ("a: 1\nyes: 2\n", 2, "text, not true"),
+        ("a: 1\n<<: {b: 2}\n", 2, "merge"),
+        ("a: 1\nb: &b [*b]\n", 2, "contain itself"),
+        ('a: 1\nb: "\\ud800"\n', 2, "half characters"),
+        ('a: 1\nb: "\\0"\n', 2, "NUL"),
+        ('a: 1\nb: "\\UFFFFFFFF"\n', 2, "escape"),
+        ("a: 1\nb: \x07\n", 2, "forbids"),
+        ("a: 1\nb: 99999999999999999999\n", 2, "2^63"),
+        ("a: 1\nb: " + "[" * 1000, 2, "deep"),
+        ("a: 1\n" + "".join(f"k{number}: 1\n" for number in range(20_000)), 5000, "at most 10000"),
+    ],
+)
+def test_what_is_refused_is_a_fault_in_its_line(text: str, line: int, words: str) -> None:
+    fault = only_fault(text)
+    assert words in fault.message
+    assert fault.line == line
+
+
+def test_an_alias_bomb_is_refused_quickly() -> None:
+    text = "a0: &a0 [x, x, x, x, x, x, x, x]\n"
+    text += "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 8)}]\n" for n in range(1, 12))
+    assert "multiply" in only_fault(text).message
+
+
+def test_a_plain_alias_is_read() -> None:
+    document, faults = parse_document("a: &one [1, 2]\nb: *one\n", Path("f"))
+    assert document is not None and not faults
+    assert document.tree == {"a": [1, 2], "b": [1, 2]}
+    assert document.tree["a"] is not document.tree["b"]
+
+
+def test_files_that_cannot_be_read_are_faults(tmp_path: Path) -> None:
+    large = tmp_path / "large.yaml"
+    large.write_bytes(b"#" * (MAX_BYTES + 1))
+    undecodable = tmp_path / "latin.yaml"
+    undecodable.write_bytes(b"a: 1\nname: caf\xe9\n")
+    for path, words in [
+        (tmp_path / "absent.yaml", "No such file"),
+        (tmp_path, "directory"),
+        (large, "at most 1000000 bytes"),
+    ]:
+        document, faults = read_document(path)
+        assert document is None
+        assert words in str(faults[0]) and str(path) in str(faults[0])
+    document, faults = read_document(undecodable)
+    assert document is None
+    assert (faults[0].line, faults[0].column) == (2, 10) and "0xe9" in faults[0].message
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path: Path) -> None:
+    path = tmp_path / "bom.yaml"
+    path.write_bytes(b"\xef\xbb\xbfname: a\n")
+    document, faults = read_document(path)
+    assert document is not None and not faults
+    assert document.tree == {"name": "a"}

@@ -1,0 +1,206 @@
+"""Types, defaults and rules of every key of the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tlsearch.config import AshaSpec, SpaceFile, load_space_file, parse_duration, parse_space_file
+from tlsearch.errors import ConfigError, Fault
+
+BASE: dict[str, Any] = {"name": "digits", "data": {"source": "digits"}, "space": {"backbone": "resnet18"}}
+
+ASHA = "search.scheduler.asha"
+LATE = {"asha": {"grace_period": 9}}
+
+
+def write(folder: Path, *parts: dict[str, Any], text: str = "") -> Path:
+    path = folder / "space.yaml"
+    path.write_text(text or yaml.safe_dump({key: value for part in parts for key, value in part.items()}))
+    return path
+
+
+def read(folder: Path, *parts: dict[str, Any]) -> SpaceFile:
+    return load_space_file(write(folder, BASE, *parts)).file
+
+
+def faults(folder: Path, *parts: dict[str, Any], text: str = "") -> tuple[Fault, ...]:
+    with pytest.raises(ConfigError) as caught:
+        load_space_file(write(folder, BASE, *parts, text=text))
+    return caught.value.faults
+
+
+def test_defaults_are_those_of_the_design(tmp_path: Path) -> None:
+    file = read(tmp_path)
+    assert file.search.trials == 64 and file.search.max_epochs == 20
+    assert file.search.scheduler == AshaSpec(grace_period=1, reduction_factor=3, brackets=1)
+    assert (file.search.metric, file.search.sampler, file.search.on_budget) == ("val_accuracy", "tpe", "cut")
+    assert (file.search.max_failures, file.search.max_failed_trials, file.search.seed) == (2, 5, 0)
+    assert file.search.time_budget_s is None and file.search.start_with == ()
+    assert file.data.split.val == file.data.split.test == 0.15 and file.data.image_size is None
+    assert file.resources.gpus_per_trial is None and file.resources.cpus_per_trial == 1
+    assert file.tracking.uri == f"sqlite:///{tmp_path}/mlflow.db" and file.tracking.keep_best == 3
+    assert file.storage == str(tmp_path / "tlsearch_runs")
+    assert file.weights == {}
+
+
+@pytest.mark.parametrize("section", ["search", "resources", "cache", "tracking", "weights"])
+def test_a_section_with_all_lines_commented_out_is_all_defaults(tmp_path: Path, section: str) -> None:
+    assert read(tmp_path, {section: None}) == read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [
+        ("2h", 7200),
+        ("30m", 1800),
+        ("90s", 90),
+        ("1h30m", 5400),
+        ("1.5h", 5400),
+        ("1h 1m 1s", 3661),
+        (90, 90),
+        (1.5, 1.5),
+    ],
+)
+def test_durations(written: str | int | float, seconds: float) -> None:
+    assert parse_duration(written) == seconds
+
+
+@pytest.mark.parametrize("written", ["", "h", "2", "30m1h", "-2h", "0s", "1:30", "2 hours", 0, -1, True, float("nan")])
+def test_what_is_no_duration(written: Any) -> None:
+    with pytest.raises(ValueError, match="2h, 30m, 90s or 1h30m"):
+        parse_duration(written)
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("none", None),
+        (None, None),
+        ("asha", AshaSpec()),
+        ({"asha": None}, AshaSpec()),
+        ({"asha": {"grace_period": 2, "reduction_factor": 4}}, AshaSpec(grace_period=2, reduction_factor=4)),
+    ],
+)
+def test_schedulers(tmp_path: Path, written: Any, expected: AshaSpec | None) -> None:
+    assert read(tmp_path, {"search": {"scheduler": written}}).search.scheduler == expected
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "path", "words"),
+    [
+        ("search", {"trials": "12"}, "search.trials", "a whole number, not '12'"),
+        ("search", {"trials": 3.0}, "search.trials", "a whole number, not 3.0"),
+        ("search", {"trials": True}, "search.trials", "a whole number, not true"),
+        ("search", {"trials": 0}, "search.trials", "at least 1, not 0"),
+        ("search", {"trials": None}, "search.trials", "a whole number, not null"),
+        ("search", {"trails": 3}, "search.trails", "did you mean 'trials'"),
+        ("search", {"metric": "val_acc"}, "search.metric", "did you mean 'val_accuracy'"),
+        ("search", {"metric": ["val_loss"]}, "search.metric", "not known"),
+        ("search", {"sampler": "tep"}, "search.sampler", "did you mean 'tpe'"),
+        ("search", {"sampler": "fixed"}, "search.sampler", "start_with, which has none"),
+        ("search", {"scheduler": "ahsa"}, "search.scheduler", "none or {asha: ...}, not 'ahsa'"),
+        ("search", {"scheduler": {"hyperband": {}}}, "search.scheduler", "not 'hyperband'"),
+        ("search", {"scheduler": {"asha": 3}}, "search.scheduler", "mapping"),
+        ("search", {"scheduler": {"asha": {"grace": 3}}}, f"{ASHA}.grace", "'grace_period'"),
+        ("search", {"scheduler": LATE, "max_epochs": 3}, f"{ASHA}.grace_period", "at most max_epochs, 3 (line"),
+        ("search", {"start_with": {"head_lr": 1}}, "search.start_with", "a list"),
+        ("search", {"start_with": [3]}, "search.start_with[0]", "mapping"),
+        ("search", {"start_with": [{"head_lr": [1]}]}, "search.start_with[0].head_lr", "single value"),
+        ("search", {"start_with": [{}, {}, {}], "trials": 2}, "search.trials", "3 entries of start_with"),
+        ("search", {"seed": -1}, "search.seed", "at least 0"),
+        ("search", {"time_budget": "1:30"}, "search.time_budget", "1h30m"),
+        ("resources", {"gpus_per_trial": 2}, "resources.gpus_per_trial", "at most 1, not 2"),
+        ("resources", {"gpus_per_trial": float("nan")}, "resources.gpus_per_trial", "finite"),
+        ("resources", {"max_concurrent": "all"}, "resources.max_concurrent", "auto or a number"),
+        ("resources", {"precision": "fp8"}, "resources.precision", "auto, fp32, bf16 or fp16"),
+        ("cache", {"images_gb": -1}, "cache.images_gb", "at least 0"),
+        ("cache", {"feature_precision": "quarter"}, "cache.feature_precision", "full or half"),
+        ("tracking", {"keep_best": 0}, "tracking.keep_best", "at least 1"),
+        ("tracking", {"uri": "./mlruns"}, "tracking.uri", "sqlite:///FILE"),
+        ("tracking", {"uri": "sqlite://"}, "tracking.uri", "sqlite:///FILE"),
+        ("tracking", {"uri": "sqlite:///:memory:"}, "tracking.uri", "needs a file"),
+        ("data", {"source": "digit"}, "data.source", "did you mean 'digits'"),
+        ("data", {"source": "digits", "path": "x"}, "data.path", "takes no path"),
+        ("data", {"source": "folder"}, "data.source", "needs a path"),
+        ("data", {"source": "folder", "path": "absent"}, "data.path", "does not exist"),
+        ("data", {"source": "digits", "image_size": "big"}, "data.image_size", "auto or a number"),
+        ("data", {"source": "digits", "image_size": 1.5}, "data.image_size", "whole number"),
+        ("data", {"source": "digits", "split": {"val": 1.5}}, "data.split.val", "below 1"),
+        ("data", {"source": "digits", "split": {"val": 0.5, "test": 0.5}}, "data.split.val", "val + test"),
+        ("data", {"source": "digits", "split": {"group_by": "("}}, "data.split.group_by", "regular expression"),
+        ("data", {"source": "digits", "split": {"group_by": "a"}}, "data.split.group_by", "paths of a folder"),
+        ("weights", {"resnet18": "absent.pth"}, "weights.resnet18", "does not exist"),
+        ("weights", {"resnet18": "space.yaml"}, "weights.resnet18", "ends in .pth"),
+        ("weights", {"resnet18": None}, "weights.resnet18", "not empty"),
+        ("weights", {"resnet18": {"match": "order"}}, "weights.resnet18", "either a path, or a package"),
+        ("weights", {"resnet18": {"package": "yaml"}}, "weights.resnet18.package", "needs file"),
+        ("weights", {"resnet18": {"package": "absent", "file": "a.pth"}}, "weights.resnet18.package", "not installed"),
+        ("weights", {"resnet18": {"package": "../yaml", "file": "a.pth"}}, "weights.resnet18.package", "import name"),
+        ("weights", {"resnet18": {"package": "yaml", "file": "a.pth"}}, "weights.resnet18.file", "no file"),
+        ("weights", {"resnet18": {"package": "yaml", "file": "../x.pth"}}, "weights.resnet18.file", "inside"),
+        ("weights", {"resnet18": {"path": "a.pth", "package": "yaml"}}, "weights.resnet18", "either"),
+    ],
+)  # fmt: skip
+def test_each_wrong_value_is_one_fault(
+    tmp_path: Path, section: str, values: dict[str, Any], path: str, words: str
+) -> None:
+    found = faults(tmp_path, {section: values})
+    assert [fault.dotted for fault in found] == [path]
+    assert words in found[0].message
+    assert found[0].line > 0 and found[0].file.endswith("space.yaml")
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"data": {"source": "huggingface"}},
+        {"data": {"source": "folder", "path": "s3://bucket/images"}},
+        {"weights": {"resnet18": "https://host/w.pth"}},
+        {"weights": {"resnet18": {"path": "s3://bucket/w.pth"}}},
+        {"search": {"constraints": {"params_millions": {"max": 30}}}},
+        {"search": {"patience": 3}},
+        {"search": {"probe_first": True}},
+        {"search": {"trial_timeout": "1h"}},
+        {"search": {"study": "postgresql://host/db"}},
+        {"search": {"scheduler": {"asha": {"brackets": 2}}}},
+        {"cache": {"views": 4}},
+        {"storage": "s3://bucket/runs"},
+    ],
+)
+def test_what_is_not_built_yet_says_so(tmp_path: Path, part: dict[str, Any]) -> None:
+    found = faults(tmp_path, part)
+    assert len(found) == 1
+    assert "not in this version yet" in found[0].message
+
+
+def test_what_is_not_built_yet_may_stand_at_its_default(tmp_path: Path) -> None:
+    search = {"constraints": {}, "patience": None, "probe_first": False, "trial_timeout": None, "study": "auto"}
+    written = read(tmp_path, {"search": {**search, "scheduler": {"asha": {"brackets": 1}}}, "cache": {"views": 1}})
+    assert written == read(tmp_path)
+
+
+def test_a_misspelt_required_key_is_one_fault(tmp_path: Path) -> None:
+    found = faults(tmp_path, text="name: a\ndta: {source: digits}\nspace: {backbone: resnet18}\n")
+    assert [(fault.dotted, fault.line) for fault in found] == [("dta", 2)]
+
+
+def test_missing_required_keys_are_listed(tmp_path: Path) -> None:
+    found = faults(tmp_path, text="data: {}\n")
+    assert sorted(fault.dotted for fault in found) == ["data.source", "name", "space"]
+
+
+def test_a_name_is_text(tmp_path: Path) -> None:
+    assert "put it in quotes" in faults(tmp_path, {"name": 2024})[0].message
+    for name in ("", " a", "a/b", "a\nb", "x" * 101):
+        assert faults(tmp_path, {"name": name})[0].dotted == "name"
+
+
+def test_faulty_places_hold_defaults_and_are_known_as_doubtful(tmp_path: Path) -> None:
+    file, document, found = parse_space_file(write(tmp_path, BASE, {"search": {"trials": "x", "seed": 3}}))
+    assert file is not None and document is not None and len(found) == 1
+    assert file.search.trials == 64 and file.search.seed == 3
+    assert document.doubtful(("search", "trials")) and not document.doubtful(("search", "seed"))

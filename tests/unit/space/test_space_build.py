@@ -1,0 +1,262 @@
+"""What the section `space` may say, and every way to say it wrong."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tlsearch.errors import ConfigError, Fault
+from tlsearch.space import Choice, Fixed, FloatRange, IntRange, Space, checks, load
+
+BACKBONES = ["resnet18", "vit_b_16"]
+
+
+def write(folder: Path, space: dict[str, Any], **sections: Any) -> Path:
+    tree = {"name": "a", "data": {"source": "digits"}, **sections, "space": {"backbone": BACKBONES, **space}}
+    path = folder / "space.yaml"
+    path.write_text(yaml.safe_dump(tree, sort_keys=False))
+    return path
+
+
+def read(folder: Path, space: dict[str, Any], **sections: Any) -> Space:
+    return load(write(folder, space, **sections))[1]
+
+
+def faults(folder: Path, space: dict[str, Any], **sections: Any) -> tuple[Fault, ...]:
+    with pytest.raises(ConfigError) as caught:
+        load(write(folder, space, **sections))
+    return caught.value.faults
+
+
+@pytest.mark.parametrize(
+    ("name", "written", "domain"),
+    [
+        ("head_lr", 0.1, Fixed(value=0.1)),
+        ("head_lr", 1, Fixed(value=1.0)),
+        ("head_lr", [0.1], Fixed(value=0.1)),
+        ("head_lr", [0.1, 1], Choice(values=(0.1, 1.0))),
+        ("head_lr", {"log": [1e-4, 1e-1]}, FloatRange(low=1e-4, high=1e-1, log=True)),
+        ("head_lr", {"float": [0.1, 0.5], "step": 0.1}, FloatRange(low=0.1, high=0.5, step=0.1)),
+        ("head_lr", {"log": [0.1, 0.1]}, Fixed(value=0.1)),
+        ("weight_decay", {"float": [0, 1]}, FloatRange(low=0.0, high=1.0)),
+        ("unfreeze_depth", {"int": [0, 5]}, IntRange(low=0, high=5)),
+        ("unfreeze_depth", {"int": [1, 5], "step": 2}, IntRange(low=1, high=5, step=2)),
+        ("unfreeze_depth", [0, 2, 5], Choice(values=(0, 2, 5))),
+        ("unfreeze_depth", {"choice": [0, 2]}, Choice(values=(0, 2))),
+        ("augmentation", ["none", "light"], Choice(values=("none", "light"))),
+        ("augmentation", "light", Fixed(value="light")),
+    ],
+)
+def test_forms(tmp_path: Path, name: str, written: Any, domain: object) -> None:
+    assert read(tmp_path, {name: written}).dimensions[name].domain == domain
+
+
+def test_what_is_left_out_is_fixed_at_its_default(tmp_path: Path) -> None:
+    space = read(tmp_path, {"backbone": "resnet18"})
+    config = space.to_config({})
+    assert (config.backbone, config.unfreeze_depth, config.head_lr, config.backbone_lr) == ("resnet18", 0, 1e-3, None)
+    assert (config.bn_policy, config.augmentation, config.weight_decay, config.batch_size) == (
+        "frozen",
+        "none",
+        1e-4,
+        32,
+    )
+    assert space.default_point() == {}
+
+
+@pytest.mark.parametrize(
+    ("space", "path", "words"),
+    [
+        ({"backbone": "resnet81"}, "backbone", "did you mean 'resnet1"),
+        ({"backbone": ["resnet18", "resnet81"]}, "backbone[1]", "not known"),
+        ({"backbone": "tf_efficientnet_lite0"}, "backbone", "did you mean 'timm/tf_efficientnet_lite0'"),
+        ({"backbone": "timm/tf_efficientnetv2_l"}, "backbone", "not in this version yet"),
+        ({"backbone": "resnet50@IMAGENET1K_V3"}, "backbone", "did you mean 'IMAGENET1K_V"),
+        ({"backbone": "resnet50@"}, "backbone", "no weights"),
+        ({"backbone": "timm/efficientnet_b6"}, "backbone", "no weights are published"),
+        ({"backbone": 5}, "backbone", "a name like"),
+        ({"backbone": []}, "backbone", "at least one"),
+        ({"backbone": None}, "backbone", "must not be empty"),
+        ({"backbone": {"int": [0, 1]}}, "backbone", "from a list"),
+        ({"backbone": ["resnet18", "resnet18"]}, "backbone[1]", "stands in it twice"),
+        ({"backbone": {"when": {"head_lr": 1}, "choice": BACKBONES}}, "backbone.when", "no condition"),
+        ({"heed_lr": 0.1}, "heed_lr", "did you mean 'head_lr'"),
+        ({"head_lr": "fast"}, "head_lr", "numbers above 0"),
+        ({"head_lr": 0}, "head_lr", "numbers above 0"),
+        ({"head_lr": float("nan")}, "head_lr", "numbers above 0"),
+        ({"head_lr": True}, "head_lr", "not true"),
+        ({"head_lr": [0.1, [1]]}, "head_lr[1]", "numbers"),
+        ({"head_lr": {"int": [1, 2]}}, "head_lr.int", "write log or float"),
+        ({"head_lr": {"log": [0.1, 0.01]}}, "head_lr.log", "0.1 is above 0.01"),
+        ({"head_lr": {"log": [0, 0.01]}}, "head_lr.log[0]", "begins above 0"),
+        ({"head_lr": {"log": [0.1]}}, "head_lr.log", "[low, high]"),
+        ({"head_lr": {"log": 0.1}}, "head_lr.log", "[low, high]"),
+        ({"head_lr": {"log": [0.1, "b"]}}, "head_lr.log[1]", "numbers"),
+        ({"head_lr": {"log": [0.01, 0.1], "step": 0.01}}, "head_lr.step", "not with log"),
+        ({"head_lr": {"float": [0.1, 0.4], "step": 0.2}}, "head_lr.step", "whole steps"),
+        ({"head_lr": {"float": [0.1, 0.4], "step": 0}}, "head_lr.step", "above 0"),
+        ({"head_lr": {"lg": [0.1, 1]}}, "head_lr.lg", "did you mean 'log'"),
+        ({"head_lr": {"log": [0.1, 1], "float": [0.1, 1]}}, "head_lr", "exactly one"),
+        ({"head_lr": {}}, "head_lr", "exactly one"),
+        ({"unfreeze_depth": 6}, "unfreeze_depth", "from 0 to 5, not 6"),
+        ({"unfreeze_depth": 2.0}, "unfreeze_depth", "whole numbers"),
+        ({"unfreeze_depth": {"int": [0, 9]}}, "unfreeze_depth.int[1]", "from 0 to 5, not 9"),
+        ({"unfreeze_depth": {"log": [1, 5]}}, "unfreeze_depth.log", "write int"),
+        ({"unfreeze_depth": {"int": [0, 5], "step": 1.5}}, "unfreeze_depth.step", "whole number"),
+        ({"batch_size": 0}, "batch_size", "from 1"),
+        ({"augmentation": "ligth"}, "augmentation", "did you mean 'light'"),
+        ({"augmentation": ["none", "strong"]}, "augmentation[1]", "not in this version yet"),
+        ({"bn_policy": ["frozen", "adapt"]}, "bn_policy[1]", "not in this version yet"),
+        ({"optimizer": ["adamw", "sgd"]}, "optimizer", "not in this version yet"),
+        ({"mixup": {"float": [0, 1]}}, "mixup", "not in this version yet"),
+        ({"head_lr": {"when": {"nothing": 1}, "log": [0.1, 1]}}, "head_lr.when.nothing", "not known"),
+        ({"head_lr": {"when": {"head_lr": 1}, "log": [0.1, 1]}}, "head_lr.when.head_lr", "itself"),
+        ({"head_lr": {"when": {}, "log": [0.1, 1]}}, "head_lr.when", "mapping"),
+        ({"head_lr": {"when": {"backbone": {"ge": 1}}, "log": [0.1, 1]}}, "head_lr.when.backbone", "no order"),
+        ({"head_lr": {"when": {"backbone": "resnet34"}, "log": [0.1, 1]}}, "head_lr.when.backbone", "never hold"),
+        ({"head_lr": {"when": {"unfreeze_depth": {"ge": 2}}, "log": [0.1, 1]}}, "head_lr.when.unfreeze_depth", "never"),
+        ({"head_lr": {"when": {"batch_size": {"gt": 2}}, "log": [0.1, 1]}}, "head_lr.when.batch_size.gt", "ge, le"),
+        ({"head_lr": {"when": {"batch_size": {"ge": 9, "le": 2}}, "log": [1, 2]}}, "head_lr.when.batch_size", "above"),
+    ],
+)  # fmt: skip
+def test_each_wrong_dimension_is_one_fault(tmp_path: Path, space: dict[str, Any], path: str, words: str) -> None:
+    found = faults(tmp_path, space)
+    assert [fault.dotted for fault in found] == [f"space.{path}"]
+    assert words in found[0].message
+    assert found[0].line > 0
+
+
+def test_values_that_change_nothing_are_allowed_for_what_is_not_built_yet(tmp_path: Path) -> None:
+    later = {"optimizer": "adamw", "mixup": 0, "ema": False, "lr_schedule": ["constant"], "head_dropout": None}
+    assert read(tmp_path, later) == read(tmp_path, {})
+
+
+def test_a_missing_backbone_is_one_fault(tmp_path: Path) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text("name: a\ndata: {source: digits}\nspace:\n  head_lr: 0.1\n")
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    assert [(fault.dotted, fault.line) for fault in caught.value.faults] == [("space.backbone", 3)]
+
+
+def test_a_circle_of_conditions_is_found(tmp_path: Path) -> None:
+    space = {
+        "unfreeze_depth": {"when": {"batch_size": {"ge": 16}}, "int": [0, 5]},
+        "batch_size": {"when": {"backbone_lr": {"ge": 1e-4}}, "choice": [16, 32]},
+        "backbone_lr": {"log": [1e-5, 1e-3]},  # reads unfreeze_depth by the system's own condition
+        "head_lr": {"when": {"batch_size": 16}, "log": [0.1, 1]},
+    }
+    assert {fault.dotted for fault in faults(tmp_path, space)} == {"space.unfreeze_depth.when", "space.batch_size.when"}
+
+
+def test_dimensions_are_decided_after_those_they_depend_on(tmp_path: Path) -> None:
+    space = read(tmp_path, {"unfreeze_depth": {"when": {"batch_size": 64}, "int": [1, 5]}, "batch_size": [32, 64]})
+    names = space.names()
+    assert names.index("batch_size") < names.index("unfreeze_depth") < names.index("backbone_lr")
+
+
+@pytest.mark.parametrize(
+    ("entry", "name", "words"),
+    [
+        ({"backbone": "resnet34"}, "backbone", "one of resnet18, vit_b_16 (lines"),
+        ({"backbone": "resnet81"}, "backbone", "not known"),
+        ({"head_lr": 5}, "head_lr", "outside the space"),
+        ({"head_lr": "x"}, "head_lr", "numbers"),
+        ({"heed_lr": 0.1}, "heed_lr", "did you mean 'head_lr'"),
+        ({"unfreeze_depth": 7}, "unfreeze_depth", "from 0 to 5"),
+        ({"backbone_lr": 1e-4}, "backbone_lr", "no effect where unfreeze_depth is 0"),
+        ({"backbone": "vit_b_16", "bn_policy": "frozen"}, "bn_policy", "no batch norm"),
+        ({"bn_policy": "train"}, "bn_policy", "at unfreeze_depth 0"),
+        ({"batch_size": 64}, "batch_size", "fixed at 32"),
+        ({"weight_decay": 0.1, "unfreeze_depth": 1}, "weight_decay", "only where unfreeze_depth is at least 2"),
+    ],
+)  # fmt: skip
+def test_starting_points_outside_the_space_are_faults(
+    tmp_path: Path, entry: dict[str, Any], name: str, words: str
+) -> None:
+    space = {
+        "unfreeze_depth": {"int": [0, 5]},
+        "head_lr": {"log": [1e-4, 1e-1]},
+        "backbone_lr": {"log": [1e-6, 1e-3]},
+        "bn_policy": ["frozen", "train"],
+        "weight_decay": {"when": {"unfreeze_depth": {"ge": 2}}, "float": [0.0, 0.5]},
+    }
+    found = faults(tmp_path, space, search={"start_with": [{}, entry]})
+    assert [fault.dotted for fault in found] == [f"search.start_with[1].{name}"]
+    assert words in found[0].message
+
+
+def test_image_sizes_that_do_not_suit_name_the_backbones(tmp_path: Path) -> None:
+    found = faults(
+        tmp_path, {"backbone": ["resnet18", "inception_v3", "vit_b_16"]}, data={"source": "digits", "image_size": 70}
+    )
+    assert [fault.dotted for fault in found] == ["data.image_size"]
+    assert "inception_v3 takes at least 75 px" in found[0].message
+    assert "vit_b_16 takes multiples of 16 px" in found[0].message
+    assert "resnet18" not in found[0].message
+
+
+@pytest.mark.parametrize(
+    ("weights", "path", "words"),
+    [
+        ({"resnet34": "none"}, "weights.resnet34", "none; did you mean 'resnet18'"),
+        (
+            {"resnet18": {"path": "default", "transform": "IMAGENET1K_V9"}},
+            "weights.resnet18.transform",
+            "IMAGENET1K_V1",
+        ),
+    ],
+)
+def test_weights_are_for_backbones_of_the_space(tmp_path: Path, weights: Any, path: str, words: str) -> None:
+    found = faults(tmp_path, {}, weights=weights)
+    assert [fault.dotted for fault in found] == [path]
+    assert words in found[0].message
+
+
+def test_a_transform_may_be_a_version_or_a_backbone(tmp_path: Path) -> None:
+    for transform in ("IMAGENET1K_V1", "resnet50", "resnet50@IMAGENET1K_V2", "timm/tf_efficientnet_lite0"):
+        read(tmp_path, {}, weights={"resnet18": {"path": "none", "transform": transform}})
+
+
+def test_timm_backbones_need_timm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "_has_timm", lambda: False)
+    found = faults(tmp_path, {"backbone": ["resnet18", "timm/tf_efficientnet_lite0"]})
+    assert [fault.dotted for fault in found] == ["space.backbone[1]"]
+    assert "pip install 'tlsearch[timm]'" in found[0].message
+
+
+def test_a_faulty_backbone_does_not_hide_other_faults_nor_make_new_ones(tmp_path: Path) -> None:
+    found = faults(
+        tmp_path,
+        {"backbone": ["resnet18", "resnet81"], "head_lr": {"log": [1, 0.1]}, "bn_policy": "trian"},
+        weights={"resnet81": "none"},
+        search={"start_with": [{"backbone": "resnet81", "unfreeze_depth": 9, "head_lr": 0.5}]},
+    )
+    assert {fault.dotted for fault in found} == {
+        "space.backbone[1]",
+        "space.head_lr.log",
+        "space.bn_policy",
+        "weights.resnet81",
+        "search.start_with[0].unfreeze_depth",
+    }
+
+
+def test_reading_a_space_imports_no_torch(tmp_path: Path) -> None:
+    path = write(tmp_path, {})
+    heavy = ("torch", "torchvision", "timm", "numpy", "ray", "optuna", "mlflow")
+    code = (
+        f"import sys; from pathlib import Path; from tlsearch.space import load; load(Path({str(path)!r})); "
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_timm_is_found_without_importing_it() -> None:
+    assert checks._has_timm() == (importlib.util.find_spec("timm") is not None)
