@@ -120,7 +120,7 @@ def test_keep_best_models_and_no_more(home: Home, results: Mapping[str, Any], ru
     kept = {model.source_run_id for model in models}
     assert len(models) == KEEP_BEST
     assert kept == {trial["mlflow_run_id"] for trial in results["trials"][:KEEP_BEST]}
-    weights = list(home.root.rglob("mlartifacts/**/*.safetensors"))
+    weights = list(home.root.rglob("mlartifacts/**/weights-*.safetensors"))
     assert len(weights) == KEEP_BEST  # the files of an evicted model are gone too
     assert not [p for p in home.root.rglob("mlartifacts/**/*") if p.suffix in {".pkl", ".pickle", ".pt", ".pth"}]
 

@@ -58,7 +58,10 @@ def find_checkpoint(model: str, storage: Path | None = None) -> str:
         trial = best.number
     folder = entry.path / "trials" / str(trial) / BEST
     if not folder.is_dir():
-        raise StorageError(f"trial {trial} of {entry.search_id} has no checkpoint in {folder}")
+        raise StorageError(
+            f"trial {trial} of {entry.search_id} has no model in {folder}: a search keeps those of its "
+            "tracking.keep_best best trials"
+        )
     return str(folder)
 
 
@@ -69,7 +72,8 @@ def predict_images(
     from tlsearch.results.predictor import load_model, predict
 
     files = _image_files(images)
-    return [asdict(p) for p in predict(load_model(find_checkpoint(model, storage), device=device), files)]
+    loaded = load_model(find_checkpoint(model, storage), device=device)
+    return [asdict(prediction) for prediction in predict(loaded, files)]
 
 
 def _image_files(images: Sequence[Path]) -> list[Path]:

@@ -14,10 +14,11 @@ from typing import Literal
 from tlsearch import __version__
 from tlsearch.app.catalog import SearchEntry, new_search_id, register, touch, write_atomically
 from tlsearch.app.checks import check_weights, data_card
+from tlsearch.app.tidy import Tidier
 from tlsearch.config import SpaceFile, dump_resolved
 from tlsearch.data import ImageIndex, load_index
 from tlsearch.errors import StorageError
-from tlsearch.results import leaderboard_csv
+from tlsearch.results import SERVED_CODE, leaderboard_csv
 from tlsearch.search import SearchPlan, read_search, run_search
 from tlsearch.space import Space, load
 from tlsearch.tracking import BestKeeper, MlflowTracker, sync_record
@@ -154,6 +155,7 @@ def execute(prepared: Prepared, *, observers: Sequence[SearchObserver] = (), sto
     entry, file = prepared.entry, prepared.file
     tracker = _tracker(entry)
     keeper = BestKeeper(tracker, directory=entry.path, keep=file.tracking.keep_best, mode=trial_setup(file).mode)
+    tidier = Tidier(keeper, directory=entry.path)
     status: Literal["finished", "interrupted", "failed"] = "failed"
     reason = "failed"
     try:
@@ -162,6 +164,7 @@ def execute(prepared: Prepared, *, observers: Sequence[SearchObserver] = (), sto
             record = read_record(entry)
             sync_record(tracker, record)
             keeper.restore(record)
+            tidier.restore(record)
         plan = SearchPlan(
             search_id=entry.search_id,
             experiment=entry.experiment,
@@ -172,25 +175,24 @@ def execute(prepared: Prepared, *, observers: Sequence[SearchObserver] = (), sto
             resources=file.resources,
             address=prepared.address,
         )
-        reason = run_search(plan, observers=(tracker, keeper, *observers), stop=stop)
+        reason = run_search(plan, observers=(tracker, keeper, tidier, *observers), stop=stop)
         status = "interrupted" if reason == "interrupted" else "finished"
     finally:
         record = read_record(entry)
+        tracker.flush()  # the leaderboard names the runs of all trials
         tracker.search_ended(status, {"leaderboard.csv": leaderboard_csv(record, tracker.run_ids())})
         unsent = tracker.close()
     return SearchEnd(entry=entry, reason=reason, record=record, run_ids=tracker.run_ids(), unsent=unsent)
 
 
 def _tracker(entry: SearchEntry) -> MlflowTracker:
-    import tlsearch.results
-
     return MlflowTracker(
         uri=entry.tracking_uri,
         experiment=entry.experiment,
         search_id=entry.search_id,
         metric=entry.metric,
         spool_dir=entry.path / "spool",
-        served_code=Path(tlsearch.results.__file__).with_name("served.py"),
+        served_code=SERVED_CODE,
     )
 
 

@@ -159,9 +159,12 @@ def _print_end(results: dict[str, object], reason: str, unsent: int) -> None:
     if results["best"] is not None:
         search = results["search_id"]
         out.print("what to try next:")
-        out.print("  tlsearch ui                          compare the trials in the MLflow UI", markup=False)
-        out.print(f"  tlsearch predict {search} IMAGES...  use the best model", markup=False)
-        out.print(f"  tlsearch resume {search} --trials +12  search on", markup=False)
+        for command, purpose in (
+            ("ui", "compare the trials in the MLflow UI"),
+            (f"predict {search} IMAGES...", "use the best model"),
+            (f"resume {search} --trials +12", "search on"),
+        ):
+            out.print(f"  tlsearch {command:<48} {purpose}", markup=False)
 
 
 @app.command()

@@ -132,8 +132,8 @@ class Progress:
             if row.outcome is None:
                 figures = ["-" if v is None else f"{v:.4f}" for v in (row.value, row.best)]
                 table.add_row(str(number), f"{row.epoch}/{self._max_epochs}", *figures, short_config(row.config))
-        parts = [*lines, table]
-        return Group(*parts, Text(self._note, style="yellow")) if self._note else Group(*parts)
+        note = [Text(self._note, style="yellow")] if self._note else []
+        return Group(*lines, table, *note)
 
     def _times(self) -> str:
         elapsed = time.monotonic() - self._started

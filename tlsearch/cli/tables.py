@@ -11,23 +11,23 @@ _HIDDEN_WHEN_CONSTANT = 1
 
 
 def leaderboard_table(results: Mapping[str, Any], *, top: int | None = None) -> Table:
-    """The trials of ``results`` (the published shape), best first."""
+    """The trials of ``results`` (the published shape), best first; ``epoch`` is best epoch/epochs run."""
     trials: Sequence[Mapping[str, Any]] = results["trials"][:top]
     names = _varied(results["trials"])
     table = Table(title=f"{results['search_id']}: {len(results['trials'])} trials by best {results['metric']}")
-    for title in ("trial", "state", f"best {results['metric']}", "at epoch", "epochs"):
-        table.add_column(title, justify="right" if title != "state" else "left", no_wrap=True)
+    table.add_column("trial", justify="right", no_wrap=True)
+    table.add_column("ended", no_wrap=True)
+    table.add_column("best", justify="right", no_wrap=True)
+    table.add_column("epoch", justify="right", no_wrap=True)
     for name in names:
-        table.add_column(name, overflow="fold")
+        table.add_column(name.replace("_", "\n"), overflow="fold")
     for trial in trials:
-        state = trial["state"] if trial["state"] == trial["reason"] else f"{trial['state']} ({trial['reason']})"
         best = "-" if trial["best_value"] is None else f"{trial['best_value']:.4f}"
         table.add_row(
             str(trial["trial"]),
-            state,
+            trial["reason"] or trial["state"],
             best,
-            str(trial["best_epoch"] or "-"),
-            str(trial["epochs_run"]),
+            f"{trial['best_epoch'] or '-'}/{trial['epochs_run']}",
             *(_cell(trial["params"].get(name)) for name in names),
             style="bold" if trial["trial"] == results["best"] else None,
         )
@@ -43,7 +43,7 @@ def _varied(trials: Sequence[Mapping[str, Any]]) -> list[str]:
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    return f"{value:.2e}" if isinstance(value, float) else str(value)
+    return f"{value:.1e}" if isinstance(value, float) else str(value)
 
 
 def data_table(card: Mapping[str, Any]) -> Table:
