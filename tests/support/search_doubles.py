@@ -116,18 +116,16 @@ class StubTrial:
         kind, at = self._behaviour.get("kind"), self._behaviour.get("epoch", 1)
         if kind is None or epoch != at:
             return
+        if kind.endswith("_once") and not self._mark(kind):
+            return
         self._log(kind, epoch)
         if kind == "diverge":
             raise Diverged("the training loss is nan")
         if kind == "memory":
             raise Infeasible("out of memory with micro-batches of 1")
-        if kind == "error":
+        if kind.startswith("error"):
             raise RuntimeError("no such thing")
-        if kind == "error_once" and self._mark("failed_once"):
-            raise RuntimeError("a passing trouble")
-        if kind == "die_once" and self._mark("died_once"):
-            os._exit(3)
-        if kind == "die":
+        if kind.startswith("die"):
             os._exit(3)
 
     def _mark(self, name: str) -> bool:

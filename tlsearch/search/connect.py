@@ -32,14 +32,12 @@ def settle_authentication(address: str) -> str:
     Returns:
         What holds now, for messages: mode and where the token comes from.
     """
-    source = _token_source()
-    if _MODE not in os.environ:
-        if address == "local" and source is None:
-            os.environ[_TOKEN] = secrets.token_hex(32)
-            source = _TOKEN
-        if source is not None:
-            os.environ[_MODE] = "token"
-    mode = os.environ.get(_MODE)
+    mode, source = os.environ.get(_MODE), _token_source()
+    if address == "local" and source is None and mode in (None, "token"):
+        os.environ[_TOKEN] = secrets.token_hex(32)
+        source = _TOKEN
+    if mode is None and source is not None:
+        mode = os.environ[_MODE] = "token"
     return f"{_MODE} is {mode or 'not set'}, token from {source or 'nowhere'}"
 
 
@@ -54,7 +52,7 @@ def _token_source() -> str | None:
 
 
 @contextmanager
-def connected(address: str) -> Iterator[None]:
+def connected(address: str, *, num_cpus: int | None = None) -> Iterator[None]:
     """A connection to Ray while the body runs.
 
     A Ray that this process is connected to already is used and left as it is.
@@ -62,6 +60,7 @@ def connected(address: str) -> Iterator[None]:
     Args:
         address: ``local`` starts an own Ray on this machine, ``auto`` joins the one that runs here,
             else HOST:PORT.
+        num_cpus: CPUs of an own Ray; None is all.
 
     Raises:
         ClusterError: Ray cannot be reached or started.
@@ -74,16 +73,25 @@ def connected(address: str) -> Iterator[None]:
         return
     options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": logging.ERROR}
     if address == "local":
-        options |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
+        options |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES, "num_cpus": num_cpus}
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         ray.init(**options)
     except Exception as error:
         raise ClusterError(_explain(address, authentication, error)) from error
+    _silence()
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _silence() -> None:
+    """Ray prints lost workers on standard output, where ``--json`` belongs; the conductor logs them."""
+    from ray._private import worker
+
+    if hasattr(worker, "_worker_logs_enabled"):
+        worker._worker_logs_enabled = False
 
 
 def _explain(address: str, authentication: str, error: Exception) -> str:

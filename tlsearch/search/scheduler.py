@@ -73,8 +73,7 @@ class StudyScheduler(TrialScheduler):
             message = _error_of(trial)
             lost = _NODE.search(message)
             node = lost.group(1) if lost else self._nodes.get(number, "")
-            first_line = message.strip().splitlines()[-1] if message.strip() else "unknown error"
-            if self._conductor.worker_died(number, node=node, message=first_line, alive=alive_node_ids):
+            if self._conductor.worker_died(number, node=node, message=_summary(message), alive=alive_node_ids):
                 handout = self._conductor.handout(number)
                 job = Job(assignment=handout.assignment, reported=handout.reported, max_failures=self._max_failures)
                 trial.set_config(pack(job))
@@ -146,3 +145,9 @@ def _error_of(trial: Trial) -> str:
     except (OSError, TypeError):
         return ""
     return _COLOUR.sub("", text.rsplit("Failure #", 1)[-1])
+
+
+def _summary(error: str) -> str:
+    """The last line, which names the cause, without Ray's advice."""
+    lines = error.strip().splitlines()
+    return lines[-1].partition(" Some common causes")[0] if lines else "unknown error"

@@ -22,7 +22,7 @@ def from_plain(kind: type[T], plain: Mapping[str, Any]) -> T:
     Raises:
         TypeError: A field without default is missing.
     """
-    hints = _hints(kind)
+    hints = _hints(cast(Any, kind))
     known = {field.name for field in fields(cast(Any, kind))}
     return kind(**{key: _revive(hints[key], value) for key, value in plain.items() if key in known})
 

@@ -94,6 +94,7 @@ def test_a_metric_that_is_not_finite_is_a_divergence(tmp_path: Path, value: floa
 
 
 def test_a_report_without_the_metric_is_an_error(tmp_path: Path) -> None:
+    behave(tmp_path / "s", {"checkpoint": False})
     Reporting.metrics = {"val_loss": 0.5}
     message = runner(tmp_path / "s", factory=Reporting).step()
     assert message.reason == "error" and "must hold val_accuracy; it holds val_loss" in message.error
@@ -114,9 +115,9 @@ class Forgetful(StubTrial):
     """Its checkpoint keeps no reports."""
 
     def __init__(self, assignment: TrialAssignment) -> None:
+        self._done = 0
         super().__init__(assignment)
-        self._done = len(self.reports)
-        self.reports = []
+        self._done, self.reports = len(self.reports), []
 
     @property
     def epochs_done(self) -> int:

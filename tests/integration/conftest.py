@@ -1,0 +1,26 @@
+"""One local Ray for all tests of a session that do not start a process of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SUPPORT = Path(__file__).resolve().parents[1] / "support"
+
+
+@pytest.fixture(scope="session")
+def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Two CPUs; the workers can import what is in tests/support. Searches in this process use it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setenv("PYTHONPATH", str(SUPPORT))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+            patch.setenv(name, "")
+            patch.delenv(name)
+        from tlsearch.search.connect import connected
+
+        with connected("local", num_cpus=2):
+            yield

@@ -1,0 +1,58 @@
+"""What must hold of a search's study, whatever happened to it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState as OptunaState
+from search_doubles import read_log
+
+from tlsearch.search import SearchPlan
+from tlsearch.search.folder import SearchFolder
+from tlsearch.search.judge import Observation, replay
+from tlsearch.search.study import open_for_reading, stored_reports
+from tlsearch.types import Decision
+
+
+def behave(root: Path, rules: dict[str, Any]) -> None:
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "behaviour.json").write_text(json.dumps(rules))
+
+
+def study_trials(root: Path) -> list[FrozenTrial]:
+    study = open_for_reading(SearchFolder(root=root))
+    assert study is not None
+    return study.trials()
+
+
+def check_agreement(plan: SearchPlan) -> None:
+    """Every report is in the study once, in order, with the decision of a fresh judge; the ends follow from them."""
+    root = Path(plan.directory)
+    trials = study_trials(root)
+    logged = {(line["number"], line["epoch"]): line["value"] for line in read_log(root) if line["what"] == "epoch"}
+    everything = sorted(
+        ((stored, trial) for trial in trials for stored in stored_reports(trial)), key=lambda pair: pair[0].seq
+    )
+    assert [stored.seq for stored, _ in everything] == list(range(len(everything)))
+    fresh = replay(
+        plan.rules,
+        [
+            Observation(trial=t.number, bracket=t.user_attrs["bracket"], epoch=s.report.epoch, value=s.value)
+            for s, t in everything
+        ],
+    )
+    assert [stored.verdict for stored, _ in everything] == fresh
+    for trial in trials:
+        reports = stored_reports(trial)
+        assert [stored.report.epoch for stored in reports] == list(range(1, len(reports) + 1))
+        assert trial.intermediate_values == {stored.report.epoch: stored.value for stored in reports}
+        for stored in reports:
+            assert logged[trial.number, stored.report.epoch] == stored.value
+        if trial.state is OptunaState.COMPLETE:
+            assert reports[-1].verdict.decision is Decision.COMPLETE
+            assert trial.value == trial.user_attrs["best_value"] == max(trial.intermediate_values.values())
+        if trial.user_attrs.get("reason") == "asha":
+            assert trial.state is OptunaState.PRUNED and reports[-1].verdict.decision is Decision.STOP
