@@ -27,4 +27,12 @@ def list_source(spec: DataSpec) -> Listing:
         from tlsearch.data.manifest import list_manifest
 
         return list_manifest(spec)
+    if spec.source == "torchvision":
+        from tlsearch.data.torchvision_sets import list_torchvision
+
+        return list_torchvision(spec)
+    if spec.source == "huggingface":
+        from tlsearch.data.huggingface import list_huggingface
+
+        return list_huggingface(spec)
     raise DataError(f"data.source must be one of {', '.join(SOURCES)}, not {spec.source!r}")

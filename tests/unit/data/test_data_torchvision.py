@@ -1,0 +1,257 @@
+"""torchvision's sets through one adapter: made here in the layouts that the classes read, nothing fetched."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tlsearch.data import image_name, load_index, open_pixels, read_bytes, read_image
+from tlsearch.errors import DataError
+from tlsearch.types import CacheSpec, DataSpec, SplitSpec, TransformSpec
+
+
+def load(name: str | None, path: Path | None = None, **spec: Any):
+    return load_index(DataSpec(source="torchvision", name=name, path=str(path) if path else None, **spec))
+
+
+def write_idx(path: Path, array: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    magic = bytes([0, 0, 8, array.ndim])
+    path.write_bytes(magic + b"".join(size.to_bytes(4, "big") for size in array.shape) + array.tobytes())
+
+
+def write_mnist(root: Path, prefixes: tuple[str, str], folder: str, labels: list[int]) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(0)
+    images = {}
+    for prefix, count in zip(prefixes, (len(labels), len(labels) // 2), strict=True):
+        images[prefix] = random.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        write_idx(root / folder / "raw" / f"{prefix}-images-idx3-ubyte", images[prefix])
+        write_idx(root / folder / "raw" / f"{prefix}-labels-idx1-ubyte", np.array(labels[:count], np.uint8))
+    return images
+
+
+@pytest.fixture
+def pets(tmp_path, write_images) -> Path:
+    """A cat and a dog in the layout of OxfordIIITPet: 12 trainval, 4 test."""
+    base = tmp_path / "oxford-iiit-pet"
+    (base / "annotations" / "trimaps").mkdir(parents=True)
+    names = [f"{pet}_{i}" for i in range(8) for pet in ("Bengal", "pug")]
+    for name, path in zip(names, write_images(base / "images", 16), strict=True):
+        path.unlink()
+        Image.effect_noise((9, 7), 50 + names.index(name)).convert("RGB").save(base / "images" / f"{name}.jpg")
+    for split, part in (("trainval", names[:12]), ("test", names[12:])):
+        lines = [f"{name} {1 + (name[0] == 'p')} {1 + (name[0] == 'p')} 1" for name in part]
+        (base / "annotations" / f"{split}.txt").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+def test_a_set_with_train_and_test_in_memory(tmp_path):
+    images = write_mnist(tmp_path, ("train", "t10k"), "MNIST", [0, 1, 2, 1, 0, 2] * 5)
+    index = load("MNIST", tmp_path, split=SplitSpec(val=0.2))
+    assert index.classes == ("0 - zero", "1 - one", "2 - two")
+    assert {name: len(split) for name, split in index.splits.items()} == {"train": 24, "val": 6, "test": 15}
+    assert index.splits["test"].keys[:2] == ("test/00", "test/04")
+    assert index.splits["test"].digests == ()
+    image = read_image(index, "train/07")
+    assert np.array_equal(np.asarray(image)[..., 1], images["train"][7])
+    assert image_name(index, "train/07") == "torchvision's MNIST train row 7"
+    assert load("MNIST", tmp_path, split=SplitSpec(val=0.2)) == index
+    pixels = open_pixels(index, "val", TransformSpec(resize_size=28, crop_size=28), CacheSpec())
+    row = int(index.splits["val"].keys[0].split("/")[1])
+    assert np.array_equal(pixels.images[0, 0].numpy(), images["train"][row])
+
+
+def test_the_digest_follows_the_images_of_train_alone(tmp_path):
+    write_mnist(tmp_path, ("train", "t10k"), "MNIST", [0, 1] * 10)
+    first = load("MNIST", tmp_path).digest
+    write_idx(tmp_path / "MNIST/raw/t10k-images-idx3-ubyte", np.zeros((10, 28, 28), np.uint8))
+    assert load("MNIST", tmp_path).digest == first
+    write_idx(tmp_path / "MNIST/raw/train-images-idx3-ubyte", np.zeros((20, 28, 28), np.uint8))
+    assert load("MNIST", tmp_path).digest != first
+
+
+def test_a_split_that_is_a_choice_of_classes(tmp_path):
+    prefixes = ("emnist-letters-train", "emnist-letters-test")
+    write_mnist(tmp_path, prefixes, "EMNIST", [1, 2, 26, 3] * 8)
+    index = (
+        load("EMNIST", tmp_path, split="letters")
+        if False
+        else load_index(DataSpec(source="torchvision", name="EMNIST", path=str(tmp_path), options={"split": "letters"}))
+    )
+    assert index.classes == ("a", "b", "c", "z")  # not "N/A" and those without an image
+    assert list(index.splits) == ["train", "val", "test"]
+    with pytest.raises(DataError, match=r"EMNIST .*split"):
+        load("EMNIST", tmp_path)
+
+
+def test_a_class_that_only_test_has(tmp_path):
+    write_mnist(tmp_path, ("train", "t10k"), "MNIST", [0, 1] * 10)
+    write_idx(tmp_path / "MNIST/raw/t10k-labels-idx1-ubyte", np.full(10, 7, np.uint8))
+    with pytest.raises(DataError, match="MNIST: test has images of 1 classes that train has none of: '7 - seven'"):
+        load("MNIST", tmp_path)
+
+
+def test_a_set_of_files(pets):
+    index = load("OxfordIIITPet", pets)
+    assert index.classes == ("Bengal", "Pug")
+    assert {name: len(split) for name, split in index.splits.items()} == {"train": 10, "val": 2, "test": 4}
+    assert index.splits["test"].keys[0] == "oxford-iiit-pet/images/Bengal_6.jpg"
+    assert index.root == str(pets)
+    key = index.splits["train"].keys[0]
+    assert read_bytes(index, key) == (pets / key).read_bytes()
+
+
+def test_test_files_stay_closed(pets):
+    first = load("OxfordIIITPet", pets).digest
+    (pets / "oxford-iiit-pet/images/pug_7.jpg").write_bytes(b"")
+    assert load("OxfordIIITPet", pets).digest == first
+    (pets / "oxford-iiit-pet/images/pug_0.jpg").write_bytes(b"")
+    with pytest.raises(DataError, match="cannot be read"):
+        load("OxfordIIITPet", pets)
+
+
+def test_a_set_without_splits_is_split(tmp_path, write_images):
+    for name in ("Forest", "River", "Highway"):
+        write_images(tmp_path / "eurosat" / "2750" / name, 10)
+    index = load("EuroSAT", tmp_path, split=SplitSpec(val=0.2, test=0.3))
+    assert index.classes == ("Forest", "Highway", "River")
+    assert {name: len(split) for name, split in index.splits.items()} == {"train": 15, "val": 6, "test": 9}
+    assert index.splits["train"].keys[0].startswith("eurosat/2750/Forest/")
+
+
+def test_a_set_with_three_splits(tmp_path, write_images, caplog):
+    for part, count in (("train", 4), ("valid", 2), ("test", 3)):
+        for name in ("AD", "CH"):
+            write_images(tmp_path / "country211" / part / name, count)
+    index = load("Country211", tmp_path)
+    assert {name: len(split) for name, split in index.splits.items()} == {"train": 8, "val": 4, "test": 6}
+    for path in (tmp_path / "country211" / "valid" / "CH").iterdir():
+        path.rename(tmp_path / "country211" / "valid" / "AD" / f"x{path.name}")
+    (tmp_path / "country211" / "valid" / "CH" / "0.txt").write_text("")
+    with pytest.raises(DataError, match="Country211 cannot be opened from .*Found no valid file"):
+        load("Country211", tmp_path)
+
+
+def test_a_set_that_makes_its_images(tmp_path):
+    state = torch.get_rng_state()
+    index = load("FakeData", options={"size": 40, "num_classes": 3}, split=SplitSpec(val=0.2, test=0.2))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert index.classes == ("0", "1", "2")
+    assert sum(len(split) for split in index.splits.values()) == 40
+    assert set(index.splits) == {"train", "val", "test"}
+    assert read_image(index, "all/03").size == (224, 224)
+    assert read_bytes(index, "all/03") == read_bytes(index, "all/03")
+    assert load("FakeData", options={"size": 40, "num_classes": 3, "random_offset": 1}).digest != index.digest
+
+
+def test_a_set_that_is_not_there_says_what_to_do(tmp_path):
+    with pytest.raises(DataError) as caught:
+        load("CIFAR10", tmp_path)
+    assert str(caught.value) == (
+        f"torchvision's CIFAR10 is not in {tmp_path}: set data.download to true to fetch it, "
+        "or name the folder that has it in data.path"
+    )
+    assert os.listdir(tmp_path) == []
+    with pytest.raises(DataError, match=f"Flowers102 is not in {tmp_path}/cache/datasets: set data.download"):
+        load("Flowers102")
+
+
+def test_download_is_asked_for_once(tmp_path, monkeypatch):
+    from torchvision import datasets
+
+    calls = []
+
+    def download(self) -> None:
+        calls.append(self.train)
+        prefix = "train" if self.train else "t10k"
+        if not (tmp_path / "MNIST/raw/t10k-labels-idx1-ubyte").exists():
+            assert prefix == "train"
+            write_mnist(tmp_path, ("train", "t10k"), "MNIST", [0, 1] * 10)
+
+    monkeypatch.setattr(datasets.MNIST, "download", download)
+    index = load("MNIST", tmp_path, download=True)
+    assert calls == [True]
+    assert load("MNIST", tmp_path, download=True) == load("MNIST", tmp_path) == index
+    assert calls == [True]
+
+
+def test_a_download_that_fails_is_said(tmp_path, monkeypatch):
+    from torchvision import datasets
+
+    def download(self) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(datasets.MNIST, "download", download)
+    with pytest.raises(DataError, match=f"MNIST could not be downloaded into {tmp_path}: no route to host"):
+        load("MNIST", tmp_path, download=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "want"),
+    [
+        (None, {}, "data.name must name a set"),
+        ("CIFAR1O", {}, r"must be a set of torchvision.datasets, not 'CIFAR1O'; did you mean CIFAR10\?"),
+        ("folder", {}, "must be a set of torchvision.datasets, not 'folder'"),
+        ("FakeData", {"train": True}, "data.options must leave 'train' to tlsearch"),
+        ("Flowers102", {"split": "test"}, "data.options must leave 'split' to tlsearch"),
+        ("OxfordIIITPet", {"target_types": "binary-category"}, "must leave 'target_types'"),
+        ("FakeData", {"sizes": 3}, "torchvision's FakeData has no argument 'sizes'"),
+    ],
+)
+def test_faults_of_name_and_options(name, options, want):
+    with pytest.raises(DataError, match=want):
+        load_index(DataSpec(source="torchvision", name=name, options=options))
+
+
+def test_a_set_that_is_not_for_classification(tmp_path, monkeypatch):
+    from torchvision import datasets
+
+    write_mnist(tmp_path, ("train", "t10k"), "MNIST", [0, 1] * 10)
+    monkeypatch.setattr(datasets.MNIST, "__getitem__", lambda self, row: (Image.new("L", (8, 8)), "a caption"))
+    with pytest.raises(DataError, match="MNIST row 0: an item must be an image and a label, not Image, str"):
+        load("MNIST", tmp_path)
+    with pytest.raises(DataError, match="group_by is for folders"):
+        load("FakeData", split=SplitSpec(group_by="x"))
+
+
+def test_labels_that_disagree_with_the_items_are_not_believed(tmp_path, monkeypatch, caplog):
+    from torchvision import datasets
+
+    write_mnist(tmp_path, ("train", "t10k"), "MNIST", [0, 1] * 10)
+    real = datasets.MNIST.__getitem__
+
+    def turned(self, row):
+        image, label = real(self, row)
+        return image, 1 - label
+
+    plain = load("MNIST", tmp_path)
+    monkeypatch.setattr(datasets.MNIST, "__getitem__", turned)
+    index = load("MNIST", tmp_path)
+    assert index.splits["test"].keys == plain.splits["test"].keys[5:] + plain.splits["test"].keys[:5]
+
+
+def test_rows_without_a_label_are_left_out(caplog):
+    from tlsearch.data.parts import label_parts
+
+    with caplog.at_level(logging.WARNING):
+        classes, items = label_parts(
+            "x",
+            ["crane", "dog", "crane"],
+            {"train": [0, 1, -1, 2], "test": [-1, -1]},
+            lambda part, row: f"{part}/{row}",
+        )
+    assert classes == ("crane (0)", "dog", "crane (2)")
+    assert [(item.key, item.label) for item in items["all"]] == [("train/0", 0), ("train/1", 1), ("train/3", 2)]
+    assert "1 of train" in caplog.text and "2 of test" in caplog.text
+    with caplog.at_level(logging.WARNING):
+        label_parts("x", ["a", "b"], {"train": [0, 1], "val": [1]}, "{}/{}".format)
+    assert "val has no image of 1 classes: 'a'" in caplog.text
+    with pytest.raises(DataError, match="at least 2 classes"):
+        label_parts("x", ["a", "b"], {"train": [1, 1]}, "{}/{}".format)

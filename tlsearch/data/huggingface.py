@@ -1,0 +1,196 @@
+"""Image sets of Hugging Face: from the Hub (or its cache on this machine), or from a local folder.
+
+Images stay encoded as the set stores them; no column but those of images and labels is read.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tlsearch.data.folder import SPLIT_NAMES
+from tlsearch.data.listing import Listing
+from tlsearch.data.parts import hash_rows, label_parts, row_key, split_key
+from tlsearch.errors import DataError
+from tlsearch.types import DataSpec
+
+logger = logging.getLogger(__name__)
+
+_OPTIONS = ("name", "data_dir", "revision")
+_LABEL_NAMES = ("label", "labels")
+_SPLITS = {**SPLIT_NAMES, "dev": "val", "all": "all"}
+
+
+def list_huggingface(spec: DataSpec) -> Listing:
+    """Lists a set of images; decodes none.
+
+    Raises:
+        DataError: The package is not installed, the set is not there, cannot be fetched or may not be, or
+            its columns of images and labels cannot be told.
+    """
+    datasets = _import()
+    if spec.split.group_by is not None:
+        raise DataError("data.split.group_by is for folders; a Hugging Face set has no paths")
+    name = f"the Hugging Face set {spec.path or spec.name}"
+    loaded = _load(datasets, spec, name)
+    tables = _by_split(loaded, name)
+    features = next(iter(tables.values())).features
+    image_column = _image_column(datasets, features, spec.image_column, name)
+    label_column = _label_column(datasets, features, spec.label_column, name)
+    classes, labels = _labels(tables, features[label_column], label_column, name)
+    sizes = {part: len(table) for part, table in tables.items()}
+    names, items = label_parts(name, classes, labels, lambda part, row: row_key(part, row, sizes[part]))
+    encoded = datasets.Image(decode=False)
+    images = {
+        part: table.select_columns([image_column]).cast_column(image_column, encoded) for part, table in tables.items()
+    }
+    reader = HuggingfaceReader(set_name=name, images=images, column=image_column)
+    return Listing(root="", reader=reader, classes=names, items=items)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HuggingfaceReader:
+    """Rows of a set's image column."""
+
+    set_name: str
+    images: Mapping[str, Any]
+    column: str
+
+    def read(self, key: str) -> bytes:
+        """The row's image as the set stores it."""
+        part, row = split_key(key)
+        try:
+            value = self.images[part][row][self.column]
+            if value is not None and value["bytes"] is not None:
+                return bytes(value["bytes"])
+            if value is not None and value["path"]:
+                return Path(value["path"]).read_bytes()
+        except OSError as error:
+            raise DataError(f"{self.name(key)}: cannot be read: {error.strerror or error}") from error
+        raise DataError(f"{self.name(key)}: has no image")
+
+    def name(self, key: str) -> str:
+        """The set, the part and the row."""
+        part, row = split_key(key)
+        return f"{self.set_name}, {part} row {row}"
+
+    def digests(self, keys: Sequence[str]) -> tuple[bytes, ...]:
+        """Of each row's encoded image."""
+        return hash_rows(keys, self.read)
+
+
+def _import() -> Any:
+    try:
+        return importlib.import_module("datasets")
+    except ImportError as error:
+        raise DataError(
+            "data.source huggingface needs the package datasets: pip install 'tlsearch[huggingface]'"
+        ) from error
+
+
+def _load(datasets: Any, spec: DataSpec, name: str) -> Any:
+    for option in spec.options:
+        if option not in _OPTIONS:
+            raise DataError(f"data.options of a Hugging Face set may be {', '.join(_OPTIONS)}, not {option!r}")
+    if bool(spec.path) == bool(spec.name):
+        raise DataError("data.source huggingface needs either data.name (on the Hub) or data.path (a local folder)")
+    if spec.path and not Path(spec.path).is_dir():
+        raise DataError(f"data.path must be a folder: {spec.path} does not exist")
+    try:
+        if spec.path and any(Path(spec.path, one).is_file() for one in ("dataset_dict.json", "state.json")):
+            return datasets.load_from_disk(spec.path)
+        if spec.path or spec.download:
+            return datasets.load_dataset(spec.path or spec.name, **spec.options)
+        with _offline(datasets):
+            return datasets.load_dataset(spec.name, **spec.options)
+    except Exception as error:  # of the Hub, of the network, of any file format
+        if not spec.path and not spec.download:
+            raise DataError(
+                f"{name} is not on this machine: set data.download to true to fetch it, "
+                f"or name a local copy in data.path ({error})"
+            ) from error
+        raise DataError(f"{name} cannot be loaded: {error}") from error
+
+
+@contextmanager
+def _offline(datasets: Any) -> Iterator[None]:
+    """Only what the machine's cache has: nothing is fetched that was not asked for."""
+    before = datasets.config.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE = before
+
+
+def _by_split(loaded: Any, name: str) -> dict[str, Any]:
+    """The tables of the splits we know, train first."""
+    tables = dict(loaded) if isinstance(loaded, Mapping) else {"all": loaded}
+    found: dict[str, Any] = {}
+    for part, table in tables.items():
+        ours = _SPLITS.get(str(part))
+        if ours is None:
+            logger.warning("%s: left out, since it is not train, val or test: %s", name, part)
+        elif ours in found:
+            raise DataError(f"{name}: several of its splits are the {ours} split: {', '.join(map(str, tables))}")
+        else:
+            found[ours] = table
+    if "train" not in found and "all" not in found:
+        raise DataError(f"{name}: has no split train, only {', '.join(map(str, tables))}")
+    return {part: found[part] for part in ("all", "train", "val", "test") if part in found}
+
+
+def _image_column(datasets: Any, features: Mapping[str, Any], wanted: str | None, name: str) -> str:
+    images = [column for column, feature in features.items() if isinstance(feature, datasets.Image)]
+    if wanted is not None and wanted not in images:
+        raise DataError(f"{name}: data.image_column must be a column of images ({_or_none(images)}), not {wanted!r}")
+    if wanted is None and len(images) != 1:
+        hint = "name one in data.image_column" if images else "its columns are " + ", ".join(features)
+        raise DataError(f"{name}: one column of images is needed, it has {_or_none(images)}; {hint}")
+    return wanted or images[0]
+
+
+def _label_column(datasets: Any, features: Mapping[str, Any], wanted: str | None, name: str) -> str:
+    labels = [column for column, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
+    plain = [column for column, feature in features.items() if _is_plain(datasets, feature)]
+    if wanted is not None:
+        if wanted not in (*labels, *plain):
+            known = _or_none([*labels, *plain])
+            raise DataError(f"{name}: data.label_column must be a column of labels ({known}), not {wanted!r}")
+        return wanted
+    found = labels or [column for column in plain if column in _LABEL_NAMES]
+    if len(found) != 1:
+        known = _or_none(found or plain)
+        raise DataError(f"{name}: which column has the labels? Name one in data.label_column: {known}")
+    return found[0]
+
+
+def _is_plain(datasets: Any, feature: Any) -> bool:
+    return isinstance(feature, datasets.Value) and (
+        feature.dtype == "string" or feature.dtype.startswith(("int", "uint"))
+    )
+
+
+def _labels(
+    tables: Mapping[str, Any], feature: Any, column: str, name: str
+) -> tuple[Sequence[str], dict[str, list[int]]]:
+    """Class names, and each row's label by part; -1 where it has none."""
+    values = {part: list(table[column]) for part, table in tables.items()}
+    if hasattr(feature, "names"):
+        return list(feature.names), {part: [-1 if one is None else int(one) for one in v] for part, v in values.items()}
+    present = {one for part in values.values() for one in part if one is not None}
+    if len(present) > 10_000:
+        raise DataError(f"{name}: the column {column!r} has {len(present)} different values: no classes")
+    numbers = {value: number for number, value in enumerate(sorted(present))}
+    return [str(value) for value in numbers], {
+        part: [-1 if one is None else numbers[one] for one in v] for part, v in values.items()
+    }
+
+
+def _or_none(names: Sequence[str]) -> str:
+    return ", ".join(names) or "none"
