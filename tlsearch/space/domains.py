@@ -111,9 +111,11 @@ class FloatRange:
 
     def contains(self, value: Scalar) -> bool:
         """Whether a value lies in the domain; on a grid up to rounding."""
-        if not isinstance(value, int | float) or not self.low <= value <= self.high:
+        if not isinstance(value, int | float):
             return False
-        return self.step is None or abs(value - self._on_grid(value)) < 1e-8 * max(1.0, self.step)
+        if self.step is None:
+            return self.low <= value <= self.high
+        return abs(value - self._on_grid(value)) < 1e-8 * max(1.0, self.step)
 
     def nearest(self, value: Scalar) -> Scalar:
         """The domain's value nearest to any number."""
@@ -128,7 +130,8 @@ class FloatRange:
 
     def _on_grid(self, value: float) -> float:
         assert self.step is not None
-        return min(self.high, self.low + round((value - self.low) / self.step) * self.step)
+        near = self.low + round((value - self.low) / self.step) * self.step
+        return min(max(near, self.low), self.high)
 
     def __str__(self) -> str:
         return f"{self.low:g} to {self.high:g}" + (f" in steps of {self.step:g}" if self.step else "")

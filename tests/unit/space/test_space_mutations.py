@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
-from mutations import Mutant, mutants
+from space_mutations import Mutant, mutants
 
 from tlsearch.errors import ConfigError
 from tlsearch.space import load
@@ -71,12 +70,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def lines_in(message: str) -> set[int]:
-    """The lines that a message names besides its own: ``line 7``, ``lines 9-12``."""
-    found = re.findall(r"lines? (\d+)(?:-(\d+))?", message)
-    return {line for first, last in found for line in range(int(first), int(last or first) + 1)}
-
-
 def check(mutant: Mutant, folder: Path, seen: Counter[str]) -> None:
     file = folder / "space.yaml"
     file.write_text(mutant.text, encoding="utf-8")
@@ -88,8 +81,8 @@ def check(mutant: Mutant, folder: Path, seen: Counter[str]) -> None:
         assert mutant.kind != "harmless", (mutant.what, error.faults, mutant.text)
         assert error.faults
         for fault in error.faults:
-            named = {fault.line} | lines_in(fault.message)
-            assert named & mutant.lines, (mutant.what, str(fault), sorted(mutant.lines), mutant.text)
+            where = (mutant.what, str(fault), sorted(mutant.lines), mutant.text)
+            assert mutant.is_named(fault.line, fault.message), where
 
 
 def run(text: str, folder: Path, num_examples: int) -> None:

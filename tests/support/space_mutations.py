@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import random
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -46,6 +47,12 @@ class Mutant:
     text: str
     what: str
     lines: frozenset[int] = frozenset()
+
+    def is_named(self, line: int, message: str) -> bool:
+        """Whether a fault at ``line`` names a mutated line, by its place or as ``(line 7; lines 9-12)``."""
+        found = re.findall(r"lines? (\d+)(?:-(\d+))?", message)
+        named = {one for first, last in found for one in range(int(first), int(last or first) + 1)}
+        return bool({line, *named} & self.lines)
 
 
 def mutants(text: str) -> st.SearchStrategy[Mutant]:
