@@ -7,6 +7,7 @@ import sys
 
 def main() -> None:
     """Entry point of the ``tlsearch`` command."""
-    from tlsearch.cli.commands import app
+    from tlsearch.cli import commands_check, commands_models, commands_results, commands_run  # noqa: F401
+    from tlsearch.cli.root import app
 
-    app(args=sys.argv[1:])
+    app(args=sys.argv[1:], prog_name="tlsearch")

@@ -1,0 +1,38 @@
+"""``check``: what can be known before a trial is spent."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tlsearch.cli.root import Data, File, Json, Set, app
+from tlsearch.cli.session import EXIT_USER, err, out, print_json, told_errors
+
+
+@app.command()
+def check(
+    file: File,
+    data: Data = None,
+    set_: Set = None,
+    no_model: Annotated[bool, typer.Option("--no-model", help="Check the file and the data only.")] = False,
+    json: Json = False,
+) -> None:
+    """Check a space file, its data, weights and backbones, and list every fault at once."""
+    with told_errors(as_json=json):
+        from tlsearch.app.checks import check_file
+        from tlsearch.cli.tables import backbone_table, data_table
+
+        report = check_file(file, overrides=tuple(set_ or ()), data_path=data, with_model=not no_model)
+    if json:
+        print_json(report.as_json())
+    else:
+        if report.data:
+            out.print(data_table(report.data))
+        for backbone in report.backbones:
+            out.print(backbone_table(backbone))
+        for fault in report.faults:
+            err.print(str(fault), markup=False, soft_wrap=True)
+        count = len(report.faults)
+        out.print("no fault found" if report.ok else f"{count} fault{'s' if count != 1 else ''}")
+    raise typer.Exit(0 if report.ok else EXIT_USER)

@@ -1,0 +1,106 @@
+"""``run`` and ``resume``: searches, with their display and exit codes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tlsearch.cli.root import Address, Data, File, Json, Search, Set, Storage, app
+from tlsearch.cli.session import EXIT_FAILED, EXIT_INTERRUPTED, err, interruptible, out, print_json, told_errors
+
+if TYPE_CHECKING:
+    from tlsearch.app.run import Prepared
+
+
+@app.command()
+def run(
+    file: File,
+    data: Data = None,
+    set_: Set = None,
+    address: Address = "local",
+    trials: Annotated[int | None, typer.Option(help="Number of trials, in place of search.trials.")] = None,
+    time_budget: Annotated[str | None, typer.Option(help="Time for the search, such as 2h or 30m.")] = None,
+    name: Annotated[str | None, typer.Option(help="ID of the search; made from name and time if left out.")] = None,
+    json: Json = False,
+) -> None:
+    """Run a search: many fine-tuning trials, scheduled by Ray Tune, recorded in MLflow."""
+    overrides = list(set_ or ())
+    if trials is not None:
+        overrides.append(f"search.trials={trials}")
+    if time_budget is not None:
+        overrides.append(f"search.time_budget={time_budget}")
+    with told_errors(as_json=json):
+        from tlsearch.app.run import RunOptions, prepare
+
+        prepared = prepare(RunOptions(file=file, overrides=overrides, data_path=data, address=address, name=name))
+        _execute(prepared, as_json=json)
+
+
+@app.command()
+def resume(
+    search: Search = None,
+    storage: Storage = None,
+    address: Address = "local",
+    trials: Annotated[str | None, typer.Option(help="Trials in all (N), or this many more (+N).")] = None,
+    json: Json = False,
+) -> None:
+    """Go on with a search that was interrupted, or extend one that has finished."""
+    if trials is not None and not trials.removeprefix("+").isdigit():
+        raise typer.BadParameter(f"a number of trials is N or +N, not {trials!r}", param_hint="--trials")
+    with told_errors(as_json=json):
+        from tlsearch.app.catalog import find
+        from tlsearch.app.run import prepare_resume
+
+        prepared = prepare_resume(find(search, storage), trials=trials, address=address)
+        _execute(prepared, as_json=json)
+
+
+def _execute(prepared: Prepared, *, as_json: bool) -> None:
+    """Runs a prepared search with its display, then prints its results and leaves with its exit code."""
+    from tlsearch.app.run import execute, read_record
+    from tlsearch.cli.progress import Progress
+    from tlsearch.results import results_json
+
+    settings, entry = prepared.file.search, prepared.entry
+    console = err if as_json else out
+    console.print(f"search {entry.search_id} in {entry.directory}", markup=False, soft_wrap=True)
+    progress = Progress(
+        console,
+        metric=settings.metric,
+        trials=settings.trials,
+        max_epochs=settings.max_epochs,
+        time_budget_s=settings.time_budget_s,
+    )
+    if prepared.resumed:
+        progress.restore(read_record(entry))
+    with interruptible(lambda: progress.note("stopping; the search can be resumed")) as stop, progress:
+        end = execute(prepared, observers=(progress,), stop=stop)
+    results = results_json(end.record, end.run_ids)
+    if as_json:
+        print_json(results)
+    else:
+        _print_end(results, end.reason, end.unsent)
+    if end.reason == "interrupted":
+        err.print(f"interrupted; go on with `tlsearch resume {entry.search_id}`", markup=False)
+        raise typer.Exit(EXIT_INTERRUPTED)
+    if results["best"] is None:
+        err.print("no trial has a result", markup=False)
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _print_end(results: dict[str, Any], reason: str, unsent: int) -> None:
+    from tlsearch.cli.tables import leaderboard_table
+
+    out.print(leaderboard_table(results, top=10))
+    if unsent:
+        err.print(f"{unsent} MLflow records could not be sent and wait in the search's spool", markup=False)
+    if results["best"] is not None:
+        search = results["search_id"]
+        out.print("what to try next:")
+        for command, purpose in (
+            ("ui", "compare the trials in the MLflow UI"),
+            (f"predict {search} IMAGES...", "use the best model"),
+            (f"resume {search} --trials +12", "search on"),
+        ):
+            out.print(f"  tlsearch {command:<48} {purpose}", markup=False)

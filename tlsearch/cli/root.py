@@ -1,0 +1,34 @@
+"""The command's root: its options, and what several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tlsearch.cli.session import out
+
+app = typer.Typer(
+    help="Search for the best way to fine-tune a pretrained image classifier.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+File = Annotated[Path, typer.Argument(help="The space.yaml that describes the search.")]
+Data = Annotated[Path | None, typer.Option("--data", help="Folder of the images, in place of data.path.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="Override a value: search.trials=8. May be repeated.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document for programs.")]
+Search = Annotated[str | None, typer.Argument(metavar="[ID]", help="The search; the latest if left out.")]
+Storage = Annotated[Path | None, typer.Option("--storage", help="Look for the search in this storage folder.")]
+Address = Annotated[str, typer.Option("--address", help="local, auto, or HOST:PORT of a Ray cluster.")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        from tlsearch import __version__
+
+        out.print(__version__)
+        raise typer.Exit
