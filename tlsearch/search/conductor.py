@@ -6,7 +6,7 @@ Every change is written to the study first, then told to the observers, then ans
 from __future__ import annotations
 
 import logging
-import re
+import shutil
 import threading
 import time
 from collections import deque
@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
-from tlsearch.errors import SearchStopped
 from tlsearch.search.audience import Audience
 from tlsearch.search.budget import TimeBudget
 from tlsearch.search.crash import crash_point
+from tlsearch.search.faults import ErrorStreak
 from tlsearch.search.judge import Judge, Observation, Verdict
 from tlsearch.search.plan import SearchPlan
 from tlsearch.search.record import state_and_reason
@@ -85,7 +85,7 @@ class Conductor:
         self._judge = Judge(plan.rules)
         self._live: dict[int, _Live] = {}
         self._going_on: deque[int] = deque()
-        self._same_error, self._same_error_count = "", 0
+        self._streak = ErrorStreak(plan.search.max_failed_trials)
         self.failure: Exception | None = None
         study.restore_values()
         if not study.trials():
@@ -107,6 +107,8 @@ class Conductor:
         for trial in trials:
             if trial.state is OptunaState.RUNNING:
                 self._take_up(trial)
+            elif trial.state.is_finished():
+                self._drop_checkpoint(trial.number)  # a crash may have come before
 
     # --- what the search wants ---------------------------------------------------------------
 
@@ -189,7 +191,7 @@ class Conductor:
             self._end(live, Ending(state=_PRUNED, reason=failure.reason, error=failure.error))
             return
         self._end(live, Ending(state=_FAIL, reason="error", error=failure.error, traceback=failure.traceback))
-        self._count_same_error(number, failure.error)
+        self.failure = self.failure or self._streak.failed(number, failure.error)
 
     def worker_died(self, number: int, *, node: str, message: str, alive: Callable[[], Collection[str]]) -> bool:
         """Notes the death of a trial's worker; True if the trial is to be tried again.
@@ -281,8 +283,9 @@ class Conductor:
         self._study.tell(live.number, ending, best=best, ended=self._clock())
         crash_point("after_tell")
         del self._live[live.number]
+        self._drop_checkpoint(live.number)
         if ending.state is not _FAIL:
-            self._same_error, self._same_error_count = "", 0
+            self._streak.broken()
         state, reason = state_and_reason(ending.state, ending.reason)
         outcome = TrialOutcome(
             state=state,
@@ -294,17 +297,9 @@ class Conductor:
         )
         self._audience.trial_ended(live.number, outcome)
 
-    def _count_same_error(self, number: int, error: str) -> None:
-        """Errors are the same when they differ in digits only: addresses, sizes, trial numbers."""
-        key = re.sub(r"0x[0-9a-fA-F]+|\d+", "#", error.splitlines()[0] if error else "")
-        self._same_error_count = self._same_error_count + 1 if key == self._same_error else 1
-        self._same_error = key
-        limit = self._search.max_failed_trials
-        if limit and self._same_error_count >= limit and self.failure is None:
-            self.failure = SearchStopped(
-                f"the same error ended {limit} trials in a row (search.max_failed_trials), so the search has stopped; "
-                f"the last was trial {number}: {error}"
-            )
+    def _drop_checkpoint(self, number: int) -> None:
+        """An ended trial has nothing to go on with; its best model stays."""
+        shutil.rmtree(self._plan.folder.running(number), ignore_errors=True)
 
 
 def _ending(verdict: Verdict) -> Ending:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from tlsearch.errors import ClusterError
 logger = logging.getLogger(__name__)
 
 _MODE, _TOKEN, _TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
+_CONNECT_S = 5.0
 _OBJECT_STORE_BYTES = 100_000_000  # trials read their data from files, not from Ray
 
 
@@ -66,6 +68,7 @@ def connected(address: str, *, num_cpus: int | None = None) -> Iterator[None]:
         ClusterError: Ray cannot be reached or started.
     """
     authentication = settle_authentication(address)
+    _check_address(address)
     import ray
 
     if ray.is_initialized():
@@ -84,6 +87,24 @@ def connected(address: str, *, num_cpus: int | None = None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Finds in a second what Ray takes half a minute to say, or ends the process over."""
+    if address in ("local", "auto"):
+        return
+    host, _, port = address.rpartition(":")
+    if not host or "/" in address or not port.isdigit():
+        raise ClusterError(
+            f"an address is local, auto or HOST:PORT (the head's port, by default 6379), not {address!r}"
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
+    except (OSError, OverflowError) as error:
+        raise ClusterError(
+            f"nothing answers at {address} ({error}); is it the address of a Ray head that runs? "
+            "`--address local` starts an own Ray on this machine"
+        ) from error
 
 
 def _silence() -> None:

@@ -1,12 +1,13 @@
-"""What an exception in a trial means: retry, give up, or end the worker with it."""
+"""What an exception in a trial means: retry, give up, end the worker with it, or end the search."""
 
 from __future__ import annotations
 
+import re
 import traceback
 from dataclasses import dataclass
 from typing import Literal
 
-from tlsearch.errors import Diverged, Infeasible, TlsearchError
+from tlsearch.errors import Diverged, Infeasible, SearchStopped, TlsearchError
 
 _TRACEBACK_CHARACTERS = 4000
 _STICKY = ("CUDA error", "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR", "device-side assert")
@@ -41,3 +42,30 @@ def classify(error: Exception) -> Classified:
     return Classified(
         reason="error", error=text, traceback=trace, retry=not isinstance(error, TlsearchError), sticky=sticky
     )
+
+
+class ErrorStreak:
+    """Counts trials that failed one after another with the same error.
+
+    Errors are the same when they differ in numbers only: addresses, sizes, trial numbers.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._error, self._count = "", 0
+
+    def broken(self) -> None:
+        """A trial has ended without failing."""
+        self._error, self._count = "", 0
+
+    def failed(self, number: int, error: str) -> SearchStopped | None:
+        """A trial has failed; the error to stop the search with, when the limit is reached."""
+        key = re.sub(r"0x[0-9a-fA-F]+|\d+", "#", error.partition("\n")[0])
+        self._count = self._count + 1 if key == self._error else 1
+        self._error = key
+        if self._count < self._limit:
+            return None
+        return SearchStopped(
+            f"the same error ended {self._count} trials in a row (search.max_failed_trials = {self._limit}), "
+            f"so the search has stopped; the last was trial {number}: {error}"
+        )

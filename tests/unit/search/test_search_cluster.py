@@ -9,7 +9,7 @@ import pytest
 
 from tlsearch.config import ResourcesSpec
 from tlsearch.errors import ClusterError
-from tlsearch.search.connect import settle_authentication
+from tlsearch.search.connect import connected, settle_authentication
 from tlsearch.search.resources import LiveLimit, num_slots, trial_resources
 
 
@@ -83,3 +83,14 @@ def test_a_token_file_turns_token_mode_on(home: Path) -> None:
 def test_what_the_user_says_stays(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     assert settle_authentication("local").startswith("RAY_AUTH_MODE is disabled")
+
+
+@pytest.mark.parametrize("address", ["nonsense", "ray://host:10001", "host:", ":6379", "http://host:8265"])
+def test_an_address_has_a_form(home: Path, address: str) -> None:
+    with pytest.raises(ClusterError, match="an address is local, auto or HOST:PORT"), connected(address):
+        pass
+
+
+def test_an_address_where_nothing_listens_is_found_at_once(home: Path) -> None:
+    with pytest.raises(ClusterError, match="nothing answers at 127.0.0.1:1 "), connected("127.0.0.1:1"):
+        pass

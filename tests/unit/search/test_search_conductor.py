@@ -79,7 +79,7 @@ def test_the_states_of_faults(tmp_path: Path) -> None:
 
 def test_the_same_error_in_a_row_stops_the_search(tmp_path: Path) -> None:
     behave(tmp_path / "s", {"all": {"kind": "error", "epoch": 1}, "1": {"kind": None}})
-    with pytest.raises(SearchStopped, match=r"ended 3 trials in a row.*trial 4: RuntimeError: no such thing"):
+    with pytest.raises(SearchStopped, match=r"ended 3 trials in a row.* trial 4: RuntimeError: no such thing"):
         drive(make_plan(tmp_path / "s", trials=9, max_failed_trials=3))
     states = [trial.state for trial in read_search(tmp_path / "s").trials]
     assert [state.value for state in states] == ["failed", "complete", "failed", "failed", "failed"]
@@ -267,6 +267,7 @@ def test_killed_at_any_point_nothing_is_lost_or_doubled(tmp_path: Path, point: s
     trials = study_trials(tmp_path / "s")
     assert [trial.number for trial in trials] == list(range(6))
     assert all(trial.state.is_finished() for trial in trials)
+    assert not list((tmp_path / "s").glob("trials/*/running"))  # no checkpoint of an ended trial stays
     check_agreement(plan)
     if slots == 1:
         drive(make_plan(tmp_path / "whole", trials=6))

@@ -10,7 +10,7 @@ import pytest
 from search_doubles import StubTrial, TinySpace, make_plan, read_log
 
 from tlsearch.errors import DataError, Diverged, FrozenMoved, Infeasible
-from tlsearch.search.faults import classify
+from tlsearch.search.faults import ErrorStreak, classify
 from tlsearch.search.messages import Job, Message, pack, unpack_job, unpack_message
 from tlsearch.search.runner import Runner
 from tlsearch.types import EpochReport, TrialAssignment, WeightsSource
@@ -170,6 +170,18 @@ class OutOfMemoryError(RuntimeError):
 def test_errors_are_classified(error: Exception, reason: str, retry: bool) -> None:
     found = classify(error)
     assert (found.reason, found.retry, found.sticky) == (reason, retry, False)
+
+
+def test_a_streak_is_of_one_error_and_without_other_ends() -> None:
+    streak = ErrorStreak(3)
+    assert streak.failed(1, "OSError: at 0x7f01 of 12 bytes") is None
+    assert streak.failed(2, "OSError: at 0x8a02 of 13 bytes") is None
+    streak.broken()
+    assert streak.failed(3, "OSError: at 0x8a02 of 13 bytes") is None
+    assert streak.failed(4, "ValueError: other") is None
+    assert streak.failed(5, "ValueError: other") is None
+    stopped = streak.failed(6, "ValueError: other\nmore")
+    assert "trial 6: ValueError: other" in str(stopped)
 
 
 def test_jobs_and_messages_travel_unchanged(tmp_path: Path) -> None:

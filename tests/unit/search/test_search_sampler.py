@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from search_doubles import TinySpace, drive, make_plan
+from search_doubles import QuickTrial, TinySpace, drive, make_plan
 
 from tlsearch.search import read_search
 from tlsearch.search.sampler import make_sampler
@@ -47,6 +48,35 @@ def test_a_fixed_search_is_exactly_its_list(tmp_path: Path) -> None:
     listed = tuple({"unfreeze_depth": depth} for depth in (3, 0, 3))
     points = proposals(tmp_path / "a", (1,), sampler="fixed", start_with=listed)
     assert points == [TinySpace().complete(entry) for entry in listed]
+
+
+SPACE_FILE = """
+name: conditions
+data: {source: digits}
+space:
+  backbone: [resnet18, vit_b_16]
+  unfreeze_depth: {int: [0, 5]}
+  head_lr: {log: [1.0e-4, 1.0e-1]}
+  backbone_lr: {log: [1.0e-6, 1.0e-3]}
+  bn_policy: [frozen, train]
+  augmentation: [none, light]
+"""
+
+
+def test_a_real_conditional_space_over_restarts(tmp_path: Path) -> None:
+    from tlsearch.space import load
+
+    (tmp_path / "space.yaml").write_text(SPACE_FILE)
+    _, space = load(tmp_path / "space.yaml")
+    for trials in (1, 12, 30):
+        plan = replace(make_plan(tmp_path / "s", max_epochs=3, trials=trials), space=space)
+        assert drive(plan, factory=QuickTrial) == "finished"
+    trials = read_search(tmp_path / "s").trials
+    assert len(trials) == 30 and {trial.config.backbone for trial in trials} == {"resnet18", "vit_b_16"}
+    for trial in trials:
+        deep = trial.config.unfreeze_depth > 0
+        assert ("backbone_lr" in trial.params) == deep == (trial.config.backbone_lr is not None)
+        assert (trial.params.get("bn_policy") == "train") <= (deep and trial.config.backbone == "resnet18")
 
 
 def test_tpe_is_made_without_a_warning() -> None:
