@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tlsearch.results.leaderboard import LeaderboardRow, leaderboard, leaderboard_csv, results_json
 
 if TYPE_CHECKING:
-    from tlsearch.results.predictor import Classifier, Prediction, Score, accuracy_on, load_model, predict
+    from tlsearch.results.predictor import Classifier, Prediction, Score, accuracy_on, load_model, logits_on, predict
 
 SERVED_CODE = Path(__file__).parent / "served.py"  # the models-from-code script of every logged model
 
@@ -25,11 +25,12 @@ __all__ = [
     "leaderboard",
     "leaderboard_csv",
     "load_model",
+    "logits_on",
     "predict",
     "results_json",
 ]
 
-_PREDICTOR = frozenset({"Classifier", "Prediction", "Score", "accuracy_on", "load_model", "predict"})
+_PREDICTOR = frozenset({"Classifier", "Prediction", "Score", "accuracy_on", "load_model", "logits_on", "predict"})
 
 
 def __getattr__(name: str) -> Any:

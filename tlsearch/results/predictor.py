@@ -109,8 +109,10 @@ def predict(model: Classifier, images: Sequence[ImageLike], *, top: int = TOP) -
     return predictions
 
 
-def accuracy_on(model: Classifier, index: ImageIndex, split: str) -> float:
-    """The fraction of a split's images that the model gets right; equals what the trial reported for it.
+def logits_on(model: Classifier, index: ImageIndex, split: str) -> Tensor:
+    """The model's raw outputs for a split's images, in the index's order: float32 (N, C) on the CPU.
+
+    They are those of the trial's own evaluation: the same pixels in the same batches.
 
     Raises:
         DataError: The data's classes differ from the model's in content or order, or an image is corrupt.
@@ -122,9 +124,18 @@ def accuracy_on(model: Classifier, index: ImageIndex, split: str) -> float:
         )
     if split not in index.splits:
         raise DataError(f"the data have the splits {', '.join(index.splits)}, not {split}")
-    chosen = index.splits[split]
-    logits = torch.cat(list(_logits(model, [partial(read_image, index, key) for key in chosen.keys])))
-    return (logits.argmax(1) == torch.tensor(chosen.labels)).double().mean().item()
+    openers = [partial(read_image, index, key) for key in index.splits[split].keys]
+    return torch.cat([logits.cpu() for logits in _logits(model, openers)])
+
+
+def accuracy_on(model: Classifier, index: ImageIndex, split: str) -> float:
+    """The fraction of a split's images that the model gets right; equals what the trial reported for it.
+
+    Raises:
+        DataError: The data's classes differ from the model's in content or order, or an image is corrupt.
+    """
+    logits = logits_on(model, index, split)
+    return (logits.argmax(1) == torch.tensor(index.splits[split].labels)).double().mean().item()
 
 
 def _logits(model: Classifier, openers: Sequence[Callable[[], Image.Image]]) -> Iterator[Tensor]:
