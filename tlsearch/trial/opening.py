@@ -47,8 +47,11 @@ class OpenTrial:
     val: Source
 
 
-def open_trial(assignment: TrialAssignment) -> OpenTrial:
+def open_trial(assignment: TrialAssignment, *, index: ImageIndex | None = None) -> OpenTrial:
     """Opens data, weights, model and sources; what the process or the node holds already is taken from there.
+
+    Args:
+        index: In place of the data set's whole index.
 
     Raises:
         UserError: Data, weights or settings break a rule.
@@ -57,7 +60,7 @@ def open_trial(assignment: TrialAssignment) -> OpenTrial:
     config, setup = assignment.config, assignment.setup
     assert config.bn_policy in _BN_POLICIES, f"no trial can take bn_policy {config.bn_policy}"
     runtime = open_runtime(setup.device, setup.precision, setup.num_threads)
-    index = held_index(setup.data)
+    index = index or held_index(setup.data)
     _check_metric(setup.metric, len(index.classes))
     weights = resolve_weights(config.backbone, setup.weights.get(config.backbone, WeightsSource()))
     transform = with_image_size(weights.transform, setup.data.image_size)
