@@ -199,6 +199,12 @@ def _search(search: SearchSpec, checker: _Checker) -> SearchSpec:
         "sampler fixed runs the entries of start_with, which has none",
         (*at, "start_with"),
     )
+    checker.require(
+        search.seeds == 1 or search.sampler == "fixed",
+        (*at, "seeds"),
+        f"seeds repeat the entries of start_with under sampler fixed; the sampler is {search.sampler}",
+        (*at, "sampler"),
+    )
     # a smaller number of trials on the command line is a short try, not a mistake
     if not checker.document.origin((*at, "trials")):
         num = len(search.start_with)

@@ -93,6 +93,8 @@ class SearchSpec:
         on_budget: Whether the trials then running finish or are cut at their next report.
         scheduler: None lets every trial run to ``max_epochs``.
         start_with: Points of the space to try first, by the user's names, as the user wrote them.
+        seeds: With the sampler ``fixed``: how often each entry of start_with is trained, each time with another
+            seed; the seeds are the same for all entries, so that entries can be compared seed by seed.
         max_failures: Retries of one trial.
         max_failed_trials: The same error in so many trials in a row stops the search.
         trial_timeout_s: Wall time of one trial.
@@ -109,6 +111,7 @@ class SearchSpec:
     sampler: Literal["tpe", "random", "fixed"] = "tpe"
     scheduler: Annotated[AshaSpec | None, BeforeValidator(_scheduler)] = field(default_factory=AshaSpec)
     start_with: tuple[Mapping[str, AnyScalar], ...] = ()
+    seeds: Count = 1
     constraints: Mapping[str, Any] = field(default_factory=dict)
     patience: Count | None = None
     probe_first: Flag = False

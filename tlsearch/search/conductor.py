@@ -220,7 +220,7 @@ class Conductor:
     def _first_points(self) -> list[dict[str, Scalar]]:
         space, entries = self._plan.space, self._search.start_with
         if self._search.sampler == "fixed":
-            return [space.complete(entry) for entry in entries]
+            return [space.complete(entry) for entry in entries] * self._search.seeds
         return space.starting_points(entries)
 
     def _trials_left(self) -> bool:
@@ -234,10 +234,16 @@ class Conductor:
     def _trial_attrs(self, number: int) -> dict[str, Scalar]:
         seed, asha = self._search.seed, self._plan.rules.asha
         return {
-            "seed": derive_seed(seed, "trial", number),
+            "seed": self._trial_seed(number),
             "bracket": asha.bracket_of(seed=seed, number=number) if asha else 0,
             "started": self._clock(),
         }
+
+    def _trial_seed(self, number: int) -> int:
+        """A trial's own; of a fixed search with several seeds that of its round, equal for all entries."""
+        if self._search.seeds > 1:
+            return derive_seed(self._search.seed, "round", number // len(self._search.start_with))
+        return derive_seed(self._search.seed, "trial", number)
 
     def _start_trial(self) -> int:
         sampler, seed = self._search.sampler, self._search.seed

@@ -204,3 +204,10 @@ def test_faulty_places_hold_defaults_and_are_known_as_doubtful(tmp_path: Path) -
     assert file is not None and document is not None and len(found) == 1
     assert file.search.trials == 64 and file.search.seed == 3
     assert document.doubtful(("search", "trials")) and not document.doubtful(("search", "seed"))
+
+
+def test_seeds_repeat_the_entries_of_a_fixed_search_only(tmp_path: Path) -> None:
+    fixed = {"search": {"sampler": "fixed", "start_with": [{"head_lr": 1.0e-3}], "seeds": 3}}
+    assert read(tmp_path, fixed).search.seeds == 3
+    (fault,) = faults(tmp_path, {"search": {"seeds": 3}})
+    assert fault.path == ("search", "seeds") and "sampler fixed" in fault.message

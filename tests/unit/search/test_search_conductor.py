@@ -325,3 +325,14 @@ def test_min_metrics(tmp_path: Path) -> None:
     assert record.best.best_value == min(t.best_value or 9 for t in record.trials)
     for trial in study_trials(tmp_path / "s"):
         assert trial.user_attrs["best_value"] == min(trial.intermediate_values.values())
+
+
+def test_a_fixed_search_trains_every_entry_with_the_same_seeds(tmp_path: Path) -> None:
+    entries = ({"head_lr": 1e-2, "unfreeze_depth": 0}, {"head_lr": 1e-3, "unfreeze_depth": 2})
+    plan = make_plan(tmp_path / "s", trials=6, sampler="fixed", scheduler=None, start_with=entries, seeds=3)
+    assert drive(plan) == "finished"
+    trials = read_search(tmp_path / "s").trials
+    assert [trial.config.head_lr for trial in trials] == [1e-2, 1e-3] * 3
+    seeds = [trial.seed for trial in trials]
+    assert seeds[0::2] == seeds[1::2] and len(set(seeds)) == 3
+    assert {trial.reason for trial in trials} == {"completed"}
