@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tlsearch.data.augmentation import AUGMENTATIONS, augment
     from tlsearch.data.cachedir import cache_directory
+    from tlsearch.data.card import DataCard, data_card
     from tlsearch.data.decode import decode_rgb
     from tlsearch.data.folder import IMAGE_SUFFIXES
     from tlsearch.data.index import ImageIndex, Split, image_name, load_index, read_bytes, read_image
@@ -22,12 +23,14 @@ __all__ = [
     "AUGMENTATIONS",
     "IMAGE_SUFFIXES",
     "SOURCES",
+    "DataCard",
     "ImageIndex",
     "Pixels",
     "Split",
     "augment",
     "cache_directory",
     "close_pixels",
+    "data_card",
     "decode_rgb",
     "eval_image",
     "image_name",
@@ -42,6 +45,7 @@ __all__ = [
 _HOMES = {
     "augmentation": ("AUGMENTATIONS", "augment"),
     "cachedir": ("cache_directory",),
+    "card": ("DataCard", "data_card"),
     "decode": ("decode_rgb",),
     "folder": ("IMAGE_SUFFIXES",),
     "index": ("ImageIndex", "Split", "image_name", "load_index", "read_bytes", "read_image"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 
 import numpy as np
@@ -45,13 +47,29 @@ def decode_rgb(data: bytes | Image.Image, name: str) -> Image.Image:
         DataError: The data are empty, truncated, corrupt or in no known format, have more than Pillow's
             limit of 89 million pixels, or pixels without a fixed range (32-bit integers, floats).
     """
-    if isinstance(data, bytes) and not data:
-        raise DataError(f"{name}: the file is empty")
-    try:
-        image = data if isinstance(data, Image.Image) else Image.open(BytesIO(data), formats=_FORMATS)
+    with _told_as_data_error(name):
+        image = open_encoded(data, name) if isinstance(data, bytes) else data
         _check_size(image, name)
         image.load()
-        return _upright(_to_rgb(image, name), _orientation(image))
+        return _upright(_to_rgb(image, name), orientation(image))
+
+
+def open_encoded(data: bytes, name: str) -> Image.Image:
+    """Opens an image without decoding it: its size and mode are there, its pixels not yet.
+
+    Raises:
+        DataError: The data are empty or in no known format.
+    """
+    if not data:
+        raise DataError(f"{name}: the file is empty")
+    with _told_as_data_error(name):
+        return Image.open(BytesIO(data), formats=_FORMATS)
+
+
+@contextmanager
+def _told_as_data_error(name: str) -> Iterator[None]:
+    try:
+        yield
     except (DataError, MemoryError):
         raise
     except UnidentifiedImageError as error:
@@ -71,7 +89,8 @@ def _check_size(image: Image.Image, name: str) -> None:
         raise DataError(f"{name}: has no pixels: {image.width} x {image.height}")
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 (upright) to 8; from 5 on width and height are exchanged."""
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # a broken EXIF block does not spoil the picture

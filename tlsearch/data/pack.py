@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Lock
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 import numpy as np
 import PIL
@@ -38,7 +38,7 @@ from tlsearch.data.failures import raise_together
 from tlsearch.data.index import ImageIndex, Split, image_name, read_bytes
 from tlsearch.data.transforms import resized_square
 from tlsearch.errors import DataError, StorageError
-from tlsearch.types import CacheSpec, TransformSpec
+from tlsearch.types import CacheSpec, CropMode, TransformSpec
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class _Rule:
     resize_size: int
     side: int
     interpolation: str
-    crop_mode: Literal["center", "squash"]
+    crop_mode: CropMode
     pillow: str
     torchvision: str
 
