@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tlsearch.config import SpaceFile
-from tlsearch.errors import ConfigError, DataError, Fault, WeightsError
+from tlsearch.config import SpaceFile, parse_space_file
+from tlsearch.errors import ConfigError, DataError, Fault, UserError
 from tlsearch.space import Space, load
 from tlsearch.types import WeightsSource
-
-if TYPE_CHECKING:
-    from tlsearch.data import ImageIndex
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +34,14 @@ class CheckReport:
 
 
 def check_file(
-    path: Path, *, overrides: tuple[str, ...] = (), data_path: Path | None = None, with_model: bool = True
+    path: Path,
+    *,
+    overrides: tuple[str, ...] = (),
+    data_path: Path | None = None,
+    with_model: bool = True,
+    with_batch: bool = False,
 ) -> CheckReport:
-    """Checks a space file, its data and (``with_model``) its backbones and weights.
+    """Checks a space file, its data, (``with_model``) its backbones and weights, (``with_batch``) a real batch of each.
 
     Faults of the file end the check, since the rest cannot be read; faults of data and weights are
     all listed.
@@ -52,35 +54,26 @@ def check_file(
     card: Mapping[str, Any] | None = None
     num_classes = 0
     try:
-        from tlsearch.data import load_index
+        from tlsearch.data import data_card, load_index
 
         index = load_index(file.data)
-        card, num_classes = data_card(index), len(index.classes)
+        num_classes = len(index.classes)
+        seen = data_card(index, scan=True, include_test=True)
+        card = seen.to_json()
+        if seen.corrupt:
+            faults.append(Fault(path=("data",), message=seen.corrupt_message(), file=str(path)))
     except DataError as error:
-        faults.append(Fault(path=("data",), message=str(error), file=str(path)))
+        faults.append(Fault(path=("data",), message=str(error)))
     backbones: list[Mapping[str, Any]] = []
     if with_model:
         faults += weights_faults(file, space)
         backbones = [_describe(name, num_classes or 2, file.data.image_size) for name in space.backbones()]
-    return CheckReport(faults=tuple(faults), data=card, backbones=tuple(backbones))
+    if with_batch and not faults:
+        from tlsearch.app.dryrun import dry_run
 
-
-def data_card(index: ImageIndex) -> dict[str, Any]:
-    """Counts per split and class, from the index alone: no image is opened."""
-    splits = {}
-    for name, split in index.splits.items():
-        counts = Counter(split.labels)
-        per_class = {label: counts[number] for number, label in enumerate(index.classes)}
-        splits[name] = {"images": len(split.labels), "per_class": per_class}
-    largest = max(splits["train"]["per_class"].values())
-    smallest = min(splits["train"]["per_class"].values())
-    return {
-        "source": index.source,
-        "classes": list(index.classes),
-        "digest": index.digest,
-        "splits": splits,
-        "imbalance": round(largest / max(smallest, 1), 2),
-    }
+        faults += dry_run(file, space)[1]
+    placed = place_faults(faults, path, overrides=overrides, data_path=data_path)
+    return CheckReport(faults=placed, data=card, backbones=tuple(backbones))
 
 
 def weights_faults(file: SpaceFile, space: Space) -> list[Fault]:
@@ -92,20 +85,9 @@ def weights_faults(file: SpaceFile, space: Space) -> list[Fault]:
         source = weights_source(file, backbone)
         try:
             resolve_weights(backbone, source)
-        except WeightsError as error:
+        except UserError as error:
             faults.append(Fault(path=("weights", backbone), message=str(error)))
     return faults
-
-
-def check_weights(file: SpaceFile, space: Space) -> None:
-    """As ``weights_faults``.
-
-    Raises:
-        ConfigError: The faults, if there are any.
-    """
-    faults = weights_faults(file, space)
-    if faults:
-        raise ConfigError(faults)
 
 
 def weights_source(file: SpaceFile, backbone: str) -> WeightsSource:

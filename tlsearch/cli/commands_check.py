@@ -16,19 +16,26 @@ def check(
     data: Data = None,
     set_: Set = None,
     no_model: Annotated[bool, typer.Option("--no-model", help="Check the file and the data only.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Also train one real batch of each backbone.")] = False,
     json: Json = False,
 ) -> None:
     """Check a space file, its data, weights and backbones, and list every fault at once."""
+    if no_model and dry_run:
+        raise typer.BadParameter("a dry run needs the models", param_hint="--no-model")
     with told_errors(as_json=json):
         from tlsearch.app.checks import check_file
-        from tlsearch.cli.tables import backbone_table, data_table
+        from tlsearch.cli.tables import backbone_table, data_lines, data_table
 
-        report = check_file(file, overrides=tuple(set_ or ()), data_path=data, with_model=not no_model)
+        report = check_file(
+            file, overrides=tuple(set_ or ()), data_path=data, with_model=not no_model, with_batch=dry_run
+        )
     if json:
         print_json(report.as_json())
     else:
         if report.data:
             out.print(data_table(report.data))
+            for line in data_lines(report.data):
+                out.print(line, markup=False, highlight=False, soft_wrap=True)
         for backbone in report.backbones:
             out.print(backbone_table(backbone))
         for fault in report.faults:
