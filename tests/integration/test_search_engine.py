@@ -12,7 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from conftest import SUPPORT
+import search_doubles
 from search_checks import behave, check_agreement, study_trials
 from search_doubles import Recorder, StubTrial, make_plan, read_log
 
@@ -21,6 +21,8 @@ from tlsearch.search import read_search, run_search
 from tlsearch.types import Decision, EpochReport, TrialState
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
+
+SUPPORT = Path(search_doubles.__file__).parent  # what workers must be able to import
 
 
 def test_a_search_is_what_its_workers_did(tmp_path: Path, local_ray: None) -> None:

@@ -22,6 +22,10 @@ logger = logging.getLogger(__name__)
 
 _MODE, _TOKEN, _TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 _CONNECT_S = 5.0
+_LOCAL_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent anywhere
+    "RAY_gcs_server_port_wait_time_s": "90",  # Ray gives up after 20 s, too early on a busy machine
+}
 _OBJECT_STORE_BYTES = 100_000_000  # trials read their data from files, not from Ray
 
 
@@ -77,7 +81,8 @@ def connected(address: str, *, num_cpus: int | None = None) -> Iterator[None]:
     options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": logging.ERROR}
     if address == "local":
         options |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES, "num_cpus": num_cpus}
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        for name, value in _LOCAL_ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
     try:
         ray.init(**options)
     except Exception as error:
