@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tlsearch.config import SpaceFile, parse_space_file
+from tlsearch.app.places import place_faults
+from tlsearch.config import SpaceFile
 from tlsearch.errors import ConfigError, DataError, Fault, UserError
 from tlsearch.space import Space, load
 from tlsearch.types import WeightsSource
@@ -61,7 +61,7 @@ def check_file(
         seen = data_card(index, scan=True, include_test=True)
         card = seen.to_json()
         if seen.corrupt:
-            faults.append(Fault(path=("data",), message=seen.corrupt_message(), file=str(path)))
+            faults.append(Fault(path=("data",), message=seen.corrupt_message()))
     except DataError as error:
         faults.append(Fault(path=("data",), message=str(error)))
     backbones: list[Mapping[str, Any]] = []
