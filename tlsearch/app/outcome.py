@@ -5,23 +5,66 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tlsearch.app.catalog import SearchEntry, find
+from tlsearch.app.catalog import SearchEntry, find, write_atomically
+from tlsearch.app.facts import read_facts
 from tlsearch.app.run import read_record
 from tlsearch.errors import DataError, StorageError
-from tlsearch.results import results_json
+from tlsearch.results.facts import SearchFacts
+from tlsearch.results.filters import select_rows
+from tlsearch.results.leaderboard import LeaderboardRow, leaderboard, rows_csv, rows_json
 from tlsearch.tracking import find_run_ids
+from tlsearch.types import SearchRecord
 
 BEST = "best"
 
 
-def read_results(entry: SearchEntry) -> dict[str, Any]:
-    """The published shape of ``results --json``; the study is the truth, MLflow gives its run ids."""
+@dataclass(frozen=True, kw_only=True)
+class Leaderboard:
+    """A search's rows as asked for, with what it takes to show them."""
+
+    record: SearchRecord
+    facts: SearchFacts
+    rows: Sequence[LeaderboardRow]
+
+    def as_json(self, *, details: bool = False) -> dict[str, Any]:
+        """The published shape; ``details`` adds standard errors, sizes, times and notes."""
+        return rows_json(self.record, self.rows, self.facts if details else None)
+
+
+def read_leaderboard(
+    entry: SearchEntry, *, states: Sequence[str] = (), conditions: Sequence[str] = (), top: int | None = None
+) -> Leaderboard:
+    """The trials of a search, best first: the study is the truth, MLflow gives its run ids.
+
+    Args:
+        entry: The search.
+        states: Only trials in one of these states; empty for all.
+        conditions: Only trials that meet all of these: ``backbone=resnet18``, ``unfreeze_depth>=2``.
+        top: Only the first so many of these.
+
+    Raises:
+        UserError: A state or condition that cannot be understood.
+    """
     run_ids = find_run_ids(entry.tracking_uri, experiment=entry.experiment, search_id=entry.search_id)
-    return results_json(read_record(entry), run_ids)
+    record, facts = read_record(entry), read_facts(entry)
+    rows = select_rows(leaderboard(record, run_ids, facts), states=states, conditions=conditions)
+    return Leaderboard(record=record, facts=facts, rows=rows[:top])
+
+
+def write_csv(found: Leaderboard, path: Path) -> None:
+    """Writes the rows with all their columns.
+
+    Raises:
+        StorageError: The file cannot be written.
+    """
+    try:
+        write_atomically(path, rows_csv(found.rows))
+    except OSError as error:
+        raise StorageError(f"--csv must name a file that can be written; {path}: {error.strerror or error}") from error
 
 
 def serve_ui(entry: SearchEntry, *, host: str, port: int) -> int:

@@ -2,32 +2,51 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from tlsearch.cli.root import Json, Search, Storage, app
-from tlsearch.cli.session import out, print_json, told_errors
+from tlsearch.cli.session import err, out, print_json, told_errors
 
 
 @app.command()
 def results(
     search: Search = None,
-    top: Annotated[int | None, typer.Option(help="Show the best N trials only.")] = None,
+    top: Annotated[int | None, typer.Option(min=1, help="Show the best N trials only.")] = None,
+    state: Annotated[
+        list[str] | None, typer.Option(help="Only trials in this state: complete, pruned, ... May be repeated.")
+    ] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(help="Only trials that meet it: backbone=resnet18, unfreeze_depth>=2. May be repeated."),
+    ] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the rows with all their columns to this file too.")] = None,
+    details: Annotated[
+        bool, typer.Option("--details", help="With --json: ranks, standard errors, sizes and times too.")
+    ] = False,
     storage: Storage = None,
     json: Json = False,
 ) -> None:
     """Show the leaderboard of a search, finished or running."""
     with told_errors(as_json=json):
         from tlsearch.app.catalog import find
-        from tlsearch.app.outcome import read_results
-        from tlsearch.cli.tables import leaderboard_table
+        from tlsearch.app.outcome import read_leaderboard, write_csv
+        from tlsearch.cli.results_table import results_table
+        from tlsearch.results.leaderboard import leaderboard_notes
 
-        found = read_results(find(search, storage))
+        found = read_leaderboard(find(search, storage), states=state or (), conditions=where or (), top=top)
+        if csv is not None:
+            write_csv(found, csv)
         if json:
-            print_json({**found, "trials": found["trials"][:top]})
+            print_json(found.as_json(details=details))
         else:
-            out.print(leaderboard_table(found, top=top))
+            out.print(results_table(found.record, found.rows))
+            for note in leaderboard_notes(found.record, found.rows, found.facts):
+                out.print(note, markup=False, soft_wrap=True)
+        if csv is not None:
+            err.print(f"{len(found.rows)} rows in {csv}", markup=False, soft_wrap=True)
 
 
 @app.command()

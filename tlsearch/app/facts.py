@@ -1,0 +1,108 @@
+"""Gathers what results need beside the study, once per search, and keeps it in the search's folder."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from tlsearch.app.catalog import SearchEntry, write_atomically
+from tlsearch.errors import UserError
+from tlsearch.results.facts import SearchFacts
+
+if TYPE_CHECKING:
+    from tlsearch.config import SpaceFile
+    from tlsearch.data import ImageIndex
+
+logger = logging.getLogger(__name__)
+
+FACTS = "facts.json"
+
+
+def gather_facts(file: SpaceFile, backbones: Iterable[str], index: ImageIndex) -> SearchFacts:
+    """Counts the images from the index and the parameters of each backbone on the meta device."""
+    return _add_backbones(_add_data(_from_file(file), index), file, backbones)
+
+
+def write_facts(entry: SearchEntry, facts: SearchFacts) -> None:
+    """Keeps them with the search."""
+    write_atomically(entry.path / FACTS, json.dumps(facts.to_json(), indent=2))
+
+
+def read_facts(entry: SearchEntry) -> SearchFacts:
+    """What is kept; without it what resolved.yaml says, which is quick and counts nothing."""
+    try:
+        return SearchFacts.from_json(json.loads((entry.path / FACTS).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        file = read_space_file(entry)
+        return SearchFacts() if file is None else _from_file(file)
+
+
+def complete_facts(entry: SearchEntry, backbones: Iterable[str]) -> SearchFacts:
+    """As ``read_facts``, with what is missing counted now and kept; data that are gone are left out."""
+    facts = read_facts(entry)
+    missing = [name for name in dict.fromkeys(backbones) if name not in facts.parameters]
+    file = read_space_file(entry)
+    if file is None or not (missing or facts.num_validation is None):
+        return facts
+    if facts.num_validation is None:
+        from tlsearch.data import load_index
+
+        try:
+            facts = _add_data(facts, load_index(file.data))
+        except UserError as error:
+            logger.warning("the search's images cannot be counted: %s", error)
+    if facts.classes:
+        facts = _add_backbones(facts, file, missing)
+    write_facts(entry, facts)
+    return facts
+
+
+def read_space_file(entry: SearchEntry) -> SpaceFile | None:
+    """The search's resolved.yaml; None where it cannot be read any more."""
+    from tlsearch.space import load
+
+    try:
+        return load(entry.path / "resolved.yaml")[0]
+    except UserError as error:
+        logger.warning("the search's resolved.yaml cannot be read: %s", error)
+        return None
+
+
+def _from_file(file: SpaceFile) -> SearchFacts:
+    from tlsearch.search.asha import AshaRules
+    from tlsearch.types import METRIC_MODES
+
+    search, rungs = file.search, set[int]()
+    if search.scheduler:
+        rules = AshaRules(
+            grace_period=search.scheduler.grace_period,
+            reduction_factor=search.scheduler.reduction_factor,
+            brackets=search.scheduler.brackets,
+            max_epochs=search.max_epochs,
+            mode=METRIC_MODES[search.metric],
+        )
+        rungs = {epoch for bracket in range(search.scheduler.brackets) for epoch in rules.milestones(bracket)}
+    return SearchFacts(max_epochs=search.max_epochs, rungs=tuple(sorted(rungs)))
+
+
+def _add_data(facts: SearchFacts, index: ImageIndex) -> SearchFacts:
+    images = {name: len(split) for name, split in index.splits.items()}
+    return replace(facts, classes=index.classes, images=images, digest=index.digest)
+
+
+def _add_backbones(facts: SearchFacts, file: SpaceFile, backbones: Iterable[str]) -> SearchFacts:
+    from tlsearch.model import describe_backbone
+
+    parameters, trainable = dict(facts.parameters), dict(facts.trainable)
+    for name in backbones:
+        try:
+            described = describe_backbone(name, num_classes=len(facts.classes), image_size=file.data.image_size)
+        except UserError as error:
+            logger.warning("the parameters of %s cannot be counted: %s", name, error)
+            continue
+        parameters[name] = sum(stage.parameters for stage in described.stages)
+        trainable[name] = dict(described.trainable_parameters)
+    return replace(facts, parameters=parameters, trainable=trainable)
