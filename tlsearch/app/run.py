@@ -14,6 +14,7 @@ from typing import Literal
 from tlsearch import __version__
 from tlsearch.app.catalog import SearchEntry, new_search_id, register, touch, write_atomically
 from tlsearch.app.checks import check_weights, data_card
+from tlsearch.app.facts import complete_facts, gather_facts, write_facts
 from tlsearch.app.tidy import Tidier
 from tlsearch.config import SpaceFile, dump_resolved
 from tlsearch.data import ImageIndex, load_index
@@ -99,6 +100,7 @@ def prepare(options: RunOptions) -> Prepared:
         created=directory.stat().st_mtime,
     )
     register(entry)
+    write_facts(entry, gather_facts(file, (), index))  # backbones are counted at the end: only those that were tried
     return Prepared(entry=entry, file=file, space=space, index=index, address=options.address)
 
 
@@ -180,7 +182,8 @@ def execute(prepared: Prepared, *, observers: Sequence[SearchObserver] = (), sto
     finally:
         record = read_record(entry)
         tracker.flush()  # the leaderboard names the runs of all trials
-        tracker.search_ended(status, {"leaderboard.csv": leaderboard_csv(record, tracker.run_ids())})
+        facts = complete_facts(entry, [trial.config.backbone for trial in record.trials])
+        tracker.search_ended(status, {"leaderboard.csv": leaderboard_csv(record, tracker.run_ids(), facts)})
         unsent = tracker.close()
     return SearchEnd(entry=entry, reason=reason, record=record, run_ids=tracker.run_ids(), unsent=unsent)
 
