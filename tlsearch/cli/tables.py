@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 
 _HIDDEN_WHEN_CONSTANT = 1
+_MAX_PAIRS = 20
 
 
 def leaderboard_table(results: Mapping[str, Any], *, top: int | None = None) -> Table:
@@ -57,6 +58,33 @@ def data_table(card: Mapping[str, Any]) -> Table:
         table.add_row(label, *(str(split["per_class"][label]) for split in splits.values()))
     table.add_row("all", *(str(split["images"]) for split in splits.values()), style="bold")
     return table
+
+
+def data_lines(card: Mapping[str, Any]) -> list[str]:
+    """Sizes, modes, and the pictures that stand twice, the first 20 of a kind; corrupt files are faults."""
+    lines = []
+    if card["width"] and card["height"]:
+        width, height = (_extent(card[side]) for side in ("width", "height"))
+        modes = ", ".join(f"{count} {mode}" for mode, count in card["modes"].items())
+        lines.append(f"width {width}, height {height} pixels; {modes}")
+    for title, pairs in (("in two splits", card["leaks"]), ("twice in one split", card["duplicates"])):
+        if pairs:
+            lines.append(f"{len(pairs)} {'picture stands' if len(pairs) == 1 else 'pictures stand'} {title}:")
+            lines += [f"  {_pair(pair)}" for pair in pairs[:_MAX_PAIRS]]
+        if len(pairs) > _MAX_PAIRS:
+            lines.append(f"  and {len(pairs) - _MAX_PAIRS} more, see --json")
+    return lines
+
+
+def _extent(extent: Mapping[str, float]) -> str:
+    return f"{extent['min']} to {extent['max']} (median {extent['median']:g})"
+
+
+def _pair(pair: Mapping[str, Any]) -> str:
+    first, second = pair["first"], pair["second"]
+    likeness = "is the same file as" if pair["kind"] == "exact" else "looks like"
+    labels = first["label"] if first["label"] == second["label"] else f"{second['label']} and {first['label']}"
+    return f"{second['path']} {likeness} {first['path']} ({labels})"
 
 
 def backbone_table(backbone: Mapping[str, Any]) -> Table:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlsearch.data.duplicates import Duplicate, find_duplicates
+from tlsearch.data.failures import tell_together
 from tlsearch.data.index import ImageIndex, image_name
 from tlsearch.data.looks import Corrupt, Place, look_at
 
@@ -70,6 +71,11 @@ class DataCard:
             "leaks": [self._pair(pair) for pair in self.leaks],
             "duplicates": [self._pair(pair) for pair in self.duplicates],
         }
+
+    def corrupt_message(self) -> str:
+        """The corrupt images in one message, the first 20 by path and reason."""
+        total = sum(sum(self.counts[name].values()) for name in self.scanned)
+        return tell_together([f"{image_name(self.index, one.place.key)}: {one.error}" for one in self.corrupt], total)
 
     def _image(self, place: Place) -> dict[str, str]:
         path = image_name(self.index, place.key)

@@ -11,10 +11,14 @@ MAX_NAMED = 20
 
 def raise_together(failures: Sequence[str], total: int) -> None:
     """Raises one DataError for all failures, naming the first 20; does nothing where there are none."""
-    if not failures:
-        return
+    if failures:
+        raise DataError(tell_together(failures, total))
+
+
+def tell_together(failures: Sequence[str], total: int) -> str:
+    """What is wrong with ``failures`` of ``total`` images, naming the first 20."""
     lines = [f"{len(failures)} of {total} images cannot be used; repair or remove them:"]
     lines += [f"  {failure}" for failure in failures[:MAX_NAMED]]
     if len(failures) > MAX_NAMED:
         lines.append(f"  and {len(failures) - MAX_NAMED} more")
-    raise DataError("\n".join(lines))
+    return "\n".join(lines)

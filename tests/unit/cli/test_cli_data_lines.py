@@ -1,0 +1,47 @@
+"""What ``check`` says about the images, below the table of counts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tlsearch.cli.tables import data_lines
+
+
+def card(**found: Any) -> dict[str, Any]:
+    return {"width": None, "height": None, "modes": {}, "leaks": [], "duplicates": []} | found
+
+
+def pair(kind: str, number: int, label: str = "a") -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "first": {"path": f"train/{number}", "label": "a"},
+        "second": {"path": f"val/{number}", "label": label},
+    }
+
+
+def test_nothing_is_said_of_images_that_were_not_opened():
+    assert data_lines(card()) == []
+
+
+def test_sizes_and_modes():
+    extent = {"min": 20, "median": 32.5, "max": 64}
+    assert data_lines(card(width=extent, height=extent, modes={"RGB": 3, "L": 1})) == [
+        "width 20 to 64 (median 32.5), height 20 to 64 (median 32.5) pixels; 3 RGB, 1 L"
+    ]
+
+
+def test_pictures_that_stand_twice_are_named_with_their_labels():
+    lines = data_lines(card(leaks=[pair("exact", 1), pair("near", 2, "b")], duplicates=[pair("near", 3)]))
+    assert lines == [
+        "2 pictures stand in two splits:",
+        "  val/1 is the same file as train/1 (a)",
+        "  val/2 looks like train/2 (b and a)",
+        "1 picture stands twice in one split:",
+        "  val/3 looks like train/3 (a)",
+    ]
+
+
+def test_of_many_the_first_20_are_named():
+    lines = data_lines(card(leaks=[pair("exact", number) for number in range(50)]))
+    assert len(lines) == 22
+    assert lines[-1] == "  and 30 more, see --json"
