@@ -20,6 +20,8 @@ def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
             patch.setenv(name, "")
             patch.delenv(name)
+        import ray  # noqa: F401  # before authentication is settled, as another library might
+
         from tlsearch.search.connect import connected
 
         with connected("local", num_cpus=2):

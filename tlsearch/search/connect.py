@@ -11,6 +11,7 @@ import logging
 import os
 import secrets
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,13 +25,13 @@ _MODE, _TOKEN, _TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_
 _CONNECT_S = 5.0
 _LOCAL_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent anywhere
-    "RAY_gcs_server_port_wait_time_s": "90",  # Ray gives up after 20 s, too early on a busy machine
+    "RAY_gcs_server_port_wait_time_s": "60",  # Ray gives up after 20 s, too early on a busy machine
 }
 _OBJECT_STORE_BYTES = 100_000_000  # trials read their data from files, not from Ray
 
 
 def settle_authentication(address: str) -> str:
-    """Sets RAY_AUTH_MODE where the user has not; call it before ray is imported first.
+    """Sets RAY_AUTH_MODE where the user has not.
 
     An own Ray gets a token of this process alone, so that no token file appears in the user's home;
     for a running one, token mode follows from a token being there.
@@ -44,7 +45,16 @@ def settle_authentication(address: str) -> str:
         source = _TOKEN
     if mode is None and source is not None:
         mode = os.environ[_MODE] = "token"
+        _refresh()
     return f"{_MODE} is {mode or 'not set'}, token from {source or 'nowhere'}"
+
+
+def _refresh() -> None:
+    """Ray reads the mode once, when it is imported; if it was imported before, it must look again."""
+    if "ray" in sys.modules:
+        from ray._raylet import Config  # type: ignore[attr-defined]
+
+        Config.initialize("")
 
 
 def _token_source() -> str | None:
