@@ -378,6 +378,27 @@ class SearchRecord:
         return max(done, key=lambda t: (sign * (t.best_value or 0.0), -t.number), default=None)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ParameterImportance:
+    """How much each parameter mattered for being among the best trials at one common epoch.
+
+    Attributes:
+        values: Shares that sum to 1, largest first; empty where there is too little to tell.
+        spread: By parameter the range of its share over trials drawn again (10 % to 90 %).
+        epoch: The epoch at which all trials are compared, from 1.
+        num_trials: Trials compared.
+        num_top: How many of them count as the best.
+        reason: Why there are no values.
+    """
+
+    values: Mapping[str, float] = field(default_factory=dict)
+    spread: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    epoch: int | None = None
+    num_trials: int = 0
+    num_top: int = 0
+    reason: str = ""
+
+
 class Tracker(SearchObserver, Protocol):
     """Records a search for people to look at (MLflow, or the in-memory twin).
 
