@@ -140,9 +140,7 @@ def _evaluate(scored: Sequence[FrozenTrial], mode: Mode) -> dict[str, float]:
     return {name: value / total if total > 0 else 1 / len(values) for name, value in values.items()}
 
 
-def _spread(
-    scored: Sequence[FrozenTrial], mode: Mode, values: dict[str, float]
-) -> dict[str, tuple[float, float]]:
+def _spread(scored: Sequence[FrozenTrial], mode: Mode, values: dict[str, float]) -> dict[str, tuple[float, float]]:
     """From the 10 % to the 90 % quantile over trials drawn again: how much of a ranking is chance."""
     rng = random.Random(0)
     drawn = min(len(scored), _RESAMPLED_TRIALS)

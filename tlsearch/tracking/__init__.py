@@ -1,5 +1,6 @@
 """What people look at: MLflow, and an in-memory twin, behind one Protocol."""
 
+from tlsearch.tracking.artifacts import log_search_files
 from tlsearch.tracking.best import BestKeeper
 from tlsearch.tracking.memory import MemoryRun, MemoryTracker
 from tlsearch.tracking.mlflow_tracker import MlflowTracker, find_run_ids
@@ -12,5 +13,6 @@ __all__ = [
     "MlflowTracker",
     "RecordTracker",
     "find_run_ids",
+    "log_search_files",
     "sync_record",
 ]

@@ -1,0 +1,57 @@
+"""Files that are added to the run of a search after it has ended: a report and its pictures."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+
+from tlsearch.errors import TrackingError
+from tlsearch.tracking.runs import KIND, find_runs
+from tlsearch.tracking.store import connect, find_experiment, shown, sqlite_path, store_errors
+from tlsearch.tracking.worker import Away, Refused
+
+logger = logging.getLogger(__name__)
+
+
+def log_search_files(uri: str, *, experiment: str, search_id: str, files: Mapping[str, Path]) -> str | None:
+    """Adds files to the artifacts of a search's own run; what is there under the same name is replaced.
+
+    Args:
+        uri: The MLflow store.
+        experiment: The search's experiment.
+        search_id: The search.
+        files: Local files by their path among the artifacts, as ``plots/history.png``.
+
+    Returns:
+        The id of the run; None, with a warning, where MLflow does not answer or does not know the search.
+
+    Raises:
+        TrackingError: The URI is wrong, the experiment was deleted, or the files are refused.
+    """
+    path = sqlite_path(uri)
+    if path is not None and not path.exists():
+        logger.warning("MLflow at %s does not exist: the files are not logged", shown(uri))
+        return None
+    try:
+        client = connect(uri)
+        found = find_experiment(client, experiment, uri)
+        if found is None:
+            logger.warning("MLflow at %s has no experiment %r: the files are not logged", shown(uri), experiment)
+            return None
+        with store_errors(uri):
+            runs = find_runs(client, found.experiment_id, search_id)
+            parent = next((run for run in runs if run.data.tags.get(KIND) == "search"), None)
+            if parent is None:
+                logger.warning("MLflow at %s has no run of %s: the files are not logged", shown(uri), search_id)
+                return None
+            for name, file in files.items():
+                folder = str(PurePosixPath(name).parent)
+                assert file.name == PurePosixPath(name).name, "MLflow keeps a file's name"
+                client.log_artifact(parent.info.run_id, str(file), None if folder == "." else folder)
+    except Away as error:
+        logger.warning("MLflow at %s is away, the files are not logged: %s", shown(uri), error)
+        return None
+    except Refused as error:
+        raise TrackingError(f"MLflow at {shown(uri)} refuses the files of {search_id}: {error}") from error
+    return str(parent.info.run_id)
