@@ -35,13 +35,15 @@ def open_runtime(device: str = "auto", precision: str = "auto", num_threads: int
     Args:
         device: ``auto`` is CUDA where this process sees one, else the CPU; or a torch device.
         precision: ``auto`` is fp32 on the CPU and bf16 on CUDA (fp16 where CUDA has no bf16).
-        num_threads: CPU threads of this trial; None leaves them alone.
+        num_threads: CPU threads of this trial, but never more than the machine has; None leaves them alone.
 
     Raises:
         UserError: The precision does not exist, or the device cannot compute in it.
     """
-    if num_threads is not None and num_threads != torch.get_num_threads():
-        torch.set_num_threads(num_threads)
+    if num_threads is not None:
+        num_threads = min(num_threads, os.cpu_count() or 1)
+        if num_threads != torch.get_num_threads():
+            torch.set_num_threads(num_threads)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     chosen = torch.device(device)
@@ -96,6 +98,7 @@ def release_memory(runtime: Runtime) -> None:
     """Gives the device's cached memory back; nothing to do on the CPU."""
     if runtime.device.type == "cuda":
         import gc
+import os
 
         gc.collect()
         torch.cuda.empty_cache()
