@@ -7,26 +7,41 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.transforms import v2
 
 _CROP_SCALE = (0.7, 1.0)
 _CROP_RATIO = (3 / 4, 4 / 3)
 _ATTEMPTS = 10
 
-AUGMENTATIONS = ("light",)
+_ERASED = 0.1  # share of the images, as in torchvision's own training recipes
+
+AUGMENTATIONS = ("light", "strong")
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
 
 
-def augment(images: Tensor, kind: str, size: int, generator: torch.Generator) -> Tensor:
+def augment(
+    images: Tensor,
+    kind: str,
+    size: int,
+    generator: torch.Generator,
+    *,
+    mean: tuple[float, float, float] = IMAGENET_MEAN,
+) -> Tensor:
     """Augments one batch.
 
     ``light`` is a random resized crop (0.7 to 1 of the area of the given square, ratio of width to height 3/4
-    to 4/3) and a horizontal flip of every second image.
+    to 4/3) and a horizontal flip of every second image. ``strong`` is, on top of these, TrivialAugment (one of
+    14 operations of random strength for each image) and, for one image in ten, the erasure of a rectangle.
 
     Args:
         images: uint8 (N, 3, S, S), squares with a margin around what evaluation sees (see ``open_pixels``);
             left as they are.
         kind: One of AUGMENTATIONS.
         size: Side of the result in pixels.
-        generator: Determines the result fully; each call draws the same count of numbers per image.
+        generator: Determines the result fully; each call draws the same count of numbers per image. The
+            process's own random state is left as it is.
+        mean: Of the normalisation to come, RGB in [0, 1]: the colour of what ``strong`` erases and of the
+            corners that it turns in, which thus become zero.
 
     Returns:
         uint8 (N, 3, size, size), channels_last, on the images' device.
@@ -38,7 +53,8 @@ def augment(images: Tensor, kind: str, size: int, generator: torch.Generator) ->
         raise ValueError(f"augmentation must be one of {', '.join(AUGMENTATIONS)}, not {kind!r}")
     boxes = draw_boxes(len(images), images.shape[-1], _CROP_SCALE, _CROP_RATIO, generator)
     flips = torch.rand(len(images), generator=generator, device=generator.device) < 0.5
-    return crop_and_flip(images, boxes, flips, size)
+    result = crop_and_flip(images, boxes, flips, size)
+    return _distort(result, generator, mean) if kind == "strong" else result
 
 
 def draw_boxes(
@@ -102,3 +118,16 @@ def crop_and_flip(images: Tensor, boxes: Tensor, flips: Tensor, size: int) -> Te
         result[i : i + 1] = resized if resized.dtype == torch.uint8 else resized.round_().clamp_(0, 255)
     flips = flips.to(images.device).view(-1, 1, 1, 1)
     return torch.where(flips, result.flip(3), result).contiguous(memory_format=torch.channels_last)
+
+
+def _distort(images: Tensor, generator: torch.Generator, mean: tuple[float, float, float]) -> Tensor:
+    """TrivialAugment and random erasing (torchvision's own), image by image with chances of its own; in place."""
+    colour = [round(255 * value) for value in mean]
+    transform = v2.Compose([v2.TrivialAugmentWide(fill=colour), v2.RandomErasing(p=_ERASED, value=colour)])
+    seeds = torch.randint(2**62, (len(images),), generator=generator, device=generator.device).tolist()
+    # Both draw from the CPU's global generator, whatever the images' device; torch.manual_seed would touch all devices.
+    with torch.random.fork_rng(devices=[]):
+        for image, seed in zip(images, seeds, strict=True):
+            torch.default_generator.manual_seed(seed)
+            image.copy_(transform(image))
+    return images

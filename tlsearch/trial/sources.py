@@ -93,7 +93,7 @@ def _pixels(inputs: SourceInputs, split: str, reason: str) -> Source:
 def _prepare(augmentation: str, transform: TransformSpec, images: Tensor, generator: torch.Generator | None) -> Tensor:
     if augmentation != "none":
         assert generator is not None, "augmentation needs the epoch's generator"
-        images = augment(images, augmentation, transform.crop_size, generator)
+        images = augment(images, augmentation, transform.crop_size, generator, mean=transform.mean)
     return normalise(images, transform)
 
 

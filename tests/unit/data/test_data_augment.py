@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tlsearch.data import augment
+from tlsearch.data import AUGMENTATIONS, augment
 from tlsearch.data.augmentation import crop_and_flip, draw_boxes
 
 
@@ -18,27 +18,29 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def test_the_seed_determines_everything():
+@pytest.mark.parametrize("kind", AUGMENTATIONS)
+def test_the_seed_determines_everything(kind):
     images = batch()
     before = images.clone()
-    first = augment(images, "light", 32, seeded(0))
+    first = augment(images, kind, 32, seeded(0))
     torch.manual_seed(99)
     state = torch.get_rng_state()
-    assert torch.equal(augment(images, "light", 32, seeded(0)), first)
+    assert torch.equal(augment(images, kind, 32, seeded(0)), first)
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(images, before)
-    assert not torch.equal(augment(images, "light", 32, seeded(1)), first)
+    assert not torch.equal(augment(images, kind, 32, seeded(1)), first)
 
 
-def test_shape_type_and_layout():
-    result = augment(batch(), "light", 32, seeded(0))
+@pytest.mark.parametrize("kind", AUGMENTATIONS)
+def test_shape_type_and_layout(kind):
+    result = augment(batch(), kind, 32, seeded(0))
     assert result.shape == (8, 3, 32, 32)
     assert result.dtype == torch.uint8
     assert result.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_an_unknown_kind_is_refused():
-    with pytest.raises(ValueError, match="must be one of light, not 'wild'"):
+    with pytest.raises(ValueError, match="must be one of light, strong, not 'wild'"):
         augment(batch(), "wild", 32, seeded(0))
 
 
@@ -108,3 +110,54 @@ def test_the_resize_agrees_with_torchvision():
     for image, (top, left, height, width), got in zip(images, boxes.tolist(), result, strict=True):
         want = F.resized_crop(image.contiguous().float(), top, left, height, width, [32, 32], antialias=True)
         assert (got.float() - want).abs().max() < 1.01  # two passes, each rounded
+
+
+# --- strong ------------------------------------------------------------------------------
+
+
+def flat(count: int, side: int = 24, level: int = 200) -> torch.Tensor:
+    return torch.full((count, 3, side, side), level, dtype=torch.uint8)
+
+
+def test_strong_comes_on_top_of_light():
+    images = batch(200)
+    light, strong = (augment(images, kind, 32, seeded(3)) for kind in ("light", "strong"))
+    same = (light == strong).flatten(1).all(1)
+    # One operation of 14 does nothing, others do nothing at their weakest.
+    assert 0.05 < same.float().mean() < 0.35
+
+
+def test_each_image_has_its_own_chances():
+    result = augment(batch(1).repeat(64, 1, 1, 1), "strong", 40, seeded(0))
+    assert len({image.numpy().tobytes() for image in result}) > 60
+
+
+def test_an_images_chances_do_not_depend_on_the_others():
+    from tlsearch.data.augmentation import _distort
+
+    images = batch(8)
+    changed = images.clone()
+    changed[0] = 7
+    first, other = (_distort(some.clone(), seeded(5), (0.5, 0.5, 0.5)) for some in (images, changed))
+    assert torch.equal(first[1:], other[1:])
+
+
+def test_one_image_in_ten_loses_a_rectangle_to_the_mean_colour():
+    mean = (0.1, 0.5, 0.9)
+    result = augment(flat(1000), "strong", 24, seeded(0), mean=mean)
+    colour = torch.tensor([round(255 * value) for value in mean], dtype=torch.uint8).view(1, 3, 1, 1)
+    painted = (result == colour).all(1).float().mean((1, 2))
+    corners = (result[:, :, [0, 0, -1, -1], [0, -1, 0, -1]] == colour[..., 0]).all(1).any(1)
+    erased = (painted > 0.01) & ~corners  # turned and shifted images show the colour at their corners
+    assert 0.04 < erased.float().mean() < 0.12
+    assert painted[erased].max() < 0.4
+    assert corners.float().mean() > 0.2
+
+
+def test_another_source_of_chance_is_not_touched():
+    generator = seeded(0)
+    augment(batch(4), "strong", 32, generator)
+    after = torch.rand(1, generator=generator)
+    generator = seeded(0)
+    augment(batch(4) // 2, "strong", 32, generator)
+    assert torch.equal(torch.rand(1, generator=generator), after)
