@@ -14,6 +14,7 @@ from typing import Literal, Protocol
 
 Scalar = str | int | float | bool | None
 Mode = Literal["max", "min"]
+CropMode = Literal["center", "squash"]
 
 METRIC_MODES: Mapping[str, Mode] = {
     "val_accuracy": "max",
@@ -117,7 +118,7 @@ class TransformSpec:
     interpolation: str = "bilinear"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    crop_mode: Literal["center", "squash"] = "center"
+    crop_mode: CropMode = "center"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,13 +1,14 @@
 """The two libraries that backbones come from: names, versions, and plain architectures.
 
 A backbone is written ``resnet50`` (torchvision) or ``timm/tf_efficientnet_lite0``, with an optional version of its
-weights after an ``@``: ``resnet50@IMAGENET1K_V1``, ``timm/tf_efficientnet_lite0@in1k``.
+weights after an ``@``: ``resnet50@IMAGENET1K_V1``, ``timm/tf_efficientnet_lite0@in1k``. timm's own way of naming a
+version, ``timm/tf_efficientnet_lite0.in1k``, means the same.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -17,11 +18,22 @@ from torch import nn
 from tlsearch.errors import UserError
 
 _TIMM = "timm/"
+# timm's modules whose models are built for an image size, with what makes them take that size alone: sizes that
+# are worked out anew in every pass are a loss of time where all images have one size.
+_TIMM_SIZED: Mapping[str, Mapping[str, Any]] = {
+    "beit": {},
+    "deit": {"dynamic_img_size": False},
+    "eva": {"dynamic_img_size": False},
+    "swin_transformer": {},
+    "swin_transformer_v2": {},
+    "vision_transformer": {"dynamic_img_size": False},
+    "vision_transformer_hybrid": {"dynamic_img_size": False},
+}
 
 
 def split_backbone(backbone: str) -> tuple[str, str | None]:
     """Splits ``name@VERSION`` into the name and the version, None where no version is named."""
-    base, _, version = backbone.partition("@")
+    base, _, version = backbone.partition("@" if "@" in backbone or not is_timm(backbone) else ".")
     return base, version or None
 
 
@@ -107,11 +119,7 @@ def create_original(base: str, version: str | None, image_size: int, *, random_i
         UserError: There is no such model, or it cannot be built for this size.
     """
     if is_timm(base):
-        config = timm_config(base, version)
-        model: nn.Module = import_timm().create_model(
-            timm_name(base, version), pretrained=False, num_classes=config.num_classes or 1000
-        )
-        return model
+        return _create_timm(base, version, image_size)
     if base not in torchvision_names():
         raise UserError(f"unknown backbone {base!r}{nearest(base, torchvision_names())}")
     options: dict[str, Any] = {}
@@ -127,8 +135,26 @@ def create_original(base: str, version: str | None, image_size: int, *, random_i
     elif base in ("googlenet", "inception_v3"):
         # transform_input is True only through the weights enum: without it the same weights see wrong inputs.
         options = {"aux_logits": False, "transform_input": True, "init_weights": random_init}
-    model = torchvision.models.get_model(base, weights=None, **options)
+    model: nn.Module = torchvision.models.get_model(base, weights=None, **options)
     return model
+
+
+def _create_timm(base: str, version: str | None, image_size: int) -> nn.Module:
+    """timm's model, built for the image size where its positions or windows depend on it."""
+    config = timm_config(base, version)
+    timm = import_timm()
+    name = timm_name(base, version)
+    options = _TIMM_SIZED.get(timm.models.model_entrypoint(name).__module__.rpartition(".")[2])
+    if options is not None:
+        options = {"img_size": image_size, **options}
+    elif config.fixed_input_size and image_size != config.input_size[-1]:
+        raise UserError(f"{base} takes images of exactly {config.input_size[-1]} px; {image_size} is not")
+    model: Any = timm.create_model(name, pretrained=False, num_classes=config.num_classes or 1000, **(options or {}))
+    patch = model.patch_embed.feat_ratio() if options is not None else 1
+    if image_size % patch:
+        raise UserError(f"{base} takes image sizes that are multiples of {patch}; {image_size} is not")
+    original: nn.Module = model
+    return original
 
 
 def nearest(name: str, names: Iterable[str], prefix: str = "") -> str:

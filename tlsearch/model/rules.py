@@ -4,64 +4,44 @@ A rule is a line of six parts between bars, in the order of the forward pass. A 
 model (``layer1``, ``features.conv0``), a child or a run of children of a sequential one (``features[3]``,
 ``features[3:6]``), or an operation that the library writes as a function (``+flatten``). Where the line depends on the
 variant, the rule is a function that writes the line from the model's own structure. Classes are named by their path,
-so that no library is imported for its rules.
+so that no library is imported for its rules. ``rotary:blocks[0:3]`` puts each block into a module of its own that
+gives it what it needs beside its input.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 
 from tlsearch.errors import UserError
+from tlsearch.model.grouping import NUM_STAGES, group_by_stride, runs
+from tlsearch.model.timm_rules import RULES as TIMM_RULES
 
 Rule = str | Callable[[Any], str]
-
-NUM_STAGES = 4
 
 
 def rule_of(model: nn.Module) -> str:
     """The line that cuts this model.
 
     Raises:
-        UserError: No rule fits the model's class.
+        UserError: No rule fits the model's class, or the rule does not fit this variant of it.
     """
-    for cls in type(model).__mro__:
-        rule = _RULES.get(f"{cls.__module__}.{cls.__qualname__}")
-        if rule is not None:
-            return rule if isinstance(rule, str) else rule(model)
-    raise UserError(f"there is no staging rule for models of the class {type(model).__name__}")
-
-
-def group_by_stride(strides: Sequence[int]) -> list[int]:
-    """Where to cut a row of blocks: the four stages begin at these indices.
-
-    Args:
-        strides: The output stride after each block, not decreasing.
-
-    Returns:
-        Four indices; blocks before the first belong to the stem (those at half of the input's size). With fewer
-        strides than stages the longest group is halved; a group is never empty.
-
-    Raises:
-        ValueError: The row has more than four strides after the stem's, or too few blocks.
-    """
-    starts = [i for i, stride in enumerate(strides) if stride > 2 and (i == 0 or stride > strides[i - 1])]
-    if not starts or len(starts) > NUM_STAGES or len(strides) - starts[0] < NUM_STAGES:
-        raise ValueError(f"blocks of output strides {list(strides)} do not make {NUM_STAGES} stages")
-    while len(starts) < NUM_STAGES:
-        ends = [*starts[1:], len(strides)]
-        longest = max(range(len(starts)), key=lambda k: ends[k] - starts[k])
-        starts.insert(longest + 1, (starts[longest] + ends[longest] + 1) // 2)
-    return starts
-
-
-def _runs(path: str, starts: Sequence[int]) -> list[str]:
-    """``features[2:4]`` and so on: five runs of children, cut at four indices."""
-    bounds = ["", *map(str, starts), ""]
-    return [f"{path}[{low}:{high}]" for low, high in zip(bounds, bounds[1:], strict=False)]
+    cls = type(model)
+    # Of the very class: a subclass has tensors, or a forward pass, that its base's rule knows nothing of.
+    rule = _RULES.get(f"{cls.__module__}.{cls.__qualname__}")
+    if rule is None:
+        classes = sorted({name.rpartition(".")[2] for name in TIMM_RULES})
+        raise UserError(
+            f"there is no staging rule for models of the class {cls.__name__}; of timm's classes these have one:"
+            f" {', '.join(classes)}"
+        )
+    try:
+        return rule if isinstance(rule, str) else rule(model)
+    except ValueError as error:
+        raise UserError(f"no staging rule fits this variant of the class {cls.__name__}: {error}") from error
 
 
 def _by_stride(path: str, tail: str, head: str) -> Callable[[Any], str]:
@@ -72,21 +52,7 @@ def _by_stride(path: str, tail: str, head: str) -> Callable[[Any], str]:
         for child in model.get_submodule(path):
             stride *= math.prod(m.stride[0] for m in child.modules() if isinstance(m, nn.Conv2d))
             strides.append(stride)
-        return f"{' | '.join(_runs(path, group_by_stride(strides)))} {tail} | {head}"
-
-    return rule
-
-
-def _timm_efficientnet(head: str) -> Callable[[Any], str]:
-    """timm says itself after which blocks the resolution falls, also where a blur pool holds the stride."""
-
-    def rule(model: Any) -> str:
-        strides: list[int] = []
-        for feature in model.feature_info:
-            strides += [feature["reduction"]] * (feature["stage"] - len(strides))
-        strides += [strides[-1]] * (len(model.blocks) - len(strides))
-        stem, *stages = _runs("blocks", group_by_stride(strides))
-        return f"conv_stem bn1 {stem} | {' | '.join(stages)} {head}"
+        return f"{' | '.join(runs(path, group_by_stride(strides)))} {tail} | {head}"
 
     return rule
 
@@ -94,12 +60,12 @@ def _timm_efficientnet(head: str) -> Callable[[Any], str]:
 def _vgg(model: Any) -> str:
     """Five blocks, each closed by its pool; the pretrained fully connected layers close stage4."""
     starts = [i + 1 for i, layer in enumerate(model.features) if isinstance(layer, nn.MaxPool2d)][:NUM_STAGES]
-    return f"{' | '.join(_runs('features', starts))} avgpool +flatten classifier[:5] | classifier[5:]"
+    return f"{' | '.join(runs('features', starts))} avgpool +flatten classifier[:5] | classifier[5:]"
 
 
 def _squeezenet(model: Any) -> str:
     starts = [3, 6, 9, 11] if isinstance(model.features[5], nn.MaxPool2d) else [3, 6, 8, 10]
-    return f"{' | '.join(_runs('features', starts))} | classifier[:] +flatten"
+    return f"{' | '.join(runs('features', starts))} | classifier[:] +flatten"
 
 
 def _shufflenet(model: Any) -> str:
@@ -109,7 +75,7 @@ def _shufflenet(model: Any) -> str:
 
 def _vision_transformer(model: Any) -> str:
     count = len(model.encoder.layers)
-    _, *stages = _runs("encoder.layers", [count * k // NUM_STAGES for k in range(NUM_STAGES)])
+    _, *stages = runs("encoder.layers", [count * k // NUM_STAGES for k in range(NUM_STAGES)])
     return f"+patch_tokens | {' | '.join(stages)} encoder.ln +first_token | heads.head"
 
 
@@ -156,13 +122,6 @@ _TORCHVISION: dict[str, Rule] = {
     "vision_transformer.VisionTransformer": _vision_transformer,
 }
 
-_TIMM: dict[str, Rule] = {
-    "efficientnet.EfficientNet": _timm_efficientnet("conv_head bn2 global_pool | +own_dropout classifier"),
-    "mobilenetv3.MobileNetV3": _timm_efficientnet(
-        "global_pool conv_head norm_head act2 flatten | +own_dropout classifier"
-    ),
-}
-
 _RULES: dict[str, Rule] = {f"torchvision.models.{name}": rule for name, rule in _TORCHVISION.items()} | {
-    f"timm.models.{name}": rule for name, rule in _TIMM.items()
+    f"timm.models.{name}": rule for name, rule in TIMM_RULES.items()
 }

@@ -9,24 +9,34 @@ from typing import Any
 
 from torch import nn
 
+from tlsearch.errors import UserError
 from tlsearch.model.pieces import FirstToken, InputRescale, PatchTokens, SpatialMean
 from tlsearch.model.rules import rule_of
 from tlsearch.model.staged import PART_NAMES, Part, StagedModel
+from tlsearch.model.timm_pieces import BeitTokens, Borrowed, MeanOfPatches, RotaryBlock
 
-_WORD = re.compile(r"(?P<operation>\+)?(?P<path>[\w.]+)(?:\[(?P<low>\d*)(?P<run>:?)(?P<high>\d*)\])?")
+_WORD = re.compile(
+    r"(?P<operation>\+)?(?:(?P<wrapper>\w+):)?(?P<path>[\w.]+)(?:\[(?P<low>\d*)(?P<run>:?)(?P<high>\d*)\])?"
+)
 
 # The operations that libraries write as functions. DenseNet's last ReLU is in place there; in place it would
 # overwrite what the stage before it handed over, so it is not in place here.
 _OPERATIONS: Mapping[str, Callable[[Any], nn.Module]] = {
+    "beit_tokens": BeitTokens,
+    "embed_positions": lambda model: Borrowed(model, "_pos_embed", "pos_drop", parameters=True),
     "first_token": lambda model: FirstToken(),
     "flatten": lambda model: nn.Flatten(1),
+    "head_pool": lambda model: Borrowed(model.head, "_global_pool"),
     "input_rescale": lambda model: InputRescale() if model.transform_input else nn.Identity(),
+    "mean_of_patches": lambda model: MeanOfPatches(),
     "own_dropout": lambda model: nn.Dropout(model.drop_rate),
     "patch_tokens": PatchTokens,
     "pool": lambda model: nn.AdaptiveAvgPool2d(1),
+    "pool_tokens": lambda model: Borrowed(model, "pool", "attn_pool"),
     "relu": lambda model: nn.ReLU(),
     "spatial_mean": lambda model: SpatialMean(),
 }
+_WRAPPERS: Mapping[str, Callable[[Any, nn.Module], nn.Module]] = {"rotary": RotaryBlock}
 
 
 def stage_model(model: nn.Module, backbone: str, image_size: int) -> StagedModel:
@@ -38,7 +48,7 @@ def stage_model(model: nn.Module, backbone: str, image_size: int) -> StagedModel
         image_size: Side of the input in pixels that it was built for.
 
     Raises:
-        UserError: There is no rule for the model's class.
+        UserError: There is no rule for the model's class, or it does not fit this model.
     """
     line = rule_of(model)
     parts = [Part(_modules_of(model, words)) for words in line.split("|")]
@@ -68,14 +78,19 @@ def _modules_of(model: nn.Module, words: str) -> OrderedDict[str, nn.Module]:
         low = int(match["low"] or 0)
         high = int(match["high"] or len(children)) if match["run"] else low + 1
         for index in range(low, high):
-            modules[f"{name}_{index}"] = children[index]
+            child = children[index]
+            modules[f"{name}_{index}"] = _WRAPPERS[match["wrapper"]](model, child) if match["wrapper"] else child
     return modules
 
 
 def _check_partition(model: nn.Module, staged: StagedModel) -> None:
-    """Every parameter and buffer of the model belongs to exactly one part, and no part is without parameters."""
+    """Every parameter and buffer of the model belongs to exactly one part, and no part is without parameters.
+
+    A user meets it where a newer library has changed a model's structure.
+    """
     original = sorted(id(tensor) for tensor in model.state_dict(keep_vars=True).values())
     ours = sorted(id(t) for part in staged.parts for t in part.state_dict(keep_vars=True).values())
-    assert original == ours, f"the rule of {staged.backbone} does not partition its parameters"
-    for name, part in zip(PART_NAMES, staged.parts, strict=True):
-        assert any(True for _ in part.parameters()), f"the rule of {staged.backbone} leaves {name} without parameters"
+    empty = [n for n, part in zip(PART_NAMES, staged.parts, strict=True) if not any(True for _ in part.parameters())]
+    if original != ours or empty:
+        what = f"leaves {', '.join(empty)} without parameters" if empty else "does not partition its parameters"
+        raise UserError(f"the staging rule for the class {type(model).__name__} {what} in {staged.backbone}")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import Any
+from typing import Any, get_args
 
 from tlsearch.errors import UserError
 from tlsearch.model.library import is_timm, split_backbone, timm_config, torchvision_weights
-from tlsearch.types import TransformSpec
+from tlsearch.types import CropMode, TransformSpec
 
 
 @lru_cache(maxsize=256)
@@ -44,12 +44,13 @@ def native_size(backbone: str) -> int:
 
 
 def _of_timm(base: str, config: Any) -> TransformSpec:
-    """timm's evaluation: the shorter side to floor(size / crop_pct), then a centre crop."""
+    """timm's evaluation: the shorter side, or with ``squash`` both, to floor(size / crop_pct), then a centre crop."""
     _, height, width = config.input_size
-    if config.crop_mode not in (None, "center") or height != width:
+    crop_mode: Any = config.crop_mode or "center"
+    if crop_mode not in get_args(CropMode) or height != width:
         raise UserError(
-            f"{base} is evaluated with crop_mode {config.crop_mode!r} on {height} x {width} px;"
-            " only a square centre crop is supported, so name another's `transform`"
+            f"{base} is evaluated with crop_mode {crop_mode!r} on {height} x {width} px;"
+            f" only squares of crop_mode {' or '.join(get_args(CropMode))} are supported, so name another's `transform`"
         )
     return TransformSpec(
         resize_size=math.floor(height / (config.crop_pct or 0.875)),
@@ -57,4 +58,5 @@ def _of_timm(base: str, config: Any) -> TransformSpec:
         interpolation=config.interpolation or "bicubic",
         mean=tuple(config.mean),
         std=tuple(config.std),
+        crop_mode=crop_mode,
     )

@@ -20,7 +20,7 @@ from tlsearch.model import MAX_DEPTH, PART_NAMES, describe_backbone, torchvision
 from tlsearch.model.construction import meta_original
 from tlsearch.model.head import replace_head
 from tlsearch.model.library import torchvision_weights
-from tlsearch.model.rules import group_by_stride
+from tlsearch.model.grouping import group_by_stride
 from tlsearch.model.staging import stage_model
 
 
