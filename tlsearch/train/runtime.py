@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -98,7 +99,6 @@ def release_memory(runtime: Runtime) -> None:
     """Gives the device's cached memory back; nothing to do on the CPU."""
     if runtime.device.type == "cuda":
         import gc
-import os
 
         gc.collect()
         torch.cuda.empty_cache()
