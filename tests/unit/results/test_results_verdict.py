@@ -1,0 +1,149 @@
+"""Repeated trainings: intervals and tests against SciPy's, and verdicts on planted configurations."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn.metrics import balanced_accuracy_score
+
+from tlsearch.results.repeats import (
+    difference_over_both,
+    difference_over_images,
+    difference_over_seeds,
+    mean_over_seeds,
+    per_image_scores,
+)
+from tlsearch.results.verdict import Repeated, judge
+
+NUM_IMAGES = 400
+
+
+def test_the_mean_has_scipys_t_interval() -> None:
+    values = [0.71, 0.69, 0.74, 0.70]
+    mean = mean_over_seeds(values)
+    low, high = stats.t.interval(0.95, len(values) - 1, loc=np.mean(values), scale=stats.sem(values))
+    assert mean.interval is not None
+    assert (mean.interval.low, mean.interval.high) == pytest.approx((low, high))
+    assert mean.deviation == pytest.approx(np.std(values, ddof=1))
+    assert mean_over_seeds([0.5]).interval is None
+
+
+def test_the_tests_over_seeds_and_over_images_are_scipys_paired_test() -> None:
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(0.7, 0.02, 6), rng.normal(0.68, 0.02, 6)
+    expected = stats.ttest_rel(first, second)
+    found = difference_over_seeds(list(first), list(second))
+    assert found.p_value == pytest.approx(expected.pvalue)
+    assert (found.interval.low, found.interval.high) == pytest.approx(tuple(expected.confidence_interval(0.95)))
+    ours, theirs = rng.random((3, 50)), rng.random((3, 50))
+    assert difference_over_images(ours, theirs).p_value == pytest.approx(
+        stats.ttest_rel(ours.mean(0), theirs.mean(0)).pvalue
+    )
+
+
+def test_the_test_over_both_is_more_careful_than_either() -> None:
+    rng = np.random.default_rng(1)
+    ours, theirs = rng.random((4, 60)) + 0.05, rng.random((4, 60))
+    both = difference_over_both(ours, theirs)
+    seeds = difference_over_seeds(list(ours.mean(1)), list(theirs.mean(1)))
+    images = difference_over_images(ours, theirs)
+    assert both.value == pytest.approx(seeds.value) and both.value == pytest.approx(images.value)
+    assert both.p_value > max(seeds.p_value, images.p_value) or both.degrees > seeds.degrees
+    assert both.interval.high - both.interval.low > images.interval.high - images.interval.low
+
+
+def test_the_test_over_both_holds_its_level() -> None:
+    """Of equal configurations with effects of seed, of image and of both, about 5 % may look different, not more."""
+    rng = np.random.default_rng(2)
+    wrong = 0
+    for _ in range(400):
+        seeds, images = rng.normal(0, 0.5, (5, 1)), rng.normal(0, 1, (1, 40))
+        differences = seeds + images + rng.normal(0, 1, (5, 40))
+        wrong += difference_over_both(differences, np.zeros((5, 40))).p_value < 0.05
+    assert wrong / 400 < 0.08
+
+
+def test_equal_numbers_are_equal_and_a_constant_advantage_is_one() -> None:
+    assert difference_over_seeds([0.5, 0.6], [0.5, 0.6]).p_value == 1.0
+    assert difference_over_seeds([0.75, 0.5], [0.5, 0.25]).p_value == 0.0
+
+
+@pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
+def test_scores_of_images_add_up_to_the_metric() -> None:
+    rng = np.random.default_rng(3)
+    probabilities = rng.dirichlet(np.ones(4), 90)
+    labels = np.sort(rng.integers(0, 4, 90) ** 2 // 3)
+    predicted = probabilities.argmax(1)
+    for metric, expected in (
+        ("val_accuracy", (predicted == labels).mean()),
+        ("val_balanced_accuracy", balanced_accuracy_score(labels, predicted)),
+        ("val_loss", np.log(probabilities[np.arange(90), labels]).mean()),
+    ):
+        scores = per_image_scores(metric, probabilities, labels)
+        assert scores is not None and scores.mean() == pytest.approx(expected)
+    assert per_image_scores("val_macro_f1", probabilities, labels) is None
+
+
+def _planted(trial: int, accuracy: float, *, rng: np.random.Generator, parameters: int, scored: bool) -> Repeated:
+    """Five trainings: each image has a difficulty of its own, each training a luck of its own."""
+    difficulty = np.random.default_rng(99).random(NUM_IMAGES)
+    scores = {}
+    for seed in range(5):
+        level = accuracy + rng.normal(0, 0.008)
+        noise = rng.normal(0, 0.1, NUM_IMAGES)
+        order = (difficulty + noise).argsort().argsort() / NUM_IMAGES
+        scores[seed] = (order < level).astype(np.float64)
+    return Repeated(
+        trial=trial,
+        params={},
+        first_value=0.8,
+        values={seed: float(one.mean()) for seed, one in scores.items()},
+        trials={seed: 10 * trial + seed for seed in scores},
+        parameters=parameters,
+        epoch_seconds=1.0,
+        scores=scores if scored else None,
+    )
+
+
+@pytest.mark.parametrize("scored", [True, False])
+@pytest.mark.parametrize("start", range(8))
+def test_five_points_are_seen(start: int, scored: bool) -> None:
+    rng = np.random.default_rng(start)
+    good = _planted(1, 0.75, rng=rng, parameters=9, scored=scored)
+    verdict = judge([_planted(2, 0.70, rng=rng, parameters=1, scored=scored), good], metric="val_accuracy", mode="max")
+    assert verdict.outcome == "better" and verdict.recommended == 1
+    assert verdict.text.startswith("rank 1 (trial 1) is better than rank 2 (trial 2)")
+
+
+def test_equal_configurations_are_called_equal_and_the_cheaper_one_is_taken() -> None:
+    outcomes = []
+    for start in range(20):
+        rng = np.random.default_rng(start)
+        pair = [_planted(n, 0.75, rng=rng, parameters=10 - n, scored=True) for n in (1, 2)]
+        verdict = judge(pair, metric="val_accuracy", mode="max")
+        outcomes.append(verdict.outcome)
+        if verdict.outcome == "equal":
+            assert verdict.recommended == 2
+            assert "cannot be told apart" in verdict.text and "the cheaper one is as good: trial 2" in verdict.text
+    assert outcomes.count("better") <= 2
+
+
+def test_a_smaller_loss_is_better() -> None:
+    def repeated(trial: int, values: list[float]) -> Repeated:
+        return Repeated(
+            trial=trial,
+            params={},
+            first_value=None,
+            values=dict(enumerate(values)),
+            trials={},
+            parameters=1,
+            epoch_seconds=1.0,
+        )
+
+    pair = [repeated(1, [0.9, 0.92, 0.91]), repeated(2, [0.5, 0.52, 0.51])]
+    verdict = judge(pair, metric="val_loss", mode="min")
+    assert verdict.recommended == 2 and verdict.outcome == "better"
+    assert [one.trial for one in verdict.ranking] == [2, 1]
+    assert judge([pair[0], repeated(3, [0.4])], metric="val_loss", mode="min").outcome == "unknown"
+    assert judge([pair[0]], metric="val_loss", mode="min").outcome == "unknown"
