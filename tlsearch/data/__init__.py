@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tlsearch.data.index import ImageIndex, Split, image_name, load_index, read_bytes, read_image
     from tlsearch.data.pack import Pixels, close_pixels, open_pixels
     from tlsearch.data.sources import SOURCES
+    from tlsearch.data.streamed import StreamedImages
     from tlsearch.data.transforms import eval_image, normalise, with_image_size
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "ImageIndex",
     "Pixels",
     "Split",
+    "StreamedImages",
     "augment",
     "cache_directory",
     "close_pixels",
@@ -51,6 +53,7 @@ _HOMES = {
     "index": ("ImageIndex", "Split", "image_name", "load_index", "read_bytes", "read_image"),
     "pack": ("Pixels", "close_pixels", "open_pixels"),
     "sources": ("SOURCES",),
+    "streamed": ("StreamedImages",),
     "transforms": ("eval_image", "normalise", "with_image_size"),
 }
 

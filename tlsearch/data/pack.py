@@ -2,7 +2,8 @@
 
 An entry is a .npy file, uint8 NHWC, and a .json file of the same name. The JSON is the commit point: it is
 written last, and a .npy without one, or of another length than it says, is built anew. Writers hold
-the entry's lock, so that one process builds while the others wait.
+the entry's lock, so that one process builds while the others wait. What does not fit into the store's budget is
+decoded each time it is read.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ import json
 import logging
 import math
 import os
-import shutil
 import tempfile
+import weakref
 from collections import OrderedDict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -33,18 +34,19 @@ from PIL import Image
 from torch import Tensor
 
 from tlsearch.data.cachedir import cache_directory
-from tlsearch.data.decode import decode_rgb
 from tlsearch.data.failures import raise_together
-from tlsearch.data.index import ImageIndex, Split, image_name, read_bytes
-from tlsearch.data.transforms import resized_square
-from tlsearch.errors import DataError, StorageError
+from tlsearch.data.index import ImageIndex, Split
+from tlsearch.data.room import budget_bytes, hold, reserve
+from tlsearch.data.squares import decode_square, num_decoders
+from tlsearch.data.streamed import StreamedImages
+from tlsearch.errors import StorageError
 from tlsearch.types import CacheSpec, CropMode, TransformSpec
 
 logger = logging.getLogger(__name__)
 
 _FORMAT = 1
 _CHUNK = 256  # images decoded ahead of the writer
-_MAX_HANDLES = 16
+_MAX_HANDLES = 4  # those of one trial; an entry that is open cannot make room for others
 
 # Entries that this process has mapped, the last used at the end.
 _HANDLES: OrderedDict[tuple[str, str], Pixels] = OrderedDict()
@@ -53,14 +55,15 @@ _HANDLES_LOCK = Lock()
 
 @dataclass(frozen=True, kw_only=True)
 class Pixels:
-    """A split in memory, shared with every process of the node; not to be written to.
+    """A split, shared with every process of the node; not to be written to.
 
     Attributes:
-        images: uint8 (N, 3, S, S), a channels_last view of the mapped file.
+        images: uint8 (N, 3, S, S), read as ``images[rows]``: a channels_last view of the mapped file, or, where
+            the store has no room for it, images that are decoded as they are read.
         labels: int64 (N,).
     """
 
-    images: Tensor
+    images: Tensor | StreamedImages
     labels: Tensor
 
 
@@ -107,12 +110,13 @@ def open_pixels(
             evaluation's crop of ``crop_size`` px.
 
     Returns:
-        Images in the order of the split's keys. The tensors are shared within the process.
+        Images in the order of the split's keys, shared within the process. Of a split that does not fit into
+        the cache's budget they are decoded, by threads ahead of the reader, each time they are read.
 
     Raises:
         DataError: The split does not exist, or images are missing, changed or corrupt: all of the split
-            are tried, the first 20 named.
-        StorageError: The entry does not fit into the cache's budget or on the disk, or cannot be written.
+            are tried, the first 20 named. Of a split that does not fit, reading them raises it.
+        StorageError: The entry cannot be written.
     """
     members = index.split(split)
     rule = _Rule(
@@ -135,10 +139,11 @@ def open_pixels(
     array = _open_entry(folder, rule, len(members))
     if array is None:
         array = _wait_and_build(folder, rule, index, members, cache)
-    pixels = Pixels(
-        images=torch.from_numpy(array).permute(0, 3, 1, 2),
-        labels=torch.tensor(members.labels, dtype=torch.int64),
-    )
+    if array is None:
+        images: Tensor | StreamedImages = StreamedImages(index, members, rule.transform)
+    else:
+        images = torch.from_numpy(array).permute(0, 3, 1, 2)
+    pixels = Pixels(images=images, labels=torch.tensor(members.labels, dtype=torch.int64))
     with _HANDLES_LOCK:
         pixels = _HANDLES.setdefault(handle, pixels)
         while len(_HANDLES) > _MAX_HANDLES:
@@ -153,31 +158,42 @@ def close_pixels() -> None:
 
 
 def _open_entry(folder: Path, rule: _Rule, num_images: int) -> NDArray[np.uint8] | None:
-    """Maps an entry; None unless it is there and whole."""
+    """Maps an entry; None unless it is there and whole. It stays in the store as long as the array is in use."""
     shape = (num_images, rule.side, rule.side, 3)
-    data_path = folder / f"{rule.key}.npy"
+    data_path, sidecar = folder / f"{rule.key}.npy", folder / f"{rule.key}.json"
+    number = None
     try:
-        meta: Any = json.loads((folder / f"{rule.key}.json").read_text(encoding="utf-8"))
-        if meta["rule"] != asdict(rule) or meta["size_bytes"] != data_path.stat().st_size:
+        meta: Any = json.loads(sidecar.read_text(encoding="utf-8"))
+        number = hold(data_path)
+        if number is None or meta["rule"] != asdict(rule) or meta["size_bytes"] != data_path.stat().st_size:
             return None
         # Copy-on-write: writable, as torch wants its memory, yet nothing ever reaches the file.
         array: NDArray[np.uint8] = np.load(data_path, mmap_mode="c", allow_pickle=False)
+        if array.shape != shape or array.dtype != np.uint8 or not array.flags.c_contiguous:
+            return None
+        weakref.finalize(array, os.close, number)
+        number = None
+        os.utime(sidecar)  # its last use
     except (OSError, ValueError, KeyError, TypeError, EOFError):
         return None
-    return array if array.shape == shape and array.dtype == np.uint8 and array.flags.c_contiguous else None
+    finally:
+        if number is not None:
+            os.close(number)
+    return array
 
 
 def _wait_and_build(
     folder: Path, rule: _Rule, index: ImageIndex, members: Split, cache: CacheSpec
-) -> NDArray[np.uint8]:
+) -> NDArray[np.uint8] | None:
+    """Maps the entry once it is built, by this process or another; None where there is no room for it."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with FileLock(folder / f"{rule.key}.lock"):
             # Another process may have built it while we waited.
             array = _open_entry(folder, rule, len(members))
-            if array is None:
-                _build(folder, rule, index, members, cache)
-                array = _open_entry(folder, rule, len(members))
+            if array is None and not _build(folder, rule, index, members, cache):
+                return None
+            array = array if array is not None else _open_entry(folder, rule, len(members))
     except OSError as error:
         raise StorageError(f"the image cache {folder} cannot be written: {error.strerror or error}") from error
     if array is None:
@@ -185,18 +201,19 @@ def _wait_and_build(
     return array
 
 
-def _build(folder: Path, rule: _Rule, index: ImageIndex, members: Split, cache: CacheSpec) -> None:
+def _build(folder: Path, rule: _Rule, index: ImageIndex, members: Split, cache: CacheSpec) -> bool:
+    """Writes an entry; False where there is no room for it."""
+    # A JSON left from an entry whose data do not fit it must not vouch for the new data's first moments.
+    (folder / f"{rule.key}.json").unlink(missing_ok=True)
     for stale in folder.glob(f"{rule.key}.*.tmp"):  # of a writer that was killed; we hold its lock
         stale.unlink(missing_ok=True)
     shape = (len(members), rule.side, rule.side, 3)
-    _check_room(folder, math.prod(shape), rule.split, cache)
-    logger.info("packing %d images of %s at %d px", len(members), rule.split, rule.side)
-    data_path = folder / f"{rule.key}.npy"
-    # A JSON left from an entry whose data do not fit it must not vouch for the new data's first moments.
-    (folder / f"{rule.key}.json").unlink(missing_ok=True)
     failures: list[str] = []
     with _temporary(folder, rule.key) as temporary:
-        with open(temporary, "wb") as file:
+        if not _reserve(folder, temporary, math.prod(shape), rule, cache):
+            return False
+        logger.info("packing %d images of %s at %d px", len(members), rule.split, rule.side)
+        with open(temporary, "r+b") as file:
             np.lib.format.write_array_header_1_0(
                 file, {"descr": np.dtype(np.uint8).str, "fortran_order": False, "shape": shape}
             )
@@ -205,56 +222,42 @@ def _build(folder: Path, rule: _Rule, index: ImageIndex, members: Split, cache: 
                     failures.append(result)
                 elif not failures:
                     file.write(result.data)
+            file.truncate()
             _flush(file)
         raise_together(failures, len(members))
         size_bytes = temporary.stat().st_size
-        os.replace(temporary, data_path)
+        os.replace(temporary, folder / f"{rule.key}.npy")
     with _temporary(folder, rule.key) as temporary:
         with open(temporary, "w", encoding="utf-8") as text:
             json.dump({"rule": asdict(rule), "size_bytes": size_bytes}, text, indent=1)
             _flush(text)
         os.replace(temporary, folder / f"{rule.key}.json")
+    return True
+
+
+def _reserve(folder: Path, temporary: Path, size_bytes: int, rule: _Rule, cache: CacheSpec) -> bool:
+    if reserve(folder, temporary, size_bytes, cache.images_gb):
+        return True
+    close_pixels()  # what this process has open but no longer uses can go
+    if reserve(folder, temporary, size_bytes, cache.images_gb):
+        return True
+    logger.warning(
+        "the %s images at %d px are decoded in every epoch: they take %.3g GB, of %.3g GB that the cache may hold",
+        rule.split,
+        rule.side,
+        size_bytes / 1e9,
+        budget_bytes(folder, cache.images_gb) / 1e9,
+    )
+    return False
 
 
 def _squares(index: ImageIndex, members: Split, rule: _Rule) -> Iterator[NDArray[np.uint8] | str]:
     """Each image as uint8 (side, side, 3), in order, or what is wrong with it."""
-
-    def square(i: int) -> NDArray[np.uint8] | str:
-        name = image_name(index, members.keys[i])
-        try:
-            data = read_bytes(index, members.keys[i])
-            if members.digests and hashlib.sha256(data).digest() != members.digests[i]:
-                return f"{name}: has changed since the data set was listed"
-            image = decode_rgb(data, name)
-        except DataError as error:
-            return str(error)
-        try:
-            return resized_square(image, rule.transform, rule.side)
-        except DataError as error:
-            return f"{name}: {error}"
-
     Image.init()  # loads Pillow's plugins here, instead of in several threads at once
-    with ThreadPoolExecutor(max_workers=_num_cpus()) as pool:
+    with ThreadPoolExecutor(max_workers=num_decoders()) as pool:
         for start in range(0, len(members), _CHUNK):
-            yield from pool.map(square, range(start, min(start + _CHUNK, len(members))))
-
-
-def _num_cpus() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _check_room(folder: Path, size_bytes: int, split: str, cache: CacheSpec) -> None:
-    need = f"the {split} images take {size_bytes / 1e9:.3g} GB"
-    if cache.images_gb is not None and size_bytes > cache.images_gb * 1e9:
-        raise StorageError(f"{need}, more than cache.images_gb {cache.images_gb:g}; raise it, or lower data.image_size")
-    free = shutil.disk_usage(folder).free
-    if size_bytes > free:
-        raise StorageError(
-            f"{need}, but {folder} has {free / 1e9:.3g} GB left; free some, "
-            "or name another folder in TLSEARCH_CACHE_DIR"
-        )
+            rows = range(start, min(start + _CHUNK, len(members)))
+            yield from pool.map(lambda row: decode_square(index, members, row, rule.transform), rows)
 
 
 @contextmanager

@@ -5,13 +5,14 @@ Shapes: N images of the split, B rows of a batch, S side of the crop; C, H, W of
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from tlsearch.data import StreamedImages
 from tlsearch.train.runtime import Runtime, derive_seed
 
 Prepare = Callable[[Tensor, torch.Generator | None], Tensor]
@@ -25,8 +26,8 @@ class Source:
         kind: ``pixels``: rows are images that enter the model whole; ``features``: rows are
             activations of the frozen prefix that enter behind it.
         reason: Why it is this kind; goes into the epoch's report.
-        rows: uint8 (N, 3, H, W), or float (N, F) or (N, C, H, W). May be memory-mapped: it is only
-            ever gathered from, never worked on in place.
+        rows: uint8 (N, 3, H, W), or float (N, F) or (N, C, H, W). May be memory-mapped, or decoded as it is
+            read: it is only ever gathered from, never worked on in place.
         labels: int64 (N,).
         prepare: Makes a gathered batch on the device ready for the model: augments and normalises
             pixels with the given generator; None for features.
@@ -34,12 +35,17 @@ class Source:
 
     kind: Literal["pixels", "features"]
     reason: str
-    rows: Tensor
+    rows: Tensor | StreamedImages
     labels: Tensor
     prepare: Prepare | None = None
 
     def __len__(self) -> int:
         return int(self.labels.shape[0])
+
+    def expect(self, batches: Iterable[Tensor]) -> None:
+        """Names the batches that come next, so that images that must be decoded are decoded ahead."""
+        if isinstance(self.rows, StreamedImages):
+            self.rows.expect(row for batch in batches for row in batch.tolist())
 
 
 def epoch_order(num_rows: int, seed: int, epoch: int) -> Tensor:
@@ -60,11 +66,13 @@ def split_order(order: Tensor, batch_size: int) -> list[Tensor]:
     return batches
 
 
-def gather(rows: Tensor, index: Tensor | slice) -> Tensor:
+def gather(rows: Tensor | StreamedImages, index: Tensor | slice) -> Tensor:
     """Copies rows out of a tensor that may be memory-mapped; keeps channels_last where it is so.
 
     ``index_select`` alone would turn channels_last into the default layout.
     """
+    if isinstance(rows, StreamedImages):
+        return rows[index]
     if rows.dim() == 4 and rows.is_contiguous(memory_format=torch.channels_last):
         return _take(rows.permute(0, 2, 3, 1), index).permute(0, 3, 1, 2)
     return _take(rows, index)

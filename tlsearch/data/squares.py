@@ -1,0 +1,38 @@
+"""From the file to the resized square that a model's batches are made of: one image at a time, from any thread."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlsearch.data.decode import decode_rgb
+from tlsearch.data.index import ImageIndex, Split, image_name, read_bytes
+from tlsearch.data.transforms import resized_square
+from tlsearch.errors import DataError
+from tlsearch.types import TransformSpec
+
+
+def decode_square(index: ImageIndex, members: Split, row: int, spec: TransformSpec) -> NDArray[np.uint8] | str:
+    """One image of a split as uint8 (crop_size, crop_size, 3), or what is wrong with it, its name included."""
+    name = image_name(index, members.keys[row])
+    try:
+        data = read_bytes(index, members.keys[row])
+        if members.digests and hashlib.sha256(data).digest() != members.digests[row]:
+            return f"{name}: has changed since the data set was listed"
+        image = decode_rgb(data, name)
+    except DataError as error:
+        return str(error)
+    try:
+        return resized_square(image, spec, spec.crop_size)
+    except DataError as error:
+        return f"{name}: {error}"
+
+
+def num_decoders() -> int:
+    """Threads to decode with: Pillow lets the others run while it works."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
