@@ -1,5 +1,6 @@
 """The loop, the metrics and the checkpoints of a fine-tuning."""
 
+from tlsearch.train.averaging import WeightAverage, moving_state
 from tlsearch.train.checkpoints import (
     FrozenPart,
     ModelCheckpoint,
@@ -9,10 +10,11 @@ from tlsearch.train.checkpoints import (
     save_model_checkpoint,
     write_frozen_part,
 )
+from tlsearch.train.evaluation import EVAL_BATCH_SIZE, Evaluation, evaluate, predict_logits
 from tlsearch.train.files import TensorFile, read_json, read_tensors, remove_others, write_json, write_tensors
-from tlsearch.train.loop import EVAL_BATCH_SIZE, Trainer, TrainFigures, evaluate, predict_logits
+from tlsearch.train.loop import Trainer, TrainFigures
 from tlsearch.train.metrics import TOP5_MIN_CLASSES, classification_metrics
-from tlsearch.train.optimizer import build_optimizer
+from tlsearch.train.optimizer import build_optimizer, extend_optimizer
 from tlsearch.train.runtime import (
     Runtime,
     derive_seed,
@@ -26,6 +28,7 @@ from tlsearch.train.source import Source, load_batch
 __all__ = [
     "EVAL_BATCH_SIZE",
     "TOP5_MIN_CLASSES",
+    "Evaluation",
     "FrozenPart",
     "ModelCheckpoint",
     "ModelMeta",
@@ -34,12 +37,15 @@ __all__ = [
     "TensorFile",
     "TrainFigures",
     "Trainer",
+    "WeightAverage",
     "build_optimizer",
     "classification_metrics",
     "derive_seed",
     "evaluate",
+    "extend_optimizer",
     "is_out_of_memory",
     "load_batch",
+    "moving_state",
     "open_runtime",
     "out_of_memory_is_infeasible",
     "predict_logits",

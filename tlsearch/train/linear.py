@@ -8,7 +8,6 @@ N rows, B rows of a batch, F features, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tlsearch.model import StagedModel
+from tlsearch.train.objective import Objective
 from tlsearch.train.runtime import Runtime
 from tlsearch.train.source import Source, load_batch
 
@@ -29,27 +29,29 @@ class LinearHead:
     runtime: Runtime
 
     @torch.no_grad()
-    def run(self, optimizer: torch.optim.Optimizer, source: Source, batches: Sequence[Tensor], totals: Tensor) -> None:
-        """Takes one optimiser step per batch; adds the sums of loss and hits to ``totals`` (2,)."""
+    def gradients(self, source: Source, index: Tensor, objective: Objective, totals: Tensor) -> None:
+        """Puts one batch's gradients beside the parameters; adds the sums of loss and hits to ``totals`` (2,)."""
         weight, bias = self.linear.weight, self.linear.bias
-        weight.grad = torch.empty_like(weight)
-        if bias is not None:
-            bias.grad = torch.empty_like(bias)
-        for index in batches:
-            rows, labels = load_batch(source, index, self.runtime)
-            if self.dropout > 0:
-                rows = F.dropout(rows, self.dropout, training=True)
-            logits = F.linear(rows, weight, bias)
-            log_probs = torch.log_softmax(logits, 1)
-            error = log_probs.exp()  # (B, C): d loss / d logits = (p - onehot) / B
+        rows, labels = load_batch(source, index, self.runtime)
+        if self.dropout > 0:
+            rows = F.dropout(rows, self.dropout, training=True)
+        logits = F.linear(rows, weight, bias)
+        log_probs = torch.log_softmax(logits, 1)
+        error = log_probs.exp()  # (B, C): d loss / d logits = (p - onehot) / B
+        if objective.plain:
             error.scatter_add_(1, labels[:, None], error.new_full((len(labels), 1), -1.0))
-            error /= len(labels)
-            torch.mm(error.t(), rows, out=weight.grad)
-            if bias is not None:
-                torch.sum(error, 0, out=bias.grad)
-            optimizer.step()
             totals[0] += F.nll_loss(log_probs, labels, reduction="sum")
-            totals[1] += (logits.argmax(1) == labels).sum()
+        else:
+            targets = objective.target_rows(labels, logits.shape[1])  # p sum(t) - t, where the targets t are weighted
+            error.mul_(targets.sum(1, keepdim=True)).sub_(targets)
+            totals[0] -= (targets * log_probs).sum()
+        error /= len(labels)
+        if weight.grad is None:
+            weight.grad = torch.empty_like(weight)
+        torch.mm(error.t(), rows, out=weight.grad)
+        if bias is not None:
+            bias.grad = error.sum(0)
+        totals[1] += (logits.argmax(1) == labels).sum()
 
 
 def linear_head(model: StagedModel, source: Source, runtime: Runtime) -> LinearHead | None:
@@ -57,7 +59,8 @@ def linear_head(model: StagedModel, source: Source, runtime: Runtime) -> LinearH
 
     Suits: float32 features (N, F) on a head of dropout, identity and one linear layer at its end.
     """
-    if source.kind != "features" or source.rows.dim() != 2 or runtime.precision != "fp32":
+    suits = source.kind == "features" and isinstance(source.rows, Tensor) and source.rows.dim() == 2
+    if not suits or runtime.precision != "fp32":
         return None
     *front, last = [m for m in model.head.modules() if not list(m.children())]
     if not isinstance(last, nn.Linear) or not last.weight.requires_grad:

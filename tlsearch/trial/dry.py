@@ -34,8 +34,8 @@ def first_batch(assignment: TrialAssignment) -> FirstBatch:
     index = _head(held_index(assignment.setup.data), assignment.config.batch_size)
     opened = open_trial(assignment, index=index)
     figures = opened.trainer.train_epoch(opened.train, seed=assignment.seed, epoch=1)
-    metrics = evaluate(opened.trainer.model, opened.val, opened.runtime, depth=opened.trainer.depth)
-    return FirstBatch(num_images=len(opened.train), train_loss=figures.loss, val_loss=metrics["val_loss"])
+    evaluation = evaluate(opened.trainer.model, opened.val, opened.runtime, depth=opened.trainer.depth)
+    return FirstBatch(num_images=len(opened.train), train_loss=figures.loss, val_loss=evaluation.metrics["val_loss"])
 
 
 def _head(index: ImageIndex, num_images: int) -> ImageIndex:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from tlsearch.model import StagedModel
@@ -128,11 +129,15 @@ class FineTuning:
         start = time.perf_counter()
         figures = parts.trainer.train_epoch(parts.train, seed=self._assignment.seed, epoch=epoch)
         train_s = time.perf_counter() - start
-        metrics = evaluate(parts.trainer.model, parts.val, parts.runtime, depth=parts.trainer.depth)
+        with self._kept_weights():
+            evaluation = evaluate(parts.trainer.model, parts.val, parts.runtime, depth=parts.trainer.depth)
+        metrics = dict(evaluation.metrics)
         metrics["train_loss"] = figures.loss
         metrics["train_accuracy"] = figures.accuracy
         metrics["epoch_seconds"] = time.perf_counter() - start
         metrics["images_per_second"] = len(parts.train) / train_s
+        metrics["trainable_stages"] = float(parts.trainer.depth)
+        metrics |= {f"lr_{part}": rate for part, rate in parts.trainer.learning_rates().items()}
         return EpochReport(
             epoch=epoch,
             metrics=metrics,
@@ -163,7 +168,13 @@ class FineTuning:
             value=report.metrics[metric],
             metrics=report.metrics,
         )
-        save_model_checkpoint(directory, model=self.model, meta=meta, frozen=self._frozen_part)
+        with self._kept_weights():
+            save_model_checkpoint(directory, model=self.model, meta=meta, frozen=self._frozen_part)
+
+    def _kept_weights(self) -> AbstractContextManager[None]:
+        """The model has the weights that are evaluated and kept: with ``ema`` the averaged ones."""
+        average = self._parts.trainer.average
+        return nullcontext() if average is None else average.applied()
 
     def _save_running(self) -> None:
         save_running(

@@ -14,7 +14,6 @@ from tlsearch.train import (
     Runtime,
     Source,
     Trainer,
-    build_optimizer,
     open_runtime,
     out_of_memory_is_infeasible,
 )
@@ -71,6 +70,7 @@ def open_trial(assignment: TrialAssignment, *, index: ImageIndex | None = None) 
             weights=weights,
             image_size=transform.crop_size,
             seed=assignment.seed,
+            head_dropout=config.head_dropout,
         )
         model.freeze(config.unfreeze_depth, config.bn_policy)
         model.to(device=runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -84,13 +84,20 @@ def open_trial(assignment: TrialAssignment, *, index: ImageIndex | None = None) 
         runtime=runtime,
         guard=guard,
     )
-    optimizer = build_optimizer(model, config)
+    trainer = Trainer(
+        model,
+        runtime,
+        config,
+        depth=config.unfreeze_depth,
+        num_classes=len(index.classes),
+        max_epochs=setup.max_epochs,
+    )
     return OpenTrial(
         runtime=runtime,
         index=index,
         weights=weights,
         transform=transform,
-        trainer=Trainer(model, optimizer, runtime, depth=config.unfreeze_depth, batch_size=config.batch_size),
+        trainer=trainer,
         guard=guard,
         train=open_source(model, inputs, "train"),
         val=open_source(model, inputs, "val"),

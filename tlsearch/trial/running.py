@@ -1,8 +1,8 @@
 """The checkpoint of a running trial: what it takes to go on from an epoch's end.
 
-``running.json`` is written last and names the tensors' file: the model's tensors that training moves and the
-optimiser's state. The frozen rest comes from the pretrained weights again. No generator's state is stored:
-all that is random in an epoch is seeded from (trial seed, epoch).
+``running.json`` is written last and names the tensors' file: the model's tensors that training moves, their averages
+and the optimiser's state. The frozen rest comes from the pretrained weights again. Learning rates follow from the
+epoch, and no generator's state is stored: all that is random in an epoch is seeded from (trial seed, epoch).
 """
 
 from __future__ import annotations
@@ -18,14 +18,22 @@ import torch
 from torch import Tensor
 
 from tlsearch.errors import StorageError
-from tlsearch.model import StagedModel
-from tlsearch.train import TensorFile, Trainer, read_json, read_tensors, remove_others, write_json, write_tensors
+from tlsearch.train import (
+    TensorFile,
+    Trainer,
+    moving_state,
+    read_json,
+    read_tensors,
+    remove_others,
+    write_json,
+    write_tensors,
+)
 from tlsearch.types import EpochReport, TrialAssignment
 
 _log = logging.getLogger(__name__)
 _FORMAT = 1
 _META_FILE = "running.json"
-_MODEL, _OPTIMIZER = "model/", "optimizer/"
+_MODEL, _OPTIMIZER, _AVERAGE = "model/", "optimizer/", "ema/"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,22 +110,19 @@ def _identity(assignment: TrialAssignment, frozen_digest: str) -> dict[str, Any]
     }
 
 
-def _moving_state(model: StagedModel) -> dict[str, Tensor]:
-    frozen = model.frozen_state().keys()
-    return {name: tensor for name, tensor in model.state_dict().items() if name not in frozen}
-
-
 def _tensors(trainer: Trainer) -> dict[str, Tensor]:
-    tensors = {_MODEL + name: tensor for name, tensor in _moving_state(trainer.model).items()}
+    tensors = {_MODEL + name: tensor for name, tensor in moving_state(trainer.model).items()}
     for name, parameter in trainer.model.trainable_parameters().items():
         for key, value in trainer.optimizer.state.get(parameter, {}).items():
             tensors[f"{_OPTIMIZER}{name}/{key}"] = value
+    if trainer.average is not None:
+        tensors |= {_AVERAGE + name: tensor for name, tensor in trainer.average.averages.items()}
     return tensors
 
 
 @torch.no_grad()
 def _load_tensors(trainer: Trainer, tensors: dict[str, Tensor]) -> None:
-    for name, tensor in _moving_state(trainer.model).items():
+    for name, tensor in moving_state(trainer.model).items():
         tensor.copy_(tensors[_MODEL + name])
     parameters = trainer.model.trainable_parameters()
     for name, value in tensors.items():
@@ -125,6 +130,8 @@ def _load_tensors(trainer: Trainer, tensors: dict[str, Tensor]) -> None:
             parameter_name, key = name.removeprefix(_OPTIMIZER).rsplit("/", 1)
             parameter = parameters[parameter_name]
             trainer.optimizer.state[parameter][key] = _like(parameter, value)
+    if trainer.average is not None:
+        trainer.average.load({n.removeprefix(_AVERAGE): t for n, t in tensors.items() if n.startswith(_AVERAGE)})
 
 
 def _like(parameter: Tensor, value: Tensor) -> Tensor:

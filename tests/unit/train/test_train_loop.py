@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +13,7 @@ from torch import Tensor, nn
 
 from tlsearch.errors import Diverged, Infeasible
 from tlsearch.model import StagedModel
-from tlsearch.train import Source, Trainer, build_optimizer, evaluate, open_runtime, predict_logits
+from tlsearch.train import Source, Trainer, evaluate, open_runtime, predict_logits
 from tlsearch.train import loop as loop_module
 from tlsearch.train.linear import linear_head
 from tlsearch.train.source import epoch_order, gather, split_order
@@ -33,10 +36,13 @@ def features_of(model: StagedModel, source: Source, depth: int) -> Source:
     return Source(kind="features", reason="", rows=rows, labels=source.labels)
 
 
-def trainer(model: StagedModel, depth: int, policy: str = "frozen", batch_size: int = 8, lr: float = 1e-2) -> Trainer:
+def trainer(
+    model: StagedModel, depth: int, policy: str = "frozen", batch_size: int = 8, lr: float = 1e-2, **config: Any
+) -> Trainer:
     model.freeze(depth, policy)
-    config = TrialConfig(backbone="tiny", unfreeze_depth=depth, head_lr=lr, backbone_lr=lr if depth else None)
-    return Trainer(model, build_optimizer(model, config), RUNTIME, depth=depth, batch_size=batch_size)
+    values = {"head_lr": lr, "backbone_lr": lr if depth else None, "batch_size": batch_size, **config}
+    trial = TrialConfig(backbone="tiny", unfreeze_depth=depth, bn_policy=policy, **values)
+    return Trainer(model, RUNTIME, trial, depth=depth, num_classes=3, max_epochs=2)
 
 
 def train(job: Trainer, source: Source, epochs: int = 2) -> list[float]:
@@ -113,7 +119,7 @@ def test_features_give_the_same_as_pixels(tiny_model: Build, depth: int, policy:
         job = trainer(model, depth, policy)
         read = (lambda s: features_of(model, s, depth)) if stored else (lambda s: s)  # noqa: B023
         curves.append(train(job, read(pixels(30))))
-        metrics.append(evaluate(model, read(val), RUNTIME, depth=depth))
+        metrics.append(evaluate(model, read(val), RUNTIME, depth=depth).metrics)
     assert curves[0] == pytest.approx(curves[1], abs=1e-5)
     assert metrics[0] == pytest.approx(metrics[1], abs=1e-5)
 
@@ -209,3 +215,105 @@ def test_training_learns(tiny_model: Build) -> None:
     source.rows[torch.arange(60), source.labels] += 1.0  # the class brightens its own channel
     losses = train(trainer(tiny_model(), 5, "train"), source, epochs=8)
     assert losses[-1] < 0.5 * losses[0]
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "sgd": {"optimizer": "sgd"},
+    "smoothing": {"label_smoothing": 0.1},
+    "weighted": {"class_balance": "weighted_loss"},
+    "weighted and smoothed": {"class_balance": "weighted_loss", "label_smoothing": 0.2},
+    "sampler": {"class_balance": "sampler"},
+    "cosine": {"lr_schedule": "cosine", "warmup_epochs": 1},
+    "clipped": {"grad_clip": 0.05},
+    "averaged": {"ema": 0.9},
+}
+
+
+def uneven(num: int = 40) -> Source:
+    return replace(pixels(num), labels=(torch.arange(num) % 8 // 5).sort().values)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_linear_algebra_equals_autograd_in_every_variant(
+    tiny_model: Build, variant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends = []
+    for settings in (VARIANTS[variant], VARIANTS[variant], {}):
+        model = tiny_model(dropout=0.3)
+        job = trainer(model, 0, **settings)
+        source = features_of(model, uneven(), 0)
+        with monkeypatch.context() as patch:
+            if len(ends) == 1:
+                patch.setattr(loop_module, "linear_head", lambda *_: None)
+            losses = train(job, source)
+        with job.average.applied() if job.average else nullcontext():
+            ends.append((losses, model.head[1].weight.detach().clone()))
+    by_hand, by_autograd, plain = ends
+    assert by_hand[0] == pytest.approx(by_autograd[0], abs=1e-5)
+    torch.testing.assert_close(by_hand[1], by_autograd[1], rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(by_hand[1], plain[1], rtol=1e-4, atol=1e-5), "the setting has no effect"
+
+
+@pytest.mark.parametrize(
+    "settings", [*VARIANTS.values(), {"mixup": 0.4}, {"cutmix": 1.0}], ids=[*VARIANTS, "mixup", "cutmix"]
+)
+def test_every_setting_trains_deep_repeats_itself_and_has_an_effect(
+    tiny_model: Build, settings: dict[str, Any]
+) -> None:
+    ends = []
+    for given in (settings, settings, {}):
+        model = tiny_model()
+        job = trainer(model, 2, "train", **given)
+        train(job, uneven())
+        with job.average.applied() if job.average else nullcontext():
+            ends.append(state(model))
+    assert all(torch.equal(tensor, ends[1][name]) for name, tensor in ends[0].items())
+    assert not torch.equal(ends[0]["stage4.0.weight"], ends[2]["stage4.0.weight"])
+
+
+def test_gradients_are_clipped_to_their_norm(tiny_model: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    norms = []
+    job = trainer(tiny_model(), 5, "train", optimizer="sgd", grad_clip=0.01)
+    monkeypatch.setattr(
+        job.optimizer, "step", lambda: norms.append(float(torch.cat([p.grad.flatten() for p in held]).norm()))
+    )
+    held = list(job.model.trainable_parameters().values())
+    train(job, pixels(), epochs=1)
+    assert norms == pytest.approx([0.01] * 3, rel=1e-3)
+
+
+def test_micro_batches_of_mixed_images_give_the_same(tiny_model: Build) -> None:
+    ends = []
+    for micro_batch in (None, 3):
+        model = tiny_model(batch_norm=False)
+        job = trainer(model, 5, mixup=0.5, class_balance="weighted_loss", grad_clip=0.5)
+        job.micro_batch = micro_batch
+        ends.append((train(job, uneven()), state(model)))
+    assert ends[0][0] == pytest.approx(ends[1][0], abs=1e-5)
+    for name, tensor in ends[0][1].items():
+        torch.testing.assert_close(ends[1][1][name], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_mixing_features_is_refused(tiny_model: Build) -> None:
+    model = tiny_model()
+    with pytest.raises(AssertionError, match="not mixed features"):
+        train(trainer(model, 1, mixup=0.2), features_of(model, pixels(), 1))
+
+
+def test_a_stage_that_joins_leaves_the_other_states_alone(tiny_model: Build) -> None:
+    """A trainer that unfreezes goes on as one whose other groups never noticed."""
+    model = tiny_model()
+    job = trainer(model, 0, "train", ema=0.9)
+    job.train_epoch(pixels(), seed=3, epoch=1)
+    held = {id(p): {k: v.clone() for k, v in s.items()} for p, s in job.optimizer.state.items()}
+    before = state(model)
+    job.unfreeze(2, epoch=2)
+    for parameter, values in job.optimizer.state.items():
+        assert all(torch.equal(value, held[id(parameter)][key]) for key, value in values.items())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    job.train_epoch(pixels(), seed=3, epoch=2)
+    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == set(before) - set(model.frozen_state())
+    steps = {int(s["step"]) for s in job.optimizer.state.values()}
+    assert steps == {3, 6}, "the head goes on counting, the stages begin"
+    assert set(job.learning_rates()) == {"head", "stage4", "stage3"}
