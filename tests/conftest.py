@@ -38,3 +38,9 @@ def emoji_path() -> Path:
 def weights_path() -> Path:
     """mobilenet_v2.pth and tf_efficientnet_lite0.pth, trained on ImageNet."""
     return _shared("weights")
+
+
+@pytest.fixture(scope="session")
+def schemas_path() -> Path:
+    """The CRDs of KubeRay v1.7.0: ray.io_rayclusters.yaml and ray.io_rayjobs.yaml."""
+    return _shared("schemas/kuberay-v1.7.0")
