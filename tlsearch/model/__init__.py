@@ -7,7 +7,7 @@ from tlsearch.model.library import split_backbone, torchvision_names
 from tlsearch.model.staged import MAX_DEPTH, PART_NAMES, Part, StagedModel, batchnorm_layers
 from tlsearch.model.statistics import adapt_statistics, batchnorm_digest
 from tlsearch.model.transforms import default_transform
-from tlsearch.model.weights import Weights, release_weights, resolve_weights, state_digest
+from tlsearch.model.weights import Weights, WeightsCard, release_weights, resolve_weights, state_digest, weights_card
 
 __all__ = [
     "MAX_DEPTH",
@@ -17,6 +17,7 @@ __all__ = [
     "StageDescription",
     "StagedModel",
     "Weights",
+    "WeightsCard",
     "adapt_statistics",
     "batchnorm_digest",
     "batchnorm_layers",
@@ -29,4 +30,5 @@ __all__ = [
     "split_backbone",
     "state_digest",
     "torchvision_names",
+    "weights_card",
 ]

@@ -8,9 +8,10 @@ from torchvision.models.vision_transformer import interpolate_embeddings
 
 from tlsearch.model.construction import empty_original, random_original
 from tlsearch.model.head import replace_head
-from tlsearch.model.library import split_backbone
+from tlsearch.model.library import is_timm, split_backbone
 from tlsearch.model.staged import StagedModel
 from tlsearch.model.staging import stage_model
+from tlsearch.model.timm_states import at_size
 from tlsearch.model.weights import Weights
 
 _POSITIONS = "encoder.pos_embedding"
@@ -36,7 +37,7 @@ def build_model(
         weights: From `resolve_weights`. With ``state`` None the backbone is initialised at random from ``seed``.
             None gives the architecture with constants in it, for a checkpoint's whole state to be loaded into.
         image_size: Side of the input images in pixels. Vision transformers are built for it, their position
-            embedding interpolated (bicubic) from the weights' own size.
+            embedding interpolated (bicubic, timm's as timm does it) from the weights' own size.
         seed: Of the head, and of a random backbone. The head is the same for the same seed, whatever the weights.
         head_dropout: Rate of the dropout that opens the head; None keeps the model's own.
 
@@ -51,7 +52,8 @@ def build_model(
         original = empty_original(base, version, image_size)
     model = stage_model(original, backbone, image_size)
     if weights is not None and weights.state is not None:
-        model.load_original_state(_resized(dict(weights.state), model))
+        resized = at_size(weights.state, original) if is_timm(base) else _resized(dict(weights.state), model)
+        model.load_original_state(resized)
     if weights is not None:
         model.weights_digest = f"{weights.digest}:seed={seed}" if random_backbone else weights.digest
     replace_head(model, num_classes=num_classes, seed=seed, dropout=head_dropout)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,23 +13,28 @@ from torch import Tensor
 
 from tlsearch.errors import WeightsError
 from tlsearch.model.construction import meta_original
-from tlsearch.model.library import split_backbone
+from tlsearch.model.library import is_timm, split_backbone
 from tlsearch.model.staging import stage_model
+from tlsearch.model.timm_states import timms_names
 from tlsearch.model.transforms import native_size
 
-# Wrappers of a model, and attributes under which training scripts keep the backbone beside other networks.
-_PREFIXES = ("module.", "_orig_mod.", "backbone.", "model.", "teacher.", "student.", "encoder.", "net.")
+# Of several networks with the same names in one file: these words in a prefix say that it is the better one.
+_BETTER = ("teacher", "ema")
 # Names that the libraries' older files use for what is now called otherwise (the libraries rename them likewise).
 _RENAMES = (
     (re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..+)$"), r"\1\2"),
-    (re.compile(r"^(encoder\.layers\..+\.mlp)\.linear_1\.(weight|bias)$"), r"\1.0.\2"),
-    (re.compile(r"^(encoder\.layers\..+\.mlp)\.linear_2\.(weight|bias)$"), r"\1.3.\2"),
+    (re.compile(r"^(.*encoder\.layers\..+\.mlp)\.linear_1\.(weight|bias)$"), r"\1.0.\2"),
+    (re.compile(r"^(.*encoder\.layers\..+\.mlp)\.linear_2\.(weight|bias)$"), r"\1.3.\2"),
 )
-# Classifiers under the names that they have in any library: a file's head is never used, so it may be of any shape.
-_HEADS = ("fc.", "head.", "heads.", "classifier.", "last_linear.", "aux1.", "aux2.", "AuxLogits.")
+# What files have beside the backbone, under the names that it has in any library: classifiers and the heads of
+# self-supervision. A file's head is never used, so it may be of any shape.
+_HEADS = (
+    *("fc.", "head.", "heads.", "head_dist.", "classifier.", "last_linear.", "aux1.", "aux2.", "AuxLogits."),
+    *("projector.", "projection_head.", "predictor.", "prototypes.", "decoder", "mask_token"),
+)
 _COUNTER = "num_batches_tracked"
 _POSITIONS = "encoder.pos_embedding"
-_MAX_LISTED = 8
+_MAX_LISTED = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +70,9 @@ def layout_of(backbone: str) -> Layout:
 def match_by_name(state: Mapping[str, Tensor], layout: Layout, where: str) -> dict[str, Tensor]:
     """The backbone's tensors out of ``state``, in the library's order, without the head.
 
-    Prefixes of wrappers (``module.``, ``backbone.``) are stripped; counters of batches, which old files lack and no
-    evaluation reads, are filled with zero; the file's own head is ignored.
+    A prefix of wrappers (``module.``, ``teacher.backbone.``) is stripped; names of the models' first authors are
+    turned into timm's by timm; counters of batches, which old files lack and no evaluation reads, are filled with
+    zero; the file's own head is ignored.
 
     Args:
         state: Any state dict.
@@ -75,20 +82,17 @@ def match_by_name(state: Mapping[str, Tensor], layout: Layout, where: str) -> di
     Raises:
         WeightsError: Names are missing, unexpected or misshapen; all of them are listed.
     """
-    named = {_rename(name): tensor for name, tensor in _strip_prefixes(dict(state), layout).items()}
-    wanted = [name for name in layout.shapes if name not in layout.head]
-    missing = [name for name in wanted if name not in named and not name.endswith(_COUNTER)]
-    unexpected = [name for name in named if name not in layout.shapes and not name.startswith(_HEADS)]
-    misshapen = [
-        f"{name} {tuple(named[name].shape)} instead of {layout.shapes[name]}"
-        for name in wanted
-        if name in named and not _fits(name, named[name], layout)
-    ]
-    if missing or unexpected or misshapen:
-        raise WeightsError(
-            f"{where} does not fit {layout.backbone}"
-            f"{_listed('missing', missing)}{_listed('unexpected', unexpected)}{_listed('misshapen', misshapen)}"
-        )
+    named = _strip_prefix({_rename(name): tensor for name, tensor in state.items()}, layout)
+    problems = _problems(named, layout)
+    if problems and is_timm(layout.backbone):
+        for original in (named, dict(state)):
+            converted = timms_names(original, layout.backbone)
+            if converted is not None and not _problems(converted, layout):
+                named, problems = converted, ""
+                break
+    if problems:
+        raise WeightsError(f"{where} does not fit {layout.backbone}{problems}")
+    wanted = _wanted(layout)
     for name in wanted:
         named.setdefault(name, torch.zeros((), dtype=torch.int64))
     return _checked({name: named[name] for name in wanted}, layout, where)
@@ -122,6 +126,23 @@ def match_by_order(state: Mapping[str, Tensor], layout: Layout, where: str) -> d
     return _checked(matched, layout, where)
 
 
+def _wanted(layout: Layout) -> list[str]:
+    return [name for name in layout.shapes if name not in layout.head]
+
+
+def _problems(named: Mapping[str, Tensor], layout: Layout) -> str:
+    """What is missing, unexpected and misshapen, in words; empty where the state fits."""
+    wanted = _wanted(layout)
+    missing = [name for name in wanted if name not in named and not name.endswith(_COUNTER)]
+    unexpected = [name for name in named if name not in layout.shapes and not name.startswith(_HEADS)]
+    misshapen = [
+        f"{name} {tuple(named[name].shape)} instead of {layout.shapes[name]}"
+        for name in wanted
+        if name in named and not _fits(name, named[name], layout)
+    ]
+    return f"{_listed('missing', missing)}{_listed('unexpected', unexpected)}{_listed('misshapen', misshapen)}"
+
+
 def _fits(name: str, tensor: Tensor, layout: Layout) -> bool:
     shape, own = tuple(tensor.shape), layout.shapes[name]
     if name == _POSITIONS and len(shape) == 3:
@@ -146,19 +167,25 @@ def _rename(name: str) -> str:
     return name
 
 
-def _strip_prefixes(state: dict[str, Tensor], layout: Layout, levels: int = 3) -> dict[str, Tensor]:
-    """Looks under prefixes, also nested ones, for where most of the backbone's names are; nowhere: as it was."""
-    candidates = [state]
-    if levels:
-        for prefix in _PREFIXES:
-            inner = {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
-            if inner:
-                candidates.append(_strip_prefixes(inner, layout, levels - 1))
-    return max(candidates, key=lambda names: sum(_rename(name) in layout.shapes for name in names))
+def _strip_prefix(state: dict[str, Tensor], layout: Layout) -> dict[str, Tensor]:
+    """What stands under the prefix (``module.``, ``teacher.backbone.``) that has most of the backbone's names.
+
+    Of several the better network (see _BETTER), else the first; with no such names at all the state as it is.
+    """
+    hits: Counter[str] = Counter()
+    for name in state:
+        words = name.split(".")
+        for count in range(len(words)):
+            if ".".join(words[count:]) in layout.shapes:
+                hits[".".join([*words[:count], ""])] += 1
+    most = max(hits.values(), default=0)
+    candidates = [prefix for prefix, number in hits.items() if number == most]
+    prefix = max(candidates, key=lambda one: any(word in one for word in _BETTER), default="")
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 
 def _listed(kind: str, items: list[str]) -> str:
     if not items:
         return ""
     more = f" and {len(items) - _MAX_LISTED} more" if len(items) > _MAX_LISTED else ""
-    return f"; {kind}: {', '.join(items[:_MAX_LISTED])}{more}"
+    return f"; {len(items)} {kind}: {', '.join(items[:_MAX_LISTED])}{more}"

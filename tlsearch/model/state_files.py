@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,8 +14,13 @@ from torch import Tensor
 
 from tlsearch.errors import WeightsError
 
-# Where training scripts put the state dict of the backbone, in the order in which they are looked for.
-_CONTAINERS = ("state_dict", "model_state_dict", "model", "teacher", "student", "network", "net", "module", "backbone")
+# Where training scripts put the state dict of the backbone, the first the best: of self-distillation the teacher, of a
+# training with averaged weights the average.
+_CONTAINERS = (
+    *("teacher", "model_ema", "state_dict_ema", "ema_state_dict", "ema_model", "ema", "state_dict", "model_state_dict"),
+    *("model_state", "model", "network", "net", "encoder", "backbone", "module", "student", "weights", "params"),
+)
+_MAX_NESTING = 4
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -67,19 +72,25 @@ def package_file(package: str, file: str) -> Path:
 
 
 def _unwrap(content: object, path: Path) -> dict[str, Tensor]:
-    for _ in range(len(_CONTAINERS)):
-        if not isinstance(content, Mapping):
-            break
-        if content and all(isinstance(value, Tensor) for value in content.values()):
-            return {str(name): tensor for name, tensor in content.items()}
-        inner = next((content[key] for key in _CONTAINERS if isinstance(content.get(key), Mapping)), None)
-        if inner is None:
-            tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
-            if tensors:
-                return tensors
-            break
-        content = inner
-    raise WeightsError(
-        f"{path} holds no state dict (a mapping from names to tensors), neither at the top nor under"
-        f" {', '.join(_CONTAINERS)}"
-    )
+    """The best of the state dicts in a file: the first of the usual containers that holds about a whole network."""
+    states = list(_states(content, _MAX_NESTING, len(_CONTAINERS)))
+    if not states:
+        raise WeightsError(
+            f"{path} holds no state dict (a mapping from names to tensors), neither at the top nor under"
+            f" {', '.join(_CONTAINERS)}"
+        )
+    most = max(len(state) for _, state in states)
+    whole = [(rank, state) for rank, state in states if 2 * len(state) >= most]
+    return min(whole, key=lambda one: one[0])[1]
+
+
+def _states(content: object, nesting: int, rank: int) -> Iterator[tuple[int, dict[str, Tensor]]]:
+    """Every mapping from names to tensors, with the rank of the best container that it stands in."""
+    if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content):
+        return
+    tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
+    if tensors:
+        yield rank, tensors
+    for key, value in content.items() if nesting else ():
+        own = _CONTAINERS.index(key) if key in _CONTAINERS else len(_CONTAINERS)
+        yield from _states(value, nesting - 1, min(rank, own))

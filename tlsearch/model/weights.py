@@ -15,6 +15,7 @@ from tlsearch.errors import WeightsError
 from tlsearch.model.downloads import download_timm, download_torchvision
 from tlsearch.model.library import is_timm, split_backbone, timm_config, timm_name, torchvision_weights
 from tlsearch.model.matching import layout_of, match_by_name, match_by_order
+from tlsearch.model.remote import fetch, shown
 from tlsearch.model.state_files import package_file, read_state
 from tlsearch.model.transforms import default_transform
 from tlsearch.types import TransformSpec, WeightsSource
@@ -26,14 +27,14 @@ class Weights:
 
     Attributes:
         id: Where they come from: ``torchvision/resnet50@IMAGENET1K_V2``, ``timm/name.tag``, ``file:name.pth``,
-            ``package:name/file``, ``none``.
+            ``url:https://host/name.pth``, ``package:name/file``, ``none``.
         digest: sha256 (hex) of the names, types, shapes and bytes of the backbone's tensors, the head not counted:
             the same tensors from two files have one digest. ``none:<backbone>`` for random weights, which are a
             function of each trial's seed.
         state: The backbone's tensors by the library's names, without the head; shared, never to be written to.
             None: random initialisation.
         transform: The evaluation transform, at the weights' own size.
-        licence: What the library says about the weights' licence; empty where it says nothing.
+        licence: What the library says about its own weights' licence; empty for files, which say nothing.
     """
 
     id: str
@@ -46,6 +47,14 @@ class Weights:
     def num_bytes(self) -> int:
         """Memory of the tensors, in bytes."""
         return sum(tensor.nbytes for tensor in (self.state or {}).values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsCard:
+    """What is known of weights without loading them: `Weights.id` and `Weights.licence`."""
+
+    id: str
+    licence: str = ""
 
 
 # The weights that this process holds, the latest used last: the next trial of the same backbone loads nothing.
@@ -66,7 +75,7 @@ def resolve_weights(backbone: str, source: WeightsSource) -> Weights:
         WeightsError: The weights cannot be had, or do not fit the backbone.
         UserError: There is no such backbone or version.
     """
-    path = _path_of(source)
+    path = _path_of(source, backbone)
     stat = None if path is None else path.stat()
     key = (backbone, source, None if stat is None else (str(path), stat.st_mtime_ns, stat.st_size))
     held = _HELD.pop(key, None)
@@ -93,7 +102,35 @@ def state_digest(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _path_of(source: WeightsSource) -> Path | None:
+def weights_card(backbone: str, source: WeightsSource) -> WeightsCard:
+    """What the weights of a backbone are, without loading them.
+
+    Raises:
+        UserError: There is no such backbone or version.
+    """
+    base, named_version = split_backbone(backbone)
+    version = source.version or named_version
+    if source.kind == "none":
+        return WeightsCard(id="none")
+    if source.kind == "file":
+        return WeightsCard(id=f"file:{Path(source.path or '').name}")
+    if source.kind == "url":
+        return WeightsCard(id=f"url:{shown(source.url or '')}")
+    if source.kind == "package":
+        return WeightsCard(id=f"package:{source.package}/{source.file}")
+    if is_timm(base):
+        config = timm_config(base, version)
+        tagged = (
+            f"{config.architecture}.{config.tag}" if config.architecture and config.tag else timm_name(base, version)
+        )
+        licence = config.license if config.license not in (None, "unknown") else "not stated by timm"
+        return WeightsCard(id=f"timm/{tagged}", licence=licence)
+    member = torchvision_weights(base, version)
+    licence = member.meta.get("license") or "not stated by torchvision (its code is BSD-3-Clause)"
+    return WeightsCard(id=f"torchvision/{base}@{member.name}", licence=licence)
+
+
+def _path_of(source: WeightsSource, backbone: str) -> Path | None:
     if source.kind == "file":
         if not source.path:
             raise WeightsError("weights of the kind `file` need a path")
@@ -101,6 +138,10 @@ def _path_of(source: WeightsSource) -> Path | None:
         if not path.is_file():
             raise WeightsError(f"there is no weights file {path}")
         return path
+    if source.kind == "url":
+        if not source.url:
+            raise WeightsError("weights of the kind `url` need a url")
+        return fetch(source.url, backbone)
     if source.kind == "package":
         if not source.package or not source.file:
             raise WeightsError("weights of the kind `package` need both `package` and `file`")
@@ -113,29 +154,18 @@ def _resolve(backbone: str, source: WeightsSource, path: Path | None) -> Weights
     version = source.version or named_version
     full_name = f"{base}@{version}" if version else base
     transform = default_transform(_transform_name(base, full_name, source.transform))
+    card = weights_card(backbone, source)
     if source.kind == "none":
-        return Weights(id="none", digest=f"none:{base}", state=None, transform=transform)
-    licence = ""
-    if path is None:
-        weights_id, state, licence = _official(base, version)
+        return Weights(id=card.id, digest=f"none:{base}", state=None, transform=transform)
+    if path is not None:
+        state, where = read_state(path), card.id if source.kind == "url" else str(path)
+    elif is_timm(base):
+        state, where = download_timm(base, timm_name(base, version)), card.id
     else:
-        state = read_state(path)
-        weights_id = f"file:{path.name}" if source.kind == "file" else f"package:{source.package}/{source.file}"
+        state, where = download_torchvision(base, torchvision_weights(base, version)), card.id
     match = match_by_order if source.match == "order" else match_by_name
-    matched = match(state, layout_of(full_name), weights_id if path is None else str(path))
-    return Weights(id=weights_id, digest=state_digest(matched), state=matched, transform=transform, licence=licence)
-
-
-def _official(base: str, version: str | None) -> tuple[str, dict[str, Tensor], str]:
-    """The library's own weights: their id, state and licence."""
-    if is_timm(base):
-        config = timm_config(base, version)
-        name = timm_name(base, version)
-        tagged = f"{config.architecture}.{config.tag}" if config.architecture and config.tag else name
-        return f"timm/{tagged}", download_timm(base, name), config.license or ""
-    member = torchvision_weights(base, version)
-    state = download_torchvision(base, member)
-    return f"torchvision/{base}@{member.name}", state, member.meta.get("license") or ""
+    matched = match(state, layout_of(full_name), where)
+    return Weights(id=card.id, digest=state_digest(matched), state=matched, transform=transform, licence=card.licence)
 
 
 def _transform_name(base: str, full_name: str, transform: str | None) -> str:

@@ -14,13 +14,9 @@ from tlsearch.model import (
     build_model,
     default_transform,
     describe_backbone,
-    resolve_weights,
-    torchvision_names,
 )
 from tlsearch.model.construction import empty_original
-from tlsearch.model.library import torchvision_weights
 from tlsearch.model.matching import layout_of
-from tlsearch.types import WeightsSource
 
 
 def _weights(name: str, state: dict[str, Tensor] | None) -> Weights:
@@ -200,38 +196,3 @@ def test_description_counts_the_new_head_and_every_depth() -> None:
         model.freeze(depth, "train")
         assert count == sum(p.numel() for p in model.trainable_parameters().values())
     assert sorted(description.trainable_parameters) == [0, 1, 2, 3, 4, 5]
-
-
-@pytest.mark.parametrize("name", torchvision_names())
-def test_the_transform_is_the_weights_own(name: str) -> None:
-    enum = type(torchvision_weights(name, None))
-    for member in enum:
-        preset, ours = member.transforms(), default_transform(f"{name}@{member.name}")
-        assert [ours.resize_size] == preset.resize_size and [ours.crop_size] == preset.crop_size
-        assert ours.interpolation == preset.interpolation.value
-        assert list(ours.mean) == preset.mean and list(ours.std) == preset.std
-    default = default_transform(f"{name}@{torchvision_weights(name, None).name}")
-    assert default_transform(name) == default_transform(f"{name}@DEFAULT") == default
-
-
-def test_timms_transform_is_its_own_evaluation() -> None:
-    timm = pytest.importorskip("timm")
-    from timm.data import create_transform, resolve_data_config
-
-    for name in ("tf_efficientnet_lite0", "tf_efficientnet_lite3", "mobilenetv3_large_100", "efficientnet_b0"):
-        ours = default_transform(f"timm/{name}")
-        config = resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg(name).to_dict())
-        resize, crop, _, normalise = create_transform(**config).transforms
-        assert (ours.resize_size, ours.crop_size) == (resize.size, crop.size[0])
-        assert ours.interpolation == resize.interpolation.value
-        assert normalise.mean.tolist() == pytest.approx(ours.mean)
-        assert normalise.std.tolist() == pytest.approx(ours.std)
-
-
-def test_a_transform_of_another_kind_is_refused_but_can_be_told() -> None:
-    pytest.importorskip("timm")
-    with pytest.raises(UserError, match="crop_mode 'squash'"):
-        default_transform("timm/tf_efficientnetv2_b3")
-    told = WeightsSource(kind="none", transform="timm/tf_efficientnetv2_b0")
-    assert resolve_weights("timm/tf_efficientnetv2_b3", told).transform == default_transform(told.transform or "")
-    assert describe_backbone("timm/tf_efficientnetv2_b3", 10).image_size == 240

@@ -18,9 +18,9 @@ from torch import nn
 from tlsearch.errors import UserError
 from tlsearch.model import MAX_DEPTH, PART_NAMES, describe_backbone, torchvision_names
 from tlsearch.model.construction import meta_original
+from tlsearch.model.grouping import group_by_stride
 from tlsearch.model.head import replace_head
 from tlsearch.model.library import torchvision_weights
-from tlsearch.model.grouping import group_by_stride
 from tlsearch.model.staging import stage_model
 
 

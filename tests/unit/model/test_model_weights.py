@@ -16,7 +16,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tlsearch.errors import UserError, WeightsError
-from tlsearch.model import default_transform, release_weights, resolve_weights, state_digest
+from tlsearch.model import (
+    WeightsCard,
+    default_transform,
+    release_weights,
+    resolve_weights,
+    state_digest,
+    weights_card,
+)
 from tlsearch.model.construction import empty_original, meta_original
 from tlsearch.model.matching import layout_of, match_by_name
 from tlsearch.types import WeightsSource
@@ -50,6 +57,7 @@ def _file(path: Path) -> WeightsSource:
 def _resolve_saved(tmp_path: Path, content: Any, name: str = "shufflenet_v2_x0_5") -> dict[str, Tensor]:
     path = tmp_path / "weights.pth"
     torch.save(content, path)
+    release_weights()
     state = resolve_weights(name, _file(path)).state
     assert state is not None
     return dict(state)
@@ -89,15 +97,53 @@ def test_the_head_is_left_out_whatever_its_size(tmp_path: Path, shuffle_state: d
         assert state_digest(_resolve_saved(tmp_path, content)) == state_digest(plain)
 
 
-@pytest.mark.parametrize("prefix", ["module.", "backbone.", "module.backbone.", "model.", "_orig_mod.module."])
+@pytest.mark.parametrize(
+    "prefix",
+    ["module.", "backbone.", "teacher.backbone.", "encoder.", "model._orig_mod.module.", "a_name_of_ones_own."],
+)
 def test_prefixes_are_stripped(tmp_path: Path, shuffle_state: dict[str, Tensor], prefix: str) -> None:
     content = {prefix + name: tensor for name, tensor in shuffle_state.items()}
     assert state_digest(_resolve_saved(tmp_path, content)) == state_digest(_resolve_saved(tmp_path, shuffle_state))
 
 
-@pytest.mark.parametrize("key", ["state_dict", "model", "teacher", "model_state_dict"])
+@pytest.mark.parametrize("key", ["state_dict", "model", "teacher", "model_state_dict", "network", "a_name_of_ones_own"])
 def test_nested_state_dicts_are_found(tmp_path: Path, shuffle_state: dict[str, Tensor], key: str) -> None:
     content = {"epoch": 3, "optimizer": {"lr": 0.1}, key: {"module." + n: t for n, t in shuffle_state.items()}}
+    assert len(_resolve_saved(tmp_path, content)) == len(shuffle_state) - 2
+
+
+def _named(state: dict[str, Tensor], prefix: str, value: float) -> dict[str, Tensor]:
+    return {prefix + n: torch.full_like(t, value) for n, t in state.items() if not n.startswith("fc.")}
+
+
+def test_of_several_networks_the_teacher_and_the_average_are_taken(
+    tmp_path: Path, shuffle_state: dict[str, Tensor]
+) -> None:
+    one, two = (_named(shuffle_state, "backbone.", value) for value in (1, 2))
+    for content in (
+        {"student": one, "teacher": two},
+        {"model": one, "model_ema": two},
+        {"state_dict": one, "ema": two},
+        {"state_dict": _named(shuffle_state, "student.", 1) | _named(shuffle_state, "teacher.", 2)},
+        {"epoch": 7, "teacher": {"temperature": torch.ones(())}, "model": {"weights": two}},
+    ):
+        assert (_resolve_saved(tmp_path, content)["conv1.0.weight"] == 2).all(), list(content)
+    both = _named(shuffle_state, "module.encoder_q.", 2) | _named(shuffle_state, "module.encoder_k.", 1)
+    assert (_resolve_saved(tmp_path, {"state_dict": both})["conv1.0.weight"] == 2).all(), "the first of equals"
+
+
+def test_an_optimizers_state_is_no_network(tmp_path: Path, shuffle_state: dict[str, Tensor]) -> None:
+    optimizer = {
+        "state": {i: {"exp_avg": t} for i, t in enumerate(shuffle_state.values())},
+        "param_groups": [{"lr": 1}],
+    }
+    content = {"optimizer": optimizer, "loss": torch.ones(()), "mine": shuffle_state}
+    assert state_digest(_resolve_saved(tmp_path, content)) == state_digest(_resolve_saved(tmp_path, shuffle_state))
+
+
+def test_self_supervised_weights_have_other_heads_or_none(tmp_path: Path, shuffle_state: dict[str, Tensor]) -> None:
+    content = {n: t for n, t in shuffle_state.items() if not n.startswith("fc.")}
+    content |= {f"{name}.weight": torch.zeros(3) for name in ("projector.0", "predictor.1", "prototypes", "decoder_0")}
     assert len(_resolve_saved(tmp_path, content)) == len(shuffle_state) - 2
 
 
@@ -148,13 +194,13 @@ def test_what_does_not_fit_is_listed(tmp_path: Path, shuffle_state: dict[str, Te
         _resolve_saved(tmp_path, content)
     message = str(caught.value)
     assert "weights.pth does not fit shufflenet_v2_x0_5" in message
-    assert "missing: conv1.0.weight" in message
-    assert "unexpected: stage9.weight" in message
-    assert "misshapen: conv5.0.weight (3, 3) instead of (1024, 192, 1, 1)" in message
+    assert "1 missing: conv1.0.weight" in message
+    assert "1 unexpected: stage9.weight" in message
+    assert "1 misshapen: conv5.0.weight (3, 3) instead of (1024, 192, 1, 1)" in message
 
 
 def test_the_wrong_model_is_refused(weights_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"does not fit resnet18; missing: .* and \d+ more; unexpected: .* more"):
+    with pytest.raises(WeightsError, match=r"does not fit resnet18; 100 missing: .* and 90 more; 312 unexpected: .*"):
         resolve_weights("resnet18", _file(weights_path / "mobilenet_v2.pth"))
 
 
@@ -232,13 +278,13 @@ def test_order_is_strict(package: Path) -> None:
     names = list(renamed)
     swapped = {n: renamed[n] for n in [names[0], names[2], names[1], *names[3:]]}  # weight and bias of one layer
     torch.save(swapped, package / "swapped.pth")
-    with pytest.raises(WeightsError, match=r"by order; differing: _2.bias \(24,\) for conv1.1.weight \(24,\)"):
+    with pytest.raises(WeightsError, match=r"by order; 2 differing: _2.bias \(24,\) for conv1.1.weight \(24,\)"):
         resolve_weights("shufflenet_v2_x0_5", _packaged("swapped.pth"))
     torch.save({n: renamed[n] for n in names[:-1]}, package / "short.pth")
     with pytest.raises(WeightsError, match=rf"it has {len(names) - 1} tensors, not {len(names)}"):
         resolve_weights("shufflenet_v2_x0_5", _packaged("short.pth"))
     torch.save(renamed | {names[0]: torch.zeros(1)}, package / "shape.pth")
-    with pytest.raises(WeightsError, match=r"differing: _0.weight \(1,\) for conv1.0.weight \(24, 3, 3, 3\)"):
+    with pytest.raises(WeightsError, match=r"1 differing: _0.weight \(1,\) for conv1.0.weight \(24, 3, 3, 3\)"):
         resolve_weights("shufflenet_v2_x0_5", _packaged("shape.pth"))
 
 
@@ -279,7 +325,7 @@ def test_without_a_network_the_ways_out_are_named(monkeypatch: pytest.MonkeyPatc
         raise URLError("no route to host")
 
     monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", load)
-    monkeypatch.setattr("tlsearch.model.downloads._PAUSE_S", 0)
+    monkeypatch.setattr("tlsearch.model.network._PAUSE_S", 0)
     with pytest.raises(WeightsError) as caught:
         resolve_weights("resnet50@IMAGENET1K_V1", WeightsSource())
     message = str(caught.value)
@@ -323,6 +369,27 @@ def test_versions_have_their_own_transform() -> None:
     assert resolve_weights("resnet50", told).transform == default_transform("efficientnet_b0")
     with pytest.raises(UserError, match="unknown backbone 'nonsense'"):
         resolve_weights("resnet50", WeightsSource(kind="none", transform="nonsense"))
+
+
+def test_what_the_library_says_of_the_licence() -> None:
+    default = WeightsSource()
+    card = weights_card("resnet50@IMAGENET1K_V1", default)
+    assert card.id == "torchvision/resnet50@IMAGENET1K_V1"
+    assert card.licence == "not stated by torchvision (its code is BSD-3-Clause)"
+    assert weights_card("vit_b_16@IMAGENET1K_SWAG_E2E_V1", default).licence.endswith("SWAG/blob/main/LICENSE")
+    assert weights_card("resnet50", WeightsSource(kind="none")) == WeightsCard(id="none")
+    assert weights_card("resnet50", _file(Path("/some/where.pth"))) == WeightsCard(id="file:where.pth")
+    secret = WeightsSource(kind="url", url="https://host/a/b.pth?signature=secret")
+    assert weights_card("resnet50", secret) == WeightsCard(id="url:https://host/a/b.pth")
+    with pytest.raises(UserError, match="unknown backbone 'resnet55'"):
+        weights_card("resnet55", default)
+
+
+def test_timms_licences_are_named() -> None:
+    pytest.importorskip("timm")
+    dino = weights_card("timm/vit_small_patch14_dinov2.lvd142m", WeightsSource())
+    assert (dino.id, dino.licence) == ("timm/vit_small_patch14_dinov2.lvd142m", "apache-2.0")
+    assert weights_card("timm/convnextv2_atto@fcmae", WeightsSource()).licence == "cc-by-nc-4.0"
 
 
 def test_none_has_no_state() -> None:
