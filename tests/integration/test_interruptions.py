@@ -69,10 +69,16 @@ def test_kill_9_between_two_reports_then_resume(home: Home) -> None:
     _assert_whole(home)
 
 
-def test_ctrl_c_records_what_was_done_and_can_be_resumed(home: Home) -> None:
+@pytest.mark.parametrize("how", ["ctrl-c", pytest.param("stop", marks=pytest.mark.slow)])
+def test_an_interruption_records_what_was_done_and_can_be_resumed(home: Home, how: str) -> None:
     process = home.start("run", "space.yaml", "--name", "cut")
     _wait_for_reports(home, process, 3)
-    process.send_signal(signal.SIGINT)
+    if how == "ctrl-c":
+        process.send_signal(signal.SIGINT)
+    else:
+        told = json.loads(home.run("status", "cut", "--json"))
+        assert told["running"] and told["process"]["pid"] == process.pid and told["running_trials"]
+        assert "the search cut has stopped" in home.run("stop", "cut")
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stdout + stderr
     assert "tlsearch resume cut" in stderr and "Traceback" not in stderr

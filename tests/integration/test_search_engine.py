@@ -17,7 +17,7 @@ from search_checks import behave, check_agreement, study_trials
 from search_doubles import Recorder, StubTrial, make_plan, read_log
 
 from tlsearch.errors import SearchStopped
-from tlsearch.search import read_search, run_search
+from tlsearch.search import read_search, read_status, request_stop, run_search
 from tlsearch.types import Decision, EpochReport, TrialState
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
@@ -117,6 +117,27 @@ def test_an_interruption_ends_within_seconds_and_is_resumed(tmp_path: Path, loca
     assert [event[1] for event in recorder.of("started")] == [0, 1, 2]
     trained = Counter((line["number"], line["epoch"]) for line in read_log(root) if line["what"] == "epoch")
     assert set(trained.values()) == {1}  # every epoch was trained once
+
+
+class AskToStop(StopInTheMiddle):
+    """Asks as ``tlsearch stop`` in another terminal does."""
+
+    def trial_reported(self, number: int, report: EpochReport, decision: Decision) -> None:
+        Recorder.trial_reported(self, number, report, decision)
+        if not self.stopped_at and any(line["number"] == 1 for line in read_log(self._root)):
+            self.stopped_at = time.monotonic()
+            assert request_stop(self._root) is not None
+
+
+def test_a_request_to_stop_ends_as_ctrl_c_does(tmp_path: Path, local_ray: None) -> None:
+    root = tmp_path / "s"
+    behave(root, {"0": {"sleep": 0.2}, "1": {"sleep": 60.0}})
+    observer = AskToStop(root, threading.Event())
+    plan = make_plan(root, trials=3, max_epochs=400, scheduler=None)
+    assert run_search(plan, factory=StubTrial, observers=[observer]) == "interrupted"
+    assert time.monotonic() - observer.stopped_at < 8.0
+    assert {trial.state for trial in read_search(root).trials} == {TrialState.RUNNING}
+    assert read_status(root).holder is None and not (root / "stop").exists()
 
 
 _DRIVER = """

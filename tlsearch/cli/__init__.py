@@ -7,7 +7,13 @@ import sys
 
 def main() -> None:
     """Entry point of the ``tlsearch`` command."""
-    from tlsearch.cli import commands_check, commands_models, commands_results, commands_run  # noqa: F401
+    from tlsearch.cli import (  # noqa: F401
+        commands_check,
+        commands_control,
+        commands_models,
+        commands_results,
+        commands_run,
+    )
     from tlsearch.cli.root import app
 
     app(args=sys.argv[1:], prog_name="tlsearch")

@@ -14,6 +14,7 @@ from tlsearch.search.quiet import NoOutput, throwaway_folder, tune_environment
 from tlsearch.search.resources import LiveLimit, alive_nodes, trial_resources
 from tlsearch.search.scheduler import StudyScheduler
 from tlsearch.search.searcher import StudySearcher
+from tlsearch.search.stopping import heeding_stop_requests
 from tlsearch.search.study import open_for_writing, study_attrs
 from tlsearch.search.trainable import fine_tuning, make_worker
 from tlsearch.search.watch import Watch
@@ -33,7 +34,7 @@ def run(
     try:
         conductor = Conductor(plan, study, observers=observers, stop=stop)
         if not conductor.exhausted:
-            with connected(plan.address):
+            with heeding_stop_requests(plan.folder, study.holder, stop), connected(plan.address):
                 _tune(plan, conductor, factory or fine_tuning, stop)
         if conductor.failure is not None:
             raise conductor.failure

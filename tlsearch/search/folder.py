@@ -26,6 +26,11 @@ class SearchFolder:
         """Held by the one process that may write; its text says which."""
         return self.root / "lock"
 
+    @property
+    def stop_request(self) -> Path:
+        """Asks the process that holds the lock to end the search as Ctrl-C does."""
+        return self.root / "stop"
+
     def trial(self, number: int) -> Path:
         """The folder of one trial's checkpoints."""
         return self.root / "trials" / str(number)

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import optuna
-from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
@@ -127,6 +126,8 @@ def _evaluate(scored: Sequence[FrozenTrial], mode: Mode) -> dict[str, float]:
 
     Each of the two is active where the other is not, and PED-ANOVA's importance is a sum over such regimes.
     """
+    from optuna.importance import PedAnovaImportanceEvaluator  # seconds, that `status` need not wait for
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a rare branch of a conditional space: its spread shows it
         study = optuna.create_study(direction="maximize" if mode == "max" else "minimize")

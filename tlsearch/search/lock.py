@@ -7,9 +7,25 @@ import json
 import os
 import socket
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tlsearch.errors import StorageError
+
+_TRIES, _PAUSE_S = 10, 0.05  # a look at the lock holds it for an instant; its holder writes its name an instant later
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holder:
+    """The process that runs a search; ``since`` tells two starts in one process apart."""
+
+    pid: int
+    host: str
+    since: float
+
+    def __str__(self) -> str:
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.since))
+        return f"process {self.pid} on {self.host}, since {since}"
 
 
 class SearchLock:
@@ -27,25 +43,67 @@ class SearchLock:
             self._handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)  # not inherited by Ray's processes
         except OSError as error:
             raise StorageError(f"a search's folder must be writable; {path}: {error.strerror}") from error
-        try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            holder = self._holder()
+        if not _taken(self._handle, fcntl.LOCK_EX):
+            holder = _named(self._handle) or "another process"
             os.close(self._handle)
             raise StorageError(f"a search has one writer at a time; {path.parent} is in use by {holder}") from None
-        text = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()})
+        self.holder = Holder(pid=os.getpid(), host=socket.gethostname(), since=time.time())
         os.ftruncate(self._handle, 0)
-        os.pwrite(self._handle, text.encode(), 0)
-
-    def _holder(self) -> str:
-        try:
-            holder = json.loads(os.pread(self._handle, 4096, 0))
-            since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(holder["since"]))
-            return f"process {holder['pid']} on {holder['host']}, since {since}"
-        except (OSError, ValueError, KeyError, TypeError):
-            return "another process"
+        os.pwrite(self._handle, json.dumps(asdict(self.holder)).encode(), 0)
 
     def release(self) -> None:
         """Gives the lock back; the file stays, so that two processes never lock two files."""
         os.ftruncate(self._handle, 0)
         os.close(self._handle)
+
+
+def holder_of(path: Path) -> Holder | None:
+    """The process that holds the lock now; None where nobody does, whatever the file says.
+
+    Raises:
+        StorageError: The lock is held, but its holder does not say who it is.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        for _ in range(_TRIES):
+            if _free(handle):
+                return None
+            holder = _named(handle)
+            if holder is not None:
+                return holder
+            time.sleep(_PAUSE_S)  # it has the lock and is about to write its name
+    finally:
+        os.close(handle)
+    raise StorageError(f"a process holds {path} without saying which it is")
+
+
+def _taken(handle: int, kind: int) -> bool:
+    """Takes the lock; False where another process has it for more than a look."""
+    for attempt in range(_TRIES):
+        if attempt:
+            time.sleep(_PAUSE_S)
+        try:
+            fcntl.flock(handle, kind | fcntl.LOCK_NB)
+        except OSError:
+            continue
+        return True
+    return False
+
+
+def _free(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    fcntl.flock(handle, fcntl.LOCK_UN)
+    return True
+
+
+def _named(handle: int) -> Holder | None:
+    try:
+        return Holder(**json.loads(os.pread(handle, 4096, 0)))
+    except (OSError, ValueError, TypeError):
+        return None

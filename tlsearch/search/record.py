@@ -8,7 +8,7 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from tlsearch.search.folder import SearchFolder
-from tlsearch.search.study import StoredReport, open_for_reading, stored_reports
+from tlsearch.search.study import StoredReport, Study, open_for_reading, stored_reports
 from tlsearch.search.wire import from_plain
 from tlsearch.types import METRIC_MODES, Mode, SearchRecord, TrialConfig, TrialRecord, TrialState
 
@@ -40,6 +40,11 @@ def read_search(directory: Path, *, search_id: str = "", experiment: str = "", m
         StorageError: The study is damaged.
     """
     study = open_for_reading(SearchFolder(root=Path(directory)))
+    return record_of(study, directory, search_id=search_id, experiment=experiment, metric=metric)
+
+
+def record_of(study: Study | None, directory: Path, *, search_id: str, experiment: str, metric: str) -> SearchRecord:
+    """As ``read_search``, of a study that is open already; None is a search that has not started."""
     attrs = study.attrs if study else {}
     metric = str(attrs.get("metric", metric))
     mode: Mode = METRIC_MODES.get(metric, "max")

@@ -23,7 +23,7 @@ from optuna.trial import TrialState as OptunaState
 from tlsearch.search.folder import SearchFolder
 from tlsearch.search.journal import Journal, repair_journal
 from tlsearch.search.judge import Best, Verdict
-from tlsearch.search.lock import SearchLock
+from tlsearch.search.lock import Holder, SearchLock
 from tlsearch.search.sampler import SamplerName, make_sampler
 from tlsearch.search.wire import from_plain, to_plain
 from tlsearch.types import Decision, EpochReport, Mode, Scalar
@@ -92,6 +92,12 @@ class Study:
     def attrs(self) -> Mapping[str, Any]:
         """What the study says of the search: ``search_id``, ``experiment``, ``metric``, ``mode``."""
         return self._storage.get_study_user_attrs(self._id)
+
+    @property
+    def holder(self) -> Holder:
+        """This process, as the search's lock names it; only of a study open for writing."""
+        assert self._lock is not None
+        return self._lock.holder
 
     def trials(self) -> list[FrozenTrial]:
         """All trials by number, WAITING ones too; not copies: do not change them."""

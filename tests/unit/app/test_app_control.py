@@ -1,0 +1,119 @@
+"""``status`` and ``stop`` as the commands give them."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from search_doubles import QuickTrial, drive, make_plan, start_trial, step_once
+from typer.testing import CliRunner
+
+from tlsearch.app import catalog
+from tlsearch.app.control import overview
+from tlsearch.search.conductor import Conductor
+from tlsearch.search.study import open_for_writing, study_attrs
+
+RESOLVED = """
+name: stub
+data: {source: digits}
+weights: {resnet18: none}
+space: {backbone: resnet18}
+search: {trials: 9, max_epochs: 4, time_budget: 2h}
+"""
+
+
+@pytest.fixture
+def entry(tmp_path: Path) -> catalog.SearchEntry:
+    root = tmp_path / "one"
+    root.mkdir()
+    (root / "resolved.yaml").write_text(RESOLVED)
+    entry = catalog.SearchEntry(
+        search_id="one",
+        experiment="stub",
+        directory=str(root),
+        source="space.yaml",
+        tracking_uri="sqlite:///x.db",
+        metric="val_accuracy",
+        created=1.0,
+    )
+    catalog.register(entry)
+    return entry
+
+
+def _command(*arguments: str, code: int = 0) -> str:
+    from tlsearch.cli import commands_control  # noqa: F401
+    from tlsearch.cli.root import app
+
+    done = CliRunner().invoke(app, list(arguments))
+    assert done.exit_code == code, done.output
+    return done.output
+
+
+def test_status_of_a_search_in_its_middle(entry: catalog.SearchEntry) -> None:
+    plan = make_plan(entry.path, trials=9, scheduler=None)
+    study = open_for_writing(plan.folder, mode="max", attrs=study_attrs(plan))
+    conductor = Conductor(plan, study)
+    for steps in (4, 2):
+        handout = conductor.next_trial()
+        assert handout is not None
+        runner = start_trial(handout, QuickTrial)
+        for _ in range(steps):
+            step_once(conductor, handout.assignment.number, runner)
+    told: dict[str, Any] = overview(entry).as_json()
+    assert told["running"] and told["process"]["pid"] == study.holder.pid
+    assert told["planned"] == 9 and told["max_epochs"] == 4 and told["time_budget_s"] == 7200
+    assert told["trials"] == {
+        "running": 1,
+        "complete": 1,
+        "pruned": 0,
+        "failed": 0,
+        "infeasible": 0,
+        "waiting": 0,
+    }
+    (live,) = told["running_trials"]
+    assert (live["trial"], live["epoch"]) == (1, 2)
+    assert live["value"] is not None and live["params"]["backbone"] in ("resnet18", "mobilenet_v2")
+    assert told["best"]["trial"] in (0, 1)
+    assert 0 <= told["running_s"] < 60
+    assert json.loads(json.dumps(told)) == told
+    text = " ".join(_command("status", "one").split())
+    assert "one is running: process" in text and "1 of 9 trials ended running 1 complete 1" in text
+    assert "2/4" in text and "best so far: trial" in text
+    study.close()
+    assert "one is not running; 1 trial would go on with `tlsearch resume one`" in _command("status")
+    assert not json.loads(_command("status", "--json"))["running"]
+
+
+def test_status_before_the_first_report(entry: catalog.SearchEntry) -> None:
+    text = _command("status", "one")
+    assert "one is not running" in text and "0 of 9 trials ended" in text and "no report yet" in text
+
+
+def test_stop_says_where_nothing_runs(entry: catalog.SearchEntry) -> None:
+    assert "the search one is not running" in _command("stop", "one")
+    assert json.loads(_command("stop", "--json")) == {"search_id": "one", "was_running": False, "stopped": True}
+
+
+def test_stop_says_where_the_search_goes_on(entry: catalog.SearchEntry) -> None:
+    plan = make_plan(entry.path)
+    study = open_for_writing(plan.folder, mode="max", attrs=study_attrs(plan))  # nobody heeds requests here
+    assert "still runs after 0.2 s: process" in _command("stop", "one", "--timeout", "0.2", code=1)
+    study.close()
+
+
+@pytest.mark.slow
+def test_status_of_a_thousand_trials_comes_within_two_seconds(entry: catalog.SearchEntry) -> None:
+    drive(make_plan(entry.path, trials=1000, sampler="random", max_epochs=9), factory=QuickTrial)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, "-m", "tlsearch", "status", "one", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert sum(json.loads(done.stdout)["trials"].values()) == 1000
+    # Of a processor, not of the clock: the machine that runs the tests may be busy.
+    seconds = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+    assert seconds < 2.0, seconds

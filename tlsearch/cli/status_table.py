@@ -1,0 +1,77 @@
+"""How ``status`` looks: a few lines, and a table of the trials that run."""
+
+from __future__ import annotations
+
+import time
+
+from rich.table import Table
+
+from tlsearch.app.control import Overview
+from tlsearch.cli.progress import format_s, short_config
+from tlsearch.types import TrialState
+
+
+def status_lines(seen: Overview) -> list[str]:
+    """Whether the search runs, its trials by state, its time, the best trial."""
+    return [_running(seen), _trials(seen), _time(seen), _best(seen)]
+
+
+def running_table(seen: Overview) -> Table:
+    """One line for each trial that runs or waits for a resume."""
+    record = seen.status.record
+    table = Table(box=None, pad_edge=False)
+    for title in ("trial", "epoch", record.metric, "best", "for"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("configuration")
+    max_epochs = seen.settings.max_epochs if seen.settings else "?"
+    now = time.time()
+    for trial in seen.unfinished:
+        last = trial.reports[-1].metrics.get(record.metric) if trial.reports else None
+        table.add_row(
+            str(trial.number),
+            f"{trial.epochs_run}/{max_epochs}",
+            *("-" if value is None else f"{value:.4f}" for value in (last, trial.best_value)),
+            "-" if trial.started is None or seen.status.holder is None else format_s(max(now - trial.started, 0)),
+            short_config(trial.config),
+        )
+    return table
+
+
+def _running(seen: Overview) -> str:
+    record, holder = seen.status.record, seen.status.holder
+    if holder is not None:
+        return f"{record.search_id} is running: {holder}"
+    rest = len(seen.unfinished)
+    waiting = f"; {rest} trial{'s' if rest != 1 else ''} would go on with `tlsearch resume {record.search_id}`"
+    return f"{record.search_id} is not running{waiting if rest else ''}"
+
+
+def _trials(seen: Overview) -> str:
+    ended = sum(count for state, count in seen.counts.items() if state is not TrialState.RUNNING)
+    planned = f" of {seen.settings.trials}" if seen.settings else ""
+    states = "  ".join(f"{_state(state, seen)} {seen.counts[state]}" for state in TrialState if seen.counts[state])
+    return f"{ended}{planned} trials ended   {states}".rstrip()
+
+
+def _state(state: TrialState, seen: Overview) -> str:
+    return "interrupted" if state is TrialState.RUNNING and seen.status.holder is None else state.value
+
+
+def _time(seen: Overview) -> str:
+    parts = []
+    if seen.running_s is not None:
+        parts.append(f"running for {format_s(seen.running_s)}")
+    parts.append(f"{format_s(seen.status.spent_s)} spent up to the last report")
+    if seen.settings and seen.settings.time_budget_s is not None:
+        parts.append(f"of {format_s(seen.settings.time_budget_s)}")
+    if seen.status.last_report is not None:
+        parts.append(f"which came {format_s(max(time.time() - seen.status.last_report, 0))} ago")
+    return ", ".join(parts)
+
+
+def _best(seen: Overview) -> str:
+    best = seen.best
+    if best is None or best.best_value is None:
+        return "no report yet"
+    value = f"{seen.status.record.metric} {best.best_value:.4f} at epoch {best.best_epoch}"
+    return f"best so far: trial {best.number} with {value}  {short_config(best.config)}"

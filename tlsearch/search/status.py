@@ -1,0 +1,55 @@
+"""What a search is doing now, for somebody in another terminal; reads only, needs no Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState as OptunaState
+
+from tlsearch.search.folder import SearchFolder
+from tlsearch.search.lock import Holder, holder_of
+from tlsearch.search.record import record_of
+from tlsearch.search.study import REPORT, open_for_reading
+from tlsearch.types import SearchRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchStatus:
+    """A search at one moment.
+
+    Attributes:
+        holder: The process that runs it; None where none does: trials that are RUNNING in the record
+            then wait for a resume.
+        num_waiting: Points that will be tried next, before the sampler proposes.
+        spent_s: Seconds of all starts up to the last report.
+        last_report: When that came, Unix time; None before the first.
+    """
+
+    record: SearchRecord
+    holder: Holder | None
+    num_waiting: int = 0
+    spent_s: float = 0.0
+    last_report: float | None = None
+
+
+def read_status(directory: Path, *, search_id: str = "", experiment: str = "", metric: str = "") -> SearchStatus:
+    """The search's status; arguments and errors as of ``read_search``."""
+    folder = SearchFolder(root=Path(directory))
+    holder = holder_of(folder.lock)
+    study = open_for_reading(folder)
+    record = record_of(study, directory, search_id=search_id, experiment=experiment, metric=metric)
+    trials = study.trials() if study else []
+    return SearchStatus(
+        record=record,
+        holder=holder,
+        num_waiting=sum(trial.state is OptunaState.WAITING for trial in trials),
+        spent_s=max(_report_figures(trials, "spent_s"), default=0.0),
+        last_report=max(_report_figures(trials, "timestamp"), default=None),
+    )
+
+
+def _report_figures(trials: Iterable[FrozenTrial], name: str) -> Iterable[float]:
+    return (plain[name] for trial in trials for key, plain in trial.user_attrs.items() if key.startswith(REPORT))
