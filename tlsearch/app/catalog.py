@@ -28,6 +28,7 @@ class SearchEntry:
         directory: Absolute path of the search's folder in its storage.
         source: The space.yaml it was started from.
         created: When it was started first.
+        parent: ID of the search that this one was made for (by ``confirm``); empty for a search of its own.
     """
 
     search_id: str
@@ -37,6 +38,7 @@ class SearchEntry:
     tracking_uri: str
     metric: str
     created: float
+    parent: str = ""
 
     @property
     def path(self) -> Path:
@@ -105,7 +107,7 @@ def find(search_id: str | None = None, storage: Path | None = None) -> SearchEnt
     """The search of that ID, or the one started last.
 
     Args:
-        search_id: None for the latest.
+        search_id: None for the latest that no other search has made.
         storage: Look in this storage folder instead of the catalogue.
 
     Raises:
@@ -116,7 +118,8 @@ def find(search_id: str | None = None, storage: Path | None = None) -> SearchEnt
     if not entries:
         raise StorageError(f"there is no search {place}; start one with `tlsearch run FILE`")
     if search_id is None:
-        return max(entries.values(), key=lambda item: item[0])[1]
+        own = [item for item in entries.values() if not item[1].parent] or list(entries.values())
+        return max(own, key=lambda item: item[0])[1]
     if search_id in entries:
         return entries[search_id][1]
     near = get_close_matches(search_id, entries, n=1, cutoff=0.3)

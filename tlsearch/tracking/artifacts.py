@@ -14,14 +14,17 @@ from tlsearch.tracking.worker import Away, Refused
 logger = logging.getLogger(__name__)
 
 
-def log_search_files(uri: str, *, experiment: str, search_id: str, files: Mapping[str, Path]) -> str | None:
-    """Adds files to the artifacts of a search's own run; what is there under the same name is replaced.
+def log_search_files(
+    uri: str, *, experiment: str, search_id: str, files: Mapping[str, Path], tags: Mapping[str, str] | None = None
+) -> str | None:
+    """Adds files to the artifacts of a search's own run, and tags to it; what is there under the same name is replaced.
 
     Args:
         uri: The MLflow store.
         experiment: The search's experiment.
         search_id: The search.
         files: Local files by their path among the artifacts, as ``plots/history.png``.
+        tags: Set after the files.
 
     Returns:
         The id of the run; None, with a warning, where MLflow does not answer or does not know the search.
@@ -49,6 +52,8 @@ def log_search_files(uri: str, *, experiment: str, search_id: str, files: Mappin
                 folder = str(PurePosixPath(name).parent)
                 assert file.name == PurePosixPath(name).name, "MLflow keeps a file's name"
                 client.log_artifact(parent.info.run_id, str(file), None if folder == "." else folder)
+            for key, value in (tags or {}).items():
+                client.set_tag(parent.info.run_id, key, value)
     except Away as error:
         logger.warning("MLflow at %s is away, the files are not logged: %s", shown(uri), error)
         return None

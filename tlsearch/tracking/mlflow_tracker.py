@@ -36,6 +36,7 @@ class MlflowTracker:
         metric: The search's metric.
         spool_dir: A local folder for what MLflow cannot take now.
         served_code: The models-from-code script of kept models.
+        parent_search: ID of the search in whose run this one's is nested; empty for none.
         first_retry_s: The wait after the first failure; doubled after each further one up to
             ``last_retry_s``.
     """
@@ -49,12 +50,18 @@ class MlflowTracker:
         metric: str,
         spool_dir: Path,
         served_code: Path,
+        parent_search: str = "",
         first_retry_s: float = 1.0,
         last_retry_s: float = 60.0,
     ) -> None:
         self._uri = uri
         self._writer = MlflowWriter(
-            uri, experiment=experiment, search_id=search_id, metric=metric, served_code=served_code
+            uri,
+            experiment=experiment,
+            search_id=search_id,
+            metric=metric,
+            served_code=served_code,
+            parent_search=parent_search,
         )
         self._worker = Worker(
             self._writer.send, Spool(spool_dir / SPOOL_FILE), first_retry_s=first_retry_s, last_retry_s=last_retry_s

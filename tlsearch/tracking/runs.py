@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 KIND = "tlsearch.kind"
 SEARCH_ID = "tlsearch.search_id"
 TRIAL = "tlsearch.trial"
+PARENT_SEARCH = "tlsearch.parent_search"
 STATE = "tlsearch.state"
 REASON = "tlsearch.reason"
 ERROR = "tlsearch.error"
@@ -44,10 +45,14 @@ class RunTable:
     """The runs of a search by trial number, read in one go at construction.
 
     Where an answer of the server was lost and a run exists twice, the first is kept and the others are deleted.
+
+    Args:
+        parent_search: The search that this one belongs to, whose run holds this one's; empty for none.
     """
 
-    def __init__(self, client: MlflowClient, experiment_id: str, search_id: str) -> None:
+    def __init__(self, client: MlflowClient, experiment_id: str, search_id: str, parent_search: str = "") -> None:
         self._client = client
+        self._parent_search = parent_search
         self._experiment_id = experiment_id
         self._search_id = search_id
         self._parent: KnownRun | None = None
@@ -58,9 +63,17 @@ class RunTable:
     def parent(self, *, at: float) -> KnownRun:
         """The search's own run; made, with the start time ``at``, where there is none."""
         if self._parent is None:
-            tags = {KIND: "search", SEARCH_ID: self._search_id}
+            tags = {KIND: "search", SEARCH_ID: self._search_id, **self._link()}
             self._parent = self._create(self._search_id, tags, at=at)
         return self._parent
+
+    def _link(self) -> dict[str, str]:
+        """Tags that hang the search's run into that of the search it belongs to."""
+        if not self._parent_search:
+            return {}
+        runs = find_runs(self._client, self._experiment_id, self._parent_search)
+        above = next((run for run in runs if run.data.tags.get(KIND) == "search"), None)
+        return {PARENT_SEARCH: self._parent_search} | ({PARENT: above.info.run_id} if above else {})
 
     def trial(self, number: int, *, at: float) -> KnownRun:
         """The run of a trial; made, with the start time ``at``, where there is none."""

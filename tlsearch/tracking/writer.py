@@ -48,12 +48,16 @@ class MlflowWriter:
         uri: An MLflow tracking URI with a database or a server behind it.
         metric: The search's metric, for ``best_<metric>``.
         served_code: See ModelShelf.
+        parent_search: See RunTable.
     """
 
-    def __init__(self, uri: str, *, experiment: str, search_id: str, metric: str, served_code: Path) -> None:
+    def __init__(
+        self, uri: str, *, experiment: str, search_id: str, metric: str, served_code: Path, parent_search: str = ""
+    ) -> None:
         self._uri = uri
         self._experiment = experiment
         self._search_id = search_id
+        self._parent_search = parent_search
         self._metric = metric
         self._served_code = served_code
         self._lock = threading.Lock()
@@ -104,7 +108,7 @@ class MlflowWriter:
         if self._session is None:
             client = connect(self._uri)
             experiment_id = open_experiment(client, self._experiment, self._uri)
-            runs = RunTable(client, experiment_id, self._search_id)
+            runs = RunTable(client, experiment_id, self._search_id, self._parent_search)
             shelf = ModelShelf(
                 client, experiment_id, self._search_id, tracking_uri=self._uri, served_code=self._served_code
             )

@@ -1,0 +1,117 @@
+"""Trains the best configurations of a search again with several seeds: is rank 1 really better than rank 2?
+
+The repetition is a search of its own (sampler fixed, no scheduler) in the same storage, through the same engine, stores
+and MLflow experiment; its run is nested in that of the search. ``conclude`` judges it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tlsearch.app.catalog import SearchEntry, find
+from tlsearch.app.run import RESOLVED, Prepared, make_folder, prepare_resume, read_record
+from tlsearch.config import SpaceFile, dump_resolved
+from tlsearch.data import load_index
+from tlsearch.errors import StorageError, UserError
+from tlsearch.space import load
+from tlsearch.types import Scalar, SearchRecord, TrialRecord, TrialState
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedConfirm:
+    """A repetition that is ready to run.
+
+    Attributes:
+        entry: The search whose candidates are repeated.
+        candidates: Its trials, best first.
+        prepared: The search that repeats them, seed by seed: its trial n is candidate n modulo their number.
+    """
+
+    entry: SearchEntry
+    candidates: tuple[TrialRecord, ...]
+    prepared: Prepared
+
+
+def prepare_confirm(entry: SearchEntry, *, top: int, seeds: int, address: str = "local") -> PreparedConfirm:
+    """Chooses the candidates and makes the search that repeats them, or finds the one that was interrupted.
+
+    Raises:
+        UserError: No candidate, or one that the search's file does not allow.
+        StorageError: The folder is not a search's, or cannot be written.
+    """
+    candidates = best_candidates(read_record(entry), top)
+    if not candidates:
+        raise UserError(f"a search is confirmed by its best trials; {entry.search_id} has none with a result yet")
+    resolved = entry.path / RESOLVED
+    if not resolved.exists():
+        raise StorageError(f"a search's folder holds {RESOLVED}; {entry.path} does not, so it cannot be confirmed")
+    file, space = load(resolved)
+    for trial in candidates:
+        try:
+            space.complete(trial.params)
+        except ValueError as error:
+            raise UserError(f"trial {trial.number} is outside of the search's space as it is now: {error}") from error
+    wanted = repeating(file, [trial.params for trial in candidates], seeds=seeds)
+    earlier = _interrupted(entry, wanted)
+    if earlier is not None:
+        prepared = prepare_resume(earlier, address=address)
+    else:
+        index = load_index(wanted.data)
+        text = dump_resolved(wanted)
+        made = make_folder(
+            wanted, search_id=_free_id(entry, wanted), text=text, source=entry.source, parent=entry.search_id
+        )
+        prepared = Prepared(entry=made, file=wanted, space=space, index=index, address=address)
+    return PreparedConfirm(entry=entry, candidates=candidates, prepared=prepared)
+
+
+def best_candidates(record: SearchRecord, top: int) -> tuple[TrialRecord, ...]:
+    """The best trials with different configurations, at most ``top``; complete and pruned ones count."""
+    sign = 1.0 if record.mode == "max" else -1.0
+    done = [
+        trial
+        for trial in record.trials
+        if trial.best_value is not None
+        and trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+        and trial.reason != "diverged"
+    ]
+    chosen: list[TrialRecord] = []
+    for trial in sorted(done, key=lambda one: (-sign * (one.best_value or 0.0), one.number)):
+        if all(dict(trial.params) != dict(other.params) for other in chosen):
+            chosen.append(trial)
+    return tuple(chosen[:top])
+
+
+def repeating(file: SpaceFile, entries: Sequence[Mapping[str, Scalar]], *, seeds: int) -> SpaceFile:
+    """The space file of a search that trains these configurations, and nothing else, with so many seeds."""
+    search = replace(
+        file.search,
+        trials=len(entries) * seeds,
+        time_budget_s=None,
+        sampler="fixed",
+        scheduler=None,
+        start_with=tuple(dict(entry) for entry in entries),
+        seeds=seeds,
+        probe_first=False,
+    )
+    return replace(file, search=search)
+
+
+def _interrupted(entry: SearchEntry, wanted: SpaceFile) -> SearchEntry | None:
+    """The repetition of just this that an earlier call began."""
+    text = dump_resolved(wanted)
+    for folder in sorted(Path(wanted.storage).glob(f"{entry.search_id}-confirm*")):
+        resolved = folder / RESOLVED
+        if resolved.exists() and resolved.read_text(encoding="utf-8") == text:
+            return find(folder.name, Path(wanted.storage))
+    return None
+
+
+def _free_id(entry: SearchEntry, file: SpaceFile) -> str:
+    base = f"{entry.search_id}-confirm"
+    count = 1
+    while (Path(file.storage) / (base if count == 1 else f"{base}-{count}")).exists():
+        count += 1
+    return base if count == 1 else f"{base}-{count}"
