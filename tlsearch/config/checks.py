@@ -14,6 +14,19 @@ from tlsearch.config.words import show
 from tlsearch.errors import Fault
 from tlsearch.types import CacheSpec, DataSpec, SplitSpec, WeightsSource
 
+# What the path of a source that needs one is.
+_DATA_PATHS = {
+    "folder": "a folder with train/ and val/, or with one folder per class",
+    "manifest": "a .csv or .parquet file with the columns path and label",
+}
+# The keys that only some sources have.
+_DATA_KEYS = {
+    "torchvision": ("name", "download", "options"),
+    "huggingface": ("name", "download", "options", "image_column", "label_column"),
+}
+_COLUMNS = (("image_column", None), ("label_column", None))
+_AT_PATH_OR_NAME: tuple[Keys, ...] = (("data", "name"), ("data", "path"))
+
 WEIGHTS_SUFFIXES = (".pth", ".pt", ".safetensors")
 
 _SQLITE = re.compile(r"(sqlite(?:\+\w+)?:///(?:file:)?)([^?]*)(.*)", re.DOTALL)
@@ -89,19 +102,17 @@ def _holds(test: Callable[[], bool]) -> bool:
 
 
 def _data(form: DataForm, checker: _Checker) -> DataSpec:
-    at: Keys = ("data", "path")
-    path = None
-    if form.source == "folder":
-        message = "source folder needs a path: a folder with train/ and val/, or with one folder per class"
-        if form.path is None:
-            checker.require(False, ("data", "source"), message, at)
-        else:
-            folder = checker.absolute(form.path, at)
-            path = str(folder)
-            checker.require(_holds(folder.is_dir), at, f"the folder {path!r} does not exist", ("data", "source"))
-    elif form.path is not None:
-        message = f"source {form.source} takes no path; it has {show(form.path)}"
-        checker.require(False, at, message, ("data", "source"))
+    path = _data_path(form, checker)
+    allowed = _DATA_KEYS.get(form.source, ())
+    for key, default in (("name", None), ("download", False), ("options", {}), *_COLUMNS):
+        message = f"source {form.source} has no {key}; it has {show(getattr(form, key))}"
+        checker.require(key in allowed or getattr(form, key) == default, ("data", key), message, ("data", "source"))
+    if form.source == "torchvision":
+        message = "source torchvision needs a name: a class of torchvision.datasets such as CIFAR10"
+        checker.require(form.name is not None, ("data", "source"), message, ("data", "name"))
+    if form.source == "huggingface":
+        message = "source huggingface needs either a name, on the Hub, or a path, of a local folder"
+        checker.require((form.name is None) != (path is None), ("data", "source"), message, *_AT_PATH_OR_NAME)
     split = form.split
     where: Keys = ("data", "split")
     test_place = checker.document.place((*where, "test"))
@@ -114,7 +125,8 @@ def _data(form: DataForm, checker: _Checker) -> DataSpec:
     checker.require(
         split.group_by is None or form.source == "folder",
         (*where, "group_by"),
-        f"group_by reads the paths of a folder; source {form.source} has none",
+        f"group_by reads the paths of a folder; source {form.source} has none"
+        f"{', its groups stand in the column group' if form.source == 'manifest' else ''}",
         ("data", "source"),
     )
     return DataSpec(
@@ -122,7 +134,35 @@ def _data(form: DataForm, checker: _Checker) -> DataSpec:
         path=path,
         split=SplitSpec(val=split.val, test=split.test, seed=split.seed, group_by=split.group_by),
         image_size=form.image_size,
+        name=form.name,
+        download=form.download,
+        options=form.options,
+        image_column=form.image_column,
+        label_column=form.label_column,
     )
+
+
+def _data_path(form: DataForm, checker: _Checker) -> str | None:
+    """The path made absolute; it must be what the source reads, as far as it must be there already."""
+    at: Keys = ("data", "path")
+    needed = _DATA_PATHS.get(form.source)
+    if form.path is None:
+        checker.require(needed is None, ("data", "source"), f"source {form.source} needs a path: {needed}", at)
+        return None
+    if form.source not in (*_DATA_PATHS, "torchvision", "huggingface"):
+        message = f"source {form.source} takes no path; it has {show(form.path)}"
+        checker.require(False, at, message, ("data", "source"))
+        return None
+    path = checker.absolute(form.path, at)
+    if form.source == "manifest":
+        if checker.require(_holds(path.is_file), at, f"the file {str(path)!r} does not exist", ("data", "source")):
+            message = f"a manifest ends in .csv or .parquet, not {path.suffix!r}"
+            checker.require(path.suffix.lower() in (".csv", ".tsv", ".parquet"), at, message, ("data", "source"))
+    elif form.source == "torchvision":  # the folder that a set is fetched into may be new
+        checker.require(not _holds(path.is_file), at, f"must be a folder, {str(path)!r} is a file", ("data", "source"))
+    else:
+        checker.require(_holds(path.is_dir), at, f"the folder {str(path)!r} does not exist", ("data", "source"))
+    return str(path)
 
 
 def _weights(form: WeightsForm, key: str, checker: _Checker) -> WeightsSource:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from tlsearch.config.rules import AutoAmount, AutoPixels, Count, Number, Pattern, Seed, Text, broken
+from tlsearch.config.rules import AnyScalar, AutoAmount, AutoPixels, Count, Flag, Number, Pattern, Seed, Text, broken
 from tlsearch.config.schema import (
     STRICT,
     AshaSpec,
@@ -39,6 +39,11 @@ class DataForm:
     path: Text | None = None
     split: SplitForm = field(default_factory=SplitForm)
     image_size: AutoPixels = None
+    name: Text | None = None
+    download: Flag = False
+    options: Mapping[str, AnyScalar] = field(default_factory=dict)
+    image_column: Text | None = None
+    label_column: Text | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

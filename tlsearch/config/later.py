@@ -43,16 +43,7 @@ def _other_than(*allowed: Any) -> Callable[[Any], bool]:
     return lambda value: not any(type(value) is type(one) and value == one for one in allowed)
 
 
-def _one_of(*values: str) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, str) and value in values
-
-
 LATER: tuple[Later, ...] = (
-    Later(
-        path=("data", "source"),
-        unbuilt=_one_of("manifest", "torchvision", "huggingface"),
-        instead="use folder or digits",
-    ),
     Later(path=("data", "path"), unbuilt=is_url, instead="give a local folder"),
     Later(path=("weights", "*"), unbuilt=is_url, instead="download the file and give its path"),
     Later(path=("weights", "*", "path"), unbuilt=is_url, instead="download the file and give its path"),
@@ -85,5 +76,4 @@ LATER_DIMENSIONS: Mapping[str, tuple[Scalar, ...]] = {
 # Choices of dimensions that are built, but not with these values.
 LATER_CHOICES: Mapping[str, tuple[str, ...]] = {
     "bn_policy": ("adapt", "stats"),
-    "augmentation": ("strong",),
 }

@@ -75,7 +75,7 @@ PARAMETERS: Mapping[str, Parameter] = {
         Parameter(name="head_lr", kind="real", default=1e-3, low=0, above_low=True, high=10),
         Parameter(name="backbone_lr", kind="real", default=1e-4, low=0, above_low=True, high=10),
         Parameter(name="bn_policy", kind="choice", default="frozen", choices=("frozen", "train")),
-        Parameter(name="augmentation", kind="choice", default="none", choices=("none", "light")),
+        Parameter(name="augmentation", kind="choice", default="none", choices=("none", "light", "strong")),
         Parameter(name="weight_decay", kind="real", default=1e-4, low=0, high=10),
         Parameter(name="batch_size", kind="whole", default=32, low=1, high=65536),
     )

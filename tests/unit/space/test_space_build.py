@@ -111,7 +111,6 @@ def test_what_is_left_out_is_fixed_at_its_default(tmp_path: Path) -> None:
         ({"unfreeze_depth": {"int": [0, 5], "step": 1.5}}, "unfreeze_depth.step", "whole number"),
         ({"batch_size": 0}, "batch_size", "from 1"),
         ({"augmentation": "ligth"}, "augmentation", "did you mean 'light'"),
-        ({"augmentation": ["none", "strong"]}, "augmentation[1]", "not in this version yet"),
         ({"bn_policy": ["frozen", "adapt"]}, "bn_policy[1]", "not in this version yet"),
         ({"optimizer": ["adamw", "sgd"]}, "optimizer", "not in this version yet"),
         ({"mixup": {"float": [0, 1]}}, "mixup", "not in this version yet"),

@@ -1,0 +1,51 @@
+"""The section ``data``: what each source may be given, made absolute, and written back as it was read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tlsearch.config import dump_resolved, load_space_file
+from tlsearch.types import DataSpec
+
+SOURCES: dict[str, tuple[dict[str, Any], DataSpec]] = {
+    "manifest": (
+        {"source": "manifest", "path": "images.csv"},
+        DataSpec(source="manifest", path="{here}/images.csv"),
+    ),
+    "torchvision": (
+        {"source": "torchvision", "name": "DTD", "path": "sets", "download": True, "options": {"partition": 2}},
+        DataSpec(source="torchvision", name="DTD", path="{here}/sets", download=True, options={"partition": 2}),
+    ),
+    "torchvision in the cache": (
+        {"source": "torchvision", "name": "CIFAR10"},
+        DataSpec(source="torchvision", name="CIFAR10"),
+    ),
+    "huggingface on the Hub": (
+        {"source": "huggingface", "name": "a/b", "options": {"name": "small"}, "label_column": "kind"},
+        DataSpec(source="huggingface", name="a/b", options={"name": "small"}, label_column="kind"),
+    ),
+    "huggingface on disk": (
+        {"source": "huggingface", "path": ".", "image_column": "img"},
+        DataSpec(source="huggingface", path="{here}", image_column="img"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_each_source_is_read_and_written_back(tmp_path: Path, name: str) -> None:
+    written, want = SOURCES[name]
+    (tmp_path / "images.csv").write_text("path,label\n")
+    path = tmp_path / "space.yaml"
+    path.write_text(yaml.safe_dump({"name": "a", "data": written, "space": {"backbone": "resnet18"}}))
+    file = load_space_file(path).file
+    absolute = want.path and want.path.format(here=tmp_path)
+    assert file.data == DataSpec(**{**vars(want), "path": absolute})
+    hash(file.data)  # trials keep what they listed by it
+    (tmp_path / "elsewhere").mkdir()
+    resolved = tmp_path / "elsewhere" / "resolved.yaml"
+    resolved.write_text(dump_resolved(file))
+    assert load_space_file(resolved).file == file
