@@ -10,6 +10,8 @@ A checkpoint is a folder::
 from __future__ import annotations
 
 import dataclasses
+import math
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +21,15 @@ from torch import Tensor, nn
 
 import tlsearch
 from tlsearch.errors import StorageError
-from tlsearch.train.files import TensorFile, read_json, read_tensors, remove_others, write_json, write_tensors
+from tlsearch.train.files import (
+    TensorFile,
+    plain_name,
+    read_json,
+    read_tensors,
+    remove_others,
+    write_json,
+    write_tensors,
+)
 from tlsearch.types import TransformSpec, TrialConfig
 
 FORMAT = 1
@@ -37,6 +47,7 @@ class ModelMeta:
         epoch: The epoch, from 1, whose weights these are.
         metric: The search's metric; ``value`` is its value at that epoch.
         metrics: All metrics of that epoch.
+        temperature: What logits are divided by before the softmax; 1 until a calibration has set it.
     """
 
     backbone: str
@@ -50,6 +61,7 @@ class ModelMeta:
     metric: str
     value: float
     metrics: Mapping[str, float]
+    temperature: float = 1.0
     tlsearch_version: str = tlsearch.__version__
 
     @property
@@ -99,6 +111,22 @@ def save_model_checkpoint(
     remove_others(directory, [weights.name, *([frozen.file.name] if frozen else [])])
 
 
+def copy_with_temperature(directory: Path, target: Path, temperature: float) -> None:
+    """Copies a checkpoint into another folder, with the temperature that a calibration has found.
+
+    Raises:
+        StorageError: No checkpoint, or one that this version cannot read.
+    """
+    content = _read_meta(directory)
+    _meta_from_json(content, directory)
+    target.mkdir(parents=True, exist_ok=True)
+    for key in ("weights_file", "frozen_file"):
+        if content.get(key) is not None:
+            name = plain_name(content[key], directory)
+            shutil.copyfile(directory / name, target / name)
+    write_json(target / META_FILE, {**content, "temperature": temperature})
+
+
 def read_model_meta(directory: Path) -> ModelMeta:
     """What a checkpoint says of itself, without its weights.
 
@@ -142,7 +170,9 @@ def _meta_to_json(meta: ModelMeta) -> dict[str, Any]:
 
 def _meta_from_json(content: Mapping[str, Any], directory: Path) -> ModelMeta:
     try:
-        fields = {field.name: content[field.name] for field in dataclasses.fields(ModelMeta)}
+        known = dataclasses.fields(ModelMeta)
+        optional = {"temperature"}  # younger than the format
+        fields = {one.name: content[one.name] for one in known if one.name not in optional or one.name in content}
         transform = dict(fields["transform"])
         fields["transform"] = TransformSpec(
             **{**transform, "mean": tuple(transform["mean"]), "std": tuple(transform["std"])}
@@ -150,6 +180,8 @@ def _meta_from_json(content: Mapping[str, Any], directory: Path) -> ModelMeta:
         fields["config"] = TrialConfig(**fields["config"])
         fields["classes"] = tuple(fields["classes"])
         meta = ModelMeta(**fields)
+        if not (math.isfinite(meta.temperature) and meta.temperature > 0):
+            raise StorageError(f"a temperature is above 0, not {meta.temperature}: {directory / META_FILE}")
     except (KeyError, TypeError) as error:
         raise StorageError(f"a model checkpoint lacks {error}: {directory / META_FILE}") from error
     if content.get("class_to_idx") != meta.class_to_idx:

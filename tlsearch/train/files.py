@@ -84,7 +84,7 @@ def read_tensors(directory: Path, file: TensorFile) -> dict[str, Tensor]:
     Raises:
         StorageError: The file is missing, is not safetensors, or its sha256 is another one.
     """
-    path = directory / Path(file.name).name
+    path = directory / plain_name(file.name, directory)
     if path.suffix != _SUFFIX:
         raise StorageError(f"a checkpoint's tensors must be {_SUFFIX}, never a pickle: {path}")
     if not path.is_file():
@@ -96,6 +96,17 @@ def read_tensors(directory: Path, file: TensorFile) -> dict[str, Tensor]:
         return load_file(path)
     except safetensors.SafetensorError as error:
         raise StorageError(f"a checkpoint's tensors must be {_SUFFIX}: {path}: {error}") from error
+
+
+def plain_name(name: object, directory: Path) -> str:
+    """The name of a file in the checkpoint's own folder.
+
+    Raises:
+        StorageError: It is a path, and so may lead out of the folder.
+    """
+    if not isinstance(name, str) or name != Path(name).name or "\\" in name or name in ("", ".", ".."):
+        raise StorageError(f"a checkpoint names files in its own folder {directory}, never a path: {name!r}")
+    return name
 
 
 def remove_others(directory: Path, keep: Iterable[str]) -> None:

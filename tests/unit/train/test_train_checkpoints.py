@@ -16,6 +16,7 @@ from tlsearch.model import StagedModel
 from tlsearch.train import (
     ModelMeta,
     checkpoints,
+    copy_with_temperature,
     read_model_checkpoint,
     read_model_meta,
     save_model_checkpoint,
@@ -151,3 +152,51 @@ def test_a_metric_that_is_not_finite_is_not_written(tiny_model: Build, tmp_path:
     with pytest.raises(ValueError, match="JSON compliant"):
         save_model_checkpoint(tmp_path, model=tiny_model(), meta=replace(META, value=float("nan")))
     assert not (tmp_path / "checkpoint.json").exists()
+
+
+def test_a_copy_carries_its_temperature(tiny_model: Build, tmp_path: Path) -> None:
+    model = tiny_model()
+    model.freeze(1, "train")
+    frozen = write_frozen_part(tmp_path / "a", model.frozen_state())
+    save_model_checkpoint(tmp_path / "a", model=model, meta=META, frozen=frozen)
+    copy_with_temperature(tmp_path / "a", tmp_path / "b", 1.75)
+    copy = read_model_checkpoint(tmp_path / "b")
+    assert copy.meta == replace(META, temperature=1.75)
+    assert all(torch.equal(tensor, copy.state[name]) for name, tensor in model.state_dict().items())
+    assert read_model_meta(tmp_path / "a").temperature == 1.0
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, "1", float("inf")])
+def test_a_temperature_is_above_zero(tiny_model: Build, tmp_path: Path, temperature: object) -> None:
+    save_model_checkpoint(tmp_path, model=tiny_model(), meta=META)
+    _change(tmp_path, temperature=temperature)
+    with pytest.raises(StorageError):
+        read_model_meta(tmp_path)
+
+
+def test_a_checkpoint_from_before_calibration_has_the_temperature_1(tiny_model: Build, tmp_path: Path) -> None:
+    save_model_checkpoint(tmp_path, model=tiny_model(), meta=META)
+    content = json.loads((tmp_path / "checkpoint.json").read_text())
+    del content["temperature"]
+    (tmp_path / "checkpoint.json").write_text(json.dumps(content))
+    assert read_model_meta(tmp_path) == META
+
+
+@pytest.mark.parametrize("where", ["../outside", "/absolute", "sub/folder", "..", ""])
+def test_a_checkpoint_that_points_out_of_its_folder_is_refused(tiny_model: Build, tmp_path: Path, where: str) -> None:
+    """Even where the file it points at is whole, and has the right name and hash."""
+    inside, outside = tmp_path / "best", tmp_path / "outside"
+    for folder in (inside, outside):
+        save_model_checkpoint(folder, model=tiny_model(), meta=META)
+    (weights,) = outside.glob("weights-*")
+    path = {"../outside": f"../outside/{weights.name}", "/absolute": str(weights)}.get(where, where)
+    _change(inside, weights_file=path)
+    with pytest.raises(StorageError, match="never a path"):
+        read_model_checkpoint(inside)
+    with pytest.raises(StorageError, match="never a path"):
+        copy_with_temperature(inside, tmp_path / "copy", 1.0)
+
+
+def _change(directory: Path, **changes: object) -> None:
+    path = directory / "checkpoint.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
