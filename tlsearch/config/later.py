@@ -48,11 +48,9 @@ LATER: tuple[Later, ...] = (
     Later(path=("weights", "*"), unbuilt=is_url, instead="download the file and give its path"),
     Later(path=("weights", "*", "path"), unbuilt=is_url, instead="download the file and give its path"),
     Later(path=("search", "constraints"), unbuilt=_other_than({}, None), instead="leave it out"),
-    Later(path=("search", "patience"), unbuilt=_other_than(None), instead="leave it out"),
     Later(path=("search", "probe_first"), unbuilt=_other_than(False), instead="leave it out"),
     Later(path=("search", "trial_timeout"), unbuilt=_other_than(None), instead="leave it out"),
     Later(path=("search", "study"), unbuilt=_other_than("auto"), instead="write auto"),
-    Later(path=("search", "scheduler", "asha", "brackets"), unbuilt=_other_than(1), instead="write 1"),
     Later(path=("cache", "views"), unbuilt=_other_than(1), instead="write 1"),
     Later(path=("storage",), unbuilt=is_url, instead="give a local folder or a shared mount"),
 )
@@ -60,16 +58,6 @@ LATER: tuple[Later, ...] = (
 # Dimensions of the space by the values that change nothing; only those may be written.
 LATER_DIMENSIONS: Mapping[str, tuple[Scalar, ...]] = {
     "unfreeze_schedule": ("at_once",),
-    "optimizer": ("adamw",),
-    "label_smoothing": (0, 0.0),
-    "head_dropout": (None,),
-    "layer_decay": (1, 1.0),
-    "lr_schedule": ("constant",),
-    "warmup_epochs": (0,),
-    "mixup": (0, 0.0),
-    "cutmix": (0, 0.0),
-    "class_balance": ("none",),
-    "ema": (False, 0, 0.0, None),
     "head_init": ("random",),
 }
 

@@ -10,6 +10,7 @@ from tlsearch.config import Document, Keys, SpaceFile, one_of, show, suggest
 from tlsearch.errors import Fault
 from tlsearch.space.backbones import BackboneFacts, backbone_facts, split_version
 from tlsearch.space.conditions import SYSTEM_READS
+from tlsearch.space.domains import largest
 from tlsearch.space.parameters import PARAMETERS
 from tlsearch.space.space import Space
 from tlsearch.types import WeightsSource
@@ -17,7 +18,7 @@ from tlsearch.types import WeightsSource
 
 def check_file(file: SpaceFile, space: Space, document: Document) -> list[Fault]:
     """The faults between a space and its file; what a doubtful value would decide is passed over."""
-    faults = _start_with(file, space, document)
+    faults = _start_with(file, space, document) + _epochs(file, space, document)
     if document.doubtful(("space", "backbone")):
         return faults + _weights_names(file, document)
     backbones = {name: facts for name in space.backbones() if (facts := backbone_facts(name)) is not None}
@@ -110,6 +111,20 @@ def _transform_problem(backbone: str, transform: str) -> str | None:
         return None
     versions = f", or a version: {one_of(facts.versions)}" if facts.versions and not facts.is_timm else ""
     return f"transform names a backbone whose transform to use{versions}; not {show(transform)}"
+
+
+def _epochs(file: SpaceFile, space: Space, document: Document) -> list[Fault]:
+    """What dimensions demand of the number of epochs."""
+    at_epochs: Keys = ("search", "max_epochs")
+    at: Keys = ("space", "warmup_epochs")
+    longest = largest(space.dimensions["warmup_epochs"].domain)
+    if longest < file.search.max_epochs or document.doubtful(at) or document.doubtful(at_epochs):
+        return []
+    message = (
+        f"warmup_epochs must be fewer than search.max_epochs, {file.search.max_epochs}{document.place(at_epochs)}; "
+        f"it goes up to {longest:g}"
+    )
+    return [document.fault(at, message)]
 
 
 def _start_with(file: SpaceFile, space: Space, document: Document) -> list[Fault]:

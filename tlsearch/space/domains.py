@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -138,6 +139,14 @@ class FloatRange:
 
 
 Domain = Fixed | Choice | IntRange | FloatRange
+
+
+def largest(domain: Domain) -> float:
+    """The largest number of a domain; minus infinity where it has none."""
+    if isinstance(domain, IntRange | FloatRange):
+        return domain.high
+    values = domain.values if isinstance(domain, Choice) else (domain.value,)
+    return max((one for one in values if isinstance(one, int | float)), default=-math.inf)
 
 
 def domain_tree(domain: Domain) -> dict[str, Any]:

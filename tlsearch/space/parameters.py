@@ -23,7 +23,8 @@ class Parameter:
 
     Attributes:
         kind: ``choice`` takes one of ``choices``; ``whole`` and ``real`` take numbers.
-        default: The value where the space leaves it out; None for backbone, which is required.
+        default: The value where the space leaves it out; None for backbone, which is required, for head_dropout
+            (the backbone's own rate) and for grad_clip (off).
         low: Smallest value, inclusive unless ``above_low``.
         high: Largest value, inclusive.
     """
@@ -78,6 +79,17 @@ PARAMETERS: Mapping[str, Parameter] = {
         Parameter(name="augmentation", kind="choice", default="none", choices=("none", "light", "strong")),
         Parameter(name="weight_decay", kind="real", default=1e-4, low=0, high=10),
         Parameter(name="batch_size", kind="whole", default=32, low=1, high=65536),
+        Parameter(name="optimizer", kind="choice", default="adamw", choices=("adamw", "sgd")),
+        Parameter(name="layer_decay", kind="real", default=1.0, low=0, above_low=True, high=1),
+        Parameter(name="lr_schedule", kind="choice", default="constant", choices=("constant", "cosine", "one_cycle")),
+        Parameter(name="warmup_epochs", kind="whole", default=0, low=0, high=1000),
+        Parameter(name="grad_clip", kind="real", default=None, low=0, above_low=True, high=1e6),
+        Parameter(name="label_smoothing", kind="real", default=0.0, low=0, high=0.9),
+        Parameter(name="head_dropout", kind="real", default=None, low=0, high=0.95),
+        Parameter(name="mixup", kind="real", default=0.0, low=0, high=10),
+        Parameter(name="cutmix", kind="real", default=0.0, low=0, high=10),
+        Parameter(name="class_balance", kind="choice", default="none", choices=("none", "weighted_loss", "sampler")),
+        Parameter(name="ema", kind="real", default=0.0, low=0, high=0.99999),
     )
 }
 

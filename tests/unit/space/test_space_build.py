@@ -112,8 +112,18 @@ def test_what_is_left_out_is_fixed_at_its_default(tmp_path: Path) -> None:
         ({"batch_size": 0}, "batch_size", "from 1"),
         ({"augmentation": "ligth"}, "augmentation", "did you mean 'light'"),
         ({"bn_policy": ["frozen", "adapt"]}, "bn_policy[1]", "not in this version yet"),
-        ({"optimizer": ["adamw", "sgd"]}, "optimizer", "not in this version yet"),
-        ({"mixup": {"float": [0, 1]}}, "mixup", "not in this version yet"),
+        ({"optimizer": ["adamw", "sdg"]}, "optimizer[1]", "did you mean 'sgd'"),
+        ({"mixup": {"float": [0, 11]}}, "mixup.float[1]", "from 0 to 10, not 11"),
+        ({"ema": 1.0}, "ema", "from 0 to 0.99999, not 1.0"),
+        ({"ema": False}, "ema", "not false"),
+        ({"layer_decay": {"float": [0, 1]}}, "layer_decay.float[0]", "above 0 to 1, not 0"),
+        ({"grad_clip": 0}, "grad_clip", "above 0"),
+        ({"label_smoothing": -0.1}, "label_smoothing", "from 0"),
+        ({"head_dropout": 1}, "head_dropout", "from 0 to 0.95"),
+        ({"head_dropout": None}, "head_dropout", "must not be empty"),
+        ({"warmup_epochs": 0.5}, "warmup_epochs", "whole numbers"),
+        ({"lr_schedule": "cosinus"}, "lr_schedule", "did you mean 'cosine'"),
+        ({"class_balance": True}, "class_balance", "weighted_loss"),
         ({"head_lr": {"when": {"nothing": 1}, "log": [0.1, 1]}}, "head_lr.when.nothing", "not known"),
         ({"head_lr": {"when": {"head_lr": 1}, "log": [0.1, 1]}}, "head_lr.when.head_lr", "itself"),
         ({"head_lr": {"when": {}, "log": [0.1, 1]}}, "head_lr.when", "mapping"),
@@ -132,8 +142,16 @@ def test_each_wrong_dimension_is_one_fault(tmp_path: Path, space: dict[str, Any]
 
 
 def test_values_that_change_nothing_are_allowed_for_what_is_not_built_yet(tmp_path: Path) -> None:
-    later = {"optimizer": "adamw", "mixup": 0, "ema": False, "lr_schedule": ["constant"], "head_dropout": None}
+    later = {"head_init": "random"}
     assert read(tmp_path, later) == read(tmp_path, {})
+
+
+@pytest.mark.parametrize("written", [4, [0, 4], {"int": [0, 4]}])
+def test_a_warmup_ends_before_the_trial(tmp_path: Path, written: Any) -> None:
+    (found,) = faults(tmp_path, {"warmup_epochs": written}, search={"max_epochs": 4})
+    assert found.dotted == "space.warmup_epochs"
+    assert "fewer than search.max_epochs, 4 (line" in found.message and "up to 4" in found.message
+    read(tmp_path, {"warmup_epochs": written}, search={"max_epochs": 5})
 
 
 def test_a_missing_backbone_is_one_fault(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ space:
   head_lr: {log: [1.0e-1, 1.0e-4]}                 # ends crossed
   weight_decay: {log: [0.0, 0.1]}                  # log from 0
   bn_policy: [frozen, trian]                       # no such choice
-  mixup: 0.2                                       # not built yet
+  mixup: twice                                     # not a number
 search:
   trials: twelve                                   # a wrong type
   max_epochs: 3
@@ -42,7 +42,7 @@ EXPECTED = {
     12: ("space.head_lr.log", "0.1 is above 0.0001"),
     13: ("space.weight_decay.log[0]", "begins above 0"),
     14: ("space.bn_policy[1]", "did you mean 'train'"),
-    15: ("space.mixup", "not in this version yet"),
+    15: ("space.mixup", "numbers from 0 to 10, not 'twice'"),
     17: ("search.trials", "a whole number, not 'twelve'"),
     19: ("search.scheduler.asha.grace_period", "at most max_epochs, 3 (line 18), not 5"),
     21: ("search.metric", "may stand only once"),
