@@ -178,11 +178,9 @@ def test_each_wrong_value_is_one_fault(
         {"weights": {"resnet18": "https://host/w.pth"}},
         {"weights": {"resnet18": {"path": "s3://bucket/w.pth"}}},
         {"search": {"constraints": {"params_millions": {"max": 30}}}},
-        {"search": {"patience": 3}},
         {"search": {"probe_first": True}},
         {"search": {"trial_timeout": "1h"}},
         {"search": {"study": "postgresql://host/db"}},
-        {"search": {"scheduler": {"asha": {"brackets": 2}}}},
         {"cache": {"views": 4}},
         {"storage": "s3://bucket/runs"},
     ],
@@ -197,6 +195,13 @@ def test_what_is_not_built_yet_may_stand_at_its_default(tmp_path: Path) -> None:
     search = {"constraints": {}, "patience": None, "probe_first": False, "trial_timeout": None, "study": "auto"}
     written = read(tmp_path, {"search": {**search, "scheduler": {"asha": {"brackets": 1}}}, "cache": {"views": 1}})
     assert written == read(tmp_path)
+
+
+def test_brackets_and_patience_are_read(tmp_path: Path) -> None:
+    search = read(tmp_path, {"search": {"scheduler": {"asha": {"brackets": 2}}, "patience": 3}}).search
+    assert search.scheduler is not None
+    assert (search.scheduler.brackets, search.patience) == (2, 3)
+    assert "at least 1" in faults(tmp_path, {"search": {"patience": 0}})[0].message
 
 
 def test_a_misspelt_required_key_is_one_fault(tmp_path: Path) -> None:

@@ -124,6 +124,57 @@ def test_no_report_is_without_the_metric_of_the_search(tmp_path: Path) -> None:
     assert read_search(tmp_path / "s").trials[0].reports == ()
 
 
+@pytest.mark.parametrize("scheduler", [None, AshaSpec(grace_period=3, reduction_factor=3)])
+def test_a_plateau_past_the_first_rung_is_complete(tmp_path: Path, scheduler: AshaSpec | None) -> None:
+    plan = make_plan(tmp_path / "s", trials=8, max_epochs=30, patience=2, scheduler=scheduler)
+    recorder = Recorder()
+    assert drive(plan, slots=2, observers=[recorder]) == "finished"
+    check_agreement(plan)
+    plateaued = [trial for trial in read_search(tmp_path / "s").trials if trial.reason == "plateaued"]
+    assert plateaued  # the made-up curves go flat long before the 30th epoch
+    for trial in plateaued:
+        assert trial.state is TrialState.COMPLETE and trial.epochs_run < 30
+        assert trial.epochs_run - (trial.best_epoch or 0) >= 2
+        assert scheduler is None or trial.epochs_run >= 3
+    outcomes = {number: outcome for _, number, outcome in recorder.of("ended")}
+    assert all(outcomes[t.number].reason == "plateaued" for t in plateaued)
+    stored = {t.number: (t.state.name, t.value) for t in study_trials(tmp_path / "s")}
+    assert all(stored[t.number] == ("COMPLETE", t.best_value) for t in plateaued)
+
+
+@pytest.mark.parametrize("point", ["after_report_write:5", "before_tell:1"])
+def test_a_plateau_that_a_crash_kept_from_its_end_is_told_at_the_resume(tmp_path: Path, point: str) -> None:
+    plan = make_plan(tmp_path / "s", trials=3, max_epochs=30, patience=2, scheduler=None)
+    child = os.fork()
+    if child == 0:
+        os.environ["TLSEARCH_CRASH_AT"] = point
+        try:
+            drive(plan)
+        finally:
+            os._exit(7)
+    os.waitpid(child, 0)
+    assert drive(plan) == "finished"
+    check_agreement(plan)
+    drive(make_plan(tmp_path / "whole", trials=3, max_epochs=30, patience=2, scheduler=None))
+    assert [(t.reason, t.epochs_run, t.best_value) for t in read_search(tmp_path / "s").trials] == [
+        (t.reason, t.epochs_run, t.best_value) for t in read_search(tmp_path / "whole").trials
+    ]
+
+
+def test_a_trial_keeps_its_bracket_over_a_restart(tmp_path: Path) -> None:
+    asha = AshaSpec(grace_period=1, reduction_factor=2, brackets=3)
+    plan, stop = make_plan(tmp_path / "s", trials=14, max_epochs=8, scheduler=asha), threading.Event()
+    drive(plan, slots=3, observers=[StopAfter(stop, 9)], stop=stop)
+    before = [trial.user_attrs["bracket"] for trial in study_trials(tmp_path / "s")]
+    assert drive(plan, slots=2) == "finished"
+    check_agreement(plan)
+    trials = study_trials(tmp_path / "s")
+    brackets = [trial.user_attrs["bracket"] for trial in trials]
+    assert brackets[: len(before)] == before and set(brackets) == {0, 1, 2}
+    for trial in trials:
+        assert trial.state.name == "COMPLETE" or trial.last_step >= 2 ** trial.user_attrs["bracket"]
+
+
 # --- budgets -------------------------------------------------------------------------------
 
 
