@@ -26,7 +26,6 @@ _OPERATIONS: Mapping[str, Callable[[Any], nn.Module]] = {
     "embed_positions": lambda model: Borrowed(model, "_pos_embed", "pos_drop", parameters=True),
     "first_token": lambda model: FirstToken(),
     "flatten": lambda model: nn.Flatten(1),
-    "head_pool": lambda model: Borrowed(model.head, "_global_pool"),
     "input_rescale": lambda model: InputRescale() if model.transform_input else nn.Identity(),
     "mean_of_patches": lambda model: MeanOfPatches(),
     "own_dropout": lambda model: nn.Dropout(model.drop_rate),

@@ -7,11 +7,14 @@ from typing import Any
 
 from tlsearch.model.grouping import NUM_STAGES, group_by_stride, runs
 
+_PLAIN_HEAD = "head.global_pool | head.drop head.fc head.flatten"
 # timm's heads by class: what of it is pretrained or only pools, and what opens and is the classifier.
 _HEADS: Mapping[str, str] = {
-    "ClassifierHead": "head.global_pool | head.drop head.fc head.flatten",
-    "NormMlpClassifierHead": "head.global_pool head.norm head.flatten head.pre_logits | head.drop head.fc",
-    "ClNormMlpClassifierHead": "+head_pool head.norm head.pre_logits | head.drop head.fc",
+    "layers.classifier.ClassifierHead": _PLAIN_HEAD,
+    "layers.classifier.NormMlpClassifierHead": (
+        "head.global_pool head.norm head.flatten head.pre_logits | head.drop head.fc"
+    ),
+    "models.hgnet.ClassifierHead": "head.global_pool head.last_conv head.flatten | head.dropout head.fc",
 }
 
 
@@ -30,14 +33,19 @@ def _efficientnet(head: str) -> Callable[[Any], str]:
 
 
 def _pyramid(stem: str, stages: str, tail: str = "") -> Callable[[Any], str]:
-    """Four stages in a row, something after them, and one of timm's heads."""
+    """Stages in a row, something after them, and one of timm's heads; where they are not four, by stride."""
 
     def rule(model: Any) -> str:
-        head = _HEADS.get(type(model.head).__name__)
-        if head is None or len(model.get_submodule(stages)) != NUM_STAGES:
-            raise ValueError("there is a rule for four stages and one of timm's usual heads")
-        four = " | ".join(f"{stages}[{k}]" for k in range(NUM_STAGES))
-        return f"{stem} | {four} {tail} {head}"
+        head = _HEADS.get(f"{type(model.head).__module__}.{type(model.head).__qualname__}".removeprefix("timm."))
+        if head is None:
+            raise ValueError(f"it has a head of the class {type(model.head).__name__}")
+        starts, count = [0, 1, 2, 3], len(model.get_submodule(stages))
+        if count != NUM_STAGES:
+            known = {feature["module"]: feature["reduction"] for feature in model.feature_info}
+            last = model.feature_info[-1]["reduction"]
+            starts = group_by_stride([known.get(f"{stages}.{k}", last) for k in range(count)])
+        first, *four = runs(stages, starts)
+        return f"{stem} {first} | {' | '.join(four)} {tail} {head}"
 
     return rule
 
@@ -75,7 +83,7 @@ def _densenet(model: Any) -> str:
 
 def _vgg(model: Any) -> str:
     starts = [i + 1 for i, layer in enumerate(model.features) if type(layer).__name__ == "MaxPool2d"][:NUM_STAGES]
-    return f"{' | '.join(runs('features', starts))} pre_logits {_HEADS['ClassifierHead']}"
+    return f"{' | '.join(runs('features', starts))} pre_logits {_PLAIN_HEAD}"
 
 
 RULES: Mapping[str, str | Callable[[Any], str]] = {
@@ -91,12 +99,11 @@ RULES: Mapping[str, str | Callable[[Any], str]] = {
     "fastvit.FastVit": _pyramid("stem", "stages", "final_conv"),
     "focalnet.FocalNet": _pyramid("stem", "layers", "norm"),
     "hgnet.HighPerfGpuNet": _pyramid("stem", "stages"),
-    "mambaout.MambaOut": _pyramid("stem", "stages"),
     "maxxvit.MaxxVit": _pyramid("stem", "stages", "norm"),
     "mobilenetv3.MobileNetV3": _efficientnet("global_pool conv_head norm_head act2 flatten | +own_dropout classifier"),
     "nextvit.NextViT": _pyramid("stem", "stages", "norm"),
     "nfnet.NormFreeNet": _pyramid("stem", "stages", "final_conv final_act"),
-    "regnet.RegNet": f"stem | s1 | s2 | s3 | s4 final_conv {_HEADS['ClassifierHead']}",
+    "regnet.RegNet": f"stem | s1 | s2 | s3 | s4 final_conv {_PLAIN_HEAD}",
     "resnet.ResNet": "conv1 bn1 act1 maxpool | layer1 | layer2 | layer3 | layer4 global_pool | +own_dropout fc",
     "resnetv2.ResNetV2": _pyramid("stem", "stages", "norm"),
     "swin_transformer.SwinTransformer": _pyramid("patch_embed", "layers", "norm"),

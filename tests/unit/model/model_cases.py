@@ -22,10 +22,59 @@ FAMILY_MEMBERS = (
     " squeezenet1_1 swin_t swin_v2_t vgg11_bn vit_b_32"
 ).split()
 
-TIMM_MEMBERS = (
-    "tf_efficientnet_lite0 efficientnet_b0 efficientnetv2_rw_t mobilenetv2_050 mobilenetv3_small_050"
-    " tf_mobilenetv3_large_minimal_100 mnasnet_small tinynet_e mobilenetv4_conv_small_035 lcnet_035"
+# timm's by the module of their family, with a small input that they take; the large ones run in the slow set.
+TIMM_MEMBERS: dict[str, dict[str, int]] = {
+    "beit": {"beit_base_patch16_224": 32},
+    "byobnet": {"gernet_s": 64, "mobileone_s0": 64},
+    "convnext": {"convnext_atto": 64, "convnextv2_atto": 64, "convnext_tiny_hnf": 64},
+    "cspnet": {"cs3darknet_s": 64, "darknet17": 64},
+    "davit": {"davit_tiny": 64},
+    "deit": {"deit_tiny_patch16_224": 32, "deit3_small_patch16_224": 32},
+    "densenet": {"densenet121": 64},
+    "edgenext": {"edgenext_xx_small": 64},
+    "efficientnet": {
+        **dict.fromkeys(["tf_efficientnet_lite0", "efficientnet_b0", "efficientnetv2_rw_t", "mobilenetv2_050"], 64),
+        **dict.fromkeys(["mnasnet_small", "tinynet_e"], 64),
+    },
+    "eva": {
+        "eva02_tiny_patch14_224": 28,
+        "vit_small_patch16_dinov3": 32,
+        "vit_small_patch16_rope_224": 32,
+        "vit_pe_core_tiny_patch16_384": 32,
+    },
+    "fastvit": {"fastvit_t8": 64},
+    "focalnet": {"focalnet_tiny_srf": 64},
+    "hgnet": {"hgnetv2_b0": 64},
+    "maxxvit": {"maxvit_rmlp_pico_rw_256": 256, "coatnet_nano_rw_224": 224},
+    "mobilenetv3": dict.fromkeys(
+        ["mobilenetv3_small_050", "tf_mobilenetv3_large_minimal_100", "mobilenetv4_conv_small_035", "lcnet_035"], 64
+    ),
+    "nextvit": {"nextvit_small": 64},
+    "nfnet": {"nf_regnet_b0": 64},
+    "regnet": {"regnetx_002": 64, "regnety_002": 64, "regnetz_005": 64},
+    "resnet": {"resnet10t": 64, "resnet18": 64, "seresnet18": 64, "ecaresnet26t": 64, "resnest14d": 64},
+    "resnetv2": {"resnetv2_18": 64},
+    "swin_transformer": {"swin_tiny_patch4_window7_224": 64},
+    "swin_transformer_v2": {"swinv2_tiny_window8_256": 64},
+    "tiny_vit": {"tiny_vit_5m_224": 224},
+    "vgg": {"vgg11_bn": 32},
+    "vision_transformer": {
+        "vit_tiny_patch16_224": 32,
+        "vit_small_patch14_dinov2": 28,
+        "vit_small_patch14_reg4_dinov2": 28,
+        "vit_base_patch32_clip_224": 64,
+        "vit_base_patch16_siglip_224": 32,
+        "test_vit3": 32,
+    },
+    "vision_transformer_hybrid": {"vit_tiny_r_s16_p8_224": 64},
+    "vovnet": {"ese_vovnet19b_slim": 64},
+}
+TIMM_LARGE = (
+    "coatnet_nano_rw_224 davit_tiny focalnet_tiny_srf nextvit_small vgg11_bn vit_base_patch16_siglip_224"
+    " convnext_tiny_hnf efficientnetv2_rw_t vit_pe_core_tiny_patch16_384 ecaresnet26t densenet121"
+    " maxvit_rmlp_pico_rw_256 vit_base_patch32_clip_224"
 ).split()
+TIMM_SIZES = {name: size for members in TIMM_MEMBERS.values() for name, size in members.items()}
 
 
 def smallest_size(name: str) -> int:

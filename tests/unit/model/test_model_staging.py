@@ -7,7 +7,8 @@ import torch
 import torchvision.models as tv
 from model_cases import (
     FAMILY_MEMBERS,
-    TIMM_MEMBERS,
+    TIMM_LARGE,
+    TIMM_SIZES,
     filled_original,
     images,
     meta_staged,
@@ -53,10 +54,17 @@ def test_staged_output_is_the_originals_for_all_others(name: str) -> None:
     _assert_same_output(name, smallest_size(name))
 
 
-@pytest.mark.parametrize("name", TIMM_MEMBERS)
+@pytest.mark.parametrize("name", [name for name in TIMM_SIZES if name not in TIMM_LARGE])
 def test_staged_output_is_the_originals_for_timm(name: str) -> None:
     pytest.importorskip("timm")
-    _assert_same_output(f"timm/{name}", 64)
+    _assert_same_output(f"timm/{name}", TIMM_SIZES[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TIMM_LARGE)
+def test_staged_output_is_the_originals_for_larger_ones_of_timm(name: str) -> None:
+    pytest.importorskip("timm")
+    _assert_same_output(f"timm/{name}", TIMM_SIZES[name])
 
 
 @pytest.mark.slow
