@@ -1,0 +1,65 @@
+"""What ``check`` says about a data set."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tlsearch.app.checks import check_file
+
+
+@pytest.fixture
+def space_path(tmp_path: Path) -> Path:
+    """A space file beside images/ with train/, val/ and test/ of two classes."""
+    random = np.random.default_rng(0)
+    for split in ("train", "val", "test"):
+        for label in ("a", "b"):
+            folder = tmp_path / "images" / split / label
+            folder.mkdir(parents=True)
+            for number in range(3):
+                values = random.integers(0, 256, (5, 5, 3), dtype=np.uint8)
+                Image.fromarray(values).resize((40, 40)).save(folder / f"{number}.png")
+    path = tmp_path / "space.yaml"
+    path.write_text("name: a\ndata:\n  source: folder\n  path: images\nspace: {backbone: resnet18}\n")
+    return path
+
+
+def test_a_leak_is_told_with_both_paths_and_is_no_fault(space_path: Path) -> None:
+    images = space_path.parent / "images"
+    shutil.copy(images / "train/a/0.png", images / "test/b/9.png")
+    report = check_file(space_path, with_model=False)
+    assert report.ok
+    data = report.as_json()["data"]
+    assert data["scanned"] == ["train", "val", "test"]
+    assert data["leaks"] == [
+        {
+            "kind": "exact",
+            "first": {"path": str(images / "train/a/0.png"), "split": "train", "label": "a"},
+            "second": {"path": str(images / "test/b/9.png"), "split": "test", "label": "b"},
+        }
+    ]
+
+
+def test_corrupt_files_are_one_fault_with_their_paths(space_path: Path) -> None:
+    images = space_path.parent / "images"
+    for name in ("train/a/1.png", "test/b/2.png"):
+        (images / name).write_bytes(b"junk")
+    report = check_file(space_path, with_model=False)
+    assert not report.ok
+    assert [fault.dotted for fault in report.faults] == ["data"]
+    message = report.faults[0].message
+    assert message.startswith("2 of 18 images cannot be used")
+    assert str(images / "train/a/1.png") in message and str(images / "test/b/2.png") in message
+    assert [one["split"] for one in report.as_json()["data"]["corrupt"]] == ["train", "test"]
+
+
+def test_a_set_that_cannot_be_listed_is_a_fault(space_path: Path) -> None:
+    shutil.rmtree(space_path.parent / "images" / "val" / "b")
+    report = check_file(space_path, with_model=False)
+    assert [fault.dotted for fault in report.faults] == ["data"]
+    assert "val: only one class folder" in report.faults[0].message
+    assert report.as_json()["data"] == {}
