@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
+from tlsearch.crash import crash_point
 from tlsearch.search.audience import Audience
 from tlsearch.search.budget import TimeBudget
-from tlsearch.search.crash import crash_point
 from tlsearch.search.faults import ErrorStreak
 from tlsearch.search.judge import Judge, Observation, Verdict
 from tlsearch.search.plan import SearchPlan

@@ -17,8 +17,8 @@ from typing import Any
 
 from optuna.storages.journal import BaseJournalBackend
 
+from tlsearch.crash import crash_due, die
 from tlsearch.errors import StorageError
-from tlsearch.search.crash import crash_due, die
 
 Log = dict[str, Any]
 

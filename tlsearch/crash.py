@@ -1,13 +1,25 @@
-"""Points where a test may kill the driver: TLSEARCH_CRASH_AT=NAME:COUNT, the COUNT-th time NAME is passed.
+"""Points where a test may kill this process: TLSEARCH_CRASH_AT=NAME:COUNT, the COUNT-th time NAME is passed.
 
-Names: ``after_ask``, ``before_report_write``, ``after_report_write`` (report stored, trial not yet
-told), ``before_tell``, ``after_tell``, ``inside_append`` (half of a journal write is on disk).
+Of a search: ``after_ask``, ``before_report_write``, ``after_report_write`` (report stored, trial not yet told),
+``before_tell``, ``after_tell``, ``inside_append`` (half of a journal write is on disk). Of a promotion: the names in
+``PROMOTION``, in their order.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+
+PROMOTION = (
+    "test_recorded",  # the use of the test split is on record, no test image is decoded yet
+    "test_evaluated",  # the evidence is kept
+    "run_made",
+    "model_made",  # an MLflow model without files
+    "model_logged",  # its files are there
+    "version_made",  # complete, but no alias points to it
+    "previous_set",
+    "alias_set",
+)
 
 _VARIABLE = "TLSEARCH_CRASH_AT"
 _passed: dict[str, int] = {}
