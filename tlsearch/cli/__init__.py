@@ -9,6 +9,7 @@ def main() -> None:
     """Entry point of the ``tlsearch`` command."""
     from tlsearch.cli import (  # noqa: F401
         commands_check,
+        commands_cluster,
         commands_control,
         commands_models,
         commands_results,

@@ -22,6 +22,9 @@ def run(
     trials: Annotated[int | None, typer.Option(help="Number of trials, in place of search.trials.")] = None,
     time_budget: Annotated[str | None, typer.Option(help="Time for the search, such as 2h or 30m.")] = None,
     name: Annotated[str | None, typer.Option(help="ID of the search; made from name and time if left out.")] = None,
+    or_resume: Annotated[
+        bool, typer.Option("--or-resume", help="Go on with the search of this --name if it has begun.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Run a search: many fine-tuning trials, scheduled by Ray Tune, recorded in MLflow."""
@@ -31,9 +34,11 @@ def run(
     if time_budget is not None:
         overrides.append(f"search.time_budget={time_budget}")
     with told_errors(as_json=json):
+        from tlsearch.app.again import prepare_or_resume
         from tlsearch.app.run import RunOptions, prepare
 
-        prepared = prepare(RunOptions(file=file, overrides=overrides, data_path=data, address=address, name=name))
+        options = RunOptions(file=file, overrides=overrides, data_path=data, address=address, name=name)
+        prepared = prepare_or_resume(options) if or_resume else prepare(options)
         _execute(prepared, as_json=json)
 
 

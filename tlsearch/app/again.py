@@ -1,0 +1,40 @@
+"""Starts a search, or goes on with it where it has begun: one command for schedulers that start a job again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tlsearch.app.catalog import MANIFEST, find
+from tlsearch.app.run import RESOLVED, SOURCE, Prepared, RunOptions, prepare, prepare_resume
+from tlsearch.config import load_space_file
+from tlsearch.errors import StorageError
+
+
+def prepare_or_resume(options: RunOptions) -> Prepared:
+    """As ``prepare``; a search of this name that exists in the storage is resumed as it was started.
+
+    Raises:
+        StorageError: No name was given, so that a second start could not find the first.
+        ConfigError, DataError: As for ``prepare``.
+    """
+    if not options.name:
+        raise StorageError("only a search with a --name can be found again")
+    loaded = load_space_file(options.file, overrides=options.overrides, data_path=options.data_path)
+    storage = Path(loaded.file.storage)
+    directory = storage / options.name
+    if (directory / MANIFEST).is_file():
+        return prepare_resume(find(options.name, storage), address=options.address)
+    _clear_unborn(directory)
+    return prepare(options)
+
+
+def _clear_unborn(directory: Path) -> None:
+    """Removes the folder of a start that ended before its search was entered anywhere."""
+    if not directory.is_dir():
+        return
+    names = {path.name for path in directory.iterdir()}
+    if any(name not in (SOURCE, RESOLVED) and not name.endswith(".tmp") for name in names):
+        return
+    for name in names:
+        (directory / name).unlink()
+    directory.rmdir()

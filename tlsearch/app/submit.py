@@ -1,0 +1,192 @@
+"""Submits a space file to a cluster: what can be judged from here is judged here, before anything is sent."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import tlsearch
+from tlsearch.app.catalog import new_search_id, state_directory, write_atomically
+from tlsearch.config import Document, Keys, SpaceFile, parse_space_file, show
+from tlsearch.errors import ConfigError, Fault
+from tlsearch.search.jobs import JobRequest, Jobs, JobState, RayJobs
+from tlsearch.search.submit import follow, submit_once
+from tlsearch.space import build_space
+
+# Values that name a place on the cluster: only the cluster can tell whether it is there.
+_PLACES: tuple[Keys, ...] = (("data", "path"), ("weights",), ("storage",), ("tracking", "uri"), ("search", "study"))
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_PASSWORD = re.compile(r"://[^/\s:@]*:[^/\s@]+@")
+_SQLITE = re.compile(r"sqlite(?:\+\w+)?:///(?:file:)?([^?]*)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubmitOptions:
+    """What the user said on the command line of ``submit``.
+
+    Attributes:
+        address: ``http://HEAD:8265``.
+        data_path: In place of ``data.path``; a path on the cluster.
+        ship: Whether this machine's tlsearch is copied to the cluster; else the nodes' own is used.
+    """
+
+    file: Path
+    address: str
+    overrides: Sequence[str] = ()
+    data_path: str | None = None
+    name: str | None = None
+    ship: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submitted:
+    """A search on a cluster, as this machine remembers it."""
+
+    search_id: str
+    job_id: str
+    address: str
+    storage: str
+    new: bool = True
+
+
+def submit_file(options: SubmitOptions, *, jobs: Jobs | None = None) -> Submitted:
+    """Checks the file and starts its search as a job; a search of this name that runs is found, not doubled.
+
+    Raises:
+        ConfigError: Every fault that can be seen from here: of the file, of paths that other machines do not have,
+            and of passwords written into it.
+        ClusterError: The cluster cannot be reached or refuses.
+    """
+    file = checked_file(options)
+    search_id = options.name or new_search_id(file.name, Path(file.storage))
+    jobs = jobs or RayJobs(options.address)
+    with tempfile.TemporaryDirectory(prefix="tlsearch-submit-") as folder:
+        shutil.copyfile(options.file, Path(folder) / options.file.name)
+        request = JobRequest(
+            job_id=search_id,
+            entrypoint=entrypoint(options, search_id),
+            working_dir=Path(folder),
+            py_modules=(Path(tlsearch.__file__).parent,) if options.ship else (),
+            metadata={"tlsearch.search_id": search_id, "tlsearch.version": tlsearch.__version__},
+        )
+        job_id, new = submit_once(jobs, request)
+    submitted = Submitted(search_id=search_id, job_id=job_id, address=options.address, storage=file.storage, new=new)
+    folder_path = state_directory() / "submitted"
+    folder_path.mkdir(exist_ok=True)
+    write_atomically(folder_path / f"{search_id}.json", json.dumps(asdict(submitted), indent=2))
+    return submitted
+
+
+def follow_search(
+    submitted: Submitted,
+    write: Callable[[str], object],
+    *,
+    note: Callable[[str], object] = lambda text: None,
+    jobs: Jobs | None = None,
+) -> JobState | None:
+    """Writes what the search prints until its job ends; see ``tlsearch.search.submit.follow``."""
+    return follow(jobs or RayJobs(submitted.address), submitted.job_id, write, note=note)
+
+
+def entrypoint(options: SubmitOptions, search_id: str) -> str:
+    """The job's command: starts the search, or goes on with it where an earlier job has begun it."""
+    command = ["python", "-m", "tlsearch", "run", options.file.name, "--name", search_id, "--or-resume"]
+    command += ["--address", "auto"]  # inside a job Ray names its own cluster
+    if options.data_path is not None:
+        command += ["--data", options.data_path]
+    for override in options.overrides:
+        command += ["--set", override]
+    return shlex.join(command)
+
+
+def checked_file(options: SubmitOptions) -> SpaceFile:
+    """The file as the cluster will read it.
+
+    Raises:
+        ConfigError: All its faults.
+    """
+    data_path = Path(options.data_path) if options.data_path is not None else None
+    file, document, faults = parse_space_file(options.file, options.overrides, data_path)
+    if file is None or document is None:
+        raise ConfigError(faults)
+    faults = [*faults, *build_space(file, document)[1]]
+    faults = [one for one in faults if not _for_the_cluster(one, document)]
+    faults += [*_relative_places(file, document), *_passwords(document)]
+    if faults:
+        raise ConfigError(faults)
+    return file
+
+
+def _for_the_cluster(fault: Fault, document: Document) -> bool:
+    """Whether the fault says that a place is not on this machine: an absolute one may be on the cluster."""
+    if not any(fault.path[: len(one)] == one for one in _PLACES):
+        return False
+    texts = list(_texts(document.tree, fault.path).values())
+    return all(_everywhere(text) for text in texts) and any(_path_in(text) in fault.message for text in texts)
+
+
+def _path_in(text: str) -> str:
+    sqlite = _SQLITE.match(text)
+    return sqlite[1] if sqlite else text
+
+
+def _everywhere(text: str) -> bool:
+    """An absolute path or a URL; for a SQLite URL its file."""
+    if _SQLITE.match(text):
+        return PurePosixPath(_path_in(text)).is_absolute()
+    return bool(_URL.match(text)) or PurePosixPath(text).is_absolute()
+
+
+def _relative_places(file: SpaceFile, document: Document) -> Iterator[Fault]:
+    rule = "on a cluster a path must be the same on every node: absolute, or a URL"
+    defaults: dict[Keys, str] = {("storage",): "./tlsearch_runs", ("tracking", "uri"): "sqlite:///mlflow.db"}
+    for key, default in defaults.items():
+        if not _texts(document.tree, key):
+            option = ".".join(str(part) for part in key)
+            yield document.fault(key, f"{rule}; the default {default!r} is neither: give --set {option}=...")
+    places: list[Keys] = [*defaults]
+    if file.data.path is not None:
+        places.append(("data", "path"))
+    for name, source in file.weights.items():
+        if source.kind == "file":
+            short = ("weights", name)
+            places.append(short if short in _texts(document.tree, short) else (*short, "path"))
+    for place in places:
+        for path, text in _texts(document.tree, place).items():
+            if not _everywhere(text):
+                yield document.fault(path, f"{rule}, not {show(text)}")
+
+
+def _passwords(document: Document) -> Iterator[Fault]:
+    for path, text in _texts(document.tree).items():
+        if _PASSWORD.search(text):
+            yield document.fault(
+                path,
+                "a password in a URL would be copied into logs, tags and the job's description; name the user alone, "
+                "and give the password to the nodes as PGPASSWORD or MLFLOW_TRACKING_PASSWORD",
+            )
+
+
+def _texts(tree: Any, start: Keys = ()) -> dict[Keys, str]:
+    """The texts of a tree at ``start`` and below it, by their paths."""
+    found: dict[Keys, str] = {}
+    waiting: list[tuple[Keys, Any]] = [((), tree)]
+    while waiting:
+        path, value = waiting.pop(0)
+        depth = min(len(path), len(start))
+        if path[:depth] != start[:depth]:
+            continue
+        if isinstance(value, dict):
+            waiting += [((*path, key), inner) for key, inner in value.items()]
+        elif isinstance(value, list):
+            waiting += [((*path, number), inner) for number, inner in enumerate(value)]
+        elif isinstance(value, str) and len(path) >= len(start):
+            found[path] = value
+    return found

@@ -1,0 +1,60 @@
+"""``submit`` and ``doctor``: a cluster, seen from this machine."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tlsearch.cli.root import File, Json, Set, app
+from tlsearch.cli.session import EXIT_FAILED, EXIT_INTERRUPTED, err, out, print_json, told_errors
+
+
+@app.command()
+def submit(
+    file: File,
+    address: Annotated[str, typer.Option("--address", help="http://HEAD:8265, the dashboard of the cluster's head.")],
+    data: Annotated[str | None, typer.Option("--data", help="Folder of the images on the cluster.")] = None,
+    set_: Set = None,
+    trials: Annotated[int | None, typer.Option(help="Number of trials, in place of search.trials.")] = None,
+    time_budget: Annotated[str | None, typer.Option(help="Time for the search, such as 2h or 30m.")] = None,
+    name: Annotated[str | None, typer.Option(help="ID of the search; the same again follows it or goes on.")] = None,
+    ship: Annotated[bool, typer.Option(help="Copy this machine's tlsearch to the cluster.")] = True,
+    wait: Annotated[bool, typer.Option(help="Follow what the search prints until it ends.")] = True,
+    json: Json = False,
+) -> None:
+    """Start a search on a Ray cluster; it runs there, also while this machine sleeps."""
+    overrides = list(set_ or ())
+    overrides += [f"search.trials={trials}"] if trials is not None else []
+    overrides += [f"search.time_budget={time_budget}"] if time_budget is not None else []
+    with told_errors(as_json=json):
+        from tlsearch.app.submit import SubmitOptions, follow_search, submit_file
+
+        options = SubmitOptions(file=file, address=address, overrides=overrides, data_path=data, name=name, ship=ship)
+        submitted = submit_file(options)
+        told = {"search_id": submitted.search_id, "job_id": submitted.job_id, "address": submitted.address}
+        console = err if json else out
+        verb = "submitted as" if submitted.new else "runs already as"
+        console.print(f"search {submitted.search_id} {verb} job {submitted.job_id}", markup=False, soft_wrap=True)
+        if not wait:
+            if json:
+                print_json({**told, "status": "SUBMITTED" if submitted.new else "RUNNING"})
+            return
+        again = f"tlsearch submit {file} --address {address} --name {submitted.search_id}"
+        try:
+            state = follow_search(
+                submitted,
+                lambda text: console.print(text, end="", markup=False, soft_wrap=True),
+                note=lambda text: err.print(text, markup=False, soft_wrap=True),
+            )
+        except KeyboardInterrupt:
+            err.print(f"no longer followed; the search goes on. Follow it again: {again}", markup=False, soft_wrap=True)
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+    status = state.status if state is not None else "UNKNOWN"
+    if json:
+        print_json({**told, "status": status})
+    if status != "SUCCEEDED":
+        why = state.message if state is not None else "the cluster knows it no more: its head was started anew"
+        err.print(f"job {submitted.job_id}: {status}: {why}", markup=False, soft_wrap=True)
+        err.print(f"what was done is in {submitted.storage}; go on with: {again}", markup=False, soft_wrap=True)
+        raise typer.Exit(EXIT_FAILED)
