@@ -84,6 +84,25 @@ def test_the_same_error_stops_the_search(tmp_path: Path, local_ray: None) -> Non
     assert 3 <= sum(trial.state.is_finished() for trial in study_trials(tmp_path / "s")) <= 4
 
 
+def test_a_trial_that_hangs_is_killed_and_tried_again(tmp_path: Path, local_ray: None) -> None:
+    root = tmp_path / "s"
+    behave(root, {"1": {"kind": "hang_once", "epoch": 3}, "2": {"kind": "hang", "epoch": 1}})
+    plan = make_plan(root, trials=4, scheduler=None, max_failures=1, trial_timeout_s=8.0)
+    assert run_search(plan, factory=StubTrial) == "finished"
+    check_agreement(plan)
+    trials = read_search(root).trials
+    assert [(t.state.value, t.epochs_run) for t in trials] == [
+        ("complete", 4),
+        ("complete", 4),
+        ("failed", 0),
+        ("complete", 4),
+    ]
+    assert trials[2].error == "the worker died: killed after 8 s without a report (search.trial_timeout)"
+    log = read_log(root)
+    tries = Counter((line["number"], line["what"]) for line in log)
+    assert tries[1, "hang_once"] == 1 and tries[1, "epoch"] == 4 and tries[2, "hang"] == 2
+
+
 class StopInTheMiddle(Recorder):
     """Sets the event, as Ctrl-C does, at a report of trial 0 while trial 1 is in its first epoch."""
 

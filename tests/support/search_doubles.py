@@ -125,6 +125,8 @@ class StubTrial:
             raise Infeasible("out of memory with micro-batches of 1")
         if kind.startswith("error"):
             raise RuntimeError("no such thing")
+        if kind.startswith("hang"):
+            time.sleep(600.0)
         if kind.startswith("die"):
             os._exit(3)
 

@@ -97,7 +97,8 @@ class SearchSpec:
             seed; the seeds are the same for all entries, so that entries can be compared seed by seed.
         max_failures: Retries of one trial.
         max_failed_trials: The same error in so many trials in a row stops the search.
-        trial_timeout_s: Wall time of one trial.
+        trial_timeout_s: A worker from which no report came for so long is killed; that counts as a failure of its
+            trial. The first report also waits for what the node prepares once: decoded images, stored features.
         patience: Epochs without improvement that end a trial as complete.
         study: ``auto`` is a journal in the search's folder; else a database URL.
     """

@@ -15,6 +15,7 @@ from ray.tune.schedulers import TrialScheduler
 from tlsearch.search.conductor import Conductor, TrialFailure
 from tlsearch.search.messages import Job, pack, unpack_message
 from tlsearch.search.resources import alive_node_ids
+from tlsearch.search.silence import Silence
 from tlsearch.search.watch import Watch
 
 if TYPE_CHECKING:
@@ -30,11 +31,20 @@ _NODE = re.compile(r"[Nn]ode [Ii][Dd]: ([0-9a-f]{56})")
 class StudyScheduler(TrialScheduler):
     """Runs trials in order; every decision is the conductor's."""
 
-    def __init__(self, conductor: Conductor, watch: Watch, *, max_failures: int, grace_s: float = GRACE_S) -> None:
+    def __init__(
+        self,
+        conductor: Conductor,
+        watch: Watch,
+        *,
+        max_failures: int,
+        timeout_s: float | None = None,
+        grace_s: float = GRACE_S,
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._conductor = conductor
         self._watch = watch
         self._max_failures = max_failures
+        self._silence = Silence(timeout_s)
         self._grace_s = grace_s
         self._halt_since: float | None = None
         self._fresh: dict[str, Trial] = {}  # waiting, not yet offered to Tune
@@ -54,6 +64,7 @@ class StudyScheduler(TrialScheduler):
     def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
         """A worker's message: stored, decided and told before this returns."""
         goes_on = False
+        self._silence.broken(trial.trial_id)
         with self._watch.guard():
             message = unpack_message(result)
             self._nodes[message.number] = message.node
@@ -73,7 +84,8 @@ class StudyScheduler(TrialScheduler):
             message = _error_of(trial)
             lost = _NODE.search(message)
             node = lost.group(1) if lost else self._nodes.get(number, "")
-            if self._conductor.worker_died(number, node=node, message=_summary(message), alive=alive_node_ids):
+            summary = self._silence.verdict(trial.trial_id) or _summary(message)
+            if self._conductor.worker_died(number, node=node, message=summary, alive=alive_node_ids):
                 handout = self._conductor.handout(number)
                 job = Job(assignment=handout.assignment, reported=handout.reported, max_failures=self._max_failures)
                 trial.set_config(pack(job))
@@ -100,6 +112,7 @@ class StudyScheduler(TrialScheduler):
         if self._halting:
             self._halt(tune_controller)
             return None
+        self._kill_silent(tune_controller)
         for trial_id in list(self._fresh):
             trial = self._offered[trial_id] = self._fresh.pop(trial_id)
             if trial.status == Trial.PENDING:
@@ -109,6 +122,16 @@ class StudyScheduler(TrialScheduler):
                 return trial
             del self._offered[trial_id]
         return None
+
+    def _kill_silent(self, tune_controller: TuneController) -> None:
+        """Kills workers that have said nothing for too long; Tune then tells of their deaths."""
+        if self._silence.limit_s is None:
+            return
+        running = {t.trial_id: t for t in tune_controller.get_live_trials() if t.status == Trial.RUNNING}
+        for trial_id in self._silence.too_long(running):
+            worker = running[trial_id].temporary_state.ray_actor
+            if worker is not None:
+                ray.kill(worker)
 
     def _halt(self, tune_controller: TuneController) -> None:
         """Takes waiting trials away at once, and running ones after a short grace, worker and all."""

@@ -179,7 +179,6 @@ def test_each_wrong_value_is_one_fault(
         {"weights": {"resnet18": {"path": "s3://bucket/w.pth"}}},
         {"search": {"constraints": {"params_millions": {"max": 30}}}},
         {"search": {"probe_first": True}},
-        {"search": {"trial_timeout": "1h"}},
         {"search": {"study": "postgresql://host/db"}},
         {"cache": {"views": 4}},
         {"storage": "s3://bucket/runs"},
@@ -197,10 +196,10 @@ def test_what_is_not_built_yet_may_stand_at_its_default(tmp_path: Path) -> None:
     assert written == read(tmp_path)
 
 
-def test_brackets_and_patience_are_read(tmp_path: Path) -> None:
-    search = read(tmp_path, {"search": {"scheduler": {"asha": {"brackets": 2}}, "patience": 3}}).search
+def test_what_ends_a_trial_early_is_read(tmp_path: Path) -> None:
+    search = read(tmp_path, {"search": {"scheduler": {"asha": {"brackets": 2}}, "patience": 3, "trial_timeout": "1h"}}).search
     assert search.scheduler is not None
-    assert (search.scheduler.brackets, search.patience) == (2, 3)
+    assert (search.scheduler.brackets, search.patience, search.trial_timeout_s) == (2, 3, 3600.0)
     assert "at least 1" in faults(tmp_path, {"search": {"patience": 0}})[0].message
 
 
