@@ -1,0 +1,195 @@
+"""A search as the plots see it: which trials to show, in which colour, on which axis."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from tlsearch.results.facts import SearchFacts
+from tlsearch.results.leaderboard import LeaderboardRow, counts
+from tlsearch.results.plots.style import BAD, CUT, DONE, OTHER
+from tlsearch.types import ParameterImportance, Scalar, SearchRecord, TrialRecord, TrialState
+
+METRIC_NAMES = {
+    "val_accuracy": "validation accuracy",
+    "val_loss": "validation loss",
+    "val_macro_f1": "validation macro F1",
+    "val_balanced_accuracy": "validation balanced accuracy",
+    "val_top5_accuracy": "validation top-5 accuracy",
+}
+# How a trial ended -> words of the legends, colour; drawn in this order, so that the first are below.
+ENDINGS = {
+    "asha": ("cut by ASHA", CUT),
+    "budget": ("cut by the budget", "#c9b36a"),
+    "failed": ("failed", BAD),
+    "diverged": ("diverged", BAD),
+    "running": ("running", OTHER),
+    "completed": ("ran to its end", DONE),
+}
+_PAUSE_S = 300.0  # no report for so long, and for several of the longest epochs: the search did not run
+_WHISKERS = 3.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """All that the plots of one search are drawn from; ``rows`` is its leaderboard."""
+
+    record: SearchRecord
+    rows: Sequence[LeaderboardRow]
+    facts: SearchFacts = field(default_factory=SearchFacts)
+    importance: ParameterImportance = field(default_factory=ParameterImportance)
+
+    @property
+    def label(self) -> str:
+        """The metric's name for axes."""
+        return METRIC_NAMES.get(self.record.metric, self.record.metric)
+
+    @property
+    def maximise(self) -> bool:
+        """Whether larger is better."""
+        return self.record.mode == "max"
+
+    @cached_property
+    def best(self) -> TrialRecord | None:
+        """The search's best trial."""
+        return self.record.best
+
+    @cached_property
+    def valued(self) -> tuple[TrialRecord, ...]:
+        """Trials with a value, whatever became of them, by number."""
+        return tuple(trial for trial in self.record.trials if trial.best_value is not None)
+
+    @cached_property
+    def counting(self) -> tuple[TrialRecord, ...]:
+        """Trials whose value counts as a result, by number."""
+        return tuple(trial for trial in self.record.trials if counts(trial))
+
+    @cached_property
+    def by_trial(self) -> dict[int, LeaderboardRow]:
+        """The rows by trial number."""
+        return {row.trial: row for row in self.rows}
+
+    def better(self, a: float, b: float) -> bool:
+        """Whether a is strictly better than b."""
+        return a > b if self.maximise else a < b
+
+    def best_of(self, trials: Iterable[TrialRecord]) -> TrialRecord | None:
+        """The best of some trials; ties: the earlier."""
+        sign = 1.0 if self.maximise else -1.0
+        return max(trials, key=lambda t: (sign * value_of(t), -t.number), default=None)
+
+    def top(self, trials: Iterable[TrialRecord], count: int) -> list[TrialRecord]:
+        """The best ``count`` of some trials, best first."""
+        return sorted(trials, key=lambda t: (-value_of(t) if self.maximise else value_of(t), t.number))[:count]
+
+
+def value_of(trial: TrialRecord) -> float:
+    """The best value of a trial that has one."""
+    assert trial.best_value is not None
+    return trial.best_value
+
+
+def ending_of(trial: TrialRecord) -> str:
+    """The key of ENDINGS for a trial."""
+    if trial.state is TrialState.RUNNING:
+        return "running"
+    if trial.reason in ("asha", "budget", "diverged"):
+        return trial.reason
+    return "completed" if trial.reason in ("completed", "plateaued") else "failed"
+
+
+def varied_parameters(view: View) -> list[str]:
+    """Names of the parameters with more than one value among the counting trials, most important first.
+
+    A parameter that only some trials have counts as varied if those differ.
+    """
+    trials = view.counting
+    names = list(dict.fromkeys(name for trial in trials for name in trial.params))
+    varied = [n for n in names if len({str(t.params[n]) for t in trials if n in t.params}) > 1]
+    order = {name: place for place, name in enumerate(view.importance.values)}
+    return sorted(varied, key=lambda name: order.get(name, len(order)))
+
+
+def is_number(values: Iterable[Scalar]) -> bool:
+    """Whether all values are numbers, bools aside."""
+    return all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
+
+
+def wants_log(values: Sequence[float]) -> bool:
+    """Whether positive values span so much that a linear axis would squeeze them."""
+    return min(values) > 0 and max(values) / min(values) > 20
+
+
+def robust_limits(values: Sequence[float], *, maximise: bool) -> tuple[float, float]:
+    """The axis of the metric: all good values, but not bad ones far outside of the bulk.
+
+    Returns:
+        Ends with a little room; values beyond them are to be drawn at the edge.
+    """
+    ordered = sorted(values)
+    low, high = ordered[0], ordered[-1]
+    q1, q3 = (ordered[round(q * (len(ordered) - 1))] for q in (0.25, 0.75))
+    spread = max(q3 - q1, 1e-3 * max(abs(q1), abs(q3), 1e-3))
+    if maximise:
+        low = max(low, q1 - _WHISKERS * spread)
+    else:
+        high = min(high, q3 + _WHISKERS * spread)
+    room = 0.06 * (high - low) or 0.05 * max(abs(high), 0.1)
+    return low - room, high + room
+
+
+def clamp(value: float, limits: tuple[float, float]) -> float:
+    """The value, or where a mark for one beyond the limits is to be drawn: at the edge, but inside."""
+    low, high = limits
+    inset = 0.02 * (high - low)
+    return min(max(value, low + inset), high - inset)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clock:
+    """Wall time since the search began, without the time between its starts.
+
+    Attributes:
+        origin: Unix time of the first trial's start.
+        pauses: (Unix time where it began, seconds), in order.
+    """
+
+    origin: float
+    pauses: tuple[tuple[float, float], ...] = ()
+
+    def __call__(self, timestamp: float) -> float:
+        return timestamp - self.origin - sum(length for began, length in self.pauses if timestamp > began)
+
+
+def clock_of(record: SearchRecord) -> Clock:
+    """A clock that stands still where nothing was reported for far longer than any epoch took."""
+    times = [report.timestamp for trial in record.trials for report in trial.reports]
+    times += [t for trial in record.trials for t in (trial.started, trial.ended) if t is not None]
+    if not times:
+        return Clock(origin=0.0)
+    times.sort()
+    epochs = [r.metrics.get("epoch_seconds", 0.0) for trial in record.trials for r in trial.reports]
+    longest = max(_PAUSE_S, 5 * max(epochs, default=0.0))
+    pauses = [(a, b - a) for a, b in zip(times, times[1:], strict=False) if b - a > longest]
+    return Clock(origin=times[0], pauses=tuple(pauses))
+
+
+def time_unit(longest_s: float) -> tuple[float, str]:
+    """Seconds of the unit that suits a span, and its name."""
+    for seconds, name in ((86400.0, "days"), (3600.0, "hours"), (60.0, "minutes")):
+        if longest_s >= 3 * seconds:
+            return seconds, name
+    return 1.0, "seconds"
+
+
+def jitter(number: int, width: float) -> float:
+    """A shift that depends on the trial alone, within +-width: points at one place stay apart."""
+    return width * (2 * math.modf(number * 0.6180339887)[0] - 1)
+
+
+def short(text: object, length: int = 22) -> str:
+    """A label that fits; the end of a long name says more than its middle."""
+    text = str(text)
+    return text if len(text) <= length else f"{text[: length // 2]}…{text[-(length - length // 2 - 1) :]}"

@@ -1,0 +1,276 @@
+"""The sections of a report's page."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+from tlsearch.results.evaluation import Evaluation, Mistake, class_scores, most_confused, worst_mistakes
+from tlsearch.results.html import Cell, Row, grid, inline, paragraph, plot_figure, section, table
+from tlsearch.results.plots.style import Plot
+from tlsearch.results.plots.timing import SOURCES, source_reasons
+from tlsearch.results.plots.view import View, clock_of, ending_of, time_unit, varied_parameters
+from tlsearch.results.statistics import bootstrap_metric
+from tlsearch.results.summaries import (
+    GroupSummary,
+    by_backbone,
+    by_depth,
+    describe_params,
+    findings,
+    param_text,
+    shared_by_the_best,
+    states_text,
+    value_text,
+)
+
+SHOWN_TRIALS = 15
+_MAX_CLASSES = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestModel:
+    """The kept model of the best trial, evaluated again over the validation images.
+
+    Attributes:
+        trial: Its number.
+        pictures: Data URIs of the worst mistakes, in the order of ``worst_mistakes``.
+    """
+
+    trial: int
+    evaluation: Evaluation
+    pictures: Sequence[str] = ()
+
+
+def header(view: View, *, created: float, version: str, sections: Sequence[tuple[str, str]]) -> str:
+    """Title, key figures and the sentences worth knowing first."""
+    record, facts = view.record, view.facts
+    data = f"{len(facts.classes)} classes, " if facts.classes else ""
+    data += ", ".join(f"{count} {split}" for split, count in facts.images.items())
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(created))
+    parts = [f"search {record.search_id}", f"{data} images" if data else "", f"made {when} by tlsearch {version}"]
+    links = "".join(f'<a href="#{name}">{escape(title)}</a>' for name, title in sections)
+    items = "".join(f"<li>{inline(sentence)}</li>" for sentence in findings(view))
+    return (
+        f"<header><h1>{escape(record.experiment)}</h1>"
+        f'<p class="sub">{escape(" · ".join(part for part in parts if part))}</p><nav>{links}</nav></header>'
+        f'<dl class="figures">{_key_figures(view)}</dl><ul class="findings">{items}</ul>'
+    )
+
+
+def _key_figures(view: View) -> str:
+    best = None if view.best is None else view.by_trial[view.best.number]
+    reports = [report for trial in view.record.trials for report in trial.reports]
+    stored = sum(report.source == "features" for report in reports)
+    figures = [
+        (
+            f"best {view.label}",
+            "–" if best is None or best.best_value is None else f"{best.best_value:.4f}",
+            "" if best is None or best.interval is None else f"95 %: {best.interval[0]:.3f} to {best.interval[1]:.3f}",
+        ),
+        ("trials", str(len(view.record.trials)), states_text(view)),
+        ("wall time", _wall_time(view), f"{len(reports)} epochs"),
+        (
+            "epochs on stored features",
+            f"{stored / len(reports):.0%}" if reports else "–",
+            "instead of images" if reports else "",
+        ),
+        (
+            "validation images",
+            "–" if view.facts.num_validation is None else str(view.facts.num_validation),
+            "what all trials are scored on",
+        ),
+    ]
+    return "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(note)}</small></dd></div>"
+        for name, value, note in figures
+    )
+
+
+def _wall_time(view: View) -> str:
+    times = [r.timestamp for t in view.record.trials for r in t.reports]
+    times += [t.ended for t in view.record.trials if t.ended is not None]
+    return duration(clock_of(view.record)(max(times))) if times else "–"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit that suits them."""
+    unit, name = time_unit(seconds)
+    return f"{seconds / unit:.1f} {name}" if seconds >= 10 or unit > 1 else f"{seconds:.2f} seconds"
+
+
+def short_duration(seconds: float) -> str:
+    """``1h02m``, ``2m04s``, ``12s`` or ``0.34s``."""
+    if seconds < 60:
+        return f"{seconds:.0f}s" if seconds >= 10 else f"{seconds:.2g}s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}m{rest:02d}s" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02d}m"
+
+
+def leaderboard_section(view: View) -> str:
+    """Every trial, best first; sortable."""
+    names = list(dict.fromkeys(name for row in view.rows for name in row.params))
+    varied = varied_parameters(view)
+    names = [name for name in names if name in varied] or names
+    measured = any(row.latency_ms is not None for row in view.rows)
+    heads = ["rank", "trial", "ended", "value", "epoch", "time", "parameters"]
+    heads += [*(["latency, ms"] if measured else []), *names]
+    rows = []
+    for row in view.rows:
+        rank = "" if row.rank is None else f"={row.rank}" if row.tied else str(row.rank)
+        near = " ≈" if row.within_one_se and row.rank != 1 else ""
+        cells: list[Cell | str] = [
+            Cell(text=rank, value=row.rank),
+            Cell(text=str(row.trial), value=row.trial),
+            row.reason or row.state,
+            Cell(text=value_text(row) + near, value=row.best_value),
+            Cell(text=f"{row.best_epoch or '–'}/{row.epochs_run}", value=row.epochs_run),
+            Cell(text="" if row.seconds is None else short_duration(row.seconds), value=row.seconds),
+            Cell(text="" if row.parameters is None else f"{row.parameters / 1e6:.1f} M", value=row.parameters),
+        ]
+        if measured:
+            cells.append(Cell(text="" if row.latency_ms is None else f"{row.latency_ms:.1f}", value=row.latency_ms))
+        for name in names:
+            value = row.params.get(name)
+            number = float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+            cells.append(Cell(text=param_text(value) if name in row.params else "", value=number))
+        rows.append(Row(cells=cells, trial=row.trial, best=view.best is not None and row.trial == view.best.number))
+    note = (
+        "± is one standard error on this validation set; ≈ marks values within one of the best; = marks ranks that "
+        "several trials share. Epoch is best/run. An empty parameter does not exist for that trial."
+    )
+    numeric = ("rank", "trial", "value", "epoch", "time", "parameters", "latency, ms")
+    trials = table(heads, rows, numeric=numeric, shown=SHOWN_TRIALS)
+    return section("leaderboard", "Leaderboard", trials, paragraph(note, note=True))
+
+
+def parameters_section(view: View, importance: Plot, others: Sequence[Plot]) -> str:
+    """Importances, what the best trials have in common, and the plots by parameter."""
+    count = min(5, len(view.counting))
+    rows = [Row(cells=[name, best, Cell(text=spread, wrap=True)]) for name, best, spread in shared_by_the_best(view)]
+    shared = ""
+    if rows and count > 1:
+        heads = ["parameter", "best trial", f"best {count} trials"]
+        shared = f'<div><h3 class="under">What the best {count} trials have</h3>{table(heads, rows)}</div>'
+    parts = [plot_figure(importance), shared, *(plot_figure(plot) for plot in others)]
+    return section("parameters", "What the parameters did", grid(*parts))
+
+
+def groups_section(view: View, plot: Plot) -> str:
+    """Summaries by backbone and by depth."""
+    parts = [grid(plot_figure(plot))]
+    for title, groups in (("backbone", by_backbone(view)), ("unfreeze depth", by_depth(view))):
+        parts.append(f'<h3 class="spaced">By {title}</h3>{_group_table(view, title, groups)}')
+    return section("groups", "Backbones and depths", *parts)
+
+
+def _group_table(view: View, title: str, groups: Sequence[GroupSummary]) -> str:
+    heads = [title, "trials", "complete", "best", "of trial", "median", "epochs", "time", "s per epoch"]
+    heads += ["parameters"] if title == "backbone" else []
+    rows = []
+    for group in groups:
+        parameters = view.facts.parameters.get(group.name)
+        cells = [
+            group.name,
+            str(group.trials),
+            str(group.completed),
+            "–" if group.best is None else value_text(group.best),
+            "–" if group.best is None else str(group.best.trial),
+            "–" if group.median is None else f"{group.median:.4f}",
+            str(group.epochs),
+            short_duration(group.seconds),
+            "–" if group.seconds_per_epoch is None else f"{group.seconds_per_epoch:.2f}",
+        ]
+        cells += [] if title != "backbone" else ["–" if parameters is None else f"{parameters / 1e6:.1f} M"]
+        rows.append(Row(cells=cells))
+    return table(heads, rows, numeric=heads[1:])
+
+
+def time_section(view: View, plots: Sequence[Plot]) -> str:
+    """Where the time went, and why epochs read images."""
+    rows = []
+    for source, reason, count, seconds in source_reasons(view):
+        what, why = SOURCES.get(source, (source,))[0], Cell(text=reason or "–", wrap=True)
+        rows.append(Row(cells=[what, why, str(count), duration(seconds)]))
+    heads = ["epochs read", "because", "epochs", "time"]
+    parts = [grid(*(plot_figure(plot) for plot in plots))]
+    if rows:
+        parts += ['<h3 class="spaced">What epochs read</h3>', table(heads, rows, numeric=("epochs", "time"))]
+    return section("time", "Time and stored features", *parts)
+
+
+def model_section(view: View, model: BestModel | None, plot: Plot | None, missing: str) -> str:
+    """What the best model gets wrong."""
+    if model is None or plot is None:
+        return section("model", "The best model", f'<div class="missing">{inline(missing)}</div>')
+    evaluation = model.evaluation
+    wrong = int((~evaluation.right).sum())
+    text = (
+        f"The kept model of trial {model.trial} over the {len(evaluation.keys)} validation images: {wrong} are wrong, "
+        f"accuracy {evaluation.accuracy:.4f}."
+    )
+    if view.record.metric != "val_accuracy":
+        error, interval = bootstrap_metric(view.record.metric, evaluation.probabilities, evaluation.labels)
+        text += (
+            f" Its {view.label} has a standard error of {error:.4f} and a 95 % interval of {interval.low:.4f} to "
+            f"{interval.high:.4f} (bootstrap over the images)."
+        )
+    tables = f"<div>{_class_table(evaluation)}{_pair_table(evaluation)}</div>"
+    mistakes = worst_mistakes(evaluation, len(model.pictures)) if model.pictures else []
+    gallery = ""
+    if mistakes:
+        shown = "".join(_mistake(m, uri) for m, uri in zip(mistakes, model.pictures, strict=True))
+        gallery = f'<h3 class="spaced">Worst mistakes</h3><div class="gallery">{shown}</div>' + paragraph(
+            "The wrong predictions that the model is surest of. Some may be wrong labels.", note=True
+        )
+    return section("model", "The best model", paragraph(text), grid(plot_figure(plot), tables), gallery)
+
+
+def _class_table(evaluation: Evaluation) -> str:
+    scores = class_scores(evaluation)
+    rows = [
+        Row(
+            cells=[
+                score.name,
+                str(score.images),
+                "–" if score.recall is None else f"{score.recall:.2f}",
+                "–" if score.precision is None else f"{score.precision:.2f}",
+            ]
+        )
+        for score in scores[:_MAX_CLASSES]
+    ]
+    title = "Hardest classes" if len(scores) > _MAX_CLASSES else "Classes, hardest first"
+    heads = ["class", "images", "recall", "precision"]
+    return f"<h3>{title}</h3>{table(heads, rows, numeric=heads[1:])}"
+
+
+def _pair_table(evaluation: Evaluation) -> str:
+    rows = [Row(cells=[true, predicted, str(count)]) for true, predicted, count in most_confused(evaluation)]
+    if not rows:
+        return ""
+    return f'<h3 class="spaced">Most confused</h3>{table(["true", "predicted", "images"], rows, numeric=("images",))}'
+
+
+def _mistake(mistake: Mistake, uri: str) -> str:
+    name = escape(mistake.key)
+    return (
+        f'<figure><img src="{uri}" alt="{name}">{escape(mistake.label)} '
+        f'<span class="wrong">→ {escape(mistake.predicted)} {mistake.score:.0%}</span>'
+        f'<div class="file">{name}</div></figure>'
+    )
+
+
+def failures_section(view: View) -> str:
+    """Trials that failed, diverged or did not fit, with their errors; empty where there are none."""
+    failed = [t for t in view.record.trials if ending_of(t) in ("failed", "diverged")]
+    if not failed:
+        return ""
+    rows = []
+    for trial in failed:
+        last = trial.error.strip().splitlines()[-1] if trial.error.strip() else "–"
+        params = Cell(text=describe_params(trial.params), wrap=True)
+        message = Cell(text=last, wrap=True)
+        rows.append(Row(cells=[str(trial.number), trial.reason, str(trial.epochs_run), message, params]))
+    heads = ["trial", "reason", "epochs", "message", "parameters"]
+    return section("failures", "Failures", table(heads, rows, numeric=("trial", "epochs"), shown=SHOWN_TRIALS))
