@@ -1,4 +1,4 @@
-"""``results`` and ``ui``: what a search has found."""
+"""``results``, ``report`` and ``ui``: what a search has found."""
 
 from __future__ import annotations
 
@@ -47,6 +47,35 @@ def results(
                 out.print(note, markup=False, soft_wrap=True)
         if csv is not None:
             err.print(f"{len(found.rows)} rows in {csv}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def report(
+    search: Search = None,
+    storage: Storage = None,
+    to: Annotated[Path | None, typer.Option("--out", help="Write here, not into the search's folder.")] = None,
+    latency: Annotated[
+        bool, typer.Option("--latency", help="Measure every backbone that was tried on this machine's CPU.")
+    ] = False,
+    model: Annotated[bool, typer.Option(help="Evaluate the best model over the validation images.")] = True,
+    log: Annotated[bool, typer.Option(help="Add the report to the search's MLflow run.")] = True,
+    json: Json = False,
+) -> None:
+    """Write a search's report: one HTML page that needs no network, and its plots as PNG files."""
+    with told_errors(as_json=json):
+        from tlsearch.app.catalog import find
+        from tlsearch.app.report import write_search_report
+
+        made = write_search_report(find(search, storage), directory=to, with_model=model, with_latency=latency, log=log)
+    if json:
+        files = {name: str(path) for name, path in made.files.items()}
+        print_json({"page": str(made.page), "files": files, "skipped": made.skipped, "mlflow_run_id": made.run_id})
+        return
+    out.print(f"{made.page}", markup=False, soft_wrap=True)
+    for name, reason in made.skipped.items():
+        out.print(f"  without {name}: {reason}", markup=False, soft_wrap=True)
+    if made.run_id is not None:
+        out.print(f"also among the artifacts of MLflow run {made.run_id} (`tlsearch ui`)", markup=False, soft_wrap=True)
 
 
 @app.command()

@@ -1,0 +1,144 @@
+"""Makes the report of a search: reads study, facts and kept model, writes page and pictures, logs them to MLflow."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tlsearch.app.catalog import SearchEntry
+from tlsearch.app.facts import complete_facts, read_space_file, write_facts
+from tlsearch.app.run import read_record
+from tlsearch.errors import StorageError, TrackingError, UserError
+from tlsearch.results.facts import SearchFacts
+from tlsearch.results.latency import measure_latency, this_cpu
+from tlsearch.results.leaderboard import leaderboard, rows_csv
+from tlsearch.results.plots.view import View
+from tlsearch.results.report import PAGE, make_report, write_report
+from tlsearch.results.sections import BestModel
+from tlsearch.search import parameter_importance
+from tlsearch.tracking import find_run_ids, log_search_files
+from tlsearch.types import SearchRecord
+
+logger = logging.getLogger(__name__)
+
+FOLDER = "report"
+_LEADERBOARD = "leaderboard.csv"
+_NUM_PICTURES = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportResult:
+    """A report that was written.
+
+    Attributes:
+        page: The HTML file.
+        files: All files by their path in the report's folder, the page among them.
+        skipped: What could not be shown, with the reason.
+        run_id: The MLflow run that holds the report; None where MLflow is away or was not asked.
+    """
+
+    page: Path
+    files: Mapping[str, Path]
+    skipped: Mapping[str, str]
+    run_id: str | None
+
+
+def write_search_report(
+    entry: SearchEntry,
+    *,
+    directory: Path | None = None,
+    with_model: bool = True,
+    with_latency: bool = False,
+    log: bool = True,
+) -> ReportResult:
+    """Writes the report of a search, finished or running.
+
+    Args:
+        entry: The search.
+        directory: Where to; the folder ``report`` of the search if left out.
+        with_model: Evaluate the best model over the validation images.
+        with_latency: Measure the latency of every backbone that was tried, on this machine.
+        log: Add the files to the search's MLflow run.
+
+    Raises:
+        StorageError: The study is damaged, or the folder cannot be written.
+    """
+    record = read_record(entry)
+    facts = complete_facts(entry, [trial.config.backbone for trial in record.trials])
+    if with_latency:
+        facts = _add_latency(entry, facts, record)
+    run_ids = find_run_ids(entry.tracking_uri, experiment=entry.experiment, search_id=entry.search_id)
+    rows = leaderboard(record, run_ids, facts)
+    view = View(record=record, rows=rows, facts=facts, importance=parameter_importance(entry.path))
+    model, missing = _best_model(entry, record, facts) if with_model else (None, "It was left out on request.")
+    report = make_report(view, model, model_missing=missing)
+    target = directory or entry.path / FOLDER
+    try:
+        files = write_report(report, target)
+        (target / _LEADERBOARD).write_text(rows_csv(rows), encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"the report's folder {target} cannot be written: {error.strerror or error}") from error
+    files[_LEADERBOARD] = target / _LEADERBOARD
+    skipped = {plot.name: plot.missing for plot in report.plots if plot.missing}
+    if model is None:
+        skipped["model"] = missing
+    return ReportResult(page=target / PAGE, files=files, skipped=skipped, run_id=_log(entry, files) if log else None)
+
+
+def _log(entry: SearchEntry, files: Mapping[str, Path]) -> str | None:
+    """A report that MLflow refuses is written all the same."""
+    try:
+        return log_search_files(entry.tracking_uri, experiment=entry.experiment, search_id=entry.search_id, files=files)
+    except TrackingError as error:
+        logger.warning("%s", error)
+        return None
+
+
+def _add_latency(entry: SearchEntry, facts: SearchFacts, record: SearchRecord) -> SearchFacts:
+    file = read_space_file(entry)
+    size = None if file is None else file.data.image_size
+    measured = dict(facts.latency_ms) if facts.latency_on == this_cpu() else {}
+    for backbone in _tried(record):
+        if backbone not in measured:
+            try:
+                measured[backbone] = measure_latency(backbone, num_classes=max(len(facts.classes), 2), image_size=size)
+            except UserError as error:
+                logger.warning("the latency of %s cannot be measured: %s", backbone, error)
+    facts = replace(facts, latency_ms=measured, latency_on=this_cpu())
+    write_facts(entry, facts)
+    return facts
+
+
+def _tried(record: SearchRecord) -> Iterable[str]:
+    return dict.fromkeys(trial.config.backbone for trial in record.trials)
+
+
+def _best_model(entry: SearchEntry, record: SearchRecord, facts: SearchFacts) -> tuple[BestModel | None, str]:
+    """The best trial's kept model, evaluated; else None and the reason."""
+    best = record.best
+    if best is None:
+        return None, "No trial has a result."
+    folder = entry.path / "trials" / str(best.number) / "best"
+    if not folder.is_dir():
+        return None, (
+            f"The model of trial {best.number} is not in {folder}: a search keeps those of its "
+            "`tracking.keep_best` best trials."
+        )
+    file = read_space_file(entry)
+    if file is None:
+        return None, "The search's resolved.yaml cannot be read, so its data are not known."
+    from tlsearch.data import load_index
+    from tlsearch.results.evaluation import evaluate_split, thumbnails, worst_mistakes
+    from tlsearch.results.predictor import load_model
+
+    try:
+        index = load_index(file.data)
+        if facts.digest and index.digest != facts.digest:
+            return None, "The data have changed since the search, so its model is not scored on them."
+        evaluation = evaluate_split(load_model(folder), index, "val")
+        keys = [mistake.key for mistake in worst_mistakes(evaluation, _NUM_PICTURES)]
+        return BestModel(trial=best.number, evaluation=evaluation, pictures=thumbnails(index, keys)), ""
+    except UserError as error:
+        return None, f"The model of trial {best.number} cannot be evaluated: {error}"
