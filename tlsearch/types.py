@@ -188,6 +188,7 @@ class TrialSetup:
         num_threads: CPU threads of one trial.
         device: ``auto`` is CUDA where the trial was given a GPU, else the CPU.
         precision: ``auto`` is fp32 on the CPU and bf16 on CUDA.
+        refit: Train on train and val together and keep the last epoch's model: val can choose none then.
     """
 
     data: DataSpec
@@ -198,6 +199,7 @@ class TrialSetup:
     device: str = "auto"
     precision: str = "auto"
     cache: CacheSpec = field(default_factory=CacheSpec)
+    refit: bool = False
 
     @property
     def mode(self) -> Mode:
@@ -422,3 +424,23 @@ class Tracker(SearchObserver, Protocol):
     def close(self, timeout_s: float = 30.0) -> int:
         """Sends what is left, for at most ``timeout_s``; gives how many records stay unsent."""
         ...
+
+
+# --- what the doctor says ----------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that was looked at before a search.
+
+    Attributes:
+        name: What, e.g. ``storage`` or ``ray``; with the node where there are several.
+        status: ``fail`` stops a search or would spoil it; ``warn`` may be meant so.
+        text: What was found.
+        advice: What to do about it; empty where nothing is to be done.
+    """
+
+    name: str
+    status: Literal["ok", "warn", "fail"]
+    text: str
+    advice: str = ""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tlsearch.data.card import DataCard, data_card
     from tlsearch.data.decode import decode_rgb
     from tlsearch.data.folder import IMAGE_SUFFIXES
-    from tlsearch.data.index import ImageIndex, Split, image_name, load_index, read_bytes, read_image
+    from tlsearch.data.index import ImageIndex, Split, image_name, load_index, read_bytes, read_image, with_val_in_train
     from tlsearch.data.pack import Pixels, close_pixels, open_pixels
     from tlsearch.data.sources import SOURCES
     from tlsearch.data.streamed import StreamedImages
@@ -42,6 +42,7 @@ __all__ = [
     "read_bytes",
     "read_image",
     "with_image_size",
+    "with_val_in_train",
 ]
 
 _HOMES = {
@@ -50,7 +51,7 @@ _HOMES = {
     "card": ("DataCard", "data_card"),
     "decode": ("decode_rgb",),
     "folder": ("IMAGE_SUFFIXES",),
-    "index": ("ImageIndex", "Split", "image_name", "load_index", "read_bytes", "read_image"),
+    "index": ("ImageIndex", "Split", "image_name", "load_index", "read_bytes", "read_image", "with_val_in_train"),
     "pack": ("Pixels", "close_pixels", "open_pixels"),
     "sources": ("SOURCES",),
     "streamed": ("StreamedImages",),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from PIL import Image
 
@@ -97,6 +97,27 @@ def load_index(spec: DataSpec) -> ImageIndex:
         digest=_digest(listing.classes, splits),
         reader=listing.reader,
     )
+
+
+def with_val_in_train(index: ImageIndex) -> ImageIndex:
+    """The data set with the images of val in train as well, for a model that no validation has to choose any more.
+
+    Its digest is another one, so that no stored pixels or features are taken for those of the split data.
+    """
+    train, val = index.splits["train"], index.splits["val"]
+    rows = sorted(
+        (
+            *zip(train.labels, train.keys, train.digests, strict=True),
+            *zip(val.labels, val.keys, val.digests, strict=True),
+        )
+    )
+    merged = Split(
+        keys=tuple(key for _, key, _ in rows),
+        labels=tuple(label for label, _, _ in rows),
+        digests=tuple(digest for _, _, digest in rows),
+    )
+    splits = {**index.splits, "train": merged}
+    return replace(index, splits=splits, digest=_digest(index.classes, splits))
 
 
 def read_image(index: ImageIndex, key: str) -> Image.Image:

@@ -7,27 +7,32 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from tlsearch.data import ImageIndex, close_pixels, load_index
+from tlsearch.data import ImageIndex, close_pixels, load_index, with_val_in_train
 from tlsearch.features import forget_open
 from tlsearch.model import release_weights
 from tlsearch.types import DataSpec
 
 _MAX_INDEXES = 2
-_indexes: OrderedDict[DataSpec, ImageIndex] = OrderedDict()
+_indexes: OrderedDict[tuple[DataSpec, bool], ImageIndex] = OrderedDict()
 
 
-def held_index(spec: DataSpec) -> ImageIndex:
+def held_index(spec: DataSpec, *, refit: bool = False) -> ImageIndex:
     """The data set's index; listed once per process, so a search's data must not change while it runs.
+
+    Args:
+        refit: With the images of val in train too.
 
     Raises:
         DataError: See ``load_index``.
     """
-    if spec not in _indexes:
-        _indexes[spec] = load_index(spec)
+    key = (spec, refit)
+    if key not in _indexes:
+        index = load_index(spec)
+        _indexes[key] = with_val_in_train(index) if refit else index
         while len(_indexes) > _MAX_INDEXES:
             _indexes.popitem(last=False)
-    _indexes.move_to_end(spec)
-    return _indexes[spec]
+    _indexes.move_to_end(key)
+    return _indexes[key]
 
 
 def release_held() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tlsearch.data import load_index, open_pixels, read_image
+from tlsearch.data import load_index, open_pixels, read_image, with_val_in_train
 from tlsearch.errors import DataError
 from tlsearch.types import CacheSpec, DataSpec, SplitSpec, TransformSpec
 
@@ -150,3 +150,18 @@ def test_emoji_grouped_by_drawing(emoji_path, tmp_path):
     assert max(len(home) for home in homes.values()) == 1
     assert abs(len(index.splits["val"]) / 996 - 0.15) < 0.02
     assert abs(len(index.splits["test"]) / 996 - 0.15) < 0.02
+
+
+def test_val_in_train_is_another_data_set():
+    index = load_index(DataSpec(source="digits"))
+    merged = with_val_in_train(index)
+    train, val = index.splits["train"], index.splits["val"]
+    assert set(merged.splits["train"].keys) == {*train.keys, *val.keys}
+    assert len(merged.splits["train"]) == len(train) + len(val)
+    label_of = dict(zip((*train.keys, *val.keys), (*train.labels, *val.labels), strict=True))
+    assert all(
+        label_of[key] == label
+        for key, label in zip(merged.splits["train"].keys, merged.splits["train"].labels, strict=True)
+    )
+    assert merged.splits["val"] == val and merged.splits["test"] == index.splits["test"]
+    assert merged.digest != index.digest
