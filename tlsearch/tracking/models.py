@@ -78,7 +78,7 @@ class ModelShelf:
         )
         with tempfile.TemporaryDirectory(prefix="tlsearch-model-") as scratch:
             folder = Path(scratch) / "model"
-            self._write(folder, model, run_id, checkpoint, str(meta["backbone"]))
+            write_model(folder, model, run_id=run_id, checkpoint=checkpoint, served_code=self._served_code)
             self._client.log_model_artifacts(model.model_id, str(folder))
         self.models[number] = self._client.finalize_logged_model(model.model_id, "READY")
         return Point(key=meta["metric"], value=meta["value"], time_ms=model.creation_timestamp, step=meta["epoch"])
@@ -100,48 +100,64 @@ class ModelShelf:
             del self.models[number]
 
     def _find(self) -> list[LoggedModel]:
-        found: list[LoggedModel] = []
-        token: str | None = None
-        while True:
-            page = self._client.search_logged_models(
-                [self._experiment_id],
-                filter_string=f"tags.`{SEARCH_ID}` = '{self._search_id}'",
-                max_results=_PAGE,
-                page_token=token,
-            )
-            found += [model for model in page if model.tags.get(TRIAL, "").isdecimal()]
-            token = page.token
-            if not token:
-                return sorted(found, key=lambda model: model.creation_timestamp)
-
-    def _write(self, folder: Path, model: LoggedModel, run_id: str, checkpoint: Path, backbone: str) -> None:
-        from mlflow import pyfunc
-        from mlflow.models import Model
-
-        description = Model(
-            artifact_path=model.artifact_location, model_uuid=model.model_id, run_id=run_id, model_id=model.model_id
-        )
-        pyfunc.save_model(
-            path=str(folder),
-            mlflow_model=description,
-            python_model=str(self._served_code),
-            artifacts={ARTIFACT: str(checkpoint)},
-            signature=model_signature(),
-            input_example=[_EXAMPLE],
-            pip_requirements=requirements(backbone),
-            code_paths=[str(Path(tlsearch.__file__).parent)],
-        )
+        found = find_models(self._client, self._experiment_id, self._search_id)
+        return [model for model in found if model.tags.get(TRIAL, "").isdecimal()]
 
     def _delete(self, model: LoggedModel) -> None:
-        """Files first: a crash in between leaves the record, by which the next start finds it again."""
-        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+        delete_model(self._client, model, tracking_uri=self._tracking_uri)
 
-        location = model.artifact_location
-        repository: Any = get_artifact_repository(location, tracking_uri=self._tracking_uri)
-        repository.delete_artifacts()
-        if location.startswith("file:"):
-            _remove_empty(Path(unquote(urlparse(location).path)).parent)
-        self._client.delete_logged_model(model.model_id)
+
+def find_models(client: MlflowClient, experiment_id: str, search_id: str) -> list[LoggedModel]:
+    """All logged models of a search, oldest first."""
+    found: list[LoggedModel] = []
+    token: str | None = None
+    while True:
+        page = client.search_logged_models(
+            [experiment_id],
+            filter_string=f"tags.`{SEARCH_ID}` = '{search_id}'",
+            max_results=_PAGE,
+            page_token=token,
+        )
+        found += page
+        token = page.token
+        if not token:
+            return sorted(found, key=lambda model: model.creation_timestamp)
+
+
+def write_model(folder: Path, model: LoggedModel, *, run_id: str, checkpoint: Path, served_code: Path) -> None:
+    """Writes the files of an MLflow model around a checkpoint: signature, example, requirements, code; no pickle."""
+    from mlflow import pyfunc
+    from mlflow.models import Model
+
+    meta: dict[str, Any] = json.loads((checkpoint / _CHECKPOINT_META).read_text(encoding="utf-8"))
+    description = Model(
+        artifact_path=model.artifact_location, model_uuid=model.model_id, run_id=run_id, model_id=model.model_id
+    )
+    pyfunc.save_model(
+        path=str(folder),
+        mlflow_model=description,
+        python_model=str(served_code),
+        artifacts={ARTIFACT: str(checkpoint)},
+        signature=model_signature(),
+        input_example=[_EXAMPLE],
+        pip_requirements=requirements(str(meta["backbone"])),
+        code_paths=[str(Path(tlsearch.__file__).parent)],
+    )
+
+
+def delete_model(client: MlflowClient, model: LoggedModel, *, tracking_uri: str) -> None:
+    """Deletes a logged model with its files.
+
+    Files first: a crash in between leaves the record, by which the next start finds it again.
+    """
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    location = model.artifact_location
+    repository: Any = get_artifact_repository(location, tracking_uri=tracking_uri)
+    repository.delete_artifacts()
+    if location.startswith("file:"):
+        _remove_empty(Path(unquote(urlparse(location).path)).parent)
+    client.delete_logged_model(model.model_id)
 
 
 def requirements(backbone: str) -> list[str]:

@@ -1,0 +1,150 @@
+"""What the sealed test split says of a model: accuracy with its interval, scores of the classes, calibration.
+
+N test images, C classes; scores are fractions, intervals cover 95 %.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlsearch.results.calibration import cross_entropy, expected_calibration_error, scaled_probabilities
+
+NUM_BOOTSTRAPS = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassEvidence:
+    """One class; precision, recall and F1 are 0 where there is nothing to divide by, as in scikit-learn."""
+
+    name: str
+    images: int
+    precision: float
+    recall: float
+    f1: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Before and after the division of the logits by the temperature.
+
+    Attributes:
+        temperature: Fitted on the validation images.
+        ece_before: Expected calibration error, 15 bins.
+        loss_before: Cross-entropy.
+    """
+
+    temperature: float
+    ece_before: float
+    ece_after: float
+    loss_before: float
+    loss_after: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestEvidence:
+    """The one evaluation on the test split.
+
+    Attributes:
+        accuracy_interval: Low and high end: percentile bootstrap over the images.
+        confusion: (C, C) counts by true and predicted class.
+    """
+
+    __test__ = False  # no test class, whatever pytest thinks of its name
+
+    num_images: int
+    accuracy: float
+    accuracy_interval: tuple[float, float]
+    balanced_accuracy: float
+    macro_f1: float
+    classes: tuple[ClassEvidence, ...]
+    calibration: Calibration
+    confusion: tuple[tuple[int, ...], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> TestEvidence:
+        """What ``to_json`` gave."""
+        low, high = plain["accuracy_interval"]
+        return cls(
+            **{
+                **plain,
+                "accuracy_interval": (low, high),
+                "classes": tuple(ClassEvidence(**one) for one in plain["classes"]),
+                "calibration": Calibration(**plain["calibration"]),
+                "confusion": tuple(tuple(row) for row in plain["confusion"]),
+            }
+        )
+
+
+def gather_evidence(
+    logits: NDArray[np.float64], labels: NDArray[np.int64], *, classes: Sequence[str], temperature: float
+) -> TestEvidence:
+    """Scores the predictions for the test images.
+
+    Args:
+        logits: float (N, C), as the model gives them.
+        labels: int (N,).
+        classes: C names.
+        temperature: From the validation images.
+    """
+    before, after = scaled_probabilities(logits), scaled_probabilities(logits, temperature)
+    predicted = logits.argmax(1)
+    num = len(classes)
+    confusion = np.bincount(labels * num + predicted, minlength=num * num).reshape(num, num)
+    per_class = tuple(_class_evidence(name, confusion, place) for place, name in enumerate(classes))
+    present = [one for one in per_class if one.images]
+    occurring = [one for place, one in enumerate(per_class) if one.images or confusion[:, place].any()]
+    return TestEvidence(
+        num_images=len(labels),
+        accuracy=float((predicted == labels).mean()),
+        accuracy_interval=bootstrap_accuracy(predicted == labels),
+        balanced_accuracy=float(np.mean([one.recall for one in present])),
+        macro_f1=float(np.mean([one.f1 for one in occurring])),
+        classes=per_class,
+        calibration=Calibration(
+            temperature=temperature,
+            ece_before=expected_calibration_error(before, labels),
+            ece_after=expected_calibration_error(after, labels),
+            loss_before=cross_entropy(before, labels),
+            loss_after=cross_entropy(after, labels),
+        ),
+        confusion=tuple(tuple(int(count) for count in row) for row in confusion),
+    )
+
+
+def bootstrap_accuracy(
+    right: NDArray[np.bool_], *, seed: int = 0, num_bootstraps: int = NUM_BOOTSTRAPS
+) -> tuple[float, float]:
+    """The percentile interval of an accuracy, images drawn again with replacement.
+
+    How many of N draws are right follows the binomial distribution, which is drawn from directly.
+
+    Args:
+        right: bool (N,).
+        seed: The same seed gives the same interval.
+        num_bootstraps: Number of draws of N images.
+    """
+    num = len(right)
+    shares = np.random.default_rng(seed).binomial(num, float(right.mean()), num_bootstraps) / num
+    low, high = np.quantile(shares, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _class_evidence(name: str, confusion: NDArray[np.int64], place: int) -> ClassEvidence:
+    hits = int(confusion[place, place])
+    images, said = int(confusion[place].sum()), int(confusion[:, place].sum())
+    return ClassEvidence(
+        name=name,
+        images=images,
+        precision=hits / said if said else 0.0,
+        recall=hits / images if images else 0.0,
+        f1=2 * hits / (images + said) if images + said else 0.0,
+    )

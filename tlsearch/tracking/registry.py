@@ -1,0 +1,250 @@
+"""The MLflow registry: a model becomes a version, and an alias points to it; in this order, so that a death on the
+way leaves the old alias or the complete new one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tlsearch.crash import crash_point
+from tlsearch.errors import TrackingError
+from tlsearch.tracking.batch import cut
+from tlsearch.tracking.models import delete_model, find_models, write_model
+from tlsearch.tracking.runs import KIND, PARENT, SEARCH_ID, find_runs
+from tlsearch.tracking.store import connect, open_experiment, shown, store_errors
+from tlsearch.tracking.worker import Away, Refused
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
+    from mlflow.entities.model_registry import ModelVersion
+
+PROMOTION = "promotion"
+CONTENT = "tlsearch.content"
+CARD = "README.md"
+CHAMPION, PREVIOUS = "champion", "previous"
+
+_TEST_USE = "tlsearch.test_use."
+_MAX_DESCRIPTION = 5000
+_MAX_TAG = 5000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Promotion:
+    """What is to be registered.
+
+    Attributes:
+        search_id: The search that the model comes from; its run holds the promotion's.
+        checkpoint: A checkpoint folder; it is copied.
+        model_digest: Stands for the checkpoint's weights.
+        alias: What is to point to the new version.
+        tags: Of version and run.
+        params: Of the run.
+        metrics: Of the run.
+        card: Markdown.
+        files: Texts by file name, for the run.
+    """
+
+    experiment: str
+    search_id: str
+    checkpoint: Path
+    model_digest: str
+    alias: str
+    tags: Mapping[str, str]
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]
+    card: str
+    files: Mapping[str, str]
+
+    @property
+    def name(self) -> str:
+        """The registered model's."""
+        return re.sub(r"[/:@]", "-", self.experiment)
+
+    @property
+    def content(self) -> str:
+        """Stands for all that the version holds: the same again is the same version."""
+        text = json.dumps([self.model_digest, dict(self.tags), self.card], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Promoted:
+    """A registered version; ``previous`` is the one that the alias pointed to before."""
+
+    name: str
+    version: str
+    alias: str
+    run_id: str
+    previous: str | None
+
+
+def register_model(uri: str, promotion: Promotion, *, served_code: Path) -> Promoted:
+    """Logs a checkpoint as an MLflow model, registers it and sets the alias, last of all.
+
+    Called again after a death it takes up what is complete and removes what is not.
+
+    Raises:
+        TrackingError: MLflow cannot be reached, or refuses.
+    """
+    with _told(uri):
+        client = connect(uri)
+        experiment_id = open_experiment(client, promotion.experiment, uri)
+        version = _find_version(client, promotion)
+        if version is None:
+            _clean_up(client, experiment_id, promotion, tracking_uri=uri)
+            run_id = _make_run(client, experiment_id, promotion)
+            crash_point("run_made")
+            model = _log_model(client, experiment_id, run_id, promotion, served_code)
+            version = _make_version(client, run_id, model, promotion)
+            client.set_terminated(run_id)
+        crash_point("version_made")
+        return _set_alias(client, version, promotion)
+
+
+def read_test_uses(uri: str, *, experiment: str, digest: str) -> list[dict[str, object]]:
+    """The looks at a test split that the experiment has on record, oldest first.
+
+    Raises:
+        TrackingError: MLflow cannot be reached.
+    """
+    with _told(uri):
+        client = connect(uri)
+        found = client.get_experiment(open_experiment(client, experiment, uri))
+        text = found.tags.get(_TEST_USE + digest[:16])
+        return list(json.loads(text)) if text else []
+
+
+def write_test_uses(uri: str, *, experiment: str, digest: str, uses: list[dict[str, object]]) -> None:
+    """Puts the looks at a test split on record; where a tag cannot hold all, the oldest and the newest.
+
+    Raises:
+        TrackingError: MLflow cannot be reached.
+    """
+    kept = list(uses)
+    while len(text := json.dumps(kept, separators=(",", ":"))) > _MAX_TAG and len(kept) > 2:
+        del kept[1]
+    with _told(uri):
+        client = connect(uri)
+        client.set_experiment_tag(open_experiment(client, experiment, uri), _TEST_USE + digest[:16], text)
+
+
+@contextmanager
+def _told(uri: str) -> Iterator[None]:
+    try:
+        with store_errors(uri):
+            yield
+    except (Away, Refused) as error:
+        raise TrackingError(f"MLflow at {shown(uri)} cannot be used: {error}") from error
+
+
+def _find_version(client: MlflowClient, promotion: Promotion) -> ModelVersion | None:
+    """The version that an earlier call has made of just this."""
+    found = client.search_model_versions(f"name = '{promotion.name}'")
+    return next((one for one in found if one.tags.get(CONTENT) == promotion.content), None)
+
+
+def _clean_up(client: MlflowClient, experiment_id: str, promotion: Promotion, *, tracking_uri: str) -> None:
+    """Deletes models that a death left without a version."""
+    sources = {one.source for one in client.search_model_versions(f"name = '{promotion.name}'")}
+    for model in find_models(client, experiment_id, promotion.search_id):
+        if model.tags.get(KIND) == PROMOTION and model.artifact_location not in sources:
+            delete_model(client, model, tracking_uri=tracking_uri)
+
+
+def _make_run(client: MlflowClient, experiment_id: str, promotion: Promotion) -> str:
+    """The promotion's own run, nested in the search's; one that was begun for the same is taken up."""
+    from mlflow.entities import Metric, Param, RunTag
+
+    runs = list(find_runs(client, experiment_id, promotion.search_id))
+    run = next((one for one in runs if one.data.tags.get(CONTENT) == promotion.content), None)
+    if run is None:
+        above = next((one for one in runs if one.data.tags.get(KIND) == "search"), None)
+        tags = {KIND: PROMOTION, SEARCH_ID: promotion.search_id, CONTENT: promotion.content, **promotion.tags}
+        tags |= {PARENT: above.info.run_id} if above else {}
+        name = f"promote {promotion.search_id}"
+        run = client.create_run(experiment_id, tags=tags, run_name=name)
+    run_id = str(run.info.run_id)
+    now_ms = int(time.time() * 1000)
+    known = set(run.data.metrics)
+    client.log_batch(
+        run_id,
+        metrics=[Metric(key, value, now_ms, 0) for key, value in promotion.metrics.items() if key not in known],
+        params=[Param(key, value) for key, value in promotion.params.items()],
+        tags=[RunTag(key, cut(value, _MAX_TAG)) for key, value in promotion.tags.items()],
+    )
+    for name, text in {CARD: promotion.card, **promotion.files}.items():
+        client.log_text(run_id, text, name)
+    return run_id
+
+
+def _log_model(
+    client: MlflowClient, experiment_id: str, run_id: str, promotion: Promotion, served_code: Path
+) -> LoggedModel:
+    from mlflow.entities import LoggedModelOutput
+
+    model = client.create_logged_model(
+        experiment_id,
+        name="promoted",
+        source_run_id=run_id,
+        tags={KIND: PROMOTION, SEARCH_ID: promotion.search_id, CONTENT: promotion.content},
+        params=dict(promotion.params),
+        model_type="image-classifier",
+    )
+    crash_point("model_made")
+    with tempfile.TemporaryDirectory(prefix="tlsearch-model-") as scratch:
+        folder = Path(scratch) / "model"
+        write_model(folder, model, run_id=run_id, checkpoint=promotion.checkpoint, served_code=served_code)
+        (folder / CARD).write_text(promotion.card, encoding="utf-8")
+        client.log_model_artifacts(model.model_id, str(folder))
+    model = client.finalize_logged_model(model.model_id, "READY")
+    client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+    crash_point("model_logged")
+    return model
+
+
+def _make_version(client: MlflowClient, run_id: str, model: LoggedModel, promotion: Promotion) -> ModelVersion:
+    """One call makes the version with all that belongs to it."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(promotion.name, tags={KIND: "model"})
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    # The files' own address: MLflow would look for models:/m-... in its global store, whichever that is.
+    return client.create_model_version(
+        promotion.name,
+        source=model.artifact_location,
+        run_id=run_id,
+        tags={**promotion.tags, SEARCH_ID: promotion.search_id, CONTENT: promotion.content},
+        description=cut(promotion.card, _MAX_DESCRIPTION),
+        model_id=model.model_id,
+    )
+
+
+def _set_alias(client: MlflowClient, version: ModelVersion, promotion: Promotion) -> Promoted:
+    aliases = client.get_registered_model(promotion.name).aliases
+    old, new = aliases.get(promotion.alias), str(version.version)
+    old = None if old is None else str(old)
+    if old != new:
+        if old is not None:
+            client.set_registered_model_alias(promotion.name, previous_of(promotion.alias), old)
+            crash_point("previous_set")
+        client.set_registered_model_alias(promotion.name, promotion.alias, new)
+        crash_point("alias_set")
+    return Promoted(name=promotion.name, version=new, alias=promotion.alias, run_id=str(version.run_id), previous=old)
+
+
+def previous_of(alias: str) -> str:
+    """The alias that keeps what another one pointed to: ``previous`` of the champion, else ``<alias>-previous``."""
+    return PREVIOUS if alias == CHAMPION else f"{alias}-{PREVIOUS}"
