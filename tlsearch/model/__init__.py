@@ -7,7 +7,15 @@ from tlsearch.model.library import split_backbone, torchvision_names
 from tlsearch.model.staged import MAX_DEPTH, PART_NAMES, Part, StagedModel, batchnorm_layers
 from tlsearch.model.statistics import adapt_statistics, batchnorm_digest
 from tlsearch.model.transforms import default_transform
-from tlsearch.model.weights import Weights, WeightsCard, release_weights, resolve_weights, state_digest, weights_card
+from tlsearch.model.weights import (
+    Weights,
+    WeightsCard,
+    check_weights,
+    release_weights,
+    resolve_weights,
+    state_digest,
+    weights_card,
+)
 
 __all__ = [
     "MAX_DEPTH",
@@ -22,6 +30,7 @@ __all__ = [
     "batchnorm_digest",
     "batchnorm_layers",
     "build_model",
+    "check_weights",
     "default_transform",
     "describe_backbone",
     "parameter_groups",

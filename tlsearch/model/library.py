@@ -144,17 +144,28 @@ def _create_timm(base: str, version: str | None, image_size: int) -> nn.Module:
     config = timm_config(base, version)
     timm = import_timm()
     name = timm_name(base, version)
-    options = _TIMM_SIZED.get(timm.models.model_entrypoint(name).__module__.rpartition(".")[2])
+    native = config.input_size[-1]
+    options = timm_size_options(name)
     if options is not None:
         options = {"img_size": image_size, **options}
-    elif config.fixed_input_size and image_size != config.input_size[-1]:
-        raise UserError(f"{base} takes images of exactly {config.input_size[-1]} px; {image_size} is not")
-    model: Any = timm.create_model(name, pretrained=False, num_classes=config.num_classes or 1000, **(options or {}))
+    elif config.fixed_input_size and image_size != native:
+        raise UserError(f"{base} takes images of exactly {native} px, not of {image_size}")
+    try:
+        model: Any = timm.create_model(
+            name, pretrained=False, num_classes=config.num_classes or 1000, **(options or {})
+        )
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(f"timm cannot build {name} for images of {image_size} px: {error}") from error
     patch = model.patch_embed.feat_ratio() if options is not None else 1
-    if image_size % patch:
+    if image_size % patch and image_size != native:
         raise UserError(f"{base} takes image sizes that are multiples of {patch}; {image_size} is not")
     original: nn.Module = model
     return original
+
+
+def timm_size_options(name: str) -> Mapping[str, Any] | None:
+    """timm's options beside ``img_size`` for a model that is built for an image size; None for one that is not."""
+    return _TIMM_SIZED.get(import_timm().models.model_entrypoint(name).__module__.rpartition(".")[2])
 
 
 def nearest(name: str, names: Iterable[str], prefix: str = "") -> str:

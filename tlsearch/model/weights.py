@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from tlsearch.errors import WeightsError
-from tlsearch.model.downloads import download_timm, download_torchvision
+from tlsearch.model.downloads import download_timm, download_torchvision, look_for_timm, look_for_torchvision
 from tlsearch.model.library import is_timm, split_backbone, timm_config, timm_name, torchvision_weights
 from tlsearch.model.matching import layout_of, match_by_name, match_by_order
+from tlsearch.model.network import forget_silence
 from tlsearch.model.remote import fetch, shown
 from tlsearch.model.state_files import package_file, read_state
 from tlsearch.model.transforms import default_transform
@@ -86,9 +87,26 @@ def resolve_weights(backbone: str, source: WeightsSource) -> Weights:
     return weights
 
 
+def check_weights(backbone: str, source: WeightsSource) -> None:
+    """As `resolve_weights`, but official weights are only looked for: their host is asked, and nothing is fetched.
+
+    Raises:
+        WeightsError: The weights cannot be had, or do not fit the backbone.
+        UserError: There is no such backbone or version.
+    """
+    if source.kind != "default":
+        resolve_weights(backbone, source)
+        return
+    base, named_version = split_backbone(backbone)
+    version = source.version or named_version
+    _transform(base, version, source)
+    (look_for_timm if is_timm(base) else look_for_torchvision)(base, version)
+
+
 def release_weights() -> None:
-    """Lets go of all weights that this process holds."""
+    """Lets go of all weights that this process holds, and of what it knows of hosts that did not answer."""
     _HELD.clear()
+    forget_silence()
 
 
 def state_digest(state: Mapping[str, Tensor]) -> str:
@@ -152,25 +170,24 @@ def _path_of(source: WeightsSource, backbone: str) -> Path | None:
 def _resolve(backbone: str, source: WeightsSource, path: Path | None) -> Weights:
     base, named_version = split_backbone(backbone)
     version = source.version or named_version
-    full_name = f"{base}@{version}" if version else base
-    transform = default_transform(_transform_name(base, full_name, source.transform))
+    transform = _transform(base, version, source)
     card = weights_card(backbone, source)
     if source.kind == "none":
         return Weights(id=card.id, digest=f"none:{base}", state=None, transform=transform)
     if path is not None:
         state, where = read_state(path), card.id if source.kind == "url" else str(path)
     elif is_timm(base):
-        state, where = download_timm(base, timm_name(base, version)), card.id
+        state, where = download_timm(base, version), card.id
     else:
         state, where = download_torchvision(base, torchvision_weights(base, version)), card.id
     match = match_by_order if source.match == "order" else match_by_name
-    matched = match(state, layout_of(full_name), where)
+    matched = match(state, layout_of(f"{base}@{version}" if version else base), where)
     return Weights(id=card.id, digest=state_digest(matched), state=matched, transform=transform, licence=card.licence)
 
 
-def _transform_name(base: str, full_name: str, transform: str | None) -> str:
-    """Whose transform: another backbone's (``resnet50@IMAGENET1K_V1``), or another version's of this one."""
-    if transform is None:
-        return full_name
-    is_version = not is_timm(base) and transform.startswith("IMAGENET")
-    return f"{base}@{transform}" if is_version else transform
+def _transform(base: str, version: str | None, source: WeightsSource) -> TransformSpec:
+    """The weights' own transform, or the told one: another backbone's, or another version's of this one."""
+    if source.transform is None:
+        return default_transform(f"{base}@{version}" if version else base)
+    is_version = not is_timm(base) and source.transform.startswith("IMAGENET")
+    return default_transform(f"{base}@{source.transform}" if is_version else source.transform)

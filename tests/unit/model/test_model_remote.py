@@ -18,6 +18,7 @@ from torch import Tensor
 from tlsearch.errors import WeightsError
 from tlsearch.model import release_weights, resolve_weights
 from tlsearch.model.construction import empty_original
+from tlsearch.model.network import look
 from tlsearch.model.remote import fetch
 from tlsearch.types import WeightsSource
 
@@ -51,6 +52,8 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             site.answer(self)
+
+        do_HEAD = do_GET
 
         def log_message(self, *args: Any) -> None: ...
 
@@ -135,6 +138,21 @@ def test_what_cannot_be_had_names_the_ways_out(
 def test_without_a_network_the_ways_out_are_named() -> None:
     with pytest.raises(WeightsError, match=r"no-such-host.invalid/w.pth of resnet18 could not be loaded: .*Ways out"):
         fetch("https://no-such-host.invalid/w.pth", "resnet18")
+
+
+def test_a_look_fetches_nothing_and_a_silent_host_is_asked_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.files["/w.pth"] = b"x"
+    assert look(f"{site.address}/w.pth", {"Authorization": "secret"}) is None
+    assert "404" in str(look(f"{site.address}/absent.pth"))
+    site.faults = [302]
+    assert look(f"{site.address}/elsewhere.pth") is None, "a redirection is not followed"
+    assert site.asked == ["/w.pth", "/absent.pth", "/elsewhere.pth"]
+    first = look("http://no-such-host.invalid/a")
+    monkeypatch.setattr("urllib.request.build_opener", None)  # would fail if it were called
+    assert first is not None and look("http://no-such-host.invalid/b") is first
+    release_weights()
+    with pytest.raises(TypeError):
+        look("http://no-such-host.invalid/c")
 
 
 def test_hashes_are_checked(site: Site, tmp_path: Path) -> None:

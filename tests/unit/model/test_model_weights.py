@@ -18,6 +18,7 @@ from torch import Tensor
 from tlsearch.errors import UserError, WeightsError
 from tlsearch.model import (
     WeightsCard,
+    check_weights,
     default_transform,
     release_weights,
     resolve_weights,
@@ -339,9 +340,49 @@ def test_timm_without_a_network_names_the_ways_out(monkeypatch: pytest.MonkeyPat
     def create(name: str, pretrained: bool = False, **options: Any) -> None:
         raise OSError(f"cannot reach the hub for {name}")
 
+    monkeypatch.setattr("tlsearch.model.downloads.look", lambda url, headers: None)
     monkeypatch.setattr(timm, "create_model", create)
     with pytest.raises(WeightsError, match=r"cannot reach the hub for tf_efficientnet_lite0\. Ways out"):
         resolve_weights(LITE0, WeightsSource())
+
+
+def test_official_weights_are_looked_for_without_fetching_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def look(url: str, headers: object = None) -> Exception | None:
+        asked.append(url)
+        return None if "IMAGENET" not in url and "resnet18" in url else URLError("no route to host")
+
+    monkeypatch.setattr("tlsearch.model.downloads.look", look)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    check_weights("resnet18", WeightsSource())
+    assert asked == ["https://download.pytorch.org/models/resnet18-f37072fd.pth"]
+    with pytest.raises(WeightsError, match=r"resnet50-11ad3fa6.pth\) of resnet50 .* no route to host.*Ways out"):
+        check_weights("resnet50", WeightsSource())
+    cached = tmp_path / "hub" / "checkpoints" / "resnet50-11ad3fa6.pth"
+    cached.parent.mkdir(parents=True)
+    cached.touch()
+    check_weights("resnet50", WeightsSource())
+    with pytest.raises(WeightsError, match="there is no weights file"):
+        check_weights("resnet50", _file(tmp_path / "absent.pth"))
+    with pytest.raises(UserError, match="unknown backbone 'nonsense'"):
+        check_weights("resnet50", WeightsSource(transform="nonsense"))
+
+
+def test_timms_weights_are_looked_for_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("timm")
+    asked: list[str] = []
+    monkeypatch.setattr("tlsearch.model.downloads.look", lambda url, headers: asked.append(url))
+    check_weights("timm/vit_small_patch14_dinov2.lvd142m", WeightsSource())
+    [url] = asked
+    assert url.endswith("/timm/vit_small_patch14_dinov2.lvd142m/resolve/main/model.safetensors")
+    monkeypatch.setattr("tlsearch.model.downloads.look", lambda url, headers: URLError("no route to host"))
+    for ask in (check_weights, resolve_weights):
+        with pytest.raises(WeightsError, match="no route to host.*Ways out"):
+            ask("timm/vit_small_patch14_dinov2.lvd142m", WeightsSource())
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(WeightsError, match="HF_HUB_OFFLINE is set"):
+        check_weights("timm/vit_small_patch14_dinov2", WeightsSource())
 
 
 def test_timms_pretrained_models_are_taken_as_timm_loads_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -352,6 +393,7 @@ def test_timms_pretrained_models_are_taken_as_timm_loads_them(monkeypatch: pytes
         asked.append(pretrained)
         return create(name, pretrained=False, **options)
 
+    monkeypatch.setattr("tlsearch.model.downloads.look", lambda url, headers: None)
     monkeypatch.setattr(timm, "create_model", pretend)
     weights = resolve_weights(LITE0, WeightsSource())
     assert True in asked
