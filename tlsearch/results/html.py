@@ -38,7 +38,8 @@ def table(heads: Sequence[str], rows: Sequence[Row], *, numeric: Sequence[str] =
 
 
 def _head(text: str, right: bool) -> str:
-    return f'<th class="n">{escape(text)}</th>' if right else f"<th>{escape(text)}</th>"
+    words = escape(text).replace("_", "_<wbr>")  # a long name must not make its column wide
+    return f'<th class="n">{words}</th>' if right else f"<th>{words}</th>"
 
 
 def _row(row: Row, right: Sequence[bool]) -> str:

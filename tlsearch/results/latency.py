@@ -31,7 +31,7 @@ def measure_latency(backbone: str, *, num_classes: int, image_size: int | None =
 
     size = native_size(backbone) if image_size is None else image_size
     model = build_model(backbone, num_classes=num_classes, weights=None, image_size=size, seed=0).eval()
-    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = model.to(memory_format=torch.channels_last)
     image = torch.zeros(1, 3, size, size).to(memory_format=torch.channels_last)
     threads = torch.get_num_threads()
     torch.set_num_threads(num_threads)

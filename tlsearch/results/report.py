@@ -113,6 +113,9 @@ def _page(view: View, plots: Mapping[str, Plot], model: BestModel | None, missin
         "time": time_section(view, [plots["time"], plots["epochs"]]),
         "failures": failures_section(view),
     }
+    if not view.counting:  # a page of empty places helps nobody: what went wrong, and what there is
+        shown = ["failures", *(["progress"] if view.valued else []), "leaderboard"]
+        body = {name: body[name] for name in shown}
     titles = [(name, _SHORT[name]) for name, html in body.items() if html]
     head = header(view, created=created, version=tlsearch.__version__, sections=titles)
     footer = (

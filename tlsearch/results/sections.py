@@ -11,7 +11,7 @@ from tlsearch.results.evaluation import Evaluation, Mistake, class_scores, most_
 from tlsearch.results.html import Cell, Row, grid, inline, paragraph, plot_figure, section, table
 from tlsearch.results.plots.style import Plot
 from tlsearch.results.plots.timing import SOURCES, source_reasons
-from tlsearch.results.plots.view import View, clock_of, ending_of, time_unit, varied_parameters
+from tlsearch.results.plots.view import View, clock_of, ending_of, plural, short, time_unit, varied_parameters
 from tlsearch.results.statistics import bootstrap_metric
 from tlsearch.results.summaries import (
     GroupSummary,
@@ -70,7 +70,7 @@ def _key_figures(view: View) -> str:
             "" if best is None or best.interval is None else f"95 %: {best.interval[0]:.3f} to {best.interval[1]:.3f}",
         ),
         ("trials", str(len(view.record.trials)), states_text(view)),
-        ("wall time", _wall_time(view), f"{len(reports)} epochs"),
+        ("wall time", _wall_time(view), plural(len(reports), "epoch")),
         (
             "epochs on stored features",
             f"{stored / len(reports):.0%}" if reports else "–",
@@ -108,14 +108,20 @@ def short_duration(seconds: float) -> str:
     return f"{minutes}m{rest:02d}s" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02d}m"
 
 
+def millions(count: int | None) -> str:
+    """A number of parameters: ``3.4 M``."""
+    return "–" if count is None else f"{count / 1e6:.1f} M"
+
+
 def leaderboard_section(view: View) -> str:
     """Every trial, best first; sortable."""
     names = list(dict.fromkeys(name for row in view.rows for name in row.params))
     varied = varied_parameters(view)
     names = [name for name in names if name in varied] or names
     measured = any(row.latency_ms is not None for row in view.rows)
-    heads = ["rank", "trial", "ended", "value", "epoch", "time", "parameters"]
-    heads += [*(["latency, ms"] if measured else []), *names]
+    sized = any(row.parameters is not None for row in view.rows)
+    heads = ["rank", "trial", "ended", "value", "epoch", "time"]
+    heads += [*(["parameters"] if sized else []), *(["ms"] if measured else []), *names]
     rows = []
     for row in view.rows:
         rank = "" if row.rank is None else f"={row.rank}" if row.tied else str(row.rank)
@@ -127,20 +133,22 @@ def leaderboard_section(view: View) -> str:
             Cell(text=value_text(row) + near, value=row.best_value),
             Cell(text=f"{row.best_epoch or '–'}/{row.epochs_run}", value=row.epochs_run),
             Cell(text="" if row.seconds is None else short_duration(row.seconds), value=row.seconds),
-            Cell(text="" if row.parameters is None else f"{row.parameters / 1e6:.1f} M", value=row.parameters),
         ]
+        if sized:
+            cells.append(Cell(text=millions(row.parameters), value=row.parameters))
         if measured:
             cells.append(Cell(text="" if row.latency_ms is None else f"{row.latency_ms:.1f}", value=row.latency_ms))
         for name in names:
             value = row.params.get(name)
             number = float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
-            cells.append(Cell(text=param_text(value) if name in row.params else "", value=number))
+            cells.append(Cell(text=short(param_text(value), 24) if name in row.params else "", value=number))
         rows.append(Row(cells=cells, trial=row.trial, best=view.best is not None and row.trial == view.best.number))
     note = (
         "± is one standard error on this validation set; ≈ marks values within one of the best; = marks ranks that "
         "several trials share. Epoch is best/run. An empty parameter does not exist for that trial."
+        + (" ms is the latency of one image." if measured else "")
     )
-    numeric = ("rank", "trial", "value", "epoch", "time", "parameters", "latency, ms")
+    numeric = ("rank", "trial", "value", "epoch", "time", "parameters", "ms")
     trials = table(heads, rows, numeric=numeric, shown=SHOWN_TRIALS)
     return section("leaderboard", "Leaderboard", trials, paragraph(note, note=True))
 
@@ -182,7 +190,7 @@ def _group_table(view: View, title: str, groups: Sequence[GroupSummary]) -> str:
             short_duration(group.seconds),
             "–" if group.seconds_per_epoch is None else f"{group.seconds_per_epoch:.2f}",
         ]
-        cells += [] if title != "backbone" else ["–" if parameters is None else f"{parameters / 1e6:.1f} M"]
+        cells += [] if title != "backbone" else [millions(parameters)]
         rows.append(Row(cells=cells))
     return table(heads, rows, numeric=heads[1:])
 

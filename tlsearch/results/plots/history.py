@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from tlsearch.results.plots.style import (
     BEST,
@@ -20,7 +20,17 @@ from tlsearch.results.plots.style import (
     new_figure,
     plot_style,
 )
-from tlsearch.results.plots.view import ENDINGS, View, clamp, clock_of, ending_of, robust_limits, time_unit, value_of
+from tlsearch.results.plots.view import (
+    ENDINGS,
+    View,
+    clamp,
+    clock_of,
+    ending_of,
+    plural,
+    robust_limits,
+    time_unit,
+    value_of,
+)
 from tlsearch.types import TrialRecord
 
 _HEIGHT_IN = 3.7
@@ -102,10 +112,10 @@ def plot_curves(view: View) -> Plot:
             )
             dots.set_gid(f"ends-{ending}")
             marks |= {f"{kind}-{ending}": [t.number for t in group] for kind in ("lines", "ends")}
-        if view.best is not None and view.best in trials:
-            curve = _curve(view.best, metric)
+        if view.best is not None:
+            xs, ys = zip(*_curve(view.best, metric), strict=True)
             axes.plot(
-                [x for x, _ in curve], [y for _, y in curve], color=BEST, linewidth=2.2, label="best trial", zorder=4
+                xs, ys, color=BEST, linewidth=2.2, label="best trial", zorder=4, marker="o" if len(xs) == 1 else None
             )
         longest = max(t.epochs_run for t in trials)
         for rung in view.facts.rungs:
@@ -126,12 +136,12 @@ def plot_curves(view: View) -> Plot:
             ylim=(low, high),
             xlim=(1 - 0.02 * longest if longest > 1 else 0.5, longest * 1.01 if longest > 1 else 1.5),
         )
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=12))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=12) if longest > 1 else FixedLocator([1]))
         axes.grid(axis="y")
         legend_above(axes)
         cut = sum(ending_of(t) == "asha" for t in trials)
         caption = (
-            f"{len(trials)} trials; a cross is where one was cut. "
+            f"{plural(len(trials), 'trial')}; a cross is where one was cut. "
             + (f"ASHA cut {cut} of them at its rungs. " if view.facts.rungs else "No scheduler cut trials. ")
             + _beyond(trials, low, high).strip()
         ).strip()

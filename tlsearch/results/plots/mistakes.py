@@ -13,6 +13,7 @@ from tlsearch.results.plots.view import short
 
 NUMBERED_CLASSES = 24  # with more the counts would not be readable
 NAMED_CLASSES = 48
+_LABEL = 18  # characters of a class name
 
 
 def plot_confusion(confusion: NDArray[np.int64], classes: Sequence[str]) -> Plot:
@@ -26,11 +27,12 @@ def plot_confusion(confusion: NDArray[np.int64], classes: Sequence[str]) -> Plot
     shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
     side = float(np.clip(0.27 * num, 2.6, 5.6))
     labels = num <= NAMED_CLASSES
-    margin = 1.25 if labels else 0.5
+    longest = max(len(short(c, _LABEL)) for c in classes)
+    left, bottom = (0.45 + 0.062 * longest, 0.45 + 0.046 * longest) if labels else (0.4, 0.4)
     scale = LinearSegmentedColormap.from_list("share", ["#ffffff", "#cfe0f0", "#5b93c9", HIGH])
     with plot_style(name):
-        figure = new_figure(margin + side + 0.2, side + margin + 0.15)
-        axes = add_axes(figure, left=margin, right=0.2, top=0.15, bottom=margin)
+        figure = new_figure(left + side + 0.2, side + bottom + 0.15)
+        axes = add_axes(figure, left=left, right=0.2, top=0.15, bottom=bottom)
         axes.pcolormesh(
             shares,
             cmap=scale,
@@ -47,8 +49,10 @@ def plot_confusion(confusion: NDArray[np.int64], classes: Sequence[str]) -> Plot
         axes.tick_params(length=0, labelsize=7 if num > 12 else 8, labelcolor=INK)
         if labels:
             places = np.arange(num) + 0.5
-            axes.set_xticks(places, [short(c, 16) for c in classes], rotation=45, ha="right", rotation_mode="anchor")
-            axes.set_yticks(places, [short(c, 16) for c in classes])
+            axes.set_xticks(
+                places, [short(c, _LABEL) for c in classes], rotation=45, ha="right", rotation_mode="anchor"
+            )
+            axes.set_yticks(places, [short(c, _LABEL) for c in classes])
         else:
             axes.set_xticks([])
             axes.set_yticks([])

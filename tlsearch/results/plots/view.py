@@ -189,6 +189,11 @@ def jitter(number: int, width: float) -> float:
     return width * (2 * math.modf(number * 0.6180339887)[0] - 1)
 
 
+def plural(count: int, word: str) -> str:
+    """``1 trial``, ``2 trials``."""
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
+
+
 def short(text: object, length: int = 22) -> str:
     """A label that fits; the end of a long name says more than its middle."""
     text = str(text)
