@@ -12,6 +12,7 @@ def main() -> None:
         commands_cluster,
         commands_control,
         commands_models,
+        commands_production,
         commands_results,
         commands_run,
     )

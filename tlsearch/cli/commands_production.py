@@ -53,3 +53,49 @@ def confirm(
             out.print(confirm_table(result))
             out.print(result["verdict"], markup=False, soft_wrap=True)
             out.print(f"recommended: trial {result['recommended']} (tlsearch promote takes it)", markup=False)
+
+
+@app.command()
+def promote(
+    search: Search = None,
+    trial: Annotated[int | None, typer.Option(help="This trial; else the confirmed winner, else the best.")] = None,
+    alias: Annotated[str, typer.Option(help="What is to point to the new version.")] = "champion",
+    max_latency_ms: Annotated[
+        float | None, typer.Option(min=0.0, help="The best model that takes at most this long for an image on a CPU.")
+    ] = None,
+    max_params: Annotated[
+        int | None, typer.Option(min=1, help="The best model with at most so many parameters.")
+    ] = None,
+    refit: Annotated[bool, typer.Option("--refit", help="Train on train and val together first.")] = False,
+    without_test: Annotated[bool, typer.Option("--without-test", help="Do not look at the test split.")] = False,
+    reuse_test: Annotated[
+        bool, typer.Option("--reuse-test", help="Look at a test split that was used before; the card says so.")
+    ] = False,
+    storage: Storage = None,
+    json: Json = False,
+) -> None:
+    """Evaluate the winner once on the sealed test split and register it in MLflow, with its model card."""
+    with told_errors(as_json=json):
+        from tlsearch.app.catalog import find
+        from tlsearch.app.choice import Limits
+        from tlsearch.app.promote import PromoteOptions
+        from tlsearch.app.promote import promote as promote_search
+        from tlsearch.cli.production_tables import evidence_table
+
+        options = PromoteOptions(
+            trial=trial,
+            alias=alias,
+            limits=Limits(latency_ms=max_latency_ms, parameters=max_params),
+            refit=refit,
+            without_test=without_test,
+            reuse_test=reuse_test,
+        )
+        result = promote_search(find(search, storage), options)
+        if json:
+            print_json(result)
+            return
+        out.print(f"trial {result['trial']} of {result['search_id']}: {result['reason']}", markup=False, soft_wrap=True)
+        out.print(evidence_table(result))
+        out.print(f"registered: {result['uri']} (version {result['version']})", markup=False, soft_wrap=True)
+        if result["previous"]:
+            out.print(f"before: version {result['previous']}, kept as the previous one", markup=False)

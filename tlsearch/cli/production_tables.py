@@ -26,3 +26,21 @@ def confirm_table(result: Mapping[str, Any]) -> Table:
             style="bold" if one["trial"] == result["recommended"] else None,
         )
     return table
+
+
+def evidence_table(result: Mapping[str, Any]) -> Table:
+    """The evidence of ``promote``."""
+    table = Table(title=f"{result['model']} version {result['version']}", show_header=False)
+    table.add_row(f"{result['metric']} on validation", "-" if result["value"] is None else f"{result['value']:.4f}")
+    test = result["test"]
+    if test is None:
+        table.add_row("test", "not looked at")
+        return table
+    low, high = test["accuracy_interval"]
+    table.add_row("test accuracy", f"{test['accuracy']:.4f} (95 % interval {low:.4f} .. {high:.4f})")
+    table.add_row("test images", str(test["num_images"]))
+    table.add_row("balanced accuracy", f"{test['balanced_accuracy']:.4f}")
+    table.add_row("macro F1", f"{test['macro_f1']:.4f}")
+    one = test["calibration"]
+    table.add_row("calibration error", f"{one['ece_before']:.4f}, scaled {one['ece_after']:.4f}")
+    return table

@@ -79,7 +79,7 @@ class Promotion:
 
 @dataclass(frozen=True, kw_only=True)
 class Promoted:
-    """A registered version; ``previous`` is the one that the alias pointed to before."""
+    """A registered version; ``previous`` is the one that the alias pointed to before, if any."""
 
     name: str
     version: str
@@ -233,16 +233,20 @@ def _make_version(client: MlflowClient, run_id: str, model: LoggedModel, promoti
 
 
 def _set_alias(client: MlflowClient, version: ModelVersion, promotion: Promotion) -> Promoted:
-    aliases = client.get_registered_model(promotion.name).aliases
-    old, new = aliases.get(promotion.alias), str(version.version)
-    old = None if old is None else str(old)
+    known = client.get_registered_model(promotion.name).aliases
+    aliases = {alias: str(number) for alias, number in known.items()}
+    new, keep = str(version.version), previous_of(promotion.alias)
+    old, previous = aliases.get(promotion.alias), aliases.get(keep)
     if old != new:
         if old is not None:
-            client.set_registered_model_alias(promotion.name, previous_of(promotion.alias), old)
+            client.set_registered_model_alias(promotion.name, keep, old)
             crash_point("previous_set")
         client.set_registered_model_alias(promotion.name, promotion.alias, new)
         crash_point("alias_set")
-    return Promoted(name=promotion.name, version=new, alias=promotion.alias, run_id=str(version.run_id), previous=old)
+        previous = old
+    return Promoted(
+        name=promotion.name, version=new, alias=promotion.alias, run_id=str(version.run_id), previous=previous
+    )
 
 
 def previous_of(alias: str) -> str:
