@@ -10,7 +10,7 @@ from typing import Any
 from tlsearch.app.places import place_faults
 from tlsearch.config import SpaceFile
 from tlsearch.errors import ConfigError, DataError, Fault, UserError
-from tlsearch.space import Space, load
+from tlsearch.space import Space, backbone_facts, load
 from tlsearch.types import WeightsSource
 
 
@@ -66,8 +66,9 @@ def check_file(
         faults.append(Fault(path=("data",), message=str(error)))
     backbones: list[Mapping[str, Any]] = []
     if with_model:
-        faults += weights_faults(file, space)
-        backbones = [_describe(name, num_classes or 2, file.data.image_size) for name in space.backbones()]
+        faults += weights_faults(file, space, fetch=False)
+        backbones, unbuilt = _describe_all(file, space, num_classes or 2)
+        faults += unbuilt
     if with_batch and not faults:
         from tlsearch.app.dryrun import dry_run
 
@@ -76,15 +77,19 @@ def check_file(
     return CheckReport(faults=placed, data=card, backbones=tuple(backbones))
 
 
-def weights_faults(file: SpaceFile, space: Space) -> list[Fault]:
-    """Resolves the weights of every backbone of the space; a fault for each that cannot be had."""
-    from tlsearch.model import resolve_weights
+def weights_faults(file: SpaceFile, space: Space, *, fetch: bool = True) -> list[Fault]:
+    """A fault for each backbone of the space whose weights cannot be had.
 
+    Args:
+        fetch: False: the libraries' official weights are only asked for at their host, not downloaded.
+    """
+    from tlsearch.model import check_weights, resolve_weights
+
+    have = resolve_weights if fetch else check_weights
     faults = []
     for backbone in space.backbones():
-        source = weights_source(file, backbone)
         try:
-            resolve_weights(backbone, source)
+            have(backbone, weights_source(file, backbone))
         except UserError as error:
             faults.append(Fault(path=("weights", backbone), message=str(error)))
     return faults
@@ -95,15 +100,38 @@ def weights_source(file: SpaceFile, backbone: str) -> WeightsSource:
     return file.weights.get(backbone, WeightsSource())
 
 
-def _describe(backbone: str, num_classes: int, image_size: int | None) -> dict[str, Any]:
-    from tlsearch.model import describe_backbone
+def _describe_all(file: SpaceFile, space: Space, num_classes: int) -> tuple[list[Mapping[str, Any]], list[Fault]]:
+    described: list[Mapping[str, Any]] = []
+    faults: list[Fault] = []
+    for backbone in space.backbones():
+        try:
+            described.append(_describe(backbone, file, num_classes))
+        except UserError as error:
+            faults.append(Fault(path=("space", "backbone", backbone), message=str(error)))
+    return described, faults
 
-    described = describe_backbone(backbone, num_classes=num_classes, image_size=image_size)
+
+def _describe(backbone: str, file: SpaceFile, num_classes: int) -> dict[str, Any]:
+    from tlsearch.model import describe_backbone, weights_card
+
+    described = describe_backbone(backbone, num_classes=num_classes, image_size=file.data.image_size)
+    card = weights_card(backbone, weights_source(file, backbone))
+    facts = backbone_facts(backbone)
     return {
         "name": backbone,
+        "weights": card.id,
+        "licence": card.licence,
+        "image_size": described.image_size,
+        "min_image_size": None if facts is None else facts.min_size,
+        "image_sizes": None if facts is None else facts.size_rule(),
         "stages": [
-            {"name": s.name, "parameters": s.parameters, "batchnorm_layers": s.batchnorm_layers}
-            for s in described.stages
+            {
+                "name": stage.name,
+                "parameters": stage.parameters,
+                "batchnorm_layers": stage.batchnorm_layers,
+                "modules": list(stage.modules),
+            }
+            for stage in described.stages
         ],
         "trainable_parameters": {str(depth): count for depth, count in described.trainable_parameters.items()},
     }

@@ -88,16 +88,23 @@ def _pair(pair: Mapping[str, Any]) -> str:
 
 
 def backbone_table(backbone: Mapping[str, Any]) -> Table:
-    """One backbone's stages, and how many parameters train at each depth."""
-    table = Table(title=backbone["name"])
-    for title in ("stage", "parameters", "BN layers", "depth that trains it", "trainable there"):
-        table.add_column(title, justify="left" if title == "stage" else "right")
+    """One backbone's weights and sizes, its stages, and how many parameters train at each depth."""
+    licence = f", licence {backbone['licence']}" if backbone["licence"] else ""
+    sizes = f"{backbone['image_size']} px images (it takes {backbone['image_sizes']})"
+    table = Table(title=f"{backbone['name']}: weights {backbone['weights']}{licence}; {sizes}")
+    for title in ("stage", "modules", "parameters", "BN layers", "depth that trains it", "trainable there"):
+        table.add_column(title, justify="left" if title in ("stage", "modules") else "right")
     depths = len(backbone["stages"]) - 1
     for position, stage in enumerate(backbone["stages"]):
         depth = depths - position
-        trainable = backbone["trainable_parameters"].get(str(depth), 0)
+        modules = stage["modules"]
         table.add_row(
-            stage["name"], f"{stage['parameters']:,}", str(stage["batchnorm_layers"]), f"{depth}", f"{trainable:,}"
+            stage["name"],
+            modules[0] if len(modules) == 1 else f"{modules[0]} .. {modules[-1]}",
+            f"{stage['parameters']:,}",
+            str(stage["batchnorm_layers"]),
+            f"{depth}",
+            f"{backbone['trainable_parameters'].get(str(depth), 0):,}",
         )
     return table
 

@@ -1,0 +1,72 @@
+"""What ``check`` says of backbones: stages, sizes, weights, licences; faults where one cannot be had."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+from rich.console import Console
+
+from tlsearch.app.checks import check_file
+from tlsearch.cli.tables import backbone_table
+from tlsearch.errors import UserError
+from tlsearch.space import backbone_names
+
+PARTS = ["stem", "stage1", "stage2", "stage3", "stage4", "head"]
+
+
+def _file(folder: Path, backbones: list[str], weights: str) -> Path:
+    path = folder / "space.yaml"
+    path.write_text(
+        "name: some\ndata: {source: digits}\n"
+        f"weights: {{{', '.join(f'{name}: {weights}' for name in backbones)}}}\n"
+        f"space: {{backbone: [{', '.join(backbones)}]}}\n"
+    )
+    return path
+
+
+def test_all_80_in_one_file(tmp_path: Path) -> None:
+    names = [name for name in backbone_names() if not name.startswith("timm/")]
+    report = check_file(_file(tmp_path, names, "none"))
+    assert report.ok and [one["name"] for one in report.backbones] == names
+    assert len(names) == 80
+    for one in report.backbones:
+        assert [stage["name"] for stage in one["stages"]] == PARTS
+        assert all(stage["parameters"] > 0 and stage["modules"] for stage in one["stages"])
+        assert 0 < one["min_image_size"] <= one["image_size"]
+        assert one["weights"] == "none"
+        counts = [one["trainable_parameters"][str(depth)] for depth in range(6)]
+        assert counts == sorted(set(counts)) and counts[-1] == sum(stage["parameters"] for stage in one["stages"])
+
+
+def test_official_weights_are_named_with_their_licence_and_only_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tlsearch.model.downloads.look", lambda url, headers=None: None)
+    report = check_file(_file(tmp_path, ["resnet50@IMAGENET1K_V1", "timm/vit_tiny_patch16_224"], "default"))
+    assert report.ok
+    resnet, vit = report.backbones
+    assert resnet["weights"] == "torchvision/resnet50@IMAGENET1K_V1"
+    assert resnet["licence"].startswith("not stated by torchvision")
+    assert vit["weights"] == "timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k" and vit["licence"] == "apache-2.0"
+    assert (vit["image_size"], vit["min_image_size"], vit["image_sizes"]) == (224, 16, "multiples of 16 px")
+    console = Console(width=200, record=True)
+    console.print(backbone_table(resnet))
+    text = console.export_text()
+    assert "torchvision/resnet50@IMAGENET1K_V1" in text and "conv1 .. maxpool" in text and "at least 32 px" in text
+
+
+def test_what_cannot_be_had_or_built_is_a_fault_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def describe(name: str, **options: object) -> None:
+        raise UserError(f"no staging rule fits {name}")
+
+    monkeypatch.setattr("tlsearch.model.downloads.look", lambda url, headers=None: URLError("no route to host"))
+    monkeypatch.setattr("tlsearch.model.describe_backbone", describe)
+    path = _file(tmp_path, ["resnet18", "mobilenet_v2"], "default")
+    report = check_file(path)
+    assert not report.backbones
+    assert len(report.faults) == 4
+    assert sum("no route to host" in fault.message for fault in report.faults) == 2
+    assert sum("no staging rule fits" in fault.message for fault in report.faults) == 2
+    assert all(fault.line for fault in report.faults)
