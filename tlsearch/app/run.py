@@ -76,8 +76,25 @@ def prepare(options: RunOptions) -> Prepared:
     file, space = load(options.file, overrides=options.overrides, data_path=options.data_path)
     index = load_index(file.data)
     check_weights(file, space)
+    search_id = options.name or new_search_id(file.name, Path(file.storage))
+    text, source = options.file.read_text(encoding="utf-8"), str(options.file.resolve())
+    entry = make_folder(file, search_id=search_id, text=text, source=source)
+    write_facts(entry, gather_facts(file, (), index))  # backbones are counted at the end: only those that were tried
+    return Prepared(entry=entry, file=file, space=space, index=index, address=options.address)
+
+
+def make_folder(file: SpaceFile, *, search_id: str, text: str, source: str, parent: str = "") -> SearchEntry:
+    """Makes a new search's folder and enters it in the catalogue.
+
+    Args:
+        text: The space file as it was written.
+        source: Where it was written.
+        parent: ID of the search that this one is made for.
+
+    Raises:
+        StorageError: The folder cannot be made, or the name is taken.
+    """
     storage = Path(file.storage)
-    search_id = options.name or new_search_id(file.name, storage)
     directory = storage / search_id
     try:
         directory.mkdir(parents=True, exist_ok=False)
@@ -88,20 +105,20 @@ def prepare(options: RunOptions) -> Prepared:
         ) from None
     except OSError as error:
         raise StorageError(f"the storage folder {storage} cannot be written: {error.strerror}") from error
-    write_atomically(directory / SOURCE, options.file.read_text(encoding="utf-8"))
+    write_atomically(directory / SOURCE, text)
     write_atomically(directory / RESOLVED, dump_resolved(file))
     entry = SearchEntry(
         search_id=search_id,
         experiment=file.name,
         directory=str(directory),
-        source=str(options.file.resolve()),
+        source=source,
         tracking_uri=file.tracking.uri,
         metric=file.search.metric,
         created=directory.stat().st_mtime,
+        parent=parent,
     )
     register(entry)
-    write_facts(entry, gather_facts(file, (), index))  # backbones are counted at the end: only those that were tried
-    return Prepared(entry=entry, file=file, space=space, index=index, address=options.address)
+    return entry
 
 
 def prepare_resume(entry: SearchEntry, *, trials: str | None = None, address: str = "local") -> Prepared:
@@ -149,6 +166,8 @@ def read_record(entry: SearchEntry) -> SearchRecord:
 def execute(prepared: Prepared, *, observers: Sequence[SearchObserver] = (), stop: threading.Event) -> SearchEnd:
     """Runs or goes on with a prepared search until its budget ends or ``stop`` is set.
 
+    A search made for another one (``confirm``) keeps the checkpoints of all its trials: they are compared afterwards.
+
     Raises:
         SearchStopped: One error came too often in a row.
         ClusterError: Ray cannot be reached.
@@ -166,7 +185,8 @@ def execute(prepared: Prepared, *, observers: Sequence[SearchObserver] = (), sto
             record = read_record(entry)
             sync_record(tracker, record)
             keeper.restore(record)
-            tidier.restore(record)
+            if not entry.parent:
+                tidier.restore(record)
         plan = SearchPlan(
             search_id=entry.search_id,
             experiment=entry.experiment,
@@ -177,7 +197,9 @@ def execute(prepared: Prepared, *, observers: Sequence[SearchObserver] = (), sto
             resources=file.resources,
             address=prepared.address,
         )
-        reason = run_search(plan, observers=(tracker, keeper, tidier, *observers), stop=stop)
+        reason = run_search(
+            plan, observers=(tracker, keeper, *(() if entry.parent else (tidier,)), *observers), stop=stop
+        )
         status = "interrupted" if reason == "interrupted" else "finished"
     finally:
         record = read_record(entry)
@@ -196,6 +218,7 @@ def _tracker(entry: SearchEntry) -> MlflowTracker:
         metric=entry.metric,
         spool_dir=entry.path / "spool",
         served_code=SERVED_CODE,
+        parent_search=entry.parent,
     )
 
 
