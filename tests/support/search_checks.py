@@ -13,7 +13,8 @@ from search_doubles import read_log
 from tlsearch.search import SearchPlan
 from tlsearch.search.folder import SearchFolder
 from tlsearch.search.judge import Observation, replay
-from tlsearch.search.study import open_for_reading, stored_reports
+from tlsearch.search.opening import open_for_reading
+from tlsearch.search.study import stored_reports
 from tlsearch.types import Decision
 
 

@@ -20,8 +20,8 @@ from tlsearch.errors import Diverged, Infeasible
 from tlsearch.search import SearchPlan
 from tlsearch.search.conductor import Conductor, Handout, TrialFailure
 from tlsearch.search.messages import Job, pack, unpack_job, unpack_message
+from tlsearch.search.opening import open_for_writing, study_attrs
 from tlsearch.search.runner import Runner
-from tlsearch.search.study import open_for_writing, study_attrs
 from tlsearch.types import (
     DataSpec,
     Decision,
@@ -176,7 +176,7 @@ def make_plan(root: Path, *, max_epochs: int = 4, **search: Any) -> SearchPlan:
 
 def drive(plan: SearchPlan, *, slots: int = 1, order: int = 0, factory: Any = StubTrial, **options: Any) -> str:
     """Runs a search without Ray: ``slots`` trials at a time in this process, stepped in a random order."""
-    study = open_for_writing(plan.folder, mode=plan.setup.mode, attrs=study_attrs(plan))
+    study = open_for_writing(plan.folder, mode=plan.setup.mode, attrs=study_attrs(plan), url=plan.search.study)
     try:
         conductor = Conductor(plan, study, **options)
         chance = random.Random(order)

@@ -16,7 +16,7 @@ from tlsearch.app.catalog import SearchEntry, new_search_id, register, touch, wr
 from tlsearch.app.checks import check_weights, data_card
 from tlsearch.app.facts import complete_facts, gather_facts, write_facts
 from tlsearch.app.tidy import Tidier
-from tlsearch.config import SpaceFile, dump_resolved
+from tlsearch.config import SpaceFile, dump_resolved, without_password
 from tlsearch.data import ImageIndex, load_index
 from tlsearch.errors import StorageError
 from tlsearch.results import SERVED_CODE, leaderboard_csv
@@ -239,8 +239,8 @@ def _start_artifacts(prepared: Prepared) -> Mapping[str, str]:
     environment = {name: version(name) for name in _PACKAGES if name != "tlsearch"}
     environment |= {"tlsearch": __version__, "python": platform.python_version(), "platform": platform.platform()}
     return {
-        SOURCE: (folder / SOURCE).read_text(encoding="utf-8"),
-        RESOLVED: (folder / RESOLVED).read_text(encoding="utf-8"),
+        SOURCE: without_password((folder / SOURCE).read_text(encoding="utf-8")),
+        RESOLVED: without_password((folder / RESOLVED).read_text(encoding="utf-8")),
         "data_card.json": json.dumps(data_card(prepared.index), indent=2),
         "environment.json": json.dumps(environment, indent=2),
     }

@@ -6,7 +6,7 @@ from tlsearch.config.later import LATER_CHOICES, LATER_DIMENSIONS, NOT_YET
 from tlsearch.config.parse import load_space_file, parse_space_file
 from tlsearch.config.rules import parse_duration
 from tlsearch.config.schema import AshaSpec, Loaded, ResourcesSpec, SearchSpec, SpaceFile, TrackingSpec
-from tlsearch.config.words import nearest, one_of, show, suggest
+from tlsearch.config.words import nearest, one_of, show, suggest, without_password
 
 __all__ = [
     "LATER_CHOICES",
@@ -30,4 +30,5 @@ __all__ = [
     "parse_space_file",
     "show",
     "suggest",
+    "without_password",
 ]

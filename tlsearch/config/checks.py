@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from tlsearch.config.document import Document, Keys
 from tlsearch.config.forms import DataForm, FileForm, WeightsForm
 from tlsearch.config.schema import SearchSpec, SpaceFile, TrackingSpec
-from tlsearch.config.words import show
+from tlsearch.config.words import show, without_password
 from tlsearch.errors import Fault
 from tlsearch.types import CacheSpec, DataSpec, SplitSpec, WeightsSource
 
@@ -31,6 +32,9 @@ WEIGHTS_SUFFIXES = (".pth", ".pt", ".safetensors")
 
 _SQLITE = re.compile(r"(sqlite(?:\+\w+)?:///(?:file:)?)([^?]*)(.*)", re.DOTALL)
 _TRACKING = re.compile(r"(https?|postgresql(\+\w+)?|mysql(\+\w+)?|mssql(\+\w+)?|databricks)://.+|databricks", re.DOTALL)
+
+
+_DATABASE = re.compile(r"(postgresql|mysql)(\+\w+)?://.+", re.DOTALL)
 
 
 def resolve(form: FileForm, document: Document) -> tuple[SpaceFile, list[Fault]]:
@@ -254,30 +258,47 @@ def _search(search: SearchSpec, checker: _Checker) -> SearchSpec:
             f"trials must be at least the {num} entries of start_with{place((*at, 'start_with'))}, not {search.trials}",
             (*at, "start_with"),
         )
-    return search
+    return replace(search, study=_study(search.study, checker))
+
+
+def _study(text: str, checker: _Checker) -> str:
+    at: Keys = ("search", "study")
+    if text == "auto" or _DATABASE.fullmatch(text):
+        return text
+    if _SQLITE.fullmatch(text):
+        return _sqlite(text, "a study", at, checker)
+    message = f"a study is auto, sqlite:///FILE, postgresql:// or mysql://, not {show(without_password(text))}"
+    checker.require(False, at, message)
+    return "auto"
 
 
 def _tracking(tracking: TrackingSpec, checker: _Checker) -> TrackingSpec:
     at: Keys = ("tracking", "uri")
-    match = _SQLITE.fullmatch(tracking.uri)
-    if match is None:
-        checker.require(
-            _TRACKING.fullmatch(tracking.uri) is not None,
-            at,
-            "an MLflow store is sqlite:///FILE, http(s)://, postgresql://, mysql://, mssql:// or databricks, "
-            f"not {show(tracking.uri)}",
-        )
-        return tracking
+    if _SQLITE.fullmatch(tracking.uri):
+        return replace(tracking, uri=_sqlite(tracking.uri, "an MLflow store", at, checker))
+    checker.require(
+        _TRACKING.fullmatch(tracking.uri) is not None,
+        at,
+        "an MLflow store is sqlite:///FILE, http(s)://, postgresql://, mysql://, mssql:// or databricks, "
+        f"not {show(without_password(tracking.uri))}",
+    )
+    return tracking
+
+
+def _sqlite(uri: str, what: str, at: Keys, checker: _Checker) -> str:
+    """The URI with its file's path made absolute."""
+    match = _SQLITE.fullmatch(uri)
+    assert match is not None
     scheme, name, options = match.groups()
     if not checker.require(
-        bool(name) and name != ":memory:", at, f"an MLflow store needs a file: sqlite:///FILE, not {show(tracking.uri)}"
+        bool(name) and name != ":memory:", at, f"{what} needs a file: sqlite:///FILE, not {show(uri)}"
     ):
-        return tracking
+        return uri
     path = checker.absolute(name, at)
-    checker.require(not _holds(path.is_dir), at, f"the MLflow store {str(path)!r} is a folder, not a file")
+    checker.require(not _holds(path.is_dir), at, f"{what} is a file; {str(path)!r} is a folder")
     folder = _first_existing(path.parent)
-    checker.require(_holds(folder.is_dir), at, f"the MLflow store needs a folder; {str(folder)!r} is none")
-    return TrackingSpec(uri=f"{scheme}{path}{options}", keep_best=tracking.keep_best)
+    checker.require(_holds(folder.is_dir), at, f"{what} needs a folder; {str(folder)!r} is none")
+    return f"{scheme}{path}{options}"
 
 
 def _storage(text: str, checker: _Checker) -> str:

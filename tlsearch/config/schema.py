@@ -100,7 +100,8 @@ class SearchSpec:
         trial_timeout_s: A worker from which no report came for so long is killed; that counts as a failure of its
             trial. The first report also waits for what the node prepares once: decoded images, stored features.
         patience: Epochs without improvement that end a trial as complete.
-        study: ``auto`` is a journal in the search's folder; else a database URL.
+        study: ``auto`` is a journal in the search's folder; else a database's URL, ``sqlite:///FILE`` (absolute here),
+            ``postgresql://`` or ``mysql://``.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from typing import Any
 
 _SHOWN = 60
+_PASSWORD = re.compile(r"(?<=://)([^:/@\s]*):[^@/\s]+(?=@)")
 
 
 def show(value: Any) -> str:
@@ -25,6 +27,11 @@ def show(value: Any) -> str:
 
 def _shorten(text: str) -> str:
     return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+
+
+def without_password(text: str) -> str:
+    """The text with the passwords of the addresses in it masked, fit to be shown or recorded."""
+    return _PASSWORD.sub(r"\1:***", text)
 
 
 def nearest(name: Any, names: Iterable[str]) -> str | None:

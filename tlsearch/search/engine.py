@@ -9,13 +9,14 @@ from ray import tune
 
 from tlsearch.search.conductor import Conductor
 from tlsearch.search.connect import connected
+from tlsearch.search.database import database_errors
+from tlsearch.search.opening import open_for_writing, study_attrs
 from tlsearch.search.plan import SearchPlan
 from tlsearch.search.quiet import NoOutput, throwaway_folder, tune_environment
 from tlsearch.search.resources import LiveLimit, alive_nodes, trial_resources
 from tlsearch.search.scheduler import StudyScheduler
 from tlsearch.search.searcher import StudySearcher
 from tlsearch.search.stopping import heeding_stop_requests
-from tlsearch.search.study import open_for_writing, study_attrs
 from tlsearch.search.trainable import fine_tuning, make_worker
 from tlsearch.search.watch import Watch
 from tlsearch.types import SearchObserver, TrialFactory
@@ -29,13 +30,17 @@ def run(
     stop: threading.Event | None = None,
 ) -> str:
     """See ``tlsearch.search.run_search``."""
-    stop = stop or threading.Event()
-    study = open_for_writing(plan.folder, mode=plan.setup.mode, attrs=study_attrs(plan))
+    with database_errors(plan.search.study):
+        return _run(plan, factory or fine_tuning, observers, stop or threading.Event())
+
+
+def _run(plan: SearchPlan, factory: TrialFactory, observers: Sequence[SearchObserver], stop: threading.Event) -> str:
+    study = open_for_writing(plan.folder, mode=plan.setup.mode, attrs=study_attrs(plan), url=plan.search.study)
     try:
         conductor = Conductor(plan, study, observers=observers, stop=stop)
         if not conductor.exhausted:
             with heeding_stop_requests(plan.folder, study.holder, stop), connected(plan.address):
-                _tune(plan, conductor, factory or fine_tuning, stop)
+                _tune(plan, conductor, factory, stop)
         if conductor.failure is not None:
             raise conductor.failure
         return conductor.reason

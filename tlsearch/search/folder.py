@@ -18,8 +18,13 @@ class SearchFolder:
 
     @property
     def journal(self) -> Path:
-        """The study: Optuna's journal, the only truth."""
+        """The study, unless it is in a database: Optuna's journal, the only truth."""
         return self.root / "study.journal"
+
+    @property
+    def pointer(self) -> Path:
+        """Which database holds the study, under which name; absent where the journal does."""
+        return self.root / "study.json"
 
     @property
     def lock(self) -> Path:

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from tlsearch.search.folder import SearchFolder
-from tlsearch.search.study import open_for_reading
+from tlsearch.search.opening import open_for_reading
 from tlsearch.types import METRIC_MODES, Mode, ParameterImportance
 
 logger = logging.getLogger(__name__)

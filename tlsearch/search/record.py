@@ -8,7 +8,8 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from tlsearch.search.folder import SearchFolder
-from tlsearch.search.study import StoredReport, Study, open_for_reading, stored_reports
+from tlsearch.search.opening import open_for_reading
+from tlsearch.search.study import StoredReport, Study, stored_reports
 from tlsearch.search.wire import from_plain
 from tlsearch.types import METRIC_MODES, Mode, SearchRecord, TrialConfig, TrialRecord, TrialState
 

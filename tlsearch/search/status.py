@@ -11,8 +11,9 @@ from optuna.trial import TrialState as OptunaState
 
 from tlsearch.search.folder import SearchFolder
 from tlsearch.search.lock import Holder, holder_of
+from tlsearch.search.opening import open_for_reading
 from tlsearch.search.record import record_of
-from tlsearch.search.study import REPORT, open_for_reading
+from tlsearch.search.study import REPORT
 from tlsearch.types import SearchRecord
 
 

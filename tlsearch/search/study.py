@@ -8,31 +8,25 @@ search), ``decision``, ``reason`` and the report; at the end ``reason``, ``best_
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import optuna
-from optuna.storages import BaseStorage, JournalStorage
-from optuna.study import StudyDirection
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
-from tlsearch.search.folder import SearchFolder
-from tlsearch.search.journal import Journal, repair_journal
+from tlsearch.search.journal import Journal
 from tlsearch.search.judge import Best, Verdict
 from tlsearch.search.lock import Holder, SearchLock
 from tlsearch.search.sampler import SamplerName, make_sampler
 from tlsearch.search.wire import from_plain, to_plain
-from tlsearch.types import Decision, EpochReport, Mode, Scalar
+from tlsearch.types import Decision, EpochReport, Scalar
 
 if TYPE_CHECKING:
-    from tlsearch.search.plan import SearchPlan
     from tlsearch.space import Space
-
-logger = logging.getLogger(__name__)
 
 REPORT = "report:"
 CONSTRAINTS: Mapping[str, str] = {"diverged": "finite", "memory": "memory"}  # reason -> constraint told to TPE
@@ -214,72 +208,10 @@ class Study:
             yield
 
     def close(self) -> None:
-        """Closes the journal and gives the search's lock back."""
+        """Closes the journal or the database and gives the search's lock back."""
         if self._journal:
             self._journal.close()
+        else:
+            self._storage.remove_session()
         if self._lock:
             self._lock.release()
-
-
-def study_attrs(plan: SearchPlan) -> dict[str, Scalar]:
-    """What a study says of its search."""
-    return {
-        "search_id": plan.search_id,
-        "experiment": plan.experiment,
-        "metric": plan.setup.metric,
-        "mode": plan.setup.mode,
-    }
-
-
-def open_for_writing(folder: SearchFolder, *, mode: Mode, attrs: Mapping[str, Scalar]) -> Study:
-    """Opens the search's study as its one writer, or creates it.
-
-    Takes the search's lock, cuts a torn journal back to its last whole line (the rest is kept
-    beside it) and removes stale locks.
-
-    Raises:
-        StorageError: Another process is writing, the journal is damaged, or the folder cannot be written.
-    """
-    lock = SearchLock(folder.lock)
-    try:
-        torn = repair_journal(folder.journal)
-        if torn is not None:
-            logger.warning("the study %s ended in half a line, which is now in %s", folder.journal, torn)
-        journal = Journal(folder.journal, writable=True)
-        _quiet_optuna()
-        storage = JournalStorage(journal)
-        existing = storage.get_all_studies()
-        if existing:
-            name = existing[-1].study_name
-            return Study(storage, storage.get_study_id_from_name(name), journal=journal, lock=lock)
-        direction = StudyDirection.MAXIMIZE if mode == "max" else StudyDirection.MINIMIZE
-        with journal.batch():
-            study_id = storage.create_new_study([direction], str(attrs["search_id"]))
-            for key, value in attrs.items():
-                storage.set_study_user_attr(study_id, key, value)
-        return Study(storage, study_id, journal=journal, lock=lock)
-    except BaseException:
-        lock.release()
-        raise
-
-
-def open_for_reading(folder: SearchFolder) -> Study | None:
-    """A snapshot of the study as it is now, also while it is written; None where there is none yet.
-
-    Raises:
-        StorageError: The journal is damaged.
-    """
-    if not folder.journal.exists():
-        return None
-    _quiet_optuna()
-    journal = Journal(folder.journal, writable=False)
-    storage = JournalStorage(journal)
-    journal.close()  # all is in memory
-    existing = storage.get_all_studies()
-    if not existing:
-        return None
-    return Study(storage, storage.get_study_id_from_name(existing[-1].study_name), journal=None, lock=None)
-
-
-def _quiet_optuna() -> None:
-    optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from tlsearch.app import catalog
 from tlsearch.app.control import overview
 from tlsearch.search.conductor import Conductor
-from tlsearch.search.study import open_for_writing, study_attrs
+from tlsearch.search.opening import open_for_writing, study_attrs
 
 RESOLVED = """
 name: stub

@@ -179,7 +179,6 @@ def test_each_wrong_value_is_one_fault(
         {"weights": {"resnet18": {"path": "s3://bucket/w.pth"}}},
         {"search": {"constraints": {"params_millions": {"max": 30}}}},
         {"search": {"probe_first": True}},
-        {"search": {"study": "postgresql://host/db"}},
         {"cache": {"views": 4}},
         {"storage": "s3://bucket/runs"},
     ],
@@ -197,10 +196,31 @@ def test_what_is_not_built_yet_may_stand_at_its_default(tmp_path: Path) -> None:
 
 
 def test_what_ends_a_trial_early_is_read(tmp_path: Path) -> None:
-    search = read(tmp_path, {"search": {"scheduler": {"asha": {"brackets": 2}}, "patience": 3, "trial_timeout": "1h"}}).search
+    search = read(
+        tmp_path, {"search": {"scheduler": {"asha": {"brackets": 2}}, "patience": 3, "trial_timeout": "1h"}}
+    ).search
     assert search.scheduler is not None
     assert (search.scheduler.brackets, search.patience, search.trial_timeout_s) == (2, 3, 3600.0)
     assert "at least 1" in faults(tmp_path, {"search": {"patience": 0}})[0].message
+
+
+@pytest.mark.parametrize(
+    "url", ["auto", "postgresql://me@host:5432/db", "postgresql+psycopg2://host/db", "mysql://host/db"]
+)
+def test_a_study_is_in_the_folder_or_in_a_database(tmp_path: Path, url: str) -> None:
+    assert read(tmp_path, {"search": {"study": url}}).search.study == url
+
+
+def test_a_study_in_sqlite_has_an_absolute_path(tmp_path: Path) -> None:
+    assert (
+        read(tmp_path, {"search": {"study": "sqlite:///s/team.db"}}).search.study == f"sqlite:///{tmp_path}/s/team.db"
+    )
+
+
+@pytest.mark.parametrize("url", ["redis://host/0", "team.db", "sqlite:///:memory:", "http://me:secret@host"])
+def test_a_study_elsewhere_is_a_fault_that_shows_no_password(tmp_path: Path, url: str) -> None:
+    (fault,) = faults(tmp_path, {"search": {"study": url}})
+    assert fault.dotted == "search.study" and "secret" not in fault.message
 
 
 def test_a_misspelt_required_key_is_one_fault(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from tlsearch.config import AshaSpec
 from tlsearch.errors import SearchStopped
 from tlsearch.search import read_search
 from tlsearch.search.conductor import Conductor
+from tlsearch.search.opening import open_for_writing, study_attrs
 from tlsearch.search.seeds import derive_seed
-from tlsearch.search.study import open_for_writing, study_attrs
 from tlsearch.types import Decision, EpochReport, TrialState
 
 

@@ -17,8 +17,8 @@ from tlsearch.errors import StorageError
 from tlsearch.search import read_status, request_stop, wait_until_stopped
 from tlsearch.search.conductor import Conductor
 from tlsearch.search.lock import Holder, SearchLock, holder_of
+from tlsearch.search.opening import open_for_writing, study_attrs
 from tlsearch.search.stopping import heeding_stop_requests
-from tlsearch.search.study import open_for_writing, study_attrs
 from tlsearch.types import TrialState
 
 _HOLD = """

@@ -18,7 +18,8 @@ from tlsearch.errors import StorageError
 from tlsearch.search.folder import SearchFolder
 from tlsearch.search.journal import Journal, repair_journal
 from tlsearch.search.lock import SearchLock
-from tlsearch.search.study import Study, open_for_reading, open_for_writing
+from tlsearch.search.opening import open_for_reading, open_for_writing
+from tlsearch.search.study import Study
 
 ATTRS = {"search_id": "s", "experiment": "e", "metric": "val_accuracy", "mode": "max"}
 
@@ -89,7 +90,7 @@ def test_a_second_writer_is_told_who_holds_the_study(folder: SearchFolder) -> No
     study = write_study(folder)
     script = (
         "import sys; from pathlib import Path; from tlsearch.search.folder import SearchFolder\n"
-        "from tlsearch.search.study import open_for_writing\n"
+        "from tlsearch.search.opening import open_for_writing\n"
         f"open_for_writing(SearchFolder(root=Path({str(folder.root)!r})), mode='max', attrs={ATTRS!r})"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)

@@ -1,0 +1,192 @@
+"""A study in a database: the same search, found from its folder, one writer, whatever happened."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from search_checks import check_agreement, study_trials
+from search_doubles import drive, make_plan
+from sqlalchemy import create_engine, text
+
+from tlsearch.errors import StorageError
+from tlsearch.search import SearchPlan, read_search, read_status
+from tlsearch.search.database import Pointer, connect, database_errors, read_pointer, write_pointer
+from tlsearch.types import TrialState
+
+
+def sqlite_plan(root: Path, **search: object) -> SearchPlan:
+    return make_plan(root, study=f"sqlite:///{root.parent}/team.db", **search)
+
+
+def told(root: Path) -> list[tuple[object, ...]]:
+    """What must not depend on where the study is: all but times."""
+    return [
+        (t.number, t.state, t.reason, t.params, t.seed, t.reports, t.best_value, t.best_epoch)
+        for t in read_search(root).trials
+    ]
+
+
+def test_a_search_in_a_database_is_the_same_search(tmp_path: Path) -> None:
+    plan = sqlite_plan(tmp_path / "s", trials=6, start_with=({"unfreeze_depth": 2},))
+    assert drive(plan, slots=2) == "finished"
+    check_agreement(plan)
+    drive(make_plan(tmp_path / "journal", trials=6, start_with=({"unfreeze_depth": 2},)), slots=2)
+    assert told(tmp_path / "s") == told(tmp_path / "journal")
+    assert not plan.folder.journal.exists()
+    assert read_search(tmp_path / "s").search_id == "s"
+    assert read_status(tmp_path / "s").num_waiting == 0
+
+
+def test_two_searches_share_a_database(tmp_path: Path) -> None:
+    first, second = sqlite_plan(tmp_path / "a", trials=2), sqlite_plan(tmp_path / "b", trials=3, seed=1)
+    drive(first)
+    drive(second)
+    drive(sqlite_plan(tmp_path / "a", trials=4))
+    assert [len(read_search(tmp_path / name).trials) for name in ("a", "b")] == [4, 3]
+
+
+def test_the_name_of_another_search_is_refused(tmp_path: Path) -> None:
+    drive(sqlite_plan(tmp_path / "s", trials=1))
+    other = make_plan(tmp_path / "elsewhere" / "s", study=f"sqlite:///{tmp_path}/team.db")
+    with pytest.raises(StorageError, match="holds a study 's' already: choose another --name"):
+        drive(other)
+    drive(sqlite_plan(tmp_path / "s", trials=2))  # the lock was given back, and the first is as it was
+    assert len(read_search(tmp_path / "s").trials) == 2
+
+
+@pytest.mark.parametrize("point", ["after_ask:2", "before_report_write:3", "after_report_write:2", "before_tell:2"])
+def test_killed_and_resumed(tmp_path: Path, point: str) -> None:
+    plan = sqlite_plan(tmp_path / "s", trials=4)
+    child = os.fork()
+    if child == 0:
+        os.environ["TLSEARCH_CRASH_AT"] = point
+        try:
+            drive(plan)
+        finally:
+            os._exit(7)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, status
+    assert drive(plan) == "finished"
+    check_agreement(plan)
+    drive(make_plan(tmp_path / "whole", trials=4))
+    assert told(tmp_path / "s") == told(tmp_path / "whole")
+
+
+def test_a_proposal_that_a_crash_cut_in_half_is_completed(tmp_path: Path) -> None:
+    """In a database an ask is several transactions: here the trial has a parameter, but no configuration."""
+    plan = sqlite_plan(tmp_path / "s", trials=3, sampler="random")
+    drive(make_plan(tmp_path / "whole", trials=3, sampler="random"))
+    drive(sqlite_plan(tmp_path / "s", trials=1, sampler="random"))
+    from tlsearch.search.opening import open_for_writing, study_attrs
+    from tlsearch.search.sampler import make_sampler
+
+    study = open_for_writing(plan.folder, mode="max", attrs=study_attrs(plan), url=plan.search.study)
+    study._study.sampler = make_sampler("random", seed=0, number=1)
+    trial = study._study.ask()
+    trial.suggest_categorical("backbone", ["resnet18", "mobilenet_v2"])
+    study.close()
+    assert read_search(tmp_path / "s").trials[-1].number == 0  # half a proposal is not shown
+    assert drive(plan) == "finished"
+    check_agreement(plan)
+    trials = read_search(tmp_path / "s").trials
+    assert [trial.number for trial in trials] == [0, 1, 2]
+    assert trials[2].params == read_search(tmp_path / "whole").trials[2].params
+
+
+def test_a_study_stays_where_it_is(tmp_path: Path) -> None:
+    drive(sqlite_plan(tmp_path / "s", trials=1))
+    with pytest.raises(StorageError, match=r"the study is in a database.*search\.study must name it"):
+        drive(make_plan(tmp_path / "s", trials=2))
+    with pytest.raises(StorageError, match="does not hold the study 's' any more"):
+        drive(make_plan(tmp_path / "s", trials=2, study=f"sqlite:///{tmp_path}/new.db"))
+    drive(make_plan(tmp_path / "j", trials=1))
+    with pytest.raises(StorageError, match=r"the study is the journal .*search\.study must be auto"):
+        drive(sqlite_plan(tmp_path / "j", trials=2))
+
+
+def test_a_moved_database_is_found_at_its_new_address(tmp_path: Path) -> None:
+    drive(sqlite_plan(tmp_path / "s", trials=1))
+    (tmp_path / "team.db").rename(tmp_path / "moved.db")
+    drive(make_plan(tmp_path / "s", trials=2, study=f"sqlite:///{tmp_path}/moved.db"))
+    assert [trial.state for trial in read_search(tmp_path / "s").trials].count(TrialState.RUNNING) == 0
+    assert len(read_search(tmp_path / "s").trials) == 2
+
+
+def test_a_server_that_is_not_there_is_told_without_the_password(tmp_path: Path) -> None:
+    pytest.importorskip("psycopg2")
+    message = r"postgresql\+psycopg2://me:\*\*\*@127\.0\.0\.1:9/db failed: .*refused"
+    with pytest.raises(StorageError, match=message) as caught:
+        connect("postgresql+psycopg2://me:secret@127.0.0.1:9/db", writable=True)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_missing_driver_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "MySQLdb", None)
+    with pytest.raises(StorageError, match="needs a driver that is not installed"):
+        connect("mysql://host/db", writable=True)
+
+
+def test_errors_of_the_database_become_ours(tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path}/empty.db")
+    with pytest.raises(StorageError, match="no such table"), database_errors("sqlite:///x"), engine.connect() as open_:
+        open_.execute(text("select * from nowhere"))
+
+
+def test_the_pointer_is_its_owners(tmp_path: Path) -> None:
+    path, pointer = tmp_path / "study.json", Pointer(url="postgresql://me:secret@host/db", name="s")
+    assert read_pointer(path) is None
+    write_pointer(path, pointer)
+    assert read_pointer(path) == pointer and path.stat().st_mode & 0o077 == 0
+    path.write_text(json.dumps({"url": 1}))
+    with pytest.raises(StorageError, match="cannot be read"):
+        read_pointer(path)
+
+
+@pytest.fixture
+def postgres() -> Iterator[str]:
+    """The URL of a PostgreSQL server of this test's own."""
+    pytest.importorskip("psycopg2")
+    if not (shutil.which("initdb") and shutil.which("pg_ctl")):
+        pytest.skip("needs PostgreSQL's initdb and pg_ctl")
+    root = Path(tempfile.mkdtemp(prefix="tlsearch-pg-"))
+    user = "nobody" if os.getuid() == 0 else None  # PostgreSQL refuses to run as root
+    if user:
+        shutil.chown(root, user)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = f"-p {port} -k {root} -c listen_addresses=127.0.0.1"
+    server = ["pg_ctl", "-D", str(root / "data"), "-w", "-l", str(root / "log")]
+
+    def run(*command: str) -> None:
+        subprocess.run(command, check=True, user=user, cwd=root, stdout=subprocess.DEVNULL, timeout=240)
+
+    try:
+        run("initdb", "-D", str(root / "data"), "-U", "me", "-A", "trust")
+        run(*server, "-o", options, "-t", "200", "start")
+        try:
+            yield f"postgresql+psycopg2://me@127.0.0.1:{port}/postgres"
+        finally:
+            run(*server, "-m", "immediate", "stop")
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.mark.slow
+def test_a_search_in_postgresql(tmp_path: Path, postgres: str) -> None:
+    plan = make_plan(tmp_path / "s", trials=5, study=postgres)
+    assert drive(plan, slots=2) == "finished"
+    check_agreement(plan)
+    drive(make_plan(tmp_path / "journal", trials=5), slots=2)
+    assert told(tmp_path / "s") == told(tmp_path / "journal")
+    assert study_trials(tmp_path / "s")[0].state.is_finished()
