@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tlsearch.cli.root import File, Json, Set, app
+from tlsearch.cli.root import Data, File, Json, Set, app
 from tlsearch.cli.session import EXIT_FAILED, EXIT_INTERRUPTED, err, out, print_json, told_errors
 
 
@@ -58,3 +59,30 @@ def submit(
         err.print(f"job {submitted.job_id}: {status}: {why}", markup=False, soft_wrap=True)
         err.print(f"what was done is in {submitted.storage}; go on with: {again}", markup=False, soft_wrap=True)
         raise typer.Exit(EXIT_FAILED)
+
+
+@app.command()
+def doctor(
+    file: Annotated[
+        Path | None, typer.Argument(help="A space.yaml: its storage, data and MLflow are looked at too.")
+    ] = None,
+    address: Annotated[
+        str, typer.Option("--address", help="local, auto, HOST:PORT, or http://HEAD:8265 of a cluster.")
+    ] = "local",
+    data: Data = None,
+    set_: Set = None,
+    json: Json = False,
+) -> None:
+    """Look for what would stop a search: versions, devices, disks, MLflow, and a cluster's nodes."""
+    with told_errors(as_json=json):
+        from tlsearch.app.doctor import DoctorOptions, diagnose
+
+        seen = diagnose(DoctorOptions(file=file, overrides=tuple(set_ or ()), data_path=data, address=address))
+    if json:
+        print_json(seen.as_json())
+    else:
+        for finding in seen.findings:
+            out.print(f"{finding.status:4} {finding.name}: {finding.text}", markup=False, soft_wrap=True)
+            if finding.advice:
+                out.print(f"     -> {finding.advice}", markup=False, soft_wrap=True)
+    raise typer.Exit(0 if seen.ok else EXIT_FAILED)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tlsearch.errors import ClusterError
+from tlsearch.search.probe import probe_head, refused
 
 logger = logging.getLogger(__name__)
 
@@ -82,12 +83,13 @@ def connected(address: str, *, num_cpus: int | None = None) -> Iterator[None]:
         ClusterError: Ray cannot be reached or started.
     """
     authentication = settle_authentication(address)
-    _check_address(address)
+    check_address(address)
     import ray
 
     if ray.is_initialized():
         yield
         return
+    _check_token(address, authentication)
     options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": logging.ERROR}
     if address == "local":
         options |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES, "num_cpus": num_cpus}
@@ -104,8 +106,12 @@ def connected(address: str, *, num_cpus: int | None = None) -> Iterator[None]:
         ray.shutdown()
 
 
-def _check_address(address: str) -> None:
-    """Finds in a second what Ray takes half a minute to say, or ends the process over."""
+def check_address(address: str) -> None:
+    """Finds in a second what Ray takes half a minute to say, or ends the process over.
+
+    Raises:
+        ClusterError: It is no address, or nothing listens there.
+    """
     if address in ("local", "auto"):
         return
     host, _, port = address.rpartition(":")
@@ -120,6 +126,15 @@ def _check_address(address: str) -> None:
             f"nothing answers at {address} ({error}); is it the address of a Ray head that runs? "
             "`--address local` starts an own Ray on this machine"
         ) from error
+
+
+def _check_token(address: str, authentication: str) -> None:
+    """The head's own word on this user's token; Ray would try for 20 s and then not say why."""
+    if address in ("local", "auto"):
+        return
+    answer = probe_head(address)
+    if answer.kind == "refused":
+        raise ClusterError(refused(address, answer.text, authentication))
 
 
 def _silence() -> None:

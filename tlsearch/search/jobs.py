@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from tlsearch.errors import ClusterError
 from tlsearch.search.connect import settle_authentication
+from tlsearch.search.probe import refused
 
 _CONNECT_S = 5.0
 _REQUEST_S = 60.0  # a connection that a sleeping laptop has lost would be waited for without end
@@ -156,16 +157,6 @@ class RayJobs:
 
 class _NoSuchJob(ClusterError):
     """The cluster knows no job of this ID."""
-
-
-def refused(address: str, answer: str, authentication: str) -> str:
-    """What to do about a cluster that wants another token, or one at all."""
-    wrong = "403" in answer or "failed" in answer.lower() or "invalid" in answer.lower()
-    fault = "does not accept this token" if wrong else "wants a token"
-    return (
-        f"the cluster at {address} {fault} ({authentication}): set RAY_AUTH_MODE=token and put the cluster's token "
-        "into a file named by RAY_AUTH_TOKEN_PATH, or into ~/.ray/auth_token"
-    )
 
 
 def check_http_address(address: str) -> None:

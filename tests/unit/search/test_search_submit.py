@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tlsearch.errors import ClusterError
-from tlsearch.search.jobs import JobRequest, JobsAway, JobState, RayJobs, check_http_address, refused
+from tlsearch.search.jobs import JobRequest, JobsAway, JobState, RayJobs, check_http_address
+from tlsearch.search.probe import refused
 from tlsearch.search.submit import follow, submit_once
 
 REQUEST = JobRequest(job_id="flowers", entrypoint="true", working_dir=Path("/tmp"))
@@ -135,13 +136,22 @@ def test_nothing_listens() -> None:
         check_http_address("http://127.0.0.1:9")
 
 
+SENT = "RAY_AUTH_MODE is token, token from RAY_AUTH_TOKEN"
+NONE = "RAY_AUTH_MODE is not set, token from nowhere"
+
+
 @pytest.mark.parametrize(
-    ("answer", "told"),
-    [("Authentication required: Unauthorized", "wants a token"), ("Authentication failed: Forbidden", "this token")],
+    ("answer", "authentication", "told"),
+    [
+        ("Authentication required: Unauthorized", NONE, "wants a token"),
+        ("Authentication failed: Forbidden", SENT, "does not accept this token"),
+        ("InvalidAuthToken: Authentication token is missing or incorrect", SENT, "does not accept this token"),
+        ("InvalidAuthToken: Authentication token is missing or incorrect", NONE, "wants a token"),
+    ],
 )
-def test_a_refused_token_says_what_to_do(answer: str, told: str) -> None:
-    message = refused("http://h:8265", answer, "RAY_AUTH_MODE is not set, token from nowhere")
-    assert told in message
+def test_a_refused_token_says_what_to_do(answer: str, authentication: str, told: str) -> None:
+    message = refused("http://h:8265", answer, authentication)
+    assert told in message and authentication in message
     assert "RAY_AUTH_MODE=token" in message and "RAY_AUTH_TOKEN_PATH" in message
 
 
@@ -178,6 +188,8 @@ def dashboard(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)
+    # Ray settles the mode once per process, and other tests in this one may have settled it
+    monkeypatch.setattr("ray._private.authentication.authentication_utils.is_token_auth_enabled", lambda: False)
     Dashboard.token = ""
     Dashboard.seen = []
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Dashboard)
