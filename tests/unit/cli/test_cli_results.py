@@ -1,0 +1,126 @@
+"""``results`` and ``report`` on a made-up study, from the command line's own entry."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from search_doubles import drive, make_plan
+from typer.testing import CliRunner
+
+from tlsearch.app.catalog import SearchEntry, register
+from tlsearch.app.facts import write_facts
+from tlsearch.cli import commands_results  # noqa: F401  registers the commands
+from tlsearch.cli.root import app
+from tlsearch.results.facts import SearchFacts
+
+pytestmark = pytest.mark.timeout(120)
+TRIALS = 14
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("storage") / "made-up"
+    drive(make_plan(root, trials=TRIALS, sampler="random"), slots=2)
+    return root
+
+
+@pytest.fixture(autouse=True)
+def _registered(folder: Path, tmp_path: Path) -> None:
+    entry = SearchEntry(
+        search_id="made-up",
+        experiment="stub",
+        directory=str(folder),
+        source="",
+        tracking_uri=f"sqlite:///{tmp_path}/absent.db",
+        metric="val_accuracy",
+        created=0.0,
+    )
+    register(entry)
+    facts = SearchFacts(
+        classes=("a", "b"),
+        images={"train": 100, "val": 50},
+        parameters={"resnet18": 11_000_000, "mobilenet_v2": 2_000_000},
+        max_epochs=4,
+        rungs=(1, 3),
+    )
+    write_facts(entry, facts)
+
+
+def _run(*arguments: str, code: int = 0) -> str:
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == code, f"{done.output}\n{done.exception!r}"
+    return done.stdout
+
+
+def _json(*arguments: str) -> Any:
+    return json.loads(_run(*arguments, "--json"))
+
+
+def test_the_published_shape_stays_and_details_are_extra() -> None:
+    plain = _json("results")
+    assert set(plain) == {"search_id", "experiment", "metric", "mode", "best", "trials"}
+    assert set(plain["trials"][0]) == {
+        "trial",
+        "state",
+        "params",
+        "best_value",
+        "best_epoch",
+        "epochs_run",
+        "mlflow_run_id",
+        "reason",
+    }
+    full = _json("results", "--details")
+    assert full["validation_images"] == 50 and full["notes"]
+    value, error = full["trials"][0]["best_value"], full["trials"][0]["standard_error"]
+    assert error == pytest.approx((value * (1 - value) / 50) ** 0.5)
+
+
+def test_filters_and_top() -> None:
+    every = _json("results")["trials"]
+    chosen = _json("results", "--where", "unfreeze_depth>=2", "--state", "pruned")["trials"]
+    assert [t["trial"] for t in chosen] == [
+        t["trial"] for t in every if t["state"] == "pruned" and t["params"]["unfreeze_depth"] >= 2
+    ]
+    assert _json("results", "--top", "3")["trials"] == every[:3]
+    assert _json("results", "--where", "trial=0")["best"] == every[0]["trial"]  # the search's, whatever is shown
+
+
+def test_a_wrong_filter_is_the_users_fault() -> None:
+    done = CliRunner().invoke(app, ["results", "--where", "backbon=resnet18"])
+    assert done.exit_code == 2 and "did you mean 'backbone'" in done.output and "Traceback" not in done.output
+    assert CliRunner().invoke(app, ["results", "--top", "0"]).exit_code == 2
+
+
+def test_the_table_has_errors_and_notes() -> None:
+    text = _run("results")
+    assert "±" in text and "rank" in text and "11.0M" in text
+    assert len([line for line in text.splitlines() if line.startswith("│")]) >= TRIALS
+
+
+def test_csv_goes_to_a_file(tmp_path: Path) -> None:
+    _run("results", "--csv", str(tmp_path / "rows.csv"), "--top", "5")
+    rows = list(csv.DictReader((tmp_path / "rows.csv").read_text().splitlines()))
+    assert len(rows) == 5 and rows[0]["rank"] == "1" and rows[0]["parameters"]
+    done = CliRunner().invoke(app, ["results", "--csv", str(tmp_path / "no" / "such" / "folder.csv")])
+    assert done.exit_code == 2 and "can be written" in done.output
+
+
+def test_report_writes_page_and_pictures(folder: Path, tmp_path: Path) -> None:
+    made = _json("report", "--out", str(tmp_path / "out"))
+    page = Path(made["page"])
+    assert page == tmp_path / "out" / "report.html" and "is the best" in page.read_text()
+    assert {"report.html", "leaderboard.csv", "plots/history.png", "plots/importance.png"} <= set(made["files"])
+    assert all(Path(path).stat().st_size > 500 for path in made["files"].values())
+    assert made["mlflow_run_id"] is None  # there is no such store, and none is made
+    assert "keep_best" in made["skipped"]["model"] and "latency" in made["skipped"]
+    assert not list(tmp_path.glob("absent.db"))
+
+
+def test_report_goes_into_the_searchs_folder(folder: Path) -> None:
+    text = _run("report", "--no-model")
+    assert str(folder / "report" / "report.html") in text and "left out on request" in text
+    assert (folder / "report" / "report.html").is_file()
