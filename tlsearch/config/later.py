@@ -55,11 +55,5 @@ LATER: tuple[Later, ...] = (
 
 # Dimensions of the space by the values that change nothing; only those may be written.
 LATER_DIMENSIONS: Mapping[str, tuple[Scalar, ...]] = {
-    "unfreeze_schedule": ("at_once",),
     "head_init": ("random",),
-}
-
-# Choices of dimensions that are built, but not with these values.
-LATER_CHOICES: Mapping[str, tuple[str, ...]] = {
-    "bn_policy": ("adapt", "stats"),
 }

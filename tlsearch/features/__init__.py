@@ -1,6 +1,7 @@
 """The frozen-prefix feature store."""
 
 from tlsearch.features.keys import PASS_BATCH_SIZE, FeatureKey, combined_digest, library_versions, tensor_digests
+from tlsearch.features.solutions import open_solution
 from tlsearch.features.store import Features, NotStored, find_features, forget_open, open_features
 from tlsearch.features.validity import Boundary, measure_boundary, why_not, why_not_worth
 
@@ -16,6 +17,7 @@ __all__ = [
     "library_versions",
     "measure_boundary",
     "open_features",
+    "open_solution",
     "tensor_digests",
     "why_not",
     "why_not_worth",

@@ -25,17 +25,23 @@ class Boundary:
     macs: int
 
 
-def why_not(config: TrialConfig, setup: TrialSetup, split: str = "train") -> str | None:
+def why_not(config: TrialConfig, setup: TrialSetup, split: str = "train", *, depth: int | None = None) -> str | None:
     """Why a trial cannot read stored features of a split; None where it can.
 
     Features are valid where the prefix is frozen, in eval mode, and its input deterministic.
+
+    Args:
+        depth: The unfreeze depth by now; None is the trial's own.
     """
-    if config.unfreeze_depth >= 5:
+    if (config.unfreeze_depth if depth is None else depth) >= 5:
         return "depth 5: everything trains, there is no frozen prefix"
     if config.bn_policy == "stats":
         return "bn_policy stats: running statistics move in the frozen stages too"
     if split == "train" and config.augmentation != "none":
         return f"augmentation {config.augmentation}: every epoch sees other pixels"
+    if split == "train" and (config.mixup > 0 or config.cutmix > 0):
+        kinds = " and ".join(kind for kind in ("mixup", "cutmix") if getattr(config, kind) > 0)
+        return f"{kinds}: images are mixed before they enter, and mixed features are not those of mixed images"
     if setup.cache.features_gb is not None and setup.cache.features_gb <= 0:
         return "cache.features_gb is 0"
     return None

@@ -1,6 +1,6 @@
 """What is known of every backbone without building it: a static table, so that no torch is needed.
 
-A test compares the table with torchvision and timm as installed.
+Tests compare the table with torchvision and timm as installed.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-from tlsearch.space.timm_table import TIMM_EFFICIENTNETS
+from tlsearch.space.timm_table import timm_rows
 from tlsearch.space.torchvision_table import TORCHVISION
 
 TIMM = "timm/"
@@ -27,7 +27,7 @@ class BackboneFacts:
         has_batch_norm: Whether ``bn_policy`` has an effect.
         image_size: Crop of its weights' own transform, in pixels.
         min_size: Smallest image it can take, in pixels.
-        size_multiple: Image sizes must be multiples of this; 1 is any, 0 is ``image_size`` exactly.
+        size_multiple: Image sizes must be multiples of this, or ``image_size``; 1 is any, 0 is ``image_size`` exactly.
         versions: Crop of each of the library's named weights, the default ones first; empty where it
             publishes none.
     """
@@ -47,22 +47,26 @@ class BackboneFacts:
 
     def valid_size(self, size: int) -> bool:
         """Whether it takes square images of ``size`` pixels."""
-        if self.size_multiple == 0:
-            return size == self.image_size
-        return size >= self.min_size and size % self.size_multiple == 0
+        fits = self.size_multiple > 0 and size >= self.min_size and size % self.size_multiple == 0
+        return fits or size == self.image_size
 
     def size_rule(self) -> str:
         """The rule of ``valid_size`` in words."""
         if self.size_multiple == 0:
             return f"exactly {self.image_size} px"
-        if self.size_multiple > 1:
-            return f"multiples of {self.size_multiple} px"
-        return f"at least {self.min_size} px"
+        if self.size_multiple == 1:
+            return f"at least {self.min_size} px"
+        least = f" from {self.min_size} px" if self.min_size > self.size_multiple else ""
+        own = f", and {self.image_size} px" if self.image_size % self.size_multiple else ""
+        return f"multiples of {self.size_multiple} px{least}{own}"
 
 
 def split_version(backbone: str) -> tuple[str, str | None]:
-    """``resnet50@IMAGENET1K_V1`` as its name and its version, None without one."""
-    name, _, version = backbone.partition("@")
+    """``resnet50@IMAGENET1K_V1`` as its name and its version, None without one.
+
+    timm's own way to write a version, ``timm/resnet50.a1_in1k``, means the same as ``timm/resnet50@a1_in1k``.
+    """
+    name, _, version = backbone.partition("@" if "@" in backbone or not backbone.startswith(TIMM) else ".")
     return name, version or None
 
 
@@ -80,6 +84,11 @@ def backbone_names() -> tuple[str, ...]:
     return tuple(_table())
 
 
+def timm_families() -> tuple[str, ...]:
+    """timm's modules whose models are known, in alphabetical order."""
+    return tuple(sorted({facts.family for facts in _table().values() if facts.is_timm}))
+
+
 @lru_cache(maxsize=1)
 def _table() -> Mapping[str, BackboneFacts]:
     table = {}
@@ -95,14 +104,15 @@ def _table() -> Mapping[str, BackboneFacts]:
             size_multiple=multiple,
             versions=sizes,
         )
-    for name, text in sorted(TIMM_EFFICIENTNETS.items()):
-        sizes = {tag: int(size) for tag, colon, size in (one.partition(":") for one in text.split()) if colon}
-        table[TIMM + name] = BackboneFacts(
-            name=TIMM + name,
-            family=name.removeprefix("tf_").split("_")[0],
-            has_batch_norm=True,
-            image_size=next(iter(sizes.values())) if sizes else int(text),
-            versions=sizes,
+    for row in timm_rows():
+        table[TIMM + row.name] = BackboneFacts(
+            name=TIMM + row.name,
+            family=row.module,
+            has_batch_norm=row.has_batch_norm,
+            image_size=row.image_size,
+            min_size=row.min_size,
+            size_multiple=row.size_multiple,
+            versions=row.versions,
         )
     return table
 

@@ -115,16 +115,33 @@ def _transform_problem(backbone: str, transform: str) -> str | None:
 
 def _epochs(file: SpaceFile, space: Space, document: Document) -> list[Fault]:
     """What dimensions demand of the number of epochs."""
-    at_epochs: Keys = ("search", "max_epochs")
-    at: Keys = ("space", "warmup_epochs")
+    max_epochs, at_epochs = file.search.max_epochs, ("search", "max_epochs")
+    found: dict[str, tuple[str, Keys]] = {}  # what is at fault, and the place of what decided it
     longest = largest(space.dimensions["warmup_epochs"].domain)
-    if longest < file.search.max_epochs or document.doubtful(at) or document.doubtful(at_epochs):
-        return []
-    message = (
-        f"warmup_epochs must be fewer than search.max_epochs, {file.search.max_epochs}{document.place(at_epochs)}; "
-        f"it goes up to {longest:g}"
-    )
-    return [document.fault(at, message)]
+    if longest >= max_epochs:
+        message = f"warmup_epochs goes up to {longest:g}, and must be fewer than search.max_epochs, {max_epochs}"
+        found["warmup_epochs"] = (message, ("space", "warmup_epochs"))
+    depth = _deepest_progressive(space)
+    if depth is not None and max_epochs < depth + 1:
+        message = (
+            f"progressive to unfreeze_depth {depth} has {depth + 1} phases, and takes search.max_epochs of "
+            f"{depth + 1} or more, not {max_epochs}"
+        )
+        found["unfreeze_schedule"] = (message, ("space", "unfreeze_depth"))
+    return [
+        document.fault(("space", name), message + document.place(decided, at_epochs))
+        for name, (message, decided) in found.items()
+        if not any(document.doubtful(path) for path in (("space", name), decided, at_epochs))
+    ]
+
+
+def _deepest_progressive(space: Space) -> int | None:
+    """The largest depth at which a trial may be progressive; None where none is."""
+    schedule = space.dimensions["unfreeze_schedule"]
+    when = [one for one in schedule.when if one.on == "unfreeze_depth"]
+    depths = space.dimensions["unfreeze_depth"].domain
+    deep = [depth for depth in range(2, 6) if depths.contains(depth) and all(one.holds(depth) for one in when)]
+    return max(deep, default=None) if schedule.domain.contains("progressive") else None
 
 
 def _start_with(file: SpaceFile, space: Space, document: Document) -> list[Fault]:

@@ -14,6 +14,7 @@ from tlsearch.types import Scalar
 SYSTEM_READS: Mapping[str, tuple[str, ...]] = {
     "backbone_lr": ("unfreeze_depth",),
     "bn_policy": ("backbone", "unfreeze_depth"),
+    "unfreeze_schedule": ("unfreeze_depth",),
     "layer_decay": ("unfreeze_depth",),
 }
 
@@ -82,6 +83,9 @@ def system_reason(name: str, point: Mapping[str, Scalar]) -> Reason | None:
         message = "backbone_lr has no effect where unfreeze_depth is 0: no part of the backbone trains"
         return Reason(on="unfreeze_depth", message=message)
     depth = point.get("unfreeze_depth")
+    if name == "unfreeze_schedule" and depth == 0:
+        message = "unfreeze_schedule has no effect where unfreeze_depth is 0: no part of the backbone is unfrozen"
+        return Reason(on="unfreeze_depth", message=message)
     if name == "layer_decay" and isinstance(depth, int) and depth < 2:
         message = f"layer_decay has no effect where unfreeze_depth is {depth}: it tells stages apart, and takes two"
         return Reason(on="unfreeze_depth", message=message)

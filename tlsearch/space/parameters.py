@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from tlsearch.config import LATER_CHOICES, NOT_YET, one_of, show, suggest
-from tlsearch.space.backbones import backbone_facts, backbone_names, split_version
-from tlsearch.space.timm_table import TIMM_SQUASHED
+from tlsearch.config import NOT_YET, one_of, show, suggest
+from tlsearch.space.backbones import TIMM, backbone_facts, backbone_names, split_version, timm_families
+from tlsearch.space.timm_table import timm_is_newer
 from tlsearch.types import Scalar
 
 
@@ -58,8 +58,6 @@ class Parameter:
     def _choice_problem(self, value: object) -> str | None:
         if isinstance(value, str) and value in self.choices:
             return None
-        if isinstance(value, str) and value in LATER_CHOICES.get(self.name, ()):
-            return f"{self.name} {value!r} is {NOT_YET}: it may be {one_of(self.choices)}"
         return f"{self.name} takes {one_of(self.choices)}, not {show(value)}{suggest(value, self.choices, most=0)}"
 
     def _range(self) -> str:
@@ -75,7 +73,8 @@ PARAMETERS: Mapping[str, Parameter] = {
         Parameter(name="unfreeze_depth", kind="whole", default=0, low=0, high=5),
         Parameter(name="head_lr", kind="real", default=1e-3, low=0, above_low=True, high=10),
         Parameter(name="backbone_lr", kind="real", default=1e-4, low=0, above_low=True, high=10),
-        Parameter(name="bn_policy", kind="choice", default="frozen", choices=("frozen", "train")),
+        Parameter(name="bn_policy", kind="choice", default="frozen", choices=("frozen", "train", "adapt", "stats")),
+        Parameter(name="unfreeze_schedule", kind="choice", default="at_once", choices=("at_once", "progressive")),
         Parameter(name="augmentation", kind="choice", default="none", choices=("none", "light", "strong")),
         Parameter(name="weight_decay", kind="real", default=1e-4, low=0, high=10),
         Parameter(name="batch_size", kind="whole", default=32, low=1, high=65536),
@@ -99,17 +98,16 @@ def _backbone_problem(value: object) -> str | None:
         return f"a backbone is a name like resnet50 or timm/tf_efficientnet_lite0, not {show(value)}"
     name, version = split_version(value)
     facts = backbone_facts(name)
-    if name.removeprefix("timm/") in TIMM_SQUASHED and facts is None:
-        return f"the backbone {name!r} is {NOT_YET}: its own preprocessing squashes images to a square"
     if facts is None:
         names = backbone_names()
-        if "timm/" + name in names:
+        if TIMM + name in names:
             return f"the backbone {name!r} is not torchvision's; did you mean 'timm/{name}'?"
-        return f"the backbone {name!r} is not known{suggest(name, names)}"
-    if "@" not in value:
+        families = f"; of timm's models it may be one of {', '.join(timm_families())}" if name.startswith(TIMM) else ""
+        return f"the backbone {name!r} is not known{suggest(name, names)}{families}"
+    if value == name or version in facts.versions:
         return None
-    if version is None or version not in facts.versions:
-        if not facts.versions:
-            return f"{name} has no published weights, so no version {version!r}"
-        return f"{name} has no weights {version!r}{suggest(version, facts.versions)}"
-    return None
+    if version is not None and facts.is_timm and timm_is_newer():
+        return None  # the model room asks timm itself
+    if not facts.versions:
+        return f"{name} has no published weights, so no version {version!r}"
+    return f"{name} has no weights {version!r}{suggest(version, facts.versions)}"

@@ -15,6 +15,7 @@ from tlsearch.types import Scalar, TrialConfig
 
 BN_POLICY = "bn_policy"
 BN_POLICY_HEAD_ONLY = "bn_policy_head_only"
+SCHEDULE = "unfreeze_schedule"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,11 +29,16 @@ class Dimension:
 
 @dataclass(frozen=True, kw_only=True)
 class Slot:
-    """A dimension at one point of a walk: the name its value is proposed under, and its values there."""
+    """A dimension at one point of a walk: the name its value is proposed under, and its values there.
+
+    Attributes:
+        at_depth: The unfreeze depth, where that narrows the values; None where all of the space's are there.
+    """
 
     dimension: str
     name: str
     domain: Domain
+    at_depth: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +71,7 @@ class Space:
     """All dimensions of a search, in the order in which they are decided; left-out ones are fixed.
 
     "Values" below are keyed by the names that Optuna sees: the user's, but ``bn_policy`` is
-    ``bn_policy_head_only`` at depth 0, since its choices differ there.
+    ``bn_policy_head_only`` at depth 0, since its choices differ there. At depth 1 ``unfreeze_schedule`` has one value.
     """
 
     dimensions: Mapping[str, Dimension]
@@ -168,7 +174,7 @@ class Space:
             if slot.dimension in known:
                 value = PARAMETERS[slot.dimension].coerce(known[slot.dimension])
                 if not slot.domain.contains(value):
-                    on = "unfreeze_depth" if slot.name == BN_POLICY_HEAD_ONLY else None
+                    on = None if slot.at_depth is None else "unfreeze_depth"
                     faults.append(EntryFault(name=slot.dimension, message=_outside(slot, value), on=on))
             return self._start(slot, known)
 
@@ -239,11 +245,15 @@ class Space:
 
 
 def _slot(dimension: Dimension, point: Mapping[str, Scalar]) -> Slot:
-    if dimension.name == BN_POLICY and point["unfreeze_depth"] == 0:
-        return Slot(dimension=BN_POLICY, name=BN_POLICY_HEAD_ONLY, domain=head_only_policies(dimension.domain))
+    depth = point.get("unfreeze_depth")
+    if dimension.name == BN_POLICY and depth == 0:
+        domain = head_only_policies(dimension.domain)
+        return Slot(dimension=BN_POLICY, name=BN_POLICY_HEAD_ONLY, domain=domain, at_depth=0)
+    if dimension.name == SCHEDULE and depth == 1:  # a single stage has no order
+        return Slot(dimension=SCHEDULE, name=SCHEDULE, domain=Fixed(value="at_once"), at_depth=1)
     return Slot(dimension=dimension.name, name=dimension.name, domain=dimension.domain)
 
 
 def _outside(slot: Slot, value: Scalar) -> str:
-    where = " at unfreeze_depth 0" if slot.name == BN_POLICY_HEAD_ONLY else ""
+    where = "" if slot.at_depth is None else f" at unfreeze_depth {slot.at_depth}"
     return f"{slot.dimension} {value} is outside the space{where}, where it is {slot.domain}"

@@ -1,151 +1,73 @@
-"""timm's EfficientNet family (its modules efficientnet and mobilenetv3): the tags of its weights with their crop.
+"""timm's backbones that can be cut into stages, from a data file that is read on first use.
 
-``tag:pixels``, the default weights first; pixels alone where timm publishes no weights. Left out are
-variants without batch norm, with conditional convolutions or with attention. Seen in timm 1.0.31; a
-test compares.
+The file's first line is the version of timm that it was made from. Then, below each of timm's modules in brackets, a
+line for each model: name, ``bn`` or ``-``, the crop of its default weights, the smallest image, what image sizes are
+multiples of (0: its own size alone), and the tags of its weights, the default ones first, ``tag:crop`` where a tag has
+another crop. Left out are models that no staging rule fits, and weights whose preprocessing is of another kind.
+A test compares the file with timm as installed, and says how to write it anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from importlib.metadata import PackageNotFoundError, version
 
-TIMM_EFFICIENTNETS: Mapping[str, str] = {
-    "efficientnet_b0": "ra_in1k:224 ra4_e3600_r224_in1k:224",
-    "efficientnet_b1": "ra4_e3600_r240_in1k:240 ft_in1k:224",
-    "efficientnet_b1_pruned": "in1k:240",
-    "efficientnet_b2": "ra_in1k:256",
-    "efficientnet_b2_pruned": "in1k:260",
-    "efficientnet_b3": "ra2_in1k:288",
-    "efficientnet_b3_pruned": "in1k:300",
-    "efficientnet_b4": "ra2_in1k:320",
-    "efficientnet_b6": "528",
-    "efficientnet_b7": "600",
-    "efficientnet_b8": "672",
-    "efficientnet_blur_b0": "224",
-    "efficientnet_el": "ra_in1k:300",
-    "efficientnet_el_pruned": "in1k:300",
-    "efficientnet_em": "ra2_in1k:240",
-    "efficientnet_es": "ra_in1k:224",
-    "efficientnet_es_pruned": "in1k:224",
-    "efficientnet_l2": "800",
-    "efficientnet_lite0": "ra_in1k:224",
-    "efficientnet_lite1": "240",
-    "efficientnet_lite2": "260",
-    "efficientnet_lite3": "300",
-    "efficientnet_lite4": "380",
-    "efficientnet_x_b3": "288",
-    "efficientnetv2_l": "384",
-    "efficientnetv2_m": "320",
-    "efficientnetv2_rw_m": "agc_in1k:320",
-    "efficientnetv2_rw_s": "ra2_in1k:288",
-    "efficientnetv2_rw_t": "ra2_in1k:224",
-    "efficientnetv2_s": "288",
-    "efficientnetv2_xl": "384",
-    "fbnetc_100": "rmsp_in1k:224",
-    "fbnetv3_b": "ra2_in1k:224",
-    "fbnetv3_d": "ra2_in1k:224",
-    "fbnetv3_g": "ra2_in1k:240",
-    "gc_efficientnetv2_rw_t": "agc_in1k:224",
-    "lcnet_035": "224",
-    "lcnet_050": "ra2_in1k:224",
-    "lcnet_075": "ra2_in1k:224",
-    "lcnet_100": "ra2_in1k:224",
-    "lcnet_150": "224",
-    "mixnet_l": "ft_in1k:224",
-    "mixnet_m": "ft_in1k:224",
-    "mixnet_s": "ft_in1k:224",
-    "mixnet_xl": "ra_in1k:224",
-    "mixnet_xxl": "224",
-    "mnasnet_050": "224",
-    "mnasnet_075": "224",
-    "mnasnet_100": "rmsp_in1k:224",
-    "mnasnet_140": "224",
-    "mnasnet_small": "lamb_in1k:224",
-    "mobilenet_edgetpu_100": "224",
-    "mobilenet_edgetpu_v2_l": "224",
-    "mobilenet_edgetpu_v2_m": "ra4_e3600_r224_in1k:224",
-    "mobilenet_edgetpu_v2_s": "224",
-    "mobilenet_edgetpu_v2_xs": "224",
-    "mobilenetv1_100": "ra4_e3600_r224_in1k:224",
-    "mobilenetv1_100h": "ra4_e3600_r224_in1k:224",
-    "mobilenetv1_125": "ra4_e3600_r224_in1k:224",
-    "mobilenetv2_035": "224",
-    "mobilenetv2_050": "lamb_in1k:224",
-    "mobilenetv2_075": "224",
-    "mobilenetv2_100": "ra_in1k:224",
-    "mobilenetv2_110d": "ra_in1k:224",
-    "mobilenetv2_120d": "ra_in1k:224",
-    "mobilenetv2_140": "ra_in1k:224",
-    "mobilenetv3_large_075": "224",
-    "mobilenetv3_large_100": "ra_in1k:224 miil_in21k:224 miil_in21k_ft_in1k:224 ra4_e3600_r224_in1k:224",
-    "mobilenetv3_large_150d": "ra4_e3600_r256_in1k:256",
-    "mobilenetv3_rw": "rmsp_in1k:224",
-    "mobilenetv3_small_050": "lamb_in1k:224",
-    "mobilenetv3_small_075": "lamb_in1k:224",
-    "mobilenetv3_small_100": "lamb_in1k:224",
-    "mobilenetv4_conv_aa_large": (
-        "e230_r448_in12k_ft_in1k:448 e230_r384_in12k:384 e230_r384_in12k_ft_in1k:384 e600_r384_in1k:384"
-    ),
-    "mobilenetv4_conv_aa_medium": "256",
-    "mobilenetv4_conv_blur_medium": "e500_r224_in1k:224",
-    "mobilenetv4_conv_large": "e600_r384_in1k:384 e500_r256_in1k:256",
-    "mobilenetv4_conv_medium": (
-        "e500_r256_in1k:256 e180_ad_r384_in12k:384 e180_r384_in12k:384 e250_r384_in12k:384 "
-        "e250_r384_in12k_ft_in1k:384 e500_r224_in1k:224"
-    ),
-    "mobilenetv4_conv_small": "e2400_r224_in1k:224 e1200_r224_in1k:224 e3600_r256_in1k:256",
-    "mobilenetv4_conv_small_035": "224",
-    "mobilenetv4_conv_small_050": "e3000_r224_in1k:224",
-    "semnasnet_050": "224",
-    "semnasnet_075": "rmsp_in1k:224",
-    "semnasnet_100": "rmsp_in1k:224",
-    "semnasnet_140": "224",
-    "spnasnet_100": "rmsp_in1k:224",
-    "tf_efficientnet_b0": "ns_jft_in1k:224 aa_in1k:224 ap_in1k:224 in1k:224",
-    "tf_efficientnet_b1": "ns_jft_in1k:240 aa_in1k:240 ap_in1k:240 in1k:240",
-    "tf_efficientnet_b2": "ns_jft_in1k:260 aa_in1k:260 ap_in1k:260 in1k:260",
-    "tf_efficientnet_b3": "ns_jft_in1k:300 aa_in1k:300 ap_in1k:300 in1k:300",
-    "tf_efficientnet_b4": "ns_jft_in1k:380 aa_in1k:380 ap_in1k:380 in1k:380",
-    "tf_efficientnet_b5": "ns_jft_in1k:456 aa_in1k:456 ap_in1k:456 in1k:456 ra_in1k:456",
-    "tf_efficientnet_b6": "ns_jft_in1k:528 aa_in1k:528 ap_in1k:528",
-    "tf_efficientnet_b7": "ns_jft_in1k:600 aa_in1k:600 ap_in1k:600 ra_in1k:600",
-    "tf_efficientnet_b8": "ap_in1k:672 ra_in1k:672",
-    "tf_efficientnet_el": "in1k:300",
-    "tf_efficientnet_em": "in1k:240",
-    "tf_efficientnet_es": "in1k:224",
-    "tf_efficientnet_l2": "ns_jft_in1k_475:475 ns_jft_in1k:800",
-    "tf_efficientnet_lite0": "in1k:224",
-    "tf_efficientnet_lite1": "in1k:240",
-    "tf_efficientnet_lite2": "in1k:260",
-    "tf_efficientnet_lite3": "in1k:300",
-    "tf_efficientnet_lite4": "in1k:380",
-    "tf_efficientnetv2_b0": "in1k:192",
-    "tf_efficientnetv2_b1": "in1k:192",
-    "tf_efficientnetv2_b2": "in1k:208",
-    "tf_efficientnetv2_s": "in21k_ft_in1k:300 in1k:300 in21k:300",
-    "tf_mixnet_l": "in1k:224",
-    "tf_mixnet_m": "in1k:224",
-    "tf_mixnet_s": "in1k:224",
-    "tf_mobilenetv3_large_075": "in1k:224",
-    "tf_mobilenetv3_large_100": "in1k:224",
-    "tf_mobilenetv3_large_minimal_100": "in1k:224",
-    "tf_mobilenetv3_small_075": "in1k:224",
-    "tf_mobilenetv3_small_100": "in1k:224",
-    "tf_mobilenetv3_small_minimal_100": "in1k:224",
-    "tinynet_a": "in1k:192",
-    "tinynet_b": "in1k:188",
-    "tinynet_c": "in1k:184",
-    "tinynet_d": "in1k:152",
-    "tinynet_e": "in1k:106",
-}
+TIMM_MODELS_FILE = "timm_models.txt"
 
-# Their published preprocessing squashes the whole image to a square, which no TransformSpec says yet.
-TIMM_SQUASHED: tuple[str, ...] = (
-    "efficientnet_b5",
-    "efficientnet_h_b5",
-    "efficientnet_x_b5",
-    "tf_efficientnetv2_b3",
-    "tf_efficientnetv2_l",
-    "tf_efficientnetv2_m",
-    "tf_efficientnetv2_xl",
-)
+
+@dataclass(frozen=True, kw_only=True)
+class TimmRow:
+    """One line of the file.
+
+    Attributes:
+        name: timm's name.
+        module: timm's module of the family, e.g. ``vision_transformer``.
+        versions: Crop of each tag's weights in pixels, the default ones first.
+    """
+
+    name: str
+    module: str
+    has_batch_norm: bool
+    image_size: int
+    min_size: int
+    size_multiple: int
+    versions: Mapping[str, int]
+
+
+def timm_rows() -> Iterator[TimmRow]:
+    """The rows of the file, in its order."""
+    module = ""
+    for line in _lines()[1:]:
+        if line.startswith("["):
+            module = line.strip("[]")
+            continue
+        name, norm, *numbers = line.split(" ")
+        size, smallest, multiple = map(int, numbers[:3])
+        tags = (one.partition(":") for one in numbers[3:])
+        yield TimmRow(
+            name=name,
+            module=module,
+            has_batch_norm=norm == "bn",
+            image_size=size,
+            min_size=smallest,
+            size_multiple=multiple,
+            versions={tag: int(own or size) for tag, _, own in tags},
+        )
+
+
+def timm_is_newer() -> bool:
+    """Whether the installed timm is newer than the file: it may then know tags that the file does not."""
+    try:
+        return _numbers(version("timm")) > _numbers(_lines()[0].split(" ")[1])
+    except PackageNotFoundError:
+        return False
+
+
+def _lines() -> list[str]:
+    return resources.files(__package__).joinpath(TIMM_MODELS_FILE).read_text(encoding="utf-8").splitlines()
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".") if part.isdigit())

@@ -16,6 +16,7 @@ from tlsearch.train.files import TensorFile, read_json, read_tensors, remove_oth
 from tlsearch.train.loop import Trainer, TrainFigures
 from tlsearch.train.metrics import TOP5_MIN_CLASSES, classification_metrics
 from tlsearch.train.optimizer import build_optimizer, extend_optimizer
+from tlsearch.train.phases import depth_at, phases
 from tlsearch.train.runtime import (
     Runtime,
     derive_seed,
@@ -42,6 +43,7 @@ __all__ = [
     "build_optimizer",
     "classification_metrics",
     "copy_with_temperature",
+    "depth_at",
     "derive_seed",
     "evaluate",
     "extend_optimizer",
@@ -50,6 +52,7 @@ __all__ = [
     "moving_state",
     "open_runtime",
     "out_of_memory_is_infeasible",
+    "phases",
     "predict_logits",
     "read_json",
     "read_model_checkpoint",

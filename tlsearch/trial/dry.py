@@ -31,8 +31,11 @@ def first_batch(assignment: TrialAssignment) -> FirstBatch:
         Diverged: The loss is not finite.
         Infeasible: The batch does not fit the device.
     """
-    index = _head(held_index(assignment.setup.data), assignment.config.batch_size)
-    opened = open_trial(assignment, index=index)
+    # two at least: batch norm cannot adapt to a single image
+    index = _head(held_index(assignment.setup.data), max(2, assignment.config.batch_size))
+    # The deepest a trial goes: progressive ones would show their first phase, the head alone.
+    config = replace(assignment.config, unfreeze_schedule="at_once")
+    opened = open_trial(replace(assignment, config=config), index=index)
     figures = opened.trainer.train_epoch(opened.train, seed=assignment.seed, epoch=1)
     evaluation = evaluate(opened.trainer.model, opened.val, opened.runtime, depth=opened.trainer.depth)
     return FirstBatch(num_images=len(opened.train), train_loss=figures.loss, val_loss=evaluation.metrics["val_loss"])

@@ -11,13 +11,14 @@ from tlsearch.model import StagedModel
 from tlsearch.train import (
     FrozenPart,
     ModelMeta,
+    depth_at,
     evaluate,
     release_memory,
     save_model_checkpoint,
     write_frozen_part,
 )
-from tlsearch.trial.opening import OpenTrial, open_trial
-from tlsearch.trial.running import Progress, epochs_of, restore_running, save_running
+from tlsearch.trial.opening import OpenTrial, next_phase, open_trial
+from tlsearch.trial.running import Progress, epochs_of, load_running, read_running, save_running
 from tlsearch.types import EpochReport, TrialAssignment
 
 RUNNING_INTERVAL_S = 15.0  # at most one running checkpoint in so many seconds: shorter trials write none
@@ -37,15 +38,12 @@ class FineTuning:
     def __init__(self, assignment: TrialAssignment) -> None:
         self._assignment = assignment
         self._directory = Path(assignment.directory)
-        opened = open_trial(assignment)
+        running = read_running(self._directory / RUNNING_FOLDER, assignment)
+        opened = open_trial(assignment, epoch=running.epochs_done if running else 1)
+        if running and not load_running(running, trainer=opened.trainer, frozen_digest=opened.identity):
+            running, opened = None, open_trial(assignment)
         self._opened: OpenTrial | None = opened
-        restored = restore_running(
-            self._directory / RUNNING_FOLDER,
-            assignment=assignment,
-            trainer=opened.trainer,
-            frozen_digest=opened.guard.digest,
-        )
-        self._progress = restored or Progress()
+        self._progress = running.progress if running else Progress()
         self._frozen_part: FrozenPart | None = None
         self._unchecked = False  # whether a step was taken since the frozen tensors were last compared
         self._last_saved = time.monotonic()
@@ -98,7 +96,7 @@ class FineTuning:
         value = report.metrics[setup.metric]
         best_value, best_epoch = self._progress.best_value, self._progress.best_epoch
         improved = best_value is None or (value > best_value if setup.mode == "max" else value < best_value)
-        if improved:
+        if improved or setup.refit:
             best_value, best_epoch = value, epoch
             self._save_best(report)
         self._progress = Progress(
@@ -125,10 +123,12 @@ class FineTuning:
             release_memory(runtime)
 
     def _run_epoch(self, epoch: int) -> EpochReport:
-        parts = self._parts
         start = time.perf_counter()
+        self._enter_phase(epoch)
+        parts = self._parts
+        train_start = time.perf_counter()
         figures = parts.trainer.train_epoch(parts.train, seed=self._assignment.seed, epoch=epoch)
-        train_s = time.perf_counter() - start
+        train_s = time.perf_counter() - train_start
         with self._kept_weights():
             evaluation = evaluate(parts.trainer.model, parts.val, parts.runtime, depth=parts.trainer.depth)
         metrics = dict(evaluation.metrics)
@@ -146,6 +146,11 @@ class FineTuning:
             source_reason=parts.train.reason,
         )
 
+    def _enter_phase(self, epoch: int) -> None:
+        depth = depth_at(self._assignment.config, self._assignment.setup.max_epochs, epoch)
+        if depth > self._parts.trainer.depth:
+            self._opened = next_phase(self._parts, depth, epoch=epoch)
+
     def _check_frozen(self) -> None:
         self._unchecked = False
         self._parts.guard.check(self.model)
@@ -153,8 +158,9 @@ class FineTuning:
     def _save_best(self, report: EpochReport) -> None:
         parts, config, metric = self._parts, self._assignment.config, self._assignment.setup.metric
         directory = self._directory / BEST_FOLDER
-        if self._frozen_part is None and parts.guard.digests:
-            self._frozen_part = write_frozen_part(directory, self.model.frozen_state())
+        if self._frozen_part is None and parts.lasting:
+            frozen = {name: tensor for name, tensor in self.model.state_dict().items() if name in parts.lasting}
+            self._frozen_part = write_frozen_part(directory, frozen)
         meta = ModelMeta(
             backbone=config.backbone,
             classes=parts.index.classes,
@@ -181,7 +187,7 @@ class FineTuning:
             self._directory / RUNNING_FOLDER,
             assignment=self._assignment,
             trainer=self._parts.trainer,
-            frozen_digest=self._parts.guard.digest,
+            frozen_digest=self._parts.identity,
             progress=self._progress,
         )
         self._last_saved = time.monotonic()

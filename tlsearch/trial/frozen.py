@@ -24,6 +24,11 @@ class FrozenGuard:
         """One digest over the tensors of some parts of the model, by the parts' names."""
         return combined_digest({name: d for name, d in self.digests.items() if name.split(".")[0] in names})
 
+    def only(self, model: StagedModel) -> FrozenGuard:
+        """The guard of what is still frozen, after ``model`` was unfrozen further."""
+        frozen = model.frozen_state().keys()
+        return FrozenGuard(digests={name: digest for name, digest in self.digests.items() if name in frozen})
+
     def check(self, model: StagedModel) -> None:
         """Compares every frozen tensor with what it was.
 

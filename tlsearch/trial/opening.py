@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from tlsearch.data import ImageIndex, with_image_size
 from tlsearch.errors import DataError
-from tlsearch.model import Weights, build_model, resolve_weights
+from tlsearch.model import StagedModel, Weights, build_model, resolve_weights
 from tlsearch.train import (
     TOP5_MIN_CLASSES,
     Runtime,
@@ -16,53 +16,85 @@ from tlsearch.train import (
     Trainer,
     open_runtime,
     out_of_memory_is_infeasible,
+    phases,
 )
+from tlsearch.trial.adaptation import adapt_to_training_images
 from tlsearch.trial.frozen import FrozenGuard, guard_frozen
 from tlsearch.trial.held import held_index
 from tlsearch.trial.sources import SourceInputs, open_source
 from tlsearch.types import TransformSpec, TrialAssignment, WeightsSource
 
-_BN_POLICIES = (None, "frozen", "train", "stats")
-
 
 @dataclass(frozen=True, kw_only=True)
 class OpenTrial:
-    """A trial before its first step.
+    """A trial between two epochs.
 
     Attributes:
-        trainer: Holds the model, frozen to the trial's depth, and its optimiser.
-        guard: Of the frozen tensors as they are now.
+        trainer: Holds the model, frozen to the depth of its phase, and its optimiser.
+        inputs: What the sources depend on.
+        identity: Digest of the tensors that were frozen before the first step.
+        lasting: Names of the tensors that stand still to the end.
         train: What training epochs read.
         val: What evaluations read.
     """
 
-    runtime: Runtime
-    index: ImageIndex
     weights: Weights
-    transform: TransformSpec
     trainer: Trainer
-    guard: FrozenGuard
+    inputs: SourceInputs
+    identity: str
+    lasting: frozenset[str]
     train: Source
     val: Source
 
+    @property
+    def runtime(self) -> Runtime:
+        """Where the trial computes."""
+        return self.inputs.runtime
 
-def open_trial(assignment: TrialAssignment, *, index: ImageIndex | None = None) -> OpenTrial:
+    @property
+    def index(self) -> ImageIndex:
+        """The data set."""
+        return self.inputs.index
+
+    @property
+    def transform(self) -> TransformSpec:
+        """The evaluation transform."""
+        return self.inputs.transform
+
+    @property
+    def guard(self) -> FrozenGuard:
+        """Of the tensors that are frozen by now, as they were before the first step."""
+        return self.inputs.guard
+
+
+def open_trial(assignment: TrialAssignment, *, index: ImageIndex | None = None, epoch: int = 1) -> OpenTrial:
     """Opens data, weights, model and sources; what the process or the node holds already is taken from there.
 
     Args:
         index: In place of the data set's whole index.
+        epoch: In whose phase the trial is opened; the tensors are those before the first step all the same.
 
     Raises:
         UserError: Data, weights or settings break a rule.
         Infeasible: The model does not fit the device.
     """
     config, setup = assignment.config, assignment.setup
-    assert config.bn_policy in _BN_POLICIES, f"no trial can take bn_policy {config.bn_policy}"
+    (_, depth), *later = [phase for phase in phases(config, setup.max_epochs) if phase[0] <= epoch]
     runtime = open_runtime(setup.device, setup.precision, setup.num_threads)
-    index = index or held_index(setup.data)
+    index = index or held_index(setup.data, refit=setup.refit)
     _check_metric(setup.metric, len(index.classes))
     weights = resolve_weights(config.backbone, setup.weights.get(config.backbone, WeightsSource()))
     transform = with_image_size(weights.transform, setup.data.image_size)
+    inputs = SourceInputs(
+        config=config,
+        setup=setup,
+        index=index,
+        transform=transform,
+        weights_digest=weights.digest,
+        runtime=runtime,
+        depth=depth,
+        guard=FrozenGuard(digests={}),
+    )
     with out_of_memory_is_infeasible("the model"):
         model = build_model(
             config.backbone,
@@ -72,36 +104,46 @@ def open_trial(assignment: TrialAssignment, *, index: ImageIndex | None = None) 
             seed=assignment.seed,
             head_dropout=config.head_dropout,
         )
-        model.freeze(config.unfreeze_depth, config.bn_policy)
         model.to(device=runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    guard = guard_frozen(model)
-    inputs = SourceInputs(
-        config=config,
-        setup=setup,
-        index=index,
-        transform=transform,
-        weights_digest=weights.digest,
-        runtime=runtime,
-        guard=guard,
-    )
-    trainer = Trainer(
-        model,
-        runtime,
-        config,
-        depth=config.unfreeze_depth,
-        num_classes=len(index.classes),
-        max_epochs=setup.max_epochs,
-    )
+    if config.bn_policy == "adapt":
+        adapt_to_training_images(model, inputs)
+    lasting = _frozen_names(model, config.unfreeze_depth, config.bn_policy)
+    model.freeze(depth, config.bn_policy)
+    inputs = replace(inputs, guard=guard_frozen(model))
+    trainer = Trainer(model, runtime, config, depth=depth, num_classes=len(index.classes), max_epochs=setup.max_epochs)
+    identity = inputs.guard.digest
+    for start, depth in later:
+        trainer.unfreeze(depth, epoch=start)
+        inputs = replace(inputs, depth=depth, guard=inputs.guard.only(model))
     return OpenTrial(
-        runtime=runtime,
-        index=index,
         weights=weights,
-        transform=transform,
         trainer=trainer,
-        guard=guard,
+        inputs=inputs,
+        identity=identity,
+        lasting=lasting,
         train=open_source(model, inputs, "train"),
         val=open_source(model, inputs, "val"),
     )
+
+
+def next_phase(opened: OpenTrial, depth: int, *, epoch: int) -> OpenTrial:
+    """The same trial with more stages training from ``epoch`` on, and sources that begin at the new boundary.
+
+    Raises:
+        FrozenMoved: A tensor that was frozen until now has changed.
+    """
+    model, trainer = opened.trainer.model, opened.trainer
+    opened.guard.check(model)
+    trainer.unfreeze(depth, epoch=epoch)
+    inputs = replace(opened.inputs, depth=depth, guard=opened.guard.only(model))
+    return replace(
+        opened, inputs=inputs, train=open_source(model, inputs, "train"), val=open_source(model, inputs, "val")
+    )
+
+
+def _frozen_names(model: StagedModel, depth: int, bn_policy: str | None) -> frozenset[str]:
+    model.freeze(depth, bn_policy)
+    return frozenset(model.frozen_state())
 
 
 def _check_metric(metric: str, num_classes: int) -> None:

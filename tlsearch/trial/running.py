@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,15 +45,29 @@ class Progress:
     best_epoch: int | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """A running checkpoint that was read and is not yet loaded."""
+
+    content: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+    progress: Progress
+
+    @property
+    def epochs_done(self) -> int:
+        """The epoch after which it was written."""
+        return epochs_of(self.progress.reports)
+
+
 def save_running(
     directory: Path, *, assignment: TrialAssignment, trainer: Trainer, frozen_digest: str, progress: Progress
 ) -> None:
     """Replaces the running checkpoint of a trial's ``running`` folder."""
-    epoch = progress.reports[-1].epoch
-    tensors = write_tensors(directory, f"state-{epoch}", _tensors(trainer))
+    tensors = write_tensors(directory, f"state-{epochs_of(progress.reports)}", _tensors(trainer))
     content = {
         "format": _FORMAT,
-        **_identity(assignment, frozen_digest),
+        **_identity(assignment),
+        "frozen_digest": frozen_digest,
         "reports": [dataclasses.asdict(report) for report in progress.reports],
         "best_value": progress.best_value,
         "best_epoch": progress.best_epoch,
@@ -66,47 +80,61 @@ def save_running(
     remove_others(directory, [tensors.name])
 
 
-def restore_running(
-    directory: Path, *, assignment: TrialAssignment, trainer: Trainer, frozen_digest: str
-) -> Progress | None:
-    """Puts model and optimiser where the running checkpoint left them.
+def read_running(directory: Path, assignment: TrialAssignment) -> Running | None:
+    """Reads a trial's running checkpoint.
 
     Returns:
-        How far the trial was; None, with nothing touched, where there is no checkpoint, or none that is sound
-        and of this very trial: it then starts from its first epoch, which costs time only.
+        None where there is no checkpoint, or none that is sound and of this very trial: it then starts from its
+        first epoch, which costs time only.
     """
     if not (directory / _META_FILE).is_file():
         return None
     try:
         content = read_json(directory / _META_FILE, "a running checkpoint")
-        for name, value in {"format": _FORMAT, **_identity(assignment, frozen_digest)}.items():
+        for name, value in {"format": _FORMAT, **_identity(assignment)}.items():
             if content.get(name) != value:
                 raise StorageError(f"its {name} is not this trial's")
         file = TensorFile(name=content["tensors_file"], sha256=content["tensors_sha256"])
-        tensors = read_tensors(directory, file)
-        if tensors.keys() < _tensors(trainer).keys():
-            raise StorageError("it lacks tensors of this trial's model")
         progress = Progress(
             reports=tuple(EpochReport(**report) for report in content["reports"]),
             best_value=content["best_value"],
             best_epoch=content["best_epoch"],
         )
+        if not progress.reports:
+            raise StorageError("it holds no epoch")
+        return Running(content=content, tensors=read_tensors(directory, file), progress=progress)
     except (StorageError, KeyError, TypeError) as error:
         _log.warning("trial %d starts anew; its checkpoint cannot be used: %s", assignment.number, error)
         return None
-    _load_tensors(trainer, tensors)
-    trainer.micro_batch = content["micro_batch"]
-    trainer.scaler.load_state_dict(content["scaler"])
-    return progress
 
 
-def _identity(assignment: TrialAssignment, frozen_digest: str) -> dict[str, Any]:
+def load_running(running: Running, *, trainer: Trainer, frozen_digest: str) -> bool:
+    """Puts model, averages and optimiser where the checkpoint left them.
+
+    Args:
+        trainer: Of the same trial, opened in the phase of the checkpoint's epoch.
+        frozen_digest: Of the tensors that were frozen before the trial's first step.
+
+    Returns:
+        False, with nothing touched, where the checkpoint is not of this very model.
+    """
+    lacking = _tensors(trainer).keys() - running.tensors.keys()
+    if lacking or running.content["frozen_digest"] != frozen_digest:
+        why = f"it lacks {min(lacking)}" if lacking else "its frozen tensors were others"
+        _log.warning("trial %d starts anew; its checkpoint cannot be used: %s", running.content["number"], why)
+        return False
+    _load_tensors(trainer, running.tensors)
+    trainer.micro_batch = running.content["micro_batch"]
+    trainer.scaler.load_state_dict(running.content["scaler"])
+    return True
+
+
+def _identity(assignment: TrialAssignment) -> dict[str, Any]:
     return {
         "number": assignment.number,
         "seed": assignment.seed,
         "config": dataclasses.asdict(assignment.config),
         "max_epochs": assignment.setup.max_epochs,
-        "frozen_digest": frozen_digest,
     }
 
 
@@ -121,7 +149,7 @@ def _tensors(trainer: Trainer) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def _load_tensors(trainer: Trainer, tensors: dict[str, Tensor]) -> None:
+def _load_tensors(trainer: Trainer, tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in moving_state(trainer.model).items():
         tensor.copy_(tensors[_MODEL + name])
     parameters = trainer.model.trainable_parameters()

@@ -33,7 +33,12 @@ _boundaries: dict[tuple[str, int, int, str], Boundary] = {}  # by backbone, dept
 
 @dataclass(frozen=True, kw_only=True)
 class SourceInputs:
-    """All that the sources of one trial depend on."""
+    """All that the sources of one trial depend on.
+
+    Attributes:
+        depth: The unfreeze depth by now: where stored features begin.
+        guard: Of what is frozen by now.
+    """
 
     config: TrialConfig
     setup: TrialSetup
@@ -41,6 +46,7 @@ class SourceInputs:
     transform: TransformSpec
     weights_digest: str
     runtime: Runtime
+    depth: int
     guard: FrozenGuard
 
 
@@ -48,12 +54,12 @@ def open_source(model: StagedModel, inputs: SourceInputs, split: str) -> Source:
     """Opens ``train`` or ``val`` for the epochs of a trial.
 
     Args:
-        model: Frozen to the trial's depth, on its device; computes features that are not stored yet.
+        model: Frozen to the depth, on its device; computes features that are not stored yet.
 
     Raises:
         DataError: Images cannot be read.
     """
-    reason = why_not(inputs.config, inputs.setup, split)
+    reason = why_not(inputs.config, inputs.setup, split, depth=inputs.depth)
     if reason is not None:
         return _pixels(inputs, split, reason)
     labels = torch.tensor(inputs.index.splits[split].labels, dtype=torch.int64)
@@ -61,7 +67,7 @@ def open_source(model: StagedModel, inputs: SourceInputs, split: str) -> Source:
     if isinstance(stored, NotStored):
         return _pixels(inputs, split, stored.reason)
     how = "computed by this trial" if stored.built else "shared"
-    reason = f"frozen below depth {inputs.config.unfreeze_depth}: {how}"
+    reason = f"frozen below depth {inputs.depth}: {how}"
     return Source(kind="features", reason=reason, rows=stored.rows, labels=labels)
 
 
@@ -83,8 +89,13 @@ def _stored(model: StagedModel, inputs: SourceInputs, split: str, num_rows: int)
         return NotStored(reason=f"out of memory in a pass of {PASS_BATCH_SIZE} images")
 
 
-def _pixels(inputs: SourceInputs, split: str, reason: str) -> Source:
-    augmentation = inputs.config.augmentation if split == "train" else "none"
+def plain_pixels(inputs: SourceInputs, split: str) -> Source:
+    """The images of a split as an evaluation sees them, the training images too."""
+    return _pixels(inputs, split, "", augmented=False)
+
+
+def _pixels(inputs: SourceInputs, split: str, reason: str, *, augmented: bool = True) -> Source:
+    augmentation = inputs.config.augmentation if split == "train" and augmented else "none"
     pixels = open_pixels(inputs.index, split, inputs.transform, inputs.setup.cache, margin=augmentation != "none")
     prepare = partial(_prepare, augmentation, inputs.transform)
     return Source(kind="pixels", reason=reason, rows=pixels.images, labels=pixels.labels, prepare=prepare)
@@ -98,7 +109,7 @@ def _prepare(augmentation: str, transform: TransformSpec, images: Tensor, genera
 
 
 def _not_worth(model: StagedModel, inputs: SourceInputs) -> str | None:
-    depth = inputs.config.unfreeze_depth
+    depth = inputs.depth
     if depth == 0:
         return None  # pooled features are always the smaller side
     key = (inputs.config.backbone, depth, inputs.transform.crop_size, inputs.runtime.device.type)
@@ -108,11 +119,16 @@ def _not_worth(model: StagedModel, inputs: SourceInputs) -> str | None:
 
 
 def _key(inputs: SourceInputs, split: str) -> FeatureKey:
-    depth = inputs.config.unfreeze_depth
+    prefix = PART_NAMES[: len(PART_NAMES) - 1 - inputs.depth]
+    return key_of(inputs, split, depth=inputs.depth, state_digest=inputs.guard.of_parts(prefix))
+
+
+def key_of(inputs: SourceInputs, split: str, *, depth: int, state_digest: str) -> FeatureKey:
+    """The key of what a prefix, whose tensors have this digest, makes of a split."""
     return FeatureKey(
         backbone=inputs.config.backbone,
         weights_digest=inputs.weights_digest,
-        state_digest=inputs.guard.of_parts(PART_NAMES[: len(PART_NAMES) - 1 - depth]),
+        state_digest=state_digest,
         depth=depth,
         transform=inputs.transform,
         data_digest=inputs.index.digest,
@@ -125,10 +141,10 @@ def _key(inputs: SourceInputs, split: str) -> FeatureKey:
 
 def _prefix_pass(model: StagedModel, inputs: SourceInputs, split: str) -> Iterator[Tensor]:
     """Activations of all images of a split in order, as a direct evaluation would compute them."""
-    source = _pixels(inputs, split, "")
+    source = plain_pixels(inputs, split)
     model.eval()
     for start in range(0, len(source), PASS_BATCH_SIZE):
         with torch.inference_mode(), inputs.runtime.autocast():
             rows, _ = load_batch(source, slice(start, start + PASS_BATCH_SIZE), inputs.runtime)
-            activations = model.forward_prefix(rows, inputs.config.unfreeze_depth)
+            activations = model.forward_prefix(rows, inputs.depth)
         yield activations.float().cpu()

@@ -27,6 +27,8 @@ def test_a_frozen_prefix_of_plain_images_may_be_stored(depth: int, policy: str |
     [
         (replace(DEEP, augmentation="light"), SETUP, "augmentation light"),
         (replace(DEEP, bn_policy="stats"), SETUP, "bn_policy stats"),
+        (replace(DEEP, mixup=0.2), SETUP, "mixup: images are mixed"),
+        (replace(DEEP, cutmix=1.0), SETUP, "cutmix: images are mixed"),
         (replace(DEEP, unfreeze_depth=5), SETUP, "depth 5"),
         (DEEP, replace(SETUP, cache=CacheSpec(features_gb=0)), "features_gb is 0"),
     ],
@@ -37,7 +39,13 @@ def test_each_reason_not_to(config: TrialConfig, setup: TrialSetup, reason: str)
 
 
 def test_augmentation_does_not_touch_the_validation_images() -> None:
-    assert why_not(replace(DEEP, augmentation="light"), SETUP, "val") is None
+    assert why_not(replace(DEEP, augmentation="light", mixup=0.2), SETUP, "val") is None
+
+
+def test_a_progressive_trial_reads_features_before_its_last_phase() -> None:
+    everything = replace(DEEP, unfreeze_depth=5)
+    assert why_not(everything, SETUP, depth=4) is None
+    assert why_not(everything, SETUP, depth=5) is not None
 
 
 def test_a_map_is_stored_where_reading_it_is_cheaper_than_computing_it() -> None:

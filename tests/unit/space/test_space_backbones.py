@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from timm_rows import published, row_of, table
 
-from tlsearch.space import BackboneFacts, backbone_facts, backbone_names
-from tlsearch.space.timm_table import TIMM_SQUASHED
+from tlsearch.space import BackboneFacts, backbone_facts, backbone_names, split_version
+from tlsearch.space.parameters import PARAMETERS
+from tlsearch.space.timm_table import _lines, timm_rows
 
 TORCHVISION = [name for name in backbone_names() if not name.startswith("timm/")]
-TIMM = [name for name in backbone_names() if name.startswith("timm/")]
 UNTRAINED = {"IMAGENET1K_FEATURES"}  # of vgg16: its classifier layers are no weights
 
 
@@ -67,36 +68,62 @@ def test_batch_norm_and_smallest_sizes_of_all(monkeypatch: pytest.MonkeyPatch) -
     check_on_meta(TORCHVISION)
 
 
-def test_timm_names_and_weights_are_those_installed() -> None:
+@pytest.fixture
+def same_timm() -> None:
     timm = pytest.importorskip("timm")
-    installed = set(timm.list_models())
-    for name in TIMM:
-        plain = name.removeprefix("timm/")
-        assert plain in installed
-        tags = {}
-        for tagged in timm.list_pretrained(f"{plain}.*"):
-            config = timm.models.get_pretrained_cfg(tagged)
-            if config.crop_mode in (None, "center"):
-                tags[tagged.partition(".")[2]] = config.input_size[1]
-        default = timm.models.get_pretrained_cfg(plain, allow_unregistered=True)
-        facts = facts_of(name)
-        assert dict(facts.versions) == tags, name
-        assert facts.image_size == default.input_size[1], name
-        assert not tags or next(iter(facts.versions)) == default.tag, name
-    for plain in TIMM_SQUASHED:
-        assert timm.models.get_pretrained_cfg(plain).crop_mode == "squash"
+    if _lines()[0] != f"timm {timm.__version__}":
+        pytest.skip(f"the table is of {_lines()[0]}, installed is {timm.__version__}")
+
+
+@pytest.mark.usefixtures("same_timm")
+def test_timm_names_and_weights_are_those_installed() -> None:
+    for row in timm_rows():
+        size, tags = published(row.name)
+        assert row.image_size == size, row.name
+        assert dict(row.versions) == {tag.partition(":")[0]: int(tag.partition(":")[2] or size) for tag in tags}
+        assert not tags or next(iter(row.versions)) == tags[0].partition(":")[0], row.name
+
+
+@pytest.mark.usefixtures("same_timm")
+def test_one_of_each_of_timms_families_is_as_the_table_says() -> None:
+    smallest = {row.module: row.name for row in sorted(timm_rows(), key=lambda row: -len(row.name))}
+    lines = set(_lines())
+    assert len(smallest) >= 20
+    for name in smallest.values():
+        assert row_of(name) in lines, name
 
 
 @pytest.mark.slow
-def test_timm_models_have_batch_norm_and_take_the_smallest_size() -> None:
-    torch = pytest.importorskip("torch")
-    timm = pytest.importorskip("timm")
-    for name in TIMM:
-        size = facts_of(name).min_size
-        with torch.device("meta"), torch.no_grad():
-            model = timm.create_model(name.removeprefix("timm/")).eval()
-            assert any(isinstance(one, torch.nn.modules.batchnorm._BatchNorm) for one in model.modules()), name
-            assert model(torch.empty(1, 3, size, size)).shape == (1, 1000), name
+@pytest.mark.usefixtures("same_timm")
+def test_the_whole_table_of_timm_is_as_installed() -> None:
+    """Written anew: python tests/support/timm_rows.py > tlsearch/space/timm_models.txt"""
+    assert list(table()) == _lines()
+
+
+def test_timms_own_way_to_name_a_version() -> None:
+    assert split_version("timm/vit_small_patch14_dinov2.lvd142m") == ("timm/vit_small_patch14_dinov2", "lvd142m")
+    assert split_version("timm/resnet18@a1_in1k") == ("timm/resnet18", "a1_in1k")
+    assert split_version("timm/resnet18") == ("timm/resnet18", None)
+    assert facts_of("timm/vit_small_patch14_dinov2.lvd142m").image_size == 518
+    assert facts_of("timm/convnext_tiny.fb_in22k_ft_in1k_384").image_size == 384
+    problem = PARAMETERS["backbone"].problem
+    for right in ("timm/vit_small_patch14_dinov2.lvd142m", "timm/resnet18@a1_in1k", "timm/eva02_tiny_patch14_224"):
+        assert problem(right) is None
+    assert "no weights 'lvd142n'; did you mean 'lvd142m'" in str(problem("timm/vit_small_patch14_dinov2.lvd142n"))
+    assert "no weights None" in str(problem("timm/resnet18."))
+
+
+def test_tags_of_a_newer_timm_are_left_to_timm(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = PARAMETERS["backbone"].problem
+    for installed, is_known in (("1.0.15", False), ("1.1.0", True), ("99.0.0.dev0", True)):
+        monkeypatch.setattr("tlsearch.space.timm_table.version", lambda name, installed=installed: installed)
+        assert (problem("timm/resnet18.a_new_tag") is None) == is_known
+        assert "no weights" in str(problem("resnet18@a_new_tag"))
+
+
+def test_a_timm_model_without_a_rule_says_which_families_have_one() -> None:
+    text = str(PARAMETERS["backbone"].problem("timm/xcit_nano_12_p8_224"))
+    assert "is not known" in text and "convnext" in text and "vision_transformer" in text
 
 
 @pytest.mark.parametrize(
@@ -109,6 +136,11 @@ def test_timm_models_have_batch_norm_and_take_the_smallest_size() -> None:
         ("vit_h_14", (14, 224, 518), (96, 512)),
         ("maxvit_t", (224, 448), (96, 223, 225, 336)),
         ("timm/tf_efficientnet_lite0", (32, 96), (31,)),
+        ("timm/vit_small_patch14_dinov2", (14, 224, 518), (96, 512)),
+        ("timm/vit_so400m_patch14_siglip_384", (224, 384), (385, 256)),
+        ("timm/swin_tiny_patch4_window7_224", (32, 64, 100), (28, 65)),
+        ("timm/maxvit_rmlp_pico_rw_256", (256,), (255, 512)),
+        ("timm/seresnextaa101d_32x8d", (32, 96, 288), (48, 100)),
     ],
 )
 def test_valid_sizes(name: str, right: tuple[int, ...], wrong: tuple[int, ...]) -> None:

@@ -111,7 +111,8 @@ def test_what_is_left_out_is_fixed_at_its_default(tmp_path: Path) -> None:
         ({"unfreeze_depth": {"int": [0, 5], "step": 1.5}}, "unfreeze_depth.step", "whole number"),
         ({"batch_size": 0}, "batch_size", "from 1"),
         ({"augmentation": "ligth"}, "augmentation", "did you mean 'light'"),
-        ({"bn_policy": ["frozen", "adapt"]}, "bn_policy[1]", "not in this version yet"),
+        ({"bn_policy": ["frozen", "adopt"]}, "bn_policy[1]", "did you mean 'adapt'"),
+        ({"unfreeze_schedule": "progresive"}, "unfreeze_schedule", "did you mean 'progressive'"),
         ({"optimizer": ["adamw", "sdg"]}, "optimizer[1]", "did you mean 'sgd'"),
         ({"mixup": {"float": [0, 11]}}, "mixup.float[1]", "from 0 to 10, not 11"),
         ({"ema": 1.0}, "ema", "from 0 to 0.99999, not 1.0"),
@@ -146,11 +147,32 @@ def test_values_that_change_nothing_are_allowed_for_what_is_not_built_yet(tmp_pa
     assert read(tmp_path, later) == read(tmp_path, {})
 
 
+@pytest.mark.parametrize(
+    ("depth", "schedule", "needed"),
+    [
+        (5, "progressive", 6),
+        ({"int": [0, 4]}, ["at_once", "progressive"], 5),
+        ([1, 3], "progressive", 4),
+        ({"int": [0, 5]}, {"when": {"unfreeze_depth": {"le": 3}}, "choice": ["at_once", "progressive"]}, 4),
+        ({"int": [0, 1]}, "progressive", 1),
+        ({"int": [0, 5]}, "at_once", 1),
+    ],
+)
+def test_progressive_needs_an_epoch_for_each_phase(tmp_path: Path, depth: Any, schedule: Any, needed: int) -> None:
+    space = {"unfreeze_depth": depth, "unfreeze_schedule": schedule}
+    read(tmp_path, space, search={"max_epochs": needed})
+    if needed > 1:
+        (found,) = faults(tmp_path, space, search={"max_epochs": needed - 1})
+        assert found.dotted == "space.unfreeze_schedule"
+        assert f"has {needed} phases" in found.message and "not " + str(needed - 1) in found.message
+        assert found.message.count("line") >= 2
+
+
 @pytest.mark.parametrize("written", [4, [0, 4], {"int": [0, 4]}])
 def test_a_warmup_ends_before_the_trial(tmp_path: Path, written: Any) -> None:
     (found,) = faults(tmp_path, {"warmup_epochs": written}, search={"max_epochs": 4})
     assert found.dotted == "space.warmup_epochs"
-    assert "fewer than search.max_epochs, 4 (line" in found.message and "up to 4" in found.message
+    assert "up to 4, and must be fewer than search.max_epochs, 4 (line" in found.message
     read(tmp_path, {"warmup_epochs": written}, search={"max_epochs": 5})
 
 

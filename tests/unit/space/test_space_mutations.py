@@ -28,10 +28,14 @@ space:
   unfreeze_depth: {int: [0, 5]}
   head_lr: {log: [1.0e-4, 1.0e-1]}
   backbone_lr: {when: {unfreeze_depth: {ge: 2}, backbone: [resnet18, mobilenet_v2]}, log: [1.0e-6, 1.0e-3]}
-  bn_policy: [frozen, train]
-  augmentation: [none, light]
+  bn_policy: [frozen, train, adapt, stats]
+  unfreeze_schedule: [at_once, progressive]
+  augmentation: [none, light, strong]
   weight_decay: {float: [0.0, 0.1], step: 0.05}
   batch_size: [16, 32, 64]
+  warmup_epochs: [0, 2]
+  layer_decay: {when: {optimizer: adamw}, float: [0.5, 1.0]}
+  mixup: 0.2
 search:
   trials: 64
   max_epochs: 20

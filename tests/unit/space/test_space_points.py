@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -176,18 +175,54 @@ def test_a_point_outside_the_space_is_refused(tmp_path: Path) -> None:
         space.to_config({**space.default_point(), "unfreeze_depth": 6})
 
 
-def test_policies_at_depth_0_have_their_own_name() -> None:
-    """What a later version brings: more than one policy at depth 0."""
-    choices = {"choice": ["frozen", "train", "adapt"]}
-    domains = {"backbone": {"fixed": "resnet18"}, "unfreeze_depth": {"int": [0, 1], "step": 1}, "bn_policy": choices}
-    dimensions = [{"name": name, "domain": domain, "when": []} for name, domain in domains.items()]
-    space, seen = Space.from_json(json.dumps({"format": 1, "dimensions": dimensions})), {}
-    for seed in range(20):
-        space.suggest(FakeTrial(seed, seen))
-    assert seen["bn_policy"] == ("frozen", "train", "adapt")
-    assert seen["bn_policy_head_only"] == ("frozen", "adapt")
-    values = {"unfreeze_depth": 0, "bn_policy_head_only": "adapt"}
-    assert space.to_params(values) == {"backbone": "resnet18", "unfreeze_depth": 0, "bn_policy": "adapt"}
+def conditional_space(tmp_path: Path) -> Space:
+    return space_of(
+        tmp_path,
+        """
+name: a
+data: {source: digits}
+space:
+  backbone: [resnet18, vit_b_16]
+  unfreeze_depth: {int: [0, 3]}
+  bn_policy: [frozen, train, adapt, stats]
+  unfreeze_schedule: [at_once, progressive]
+  layer_decay: {float: [0.5, 1.0]}
+""",
+    )
+
+
+def test_no_trial_is_spent_on_what_has_no_effect_at_its_depth(tmp_path: Path) -> None:
+    space, seen = conditional_space(tmp_path), {}
+    found = set()
+    for seed in range(600):
+        trial = FakeTrial(seed, seen)
+        config = space.to_config(space.suggest(trial))
+        depth = config.unfreeze_depth
+        assert (config.unfreeze_schedule is None) == (depth == 0)
+        assert ("unfreeze_schedule" in trial.params) == (depth >= 2)
+        assert depth >= 2 or config.unfreeze_schedule != "progressive"
+        assert (config.layer_decay is None) == ("layer_decay" not in trial.params) == (depth < 2)
+        found.add((config.backbone, depth, config.bn_policy, config.unfreeze_schedule))
+    assert len(found) == (3 + 4 + 4 * 2 * 2) + (1 + 1 + 2 * 2)
+    assert seen["bn_policy"] == ("frozen", "train", "adapt", "stats")
+    assert seen["bn_policy_head_only"] == ("frozen", "adapt", "stats")
+
+
+def test_values_without_effect_are_refused_at_their_depth(tmp_path: Path) -> None:
+    space = conditional_space(tmp_path)
+    for entry, words in (
+        ({"unfreeze_depth": 1, "unfreeze_schedule": "progressive"}, "outside the space at unfreeze_depth 1"),
+        ({"unfreeze_depth": 0, "unfreeze_schedule": "at_once"}, "no part of the backbone"),
+        ({"unfreeze_depth": 1, "layer_decay": 0.6}, "it tells stages apart"),
+        ({"unfreeze_depth": 0, "bn_policy": "train"}, "outside the space at unfreeze_depth 0"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            space.complete(entry)
+    point = space.complete({"unfreeze_depth": 2, "unfreeze_schedule": "progressive"})
+    assert space.to_params(point)["unfreeze_schedule"] == "progressive"
+    values = {"backbone": "resnet18", "unfreeze_depth": 0, "bn_policy_head_only": "adapt"}
+    params = space.to_params(values)
+    assert params["bn_policy"] == "adapt" and "unfreeze_schedule" not in params
 
 
 def test_a_space_survives_json(tmp_path: Path) -> None:

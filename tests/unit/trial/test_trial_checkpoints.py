@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -41,15 +42,35 @@ def test_a_short_trial_writes_no_running_checkpoint(assign: Assign, tmp_path: Pa
     assert [path.name for path in (tmp_path / "trial").iterdir()] == ["best"]
 
 
+EVERYTHING: dict[str, Any] = {
+    "optimizer": "sgd",
+    "lr_schedule": "one_cycle",
+    "warmup_epochs": 1,
+    "mixup": 0.2,
+    "cutmix": 1.0,
+    "class_balance": "sampler",
+    "label_smoothing": 0.1,
+    "head_dropout": 0.3,
+    "ema": 0.9,
+    "grad_clip": 1.0,
+}
+
+
 @pytest.mark.parametrize(
-    ("depth", "policy", "augmentation"), [(0, "frozen", "none"), (2, "train", "light"), (5, "train", "none")]
+    ("depth", "policy", "more"),
+    [
+        (0, "frozen", {"ema": 0.9, "lr_schedule": "cosine", "head_dropout": 0.5, "class_balance": "sampler"}),
+        (0, "stats", {}),
+        (2, "train", {"augmentation": "strong", **EVERYTHING}),
+        (5, "train", {}),
+    ],
 )
 @pytest.mark.usefixtures("save_always")
 def test_going_on_repeats_the_curve_to_the_bit(
-    assign: Assign, tmp_path: Path, depth: int, policy: str, augmentation: str
+    assign: Assign, tmp_path: Path, depth: int, policy: str, more: dict[str, Any]
 ) -> None:
     def assignment(name: str) -> TrialAssignment:
-        return assign(name, depth=depth, policy=policy, augmentation=augmentation, setup={"max_epochs": 4})
+        return assign(name, depth=depth, policy=policy, setup={"max_epochs": 4}, **more)
 
     expected = finish(FineTuning(assignment("straight")), 4)
     for kill_after in (1, 2, 3):
@@ -93,11 +114,14 @@ def test_a_checkpoint_that_cannot_be_used_costs_only_time(assign: Assign, tmp_pa
     assert finish(again, 2)[:2] == expected
 
 
-@pytest.mark.parametrize(("depth", "policy"), [(0, "frozen"), (1, "train"), (5, "frozen"), (5, "train")])
+@pytest.mark.parametrize(
+    ("depth", "policy", "ema"),
+    [(0, "frozen", 0.0), (0, "stats", 0.0), (1, "train", 0.9), (2, "stats", 0.9), (5, "adapt", 0.0), (5, "train", 0.0)],
+)
 def test_the_loaded_model_predicts_what_the_trial_reported(
-    assign: Assign, tmp_path: Path, depth: int, policy: str
+    assign: Assign, tmp_path: Path, depth: int, policy: str, ema: float
 ) -> None:
-    assignment = assign(depth=depth, policy=policy)
+    assignment = assign(depth=depth, policy=policy, ema=ema)
     trial = FineTuning(assignment)
     finish(trial)
     model, meta = load_trained(tmp_path / "trial/best")

@@ -100,6 +100,8 @@ def test_stored_features_give_the_same_metrics(
         ({}, "features", "computed by this trial"),
         ({"depth": 5, "policy": "train"}, "pixels", "depth 5"),
         ({"augmentation": "light"}, "pixels", "augmentation light"),
+        ({"mixup": 0.2, "cutmix": 1.0}, "pixels", "mixup and cutmix: images are mixed before they enter"),
+        ({"policy": "stats"}, "pixels", "bn_policy stats"),
         ({"stored": False}, "pixels", "features_gb is 0"),
         ({"depth": 4}, "pixels", "computing is cheaper"),
     ],
