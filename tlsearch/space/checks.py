@@ -86,7 +86,7 @@ def _weights(file: SpaceFile, backbones: Mapping[str, BackboneFacts], document: 
         if name not in backbones:
             place = document.place(("space", "backbone"))
             problem = f"weights are for backbones of the space{place}; {name!r} is none{suggest(name, backbones)}"
-        elif "@" in name and source.kind != "default":
+        elif split_version(name)[1] is not None and source.kind != "default":
             problem = f"{name!r} names a version of the library's weights, so it takes no others"
         if problem and not document.doubtful(at):
             faults.append(document.fault(at, problem, at_key=True))

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from tlsearch.config import NOT_YET, one_of, show, suggest
+from tlsearch.config import one_of, show, suggest
 from tlsearch.space.backbones import TIMM, backbone_facts, backbone_names, split_version, timm_families
 from tlsearch.space.timm_table import timm_is_newer
 from tlsearch.types import Scalar
