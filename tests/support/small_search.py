@@ -1,0 +1,66 @@
+"""A search that has ended, small enough for unit tests: real images, real trials, a real study, no Ray, no MLflow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from search_doubles import drive
+
+from tlsearch.app.catalog import SearchEntry
+from tlsearch.app.run import RunOptions, prepare, trial_setup
+from tlsearch.search import SearchPlan
+from tlsearch.trial import FineTuning
+
+CLASSES = ("circle", "square", "stripe")
+COUNTS = {"train": 6, "val": 8, "test": 10}
+
+SPACE = """
+name: shapes
+data: {{source: folder, path: ./images, image_size: 32}}
+weights: {{mobilenet_v3_small: none, resnet18: none}}
+space: {{backbone: [mobilenet_v3_small, resnet18], unfreeze_depth: 0, head_lr: {{log: [1.0e-4, 1.0e-1]}}}}
+search:
+  trials: 3
+  max_epochs: 2
+  scheduler: none
+  sampler: fixed
+  start_with:
+    - {{backbone: mobilenet_v3_small, head_lr: 3.0e-2}}
+    - {{backbone: mobilenet_v3_small, head_lr: 1.0e-3}}
+    - {{backbone: resnet18, head_lr: 3.0e-2}}
+{more}
+"""
+
+
+def write_shapes(root: Path, *, counts: dict[str, int] | None = None) -> None:
+    """Pictures of three classes that colour alone tells apart, mostly."""
+    rng = np.random.default_rng(0)
+    for split, count in (counts or COUNTS).items():
+        for place, label in enumerate(CLASSES):
+            folder = root / split / label
+            folder.mkdir(parents=True, exist_ok=True)
+            for number in range(count):
+                pixels = rng.integers(0, 160, (36, 40, 3), dtype=np.uint8)
+                pixels[..., place] += np.uint8(rng.integers(30, 90))
+                Image.fromarray(pixels).save(folder / f"{number:02d}.png")
+
+
+def small_search(root: Path, *, name: str = "small", counts: dict[str, int] | None = None) -> SearchEntry:
+    """Three trials over two backbones, all kept; the second call in a folder adds a search of another name."""
+    if not (root / "images").exists():
+        write_shapes(root / "images", counts=counts)
+    (root / "space.yaml").write_text(SPACE.format(more=""))
+    prepared = prepare(RunOptions(file=root / "space.yaml", name=name))
+    plan = SearchPlan(
+        search_id=prepared.entry.search_id,
+        experiment=prepared.entry.experiment,
+        directory=prepared.entry.directory,
+        space=prepared.space,
+        setup=trial_setup(prepared.file),
+        search=prepared.file.search,
+        resources=prepared.file.resources,
+    )
+    assert drive(plan, factory=FineTuning) == "finished"
+    return prepared.entry

@@ -1,0 +1,267 @@
+"""Promotion: one look at a sealed test split, a registered version with its evidence, and every refusal."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_search import CLASSES, COUNTS, small_search
+
+from tlsearch.app import promote as promoting
+from tlsearch.app.catalog import SearchEntry
+from tlsearch.app.choice import Limits
+from tlsearch.app.promote import PromoteOptions, promote
+from tlsearch.app.run import read_record
+from tlsearch.errors import DataError, StorageError, UserError
+from tlsearch.results import load_model, predict
+from tlsearch.results.seal import read_uses
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A search that all tests copy back to the very same place."""
+    root = tmp_path_factory.mktemp("promote") / "home"
+    root.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TLSEARCH_STATE_DIR", str(root / "state"))
+        patch.setenv("TLSEARCH_CACHE_DIR", str(root / "cache"))
+        small_search(root)
+    _make_store(root / "mlflow.db")
+    shutil.copytree(root, root.with_name("template"))
+    return root
+
+
+def _make_store(path: Path) -> None:
+    """MLflow takes seconds to lay out a database: it is copied from here on."""
+    from mlflow import MlflowClient
+
+    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
+
+
+@pytest.fixture
+def entry(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SearchEntry:
+    shutil.rmtree(template)
+    shutil.copytree(template.with_name("template"), template)
+    monkeypatch.setenv("TLSEARCH_STATE_DIR", str(template / "state"))
+    monkeypatch.setenv("TLSEARCH_CACHE_DIR", str(template / "cache"))
+    shutil.copy(template / "mlflow.db", tmp_path / "mlflow.db")  # its engines are held by path: a new one each time
+    entry = SearchEntry(**json.loads((template / "tlsearch_runs/small/search.json").read_text()))
+    return replace(entry, tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
+
+
+def _images(entry: SearchEntry) -> Path:
+    return entry.path.parents[1] / "images"
+
+
+def _client(entry: SearchEntry) -> Any:
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=entry.tracking_uri, registry_uri=entry.tracking_uri)
+
+
+def test_a_promoted_model_carries_its_evidence(entry: SearchEntry) -> None:
+    result = promote(entry, PromoteOptions())
+    best = read_record(entry).best
+    assert best is not None and result["trial"] == best.number
+    assert (result["model"], result["version"], result["alias"], result["previous"]) == (
+        "shapes",
+        "1",
+        "champion",
+        None,
+    )
+    version = _client(entry).get_model_version_by_alias("shapes", "champion")
+    assert version.version == 1 or version.version == "1"
+    assert version.tags["tlsearch.search_id"] == "small"
+    assert version.tags["tlsearch.promoted_trial"] == str(best.number)
+    assert len(version.tags["tlsearch.data_digest"]) == 64
+    assert float(version.tags["test_accuracy"]) == pytest.approx(result["test"]["accuracy"], abs=1e-5)
+    assert version.description == result["card"]
+    for part in ("# shapes", "Test accuracy", "Intended use and limits", "licence", "temperature", *CLASSES):
+        assert part in result["card"], part
+    run = _client(entry).get_run(version.run_id)
+    assert run.data.metrics["test_accuracy"] == result["test"]["accuracy"]
+    assert {file.path for file in _client(entry).list_artifacts(version.run_id)} >= {"README.md", "evidence.json"}
+    assert run.info.status == "FINISHED"
+
+
+def test_the_test_accuracy_is_that_of_the_served_model_on_the_files(entry: SearchEntry) -> None:
+    result = promote(entry, PromoteOptions())
+    model = load_model(result["uri"], tracking_uri=entry.tracking_uri)
+    files = sorted((_images(entry) / "test").rglob("*.png"))
+    predictions = predict(model, files)
+    right = sum(Path(one.path).parent.name == one.label for one in predictions)
+    assert len(files) == result["test"]["num_images"] == 3 * COUNTS["test"]
+    assert right / len(files) == result["test"]["accuracy"]
+    assert model.meta.temperature == result["temperature"] != 1.0
+    low, high = result["test"]["accuracy_interval"]
+    assert low <= result["test"]["accuracy"] <= high
+
+
+def test_the_model_has_signature_and_example_and_no_pickle(entry: SearchEntry) -> None:
+    from mlflow.models import Model
+
+    promote(entry, PromoteOptions())
+    version = _client(entry).get_model_version_by_alias("shapes", "champion")
+    folder = Path(version.source.removeprefix("file://"))
+    model = Model.load(str(folder))
+    assert model.signature is not None and model.signature.inputs is not None
+    assert model.saved_input_example_info is not None
+    assert (folder / "README.md").read_text().startswith("# shapes")
+    assert not [p for p in folder.rglob("*") if p.suffix in {".pkl", ".pickle", ".pt", ".pth", ".bin"}]
+
+
+def test_the_same_model_again_is_the_same_version_without_a_second_look(
+    entry: SearchEntry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = promote(entry, PromoteOptions())
+    looked: list[str] = []
+    original = promoting.logits_on
+
+    def watched(model: Any, index: Any, split: str) -> Any:
+        looked.append(split)
+        return original(model, index, split)
+
+    monkeypatch.setattr(promoting, "logits_on", watched)
+    again = promote(entry, PromoteOptions())
+    assert again == first and "test" not in looked
+    other = promote(entry, PromoteOptions(alias="staging"))
+    assert other["version"] == first["version"] and "test" not in looked
+    assert len(read_uses(entry.path)) == 1
+    aliases = _client(entry).get_registered_model("shapes").aliases
+    assert {name: str(number) for name, number in aliases.items()} == {"champion": "1", "staging": "1"}
+
+
+def test_another_model_may_not_look_at_the_test_split_again(entry: SearchEntry) -> None:
+    promote(entry, PromoteOptions(trial=0))
+    with pytest.raises(DataError, match="looked at once; this one was used on .* for trial 0 of small"):
+        promote(entry, PromoteOptions(trial=2))
+    blind = promote(entry, PromoteOptions(trial=2, without_test=True))
+    assert blind["test"] is None and "**No test evidence**" in blind["card"]
+    assert (blind["version"], blind["previous"]) == ("2", "1")
+    forced = promote(entry, PromoteOptions(trial=2, reuse_test=True))
+    assert "the test split was used before" in forced["card"] and forced["test"] is not None
+    aliases = _client(entry).get_registered_model("shapes").aliases
+    assert {name: str(number) for name, number in aliases.items()} == {"champion": "3", "previous": "2"}
+
+
+def test_a_second_search_of_the_experiment_may_not_either(entry: SearchEntry) -> None:
+    """The record is at the experiment in MLflow, too: by the images' content, whatever their names."""
+    promote(entry, PromoteOptions(trial=0))
+    for file in (_images(entry) / "test").rglob("*.png"):
+        file.rename(file.with_name(f"renamed-{file.name}"))
+    second = replace(small_search(entry.path.parents[1], name="second"), tracking_uri=entry.tracking_uri)
+    with pytest.raises(DataError, match="trial 0 of small"):
+        promote(second, PromoteOptions(trial=1))
+
+
+def test_a_copy_of_a_training_image_in_test_is_refused(entry: SearchEntry) -> None:
+    shutil.copy(_images(entry) / "train/circle/03.png", _images(entry) / "test/stripe/99.png")
+    with pytest.raises(DataError, match=r"1 of 31 test images .* test/stripe/99.png = train/circle/03.png"):
+        promote(entry, PromoteOptions())
+    assert read_uses(entry.path) == []
+
+
+def test_without_a_test_split_it_takes_a_flag(entry: SearchEntry) -> None:
+    shutil.rmtree(_images(entry) / "test")
+    with pytest.raises(DataError, match="the data have none; --without-test"):
+        promote(entry, PromoteOptions())
+    result = promote(entry, PromoteOptions(without_test=True))
+    assert "**No test evidence**" in result["card"]
+    assert _client(entry).get_model_version("shapes", result["version"]).tags["tlsearch.test"] == "none"
+
+
+@pytest.mark.parametrize("change", ["renamed", "reordered", "missing", "extra"])
+def test_other_classes_are_refused_with_both_lists(entry: SearchEntry, change: str) -> None:
+    for split in COUNTS:
+        folder = _images(entry) / split
+        if change == "renamed":
+            (folder / "circle").rename(folder / "ring")
+        elif change == "reordered":
+            (folder / "circle").rename(folder / "x")
+            (folder / "square").rename(folder / "circle")
+            (folder / "x").rename(folder / "square")
+        elif change == "missing":
+            shutil.rmtree(folder / "circle")
+        else:
+            shutil.copytree(folder / "circle", folder / "arc")
+    if change == "reordered":  # by content only: the names are sorted; the model's own order is turned instead
+        for file in entry.path.glob("trials/*/best/checkpoint.json"):
+            meta = json.loads(file.read_text())
+            meta["classes"] = ["square", "circle", "stripe"]
+            meta["class_to_idx"] = {name: place for place, name in enumerate(meta["classes"])}
+            file.write_text(json.dumps(meta))
+    with pytest.raises(DataError) as caught:
+        promote(entry, PromoteOptions(without_test=True))
+    text = str(caught.value)
+    assert "  model: " in text and "  data:  " in text
+    expected = {
+        "renamed": ("model: circle, square, stripe", "data:  ring, square, stripe"),
+        "reordered": ("model: square, circle, stripe", "another order"),
+        "missing": ("model: circle, square, stripe", "the data lack circle"),
+        "extra": ("data:  arc, circle, square, stripe", "the model does not know arc"),
+    }[change]
+    assert all(part in text for part in expected), text
+
+
+def test_a_trial_that_was_not_kept_is_trained_again_to_the_same_model(entry: SearchEntry) -> None:
+    kept = promote(entry, PromoteOptions(trial=1))
+    shutil.rmtree(entry.path / "trials/1")
+    again = promote(entry, PromoteOptions(trial=1))
+    assert again["version"] == kept["version"] and again["test"] == kept["test"]
+    assert (entry.path / "promoted/1/best/checkpoint.json").is_file()
+
+
+def test_a_refit_trains_on_val_too_and_says_so(entry: SearchEntry) -> None:
+    result = promote(entry, PromoteOptions(trial=0, refit=True))
+    assert "trained on train and val together" in result["card"]
+    model = load_model(result["uri"], tracking_uri=entry.tracking_uri)
+    trial = read_record(entry).trials[0]
+    assert model.meta.epoch == trial.best_epoch
+    first = json.loads((entry.path / "trials/0/best/checkpoint.json").read_text())
+    assert model.meta.value != first["value"] or model.meta.metrics != first["metrics"]
+
+
+def test_limits_choose_the_best_that_keeps_them(entry: SearchEntry) -> None:
+    small = promote(entry, PromoteOptions(limits=Limits(parameters=3_000_000), without_test=True))
+    assert small["trial"] in (0, 1) and "at most 3,000,000" in small["reason"]
+    quick = promote(entry, PromoteOptions(limits=Limits(latency_ms=10_000.0), without_test=True))
+    assert "ms an image" in quick["reason"] and "latency" in quick["card"]
+    with pytest.raises(UserError, match="within the limits"):
+        promote(entry, PromoteOptions(limits=Limits(parameters=1000), without_test=True))
+    with pytest.raises(UserError, match="not within the limits: 11,"):
+        promote(entry, PromoteOptions(trial=2, limits=Limits(parameters=3_000_000), without_test=True))
+
+
+def test_what_is_not_there_cannot_be_promoted(entry: SearchEntry) -> None:
+    with pytest.raises(UserError, match="has no trial 9"):
+        promote(entry, PromoteOptions(trial=9))
+    (entry.path / "resolved.yaml").unlink()
+    with pytest.raises(StorageError, match="resolved.yaml"):
+        promote(entry, PromoteOptions())
+
+
+def test_the_confirmed_winner_comes_first(entry: SearchEntry) -> None:
+    """``confirm`` recommends the cheaper configuration, trained again as trial 1 of another search."""
+    root = entry.path.parents[1]
+    second = small_search(root, name="small-confirm")
+    assert replace(second, parent="small").parent == "small"
+    (entry.path / "confirm.json").write_text(
+        json.dumps(
+            {
+                "confirm_search_id": "small-confirm",
+                "recommended": 1,
+                "seeds": 1,
+                "verdict": "cannot be told apart",
+                "candidates": [{"trial": 1, "best_trial": 1}],
+            }
+        )
+    )
+    result = promote(entry, PromoteOptions())
+    assert (result["search_id"], result["trial"]) == ("small-confirm", 1)
+    assert "cannot be told apart" in result["card"]
