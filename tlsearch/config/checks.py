@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from tlsearch.config.document import Document, Keys
 from tlsearch.config.forms import DataForm, FileForm, WeightsForm
+from tlsearch.config.later import is_url
 from tlsearch.config.schema import SearchSpec, SpaceFile, TrackingSpec
 from tlsearch.config.words import show, without_password
 from tlsearch.errors import Fault
@@ -28,12 +29,13 @@ _DATA_KEYS = {
 _COLUMNS = (("image_column", None), ("label_column", None))
 _AT_PATH_OR_NAME: tuple[Keys, ...] = (("data", "name"), ("data", "path"))
 
-WEIGHTS_SUFFIXES = (".pth", ".pt", ".safetensors")
+WEIGHTS_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".safetensors")  # .pth.tar is torch's, too
 
 _SQLITE = re.compile(r"(sqlite(?:\+\w+)?:///(?:file:)?)([^?]*)(.*)", re.DOTALL)
 _TRACKING = re.compile(r"(https?|postgresql(\+\w+)?|mysql(\+\w+)?|mssql(\+\w+)?|databricks)://.+|databricks", re.DOTALL)
 
-
+# a user and a password have no place in it
+_WEIGHTS_URL = re.compile(r"(https?|s3)://[^/@?#\s]+/(?P<file>[^?#]*[^/?#])([?#].*)?", re.DOTALL)
 _DATABASE = re.compile(r"(postgresql|mysql)(\+\w+)?://.+", re.DOTALL)
 
 
@@ -183,10 +185,13 @@ def _weights(form: WeightsForm, key: str, checker: _Checker) -> WeightsSource:
         return WeightsSource()
     if form.path is not None:
         place = at if single else (*at, "path")
+        checker.require(form.file is None, (*at, "file"), "file goes with package; here is a path")
+        if is_url(form.path):
+            _check_url(form.path, place, checker)
+            return WeightsSource(kind="url", url=form.path, match=form.match, transform=form.transform)
         path = checker.absolute(form.path, place)
         if checker.require(_holds(path.is_file), place, f"the weights file {str(path)!r} does not exist"):
             _check_suffix(path.suffix, place, checker)
-        checker.require(form.file is None, (*at, "file"), "file goes with package; here is a path")
         return WeightsSource(kind="file", path=str(path), match=form.match, transform=form.transform)
     assert form.package is not None
     if checker.require(form.file is not None, (*at, "package"), "a package needs file: the path inside it"):
@@ -194,6 +199,13 @@ def _weights(form: WeightsForm, key: str, checker: _Checker) -> WeightsSource:
     return WeightsSource(
         kind="package", package=form.package, file=form.file, match=form.match, transform=form.transform
     )
+
+
+def _check_url(url: str, place: Keys, checker: _Checker) -> None:
+    match = _WEIGHTS_URL.fullmatch(url)
+    text = f"an address of weights is https://HOST/FILE or s3://BUCKET/FILE, not {show(without_password(url))}"
+    if checker.require(match is not None, place, text) and match is not None:
+        _check_suffix(PurePosixPath(match["file"]).suffix, place, checker)
 
 
 def _check_suffix(suffix: str, place: Keys, checker: _Checker) -> None:

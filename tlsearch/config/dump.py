@@ -61,8 +61,8 @@ def _weights(source: WeightsSource) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     if source.kind in ("none", "default"):
         tree["path"] = source.kind
-    elif source.kind == "file":
-        tree.update(path=source.path, match=source.match)
+    elif source.kind in ("file", "url"):
+        tree.update(path=source.path or source.url, match=source.match)
     else:
         tree.update(package=source.package, file=source.file, match=source.match)
     if source.transform is not None:

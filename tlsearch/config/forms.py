@@ -12,7 +12,9 @@ from tlsearch.config.rules import AnyScalar, AutoAmount, AutoPixels, Count, Flag
 from tlsearch.config.schema import (
     STRICT,
     AshaSpec,
+    ConstraintsSpec,
     ExperimentName,
+    Limit,
     ResourcesSpec,
     SearchSpec,
     TrackingSpec,
@@ -101,6 +103,8 @@ FORMS: Mapping[tuple[str, ...], type] = {
     ("weights", "*"): WeightsForm,
     ("search",): SearchSpec,
     ("search", "scheduler", "asha"): AshaSpec,
+    ("search", "constraints"): ConstraintsSpec,
+    ("search", "constraints", "*"): Limit,
     ("resources",): ResourcesSpec,
     ("cache",): CacheForm,
     ("tracking",): TrackingSpec,

@@ -45,9 +45,6 @@ def _other_than(*allowed: Any) -> Callable[[Any], bool]:
 
 LATER: tuple[Later, ...] = (
     Later(path=("data", "path"), unbuilt=is_url, instead="give a local folder"),
-    Later(path=("weights", "*"), unbuilt=is_url, instead="download the file and give its path"),
-    Later(path=("weights", "*", "path"), unbuilt=is_url, instead="download the file and give its path"),
-    Later(path=("search", "constraints"), unbuilt=_other_than({}, None), instead="leave it out"),
     Later(path=("search", "probe_first"), unbuilt=_other_than(False), instead="leave it out"),
     Later(path=("cache", "views"), unbuilt=_other_than(1), instead="write 1"),
     Later(path=("storage",), unbuilt=is_url, instead="give a local folder or a shared mount"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
@@ -22,6 +22,7 @@ from tlsearch.config.rules import (
     CountFromZero,
     Duration,
     Flag,
+    Number,
     Seed,
     Text,
     Whole,
@@ -55,6 +56,10 @@ def _scheduler(value: Any) -> Any:
     raise broken(f"the scheduler is none or {{asha: ...}}, not {show(value)}")
 
 
+def _or_empty(value: Any) -> Any:
+    return {} if value is None else value
+
+
 def _name(value: Any) -> Any:
     if isinstance(value, str) and (len(value) > 100 or not value.isprintable() or re.search(r"[/\\]|^\s|\s$", value)):
         raise broken(
@@ -80,6 +85,36 @@ class AshaSpec:
     grace_period: Count = 1
     reduction_factor: Annotated[Whole, Field(ge=2)] = 3
     brackets: Count = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limit:
+    """A constraint of the user's: at most so much."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    max: Annotated[Number, Field(gt=0)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConstraintsSpec:
+    """What a model may weigh and cost; a trial that breaks one is infeasible, and its sampler is told.
+
+    Attributes:
+        params_millions: Parameters of the whole model, in millions.
+        checkpoint_mb: Its weights on disk, in MB of 10^6 bytes.
+        latency_ms: One image through the model on the trial's device, in milliseconds.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    params_millions: Limit | None = None
+    checkpoint_mb: Limit | None = None
+    latency_ms: Limit | None = None
+
+    @property
+    def limits(self) -> Mapping[str, float]:
+        """The largest allowed value of each constraint that is set."""
+        found = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {name: limit.max for name, limit in found.items() if limit is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +149,7 @@ class SearchSpec:
     scheduler: Annotated[AshaSpec | None, BeforeValidator(_scheduler)] = field(default_factory=AshaSpec)
     start_with: tuple[Mapping[str, AnyScalar], ...] = ()
     seeds: Count = 1
-    constraints: Mapping[str, Any] = field(default_factory=dict)
+    constraints: Annotated[ConstraintsSpec, BeforeValidator(_or_empty)] = field(default_factory=ConstraintsSpec)
     patience: Count | None = None
     probe_first: Flag = False
     max_failures: CountFromZero = 2

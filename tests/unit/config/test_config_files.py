@@ -21,6 +21,7 @@ weights:
   mobilenet_v2: ../w.pth
   resnet18: {path: w.safetensors, match: order, transform: IMAGENET1K_V1}
   resnet34: none
+  vgg11: https://host/w.pth?version=2
   resnet50: {package: yaml, file: fake.pth, match: order}
 space:
   backbone: [mobilenet_v2, resnet18]

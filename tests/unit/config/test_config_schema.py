@@ -10,6 +10,7 @@ import yaml
 
 from tlsearch.config import AshaSpec, SpaceFile, load_space_file, parse_duration, parse_space_file
 from tlsearch.errors import ConfigError, Fault
+from tlsearch.types import WeightsSource
 
 BASE: dict[str, Any] = {"name": "digits", "data": {"source": "digits"}, "space": {"backbone": "resnet18"}}
 
@@ -153,6 +154,10 @@ def test_schedulers(tmp_path: Path, written: Any, expected: AshaSpec | None) -> 
         ("weights", {"resnet18": "absent.pth"}, "weights.resnet18", "does not exist"),
         ("weights", {"resnet18": "space.yaml"}, "weights.resnet18", "ends in .pth"),
         ("weights", {"resnet18": None}, "weights.resnet18", "not empty"),
+        ("weights", {"resnet18": "ftp://host/w.pth"}, "weights.resnet18", "https://HOST/FILE or s3://BUCKET/FILE"),
+        ("weights", {"resnet18": "https://host/"}, "weights.resnet18", "https://HOST/FILE"),
+        ("weights", {"resnet18": "https://me:secret@host/w.pth"}, "weights.resnet18", "not 'https://me:***@host"),
+        ("weights", {"resnet18": {"path": "s3://bucket/w.zip"}}, "weights.resnet18.path", "ends in .pth"),
         ("weights", {"resnet18": {"match": "order"}}, "weights.resnet18", "either a path, or a package"),
         ("weights", {"resnet18": {"package": "yaml"}}, "weights.resnet18.package", "needs file"),
         ("weights", {"resnet18": {"package": "absent", "file": "a.pth"}}, "weights.resnet18.package", "not installed"),
@@ -175,8 +180,6 @@ def test_each_wrong_value_is_one_fault(
     "part",
     [
         {"data": {"source": "folder", "path": "s3://bucket/images"}},
-        {"weights": {"resnet18": "https://host/w.pth"}},
-        {"weights": {"resnet18": {"path": "s3://bucket/w.pth"}}},
         {"search": {"constraints": {"params_millions": {"max": 30}}}},
         {"search": {"probe_first": True}},
         {"cache": {"views": 4}},
@@ -193,6 +196,13 @@ def test_what_is_not_built_yet_may_stand_at_its_default(tmp_path: Path) -> None:
     search = {"constraints": {}, "patience": None, "probe_first": False, "trial_timeout": None, "study": "auto"}
     written = read(tmp_path, {"search": {**search, "scheduler": {"asha": {"brackets": 1}}}, "cache": {"views": 1}})
     assert written == read(tmp_path)
+
+
+@pytest.mark.parametrize("url", ["https://host:8080/a/w.pth?x=1#sha256=0", "s3://bucket/w.safetensors"])
+def test_weights_may_have_an_address(tmp_path: Path, url: str) -> None:
+    found = read(tmp_path, {"weights": {"resnet18": url, "resnet34": {"path": url, "match": "order"}}}).weights
+    assert found["resnet18"] == WeightsSource(kind="url", url=url)
+    assert found["resnet34"] == WeightsSource(kind="url", url=url, match="order")
 
 
 def test_what_ends_a_trial_early_is_read(tmp_path: Path) -> None:
