@@ -58,7 +58,8 @@ PLANTED = [
     (
         "kuberay/mlflow.yaml",
         swap(
-            "name: PGPASSWORD\n              valueFrom: {secretKeyRef: {name: tlsearch-secrets, key: postgres-password}}",
+            "name: PGPASSWORD\n              "
+            "valueFrom: {secretKeyRef: {name: tlsearch-secrets, key: postgres-password}}",
             "name: PGPASSWORD\n              value: x",
         ),
         "secret",

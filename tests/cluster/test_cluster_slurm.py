@@ -48,6 +48,11 @@ elif name == "ray":
     if arguments[0] == "start":
         time.sleep(60)  # --block
 elif name == "tlsearch":
+    for _ in range(200):  # the real one takes longer than a worker's start
+        started = open(os.environ["STUB_LOG"]).read().count('"ray", "arguments": ["start"')
+        if started >= int(os.environ.get("STUB_NODES", "0")):
+            break
+        time.sleep(0.05)
     print(json.dumps({{"best": 3}}))
     sys.exit(int(os.environ.get("STUB_SEARCH", "0")))
 """
@@ -208,7 +213,7 @@ def test_without_a_space_file_the_usage_is_told(slurm: dict[str, str], script: s
 
 
 def test_shared_nodes(slurm: dict[str, str]) -> None:
-    job = submit("tlsearch-shared.sbatch", slurm, "space.yaml")
+    job = submit("tlsearch-shared.sbatch", slurm | {"STUB_NODES": "2"}, "space.yaml")
     assert job.code == 0, job.error
     head, worker = job.of("ray", "start")
     assert "--head" in head and "--node-ip-address=10.1.2.3" in head and "--port=21700" in head
