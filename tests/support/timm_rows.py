@@ -22,6 +22,7 @@ from tlsearch.model.library import import_timm, timm_config, timm_size_options
 from tlsearch.model.staging import stage_model
 
 _SMALLEST = 32
+_ONE_PATCH = 8  # a transformer takes an image of one patch; Swin's patches of 4 px are merged three times
 _ODD_SIZES = (33, 48, 100)
 
 
@@ -73,8 +74,7 @@ def _sizes(name: str, original: Any, staged: StagedModel, native: int) -> tuple[
     """The smallest image in pixels and what sizes are multiples of; 0 where a model takes its own size alone."""
     if timm_size_options(name) is not None:
         multiple = original.patch_embed.feat_ratio()
-        smallest = max(multiple, _SMALLEST) if multiple < _SMALLEST // 2 else multiple
-        return smallest, multiple
+        return (multiple if multiple >= _ONE_PATCH else _SMALLEST), multiple
     if timm_config(f"timm/{name}", None).fixed_input_size:
         return native, 0
     for multiple in (1, 32, 64):
