@@ -10,6 +10,7 @@ def main() -> None:
     from tlsearch.cli import (  # noqa: F401
         commands_check,
         commands_cluster,
+        commands_compare,
         commands_control,
         commands_models,
         commands_production,

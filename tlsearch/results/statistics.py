@@ -72,7 +72,8 @@ def wilson_interval(share: float, num_images: int) -> Interval:
     centre = (share + z2 / (2 * num_images)) / (1 + z2 / num_images)
     spread = share * (1 - share) / num_images + z2 / (4 * num_images * num_images)
     half = Z95 / (1 + z2 / num_images) * math.sqrt(spread)
-    return Interval(low=max(0.0, centre - half), high=min(1.0, centre + half), method="Wilson")
+    low = 0.0 if share <= 0 else max(0.0, centre - half)
+    return Interval(low=low, high=1.0 if share >= 1 else min(1.0, centre + half), method="Wilson")
 
 
 def mcnemar_exact(only_a: int, only_b: int) -> float:
