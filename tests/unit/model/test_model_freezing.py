@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import model_cases as cases
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from tlsearch.model import MAX_DEPTH, PART_NAMES, Part, StagedModel, batchnorm_layers, parameter_groups
+from tlsearch.model.library import create_original
 
 MODELS: dict[str, Callable[[], StagedModel]] = {
     "shufflenet": cases.tiny_shufflenet,
@@ -89,6 +91,47 @@ def test_timms_fused_batchnorm_is_batchnorm(policy: str) -> None:
     assert not changed & frozen
     assert trainable <= changed
     assert any(_is_statistic(name) for name in changed) == (policy in ("train", "stats"))
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("eva02_tiny_patch14_224", 28),
+        ("vit_tiny_patch16_224", 32),
+        ("test_vit3", 32),  # register tokens, pooled by attention
+        ("convnext_atto", 64),
+        ("regnetx_002", 64),
+        ("resnet10t", 64),
+    ],
+)
+def test_exactly_what_is_trainable_changes_in_timms_models(name: str, size: int) -> None:
+    pytest.importorskip("timm")
+    original = create_original(f"timm/{name}", None, size, random_init=False)
+    model = cases.staged_with_new_head(original, f"timm/{name}", size)
+    for depth in (5, 2):
+        model.freeze(depth, "train")
+        before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+        frozen, trainable = set(model.frozen_state()), set(model.trainable_parameters())
+        _train(model, steps=2)
+        changed = _changed(model, before)
+        assert not changed & frozen
+        assert trainable <= changed
+        assert frozen | changed == set(before)
+
+
+def test_a_copy_of_a_model_shares_nothing_with_it() -> None:
+    """Averaged weights are a copy; modules that borrow the library's methods must be copied whole."""
+    pytest.importorskip("timm")
+    for name, size in (("eva02_tiny_patch14_224", 28), ("test_vit3", 32)):
+        model = cases.staged_with_new_head(create_original(f"timm/{name}", None, size, random_init=False), name, size)
+        twin = copy.deepcopy(model).eval()
+        batch = cases.images(2, size)
+        with torch.no_grad():
+            expected = model.eval()(batch)
+            for parameter in model.parameters():
+                parameter.zero_()
+            assert torch.equal(twin(batch), expected)
+            assert not torch.equal(model(batch), expected)
 
 
 @pytest.mark.parametrize("guard", ["train()", "requires_grad"])
