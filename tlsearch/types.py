@@ -265,7 +265,7 @@ class TrialState(str, Enum):
     INFEASIBLE = "infeasible"
 
 
-REASONS = ("completed", "plateaued", "asha", "diverged", "memory", "error", "budget")
+REASONS = ("completed", "plateaued", "asha", "diverged", "memory", "constraint", "error", "budget")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -335,7 +335,11 @@ class SearchObserver(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRecord:
-    """One trial as the study tells it; ``params`` are the active dimensions, Optuna's names merged."""
+    """One trial as the study tells it; ``params`` are the active dimensions, Optuna's names merged.
+
+    Attributes:
+        measured: What the search's constraints look at: params_millions, checkpoint_mb, latency_ms.
+    """
 
     number: int
     state: TrialState
@@ -349,6 +353,7 @@ class TrialRecord:
     error: str = ""
     started: float | None = None
     ended: float | None = None
+    measured: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def epochs_run(self) -> int:

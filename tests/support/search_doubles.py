@@ -19,7 +19,7 @@ from tlsearch.config import AshaSpec, ResourcesSpec, SearchSpec
 from tlsearch.errors import Diverged, Infeasible
 from tlsearch.search import SearchPlan
 from tlsearch.search.conductor import Conductor, Handout, TrialFailure
-from tlsearch.search.messages import Job, pack, unpack_job, unpack_message
+from tlsearch.search.messages import pack, unpack_job, unpack_message
 from tlsearch.search.opening import open_for_writing, study_attrs
 from tlsearch.search.runner import Runner
 from tlsearch.types import (
@@ -198,16 +198,20 @@ def drive(plan: SearchPlan, *, slots: int = 1, order: int = 0, factory: Any = St
 
 def start_trial(handout: Handout, factory: Any = StubTrial, max_failures: int = 0) -> Runner:
     """A trial as its worker runs it."""
-    job = Job(assignment=handout.assignment, reported=handout.reported, max_failures=max_failures)
-    return Runner(unpack_job(pack(job)), factory)
+    return Runner(unpack_job(pack(handout.job(max_failures))), factory, gauge=stub_gauge)
+
+
+def stub_gauge(assignment: TrialAssignment, names: Sequence[str]) -> Mapping[str, float]:
+    """A made-up latency: 10 ms a level of the trial's depth."""
+    return {"latency_ms": 10.0 * assignment.config.unfreeze_depth} if "latency_ms" in names else {}
 
 
 def step_once(conductor: Conductor, number: int, runner: Runner) -> bool:
     """One message of a trial, taken as the scheduler takes it; True if the trial goes on."""
     message = unpack_message(pack(runner.step()))
     if message.report is not None:
-        return conductor.report(number, message.report)
-    conductor.fail(number, TrialFailure(reason=message.reason, error=message.error, traceback=message.traceback))
+        return conductor.report(number, message.report, measured=message.measured)
+    conductor.fail(number, TrialFailure.of(message))
     return False
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tlsearch.app.limits import backbone_sizes, limit_faults
 from tlsearch.app.places import place_faults
 from tlsearch.config import SpaceFile
 from tlsearch.errors import ConfigError, DataError, Fault, UserError
@@ -69,6 +70,8 @@ def check_file(
         faults += weights_faults(file, space, fetch=False)
         backbones, unbuilt = _describe_all(file, space, num_classes or 2)
         faults += unbuilt
+        if not unbuilt:
+            faults += limit_faults(file, backbone_sizes(file, space, num_classes or 2))
     if with_batch and not faults:
         from tlsearch.app.dryrun import dry_run
 

@@ -9,16 +9,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tlsearch import __version__
 from tlsearch.app.catalog import SearchEntry, new_search_id, register, touch, write_atomically
-from tlsearch.app.checks import check_weights, data_card
+from tlsearch.app.checks import weights_faults
 from tlsearch.app.facts import complete_facts, gather_facts, write_facts
+from tlsearch.app.limits import backbone_sizes, limit_faults
+from tlsearch.app.places import place_faults
 from tlsearch.app.tidy import Tidier
 from tlsearch.config import SpaceFile, dump_resolved, without_password
-from tlsearch.data import ImageIndex, load_index
-from tlsearch.errors import StorageError
+from tlsearch.data import ImageIndex, data_card, load_index
+from tlsearch.errors import ConfigError, StorageError
 from tlsearch.results import SERVED_CODE, leaderboard_csv
 from tlsearch.search import SearchPlan, read_search, run_search
 from tlsearch.space import Space, load
@@ -27,6 +29,7 @@ from tlsearch.types import Scalar, SearchObserver, SearchRecord, TrialSetup
 
 SOURCE = "space.yaml"
 RESOLVED = "resolved.yaml"
+_MAX_SCANNED = 5_000  # images that are opened for the data card of a search: some ten seconds
 _PACKAGES = ("tlsearch", "torch", "torchvision", "ray", "optuna", "mlflow", "numpy", "pillow")
 
 
@@ -68,14 +71,16 @@ def prepare(options: RunOptions) -> Prepared:
     """Checks everything that can be checked before a trial, then makes the search's folder.
 
     Raises:
-        ConfigError: Every fault of the file.
+        ConfigError: Every fault of the file, or of the weights it names; a constraint that no backbone keeps.
         DataError: The images.
-        WeightsError: Weights that cannot be had.
         StorageError: The folder cannot be made, or the name is taken.
     """
     file, space = load(options.file, overrides=options.overrides, data_path=options.data_path)
     index = load_index(file.data)
-    check_weights(file, space)
+    faults = weights_faults(file, space)
+    faults += limit_faults(file, backbone_sizes(file, space, len(index.classes)))
+    if faults:
+        raise ConfigError(place_faults(faults, options.file, overrides=options.overrides, data_path=options.data_path))
     search_id = options.name or new_search_id(file.name, Path(file.storage))
     text, source = options.file.read_text(encoding="utf-8"), str(options.file.resolve())
     entry = make_folder(file, search_id=search_id, text=text, source=source)
@@ -129,7 +134,7 @@ def prepare_resume(entry: SearchEntry, *, trials: str | None = None, address: st
         trials: ``N`` trials in all, or ``+N`` more than the file says; None as the file says.
 
     Raises:
-        ConfigError, DataError, WeightsError: As for ``prepare``: the data may have gone since.
+        ConfigError, DataError: As for ``prepare``: the data may have gone since.
     """
     resolved = entry.path / RESOLVED
     if not resolved.exists():
@@ -140,7 +145,9 @@ def prepare_resume(entry: SearchEntry, *, trials: str | None = None, address: st
         file = replace(file, search=replace(file.search, trials=total))
         write_atomically(resolved, dump_resolved(file))
     index = load_index(file.data)
-    check_weights(file, space)
+    faults = weights_faults(file, space)
+    if faults:
+        raise ConfigError(place_faults(faults, resolved))
     touch(entry)
     return Prepared(entry=entry, file=file, space=space, index=index, address=address, resumed=True)
 
@@ -196,6 +203,7 @@ def execute(prepared: Prepared, *, observers: Sequence[SearchObserver] = (), sto
             search=file.search,
             resources=file.resources,
             address=prepared.address,
+            sizes=backbone_sizes(file, prepared.space, len(prepared.index.classes)),
         )
         reason = run_search(
             plan, observers=(tracker, keeper, *(() if entry.parent else (tidier,)), *observers), stop=stop
@@ -241,6 +249,12 @@ def _start_artifacts(prepared: Prepared) -> Mapping[str, str]:
     return {
         SOURCE: without_password((folder / SOURCE).read_text(encoding="utf-8")),
         RESOLVED: without_password((folder / RESOLVED).read_text(encoding="utf-8")),
-        "data_card.json": json.dumps(data_card(prepared.index), indent=2),
+        "data_card.json": json.dumps(_data_card(prepared.index), indent=2),
         "environment.json": json.dumps(environment, indent=2),
     }
+
+
+def _data_card(index: ImageIndex) -> dict[str, Any]:
+    # A search must not wait minutes for it; `check` looks at every set whole.
+    num_images = sum(len(split) for split in index.splits.values())
+    return data_card(index, scan=num_images <= _MAX_SCANNED).to_json()

@@ -5,7 +5,16 @@ from tlsearch.config.dump import as_tree, dump_resolved
 from tlsearch.config.later import LATER_DIMENSIONS, NOT_YET
 from tlsearch.config.parse import load_space_file, parse_space_file
 from tlsearch.config.rules import parse_duration
-from tlsearch.config.schema import AshaSpec, ConstraintsSpec, Limit, Loaded, ResourcesSpec, SearchSpec, SpaceFile, TrackingSpec
+from tlsearch.config.schema import (
+    AshaSpec,
+    ConstraintsSpec,
+    Limit,
+    Loaded,
+    ResourcesSpec,
+    SearchSpec,
+    SpaceFile,
+    TrackingSpec,
+)
 from tlsearch.config.words import nearest, one_of, show, suggest, without_password
 
 __all__ = [

@@ -36,12 +36,14 @@ class BackboneDescription:
 
     Attributes:
         trainable_parameters: By unfreeze depth 0..5, with bn_policy ``train``.
+        state_bytes: Size of all its tensors, which is that of a checkpoint.
     """
 
     name: str
     image_size: int
     stages: tuple[StageDescription, ...]
     trainable_parameters: Mapping[int, int]
+    state_bytes: int
 
 
 def describe_backbone(backbone: str, num_classes: int, image_size: int | None = None) -> BackboneDescription:
@@ -72,4 +74,10 @@ def describe_backbone(backbone: str, num_classes: int, image_size: int | None = 
     trainable = {
         depth: sum(stage.parameters for stage in stages[MAX_DEPTH - depth :]) for depth in range(MAX_DEPTH + 1)
     }
-    return BackboneDescription(name=backbone, image_size=size, stages=stages, trainable_parameters=trainable)
+    return BackboneDescription(
+        name=backbone,
+        image_size=size,
+        stages=stages,
+        trainable_parameters=trainable,
+        state_bytes=sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values()),
+    )

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import platform
-import statistics
-import time
-
-WARMUPS = 3
-REPEATS = 20
 
 
 def measure_latency(backbone: str, *, num_classes: int, image_size: int | None = None, num_threads: int = 1) -> float:
@@ -28,23 +23,17 @@ def measure_latency(backbone: str, *, num_classes: int, image_size: int | None =
 
     from tlsearch.model import build_model
     from tlsearch.model.transforms import native_size
+    from tlsearch.train import Runtime
+    from tlsearch.trial import time_one_image
 
     size = native_size(backbone) if image_size is None else image_size
-    model = build_model(backbone, num_classes=num_classes, weights=None, image_size=size, seed=0).eval()
-    model = model.to(memory_format=torch.channels_last)
-    image = torch.zeros(1, 3, size, size).to(memory_format=torch.channels_last)
+    model = build_model(backbone, num_classes=num_classes, weights=None, image_size=size, seed=0)
     threads = torch.get_num_threads()
     torch.set_num_threads(num_threads)
-    times = []
     try:
-        with torch.inference_mode():
-            for _ in range(WARMUPS + REPEATS):
-                started = time.perf_counter()
-                model(image)
-                times.append(time.perf_counter() - started)
+        return time_one_image(model, size, Runtime(device=torch.device("cpu")))
     finally:
         torch.set_num_threads(threads)
-    return 1000.0 * statistics.median(times[WARMUPS:])
 
 
 def this_cpu(num_threads: int = 1) -> str:

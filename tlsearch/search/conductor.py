@@ -10,8 +10,8 @@ import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
@@ -21,6 +21,8 @@ from tlsearch.search.audience import Audience
 from tlsearch.search.budget import TimeBudget
 from tlsearch.search.faults import ErrorStreak
 from tlsearch.search.judge import Judge, Observation, Verdict
+from tlsearch.search.limits import MEASURED_BY_WORKERS, complaint, excess
+from tlsearch.search.messages import Job, Message
 from tlsearch.search.plan import SearchPlan
 from tlsearch.search.record import state_and_reason
 from tlsearch.search.seeds import derive_seed
@@ -31,24 +33,48 @@ from tlsearch.types import Decision, EpochReport, Scalar, SearchObserver, TrialA
 logger = logging.getLogger(__name__)
 
 _PRUNED, _COMPLETE, _FAIL = OptunaState.PRUNED, OptunaState.COMPLETE, OptunaState.FAIL
+_CONSTRAINTS: Mapping[str, str] = {"diverged": "finite", "memory": "memory"}  # reason -> constraint told to TPE
 _MAX_UNCOUNTED_DEATHS = 50  # of one trial on nodes that were lost: beyond, something else is wrong
 
 
 @dataclass(frozen=True, kw_only=True)
 class Handout:
-    """A trial for a worker; ``reported`` is the last epoch that the study holds."""
+    """A trial for a worker; ``reported`` is the last epoch that the study holds.
+
+    Attributes:
+        limits: Constraints that the worker has to measure.
+        measured: What is known of them already.
+    """
 
     assignment: TrialAssignment
     reported: int
+    limits: Mapping[str, float] = field(default_factory=dict)
+    measured: Mapping[str, float] = field(default_factory=dict)
+
+    def job(self, max_failures: int) -> Job:
+        """What travels to the worker."""
+        return Job(
+            assignment=self.assignment,
+            reported=self.reported,
+            max_failures=max_failures,
+            limits=self.limits,
+            measured=self.measured,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialFailure:
-    """Why a trial cannot go on: ``reason`` is diverged, memory or error."""
+    """Why a trial cannot go on: ``reason`` is diverged, memory, constraint or error."""
 
     reason: str
     error: str
     traceback: str = ""
+    measured: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, message: Message) -> TrialFailure:
+        """What a worker says."""
+        return cls(reason=message.reason, error=message.error, traceback=message.traceback, measured=message.measured)
 
 
 @dataclass(kw_only=True)
@@ -62,6 +88,7 @@ class _Live:
     epoch: int = 0
     verdicts: dict[int, Verdict] = field(default_factory=dict)
     deaths: list[str] = field(default_factory=list)  # node ids; empty where unknown
+    measured: dict[str, float] = field(default_factory=dict)
 
 
 class Conductor:
@@ -79,6 +106,7 @@ class Conductor:
     ) -> None:
         """Reads the study; tells trials whose last report had ended them, and enqueues the first points."""
         self._plan, self._search, self._study = plan, plan.search, study
+        self._limits = plan.search.constraints.limits
         self._audience = Audience(observers)
         self._stop = stop or threading.Event()
         self._clock = clock
@@ -131,12 +159,15 @@ class Conductor:
 
     def next_trial(self) -> Handout | None:
         """The next trial to run: one that was RUNNING, then WAITING ones, then a new one; None at the end."""
-        if self.exhausted:
-            return None
-        number = self._going_on.popleft() if self._going_on else self._start_trial()
-        live = self._live[number]
-        self._audience.trial_started(number, live.config)
-        return self.handout(number)
+        while not self.exhausted:
+            number = self._going_on.popleft() if self._going_on else self._start_trial()
+            live = self._live[number]
+            self._audience.trial_started(number, live.config)
+            broken = complaint(live.measured, self._limits)
+            if not broken:
+                return self.handout(number)
+            self._end(live, Ending(state=_PRUNED, reason="constraint", error=broken))
+        return None
 
     def handout(self, number: int) -> Handout:
         """A live trial as a worker needs it, now; again where its worker died."""
@@ -148,19 +179,24 @@ class Conductor:
             setup=self._plan.setup,
             directory=str(self._plan.folder.trial(number)),
         )
-        return Handout(assignment=assignment, reported=live.epoch)
+        limits = {name: limit for name, limit in self._limits.items() if name in MEASURED_BY_WORKERS}
+        return Handout(assignment=assignment, reported=live.epoch, limits=limits, measured=live.measured)
 
     # --- what workers say --------------------------------------------------------------------
 
-    def report(self, number: int, report: EpochReport) -> bool:
+    def report(self, number: int, report: EpochReport, *, measured: Mapping[str, float] | None = None) -> bool:
         """Stores a report and its answer; True if the trial goes on now.
 
         A report of an epoch that the study holds is a repetition after a checkpoint: it gets the
         stored answer and changes nothing.
+
+        Args:
+            measured: What the worker has measured for the constraints.
         """
         live = self._live.get(number)
         if live is None:
             return False
+        self._note_measured(live, measured or {})
         known = live.verdicts.get(report.epoch)
         if known is not None:
             return known.decision is Decision.CONTINUE and not self.halting
@@ -187,7 +223,8 @@ class Conductor:
         live = self._live.get(number)
         if live is None:
             return
-        if failure.reason in ("diverged", "memory"):
+        self._note_measured(live, failure.measured)
+        if failure.reason in ("diverged", "memory", "constraint"):
             self._end(live, Ending(state=_PRUNED, reason=failure.reason, error=failure.error))
             return
         self._end(live, Ending(state=_FAIL, reason="error", error=failure.error, traceback=failure.traceback))
@@ -254,13 +291,22 @@ class Conductor:
         self._add_live(self._study.trial(number))
         return number
 
+    def _note_measured(self, live: _Live, measured: Mapping[str, float]) -> None:
+        """Keeps it in the study: a trial that goes on after a resume is not measured again."""
+        if measured.keys() - live.measured.keys():
+            live.measured |= measured
+            self._study.set_attrs(live.number, {"measured": dict(live.measured)})
+
     def _add_live(self, trial: FrozenTrial) -> _Live:
         attrs = trial.user_attrs
+        config = from_plain(TrialConfig, attrs["config"])
+        sizes = self._plan.sizes.get(config.backbone, {})
         live = _Live(
             number=trial.number,
-            config=from_plain(TrialConfig, attrs["config"]),
+            config=config,
             seed=attrs["seed"],
             bracket=attrs["bracket"],
+            measured={name: sizes[name] for name in self._limits if name in sizes} | attrs.get("measured", {}),
         )
         self._live[trial.number] = live
         return live
@@ -285,8 +331,10 @@ class Conductor:
 
     def _end(self, live: _Live, ending: Ending) -> None:
         best = self._judge.best(live.number)
+        told = {_CONSTRAINTS[ending.reason]: 1.0} if ending.reason in _CONSTRAINTS else {}
+        ending = replace(ending, constraints=told | excess(live.measured, self._limits))
         crash_point("before_tell")
-        self._study.tell(live.number, ending, best=best, ended=self._clock())
+        self._study.tell(live.number, ending, best=best, ended=self._clock(), measured=live.measured)
         crash_point("after_tell")
         del self._live[live.number]
         self._drop_checkpoint(live.number)

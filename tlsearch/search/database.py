@@ -73,7 +73,7 @@ def connect(url: str, *, writable: bool) -> BaseStorage:
             cause = str(error.__cause__ or error)
             raise StorageError(
                 f"the database {without_password(url)} needs a driver that is not installed ({cause}); "
-                "for PostgreSQL: pip install 'psycopg[binary]', or write postgresql+psycopg2:// where psycopg2 is installed"
+                "for PostgreSQL: pip install 'psycopg[binary]', or write postgresql+psycopg2:// for psycopg2"
             ) from error
         except RuntimeError as error:  # Optuna's word for tables of another version
             raise StorageError(f"the database {without_password(url)} cannot hold the study: {error}") from error

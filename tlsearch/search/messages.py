@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from tlsearch.search.wire import from_plain, to_plain
@@ -23,11 +23,15 @@ class Job:
     Attributes:
         reported: The last epoch that the study holds.
         max_failures: Retries of the trial inside its worker.
+        limits: Constraints that the worker measures before the first epoch.
+        measured: What an earlier worker has measured already.
     """
 
     assignment: TrialAssignment
     reported: int
     max_failures: int
+    limits: Mapping[str, float] = field(default_factory=dict)
+    measured: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,18 +42,20 @@ class Message:
         node: The id of the worker's node.
         failures: Failures of the trial in this worker so far.
         report: The report, where there is one.
-        reason: diverged, memory or error, where the trial cannot go on.
+        reason: diverged, memory, constraint or error, where the trial cannot go on.
         error: Type and text of the error.
         traceback: Its last lines.
+        measured: What the worker has measured for the constraints.
     """
 
     number: int
     node: str
     failures: int = 0
     report: EpochReport | None = None
-    reason: Literal["", "diverged", "memory", "error"] = ""
+    reason: Literal["", "diverged", "memory", "constraint", "error"] = ""
     error: str = ""
     traceback: str = ""
+    measured: Mapping[str, float] = field(default_factory=dict)
 
 
 def pack(value: Job | Message) -> dict[str, str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,8 @@ class SearchPlan:
         experiment: The experiment it belongs to.
         directory: Absolute path of its folder; on a cluster a path that every node sees.
         search: Its ``trials`` and ``time_budget_s`` are totals over all starts.
+        sizes: By backbone what follows from it alone: params_millions, checkpoint_mb. Needed where the search's
+            constraints look at them.
         address: ``local`` starts an own Ray, ``auto`` joins the one on this machine, else HOST:PORT.
     """
 
@@ -36,6 +39,7 @@ class SearchPlan:
     search: SearchSpec
     resources: ResourcesSpec
     address: str = "local"
+    sizes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def folder(self) -> SearchFolder:

@@ -22,8 +22,8 @@ _STATES = {
 
 
 def state_and_reason(state: OptunaState, reason: str) -> tuple[TrialState, str]:
-    """The state a user sees: PRUNED for lack of memory is infeasible."""
-    shown = TrialState.INFEASIBLE if reason == "memory" else _STATES[state]
+    """The state a user sees: PRUNED for lack of memory, or by a constraint of the user's, is infeasible."""
+    shown = TrialState.INFEASIBLE if reason in ("memory", "constraint") else _STATES[state]
     return shown, reason
 
 
@@ -78,6 +78,7 @@ def _trial_record(trial: FrozenTrial, mode: Mode) -> TrialRecord:
         error=attrs.get("error", ""),
         started=attrs.get("started"),
         ended=attrs.get("ended"),
+        measured=attrs.get("measured", {}),
     )
 
 

@@ -5,23 +5,34 @@ from __future__ import annotations
 import logging
 import math
 import shutil
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tlsearch.errors import Diverged
 from tlsearch.search.faults import classify
+from tlsearch.search.limits import complaint
 from tlsearch.search.messages import Job, Message
-from tlsearch.types import EpochReport, RunningTrial, TrialFactory
+from tlsearch.types import EpochReport, RunningTrial, TrialAssignment, TrialFactory
 
 logger = logging.getLogger(__name__)
+
+Gauge = Callable[[TrialAssignment, Sequence[str]], Mapping[str, float]]  # trial and names -> values by name
 
 
 class Runner:
     """One trial: every exception is caught, classified, and retried from the trial's own checkpoint."""
 
-    def __init__(self, job: Job, factory: TrialFactory, *, node: str = "") -> None:
-        """Opens nothing yet, so it cannot fail."""
+    def __init__(self, job: Job, factory: TrialFactory, *, gauge: Gauge | None = None, node: str = "") -> None:
+        """Opens nothing yet, so it cannot fail.
+
+        Args:
+            gauge: Measures a trial's model before it is trained; None where nothing is to be measured.
+        """
         self._job = job
         self._factory = factory
+        self._gauge = gauge
+        self._measured = dict(job.measured)
         self._node = node
         self._number = job.assignment.number
         self._reported = job.reported
@@ -36,9 +47,11 @@ class Runner:
         """
         while True:
             try:
-                return Message(
-                    number=self._number, node=self._node, failures=self._failures, report=self._next_report()
-                )
+                self._measure()
+                broken = complaint(self._measured, self._job.limits)
+                if broken:
+                    return self._message(reason="constraint", error=broken)
+                return self._message(report=self._next_report())
             except Exception as error:
                 found = classify(error)
                 self.close()
@@ -46,14 +59,7 @@ class Runner:
                     raise  # Ray replaces the actor; the driver counts
                 self._failures += 1
                 if not found.retry or self._failures > self._job.max_failures:
-                    return Message(
-                        number=self._number,
-                        node=self._node,
-                        failures=self._failures,
-                        reason=found.reason,
-                        error=found.error,
-                        traceback=found.traceback,
-                    )
+                    return self._message(reason=found.reason, error=found.error, traceback=found.traceback)
                 logger.warning("trial %d is retried: %s", self._number, found.error)
 
     def close(self) -> None:
@@ -64,6 +70,16 @@ class Runner:
                 trial.close()
             except Exception:
                 logger.exception("closing trial %d failed", self._number)
+
+    def _message(self, **content: Any) -> Message:
+        return Message(
+            number=self._number, node=self._node, failures=self._failures, measured=self._measured, **content
+        )
+
+    def _measure(self) -> None:
+        """Once, and not again where an earlier worker did: a trial is not ended by a second, slower look."""
+        if self._gauge is not None and self._job.limits.keys() - self._measured.keys():
+            self._measured |= self._gauge(self._job.assignment, tuple(self._job.limits))
 
     def _next_report(self) -> EpochReport:
         if self._trial is None:

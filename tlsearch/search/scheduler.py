@@ -13,7 +13,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
 from tlsearch.search.conductor import Conductor, TrialFailure
-from tlsearch.search.messages import Job, pack, unpack_message
+from tlsearch.search.messages import pack, unpack_message
 from tlsearch.search.resources import alive_node_ids
 from tlsearch.search.silence import Silence
 from tlsearch.search.watch import Watch
@@ -69,10 +69,9 @@ class StudyScheduler(TrialScheduler):
             message = unpack_message(result)
             self._nodes[message.number] = message.node
             if message.report is not None:
-                goes_on = self._conductor.report(message.number, message.report)
+                goes_on = self._conductor.report(message.number, message.report, measured=message.measured)
             else:
-                failure = TrialFailure(reason=message.reason, error=message.error, traceback=message.traceback)
-                self._conductor.fail(message.number, failure)
+                self._conductor.fail(message.number, TrialFailure.of(message))
         return str(TrialScheduler.CONTINUE if goes_on and not self._halting else TrialScheduler.STOP)
 
     def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:
@@ -86,9 +85,7 @@ class StudyScheduler(TrialScheduler):
             node = lost.group(1) if lost else self._nodes.get(number, "")
             summary = self._silence.verdict(trial.trial_id) or _summary(message)
             if self._conductor.worker_died(number, node=node, message=summary, alive=alive_node_ids):
-                handout = self._conductor.handout(number)
-                job = Job(assignment=handout.assignment, reported=handout.reported, max_failures=self._max_failures)
-                trial.set_config(pack(job))
+                trial.set_config(pack(self._conductor.handout(number).job(self._max_failures)))
             else:
                 self._given_up.append(trial)
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 from ray.tune.search import Searcher
 
 from tlsearch.search.conductor import Conductor
-from tlsearch.search.messages import Job, pack
+from tlsearch.search.messages import pack
 from tlsearch.search.watch import Watch
 
 
@@ -30,13 +30,14 @@ class StudySearcher(Searcher):
                 answer = self._next_job(trial_id)
         return cast("dict[str, Any] | None", answer)  # Tune compares with FINISHED, a string
 
-    def _next_job(self, trial_id: str) -> dict[str, str] | None:
+    def _next_job(self, trial_id: str) -> dict[str, str] | str | None:
         if len(self._watch.handed_out) >= self._live_limit():
             return None
         handout = self._conductor.next_trial()
-        assert handout is not None
+        if handout is None:
+            return Searcher.FINISHED
         self._watch.handed_out[trial_id] = handout.assignment.number
-        return pack(Job(assignment=handout.assignment, reported=handout.reported, max_failures=self._max_failures))
+        return pack(handout.job(self._max_failures))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """The trial has left Tune, however it ended."""

@@ -3,14 +3,14 @@
 User attributes of a trial: ``config`` and ``params`` (what it trains, what the user sees), ``seed``,
 ``bracket``, ``started``; ``report:<epoch>`` for each report with ``seq`` (the order over the whole
 search), ``decision``, ``reason`` and the report; at the end ``reason``, ``best_value``,
-``best_epoch``, ``ended``, and ``error`` with ``traceback`` where it failed.
+``best_epoch``, ``ended``, and ``error`` with ``traceback`` where it failed; ``measured`` for the constraints.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from tlsearch.space import Space
 
 REPORT = "report:"
-CONSTRAINTS: Mapping[str, str] = {"diverged": "finite", "memory": "memory"}  # reason -> constraint told to TPE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,12 +44,17 @@ class StoredReport:
 
 @dataclass(frozen=True, kw_only=True)
 class Ending:
-    """How a trial ends: the study's state, the reason, and the error where it failed."""
+    """How a trial ends: the study's state, the reason, and the error where it failed.
+
+    Attributes:
+        constraints: Told to TPE: above 0 is infeasible.
+    """
 
     state: OptunaState
     reason: str
     error: str = ""
     traceback: str = ""
+    constraints: Mapping[str, float] = field(default_factory=dict)
 
 
 def stored_reports(trial: FrozenTrial) -> list[StoredReport]:
@@ -171,20 +175,30 @@ class Study:
             self._storage.set_trial_user_attr(trial_id, f"{REPORT}{report.epoch}", plain)
             self._storage.set_trial_intermediate_value(trial_id, report.epoch, stored.value)
 
-    def tell(self, number: int, ending: Ending, *, best: Best | None, ended: float) -> None:
+    def tell(
+        self, number: int, ending: Ending, *, best: Best | None, ended: float, measured: Mapping[str, float]
+    ) -> None:
         """Ends a RUNNING trial; COMPLETE has its best value as Optuna's value."""
         attrs: dict[str, Any] = {"reason": ending.reason, "ended": ended}
         if best is not None:
             attrs |= {"best_value": best.value, "best_epoch": best.epoch}
+        if measured:
+            attrs["measured"] = dict(measured)
         if ending.error:
             attrs |= {"error": ending.error, "traceback": ending.traceback}
         with self._batch():
-            if ending.reason in CONSTRAINTS:
-                optuna.Trial(self._study, self._trial_id(number)).set_constraint(CONSTRAINTS[ending.reason], 1.0)
+            self._set_constraints(number, ending.constraints)
             self.set_attrs(number, attrs)
             complete = ending.state is OptunaState.COMPLETE
             assert best is not None or not complete
             self._study.tell(number, best.value if best and complete else None, state=ending.state)
+
+    def _set_constraints(self, number: int, constraints: Mapping[str, float]) -> None:
+        known = self.trial(number).constraints  # from a tell that a crash cut short; only a database can hold it
+        if constraints.keys() - known.keys():
+            trial = optuna.Trial(self._study, self._trial_id(number))
+            for name in sorted(constraints.keys() - known.keys()):
+                trial.set_constraint(name, constraints[name])
 
     def restore_values(self) -> None:
         """Writes the sampler's value of a report that a crash cut off behind its attribute."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
 from ray.tune import Trainable
 
 from tlsearch.search.messages import pack, unpack_job
-from tlsearch.search.runner import Runner
+from tlsearch.search.runner import Gauge, Runner
 from tlsearch.types import RunningTrial, TrialAssignment, TrialFactory
 
 
@@ -19,6 +20,13 @@ def fine_tuning(assignment: TrialAssignment) -> RunningTrial:
     return FineTuning(assignment)
 
 
+def trial_measures(assignment: TrialAssignment, names: Sequence[str]) -> Mapping[str, float]:
+    """Measures a real trial's model on this worker's device."""
+    from tlsearch.trial import trial_latency
+
+    return {"latency_ms": trial_latency(assignment)} if "latency_ms" in names else {}
+
+
 class TrialWorker(Trainable):
     """Runs one trial after another; ``make_worker`` sets the factory.
 
@@ -27,6 +35,7 @@ class TrialWorker(Trainable):
     """
 
     factory: TrialFactory
+    gauge: Gauge
 
     def setup(self, config: dict[str, Any]) -> None:
         """Takes the first trial."""
@@ -48,9 +57,9 @@ class TrialWorker(Trainable):
         self._runner.close()
 
     def _take(self, config: dict[str, Any]) -> Runner:
-        return Runner(unpack_job(config), type(self).factory, node=self._node)
+        return Runner(unpack_job(config), type(self).factory, gauge=type(self).gauge, node=self._node)
 
 
-def make_worker(factory: TrialFactory) -> type[TrialWorker]:
+def make_worker(factory: TrialFactory, gauge: Gauge = trial_measures) -> type[TrialWorker]:
     """The worker class for a factory; it travels to the nodes by value, the factory with it."""
-    return type("TlsearchTrial", (TrialWorker,), {"factory": staticmethod(factory)})
+    return type("TlsearchTrial", (TrialWorker,), {"factory": staticmethod(factory), "gauge": staticmethod(gauge)})

@@ -4,6 +4,7 @@ from tlsearch.trial.alone import run_trial
 from tlsearch.trial.dry import FirstBatch, first_batch
 from tlsearch.trial.finetuning import BEST_FOLDER, RUNNING_FOLDER, FineTuning
 from tlsearch.trial.held import release_held
+from tlsearch.trial.latency import time_one_image, trial_latency
 from tlsearch.trial.trained import load_trained
 
 __all__ = [
@@ -15,4 +16,6 @@ __all__ = [
     "load_trained",
     "release_held",
     "run_trial",
+    "time_one_image",
+    "trial_latency",
 ]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tlsearch.config import AshaSpec, SpaceFile, load_space_file, parse_duration, parse_space_file
+from tlsearch.config import AshaSpec, SpaceFile, dump_resolved, load_space_file, parse_duration, parse_space_file
 from tlsearch.errors import ConfigError, Fault
 from tlsearch.types import WeightsSource
 
@@ -180,7 +180,6 @@ def test_each_wrong_value_is_one_fault(
     "part",
     [
         {"data": {"source": "folder", "path": "s3://bucket/images"}},
-        {"search": {"constraints": {"params_millions": {"max": 30}}}},
         {"search": {"probe_first": True}},
         {"cache": {"views": 4}},
         {"storage": "s3://bucket/runs"},
@@ -231,6 +230,31 @@ def test_a_study_in_sqlite_has_an_absolute_path(tmp_path: Path) -> None:
 def test_a_study_elsewhere_is_a_fault_that_shows_no_password(tmp_path: Path, url: str) -> None:
     (fault,) = faults(tmp_path, {"search": {"study": url}})
     assert fault.dotted == "search.study" and "secret" not in fault.message
+
+
+def test_constraints_are_read_and_written_again(tmp_path: Path) -> None:
+    written = {"search": {"constraints": {"params_millions": {"max": 30}, "latency_ms": {"max": 2.5}}}}
+    file = read(tmp_path, written)
+    assert dict(file.search.constraints.limits) == {"params_millions": 30.0, "latency_ms": 2.5}
+    again = tmp_path / "again.yaml"
+    again.write_text(dump_resolved(file))
+    assert load_space_file(again).file == file
+
+
+@pytest.mark.parametrize(
+    ("constraints", "dotted", "words"),
+    [
+        ({"parms_millions": {"max": 3}}, "search.constraints.parms_millions", "did you mean 'params_millions'?"),
+        ({"latency_ms": {"min": 3}}, "search.constraints.latency_ms.min", "the key 'min' is not known"),
+        ({"latency_ms": {}}, "search.constraints.latency_ms.max", "'max' is required"),
+        ({"latency_ms": {"max": 0}}, "search.constraints.latency_ms.max", "above 0"),
+        ({"latency_ms": 3}, "search.constraints.latency_ms", "must be a mapping"),
+        ([], "search.constraints", "must be a mapping"),
+    ],
+)
+def test_a_wrong_constraint_is_one_fault(tmp_path: Path, constraints: Any, dotted: str, words: str) -> None:
+    (fault,) = faults(tmp_path, {"search": {"constraints": constraints}})
+    assert fault.dotted == dotted and words in fault.message
 
 
 def test_a_misspelt_required_key_is_one_fault(tmp_path: Path) -> None:

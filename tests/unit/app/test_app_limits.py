@@ -1,0 +1,46 @@
+"""Constraints before a trial is spent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tlsearch.app.checks import check_file
+from tlsearch.app.limits import backbone_sizes, limit_faults
+from tlsearch.space import load
+
+FILE = """
+name: limits
+data: {{source: digits}}
+weights: {{resnet18: none, squeezenet1_1: none}}
+space: {{backbone: [resnet18, squeezenet1_1]}}
+search:
+  constraints: {constraints}
+"""
+
+
+def _write(folder: Path, constraints: str) -> Path:
+    path = folder / "space.yaml"
+    path.write_text(FILE.format(constraints=constraints))
+    return path
+
+
+def test_sizes_are_counted_where_a_constraint_asks(tmp_path: Path) -> None:
+    file, space = load(_write(tmp_path, "{params_millions: {max: 5}, checkpoint_mb: {max: 40}}"))
+    sizes = backbone_sizes(file, space, 10)
+    assert sizes["resnet18"]["params_millions"] == pytest.approx(11.18, abs=0.01)
+    assert sizes["resnet18"]["checkpoint_mb"] == pytest.approx(44.8, abs=0.1)
+    assert sizes["squeezenet1_1"]["params_millions"] < 1
+    assert limit_faults(file, sizes) == []
+    file, space = load(_write(tmp_path, "{latency_ms: {max: 20}}"))
+    assert backbone_sizes(file, space, 10) == {}
+
+
+def test_a_constraint_that_no_backbone_keeps_is_a_fault(tmp_path: Path) -> None:
+    report = check_file(_write(tmp_path, "{params_millions: {max: 0.5}, checkpoint_mb: {max: 40}}"))
+    (fault,) = report.faults
+    assert fault.dotted == "search.constraints.params_millions.max" and fault.line == 7
+    assert fault.message == (
+        "no backbone of the space has params_millions of at most 0.5; the smallest, squeezenet1_1, has 0.728"
+    )
