@@ -13,6 +13,7 @@ from tlsearch.model.head import replace_head
 from tlsearch.model.library import create_original, torchvision_weights
 from tlsearch.model.staged import StagedModel
 from tlsearch.model.staging import stage_model
+from tlsearch.model.transforms import native_size
 
 # One or two small members of each family; the others run in the slow set.
 FAMILY_MEMBERS = (
@@ -150,5 +151,5 @@ def tiny_timm() -> StagedModel:
 
 def meta_staged(name: str) -> StagedModel:
     """The staged model with its original head on the meta device."""
-    size = torchvision_weights(name, None).transforms().crop_size[0]
+    size = native_size(name)
     return stage_model(meta_original(name, None, size), name, size)

@@ -8,6 +8,7 @@ import torchvision.models as tv
 from model_cases import (
     FAMILY_MEMBERS,
     TIMM_LARGE,
+    TIMM_MEMBERS,
     TIMM_SIZES,
     filled_original,
     images,
@@ -17,7 +18,7 @@ from model_cases import (
 from torch import nn
 
 from tlsearch.errors import UserError
-from tlsearch.model import MAX_DEPTH, PART_NAMES, describe_backbone, torchvision_names
+from tlsearch.model import MAX_DEPTH, PART_NAMES, StagedModel, torchvision_names
 from tlsearch.model.construction import meta_original
 from tlsearch.model.grouping import group_by_stride
 from tlsearch.model.head import replace_head
@@ -67,36 +68,17 @@ def test_staged_output_is_the_originals_for_larger_ones_of_timm(name: str) -> No
     _assert_same_output(f"timm/{name}", TIMM_SIZES[name])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("module", ["efficientnet", "mobilenetv3"])
-def test_all_of_timms_efficientnet_family_is_cut(module: str) -> None:
-    """`stage_model` itself asserts that the parts partition the parameters; here that a rule fits each model."""
-    timm = pytest.importorskip("timm")
-    names = timm.list_models(module=module)
-    assert len(names) > 30
-    for name in names:
-        description = describe_backbone(f"timm/{name}", 10)
-        assert len(description.stages) == 6 and all(stage.parameters for stage in description.stages)
-
-
 def test_there_are_80_models() -> None:
     assert len(torchvision_names()) == 80
 
 
-@pytest.mark.parametrize("name", torchvision_names())
-def test_parts_partition_the_parameters_and_depths_are_nested(name: str) -> None:
-    """Counted on the meta device against the number that torchvision publishes."""
-    staged = meta_staged(name)
+def _assert_partition(staged: StagedModel, num_parameters: int) -> None:
+    """Each parameter is in one part, none is without; the head has the right shape; depths are nested."""
     seen = [id(parameter) for part in staged.parts for parameter in part.parameters()]
     assert len(seen) == len(set(seen))
     counts = [sum(p.numel() for p in part.parameters()) for part in staged.parts]
     assert all(counts)
-    published = torchvision_weights(name, None).meta["num_params"]
-    if name == "inception_v3":  # its number counts the auxiliary head
-        with torch.device("meta"):
-            auxiliary = tv.inception_v3(weights=None, init_weights=False).AuxLogits
-        published -= sum(p.numel() for p in auxiliary.parameters())
-    assert sum(counts) == published
+    assert sum(counts) == num_parameters
 
     replace_head(staged, num_classes=10, seed=0)
     assert [parameter.shape[0] for parameter in staged.head.parameters()] in ([10, 10], [10])
@@ -109,6 +91,30 @@ def test_parts_partition_the_parameters_and_depths_are_nested(name: str) -> None
         assert {name.partition(".")[0] for name in names} == set(PART_NAMES[MAX_DEPTH - depth :])
         before = names
     assert before == {name for name, _ in staged.named_parameters()}
+
+
+@pytest.mark.parametrize("name", torchvision_names())
+def test_parts_partition_the_parameters_and_depths_are_nested(name: str) -> None:
+    """Counted on the meta device against the number that torchvision publishes."""
+    published = torchvision_weights(name, None).meta["num_params"]
+    if name == "inception_v3":  # its number counts the auxiliary head
+        with torch.device("meta"):
+            auxiliary = tv.inception_v3(weights=None, init_weights=False).AuxLogits
+        published -= sum(p.numel() for p in auxiliary.parameters())
+    _assert_partition(meta_staged(name), published)
+
+
+@pytest.mark.parametrize("name", TIMM_SIZES)
+def test_parts_of_timms_models_partition_the_parameters(name: str) -> None:
+    pytest.importorskip("timm")
+    original = meta_original(f"timm/{name}", None, TIMM_SIZES[name])
+    num_parameters = sum(parameter.numel() for parameter in original.parameters())
+    _assert_partition(stage_model(original, f"timm/{name}", TIMM_SIZES[name]), num_parameters)
+
+
+def test_enough_of_timm_is_tested() -> None:
+    assert len(TIMM_SIZES) - len(TIMM_LARGE) >= 25
+    assert sum(any(name not in TIMM_LARGE for name in members) for members in TIMM_MEMBERS.values()) >= 10
 
 
 @pytest.mark.parametrize(
@@ -128,9 +134,20 @@ def test_parts_partition_the_parameters_and_depths_are_nested(name: str) -> None
         ("shufflenet_v2_x1_0", ["conv1", "stage2", "stage3_0", "stage3_4", "stage4", "fc"]),
         ("vit_l_16", ["patch_tokens", "layers_0", "layers_6", "layers_12", "layers_18", "head"]),
         ("swin_v2_t", ["features_0", "features_1", "features_2", "features_4", "features_6", "head"]),
+        ("timm/resnet18", ["conv1", "layer1", "layer2", "layer3", "layer4", "own_dropout"]),
+        ("timm/regnety_002", ["stem", "s1", "s2", "s3", "s4", "drop"]),
+        ("timm/convnext_atto", ["stem", "stages_0", "stages_1", "stages_2", "stages_3", "drop"]),
+        ("timm/gernet_s", ["stem", "stages_0", "stages_1", "stages_2", "stages_3", "drop"]),
+        ("timm/darknet17", ["stem", "stages_1", "stages_2", "stages_3", "stages_4", "drop"]),
+        ("timm/vit_tiny_patch16_224", ["patch_embed", "blocks_0", "blocks_3", "blocks_6", "blocks_9", "head_drop"]),
+        ("timm/eva02_tiny_patch14_224", ["patch_embed", "blocks_0", "blocks_3", "blocks_6", "blocks_9", "head_drop"]),
+        ("timm/swinv2_tiny_window8_256", ["patch_embed", "layers_0", "layers_1", "layers_2", "layers_3", "drop"]),
+        ("timm/densenet121", ["features_0", "denseblock1", "denseblock2", "denseblock3", "denseblock4", "head_drop"]),
     ],
 )
 def test_parts_begin_where_the_pyramid_says(name: str, first_modules: list[str]) -> None:
+    if name.startswith("timm/"):
+        pytest.importorskip("timm")
     assert [next(iter(part.named_children()))[0] for part in meta_staged(name).parts] == first_modules
 
 
