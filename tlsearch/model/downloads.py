@@ -96,7 +96,9 @@ def look_for_timm(base: str, version: str | None) -> None:
             raise ways_out(base, what, OSError("HF_HUB_OFFLINE is set, and they are not in the hub's cache"))
         urls = [hf_hub_url(config.hf_hub_id, file) for file in files]
         headers = {"Authorization": f"Bearer {token}"} if (token := get_token()) else {}
-    elif not config.url or _in_torchs_cache(config.url):
+    elif not config.url:
+        raise ways_out(base, what, ValueError("timm publishes none"))
+    elif _in_torchs_cache(config.url):
         return
     errors = []
     for url in urls:

@@ -380,6 +380,8 @@ def test_timms_weights_are_looked_for_on_the_hub(monkeypatch: pytest.MonkeyPatch
     for ask in (check_weights, resolve_weights):
         with pytest.raises(WeightsError, match="no route to host.*Ways out"):
             ask("timm/vit_small_patch14_dinov2.lvd142m", WeightsSource())
+    with pytest.raises(WeightsError, match="timm/efficientnet_b6 could not be loaded: timm publishes none"):
+        check_weights("timm/efficientnet_b6", WeightsSource())
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(WeightsError, match="HF_HUB_OFFLINE is set"):
         check_weights("timm/vit_small_patch14_dinov2", WeightsSource())
