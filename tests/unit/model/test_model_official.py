@@ -1,0 +1,181 @@
+"""The libraries' own weights: taken as the libraries load them, looked for, named with their licence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import pytest
+import torchvision.models._api
+from model_cases import fill_cheaply
+from torch import Tensor
+
+from tlsearch.errors import UserError, WeightsError
+from tlsearch.model import (
+    WeightsCard,
+    check_weights,
+    default_transform,
+    release_weights,
+    resolve_weights,
+    weights_card,
+)
+from tlsearch.model.construction import empty_original
+from tlsearch.types import WeightsSource
+
+LITE0 = "timm/tf_efficientnet_lite0"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_held() -> None:
+    release_weights()
+
+
+@pytest.fixture(scope="module")
+def shuffle_state() -> dict[str, Tensor]:
+    model = empty_original("shufflenet_v2_x0_5", None, 224)
+    fill_cheaply(model)
+    return model.state_dict()
+
+
+def _file(path: Path) -> WeightsSource:
+    return WeightsSource(kind="file", path=str(path))
+
+
+def test_official_weights_come_through_the_hub(
+    monkeypatch: pytest.MonkeyPatch, shuffle_state: dict[str, Tensor]
+) -> None:
+    asked: list[tuple[str, dict[str, Any]]] = []
+
+    def load(url: str, **options: Any) -> dict[str, Tensor]:
+        asked.append((url, options))
+        return shuffle_state
+
+    monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", load)
+    weights = resolve_weights("shufflenet_v2_x0_5", WeightsSource())
+    again = resolve_weights("shufflenet_v2_x0_5", WeightsSource())
+    assert again is weights, "the next trial loads nothing"
+    assert weights.id == "torchvision/shufflenet_v2_x0_5@IMAGENET1K_V1"
+    [(url, options)] = asked
+    assert url.startswith("https://download.pytorch.org/models/shufflenetv2_x0.5")
+    assert options["check_hash"] is True and options["weights_only"] is True
+
+
+def test_without_a_network_the_ways_out_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(url: str, **options: Any) -> dict[str, Tensor]:
+        raise URLError("no route to host")
+
+    monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", load)
+    monkeypatch.setattr("tlsearch.model.network._PAUSE_S", 0)
+    with pytest.raises(WeightsError) as caught:
+        resolve_weights("resnet50@IMAGENET1K_V1", WeightsSource())
+    message = str(caught.value)
+    for text in ("IMAGENET1K_V1", "no route to host", "a local file", "package", "resnet50: none"):
+        assert text in message
+
+
+def test_timm_without_a_network_names_the_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    timm = pytest.importorskip("timm")
+
+    def create(name: str, pretrained: bool = False, **options: Any) -> None:
+        raise OSError(f"cannot reach the hub for {name}")
+
+    monkeypatch.setattr("tlsearch.model.downloads.look", lambda url, headers: None)
+    monkeypatch.setattr(timm, "create_model", create)
+    with pytest.raises(WeightsError, match=r"cannot reach the hub for tf_efficientnet_lite0\. Ways out"):
+        resolve_weights(LITE0, WeightsSource())
+
+
+def test_official_weights_are_looked_for_without_fetching_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def look(url: str, headers: object = None) -> Exception | None:
+        asked.append(url)
+        return None if "IMAGENET" not in url and "resnet18" in url else URLError("no route to host")
+
+    monkeypatch.setattr("tlsearch.model.downloads.look", look)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    check_weights("resnet18", WeightsSource())
+    assert asked == ["https://download.pytorch.org/models/resnet18-f37072fd.pth"]
+    with pytest.raises(WeightsError, match=r"resnet50-11ad3fa6.pth\) of resnet50 .* no route to host.*Ways out"):
+        check_weights("resnet50", WeightsSource())
+    cached = tmp_path / "hub" / "checkpoints" / "resnet50-11ad3fa6.pth"
+    cached.parent.mkdir(parents=True)
+    cached.touch()
+    check_weights("resnet50", WeightsSource())
+    with pytest.raises(WeightsError, match="there is no weights file"):
+        check_weights("resnet50", _file(tmp_path / "absent.pth"))
+    with pytest.raises(UserError, match="unknown backbone 'nonsense'"):
+        check_weights("resnet50", WeightsSource(transform="nonsense"))
+
+
+def test_timms_weights_are_looked_for_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("timm")
+    asked: list[str] = []
+    monkeypatch.setattr("tlsearch.model.downloads.look", lambda url, headers: asked.append(url))
+    check_weights("timm/vit_small_patch14_dinov2.lvd142m", WeightsSource())
+    [url] = asked
+    assert url.endswith("/timm/vit_small_patch14_dinov2.lvd142m/resolve/main/model.safetensors")
+    monkeypatch.setattr("tlsearch.model.downloads.look", lambda url, headers: URLError("no route to host"))
+    for ask in (check_weights, resolve_weights):
+        with pytest.raises(WeightsError, match="no route to host.*Ways out"):
+            ask("timm/vit_small_patch14_dinov2.lvd142m", WeightsSource())
+    with pytest.raises(WeightsError, match="timm/efficientnet_b6 could not be loaded: timm publishes none"):
+        check_weights("timm/efficientnet_b6", WeightsSource())
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(WeightsError, match="HF_HUB_OFFLINE is set"):
+        check_weights("timm/vit_small_patch14_dinov2", WeightsSource())
+
+
+def test_timms_pretrained_models_are_taken_as_timm_loads_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    timm = pytest.importorskip("timm")
+    create, asked = timm.create_model, []
+
+    def pretend(name: str, pretrained: bool = False, **options: Any) -> Any:
+        asked.append(pretrained)
+        return create(name, pretrained=False, **options)
+
+    monkeypatch.setattr("tlsearch.model.downloads.look", lambda url, headers: None)
+    monkeypatch.setattr(timm, "create_model", pretend)
+    weights = resolve_weights(LITE0, WeightsSource())
+    assert True in asked
+    assert (weights.id, weights.licence) == ("timm/tf_efficientnet_lite0.in1k", "apache-2.0")
+
+
+def test_versions_have_their_own_transform() -> None:
+    none = WeightsSource(kind="none")
+    assert resolve_weights("resnet50", none).transform.resize_size == 232
+    assert resolve_weights("resnet50@IMAGENET1K_V1", none).transform.resize_size == 256
+    assert resolve_weights("resnet50", WeightsSource(kind="none", version="IMAGENET1K_V1")).transform.resize_size == 256
+    told = WeightsSource(kind="none", transform="IMAGENET1K_V1")
+    assert resolve_weights("resnet50", told).transform.resize_size == 256
+    told = WeightsSource(kind="none", transform="efficientnet_b0")
+    assert resolve_weights("resnet50", told).transform == default_transform("efficientnet_b0")
+    with pytest.raises(UserError, match="unknown backbone 'nonsense'"):
+        resolve_weights("resnet50", WeightsSource(kind="none", transform="nonsense"))
+
+
+def test_what_the_library_says_of_the_licence() -> None:
+    default = WeightsSource()
+    card = weights_card("resnet50@IMAGENET1K_V1", default)
+    assert card.id == "torchvision/resnet50@IMAGENET1K_V1"
+    assert card.licence == "not stated by torchvision (its code is BSD-3-Clause)"
+    assert weights_card("vit_b_16@IMAGENET1K_SWAG_E2E_V1", default).licence.endswith("SWAG/blob/main/LICENSE")
+    assert weights_card("resnet50", WeightsSource(kind="none")) == WeightsCard(id="none")
+    assert weights_card("resnet50", _file(Path("/some/where.pth"))) == WeightsCard(id="file:where.pth")
+    secret = WeightsSource(kind="url", url="https://host/a/b.pth?signature=secret")
+    assert weights_card("resnet50", secret) == WeightsCard(id="url:https://host/a/b.pth")
+    with pytest.raises(UserError, match="unknown backbone 'resnet55'"):
+        weights_card("resnet55", default)
+
+
+def test_timms_licences_are_named() -> None:
+    pytest.importorskip("timm")
+    dino = weights_card("timm/vit_small_patch14_dinov2.lvd142m", WeightsSource())
+    assert (dino.id, dino.licence) == ("timm/vit_small_patch14_dinov2.lvd142m", "apache-2.0")
+    assert weights_card("timm/convnextv2_atto@fcmae", WeightsSource()).licence == "cc-by-nc-4.0"
+
+
+def test_none_has_no_state() -> None:
+    weights = resolve_weights("resnet18", WeightsSource(kind="none"))
+    assert (weights.id, weights.digest, weights.state) == ("none", "none:resnet18", None)
