@@ -13,11 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import matplotlib
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image
 
 INK, MUTED, FAINT, GRID = "#1f2933", "#5f6b78", "#aab3bd", "#e7eaee"
 BEST, DONE, CUT, BAD, OTHER = "#d9730d", "#2b6cb0", "#9aa5b1", "#b42318", "#0f8a7e"
@@ -136,13 +134,8 @@ def finish(figure: Figure, plot: Plot) -> Plot:
 
 
 def _png(figure: Figure) -> bytes:
-    """In 256 colours: a third of the size, and nothing that an eye would miss in a plot."""
-    figure.set_dpi(_PNG_DPI)
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()  # type: ignore[no-untyped-call]
-    pixels = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")  # type: ignore[no-untyped-call]
     file = io.BytesIO()
-    pixels.quantize(256, method=Image.Quantize.FASTOCTREE).save(file, format="PNG")
+    figure.savefig(file, format="png", dpi=_PNG_DPI)
     return file.getvalue()
 
 
