@@ -5,14 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tlsearch.app.catalog import SearchEntry, find, write_atomically
 from tlsearch.app.facts import read_facts
 from tlsearch.app.run import read_record
-from tlsearch.errors import DataError, StorageError
+from tlsearch.errors import StorageError
 from tlsearch.results.facts import SearchFacts
 from tlsearch.results.filters import select_rows
 from tlsearch.results.leaderboard import LeaderboardRow, leaderboard, rows_csv, rows_json
@@ -106,31 +106,3 @@ def find_checkpoint(model: str, storage: Path | None = None) -> str:
             "tracking.keep_best best trials"
         )
     return str(folder)
-
-
-def predict_images(
-    model: str, images: Sequence[Path], *, storage: Path | None = None, device: str = "auto"
-) -> list[dict[str, Any]]:
-    """Predictions in the published shape: [{path, label, score, top: [{label, score}]}]."""
-    from tlsearch.results.predictor import load_model, predict
-
-    files = _image_files(images)
-    loaded = load_model(find_checkpoint(model, storage), device=device)
-    return [asdict(prediction) for prediction in predict(loaded, files)]
-
-
-def _image_files(images: Sequence[Path]) -> list[Path]:
-    from tlsearch.data import IMAGE_SUFFIXES
-
-    files: list[Path] = []
-    for path in images:
-        if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
-            if not found:
-                raise DataError(f"a folder to predict holds images; {path} has none")
-            files += found
-        elif path.is_file():
-            files.append(path)
-        else:
-            raise DataError(f"no such image file or folder: {path}")
-    return files

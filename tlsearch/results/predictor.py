@@ -21,6 +21,7 @@ from torch import Tensor
 from tlsearch.data import ImageIndex, decode_rgb, eval_image, normalise, read_image
 from tlsearch.errors import DataError
 from tlsearch.model import StagedModel
+from tlsearch.results.classes import check_classes
 from tlsearch.results.locate import checkpoint_folder
 from tlsearch.train import EVAL_BATCH_SIZE, ModelMeta, Runtime, Source, open_runtime, predict_logits
 from tlsearch.trial import load_trained
@@ -88,12 +89,17 @@ def load_model(model: str | Path, *, device: str = "auto", tracking_uri: str | N
     return Classifier(model=trained, meta=meta, runtime=runtime)
 
 
-def predict(model: Classifier, images: Sequence[ImageLike], *, top: int = TOP) -> list[Prediction]:
+def predict(
+    model: Classifier, images: Sequence[ImageLike], *, top: int = TOP, progress: Callable[[int], None] | None = None
+) -> list[Prediction]:
     """Predicts the classes of images, one Prediction for each, in their order.
+
+    Scores are the softmax of the logits over the model's temperature.
 
     Args:
         images: Paths (str or Path), encoded files (bytes), or RGB pixels (uint8 of shape (H, W, 3)).
         top: How many classes each prediction lists, from 1.
+        progress: Hears how many images are done, after each batch.
 
     Raises:
         DataError: An image is missing, corrupt, or an array of another type or shape; names it.
@@ -103,9 +109,11 @@ def predict(model: Classifier, images: Sequence[ImageLike], *, top: int = TOP) -
     names = [str(image) if isinstance(image, (str, Path)) else f"image {n}" for n, image in enumerate(images)]
     predictions: list[Prediction] = []
     for logits in _logits(model, [partial(_open, *pair) for pair in zip(images, names, strict=True)]):
-        scores = torch.softmax(logits.double(), dim=1)
+        scores = torch.softmax(logits.double() / model.meta.temperature, dim=1)
         for row in scores:
             predictions.append(_prediction(model, names[len(predictions)], row, top))
+        if progress is not None:
+            progress(len(predictions))
     return predictions
 
 
@@ -117,11 +125,7 @@ def logits_on(model: Classifier, index: ImageIndex, split: str) -> Tensor:
     Raises:
         DataError: The data's classes differ from the model's in content or order, or an image is corrupt.
     """
-    if index.classes != model.classes:
-        raise DataError(
-            f"a model is evaluated on data with its own classes in its own order: {', '.join(model.classes)}; "
-            f"the data have {', '.join(index.classes)}"
-        )
+    check_classes(model.classes, index.classes)
     if split not in index.splits:
         raise DataError(f"the data have the splits {', '.join(index.splits)}, not {split}")
     openers = [partial(read_image, index, key) for key in index.splits[split].keys]
