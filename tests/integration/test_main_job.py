@@ -131,7 +131,15 @@ def test_the_parent_run_holds_the_evidence(home: Home, runs: list[Any]) -> None:
     client = MlflowClient(tracking_uri=home.tracking_uri)
     (parent,) = [run for run in runs if run.data.tags.get("tlsearch.kind") == "search"]
     names = {artifact.path for artifact in client.list_artifacts(parent.info.run_id)}
-    assert {"space.yaml", "resolved.yaml", "data_card.json", "environment.json", "leaderboard.csv"} <= names
+    assert {
+        "space.yaml",
+        "resolved.yaml",
+        "data_card.json",
+        "environment.json",
+        "leaderboard.csv",
+        "report.html",
+        "plots",
+    } <= names
 
 
 def test_a_finished_search_is_extended(home: Home, results: Mapping[str, Any], runs: list[Any]) -> None:

@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 FOLDER = "report"
 _LEADERBOARD = "leaderboard.csv"
 _NUM_PICTURES = 12
+_NO_MODEL = "Left out here: `tlsearch report` evaluates the best model over the validation images."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +73,7 @@ def write_search_report(
     run_ids = find_run_ids(entry.tracking_uri, experiment=entry.experiment, search_id=entry.search_id)
     rows = leaderboard(record, run_ids, facts)
     view = View(record=record, rows=rows, facts=facts, importance=parameter_importance(entry.path))
-    model, missing = _best_model(entry, record, facts) if with_model else (None, "It was left out on request.")
+    model, missing = _best_model(entry, record, facts) if with_model else (None, _NO_MODEL)
     report = make_report(view, model, model_missing=missing)
     target = directory or entry.path / FOLDER
     try:
@@ -85,6 +86,20 @@ def write_search_report(
     if model is None:
         skipped["model"] = missing
     return ReportResult(page=target / PAGE, files=files, skipped=skipped, run_id=_log(entry, files) if log else None)
+
+
+def report_at_end(entry: SearchEntry) -> Path | None:
+    """The report of a search that has just ended, without the best model, whose evaluation may take long.
+
+    Nothing that goes wrong in it may fail a search that went well: that is logged.
+    """
+    try:
+        return write_search_report(entry, with_model=False).page
+    except KeyboardInterrupt:  # the search is done, and whoever waits for it wants no more
+        return None
+    except Exception as error:
+        logger.warning("the report of %s could not be made: %s", entry.search_id, error, exc_info=True)
+        return None
 
 
 def _log(entry: SearchEntry, files: Mapping[str, Path]) -> str | None:

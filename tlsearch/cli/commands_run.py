@@ -63,6 +63,7 @@ def resume(
 
 def _execute(prepared: Prepared, *, as_json: bool) -> None:
     """Runs a prepared search with its display, then prints its results and leaves with its exit code."""
+    from tlsearch.app.report import report_at_end
     from tlsearch.app.run import execute, read_record
     from tlsearch.cli.progress import Progress
     from tlsearch.results import results_json
@@ -86,6 +87,10 @@ def _execute(prepared: Prepared, *, as_json: bool) -> None:
         print_json(results)
     else:
         _print_end(results, end.reason, end.unsent)
+    if end.reason != "interrupted":
+        page = report_at_end(entry)
+        if page is not None:
+            console.print(f"report: {page}", markup=False, soft_wrap=True)
     if end.reason == "interrupted":
         err.print(f"interrupted; go on with `tlsearch resume {entry.search_id}`", markup=False)
         raise typer.Exit(EXIT_INTERRUPTED)
@@ -104,6 +109,7 @@ def _print_end(results: dict[str, Any], reason: str, unsent: int) -> None:
         search = results["search_id"]
         out.print("what to try next:")
         for command, purpose in (
+            ("report", "the report with the best model's mistakes"),
             ("ui", "compare the trials in the MLflow UI"),
             (f"predict {search} IMAGES...", "use the best model"),
             (f"resume {search} --trials +12", "search on"),

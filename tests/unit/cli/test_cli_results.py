@@ -122,5 +122,5 @@ def test_report_writes_page_and_pictures(folder: Path, tmp_path: Path) -> None:
 
 def test_report_goes_into_the_searchs_folder(folder: Path) -> None:
     text = _run("report", "--no-model")
-    assert str(folder / "report" / "report.html") in text and "left out on request" in text
+    assert str(folder / "report" / "report.html") in text and "Left out here" in text
     assert (folder / "report" / "report.html").is_file()
