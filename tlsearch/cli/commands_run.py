@@ -23,7 +23,7 @@ def run(
     time_budget: Annotated[str | None, typer.Option(help="Time for the search, such as 2h or 30m.")] = None,
     name: Annotated[str | None, typer.Option(help="ID of the search; made from name and time if left out.")] = None,
     or_resume: Annotated[
-        bool, typer.Option("--or-resume", help="Go on with the search of this --name if it has begun.")
+        bool, typer.Option("--or-resume", help="Go on with this --name, as it was started, if it has begun.")
     ] = False,
     json: Json = False,
 ) -> None:

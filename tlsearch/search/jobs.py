@@ -6,6 +6,7 @@ environment is logged and shown by Ray: no secret is ever put into it.
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,8 @@ from tlsearch.search.probe import refused
 _CONNECT_S = 5.0
 _REQUEST_S = 60.0  # a connection that a sleeping laptop has lost would be waited for without end
 _OVERRIDES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")  # both would win over the address that was asked for
+_LATER = ("status code 502", "status code 503", "status code 504", "No available agent")  # a head that just started
+_CHATTY = ("ray.dashboard.modules.dashboard_sdk", "ray._private.runtime_env.packaging")
 _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 
 
@@ -150,8 +153,15 @@ class RayJobs:
             text = str(error)
             if "status code 404" in text:
                 raise _NoSuchJob(f"the cluster at {self._address} knows no such job") from error
-            if any(f"status code {code}" in text for code in (502, 503, 504)):
-                raise JobsAway(f"the Jobs API at {self._address} does not answer: {_first_line(error)}") from error
+            if any(sign in text for sign in _LATER):
+                hint = (
+                    "; if it stays so, port 52365 of the head's machine is taken"
+                    if "No available agent" in text
+                    else ""
+                )
+                raise JobsAway(
+                    f"the Jobs API at {self._address} takes no job now: {_last_line(error)}{hint}"
+                ) from error
             raise ClusterError(f"the Jobs API at {self._address} refuses: {_last_line(error)}") from error
 
 
@@ -194,6 +204,8 @@ def _client(address: str) -> Any:
         def _do_request(self, *arguments: Any, **options: Any) -> Any:
             return super()._do_request(*arguments, timeout=_REQUEST_S, **options)
 
+    for name in _CHATTY:  # they tell each upload
+        logging.getLogger(name).setLevel(logging.WARNING)
     held = {name: os.environ.pop(name) for name in _OVERRIDES if name in os.environ}
     try:
         return Client(address)

@@ -12,16 +12,38 @@ from tlsearch.search.jobs import JobRequest, Jobs, JobsAway, JobState
 _POLL_S = 2.0
 _BYTES_PER_POLL_S = 250_000  # the whole log comes each time, so a long one is asked for less often
 _AWAY_S = (2.0, 60.0)
+_SUBMIT_S = 120.0  # a head that has just started takes no job yet
 
 
-def submit_once(jobs: Jobs, request: JobRequest) -> tuple[str, bool]:
-    """Submits unless a job of this search runs already.
+def submit_once(
+    jobs: Jobs,
+    request: JobRequest,
+    *,
+    wait: Callable[[float], object] = time.sleep,
+    timer: Callable[[], float] = time.monotonic,
+) -> tuple[str, bool]:
+    """Submits unless a job of this search runs already; a head that is not ready yet is asked for two minutes.
 
     Ray knows an ID only once: a further start of the same search gets ``-2``, ``-3``, ...
 
     Returns:
         The job's ID, and whether it was submitted just now.
+
+    Raises:
+        JobsAway: The head does not take the job in time.
+        ClusterError: It refuses.
     """
+    started = timer()
+    while True:
+        try:
+            return _submit_once(jobs, request)  # looks again: an answer may have been lost, and the job be there
+        except JobsAway:
+            if timer() - started > _SUBMIT_S:
+                raise
+            wait(_POLL_S)
+
+
+def _submit_once(jobs: Jobs, request: JobRequest) -> tuple[str, bool]:
     for number in count(1):
         job_id = request.job_id if number == 1 else f"{request.job_id}-{number}"
         state = jobs.state(job_id)

@@ -68,6 +68,45 @@ def test_a_search_runs_as_one_job_at_a_time(states: dict[str, str], expected: tu
     assert [one.job_id for one in jobs.submitted] == ([expected[0]] if expected[1] else [])
 
 
+class LateJobs(StubJobs):
+    """A head that takes a job only when asked for the third time, and whose first answer is lost."""
+
+    asked = 0
+    lost = False
+
+    def submit(self, request: JobRequest) -> None:
+        self.asked += 1
+        if self.asked < 3:
+            raise JobsAway("No available agent to submit job, please try again later")
+        super().submit(request)
+        if self.lost:
+            raise JobsAway("timed out")
+
+
+def test_a_head_that_is_not_ready_is_asked_again() -> None:
+    jobs = LateJobs()
+    waits: list[float] = []
+    assert submit_once(jobs, REQUEST, wait=waits.append) == ("flowers", True)
+    assert waits == [2.0, 2.0]
+
+
+def test_a_job_whose_submission_was_not_answered_is_not_doubled() -> None:
+    jobs = LateJobs()
+    jobs.lost = True
+    assert submit_once(jobs, REQUEST, wait=lambda s: None) == ("flowers", False)
+    assert len(jobs.submitted) == 1
+
+
+def test_a_head_that_never_takes_the_job_is_given_up() -> None:
+    jobs = LateJobs()
+    waits: list[float] = []
+    jobs.asked = -1000
+    clock = iter(range(0, 1000, 30))  # each try takes long itself
+    with pytest.raises(JobsAway, match="No available agent"):
+        submit_once(jobs, REQUEST, wait=waits.append, timer=lambda: float(next(clock)))
+    assert len(waits) == 4
+
+
 def test_following_writes_everything_once_through_gaps() -> None:
     away = JobsAway("gone")
     jobs = StubJobs(
@@ -216,5 +255,5 @@ def test_a_cluster_that_wants_a_token(dashboard: str) -> None:
 
 
 def test_a_server_that_is_busy_is_away(dashboard: str) -> None:
-    with pytest.raises(JobsAway, match="does not answer"):
+    with pytest.raises(JobsAway, match="takes no job now"):
         RayJobs(dashboard).state("busy")
