@@ -7,11 +7,9 @@ Until then such a value is a listed fault, never silently ignored; the value tha
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-
-from tlsearch.types import Scalar
 
 NOT_YET = "not in this version yet"
 
@@ -49,8 +47,3 @@ LATER: tuple[Later, ...] = (
     Later(path=("cache", "views"), unbuilt=_other_than(1), instead="write 1"),
     Later(path=("storage",), unbuilt=is_url, instead="give a local folder or a shared mount"),
 )
-
-# Dimensions of the space by the values that change nothing; only those may be written.
-LATER_DIMENSIONS: Mapping[str, tuple[Scalar, ...]] = {
-    "head_init": ("random",),
-}

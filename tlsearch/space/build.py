@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from tlsearch.config import LATER_DIMENSIONS, NOT_YET, Document, Keys, SpaceFile, nearest, one_of, show, suggest
+from tlsearch.config import Document, Keys, SpaceFile, nearest, one_of, suggest
 from tlsearch.errors import Fault
 from tlsearch.space.checks import check_file
 from tlsearch.space.conditions import SYSTEM_READS, Condition
@@ -47,13 +47,10 @@ def _read(
     doubts: set[Keys] = set()
     for name, value in raw.items():
         path: Keys = ("space", name)
-        if name in LATER_DIMENSIONS:
-            _check_later(name, value, reader)
-        elif name not in PARAMETERS:
-            names = (*PARAMETERS, *LATER_DIMENSIONS)
-            message = f"the dimension {name!r} is not known{suggest(name, names)}"
+        if name not in PARAMETERS:
+            message = f"the dimension {name!r} is not known{suggest(name, PARAMETERS)}"
             reader.faults.append(document.fault(path, message, at_key=True))
-            near = nearest(name, names)
+            near = nearest(name, PARAMETERS)
             # without a near name any absent dimension may have been meant
             doubts |= {("space", one) for one in PARAMETERS if one == near or (near is None and one not in raw)}
         else:
@@ -69,16 +66,6 @@ def _read(
     if "backbone" not in domains:
         doubts.add(("space", "backbone"))
     return domains, conditions, doubts
-
-
-def _check_later(name: str, value: Any, reader: DomainReader) -> None:
-    allowed = LATER_DIMENSIONS[name]
-    values = value if isinstance(value, list) and len(value) == 1 else [value]
-    if not any(type(values[0]) is type(one) and values[0] == one for one in allowed):
-        instead = f"leave it out, or write {show(allowed[0])}"
-        reader.faults.append(
-            reader.document.fault(("space", name), f"{name} {show(value)} is {NOT_YET}: {instead}", at_key=True)
-        )
 
 
 def _check_conditions(

@@ -113,6 +113,27 @@ class Space:
         walk = self._look_up(values)
         return {name: value for name, value in walk.point.items() if name not in walk.reasons}
 
+    def values_of(self, config: TrialConfig) -> dict[str, Scalar]:
+        """The point at which a trial lies, the inverse of ``to_config``; only values that are to be proposed.
+
+        Raises:
+            ValueError: The trial is outside the space.
+        """
+        chosen: dict[str, Scalar] = {}
+
+        def choose(slot: Slot) -> Scalar:
+            value: Scalar = getattr(config, slot.dimension)
+            if not slot.domain.contains(value):
+                raise ValueError(_outside(slot, value))
+            if not isinstance(slot.domain, Fixed):
+                chosen[slot.name] = value
+            return value
+
+        for name, value in self._walk(choose).point.items():
+            if value != getattr(config, name):
+                raise ValueError(f"{name} {getattr(config, name)} is outside the space, where it is {value} there")
+        return chosen
+
     def default_point(self) -> dict[str, Scalar]:
         """The defaults moved to the nearest point of the space; only values that are to be proposed."""
         return self.complete({})

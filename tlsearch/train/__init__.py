@@ -17,6 +17,7 @@ from tlsearch.train.loop import Trainer, TrainFigures
 from tlsearch.train.metrics import TOP5_MIN_CLASSES, classification_metrics
 from tlsearch.train.optimizer import build_optimizer, extend_optimizer
 from tlsearch.train.phases import depth_at, phases
+from tlsearch.train.probe import Probe, solve_probe
 from tlsearch.train.runtime import (
     Runtime,
     derive_seed,
@@ -34,6 +35,7 @@ __all__ = [
     "FrozenPart",
     "ModelCheckpoint",
     "ModelMeta",
+    "Probe",
     "Runtime",
     "Source",
     "TensorFile",
@@ -61,6 +63,7 @@ __all__ = [
     "release_memory",
     "remove_others",
     "save_model_checkpoint",
+    "solve_probe",
     "write_frozen_part",
     "write_json",
     "write_tensors",

@@ -21,6 +21,7 @@ from tlsearch.train import (
 from tlsearch.trial.adaptation import adapt_to_training_images
 from tlsearch.trial.frozen import FrozenGuard, guard_frozen
 from tlsearch.trial.held import held_index
+from tlsearch.trial.probing import start_from_probe
 from tlsearch.trial.sources import SourceInputs, open_source
 from tlsearch.types import TransformSpec, TrialAssignment, WeightsSource
 
@@ -107,6 +108,8 @@ def open_trial(assignment: TrialAssignment, *, index: ImageIndex | None = None, 
         model.to(device=runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if config.bn_policy == "adapt":
         adapt_to_training_images(model, inputs)
+    if config.head_init == "probe":
+        start_from_probe(model, inputs)
     lasting = _frozen_names(model, config.unfreeze_depth, config.bn_policy)
     model.freeze(depth, config.bn_policy)
     inputs = replace(inputs, guard=guard_frozen(model))

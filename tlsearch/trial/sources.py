@@ -81,7 +81,7 @@ def _stored(model: StagedModel, inputs: SourceInputs, split: str, num_rows: int)
     if reason is not None:
         return NotStored(reason=reason)
     try:
-        compute = partial(_prefix_pass, model, inputs, split)
+        compute = partial(prefix_pass, model, inputs, split)
         return open_features(key, num_rows=num_rows, compute=compute, cache=cache)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
@@ -139,7 +139,7 @@ def key_of(inputs: SourceInputs, split: str, *, depth: int, state_digest: str) -
     )
 
 
-def _prefix_pass(model: StagedModel, inputs: SourceInputs, split: str) -> Iterator[Tensor]:
+def prefix_pass(model: StagedModel, inputs: SourceInputs, split: str) -> Iterator[Tensor]:
     """Activations of all images of a split in order, as a direct evaluation would compute them."""
     source = plain_pixels(inputs, split)
     model.eval()

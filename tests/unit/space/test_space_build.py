@@ -124,6 +124,7 @@ def test_what_is_left_out_is_fixed_at_its_default(tmp_path: Path) -> None:
         ({"head_dropout": None}, "head_dropout", "must not be empty"),
         ({"warmup_epochs": 0.5}, "warmup_epochs", "whole numbers"),
         ({"lr_schedule": "cosinus"}, "lr_schedule", "did you mean 'cosine'"),
+        ({"head_init": "prob"}, "head_init", "did you mean 'probe'"),
         ({"class_balance": True}, "class_balance", "weighted_loss"),
         ({"head_lr": {"when": {"nothing": 1}, "log": [0.1, 1]}}, "head_lr.when.nothing", "not known"),
         ({"head_lr": {"when": {"head_lr": 1}, "log": [0.1, 1]}}, "head_lr.when.head_lr", "itself"),
@@ -140,11 +141,6 @@ def test_each_wrong_dimension_is_one_fault(tmp_path: Path, space: dict[str, Any]
     assert [fault.dotted for fault in found] == [f"space.{path}"]
     assert words in found[0].message
     assert found[0].line > 0
-
-
-def test_values_that_change_nothing_are_allowed_for_what_is_not_built_yet(tmp_path: Path) -> None:
-    later = {"head_init": "random"}
-    assert read(tmp_path, later) == read(tmp_path, {})
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,158 @@
+"""The linear probe: a regularised linear classifier on frozen features, for a head to start from.
+
+Fine-tuning that starts from it moves the pretrained features less than from a random head (LP-FT, Kumar et al. 2022).
+
+N, M images of train and val; F features; C classes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+_FIRST_PENALTY = 1.0
+_LAST_PENALTY = 1e-6
+_STEP = math.sqrt(10)
+_MAX_ITERATIONS = 100
+_MAX_WORK = {"cpu": 2e9, "cuda": 1e12}  # multiplications of one pass: beyond that a part of the images is taken
+_MIN_ROWS_PER_CLASS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """A linear classifier on features as they are: what standardised them is folded into it.
+
+    Attributes:
+        weight: float32 (C, F).
+        bias: float32 (C,); None where none was asked for.
+        penalty: Of the squared weights, half of it beside the mean cross-entropy, in the standardised space.
+        val_loss: Mean cross-entropy on the validation images; what penalty and scaling were chosen by.
+        val_accuracy: Fraction of the validation images that it gets right.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    penalty: float
+    val_loss: float
+    val_accuracy: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Data:
+    """Features after scaling, and how they were scaled: (rows - shift) / scale."""
+
+    rows: Tensor
+    labels: Tensor
+    val_rows: Tensor
+    val_labels: Tensor
+    shift: Tensor
+    scale: Tensor
+    num_classes: int
+    bias: bool
+
+
+def solve_probe(
+    rows: Tensor, labels: Tensor, val_rows: Tensor, val_labels: Tensor, *, num_classes: int, bias: bool = True
+) -> Probe:
+    """Fits multinomial logistic regression by L-BFGS along a path of penalties, from strong to weak.
+
+    Penalty and scaling (each feature by its own deviation, or all by the same) are chosen by the loss on the
+    validation images, as everything else in a search is; the classifier itself is fitted to the training images
+    alone. A part of the training images would choose too weak a penalty wherever it shares groups with the rest.
+
+    Args:
+        rows: float32 (N, F), on the device to compute on.
+        labels: int64 (N,), each in [0, C).
+        val_rows: float32 (M, F).
+        val_labels: int64 (M,).
+        bias: Whether the classifier has one; without it features are scaled and not centred.
+    """
+    rows, labels = _affordable(rows, labels, num_classes)
+    best: Probe | None = None
+    shift = rows.mean(0) if bias else torch.zeros_like(rows[0])
+    spread = (rows - shift).square().mean(0).sqrt()
+    common = spread.square().mean().sqrt().clamp(min=1e-12)
+    for scale in (torch.where(spread > 1e-6 * common, spread, common), common.expand_as(spread)):
+        data = _Data(
+            rows=(rows - shift) / scale,
+            labels=labels,
+            val_rows=(val_rows - shift) / scale,
+            val_labels=val_labels,
+            shift=shift,
+            scale=scale,
+            num_classes=num_classes,
+            bias=bias,
+        )
+        found = _best_on_path(data)
+        best = found if best is None or found.val_loss < best.val_loss else best
+    assert best is not None
+    return best
+
+
+def _affordable(rows: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    """All rows, or a random part of them (always the same) where a pass over all would take too long."""
+    work = _MAX_WORK.get(rows.device.type, _MAX_WORK["cuda"])
+    most = max(int(work / (rows.shape[1] * num_classes)), _MIN_ROWS_PER_CLASS * num_classes)
+    if len(rows) <= most:
+        return rows, labels
+    taken = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:most].to(rows.device)
+    return rows[taken], labels[taken]
+
+
+def _best_on_path(data: _Data) -> Probe:
+    """Weakens the penalty until the validation loss rises, then tries half a step to both sides of the best."""
+    weight = torch.zeros(data.num_classes, data.rows.shape[1], device=data.rows.device)
+    offset = torch.zeros(data.num_classes, device=data.rows.device)
+    best: tuple[Probe, Tensor, Tensor] | None = None
+    penalty = _FIRST_PENALTY
+    while penalty >= _LAST_PENALTY:
+        weight, offset = _fit(data, penalty, weight, offset)
+        probe = _folded(data, penalty, weight, offset)
+        if best is not None and probe.val_loss >= best[0].val_loss:
+            break
+        best = (probe, weight, offset)
+        penalty /= _STEP
+    assert best is not None
+    coarse, weight, offset = best
+    near = [coarse.penalty * math.sqrt(_STEP), coarse.penalty / math.sqrt(_STEP)]
+    fine = [_folded(data, penalty, *_fit(data, penalty, weight, offset)) for penalty in near]
+    return min([coarse, *fine], key=lambda probe: probe.val_loss)
+
+
+def _fit(data: _Data, penalty: float, weight: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
+    """Minimises mean cross-entropy + penalty / 2 * squared weights from a start; the bias is not penalised."""
+    weight = weight.clone().requires_grad_()
+    offset = offset.clone().requires_grad_(data.bias)
+    optimizer = torch.optim.LBFGS(
+        [weight, offset] if data.bias else [weight],
+        max_iter=_MAX_ITERATIONS,
+        tolerance_grad=1e-4,
+        tolerance_change=1e-7,
+        line_search_fn="strong_wolfe",
+    )
+
+    def closure() -> float:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(F.linear(data.rows, weight, offset), data.labels) + penalty / 2 * weight.square().sum()
+        torch.autograd.backward(loss)
+        return loss.item()
+
+    with torch.enable_grad():
+        optimizer.step(closure)
+    return weight.detach(), offset.detach()
+
+
+def _folded(data: _Data, penalty: float, weight: Tensor, offset: Tensor) -> Probe:
+    logits = F.linear(data.val_rows, weight, offset)
+    plain = weight / data.scale
+    return Probe(
+        weight=plain,
+        bias=offset - plain @ data.shift if data.bias else None,
+        penalty=penalty,
+        val_loss=float(F.cross_entropy(logits, data.val_labels)),
+        val_accuracy=float((logits.argmax(1) == data.val_labels).float().mean()),
+    )
