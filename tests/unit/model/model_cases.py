@@ -46,7 +46,7 @@ TIMM_MEMBERS: dict[str, dict[str, int]] = {
     "fastvit": {"fastvit_t8": 64},
     "focalnet": {"focalnet_tiny_srf": 64},
     "hgnet": {"hgnetv2_b0": 64},
-    "maxxvit": {"maxvit_rmlp_pico_rw_256": 256, "coatnet_nano_rw_224": 224},
+    "maxxvit": {"maxvit_rmlp_pico_rw_256": 256, "coatnet_nano_rw_224": 224, "coatnet_0_224": 224},
     "mobilenetv3": dict.fromkeys(
         ["mobilenetv3_small_050", "tf_mobilenetv3_large_minimal_100", "mobilenetv4_conv_small_035", "lcnet_035"], 64
     ),
@@ -71,7 +71,7 @@ TIMM_MEMBERS: dict[str, dict[str, int]] = {
     "vovnet": {"ese_vovnet19b_slim": 64},
 }
 TIMM_LARGE = (
-    "coatnet_nano_rw_224 davit_tiny focalnet_tiny_srf nextvit_small vgg11_bn vit_base_patch16_siglip_224"
+    "coatnet_nano_rw_224 coatnet_0_224 davit_tiny focalnet_tiny_srf nextvit_small vgg11_bn vit_base_patch16_siglip_224"
     " convnext_tiny_hnf efficientnetv2_rw_t vit_pe_core_tiny_patch16_384 ecaresnet26t densenet121"
     " maxvit_rmlp_pico_rw_256 vit_base_patch32_clip_224"
 ).split()

@@ -159,6 +159,18 @@ def test_groups_of_one_stride_are_halved() -> None:
         group_by_stride([2, 4, 8, 16])
 
 
+def test_modules_of_one_name_in_a_part_are_both_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nn.ModuleDict({name: nn.Linear(4, 4) for name in ("stem", "norm", "one", "two", "three", "fc")})
+    model["tail"] = nn.ModuleDict({"norm": nn.Linear(4, 4)})
+    line = "stem | one | two | three | norm tail.norm | fc"
+    monkeypatch.setattr("tlsearch.model.staging.rule_of", lambda model: line)
+    staged = stage_model(model, "made_up", 32)
+    assert [name for name, _ in staged.stage4.named_children()] == ["norm", "tail_norm"]
+    monkeypatch.setattr("tlsearch.model.staging.rule_of", lambda model: line + " fc")
+    with pytest.raises(AssertionError, match="names fc twice"):
+        stage_model(model, "made_up", 32)
+
+
 def test_auxiliary_heads_are_gone_and_inputs_are_rescaled() -> None:
     for name in ("googlenet", "inception_v3"):
         original = meta_original(name, None, 299)
