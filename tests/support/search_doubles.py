@@ -53,6 +53,10 @@ class TinySpace:
     def to_config(self, values: Mapping[str, Scalar]) -> TrialConfig:
         return TrialConfig(**dict(values))  # type: ignore[arg-type]
 
+    def values_of(self, config: TrialConfig) -> dict[str, Scalar]:
+        values: dict[str, Scalar] = {name: getattr(config, name) for name in ("backbone", "unfreeze_depth", "head_lr")}
+        return values | ({"backbone_lr": config.backbone_lr} if config.unfreeze_depth else {})
+
     def default_point(self) -> dict[str, Scalar]:
         return {"backbone": "resnet18", "unfreeze_depth": 0, "head_lr": 1e-3}
 

@@ -8,6 +8,7 @@ search), ``decision``, ``reason`` and the report; at the end ``reason``, ``best_
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from tlsearch.space import Space
 
 REPORT = "report:"
+_SUCCEEDS = "succeeds"
+_SUCCESSION = "~"  # before the count of a study that succeeds another one of its search
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,6 +202,29 @@ class Study:
             trial = optuna.Trial(self._study, self._trial_id(number))
             for name in sorted(constraints.keys() - known.keys()):
                 trial.set_constraint(name, constraints[name])
+
+    def succeed(self, trials: Sequence[FrozenTrial]) -> str:
+        """Makes a study with these trials, in this order, that takes the place of this one.
+
+        In a journal it is there whole or not at all; in a database nobody looks at it before a pointer names it.
+
+        Returns:
+            Its name.
+        """
+        own = self._storage.get_study_name_from_id(self._id)
+        counted = re.fullmatch(rf"(.*){_SUCCESSION}(\d+)", own)
+        name = f"{counted[1] if counted else own}{_SUCCESSION}{int(counted[2]) + 1 if counted else 2}"
+        for other in self._storage.get_all_studies():
+            if other.study_name == name and other.user_attrs.get(_SUCCEEDS, own) == own:
+                self._storage.delete_study(other._study_id)  # a crash has left half of it
+        attrs = {key: value for key, value in self.attrs.items() if key != _SUCCEEDS}
+        with self._batch():
+            study_id = self._storage.create_new_study(self._storage.get_study_directions(self._id), name)
+            for key, value in {_SUCCEEDS: own, **attrs}.items():
+                self._storage.set_study_user_attr(study_id, key, value)
+            for trial in trials:
+                self._storage.create_new_trial(study_id, template_trial=trial)
+        return name
 
     def restore_values(self) -> None:
         """Writes the sampler's value of a report that a crash cut off behind its attribute."""

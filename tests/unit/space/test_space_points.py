@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -231,3 +232,25 @@ def test_a_space_survives_json(tmp_path: Path) -> None:
     assert again == space
     assert again.names() == space.names()
     assert again.backbones() == ("resnet18", "vit_b_16", "timm/tf_efficientnet_lite0", "resnet50@IMAGENET1K_V1")
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_trial_has_its_place_in_the_space(tmp_path: Path, seed: int) -> None:
+    space = space_of(tmp_path)
+    trial = FakeTrial(seed)
+    config = space.to_config(space.suggest(trial))
+    assert space.values_of(config) == trial.params
+    assert space.to_config(space.values_of(config)) == config
+
+
+def test_a_trial_of_another_space_has_none(tmp_path: Path) -> None:
+    config = TrialConfig(
+        backbone="vit_b_16", unfreeze_depth=1, head_lr=0.05, backbone_lr=0.5, unfreeze_schedule="at_once"
+    )
+    config = replace(config, batch_size=40, weight_decay=0.1)
+    far = space_of(tmp_path, FAR)
+    far.values_of(config)
+    changes: list[dict[str, Any]] = [{"batch_size": 41}, {"head_lr": 0.2}, {"backbone_lr": None}, {"mixup": 0.2}]
+    for change in changes:
+        with pytest.raises(ValueError, match=f"{next(iter(change))} .* is outside the space"):
+            far.values_of(replace(config, **change))
