@@ -24,6 +24,8 @@ from tlsearch.model.grouping import group_by_stride
 from tlsearch.model.head import replace_head
 from tlsearch.model.library import torchvision_weights
 from tlsearch.model.staging import stage_model
+from tlsearch.space import BackboneFacts, backbone_facts, backbone_names
+from tlsearch.space.backbones import timm_families
 
 
 def _assert_same_output(name: str, size: int) -> None:
@@ -70,6 +72,31 @@ def test_staged_output_is_the_originals_for_larger_ones_of_timm(name: str) -> No
 
 def test_there_are_80_models() -> None:
     assert len(torchvision_names()) == 80
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", timm_families())
+def test_staged_output_is_the_originals_for_every_smaller_one_of_timm(family: str) -> None:
+    """All of the table with up to 30 million parameters; but for mixtures of experts, which no cheap filling suits."""
+    pytest.importorskip("timm")
+    for name in backbone_names():
+        facts = backbone_facts(name)
+        assert facts is not None
+        if not facts.is_timm or facts.family != family or "_cc_" in name:
+            continue
+        size = _small_input(facts)
+        original = meta_original(name, None, size)
+        if size <= 256 and sum(parameter.numel() for parameter in original.parameters()) <= 30e6:
+            try:
+                _assert_same_output(name, size)
+            except AssertionError as error:
+                raise AssertionError(name) from error
+
+
+def _small_input(facts: BackboneFacts) -> int:
+    if facts.size_multiple in (0, 1, 4):
+        return 64 if facts.size_multiple else facts.image_size
+    return max(facts.min_size, 2 * facts.size_multiple)
 
 
 def _assert_partition(staged: StagedModel, num_parameters: int) -> None:
