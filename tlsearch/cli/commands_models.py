@@ -94,3 +94,34 @@ def _write(path: Path, text: str) -> None:
         write_atomically(path, text)
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+@app.command()
+def export(
+    model: Model,
+    format_: Annotated[str, typer.Option("--format", help="onnx, torch (torch.export), or script (plain PyTorch).")],
+    output: Annotated[Path | None, typer.Option("--output", help="The file, or the folder of a script.")] = None,
+    images: Annotated[
+        Path | None, typer.Option("--images", help="Check on these; else on the search's validation images.")
+    ] = None,
+    storage: Storage = None,
+    json: Json = False,
+) -> None:
+    """Write a model in a format that runs without tlsearch, checked against the model on real images."""
+    with told_errors(as_json=json):
+        from tlsearch.app.export import export_model
+        from tlsearch.cli.production_tables import export_table
+
+        result = export_model(model, form=format_, output=output, images=images, storage=storage)
+        if json:
+            print_json(result)
+            return
+        out.print(export_table(result))
+        parity = result["parity"]
+        kind = "images" if parity["real"] else "made-up images (--images names real ones)"
+        out.print(
+            f"equal to the model on {parity['images']} {kind}: logits to {parity['logits']:.1e}, "
+            f"scores to {parity['scores']:.1e}",
+            markup=False,
+        )
+        out.print(f"written: {result['path']}", markup=False, soft_wrap=True)

@@ -44,3 +44,13 @@ def evidence_table(result: Mapping[str, Any]) -> Table:
     one = test["calibration"]
     table.add_row("calibration error", f"{one['ece_before']:.4f}, scaled {one['ece_after']:.4f}")
     return table
+
+
+def export_table(result: Mapping[str, Any]) -> Table:
+    """How long the formats take for one image."""
+    table = Table(title=f"milliseconds an image ({result['latency_on']})")
+    table.add_column("format")
+    table.add_column("ms", justify="right")
+    for one in result["latency"]:
+        table.add_row(one["format"], f"{one['ms']:.1f}")
+    return table
