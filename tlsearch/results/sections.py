@@ -192,7 +192,7 @@ def _group_table(view: View, title: str, groups: Sequence[GroupSummary]) -> str:
         ]
         cells += [] if title != "backbone" else [millions(parameters)]
         rows.append(Row(cells=cells))
-    return table(heads, rows, numeric=heads[1:])
+    return table(heads, rows, numeric=heads[1:], shown=SHOWN_TRIALS)
 
 
 def time_section(view: View, plots: Sequence[Plot]) -> str:
@@ -240,7 +240,7 @@ def _class_table(evaluation: Evaluation) -> str:
     rows = [
         Row(
             cells=[
-                score.name,
+                Cell(text=score.name, wrap=True),
                 str(score.images),
                 "–" if score.recall is None else f"{score.recall:.2f}",
                 "–" if score.precision is None else f"{score.precision:.2f}",
@@ -254,7 +254,9 @@ def _class_table(evaluation: Evaluation) -> str:
 
 
 def _pair_table(evaluation: Evaluation) -> str:
-    rows = [Row(cells=[true, predicted, str(count)]) for true, predicted, count in most_confused(evaluation)]
+    rows = []
+    for true, predicted, count in most_confused(evaluation):
+        rows.append(Row(cells=[Cell(text=true, wrap=True), Cell(text=predicted, wrap=True), str(count)]))
     if not rows:
         return ""
     return f'<h3 class="spaced">Most confused</h3>{table(["true", "predicted", "images"], rows, numeric=("images",))}'

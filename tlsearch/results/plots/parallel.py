@@ -28,6 +28,7 @@ from tlsearch.results.plots.style import (
 )
 from tlsearch.results.plots.view import (
     View,
+    chosen_text,
     is_number,
     jitter,
     robust_limits,
@@ -89,7 +90,7 @@ def plot_parallel(view: View) -> Plot:
         caption = (
             "Each line is a trial, darker for a better value, the best one orange."
             + (" It dips below an axis where the parameter does not exist for that trial." if some_inactive else "")
-            + (f" The {len(shown)} most important of {len(names)} parameters." if len(names) > len(shown) else "")
+            + chosen_text(view, len(shown), len(names))
         )
         marks = {"lines": [t.number for t in trials]}
         return finish(figure, Plot(name=name, title=title, caption=caption, wide=True, marks=marks))

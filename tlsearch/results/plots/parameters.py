@@ -25,6 +25,7 @@ from tlsearch.results.plots.style import (
 )
 from tlsearch.results.plots.view import (
     View,
+    chosen_text,
     clamp,
     ending_of,
     is_number,
@@ -38,7 +39,8 @@ from tlsearch.results.plots.view import (
 from tlsearch.types import TrialRecord
 
 MAX_SLICES = 12
-MAX_CATEGORIES = 10  # of one parameter in one small plot
+MAX_NUMBERS = 10  # of one parameter in one small plot, each at a place of its own
+MAX_CATEGORIES = 6  # their names are longer
 _COLUMNS = 4
 _ROW_IN = 2.35
 
@@ -120,8 +122,7 @@ def plot_slices(view: View) -> Plot:
                 axes.set_ylabel(view.label)
         caption = (
             "Only trials that have the parameter are shown with it; grey ones were cut early, so theirs is the value "
-            "by then. The best trial is orange, short lines are medians."
-            + (f" The {len(shown)} most important of {len(names)} parameters." if len(names) > len(shown) else "")
+            "by then. The best trial is orange, short lines are medians." + chosen_text(view, len(shown), len(names))
         )
         return finish(figure, Plot(name=name, title=title, caption=caption, wide=True, marks=marks))
 
@@ -132,7 +133,7 @@ def _slice(axes: Axes, view: View, parameter: str, place: int, limits: tuple[flo
     values = [t.params[parameter] for t in trials]
     distinct = list(dict.fromkeys(values))
     numeric = is_number(values)
-    if numeric and len(distinct) > MAX_CATEGORIES:
+    if numeric and len(distinct) > MAX_NUMBERS:
         xs = [float(value) for value in values]  # type: ignore[arg-type]
         if wants_log(xs):
             axes.set_xscale("log")
@@ -140,7 +141,7 @@ def _slice(axes: Axes, view: View, parameter: str, place: int, limits: tuple[flo
         kept = trials
     else:
         order = sorted(distinct, key=float) if numeric else _by_best(view, parameter, trials)  # type: ignore[arg-type]
-        order = order[:MAX_CATEGORIES]
+        order = order if numeric else order[:MAX_CATEGORIES]
         kept = [t for t in trials if t.params[parameter] in order]
         xs = [order.index(t.params[parameter]) + jitter(t.number, 0.22) for t in kept]
         _categories(axes, [str(value) for value in order])

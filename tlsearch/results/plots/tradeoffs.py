@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from tlsearch.results.leaderboard import LeaderboardRow
 from tlsearch.results.plots.style import (
@@ -31,6 +31,7 @@ from tlsearch.types import TrialRecord
 
 MAX_BACKBONES = 20
 _NAME_ROOM_PX = 14.0
+_MAX_NAMES = 8  # with more backbones only those of the front are named
 DEPTHS = range(6)
 
 
@@ -140,7 +141,8 @@ def _name_columns(axes: Axes, points: Sequence[tuple[float, float, TrialRecord]]
     columns = {t.config.backbone: c for c, _, t in points}
     first = [t.config.backbone for t in front]
     taken: list[float] = []
-    for backbone in sorted(columns, key=lambda name: (name not in first, columns[name])):
+    named = columns if len(columns) <= _MAX_NAMES else dict.fromkeys(first)
+    for backbone in sorted(named, key=lambda name: (name not in first, columns[name])):
         place = float(axes.transData.transform((columns[backbone], 0.0))[0])
         if all(abs(place - other) > _NAME_ROOM_PX for other in taken):
             taken.append(place)
@@ -156,6 +158,7 @@ def _cost_axis(axes: Axes, costs: Sequence[float]) -> None:
     if low > 0 and high / low > 10:
         axes.set_xscale("log")
         axes.set_xlim(low / 1.25, high * 1.25)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
     else:

@@ -112,6 +112,17 @@ def varied_parameters(view: View) -> list[str]:
     return sorted(varied, key=lambda name: order.get(name, len(order)))
 
 
+def chosen_text(view: View, shown: int, count: int) -> str:
+    """What to say where some of the varied parameters are left out."""
+    if shown == count:
+        return ""
+    return (
+        f" The {shown} most important of {count} parameters."
+        if view.importance.values
+        else f" {shown} of {count} parameters."
+    )
+
+
 def is_number(values: Iterable[Scalar]) -> bool:
     """Whether all values are numbers, bools aside."""
     return all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)

@@ -51,7 +51,7 @@
     if (!all) {
       const button = document.createElement("button");
       button.className = "more";
-      button.textContent = "Show all " + body.rows.length + " trials";
+      button.textContent = "Show all " + body.rows.length + " rows";
       button.onclick = () => { all = true; show(); button.remove(); };
       table.parentElement.after(button);
     }
