@@ -6,7 +6,8 @@ from tlsearch.space.conditions import Condition
 from tlsearch.space.domains import Choice, Domain, Fixed, FloatRange, IntRange, Suggester
 from tlsearch.space.load import load
 from tlsearch.space.parameters import PARAMETERS, Parameter
-from tlsearch.space.space import Dimension, Space
+from tlsearch.space.slots import Dimension
+from tlsearch.space.space import Space
 
 __all__ = [
     "PARAMETERS",

@@ -18,7 +18,7 @@ from tlsearch.types import WeightsSource
 
 def check_file(file: SpaceFile, space: Space, document: Document) -> list[Fault]:
     """The faults between a space and its file; what a doubtful value would decide is passed over."""
-    faults = _start_with(file, space, document) + _epochs(file, space, document)
+    faults = _start_with(file, space, document) + _epochs(file, space, document) + _ratios(space, document)
     if document.doubtful(("space", "backbone")):
         return faults + _weights_names(file, document)
     backbones = {name: facts for name in space.backbones() if (facts := backbone_facts(name)) is not None}
@@ -135,6 +135,22 @@ def _epochs(file: SpaceFile, space: Space, document: Document) -> list[Fault]:
     ]
 
 
+def _ratios(space: Space, document: Document) -> list[Fault]:
+    """Dimensions written as a ratio whose largest value is beyond what they may be."""
+    faults = []
+    for name, dimension in space.dimensions.items():
+        if dimension.ratio_of is None:
+            continue
+        at, other = ("space", name), ("space", dimension.ratio_of)
+        value = largest(dimension.domain) * largest(space.dimensions[dimension.ratio_of].domain)
+        problem = PARAMETERS[name].problem(value)
+        if problem and not document.doubtful(at) and not document.doubtful(other):
+            faults.append(
+                document.fault(at, f"{problem}, the largest ratio of {dimension.ratio_of}{document.place(other)}")
+            )
+    return faults
+
+
 def _deepest_progressive(space: Space) -> int | None:
     """The largest depth at which a trial may be progressive; None where none is."""
     schedule = space.dimensions["unfreeze_schedule"]
@@ -168,5 +184,7 @@ def _read_by(name: str, space: Space) -> set[str]:
     while todo:
         one = todo.pop()
         found.add(one)
-        todo |= {*SYSTEM_READS.get(one, ()), *(each.on for each in space.dimensions[one].when)} - found
+        dimension = space.dimensions[one]
+        reads = {*SYSTEM_READS.get(one, ()), *(each.on for each in dimension.when)}
+        todo |= (reads | ({dimension.ratio_of} if dimension.ratio_of else set())) - found
     return found

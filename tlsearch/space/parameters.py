@@ -27,6 +27,7 @@ class Parameter:
             (the backbone's own rate) and for grad_clip (off).
         low: Smallest value, inclusive unless ``above_low``.
         high: Largest value, inclusive.
+        label: What messages call it; empty is its name.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Parameter:
     low: float = -math.inf
     high: float = math.inf
     above_low: bool = False
+    label: str = ""
 
     def problem(self, value: object) -> str | None:
         """What is wrong with a value of this dimension, None if nothing is."""
@@ -44,11 +46,11 @@ class Parameter:
         if self.kind == "choice":
             return self._choice_problem(value)
         if isinstance(value, bool) or not isinstance(value, int | float):
-            return f"{self.name} takes {self._range()}, not {show(value)}"
+            return f"{self.label or self.name} takes {self._range()}, not {show(value)}"
         if self.kind == "whole" and not isinstance(value, int):
-            return f"{self.name} takes {self._range()}, not {show(value)}"
+            return f"{self.label or self.name} takes {self._range()}, not {show(value)}"
         if not math.isfinite(value) or not self.low <= value <= self.high or (self.above_low and value == self.low):
-            return f"{self.name} takes {self._range()}, not {show(value)}"
+            return f"{self.label or self.name} takes {self._range()}, not {show(value)}"
         return None
 
     def coerce(self, value: Scalar) -> Scalar:
@@ -91,6 +93,15 @@ PARAMETERS: Mapping[str, Parameter] = {
         Parameter(name="head_init", kind="choice", default="random", choices=("random", "probe")),
         Parameter(name="ema", kind="real", default=0.0, low=0, high=0.99999),
     )
+}
+
+# Dimensions that may be written as a ratio: of which other one, and the rules of the ratio itself.
+RATIO_OF: Mapping[str, str] = {"backbone_lr": "head_lr"}
+RATIOS: Mapping[str, Parameter] = {
+    name: Parameter(
+        name=name, kind="real", default=0.1, low=0, above_low=True, high=1e4, label=f"the ratio of {name} to {other}"
+    )
+    for name, other in RATIO_OF.items()
 }
 
 

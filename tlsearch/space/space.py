@@ -8,37 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tlsearch.config import nearest, suggest
-from tlsearch.space.conditions import Condition, Reason, head_only_policies, system_reason
-from tlsearch.space.domains import Domain, Fixed, Suggester, domain_from_tree, domain_tree
+from tlsearch.space.conditions import Condition, Reason, system_reason
+from tlsearch.space.domains import Fixed, Suggester, domain_from_tree, domain_tree
 from tlsearch.space.parameters import PARAMETERS
+from tlsearch.space.slots import Dimension, Slot, outside, slot_of
 from tlsearch.types import Scalar, TrialConfig
-
-BN_POLICY = "bn_policy"
-BN_POLICY_HEAD_ONLY = "bn_policy_head_only"
-SCHEDULE = "unfreeze_schedule"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Dimension:
-    """One dimension of a space; with ``when`` it exists only where all of these conditions hold."""
-
-    name: str
-    domain: Domain
-    when: tuple[Condition, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Slot:
-    """A dimension at one point of a walk: the name its value is proposed under, and its values there.
-
-    Attributes:
-        at_depth: The unfreeze depth, where that narrows the values; None where all of the space's are there.
-    """
-
-    dimension: str
-    name: str
-    domain: Domain
-    at_depth: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +45,8 @@ class Space:
     """All dimensions of a search, in the order in which they are decided; left-out ones are fixed.
 
     "Values" below are keyed by the names that Optuna sees: the user's, but ``bn_policy`` is
-    ``bn_policy_head_only`` at depth 0, since its choices differ there. At depth 1 ``unfreeze_schedule`` has one value.
+    ``bn_policy_head_only`` at depth 0, since its choices differ there, and a ``backbone_lr`` that is written as a ratio
+    is ``backbone_lr_ratio``. At depth 1 ``unfreeze_schedule`` has one value.
     """
 
     dimensions: Mapping[str, Dimension]
@@ -124,7 +99,7 @@ class Space:
         def choose(slot: Slot) -> Scalar:
             value: Scalar = getattr(config, slot.dimension)
             if not slot.domain.contains(value):
-                raise ValueError(_outside(slot, value))
+                raise ValueError(outside(slot, value))
             if not isinstance(slot.domain, Fixed):
                 chosen[slot.name] = value
             return value
@@ -193,10 +168,10 @@ class Space:
 
         def choose(slot: Slot) -> Scalar:
             if slot.dimension in known:
-                value = PARAMETERS[slot.dimension].coerce(known[slot.dimension])
+                value = slot.proposed(PARAMETERS[slot.dimension].coerce(known[slot.dimension]))
                 if not slot.domain.contains(value):
-                    on = None if slot.at_depth is None else "unfreeze_depth"
-                    faults.append(EntryFault(name=slot.dimension, message=_outside(slot, value), on=on))
+                    on = self.dimensions[slot.dimension].ratio_of if slot.at_depth is None else "unfreeze_depth"
+                    faults.append(EntryFault(name=slot.dimension, message=outside(slot, value), on=on))
             return self._start(slot, known)
 
         reasons = self._walk(choose).reasons
@@ -207,7 +182,12 @@ class Space:
     def to_json(self) -> str:
         """The space as text, so that a plan can be stored."""
         tree = [
-            {"name": one.name, "domain": domain_tree(one.domain), "when": [each.tree() for each in one.when]}
+            {
+                "name": one.name,
+                "domain": domain_tree(one.domain),
+                "when": [each.tree() for each in one.when],
+                "ratio_of": one.ratio_of,
+            }
             for one in self.dimensions.values()
         ]
         return json.dumps({"format": 1, "dimensions": tree})
@@ -220,6 +200,7 @@ class Space:
                 name=one["name"],
                 domain=domain_from_tree(one["domain"]),
                 when=tuple(Condition.from_tree(each) for each in one["when"]),
+                ratio_of=one.get("ratio_of"),
             )
             for one in json.loads(text)["dimensions"]
         ]
@@ -239,8 +220,9 @@ class Space:
                 message = f"{name} exists only where {failed}; here it is {walk.point[failed.on]}"
                 walk.reasons[name] = Reason(on=failed.on, message=message)
             else:
-                slot = _slot(dimension, walk.point)
-                walk.point[name] = walk.values[slot.name] = choose(slot)
+                slot = slot_of(dimension, walk.point)
+                walk.values[slot.name] = choose(slot)
+                walk.point[name] = slot.valued(walk.values[slot.name])
         return walk
 
     def _look_up(self, values: Mapping[str, Scalar]) -> _Walk:
@@ -249,9 +231,9 @@ class Space:
                 return slot.domain.value
             if slot.name not in values:
                 raise ValueError(f"a point needs a value of {slot.name}; it has {', '.join(values) or 'none'}")
-            value = PARAMETERS[slot.dimension].coerce(values[slot.name])
+            value = PARAMETERS[slot.dimension].coerce(values[slot.name])  # a factor is a number as its product is
             if not slot.domain.contains(value):
-                raise ValueError(_outside(slot, value))
+                raise ValueError(outside(slot, value))
             return value
 
         return self._walk(choose)
@@ -259,22 +241,7 @@ class Space:
     def _start(self, slot: Slot, partial: Mapping[str, Scalar]) -> Scalar:
         parameter = PARAMETERS[slot.dimension]
         if slot.dimension in partial:
-            return slot.domain.nearest(parameter.coerce(partial[slot.dimension]))
+            return slot.domain.nearest(slot.proposed(parameter.coerce(partial[slot.dimension])))
         if slot.dimension == "backbone":
             return self.backbones()[0]
-        return slot.domain.nearest(parameter.default)
-
-
-def _slot(dimension: Dimension, point: Mapping[str, Scalar]) -> Slot:
-    depth = point.get("unfreeze_depth")
-    if dimension.name == BN_POLICY and depth == 0:
-        domain = head_only_policies(dimension.domain)
-        return Slot(dimension=BN_POLICY, name=BN_POLICY_HEAD_ONLY, domain=domain, at_depth=0)
-    if dimension.name == SCHEDULE and depth == 1:  # a single stage has no order
-        return Slot(dimension=SCHEDULE, name=SCHEDULE, domain=Fixed(value="at_once"), at_depth=1)
-    return Slot(dimension=dimension.name, name=dimension.name, domain=dimension.domain)
-
-
-def _outside(slot: Slot, value: Scalar) -> str:
-    where = "" if slot.at_depth is None else f" at unfreeze_depth {slot.at_depth}"
-    return f"{slot.dimension} {value} is outside the space{where}, where it is {slot.domain}"
+        return slot.domain.nearest(slot.proposed(parameter.default))

@@ -1,6 +1,7 @@
 """The syntax of a dimension: a scalar, a list, ``{int|float|log: [lo, hi], step}``, ``{when: {...}, ...}``.
 
-``{choice: [...]}`` is a list too, so that it can stand beside ``when``.
+``{choice: [...]}`` is a list too, so that it can stand beside ``when``. With ``ratio_of: head_lr`` the values of
+backbone_lr are factors of another dimension's.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from tlsearch.config import Document, Keys, nearest, show, suggest
 from tlsearch.errors import Fault
 from tlsearch.space.conditions import Condition
 from tlsearch.space.domains import Choice, Domain, Fixed, FloatRange, IntRange
-from tlsearch.space.parameters import PARAMETERS, Parameter
+from tlsearch.space.parameters import PARAMETERS, RATIO_OF, Parameter
 
 _FORMS = ("choice", "int", "float", "log")
-_KEYS = (*_FORMS, "step", "when")
+_KEYS = (*_FORMS, "step", "when", "ratio_of")
 _WRITE = "write a value, a list, or {int|float|log: [lo, hi]}"
 
 
@@ -144,6 +145,17 @@ class DomainReader:
             message = f"whole steps must lead from {low:g} to {high:g}; steps of {show(step)} do not"
         if message:
             raise self._refused(path, message + self.document.place((*path[:-1], form)))
+
+    def read_ratio(self, name: str, raw: Any) -> str | None:
+        """Of which dimension this one's values are factors, from ``ratio_of``."""
+        path: Keys = ("space", name, "ratio_of")
+        if name not in RATIO_OF:
+            self._fault(path, f"ratio_of goes with {' and '.join(RATIO_OF)}, not with {name}", at_key=True)
+        elif raw != RATIO_OF[name]:
+            self._fault(path, f"{name} may be a ratio of {RATIO_OF[name]}, not of {show(raw)}")
+        else:
+            return RATIO_OF[name]
+        return None
 
     def read_when(self, name: str, raw: Any) -> tuple[Condition, ...] | None:
         """The user's conditions of a dimension, from ``when``."""

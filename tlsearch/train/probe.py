@@ -142,7 +142,7 @@ def _fit(data: _Data, penalty: float, weight: Tensor, offset: Tensor) -> tuple[T
         return loss.item()
 
     with torch.enable_grad():
-        optimizer.step(closure)
+        optimizer.step(closure)  # type: ignore[no-untyped-call]
     return weight.detach(), offset.detach()
 
 

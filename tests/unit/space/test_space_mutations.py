@@ -60,7 +60,9 @@ data: {source: digits}
 weights: {resnet18: none}
 space:
   backbone: resnet18
+  unfreeze_depth: {int: [0, 2]}
   head_lr: {log: [1.0e-3, 1.0e-1]}
+  backbone_lr: {ratio_of: head_lr, log: [1.0e-3, 1.0]}
 search: {trials: 4, max_epochs: 2, sampler: fixed, scheduler: none, start_with: [{head_lr: 0.01}]}
 """
 
