@@ -85,7 +85,7 @@ def expected_outputs(classifier: Classifier, images: Tensor) -> tuple[Tensor, Te
     """The model's own logits and scores."""
     wrapped = Exported(classifier).eval()
     with torch.inference_mode():
-        parts = [wrapped(part) for part in images.split(_CHECK_BATCH)]
+        parts = [wrapped(part) for part in torch.split(images, _CHECK_BATCH)]
     return torch.cat([logits for logits, _ in parts]), torch.cat([scores for _, scores in parts])
 
 
@@ -102,7 +102,7 @@ def check_parity(
     Raises:
         ParityError: A logit or a score differs by more than TOLERANCE, or is not finite.
     """
-    parts = [run(part) for part in (images[:1], *images[1:].split(_CHECK_BATCH)) if len(part)]
+    parts = [run(part) for part in (images[:1], *torch.split(images[1:], _CHECK_BATCH)) if len(part)]
     differences = [
         float((torch.cat([part[place] for part in parts]) - expected[place]).abs().max()) for place in (0, 1)
     ]

@@ -1,0 +1,152 @@
+"""Exported models give what the model gives, on real images, without tlsearch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from small_search import write_shapes
+
+from tlsearch.app.export import export_model
+from tlsearch.errors import StorageError, UserError
+from tlsearch.model import build_model, default_transform, resolve_weights
+from tlsearch.results import export_form, load_model, predict
+from tlsearch.results.export_form import ParityError, check_parity
+from tlsearch.train import ModelMeta, save_model_checkpoint
+from tlsearch.types import TransformSpec, TrialConfig, WeightsSource
+
+pytestmark = pytest.mark.timeout(500)
+
+SIZES = {"mobilenet_v3_small": 48, "swin_t": 64, "timm/tf_efficientnet_lite0": 64, "squeezenet1_1": 64}
+NUM_IMAGES = 102
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
+    write_shapes(folder, counts={"val": NUM_IMAGES // 3})
+    return folder
+
+
+def _checkpoint(folder: Path, backbone: str) -> Path:
+    """Random weights whose logits are large enough to tell."""
+    if backbone.startswith("timm/"):
+        pytest.importorskip("timm", reason="an optional extra")
+    size = SIZES[backbone]
+    weights = resolve_weights(backbone, WeightsSource(kind="none"))
+    model = build_model(backbone, num_classes=3, weights=weights, image_size=size, seed=1).eval()
+    native = default_transform(backbone)
+    transform = TransformSpec(resize_size=size + 8, crop_size=size, interpolation=native.interpolation)
+    meta = ModelMeta(
+        backbone=backbone,
+        classes=("circle", "square", "räksmörgås"),
+        weights_id="none",
+        weights_digest="none",
+        transform=transform,
+        image_size=size,
+        config=TrialConfig(backbone=backbone),
+        epoch=1,
+        metric="val_accuracy",
+        value=0.5,
+        metrics={},
+        temperature=0.5,
+    )
+    save_model_checkpoint(folder, model=model, meta=meta)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("backbone", "form"),
+    [
+        ("mobilenet_v3_small", "torch"),
+        ("mobilenet_v3_small", "script"),
+        ("mobilenet_v3_small", "onnx"),
+        ("timm/tf_efficientnet_lite0", "script"),
+        ("squeezenet1_1", "script"),
+        pytest.param("swin_t", "torch", marks=pytest.mark.slow),
+        pytest.param("swin_t", "script", marks=pytest.mark.slow),
+        pytest.param("swin_t", "onnx", marks=pytest.mark.slow),
+        pytest.param("timm/tf_efficientnet_lite0", "torch", marks=pytest.mark.slow),
+        pytest.param("timm/tf_efficientnet_lite0", "onnx", marks=pytest.mark.slow),
+    ],
+)
+def test_an_export_equals_its_model(tmp_path: Path, images: Path, backbone: str, form: str) -> None:
+    if form == "onnx":
+        pytest.importorskip("onnxruntime", reason="an optional extra")
+    checkpoint = _checkpoint(tmp_path / "model", backbone)
+    result = export_model(str(checkpoint), form=form, output=tmp_path / "out", images=images)
+    assert result["parity"]["images"] == 100 and result["parity"]["real"]
+    assert max(result["parity"]["logits"], result["parity"]["scores"]) <= 1e-4
+    assert [one["format"] for one in result["latency"]] == ["model", form]
+    assert not list(tmp_path.glob(".tlsearch-export-*"))
+    if form == "onnx":
+        _check_onnx(tmp_path / "out")
+    with pytest.raises(StorageError, match="overwrites nothing"):
+        export_model(str(checkpoint), form=form, output=tmp_path / "out", images=images)
+
+
+def _check_onnx(path: Path) -> None:
+    import onnx
+
+    metadata = {one.key: one.value for one in onnx.load(str(path)).metadata_props}
+    assert json.loads(metadata["labels"]) == ["circle", "square", "räksmörgås"]
+    assert json.loads(metadata["preprocessing"])["mean"] == [0.485, 0.456, 0.406]
+    assert float(metadata["temperature"]) == 0.5
+
+
+_WITHOUT_TLSEARCH = """
+import runpy, sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("tlsearch", "ray", "optuna", "mlflow"):
+            raise ImportError(name + " is not here")
+sys.meta_path.insert(0, Block())
+script = sys.argv[1]
+sys.argv = sys.argv[1:]
+runpy.run_path(script, run_name="__main__")
+"""
+
+
+def test_the_script_predicts_without_tlsearch_what_predict_says(tmp_path: Path, images: Path) -> None:
+    checkpoint = _checkpoint(tmp_path / "model", "mobilenet_v3_small")
+    export_model(str(checkpoint), form="script", output=tmp_path / "out", images=images)
+    files = sorted(images.rglob("*.png"))[::20]
+    command = [sys.executable, "-c", _WITHOUT_TLSEARCH, str(tmp_path / "out/predict.py"), "--json", *map(str, files)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    for ours, theirs in zip(predict(load_model(checkpoint), files), json.loads(done.stdout), strict=True):
+        assert (theirs["path"], theirs["label"]) == (ours.path, ours.label)
+        assert theirs["score"] == pytest.approx(ours.score, abs=1e-4)
+
+
+def test_an_export_that_differs_is_not_handed_out(
+    tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = _checkpoint(tmp_path / "model", "mobilenet_v3_small")
+    monkeypatch.setattr(export_form, "TOLERANCE", -1.0)
+    with pytest.raises(ParityError, match="its logits differ by"):
+        export_model(str(checkpoint), form="torch", output=tmp_path / "out", images=images)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
+
+
+def test_parity_sees_a_difference_in_one_image() -> None:
+    images = torch.zeros(30, 3, 4, 4)
+    images[27] = 1.0
+    expected = images.flatten(1)[:, :2], images.flatten(1)[:, :2]
+    run = lambda part: (part.flatten(1)[:, :2], part.flatten(1)[:, :2])  # noqa: E731
+    assert check_parity("x", run, images, expected, real=True).logits == 0.0
+    wrong = lambda part: (part.flatten(1)[:, :2] * 0.999, part.flatten(1)[:, :2])  # noqa: E731
+    with pytest.raises(ParityError, match=r"differ by 0\.001"):
+        check_parity("x", wrong, images, expected, real=True)
+    lost = lambda part: (part.flatten(1)[:, :2] * float("nan"), part.flatten(1)[:, :2])  # noqa: E731
+    with pytest.raises(ParityError):
+        check_parity("x", lost, images, expected, real=True)
+
+
+def test_a_format_that_does_not_exist_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="onnx, torch or script, not 'tflite'"):
+        export_model(str(tmp_path), form="tflite")
