@@ -29,6 +29,8 @@ class SearchEntry:
         source: The space.yaml it was started from.
         created: When it was started first.
         parent: ID of the search that this one was made for (by ``confirm``); empty for a search of its own.
+        overrides: Values given on the command line in place of the file's: ``search.trials=8``.
+        data_path: The ``--data`` given there, absolute; empty where none was.
     """
 
     search_id: str
@@ -39,6 +41,8 @@ class SearchEntry:
     metric: str
     created: float
     parent: str = ""
+    overrides: tuple[str, ...] = ()
+    data_path: str = ""
 
     @property
     def path(self) -> Path:
@@ -87,7 +91,8 @@ def new_search_id(experiment: str, storage: Path, now: float | None = None) -> s
 
 def _read(path: Path) -> SearchEntry | None:
     try:
-        return SearchEntry(**json.loads(path.read_text(encoding="utf-8")))
+        plain = json.loads(path.read_text(encoding="utf-8"))
+        return SearchEntry(**{**plain, "overrides": tuple(plain.get("overrides", ()))})
     except (OSError, ValueError, TypeError):
         return None  # half-known entries of another version are no reason to fail
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from tlsearch import __version__
 from tlsearch.app.catalog import SearchEntry, new_search_id, register, touch, write_atomically
 from tlsearch.app.checks import weights_faults
+from tlsearch.app.differences import refuse_changes
 from tlsearch.app.facts import complete_facts, gather_facts, write_facts
 from tlsearch.app.limits import backbone_sizes, limit_faults
 from tlsearch.app.places import place_faults
@@ -84,6 +85,9 @@ def prepare(options: RunOptions) -> Prepared:
     search_id = options.name or new_search_id(file.name, Path(file.storage))
     text, source = options.file.read_text(encoding="utf-8"), str(options.file.resolve())
     entry = make_folder(file, search_id=search_id, text=text, source=source)
+    data_path = str(options.data_path.resolve()) if options.data_path else ""
+    entry = replace(entry, overrides=tuple(options.overrides), data_path=data_path)
+    register(entry)
     write_facts(entry, gather_facts(file, (), index))  # backbones are counted at the end: only those that were tried
     return Prepared(entry=entry, file=file, space=space, index=index, address=options.address)
 
@@ -126,23 +130,28 @@ def make_folder(file: SpaceFile, *, search_id: str, text: str, source: str, pare
     return entry
 
 
-def prepare_resume(entry: SearchEntry, *, trials: str | None = None, address: str = "local") -> Prepared:
+def prepare_resume(
+    entry: SearchEntry, *, trials: str | None = None, address: str = "local", stored: bool = False
+) -> Prepared:
     """Reads a search back from its folder.
 
     Args:
         entry: The search.
         trials: ``N`` trials in all, or ``+N`` more than the file says; None as the file says.
+        stored: Go on with the file as it was, though the user's has changed since.
 
     Raises:
         ConfigError, DataError: As for ``prepare``: the data may have gone since.
+        StorageError: The user's file has changed.
     """
     resolved = entry.path / RESOLVED
     if not resolved.exists():
         raise StorageError(f"a search's folder holds {RESOLVED}; {entry.path} does not, so it cannot be resumed")
     file, space = load(resolved)
+    if not stored:
+        refuse_changes(entry, file)
     if trials is not None:
-        total = file.search.trials + int(trials[1:]) if trials.startswith("+") else int(trials)
-        file = replace(file, search=replace(file.search, trials=total))
+        file, entry = with_trials(file, entry, trials)
         write_atomically(resolved, dump_resolved(file))
     index = load_index(file.data)
     faults = weights_faults(file, space)
@@ -150,6 +159,14 @@ def prepare_resume(entry: SearchEntry, *, trials: str | None = None, address: st
         raise ConfigError(place_faults(faults, resolved))
     touch(entry)
     return Prepared(entry=entry, file=file, space=space, index=index, address=address, resumed=True)
+
+
+def with_trials(file: SpaceFile, entry: SearchEntry, trials: str) -> tuple[SpaceFile, SearchEntry]:
+    """The file with another total, ``N`` or ``+N``; the entry remembers that it was given on the command line."""
+    total = file.search.trials + int(trials[1:]) if trials.startswith("+") else int(trials)
+    kept = tuple(one for one in entry.overrides if not one.startswith("search.trials="))
+    entry = replace(entry, overrides=(*kept, f"search.trials={total}"))
+    return replace(file, search=replace(file.search, trials=total)), entry
 
 
 def trial_setup(file: SpaceFile) -> TrialSetup:
@@ -162,6 +179,22 @@ def trial_setup(file: SpaceFile) -> TrialSetup:
         num_threads=file.resources.cpus_per_trial,
         precision=file.resources.precision,
         cache=file.cache,
+    )
+
+
+def search_plan(prepared: Prepared) -> SearchPlan:
+    """What the engine is given."""
+    entry, file = prepared.entry, prepared.file
+    return SearchPlan(
+        search_id=entry.search_id,
+        experiment=entry.experiment,
+        directory=entry.directory,
+        space=prepared.space,
+        setup=trial_setup(file),
+        search=file.search,
+        resources=file.resources,
+        address=prepared.address,
+        sizes=backbone_sizes(file, prepared.space, len(prepared.index.classes)),
     )
 
 
@@ -194,17 +227,7 @@ def execute(prepared: Prepared, *, observers: Sequence[SearchObserver] = (), sto
             keeper.restore(record)
             if not entry.parent:
                 tidier.restore(record)
-        plan = SearchPlan(
-            search_id=entry.search_id,
-            experiment=entry.experiment,
-            directory=entry.directory,
-            space=prepared.space,
-            setup=trial_setup(file),
-            search=file.search,
-            resources=file.resources,
-            address=prepared.address,
-            sizes=backbone_sizes(file, prepared.space, len(prepared.index.classes)),
-        )
+        plan = search_plan(prepared)
         reason = run_search(
             plan, observers=(tracker, keeper, *(() if entry.parent else (tidier,)), *observers), stop=stop
         )

@@ -10,6 +10,7 @@ from tlsearch.cli.root import Address, Data, File, Json, Search, Set, Storage, a
 from tlsearch.cli.session import EXIT_FAILED, EXIT_INTERRUPTED, err, interruptible, out, print_json, told_errors
 
 if TYPE_CHECKING:
+    from tlsearch.app.catalog import SearchEntry
     from tlsearch.app.run import Prepared
 
 
@@ -48,17 +49,43 @@ def resume(
     storage: Storage = None,
     address: Address = "local",
     trials: Annotated[str | None, typer.Option(help="Trials in all (N), or this many more (+N).")] = None,
+    changed: Annotated[
+        bool, typer.Option("--changed", help="Take over what has changed in the space file; old trials stay.")
+    ] = False,
+    stored: Annotated[
+        bool, typer.Option("--stored", help="Go on with the space file as it was, though it has changed.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Go on with a search that was interrupted, or extend one that has finished."""
     if trials is not None and not trials.removeprefix("+").isdigit():
         raise typer.BadParameter(f"a number of trials is N or +N, not {trials!r}", param_hint="--trials")
+    if changed and stored:
+        raise typer.BadParameter("the search goes on with the file as it is now, or as it was", param_hint="--changed")
     with told_errors(as_json=json):
         from tlsearch.app.catalog import find
         from tlsearch.app.run import prepare_resume
 
-        prepared = prepare_resume(find(search, storage), trials=trials, address=address)
+        entry = find(search, storage)
+        if changed:
+            prepared = _take_over(entry, trials=trials, address=address)
+        else:
+            prepared = prepare_resume(entry, trials=trials, address=address, stored=stored)
         _execute(prepared, as_json=json)
+
+
+def _take_over(entry: SearchEntry, *, trials: str | None, address: str) -> Prepared:
+    """Says what has changed, and what becomes of the old trials."""
+    from tlsearch.app.changed import prepare_changed
+
+    taken = prepare_changed(entry, trials=trials, address=address)
+    for change in taken.changes or ("the space file has not changed",):
+        err.print(str(change), markup=False, soft_wrap=True)
+    if taken.carried is not None and (taken.carried.inside or taken.carried.outside):
+        inside, outside = len(taken.carried.inside), len(taken.carried.outside)
+        text = f"{inside + outside} trials carried over, {outside} of them outside the new space"
+        err.print(text, markup=False, soft_wrap=True)
+    return taken.prepared
 
 
 def _execute(prepared: Prepared, *, as_json: bool) -> None:

@@ -7,8 +7,10 @@ from tlsearch.search.record import read_search
 from tlsearch.search.start import run_search
 from tlsearch.search.status import SearchStatus, read_status
 from tlsearch.search.stopping import request_stop, wait_until_stopped
+from tlsearch.search.supersede import Carried, supersede
 
 __all__ = [
+    "Carried",
     "Holder",
     "SearchPlan",
     "SearchStatus",
@@ -17,5 +19,6 @@ __all__ = [
     "read_status",
     "request_stop",
     "run_search",
+    "supersede",
     "wait_until_stopped",
 ]
