@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tlsearch.app.catalog import SearchEntry, find
-from tlsearch.app.run import RESOLVED, Prepared, make_folder, prepare_resume, read_record
+from tlsearch.app.run import RESOLVED, SOURCE, Prepared, make_folder, prepare_resume, read_record
 from tlsearch.config import SpaceFile, dump_resolved
 from tlsearch.data import load_index
 from tlsearch.errors import StorageError, UserError
@@ -56,13 +56,13 @@ def prepare_confirm(entry: SearchEntry, *, top: int, seeds: int, address: str = 
     wanted = repeating(file, [trial.params for trial in candidates], seeds=seeds)
     earlier = _interrupted(entry, wanted)
     if earlier is not None:
-        prepared = prepare_resume(earlier, address=address)
+        prepared = prepare_resume(earlier, address=address, stored=True)
     else:
         index = load_index(wanted.data)
+        search_id = _free_id(entry, wanted)
+        source = str(Path(wanted.storage) / search_id / SOURCE)  # its own: nobody else has written it
         text = dump_resolved(wanted)
-        made = make_folder(
-            wanted, search_id=_free_id(entry, wanted), text=text, source=entry.source, parent=entry.search_id
-        )
+        made = make_folder(wanted, search_id=search_id, text=text, source=source, parent=entry.search_id)
         prepared = Prepared(entry=made, file=wanted, space=space, index=index, address=address)
     return PreparedConfirm(entry=entry, candidates=candidates, prepared=prepared)
 
