@@ -194,6 +194,6 @@ def _comparison(one: Comparison) -> dict[str, Any]:
 
 def _keep_best_trainings(entry: SearchEntry, result: Mapping[str, Any]) -> None:
     kept = {str(candidate["best_trial"]) for candidate in result["candidates"]}
-    for folder in (entry.path / "trials").iterdir():
+    for folder in (entry.path / "trials").glob("*"):
         if folder.name not in kept:
             shutil.rmtree(folder, ignore_errors=True)

@@ -15,7 +15,7 @@ from tlsearch.app.run import RESOLVED, SOURCE, Prepared, make_folder, prepare_re
 from tlsearch.config import SpaceFile, dump_resolved
 from tlsearch.data import load_index
 from tlsearch.errors import StorageError, UserError
-from tlsearch.space import load
+from tlsearch.space import Fixed, Space, load
 from tlsearch.types import Scalar, SearchRecord, TrialRecord, TrialState
 
 
@@ -48,12 +48,7 @@ def prepare_confirm(entry: SearchEntry, *, top: int, seeds: int, address: str = 
     if not resolved.exists():
         raise StorageError(f"a search's folder holds {RESOLVED}; {entry.path} does not, so it cannot be confirmed")
     file, space = load(resolved)
-    for trial in candidates:
-        try:
-            space.complete(trial.params)
-        except ValueError as error:
-            raise UserError(f"trial {trial.number} is outside of the search's space as it is now: {error}") from error
-    wanted = repeating(file, [trial.params for trial in candidates], seeds=seeds)
+    wanted = repeating(file, [_entry_of(trial, space) for trial in candidates], seeds=seeds)
     earlier = _interrupted(entry, wanted)
     if earlier is not None:
         prepared = prepare_resume(earlier, address=address, stored=True)
@@ -65,6 +60,23 @@ def prepare_confirm(entry: SearchEntry, *, top: int, seeds: int, address: str = 
         made = make_folder(wanted, search_id=search_id, text=text, source=source, parent=entry.search_id)
         prepared = Prepared(entry=made, file=wanted, space=space, index=index, address=address)
     return PreparedConfirm(entry=entry, candidates=candidates, prepared=prepared)
+
+
+def _entry_of(trial: TrialRecord, space: Space) -> Mapping[str, Scalar]:
+    """What `start_with` must say to get this trial again: the dimensions that are not fixed anyway.
+
+    Raises:
+        UserError: The space has changed since, and does not hold the trial any more.
+    """
+    fixed = {name for name, one in space.dimensions.items() if isinstance(one.domain, Fixed)}
+    entry = {name: value for name, value in trial.params.items() if name not in fixed}
+    try:
+        found = space.to_config(space.complete(entry))
+    except ValueError as error:
+        raise UserError(f"trial {trial.number} is outside of the search's space as it is now: {error}") from error
+    if found != trial.config:
+        raise UserError(f"trial {trial.number} is outside of the search's space as it is now: its fixed values differ")
+    return entry
 
 
 def best_candidates(record: SearchRecord, top: int) -> tuple[TrialRecord, ...]:
