@@ -21,6 +21,7 @@ from tlsearch.results.repeats import (
 from tlsearch.types import Mode, Scalar
 
 MIN_SEEDS = 2
+_NOTABLE = 0.9  # of rank 1's seconds an epoch, below which an equally large model counts as cheaper
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,9 +118,12 @@ def judge(candidates: Sequence[Repeated], *, metric: str, mode: Mode) -> Verdict
         return Verdict(ranking=ranking, comparisons=comparisons, outcome="better", recommended=best.trial, text=text)
     alike = [best, *(o for o, c in zip(others, comparisons, strict=True) if c.decisive is not None and not c.better)]
     cheapest = min(alike, key=lambda one: (one.parameters, one.epoch_seconds))
+    if cheapest.parameters == best.parameters and cheapest.epoch_seconds > _NOTABLE * best.epoch_seconds:
+        cheapest = best  # a few per cent of time are chance too
+    which = "the cheaper one is as good" if cheapest is not best else "none is notably cheaper than rank 1"
     text = (
         f"rank 1 (trial {best.trial}) and rank 2 (trial {first.second}) cannot be told apart: "
-        f"{_figures(first, metric)}; the cheaper one is as good: {_cost(cheapest)}"
+        f"{_figures(first, metric)}; {which}: {_cost(cheapest)}"
     )
     return Verdict(ranking=ranking, comparisons=comparisons, outcome="equal", recommended=cheapest.trial, text=text)
 
