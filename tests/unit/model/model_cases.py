@@ -94,7 +94,7 @@ def fill_cheaply(model: nn.Module, seed: int = 0) -> None:
         for name, tensor in model.state_dict().items():
             if name.endswith("running_mean"):
                 tensor.uniform_(-0.1, 0.1, generator=generator)
-            elif name.endswith("running_var"):
+            elif name.endswith(("running_var", "gamma", "layer_scale")):  # a library's 1e-5 would hide what it scales
                 tensor.uniform_(0.5, 1.5, generator=generator)
             elif tensor.is_floating_point() and tensor.ndim > 1:
                 bound = (3 / tensor[0].numel()) ** 0.5
