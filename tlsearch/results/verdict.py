@@ -118,9 +118,10 @@ def judge(candidates: Sequence[Repeated], *, metric: str, mode: Mode) -> Verdict
         return Verdict(ranking=ranking, comparisons=comparisons, outcome="better", recommended=best.trial, text=text)
     alike = [best, *(o for o, c in zip(others, comparisons, strict=True) if c.decisive is not None and not c.better)]
     cheapest = min(alike, key=lambda one: (one.parameters, one.epoch_seconds))
-    if cheapest.parameters == best.parameters and cheapest.epoch_seconds > _NOTABLE * best.epoch_seconds:
-        cheapest = best  # a few per cent of time are chance too
-    which = "the cheaper one is as good" if cheapest is not best else "none is notably cheaper than rank 1"
+    if not _is_cheaper(cheapest, best):
+        cheapest = best
+    differ = any(_is_cheaper(cheapest, other) for other in alike)
+    which = "the cheaper one is as good" if differ else "none is notably cheaper, so rank 1 stays"
     text = (
         f"rank 1 (trial {best.trial}) and rank 2 (trial {first.second}) cannot be told apart: "
         f"{_figures(first, metric)}; {which}: {_cost(cheapest)}"
@@ -152,6 +153,13 @@ def compare_repeated(first: Repeated, second: Repeated, sign: float) -> Comparis
         over_images=over_images,
         decisive=over_both or over_seeds,
     )
+
+
+def _is_cheaper(one: Repeated, other: Repeated) -> bool:
+    """By parameters; equally large ones by time, of which a few per cent are chance."""
+    if one.parameters != other.parameters:
+        return one.parameters < other.parameters
+    return one.epoch_seconds < _NOTABLE * other.epoch_seconds
 
 
 def _figures(comparison: Comparison, metric: str) -> str:

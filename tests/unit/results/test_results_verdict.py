@@ -147,3 +147,23 @@ def test_a_smaller_loss_is_better() -> None:
     assert [one.trial for one in verdict.ranking] == [2, 1]
     assert judge([pair[0], repeated(3, [0.4])], metric="val_loss", mode="min").outcome == "unknown"
     assert judge([pair[0]], metric="val_loss", mode="min").outcome == "unknown"
+
+
+def test_a_few_per_cent_of_time_do_not_make_a_configuration_cheaper() -> None:
+    def repeated(trial: int, value: float, seconds: float) -> Repeated:
+        values = {seed: value + 0.01 * seed for seed in range(3)}
+        return Repeated(
+            trial=trial,
+            params={},
+            first_value=None,
+            values={seed: v + (0.02 if (seed + trial) % 2 else 0.0) for seed, v in values.items()},
+            trials={},
+            parameters=1,
+            epoch_seconds=seconds,
+        )
+
+    near = judge([repeated(1, 0.71, 2.0), repeated(2, 0.705, 1.95)], metric="val_accuracy", mode="max")
+    assert near.outcome == "equal" and near.recommended == near.ranking[0].trial
+    assert "none is notably cheaper, so rank 1 stays" in near.text
+    far = judge([repeated(1, 0.71, 2.0), repeated(2, 0.705, 0.5)], metric="val_accuracy", mode="max")
+    assert far.outcome == "equal" and far.recommended == 2
