@@ -56,19 +56,24 @@ def complete_facts(entry: SearchEntry, backbones: Iterable[str]) -> SearchFacts:
             logger.warning("the search's images cannot be counted: %s", error)
     if facts.classes:
         facts = _add_backbones(facts, file, missing)
-    write_facts(entry, facts)
+    try:
+        write_facts(entry, facts)
+    except OSError as error:  # another user's search may be read only: it is counted again next time
+        logger.warning("%s cannot be kept in %s: %s", FACTS, entry.path, error)
     return facts
 
 
 def read_space_file(entry: SearchEntry) -> SpaceFile | None:
-    """The search's resolved.yaml; None where it cannot be read any more."""
-    from tlsearch.space import load
+    """The search's resolved.yaml; None where it cannot be read any more.
 
-    try:
-        return load(entry.path / "resolved.yaml")[0]
-    except UserError as error:
-        logger.warning("the search's resolved.yaml cannot be read: %s", error)
-        return None
+    Faults are passed over: data or weights that are gone since are no reason not to know the rest.
+    """
+    from tlsearch.config import parse_space_file
+
+    file, _, faults = parse_space_file(entry.path / "resolved.yaml")
+    if file is None:
+        logger.warning("the search's resolved.yaml cannot be read: %s", "; ".join(map(str, faults)))
+    return file
 
 
 def _from_file(file: SpaceFile) -> SearchFacts:

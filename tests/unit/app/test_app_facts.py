@@ -1,0 +1,93 @@
+"""Facts of a search: counted once, kept with it, and counted again where they are missing."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tlsearch.app.catalog import SearchEntry
+from tlsearch.app.facts import FACTS, complete_facts, gather_facts, read_facts, read_space_file, write_facts
+from tlsearch.data import load_index
+
+SPACE = """
+name: facts
+data: {source: digits, image_size: 32}
+weights: {mobilenet_v3_small: none, resnet18: none}
+space: {backbone: [mobilenet_v3_small, resnet18]}
+search: {trials: 2, max_epochs: 9, scheduler: {asha: {grace_period: 1, reduction_factor: 3}}}
+"""
+
+
+@pytest.fixture
+def entry(tmp_path: Path) -> SearchEntry:
+    (tmp_path / "resolved.yaml").write_text(SPACE)
+    return SearchEntry(
+        search_id="facts",
+        experiment="facts",
+        directory=str(tmp_path),
+        source="",
+        tracking_uri="sqlite:///absent.db",
+        metric="val_accuracy",
+        created=0.0,
+    )
+
+
+def test_gathered_facts_are_kept_and_read_back(entry: SearchEntry) -> None:
+    file = read_space_file(entry)
+    assert file is not None
+    index = load_index(file.data)
+    facts = gather_facts(file, ["mobilenet_v3_small"], index)
+    assert facts.num_validation == len(index.splits["val"]) and len(facts.classes) == 10
+    assert (facts.max_epochs, facts.rungs, facts.digest) == (9, (1, 3), index.digest)
+    assert set(facts.parameters) == {"mobilenet_v3_small"}
+    assert facts.trainable["mobilenet_v3_small"][0] == 1024 * 10 + 10
+    assert facts.trainable["mobilenet_v3_small"][5] == facts.parameters["mobilenet_v3_small"]
+    write_facts(entry, facts)
+    assert read_facts(entry) == facts
+
+
+def test_what_is_missing_is_counted_once(entry: SearchEntry, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read_facts(entry).num_validation is None and read_facts(entry).rungs == (1, 3)
+    first = complete_facts(entry, ["mobilenet_v3_small"])
+    assert first.num_validation and set(first.parameters) == {"mobilenet_v3_small"}
+    both = complete_facts(entry, ["mobilenet_v3_small", "resnet18"])
+    assert set(both.parameters) == {"mobilenet_v3_small", "resnet18"} and read_facts(entry) == both
+
+    def counted_again(*_: object, **__: object) -> None:
+        raise AssertionError("counted again")
+
+    monkeypatch.setattr("tlsearch.model.describe_backbone", counted_again)
+    monkeypatch.setattr("tlsearch.data.load_index", counted_again)
+    assert complete_facts(entry, ["resnet18", "resnet18"]) == both
+
+
+def test_data_that_are_gone_leave_the_rest(entry: SearchEntry, caplog: pytest.LogCaptureFixture) -> None:
+    gone = SPACE.replace("source: digits", "source: folder, path: /nowhere/at/all")
+    (entry.path / "resolved.yaml").write_text(gone)
+    with caplog.at_level(logging.WARNING, logger="tlsearch"):
+        facts = complete_facts(entry, ["resnet18"])
+    assert facts.num_validation is None and facts.max_epochs == 9 and "cannot be counted" in caplog.text
+    shutil.rmtree(entry.path)
+    assert read_facts(entry).max_epochs is None
+
+
+def test_a_damaged_file_is_counted_anew(entry: SearchEntry) -> None:
+    (entry.path / FACTS).write_text('{"format": 1, "images": ')
+    assert complete_facts(entry, []).num_validation
+    (entry.path / FACTS).write_text('{"format": 7}')
+    assert read_facts(entry).max_epochs == 9
+
+
+def test_facts_that_cannot_be_kept_are_told_not_raised(
+    entry: SearchEntry, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError("read only")
+
+    monkeypatch.setattr("tlsearch.app.facts.write_atomically", refuse)
+    with caplog.at_level(logging.WARNING, logger="tlsearch"):
+        assert complete_facts(entry, []).num_validation
+    assert "cannot be kept" in caplog.text
