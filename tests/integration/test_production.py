@@ -134,6 +134,7 @@ def server(home: Home) -> Iterator[str]:
         "MLFLOW_TRACKING_URI": home.tracking_uri,
         "TLSEARCH_AUDIT_LOG": str(log),
         "TLSEARCH_AUDIT_IMPORTS": "1",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # mlflow starts uvicorn by its name
     }
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/digit-images@champion"]
     command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
@@ -145,8 +146,9 @@ def server(home: Home) -> Iterator[str]:
         _wait_for(f"http://127.0.0.1:{port}/ping", process, home.root / "serve.out")
         yield f"http://127.0.0.1:{port}/invocations"
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(30)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(30)
 
 
 def _wait_for(url: str, process: subprocess.Popen[Any], output: Path) -> None:
