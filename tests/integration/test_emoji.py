@@ -34,7 +34,15 @@ def test_predictions_of_the_best_model_give_the_reported_accuracy(
     tmp_path: Path, emoji_path: Path, weights_path: Path
 ) -> None:
     home = Home(tmp_path / "home")
-    _emoji(home, emoji_path, weights_path, "search.trials=2", "search.max_epochs=2", "space.unfreeze_depth=[0, 1]")
+    _emoji(
+        home,
+        emoji_path,
+        weights_path,
+        "search.trials=2",
+        "search.max_epochs=2",
+        "search.start_with=[]",
+        "space.unfreeze_depth=[0, 1]",
+    )
     assert _assert_predictions_say_the_same(home, emoji_path) > 0.4
 
 
