@@ -225,7 +225,7 @@ def _row(trial: TrialRecord, record: SearchRecord, run_id: str | None, facts: Se
         reason=None if running else trial.reason or None,
         standard_error=error,
         interval=interval,
-        parameters=facts.parameters_of(trial.config),
+        parameters=parameters_of(trial, facts),
         trainable_parameters=facts.trainable_of(trial.config),
         latency_ms=latency_of(trial, facts),
         seconds=seconds_of(trial),
@@ -235,10 +235,15 @@ def _row(trial: TrialRecord, record: SearchRecord, run_id: str | None, facts: Se
 
 def latency_of(trial: TrialRecord, facts: SearchFacts) -> float | None:
     """Milliseconds for one image: the trial's own measurement, else its backbone's; None where neither was made."""
-    for report in reversed(trial.reports):
-        if "latency_ms" in report.metrics:
-            return report.metrics["latency_ms"]
-    return facts.latency_ms.get(trial.config.backbone)
+    return trial.measured.get("latency_ms", facts.latency_ms.get(trial.config.backbone))
+
+
+def parameters_of(trial: TrialRecord, facts: SearchFacts) -> int | None:
+    """Parameters of the trial's model, counted for the search or for its constraints; None where neither was done."""
+    counted = facts.parameters_of(trial.config)
+    if counted is None and "params_millions" in trial.measured:
+        return round(1e6 * trial.measured["params_millions"])
+    return counted
 
 
 def seconds_of(trial: TrialRecord) -> float | None:

@@ -17,7 +17,7 @@ from tlsearch.results.plots.parallel import parameter_scale
 from tlsearch.results.plots.tradeoffs import pareto_front
 from tlsearch.results.plots.view import View, clock_of, robust_limits, varied_parameters
 from tlsearch.results.summaries import by_backbone, by_depth, cheaper_equal, findings, shared_by_the_best
-from tlsearch.types import EpochReport, TrialState
+from tlsearch.types import TrialState
 
 LITE = {"backbone": "mobilenet_v2", "unfreeze_depth": 3, "backbone_lr": 1e-4}
 TRIALS = [
@@ -72,10 +72,10 @@ def test_sizes_times_and_latency() -> None:
     assert ROWS[1].parameters == FACTS.parameters["mobilenet_v2"] and ROWS[1].trainable_parameters == 4000
     assert ROWS[0].seconds == pytest.approx(2.0) and ROWS[-1].seconds is None
     assert all(row.latency_ms is None for row in ROWS)
-    own = EpochReport(epoch=1, metrics={"val_accuracy": 0.5, "latency_ms": 7.5}, timestamp=0.0)
-    measured = record_of([replace(TRIALS[0], reports=(own,)), TRIALS[1]])
+    measured = record_of([replace(TRIALS[0], measured={"latency_ms": 7.5, "params_millions": 11.2}), TRIALS[1]])
     facts = replace(FACTS, latency_ms={"resnet18": 20.0, "mobilenet_v2": 9.0})
     assert {row.trial: row.latency_ms for row in leaderboard(measured, {}, facts)} == {0: 7.5, 1: 9.0}
+    assert {row.trial: row.parameters for row in leaderboard(measured, {})} == {0: 11_200_000, 1: None}
 
 
 def test_details_are_added_to_the_published_shape() -> None:
