@@ -17,6 +17,8 @@ def _emoji(home: Home, emoji_path: Path, weights_path: Path, *more: str) -> None
     home.root.mkdir(parents=True, exist_ok=True)
     sets = [f"weights.mobilenet_v2={weights_path / 'mobilenet_v2.pth'}"]
     sets += [f"weights.timm/tf_efficientnet_lite0={weights_path / 'tf_efficientnet_lite0.pth'}", *more]
+    # the file's own folder is the repository's: what the search writes goes home
+    sets += [f"storage={home.root / 'tlsearch_runs'}", f"tracking.uri={home.tracking_uri}"]
     options = [part for value in sets for part in ("--set", value)]
     home.run("run", str(SPACE), "--data", str(emoji_path), "--name", "emoji", *options, timeout_s=1500)
 
