@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tlsearch.app.catalog import MANIFEST, find
-from tlsearch.app.run import RESOLVED, SOURCE, Prepared, RunOptions, prepare, prepare_resume
+from tlsearch.app.catalog import MANIFEST, RESOLVED, SOURCE, find
+from tlsearch.app.run import Prepared, RunOptions, prepare, prepare_resume
 from tlsearch.config import load_space_file
 from tlsearch.errors import StorageError
 

@@ -18,6 +18,8 @@ from pathlib import Path
 from tlsearch.errors import StorageError
 
 MANIFEST = "search.json"
+SOURCE = "space.yaml"  # as the user wrote it
+RESOLVED = "resolved.yaml"  # complete, paths absolute: what a resume reads
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tlsearch.app.catalog import SearchEntry, find
-from tlsearch.app.run import RESOLVED, SOURCE, Prepared, make_folder, prepare_resume, read_record
+from tlsearch.app.catalog import RESOLVED, SOURCE, SearchEntry, find
+from tlsearch.app.run import Prepared, make_folder, prepare_resume, read_record
 from tlsearch.config import SpaceFile, dump_resolved
 from tlsearch.data import load_index
 from tlsearch.errors import StorageError, UserError

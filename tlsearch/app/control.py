@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tlsearch.app.catalog import SearchEntry
+from tlsearch.app.catalog import RESOLVED, SearchEntry
 from tlsearch.config import SearchSpec, parse_space_file
 from tlsearch.search import Holder, SearchStatus, read_status, request_stop, wait_until_stopped
 from tlsearch.types import TrialRecord, TrialState
@@ -84,7 +84,7 @@ class StopAnswer:
 def overview(entry: SearchEntry) -> Overview:
     """The search as its study tells it now, and who runs it."""
     status = read_status(entry.path, search_id=entry.search_id, experiment=entry.experiment, metric=entry.metric)
-    file = parse_space_file(entry.path / "resolved.yaml")[0]
+    file = parse_space_file(entry.path / RESOLVED)[0]
     return Overview(status=status, settings=file.search if file else None)
 
 

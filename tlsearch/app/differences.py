@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tlsearch.app.catalog import SearchEntry
+from tlsearch.app.catalog import SOURCE, SearchEntry
 from tlsearch.config import SpaceFile, as_tree, show, without_password
 from tlsearch.errors import ConfigError, StorageError
 from tlsearch.space import Space, load
@@ -62,7 +62,7 @@ def refuse_changes(entry: SearchEntry, stored: SpaceFile) -> None:
     try:
         found = [str(one) for one in differences(stored, file_now(entry)[0])]
     except ConfigError as error:
-        if Path(entry.source).read_bytes() == (entry.path / "space.yaml").read_bytes():
+        if Path(entry.source).read_bytes() == (entry.path / SOURCE).read_bytes():
             return  # what it names has gone, of which the stored file tells
         found = [f"it has faults: {error}"]
     if found:

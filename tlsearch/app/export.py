@@ -16,9 +16,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tlsearch.app.catalog import find
+from tlsearch.app.catalog import RESOLVED, find
 from tlsearch.app.outcome import find_checkpoint
-from tlsearch.app.run import RESOLVED
 from tlsearch.data import IMAGE_SUFFIXES, decode_rgb, load_index, read_image
 from tlsearch.errors import DataError, StorageError, UserError
 from tlsearch.results import load_model

@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from tlsearch.app.catalog import SearchEntry, write_atomically
+from tlsearch.app.catalog import RESOLVED, SearchEntry, write_atomically
 from tlsearch.app.choice import Choice, Limits, choose, find_or_train, train_on_all
 from tlsearch.app.conclude import read_confirmed
-from tlsearch.app.run import RESOLVED
 from tlsearch.config import SpaceFile
 from tlsearch.crash import crash_point
 from tlsearch.data import ImageIndex, load_index

@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-import json
-import platform
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
 
-from tlsearch import __version__
-from tlsearch.app.catalog import SearchEntry, new_search_id, register, touch, write_atomically
+from tlsearch.app.catalog import RESOLVED, SOURCE, SearchEntry, new_search_id, register, touch, write_atomically
 from tlsearch.app.checks import weights_faults
 from tlsearch.app.differences import refuse_changes
+from tlsearch.app.evidence import Status, keep_end, keep_evidence, search_params, start_artifacts
 from tlsearch.app.facts import complete_facts, gather_facts, write_facts
 from tlsearch.app.limits import backbone_sizes, limit_faults
 from tlsearch.app.places import place_faults
 from tlsearch.app.tidy import Tidier
-from tlsearch.config import SpaceFile, dump_resolved, without_password
-from tlsearch.data import ImageIndex, data_card, load_index
+from tlsearch.config import SpaceFile, dump_resolved
+from tlsearch.data import ImageIndex, load_index
 from tlsearch.errors import ConfigError, StorageError
 from tlsearch.results import SERVED_CODE, leaderboard_csv
 from tlsearch.search import SearchPlan, read_search, run_search
 from tlsearch.space import Space, load
 from tlsearch.tracking import BestKeeper, MlflowTracker, sync_record
-from tlsearch.types import Scalar, SearchObserver, SearchRecord, TrialSetup
-
-SOURCE = "space.yaml"
-RESOLVED = "resolved.yaml"
-_MAX_SCANNED = 5_000  # images that are opened for the data card of a search: some ten seconds
-_PACKAGES = ("tlsearch", "torch", "torchvision", "ray", "optuna", "mlflow", "numpy", "pillow")
+from tlsearch.types import SearchObserver, SearchRecord, TrialSetup
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,13 +205,14 @@ def execute(prepared: Prepared, *, observers: Sequence[SearchObserver] = (), sto
         TrackingError: MLflow cannot be used at the start.
     """
     entry, file = prepared.entry, prepared.file
-    tracker = _tracker(entry)
+    tracker = make_tracker(entry)
     keeper = BestKeeper(tracker, directory=entry.path, keep=file.tracking.keep_best, mode=trial_setup(file).mode)
     tidier = Tidier(keeper, directory=entry.path)
-    status: Literal["finished", "interrupted", "failed"] = "failed"
+    status: Status = "failed"
     reason = "failed"
+    keep_evidence(entry, prepared.index)
     try:
-        tracker.search_started(_search_params(file), _start_artifacts(prepared))
+        tracker.search_started(search_params(file), start_artifacts(entry))
         if prepared.resumed:
             record = read_record(entry)
             sync_record(tracker, record)
@@ -233,6 +225,7 @@ def execute(prepared: Prepared, *, observers: Sequence[SearchObserver] = (), sto
         )
         status = "interrupted" if reason == "interrupted" else "finished"
     finally:
+        keep_end(entry, status)
         record = read_record(entry)
         tracker.flush()  # the leaderboard names the runs of all trials
         facts = complete_facts(entry, [trial.config.backbone for trial in record.trials])
@@ -241,7 +234,8 @@ def execute(prepared: Prepared, *, observers: Sequence[SearchObserver] = (), sto
     return SearchEnd(entry=entry, reason=reason, record=record, run_ids=tracker.run_ids(), unsent=unsent)
 
 
-def _tracker(entry: SearchEntry) -> MlflowTracker:
+def make_tracker(entry: SearchEntry) -> MlflowTracker:
+    """Records the search in MLflow."""
     return MlflowTracker(
         uri=entry.tracking_uri,
         experiment=entry.experiment,
@@ -251,33 +245,3 @@ def _tracker(entry: SearchEntry) -> MlflowTracker:
         served_code=SERVED_CODE,
         parent_search=entry.parent,
     )
-
-
-def _search_params(file: SpaceFile) -> Mapping[str, Scalar]:
-    search = file.search
-    return {
-        "trials": search.trials,
-        "max_epochs": search.max_epochs,
-        "metric": search.metric,
-        "sampler": search.sampler,
-        "scheduler": "asha" if search.scheduler else "none",
-        "seed": search.seed,
-    }
-
-
-def _start_artifacts(prepared: Prepared) -> Mapping[str, str]:
-    folder = prepared.entry.path
-    environment = {name: version(name) for name in _PACKAGES if name != "tlsearch"}
-    environment |= {"tlsearch": __version__, "python": platform.python_version(), "platform": platform.platform()}
-    return {
-        SOURCE: without_password((folder / SOURCE).read_text(encoding="utf-8")),
-        RESOLVED: without_password((folder / RESOLVED).read_text(encoding="utf-8")),
-        "data_card.json": json.dumps(_data_card(prepared.index), indent=2),
-        "environment.json": json.dumps(environment, indent=2),
-    }
-
-
-def _data_card(index: ImageIndex) -> dict[str, Any]:
-    # A search must not wait minutes for it; `check` looks at every set whole.
-    num_images = sum(len(split) for split in index.splits.values())
-    return data_card(index, scan=num_images <= _MAX_SCANNED).to_json()

@@ -1,7 +1,8 @@
-"""``status`` and ``stop``: a running search, seen from another terminal."""
+"""``status``, ``stop``, ``sync`` and ``rerun``: a search seen, ended, sent again, and a trial of it repeated."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -52,4 +53,49 @@ def stop(
     if not answer.stopped:
         text = f"the search {name} was asked to stop, but still runs after {timeout:g} s: {answer.holder}"
         err.print(text, markup=False, soft_wrap=True)
+        raise typer.Exit(EXIT_FAILED)
+
+
+@app.command()
+def sync(search: Search = None, storage: Storage = None, json: Json = False) -> None:
+    """Send a search to MLflow again: what waits in its spool, then all that its study says."""
+    with told_errors(as_json=json):
+        from tlsearch.app.catalog import find
+        from tlsearch.app.sync import sync_search
+
+        end = sync_search(find(search, storage))
+    told = {"search_id": end.entry.search_id, "trials": end.num_trials, "runs": len(end.run_ids), "unsent": end.unsent}
+    if json:
+        print_json(told)
+    else:
+        text = f"{told['trials']} trials of {told['search_id']} are in {told['runs']} MLflow runs"
+        out.print(text, markup=False, soft_wrap=True)
+    if end.unsent:
+        err.print(f"{end.unsent} records could not be sent and wait in the search's spool", markup=False)
+        raise typer.Exit(EXIT_FAILED)
+
+
+@app.command()
+def rerun(
+    trial: Annotated[int, typer.Option(min=0, help="The trial's number.")],
+    search: Search = None,
+    to: Annotated[Path | None, typer.Option(help="Keep the trial's checkpoints in this folder.")] = None,
+    storage: Storage = None,
+    json: Json = False,
+) -> None:
+    """Train one trial again, alone and without Ray, and compare its curve with the stored one."""
+    with told_errors(as_json=json):
+        from tlsearch.app.catalog import find
+        from tlsearch.app.rerun import rerun_trial
+        from tlsearch.cli.rerun_lines import EpochLines, rerun_lines
+
+        entry = find(search, storage)
+        lines = EpochLines(err if json else out, metric=entry.metric)
+        done = rerun_trial(entry, trial, reporter=lines, directory=to)
+    if json:
+        print_json(done.as_json())
+    else:
+        for line in rerun_lines(done):
+            out.print(line, markup=False, soft_wrap=True)
+    if not done.equal:
         raise typer.Exit(EXIT_FAILED)

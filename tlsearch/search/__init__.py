@@ -1,7 +1,7 @@
 """The search: Ray Tune runs the trials, the durable Optuna study is the only truth."""
 
 from tlsearch.search.importance import parameter_importance
-from tlsearch.search.lock import Holder
+from tlsearch.search.lock import Holder, holding
 from tlsearch.search.plan import SearchPlan
 from tlsearch.search.record import read_search
 from tlsearch.search.start import run_search
@@ -14,6 +14,7 @@ __all__ = [
     "Holder",
     "SearchPlan",
     "SearchStatus",
+    "holding",
     "parameter_importance",
     "read_search",
     "read_status",

@@ -7,10 +7,13 @@ import json
 import os
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tlsearch.errors import StorageError
+from tlsearch.search.folder import SearchFolder
 
 _TRIES, _PAUSE_S = 10, 0.05  # a look at the lock holds it for an instant; its holder writes its name an instant later
 
@@ -55,6 +58,23 @@ class SearchLock:
         """Gives the lock back; the file stays, so that two processes never lock two files."""
         os.ftruncate(self._handle, 0)
         os.close(self._handle)
+
+
+@contextmanager
+def holding(directory: Path) -> Iterator[None]:
+    """No process runs the search while the body does.
+
+    Args:
+        directory: The search's folder.
+
+    Raises:
+        StorageError: One does already.
+    """
+    lock = SearchLock(SearchFolder(root=directory).lock)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def holder_of(path: Path) -> Holder | None:

@@ -1,0 +1,156 @@
+"""Trains one trial again, alone and without Ray, and compares its curve with the stored one."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tlsearch.app.catalog import RESOLVED, SearchEntry
+from tlsearch.app.evidence import environment, kept_environment
+from tlsearch.app.run import read_record, trial_setup
+from tlsearch.errors import StorageError, UserError
+from tlsearch.space import load
+from tlsearch.types import Decision, EpochReport, Reporter, TrialAssignment, TrialOutcome, TrialRecord, TrialState
+
+# What a clock or a busy machine changes.
+_TIMINGS = ("epoch_seconds", "images_per_second")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deviation:
+    """A figure that is not what it was; ``now`` is None where there is none, ``stored`` where there was none."""
+
+    epoch: int
+    metric: str
+    stored: float | None
+    now: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rerun:
+    """A trial trained again.
+
+    Attributes:
+        trial: As the study has it.
+        outcome: How it ended now; where it was stopped at its last stored epoch, it is pruned.
+        num_epochs: Epochs that were compared.
+        deviations: Every figure that differs in any bit, by epoch; times are not compared.
+        versions: What the search began with and what is installed now, where they differ.
+        log: What each new epoch took and gave.
+    """
+
+    entry: SearchEntry
+    trial: TrialRecord
+    outcome: TrialOutcome
+    num_epochs: int
+    deviations: Sequence[Deviation]
+    versions: Mapping[str, tuple[str, str]]
+
+    @property
+    def equal(self) -> bool:
+        """Every figure is the same to the bit."""
+        return not self.deviations
+
+    def as_json(self) -> dict[str, Any]:
+        """{search_id, trial, equal, epochs, deviations, versions, stored, now}."""
+        return {
+            "search_id": self.entry.search_id,
+            "trial": self.trial.number,
+            "seed": self.trial.seed,
+            "equal": self.equal,
+            "epochs": self.num_epochs,
+            "deviations": [asdict(one) for one in self.deviations],
+            "versions": {name: {"then": then, "now": now} for name, (then, now) in self.versions.items()},
+            "stored": {"best_value": self.trial.best_value, "reason": self.trial.reason, "error": self.trial.error},
+            "now": {"best_value": self.outcome.best_value, "error": self.outcome.error},
+        }
+
+
+def rerun_trial(
+    entry: SearchEntry, number: int, *, reporter: Reporter | None = None, directory: Path | None = None
+) -> Rerun:
+    """Trains a trial again with its stored configuration and seed, for as many epochs as it ran.
+
+    A trial that failed is taken one epoch further, to where it failed.
+
+    Args:
+        entry: The search; it may run meanwhile.
+        number: The trial.
+        reporter: Hears each epoch; its answers are not asked for.
+        directory: Where the trial's checkpoints go and stay; a temporary folder if left out.
+
+    Raises:
+        StorageError: There is no such trial, or ``directory`` is not empty.
+        UserError: Data or weights cannot be had any more.
+    """
+    from tlsearch.trial import run_trial
+
+    trial = _find(entry, number)
+    file = load(entry.path / RESOLVED)[0]
+    if directory is not None and directory.exists() and any(directory.iterdir()):
+        raise StorageError(f"a trial is trained again in a folder of its own; {directory} is not empty")
+    last = trial.epochs_run + (trial.reason in ("diverged", "memory", "error"))
+    listener = _Listener(min(last, file.search.max_epochs), reporter)
+    with _folder(directory) as folder:
+        assignment = TrialAssignment(
+            number=number, seed=trial.seed, config=trial.config, setup=trial_setup(file), directory=str(folder)
+        )
+        outcome = run_trial(assignment, listener)
+    if outcome.state is TrialState.FAILED and trial.state is not TrialState.FAILED and not listener.reports:
+        raise UserError(f"trial {number} cannot be trained again: {outcome.error}")
+    then, now = kept_environment(entry), environment()
+    return Rerun(
+        entry=entry,
+        trial=trial,
+        outcome=outcome,
+        num_epochs=len(trial.reports),
+        deviations=deviations(trial.reports, listener.reports[: max(trial.epochs_run, 0)]),
+        versions={name: (then[name], now.get(name, "-")) for name in then if then[name] != now.get(name)},
+    )
+
+
+def deviations(stored: Sequence[EpochReport], now: Sequence[EpochReport]) -> list[Deviation]:
+    """Every figure that differs between two curves, times excepted."""
+    found = []
+    fresh = {report.epoch: report.metrics for report in now}
+    for report in stored:
+        other = fresh.get(report.epoch, {})
+        for name in dict.fromkeys((*report.metrics, *other)):
+            if name not in _TIMINGS and report.metrics.get(name) != other.get(name):
+                found.append(
+                    Deviation(epoch=report.epoch, metric=name, stored=report.metrics.get(name), now=other.get(name))
+                )
+    return found
+
+
+class _Listener:
+    """Lets a trial run to an epoch."""
+
+    def __init__(self, last_epoch: int, reporter: Reporter | None) -> None:
+        self._last_epoch, self._reporter = last_epoch, reporter
+        self.reports: list[EpochReport] = []
+
+    def report(self, report: EpochReport) -> Decision:
+        """Keeps the report; stops after the last epoch."""
+        self.reports.append(report)
+        if self._reporter is not None:
+            self._reporter.report(report)
+        return Decision.CONTINUE if report.epoch < self._last_epoch else Decision.STOP
+
+
+def _find(entry: SearchEntry, number: int) -> TrialRecord:
+    trials = {trial.number: trial for trial in read_record(entry).trials}
+    if number not in trials:
+        raise StorageError(f"the search {entry.search_id} has {len(trials)} trials; there is no trial {number}")
+    trial = trials[number]
+    if not trial.reports and trial.state is not TrialState.FAILED and trial.reason not in ("diverged", "memory"):
+        raise StorageError(f"trial {number} of {entry.search_id} has no epoch yet ({trial.reason or 'it runs'})")
+    return trial
+
+
+def _folder(directory: Path | None) -> AbstractContextManager[str | Path]:
+    return tempfile.TemporaryDirectory(prefix="tlsearch-rerun-") if directory is None else nullcontext(directory)

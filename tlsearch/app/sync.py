@@ -1,0 +1,53 @@
+"""Sends a search to MLflow again: what waits in its spool, then the whole record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tlsearch.app.catalog import RESOLVED, SearchEntry
+from tlsearch.app.evidence import kept_end, search_params, start_artifacts
+from tlsearch.app.facts import complete_facts
+from tlsearch.app.run import make_tracker, read_record
+from tlsearch.results import leaderboard_csv
+from tlsearch.search import holding
+from tlsearch.space import load
+from tlsearch.tracking import BestKeeper, sync_record
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyncEnd:
+    """What was sent: ``run_ids`` by trial number; ``unsent`` counts what still waits in the spool."""
+
+    entry: SearchEntry
+    num_trials: int
+    run_ids: Mapping[int, str]
+    unsent: int
+
+
+def sync_search(entry: SearchEntry, *, timeout_s: float = 300.0) -> SyncEnd:
+    """Makes MLflow say what the study says; sending twice changes nothing.
+
+    Args:
+        entry: The search; it must not run, since its own process sends meanwhile.
+        timeout_s: How long to wait for MLflow.
+
+    Raises:
+        StorageError: The search runs, or its folder cannot be read.
+        TrackingError: MLflow cannot be used.
+    """
+    with holding(entry.path):
+        file, record = load(entry.path / RESOLVED)[0], read_record(entry)
+        tracker = make_tracker(entry)
+        keeper = BestKeeper(tracker, directory=entry.path, keep=file.tracking.keep_best, mode=record.mode)
+        try:
+            tracker.search_started(search_params(file), start_artifacts(entry))
+            sync_record(tracker, record)
+            keeper.restore(record)
+            tracker.flush(timeout_s)
+            facts = complete_facts(entry, [trial.config.backbone for trial in record.trials])
+            table = leaderboard_csv(record, tracker.run_ids(), facts)
+            tracker.search_ended(kept_end(entry), {"leaderboard.csv": table})
+        finally:
+            unsent = tracker.close(timeout_s)
+    return SyncEnd(entry=entry, num_trials=len(record.trials), run_ids=tracker.run_ids(), unsent=unsent)
