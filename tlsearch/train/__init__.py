@@ -2,15 +2,19 @@
 
 from tlsearch.train.averaging import WeightAverage, moving_state
 from tlsearch.train.checkpoints import (
+    Confusion,
     FrozenPart,
     ModelCheckpoint,
     ModelMeta,
     copy_with_temperature,
+    read_confusion,
     read_model_checkpoint,
     read_model_meta,
+    save_confusion,
     save_model_checkpoint,
     write_frozen_part,
 )
+from tlsearch.train.drift import feature_drift, probe_features
 from tlsearch.train.evaluation import EVAL_BATCH_SIZE, Evaluation, evaluate, predict_logits
 from tlsearch.train.files import TensorFile, read_json, read_tensors, remove_others, write_json, write_tensors
 from tlsearch.train.loop import Trainer, TrainFigures
@@ -31,6 +35,7 @@ from tlsearch.train.source import Source, load_batch
 __all__ = [
     "EVAL_BATCH_SIZE",
     "TOP5_MIN_CLASSES",
+    "Confusion",
     "Evaluation",
     "FrozenPart",
     "ModelCheckpoint",
@@ -49,19 +54,23 @@ __all__ = [
     "derive_seed",
     "evaluate",
     "extend_optimizer",
+    "feature_drift",
     "is_out_of_memory",
     "load_batch",
     "moving_state",
     "open_runtime",
     "out_of_memory_is_infeasible",
     "phases",
+    "probe_features",
     "predict_logits",
+    "read_confusion",
     "read_json",
     "read_model_checkpoint",
     "read_model_meta",
     "read_tensors",
     "release_memory",
     "remove_others",
+    "save_confusion",
     "save_model_checkpoint",
     "solve_probe",
     "write_frozen_part",

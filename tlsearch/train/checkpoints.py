@@ -5,6 +5,7 @@ A checkpoint is a folder::
     checkpoint.json                     written last: the commit point; names its weights with their sha256
     weights-<epoch>-<hash>.safetensors  the tensors that training changes
     frozen-<hash>.safetensors           those that stand still, written once per trial; may be absent
+    confusion.json                      the confusion matrix of the epoch; may be absent
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from tlsearch.types import TransformSpec, TrialConfig
 
 FORMAT = 1
 META_FILE = "checkpoint.json"
+CONFUSION_FILE = "confusion.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +86,42 @@ class ModelCheckpoint:
 
     meta: ModelMeta
     state: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confusion:
+    """The confusion matrix of an epoch's validation.
+
+    Attributes:
+        matrix: Counts: a row for each true class, a column for each predicted one, in the order of ``classes``.
+    """
+
+    epoch: int
+    classes: tuple[str, ...]
+    matrix: tuple[tuple[int, ...], ...]
+
+
+def save_confusion(directory: Path, confusion: Confusion) -> None:
+    """Writes the matrix into a checkpoint's folder; call it before the checkpoint itself is written."""
+    directory.mkdir(parents=True, exist_ok=True)
+    write_json(directory / CONFUSION_FILE, dataclasses.asdict(confusion), indent=None)
+
+
+def read_confusion(directory: Path) -> Confusion | None:
+    """The confusion matrix of a checkpoint; None where there is none of its epoch.
+
+    Raises:
+        StorageError: No checkpoint, or one that this version cannot read.
+    """
+    meta = read_model_meta(directory)
+    try:
+        content = read_json(directory / CONFUSION_FILE, "a confusion matrix")
+        matrix = tuple(tuple(int(count) for count in row) for row in content["matrix"])
+        found = Confusion(epoch=content["epoch"], classes=tuple(content["classes"]), matrix=matrix)
+    except (StorageError, KeyError, TypeError, ValueError):
+        return None
+    # A writer that was killed between the two files leaves the matrix of another epoch.
+    return found if (found.epoch, found.classes) == (meta.epoch, meta.classes) else None
 
 
 def write_frozen_part(directory: Path, tensors: Mapping[str, Tensor]) -> FrozenPart:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tlsearch.errors import Diverged, Infeasible
 from tlsearch.features import PASS_BATCH_SIZE
-from tlsearch.model import StagedModel
+from tlsearch.model import MAX_DEPTH, StagedModel
 from tlsearch.train.metrics import classification_metrics, confusion_matrix
 from tlsearch.train.runtime import Runtime, is_out_of_memory, release_memory
 from tlsearch.train.source import Source, load_batch
@@ -20,10 +20,17 @@ EVAL_BATCH_SIZE = PASS_BATCH_SIZE  # one size for both: stored features then equ
 
 def forward(model: StagedModel, rows: Tensor, *, depth: int, from_pixels: bool) -> Tensor:
     """Logits (B, C) of pixels (the whole model) or of features (behind the boundary of ``depth``)."""
+    return model.head(forward_features(model, rows, depth=depth, from_pixels=from_pixels))  # type: ignore[no-any-return]
+
+
+def forward_features(model: StagedModel, rows: Tensor, *, depth: int, from_pixels: bool) -> Tensor:
+    """The head's input for pixels or for features, as ``forward``."""
     if from_pixels:
         with torch.no_grad():  # the prefix is frozen: no graph, no stored activations
             rows = model.forward_prefix(rows, depth)
-    return model.forward_suffix(rows, depth)
+    for part in model.parts[MAX_DEPTH - depth : -1]:
+        rows = part(rows)
+    return rows
 
 
 def predict_logits(

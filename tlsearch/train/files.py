@@ -47,12 +47,12 @@ def write_tensors(directory: Path, stem: str, tensors: Mapping[str, Tensor]) -> 
     return TensorFile(name=name, sha256=digest)
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
+def write_json(path: Path, content: Mapping[str, Any], *, indent: int | None = 1) -> None:
     """Writes plain JSON (NaN and infinity refused) under a temporary name, syncs, renames."""
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         with temporary.open("w", encoding="utf-8") as file:
-            json.dump(content, file, indent=1, allow_nan=False)
+            json.dump(content, file, indent=indent, allow_nan=False)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -9,16 +9,20 @@ from pathlib import Path
 
 from tlsearch.model import StagedModel
 from tlsearch.train import (
+    Confusion,
+    Evaluation,
     FrozenPart,
     ModelMeta,
     depth_at,
     evaluate,
     release_memory,
+    save_confusion,
     save_model_checkpoint,
     write_frozen_part,
 )
 from tlsearch.trial.opening import OpenTrial, next_phase, open_trial
 from tlsearch.trial.running import Progress, epochs_of, load_running, read_running, save_running
+from tlsearch.trial.watch import check_features, features_before
 from tlsearch.types import EpochReport, TrialAssignment
 
 RUNNING_INTERVAL_S = 15.0  # at most one running checkpoint in so many seconds: shorter trials write none
@@ -82,14 +86,14 @@ class FineTuning:
         """Trains and evaluates the next epoch and writes the checkpoints that are due.
 
         Raises:
-            Diverged: A loss is not finite.
+            Diverged: A loss is not finite, or the pretrained features are destroyed.
             Infeasible: Out of memory with nothing left to halve.
             FrozenMoved: After the last epoch: a frozen tensor has changed.
         """
         setup = self._assignment.setup
         epoch = self.epochs_done + 1
         assert epoch <= setup.max_epochs, f"a trial of {setup.max_epochs} epochs has no epoch {epoch}"
-        report = self._run_epoch(epoch)
+        report, evaluation = self._run_epoch(epoch)
         self._unchecked = True
         if epoch == setup.max_epochs:
             self._check_frozen()
@@ -98,7 +102,7 @@ class FineTuning:
         improved = best_value is None or (value > best_value if setup.mode == "max" else value < best_value)
         if improved or setup.refit:
             best_value, best_epoch = value, epoch
-            self._save_best(report)
+            self._save_best(report, evaluation)
         self._progress = Progress(
             reports=(*self._progress.reports, report), best_value=best_value, best_epoch=best_epoch
         )
@@ -122,29 +126,34 @@ class FineTuning:
             self._opened = None
             release_memory(runtime)
 
-    def _run_epoch(self, epoch: int) -> EpochReport:
+    def _run_epoch(self, epoch: int) -> tuple[EpochReport, Evaluation]:
         start = time.perf_counter()
+        depth_before = self._parts.trainer.depth
         self._enter_phase(epoch)
         parts = self._parts
+        before = features_before(parts, depth_before, epoch)
         train_start = time.perf_counter()
         figures = parts.trainer.train_epoch(parts.train, seed=self._assignment.seed, epoch=epoch)
         train_s = time.perf_counter() - train_start
         with self._kept_weights():
             evaluation = evaluate(parts.trainer.model, parts.val, parts.runtime, depth=parts.trainer.depth)
         metrics = dict(evaluation.metrics)
+        if before is not None:
+            metrics["feature_drift"] = check_features(parts, before, figures, metrics, epoch=epoch)
         metrics["train_loss"] = figures.loss
         metrics["train_accuracy"] = figures.accuracy
         metrics["epoch_seconds"] = time.perf_counter() - start
         metrics["images_per_second"] = len(parts.train) / train_s
         metrics["trainable_stages"] = float(parts.trainer.depth)
         metrics |= {f"lr_{part}": rate for part, rate in parts.trainer.learning_rates().items()}
-        return EpochReport(
+        report = EpochReport(
             epoch=epoch,
             metrics=metrics,
             timestamp=time.time(),
             source=parts.train.kind,
             source_reason=parts.train.reason,
         )
+        return report, evaluation
 
     def _enter_phase(self, epoch: int) -> None:
         depth = depth_at(self._assignment.config, self._assignment.setup.max_epochs, epoch)
@@ -155,7 +164,7 @@ class FineTuning:
         self._unchecked = False
         self._parts.guard.check(self.model)
 
-    def _save_best(self, report: EpochReport) -> None:
+    def _save_best(self, report: EpochReport, evaluation: Evaluation) -> None:
         parts, config, metric = self._parts, self._assignment.config, self._assignment.setup.metric
         directory = self._directory / BEST_FOLDER
         if self._frozen_part is None and parts.lasting:
@@ -174,6 +183,8 @@ class FineTuning:
             value=report.metrics[metric],
             metrics=report.metrics,
         )
+        matrix = tuple(tuple(row) for row in evaluation.confusion.tolist())
+        save_confusion(directory, Confusion(epoch=report.epoch, classes=parts.index.classes, matrix=matrix))
         with self._kept_weights():
             save_model_checkpoint(directory, model=self.model, meta=meta, frozen=self._frozen_part)
 

@@ -11,6 +11,7 @@ from tlsearch.features import open_solution, tensor_digests
 from tlsearch.model import StagedModel
 from tlsearch.train import load_batch, solve_probe
 from tlsearch.trial.frozen import FrozenGuard
+from tlsearch.trial.held import held_index
 from tlsearch.trial.sources import SourceInputs, key_of, open_source, prefix_pass
 
 _SOLVER = 1  # counts up when the solver's results change
@@ -28,6 +29,8 @@ def start_from_probe(model: StagedModel, inputs: SourceInputs) -> None:
         DataError: Images cannot be read.
         Infeasible: The images' features do not fit the device.
     """
+    if inputs.setup.refit:  # val is in train then and can choose no penalty: the head starts as the trial's did
+        inputs = replace(inputs, index=held_index(inputs.setup.data))
     backbone = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("head.")}
     plain = replace(inputs.config, unfreeze_depth=0, bn_policy="frozen", augmentation="none", mixup=0.0, cutmix=0.0)
     inputs = replace(inputs, depth=0, config=plain, guard=FrozenGuard(digests=tensor_digests(backbone)))
