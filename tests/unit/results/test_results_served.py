@@ -176,7 +176,10 @@ print(json.dumps(answer))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1]) == _plain(logged.model.predict(texts))
+    served, expected = json.loads(done.stdout.splitlines()[-1]), _plain(logged.model.predict(texts))
+    # Another process may compute with another number of threads, which moves the last digits.
+    assert [row["label"] for row in served] == [row["label"] for row in expected]
+    assert [row["score"] for row in served] == pytest.approx([row["score"] for row in expected], abs=1e-6)
 
 
 def test_the_models_example_can_be_answered(logged: Logged) -> None:
