@@ -20,8 +20,8 @@ from tlsearch.data import load_index, normalise
 from tlsearch.errors import DataError, Diverged, FrozenMoved, StorageError
 from tlsearch.model import PART_NAMES, Part, StagedModel
 from tlsearch.model import build as build_module
-from tlsearch.results import accuracy_on, load_model, predict
-from tlsearch.train import evaluate
+from tlsearch.results import accuracy_on, load_model, predict, predictor
+from tlsearch.train import ModelMeta, evaluate
 from tlsearch.train import optimizer as optimizer_module
 from tlsearch.trial import FineTuning, run_trial, sources, watch
 from tlsearch.trial.held import held_index
@@ -270,8 +270,8 @@ def test_a_progressive_trial_is_watched_from_where_its_backbone_begins(pretraine
 # --- class order changed at inference --------------------------------------------------------
 
 
-def test_class_order_changed_at_inference(pretrained: Assign, colours_path: Path) -> None:
-    assignment = pretrained()
+def check_class_order(assignment: TrialAssignment) -> None:
+    """Labels are the checkpoint's own, data in another order are refused, and so is a reordered checkpoint."""
     outcome = run_trial(assignment, Silent())
     folder = Path(assignment.directory) / "best"
     model, index = load_model(folder), load_index(assignment.setup.data)
@@ -289,6 +289,23 @@ def test_class_order_changed_at_inference(pretrained: Assign, colours_path: Path
     (folder / "checkpoint.json").write_text(json.dumps(content | {"classes": content["classes"][::-1]}))
     with pytest.raises(StorageError, match="class_to_idx"):
         load_model(folder)
+
+
+def test_class_order_changed_at_inference(pretrained: Assign) -> None:
+    check_class_order(pretrained())
+
+
+@pytest.mark.parametrize("guard", ["data", "checkpoint"])
+def test_class_order_changed_at_inference_would_be_noticed(
+    pretrained: Assign, monkeypatch: pytest.MonkeyPatch, guard: str
+) -> None:
+    if guard == "data":
+        monkeypatch.setattr(predictor, "check_classes", lambda *_: None)
+    else:
+        indices = {"blue": 0, "green": 1, "red": 2}
+        monkeypatch.setattr(ModelMeta, "class_to_idx", property(lambda _: indices))
+    with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
+        check_class_order(pretrained())
 
 
 # --- random validation transforms ------------------------------------------------------------
