@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 from homes import Home, need_demo_weights, write_digit_images, write_digit_space
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
 AUDIT = Path(__file__).resolve().parents[1] / "support" / "audit"
 
