@@ -1,8 +1,6 @@
 """Points where a test may kill this process: TLSEARCH_CRASH_AT=NAME:COUNT, the COUNT-th time NAME is passed.
 
-Of a search: ``after_ask``, ``before_report_write``, ``after_report_write`` (report stored, trial not yet told),
-``before_tell``, ``after_tell``, ``inside_append`` (half of a journal write is on disk). Of a promotion: the names in
-``PROMOTION``, in their order.
+Of a search: the names in ``SEARCH``. Of a promotion: those in ``PROMOTION``, in their order.
 """
 
 from __future__ import annotations
@@ -10,6 +8,20 @@ from __future__ import annotations
 import os
 import signal
 
+SEARCH = (
+    "lock_taken",  # the search's lock is held, its holder's name not yet written
+    "after_ask",  # a trial is proposed
+    "after_checkpoint",  # a trial's checkpoint is ahead of its report; passed where the trial runs
+    "before_report_write",
+    "after_report_write",  # the report is stored with its decision, the trial not yet told
+    "before_tell",
+    "after_tell",
+    "inside_append",  # half of a journal write is on disk
+    "run_created",  # an MLflow run exists, and nothing is in it
+    "kept_model_made",  # a model without files
+    "kept_model_files",  # its files are there
+    "kept_model_ready",  # complete, but its run does not show it
+)
 PROMOTION = (
     "test_recorded",  # the use of the test split is on record, no test image is decoded yet
     "test_evaluated",  # the evidence is kept

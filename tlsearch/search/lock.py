@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tlsearch.crash import crash_point
 from tlsearch.errors import StorageError
 from tlsearch.search.folder import SearchFolder
 
@@ -50,6 +51,7 @@ class SearchLock:
             holder = _named(self._handle) or "another process"
             os.close(self._handle)
             raise StorageError(f"a search has one writer at a time; {path.parent} is in use by {holder}") from None
+        crash_point("lock_taken")
         self.holder = Holder(pid=os.getpid(), host=socket.gethostname(), since=time.time())
         os.ftruncate(self._handle, 0)
         os.pwrite(self._handle, json.dumps(asdict(self.holder)).encode(), 0)

@@ -17,6 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from tlsearch.crash import crash_point
 from tlsearch.errors import Diverged, UserError
 from tlsearch.search.wire import from_plain
 from tlsearch.types import EpochReport, Scalar, TrialAssignment, TrialConfig
@@ -174,6 +175,7 @@ class ReplayedTrial:
         content = {**self._identity(), "reports": [asdict(report) for report in self._reports]}
         temporary.write_text(json.dumps(content), encoding="utf-8")
         os.replace(temporary, self._path)
+        crash_point("after_checkpoint")
 
     def _restore(self) -> list[EpochReport]:
         """The checkpoint's reports; none where it is missing, damaged, or another trial's."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
 
 import tlsearch
+from tlsearch.crash import crash_point
 from tlsearch.tracking.batch import Point
 from tlsearch.tracking.runs import KIND, SEARCH_ID, TRIAL
 
@@ -48,6 +49,7 @@ class ModelShelf:
         self._tracking_uri = tracking_uri
         self._served_code = served_code
         self.models: dict[int, LoggedModel] = {}
+        self._shown: set[int] = set()  # models that are known to stand on their runs' pages
         for model in self._find():
             number = int(model.tags[TRIAL])
             if number in self.models or str(model.status) != "READY":
@@ -60,14 +62,22 @@ class ModelShelf:
 
         Returns:
             The value that the checkpoint was kept for, for ``show``; None where the trial's model is
-            already there or the folder is gone.
+            already there and shown, or the folder is gone.
         """
-        if number in self.models:
+        model = self.models.get(number)
+        if model is not None and self._is_shown(number, run_id):
             return None
         if not (checkpoint / _CHECKPOINT_META).is_file():
-            logger.warning("trial %d has no checkpoint in %s any more: no model is logged", number, checkpoint)
+            if model is None:
+                logger.warning("trial %d has no checkpoint in %s any more: no model is logged", number, checkpoint)
             return None
         meta: dict[str, Any] = json.loads((checkpoint / _CHECKPOINT_META).read_text(encoding="utf-8"))
+        if model is None:
+            model = self.models[number] = self._log(number, run_id, checkpoint, meta)
+            crash_point("kept_model_ready")
+        return Point(key=meta["metric"], value=meta["value"], time_ms=model.creation_timestamp, step=meta["epoch"])
+
+    def _log(self, number: int, run_id: str, checkpoint: Path, meta: Mapping[str, Any]) -> LoggedModel:
         model = self._client.create_logged_model(
             self._experiment_id,
             name=f"trial-{number}",
@@ -76,12 +86,22 @@ class ModelShelf:
             params={key: str(meta[key]) for key in ("backbone", "weights_id", "image_size", "epoch") if key in meta},
             model_type="image-classifier",
         )
+        crash_point("kept_model_made")
         with tempfile.TemporaryDirectory(prefix="tlsearch-model-") as scratch:
             folder = Path(scratch) / "model"
             write_model(folder, model, run_id=run_id, checkpoint=checkpoint, served_code=self._served_code)
             self._client.log_model_artifacts(model.model_id, str(folder))
-        self.models[number] = self._client.finalize_logged_model(model.model_id, "READY")
-        return Point(key=meta["metric"], value=meta["value"], time_ms=model.creation_timestamp, step=meta["epoch"])
+        crash_point("kept_model_files")
+        return self._client.finalize_logged_model(model.model_id, "READY")
+
+    def _is_shown(self, number: int, run_id: str) -> bool:
+        """Whether the run names the model; a crash may have come between, and a second naming would be one too many."""
+        if number not in self._shown:
+            outputs = self._client.get_run(run_id).outputs
+            if outputs is None or all(one.model_id != self.models[number].model_id for one in outputs.model_outputs):
+                return False
+            self._shown.add(number)
+        return True
 
     def show(self, number: int, run_id: str, point: Point, time_ms: int) -> None:
         """Shows the model and its value on the run's page and in the experiment's list of models."""
@@ -89,6 +109,7 @@ class ModelShelf:
 
         model_id = self.models[number].model_id
         self._client.log_outputs(run_id, [LoggedModelOutput(model_id, step=point.step)])
+        self._shown.add(number)
         # The same point as the report's: the run holds it once.
         metric = Metric(point.key, point.value, time_ms, point.step, model_id=model_id, run_id=run_id)
         self._client.log_batch(run_id, metrics=[metric])
@@ -98,6 +119,7 @@ class ModelShelf:
         if number in self.models:
             self._delete(self.models[number])
             del self.models[number]
+            self._shown.discard(number)
 
     def _find(self) -> list[LoggedModel]:
         found = find_models(self._client, self._experiment_id, self._search_id)

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tlsearch.crash import crash_point
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
@@ -91,6 +93,7 @@ class RunTable:
     def _create(self, name: str, tags: Mapping[str, str], *, at: float) -> KnownRun:
         tags = {**tags, "mlflow.source.name": "tlsearch", "mlflow.user": _user()}
         run = self._client.create_run(self._experiment_id, start_time=int(at * 1000), tags=tags, run_name=name)
+        crash_point("run_created")
         return KnownRun(run_id=run.info.run_id, state=tags.get(STATE, ""))
 
     def _add(self, run: Run) -> None:

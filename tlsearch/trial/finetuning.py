@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
+from tlsearch.crash import crash_point
 from tlsearch.model import StagedModel
 from tlsearch.train import (
     Confusion,
@@ -201,4 +202,5 @@ class FineTuning:
             frozen_digest=self._parts.identity,
             progress=self._progress,
         )
+        crash_point("after_checkpoint")
         self._last_saved = time.monotonic()

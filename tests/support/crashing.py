@@ -1,0 +1,105 @@
+"""A small search with MLflow, in a process of its own that a test may kill: ``python crashing.py ROOT [ray|replay]``.
+
+Trains real trials in this process, one at a time (the default), the same in Ray's workers (``ray``), or replays the
+curves in ROOT/curves.json in Ray's workers (``replay``). Begins the search, or goes on with it.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from small_search import write_shapes
+
+SPACE = """
+name: crashing
+data: {source: folder, path: ./images, image_size: 32}
+weights: {mobilenet_v3_small: none}
+space:
+  backbone: mobilenet_v3_small
+  unfreeze_depth: {int: [0, 2]}
+  head_lr: {log: [1.0e-4, 1.0e-1]}
+  backbone_lr: {log: [1.0e-5, 1.0e-2]}
+search: {trials: TRIALS, max_epochs: 3, scheduler: {asha: {reduction_factor: 2}}, metric: val_loss}
+tracking: {keep_best: 2}
+resources: {max_concurrent: 1}
+"""
+NAME = "killed"
+TRIALS = 4
+
+
+def prepare_root(root: Path, trials: int = TRIALS, space: str = SPACE) -> None:
+    """Writes images and space file."""
+    write_shapes(root / "images")
+    (root / "space.yaml").write_text(space.replace("TRIALS", str(trials)))
+
+
+def main(root: Path, how: str) -> str:
+    """Runs or goes on with the search; gives its reason."""
+    from tlsearch.app import again, run
+    from tlsearch.search import run_search
+    from tlsearch.search.replay import Replay
+    from tlsearch.trial import finetuning
+
+    finetuning.RUNNING_INTERVAL_S = 0.0  # a checkpoint at every epoch
+    if how == "here":
+        run.run_search = _run_here  # type: ignore[assignment]
+    elif how == "replay":
+        factory = Replay(path=str(root / "curves.json"), speed=1.0)
+        run.run_search = functools.partial(run_search, factory=factory)  # type: ignore[assignment]
+    prepared = again.prepare_or_resume(run.RunOptions(file=root / "space.yaml", name=NAME))
+    return run.execute(prepared, stop=threading.Event()).reason
+
+
+def _run_here(plan: Any, *, observers: Any, stop: Any) -> str:
+    from search_doubles import drive
+
+    from tlsearch.trial import FineTuning
+
+    return drive(plan, observers=observers, stop=stop, factory=FineTuning)
+
+
+def check_mlflow(root: Path, *, models: bool = True) -> None:
+    """MLflow and study agree: a run for each trial, each point once, no run open, the best models and no others."""
+    from mlflow import MlflowClient
+
+    from tlsearch.app import catalog
+    from tlsearch.app.run import read_record
+
+    entry = catalog.find(NAME, root / "tlsearch_runs")
+    record = read_record(entry)
+    client = MlflowClient(tracking_uri=entry.tracking_uri)
+    experiment = client.get_experiment_by_name(entry.experiment)
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    kinds = Counter(run.data.tags["tlsearch.kind"] for run in runs)
+    assert kinds == {"search": 1, "trial": len(record.trials)}
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    by_number = {int(r.data.tags["tlsearch.trial"]): r for r in runs if r.data.tags["tlsearch.kind"] == "trial"}
+    for trial in record.trials:
+        run = by_number[trial.number]
+        assert run.data.tags["tlsearch.state"] == trial.state.value
+        assert run.data.params["unfreeze_depth"] == str(trial.params["unfreeze_depth"])
+        for metric in ("train_loss", record.metric):
+            points = client.get_metric_history(run.info.run_id, metric)
+            assert [(p.step, p.value) for p in points] == [(r.epoch, r.metrics[metric]) for r in trial.reports]
+    if not models:
+        return
+    ranked = sorted((t for t in record.trials if t.best_value is not None), key=lambda t: (t.best_value, t.number))
+    best = {trial.number for trial in ranked[:2]}
+    found = client.search_logged_models([experiment.experiment_id])
+    assert sorted(int(model.tags["tlsearch.trial"]) for model in found) == sorted(best)
+    assert {str(model.status) for model in found} == {"READY"}
+    for model in found:
+        run = client.get_run(model.source_run_id)
+        assert [one.model_id for one in run.outputs.model_outputs] == [model.model_id]
+    weights = list(root.rglob("mlartifacts/**/weights-*.safetensors"))
+    assert len(weights) == len(best)  # nothing of a half-made model is left
+
+
+if __name__ == "__main__":
+    print(main(Path(sys.argv[1]), *sys.argv[2:] or ["here"]), flush=True)
