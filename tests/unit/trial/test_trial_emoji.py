@@ -6,11 +6,13 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from tlsearch.data import normalise, open_pixels
+from tlsearch.errors import Diverged
 from tlsearch.trial import FineTuning, finetuning, load_trained, sources
 from tlsearch.trial.held import held_index
 from tlsearch.types import CacheSpec, DataSpec, EpochReport, TrialAssignment, TrialConfig, TrialSetup, WeightsSource
@@ -34,21 +36,17 @@ def real(emoji_path: Path, weights_path: Path, tmp_path: Path) -> Real:
         per_class: int | None = None,
         directory: str = "trial",
         head_lr: float = 1e-2,
-        augmentation: str = "none",
+        pretrained: bool = True,
+        **more: Any,
     ) -> TrialAssignment:
         data_path = emoji_path if per_class is None else _subset(emoji_path, tmp_path / "emoji", per_class)
-        weights = {name: weights_path / f"{name.removeprefix('timm/')}.pth" for name in BACKBONES}
-        config = TrialConfig(
-            backbone=backbone,
-            unfreeze_depth=depth,
-            head_lr=head_lr,
-            backbone_lr=1e-4 if depth else None,
-            bn_policy=policy,
-            augmentation=augmentation,
-        )
+        files = {name: weights_path / f"{name.removeprefix('timm/')}.pth" for name in BACKBONES}
+        weights = {name: WeightsSource(kind="file", path=str(path)) for name, path in files.items()}
+        values = {"head_lr": head_lr, "backbone_lr": 1e-4 if depth else None, "bn_policy": policy} | more
+        config = TrialConfig(backbone=backbone, unfreeze_depth=depth, **values)
         setup = TrialSetup(
             data=DataSpec(source="folder", path=str(data_path), image_size=96),
-            weights={name: WeightsSource(kind="file", path=str(path)) for name, path in weights.items()},
+            weights=weights if pretrained else {backbone: WeightsSource(kind="none")},
             max_epochs=max_epochs,
             cache=CacheSpec(features_gb=None if stored else 0),
         )
@@ -89,14 +87,48 @@ def loaded_accuracy(assignment: TrialAssignment) -> tuple[float, float]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backbone", BACKBONES)
-def test_a_head_alone_learns_the_emoji(real: Real, backbone: str) -> None:
-    assignment = real(backbone, max_epochs=8)
+@pytest.mark.parametrize(("backbone", "least"), [("mobilenet_v2", 0.63), ("timm/tf_efficientnet_lite0", 0.66)])
+def test_a_head_alone_that_starts_from_the_probe_learns_the_emoji(real: Real, backbone: str, least: float) -> None:
+    assignment = real(backbone, max_epochs=8, head_init="probe", head_lr=3e-4)
     trial = FineTuning(assignment)
     finish(trial, 8)
-    assert trial.best_value is not None and trial.best_value >= 0.60
+    assert trial.best_value is not None and trial.best_value >= least
     accuracy, value = loaded_accuracy(assignment)
     assert accuracy == value == trial.best_value
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_a_random_head_alone_learns_the_emoji(real: Real, backbone: str) -> None:
+    trial = FineTuning(real(backbone, max_epochs=8, head_lr=1e-3))
+    finish(trial, 8)
+    assert trial.best_value is not None and trial.best_value >= 0.60
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_from_scratch_the_same_budget_is_not_enough(real: Real, backbone: str) -> None:
+    """As many epochs as a head alone takes above, everything training, from random weights."""
+    trial = FineTuning(real(backbone, depth=5, policy="train", max_epochs=8, backbone_lr=1e-2, pretrained=False))
+    finish(trial, 8)
+    assert trial.best_value is not None and 1 / 16 < trial.best_value < 0.45
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("policy", "backbone_lr"), [("frozen", 1e-3), ("train", 1e-1)])
+def test_destroyed_features_end_a_real_trial(real: Real, policy: str, backbone_lr: float) -> None:
+    trial = FineTuning(real(depth=2, policy=policy, backbone_lr=backbone_lr, head_lr=max(1e-2, backbone_lr)))
+    with pytest.raises(Diverged, match="the pretrained features are destroyed"):
+        trial.step()
+    trial.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("policy", "backbone_lr"), [("frozen", 1e-5), ("train", 1e-4), ("train", 1e-3)])
+def test_sound_rates_are_left_alone(real: Real, policy: str, backbone_lr: float) -> None:
+    trial = FineTuning(real(depth=2, policy=policy, backbone_lr=backbone_lr))
+    assert trial.step().metrics["val_accuracy"] > 0.45
+    trial.close()
 
 
 @pytest.mark.slow
