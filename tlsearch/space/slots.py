@@ -60,7 +60,8 @@ class Slot:
         if self.unit is None:
             return proposed
         assert isinstance(proposed, int | float)
-        return proposed * self.unit
+        # To 12 digits, so that a value divided by the unit and multiplied with it again is the same value.
+        return float(f"{proposed * self.unit:.12g}")
 
 
 def slot_of(dimension: Dimension, point: Mapping[str, Scalar]) -> Slot:

@@ -86,7 +86,8 @@ class Space:
     def to_params(self, values: Mapping[str, Scalar]) -> dict[str, Scalar]:
         """The active dimensions of a point by the user's names; arguments and errors of ``to_config``."""
         walk = self._look_up(values)
-        return {name: value for name, value in walk.point.items() if name not in walk.reasons}
+        # without a value a dimension is off (grad_clip) or the backbone's own (head_dropout)
+        return {name: value for name, value in walk.point.items() if name not in walk.reasons and value is not None}
 
     def values_of(self, config: TrialConfig) -> dict[str, Scalar]:
         """The point at which a trial lies, the inverse of ``to_config``; only values that are to be proposed.
@@ -97,7 +98,7 @@ class Space:
         chosen: dict[str, Scalar] = {}
 
         def choose(slot: Slot) -> Scalar:
-            value: Scalar = getattr(config, slot.dimension)
+            value = slot.proposed(getattr(config, slot.dimension))
             if not slot.domain.contains(value):
                 raise ValueError(outside(slot, value))
             if not isinstance(slot.domain, Fixed):

@@ -70,8 +70,12 @@ def test_the_ratio_is_proposed_and_the_rate_is_shown(tmp_path: Path) -> None:
         if config.unfreeze_depth == 0:
             assert config.backbone_lr is None and "backbone_lr_ratio" not in trial.params
         else:
-            assert config.backbone_lr == trial.params["backbone_lr_ratio"] * trial.params["head_lr"]
+            product = trial.params["backbone_lr_ratio"] * trial.params["head_lr"]
+            assert config.backbone_lr == pytest.approx(product, rel=1e-11)
             assert params["backbone_lr"] == config.backbone_lr
+        # From the rate back to the ratio and again to the rate, to the bit: a trial can be told and tried again.
+        assert space.to_config(space.values_of(config)) == config
+        assert space.to_config(space.complete(params)) == config
     assert Space.from_json(space.to_json()) == space
 
 
