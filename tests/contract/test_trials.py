@@ -220,7 +220,7 @@ def test_the_nearest_configuration_is_replayed(curves_path: Path, plan: SearchPl
 
 def test_a_curve_that_diverged_diverges_again(plan: SearchPlan, tmp_path: Path) -> None:
     columns = {"val_accuracy": (0.4, 0.2), "val_loss": (1.0, 2.0)}
-    curve = Curve(config=CONFIGS[0], seed=1, max_epochs=5, columns=columns, diverged=True)
+    curve = Curve(config=CONFIGS[0], seed=1, max_epochs=5, columns=columns, diverged_s=0.5)
     assignment = TrialAssignment(number=0, seed=1, config=CONFIGS[0], setup=plan.setup, directory=str(tmp_path))
     trial = ReplayedTrial(assignment, curve)
     assert [trial.step().epoch, trial.step().epoch] == [1, 2]

@@ -35,7 +35,7 @@ class Curve:
         max_epochs: Epochs that the trial was to run; schedules depend on it.
         columns: By metric its values of epochs 1, 2, ...
         opening_s: Seconds before the first epoch, the build of stored features included.
-        diverged: Whether the loss was not finite in the epoch after the last one.
+        diverged_s: Seconds of the epoch after the last one, in which the trial diverged; None where it did not.
         sources: What each epoch read: features or pixels.
     """
 
@@ -44,7 +44,7 @@ class Curve:
     max_epochs: int
     columns: Mapping[str, tuple[float, ...]]
     opening_s: float = 0.0
-    diverged: bool = False
+    diverged_s: float | None = None
     sources: tuple[str, ...] = ()
 
     @property
@@ -146,13 +146,15 @@ class ReplayedTrial:
         """The next epoch's recorded report.
 
         Raises:
-            Diverged: The real trial's loss was not finite here.
+            Diverged: The real trial diverged here.
         """
         assert not self._closed, "the trial is closed"
         epoch, wanted = self.epochs_done + 1, self._assignment.setup.max_epochs
         assert epoch <= wanted, f"a trial of {wanted} epochs has no epoch {epoch}"
         if epoch > self._curve.num_epochs:
-            raise Diverged(f"the recorded loss is not finite in epoch {epoch}")
+            if self._speed:
+                time.sleep((self._curve.diverged_s or 0.0) / self._speed)
+            raise Diverged(f"the recorded trial diverged in epoch {epoch}")
         report = self._curve.report(epoch, time.time())
         if self._speed:
             time.sleep(report.metrics.get("epoch_seconds", 0.0) / self._speed)

@@ -1,0 +1,162 @@
+#!/usr/bin/env python3
+"""Records the curves of real trials, for replaying searches without training (tlsearch.search.replay).
+
+    record_curves.py SPACE.yaml --out curves.json --count 120 [--start 0] [--data PATH] [--set KEY=VALUE ...]
+
+Configuration number n is a function of --seed and n alone: backbones and depths in turn, so that each is covered
+equally, and all else at random from the file's space. Every trial runs alone, without early stopping, to the file's
+max_epochs. A curve is added to the file as soon as its trial has ended; numbers that the file has are passed over, so
+an interrupted recording goes on. Costs are CPU seconds of this process (the clock of a busy machine tells little):
+`epoch_seconds` of each epoch, and `opening_s` before the first one, which holds the build of stored features where this
+trial was the first to need them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from tlsearch.app.evidence import environment
+from tlsearch.app.run import trial_setup
+from tlsearch.config import SpaceFile
+from tlsearch.data import load_index
+from tlsearch.errors import Diverged
+from tlsearch.search.replay import Curve, Curves, read_curves, write_curves
+from tlsearch.search.seeds import derive_seed
+from tlsearch.space import Space, load
+from tlsearch.trial import FineTuning
+from tlsearch.types import TrialAssignment, TrialConfig
+
+_DEPTHS = range(6)
+_TRIES = 10_000
+# What a search reads and what a plot shows; the rest would make the file large.
+_KEPT = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_macro_f1", "epoch_seconds")
+
+
+class RandomPoint:
+    """Proposes at random, but a backbone and a depth that are given."""
+
+    def __init__(self, rng: random.Random, backbone: str) -> None:
+        self._rng, self._backbone = rng, backbone
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1) -> int:
+        """Uniform."""
+        return self._rng.randrange(low, high + 1, step)
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        """Uniform, or log-uniform."""
+        if step is not None:
+            return low + step * self._rng.randrange(round((high - low) / step) + 1)
+        if log:
+            return float(low * (high / low) ** self._rng.random())
+        return self._rng.uniform(low, high)
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any:
+        """Uniform; the backbone is given."""
+        return self._backbone if name == "backbone" else self._rng.choice(list(choices))
+
+
+def configuration(space: Space, number: int, seed: int) -> TrialConfig:
+    """Configuration ``number`` of a recording."""
+    rng = random.Random(derive_seed(seed, "recorded", number))
+    backbones = space.backbones()
+    backbone = backbones[number % len(backbones)]
+    depths = sorted({depth for depth in _DEPTHS if _has_depth(space, backbone, depth)})
+    depth = depths[number // len(backbones) % len(depths)]
+    for _ in range(_TRIES):
+        config = space.to_config(space.suggest(RandomPoint(rng, backbone)))
+        if config.unfreeze_depth == depth:
+            return config
+    raise AssertionError(f"no point of depth {depth} was drawn")
+
+
+def _has_depth(space: Space, backbone: str, depth: int) -> bool:
+    try:
+        space.complete({"backbone": backbone, "unfreeze_depth": depth})
+    except ValueError:
+        return False
+    return True
+
+
+def recorded(file: SpaceFile, config: TrialConfig, seed: int, digits: int) -> Curve:
+    """Trains one trial to its last epoch."""
+    max_epochs = file.search.max_epochs
+    columns: dict[str, list[float]] = {name: [] for name in _KEPT}
+    sources: list[str] = []
+    diverged_s = None
+    with tempfile.TemporaryDirectory(prefix="tlsearch-record-") as directory:
+        assignment = TrialAssignment(number=0, seed=seed, config=config, setup=trial_setup(file), directory=directory)
+        started = time.process_time()
+        trial = FineTuning(assignment)
+        opening_s = time.process_time() - started
+        try:
+            while trial.epochs_done < max_epochs:
+                started = time.process_time()
+                report = trial.step()
+                metrics = {**report.metrics, "epoch_seconds": time.process_time() - started}
+                for name, values in columns.items():
+                    values.append(float(f"{metrics[name]:.{digits}g}"))
+                sources.append(report.source)
+        except Diverged:
+            diverged_s = round(time.process_time() - started, 3)
+        finally:
+            trial.close()
+    return Curve(
+        config=config,
+        seed=seed,
+        max_epochs=max_epochs,
+        columns={name: tuple(values) for name, values in columns.items()},
+        opening_s=round(opening_s, 3),
+        diverged_s=diverged_s,
+        sources=tuple(sources),
+    )
+
+
+def main() -> None:
+    """Records what the file lacks."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("space", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--count", type=int, default=120, help="how many configurations")
+    parser.add_argument("--start", type=int, default=0, help="number of the first one")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--digits", type=int, default=6, help="significant digits that are kept")
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--set", action="append", default=[])
+    args = parser.parse_args()
+    file, space = load(args.space, overrides=args.set, data_path=args.data)
+    index = load_index(file.data)
+    about = {
+        "experiment": file.name,
+        "classes": len(index.classes),
+        "images": {name: len(split) for name, split in index.splits.items()},
+        "image_size": file.data.image_size,
+        "cpus_per_trial": file.resources.cpus_per_trial,
+        "costs": "CPU seconds",
+        "versions": {name: text for name, text in environment().items() if name != "platform"},
+    }
+    curves = read_curves(args.out).curves if args.out.exists() else ()
+    for number in range(args.start, args.start + args.count):
+        config, seed = configuration(space, number, args.seed), derive_seed(args.seed, "trial", number)
+        if any((curve.config, curve.seed) == (config, seed) for curve in curves):
+            continue
+        curve = recorded(file, config, seed, args.digits)
+        curves = (*curves, curve)
+        write_curves(args.out, Curves(curves=curves, about=about))
+        best = max(curve.columns["val_accuracy"], default=0.0)
+        cost = sum(curve.columns["epoch_seconds"]) + curve.opening_s + (curve.diverged_s or 0.0)
+        print(f"{number}: {config.backbone} depth {config.unfreeze_depth} best {best:.4f} {cost:.1f} s", flush=True)
+    json.dump({"curves": len(curves), "bytes": args.out.stat().st_size}, sys.stdout)
+    print()
+
+
+if __name__ == "__main__":
+    main()
