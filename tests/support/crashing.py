@@ -28,6 +28,17 @@ search: {trials: TRIALS, max_epochs: 3, scheduler: {asha: {reduction_factor: 2}}
 tracking: {keep_best: 2}
 resources: {max_concurrent: 1}
 """
+REPLAYED = """
+name: crashing
+data: {source: folder, path: ./images, image_size: 32}
+weights: {mobilenet_v2: none, timm/tf_efficientnet_lite0: none}
+space:
+  backbone: [mobilenet_v2, timm/tf_efficientnet_lite0]
+  unfreeze_depth: {int: [0, 5]}
+  head_lr: {log: [1.0e-3, 1.0e-2]}
+  backbone_lr: {log: [1.0e-4, 2.0e-3]}
+search: {trials: TRIALS, max_epochs: 6}
+"""
 NAME = "killed"
 TRIALS = 4
 
@@ -49,7 +60,7 @@ def main(root: Path, how: str) -> str:
     if how == "here":
         run.run_search = _run_here  # type: ignore[assignment]
     elif how == "replay":
-        factory = Replay(path=str(root / "curves.json"), speed=1.0)
+        factory = Replay(path=str(root / "curves.json"), speed=10.0)
         run.run_search = functools.partial(run_search, factory=factory)  # type: ignore[assignment]
     prepared = again.prepare_or_resume(run.RunOptions(file=root / "space.yaml", name=NAME))
     return run.execute(prepared, stop=threading.Event()).reason

@@ -29,6 +29,18 @@ def study_trials(root: Path) -> list[FrozenTrial]:
     return study.trials()
 
 
+def check_decisions(plan: SearchPlan) -> None:
+    """A fresh judge gives the stored decisions to the stored sequence."""
+    pairs = [(stored, trial) for trial in study_trials(Path(plan.directory)) for stored in stored_reports(trial)]
+    pairs.sort(key=lambda pair: pair[0].seq)
+    assert [stored.seq for stored, _ in pairs] == list(range(len(pairs)))
+    seen = [
+        Observation(trial=t.number, bracket=t.user_attrs["bracket"], epoch=s.report.epoch, value=s.value)
+        for s, t in pairs
+    ]
+    assert [stored.verdict for stored, _ in pairs] == replay(plan.rules, seen)
+
+
 def check_agreement(plan: SearchPlan) -> None:
     """Every report is in the study once, in order, with the decision of a fresh judge; the ends follow from them."""
     root = Path(plan.directory)
