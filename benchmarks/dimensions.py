@@ -80,6 +80,20 @@ _DEEP: dict[str, Changes] = {
 }
 
 
+# What is measured again where stages train; the others act on the head above all.
+_DEEP_TOO = (
+    "head_init probe, head_lr 3e-4",
+    "optimizer sgd, rates times 10",
+    "lr_schedule cosine",
+    "label_smoothing 0.1",
+    "ema 0.98",
+    "mixup 0.2",
+    "augmentation light",
+    "augmentation strong",
+    "bn_policy stats",
+)
+
+
 class BestOf:
     """A reporter that remembers the best accuracy."""
 
@@ -96,12 +110,10 @@ class BestOf:
 
 def rows_of(base: str) -> dict[str, Changes]:
     """The rows of a base by name; the base itself first."""
-    rows = {"the base": {}, **_COMMON}
-    if base == "two stages":
-        # with one backbone_lr for both, a policy that freezes batch norm would only show that it needs another rate
-        del rows["bn_policy adapt"]
-        rows |= _DEEP
-    return rows
+    if base == "head alone":
+        return {"the base": {}, **_COMMON}
+    again = {name: _COMMON[name] for name in _DEEP_TOO}
+    return {"the base": {}, **again, **_DEEP}
 
 
 def configuration(base: str, changes: Changes, backbone: str) -> TrialConfig:
