@@ -24,6 +24,7 @@ def check_file(file: SpaceFile, space: Space, document: Document) -> list[Fault]
     backbones = {name: facts for name in space.backbones() if (facts := backbone_facts(name)) is not None}
     faults += _installed(backbones, document)
     faults += _image_size(file, backbones, document)
+    faults += _single_images(space, backbones, document)
     faults += _weights(file, backbones, document)
     return faults
 
@@ -66,6 +67,20 @@ def _image_size(file: SpaceFile, backbones: Mapping[str, BackboneFacts], documen
     if not rules:
         return []
     return [document.fault(at, f"images of {size} px do not suit every backbone of the space: {'; '.join(rules)}")]
+
+
+def _single_images(space: Space, backbones: Mapping[str, BackboneFacts], document: Document) -> list[Fault]:
+    """Batch norm that moves has nothing to normalise by in a batch of one image."""
+    at, policy = ("space", "batch_size"), ("space", "bn_policy")
+    policies = ("train", "stats") if largest(space.dimensions["unfreeze_depth"].domain) > 0 else ("stats",)
+    moving = [one for one in policies if space.dimensions["bn_policy"].domain.contains(one)]
+    single = space.dimensions["batch_size"].domain.contains(1)
+    if not single or not moving or not any(facts.has_batch_norm for facts in backbones.values()):
+        return []
+    if any(document.doubtful(one) for one in (at, policy, ("space", "unfreeze_depth"))):
+        return []
+    message = f"batch_size must be 2 or more with bn_policy {' or '.join(moving)}, not 1: one image has no variance"
+    return [document.fault(at, message + document.place(policy, ("space", "unfreeze_depth")))]
 
 
 def _weights_names(file: SpaceFile, document: Document) -> list[Fault]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tlsearch.features import open_solution, tensor_digests
 from tlsearch.model import StagedModel
-from tlsearch.train import load_batch, solve_probe
+from tlsearch.train import load_batch, out_of_memory_is_infeasible, solve_probe
 from tlsearch.trial.frozen import FrozenGuard
 from tlsearch.trial.held import held_index
 from tlsearch.trial.sources import SourceInputs, key_of, open_source, prefix_pass
@@ -39,14 +39,12 @@ def start_from_probe(model: StagedModel, inputs: SourceInputs) -> None:
     assert isinstance(classifier, nn.Linear), f"a new head ends in a linear layer, not in {type(classifier).__name__}"
 
     def compute() -> dict[str, Tensor]:
-        rows, labels = _classifier_inputs(model, front, inputs, "train")
-        val_rows, val_labels = _classifier_inputs(model, front, inputs, "val")
-        probe = solve_probe(
-            rows, labels, val_rows, val_labels, num_classes=classifier.out_features, bias=classifier.bias is not None
-        )
+        bias = classifier.bias is not None
+        with out_of_memory_is_infeasible("the linear probe"):
+            train, val = (_classifier_inputs(model, front, inputs, split) for split in ("train", "val"))
+            probe = solve_probe(*train, *val, num_classes=classifier.out_features, bias=bias)
         figures = torch.tensor([probe.penalty, probe.val_loss, probe.val_accuracy], dtype=torch.float64)
-        bias = {} if probe.bias is None else {"bias": probe.bias}
-        return {"weight": probe.weight, "figures": figures, **bias}
+        return {"weight": probe.weight, "figures": figures} | ({} if probe.bias is None else {"bias": probe.bias})
 
     settings = {"solver": _SOLVER}
     stored = open_solution("linear_probe", key, compute=compute, cache=inputs.setup.cache, settings=settings)

@@ -227,6 +227,20 @@ def test_starting_points_outside_the_space_are_faults(
     assert words in found[0].message
 
 
+def test_moving_batch_norm_needs_two_images(tmp_path: Path) -> None:
+    space = {
+        "batch_size": {"int": [1, 8]},
+        "bn_policy": ["frozen", "train", "stats"],
+        "unfreeze_depth": {"int": [0, 2]},
+    }
+    (found,) = faults(tmp_path, space)
+    assert found.dotted == "space.batch_size" and "2 or more with bn_policy train or stats" in found.message
+    assert "line" in found.message
+    read(tmp_path, space | {"bn_policy": ["frozen", "adapt"]})
+    read(tmp_path, space | {"backbone": "vit_b_16"})
+    read(tmp_path, space | {"bn_policy": ["frozen", "train"], "unfreeze_depth": 0})
+
+
 def test_image_sizes_that_do_not_suit_name_the_backbones(tmp_path: Path) -> None:
     found = faults(
         tmp_path, {"backbone": ["resnet18", "inception_v3", "vit_b_16"]}, data={"source": "digits", "image_size": 70}

@@ -76,7 +76,7 @@ def test_a_head_without_a_bias_gets_a_probe_without_one() -> None:
 
 
 def test_more_images_than_a_pass_can_take_are_thinned_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    (rows, labels), (val_rows, val_labels) = clusters(4000, 0), clusters(400, 1)
+    (rows, labels), (val_rows, val_labels) = clusters(1500, 0), clusters(300, 1)
     whole = solve_probe(rows, labels, val_rows, val_labels, num_classes=4)
     monkeypatch.setitem(probe_module._MAX_WORK, "cpu", 500 * 12 * 4)
     assert len(probe_module._affordable(rows, labels, 4)[0]) == 500
