@@ -140,7 +140,7 @@ def test_random_weights_of_another_seed_are_another_entry(assign: Assign) -> Non
 
 
 @pytest.mark.parametrize("depth", [0, 1, 2, 3, 4, 5])
-@pytest.mark.parametrize("policy", ["frozen", "train"])
+@pytest.mark.parametrize("policy", ["frozen", "train", "adapt", "stats"])
 def test_what_is_frozen_stands_still_and_the_rest_moves(assign: Assign, depth: int, policy: str) -> None:
     trial = FineTuning(assign(depth=depth, policy=policy, stored=False, augmentation="light"))
     model = trial.model
@@ -150,7 +150,7 @@ def test_what_is_frozen_stands_still_and_the_rest_moves(assign: Assign, depth: i
         trial.step()
     changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert changed == set(before) - frozen
-    assert (depth == 5 and policy == "train") == (not frozen)
+    assert (depth == 5 and policy in ("train", "stats")) == (not frozen)
     trial.close()
 
 
