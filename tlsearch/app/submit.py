@@ -20,6 +20,8 @@ from tlsearch.search.jobs import JobRequest, Jobs, JobState, RayJobs
 from tlsearch.search.submit import follow, submit_once
 from tlsearch.space import build_space
 
+SUBMITTED = "submitted"  # folder of the catalogue, one file for each search sent to a cluster
+
 # Values that name a place on the cluster: only the cluster can tell whether it is there.
 _PLACES: tuple[Keys, ...] = (("data", "path"), ("weights",), ("storage",), ("tracking", "uri"), ("search", "study"))
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -47,13 +49,19 @@ class SubmitOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Submitted:
-    """A search on a cluster, as this machine remembers it."""
+    """A search on a cluster, as this machine remembers it.
+
+    Attributes:
+        new: Whether its job was started just now.
+        ship: As in SubmitOptions.
+    """
 
     search_id: str
     job_id: str
     address: str
     storage: str
     new: bool = True
+    ship: bool = True
 
 
 def submit_file(options: SubmitOptions, *, jobs: Jobs | None = None) -> Submitted:
@@ -77,8 +85,15 @@ def submit_file(options: SubmitOptions, *, jobs: Jobs | None = None) -> Submitte
             metadata={"tlsearch.search_id": search_id, "tlsearch.version": tlsearch.__version__},
         )
         job_id, new = submit_once(jobs, request)
-    submitted = Submitted(search_id=search_id, job_id=job_id, address=options.address, storage=file.storage, new=new)
-    folder_path = state_directory() / "submitted"
+    submitted = Submitted(
+        search_id=search_id,
+        job_id=job_id,
+        address=options.address,
+        storage=file.storage,
+        new=new,
+        ship=options.ship,
+    )
+    folder_path = state_directory() / SUBMITTED
     folder_path.mkdir(exist_ok=True)
     write_atomically(folder_path / f"{search_id}.json", json.dumps(asdict(submitted), indent=2))
     return submitted

@@ -7,19 +7,25 @@ from typing import Annotated
 
 import typer
 
+from tlsearch.cli.cluster_answers import Cluster, flags, relay
 from tlsearch.cli.root import Json, Search, Storage, app
 from tlsearch.cli.session import EXIT_FAILED, err, out, print_json, told_errors
 
 
 @app.command()
-def status(search: Search = None, storage: Storage = None, json: Json = False) -> None:
+def status(search: Search = None, storage: Storage = None, address: Cluster = None, json: Json = False) -> None:
     """Tell what a search is doing now: whether it runs, trials by state, the best so far, running trials."""
     with told_errors(as_json=json):
-        from tlsearch.app.catalog import find
         from tlsearch.app.control import overview
+        from tlsearch.app.remote import locate
+        from tlsearch.app.submit import Submitted
         from tlsearch.cli.status_table import running_table, status_lines
 
-        seen = overview(find(search, storage))
+        entry = locate(search, storage, address)
+        if isinstance(entry, Submitted):
+            relay(entry, "status", [], as_json=json)
+            return
+        seen = overview(entry)
         if json:
             print_json(seen.as_json())
             return
@@ -34,14 +40,19 @@ def stop(
     search: Search = None,
     storage: Storage = None,
     timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait for its end.")] = 60.0,
+    address: Cluster = None,
     json: Json = False,
 ) -> None:
     """End a running search from another terminal, as Ctrl-C in its own does; it can be resumed."""
     with told_errors(as_json=json):
-        from tlsearch.app.catalog import find
         from tlsearch.app.control import stop_search
+        from tlsearch.app.remote import locate
+        from tlsearch.app.submit import Submitted
 
-        entry = find(search, storage)
+        entry = locate(search, storage, address)
+        if isinstance(entry, Submitted):
+            relay(entry, "stop", flags(timeout=timeout), as_json=json, timeout_s=timeout)
+            return
         answer = stop_search(entry, timeout_s=timeout)
     name = entry.search_id
     if json:

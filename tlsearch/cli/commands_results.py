@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from tlsearch.cli.cluster_answers import Cluster, flags, relay
 from tlsearch.cli.root import Json, Search, Storage, app
 from tlsearch.cli.session import err, out, print_json, told_errors
 
@@ -27,16 +28,24 @@ def results(
         bool, typer.Option("--details", help="With --json: ranks, standard errors, sizes and times too.")
     ] = False,
     storage: Storage = None,
+    address: Cluster = None,
     json: Json = False,
 ) -> None:
     """Show the leaderboard of a search, finished or running."""
     with told_errors(as_json=json):
-        from tlsearch.app.catalog import find
         from tlsearch.app.outcome import read_leaderboard, write_csv
+        from tlsearch.app.remote import locate
+        from tlsearch.app.submit import Submitted
         from tlsearch.cli.results_table import results_table
         from tlsearch.results.leaderboard import leaderboard_notes
 
-        found = read_leaderboard(find(search, storage), states=state or (), conditions=where or (), top=top)
+        entry = locate(search, storage, address)
+        if isinstance(entry, Submitted):
+            relay(entry, "results", flags(top=top, state=state, where=where, details=details), as_json=json)
+            if csv is not None:
+                err.print("--csv writes where the search's folder is seen; use --json here", markup=False)
+            return
+        found = read_leaderboard(entry, states=state or (), conditions=where or (), top=top)
         if csv is not None:
             write_csv(found, csv)
         if json:

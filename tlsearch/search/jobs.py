@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -45,14 +45,16 @@ class JobRequest:
 
     job_id: str
     entrypoint: str
-    working_dir: Path
+    working_dir: Path | None = None
     py_modules: tuple[Path, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def runtime_env(self) -> dict[str, Any]:
         """The job's runtime environment; plain texts, no secret."""
-        env: dict[str, Any] = {"working_dir": str(self.working_dir), "env_vars": {"PYTHONUNBUFFERED": "1"}}
+        env: dict[str, Any] = {"env_vars": {"PYTHONUNBUFFERED": "1"}}
+        if self.working_dir is not None:
+            env["working_dir"] = str(self.working_dir)
         if self.py_modules:
             env |= {"py_modules": [str(path) for path in self.py_modules], "excludes": ["**/__pycache__/"]}
         return env
@@ -87,6 +89,10 @@ class Jobs(Protocol):
 
     def stop(self, job_id: str) -> bool:
         """Whether it was running."""
+        ...
+
+    def forget(self, job_id: str) -> None:
+        """Removes a job that has ended from the cluster's list; one that cannot be removed stays."""
         ...
 
 
@@ -137,6 +143,11 @@ class RayJobs:
         """See Jobs."""
         with self._explained():
             return bool(self._client.stop_job(job_id))
+
+    def forget(self, job_id: str) -> None:
+        """See Jobs."""
+        with suppress(ClusterError), self._explained():
+            self._client.delete_job(job_id)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

@@ -126,6 +126,7 @@ def test_what_is_sent_and_remembered(tmp_path: Path) -> None:
         "address": "http://127.0.0.1:8265",
         "storage": "/shared/runs",
         "new": True,
+        "ship": True,
     }
     submit_file(options(tmp_path, name="flowers-1", ship=False), jobs=jobs)
     assert jobs.requests[1].py_modules == ()
