@@ -150,7 +150,8 @@ class Study:
     def _propose(self, trial: optuna.Trial, space: Space, attrs: Mapping[str, Any]) -> None:
         values = space.suggest(trial)
         config, params = to_plain(space.to_config(values)), dict(space.to_params(values))
-        for key, value in {**attrs, "config": config, "params": params}.items():
+        # The configuration last: readers take a trial that has one as proposed in full.
+        for key, value in {**attrs, "params": params, "config": config}.items():
             trial.set_user_attr(key, value)
 
     def set_attrs(self, number: int, attrs: Mapping[str, Any]) -> None:

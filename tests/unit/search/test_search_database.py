@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import optuna
 import pytest
 from search_checks import check_agreement, study_trials
 from search_doubles import drive, make_plan
@@ -101,6 +102,27 @@ def test_a_proposal_that_a_crash_cut_in_half_is_completed(tmp_path: Path) -> Non
     trials = read_search(tmp_path / "s").trials
     assert [trial.number for trial in trials] == [0, 1, 2]
     assert trials[2].params == read_search(tmp_path / "whole").trials[2].params
+
+
+@pytest.mark.parametrize("attribute", ["seed", "params", "config"])
+def test_an_ask_cut_before_any_attribute_is_completed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attribute: str
+) -> None:
+    plan = sqlite_plan(tmp_path / "s", trials=2)
+    write = optuna.Trial.set_user_attr
+
+    def cut(trial: optuna.Trial, key: str, value: object) -> None:
+        if key == attribute:
+            raise KeyboardInterrupt
+        write(trial, key, value)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(optuna.Trial, "set_user_attr", cut)
+        drive(plan)
+    assert read_search(tmp_path / "s").trials == ()
+    assert drive(plan) == "finished"
+    check_agreement(plan)
+    assert len(read_search(tmp_path / "s").trials) == 2
 
 
 def test_a_study_stays_where_it_is(tmp_path: Path) -> None:
