@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -11,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from tlsearch.config import SpaceFile, parse_space_file
-from tlsearch.errors import ConfigError, StorageError, TlsearchError
+from tlsearch.errors import ClusterError, ConfigError, StorageError, TlsearchError
 from tlsearch.search.connect import connected
 from tlsearch.search.doctor_nodes import cache_room, low_disk, node_findings, versions
 from tlsearch.search.doctor_ray import ray_findings
 from tlsearch.search.doctor_storage import drop_mark, read_mark, write_mark
 from tlsearch.tracking.reach import tracking_finding
 from tlsearch.types import Finding
+
+logger = logging.getLogger(__name__)
 
 _LEAST_RAY = (2, 54)
 _LOW_MEMORY_GB = 2.0
@@ -72,6 +75,27 @@ def preflight(file: SpaceFile, address: str) -> list[Finding]:
     """What ``run`` on a cluster looks at before any GPU is held: MLflow, and every node; only what is amiss."""
     findings = [tracking_finding(file.tracking.uri), *_nodes(address, file)]
     return [finding for finding in findings if finding.status != "ok"]
+
+
+def require_cluster(file: SpaceFile, address: str) -> None:
+    """Ends a start on a cluster that could not finish, before any GPU is held; on an own Ray there is nothing to ask.
+
+    Raises:
+        ClusterError: Everything that would stop the search, each with what to do about it.
+    """
+    if address == "local":
+        return
+    findings = preflight(file, address)
+    for one in findings:
+        if one.status == "warn":
+            logger.warning("%s: %s; %s", one.name, one.text, one.advice)
+    faults = [
+        f"{one.name}: {one.text}" + f"\n  -> {one.advice}" * bool(one.advice)
+        for one in findings
+        if one.status == "fail"
+    ]
+    if faults:
+        raise ClusterError("the search cannot run on this cluster:\n" + "\n".join(faults))
 
 
 def version_findings() -> list[Finding]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from tlsearch.app.catalog import RESOLVED, SOURCE, SearchEntry, new_search_id, register, touch, write_atomically
 from tlsearch.app.checks import weights_faults
 from tlsearch.app.differences import refuse_changes
+from tlsearch.app.doctor import require_cluster
 from tlsearch.app.evidence import Status, keep_end, keep_evidence, search_params, start_artifacts
 from tlsearch.app.facts import complete_facts, gather_facts, write_facts
 from tlsearch.app.limits import backbone_sizes, limit_faults
@@ -73,6 +74,7 @@ def prepare(options: RunOptions) -> Prepared:
     faults += limit_faults(file, backbone_sizes(file, space, len(index.classes)))
     if faults:
         raise ConfigError(place_faults(faults, options.file, overrides=options.overrides, data_path=options.data_path))
+    require_cluster(file, options.address)
     search_id = options.name or new_search_id(file.name, Path(file.storage))
     text, source = options.file.read_text(encoding="utf-8"), str(options.file.resolve())
     entry = make_folder(file, search_id=search_id, text=text, source=source)
@@ -148,6 +150,7 @@ def prepare_resume(
     faults = weights_faults(file, space)
     if faults:
         raise ConfigError(place_faults(faults, resolved))
+    require_cluster(file, address)
     touch(entry)
     return Prepared(entry=entry, file=file, space=space, index=index, address=address, resumed=True)
 
