@@ -18,7 +18,8 @@ from typing import Any
 from tlsearch.config import AshaSpec, ResourcesSpec, SearchSpec
 from tlsearch.errors import Diverged, Infeasible
 from tlsearch.search import SearchPlan
-from tlsearch.search.conductor import Conductor, Handout, TrialFailure
+from tlsearch.search.conductor import Conductor
+from tlsearch.search.live import Handout, TrialFailure
 from tlsearch.search.messages import pack, unpack_job, unpack_message
 from tlsearch.search.opening import open_for_writing, study_attrs
 from tlsearch.search.runner import Runner

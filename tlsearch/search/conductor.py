@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
@@ -20,75 +20,21 @@ from tlsearch.crash import crash_point
 from tlsearch.search.audience import Audience
 from tlsearch.search.budget import TimeBudget
 from tlsearch.search.faults import ErrorStreak
+from tlsearch.search.intake import Intake
 from tlsearch.search.judge import Judge, Observation, Verdict
 from tlsearch.search.limits import MEASURED_BY_WORKERS, complaint, excess
-from tlsearch.search.messages import Job, Message
+from tlsearch.search.live import Handout, Live, TrialFailure
 from tlsearch.search.plan import SearchPlan
 from tlsearch.search.record import state_and_reason
-from tlsearch.search.seeds import derive_seed
 from tlsearch.search.study import Ending, StoredReport, Study, stored_reports
 from tlsearch.search.wire import from_plain
-from tlsearch.types import Decision, EpochReport, Scalar, SearchObserver, TrialAssignment, TrialConfig, TrialOutcome
+from tlsearch.types import Decision, EpochReport, SearchObserver, TrialAssignment, TrialConfig, TrialOutcome
 
 logger = logging.getLogger(__name__)
 
 _PRUNED, _COMPLETE, _FAIL = OptunaState.PRUNED, OptunaState.COMPLETE, OptunaState.FAIL
 _CONSTRAINTS: Mapping[str, str] = {"diverged": "finite", "memory": "memory"}  # reason -> constraint told to TPE
 _MAX_UNCOUNTED_DEATHS = 50  # of one trial on nodes that were lost: beyond, something else is wrong
-
-
-@dataclass(frozen=True, kw_only=True)
-class Handout:
-    """A trial for a worker; ``reported`` is the last epoch that the study holds.
-
-    Attributes:
-        limits: Constraints that the worker has to measure.
-        measured: What is known of them already.
-    """
-
-    assignment: TrialAssignment
-    reported: int
-    limits: Mapping[str, float] = field(default_factory=dict)
-    measured: Mapping[str, float] = field(default_factory=dict)
-
-    def job(self, max_failures: int) -> Job:
-        """What travels to the worker."""
-        return Job(
-            assignment=self.assignment,
-            reported=self.reported,
-            max_failures=max_failures,
-            limits=self.limits,
-            measured=self.measured,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrialFailure:
-    """Why a trial cannot go on: ``reason`` is diverged, memory, constraint or error."""
-
-    reason: str
-    error: str
-    traceback: str = ""
-    measured: Mapping[str, float] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, message: Message) -> TrialFailure:
-        """What a worker says."""
-        return cls(reason=message.reason, error=message.error, traceback=message.traceback, measured=message.measured)
-
-
-@dataclass(kw_only=True)
-class _Live:
-    """What is known of a trial that runs or is about to."""
-
-    number: int
-    config: TrialConfig
-    seed: int
-    bracket: int
-    epoch: int = 0
-    verdicts: dict[int, Verdict] = field(default_factory=dict)
-    deaths: list[str] = field(default_factory=list)  # node ids; empty where unknown
-    measured: dict[str, float] = field(default_factory=dict)
 
 
 class Conductor:
@@ -104,20 +50,19 @@ class Conductor:
         clock: Callable[[], float] = time.time,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Reads the study; tells trials whose last report had ended them, and enqueues the first points."""
+        """Reads the study, and tells trials whose last report had ended them."""
         self._plan, self._search, self._study = plan, plan.search, study
         self._limits = plan.search.constraints.limits
         self._audience = Audience(observers)
         self._stop = stop or threading.Event()
         self._clock = clock
         self._judge = Judge(plan.rules)
-        self._live: dict[int, _Live] = {}
+        self._live: dict[int, Live] = {}
         self._going_on: deque[int] = deque()
         self._streak = ErrorStreak(plan.search.max_failed_trials)
         self.failure: Exception | None = None
         study.restore_values()
-        if not study.trials():
-            study.enqueue(self._first_points())
+        self._intake = Intake(plan, study, clock=clock)
         trials = study.trials()
         reports = sorted(
             ((stored, trial) for trial in trials for stored in stored_reports(trial)), key=lambda pair: pair[0].seq
@@ -130,8 +75,6 @@ class Conductor:
         self._seq = reports[-1][0].seq + 1 if reports else 0
         spent_s = max((stored.spent_s for stored, _ in reports), default=0.0)
         self._time = TimeBudget(self._search.time_budget_s, spent_s=spent_s, timer=timer)
-        self._num_waiting = sum(trial.state is OptunaState.WAITING for trial in trials)
-        self._num_started = len(trials) - self._num_waiting
         for trial in trials:
             if trial.state is OptunaState.RUNNING:
                 self._take_up(trial)
@@ -155,12 +98,12 @@ class Conductor:
         """How this start ended: finished, interrupted or budget (of time)."""
         if self._live or (self._stop.is_set() and self._may_start()):
             return "interrupted"
-        return "budget" if self._time.over and self._trials_left() else "finished"
+        return "budget" if self._time.over and self._intake.trials_left else "finished"
 
     def next_trial(self) -> Handout | None:
         """The next trial to run: one that was RUNNING, then WAITING ones, then a new one; None at the end."""
         while not self.exhausted:
-            number = self._going_on.popleft() if self._going_on else self._start_trial()
+            number = self._going_on.popleft() if self._going_on else self._add_live(self._intake.begin()).number
             live = self._live[number]
             self._audience.trial_started(number, live.config)
             broken = complaint(live.measured, self._limits)
@@ -254,54 +197,20 @@ class Conductor:
 
     # --- inside ------------------------------------------------------------------------------
 
-    def _first_points(self) -> list[dict[str, Scalar]]:
-        space, entries = self._plan.space, self._search.start_with
-        if self._search.sampler == "fixed":
-            return [space.complete(entry) for entry in entries] * self._search.seeds
-        return space.starting_points(entries)
-
-    def _trials_left(self) -> bool:
-        if self._search.sampler == "fixed":
-            return self._num_waiting > 0
-        return self._num_started < self._search.trials
-
     def _may_start(self) -> bool:
-        return self._trials_left() and not self._time.over
+        return self._intake.trials_left and not self._time.over
 
-    def _trial_attrs(self, number: int) -> dict[str, Scalar]:
-        seed, asha = self._search.seed, self._plan.rules.asha
-        return {
-            "seed": self._trial_seed(number),
-            "bracket": asha.bracket_of(seed=seed, number=number) if asha else 0,
-            "started": self._clock(),
-        }
-
-    def _trial_seed(self, number: int) -> int:
-        """A trial's own; of a fixed search with several seeds that of its round, equal for all entries."""
-        if self._search.seeds > 1:
-            return derive_seed(self._search.seed, "round", number // len(self._search.start_with))
-        return derive_seed(self._search.seed, "trial", number)
-
-    def _start_trial(self) -> int:
-        sampler, seed = self._search.sampler, self._search.seed
-        number = self._study.ask(self._plan.space, sampler=sampler, seed=seed, attrs_of=self._trial_attrs)
-        crash_point("after_ask")
-        self._num_started += 1
-        self._num_waiting = max(0, self._num_waiting - 1)
-        self._add_live(self._study.trial(number))
-        return number
-
-    def _note_measured(self, live: _Live, measured: Mapping[str, float]) -> None:
+    def _note_measured(self, live: Live, measured: Mapping[str, float]) -> None:
         """Keeps it in the study: a trial that goes on after a resume is not measured again."""
         if measured.keys() - live.measured.keys():
             live.measured |= measured
             self._study.set_attrs(live.number, {"measured": dict(live.measured)})
 
-    def _add_live(self, trial: FrozenTrial) -> _Live:
+    def _add_live(self, trial: FrozenTrial) -> Live:
         attrs = trial.user_attrs
         config = from_plain(TrialConfig, attrs["config"])
         sizes = self._plan.sizes.get(config.backbone, {})
-        live = _Live(
+        live = Live(
             number=trial.number,
             config=config,
             seed=attrs["seed"],
@@ -313,11 +222,7 @@ class Conductor:
 
     def _take_up(self, trial: FrozenTrial) -> None:
         """A trial that an earlier start left RUNNING: ends it if its last report did, else it goes on."""
-        if "config" not in trial.user_attrs:
-            sampler, seed, attrs = self._search.sampler, self._search.seed, self._trial_attrs(trial.number)
-            self._study.propose_again(trial.number, self._plan.space, sampler=sampler, seed=seed, attrs=attrs)
-            trial = self._study.trial(trial.number)
-        live = self._add_live(trial)
+        live = self._add_live(self._intake.completed(trial))
         for stored in stored_reports(trial):
             live.epoch = stored.report.epoch
             live.verdicts[live.epoch] = stored.verdict
@@ -329,7 +234,7 @@ class Conductor:
         else:
             self._end(live, _ending(last))
 
-    def _end(self, live: _Live, ending: Ending) -> None:
+    def _end(self, live: Live, ending: Ending) -> None:
         best = self._judge.best(live.number)
         told = {_CONSTRAINTS[ending.reason]: 1.0} if ending.reason in _CONSTRAINTS else {}
         ending = replace(ending, constraints=told | excess(live.measured, self._limits))

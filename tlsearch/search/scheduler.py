@@ -12,7 +12,8 @@ import ray
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
-from tlsearch.search.conductor import Conductor, TrialFailure
+from tlsearch.search.conductor import Conductor
+from tlsearch.search.live import TrialFailure
 from tlsearch.search.messages import pack, unpack_message
 from tlsearch.search.resources import alive_node_ids
 from tlsearch.search.silence import Silence

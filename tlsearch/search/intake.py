@@ -1,0 +1,72 @@
+"""Which trial a search begins next: the points that wait, then the sampler's proposals, as many as were asked for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState as OptunaState
+
+from tlsearch.crash import crash_point
+from tlsearch.search.plan import SearchPlan
+from tlsearch.search.seeds import derive_seed
+from tlsearch.search.study import Study
+from tlsearch.types import Scalar
+
+
+class Intake:
+    """Begins trials in the study and counts them, over all starts of the search."""
+
+    def __init__(self, plan: SearchPlan, study: Study, *, clock: Callable[[], float] = time.time) -> None:
+        """Counts what the study holds; enqueues the first points of one that is empty."""
+        self._plan, self._search, self._study, self._clock = plan, plan.search, study, clock
+        if not study.trials():
+            study.enqueue(self._first_points())
+        trials = study.trials()
+        self._num_waiting = sum(trial.state is OptunaState.WAITING for trial in trials)
+        self._num_started = len(trials) - self._num_waiting
+
+    @property
+    def trials_left(self) -> bool:
+        """Whether any of the trials that were asked for has not begun."""
+        if self._search.sampler == "fixed":
+            return self._num_waiting > 0
+        return self._num_started < self._search.trials
+
+    def begin(self) -> FrozenTrial:
+        """Begins the next trial: it is RUNNING in the study, with all that it needs."""
+        sampler, seed = self._search.sampler, self._search.seed
+        number = self._study.ask(self._plan.space, sampler=sampler, seed=seed, attrs_of=self._attrs)
+        crash_point("after_ask")
+        self._num_started += 1
+        self._num_waiting = max(0, self._num_waiting - 1)
+        return self._study.trial(number)
+
+    def completed(self, trial: FrozenTrial) -> FrozenTrial:
+        """A trial that was begun earlier, proposed again where a crash had cut that short."""
+        if "config" in trial.user_attrs:
+            return trial
+        sampler, seed, attrs = self._search.sampler, self._search.seed, self._attrs(trial.number)
+        self._study.propose_again(trial.number, self._plan.space, sampler=sampler, seed=seed, attrs=attrs)
+        return self._study.trial(trial.number)
+
+    def _first_points(self) -> list[dict[str, Scalar]]:
+        space, entries = self._plan.space, self._search.start_with
+        if self._search.sampler == "fixed":
+            return [space.complete(entry) for entry in entries] * self._search.seeds
+        return space.starting_points(entries)
+
+    def _attrs(self, number: int) -> dict[str, Scalar]:
+        seed, asha = self._search.seed, self._plan.rules.asha
+        return {
+            "seed": self._trial_seed(number),
+            "bracket": asha.bracket_of(seed=seed, number=number) if asha else 0,
+            "started": self._clock(),
+        }
+
+    def _trial_seed(self, number: int) -> int:
+        """A trial's own; of a fixed search with several seeds that of its round, equal for all entries."""
+        if self._search.seeds > 1:
+            return derive_seed(self._search.seed, "round", number // len(self._search.start_with))
+        return derive_seed(self._search.seed, "trial", number)
