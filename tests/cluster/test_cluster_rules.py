@@ -44,7 +44,7 @@ def swap(old: str, new: str, count: int = 1) -> Callable[[str], str]:
 PLANTED = [
     # a secret written out
     ("docker/compose.yaml", swap("RAY_AUTH_TOKEN_PATH: /run/secrets/ray_token", "RAY_AUTH_TOKEN: hunter2"), "secret"),
-    ("docker/compose.yaml", swap("postgresql://mlflow@", "postgresql://mlflow:pw@"), "password in a URL"),
+    ("docker/compose.yaml", swap("postgresql+psycopg2://mlflow@", "postgresql://mlflow:pw@"), "password in a URL"),
     (
         "docker/compose.yaml",
         swap("POSTGRES_PASSWORD_FILE: /run/secrets/postgres_password", "POSTGRES_PASSWORD: x"),
