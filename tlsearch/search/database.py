@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from optuna.exceptions import StorageInternalError
@@ -65,7 +66,7 @@ def connect(url: str, *, writable: bool) -> BaseStorage:
     with database_errors(url):
         try:
             storage = RDBStorage(
-                url,
+                _with_driver(url),
                 engine_kwargs={"pool_pre_ping": True, "connect_args": options},
                 skip_table_creation=not writable,
             )
@@ -73,11 +74,19 @@ def connect(url: str, *, writable: bool) -> BaseStorage:
             cause = str(error.__cause__ or error)
             raise StorageError(
                 f"the database {without_password(url)} needs a driver that is not installed ({cause}); "
-                "for PostgreSQL: pip install 'psycopg[binary]', or write postgresql+psycopg2:// for psycopg2"
+                "for PostgreSQL: pip install 'tlsearch[cluster]', which brings psycopg2"
             ) from error
         except RuntimeError as error:  # Optuna's word for tables of another version
             raise StorageError(f"the database {without_password(url)} cannot hold the study: {error}") from error
         return get_storage(storage)
+
+
+def _with_driver(url: str) -> str:
+    """``postgresql://`` means another driver in each version of SQLAlchemy; ours is psycopg2, where it is installed."""
+    plain = "postgresql://"
+    if url.startswith(plain) and find_spec("psycopg2") is not None:
+        return f"postgresql+psycopg2://{url.removeprefix(plain)}"
+    return url
 
 
 @contextmanager

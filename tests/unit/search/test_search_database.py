@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
-import socket
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +13,7 @@ import optuna
 import pytest
 from search_checks import check_agreement, study_trials
 from search_doubles import drive, make_plan
+from services import postgres_server
 from sqlalchemy import create_engine, text
 
 from tlsearch.errors import StorageError
@@ -158,6 +155,12 @@ def test_a_missing_driver_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         connect("mysql://host/db", writable=True)
 
 
+def test_a_server_without_a_named_driver_gets_the_one_that_the_extra_brings() -> None:
+    pytest.importorskip("psycopg2")
+    with pytest.raises(StorageError, match=r"postgresql://me@127\.0\.0\.1:9/db failed: .*psycopg2.*refused"):
+        connect("postgresql://me@127.0.0.1:9/db", writable=True)
+
+
 def test_errors_of_the_database_become_ours(tmp_path: Path) -> None:
     engine = create_engine(f"sqlite:///{tmp_path}/empty.db")
     with pytest.raises(StorageError, match="no such table"), database_errors("sqlite:///x"), engine.connect() as open_:
@@ -177,31 +180,8 @@ def test_the_pointer_is_its_owners(tmp_path: Path) -> None:
 @pytest.fixture
 def postgres() -> Iterator[str]:
     """The URL of a PostgreSQL server of this test's own."""
-    pytest.importorskip("psycopg2")
-    if not (shutil.which("initdb") and shutil.which("pg_ctl")):
-        pytest.skip("needs PostgreSQL's initdb and pg_ctl")
-    root = Path(tempfile.mkdtemp(prefix="tlsearch-pg-"))
-    user = "nobody" if os.getuid() == 0 else None  # PostgreSQL refuses to run as root
-    if user:
-        shutil.chown(root, user)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    options = f"-p {port} -k {root} -c listen_addresses=127.0.0.1"
-    server = ["pg_ctl", "-D", str(root / "data"), "-w", "-l", str(root / "log")]
-
-    def run(*command: str) -> None:
-        subprocess.run(command, check=True, user=user, cwd=root, stdout=subprocess.DEVNULL, timeout=240)
-
-    try:
-        run("initdb", "-D", str(root / "data"), "-U", "me", "-A", "trust")
-        run(*server, "-o", options, "-t", "200", "start")
-        try:
-            yield f"postgresql+psycopg2://me@127.0.0.1:{port}/postgres"
-        finally:
-            run(*server, "-m", "immediate", "stop")
-    finally:
-        shutil.rmtree(root, ignore_errors=True)
+    with postgres_server() as server:
+        yield server.url().replace("+psycopg2", "")
 
 
 @pytest.mark.slow
