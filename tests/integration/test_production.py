@@ -7,24 +7,17 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from homes import Home, need_demo_weights, write_digit_images, write_digit_space
+from serving import AUDIT, ask, imported, serving
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
-
-AUDIT = Path(__file__).resolve().parents[1] / "support" / "audit"
 
 
 _READS_IN_A_WORKER = """
@@ -124,63 +117,24 @@ def _check_nesting(home: Home) -> None:
 
 @pytest.fixture(scope="module")
 def server(home: Home) -> Iterator[str]:
-    """``mlflow models serve`` on the promoted model, on a free port of this machine."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = home.root / "serve.log"
-    environment = {
-        **home.environment,
-        "MLFLOW_TRACKING_URI": home.tracking_uri,
-        "TLSEARCH_AUDIT_LOG": str(log),
-        "TLSEARCH_AUDIT_IMPORTS": "1",
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # mlflow starts uvicorn by its name
-    }
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/digit-images@champion"]
-    command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
-    with open(home.root / "serve.out", "w") as output:
-        process = subprocess.Popen(
-            command, env=environment, cwd=home.root, stdout=output, stderr=output, start_new_session=True
-        )
-    try:
-        _wait_for(f"http://127.0.0.1:{port}/ping", process, home.root / "serve.out")
-        yield f"http://127.0.0.1:{port}/invocations"
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait(30)
-
-
-def _wait_for(url: str, process: subprocess.Popen[Any], output: Path) -> None:
-    deadline = time.monotonic() + 300
-    while time.monotonic() < deadline:
-        assert process.poll() is None, output.read_text()
-        try:
-            with urllib.request.urlopen(url, timeout=5):
-                return
-        except OSError:
-            time.sleep(0.5)  # polls another process
-    raise AssertionError(f"the server did not start in time\n{output.read_text()}")
+    environment = {**home.environment, "MLFLOW_TRACKING_URI": home.tracking_uri}
+    with serving("models:/digit-images@champion", environment=environment, folder=home.root) as address:
+        yield address
 
 
 def test_the_server_answers_as_predict_does(home: Home, server: str) -> None:
     files = sorted((home.root / "images/val").rglob("*.png"))[::16]
-    body = json.dumps({"inputs": [base64.b64encode(file.read_bytes()).decode() for file in files]})
-    curl = ["curl", "-sS", "-H", "Content-Type: application/json", "-d", "@-", server]
-    done = subprocess.run(curl, input=body, capture_output=True, text=True, check=True, timeout=120)
-    answers = json.loads(done.stdout)["predictions"]
     home.environment["MLFLOW_TRACKING_URI"] = home.tracking_uri
     expected = json.loads(home.run("predict", "models:/digit-images@champion", *map(str, files), "--json"))
-    for answer, ours in zip(answers, expected, strict=True):
+    for answer, ours in zip(ask(server, files), expected, strict=True):
         assert answer["label"] == ours["label"]
         assert answer["score"] == pytest.approx(ours["score"], abs=1e-6)
         assert [one["label"] for one in answer["top"]] == [one["label"] for one in ours["top"]]
 
 
 def test_the_serving_process_imports_neither_ray_nor_optuna(home: Home, server: str) -> None:
-    lines = (home.root / "serve.log").read_text().splitlines()
-    assert len({line.split(" ", 1)[0] for line in lines if " start" in line}) >= 2  # mlflow's command and its server
-    assert [line for line in lines if " import " in line] == []
+    processes, imports = imported(home.root / "serve.log")
+    assert processes >= 2 and imports == []  # mlflow's command and its server
 
 
 def test_mlflow_models_predict_takes_a_file(home: Home) -> None:

@@ -45,6 +45,12 @@ class Limits:
         """Whether there is a limit."""
         return self.latency_ms is not None or self.parameters is not None
 
+    @property
+    def text(self) -> str:
+        """In words."""
+        latency = [] if self.latency_ms is None else [f"at most {self.latency_ms:g} ms an image"]
+        return " and ".join(latency + ([] if self.parameters is None else [f"at most {self.parameters:,} parameters"]))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
@@ -107,7 +113,7 @@ def choose(entry: SearchEntry, file: SpaceFile, *, num_classes: int, trial: int 
             reason = f"{reason} within the limits ({_sizes_text(sizes, backbone, limits)})"
         return Choice(entry=owner, trial=record, reason=reason, parameters=sizes.parameters(backbone), latency=latency)
     if limits.any:
-        raise UserError(f"no trial of {entry.search_id} with a result is within the limits: {limits}")
+        raise UserError(f"no trial of {entry.search_id} with a result is within the limits: {limits.text}")
     raise UserError(f"the search {entry.search_id} has no trial with a result yet")
 
 

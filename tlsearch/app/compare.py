@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,7 +57,7 @@ def compare(
         index, split = _own_data(a, b, storage), SPLIT
     else:
         index, split = _labelled(data)
-        _refuse_sealed(index, split, (a, b), storage)
+        refuse_sealed([Path(index.root, key) for key in index.splits[split].keys], (a, b), storage)
     checkpoints = (find_checkpoint(a, storage), find_checkpoint(b, storage))
     return _compare_checkpoints((a, b), checkpoints, index, split, device)
 
@@ -123,20 +124,25 @@ def _own_data(a: str, b: str, storage: Path | None) -> ImageIndex:
     raise DataError("models that are no search's are compared on labelled images: name their folder with --data")
 
 
-def _data_of(names: tuple[str, str], storage: Path | None) -> list[DataSpec]:
+def _data_of(names: Sequence[str], storage: Path | None) -> list[DataSpec]:
     """The data of the searches that the names speak of."""
     searches = [name.partition(":")[0] for name in names if not Path(name).is_dir() and "/" not in name]
     files = [read_space_file(find(search_id, storage)) for search_id in searches]
     return [file.data for file in files if file is not None]
 
 
-def _refuse_sealed(index: ImageIndex, split: str, names: tuple[str, str], storage: Path | None) -> None:
+def refuse_sealed(images: Iterable[Path], names: Sequence[str], storage: Path | None) -> None:
     """Test images are for ``promote``, which looks at them once.
 
+    Args:
+        images: Labelled ones, that models are to be scored on.
+        names: Of the models.
+        storage: Where to look for the searches among them.
+
     Raises:
-        DataError: Images of the split belong to the test split of one of the searches.
+        DataError: Some belong to the test split of one of the searches.
     """
-    given = {Path(index.root, key).resolve() for key in index.splits[split].keys}
+    given = {path.resolve() for path in images}
     for spec in _data_of(names, storage):
         try:
             own = load_index(spec)

@@ -99,6 +99,8 @@ def export_model(
 
 def _some_images(model: str, folder: Path | None, storage: Path | None) -> Sequence[Image.Image]:
     if folder is not None:
+        if not folder.is_dir():
+            raise DataError(f"--images names a folder of images; {folder} is none")
         files = sorted(one for one in folder.rglob("*") if one.suffix.lower() in IMAGE_SUFFIXES)[:MAX_IMAGES]
         if not files:
             raise DataError(f"a folder to check an export on holds images; {folder} has none")

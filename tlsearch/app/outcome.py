@@ -101,8 +101,10 @@ def find_checkpoint(model: str, storage: Path | None = None) -> str:
         trial = best.number
     folder = entry.path / "trials" / str(trial) / BEST
     if not folder.is_dir():
+        kept = sorted(int(one.parent.name) for one in entry.path.glob(f"trials/*/{BEST}") if one.parent.name.isdigit())
+        names = ", ".join(f"{entry.search_id}:{one}" for one in kept) or "none"
         raise StorageError(
-            f"trial {trial} of {entry.search_id} has no model in {folder}: a search keeps those of its "
-            "tracking.keep_best best trials"
+            f"{entry.search_id}:{trial} must name a model that is kept, those of the tracking.keep_best best trials: "
+            f"{names}; `tlsearch rerun` trains a trial again"
         )
     return str(folder)

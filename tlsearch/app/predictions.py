@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tlsearch.app.compare import refuse_sealed
 from tlsearch.app.outcome import find_checkpoint
 from tlsearch.data import IMAGE_SUFFIXES
 from tlsearch.data.sources import list_source
@@ -50,7 +51,8 @@ def predict_labelled(
         {accuracy, interval, images, predictions}: the predictions in the published shape with ``truth`` added.
 
     Raises:
-        DataError: The folder's classes are not the model's, in content and order; gives both lists.
+        DataError: The folder's classes are not the model's, in content and order; gives both lists. Or the images are
+            those of the test split of the model's search.
     """
     if split not in ("train", "val"):
         raise DataError(f"labelled images are those of train or val, not {split!r}: `promote` alone looks at test")
@@ -61,6 +63,7 @@ def predict_labelled(
     if items is None:
         raise DataError(f"{data} has the splits {', '.join(listing.items)}, not {split}")
     files = [Path(listing.root, item.key) for item in items]
+    refuse_sealed(files, (model,), storage)
     predictions: list[dict[str, Any]] = []
     for item, prediction in zip(items, predict(loaded, files), strict=True):
         predictions.append({**asdict(prediction), "truth": listing.classes[item.label]})

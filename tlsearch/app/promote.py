@@ -7,6 +7,7 @@ the evidence is kept before anything is registered, and the alias is set last. T
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 import time
 from collections.abc import Mapping
@@ -20,10 +21,11 @@ from filelock import FileLock, Timeout
 from tlsearch.app.catalog import RESOLVED, SearchEntry, write_atomically
 from tlsearch.app.choice import Choice, Limits, choose, find_or_train, train_on_all
 from tlsearch.app.conclude import read_confirmed
+from tlsearch.app.uses import record_uses, uses_on_record, when_text
 from tlsearch.config import SpaceFile
 from tlsearch.crash import crash_point
 from tlsearch.data import ImageIndex, load_index
-from tlsearch.errors import DataError, StorageError
+from tlsearch.errors import DataError, StorageError, UserError
 from tlsearch.model import weights_card
 from tlsearch.results import SERVED_CODE, load_model, logits_on
 from tlsearch.results.calibration import fit_temperature
@@ -37,11 +39,10 @@ from tlsearch.results.seal import (
     checkpoint_digest,
     hash_test_split,
     other_uses,
-    read_uses,
     uses_text,
 )
 from tlsearch.space import load
-from tlsearch.tracking.registry import Promoted, Promotion, read_test_uses, register_model, write_test_uses
+from tlsearch.tracking.registry import Promoted, Promotion, register_model
 from tlsearch.train import copy_with_temperature, read_model_meta
 from tlsearch.types import WeightsSource
 
@@ -79,16 +80,27 @@ def promote(entry: SearchEntry, options: PromoteOptions) -> dict[str, Any]:
         {model, version, alias, previous, uri, search_id, trial, reason, metric, value, temperature, test, card}.
 
     Raises:
-        UserError: No trial fits.
+        UserError: No trial fits, or the alias is none.
         DataError: Classes differ; or the test split is missing, used before, or shares images with train or val.
         TrackingError: MLflow cannot be reached, or refuses.
     """
+    _check_alias(options.alias)
     lock = FileLock(entry.path / "promote.lock")
     try:
         with lock.acquire(timeout=0):
             return _promote(entry, options)
     except Timeout:
         raise StorageError(f"another process is promoting a model of {entry.search_id}") from None
+
+
+def _check_alias(alias: str) -> None:
+    """MLflow would refuse it too, but only after the test split was opened."""
+    if re.fullmatch(r"[A-Za-z0-9_-]+", alias) and not re.fullmatch(r"latest|v\d+|(.*-)?previous", alias, re.I):
+        return
+    raise UserError(
+        "an alias has letters, digits, _ and - only; `latest` and `v1` are MLflow's own names, and `previous` keeps "
+        f"the version before; not {alias!r}"
+    )
 
 
 def _promote(entry: SearchEntry, options: PromoteOptions) -> dict[str, Any]:
@@ -99,7 +111,7 @@ def _promote(entry: SearchEntry, options: PromoteOptions) -> dict[str, Any]:
     index = load_index(file.data)
     choice = choose(entry, file, num_classes=len(index.classes), trial=options.trial, limits=options.limits)
     split = None if options.without_test else _sealed(index)
-    uses = _uses_on_record(entry, split) if split else []
+    uses = uses_on_record(entry, split) if split else []
     chosen = find_or_train(choice, file)
     check_classes(read_model_meta(chosen).classes, index.classes)
     temperature = _fit_temperature(chosen, index)  # before a refit: val must be unseen
@@ -136,17 +148,6 @@ def _sealed(index: ImageIndex) -> TestSplit:
     return split
 
 
-def _uses_on_record(entry: SearchEntry, split: TestSplit) -> list[TestUse]:
-    """From the search's folder and from MLflow; a use is known by search, trial and model."""
-    here = read_uses(entry.path)
-    there = [
-        TestUse(**one)  # type: ignore[arg-type]
-        for one in read_test_uses(entry.tracking_uri, experiment=entry.experiment, digest=split.digest)
-    ]
-    known = {(one.digest, one.model) for one in here}
-    return [*here, *(one for one in there if (one.digest, one.model) not in known)]
-
-
 def _fit_temperature(checkpoint: Path, index: ImageIndex) -> float:
     logits = logits_on(load_model(checkpoint), index, "val").double().numpy()
     return fit_temperature(logits, np.array(index.splits["val"].labels, dtype=np.int64))
@@ -169,12 +170,12 @@ def _evidence(
     others = other_uses(uses, digest=split.digest, model=model)
     if others and not options.reuse_test:
         raise DataError(
-            f"a test split is looked at once; this one was used {_when(others[0])}, and a second look would choose by "
-            "it. --without-test registers the model without test evidence; --reuse-test looks again, and the card "
+            f"a test split is looked at once; this one was used {when_text(others[0])}, and a second look would choose "
+            "by it. --without-test registers the model without test evidence; --reuse-test looks again, and the card "
             "says so"
         )
     notes = tuple(
-        f"**the test split was used before**, {_when(one)}: the test figures are optimistic" for one in others
+        f"**the test split was used before**, {when_text(one)}: the test figures are optimistic" for one in others
     )
     mine = next((one for one in uses if one.digest == split.digest and one.model == model), None)
     if mine is not None and mine.evidence is not None:
@@ -188,7 +189,7 @@ def _evidence(
             at=time.time(),
         )
         uses.append(mine)
-    _record(entry, split, uses)
+    record_uses(entry, split, uses)
     crash_point("test_recorded")
     logits = logits_on(load_model(checkpoint), index, "test").double().numpy()
     labels = np.array(index.splits["test"].labels, dtype=np.int64)
@@ -197,17 +198,6 @@ def _evidence(
     write_atomically(entry.path / USES, uses_text([done if one == mine else one for one in uses]))
     crash_point("test_evaluated")
     return _Evidence(test=found, notes=notes)
-
-
-def _record(entry: SearchEntry, split: TestSplit, uses: list[TestUse]) -> None:
-    write_atomically(entry.path / USES, uses_text(uses))
-    briefs = [one.brief() for one in uses if one.digest == split.digest]
-    write_test_uses(entry.tracking_uri, experiment=entry.experiment, digest=split.digest, uses=briefs)
-
-
-def _when(use: TestUse) -> str:
-    at = time.strftime("%Y-%m-%d %H:%M", time.localtime(use.at))
-    return f"on {at} for trial {use.trial} of {use.search_id}"
 
 
 def _register(

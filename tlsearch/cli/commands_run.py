@@ -90,7 +90,6 @@ def _take_over(entry: SearchEntry, *, trials: str | None, address: str) -> Prepa
 
 def _execute(prepared: Prepared, *, as_json: bool) -> None:
     """Runs a prepared search with its display, then prints its results and leaves with its exit code."""
-    from tlsearch.app.report import report_at_end
     from tlsearch.app.run import execute, read_record
     from tlsearch.cli.progress import Progress
     from tlsearch.results import results_json
@@ -115,6 +114,8 @@ def _execute(prepared: Prepared, *, as_json: bool) -> None:
     else:
         _print_end(results, end.reason, end.unsent)
     if end.reason != "interrupted":
+        from tlsearch.app.report import report_at_end  # brings matplotlib: only once the results are on the screen
+
         page = report_at_end(entry)
         if page is not None:
             console.print(f"report: {page}", markup=False, soft_wrap=True)
@@ -138,6 +139,8 @@ def _print_end(results: dict[str, Any], reason: str, unsent: int) -> None:
         for command, purpose in (
             ("report", "the report with the best model's mistakes"),
             ("ui", "compare the trials in the MLflow UI"),
+            ("confirm", "is the best really better? trained again with several seeds"),
+            ("promote", "one look at the test split, then into the MLflow registry"),
             (f"predict {search} IMAGES...", "use the best model"),
             (f"resume {search} --trials +12", "search on"),
         ):

@@ -137,8 +137,9 @@ def _model(facts: CardFacts) -> str:
     lines = [
         f"- {meta.backbone}, {facts.parameters:,} parameters, input {meta.image_size} x {meta.image_size} px",
         f"- pretrained weights: {meta.weights_id} (sha256 `{meta.weights_digest[:16]}`); licence: {facts.licence}",
-        f"- preprocessing: resize to {transform.resize_size} ({transform.interpolation}, {transform.crop_mode}), crop "
-        f"{transform.crop_size}, mean {_numbers(transform.mean)}, std {_numbers(transform.std)}; the model carries it",
+        f"- preprocessing: transparency laid on white, resize to {transform.resize_size} ({transform.interpolation}, "
+        f"{transform.crop_mode}), crop {transform.crop_size}, mean {_numbers(transform.mean)}, std "
+        f"{_numbers(transform.std)}; the model carries it",
         f"- training: {settings}; epoch {meta.epoch}",
         f"- scores: softmax of the logits over the temperature {facts.temperature:.3f}",
     ]

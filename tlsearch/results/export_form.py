@@ -61,7 +61,8 @@ def description(meta: ModelMeta) -> dict[str, Any]:
         "image_size": meta.image_size,
         "preprocessing": {
             "colour": "RGB",
-            "steps": "resize, centre crop, divide by 255, subtract mean, divide by std; layout NCHW",
+            "steps": "turn upright (EXIF), lay transparency on white, resize, centre crop, divide by 255, subtract "
+            "mean, divide by std; layout NCHW",
             **asdict(meta.transform),
         },
         "temperature": meta.temperature,

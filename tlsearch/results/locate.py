@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _META = "checkpoint.json"
+_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "INVALID_PARAMETER_VALUE")
+_HINT = "; a registered model is models:/NAME@ALIAS or models:/NAME/VERSION, and MLFLOW_TRACKING_URI names its store"
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:/")
 
 
@@ -26,7 +28,7 @@ def checkpoint_folder(model: str | Path, *, tracking_uri: str | None = None) -> 
         tracking_uri: The MLflow store for the URI; None is MLflow's own setting.
 
     Raises:
-        StorageError: There is no checkpoint there.
+        StorageError: There is no checkpoint there, or MLflow has no such model.
         TrackingError: MLflow does not give the model.
     """
     if isinstance(model, str) and _SCHEME.match(model):
@@ -52,17 +54,22 @@ def _download(uri: str, tracking_uri: str | None) -> Path:
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     store = tracking_uri or mlflow.get_tracking_uri()
+    shown = re.sub(r"//[^/@]*@", "//", store)  # no password in a message
     missing = re.fullmatch(r"sqlite:///([^?]+)", store)
     if missing and not Path(missing[1]).is_file():  # MLflow would make an empty one
         raise TrackingError(
-            f"the model {uri} needs its MLflow store; there is none at {store}: set MLFLOW_TRACKING_URI"
+            f"the model {uri} needs its MLflow store; there is none at {shown}: set MLFLOW_TRACKING_URI"
         )
     try:
         location = _location(MlflowClient(tracking_uri=store, registry_uri=store), uri)
         repository: Any = get_artifact_repository(location, tracking_uri=store)
         return Path(repository.download_artifacts(""))
-    except (MlflowException, OSError) as error:
-        raise TrackingError(f"the model {uri} cannot be had from {store}: {error}") from error
+    except MlflowException as error:
+        if error.error_code in _ABSENT:
+            raise StorageError(f"the model {uri} must be in the MLflow store {shown}: {error}{_HINT}") from error
+        raise TrackingError(f"the model {uri} cannot be had from {shown}: {error}") from error
+    except Exception as error:  # each kind of store has errors of its own: no credentials, no such bucket
+        raise TrackingError(f"the model {uri} cannot be had: {type(error).__name__}: {error}") from error
 
 
 def _location(client: MlflowClient, uri: str) -> str:

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from tlsearch.data import ImageIndex, decode_rgb, eval_image, normalise, read_image
-from tlsearch.errors import DataError
+from tlsearch.errors import DataError, UserError
 from tlsearch.model import StagedModel
 from tlsearch.results.classes import check_classes
 from tlsearch.results.locate import checkpoint_folder
@@ -82,10 +82,15 @@ def load_model(model: str | Path, *, device: str = "auto", tracking_uri: str | N
     Raises:
         StorageError: No checkpoint, or a damaged one.
         TrackingError: MLflow does not give the model.
+        UserError: There is no such device.
     """
     trained, meta = load_trained(checkpoint_folder(model, tracking_uri=tracking_uri))
-    runtime = open_runtime(device)
-    trained.to(device=runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    try:
+        runtime = open_runtime(device)
+        trained.to(device=runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        reason = str(error).splitlines()[0]
+        raise UserError(f"a device is auto, cpu, cuda or cuda:N, and must be here; {device!r}: {reason}") from error
     return Classifier(model=trained, meta=meta, runtime=runtime)
 
 

@@ -21,7 +21,7 @@ from tlsearch.results.plots.parameters import plot_importance, plot_slices
 from tlsearch.results.plots.style import Plot
 from tlsearch.results.plots.timing import plot_epochs, plot_time
 from tlsearch.results.plots.tradeoffs import plot_backbones, plot_latency, plot_size
-from tlsearch.results.plots.view import ENDINGS, View, ending_of
+from tlsearch.results.plots.view import ENDINGS, View, ending_of, param_text
 from tlsearch.results.sections import (
     BestModel,
     failures_section,
@@ -32,7 +32,7 @@ from tlsearch.results.sections import (
     parameters_section,
     time_section,
 )
-from tlsearch.results.summaries import param_text, value_text
+from tlsearch.results.summaries import value_text
 from tlsearch.types import TrialRecord
 
 PAGE = "report.html"

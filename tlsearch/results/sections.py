@@ -11,7 +11,16 @@ from tlsearch.results.evaluation import Evaluation, Mistake, class_scores, most_
 from tlsearch.results.html import Cell, Row, grid, inline, paragraph, plot_figure, section, table
 from tlsearch.results.plots.style import Plot
 from tlsearch.results.plots.timing import SOURCES, source_reasons
-from tlsearch.results.plots.view import View, clock_of, ending_of, plural, short, time_unit, varied_parameters
+from tlsearch.results.plots.view import (
+    View,
+    clock_of,
+    ending_of,
+    param_text,
+    plural,
+    short,
+    time_unit,
+    varied_parameters,
+)
 from tlsearch.results.statistics import bootstrap_metric
 from tlsearch.results.summaries import (
     GroupSummary,
@@ -19,7 +28,6 @@ from tlsearch.results.summaries import (
     by_depth,
     describe_params,
     findings,
-    param_text,
     shared_by_the_best,
     states_text,
     value_text,

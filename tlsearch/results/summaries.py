@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tlsearch.results.leaderboard import LeaderboardRow, leaderboard_notes
-from tlsearch.results.plots.view import View, is_number, value_of, varied_parameters
+from tlsearch.results.plots.view import View, is_number, param_text, value_of, varied_parameters
 from tlsearch.types import Scalar, TrialRecord, TrialState
 
 
@@ -115,7 +115,7 @@ def findings(view: View) -> list[str]:
     sentences = [
         f"Trial {best.trial} is the best: {value_text(best)} at epoch {best.best_epoch}"
         + (f" of {view.facts.max_epochs}" if view.facts.max_epochs else "")
-        + f", with {describe_params(best.params)}."
+        + f", with {describe_params(_telling(view, best.params))}."
     ]
     sentences += [f"{note[0].upper()}{note[1:]}." for note in leaderboard_notes(view.record, view.rows, view.facts)]
     cheaper = cheaper_equal(view)
@@ -134,6 +134,12 @@ def findings(view: View) -> list[str]:
     if _running(view):
         sentences.append(f"The search goes on: {_running(view)} trials were running when this page was made.")
     return sentences
+
+
+def _telling(view: View, params: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """Backbone, depth and what the search has varied: the rest is the same for all."""
+    names = {"backbone", "unfreeze_depth", *varied_parameters(view)}
+    return {name: value for name, value in params.items() if name in names}
 
 
 def cheaper_equal(view: View) -> LeaderboardRow | None:
@@ -158,15 +164,6 @@ def value_text(row: LeaderboardRow) -> str:
 def describe_params(params: Mapping[str, Scalar]) -> str:
     """``backbone resnet18, unfreeze_depth 2, head_lr 1.0e-03``."""
     return ", ".join(f"{name} {param_text(value)}" for name, value in params.items())
-
-
-def param_text(value: Scalar) -> str:
-    """A parameter's value in few characters."""
-    if value is None:
-        return "none"
-    if isinstance(value, float):
-        return f"{value:.1e}" if value and not 0.01 <= abs(value) < 1000 else f"{value:.3g}"
-    return str(value)
 
 
 def states_text(view: View) -> str:

@@ -14,6 +14,7 @@ from small_search import CLASSES, COUNTS, small_search
 from tlsearch.app import promote as promoting
 from tlsearch.app.catalog import SearchEntry
 from tlsearch.app.choice import Limits
+from tlsearch.app.predictions import predict_labelled
 from tlsearch.app.promote import PromoteOptions, promote
 from tlsearch.app.run import read_record
 from tlsearch.errors import DataError, StorageError, UserError
@@ -236,6 +237,19 @@ def test_limits_choose_the_best_that_keeps_them(entry: SearchEntry) -> None:
         promote(entry, PromoteOptions(limits=Limits(parameters=1000), without_test=True))
     with pytest.raises(UserError, match="not within the limits: 11,"):
         promote(entry, PromoteOptions(trial=2, limits=Limits(parameters=3_000_000), without_test=True))
+
+
+@pytest.mark.parametrize("alias", ["", "a b", "v1", "Latest", "previous", "staging-previous"])
+def test_an_alias_that_cannot_be_is_refused_before_the_test_split_is_opened(entry: SearchEntry, alias: str) -> None:
+    with pytest.raises(UserError, match=f"an alias has letters.*{alias!r}"):
+        promote(entry, PromoteOptions(alias=alias))
+    assert read_uses(entry.path) == []
+
+
+def test_labelled_test_images_are_not_scored_before(entry: SearchEntry) -> None:
+    with pytest.raises(DataError, match="the test split stays closed until `promote` opens it; 30 of these"):
+        predict_labelled("small", _images(entry) / "test")
+    assert predict_labelled("small", _images(entry) / "val")["images"] == 3 * COUNTS["val"]
 
 
 def test_what_is_not_there_cannot_be_promoted(entry: SearchEntry) -> None:

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import tlsearch
-from tlsearch.errors import DataError, StorageError, TrackingError
+from tlsearch.errors import DataError, StorageError, TrackingError, UserError
 from tlsearch.results import accuracy_on, load_model, predict
 
 if TYPE_CHECKING:
@@ -81,6 +81,12 @@ def test_path_bytes_and_pixels_give_the_same(trained: Trained) -> None:
 def test_what_is_no_image_is_named(trained: Trained, image: Any, said: str) -> None:
     with pytest.raises(DataError, match=said):
         predict(load_model(trained.folder, device="cpu"), [image])
+
+
+@pytest.mark.parametrize("device", ["gpu9", "cuda:77", "meta:x"])
+def test_a_device_that_is_not_here_is_told(trained: Trained, device: str) -> None:
+    with pytest.raises(UserError, match=f"a device is auto, cpu, cuda or cuda:N.*{device}"):
+        load_model(trained.folder, device=device)
 
 
 def test_a_single_path_is_not_taken_for_many(trained: Trained) -> None:

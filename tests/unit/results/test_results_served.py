@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from tlsearch.errors import TrackingError
+from tlsearch.errors import TrackingError, UserError
 from tlsearch.results import SERVED_CODE, load_model, predict
 from tlsearch.tracking import MlflowTracker
 from tlsearch.types import Decision
@@ -148,9 +148,20 @@ def test_load_model_takes_registered_models(logged: Logged, files: list[Path], e
 
 
 @pytest.mark.parametrize("uri", ["models:/m-missing", "models:/none@champion", "models:/none/1", "runs:/0123/model"])
-def test_a_uri_that_names_nothing_is_a_tracking_error(logged: Logged, uri: str) -> None:
-    with pytest.raises(TrackingError, match=uri):
+def test_a_uri_that_names_nothing_is_the_users_fault(logged: Logged, uri: str) -> None:
+    with pytest.raises(UserError, match=f"{uri}.*MLFLOW_TRACKING_URI"):
         load_model(uri, tracking_uri=logged.store)
+
+
+def test_a_store_that_fails_is_told_with_its_reason(logged: Logged, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow.store.artifact import artifact_repository_registry
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("Unable to locate credentials")
+
+    monkeypatch.setattr(artifact_repository_registry, "get_artifact_repository", fail)
+    with pytest.raises(TrackingError, match="s3://bucket/model cannot be had: RuntimeError: Unable to locate"):
+        load_model("s3://bucket/model", tracking_uri=logged.store)
 
 
 def test_no_pickle_is_in_the_model(logged: Logged) -> None:

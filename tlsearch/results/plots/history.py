@@ -49,7 +49,8 @@ def plot_history(view: View) -> Plot:
     with plot_style(plot.name):
         figure = new_figure(FULL_IN, _HEIGHT_IN)
         axes = add_axes(figure, left=0.65, top=0.4)
-        low, high = robust_limits([value_of(t) for t in view.valued], maximise=view.maximise)
+        reached = [*(value_of(t) for t in view.valued), *(value for _, value in steps)]
+        low, high = robust_limits(reached, maximise=view.maximise)
         marks = {}
         for ending, (words, colour) in ENDINGS.items():
             trials = [t for t in view.valued if ending_of(t) == ending]

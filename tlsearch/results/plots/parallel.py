@@ -31,6 +31,7 @@ from tlsearch.results.plots.view import (
     chosen_text,
     is_number,
     jitter,
+    param_text,
     robust_limits,
     short,
     value_of,
@@ -111,7 +112,7 @@ def parameter_scale(trials: Sequence[TrialRecord], parameter: str) -> Scale:
         return Scale(heights=heights, labels=labels)
     step = 1 / max(len(distinct) - 1, 1)
     heights = {v: place * step if len(distinct) > 1 else 0.5 for place, v in enumerate(distinct)}
-    labels = [(height, short(value, 20)) for value, height in heights.items()]
+    labels = [(height, short(param_text(value), 20)) for value, height in heights.items()]
     every = math.ceil(len(labels) / _MAX_CATEGORIES)
     return Scale(heights=heights, labels=labels[::every], spread=min(0.03, 0.2 * step))
 

@@ -135,7 +135,7 @@ def finish(figure: Figure, plot: Plot) -> Plot:
 
 def _png(figure: Figure) -> bytes:
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=_PNG_DPI)
+    figure.savefig(file, format="png", dpi=_PNG_DPI, pil_kwargs={"compress_level": 1})  # a fifth larger, much sooner
     return file.getvalue()
 
 

@@ -205,6 +205,15 @@ def plural(count: int, word: str) -> str:
     return f"{count} {word}" if count == 1 else f"{count} {word}s"
 
 
+def param_text(value: Scalar) -> str:
+    """A parameter's value in few characters."""
+    if value is None:
+        return "none"
+    if isinstance(value, float):
+        return f"{value:.1e}" if value and not 0.01 <= abs(value) < 1000 else f"{value:.3g}"
+    return str(value)
+
+
 def short(text: object, length: int = 22) -> str:
     """A label that fits; the end of a long name says more than its middle."""
     text = str(text)
