@@ -12,9 +12,10 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -151,3 +152,64 @@ def wait_until_healthy(server: TrackingServer, timeout_s: float = 300) -> None:
         except OSError:
             time.sleep(0.5)  # polls another process
     raise AssertionError((server.folder / "server.log").read_text()[-2000:])
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectStore:
+    """An S3 server; ``environment`` is what a client needs, its secret too."""
+
+    port: int
+    secret: str
+
+    def environment(self, host: str = "127.0.0.1") -> dict[str, str]:
+        return {
+            "AWS_ACCESS_KEY_ID": "tester",
+            "AWS_SECRET_ACCESS_KEY": self.secret,
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL": f"http://{host}:{self.port}",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    def client(self) -> Any:
+        import boto3
+
+        return boto3.client(
+            "s3",
+            endpoint_url=f"http://127.0.0.1:{self.port}",
+            region_name="us-east-1",
+            aws_access_key_id="tester",
+            aws_secret_access_key=self.secret,
+        )
+
+    def upload(self, folder: Path, bucket: str, prefix: str) -> None:
+        """Every file below a folder, and the bucket if it is new."""
+        client = self.client()
+        client.create_bucket(Bucket=bucket)
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                client.upload_file(str(path), bucket, f"{prefix}/{path.relative_to(folder).as_posix()}")
+
+
+@contextmanager
+def object_store(*, secret: str, host: str = "127.0.0.1", log: Path | None = None) -> Iterator[ObjectStore]:
+    """moto's S3 server, in a process of its own."""
+    pytest.importorskip("moto")
+    port = free_port()
+    with open(log or os.devnull, "wb") as target:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "moto.server", "-H", host, "-p", str(port)],
+            stdout=target,
+            stderr=target,
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            assert process.poll() is None, "the object store has ended"
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=2):
+                break
+            time.sleep(0.2)  # polls another process
+        yield ObjectStore(port=port, secret=secret)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

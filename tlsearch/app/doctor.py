@@ -14,7 +14,7 @@ from typing import Any
 from tlsearch.config import SpaceFile, parse_space_file
 from tlsearch.errors import ClusterError, ConfigError, StorageError, TlsearchError
 from tlsearch.search.connect import connected
-from tlsearch.search.doctor_nodes import cache_room, low_disk, node_findings, versions
+from tlsearch.search.doctor_nodes import cache_room, data_fault, low_disk, node_findings, versions
 from tlsearch.search.doctor_ray import ray_findings
 from tlsearch.search.doctor_storage import drop_mark, read_mark, write_mark
 from tlsearch.tracking.reach import tracking_finding
@@ -211,11 +211,12 @@ def _file_system(path: Path) -> str:
 
 def _data(file: SpaceFile) -> list[Finding]:
     path = file.data.path
-    if path is None or "://" in path:
+    if path is None:
         return [Finding(name="data", status="ok", text=f"source {file.data.source}; `tlsearch check` looks into it")]
-    if os.path.exists(path) and os.access(path, os.R_OK):
-        return [Finding(name="data", status="ok", text=f"{path} is there; `tlsearch check` looks into it")]
-    return [Finding(name="data", status="fail", text=f"{path} is not there, or cannot be read", advice="see data.path")]
+    fault = data_fault(path)
+    if fault:
+        return [Finding(name="data", status="fail", text=fault, advice="see data.path")]
+    return [Finding(name="data", status="ok", text=f"{path} is there; `tlsearch check` looks into it")]
 
 
 def _nodes(address: str, file: SpaceFile) -> list[Finding]:

@@ -159,6 +159,13 @@ def _data_path(form: DataForm, checker: _Checker) -> str | None:
         message = f"source {form.source} takes no path; it has {show(form.path)}"
         checker.require(False, at, message, ("data", "source"))
         return None
+    if is_url(form.path):
+        rule = "images elsewhere are an s3:// address, of source folder or manifest"
+        fits = form.source in _DATA_PATHS and form.path.startswith("s3://")
+        checker.require(
+            fits, at, f"{rule}; not {show(without_password(form.path))} of {form.source}", ("data", "source")
+        )
+        return form.path
     path = checker.absolute(form.path, at)
     if form.source == "manifest":
         if checker.require(_holds(path.is_file), at, f"the file {str(path)!r} does not exist", ("data", "source")):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tlsearch.data.listing import Item, Listing
 from tlsearch.data.readers import FileReader
+from tlsearch.data.remote import RemoteEntry, RemoteFolder
 from tlsearch.errors import DataError
 from tlsearch.types import DataSpec
 
@@ -23,6 +24,8 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".ti
 
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
+Folder = Path | RemoteFolder
+Entry = os.DirEntry[str] | RemoteEntry
 Files = Mapping[str, list[str]]  # class name -> paths relative to the class folder, sorted
 
 
@@ -35,9 +38,9 @@ def list_folder(spec: DataSpec) -> Listing:
     """
     if not spec.path:
         raise DataError("data.path must name a folder for data.source folder")
-    root = Path(spec.path)
+    root: Folder = RemoteFolder.open(spec.path) if "://" in spec.path else Path(spec.path).absolute()
     if not root.is_dir():
-        raise DataError(f"data.path must be a folder: {root} {'is a file' if root.exists() else 'does not exist'}")
+        raise DataError(f"data.path must be a folder: {spec.path} {'is a file' if root.exists() else 'does not exist'}")
     split_dirs = _split_dirs(root)
     found = {name: _class_files(root / part) for name, part in split_dirs.items()}
     _check_classes(root, split_dirs, found)
@@ -50,11 +53,11 @@ def list_folder(spec: DataSpec) -> Listing:
     for name, files in found.items():
         prefix = f"{split_dirs[name]}/" if split_dirs[name] else ""
         items[name] = _items(root, prefix, classes, files, pattern if name in ("all", "train") else None)
-    place = str(root.absolute())
-    return Listing(root=place, reader=FileReader(root=place), classes=classes, items=items)
+    reader = root.reader() if isinstance(root, RemoteFolder) else FileReader(root=str(root))
+    return Listing(root=str(reader.root), reader=reader, classes=classes, items=items)
 
 
-def _split_dirs(root: Path) -> dict[str, str]:
+def _split_dirs(root: Folder) -> dict[str, str]:
     """Folder of each ready split, relative to the root; ``{"all": ""}`` where there are none."""
     splits: dict[str, str] = {}
     others = []
@@ -81,13 +84,15 @@ def _split_dirs(root: Path) -> dict[str, str]:
     return {name: splits[name] for name in ("train", "val", "test") if name in splits}
 
 
-def _class_files(folder: Path) -> Files:
+def _class_files(folder: Folder) -> Files:
     if stray := sorted(entry.name for entry in _scan(folder) if _is_image(entry)):
         logger.warning("%s: left out, since they are in no class folder: %s", folder, _names(stray))
     return {name: sorted(_walk(folder / name, "", ())) for name in _subfolders(folder)}
 
 
-def _scan(folder: Path) -> list[os.DirEntry[str]]:
+def _scan(folder: Folder) -> list[Entry]:
+    if isinstance(folder, RemoteFolder):
+        return [entry for entry in folder.scan() if not entry.name.startswith(".") and entry.name != "__MACOSX"]
     try:
         with os.scandir(folder) as entries:
             return [entry for entry in entries if not entry.name.startswith(".") and entry.name != "__MACOSX"]
@@ -95,20 +100,20 @@ def _scan(folder: Path) -> list[os.DirEntry[str]]:
         raise DataError(f"{folder}: cannot be listed: {error.strerror or error}") from error
 
 
-def _subfolders(folder: Path) -> list[str]:
+def _subfolders(folder: Folder) -> list[str]:
     return sorted(entry.name for entry in _scan(folder) if entry.is_dir())
 
 
-def _is_image(entry: os.DirEntry[str]) -> bool:
+def _is_image(entry: Entry) -> bool:
     # A dangling link counts, so that the missing image is reported instead of left out.
     return os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and (entry.is_file() or _dangles(entry))
 
 
-def _dangles(entry: os.DirEntry[str]) -> bool:
+def _dangles(entry: Entry) -> bool:
     return entry.is_symlink() and not os.path.exists(entry.path)
 
 
-def _walk(folder: Path, prefix: str, above: tuple[str, ...]) -> Iterator[str]:
+def _walk(folder: Folder, prefix: str, above: tuple[str, ...]) -> Iterator[str]:
     """Images below a folder as POSIX paths relative to where the walk began."""
     real = os.path.realpath(folder)
     if real in above:
@@ -120,7 +125,7 @@ def _walk(folder: Path, prefix: str, above: tuple[str, ...]) -> Iterator[str]:
             yield prefix + entry.name
 
 
-def _check_classes(root: Path, split_dirs: Mapping[str, str], found: Mapping[str, Files]) -> None:
+def _check_classes(root: Folder, split_dirs: Mapping[str, str], found: Mapping[str, Files]) -> None:
     suffixes = " ".join(suffix[1:] for suffix in IMAGE_SUFFIXES)
     for name, files in found.items():
         place = root / split_dirs[name]
@@ -170,7 +175,7 @@ def _pattern(group_by: str | None) -> re.Pattern[str] | None:
 
 
 def _items(
-    root: Path, prefix: str, classes: tuple[str, ...], files: Files, pattern: re.Pattern[str] | None
+    root: Folder, prefix: str, classes: tuple[str, ...], files: Files, pattern: re.Pattern[str] | None
 ) -> tuple[Item, ...]:
     items = []
     unmatched = []

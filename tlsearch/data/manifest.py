@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from tlsearch.data.folder import SPLIT_NAMES
 from tlsearch.data.listing import Item, Listing
 from tlsearch.data.manifest_rows import Row, read_rows
 from tlsearch.data.readers import FileReader
+from tlsearch.data.remote import RemoteFolder, RemoteReader
 from tlsearch.errors import DataError
 from tlsearch.types import DataSpec
 
@@ -44,26 +45,45 @@ def list_manifest(spec: DataSpec) -> Listing:
         raise DataError("data.path must name a .csv or .parquet file for data.source manifest")
     if spec.split.group_by is not None:
         raise DataError("data.split.group_by is for folders; a manifest names groups in its column 'group'")
-    path = Path(spec.path)
-    root = str(path.absolute().parent)
+    path, reader, holds = _opened(spec.path)
+    root = str(reader.root)
     rows = read_rows(path)
     faults: list[str] = []
-    entries = [entry for row in rows if (entry := _entry(row, root, faults)) is not None]
+    entries = [entry for row in rows if (entry := _entry(row, root, holds, faults)) is not None]
     _check_splits(entries, rows, faults)
     _check_twice(entries, faults)
     _check_groups(entries, faults)
     _raise(path, faults)
     classes = tuple(sorted({entry.label for entry in entries}))
     _check_classes(path, entries, classes)
-    return Listing(root=root, reader=FileReader(root=root), classes=classes, items=_items(entries, classes))
+    return Listing(root=root, reader=reader, classes=classes, items=_items(entries, classes))
 
 
-def _entry(row: Row, root: str, faults: list[str]) -> _Entry | None:
+def _opened(place: str) -> tuple[Path, FileReader | RemoteReader, Callable[[str], bool] | None]:
+    """The manifest on this machine, who reads its images, and, for a bucket, whether it holds a key.
+
+    Raises:
+        DataError: A bucket cannot be listed, or does not hold the manifest.
+    """
+    if "://" not in place:
+        path = Path(place)
+        return path, FileReader(root=str(path.absolute().parent)), None
+    folder, _, name = place.rpartition("/")
+    reader = RemoteFolder.open(folder).reader()
+    if name not in reader.files:
+        raise DataError(f"data.path must be a file: {place} does not exist")
+    reader.read(name)  # for its errors
+    return reader.root / name, reader, lambda key: key in reader.files
+
+
+def _entry(row: Row, root: str, holds: Callable[[str], bool] | None, faults: list[str]) -> _Entry | None:
     """The row's entry; None, with its faults listed, where it cannot be used."""
     found = []
     if not row.path:
         found.append(f"{row.place}: the path is empty")
-    elif not os.path.isfile(os.path.join(root, row.path)):
+    elif holds is not None and not holds(os.path.normpath(row.path)):
+        found.append(f"{row.place}: {row.path} does not exist beside the manifest")
+    elif holds is None and not os.path.isfile(os.path.join(root, row.path)):
         state = "is no file" if os.path.exists(os.path.join(root, row.path)) else "does not exist"
         found.append(f"{row.place}: {os.path.normpath(os.path.join(root, row.path))} {state}")
     if not row.label:

@@ -78,16 +78,24 @@ def look(question: NodeQuestion, node: str = "") -> NodeReport:
         write_mark(question.storage, f"{question.mark}-{node}")
     except OSError as error:
         storage_error = f"{type(error).__name__}: {error}"
-    data_error = ""
-    path = question.data_path
-    if path is not None and "://" not in path and not (os.path.exists(path) and os.access(path, os.R_OK)):
-        data_error = f"{path} is not there or cannot be read"
+    data_error = data_fault(question.data_path)
     report = NodeReport(node=node, versions=versions(), storage_error=storage_error, data_error=data_error)
     try:
         cache_path, free = cache_room(question.cache)
     except (OSError, StorageError) as error:
         return replace(report, error=str(error))
     return replace(report, cache_path=cache_path, cache_free_gb=free)
+
+
+def data_fault(path: str | None) -> str:
+    """Why this machine cannot read the images; empty where it can, or where the source has no path."""
+    if path is None:
+        return ""
+    if "://" in path:
+        from tlsearch.data.remote import remote_fault
+
+        return remote_fault(path)
+    return "" if os.path.exists(path) and os.access(path, os.R_OK) else f"{path} is not there or cannot be read"
 
 
 def cache_room(directory: str = "") -> tuple[str, float]:
@@ -196,7 +204,8 @@ def compare(
             name=f"data on {report.node}",
             status="fail",
             text=report.data_error,
-            advice="the images must be at the same path on every node: mount them, or copy them to each",
+            advice="every node reads the images: at the same path, by a mount or a copy, or from a bucket, whose "
+            "endpoint and credentials each node has in its environment",
         )
         for report in sound
         if report.data_error

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path
-from typing import Any
+
+from tlsearch.data.remote import remote_system
 
 
 def write_mark(storage: str, name: str) -> None:
@@ -15,7 +16,7 @@ def write_mark(storage: str, name: str) -> None:
         OSError: It cannot be written.
     """
     if "://" in storage:
-        system, root = _remote(storage)
+        system, root = remote_system(storage)
         with system.open_output_stream(f"{root}/{name}") as stream:
             stream.write(name.encode())
         return
@@ -33,7 +34,7 @@ def read_mark(storage: str, name: str) -> str:
         OSError: It is not there or cannot be read.
     """
     if "://" in storage:
-        system, root = _remote(storage)
+        system, root = remote_system(storage)
         with system.open_input_stream(f"{root}/{name}") as stream:
             return bytes(stream.read()).decode()
     return (Path(storage) / name).read_text(encoding="utf-8")
@@ -43,18 +44,7 @@ def drop_mark(storage: str, name: str) -> None:
     """Removes a mark; one that is gone, or cannot be removed, is no matter."""
     with contextlib.suppress(OSError):
         if "://" in storage:
-            system, root = _remote(storage)
+            system, root = remote_system(storage)
             system.delete_file(f"{root}/{name}")
         else:
             (Path(storage) / name).unlink()
-
-
-def _remote(storage: str) -> tuple[Any, str]:
-    """A file system of pyarrow and the path in it; keys and endpoint come from the environment."""
-    from pyarrow import fs
-
-    try:
-        system, root = fs.FileSystem.from_uri(storage)
-    except ValueError as error:  # pyarrow's word for a scheme that it does not know
-        raise OSError(str(error)) from error
-    return system, str(root).rstrip("/")

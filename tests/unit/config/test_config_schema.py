@@ -179,7 +179,6 @@ def test_each_wrong_value_is_one_fault(
 @pytest.mark.parametrize(
     "part",
     [
-        {"data": {"source": "folder", "path": "s3://bucket/images"}},
         {"search": {"probe_first": True}},
         {"cache": {"views": 4}},
         {"storage": "s3://bucket/runs"},
@@ -195,6 +194,15 @@ def test_what_is_not_built_yet_may_stand_at_its_default(tmp_path: Path) -> None:
     search = {"constraints": {}, "patience": None, "probe_first": False, "trial_timeout": None, "study": "auto"}
     written = read(tmp_path, {"search": {**search, "scheduler": {"asha": {"brackets": 1}}}, "cache": {"views": 1}})
     assert written == read(tmp_path)
+
+
+def test_images_in_a_bucket(tmp_path: Path) -> None:
+    for source, address in (("folder", "s3://bucket/images"), ("manifest", "s3://bucket/images/list.csv")):
+        assert read(tmp_path, {"data": {"source": source, "path": address}}).data.path == address
+    for source, address in (("folder", "https://me:pw@host/images"), ("torchvision", "s3://bucket/sets")):
+        found = faults(tmp_path, {"data": {"source": source, "name": None, "path": address}})
+        (fault,) = [one for one in found if "images elsewhere" in one.message]
+        assert "are an s3:// address, of source folder or manifest" in fault.message and "pw@" not in fault.message
 
 
 @pytest.mark.parametrize("url", ["https://host:8080/a/w.pth?x=1#sha256=0", "s3://bucket/w.safetensors"])
