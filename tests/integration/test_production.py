@@ -100,6 +100,21 @@ def test_confirm_then_promote(home: Home) -> None:
     _check_nesting(home)
 
 
+def test_an_evaluation_without_tlsearch_gives_the_cards_accuracy(home: Home) -> None:
+    home.run("export", "models:/digit-images@champion", "--format", "script", "--output", "plain", "--json")
+    files = sorted((home.root / "images" / "test").rglob("*.png"))
+    command = [sys.executable, "plain/predict.py", "--json", *map(str, files)]
+    done = subprocess.run(command, cwd=home.root, capture_output=True, text=True, check=True, timeout=200)
+    assert "import tlsearch" not in (home.root / "plain/predict.py").read_text()
+    right = sum(Path(one["path"]).parent.name == one["label"] for one in json.loads(done.stdout))
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=home.tracking_uri, registry_uri=home.tracking_uri)
+    version = client.get_model_version_by_alias("digit-images", "champion")
+    assert len(files) == 60 and float(version.tags["test_accuracy"]) == pytest.approx(right / 60, abs=1e-5)
+    assert f"Test accuracy {right / 60:.4f}" in version.description
+
+
 def _check_nesting(home: Home) -> None:
     from mlflow import MlflowClient
 

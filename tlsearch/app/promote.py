@@ -223,7 +223,7 @@ def _register(
             data_digest=index.digest,
             images={name: len(split) for name, split in index.splits.items()},
             refit=options.refit,
-            licence=weights_card(meta.backbone, source).licence or "not known (the weights are not the library's own)",
+            licence=_licence(meta.backbone, source),
             parameters=choice.parameters,
             temperature=temperature,
             latency=choice.latency,
@@ -250,6 +250,12 @@ def _register(
             files=files,
         )
         return register_model(entry.tracking_uri, promotion, served_code=SERVED_CODE), card
+
+
+def _licence(backbone: str, source: WeightsSource) -> str:
+    if source.kind == "none":
+        return "none needed (trained from scratch)"
+    return weights_card(backbone, source).licence or "not known (the weights are not the library's own)"
 
 
 def _tags(index: ImageIndex, choice: Choice, evidence: _Evidence, options: PromoteOptions) -> Mapping[str, str]:

@@ -66,7 +66,8 @@ def _download(uri: str, tracking_uri: str | None) -> Path:
         return Path(repository.download_artifacts(""))
     except MlflowException as error:
         if error.error_code in _ABSENT:
-            raise StorageError(f"the model {uri} must be in the MLflow store {shown}: {error}{_HINT}") from error
+            reason = str(error).rstrip(".")
+            raise StorageError(f"the model {uri} must be in the MLflow store {shown}: {reason}{_HINT}") from error
         raise TrackingError(f"the model {uri} cannot be had from {shown}: {error}") from error
     except Exception as error:  # each kind of store has errors of its own: no credentials, no such bucket
         raise TrackingError(f"the model {uri} cannot be had: {type(error).__name__}: {error}") from error

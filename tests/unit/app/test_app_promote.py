@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_search import CLASSES, COUNTS, small_search
+from opens import opens_below
+from small_search import CLASSES, COUNTS, small_search, write_shapes
 
 from tlsearch.app import promote as promoting
 from tlsearch.app.catalog import SearchEntry
@@ -32,7 +33,10 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TLSEARCH_STATE_DIR", str(root / "state"))
         patch.setenv("TLSEARCH_CACHE_DIR", str(root / "cache"))
-        small_search(root)
+        write_shapes(root / "images")
+        with opens_below(root / "images") as opened:
+            small_search(root)
+    (root / "opened.json").write_text(json.dumps(sorted(opened)))
     _make_store(root / "mlflow.db")
     shutil.copytree(root, root.with_name("template"))
     return root
@@ -64,6 +68,21 @@ def _client(entry: SearchEntry) -> Any:
     from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri=entry.tracking_uri, registry_uri=entry.tracking_uri)
+
+
+def test_a_search_opens_every_other_image_and_promote_alone_the_test_images(entry: SearchEntry) -> None:
+    images = _images(entry)
+    opened = json.loads((images.parent / "opened.json").read_text())  # while the search ran
+    assert [name for name in opened if name.startswith("test")] == []
+    others = {str(file.relative_to(images)) for file in images.rglob("*.png")} - {*map(str, _test_files(images))}
+    assert set(opened) == others and len(others) == 3 * (COUNTS["train"] + COUNTS["val"])
+    with opens_below(images) as opened_now:
+        promote(entry, PromoteOptions())
+    assert {*map(str, _test_files(images))} <= opened_now
+
+
+def _test_files(images: Path) -> list[Path]:
+    return [file.relative_to(images) for file in (images / "test").rglob("*.png")]
 
 
 def test_a_promoted_model_carries_its_evidence(entry: SearchEntry) -> None:
