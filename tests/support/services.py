@@ -101,6 +101,7 @@ def mlflow_server(
     password: str,
     store: str = "",
     users: str = "",
+    artifacts: str = "",
     host: str = "127.0.0.1",
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[TrackingServer]:
@@ -109,6 +110,7 @@ def mlflow_server(
     Args:
         store: Database of runs; a SQLite file in the folder if empty.
         users: Database of users, likewise.
+        artifacts: Where files go; the folder if empty.
     """
     pytest.importorskip("flask_wtf")
     folder.mkdir(parents=True, exist_ok=True)
@@ -120,7 +122,7 @@ def mlflow_server(
     )
     command = [sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth", "--workers", "1"]
     command += ["--host", host, "--port", str(port), "--backend-store-uri", store or f"sqlite:///{folder}/runs.db"]
-    command += ["--artifacts-destination", str(folder / "files")]
+    command += ["--artifacts-destination", artifacts or str(folder / "files")]
     secrets = {"MLFLOW_FLASK_SERVER_SECRET_KEY": "for a test", "MLFLOW_AUTH_ADMIN_PASSWORD": password}
     with open(folder / "server.log", "wb") as log:
         process = subprocess.Popen(
