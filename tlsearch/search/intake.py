@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from tlsearch.crash import crash_point
 from tlsearch.search.plan import SearchPlan
+from tlsearch.search.proposals import Proposals, first_points
 from tlsearch.search.seeds import derive_seed
 from tlsearch.search.study import Study
 from tlsearch.types import Scalar
@@ -22,7 +24,8 @@ class Intake:
         """Counts what the study holds; enqueues the first points of one that is empty."""
         self._plan, self._search, self._study, self._clock = plan, plan.search, study, clock
         if not study.trials():
-            study.enqueue(self._first_points())
+            study.enqueue(first_points(plan))
+        self._proposals = Proposals(plan)
         trials = study.trials()
         self._num_waiting = sum(trial.state is OptunaState.WAITING for trial in trials)
         self._num_started = len(trials) - self._num_waiting
@@ -36,8 +39,7 @@ class Intake:
 
     def begin(self) -> FrozenTrial:
         """Begins the next trial: it is RUNNING in the study, with all that it needs."""
-        sampler, seed = self._search.sampler, self._search.seed
-        number = self._study.ask(self._plan.space, sampler=sampler, seed=seed, attrs_of=self._attrs)
+        number = self._study.ask(self._plan.space, sampler_of=self._sampler, attrs_of=self._attrs)
         crash_point("after_ask")
         self._num_started += 1
         self._num_waiting = max(0, self._num_waiting - 1)
@@ -47,15 +49,12 @@ class Intake:
         """A trial that was begun earlier, proposed again where a crash had cut that short."""
         if "config" in trial.user_attrs:
             return trial
-        sampler, seed, attrs = self._search.sampler, self._search.seed, self._attrs(trial.number)
-        self._study.propose_again(trial.number, self._plan.space, sampler=sampler, seed=seed, attrs=attrs)
+        number = trial.number
+        self._study.propose_again(number, self._plan.space, sampler=self._sampler(number), attrs=self._attrs(number))
         return self._study.trial(trial.number)
 
-    def _first_points(self) -> list[dict[str, Scalar]]:
-        space, entries = self._plan.space, self._search.start_with
-        if self._search.sampler == "fixed":
-            return [space.complete(entry) for entry in entries] * self._search.seeds
-        return space.starting_points(entries)
+    def _sampler(self, number: int) -> BaseSampler:
+        return self._proposals.sampler(self._study.trials(), number)
 
     def _attrs(self, number: int) -> dict[str, Scalar]:
         seed, asha = self._search.seed, self._plan.rules.asha

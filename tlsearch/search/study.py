@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import optuna
+from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
@@ -22,7 +23,6 @@ from optuna.trial import TrialState as OptunaState
 from tlsearch.search.journal import Journal
 from tlsearch.search.judge import Best, Verdict
 from tlsearch.search.lock import Holder, SearchLock
-from tlsearch.search.sampler import SamplerName, make_sampler
 from tlsearch.search.wire import from_plain, to_plain
 from tlsearch.types import Decision, EpochReport, Scalar
 
@@ -115,7 +115,11 @@ class Study:
                 self._study.enqueue_trial(dict(point))
 
     def ask(
-        self, space: Space, *, sampler: SamplerName, seed: int, attrs_of: Callable[[int], Mapping[str, Any]]
+        self,
+        space: Space,
+        *,
+        sampler_of: Callable[[int], BaseSampler],
+        attrs_of: Callable[[int], Mapping[str, Any]],
     ) -> int:
         """Makes the first WAITING trial, else a new one, RUNNING and proposes its parameters.
 
@@ -123,8 +127,7 @@ class Study:
 
         Args:
             space: Proposes by suggesting on Optuna's trial.
-            sampler: Which of Optuna's samplers.
-            seed: The search's.
+            sampler_of: The sampler of a trial, by its number.
             attrs_of: The user attributes of a trial, by its number.
 
         Returns:
@@ -132,18 +135,16 @@ class Study:
         """
         waiting = self._storage.get_all_trials(self._id, deepcopy=False, states=(OptunaState.WAITING,))
         number = waiting[0].number if waiting else self._storage.get_n_trials(self._id)
-        self._study.sampler = make_sampler(sampler, seed=seed, number=number)
+        self._study.sampler = sampler_of(number)
         with self._batch():
             trial = self._study.ask()
             assert trial.number == number
             self._propose(trial, space, attrs_of(number))
         return number
 
-    def propose_again(
-        self, number: int, space: Space, *, sampler: SamplerName, seed: int, attrs: Mapping[str, Any]
-    ) -> None:
+    def propose_again(self, number: int, space: Space, *, sampler: BaseSampler, attrs: Mapping[str, Any]) -> None:
         """Completes a RUNNING trial whose proposal a crash cut short (only a database can hold one)."""
-        self._study.sampler = make_sampler(sampler, seed=seed, number=number)
+        self._study.sampler = sampler
         with self._batch():
             self._propose(optuna.Trial(self._study, self._trial_id(number)), space, attrs)
 

@@ -20,6 +20,7 @@ from tlsearch.errors import StorageError
 from tlsearch.search.database import Pointer, database_errors, write_pointer
 from tlsearch.search.opening import JOURNAL, open_for_writing, study_attrs
 from tlsearch.search.plan import SearchPlan
+from tlsearch.search.proposals import first_points
 from tlsearch.search.wire import from_plain, to_plain
 from tlsearch.space import Space
 from tlsearch.types import Scalar, TrialConfig
@@ -102,7 +103,7 @@ def _copy(trial: FrozenTrial, place: _Recorder | None) -> FrozenTrial:
 
 def _new_points(begun: Sequence[FrozenTrial], plan: SearchPlan) -> list[dict[str, Scalar]]:
     tried = [trial.user_attrs.get("config") for trial in begun]
-    points = plan.space.starting_points(plan.search.start_with)
+    points = first_points(plan)
     return [point for point in points if to_plain(plan.space.to_config(point)) not in tried]
 
 

@@ -1,0 +1,232 @@
+"""What is tried next: the portfolio, and the greatest expected gain per second."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from search_doubles import QuickTrial, drive, make_plan
+from test_search_supersede import space as real_space
+
+from tlsearch.search import read_search
+from tlsearch.search.allocation import Allocation, alone
+from tlsearch.search.costs import Costs, Kind
+from tlsearch.search.drawing import Point, draw, nearest
+from tlsearch.search.portfolio import RECIPES, probes, recipe
+from tlsearch.search.surrogate import Encoder, Surrogate, expected_gain
+from tlsearch.space import Choice, Fixed, FloatRange, IntRange
+from tlsearch.types import Mode, TrialConfig
+
+WIDE = real_space(
+    backbone=Choice(values=("resnet18", "mobilenet_v2")),
+    unfreeze_depth=IntRange(low=0, high=5),
+    head_lr=FloatRange(low=1e-4, high=1e-1, log=True),
+    backbone_lr=FloatRange(low=1e-6, high=1e-3, log=True),
+)
+ONE = real_space(
+    backbone=Fixed(value="resnet18"),
+    unfreeze_depth=IntRange(low=0, high=5),
+    head_lr=FloatRange(low=1e-4, high=1e-1, log=True),
+    backbone_lr=FloatRange(low=1e-6, high=1e-3, log=True),
+)
+ALL = {"probe_first": True, "portfolio": True, "cost_aware": True}
+
+
+def proposals(root: Path, starts: tuple[int, ...], slots: int = 1, **search: Any) -> list[dict[str, Any]]:
+    for trials in starts:
+        plan = replace(make_plan(root, max_epochs=3, trials=trials, **search), space=WIDE)
+        assert drive(plan, slots=slots, factory=QuickTrial) == "finished"
+    return [dict(trial.params) for trial in read_search(root).trials]
+
+
+def trial(number: int, point: Point, values: list[float], seconds: float, **config: Any) -> FrozenTrial:
+    """A trial that is over, with these values by epoch."""
+    plain = vars(TrialConfig(backbone="resnet18", **config))
+    reports = {f"report:{e}": {"metrics": {"epoch_seconds": seconds}} for e in range(1, len(values) + 1)}
+    made = create_trial(
+        state=TrialState.PRUNED,
+        params=dict(point.values),
+        distributions=dict(point.domains),
+        user_attrs={"config": plain, **reports},
+        intermediate_values=dict(enumerate(values, start=1)),
+    )
+    made.number = number
+    return made
+
+
+def test_a_restart_goes_on_with_the_same_proposals(tmp_path: Path) -> None:
+    whole = proposals(tmp_path / "whole", (18,), seed=3, **ALL)
+    parts = proposals(tmp_path / "parts", (5, 9, 18), seed=3, **ALL)
+    assert whole == parts
+    assert len({str(point) for point in whole}) == 18
+    assert whole != proposals(tmp_path / "other", (18,), seed=4, **ALL)
+
+
+def test_first_the_default_then_every_backbone_then_recipes(tmp_path: Path) -> None:
+    points = proposals(tmp_path / "a", (2 + len(RECIPES),), **ALL)
+    assert points[0].items() >= WIDE.default_point().items()
+    assert (points[1]["backbone"], points[1]["unfreeze_depth"]) == ("mobilenet_v2", 0)
+    assert [point["unfreeze_depth"] for point in points[2:]] == [one["unfreeze_depth"] for one in RECIPES]
+
+
+def test_recipes_are_on_the_backbone_that_is_best(tmp_path: Path) -> None:
+    class Lopsided(QuickTrial):
+        def step(self) -> Any:
+            report = super().step()
+            good = self._assignment.config.backbone == "mobilenet_v2"
+            return type(report)(epoch=report.epoch, metrics={"val_accuracy": 0.9 if good else 0.1}, timestamp=0.0)
+
+    plan = replace(make_plan(tmp_path / "a", max_epochs=3, trials=6, probe_first=True, portfolio=True), space=WIDE)
+    assert drive(plan, factory=Lopsided) == "finished"
+    assert [one.config.backbone for one in read_search(tmp_path / "a").trials][2:] == ["mobilenet_v2"] * 4
+
+
+@pytest.mark.parametrize("sampler", ["random", "fixed"])
+def test_other_samplers_propose_for_themselves(tmp_path: Path, sampler: str) -> None:
+    start = {"sampler": sampler, "start_with": tuple({"unfreeze_depth": depth} for depth in range(4))}
+    mine = proposals(tmp_path / "a", (6,), **start, portfolio=True, cost_aware=True)
+    assert mine == proposals(tmp_path / "b", (6,), **start)
+
+
+def test_recipes_are_moved_into_the_space() -> None:
+    narrow = real_space(
+        backbone=Choice(values=("resnet18", "mobilenet_v2")),
+        unfreeze_depth=IntRange(low=0, high=2),
+        head_lr=FloatRange(low=1e-4, high=2e-3, log=True),
+        backbone_lr=FloatRange(low=1e-6, high=5e-5, log=True),
+    )
+    assert recipe(narrow, 3, "resnet18") is None  # depth 5
+    point = recipe(narrow, 0, "mobilenet_v2")
+    assert point is not None and point["backbone"] == "mobilenet_v2"
+    assert (point["head_lr"], point["backbone_lr"]) == pytest.approx((1e-3, 5e-5))
+    assert [one["backbone"] for one in probes(narrow)] == ["resnet18", "mobilenet_v2"]
+
+
+def test_points_are_drawn_inside_the_space() -> None:
+    rng = random.Random(0)
+    for _ in range(200):
+        parent = draw(WIDE, rng)
+        child = draw(WIDE, rng, parent.values)
+        config = WIDE.to_config(child.values)  # raises where it is outside
+        assert (config.backbone_lr is None) == (config.unfreeze_depth == 0)
+        assert nearest(WIDE, child.values).values == pytest.approx(child.values)
+
+
+def test_costs_are_measured_else_counted() -> None:
+    head, deep = TrialConfig(backbone="resnet18"), TrialConfig(backbone="resnet18", unfreeze_depth=5, backbone_lr=1e-4)
+    counted = Costs(())
+    assert counted.of(deep) > 20 * counted.of(head)
+    costs = Costs([(head, (0.1, 0.1)), (deep, (9.0, 6.0, 6.0))])
+    assert (costs.of(head), costs.of(deep)) == (0.1, 6.0)
+    middle = TrialConfig(backbone="resnet18", unfreeze_depth=2, backbone_lr=1e-4)
+    assert 0.1 < costs.of(middle) < 6.0
+    other = TrialConfig(backbone="mobilenet_v2", unfreeze_depth=5, backbone_lr=1e-4)
+    assert costs.of(other) == 6.0
+    assert Kind.of(TrialConfig(backbone="resnet18", augmentation="light")).passes > 10 * Kind.of(head).passes
+
+
+def test_the_surrogate_finds_the_top_and_is_unsure_elsewhere() -> None:
+    rng = np.random.default_rng(0)
+    seen = rng.random((40, 2)) * 0.5
+    values = 0.7 - ((seen - 0.3) ** 2).sum(axis=1)
+    surrogate = Surrogate(seen, values, np.zeros(40))
+    mean, deviation = surrogate.predict(np.array([[0.3, 0.3], [0.0, 0.0], [0.95, 0.95]]))
+    assert mean[0] > mean[1] and deviation[2] > 3 * deviation[0]
+    assert mean[0] == pytest.approx(0.7, abs=0.02)
+    gains = expected_gain(np.array([0.5, 0.5, 0.9]), np.array([1e-6, 0.1, 1e-6]), 0.6)
+    assert gains[0] == pytest.approx(0.0, abs=1e-9) and 0 < gains[1] < gains[2] == pytest.approx(0.3)
+
+
+def test_choices_are_equally_far_and_absence_is_told() -> None:
+    rng = random.Random(1)
+    points = [draw(WIDE, rng) for _ in range(40)]
+    rows = Encoder(points).encode(points)
+    assert rows.min() >= 0 and rows.max() <= 1
+    head = [index for index, point in enumerate(points) if "backbone_lr" not in point.values]
+    assert head and len({tuple(row) for row in rows.tolist()}) == len(points)
+
+
+def _half(costs: tuple[float, float]) -> list[FrozenTrial]:
+    """Shallow and deep trials that reached the same, at these seconds per epoch."""
+    rng, trials = random.Random(2), []
+    for number in range(12):
+        depth = 0 if number % 2 else 5
+        point = draw(ONE, rng)
+        while point.values["unfreeze_depth"] != depth:
+            point = draw(ONE, rng)
+        config = dict(vars(ONE.to_config(point.values)))
+        config.pop("backbone")
+        values = [0.5 + 0.01 * (number // 2), 0.55 + 0.01 * (number // 2)]
+        trials.append(trial(number, point, values, costs[depth > 0], **config))
+    return trials
+
+
+def _mean_depth(trials: Sequence[FrozenTrial], allocation: Allocation, mode: Mode = "max") -> float:
+    chosen = []
+    for seed in range(8):
+        values = allocation.point(ONE, trials, mode=mode, max_epochs=3, rng=random.Random(seed))
+        assert values is not None
+        chosen.append(float(values["unfreeze_depth"] or 0))  # type: ignore[arg-type]
+    return sum(chosen) / len(chosen)
+
+
+def test_costs_decide_between_equal_promises() -> None:
+    dear_depth, dear_head = _half((0.1, 50.0)), _half((50.0, 0.1))
+    assert _mean_depth(dear_depth, Allocation()) + 1 < _mean_depth(dear_head, Allocation())
+    unmoved = Allocation(cooling=0.0)
+    assert _mean_depth(dear_depth, unmoved) == _mean_depth(dear_head, unmoved)
+    counted = Allocation(measured=False)
+    assert _mean_depth(dear_depth, counted) == _mean_depth(dear_head, counted)
+
+
+def test_one_trial_at_a_time_looks_at_no_clock() -> None:
+    trials = _half((0.1, 50.0))
+    assert not alone(Allocation(), trials).measured
+    trials[3].state = TrialState.RUNNING
+    assert alone(Allocation(), trials).measured
+
+
+def test_too_little_is_known_at_first() -> None:
+    trials = _half((1.0, 1.0))[:3]
+    assert Allocation().point(ONE, trials, mode="max", max_epochs=3, rng=random.Random(0)) is None
+
+
+def _at_depth(depth: int, seed: int) -> Point:
+    rng = random.Random(seed)
+    while (point := draw(ONE, rng)).values["unfreeze_depth"] != depth:
+        pass
+    return point
+
+
+def test_what_does_not_fit_is_kept_away_from() -> None:
+    trials = _half((1.0, 1.0))
+    unmoved = Allocation(cooling=0.0)
+    before = _mean_depth(trials, unmoved)
+    for number in range(12, 20):
+        trials.append(trial(number, _at_depth(5, number), [], 1.0, unfreeze_depth=5, backbone_lr=1e-4))
+        trials[-1].system_attrs["constraints"] = [1.0]
+    assert _mean_depth(trials, unmoved) < before
+
+
+def test_beside_what_runs_another_point_is_tried() -> None:
+    trials = _half((1.0, 1.0))
+    first = Allocation().point(ONE, trials, mode="max", max_epochs=3, rng=random.Random(0))
+    assert first is not None
+    running = trial(12, nearest(ONE, first), [], 1.0)
+    running.state = TrialState.RUNNING
+    assert Allocation().point(ONE, [*trials, running], mode="max", max_epochs=3, rng=random.Random(0)) != first
+
+
+def test_the_direction_follows_the_mode() -> None:
+    def best(mode: Mode, values: Sequence[float]) -> float:
+        trials = [trial(n, _at_depth(n % 6, n), [value], 1.0) for n, value in enumerate(values)]
+        return _mean_depth(trials, Allocation(cooling=0.0), mode)
+
+    rising = [0.1 * (number % 6) for number in range(18)]
+    assert best("max", rising) > 3.5 > 2.0 > best("min", rising)

@@ -1,0 +1,101 @@
+"""Points of a conditional space, drawn without Optuna: at random, near another point, or nearest to a wish."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from tlsearch.types import Scalar
+
+if TYPE_CHECKING:
+    from tlsearch.space import Space
+
+_MOVES = 0.35  # share of a parent's dimensions that move
+_STEP = 0.15  # standard deviation of a move, as a share of the range
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """A point of the space: its values and out of what they were proposed, by the names that Optuna sees."""
+
+    values: Mapping[str, Scalar]
+    domains: Mapping[str, BaseDistribution]
+
+
+def draw(space: Space, rng: random.Random, parent: Mapping[str, Scalar] | None = None) -> Point:
+    """A point at random; with a parent one that differs from it in some dimensions."""
+    return _walk(space, _Drawer(parent or {}, rng))
+
+
+def nearest(space: Space, wanted: Mapping[str, Scalar]) -> Point:
+    """The point with these values, each moved to the nearest that the space has.
+
+    Args:
+        wanted: A value of every dimension that is active there, by the names that Optuna sees.
+    """
+    return _walk(space, _Drawer(wanted, None))
+
+
+def _walk(space: Space, drawer: _Drawer) -> Point:
+    space.suggest(drawer)
+    return Point(values=drawer.values, domains=drawer.domains)
+
+
+class _Drawer:
+    """Proposes as Optuna's trial does; without ``rng`` the parent's values, moved into the space."""
+
+    def __init__(self, parent: Mapping[str, Scalar], rng: random.Random | None) -> None:
+        self._parent, self._rng = parent, rng
+        self.values: dict[str, Scalar] = {}
+        self.domains: dict[str, BaseDistribution] = {}
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        """On the grid."""
+        last = (high - low) // step
+        at = self._position(name, lambda value: (value - low) / (high - low))
+        return int(self._keep(name, IntDistribution(low, high, step=step, log=log), low + step * round(at * last)))
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        """Uniform on the log scale where that is the dimension's."""
+        if log:
+            at = self._position(name, lambda value: math.log(value / low) / math.log(high / low))
+            value = low * (high / low) ** at
+        else:
+            at = self._position(name, lambda value: (value - low) / (high - low))
+            value = low + at * (high - low)
+        if step is not None:
+            value = low + step * round((value - low) / step)
+        inside = min(high, max(low, value))
+        return float(self._keep(name, FloatDistribution(low, high, step=step, log=log), inside))
+
+    def suggest_categorical(self, name: str, choices: Sequence[Scalar]) -> Scalar:
+        """One of the choices; the first where the wish is none of them."""
+        old = self._parent.get(name)
+        known = name in self._parent and old in choices
+        if self._rng is None:
+            value = old if known else choices[0]
+        else:
+            value = old if known and self._rng.random() >= _MOVES else self._rng.choice(list(choices))
+        domain = CategoricalDistribution(choices)
+        self._keep(name, domain, value)
+        return value
+
+    def _position(self, name: str, locate: Callable[[Any], float]) -> float:
+        """Where in its range, 0 to 1, a number is to be."""
+        if name not in self._parent:
+            return self._rng.random() if self._rng else 0.5
+        at = locate(self._parent[name])
+        if self._rng and self._rng.random() < _MOVES:
+            at += self._rng.gauss(0.0, _STEP)
+        return min(1.0, max(0.0, at))
+
+    def _keep(self, name: str, domain: BaseDistribution, value: Any) -> Any:
+        self.values[name], self.domains[name] = value, domain
+        return value

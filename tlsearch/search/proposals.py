@@ -1,0 +1,78 @@
+"""What a search tries next, in order: the user's points, the default, the portfolio, then what its sampler proposes.
+
+Each proposal is a pure function of the trials that the study holds, of the search's seed and of the trial's number.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+
+from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState as OptunaState
+
+from tlsearch.search.allocation import Allocation, alone
+from tlsearch.search.plan import SearchPlan
+from tlsearch.search.portfolio import RECIPES, probes, recipe
+from tlsearch.search.sampler import GivenPoint, make_sampler
+from tlsearch.search.seeds import derive_seed
+from tlsearch.types import Scalar
+
+
+def first_points(plan: SearchPlan) -> list[dict[str, Scalar]]:
+    """The points that are enqueued before the first trial, by the names that Optuna sees."""
+    space, search = plan.space, plan.search
+    if search.sampler == "fixed":
+        return [space.complete(entry) for entry in search.start_with] * search.seeds
+    points = space.starting_points(search.start_with)
+    early = probes(space) if search.probe_first else []
+    return points + [point for point in early if point not in points]
+
+
+class Proposals:
+    """Chooses the points that follow the first ones."""
+
+    def __init__(self, plan: SearchPlan, *, allocation: Allocation | None = None) -> None:
+        self._plan = plan
+        self._allocation = allocation or Allocation()
+        self._num_first = len(first_points(plan))
+
+    def sampler(self, trials: Sequence[FrozenTrial], number: int) -> BaseSampler:
+        """The sampler of trial ``number``, which is not among ``trials`` or has no values yet."""
+        search = self._plan.search
+        begun = [trial for trial in trials if trial.state is not OptunaState.WAITING and trial.number != number]
+        waits = any(trial.number == number and trial.state is OptunaState.WAITING for trial in trials)
+        point = None if waits or search.sampler != "tpe" else self._recipe(begun, number) or self._best(begun, number)
+        if point is not None:
+            return GivenPoint(point)
+        return make_sampler(search.sampler, seed=search.seed, number=number)
+
+    def _recipe(self, begun: Sequence[FrozenTrial], number: int) -> Mapping[str, Scalar] | None:
+        """The portfolio's next recipe on the backbone that is best so far, unless that was tried."""
+        index = number - self._num_first
+        if not self._plan.search.portfolio or not 0 <= index < len(RECIPES):
+            return None
+        point = recipe(self._plan.space, index, self._best_backbone(begun))
+        return None if point is None or any(trial.params == point for trial in begun) else point
+
+    def _best_backbone(self, begun: Sequence[FrozenTrial]) -> str:
+        sign = 1.0 if self._plan.setup.mode == "max" else -1.0
+        scores: dict[str, float] = {}
+        for trial in begun:
+            if trial.intermediate_values and "config" in trial.user_attrs:
+                score = max(sign * value for value in trial.intermediate_values.values())
+                backbone = trial.user_attrs["config"]["backbone"]
+                scores[backbone] = max(score, scores.get(backbone, score))
+        inside = {one: scores[one] for one in self._plan.space.backbones() if one in scores}
+        return max(inside, key=lambda one: inside[one]) if inside else self._plan.space.backbones()[0]
+
+    def _best(self, begun: Sequence[FrozenTrial], number: int) -> Mapping[str, Scalar] | None:
+        """The point of the greatest expected gain per second."""
+        plan = self._plan
+        if not plan.search.cost_aware:
+            return None
+        rng = random.Random(derive_seed(plan.search.seed, "allocation", number))
+        return alone(self._allocation, begun).point(
+            plan.space, begun, mode=plan.setup.mode, max_epochs=plan.setup.max_epochs, rng=rng
+        )
