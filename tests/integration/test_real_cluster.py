@@ -12,7 +12,7 @@ from machines import wait_until_open
 from services import wait_until_healthy
 from sites import assert_recorded, assert_secrets_kept, make_site, packed, wait_for
 
-pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.timeout(2400)]
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from services import ObjectStore, object_store
 from tlsearch.data import load_index, open_pixels, read_image
 from tlsearch.data.remote import RemoteFolder, RemoteReader, remote_fault
 from tlsearch.errors import DataError
+from tlsearch.search.doctor_nodes import data_fault
 from tlsearch.types import CacheSpec, DataSpec, TransformSpec
 
 SECRET = "only-in-the-environment"
@@ -118,7 +119,8 @@ def test_what_is_not_there(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(DataError, match=rf"must be a folder: s3://{bucket}/some/images does not exist"):
         load_index(remote(bucket))
     assert remote_fault(f"s3://{bucket}/gone") == f"s3://{bucket}/gone does not exist"
-    assert remote_fault(f"s3://{bucket}") == ""
+    assert data_fault(f"s3://{bucket}/gone") == f"s3://{bucket}/gone does not exist"  # the doctor's, on each node
+    assert remote_fault(f"s3://{bucket}") == data_fault(f"s3://{bucket}") == ""
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(DataError, match=rf"s3://{bucket}/away: cannot be listed: ") as told:
         RemoteFolder.open(f"s3://{bucket}/away")
