@@ -179,7 +179,9 @@ def make_plan(root: Path, *, max_epochs: int = 4, **search: Any) -> SearchPlan:
     )
 
 
-def drive(plan: SearchPlan, *, slots: int = 1, order: int = 0, factory: Any = StubTrial, **options: Any) -> str:
+def drive(
+    plan: SearchPlan, *, slots: int = 1, order: int = 0, factory: Any = StubTrial, retries: int = 0, **options: Any
+) -> str:
     """Runs a search without Ray: ``slots`` trials at a time in this process, stepped in a random order."""
     study = open_for_writing(plan.folder, mode=plan.setup.mode, attrs=study_attrs(plan), url=plan.search.study)
     try:
@@ -188,7 +190,7 @@ def drive(plan: SearchPlan, *, slots: int = 1, order: int = 0, factory: Any = St
         live: dict[int, Runner] = {}
         while True:
             while len(live) < slots and (handout := conductor.next_trial()) is not None:
-                live[handout.assignment.number] = start_trial(handout, factory)
+                live[handout.assignment.number] = start_trial(handout, factory, retries)
             if not live or conductor.halting:
                 break
             number = chance.choice(sorted(live))
