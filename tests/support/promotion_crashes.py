@@ -22,7 +22,9 @@ def main(root: Path) -> None:
     for name in ("STATE", "CACHE"):
         os.environ[f"TLSEARCH_{name}_DIR"] = str(home / name.lower())
     # What a forked child is to use is imported here, once.
-    import mlflow.pyfunc  # noqa: F401
+    import mlflow.pyfunc
+    import mlflow.store.model_registry.sqlalchemy_store
+    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
     import small_search  # noqa: F401
 
     import tlsearch.app.promote  # noqa: F401

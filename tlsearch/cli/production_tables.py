@@ -48,9 +48,9 @@ def evidence_table(result: Mapping[str, Any]) -> Table:
 
 def export_table(result: Mapping[str, Any]) -> Table:
     """How long the formats take for one image."""
-    table = Table(title=f"milliseconds an image ({result['latency_on']})")
+    table = Table(caption=f"on {result['latency_on']}", min_width=40)
     table.add_column("format")
-    table.add_column("ms", justify="right")
+    table.add_column("milliseconds an image", justify="right")
     for one in result["latency"]:
         table.add_row(one["format"], f"{one['ms']:.1f}")
     return table
