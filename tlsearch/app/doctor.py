@@ -14,9 +14,9 @@ from typing import Any
 from tlsearch.config import SpaceFile, parse_space_file
 from tlsearch.errors import ClusterError, ConfigError, StorageError, TlsearchError
 from tlsearch.search.connect import connected
-from tlsearch.search.doctor_nodes import cache_room, data_fault, low_disk, node_findings, versions
+from tlsearch.search.doctor_nodes import cache_room, low_disk, node_findings, versions
 from tlsearch.search.doctor_ray import ray_findings
-from tlsearch.search.doctor_storage import drop_mark, read_mark, write_mark
+from tlsearch.search.doctor_storage import data_fault, drop_mark, read_mark, write_mark
 from tlsearch.tracking.reach import tracking_finding
 from tlsearch.types import Finding
 
@@ -227,6 +227,7 @@ def _nodes(address: str, file: SpaceFile) -> list[Finding]:
                 data_path=file.data.path,
                 cache=file.cache.directory,
                 gpus_per_trial=file.resources.gpus_per_trial,
+                study=file.search.study,
             )
     except TlsearchError as error:
         return [Finding(name="ray nodes", status="fail", text=str(error))]

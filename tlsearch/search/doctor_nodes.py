@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 import socket
@@ -16,7 +15,15 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from tlsearch.errors import StorageError
-from tlsearch.search.doctor_storage import drop_mark, read_mark, write_mark
+from tlsearch.search.doctor_storage import (
+    data_fault,
+    drop_mark,
+    lock_findings,
+    locked_mark,
+    read_mark,
+    sees_lock,
+    write_mark,
+)
 from tlsearch.types import CacheSpec, Finding
 
 COMPARED = ("python", "ray", "torch", "torchvision", "tlsearch")  # one trial goes on from node to node
@@ -29,7 +36,7 @@ class NodeQuestion:
     """What each node is asked.
 
     Attributes:
-        storage: The storage folder or URI; its mark is ``mark``.
+        storage: The storage folder or URI; its mark is ``mark``, which the driver has locked.
         data_path: Of the images; None where the source has none.
         cache: Folder of the node's stores, as the node finds it if empty.
     """
@@ -42,11 +49,16 @@ class NodeQuestion:
 
 @dataclass(frozen=True, kw_only=True)
 class NodeReport:
-    """What a node found; errors are empty where there is none, sizes are free gigabytes."""
+    """What a node found; errors are empty where there is none, sizes are free gigabytes.
+
+    Attributes:
+        lock_seen: Whether the driver's lock in the storage holds here too.
+    """
 
     node: str
     versions: Mapping[str, str] = field(default_factory=dict)
     storage_error: str = ""
+    lock_seen: bool = True
     data_error: str = ""
     cache_path: str = ""
     cache_free_gb: float | None = None
@@ -79,23 +91,18 @@ def look(question: NodeQuestion, node: str = "") -> NodeReport:
     except OSError as error:
         storage_error = f"{type(error).__name__}: {error}"
     data_error = data_fault(question.data_path)
-    report = NodeReport(node=node, versions=versions(), storage_error=storage_error, data_error=data_error)
+    report = NodeReport(
+        node=node,
+        versions=versions(),
+        storage_error=storage_error,
+        lock_seen=bool(storage_error) or sees_lock(question.storage, question.mark),
+        data_error=data_error,
+    )
     try:
         cache_path, free = cache_room(question.cache)
     except (OSError, StorageError) as error:
         return replace(report, error=str(error))
     return replace(report, cache_path=cache_path, cache_free_gb=free)
-
-
-def data_fault(path: str | None) -> str:
-    """Why this machine cannot read the images; empty where it can, or where the source has no path."""
-    if path is None:
-        return ""
-    if "://" in path:
-        from tlsearch.data.remote import remote_fault
-
-        return remote_fault(path)
-    return "" if os.path.exists(path) and os.access(path, os.R_OK) else f"{path} is not there or cannot be read"
 
 
 def cache_room(directory: str = "") -> tuple[str, float]:
@@ -154,6 +161,7 @@ def node_findings(
     data_path: str | None = None,
     cache: str = "",
     gpus_per_trial: float | None = None,
+    study: str = "auto",
     ask: Any = ask_nodes,
 ) -> list[Finding]:
     """Asks every node and compares; Ray must be connected.
@@ -161,6 +169,7 @@ def node_findings(
     Args:
         storage: As the search would use it; a mark is written into it and removed again.
         gpus_per_trial: What one trial asks for; None: whatever there is.
+        study: As in ``search.study``; a file of its own needs locks that hold between machines.
         ask: Gives the nodes' reports; see ``ask_nodes``.
     """
     mark = f".tlsearch-doctor-{uuid.uuid4().hex}"
@@ -171,8 +180,11 @@ def node_findings(
         return [Finding(name="storage", status="fail", text=text)]
     reports: list[NodeReport] = []
     try:
-        reports = ask(NodeQuestion(storage=storage, mark=mark, data_path=data_path, cache=cache))
-        return compare(reports, storage=storage, mark=mark, gpus_per_trial=gpus_per_trial)
+        with locked_mark(storage, mark) as locked:
+            reports = ask(NodeQuestion(storage=storage, mark=mark, data_path=data_path, cache=cache))
+        in_file = study == "auto" or study.startswith("sqlite")
+        locks = lock_findings(storage, [one.node for one in reports if not (locked and one.lock_seen)], in_file)
+        return locks + compare(reports, storage=storage, mark=mark, gpus_per_trial=gpus_per_trial)
     finally:
         for name in (mark, *(f"{mark}-{report.node}" for report in reports)):
             drop_mark(storage, name)
@@ -186,11 +198,7 @@ def compare(
     gpus_per_trial: float | None = None,
     here: Mapping[str, str] | None = None,
 ) -> list[Finding]:
-    """What the nodes' reports mean.
-
-    Args:
-        here: The driver's versions.
-    """
+    """What the nodes' reports mean; ``here`` are the driver's versions."""
     findings = [
         Finding(name=f"node {r.node}", status="fail", text=f"cannot run a trial: {r.error}", advice=_why(r.error))
         for r in reports

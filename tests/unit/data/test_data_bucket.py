@@ -15,7 +15,7 @@ from services import ObjectStore, object_store
 from tlsearch.data import load_index, open_pixels, read_image
 from tlsearch.data.remote import RemoteFolder, RemoteReader, remote_fault
 from tlsearch.errors import DataError
-from tlsearch.search.doctor_nodes import data_fault
+from tlsearch.search.doctor_storage import data_fault
 from tlsearch.types import CacheSpec, DataSpec, TransformSpec
 
 SECRET = "only-in-the-environment"

@@ -17,7 +17,7 @@ import pytest
 
 from tlsearch.search.doctor_nodes import COMPARED, NodeQuestion, NodeReport, compare, look, node_findings, versions
 from tlsearch.search.doctor_ray import ray_findings
-from tlsearch.search.doctor_storage import drop_mark, read_mark, write_mark
+from tlsearch.search.doctor_storage import drop_mark, locked_mark, read_mark, sees_lock, write_mark
 from tlsearch.search.probe import Answer
 from tlsearch.types import Finding
 
@@ -174,6 +174,27 @@ def test_a_storage_that_a_node_cannot_reach(storage: str) -> None:
 def test_a_folder_of_the_same_name_on_a_nodes_own_disk(storage: str) -> None:
     drop_mark(storage, f"{MARK}-b")  # b wrote without an error, elsewhere
     assert "not seen by the driver" in only(judge(storage, report("a"), report("b")), "storage on b").text
+
+
+def test_locks_that_do_not_hold_between_machines(tmp_path: Path) -> None:
+    """As on a network file system without them: only a study that is a file needs them."""
+
+    def ask(question: NodeQuestion) -> list[NodeReport]:
+        return [look(question, "a"), replace(look(question, "b"), lock_seen=False)]
+
+    for study, status in (("auto", "fail"), ("sqlite:////shared/s.db", "fail"), ("postgresql://me@db/x", "warn")):
+        fault = only(node_findings(str(tmp_path), study=study, ask=ask), "locks of the storage")
+        assert fault.status == status and fault.text.endswith("do not hold between machines: b do not see ours")
+        assert "search.study: postgresql://" in fault.advice
+
+
+def test_a_lock_of_another_process_is_seen(tmp_path: Path) -> None:
+    write_mark(str(tmp_path), "mark")
+    assert not sees_lock(str(tmp_path), "mark")
+    with locked_mark(str(tmp_path), "mark") as locked:
+        assert locked and sees_lock(str(tmp_path), "mark")
+    found = node_findings(str(tmp_path), ask=lambda question: [look(question, "a")])
+    assert [one for one in found if one.name.startswith("locks")] == []
 
 
 def test_data_missing_on_one_node(storage: str) -> None:
