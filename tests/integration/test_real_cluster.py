@@ -64,7 +64,7 @@ def test_one_worker_dies_and_another_joins(stack: ExitStack, tmp_path: Path, mon
     assert stopped == {"search_id": "long", "was_running": True, "stopped": True}
     before = {trial["trial"]: trial for trial in site.ask("results", "long")["trials"] if trial["state"] == "complete"}
     wait_for(lambda: site.ask("status", "long")["job"]["status"] in ("FAILED", "SUCCEEDED"))
-    printed = site.laptop.run(*submit)
+    printed = site.laptop.run(*submit, timeout_s=1500)
     assert "search long submitted as job long-2" in printed
     results = site.ask("results", "long")
     assert sorted(trial["trial"] for trial in results["trials"]) == list(range(trials))
@@ -84,7 +84,7 @@ def test_images_and_models_in_a_bucket(stack: ExitStack, tmp_path: Path, monkeyp
     workers = [site.worker("one"), site.worker("two")]
     wait_until_open(site.dashboard.removeprefix("http://"))
     wait_until_healthy(site.tracking)
-    site.laptop.run("submit", "space.yaml", "--address", site.dashboard, "--name", "bucket")
+    site.laptop.run("submit", "space.yaml", "--address", site.dashboard, "--name", "bucket", timeout_s=1500)
     results = site.ask("results", "bucket")
     assert [trial["state"] for trial in results["trials"]] == ["complete"] * 3
     assert_recorded(site, results, monkeypatch)

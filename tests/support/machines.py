@@ -119,6 +119,7 @@ class Network:
             "OMP_NUM_THREADS": "1",
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_gcs_server_port_wait_time_s": "60",
+            "RAY_worker_niceness": "0",  # 15 by default: on a busy machine its trials would hardly run
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(self.token_path),
             "TLSEARCH_CACHE_DIR": str(machine.cache),
