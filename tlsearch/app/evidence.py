@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import platform
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -13,6 +14,8 @@ from tlsearch.app.catalog import RESOLVED, SOURCE, SearchEntry, write_atomically
 from tlsearch.config import SpaceFile, without_password
 from tlsearch.data import ImageIndex, data_card
 from tlsearch.types import Scalar
+
+logger = logging.getLogger(__name__)
 
 DATA_CARD = "data_card.json"
 ENVIRONMENT = "environment.json"
@@ -74,8 +77,11 @@ def search_params(file: SpaceFile) -> Mapping[str, Scalar]:
 
 
 def keep_end(entry: SearchEntry, status: Status) -> None:
-    """Writes how the last start ended, for a later ``sync``."""
-    write_atomically(entry.path / ENDED, json.dumps({"status": status}))
+    """Writes how the last start ended, for a later ``sync``; where the disk is full it has been interrupted."""
+    try:
+        write_atomically(entry.path / ENDED, json.dumps({"status": status}))
+    except OSError as error:
+        logger.warning("%s cannot be written: %s", entry.path / ENDED, error.strerror)
 
 
 def kept_end(entry: SearchEntry) -> Status:

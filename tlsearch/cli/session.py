@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import signal
@@ -53,6 +54,15 @@ def told_errors(*, as_json: bool = False) -> Iterator[None]:
             err.print(f"{count} fault{'s' if count != 1 else ''}:", markup=False)
         err.print(str(error), markup=False, soft_wrap=True)
         raise typer.Exit(code) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        told = f"{place}{error.strerror}: make room, or make the disk writable, and try again"
+        if as_json:
+            print_json({"ok": False, "error": told, "exit_code": EXIT_FAILED})
+        err.print(told, markup=False, soft_wrap=True)
+        raise typer.Exit(EXIT_FAILED) from None
 
 
 @contextmanager

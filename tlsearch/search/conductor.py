@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from tlsearch.crash import crash_point
+from tlsearch.errors import StorageError
 from tlsearch.search.audience import Audience
 from tlsearch.search.budget import TimeBudget
 from tlsearch.search.faults import ErrorStreak
@@ -162,9 +163,18 @@ class Conductor:
         return verdict.decision is Decision.CONTINUE and not self.halting
 
     def fail(self, number: int, failure: TrialFailure) -> None:
-        """Ends a trial that cannot go on: PRUNED with a constraint, or FAIL with its error."""
+        """Ends a trial that cannot go on: PRUNED with a constraint, or FAIL with its error.
+
+        A trial that cannot write is not ended: the search pauses, and the trial goes on after a resume.
+        """
         live = self._live.get(number)
         if live is None:
+            return
+        if failure.reason == "storage":
+            self.failure = self.failure or StorageError(
+                f"the search has paused, since trial {number} cannot write ({failure.error}): "
+                "make room, or make the disk writable, then go on with `tlsearch resume`"
+            )
             return
         self._note_measured(live, failure.measured)
         if failure.reason in ("diverged", "memory", "constraint"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import traceback
 from dataclasses import dataclass
@@ -10,6 +11,9 @@ from typing import Literal
 from tlsearch.errors import Diverged, Infeasible, SearchStopped, TlsearchError
 
 _TRACEBACK_CHARACTERS = 4000
+_NO_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+# Libraries in other languages put the number into the text of an error of their own.
+_NO_WRITING_TOLD = re.compile(rf"\(os error ({'|'.join(map(str, _NO_WRITING))})\)")
 _STICKY = ("CUDA error", "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR", "device-side assert")
 
 
@@ -18,12 +22,13 @@ class Classified:
     """An exception, judged.
 
     Attributes:
-        reason: diverged and memory end the trial without failing it; error is a failure.
+        reason: diverged and memory end the trial without failing it; storage is nothing that the trial can help:
+            a disk that is full or read-only; error is a failure.
         retry: Whether a second try from the checkpoint can help.
         sticky: The process is spoilt (a CUDA context that has failed stays failed).
     """
 
-    reason: Literal["diverged", "memory", "error"]
+    reason: Literal["diverged", "memory", "storage", "error"]
     error: str
     traceback: str
     retry: bool = False
@@ -38,10 +43,22 @@ def classify(error: Exception) -> Classified:
         return Classified(reason="diverged", error=text, traceback=trace)
     if isinstance(error, Infeasible | MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return Classified(reason="memory", error=text, traceback=trace)
+    if _cannot_write(error):
+        return Classified(reason="storage", error=text, traceback=trace)
     sticky = any(sign in str(error) for sign in _STICKY)
     return Classified(
         reason="error", error=text, traceback=trace, retry=not isinstance(error, TlsearchError), sticky=sticky
     )
+
+
+def _cannot_write(error: BaseException) -> bool:
+    """Whether a disk that is full or read-only is behind an error."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if (isinstance(cause, OSError) and cause.errno in _NO_WRITING) or _NO_WRITING_TOLD.search(str(cause)):
+            return True
+        cause = cause.__cause__
+    return False
 
 
 class ErrorStreak:

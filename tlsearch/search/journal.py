@@ -132,7 +132,10 @@ class Journal(BaseJournalBackend):
             os.fsync(self._handle)
         except OSError as error:
             self._cut_back()
-            raise StorageError(f"the study {self._path} cannot be written: {error.strerror}") from error
+            raise StorageError(
+                f"the study {self._path} cannot be written: {error.strerror}; make room, or make the disk "
+                "writable, then go on with `tlsearch resume`"
+            ) from error
         self._size += len(data)
 
     def _cut_back(self) -> None:

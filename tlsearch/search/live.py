@@ -56,7 +56,7 @@ class Handout:
 
 @dataclass(frozen=True, kw_only=True)
 class TrialFailure:
-    """Why a trial cannot go on: ``reason`` is diverged, memory, constraint or error."""
+    """Why a trial cannot go on: ``reason`` is diverged, memory, storage, constraint or error."""
 
     reason: str
     error: str

@@ -42,7 +42,7 @@ class Message:
         node: The id of the worker's node.
         failures: Failures of the trial in this worker so far.
         report: The report, where there is one.
-        reason: diverged, memory, constraint or error, where the trial cannot go on.
+        reason: diverged, memory, storage, constraint or error, where the trial cannot go on.
         error: Type and text of the error.
         traceback: Its last lines.
         measured: What the worker has measured for the constraints.
@@ -52,7 +52,7 @@ class Message:
     node: str
     failures: int = 0
     report: EpochReport | None = None
-    reason: Literal["", "diverged", "memory", "constraint", "error"] = ""
+    reason: Literal["", "diverged", "memory", "storage", "constraint", "error"] = ""
     error: str = ""
     traceback: str = ""
     measured: Mapping[str, float] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 from search_doubles import StubTrial, TinySpace, make_plan, read_log
 
-from tlsearch.errors import DataError, Diverged, FrozenMoved, Infeasible
+from tlsearch.errors import DataError, Diverged, FrozenMoved, Infeasible, StorageError
 from tlsearch.search.faults import ErrorStreak, classify
 from tlsearch.search.messages import Job, Message, pack, unpack_job, unpack_message
 from tlsearch.search.runner import Runner
@@ -154,6 +155,11 @@ class OutOfMemoryError(RuntimeError):
     """As torch names its own."""
 
 
+def _caused(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "reason", "retry"),
     [
@@ -165,6 +171,10 @@ class OutOfMemoryError(RuntimeError):
         (DataError("x"), "error", False),
         (RuntimeError("x"), "error", True),
         (OSError("x"), "error", True),
+        (OSError(errno.ENOSPC, "No space left on device"), "storage", False),
+        (OSError(errno.EROFS, "Read-only file system"), "storage", False),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), "storage", False),
+        (_caused(StorageError("the image cache cannot be written"), OSError(errno.EDQUOT, "quota")), "storage", False),
     ],
 )
 def test_errors_are_classified(error: Exception, reason: str, retry: bool) -> None:
