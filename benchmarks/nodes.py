@@ -89,6 +89,8 @@ def measure(nodes: int, options: argparse.Namespace) -> dict[str, Any]:
             **os.environ,
             "HOME": folder,
             "OMP_NUM_THREADS": "1",
+            "RAY_worker_niceness": "0",  # 15 by default: a busy machine would be measured, not the search
+            "RAY_memory_monitor_refresh_ms": "0",
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
             "RAY_USAGE_STATS_ENABLED": "0",

@@ -120,6 +120,7 @@ class Network:
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_gcs_server_port_wait_time_s": "60",
             "RAY_worker_niceness": "0",  # 15 by default: on a busy machine its trials would hardly run
+            "RAY_memory_monitor_refresh_ms": "0",  # all machines share this one's memory with whatever else runs
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(self.token_path),
             "TLSEARCH_CACHE_DIR": str(machine.cache),
