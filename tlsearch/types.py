@@ -189,6 +189,7 @@ class TrialSetup:
         device: ``auto`` is CUDA where the trial was given a GPU, else the CPU.
         precision: ``auto`` is fp32 on the CPU and bf16 on CUDA.
         refit: Train on train and val together and keep the last epoch's model: val can choose none then.
+        depths: Unfreeze depths that the search may try: one pass over the images then stores what all of them read.
     """
 
     data: DataSpec
@@ -200,6 +201,7 @@ class TrialSetup:
     precision: str = "auto"
     cache: CacheSpec = field(default_factory=CacheSpec)
     refit: bool = False
+    depths: tuple[int, ...] = ()
 
     @property
     def mode(self) -> Mode:

@@ -184,12 +184,20 @@ def search_plan(prepared: Prepared) -> SearchPlan:
         experiment=entry.experiment,
         directory=entry.directory,
         space=prepared.space,
-        setup=trial_setup(file),
+        setup=replace(trial_setup(file), depths=_depths(file, prepared.space)),
         search=file.search,
         resources=file.resources,
         address=prepared.address,
         sizes=backbone_sizes(file, prepared.space, len(prepared.index.classes)),
     )
+
+
+def _depths(file: SpaceFile, space: Space) -> tuple[int, ...]:
+    """The unfreeze depths that the search may try."""
+    if file.search.sampler != "fixed":
+        return space.depths()
+    configs = [space.to_config(space.complete(entry)) for entry in file.search.start_with]
+    return tuple(sorted({config.unfreeze_depth for config in configs}))
 
 
 def read_record(entry: SearchEntry) -> SearchRecord:

@@ -98,13 +98,16 @@ class StagedModel(nn.Module):
         """Images (N, 3, S, S), normalised, to logits (N, classes)."""
         return self.forward_suffix(images, MAX_DEPTH)
 
-    def forward_prefix(self, images: Tensor, depth: int) -> Tensor:
+    def forward_prefix(self, images: Tensor, depth: int, *, behind: int = MAX_DEPTH) -> Tensor:
         """What the parts below the boundary of ``depth`` make of images: the input of `forward_suffix`.
 
         Depth 5 gives the images themselves; depth 0 the head's input.
+
+        Args:
+            images: Or, with ``behind`` another depth, the features at its boundary.
         """
         features = images
-        for part in self.parts[: MAX_DEPTH - depth]:
+        for part in self.parts[MAX_DEPTH - behind : MAX_DEPTH - depth]:
             features = part(features)
         return features
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import count
 
 from ray import tune
+from ray.exceptions import OutOfMemoryError
 
+from tlsearch.errors import ClusterError
 from tlsearch.search.conductor import Conductor
 from tlsearch.search.connect import connected
 from tlsearch.search.database import database_errors
@@ -20,6 +24,8 @@ from tlsearch.search.stopping import heeding_stop_requests
 from tlsearch.search.trainable import fine_tuning, make_worker
 from tlsearch.search.watch import Watch
 from tlsearch.types import SearchObserver, TrialFactory
+
+logger = logging.getLogger(__name__)
 
 
 def run(
@@ -36,16 +42,48 @@ def run(
 
 def _run(plan: SearchPlan, factory: TrialFactory, observers: Sequence[SearchObserver], stop: threading.Event) -> str:
     study = open_for_writing(plan.folder, mode=plan.setup.mode, attrs=study_attrs(plan), url=plan.search.study)
+
+    def conductor() -> Conductor:
+        return Conductor(plan, study, observers=observers, stop=stop)
+
     try:
-        conductor = Conductor(plan, study, observers=observers, stop=stop)
-        if not conductor.exhausted:
+        conducting = conductor()
+        if not conducting.exhausted:
             with heeding_stop_requests(plan.folder, study.holder, stop), connected(plan.address):
-                _tune(plan, conductor, factory, stop)
-        if conductor.failure is not None:
-            raise conductor.failure
-        return conductor.reason
+                conducting = _tune_on(plan, conductor, factory, stop)
+        if conducting.failure is not None:
+            raise conducting.failure
+        return conducting.reason
     finally:
         study.close()
+
+
+def _tune_on(
+    plan: SearchPlan, conductor: Callable[[], Conductor], factory: TrialFactory, stop: threading.Event
+) -> Conductor:
+    """Runs Tune, anew where a node's memory ran out: Ray then kills workers, which ends Tune (2.60) with an error.
+
+    Returns:
+        The conductor of the last run.
+
+    Raises:
+        ClusterError: It ran out more often than ``max_failures``; the search can be resumed.
+    """
+    for failures in count(1):
+        conducting = conductor()
+        try:
+            _tune(plan, conducting, factory, stop)
+        except OutOfMemoryError as error:
+            if failures > plan.search.max_failures:
+                raise ClusterError(
+                    f"the memory of a node ran out {failures} times, and Ray killed its workers each time; nothing is "
+                    f"lost: resume with fewer trials at a time (resources.max_concurrent), or with other programs "
+                    f"ended. Ray says: {str(error).splitlines()[0]}"
+                ) from error
+            logger.warning("the memory of a node ran out; the trials go on from their checkpoints: %s", error)
+        else:
+            return conducting
+    raise AssertionError("count() ends never")
 
 
 def _tune(plan: SearchPlan, conductor: Conductor, factory: TrialFactory, stop: threading.Event) -> None:
@@ -79,6 +117,8 @@ def _tune(plan: SearchPlan, conductor: Conductor, factory: TrialFactory, stop: t
         except KeyboardInterrupt:
             stop.set()
         except Exception as error:
+            if isinstance(error.__cause__, OutOfMemoryError):
+                raise error.__cause__ from error
             raise watch.error or error from error
     if watch.error is not None:
         raise watch.error

@@ -14,6 +14,8 @@ from tlsearch.space.parameters import PARAMETERS
 from tlsearch.space.slots import Dimension, Slot, outside, slot_of
 from tlsearch.types import Scalar, TrialConfig
 
+_MAX_DEPTH = 5  # everything
+
 
 @dataclass(frozen=True, kw_only=True)
 class EntryFault:
@@ -60,6 +62,11 @@ class Space:
         domain = self.dimensions["backbone"].domain
         values = (domain.value,) if isinstance(domain, Fixed) else getattr(domain, "values", ())
         return tuple(str(value) for value in values)
+
+    def depths(self) -> tuple[int, ...]:
+        """The unfreeze depths that a trial may have."""
+        domain = self.dimensions["unfreeze_depth"].domain
+        return tuple(depth for depth in range(_MAX_DEPTH + 1) if domain.contains(depth))
 
     def suggest(self, trial: Suggester) -> dict[str, Scalar]:
         """Proposes a point; a dimension with a single value is filled in without asking.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -23,7 +23,7 @@ from tlsearch.features import (
     why_not,
     why_not_worth,
 )
-from tlsearch.model import PART_NAMES, StagedModel
+from tlsearch.model import MAX_DEPTH, PART_NAMES, StagedModel
 from tlsearch.train import Runtime, Source, is_out_of_memory, load_batch
 from tlsearch.trial.frozen import FrozenGuard
 from tlsearch.types import TransformSpec, TrialConfig, TrialSetup
@@ -62,7 +62,7 @@ def open_source(model: StagedModel, inputs: SourceInputs, split: str) -> Source:
     reason = why_not(inputs.config, inputs.setup, split, depth=inputs.depth)
     if reason is not None:
         return _pixels(inputs, split, reason)
-    labels = torch.tensor(inputs.index.splits[split].labels, dtype=torch.int64)
+    labels = _labels(inputs, split)
     stored = _stored(model, inputs, split, len(labels))
     if isinstance(stored, NotStored):
         return _pixels(inputs, split, stored.reason)
@@ -81,12 +81,27 @@ def _stored(model: StagedModel, inputs: SourceInputs, split: str, num_rows: int)
     if reason is not None:
         return NotStored(reason=reason)
     try:
-        compute = partial(prefix_pass, model, inputs, split)
+        compute = partial(_pass_from_nearest, model, inputs, split, num_rows)
         return open_features(key, num_rows=num_rows, compute=compute, cache=cache)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         return NotStored(reason=f"out of memory in a pass of {PASS_BATCH_SIZE} images")
+
+
+def _pass_from_nearest(model: StagedModel, inputs: SourceInputs, split: str, num_rows: int) -> Iterator[Tensor]:
+    """A pass that begins at the nearest boundary before this one that the search needs too, stored first.
+
+    So no part of the prefix ever sees an image twice on a node, whichever depth comes first. Each boundary is
+    opened while those behind it are locked, never the other way round: two processes cannot wait for each other.
+    """
+    if inputs.setup.cache.feature_precision == "full":  # rounding twice would not give what one pass gives
+        for depth in sorted(depth for depth in inputs.setup.depths if inputs.depth < depth < MAX_DEPTH):
+            stored = _stored(model, replace(inputs, depth=depth), split, num_rows)
+            if isinstance(stored, Features):
+                labels = _labels(inputs, split)
+                return _pass(model, inputs, Source(kind="features", reason="", rows=stored.rows, labels=labels), depth)
+    return prefix_pass(model, inputs, split)
 
 
 def plain_pixels(inputs: SourceInputs, split: str) -> Source:
@@ -141,10 +156,17 @@ def key_of(inputs: SourceInputs, split: str, *, depth: int, state_digest: str) -
 
 def prefix_pass(model: StagedModel, inputs: SourceInputs, split: str) -> Iterator[Tensor]:
     """Activations of all images of a split in order, as a direct evaluation would compute them."""
-    source = plain_pixels(inputs, split)
+    return _pass(model, inputs, plain_pixels(inputs, split), MAX_DEPTH)
+
+
+def _pass(model: StagedModel, inputs: SourceInputs, source: Source, behind: int) -> Iterator[Tensor]:
     model.eval()
     for start in range(0, len(source), PASS_BATCH_SIZE):
         with torch.inference_mode(), inputs.runtime.autocast():
             rows, _ = load_batch(source, slice(start, start + PASS_BATCH_SIZE), inputs.runtime)
-            activations = model.forward_prefix(rows, inputs.depth)
+            activations = model.forward_prefix(rows, inputs.depth, behind=behind)
         yield activations.float().cpu()
+
+
+def _labels(inputs: SourceInputs, split: str) -> Tensor:
+    return torch.tensor(inputs.index.splits[split].labels, dtype=torch.int64)

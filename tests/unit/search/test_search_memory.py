@@ -1,0 +1,69 @@
+"""A node whose memory runs out: Ray kills workers and Tune ends; the search begins again, but not for ever."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray.exceptions import OutOfMemoryError
+from search_checks import check_agreement
+from search_doubles import Recorder, drive, make_plan
+
+from tlsearch.errors import ClusterError
+from tlsearch.search import engine, read_search
+from tlsearch.types import TrialState
+
+
+@pytest.fixture
+def starts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many trials were live at each start of Tune, none of which survives its first trial's handout."""
+    found: list[int] = []
+
+    class Dying:
+        def __init__(self, trainable: Any, *, tune_config: Any, run_config: Any) -> None:
+            self._searcher = tune_config.search_alg
+
+        def fit(self) -> None:
+            conductor = self._searcher._conductor
+            found.append(len(conductor._going_on))
+            assert conductor.next_trial() is not None
+            # as Tune's actor manager says it
+            raise RuntimeError("Caught unexpected exception: 1 worker(s) were killed") from OutOfMemoryError("killed")
+
+    monkeypatch.setattr(engine.tune, "Tuner", Dying)
+    monkeypatch.setattr(engine, "connected", lambda address: nullcontext())
+    monkeypatch.setattr(engine, "alive_nodes", list)
+    monkeypatch.setattr(engine, "trial_resources", lambda resources, nodes: {"CPU": 1})
+    monkeypatch.setattr(engine, "LiveLimit", lambda *arguments: lambda: 1)
+    return found
+
+
+def test_it_begins_again_so_often_and_says_what_to_do(tmp_path: Path, starts: list[int]) -> None:
+    plan = make_plan(tmp_path / "s", trials=3, max_failures=2)
+    with pytest.raises(ClusterError, match="ran out 3 times.*max_concurrent.*killed"):
+        engine.run(plan, observers=(log := Recorder(),))
+    assert starts == [0, 1, 1]  # the trial that ran goes on, and no second one takes its place
+    assert [number for _, number, _ in log.of("started")] == [0, 0, 0]
+    assert [trial.state for trial in read_search(tmp_path / "s").trials] == [TrialState.RUNNING]
+
+
+def test_afterwards_the_search_can_be_resumed(tmp_path: Path, starts: list[int]) -> None:
+    plan = make_plan(tmp_path / "s", trials=3, max_failures=0)
+    with pytest.raises(ClusterError):
+        engine.run(plan)
+    assert drive(plan) == "finished"
+    check_agreement(plan)
+    assert len(read_search(tmp_path / "s").trials) == 3
+
+
+def test_other_errors_of_tune_are_raised_as_they_are(
+    tmp_path: Path, starts: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fit(self: object) -> None:
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(engine.tune.Tuner, "fit", fit)
+    with pytest.raises(RuntimeError, match="something else"):
+        engine.run(make_plan(tmp_path / "s", trials=3))
