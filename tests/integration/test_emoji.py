@@ -43,6 +43,7 @@ def test_predictions_of_the_best_model_give_the_reported_accuracy(
         "search.trials=2",
         "search.max_epochs=2",
         "search.start_with=[]",
+        "search.scheduler=none",
         "space.unfreeze_depth=[0, 1]",
     )
     assert _assert_predictions_say_the_same(home, emoji_path) > 0.4
