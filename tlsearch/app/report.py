@@ -19,13 +19,14 @@ from tlsearch.results.report import PAGE, make_report, write_report
 from tlsearch.results.sections import BestModel
 from tlsearch.search import parameter_importance
 from tlsearch.tracking import find_run_ids, log_search_files
-from tlsearch.types import SearchRecord
+from tlsearch.types import ParameterImportance, SearchRecord
 
 logger = logging.getLogger(__name__)
 
 FOLDER = "report"
 _LEADERBOARD = "leaderboard.csv"
 _NUM_PICTURES = 12
+_NO_IMPORTANCE = "left out here: `tlsearch report` works them out"
 _NO_MODEL = "Left out here: `tlsearch report` evaluates the best model over the validation images."
 
 
@@ -51,6 +52,7 @@ def write_search_report(
     *,
     directory: Path | None = None,
     with_model: bool = True,
+    with_importance: bool = True,
     with_latency: bool = False,
     log: bool = True,
 ) -> ReportResult:
@@ -60,6 +62,7 @@ def write_search_report(
         entry: The search.
         directory: Where to; the folder ``report`` of the search if left out.
         with_model: Evaluate the best model over the validation images.
+        with_importance: Work out the importance of each parameter.
         with_latency: Measure the latency of every backbone that was tried, on this machine.
         log: Add the files to the search's MLflow run.
 
@@ -72,7 +75,8 @@ def write_search_report(
         facts = _add_latency(entry, facts, record)
     run_ids = find_run_ids(entry.tracking_uri, experiment=entry.experiment, search_id=entry.search_id)
     rows = leaderboard(record, run_ids, facts)
-    view = View(record=record, rows=rows, facts=facts, importance=parameter_importance(entry.path))
+    importance = parameter_importance(entry.path) if with_importance else ParameterImportance(reason=_NO_IMPORTANCE)
+    view = View(record=record, rows=rows, facts=facts, importance=importance)
     model, missing = _best_model(entry, record, facts) if with_model else (None, _NO_MODEL)
     report = make_report(view, model, model_missing=missing)
     target = directory or entry.path / FOLDER
@@ -89,12 +93,12 @@ def write_search_report(
 
 
 def report_at_end(entry: SearchEntry) -> Path | None:
-    """The report of a search that has just ended, without the best model, whose evaluation may take long.
+    """The report of a search that has just ended, without what takes long: the best model and the importances.
 
     Nothing that goes wrong in it may fail a search that went well: that is logged.
     """
     try:
-        return write_search_report(entry, with_model=False).page
+        return write_search_report(entry, with_model=False, with_importance=False).page
     except KeyboardInterrupt:  # the search is done, and whoever waits for it wants no more
         return None
     except Exception as error:

@@ -137,7 +137,7 @@ def _print_end(results: dict[str, Any], reason: str, unsent: int) -> None:
         search = results["search_id"]
         out.print("what to try next:")
         for command, purpose in (
-            ("report", "the report with the best model's mistakes"),
+            ("report", "the whole report: importances, the best model's mistakes"),
             ("ui", "compare the trials in the MLflow UI"),
             ("confirm", "is the best really better? trained again with several seeds"),
             ("promote", "one look at the test split, then into the MLflow registry"),
