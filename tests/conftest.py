@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+# Servers of MLflow start seven processes each for jobs, of which no test has one.
+os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
+
 # Real images and weights that are too large for the repository: a folder `shared` beside the checkout,
 # or TLSEARCH_TEST_DATA. Tests that need them skip where they are absent.
 _SHARED = Path(os.environ.get("TLSEARCH_TEST_DATA") or Path(__file__).resolve().parents[2] / "shared")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -70,8 +71,11 @@ def write_csv(found: Leaderboard, path: Path) -> None:
 def serve_ui(entry: SearchEntry, *, host: str, port: int) -> int:
     """Runs the MLflow server on the search's store until it is ended; gives its exit code."""
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", entry.tracking_uri]
+    # seven more processes of MLflow's, for jobs that only its language-model features have
+    environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ}
     try:
-        return subprocess.run([*command, "--host", host, "--port", str(port)], check=False).returncode
+        done = subprocess.run([*command, "--host", host, "--port", str(port)], check=False, env=environment)
+        return done.returncode
     except KeyboardInterrupt:
         return 0
 
