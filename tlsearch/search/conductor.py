@@ -183,7 +183,9 @@ class Conductor:
         self._end(live, Ending(state=_FAIL, reason="error", error=failure.error, traceback=failure.traceback))
         self.failure = self.failure or self._streak.failed(number, failure.error)
 
-    def worker_died(self, number: int, *, node: str, message: str, alive: Callable[[], Collection[str]]) -> bool:
+    def worker_died(
+        self, number: int, *, node: str, message: str, alive: Callable[[], Collection[str]], settled: bool = True
+    ) -> bool:
         """Notes the death of a trial's worker; True if the trial is to be tried again.
 
         Args:
@@ -192,13 +194,16 @@ class Conductor:
             message: What Ray says.
             alive: The ids of the nodes that are alive now. A death on a node that is lost by now
                 is no failure of the trial.
+            settled: Whether Ray knows what has happened. A node that was cut off is not known to be lost for
+                some time; such a death is judged when the next one comes.
         """
         live = self._live.get(number)
         if live is None:
             return False
         live.deaths.append(node)
         nodes = alive()
-        counted = sum(not node or node in nodes for node in live.deaths)
+        judged = live.deaths if settled else live.deaths[:-1]
+        counted = sum(not node or node in nodes for node in judged)
         logger.warning("the worker of trial %d died (%d of them counted): %s", number, counted, message)
         if counted <= self._search.max_failures and len(live.deaths) <= _MAX_UNCOUNTED_DEATHS:
             return True

@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 GRACE_S = 2.0  # how long a running epoch may go on after Ctrl-C
 _COLOUR = re.compile(r"\x1b\[\d*m")
+_UNSETTLED = " is unavailable: "  # the connection broke; whether worker or node has died is not known yet
 _NODE = re.compile(r"[Nn]ode [Ii][Dd]: ([0-9a-f]{56})")
 
 
@@ -84,8 +85,8 @@ class StudyScheduler(TrialScheduler):
             message = _error_of(trial)
             lost = _NODE.search(message)
             node = lost.group(1) if lost else self._nodes.get(number, "")
-            summary = self._silence.verdict(trial.trial_id) or _summary(message)
-            if self._conductor.worker_died(number, node=node, message=summary, alive=alive_node_ids):
+            summary, settled = self._silence.verdict(trial.trial_id) or _summary(message), _UNSETTLED not in message
+            if self._conductor.worker_died(number, node=node, message=summary, alive=alive_node_ids, settled=settled):
                 trial.set_config(pack(self._conductor.handout(number).job(self._max_failures)))
             else:
                 self._given_up.append(trial)

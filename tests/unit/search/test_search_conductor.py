@@ -350,6 +350,25 @@ def test_worker_deaths_are_counted_where_the_node_lives(tmp_path: Path) -> None:
     assert record.epochs_run == 1
 
 
+def test_a_death_that_nobody_can_tell_yet_is_judged_at_the_next(tmp_path: Path) -> None:
+    """A node that was cut off counts as alive for some seconds."""
+    plan = make_plan(tmp_path / "s", trials=2, max_failures=0)
+    study = open_for_writing(plan.folder, mode="max", attrs=study_attrs(plan))
+    conductor = Conductor(plan, study)
+    for _ in range(2):
+        assert conductor.next_trial() is not None
+    nodes = {"here", "cut off"}
+    for number in (0, 1):
+        node = ("cut off", "here")[number]
+        assert conductor.worker_died(number, node=node, message="?", alive=lambda: nodes, settled=False)
+    nodes.discard("cut off")
+    for number in (0, 1):
+        goes_on = conductor.worker_died(number, node="here", message="?", alive=lambda: nodes, settled=False)
+        assert goes_on == (number == 0)
+    study.close()
+    assert [trial.state for trial in read_search(tmp_path / "s").trials] == [TrialState.RUNNING, TrialState.FAILED]
+
+
 def test_a_large_study_is_read_quickly(tmp_path: Path) -> None:
     import time
 
