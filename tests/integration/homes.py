@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -33,6 +34,7 @@ class Home:
             "TLSEARCH_STATE_DIR": str(root / "state"),
             "TLSEARCH_CACHE_DIR": str(root / "cache"),
             "RAY_AUTH_MODE": "token",
+            "RAY_worker_niceness": "0",  # with Ray's 15 a busy machine leaves trials no time at all
         }
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
@@ -50,7 +52,11 @@ class Home:
     def run(self, *arguments: str, code: int = 0, timeout_s: float = 500) -> str:
         """Runs the command to its end; gives its standard output."""
         process = self.start(*arguments)
-        stdout, stderr = process.communicate(timeout=timeout_s)
+        try:
+            stdout, stderr = process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # Ray's processes end with their driver
+            raise
         assert process.returncode == code, f"{arguments} ended with {process.returncode}\n{stdout}\n{stderr}"
         assert "Traceback" not in stderr, stderr
         return stdout
