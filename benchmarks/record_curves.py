@@ -141,6 +141,7 @@ def main() -> None:
         "image_size": file.data.image_size,
         "cpus_per_trial": file.resources.cpus_per_trial,
         "costs": "CPU seconds",
+        "space": space.to_json(),
         "versions": {name: text for name, text in environment().items() if name != "platform"},
     }
     curves = read_curves(args.out).curves if args.out.exists() else ()

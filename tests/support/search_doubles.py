@@ -38,6 +38,9 @@ from tlsearch.types import (
 class TinySpace:
     """Backbone, depth, and a learning rate that exists only where depth > 0."""
 
+    def backbones(self) -> tuple[str, ...]:
+        return "resnet18", "mobilenet_v2"
+
     def suggest(self, trial: Any) -> dict[str, Scalar]:
         values: dict[str, Scalar] = {
             "backbone": trial.suggest_categorical("backbone", ["resnet18", "mobilenet_v2"]),

@@ -36,14 +36,15 @@ class Allocation:
     """How the next point is chosen.
 
     Attributes:
-        cooling: Power of the cost by which a gain is divided; 0 ignores costs.
+        cooling: Power of the cost by which a gain is divided: 1 is gain per second, 0 ignores costs. Between them,
+            because a search may have a budget of trials, too (cost-cooling: Lee et al., arXiv 2003.10870).
         start_s: Seconds that a trial costs beside its epochs.
         epochs: Epochs that a trial runs on average, with a scheduler that cuts.
         num_start: So many trials must have reported before the surrogate is asked.
         measured: Whether costs are measured; else they are counted, and no clock decides anything.
     """
 
-    cooling: float = 1.0
+    cooling: float = 0.5
     start_s: float = 0.3
     epochs: float = 2.0
     num_start: int = 4

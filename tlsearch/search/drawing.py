@@ -63,8 +63,11 @@ class _Drawer:
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
     ) -> float:
-        """Uniform on the log scale where that is the dimension's."""
-        if log:
+        """Uniform on the log scale where that is the dimension's; a wish is kept to the last digit."""
+        wish = self._parent.get(name)
+        if self._rng is None and step is None and isinstance(wish, int | float):
+            value = float(wish)
+        elif log:
             at = self._position(name, lambda value: math.log(value / low) / math.log(high / low))
             value = low * (high / low) ** at
         else:

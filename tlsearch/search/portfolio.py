@@ -1,7 +1,7 @@
 """Points that are known to be good starts of a fine-tuning, whatever the data: what a search tries before its sampler.
 
-First a head-only trial of every backbone: with stored features it costs seconds and tells what the backbone is worth.
-Then recipes, each on the backbone that is best by then.
+Recipes, each on the backbone that is best by then; before them, where the file asks for it (``probe_first``), a
+head-only trial of every backbone: with stored features it costs seconds and tells what the backbone is worth.
 """
 
 from __future__ import annotations
@@ -26,11 +26,13 @@ _MAX_PROBES = 12
 
 
 def probes(space: Space) -> list[dict[str, Scalar]]:
-    """A head-only point of every backbone, in the order of the space; none where it has no head-only trials."""
-    if len(space.backbones()) < 2:
-        return []
+    """A head-only point of every backbone, in the order of the space; none where it has no head-only trials.
+
+    Where the space lets a head start from the linear probe, it does.
+    """
     found = [_completed(space, {"backbone": backbone, "unfreeze_depth": 0}) for backbone in space.backbones()]
-    return [point for point in found if point is not None][:_MAX_PROBES]
+    known = [point for point in found if point is not None][:_MAX_PROBES]
+    return [dict(nearest(space, {**point, "head_init": "probe"}).values) for point in known]
 
 
 def recipe(space: Space, index: int, backbone: str) -> dict[str, Scalar] | None:

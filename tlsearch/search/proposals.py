@@ -12,7 +12,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
-from tlsearch.search.allocation import Allocation, alone
+from tlsearch.search.allocation import alone
 from tlsearch.search.plan import SearchPlan
 from tlsearch.search.portfolio import RECIPES, probes, recipe
 from tlsearch.search.sampler import GivenPoint, make_sampler
@@ -33,9 +33,8 @@ def first_points(plan: SearchPlan) -> list[dict[str, Scalar]]:
 class Proposals:
     """Chooses the points that follow the first ones."""
 
-    def __init__(self, plan: SearchPlan, *, allocation: Allocation | None = None) -> None:
+    def __init__(self, plan: SearchPlan) -> None:
         self._plan = plan
-        self._allocation = allocation or Allocation()
         self._num_first = len(first_points(plan))
 
     def sampler(self, trials: Sequence[FrozenTrial], number: int) -> BaseSampler:
@@ -73,6 +72,6 @@ class Proposals:
         if not plan.search.cost_aware:
             return None
         rng = random.Random(derive_seed(plan.search.seed, "allocation", number))
-        return alone(self._allocation, begun).point(
+        return alone(plan.allocation, begun).point(
             plan.space, begun, mode=plan.setup.mode, max_epochs=plan.setup.max_epochs, rng=rng
         )

@@ -1,0 +1,199 @@
+"""The searches that are compared: the project's own, and what users have otherwise. All drive simulated trials.
+
+The stock ones are Ray's own classes, OptunaSearch and ASHAScheduler, fed as Tune feeds them.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import warnings
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any, cast
+
+import optuna
+from optuna.storages import InMemoryStorage
+from optuna.study import StudyDirection
+from ray.tune.schedulers import ASHAScheduler
+from ray.tune.search.optuna import OptunaSearch
+from simulated import Start
+
+from tlsearch.search.conductor import Conductor, TrialFailure
+from tlsearch.search.plan import SearchPlan
+from tlsearch.search.seeds import derive_seed
+from tlsearch.search.study import Study
+from tlsearch.space import Space
+from tlsearch.types import EpochReport, Scalar, TrialConfig
+
+# What a proposal costs the driver, in CPU seconds of a slow core, among 150 trials; rounded up.
+GAIN_S = 0.08
+TPE_S = 0.02
+RANDOM_S = 0.002
+
+logging.getLogger("ray.tune").setLevel(logging.ERROR)
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+
+
+class Random:
+    """Proposes at random out of a space."""
+
+    def __init__(self, seed: int) -> None:
+        self._rng = random.Random(seed)
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1) -> int:
+        """Uniform."""
+        return self._rng.randrange(low, high + 1, step)
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        """Uniform, or log-uniform."""
+        if step is not None:
+            return low + step * self._rng.randrange(round((high - low) / step) + 1)
+        return float(low * (high / low) ** self._rng.random()) if log else self._rng.uniform(low, high)
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any:
+        """Uniform."""
+        return self._rng.choice(list(choices))
+
+
+class Ours:
+    """The project's own conductor over a study in memory."""
+
+    def __init__(self, plan: SearchPlan) -> None:
+        self.now, self._plan = 0.0, plan
+        storage = InMemoryStorage()
+        maximise = plan.setup.mode == "max"
+        direction = StudyDirection.MAXIMIZE if maximise else StudyDirection.MINIMIZE
+        study = Study(storage, storage.create_new_study([direction], "simulated"), journal=None, lock=None)
+        self.conductor = Conductor(plan, study, clock=lambda: self.now, timer=lambda: self.now)
+
+    def next(self, now: float) -> Start | None:
+        """The conductor's next trial."""
+        self.now = now
+        handout = self.conductor.next_trial()
+        if handout is None:
+            return None
+        one = handout.assignment
+        suggest_s = GAIN_S if self._plan.search.cost_aware else TPE_S
+        return Start(
+            number=one.number, config=one.config, seed=one.seed, suggest_s=suggest_s, epochs_done=handout.reported
+        )
+
+    def report(self, number: int, report: EpochReport, now: float) -> bool:
+        """The conductor's answer."""
+        self.now = now
+        return self.conductor.report(number, report)
+
+    def diverged(self, number: int, now: float) -> None:
+        """Told as a worker tells it."""
+        self.now = now
+        self.conductor.fail(number, TrialFailure(reason="diverged", error="the loss is nan"))
+
+
+class Stock:
+    """Ray's OptunaSearch with Ray's ASHA: a stopped trial is told as complete, with its last value."""
+
+    def __init__(
+        self, space: Space, *, seed: int, metric: str, mode: str, max_epochs: int, tpe: bool, factor: int
+    ) -> None:
+        self._space, self._metric, self._seed = space, metric, seed
+        define = cast("Any", lambda trial: space.suggest(trial) and None)
+        sampler = None if tpe else optuna.samplers.RandomSampler(seed=seed)
+        self._search = OptunaSearch(space=define, metric=metric, mode=mode, seed=seed if tpe else None, sampler=sampler)
+        self._asha = ASHAScheduler(
+            time_attr="training_iteration",
+            metric=metric,
+            mode=mode,
+            max_t=max_epochs,
+            grace_period=1,
+            reduction_factor=factor,
+        )
+        self._suggest_s = TPE_S if tpe else RANDOM_S
+        self._trials: list[SimpleNamespace] = []
+
+    def next(self, now: float) -> Start:
+        """OptunaSearch's proposal."""
+        number = len(self._trials)
+        values = cast("Mapping[str, Scalar]", self._search.suggest(str(number)))
+        trial = SimpleNamespace(trial_id=str(number), stub=True)
+        self._asha.on_trial_add(None, trial)  # type: ignore[arg-type]
+        self._trials.append(trial)
+        config = self._space.to_config(values)
+        return Start(
+            number=number, config=config, seed=derive_seed(self._seed, "trial", number), suggest_s=self._suggest_s
+        )
+
+    def report(self, number: int, report: EpochReport, now: float) -> bool:
+        """ASHA's answer; at the end OptunaSearch is told the last value."""
+        result = {"training_iteration": report.epoch, self._metric: report.metrics[self._metric]}
+        trial = self._trials[number]
+        self._search.on_trial_result(trial.trial_id, result)
+        goes_on = self._asha.on_trial_result(None, trial, result) == ASHAScheduler.CONTINUE  # type: ignore[arg-type]
+        if not goes_on:
+            self._search.on_trial_complete(trial.trial_id, result)
+        return goes_on
+
+    def diverged(self, number: int, now: float) -> None:
+        """The trial has raised an error."""
+        self._search.on_trial_complete(str(number), None, error=True)
+
+
+class OneEpochTopK:
+    """Egele et al. (arXiv 2307.15422): all for one epoch, then the best ``keep`` to the end; then the next round."""
+
+    def __init__(
+        self, space: Space, *, seed: int, metric: str, sign: float, max_epochs: int, width: int, keep: int
+    ) -> None:
+        self._space, self._metric, self._seed, self._sign = space, metric, seed, sign
+        self._max_epochs, self._width, self._keep = max_epochs, width, keep
+        self._configs: list[TrialConfig] = []
+        self._screened: dict[int, float] = {}
+        self._ended: set[int] = set()
+        self._queue: list[int] = []
+        self._deep = False
+
+    def next(self, now: float) -> Start | None:
+        """A new configuration, or one of the best again."""
+        if self._queue:
+            return self._start(self._queue.pop(0), epochs_done=1)
+        if not self._deep and len(self._configs) % self._width == 0 and len(self._configs) > len(self._ended):
+            return None  # the round's first epochs are not all in yet
+        if self._deep:
+            self._deep = False
+            self._screened.clear()
+        number = len(self._configs)
+        point = self._space.suggest(Random(derive_seed(self._seed, "top_k", number)))
+        self._configs.append(self._space.to_config(point))
+        return self._start(number)
+
+    def report(self, number: int, report: EpochReport, now: float) -> bool:
+        """After the first epoch a trial waits for the round's end."""
+        if report.epoch > 1:
+            return report.epoch < self._max_epochs
+        self._screened[number] = self._sign * report.metrics[self._metric]
+        self._screen_over(number)
+        return False
+
+    def diverged(self, number: int, now: float) -> None:
+        """It is out."""
+        self._screen_over(number)
+
+    def _screen_over(self, number: int) -> None:
+        if number in self._ended:
+            return
+        self._ended.add(number)
+        if len(self._ended) == len(self._configs) and len(self._configs) % self._width == 0:
+            self._deep = True
+            self._queue = sorted(self._screened, key=lambda one: -self._screened[one])[: self._keep]
+
+    def _start(self, number: int, epochs_done: int = 0) -> Start:
+        return Start(
+            number=number,
+            config=self._configs[number],
+            seed=derive_seed(self._seed, "trial", number),
+            suggest_s=RANDOM_S,
+            epochs_done=epochs_done,
+        )

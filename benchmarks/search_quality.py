@@ -1,0 +1,274 @@
+#!/usr/bin/env python3
+"""How soon a search finds good models: the project's own against others, over replayed curves and a virtual clock.
+
+    search_quality.py [CURVES.json ...] [--seeds 20] [--seconds 400] [--slots 2] [--json OUT] [--plot OUT.png] [--quick]
+
+Every contestant searches the space that the curves were recorded from, on the same simulated slots, and is charged for
+everything: proposals, trial starts, what is stored first, epochs. The score is the area under the best value found so
+far, over seconds: its mean from the start to --seconds. Differences are paired over seeds, with a bootstrap interval of
+95 %. `ours` is what `tlsearch run` does; rows with - lack one part of it, rows with + have one that is off by default.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rivals import OneEpochTopK, Ours, Stock
+from simulated import Searcher, Trace, simulate
+
+from tlsearch.config import AshaSpec, ResourcesSpec, SearchSpec
+from tlsearch.search import SearchPlan
+from tlsearch.search.allocation import Allocation
+from tlsearch.search.replay import Curves, read_curves
+from tlsearch.space import Space
+from tlsearch.types import DataSpec, TrialSetup
+
+HERE = Path(__file__).parent
+ENDLESS = 10**6
+_RESAMPLES = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """A data set's recorded curves as a search problem."""
+
+    name: str
+    curves: Curves
+    space: Space
+    metric: str = "val_accuracy"
+
+    @property
+    def max_epochs(self) -> int:
+        """Of a whole trial."""
+        return self.curves.curves[0].max_epochs
+
+    @property
+    def chance(self) -> float:
+        """The accuracy of guessing: the best so far before the first report."""
+        return 1 / int(self.curves.about["classes"])
+
+
+Make = Callable[[Problem, int], Searcher]
+
+
+def ours(allocation: Allocation | None = None, **changes: Any) -> Make:
+    """The project's search with some settings changed."""
+
+    def make(problem: Problem, seed: int) -> Searcher:
+        search = replace(SearchSpec(trials=ENDLESS, max_epochs=problem.max_epochs, seed=seed), **changes)
+        plan = SearchPlan(
+            search_id="simulated",
+            experiment="simulated",
+            directory=tempfile.gettempdir() + "/tlsearch-simulated",  # nothing is written
+            space=problem.space,
+            setup=TrialSetup(data=DataSpec(source="digits"), max_epochs=problem.max_epochs, metric=problem.metric),
+            search=search,
+            resources=ResourcesSpec(),
+            allocation=allocation or Allocation(),
+        )
+        return Ours(plan)
+
+    return make
+
+
+def stock(*, tpe: bool, factor: int) -> Make:
+    """Ray's searcher and scheduler."""
+
+    def make(problem: Problem, seed: int) -> Searcher:
+        return Stock(
+            problem.space,
+            seed=seed,
+            metric=problem.metric,
+            mode="max",
+            max_epochs=problem.max_epochs,
+            tpe=tpe,
+            factor=factor,
+        )
+
+    return make
+
+
+def one_epoch(width: int, keep: int) -> Make:
+    """One epoch for all, then the best to the end."""
+
+    def make(problem: Problem, seed: int) -> Searcher:
+        return OneEpochTopK(
+            problem.space,
+            seed=seed,
+            metric=problem.metric,
+            sign=1.0,
+            max_epochs=problem.max_epochs,
+            width=width,
+            keep=keep,
+        )
+
+    return make
+
+
+CONTESTANTS: Mapping[str, Make] = {
+    "ours": ours(),
+    "stock OptunaSearch + ASHA, factor 4": stock(tpe=True, factor=4),
+    "stock OptunaSearch + ASHA, factor 3": stock(tpe=True, factor=3),
+    "random + ASHA, factor 4": stock(tpe=False, factor=4),
+    "random + ASHA, factor 3": stock(tpe=False, factor=3),
+    "one epoch, then the top 2 of 16": one_epoch(16, 2),
+    "one epoch, then the top 4 of 32": one_epoch(32, 4),
+    "one epoch, then the top 8 of 64": one_epoch(64, 8),
+}
+PARTS: Mapping[str, Make] = {
+    "none of the parts: default point, TPE, ASHA": ours(probe_first=False, portfolio=False, cost_aware=False),
+    "- portfolio": ours(portfolio=False),
+    "- expected gain (TPE proposes)": ours(cost_aware=False),
+    "- costs (gain alone)": ours(Allocation(cooling=0.0)),
+    "- measured costs (counted ones)": ours(Allocation(measured=False)),
+    "+ probe_first": ours(probe_first=True),
+    "+ the whole cost (cooling 1)": ours(Allocation(cooling=1.0)),
+    "+ grace_period 2": ours(scheduler=AshaSpec(grace_period=2)),
+    "+ brackets 2": ours(scheduler=AshaSpec(brackets=2)),
+    "+ reduction_factor 2": ours(scheduler=AshaSpec(reduction_factor=2)),
+    "+ no ASHA": ours(scheduler=None),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """One contestant's figures by seed."""
+
+    traces: tuple[Trace, ...]
+    areas: tuple[float, ...]
+    early: tuple[float, ...]
+    final: tuple[float, ...]
+
+
+def play(problem: Problem, make: Make, *, seeds: int, slots: int, seconds: float) -> Scores:
+    """Lets one contestant search with every seed."""
+    traces = tuple(
+        simulate(make(problem, seed), problem.curves, slots=slots, horizon_s=seconds, metric=problem.metric, sign=1.0)
+        for seed in range(seeds)
+    )
+    return Scores(
+        traces=traces,
+        areas=tuple(trace.area(seconds, problem.chance) for trace in traces),
+        early=tuple(trace.area(seconds / 4, problem.chance) for trace in traces),
+        final=tuple(trace.at(seconds, problem.chance) for trace in traces),
+    )
+
+
+def paired(one: Sequence[float], other: Sequence[float]) -> tuple[float, float, float]:
+    """Mean of one - other over seeds, and the ends of its 95 % bootstrap interval."""
+    differences = np.array(one) - np.array(other)
+    drawn = np.random.default_rng(0).integers(0, len(differences), (_RESAMPLES, len(differences)))
+    low, high = np.percentile(differences[drawn].mean(axis=1), [2.5, 97.5])
+    return float(differences.mean()), float(low), float(high)
+
+
+def row_of(scores: Scores, against: Scores) -> dict[str, Any]:
+    """The figures of a row of the table."""
+    mean, low, high = paired(scores.areas, against.areas)
+    return {
+        "area": statistics.mean(scores.areas),
+        "early_area": statistics.mean(scores.early),
+        "final": statistics.mean(scores.final),
+        "against_ours": [mean, low, high],
+        "trials": statistics.mean(trace.num_trials for trace in scores.traces),
+        "epochs": statistics.mean(trace.num_epochs for trace in scores.traces),
+        "suggest_s": statistics.mean(trace.suggest_s for trace in scores.traces),
+        "areas": [round(value, 5) for value in scores.areas],
+    }
+
+
+def print_table(title: str, rows: Mapping[str, Mapping[str, Any]]) -> None:
+    """As Markdown."""
+    print(f"\n| {title} | area | first quarter | best at the end | against ours (95 %) | trials |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for name, row in rows.items():
+        mean, low, high = row["against_ours"]
+        against = "" if name == "ours" else f"{100 * mean:+.2f} ({100 * low:+.2f} to {100 * high:+.2f})"
+        shares = " | ".join(f"{100 * row[key]:.2f}" for key in ("area", "early_area", "final"))
+        print(f"| {name} | {shares} | {against} | {row['trials']:.0f} |", flush=True)
+
+
+def worst_lag(one: Scores, other: Scores, seconds: float, chance: float) -> float:
+    """By how much the mean best so far of ``one`` is below that of ``other`` at most, at any time."""
+    times = np.linspace(0, seconds, 400)
+    curves = [[statistics.mean(trace.at(time, chance) for trace in s.traces) for time in times] for s in (one, other)]
+    return float(max(np.array(curves[1]) - np.array(curves[0])))
+
+
+def plot(path: Path, problem: Problem, scores: Mapping[str, Scores], seconds: float) -> None:
+    """The mean best so far over seconds."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.0, 4.0), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    times = np.geomspace(5, seconds, 300)
+    for name, one in scores.items():
+        means = [statistics.mean(trace.at(time, problem.chance) for trace in one.traces) for time in times]
+        own = name == "ours"
+        axes.plot(times, means, label=name, linewidth=2.4 if own else 1.2, zorder=3 if own else 2)
+    axes.set(xscale="log", xlabel="seconds, 2 slots", ylabel=f"best {problem.metric} so far, mean", title=problem.name)
+    axes.set_ylim(bottom=0.4)
+    axes.grid(color="#e7eaee")
+    axes.legend(fontsize=7, frameon=False)
+    figure.savefig(path, dpi=110)
+
+
+def judge(problem: Problem, arguments: argparse.Namespace) -> dict[str, Any]:
+    """All tables of one data set."""
+    options = {"seeds": arguments.seeds, "slots": arguments.slots, "seconds": arguments.seconds}
+    first = dict(list(CONTESTANTS.items())[:: 3 if arguments.quick else 1])
+    scores = {name: play(problem, make, **options) for name, make in first.items()}
+    parts = {} if arguments.quick or arguments.no_parts else PARTS
+    found = {name: row_of(one, scores["ours"]) for name, one in scores.items()}
+    for name, row in found.items():
+        row["worst_lag_of_ours"] = worst_lag(scores["ours"], scores[name], arguments.seconds, problem.chance)
+    best = max(max(curve.columns[problem.metric], default=0.0) for curve in problem.curves.curves)
+    print(f"\n{problem.name}: {len(problem.curves.curves)} curves, the best of them {best:.4f}")
+    print_table("search", found)
+    own = {name: row_of(play(problem, make, **options), scores["ours"]) for name, make in parts.items()}
+    if own:
+        print_table("part", {"ours": found["ours"], **own})
+    if arguments.plot:
+        plot(arguments.plot.with_stem(f"{arguments.plot.stem}_{problem.name}"), problem, scores, arguments.seconds)
+    return {"curves": len(problem.curves.curves), "best_curve": best, "searches": found, "parts": own}
+
+
+def main() -> None:
+    """Judges on every file of curves."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("curves", type=Path, nargs="*", default=[HERE / "curves" / "emoji.json"])
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--seconds", type=float, default=400.0, help="how long each search may take, virtual")
+    parser.add_argument("--slots", type=int, default=2, help="trials at a time")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--plot", type=Path)
+    parser.add_argument("--no-parts", action="store_true", help="the contestants alone")
+    parser.add_argument("--quick", action="store_true", help="three seeds, fewer rows: the harness, not a figure")
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.seeds, arguments.seconds = 3, 60.0
+    settings = {"seeds": arguments.seeds, "seconds": arguments.seconds, "slots": arguments.slots}
+    machine = {"cpus": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
+    result: dict[str, Any] = {"benchmark": "search_quality", "machine": machine, "settings": settings}
+    for path in arguments.curves:
+        curves = read_curves(path)
+        problem = Problem(name=path.stem, curves=curves, space=Space.from_json(curves.about["space"]))
+        result[path.stem] = judge(problem, arguments)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
