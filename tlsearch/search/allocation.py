@@ -15,18 +15,17 @@ import numpy as np
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
-from tlsearch.search.costs import Costs
+from tlsearch.search.costs import Costs, Kind
 from tlsearch.search.drawing import Point, draw
 from tlsearch.search.surrogate import Array, Encoder, Surrogate, expected_gain
-from tlsearch.search.wire import from_plain
-from tlsearch.types import Mode, Scalar, TrialConfig
+from tlsearch.types import Mode, Scalar
 
 if TYPE_CHECKING:
     from tlsearch.space import Space
 
 _REPORT = "report:"
-_NUM_RANDOM = 200
-_NUM_NEAR = 100
+_NUM_RANDOM = 120
+_NUM_NEAR = 60
 _NUM_PARENTS = 5
 _MAX_KNOWN = 200  # trials that the surrogate learns from: its cost grows with their cube
 
@@ -63,9 +62,9 @@ class Allocation:
         candidates = [draw(space, rng) for _ in range(_NUM_RANDOM)]
         candidates += [draw(space, rng, parents[index % len(parents)].point.values) for index in range(_NUM_NEAR)]
         mean, deviation = _predict(tried, candidates, max_epochs)
-        costs = Costs((one.config, one.seconds) for one in known) if self.measured else Costs(())
-        configs = [space.to_config(candidate.values) for candidate in candidates]
-        seconds = np.array([self.start_s + self.epochs * costs.of(config) for config in configs])
+        costs = Costs((one.kind, one.seconds) for one in known) if self.measured else Costs(())
+        kinds = [Kind.of(candidate.active) for candidate in candidates]
+        seconds = np.array([self.start_s + self.epochs * costs.of(kind) for kind in kinds])
         gains = expected_gain(mean, deviation, best) / seconds**self.cooling
         return candidates[int(np.argmax(gains))].values
 
@@ -76,7 +75,7 @@ class _Tried:
 
     number: int
     point: Point
-    config: TrialConfig
+    kind: Kind
     bests: tuple[float, ...]
     seconds: tuple[float, ...]
     failed: bool
@@ -97,7 +96,7 @@ def _tried(trial: FrozenTrial, mode: Mode) -> _Tried | None:
     return _Tried(
         number=trial.number,
         point=Point(values=trial.params, domains=trial.distributions),
-        config=from_plain(TrialConfig, trial.user_attrs["config"]),
+        kind=Kind.of(trial.user_attrs["config"]),
         bests=() if infeasible else tuple(bests),
         seconds=seconds,
         failed=infeasible,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tlsearch.types import TrialConfig
+from tlsearch.types import Scalar
 
 # Share of the backbone's forward work that lies in the trained stages, by unfreeze_depth: typical of the pyramids of
 # torchvision. Deeper stages of narrow networks have more; measured costs correct it.
@@ -23,10 +23,12 @@ class Kind:
     stored: bool
 
     @classmethod
-    def of(cls, config: TrialConfig) -> Kind:
-        """A trial's kind."""
-        stored = config.augmentation == "none" and not config.mixup and not config.cutmix
-        return cls(backbone=config.backbone, depth=config.unfreeze_depth, stored=stored)
+    def of(cls, values: Mapping[str, Scalar]) -> Kind:
+        """The kind of a trial with these values; of those that are not there a trial has the default."""
+        stored = values.get("augmentation", "none") == "none" and not values.get("mixup") and not values.get("cutmix")
+        depth = values.get("unfreeze_depth") or 0
+        assert isinstance(depth, int)
+        return cls(backbone=str(values["backbone"]), depth=depth, stored=stored)
 
     @property
     def passes(self) -> float:
@@ -38,17 +40,16 @@ class Kind:
 class Costs:
     """Seconds of an epoch; the measured ones are medians over trials."""
 
-    def __init__(self, measured: Iterable[tuple[TrialConfig, Sequence[float]]]) -> None:
+    def __init__(self, measured: Iterable[tuple[Kind, Sequence[float]]]) -> None:
         """Takes each trial's seconds by epoch; without any all is counted, in passes."""
         seconds: dict[Kind, list[float]] = {}
-        for config, epochs in measured:
+        for kind, epochs in measured:
             if epochs:
-                seconds.setdefault(Kind.of(config), []).append(statistics.median(epochs))
+                seconds.setdefault(kind, []).append(statistics.median(epochs))
         self._known = {kind: statistics.median(values) for kind, values in seconds.items()}
 
-    def of(self, config: TrialConfig) -> float:
+    def of(self, kind: Kind) -> float:
         """Seconds of an epoch: as measured, else the seconds of a pass, over this backbone or any, times the passes."""
-        kind = Kind.of(config)
         if kind in self._known:
             return self._known[kind]
         # head-only epochs are mostly overhead: they tell little of a pass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -21,10 +21,17 @@ _STEP = 0.15  # standard deviation of a move, as a share of the range
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """A point of the space: its values and out of what they were proposed, by the names that Optuna sees."""
+    """A point of the space, by the names that Optuna sees.
+
+    Attributes:
+        values: What was proposed.
+        domains: Out of what.
+        active: All that has an effect there, what is fixed too.
+    """
 
     values: Mapping[str, Scalar]
     domains: Mapping[str, BaseDistribution]
+    active: Mapping[str, Scalar] = field(default_factory=dict)
 
 
 def draw(space: Space, rng: random.Random, parent: Mapping[str, Scalar] | None = None) -> Point:
@@ -42,8 +49,8 @@ def nearest(space: Space, wanted: Mapping[str, Scalar]) -> Point:
 
 
 def _walk(space: Space, drawer: _Drawer) -> Point:
-    space.suggest(drawer)
-    return Point(values=drawer.values, domains=drawer.domains)
+    active = space.suggest(drawer)
+    return Point(values=drawer.values, domains=drawer.domains, active=active)
 
 
 class _Drawer:

@@ -119,16 +119,17 @@ def test_points_are_drawn_inside_the_space() -> None:
 
 
 def test_costs_are_measured_else_counted() -> None:
-    head, deep = TrialConfig(backbone="resnet18"), TrialConfig(backbone="resnet18", unfreeze_depth=5, backbone_lr=1e-4)
+    head = Kind(backbone="resnet18", depth=0, stored=True)
+    deep = replace(head, depth=5)
     counted = Costs(())
     assert counted.of(deep) > 20 * counted.of(head)
     costs = Costs([(head, (0.1, 0.1)), (deep, (9.0, 6.0, 6.0))])
     assert (costs.of(head), costs.of(deep)) == (0.1, 6.0)
-    middle = TrialConfig(backbone="resnet18", unfreeze_depth=2, backbone_lr=1e-4)
-    assert 0.1 < costs.of(middle) < 6.0
-    other = TrialConfig(backbone="mobilenet_v2", unfreeze_depth=5, backbone_lr=1e-4)
-    assert costs.of(other) == 6.0
-    assert Kind.of(TrialConfig(backbone="resnet18", augmentation="light")).passes > 10 * Kind.of(head).passes
+    assert 0.1 < costs.of(replace(head, depth=2)) < 6.0
+    assert costs.of(replace(deep, backbone="mobilenet_v2")) == 6.0
+    assert Kind.of({"backbone": "resnet18"}) == head
+    augmented = Kind.of({"backbone": "resnet18", "unfreeze_depth": 0, "augmentation": "light"})
+    assert augmented.passes > 10 * head.passes
 
 
 def test_the_surrogate_finds_the_top_and_is_unsure_elsewhere() -> None:

@@ -11,6 +11,7 @@ import pytest
 from search_doubles import QuickTrial, TinySpace, drive, make_plan
 
 from tlsearch.search import read_search
+from tlsearch.search.portfolio import RECIPES
 from tlsearch.search.sampler import make_sampler
 from tlsearch.search.seeds import derive_fraction, derive_seed
 
@@ -31,10 +32,11 @@ def test_a_restart_goes_on_with_the_same_proposals(tmp_path: Path, sampler: str)
 
 
 def test_another_seed_proposes_otherwise(tmp_path: Path) -> None:
-    first = proposals(tmp_path / "a", (6,), seed=3)
-    second = proposals(tmp_path / "b", (6,), seed=4)
+    first = proposals(tmp_path / "a", (12,), seed=3)
+    second = proposals(tmp_path / "b", (12,), seed=4)
     assert first[0] == second[0] == TinySpace().default_point()
-    assert not [point for point in first[1:] if point in second]
+    chosen = 1 + len(RECIPES)
+    assert not [point for point in first[chosen:] if point in second]
 
 
 def test_the_default_point_comes_first_and_start_with_before_it(tmp_path: Path) -> None:
