@@ -136,7 +136,7 @@ class SearchSpec:
             trial. The first report also waits for what the node prepares once: decoded images, stored features.
         patience: Epochs without improvement that end a trial as complete.
         probe_first: After the default a head-only trial of every backbone.
-        portfolio: Then points that are known to be good, on the backbone that is best by then. Sampler tpe only.
+        portfolio: Then some points that are known to be good, on the backbone that is best by then. Sampler tpe only.
         cost_aware: Then the points of the greatest expected gain per second, by what trials have shown and cost.
             Sampler tpe only, which proposes while too little is known.
         study: ``auto`` is a journal in the search's folder; else a database's URL, ``sqlite:///FILE`` (absolute here),
@@ -156,8 +156,8 @@ class SearchSpec:
     constraints: Annotated[ConstraintsSpec, BeforeValidator(_or_empty)] = field(default_factory=ConstraintsSpec)
     patience: Count | None = None
     probe_first: Flag = False
-    portfolio: Flag = False
-    cost_aware: Flag = False
+    portfolio: Flag = True
+    cost_aware: Flag = True
     max_failures: CountFromZero = 2
     max_failed_trials: Count = 5
     trial_timeout_s: Annotated[Duration, Field(alias="trial_timeout")] = None
