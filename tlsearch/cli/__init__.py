@@ -8,6 +8,7 @@ import sys
 def main() -> None:
     """Entry point of the ``tlsearch`` command."""
     from tlsearch.cli import (  # noqa: F401
+        commands_cache,
         commands_check,
         commands_cluster,
         commands_compare,

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from tlsearch.app.cache import CacheEntry
 
 _HIDDEN_WHEN_CONSTANT = 1
 _MAX_PAIRS = 20
@@ -45,6 +49,17 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     return f"{value:.1e}" if isinstance(value, float) else str(value)
+
+
+def cache_table(entries: Sequence[CacheEntry]) -> Table:
+    """The entries of this machine's stores."""
+    table = Table()
+    for name, justify in (("store", "left"), ("what", "left"), ("MB", "right"), ("last used", "left")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for entry in entries:
+        used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.last_used))
+        table.add_row(entry.store, entry.content, f"{entry.num_bytes / 1e6:,.1f}", used)
+    return table
 
 
 def data_table(card: Mapping[str, Any]) -> Table:

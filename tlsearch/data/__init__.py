@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tlsearch.data.folder import IMAGE_SUFFIXES
     from tlsearch.data.index import ImageIndex, Split, image_name, load_index, read_bytes, read_image, with_val_in_train
     from tlsearch.data.pack import Pixels, close_pixels, open_pixels
+    from tlsearch.data.room import unused_images
     from tlsearch.data.sources import SOURCES
     from tlsearch.data.streamed import StreamedImages
     from tlsearch.data.transforms import eval_image, normalise, with_image_size
@@ -41,6 +42,7 @@ __all__ = [
     "open_pixels",
     "read_bytes",
     "read_image",
+    "unused_images",
     "with_image_size",
     "with_val_in_train",
 ]
@@ -53,6 +55,7 @@ _HOMES = {
     "folder": ("IMAGE_SUFFIXES",),
     "index": ("ImageIndex", "Split", "image_name", "load_index", "read_bytes", "read_image", "with_val_in_train"),
     "pack": ("Pixels", "close_pixels", "open_pixels"),
+    "room": ("unused_images",),
     "sources": ("SOURCES",),
     "streamed": ("StreamedImages",),
     "transforms": ("eval_image", "normalise", "with_image_size"),

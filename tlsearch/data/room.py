@@ -76,7 +76,7 @@ def _evict(folder: Path, excess: int) -> bool:
         for sidecar in sorted(folder.glob("*.json"), key=_last_use):
             if excess <= 0:
                 break
-            if locks.enter_context(_unused(sidecar)):
+            if locks.enter_context(unused_images(sidecar)):
                 chosen.append(sidecar)
                 excess -= _size(sidecar.with_suffix(".npy"))
         if excess > 0:
@@ -88,8 +88,8 @@ def _evict(folder: Path, excess: int) -> bool:
 
 
 @contextmanager
-def _unused(sidecar: Path) -> Iterator[bool]:
-    """Locks an entry against readers and writers; gives whether that was possible."""
+def unused_images(sidecar: Path) -> Iterator[bool]:
+    """Locks an entry, named by its .json file, against readers and writers; gives whether that was possible."""
     with ExitStack() as stack:
         try:
             stack.enter_context(FileLock(sidecar.with_suffix(".lock"), timeout=0))

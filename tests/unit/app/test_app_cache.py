@@ -1,0 +1,97 @@
+"""``tlsearch cache``: tells what the stores hold, removes what nobody uses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from filelock import FileLock
+from typer.testing import CliRunner
+
+from tlsearch.app.cache import STORES, cache_entries, cache_json, clear_cache
+from tlsearch.cli import commands_cache  # noqa: F401
+from tlsearch.cli.root import app
+from tlsearch.data import close_pixels, load_index, open_pixels
+from tlsearch.features import FeatureKey, Features, forget_open, open_features, open_solution
+from tlsearch.types import CacheSpec, DataSpec, TransformSpec
+
+TRANSFORM = TransformSpec(resize_size=8, crop_size=8)
+KEY = FeatureKey(
+    backbone="resnet18",
+    weights_digest="w",
+    state_digest="s",
+    depth=1,
+    transform=TRANSFORM,
+    data_digest="0123456789",
+    split="train",
+)
+ROWS = torch.arange(40.0).reshape(10, 4)
+
+
+@pytest.fixture
+def filled(tmp_path: Path) -> Path:
+    """One entry in each store; gives the cache folder."""
+    open_pixels(load_index(DataSpec(source="digits")), "val", TRANSFORM, CacheSpec())
+    close_pixels()
+    open_features(KEY, num_rows=10, compute=lambda: [ROWS], cache=CacheSpec())
+    forget_open()
+    open_solution("linear_probe", KEY, compute=lambda: {"weight": ROWS}, cache=CacheSpec())
+    return tmp_path / "cache"
+
+
+def run(*arguments: str) -> str:
+    done = CliRunner().invoke(app, ["cache", *arguments])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_every_store_is_listed_with_what_it_holds(filled: Path) -> None:
+    by_store = {entry.store: entry for entry in cache_entries()}
+    assert by_store.keys() == STORES.keys()
+    assert by_store["features"].content == "resnet18 below depth 1, train images of data 01234567 at 8 px"
+    assert by_store["features"].num_bytes == ROWS.numel() * 4
+    assert by_store["images"].content.startswith("val images of data ")
+    assert by_store["solutions"].content.startswith("linear probe of resnet18")
+    totals = cache_json(cache_entries())
+    assert totals["features"] == {"entries": 1, "num_bytes": 160}
+    assert totals["directory"] == str(filled)
+
+
+def test_the_command_lists_clears_and_says_both(filled: Path) -> None:
+    assert "3 entries" in run() and "resnet18" in run()
+    assert json.loads(run("--json"))["images"]["entries"] == 1
+    assert "removed 1 entries" in run("--clear", "--only", "features")
+    assert {entry.store for entry in cache_entries()} == {"images", "solutions"}
+    assert len(json.loads(run("--clear", "--json"))["removed"]) == 2
+    assert "0 entries" in run()
+    assert not [path for path in filled.rglob("*") if path.suffix in (*STORES.values(), ".json")]
+
+
+def test_what_is_mapped_or_being_written_stays(filled: Path) -> None:
+    pixels = open_pixels(load_index(DataSpec(source="digits")), "val", TRANSFORM, CacheSpec())
+    found = open_features(KEY, num_rows=10, compute=list, cache=CacheSpec())
+    assert isinstance(found, Features)
+    solution = next((filled / "solutions").glob("*.json"))
+    with FileLock(solution.with_suffix(".lock")):
+        cleared = clear_cache()
+    assert {entry.store for entry in cleared.in_use} == {"images", "solutions"}
+    assert torch.equal(found.rows, ROWS)  # removed, and readable as long as it is mapped
+    assert len(pixels.images) > 0
+    del pixels
+    close_pixels()
+    assert {entry.store for entry in clear_cache().removed} == {"images", "solutions"}
+
+
+def test_a_damaged_entry_is_listed_and_cleared(filled: Path) -> None:
+    sidecar = next((filled / "features").glob("*.json"))
+    sidecar.write_text("{")
+    assert [entry.content for entry in cache_entries(["features"])] == ["cannot be read"]
+    assert len(clear_cache(["features"]).removed) == 1
+    assert not sidecar.exists()
+
+
+def test_an_empty_cache_has_nothing(tmp_path: Path) -> None:
+    assert cache_entries() == []
+    assert clear_cache().removed == ()

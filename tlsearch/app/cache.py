@@ -1,0 +1,126 @@
+"""What this node's stores hold, and clearing them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from tlsearch.data import cache_directory, unused_images
+from tlsearch.types import CacheSpec
+
+STORES: Mapping[str, str] = {"images": ".npy", "features": ".bin", "solutions": ".safetensors"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheEntry:
+    """One entry of a store.
+
+    Attributes:
+        store: ``images`` (decoded and resized), ``features`` (activations of a frozen prefix) or ``solutions`` (linear
+            probes, adapted statistics).
+        name: Its file's name without the ending.
+        content: What it is of, for people.
+        num_bytes: Its data.
+        last_used: Unix time in seconds.
+    """
+
+    store: str
+    name: str
+    content: str
+    num_bytes: int
+    last_used: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cleared:
+    """What ``clear_cache`` removed, and what it left because a trial was using it."""
+
+    removed: tuple[CacheEntry, ...]
+    in_use: tuple[CacheEntry, ...]
+
+
+def cache_entries(stores: Sequence[str] = tuple(STORES)) -> list[CacheEntry]:
+    """The entries of some stores, the last used first."""
+    root = cache_directory(CacheSpec())
+    found = [entry for store in stores for entry in _entries(root / store, store)]
+    return sorted(found, key=lambda entry: entry.last_used, reverse=True)
+
+
+def clear_cache(stores: Sequence[str] = tuple(STORES)) -> Cleared:
+    """Removes entries that nobody is writing; mapped images stay, mapped features stay readable to their readers."""
+    root = cache_directory(CacheSpec())
+    removed: list[CacheEntry] = []
+    in_use: list[CacheEntry] = []
+    for entry in cache_entries(stores):
+        sidecar = root / entry.store / f"{entry.name}.json"
+        with (unused_images if entry.store == "images" else _unwritten)(sidecar) as free:
+            if free:
+                sidecar.unlink(missing_ok=True)  # first, so that nobody takes half an entry for whole
+                sidecar.with_suffix(STORES[entry.store]).unlink(missing_ok=True)
+        (removed if free else in_use).append(entry)
+    return Cleared(removed=tuple(removed), in_use=tuple(in_use))
+
+
+def cache_json(entries: Sequence[CacheEntry], cleared: Cleared | None = None) -> dict[str, Any]:
+    """Plain values: the folder, each store's totals and the entries; or what was cleared."""
+    answer: dict[str, Any] = {"directory": str(cache_directory(CacheSpec()))}
+    if cleared is not None:
+        answer["removed"] = [asdict(entry) for entry in cleared.removed]
+        answer["in_use"] = [asdict(entry) for entry in cleared.in_use]
+        return answer
+    for store in STORES:
+        held = [entry for entry in entries if entry.store == store]
+        answer[store] = {"entries": len(held), "num_bytes": sum(entry.num_bytes for entry in held)}
+    return answer | {"entries": [asdict(entry) for entry in entries]}
+
+
+def _entries(folder: Path, store: str) -> Iterator[CacheEntry]:
+    for sidecar in folder.glob("*.json"):
+        try:
+            plain = json.loads(sidecar.read_text(encoding="utf-8"))
+            last_used = sidecar.stat().st_mtime
+            num_bytes = sidecar.with_suffix(STORES[store]).stat().st_size
+        except (OSError, ValueError):  # removed at this moment, or damaged: the next use computes it anew
+            plain, last_used, num_bytes = {}, 0.0, 0
+        content = _CONTENTS[store](plain) if plain else "cannot be read"
+        yield CacheEntry(store=store, name=sidecar.stem, content=content, num_bytes=num_bytes, last_used=last_used)
+
+
+def _image_content(plain: Mapping[str, Any]) -> str:
+    rule = plain.get("rule", {})
+    return f"{rule.get('split')} images of data {str(rule.get('digest'))[:8]} at {rule.get('side')} px"
+
+
+def _feature_content(plain: Mapping[str, Any]) -> str:
+    key = plain.get("key", {})
+    size = key.get("transform", {}).get("crop_size")
+    of = f"{key.get('split')} images of data {str(key.get('data_digest'))[:8]} at {size} px"
+    return f"{key.get('backbone')} below depth {key.get('depth')}, {of}"
+
+
+def _solution_content(plain: Mapping[str, Any]) -> str:
+    return f"{str(plain.get('kind')).replace('_', ' ')} of {_feature_content(plain)}"
+
+
+_CONTENTS = {"images": _image_content, "features": _feature_content, "solutions": _solution_content}
+
+
+@contextmanager
+def _unwritten(sidecar: Path) -> Iterator[bool]:
+    """Locks an entry against writers; gives whether that was possible."""
+    lock = FileLock(sidecar.with_suffix(".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except (Timeout, OSError):
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()

@@ -1,0 +1,47 @@
+"""``cache``: what this machine's stores hold, and clearing them."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated
+
+import typer
+
+from tlsearch.cli.root import Json, app
+from tlsearch.cli.session import out, print_json, told_errors
+
+
+class Store(str, Enum):
+    """What ``--only`` may say."""
+
+    images = "images"
+    features = "features"
+    solutions = "solutions"
+
+
+@app.command()
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Remove the entries that no trial is using.")] = False,
+    only: Annotated[list[Store] | None, typer.Option("--only", help="This store alone. May be repeated.")] = None,
+    json: Json = False,
+) -> None:
+    """List or clear this machine's stores of decoded images, frozen features and solved probes."""
+    with told_errors(as_json=json):
+        from tlsearch.app.cache import STORES, cache_entries, cache_json, clear_cache
+        from tlsearch.cli.tables import cache_table
+
+        stores = [store.value for store in only] if only else list(STORES)
+        cleared = clear_cache(stores) if clear else None
+        entries = cache_entries(stores)
+        if json:
+            print_json(cache_json(entries, cleared))
+        elif cleared is not None:
+            freed = sum(entry.num_bytes for entry in cleared.removed)
+            out.print(f"removed {len(cleared.removed)} entries, {freed / 1e6:,.1f} MB", highlight=False)
+            if cleared.in_use:
+                out.print(f"left {len(cleared.in_use)} that trials are using", highlight=False)
+        else:
+            directory = cache_json(entries)["directory"]
+            out.print(f"{directory}: {len(entries)} entries", markup=False, soft_wrap=True, highlight=False)
+            if entries:
+                out.print(cache_table(entries))
