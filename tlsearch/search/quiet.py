@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from ray.tune.execution import class_cache
 from ray.tune.progress_reporter import TrialProgressCallback
 
 _ENVIRONMENT: Mapping[str, str] = {
@@ -43,7 +44,12 @@ class NoOutput(TrialProgressCallback):
 
 @contextmanager
 def tune_environment() -> Iterator[None]:
-    """Tune's settings are variables of the environment; also keeps its SIGUSR1 handler from staying."""
+    """Tune's settings are variables of the environment; also keeps its SIGUSR1 handler from staying.
+
+    Tune would give the driver's AWS keys to the workers in a runtime environment, which Ray writes into the log of
+    every node. They stay here: a node has its own.
+    """
+    class_cache.ENV_VARS_TO_PROPAGATE -= {name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}
     before = {name: os.environ.get(name) for name in _ENVIRONMENT}
     main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGUSR1) if main else None

@@ -159,6 +159,18 @@ def test_the_runtime_environment_holds_no_secret(monkeypatch: pytest.MonkeyPatch
     }
 
 
+def test_tune_puts_no_key_into_the_workers_runtime_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would by default, and Ray logs such environments on every node."""
+    from ray.tune.execution.class_cache import _ActorClassCache
+
+    from tlsearch.search.quiet import tune_environment
+
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
+    with tune_environment():
+        made = _ActorClassCache().get(type("Worker", (), {}))
+    assert "PL_DISABLE_FORK" in str(made._default_options) and "hunter2" not in str(made._default_options)
+
+
 @pytest.mark.parametrize("address", ["head:6379", "ray://head:10001", "http://", "auto", "http://h:x"])
 def test_an_address_that_is_no_dashboard(address: str) -> None:
     with pytest.raises(ClusterError, match=r"http://HEAD:8265"):
