@@ -28,7 +28,7 @@ weights: {{mobilenet_v3_small: none}}
 space: {{backbone: mobilenet_v3_small, unfreeze_depth: 5, backbone_lr: {{log: [1.0e-4, 1.0e-3]}}, bn_policy: train}}
 search: {{trials: {trials}, max_epochs: {max_epochs}, scheduler: none, sampler: random, study: "{study}"}}
 tracking: {{uri: "{tracking}", keep_best: 1}}
-storage: {shared}/runs
+storage: "{storage}"
 """
 
 
@@ -45,13 +45,14 @@ class Site:
     secrets: Mapping[str, str]
     study: str = "auto"
     images: str = ""
+    storage: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)  # of every node
     store: ObjectStore | None = None
 
     def write_space(self, *, trials: int, max_epochs: int) -> None:
         text = SPACE.format(
-            shared=self.net.shared,
             images=self.images,
+            storage=self.storage,
             trials=trials,
             max_epochs=max_epochs,
             study=self.study,
@@ -63,6 +64,13 @@ class Site:
         machine = self.net.add(name, self.environment)
         self.net.start_worker(machine, self.address)
         return machine
+
+    def keys(self) -> list[str]:
+        """All objects of the bucket, but for the images, and marks of folders."""
+        assert self.store is not None
+        pages = self.store.client().get_paginator("list_objects_v2").paginate(Bucket="team")
+        found = [one["Key"] for page in pages for one in page["Contents"]]
+        return [key for key in found if not key.startswith("images/") and not key.endswith("/")]
 
     def read(self, key: str) -> bytes:
         """An object of the bucket."""
@@ -78,7 +86,8 @@ def make_site(stack: ExitStack, tmp_path: Path, *, postgres: bool = False, bucke
 
     Args:
         postgres: Runs, users and studies are in PostgreSQL; else in SQLite, and the study in the shared folder.
-        bucket: Images and MLflow's artifacts are in an object store; else in the shared folder and beside the server.
+        bucket: Images, storage and MLflow's artifacts are in an object store; else in the shared folder and beside
+            the server.
     """
     net = stack.enter_context(network())
     host = "0.0.0.0" if net.isolated else "127.0.0.1"
@@ -86,7 +95,7 @@ def make_site(stack: ExitStack, tmp_path: Path, *, postgres: bool = False, bucke
     of_head = {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": hidden["mlflow"]}
     of_server, stores, study = dict[str, str](), dict[str, str](), "auto"
     write_digit_images(net.backing / "images", per_class=16)
-    images, of_nodes, store = f"{net.shared}/images", dict[str, str](), None
+    images, storage, of_nodes, store = f"{net.shared}/images", f"{net.shared}/runs", dict[str, str](), None
     if postgres:
         hidden["postgres"] = of_head["PGPASSWORD"] = of_server["PGPASSWORD"] = secrets.token_hex(16)
         server = stack.enter_context(postgres_server(password=hidden["postgres"], listen=host.replace("0.0.0.0", "*")))
@@ -99,7 +108,8 @@ def make_site(stack: ExitStack, tmp_path: Path, *, postgres: bool = False, bucke
         store = stack.enter_context(object_store(secret=hidden["s3"], host=host, log=tmp_path / "s3.log"))
         store.upload(net.backing / "images", "team", "images")
         shutil.rmtree(net.backing / "images")
-        images, of_nodes, stores["artifacts"] = "s3://team/images", store.environment(net.laptop), "s3://team/mlflow"
+        images, storage, stores["artifacts"] = "s3://team/images", "s3://team/runs", "s3://team/mlflow"
+        of_nodes = store.environment(net.laptop)
         of_server |= store.environment()
     tracking = stack.enter_context(
         mlflow_server(tmp_path / "mlflow", password=hidden["mlflow"], host=host, environment=of_server, **stores)
@@ -120,6 +130,7 @@ def make_site(stack: ExitStack, tmp_path: Path, *, postgres: bool = False, bucke
         secrets=hidden,
         study=study,
         images=images,
+        storage=storage,
         environment=of_nodes,
         store=store,
     )
@@ -170,4 +181,5 @@ def assert_secrets_kept(site: Site, tmp_path: Path) -> None:
     """No secret in any log, tag, artifact or config: everything that was written, but for the token's own file."""
     for name, secret in site.secrets.items():
         found = files_with(secret, site.net.root, tmp_path)
-        assert [path for path in found if path != site.net.token_path] == [], name
+        leaks = [str(path) for path in found if path != site.net.token_path]
+        assert not leaks, f"the secret of {name} is in {leaks}"

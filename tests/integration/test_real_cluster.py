@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -77,9 +78,9 @@ def test_one_worker_dies_and_another_joins(stack: ExitStack, tmp_path: Path, mon
 
 
 @pytest.mark.slow
-def test_images_and_models_in_a_bucket(stack: ExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No machine has the images: each worker fetches them with what its environment says; so does MLflow's server."""
-    site = make_site(stack, tmp_path, bucket=True)
+def test_everything_in_a_bucket(stack: ExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No folder is shared: images, storage, models are in a bucket, the study in PostgreSQL; a head's disk is lost."""
+    site = make_site(stack, tmp_path, postgres=True, bucket=True)
     site.write_space(trials=3, max_epochs=2)
     workers = [site.worker("one"), site.worker("two")]
     wait_until_open(site.dashboard.removeprefix("http://"))
@@ -88,10 +89,15 @@ def test_images_and_models_in_a_bucket(stack: ExitStack, tmp_path: Path, monkeyp
     results = site.ask("results", "bucket")
     assert [trial["state"] for trial in results["trials"]] == ["complete"] * 3
     assert_recorded(site, results, monkeypatch)
-    assert site.store is not None
-    kept = [one["Key"] for one in site.store.client().list_objects_v2(Bucket="team", Prefix="mlflow/")["Contents"]]
-    assert any(key.endswith("leaderboard.csv") for key in kept) and any(".safetensors" in key for key in kept)
     fetched = {machine.name: len(list((machine.cache / "data").rglob("*.png"))) for machine in (site.head, *workers)}
     assert set(fetched.values()) <= {0, 160} and fetched["head"] == 160  # train and val, each once
+    kept = site.keys()
+    assert {key for key in kept if key.startswith("mlflow/") and key.endswith("leaderboard.csv")}
+    assert {key.split("/")[3] for key in kept if key.startswith("runs/bucket/trials/")} == {str(results["best"])}
+    shutil.rmtree(site.head.cache)
+    shutil.rmtree(site.head.folder / "state")
+    assert site.ask("results", "bucket") == results  # read from the bucket and the database
     assert_secrets_kept(site, tmp_path)
-    assert not [key for key in kept if site.secrets["s3"].encode() in site.read(key)]
+    for key in kept:
+        content = site.read(key)
+        assert not [name for name, secret in site.secrets.items() if secret.encode() in content], key

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tlsearch.app.bucket import folder_of, is_bucket, take_over
 from tlsearch.app.catalog import MANIFEST, RESOLVED, SOURCE, find
 from tlsearch.app.run import Prepared, RunOptions, prepare, prepare_resume
 from tlsearch.config import load_space_file
@@ -20,8 +21,10 @@ def prepare_or_resume(options: RunOptions) -> Prepared:
     if not options.name:
         raise StorageError("only a search with a --name can be found again")
     loaded = load_space_file(options.file, overrides=options.overrides, data_path=options.data_path)
-    storage = Path(loaded.file.storage)
+    storage = folder_of(loaded.file.storage)
     directory = storage / options.name
+    if is_bucket(loaded.file.storage):
+        take_over(loaded.file.storage, options.name)
     if (directory / MANIFEST).is_file():
         return prepare_resume(find(options.name, storage), address=options.address)
     _clear_unborn(directory)

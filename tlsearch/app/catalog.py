@@ -33,6 +33,7 @@ class SearchEntry:
         parent: ID of the search that this one was made for (by ``confirm``); empty for a search of its own.
         overrides: Values given on the command line in place of the file's: ``search.trials=8``.
         data_path: The ``--data`` given there, absolute; empty where none was.
+        remote: Its address where its storage is a bucket; ``directory`` is this machine's folder of it then.
     """
 
     search_id: str
@@ -45,6 +46,7 @@ class SearchEntry:
     parent: str = ""
     overrides: tuple[str, ...] = ()
     data_path: str = ""
+    remote: str = ""
 
     @property
     def path(self) -> Path:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
+from tlsearch.app.bucket import folder_of
 from tlsearch.app.catalog import RESOLVED, SOURCE, SearchEntry, find
 from tlsearch.app.run import Prepared, make_folder, prepare_resume, read_record
 from tlsearch.config import SpaceFile, dump_resolved
@@ -55,7 +55,7 @@ def prepare_confirm(entry: SearchEntry, *, top: int, seeds: int, address: str = 
     else:
         index = load_index(wanted.data)
         search_id = _free_id(entry, wanted)
-        source = str(Path(wanted.storage) / search_id / SOURCE)  # its own: nobody else has written it
+        source = str(folder_of(wanted.storage) / search_id / SOURCE)  # its own: nobody else has written it
         text = dump_resolved(wanted)
         made = make_folder(wanted, search_id=search_id, text=text, source=source, parent=entry.search_id)
         prepared = Prepared(entry=made, file=wanted, space=space, index=index, address=address)
@@ -114,16 +114,16 @@ def repeating(file: SpaceFile, entries: Sequence[Mapping[str, Scalar]], *, seeds
 def _interrupted(entry: SearchEntry, wanted: SpaceFile) -> SearchEntry | None:
     """The repetition of just this that an earlier call began."""
     text = dump_resolved(wanted)
-    for folder in sorted(Path(wanted.storage).glob(f"{entry.search_id}-confirm*")):
+    for folder in sorted(folder_of(wanted.storage).glob(f"{entry.search_id}-confirm*")):
         resolved = folder / RESOLVED
         if resolved.exists() and resolved.read_text(encoding="utf-8") == text:
-            return find(folder.name, Path(wanted.storage))
+            return find(folder.name, folder_of(wanted.storage))
     return None
 
 
 def _free_id(entry: SearchEntry, file: SpaceFile) -> str:
     base = f"{entry.search_id}-confirm"
     count = 1
-    while (Path(file.storage) / (base if count == 1 else f"{base}-{count}")).exists():
+    while (folder_of(file.storage) / (base if count == 1 else f"{base}-{count}")).exists():
         count += 1
     return base if count == 1 else f"{base}-{count}"

@@ -17,8 +17,10 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import tlsearch
+from tlsearch.app.bucket import find_in_bucket
 from tlsearch.app.catalog import MANIFEST, SearchEntry, find, state_directory
 from tlsearch.app.submit import SUBMITTED, Submitted
+from tlsearch.config import bucket_address
 from tlsearch.errors import ClusterError, StorageError
 from tlsearch.search.jobs import JobRequest, Jobs, JobsAway, JobState, RayJobs
 
@@ -54,7 +56,8 @@ def locate(
     if address is not None:
         return _at(address, search_id, storage, remembered)
     if storage is not None:
-        return find(search_id, Path(storage))
+        place = bucket_address(storage)
+        return find_in_bucket(place, search_id) if place else find(search_id, Path(storage))
     name = search_id or _latest(remembered)
     if name not in remembered:
         return find(search_id)
@@ -119,12 +122,16 @@ def _log_of(jobs: Jobs, job_id: str, *, wait: Callable[[float], object], timeout
 def _at(address: str, search_id: str | None, storage: Path | str | None, remembered: dict[str, Submitted]) -> Submitted:
     known = remembered.get(search_id or _latest(remembered) or "")
     if known is not None:
-        return replace(known, address=address, storage=str(storage or known.storage))
+        return replace(known, address=address, storage=_text(storage) or known.storage)
     if not search_id or storage is None:
         raise StorageError(
             "a search that this machine has not submitted is found by its ID and its cluster's --storage"
         )
-    return Submitted(search_id=search_id, job_id=search_id, address=address, storage=str(storage))
+    return Submitted(search_id=search_id, job_id=search_id, address=address, storage=_text(storage))
+
+
+def _text(storage: Path | str | None) -> str:
+    return "" if storage is None else bucket_address(storage) or str(storage)
 
 
 def _remembered() -> dict[str, Submitted]:

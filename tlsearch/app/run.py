@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tlsearch.app.bucket import address_of, folder_of, refuse_taken, through_bucket
 from tlsearch.app.catalog import RESOLVED, SOURCE, SearchEntry, new_search_id, register, touch, write_atomically
 from tlsearch.app.checks import weights_faults
 from tlsearch.app.differences import refuse_changes
@@ -75,7 +76,7 @@ def prepare(options: RunOptions) -> Prepared:
     if faults:
         raise ConfigError(place_faults(faults, options.file, overrides=options.overrides, data_path=options.data_path))
     require_cluster(file, options.address)
-    search_id = options.name or new_search_id(file.name, Path(file.storage))
+    search_id = options.name or new_search_id(file.name, folder_of(file.storage))
     text, source = options.file.read_text(encoding="utf-8"), str(options.file.resolve())
     entry = make_folder(file, search_id=search_id, text=text, source=source)
     data_path = str(options.data_path.resolve()) if options.data_path else ""
@@ -96,7 +97,8 @@ def make_folder(file: SpaceFile, *, search_id: str, text: str, source: str, pare
     Raises:
         StorageError: The folder cannot be made, or the name is taken.
     """
-    storage = Path(file.storage)
+    storage = folder_of(file.storage)
+    refuse_taken(file.storage, search_id)
     directory = storage / search_id
     try:
         directory.mkdir(parents=True, exist_ok=False)
@@ -118,6 +120,7 @@ def make_folder(file: SpaceFile, *, search_id: str, text: str, source: str, pare
         metric=file.search.metric,
         created=directory.stat().st_mtime,
         parent=parent,
+        remote=address_of(file.storage, search_id),
     )
     register(entry)
     return entry
@@ -219,6 +222,7 @@ def execute(prepared: Prepared, *, observers: Sequence[SearchObserver] = (), sto
     tracker = make_tracker(entry)
     keeper = BestKeeper(tracker, directory=entry.path, keep=file.tracking.keep_best, mode=trial_setup(file).mode)
     tidier = Tidier(keeper, directory=entry.path)
+    through = through_bucket(entry)
     status: Status = "failed"
     reason = "failed"
     keep_evidence(entry, prepared.index)
@@ -232,7 +236,17 @@ def execute(prepared: Prepared, *, observers: Sequence[SearchObserver] = (), sto
                 tidier.restore(record)
         plan = search_plan(prepared)
         reason = run_search(
-            plan, observers=(tracker, keeper, *(() if entry.parent else (tidier,)), *observers), stop=stop
+            plan,
+            factory=through.factory,
+            observers=(
+                *through.before,
+                tracker,
+                keeper,
+                *(() if entry.parent else (tidier,)),
+                *through.after,
+                *observers,
+            ),
+            stop=stop,
         )
         status = "interrupted" if reason == "interrupted" else "finished"
     finally:
@@ -242,6 +256,7 @@ def execute(prepared: Prepared, *, observers: Sequence[SearchObserver] = (), sto
         facts = complete_facts(entry, [trial.config.backbone for trial in record.trials])
         tracker.search_ended(status, {"leaderboard.csv": leaderboard_csv(record, tracker.run_ids(), facts)})
         unsent = tracker.close()
+        through.save()
     return SearchEnd(entry=entry, reason=reason, record=record, run_ids=tracker.run_ids(), unsent=unsent)
 
 

@@ -15,7 +15,7 @@ from tlsearch.config.schema import (
     SpaceFile,
     TrackingSpec,
 )
-from tlsearch.config.words import nearest, one_of, show, suggest, without_password
+from tlsearch.config.words import bucket_address, nearest, one_of, show, suggest, without_password
 
 __all__ = [
     "NOT_YET",
@@ -39,5 +39,6 @@ __all__ = [
     "parse_space_file",
     "show",
     "suggest",
+    "bucket_address",
     "without_password",
 ]

@@ -61,6 +61,12 @@ def resolve(form: FileForm, document: Document) -> tuple[SpaceFile, list[Fault]]
         tracking=_tracking(form.tracking, checker),
         storage=_storage(form.storage, checker),
     )
+    checker.require(
+        not is_url(file.storage) or file.search.study != "auto",
+        ("search", "study"),
+        f"a study cannot be a file where storage is {show(file.storage)}: name a database, postgresql://USER@HOST/DATABASE",
+        ("storage",),
+    )
     return file, checker.faults
 
 
@@ -321,6 +327,10 @@ def _sqlite(uri: str, what: str, at: Keys, checker: _Checker) -> str:
 
 
 def _storage(text: str, checker: _Checker) -> str:
+    if is_url(text):
+        message = f"storage is a folder or s3://BUCKET/PREFIX, not {show(without_password(text))}"
+        checker.require(re.fullmatch(r"s3://[^/@?#]+(/.*)?", text) is not None, ("storage",), message)
+        return text
     path = checker.absolute(text, ("storage",))
     folder = _first_existing(path)
     checker.require(_holds(folder.is_dir), ("storage",), f"storage must be a folder; {str(folder)!r} is none")

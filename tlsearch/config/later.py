@@ -44,5 +44,4 @@ def _other_than(*allowed: Any) -> Callable[[Any], bool]:
 LATER: tuple[Later, ...] = (
     Later(path=("search", "probe_first"), unbuilt=_other_than(False), instead="leave it out"),
     Later(path=("cache", "views"), unbuilt=_other_than(1), instead="write 1"),
-    Later(path=("storage",), unbuilt=is_url, instead="give a local folder or a shared mount"),
 )

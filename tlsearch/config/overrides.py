@@ -10,7 +10,7 @@ from typing import Any
 
 from tlsearch.config.document import Document, Keys
 from tlsearch.config.loader import parse_value
-from tlsearch.config.words import show
+from tlsearch.config.words import bucket_address, show
 from tlsearch.errors import Fault
 
 _INDEX = re.compile(r"\[(\d+)\]")
@@ -40,7 +40,7 @@ def apply_overrides(
             tree["data"] = {}
         section = tree["data"]
         if isinstance(section, dict):  # else it is a fault of its own
-            section["path"] = _address(data_path) or str(data_path.absolute())
+            section["path"] = bucket_address(data_path) or str(data_path.absolute())
             origins["data", "path"] = f"--data {data_path}"
     # what stands below an overridden value has no place in the file any more
     keys = {path: place for path, place in document.keys.items() if not _under(path, origins)}
@@ -48,12 +48,6 @@ def apply_overrides(
     doubts = frozenset(path for path in document.doubts if not _under(path, origins))
     changed = replace(document, tree=tree, keys=keys, values=values, origins=origins, doubts=doubts)
     return changed, faults
-
-
-def _address(path: Path) -> str:
-    """The address that a path was before pathlib folded its two slashes; empty where it is a path."""
-    scheme, _, rest = str(path).partition(":/")
-    return f"{scheme}://{rest}" if scheme == "s3" else ""
 
 
 def _under(path: Keys, origins: dict[Keys, str]) -> bool:

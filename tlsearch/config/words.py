@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 _SHOWN = 60
@@ -59,3 +60,9 @@ def one_of(names: Iterable[str]) -> str:
     """``a, b or c``."""
     *first, last = names
     return f"{', '.join(first)} or {last}" if first else last
+
+
+def bucket_address(path: Path | str) -> str:
+    """The address that a path was before pathlib folded its two slashes; empty where it is a path."""
+    scheme, slashes, rest = str(path).partition(":/")
+    return f"{scheme}://{rest.lstrip('/')}" if scheme == "s3" and slashes else ""

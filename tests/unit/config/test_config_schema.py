@@ -181,7 +181,6 @@ def test_each_wrong_value_is_one_fault(
     [
         {"search": {"probe_first": True}},
         {"cache": {"views": 4}},
-        {"storage": "s3://bucket/runs"},
     ],
 )
 def test_what_is_not_built_yet_says_so(tmp_path: Path, part: dict[str, Any]) -> None:
@@ -203,6 +202,15 @@ def test_images_in_a_bucket(tmp_path: Path) -> None:
         found = faults(tmp_path, {"data": {"source": source, "name": None, "path": address}})
         (fault,) = [one for one in found if "images elsewhere" in one.message]
         assert "are an s3:// address, of source folder or manifest" in fault.message and "pw@" not in fault.message
+
+
+def test_a_storage_in_a_bucket_needs_a_study_in_a_database(tmp_path: Path) -> None:
+    study = {"study": "postgresql://me@db/studies"}
+    assert read(tmp_path, {"storage": "s3://bucket/runs", "search": study}).storage == "s3://bucket/runs"
+    (fault,) = faults(tmp_path, {"storage": "s3://bucket/runs"})
+    assert fault.dotted == "search.study" and "name a database, postgresql://USER@HOST/DATABASE" in fault.message
+    (fault,) = faults(tmp_path, {"storage": "https://me:pw@host/runs", "search": study})
+    assert fault.dotted == "storage" and "s3://BUCKET/PREFIX" in fault.message and "pw@" not in fault.message
 
 
 @pytest.mark.parametrize("url", ["https://host:8080/a/w.pth?x=1#sha256=0", "s3://bucket/w.safetensors"])

@@ -1,0 +1,164 @@
+"""A search whose storage is a bucket: trials go on on machines that share nothing else, models come to the driver."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from search_doubles import StubTrial, drive, make_plan
+from services import ObjectStore, object_store
+
+from tlsearch.errors import StorageError
+from tlsearch.search import bucket, read_search
+from tlsearch.search.bucket import Dropper, Fetcher, Mirror, ThroughBucket, machine_folder
+from tlsearch.types import EpochReport, TrialAssignment, TrialConfig, TrialOutcome
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[ObjectStore]:
+    with object_store(secret="only-in-the-environment") as store:
+        yield store
+
+
+@pytest.fixture
+def uri(store: ObjectStore, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+    """A search's address in an empty bucket."""
+    for name, value in store.environment().items():
+        monkeypatch.setenv(name, value)
+    bucket = f"b{abs(hash(request.node.name)):020d}"
+    store.client().create_bucket(Bucket=bucket)
+    return f"s3://{bucket}/runs/one"
+
+
+def keys(store: ObjectStore, uri: str) -> set[str]:
+    bucket = uri.split("/")[2]
+    found = store.client().list_objects_v2(Bucket=bucket, Prefix="runs/one/").get("Contents", [])
+    names = {one["Key"].removeprefix("runs/one/") for one in found}
+    return {name for name in names if not name.endswith("/")}  # pyarrow leaves marks of folders
+
+
+class ModelTrial(StubTrial):
+    """With a best model as a real trial writes it."""
+
+    def step(self) -> EpochReport:
+        report = super().step()
+        best = self._directory / "best"
+        best.mkdir(exist_ok=True)
+        for old in best.glob("weights-*"):
+            old.unlink()
+        (best / f"weights-{report.epoch}.safetensors").write_bytes(b"x" * (10 + report.epoch))
+        (best / "checkpoint.json").write_text(json.dumps({"epoch": report.epoch}))
+        return report
+
+
+def test_both_sides_are_made_equal(tmp_path: Path, uri: str, store: ObjectStore) -> None:
+    here, there = (Mirror(uri=uri, directory=tmp_path / name) for name in ("here", "there"))
+    best = here.directory / "trials" / "3" / "best"
+    best.mkdir(parents=True)
+    (best / "weights-1.safetensors").write_bytes(b"one")
+    (best / "checkpoint.json").write_text("1")
+    (here.directory / "search.json").write_text("{}")
+    (here.directory / "lock").write_text("me")
+    (best / "checkpoint.json.77.tmp").write_text("half")
+    here.push("trials/3")
+    here.push_own()
+    names = {"trials/3/best/weights-1.safetensors", "trials/3/best/checkpoint.json", "search.json"}
+    assert keys(store, uri) == names
+    (there.directory / "trials" / "3" / "running").mkdir(parents=True)  # of an earlier stay of the trial here
+    there.pull("trials/3")
+    assert {path.name for path in (there.directory / "trials/3/best").iterdir()} == {
+        "weights-1.safetensors",
+        "checkpoint.json",
+    }
+    assert not (there.directory / "trials/3/running").exists()
+    (best / "weights-1.safetensors").rename(best / "weights-2.safetensors")
+    (best / "checkpoint.json").write_text("2")
+    here.push("trials/3")
+    assert keys(store, uri) == {name.replace("weights-1", "weights-2") for name in names}
+    there.pull_own()
+    assert (there.directory / "trials/3/best/checkpoint.json").read_text() == "2"
+    assert (there.directory / "search.json").exists() and there.parts() == ["search.json"]
+    here.drop("trials/3")
+    there.pull("trials/3/best")
+    assert keys(store, uri) == {"search.json"} and not (there.directory / "trials/3/best").exists()
+
+
+def test_a_checkpoint_is_never_named_before_it_is_there(
+    tmp_path: Path, uri: str, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A push that is cut off in its middle leaves a JSON whose tensors are there."""
+    mirror = Mirror(uri=uri, directory=tmp_path / "here")
+    running = mirror.directory / "trials" / "0" / "running"
+    running.mkdir(parents=True)
+    (running / "state-1.safetensors").write_bytes(b"one")
+    (running / "checkpoint.json").write_text("state-1")
+    mirror.push("trials/0")
+    (running / "state-1.safetensors").rename(running / "state-2.safetensors")
+    (running / "checkpoint.json").write_text("state-2")
+    real, sent = bucket._upload, list[str]()
+
+    def cut(path: Path, system: object, key: str) -> None:
+        if sent:
+            raise OSError("cut")
+        sent.append(key)
+        real(path, system, key)
+
+    monkeypatch.setattr(bucket, "_upload", cut)
+    with pytest.raises(StorageError, match=r"the storage s3://.* failed: cut"):
+        mirror.push("trials/0")
+    there = Mirror(uri=uri, directory=tmp_path / "there")
+    there.pull("trials/0")
+    copy = there.directory / "trials/0/running"
+    named = (copy / "checkpoint.json").read_text()
+    assert named == "state-1" and (copy / f"{named}.safetensors").read_bytes() == b"one"
+
+
+def test_a_trial_goes_on_on_another_machine(tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = make_plan(tmp_path / "s", trials=1, max_epochs=4)
+    assignment = TrialAssignment(
+        number=0, seed=1, config=TrialConfig(backbone="resnet18"), setup=plan.setup, directory="/of/the/driver/trials/0"
+    )
+    factory = ThroughBucket(uri=uri, inner=ModelTrial)
+    monkeypatch.setenv("TLSEARCH_CACHE_DIR", str(tmp_path / "machine-1"))
+    first = factory(assignment)
+    reports = [first.step(), first.step()]
+    monkeypatch.setenv("TLSEARCH_CACHE_DIR", str(tmp_path / "machine-2"))
+    second = factory(assignment)
+    assert second.epochs_done == 2 and list(second.reports) == reports
+    assert second.step().epoch == 3
+    monkeypatch.setenv("TLSEARCH_CACHE_DIR", str(tmp_path / "machine-1"))  # back, where older checkpoints lie
+    assert factory(assignment).epochs_done == 3
+
+
+def test_a_whole_search(tmp_path: Path, uri: str, store: ObjectStore) -> None:
+    root = machine_folder(uri)
+    plan = make_plan(root, trials=5, max_epochs=3, study=f"sqlite:///{tmp_path}/team.db")
+    mirror = Mirror(uri=uri, directory=root)
+    fetcher, dropper, heard = Fetcher(mirror), Dropper(mirror), []
+
+    class Keeper:
+        """Keeps trial 1 alone, as the tidier does it."""
+
+        def trial_started(self, number: int, config: object) -> None: ...
+
+        def trial_reported(self, number: int, report: object, decision: object) -> None: ...
+
+        def trial_ended(self, number: int, outcome: TrialOutcome) -> None:
+            import shutil
+
+            heard.append((number, (root / f"trials/{number}/best/checkpoint.json").exists()))
+            if number != 1:
+                shutil.rmtree(root / f"trials/{number}", ignore_errors=True)
+
+    reason = drive(
+        plan, slots=2, factory=ThroughBucket(uri=uri, inner=ModelTrial), observers=(fetcher, Keeper(), dropper)
+    )
+    assert reason == "finished" and sorted(heard) == [(number, True) for number in range(5)]
+    drive(make_plan(tmp_path / "folder", trials=5, max_epochs=3), slots=2)
+    found, same = (read_search(one).trials for one in (root, tmp_path / "folder"))
+    assert [(t.state, t.params, t.reports) for t in found] == [(t.state, t.params, t.reports) for t in same]
+    left = {key for key in keys(store, uri) if key.startswith("trials/")}
+    assert left and {key.split("/")[1] for key in left} == {"1"} and not [key for key in left if "/running/" in key]
+    assert "study.json" in keys(store, uri)

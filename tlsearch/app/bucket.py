@@ -1,0 +1,110 @@
+"""Searches whose storage is a bucket: this machine has a folder of each, and takes over what another one began."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tlsearch.app.catalog import MANIFEST, SearchEntry, find, write_atomically
+from tlsearch.errors import StorageError
+from tlsearch.search.bucket import Dropper, Fetcher, Mirror, ThroughBucket, machine_folder
+from tlsearch.search.folder import SearchFolder
+from tlsearch.search.lock import holder_of
+from tlsearch.types import SearchObserver, TrialFactory
+
+
+def is_bucket(storage: str) -> bool:
+    """Whether a storage is an address, not a folder."""
+    return "://" in storage
+
+
+def folder_of(storage: str) -> Path:
+    """Where this machine has the searches of a storage."""
+    return machine_folder(storage.rstrip("/")) if is_bucket(storage) else Path(storage)
+
+
+def address_of(storage: str, search_id: str) -> str:
+    """A search's address in its bucket; empty where the storage is a folder."""
+    return f"{storage.rstrip('/')}/{search_id}" if is_bucket(storage) else ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Through:
+    """What a search in a bucket does beside one in a folder, which does nothing.
+
+    Attributes:
+        factory: Opens trials in workers that share no folder; None is the usual one.
+        before: Observers that hear before the models of ended trials are looked at.
+        after: Observers that hear when what is not kept has been deleted.
+        save: Puts the driver's own files into the bucket.
+    """
+
+    factory: TrialFactory | None = None
+    before: tuple[SearchObserver, ...] = ()
+    after: tuple[SearchObserver, ...] = ()
+    save: Callable[[], object] = lambda: None
+
+
+def through_bucket(entry: SearchEntry) -> Through:
+    """What a search needs for its storage; its files are in the bucket when this returns.
+
+    Raises:
+        StorageError: The bucket cannot be written.
+    """
+    if not entry.remote:
+        return Through()
+    mirror = Mirror(uri=entry.remote, directory=entry.path)
+    mirror.push_own()
+    return Through(
+        factory=ThroughBucket(uri=entry.remote),
+        before=(Fetcher(mirror),),
+        after=(Dropper(mirror),),
+        save=mirror.push_own,
+    )
+
+
+def take_over(storage: str, search_id: str) -> bool:
+    """Brings a search from its bucket, unless a process of this machine runs it; whether there is one.
+
+    Raises:
+        StorageError: The bucket cannot be read.
+    """
+    directory = folder_of(storage) / search_id
+    if holder_of(SearchFolder(root=directory).lock) is not None:
+        return True
+    mirror = Mirror(uri=address_of(storage, search_id), directory=directory)
+    if MANIFEST not in mirror.parts():
+        return False
+    mirror.pull_own()
+    plain = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
+    write_atomically(directory / MANIFEST, json.dumps({**plain, "directory": str(directory)}, indent=2))
+    return True
+
+
+def find_in_bucket(storage: str, search_id: str | None) -> SearchEntry:
+    """A search of a bucket, as it was when its driver last wrote there, or as it is now where that is this machine.
+
+    Raises:
+        StorageError: No ID was given, or the bucket holds no such search.
+    """
+    if search_id is None:
+        raise StorageError(f"a search in {storage} is named by its ID")
+    if not take_over(storage, search_id):
+        raise StorageError(f"there is no search {search_id!r} in {storage}")
+    return find(search_id, folder_of(storage))
+
+
+def refuse_taken(storage: str, search_id: str) -> None:
+    """Ends a start whose name the bucket holds already.
+
+    Raises:
+        StorageError: It does.
+    """
+    address = address_of(storage, search_id)
+    if address and MANIFEST in Mirror(uri=address, directory=folder_of(storage) / search_id).parts():
+        raise StorageError(
+            f"a search's name must be new in its storage; {address} exists: go on with it by --or-resume, "
+            "or choose another --name"
+        )
