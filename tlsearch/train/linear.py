@@ -8,7 +8,7 @@ N rows, B rows of a batch, F features, C classes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -22,39 +22,53 @@ from tlsearch.train.source import Source, load_batch
 
 @dataclass(frozen=True, kw_only=True)
 class LinearHead:
-    """A head that is dropout and one linear layer."""
+    """A head that is dropout and one linear layer, for one epoch.
+
+    Attributes:
+        losses: Of each batch so far the sum over its rows.
+        hits: Of each batch so far, by row, whether it was right; neither is added up within the epoch, since so small
+            a step would take longer for it.
+    """
 
     linear: nn.Linear
     dropout: float
+    source: Source
     runtime: Runtime
+    objective: Objective
+    losses: list[Tensor] = field(default_factory=list)
+    hits: list[Tensor] = field(default_factory=list)
 
     @torch.no_grad()
-    def gradients(self, source: Source, index: Tensor, objective: Objective, totals: Tensor) -> None:
-        """Puts one batch's gradients beside the parameters; adds the sums of loss and hits to ``totals`` (2,)."""
+    def gradients(self, index: Tensor) -> None:
+        """Puts one batch's gradients beside the parameters."""
         weight, bias = self.linear.weight, self.linear.bias
-        rows, labels = load_batch(source, index, self.runtime)
+        rows, labels = load_batch(self.source, index, self.runtime)
         if self.dropout > 0:
             rows = F.dropout(rows, self.dropout, training=True)
         logits = F.linear(rows, weight, bias)
         log_probs = torch.log_softmax(logits, 1)
         error = log_probs.exp()  # (B, C): d loss / d logits = (p - onehot) / B
-        if objective.plain:
+        if self.objective.plain:
             error.scatter_add_(1, labels[:, None], error.new_full((len(labels), 1), -1.0))
-            totals[0] += F.nll_loss(log_probs, labels, reduction="sum")
-        else:
-            targets = objective.target_rows(labels, logits.shape[1])  # p sum(t) - t, where the targets t are weighted
+            self.losses.append(F.nll_loss(log_probs, labels, reduction="sum"))
+        else:  # p sum(t) - t, where the targets t are weighted
+            targets = self.objective.target_rows(labels, logits.shape[1])
             error.mul_(targets.sum(1, keepdim=True)).sub_(targets)
-            totals[0] -= (targets * log_probs).sum()
+            self.losses.append(-(targets * log_probs).sum())
         error /= len(labels)
         if weight.grad is None:
             weight.grad = torch.empty_like(weight)
         torch.mm(error.t(), rows, out=weight.grad)
         if bias is not None:
             bias.grad = error.sum(0)
-        totals[1] += (logits.argmax(1) == labels).sum()
+        self.hits.append(logits.argmax(1) == labels)
+
+    def totals(self) -> Tensor:
+        """float64 (2,): the sums of loss and of hits over all batches."""
+        return torch.stack([torch.stack(self.losses).double().sum(), torch.cat(self.hits).sum().double()])
 
 
-def linear_head(model: StagedModel, source: Source, runtime: Runtime) -> LinearHead | None:
+def linear_head(model: StagedModel, source: Source, runtime: Runtime, objective: Objective) -> LinearHead | None:
     """The model's head as a LinearHead, or None where it is something else or the rows do not suit.
 
     Suits: float32 features (N, F) on a head of dropout, identity and one linear layer at its end.
@@ -70,4 +84,5 @@ def linear_head(model: StagedModel, source: Source, runtime: Runtime) -> LinearH
         return None
     if type(model.head).forward not in (nn.Sequential.forward, nn.Linear.forward):
         return None  # a module with a forward of its own may do more than its children
-    return LinearHead(linear=last, dropout=rates[0] if rates else 0.0, runtime=runtime)
+    dropout = rates[0] if rates else 0.0
+    return LinearHead(linear=last, dropout=dropout, source=source, runtime=runtime, objective=objective)

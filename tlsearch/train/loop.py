@@ -144,11 +144,11 @@ class Trainer:
         """All steps of an epoch; returns float64 (2,): the sums of loss and of hits."""
         totals = torch.zeros(2, dtype=torch.float64, device=self.runtime.device)
         objective = self._objective(source)
-        linear = linear_head(self.model, source, self.runtime) if self.depth == 0 else None
+        linear = linear_head(self.model, source, self.runtime, objective) if self.depth == 0 else None
         for step, index in enumerate(batches):
             self._set_rates(step)
             if linear is not None:
-                linear.gradients(source, index, objective, totals)
+                linear.gradients(index)
             else:
                 rows, targets = load_batch(source, index, self.runtime, augment_rng)
                 if mixer is not None:
@@ -158,7 +158,7 @@ class Trainer:
                 if (step + 1) % _CHECK_EVERY == 0:
                     check_finite(float(totals[0]), "training")
             self._take_step(step)
-        return totals
+        return totals if linear is None else linear.totals()
 
     def _set_rates(self, step: int) -> None:
         """Sets the rates at the first step, and at the others where they move within this epoch."""
@@ -175,7 +175,8 @@ class Trainer:
             nn.utils.clip_grad_norm_(held, self._config.grad_clip)
         with out_of_memory_is_infeasible("the optimiser's state"):
             self.scaler.step(self.optimizer)
-        self.scaler.update()
+        if self.scaler.is_enabled():
+            self.scaler.update()
         if self.average is not None:
             self.average.update((self._epoch - 1) * self._steps_per_epoch + step)
 

@@ -16,6 +16,7 @@ from tlsearch.model import StagedModel
 from tlsearch.train import Source, Trainer, evaluate, open_runtime, predict_logits
 from tlsearch.train import loop as loop_module
 from tlsearch.train.linear import linear_head
+from tlsearch.train.objective import Objective
 from tlsearch.train.source import epoch_order, gather, split_order
 from tlsearch.types import TrialConfig
 
@@ -131,7 +132,7 @@ def test_linear_algebra_equals_autograd(tiny_model: Build, dropout: float, monke
         model = tiny_model(dropout=dropout)
         job = trainer(model, 0)
         source = features_of(model, pixels(30), 0)
-        assert linear_head(model, source, RUNTIME) is not None
+        assert linear_head(model, source, RUNTIME, Objective()) is not None
         if not plain:
             monkeypatch.setattr(loop_module, "linear_head", lambda *_: None)
         figures = [job.train_epoch(source, seed=3, epoch=epoch) for epoch in (1, 2)]
@@ -146,7 +147,7 @@ def test_heads_that_are_more_than_a_linear_layer_take_the_general_path(tiny_mode
     model = tiny_model()
     source = features_of(model, pixels(), 0)
     model.head.append(nn.Tanh())
-    assert linear_head(model, source, RUNTIME) is None
+    assert linear_head(model, source, RUNTIME, Objective()) is None
 
 
 class _SmallMemory(nn.Module):
