@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from search_checks import check_agreement, study_trials
 from search_doubles import Recorder, StubTrial, drive, make_plan, read_log, stub_gauge
-from test_search_conductor import StopAfter
+from test_search_restarts import StopAfter
 
 from tlsearch.config import ConstraintsSpec, Limit
 from tlsearch.search import SearchPlan, read_search

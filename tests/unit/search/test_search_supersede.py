@@ -12,7 +12,7 @@ import optuna
 import pytest
 from search_checks import check_agreement, study_trials
 from search_doubles import drive, make_plan, read_log
-from test_search_conductor import StopAfter
+from test_search_restarts import StopAfter
 
 from tlsearch.errors import StorageError
 from tlsearch.search import SearchPlan, read_search
