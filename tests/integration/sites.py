@@ -119,6 +119,8 @@ def make_site(stack: ExitStack, tmp_path: Path, *, postgres: bool = False, bucke
     laptop = Home(tmp_path / "laptop")
     laptop.root.mkdir()
     laptop.environment |= {"RAY_AUTH_TOKEN_PATH": str(net.token_path)}
+    if not net.isolated:  # it sees the storage then, and asks MLflow itself
+        laptop.environment |= of_head
     wait_until_open(address, process=head.processes[0])
     return Site(
         net=net,

@@ -19,7 +19,6 @@ from typing import Any
 from tlsearch.data import cache_directory
 from tlsearch.data.remote import remote_system
 from tlsearch.errors import StorageError
-from tlsearch.search.trainable import fine_tuning
 from tlsearch.types import (
     CacheSpec,
     Decision,
@@ -194,11 +193,11 @@ class ThroughBucket:
 
     Attributes:
         uri: Of the search.
-        inner: Opens the trial in this machine's folder.
+        inner: Opens the trial in this machine's folder; None is the real fine-tuning.
     """
 
     uri: str
-    inner: TrialFactory = fine_tuning
+    inner: TrialFactory | None = None
 
     def __call__(self, assignment: TrialAssignment) -> BucketTrial:
         """Takes the trial's checkpoints, then opens it."""
@@ -207,7 +206,11 @@ class ThroughBucket:
         part = f"trials/{assignment.number}"
         mirror.pull(part)
         here: Any = replace(assignment, directory=str(mirror.directory / part))
-        return BucketTrial(self.inner(here), lambda: mirror.push(part))
+        if self.inner is not None:
+            return BucketTrial(self.inner(here), lambda: mirror.push(part))
+        from tlsearch.search.trainable import fine_tuning  # imports Ray, which those who only look do without
+
+        return BucketTrial(fine_tuning(here), lambda: mirror.push(part))
 
 
 class Fetcher:
