@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,7 +11,7 @@ from tlsearch.cli.session import EXIT_FAILED, EXIT_INTERRUPTED, err, interruptib
 
 if TYPE_CHECKING:
     from tlsearch.app.catalog import SearchEntry
-    from tlsearch.app.run import Prepared
+    from tlsearch.app.run import Prepared, SearchEnd
 
 
 @app.command()
@@ -112,7 +112,7 @@ def _execute(prepared: Prepared, *, as_json: bool) -> None:
     if as_json:
         print_json(results)
     else:
-        _print_end(results, end.reason, end.unsent)
+        _print_end(end)
     if end.reason != "interrupted":
         from tlsearch.app.report import report_at_end  # brings matplotlib: only once the results are on the screen
 
@@ -127,14 +127,17 @@ def _execute(prepared: Prepared, *, as_json: bool) -> None:
         raise typer.Exit(EXIT_FAILED)
 
 
-def _print_end(results: dict[str, Any], reason: str, unsent: int) -> None:
-    from tlsearch.cli.tables import leaderboard_table
+def _print_end(end: SearchEnd) -> None:
+    from tlsearch.app.facts import read_facts
+    from tlsearch.cli.results_table import results_table
+    from tlsearch.results import leaderboard
 
-    out.print(leaderboard_table(results, top=10))
-    if unsent:
-        err.print(f"{unsent} MLflow records could not be sent and wait in the search's spool", markup=False)
-    if results["best"] is not None:
-        search = results["search_id"]
+    record = end.record
+    out.print(results_table(record, leaderboard(record, end.run_ids, read_facts(end.entry))[:10]))
+    if end.unsent:
+        err.print(f"{end.unsent} MLflow records could not be sent and wait in the search's spool", markup=False)
+    if record.best is not None:
+        search = record.search_id
         out.print("what to try next:")
         for command, purpose in (
             ("report", "the whole report: importances, the best model's mistakes"),

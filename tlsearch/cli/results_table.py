@@ -57,7 +57,7 @@ def _fixed_cells(row: LeaderboardRow) -> list[str]:
 
 def _varied(record: SearchRecord) -> list[str]:
     names = list(dict.fromkeys(name for trial in record.trials for name in trial.params))
-    return [n for n in names if len({str(trial.params.get(n)) for trial in record.trials}) > 1]
+    return [n for n in names if len({str(trial.params[n]) for trial in record.trials if n in trial.params}) > 1]
 
 
 def _with_unit(value: float | None, unit: str) -> str:

@@ -1,4 +1,4 @@
-"""Tables for people: the leaderboard, the data card, the stages of backbones, predictions."""
+"""Tables for people: the data card, the stages of backbones, predictions, this machine's stores."""
 
 from __future__ import annotations
 
@@ -11,44 +11,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from tlsearch.app.cache import CacheEntry
 
-_HIDDEN_WHEN_CONSTANT = 1
 _MAX_PAIRS = 20
-
-
-def leaderboard_table(results: Mapping[str, Any], *, top: int | None = None) -> Table:
-    """The trials of ``results`` (the published shape), best first; ``epoch`` is best epoch/epochs run."""
-    trials: Sequence[Mapping[str, Any]] = results["trials"][:top]
-    names = _varied(results["trials"])
-    table = Table(title=f"{results['search_id']}: {len(results['trials'])} trials by best {results['metric']}")
-    table.add_column("trial", justify="right", no_wrap=True)
-    table.add_column("ended", no_wrap=True)
-    table.add_column("best", justify="right", no_wrap=True)
-    table.add_column("epoch", justify="right", no_wrap=True)
-    for name in names:
-        table.add_column(name.replace("_", "\n"), overflow="fold")
-    for trial in trials:
-        best = "-" if trial["best_value"] is None else f"{trial['best_value']:.4f}"
-        table.add_row(
-            str(trial["trial"]),
-            trial["reason"] or trial["state"],
-            best,
-            f"{trial['best_epoch'] or '-'}/{trial['epochs_run']}",
-            *(_cell(trial["params"].get(name)) for name in names),
-            style="bold" if trial["trial"] == results["best"] else None,
-        )
-    return table
-
-
-def _varied(trials: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Names of the parameters that differ between trials, in their order."""
-    names = list(dict.fromkeys(name for trial in trials for name in trial["params"]))
-    return [n for n in names if len({str(t["params"].get(n)) for t in trials}) > _HIDDEN_WHEN_CONSTANT]
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.1e}" if isinstance(value, float) else str(value)
 
 
 def cache_table(entries: Sequence[CacheEntry]) -> Table:
