@@ -61,8 +61,8 @@ class Allocation:
         parents = sorted(known, key=lambda one: -one.bests[-1])[:_NUM_PARENTS]
         candidates = [draw(space, rng) for _ in range(_NUM_RANDOM)]
         candidates += [draw(space, rng, parents[index % len(parents)].point.values) for index in range(_NUM_NEAR)]
-        done = [dict(one.point.values) for one in tried]
-        candidates = [candidate for candidate in candidates if candidate.values not in done]
+        done = {frozenset(one.point.values.items()) for one in tried}
+        candidates = [candidate for candidate in candidates if frozenset(candidate.values.items()) not in done]
         if not candidates:
             return None
         mean, deviation = _predict(tried, candidates, max_epochs)
