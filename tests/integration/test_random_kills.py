@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import signal
@@ -23,7 +24,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(3000)]
 
 RECORDED = Path(__file__).parents[2] / "benchmarks" / "curves" / "emoji_few.json"
 TRIALS = 60
-KILLS = 20
+KILLS = int(os.environ.get("TLSEARCH_TEST_KILLS", "20"))
 
 
 def test_twenty_kills_at_random_moments(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
-"""A small search with MLflow, in a process of its own that a test may kill: ``python crashing.py ROOT [ray|replay]``.
+"""A small search with MLflow, in a process of its own that a test may kill: ``crashing.py ROOT [ray|replay [SLOTS]]``.
 
 Trains real trials in this process, one at a time (the default), the same in Ray's workers (``ray``), or replays the
-curves in ROOT/curves.json in Ray's workers (``replay``). Begins the search, or goes on with it.
+curves in ROOT/curves.json in Ray's workers (``replay``), as many at a time as Ray is told to have CPUs. Begins the
+search, or goes on with it.
 """
 
 from __future__ import annotations
@@ -112,5 +113,17 @@ def check_mlflow(root: Path, *, models: bool = True) -> None:
     assert len(weights) == len(best)  # nothing of a half-made model is left
 
 
+def main_with_slots(root: Path, how: str, slots: int) -> str:
+    """As ``main``, on a Ray of its own with so many CPUs, whatever the machine has."""
+    from tlsearch.search.connect import connected
+
+    with connected("local", num_cpus=slots):
+        return main(root, how)
+
+
 if __name__ == "__main__":
-    print(main(Path(sys.argv[1]), *sys.argv[2:] or ["here"]), flush=True)
+    where, *rest = sys.argv[1:]
+    if len(rest) == 2:
+        print(main_with_slots(Path(where), rest[0], int(rest[1])), flush=True)
+    else:
+        print(main(Path(where), *rest or ["here"]), flush=True)
