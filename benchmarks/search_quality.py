@@ -126,13 +126,13 @@ CONTESTANTS: Mapping[str, Make] = {
     "one epoch, then the top 8 of 64": one_epoch(64, 8),
 }
 PARTS: Mapping[str, Make] = {
-    "none of the parts: default point, TPE, ASHA": ours(probe_first=False, portfolio=False, cost_aware=False),
+    "none of the parts: default point, TPE, ASHA": ours(portfolio=False, expected_gain=False),
     "- portfolio": ours(portfolio=False),
-    "- expected gain (TPE proposes)": ours(cost_aware=False),
-    "- costs (gain alone)": ours(Allocation(cooling=0.0)),
-    "- measured costs (counted ones)": ours(Allocation(measured=False)),
+    "- expected gain (TPE proposes)": ours(expected_gain=False),
+    "+ cost_aware": ours(cost_aware=True),
+    "+ cost_aware, the whole cost": ours(Allocation(cooling=1.0), cost_aware=True),
+    "+ cost_aware, counted costs": ours(Allocation(measured=False), cost_aware=True),
     "+ probe_first": ours(probe_first=True),
-    "+ the whole cost (cooling 1)": ours(Allocation(cooling=1.0)),
     "+ grace_period 2": ours(scheduler=AshaSpec(grace_period=2)),
     "+ brackets 2": ours(scheduler=AshaSpec(brackets=2)),
     "+ reduction_factor 2": ours(scheduler=AshaSpec(reduction_factor=2)),

@@ -41,7 +41,4 @@ def _other_than(*allowed: Any) -> Callable[[Any], bool]:
     return lambda value: not any(type(value) is type(one) and value == one for one in allowed)
 
 
-LATER: tuple[Later, ...] = (
-    Later(path=("search", "probe_first"), unbuilt=_other_than(False), instead="leave it out"),
-    Later(path=("cache", "views"), unbuilt=_other_than(1), instead="write 1"),
-)
+LATER: tuple[Later, ...] = (Later(path=("cache", "views"), unbuilt=_other_than(1), instead="write 1"),)

@@ -1,4 +1,4 @@
-"""Which point a search tries next: cheap knowledge first, then what promises the greatest gain per second.
+"""Which point a search tries next: the one that promises the greatest gain, weighed against what it costs.
 
 All of it is a pure function of the trials as the study holds them, of the search's seed and of the trial's number,
 so that a resumed search goes on as the uninterrupted one would.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
@@ -67,11 +68,10 @@ class Proposals:
         return max(inside, key=lambda one: inside[one]) if inside else self._plan.space.backbones()[0]
 
     def _best(self, begun: Sequence[FrozenTrial], number: int) -> Mapping[str, Scalar] | None:
-        """The point of the greatest expected gain per second."""
+        """The point of the greatest expected gain, for what it costs where the search is cost-aware."""
         plan = self._plan
-        if not plan.search.cost_aware:
+        if not plan.search.expected_gain:
             return None
+        allocation = alone(plan.allocation, begun) if plan.search.cost_aware else replace(plan.allocation, cooling=0.0)
         rng = random.Random(derive_seed(plan.search.seed, "allocation", number))
-        return alone(plan.allocation, begun).point(
-            plan.space, begun, mode=plan.setup.mode, max_epochs=plan.setup.max_epochs, rng=rng
-        )
+        return allocation.point(plan.space, begun, mode=plan.setup.mode, max_epochs=plan.setup.max_epochs, rng=rng)

@@ -179,7 +179,6 @@ def test_each_wrong_value_is_one_fault(
 @pytest.mark.parametrize(
     "part",
     [
-        {"search": {"probe_first": True}},
         {"cache": {"views": 4}},
     ],
 )

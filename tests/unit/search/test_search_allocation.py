@@ -35,7 +35,7 @@ ONE = real_space(
     head_lr=FloatRange(low=1e-4, high=1e-1, log=True),
     backbone_lr=FloatRange(low=1e-6, high=1e-3, log=True),
 )
-ALL = {"probe_first": True, "portfolio": True, "cost_aware": True}
+ALL = {"probe_first": True, "portfolio": True, "expected_gain": True, "cost_aware": True}
 
 
 def proposals(root: Path, starts: tuple[int, ...], slots: int = 1, **search: Any) -> list[dict[str, Any]]:
@@ -66,6 +66,7 @@ def test_a_restart_goes_on_with_the_same_proposals(tmp_path: Path) -> None:
     assert whole == parts
     assert len({str(point) for point in whole}) == 18
     assert whole != proposals(tmp_path / "other", (18,), seed=4, **ALL)
+    assert whole != proposals(tmp_path / "free", (18,), seed=3, **{**ALL, "cost_aware": False})
 
 
 def test_first_the_default_then_every_backbone_then_recipes(tmp_path: Path) -> None:
@@ -91,7 +92,8 @@ def test_recipes_are_on_the_backbone_that_is_best(tmp_path: Path) -> None:
 def test_other_samplers_propose_for_themselves(tmp_path: Path, sampler: str) -> None:
     start = {"sampler": sampler, "start_with": tuple({"unfreeze_depth": depth} for depth in range(4))}
     mine = proposals(tmp_path / "a", (6,), **start, portfolio=True, cost_aware=True)
-    assert mine == proposals(tmp_path / "b", (6,), **start)
+    off = {"portfolio": False, "expected_gain": False}
+    assert mine == proposals(tmp_path / "b", (6,), **start, **off)
 
 
 def test_recipes_are_moved_into_the_space() -> None:
@@ -208,11 +210,11 @@ def _at_depth(depth: int, seed: int) -> Point:
 def test_what_does_not_fit_is_kept_away_from() -> None:
     trials = _half((1.0, 1.0))
     unmoved = Allocation(cooling=0.0)
-    before = _mean_depth(trials, unmoved)
-    for number in range(12, 20):
-        trials.append(trial(number, _at_depth(5, number), [], 1.0, unfreeze_depth=5, backbone_lr=1e-4))
-        trials[-1].system_attrs["constraints"] = [1.0]
-    assert _mean_depth(trials, unmoved) < before
+    deep = [trial(n, _at_depth(5, n), [], 1.0, unfreeze_depth=5, backbone_lr=1e-4) for n in range(12, 20)]
+    before = _mean_depth([*trials, *deep], unmoved)  # nothing is known of them yet
+    for one in deep:
+        one.system_attrs["constraints"] = [1.0]
+    assert _mean_depth([*trials, *deep], unmoved) < before
 
 
 def test_beside_what_runs_another_point_is_tried() -> None:
