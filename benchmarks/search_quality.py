@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 from rivals import OneEpochTopK, Ours, Stock
-from simulated import Searcher, Trace, simulate
+from simulated import Between, Searcher, Source, Trace, simulate
 
 from tlsearch.config import AshaSpec, ResourcesSpec, SearchSpec
 from tlsearch.search import SearchPlan
@@ -46,6 +46,7 @@ class Problem:
     curves: Curves
     space: Space
     metric: str = "val_accuracy"
+    source: Source
 
     @property
     def max_epochs(self) -> int:
@@ -153,7 +154,7 @@ class Scores:
 def play(problem: Problem, make: Make, *, seeds: int, slots: int, seconds: float) -> Scores:
     """Lets one contestant search with every seed."""
     traces = tuple(
-        simulate(make(problem, seed), problem.curves, slots=slots, horizon_s=seconds, metric=problem.metric, sign=1.0)
+        simulate(make(problem, seed), problem.source, slots=slots, horizon_s=seconds, metric=problem.metric, sign=1.0)
         for seed in range(seeds)
     )
     return Scores(
@@ -252,6 +253,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=400.0, help="how long each search may take, virtual")
     parser.add_argument("--slots", type=int, default=2, help="trials at a time")
+    parser.add_argument("--between", action="store_true", help="curves between the recorded ones, too")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--no-parts", action="store_true", help="the contestants alone")
@@ -264,7 +266,9 @@ def main() -> None:
     result: dict[str, Any] = {"benchmark": "search_quality", "machine": machine, "settings": settings}
     for path in arguments.curves:
         curves = read_curves(path)
-        problem = Problem(name=path.stem, curves=curves, space=Space.from_json(curves.about["space"]))
+        source: Source = Between(curves, "val_accuracy") if arguments.between else curves
+        space = Space.from_json(curves.about["space"])
+        problem = Problem(name=path.stem, curves=curves, space=space, source=source)
         result[path.stem] = judge(problem, arguments)
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -7,14 +7,17 @@ first trial that needs it, every epoch, and every proposal of the sampler, durin
 from __future__ import annotations
 
 import heapq
+import random
 import statistics
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from tlsearch.search.replay import Curve, Curves
+from tlsearch.search.replay import Curve, Curves, distance
 from tlsearch.types import EpochReport, TrialConfig
 
 START_S = 0.3  # what Ray takes to hand a trial to a warm worker and to hear its end (docs/search_quality.md)
+_NEIGHBOURS = 4
+_TRIAL_NOISE, _EPOCH_NOISE = 0.012, 0.006  # standard deviations
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,10 +80,62 @@ class Trace:
         return total / horizon_s
 
 
+class Source(Protocol):
+    """Where trials' curves come from: recorded ones, or those between them."""
+
+    curves: tuple[Curve, ...]
+
+    def nearest(self, config: TrialConfig, seed: int) -> Curve:
+        """The curve of a configuration."""
+        ...
+
+
+class Between:
+    """Curves between the recorded ones: means of the nearest few, by distance, with noise of a trial and of an epoch.
+
+    A table of few curves is soon known; here no two configurations reach the same, and the best lies anywhere.
+    """
+
+    def __init__(self, curves: Curves, metric: str) -> None:
+        self.curves, self._metric = curves.curves, metric
+        self._known: dict[TrialConfig, Curve] = {}
+
+    def nearest(self, config: TrialConfig, seed: int) -> Curve:
+        """The configuration's own curve; its cost is that of the nearest depth and augmentation."""
+        if config not in self._known:
+            self._known[config] = self._made(config, seed)
+        return self._known[config]
+
+    def _made(self, config: TrialConfig, seed: int) -> Curve:
+        same = [curve for curve in self.curves if curve.config.backbone == config.backbone]
+        near = sorted(((distance(config, curve.config), index) for index, curve in enumerate(same)))[:_NEIGHBOURS]
+        first = same[near[0][1]]
+        if first.num_epochs < first.max_epochs:
+            return first  # it diverged
+        whole = [(apart, same[index]) for apart, index in near if same[index].num_epochs == first.max_epochs]
+        weights = [1 / (apart**2 + 0.05) for apart, _ in whole]
+        chance = random.Random(repr(config))
+        shift = chance.gauss(0.0, _TRIAL_NOISE)
+        values = []
+        for epoch in range(first.max_epochs):
+            known = (curve.columns[self._metric][epoch] for _, curve in whole)
+            mean = sum(w * value for w, value in zip(weights, known, strict=True)) / sum(weights)
+            values.append(min(1.0, max(0.0, mean + shift + chance.gauss(0.0, _EPOCH_NOISE))))
+        alike = min((curve for curve in same if curve.num_epochs == curve.max_epochs), key=lambda c: _cost(c, config))
+        columns = {self._metric: tuple(values), "epoch_seconds": alike.columns["epoch_seconds"]}
+        return replace(alike, seed=seed, columns=columns, sources=())
+
+
+def _cost(curve: Curve, config: TrialConfig) -> float:
+    """How far a curve's cost may be from that of a configuration."""
+    other = curve.config
+    return abs(other.unfreeze_depth - config.unfreeze_depth) + 0.5 * (other.augmentation != config.augmentation)
+
+
 class Node:
     """Replays trials and knows what is stored already."""
 
-    def __init__(self, curves: Curves) -> None:
+    def __init__(self, curves: Source) -> None:
         self._curves = curves
         self._builds, self._plain = _builds(curves)
         self._stored: set[tuple[object, ...]] = set()
@@ -99,7 +154,7 @@ def _key(curve: Curve) -> tuple[object, ...]:
     return curve.config.backbone, curve.config.unfreeze_depth, curve.config.augmentation
 
 
-def _builds(curves: Curves) -> tuple[dict[tuple[object, ...], float], float]:
+def _builds(curves: Source) -> tuple[dict[tuple[object, ...], float], float]:
     """By key the seconds that the first recorded trial needed beyond what others need, and what others need."""
     first: dict[tuple[object, ...], float] = {}
     others: list[float] = []
@@ -126,7 +181,7 @@ class _Totals:
     suggest_s: float = 0.0
 
 
-def simulate(searcher: Searcher, curves: Curves, *, slots: int, horizon_s: float, metric: str, sign: float) -> Trace:
+def simulate(searcher: Searcher, curves: Source, *, slots: int, horizon_s: float, metric: str, sign: float) -> Trace:
     """Runs a search for ``horizon_s`` of virtual time.
 
     Args:

@@ -76,11 +76,11 @@ class Curves:
         Raises:
             UserError: No curve of this backbone was recorded.
         """
-        near = [(_distance(config, curve.config), curve) for curve in self.curves]
-        shortest = min((distance for distance, _ in near), default=math.inf)
+        near = [(distance(config, curve.config), curve) for curve in self.curves]
+        shortest = min((apart for apart, _ in near), default=math.inf)
         if math.isinf(shortest):
             raise UserError(f"no curve of {config.backbone} was recorded")
-        candidates = sorted((curve for distance, curve in near if distance == shortest), key=lambda curve: curve.seed)
+        candidates = sorted((curve for apart, curve in near if apart == shortest), key=lambda curve: curve.seed)
         equal = [curve for curve in candidates if curve.seed == seed]
         return equal[0] if equal else candidates[seed % len(candidates)]
 
@@ -212,16 +212,16 @@ def _held(path: str) -> Curves:
     return read_curves(Path(path))
 
 
-def _distance(one: TrialConfig, other: TrialConfig) -> float:
+def distance(one: TrialConfig, other: TrialConfig) -> float:
     """0 for equal ones; infinite for different backbones. A decade of a rate weighs as a level of depth."""
     if one.backbone != other.backbone:
         return math.inf
-    distance = 0.0
+    apart = 0.0
     for name, value in asdict(one).items():
         theirs = getattr(other, name)
         if value != theirs:
-            distance += _apart(name, value, theirs)
-    return distance
+            apart += _apart(name, value, theirs)
+    return apart
 
 
 def _apart(name: str, value: Scalar, theirs: Scalar) -> float:

@@ -109,6 +109,17 @@ def test_the_area_is_the_mean_over_time(simulated: ModuleType) -> None:
     assert (trace.at(9.0, 0.1), trace.at(10.0, 0.1), trace.at(99.0, 0.1)) == (0.1, 0.5, 0.8)
 
 
+def test_between_recorded_curves_lie_others(simulated: ModuleType) -> None:
+    between = simulated.Between(CURVES, "val_accuracy")
+    middle = replace(DEEP, unfreeze_depth=3)
+    made = between.nearest(middle, 1)
+    assert made == between.nearest(middle, 1)
+    assert all(0.3 < value < 0.8 for value in made.columns["val_accuracy"])
+    assert made.columns["epoch_seconds"] == (10.0,) * 3  # the nearest depth's
+    assert made.columns != between.nearest(replace(middle, backbone_lr=2e-4), 1).columns
+    assert between.nearest(replace(HEAD, head_lr=0.09), 1).num_epochs == 1  # it diverges as its neighbour did
+
+
 @pytest.mark.slow
 def test_the_comparison_runs_from_end_to_end(tmp_path: Path) -> None:
     few = read_curves(BENCHMARKS / "curves" / "emoji_few.json")
