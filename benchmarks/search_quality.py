@@ -129,6 +129,7 @@ CONTESTANTS: Mapping[str, Make] = {
 PARTS: Mapping[str, Make] = {
     "none of the parts: default point, TPE, ASHA": ours(portfolio=False, expected_gain=False),
     "- portfolio": ours(portfolio=False),
+    "- portfolio, + cost_aware": ours(portfolio=False, cost_aware=True),
     "- expected gain (TPE proposes)": ours(expected_gain=False),
     "+ cost_aware": ours(cost_aware=True),
     "+ cost_aware, the whole cost": ours(Allocation(cooling=1.0), cost_aware=True),
