@@ -7,13 +7,12 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from crashing import check_mlflow, prepare_root
-from search_doubles import QuickTrial, Recorder, drive
+from search_doubles import QuickTrial, Recorder, drive, with_factory
 from twice import told
 
 from tlsearch.app import again, run
@@ -81,7 +80,7 @@ class AtReport(Recorder):
 
 def search(root: Path, monkeypatch: pytest.MonkeyPatch, *, factory: Any = FineTuning, observers: Any = ()) -> str:
     """Begins the search of ``crashing`` in a folder, or goes on with it."""
-    monkeypatch.setattr(run, "run_search", partial(drive, factory=factory))
+    monkeypatch.setattr(run, "run_search", with_factory(drive, factory))
     prepared = again.prepare_or_resume(run.RunOptions(file=root / "space.yaml", name=NAME))
     return run.execute(prepared, observers=observers, stop=threading.Event()).reason
 

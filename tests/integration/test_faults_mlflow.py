@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import shutil
 import threading
@@ -14,7 +13,7 @@ from typing import Any
 import crashing
 import pytest
 from mortal_server import Server
-from search_doubles import drive
+from search_doubles import drive, with_factory
 
 from tlsearch.app import catalog, run
 from tlsearch.app.run import SearchEnd
@@ -71,7 +70,7 @@ def search(root: Path, uri: str, monkeypatch: pytest.MonkeyPatch, clock: Clock, 
     crashing.prepare_root(root, TRIALS, f"{crashing.REPLAYED}tracking: {{uri: '{uri}'}}\n")
     shutil.copy(RECORDED, root / "curves.json")
     factory = Replay(path=str(root / "curves.json"), speed=speed)
-    monkeypatch.setattr(run, "run_search", functools.partial(drive, factory=factory))
+    monkeypatch.setattr(run, "run_search", with_factory(drive, factory))
     prepared = run.prepare(run.RunOptions(file=root / "space.yaml", name=crashing.NAME))
     return run.execute(prepared, observers=[clock], stop=threading.Event())
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import threading
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ import pytest
 from acting import ActingTrial, what_happened, write_acts
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from search_doubles import drive
+from search_doubles import drive, with_factory
 from small_search import write_shapes
 from typer.testing import CliRunner
 
@@ -99,9 +98,9 @@ def test_all_that_is_told_is_what_happened(
 ) -> None:
     if where == "ray":
         request.getfixturevalue("local_ray")
-        search = functools.partial(run_search, factory=ActingTrial)
+        search = with_factory(run_search, ActingTrial)
     else:
-        search = functools.partial(drive, factory=ActingTrial, retries=RETRIES)
+        search = with_factory(drive, ActingTrial, retries=RETRIES)
     monkeypatch.setattr(run, "run_search", search)
     write_shapes(tmp_path / "images")
     points = [{"head_lr": rate, "unfreeze_depth": int("rows" in ACTS.get(n, {}))} for n, rate in enumerate(RATES)]

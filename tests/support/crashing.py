@@ -7,12 +7,10 @@ search, or goes on with it.
 
 from __future__ import annotations
 
-import functools
 import sys
 import threading
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 from small_search import write_shapes
 
@@ -52,6 +50,8 @@ def prepare_root(root: Path, trials: int = TRIALS, space: str = SPACE) -> None:
 
 def main(root: Path, how: str) -> str:
     """Runs or goes on with the search; gives its reason."""
+    from search_doubles import drive, with_factory
+
     from tlsearch.app import again, run
     from tlsearch.search import run_search
     from tlsearch.search.replay import Replay
@@ -59,20 +59,12 @@ def main(root: Path, how: str) -> str:
 
     finetuning.RUNNING_INTERVAL_S = 0.0  # a checkpoint at every epoch
     if how == "here":
-        run.run_search = _run_here  # type: ignore[assignment]
+        run.run_search = with_factory(drive, finetuning.FineTuning)  # type: ignore[assignment]
     elif how == "replay":
         factory = Replay(path=str(root / "curves.json"), speed=10.0)
-        run.run_search = functools.partial(run_search, factory=factory)  # type: ignore[assignment]
+        run.run_search = with_factory(run_search, factory)  # type: ignore[assignment]
     prepared = again.prepare_or_resume(run.RunOptions(file=root / "space.yaml", name=NAME))
     return run.execute(prepared, stop=threading.Event()).reason
-
-
-def _run_here(plan: Any, *, observers: Any, stop: Any) -> str:
-    from search_doubles import drive
-
-    from tlsearch.trial import FineTuning
-
-    return drive(plan, observers=observers, stop=stop, factory=FineTuning)
 
 
 def check_mlflow(root: Path, *, models: bool = True) -> None:

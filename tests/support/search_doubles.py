@@ -11,7 +11,7 @@ import json
 import os
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +204,11 @@ def drive(
         return conductor.reason
     finally:
         study.close()
+
+
+def with_factory(search: Callable[..., str], factory: Any, **options: Any) -> Callable[..., str]:
+    """A way to search, with this factory whatever the app asks for."""
+    return lambda plan, **rest: search(plan, **{**rest, **options, "factory": factory})
 
 
 def start_trial(handout: Handout, factory: Any = StubTrial, max_failures: int = 0) -> Runner:
