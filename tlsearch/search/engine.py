@@ -6,9 +6,11 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from itertools import count
+from traceback import walk_tb
 
 from ray import tune
 from ray.exceptions import OutOfMemoryError
+from ray.tune import ResultGrid
 
 from tlsearch.errors import ClusterError
 from tlsearch.search.conductor import Conductor
@@ -119,9 +121,15 @@ def _tune(plan: SearchPlan, conductor: Conductor, factory: TrialFactory, stop: t
         except Exception as error:
             if isinstance(error.__cause__, OutOfMemoryError):
                 raise error.__cause__ from error
-            raise watch.error or error from error
+            if watch.error is not None or not _came_after_the_run(error):
+                raise watch.error or error from error
     if watch.error is not None:
         raise watch.error
+
+
+def _came_after_the_run(error: Exception) -> bool:
+    """Whether Tune failed to list its results, which nobody reads: it does where a trial has ended before it began."""
+    return any(frame.f_globals.get("__name__") == ResultGrid.__module__ for frame, _ in walk_tb(error.__traceback__))
 
 
 def _short_name(trial: object) -> str:

@@ -1,9 +1,11 @@
-"""A node whose memory runs out: Ray kills workers and Tune ends; the search begins again, but not for ever."""
+"""Errors that end Tune: a node whose memory ran out, and results that Tune cannot list."""
 
 from __future__ import annotations
 
+import threading
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -67,3 +69,19 @@ def test_other_errors_of_tune_are_raised_as_they_are(
     monkeypatch.setattr(engine.tune.Tuner, "fit", fit)
     with pytest.raises(RuntimeError, match="something else"):
         engine.run(make_plan(tmp_path / "s", trials=3))
+
+
+def test_results_that_tune_cannot_list_are_not_missed(
+    tmp_path: Path, starts: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fit(self: object) -> None:
+        engine.ResultGrid(SimpleNamespace(trials=[object()]))  # a trial that ended before it had a folder
+
+    monkeypatch.setattr(engine.tune.Tuner, "fit", fit)
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(AttributeError):
+        fit(None)
+    plan = make_plan(tmp_path / "s", trials=3)
+    monkeypatch.setattr(engine.Conductor, "exhausted", property(lambda self: False))
+    assert engine.run(plan, stop=stop) == "interrupted"
