@@ -45,25 +45,33 @@ def run(
 def _run(plan: SearchPlan, factory: TrialFactory, observers: Sequence[SearchObserver], stop: threading.Event) -> str:
     study = open_for_writing(plan.folder, mode=plan.setup.mode, attrs=study_attrs(plan), url=plan.search.study)
 
-    def conductor() -> Conductor:
+    def begun() -> Conductor:
         return Conductor(plan, study, observers=observers, stop=stop)
 
     try:
-        conducting = conductor()
-        if not conducting.exhausted:
+        conductor = begun()
+        if not conductor.exhausted:
             with heeding_stop_requests(plan.folder, study.holder, stop), connected(plan.address):
-                conducting = _tune_on(plan, conductor, factory, stop)
-        if conducting.failure is not None:
-            raise conducting.failure
-        return conducting.reason
+                conductor = _tune_on(plan, conductor, begun, factory, stop)
+        if conductor.failure is not None:
+            raise conductor.failure
+        return conductor.reason
     finally:
         study.close()
 
 
 def _tune_on(
-    plan: SearchPlan, conductor: Callable[[], Conductor], factory: TrialFactory, stop: threading.Event
+    plan: SearchPlan,
+    conductor: Conductor,
+    begun: Callable[[], Conductor],
+    factory: TrialFactory,
+    stop: threading.Event,
 ) -> Conductor:
     """Runs Tune, anew where a node's memory ran out: Ray then kills workers, which ends Tune (2.60) with an error.
+
+    Args:
+        conductor: Of the first run.
+        begun: Makes one for each further run, from the study.
 
     Returns:
         The conductor of the last run.
@@ -72,9 +80,8 @@ def _tune_on(
         ClusterError: It ran out more often than ``max_failures``; the search can be resumed.
     """
     for failures in count(1):
-        conducting = conductor()
         try:
-            _tune(plan, conducting, factory, stop)
+            _tune(plan, conductor, factory, stop)
         except OutOfMemoryError as error:
             if failures > plan.search.max_failures:
                 raise ClusterError(
@@ -83,8 +90,9 @@ def _tune_on(
                     f"ended. Ray says: {str(error).splitlines()[0]}"
                 ) from error
             logger.warning("the memory of a node ran out; the trials go on from their checkpoints: %s", error)
+            conductor = begun()
         else:
-            return conducting
+            return conductor
     raise AssertionError("count() ends never")
 
 

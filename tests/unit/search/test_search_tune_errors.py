@@ -42,10 +42,16 @@ def starts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return found
 
 
-def test_it_begins_again_so_often_and_says_what_to_do(tmp_path: Path, starts: list[int]) -> None:
+def test_it_begins_again_so_often_and_says_what_to_do(
+    tmp_path: Path, starts: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan = make_plan(tmp_path / "s", trials=3, max_failures=2)
+    read = []
+    begin = engine.Conductor
+    monkeypatch.setattr(engine, "Conductor", lambda *args, **rest: read.append(1) or begin(*args, **rest))
     with pytest.raises(ClusterError, match="ran out 3 times.*max_concurrent.*killed"):
         engine.run(plan, observers=(log := Recorder(),))
+    assert len(read) == 3  # the study is read once for each start
     assert starts == [0, 1, 1]  # the trial that ran goes on, and no second one takes its place
     assert [number for _, number, _ in log.of("started")] == [0, 0, 0]
     assert [trial.state for trial in read_search(tmp_path / "s").trials] == [TrialState.RUNNING]
