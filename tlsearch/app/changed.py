@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tlsearch.app.catalog import RESOLVED, SOURCE, SearchEntry, register, write_atomically
-from tlsearch.app.checks import weights_faults, weights_source
 from tlsearch.app.differences import Difference, differences, file_now
 from tlsearch.app.facts import gather_facts, write_facts
 from tlsearch.app.limits import backbone_sizes, limit_faults
 from tlsearch.app.places import place_faults
 from tlsearch.app.run import Prepared, read_record, search_plan, with_trials
+from tlsearch.app.weights import weights_faults, weights_source
 from tlsearch.config import SpaceFile, dump_resolved
 from tlsearch.data import load_index
 from tlsearch.errors import ConfigError, Fault, StorageError

@@ -9,10 +9,10 @@ from typing import Any
 
 from tlsearch.app.limits import backbone_sizes, limit_faults
 from tlsearch.app.places import place_faults
+from tlsearch.app.weights import weights_faults, weights_source
 from tlsearch.config import SpaceFile
 from tlsearch.errors import ConfigError, DataError, Fault, UserError
 from tlsearch.space import Space, backbone_facts, load
-from tlsearch.types import WeightsSource
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,29 +78,6 @@ def check_file(
         faults += dry_run(file, space)[1]
     placed = place_faults(faults, path, overrides=overrides, data_path=data_path)
     return CheckReport(faults=placed, data=card, backbones=tuple(backbones))
-
-
-def weights_faults(file: SpaceFile, space: Space, *, fetch: bool = True) -> list[Fault]:
-    """A fault for each backbone of the space whose weights cannot be had.
-
-    Args:
-        fetch: False: the libraries' official weights are only asked for at their host, not downloaded.
-    """
-    from tlsearch.model import check_weights, resolve_weights
-
-    have = resolve_weights if fetch else check_weights
-    faults = []
-    for backbone in space.backbones():
-        try:
-            have(backbone, weights_source(file, backbone))
-        except UserError as error:
-            faults.append(Fault(path=("weights", backbone), message=str(error)))
-    return faults
-
-
-def weights_source(file: SpaceFile, backbone: str) -> WeightsSource:
-    """The file's weights of a backbone, or the library's default ones."""
-    return file.weights.get(backbone, WeightsSource())
 
 
 def _describe_all(file: SpaceFile, space: Space, num_classes: int) -> tuple[list[Mapping[str, Any]], list[Fault]]:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from tlsearch.app.bucket import address_of, folder_of, refuse_taken, through_bucket
 from tlsearch.app.catalog import RESOLVED, SOURCE, SearchEntry, new_search_id, register, touch, write_atomically
-from tlsearch.app.checks import weights_faults
 from tlsearch.app.differences import refuse_changes
 from tlsearch.app.doctor import require_cluster
 from tlsearch.app.evidence import Status, keep_end, keep_evidence, search_params, start_artifacts
@@ -17,6 +16,7 @@ from tlsearch.app.facts import complete_facts, gather_facts, write_facts
 from tlsearch.app.limits import backbone_sizes, limit_faults
 from tlsearch.app.places import place_faults
 from tlsearch.app.tidy import Tidier
+from tlsearch.app.weights import weights_faults
 from tlsearch.config import SpaceFile, dump_resolved
 from tlsearch.data import ImageIndex, load_index
 from tlsearch.errors import ConfigError, StorageError

@@ -1,0 +1,139 @@
+"""What a search says: its record, who hears of it and who keeps it, and what was found before it began."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+from tlsearch.types.specs import Mode, Scalar, TrialConfig
+from tlsearch.types.trials import Decision, EpochReport, TrialOutcome, TrialState
+
+
+class SearchObserver(Protocol):
+    """Hears what happens in a search, in order, on the driver's thread; must return at once.
+
+    After a resume ``trial_started`` comes again for trials that go on.
+    """
+
+    def trial_started(self, number: int, config: TrialConfig) -> None: ...
+
+    def trial_reported(self, number: int, report: EpochReport, decision: Decision) -> None: ...
+
+    def trial_ended(self, number: int, outcome: TrialOutcome) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRecord:
+    """One trial as the study tells it; ``params`` are the active dimensions, Optuna's names merged.
+
+    Attributes:
+        measured: What the search's constraints look at: params_millions, checkpoint_mb, latency_ms.
+    """
+
+    number: int
+    state: TrialState
+    reason: str
+    params: Mapping[str, Scalar]
+    config: TrialConfig
+    seed: int
+    best_value: float | None = None
+    best_epoch: int | None = None
+    reports: tuple[EpochReport, ...] = ()
+    error: str = ""
+    started: float | None = None
+    ended: float | None = None
+    measured: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def epochs_run(self) -> int:
+        """The last epoch reported; 0 before the first report."""
+        return self.reports[-1].epoch if self.reports else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchRecord:
+    """A search as its study tells it: the truth that results are read from."""
+
+    search_id: str
+    experiment: str
+    metric: str
+    mode: Mode
+    directory: str
+    trials: tuple[TrialRecord, ...] = ()
+
+    @property
+    def best(self) -> TrialRecord | None:
+        """The trial with the best best-epoch value among complete and pruned ones; ties: the earlier."""
+        done = [
+            t
+            for t in self.trials
+            if t.best_value is not None
+            and t.state in (TrialState.COMPLETE, TrialState.PRUNED)
+            and t.reason != "diverged"
+        ]
+        sign = 1 if self.mode == "max" else -1
+        return max(done, key=lambda t: (sign * (t.best_value or 0.0), -t.number), default=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParameterImportance:
+    """How much each parameter mattered for being among the best trials at one common epoch.
+
+    Attributes:
+        values: Shares that sum to 1, largest first; empty where there is too little to tell.
+        spread: By parameter the range of its share over trials drawn again (10 % to 90 %).
+        epoch: The epoch at which all trials are compared, from 1.
+        num_trials: Trials compared.
+        num_top: How many of them count as the best.
+        reason: Why there are no values.
+    """
+
+    values: Mapping[str, float] = field(default_factory=dict)
+    spread: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    epoch: int | None = None
+    num_trials: int = 0
+    num_top: int = 0
+    reason: str = ""
+
+
+class Tracker(SearchObserver, Protocol):
+    """Records a search for people to look at (MLflow, or the in-memory twin).
+
+    ``artifacts`` are texts by file name. Every call returns at once; the work is done in order in
+    the background. Calls may be repeated (a resume sends all again): what is recorded is the same.
+    """
+
+    def search_started(self, params: Mapping[str, Scalar], artifacts: Mapping[str, str]) -> None: ...
+
+    def keep_model(self, number: int, checkpoint: Path) -> None: ...
+
+    def drop_model(self, number: int) -> None: ...
+
+    def search_ended(
+        self, status: Literal["finished", "interrupted", "failed"], artifacts: Mapping[str, str]
+    ) -> None: ...
+
+    def run_ids(self) -> Mapping[int, str]: ...
+
+    def close(self, timeout_s: float = 30.0) -> int:
+        """Sends what is left, for at most ``timeout_s``; gives how many records stay unsent."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that was looked at before a search.
+
+    Attributes:
+        name: What, e.g. ``storage`` or ``ray``; with the node where there are several.
+        status: ``fail`` stops a search or would spoil it; ``warn`` may be meant so.
+        text: What was found.
+        advice: What to do about it; empty where nothing is to be done.
+    """
+
+    name: str
+    status: Literal["ok", "warn", "fail"]
+    text: str
+    advice: str = ""
