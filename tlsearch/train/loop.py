@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from tlsearch.train.evaluation import check_finite, forward
 from tlsearch.train.linear import linear_head
 from tlsearch.train.mixing import Mixer
 from tlsearch.train.objective import Objective, balanced_order, balanced_weights
-from tlsearch.train.optimizer import build_optimizer, extend_optimizer, learning_rates, set_rates
+from tlsearch.train.optimizer import QuickStep, build_optimizer, extend_optimizer, learning_rates, set_rates
 from tlsearch.train.runtime import (
     Runtime,
     derive_seed,
@@ -142,23 +143,22 @@ class Trainer:
         self, source: Source, batches: Sequence[Tensor], augment_rng: torch.Generator, mixer: Mixer | None
     ) -> Tensor:
         """All steps of an epoch; returns float64 (2,): the sums of loss and of hits."""
-        totals = torch.zeros(2, dtype=torch.float64, device=self.runtime.device)
         objective = self._objective(source)
         linear = linear_head(self.model, source, self.runtime, objective) if self.depth == 0 else None
+        if linear is not None:
+            return linear.run_epoch(batches, partial(self._take_step, apply=QuickStep(self.optimizer)))
+        totals = torch.zeros(2, dtype=torch.float64, device=self.runtime.device)
+        apply = partial(self.scaler.step, self.optimizer)
         for step, index in enumerate(batches):
-            self._set_rates(step)
-            if linear is not None:
-                linear.gradients(index)
-            else:
-                rows, targets = load_batch(source, index, self.runtime, augment_rng)
-                if mixer is not None:
-                    assert source.kind == "pixels", "features of mixed images are not mixed features"
-                    rows, targets = mixer.mix(rows, targets)
-                totals += self._gradients(source.kind == "pixels", rows, targets, objective)
-                if (step + 1) % _CHECK_EVERY == 0:
-                    check_finite(float(totals[0]), "training")
-            self._take_step(step)
-        return totals if linear is None else linear.totals()
+            rows, targets = load_batch(source, index, self.runtime, augment_rng)
+            if mixer is not None:
+                assert source.kind == "pixels", "features of mixed images are not mixed features"
+                rows, targets = mixer.mix(rows, targets)
+            totals += self._gradients(source.kind == "pixels", rows, targets, objective)
+            if (step + 1) % _CHECK_EVERY == 0:
+                check_finite(float(totals[0]), "training")
+            self._take_step(step, apply=apply)
+        return totals
 
     def _set_rates(self, step: int) -> None:
         """Sets the rates at the first step, and at the others where they move within this epoch."""
@@ -168,13 +168,15 @@ class Trainer:
                 self.optimizer, self._schedule, epoch=self._epoch, step=step, steps_per_epoch=self._steps_per_epoch
             )
 
-    def _take_step(self, step: int) -> None:
+    def _take_step(self, step: int, *, apply: Callable[[], object]) -> None:
+        """Moves the weights, by ``apply``, at this step's rates and by gradients that are there."""
+        self._set_rates(step)
         if self._config.grad_clip is not None:
             self.scaler.unscale_(self.optimizer)
             held = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
             nn.utils.clip_grad_norm_(held, self._config.grad_clip)
         with out_of_memory_is_infeasible("the optimiser's state"):
-            self.scaler.step(self.optimizer)
+            apply()
         if self.scaler.is_enabled():
             self.scaler.update()
         if self.average is not None:

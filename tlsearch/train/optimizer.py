@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tlsearch.model import StagedModel, parameter_groups
 from tlsearch.train.schedule import Schedule, join_factor
@@ -55,6 +57,59 @@ def set_rates(
         joined = (group["joined"] - 1) * steps_per_epoch
         ramp = join_factor(position - joined, steps_per_epoch) if joined else 1.0
         group["lr"] = group["base_lr"] * factor * ramp
+
+
+class QuickStep:
+    """The optimiser's step for a head alone, whose arithmetic is a small part of what ``Optimizer.step`` costs.
+
+    The first call is that step itself, which makes the state. From the second on a fused AdamW on the CPU goes
+    straight to the kernel that it would have called, with the same state, rates and gradients, which must stay the
+    same tensors. Any other optimiser takes its own step always.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self._optimizer = optimizer
+        self._held: list[tuple[dict[str, Any], list[list[Tensor]]]] = []
+
+    def __call__(self) -> None:
+        """One step."""
+        if not self._held:
+            self._optimizer.step()
+            self._held = _kernel_tensors(self._optimizer)
+            return
+        for group, (parameters, gradients, means, squares, steps) in self._held:
+            torch._foreach_add_(steps, 1)
+            torch._fused_adamw_(
+                parameters,
+                gradients,
+                means,
+                squares,
+                [],
+                steps,
+                lr=group["lr"],
+                beta1=group["betas"][0],
+                beta2=group["betas"][1],
+                weight_decay=group["weight_decay"],
+                eps=group["eps"],
+                amsgrad=False,
+                maximize=False,
+            )
+
+
+def _kernel_tensors(optimizer: torch.optim.Optimizer) -> list[tuple[dict[str, Any], list[list[Tensor]]]]:
+    """By group what the kernel works on; empty where it must not be called directly."""
+    held = []
+    for group in optimizer.param_groups:
+        parameters: list[Tensor] = group["params"]
+        if not (isinstance(optimizer, torch.optim.AdamW) and group["fused"] and not group["amsgrad"]):
+            return []
+        if any(parameter.device.type != "cpu" or parameter.grad is None for parameter in parameters):
+            return []
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        states = [optimizer.state[parameter] for parameter in parameters]
+        kept = [[state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step")]
+        held.append((group, [parameters, gradients, *kept]))
+    return held
 
 
 def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:

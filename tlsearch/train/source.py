@@ -86,11 +86,15 @@ def load_batch(
     source: Source, index: Tensor | slice, runtime: Runtime, generator: torch.Generator | None = None
 ) -> tuple[Tensor, Tensor]:
     """One batch on the device, ready for the model: (rows float32 (B, ...), labels int64 (B,))."""
-    rows, labels = gather(source.rows, index), source.labels[index]
-    if runtime.device.type == "cuda":
-        rows, labels = rows.pin_memory(), labels.pin_memory()
-    rows = rows.to(runtime.device, non_blocking=True)
-    labels = labels.to(runtime.device, non_blocking=True)
+    labels = on_device(source.labels[index], runtime)
+    rows = on_device(gather(source.rows, index), runtime)
     if source.prepare is not None:
         return source.prepare(rows, generator), labels
     return rows.float(), labels  # half-precision features train as float32; float32 passes as it is
+
+
+def on_device(tensor: Tensor, runtime: Runtime) -> Tensor:
+    """A tensor of the host, sent to the device without waiting for it."""
+    if runtime.device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(runtime.device, non_blocking=True)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tlsearch.errors import Diverged, Infeasible
 from tlsearch.model import StagedModel
 from tlsearch.train import Source, Trainer, evaluate, open_runtime, predict_logits
+from tlsearch.train import linear as linear_module
 from tlsearch.train import loop as loop_module
 from tlsearch.train.linear import linear_head
 from tlsearch.train.objective import Objective
@@ -141,6 +142,20 @@ def test_linear_algebra_equals_autograd(tiny_model: Build, dropout: float, monke
     assert [f.loss for f in by_hand] == pytest.approx([f.loss for f in by_autograd], abs=1e-6)
     assert [f.accuracy for f in by_hand] == [f.accuracy for f in by_autograd]
     torch.testing.assert_close(weight, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_figures_of_many_blocks_are_those_of_one(tiny_model: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    ends = []
+    for rows in (2048, 16):
+        monkeypatch.setattr(linear_module, "_BLOCK_ROWS", rows)
+        model = tiny_model(dropout=0.2)
+        job = trainer(model, 0)
+        figures = [job.train_epoch(features_of(model, pixels(75), 0), seed=3, epoch=epoch) for epoch in (1, 2)]
+        ends.append((figures, model.head[1].weight.detach().clone()))
+    (one, weight), (many, same) = ends
+    assert torch.equal(weight, same)
+    assert [f.loss for f in one] == pytest.approx([f.loss for f in many], rel=1e-6)
+    assert [f.accuracy for f in one] == [f.accuracy for f in many]
 
 
 def test_heads_that_are_more_than_a_linear_layer_take_the_general_path(tiny_model: Build) -> None:

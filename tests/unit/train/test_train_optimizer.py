@@ -9,7 +9,7 @@ import torch
 
 from tlsearch.model import StagedModel
 from tlsearch.train import build_optimizer, extend_optimizer
-from tlsearch.train.optimizer import learning_rates, set_rates
+from tlsearch.train.optimizer import QuickStep, learning_rates, set_rates
 from tlsearch.train.schedule import Schedule, join_factor
 from tlsearch.types import TrialConfig
 
@@ -113,3 +113,43 @@ def test_an_optimizer_that_would_hold_other_tensors_is_refused(tiny_model: Build
     model.head.requires_grad_(False)
     with pytest.raises(AssertionError, match="the new head must train"):
         build_optimizer(model, config())
+
+
+def _stepped(model: StagedModel, *, quick: bool, steps: int = 5, **values: object) -> torch.optim.Optimizer:
+    """An optimiser after some steps of given gradients, at rates that move."""
+    model.freeze(0, "frozen")
+    optimizer = build_optimizer(model, config(unfreeze_depth=0, weight_decay=0.5, **values))
+    held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    generator = torch.Generator().manual_seed(1)
+    for parameter in held:
+        parameter.grad = torch.empty_like(parameter)
+    apply = QuickStep(optimizer) if quick else optimizer.step
+    for step in range(steps):
+        for parameter in held:
+            parameter.grad.copy_(torch.randn(parameter.shape, generator=generator))
+        schedule = Schedule(kind="cosine", max_epochs=1)
+        set_rates(optimizer, schedule, epoch=1, step=step, steps_per_epoch=steps)
+        apply()
+    return optimizer
+
+
+@pytest.mark.parametrize("values", [{"optimizer": "adamw"}, {"optimizer": "sgd"}])
+def test_quick_steps_are_the_optimisers_own_to_the_bit(tiny_model: Build, values: dict[str, object]) -> None:
+    models = [tiny_model(), tiny_model()]
+    own = _stepped(models[0], quick=False, **values)
+    quick = _stepped(models[1], quick=True, **values)
+    for name, tensor in models[0].head.state_dict().items():
+        assert torch.equal(tensor, models[1].head.state_dict()[name])
+    for state, other in zip(own.state.values(), quick.state.values(), strict=True):
+        assert state.keys() == other.keys()
+        assert all(torch.equal(value, other[name]) for name, value in state.items())
+
+
+def test_quick_steps_of_adamw_pass_by_the_optimisers_step(tiny_model: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    for kind in (torch.optim.AdamW, torch.optim.SGD):
+        step = kind.step
+        monkeypatch.setattr(kind, "step", lambda optimizer, step=step: calls.append(type(optimizer)) or step(optimizer))
+    _stepped(tiny_model(), quick=True, optimizer="adamw")
+    _stepped(tiny_model(), quick=True, optimizer="sgd")
+    assert calls == [torch.optim.AdamW] + 5 * [torch.optim.SGD]
