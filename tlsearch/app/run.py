@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tlsearch.app.bucket import address_of, folder_of, refuse_taken, through_bucket
+from tlsearch.app.ahead import UntilReady
+from tlsearch.app.bucket import Through, address_of, folder_of, refuse_taken, through_bucket
 from tlsearch.app.catalog import RESOLVED, SOURCE, SearchEntry, new_search_id, register, touch, write_atomically
 from tlsearch.app.differences import refuse_changes
 from tlsearch.app.doctor import require_cluster
@@ -175,6 +176,7 @@ def trial_setup(file: SpaceFile) -> TrialSetup:
         metric=file.search.metric,
         num_threads=file.resources.cpus_per_trial,
         precision=file.resources.precision,
+        compiled=file.resources.compile,
         cache=file.cache,
     )
 
@@ -218,36 +220,18 @@ def execute(prepared: Prepared, *, observers: Sequence[SearchObserver] = (), sto
         ClusterError: Ray cannot be reached.
         TrackingError: MLflow cannot be used at the start.
     """
-    entry, file = prepared.entry, prepared.file
-    tracker = make_tracker(entry)
-    keeper = BestKeeper(tracker, directory=entry.path, keep=file.tracking.keep_best, mode=trial_setup(file).mode)
-    tidier = Tidier(keeper, directory=entry.path)
-    through = through_bucket(entry)
+    entry = prepared.entry
+    tracker, through = make_tracker(entry), through_bucket(entry)
+    recording = _recording(prepared, tracker, through, failed=stop.set)
     status: Status = "failed"
     reason = "failed"
-    keep_evidence(entry, prepared.index)
     try:
-        tracker.search_started(search_params(file), start_artifacts(entry))
-        if prepared.resumed:
-            record = read_record(entry)
-            sync_record(tracker, record)
-            keeper.restore(record)
-            if not entry.parent:
-                tidier.restore(record)
-        plan = search_plan(prepared)
-        reason = run_search(
-            plan,
-            factory=through.factory,
-            observers=(
-                *through.before,
-                tracker,
-                keeper,
-                *(() if entry.parent else (tidier,)),
-                *through.after,
-                *observers,
-            ),
-            stop=stop,
-        )
+        try:
+            reason = run_search(
+                search_plan(prepared), factory=through.factory, observers=(recording, *observers), stop=stop
+            )
+        finally:
+            recording.finish()
         status = "interrupted" if reason == "interrupted" else "finished"
     finally:
         keep_end(entry, status)
@@ -258,6 +242,28 @@ def execute(prepared: Prepared, *, observers: Sequence[SearchObserver] = (), sto
         unsent = tracker.close()
         through.save()
     return SearchEnd(entry=entry, reason=reason, record=record, run_ids=tracker.run_ids(), unsent=unsent)
+
+
+def _recording(
+    prepared: Prepared, tracker: MlflowTracker, through: Through, *, failed: Callable[[], None]
+) -> UntilReady:
+    """All that keeps what happens; MLflow is opened beside the first trials, which take seconds to come up."""
+    entry, file = prepared.entry, prepared.file
+    keeper = BestKeeper(tracker, directory=entry.path, keep=file.tracking.keep_best, mode=trial_setup(file).mode)
+    tidier = Tidier(keeper, directory=entry.path)
+    earlier = read_record(entry) if prepared.resumed else None
+
+    def begin() -> None:
+        keep_evidence(entry, prepared.index)
+        tracker.search_started(search_params(file), start_artifacts(entry))
+        if earlier is not None:
+            sync_record(tracker, earlier)
+            keeper.restore(earlier)
+            if not entry.parent:
+                tidier.restore(earlier)
+
+    tidiers = () if entry.parent else (tidier,)
+    return UntilReady((*through.before, tracker, keeper, *tidiers, *through.after), begin, failed=failed)
 
 
 def make_tracker(entry: SearchEntry) -> MlflowTracker:

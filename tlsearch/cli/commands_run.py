@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -34,7 +35,12 @@ def run(
         overrides.append(f"search.trials={trials}")
     if time_budget is not None:
         overrides.append(f"search.time_budget={time_budget}")
-    with told_errors(as_json=json):
+    with told_errors(as_json=json), ExitStack() as stack:
+        from tlsearch.app.ahead import ray_ahead
+        from tlsearch.space import load
+
+        load(file, overrides=overrides, data_path=data)  # a fault is told at once
+        stack.enter_context(ray_ahead(address))
         from tlsearch.app.again import prepare_or_resume
         from tlsearch.app.run import RunOptions, prepare
 
@@ -62,11 +68,14 @@ def resume(
         raise typer.BadParameter(f"a number of trials is N or +N, not {trials!r}", param_hint="--trials")
     if changed and stored:
         raise typer.BadParameter("the search goes on with the file as it is now, or as it was", param_hint="--changed")
-    with told_errors(as_json=json):
+    with told_errors(as_json=json), ExitStack() as stack:
+        from tlsearch.app.ahead import ray_ahead
         from tlsearch.app.catalog import find
-        from tlsearch.app.run import prepare_resume
 
         entry = find(search, storage)
+        stack.enter_context(ray_ahead(address))
+        from tlsearch.app.run import prepare_resume
+
         if changed:
             prepared = _take_over(entry, trials=trials, address=address)
         else:

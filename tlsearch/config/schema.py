@@ -174,6 +174,8 @@ class ResourcesSpec:
     Attributes:
         gpus_per_trial: 0 to 1, a share of one device; auto is one where the cluster has any.
         max_concurrent: Trials at a time; auto is what fits.
+        compile: Whether training goes through torch.compile. The first step of each backbone and depth takes a worker
+            up to a minute longer: for long trials.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -181,6 +183,7 @@ class ResourcesSpec:
     cpus_per_trial: Count = 1
     max_concurrent: AutoCount = None
     precision: Precision = "auto"
+    compile: Flag = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,9 @@ def _token_source() -> str | None:
 
 
 @contextmanager
-def connected(address: str, *, num_cpus: int | None = None) -> Iterator[None]:
+def connected(
+    address: str, *, num_cpus: int | None = None, meanwhile: Callable[[], None] | None = None
+) -> Iterator[None]:
     """A connection to Ray while the body runs.
 
     A Ray that this process is connected to already is used and left as it is.
@@ -78,6 +80,7 @@ def connected(address: str, *, num_cpus: int | None = None) -> Iterator[None]:
         address: ``local`` starts an own Ray on this machine, ``auto`` joins the one that runs here,
             else HOST:PORT.
         num_cpus: CPUs of an own Ray; None is all.
+        meanwhile: Called before Ray is waited for; must return at once.
 
     Raises:
         ClusterError: Ray cannot be reached or started.
@@ -95,6 +98,8 @@ def connected(address: str, *, num_cpus: int | None = None) -> Iterator[None]:
         options |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES, "num_cpus": num_cpus}
         for name, value in _LOCAL_ENVIRONMENT.items():
             os.environ.setdefault(name, value)
+    if meanwhile is not None:
+        meanwhile()
     try:
         ray.init(**options)
     except Exception as error:

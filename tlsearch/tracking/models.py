@@ -69,8 +69,8 @@ class ModelShelf:
         if model is not None and self._is_shown(number, run_id):
             return None
         if not (checkpoint / _CHECKPOINT_META).is_file():
-            if model is None:
-                logger.warning("trial %d has no checkpoint in %s any more: no model is logged", number, checkpoint)
+            if model is None:  # better trials came while this waited: its drop follows
+                logger.info("trial %d has no checkpoint in %s any more: no model is logged", number, checkpoint)
             return None
         meta: dict[str, Any] = json.loads((checkpoint / _CHECKPOINT_META).read_text(encoding="utf-8"))
         if model is None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tlsearch.errors import Infeasible
 from tlsearch.model import StagedModel
 from tlsearch.train.averaging import WeightAverage
+from tlsearch.train.compiled import compiled_forward
 from tlsearch.train.evaluation import check_finite, forward
 from tlsearch.train.linear import linear_head
 from tlsearch.train.mixing import Mixer
@@ -78,6 +79,7 @@ class Trainer:
         self.optimizer = build_optimizer(model, config)
         self.average = WeightAverage(model, config.ema) if config.ema > 0 else None
         self.micro_batch: int | None = None
+        self._forward = compiled_forward() if runtime.compiled else forward
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision == "fp16")
         self._config = config
         self._num_classes = num_classes
@@ -202,7 +204,7 @@ class Trainer:
         figures = torch.zeros(2, dtype=torch.float64, device=targets.device)
         for part_rows, part_targets in zip(rows.tensor_split(num_parts), targets.tensor_split(num_parts), strict=True):
             with self.runtime.autocast():
-                logits = forward(self.model, part_rows, depth=self.depth, from_pixels=from_pixels)
+                logits = self._forward(self.model, part_rows, depth=self.depth, from_pixels=from_pixels)
             loss = objective.total(logits.float(), part_targets)
             torch.autograd.backward(self.scaler.scale(loss / num_rows))
             figures[0] += loss.detach()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -19,10 +20,15 @@ _DTYPES: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16, 
 
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
-    """A device with the precision of its forward passes; weights and features are always float32."""
+    """A device with the precision of its forward passes; weights and features are always float32.
+
+    Attributes:
+        compiled: Whether training's forward and backward go through ``torch.compile``.
+    """
 
     device: torch.device
     precision: Precision = "fp32"
+    compiled: bool = False
 
     def autocast(self) -> AbstractContextManager[object]:
         """The context of a forward pass: autocast, or nothing in fp32."""
@@ -30,13 +36,16 @@ class Runtime:
         return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype=dtype)
 
 
-def open_runtime(device: str = "auto", precision: str = "auto", num_threads: int | None = None) -> Runtime:
+def open_runtime(
+    device: str = "auto", precision: str = "auto", num_threads: int | None = None, *, compiled: bool = False
+) -> Runtime:
     """Chooses device and precision, and sets the process's CPU threads.
 
     Args:
         device: ``auto`` is CUDA where this process sees one, else the CPU; or a torch device.
         precision: ``auto`` is fp32 on the CPU and bf16 on CUDA (fp16 where CUDA has no bf16).
         num_threads: CPU threads of this trial, but never more than the machine has; None leaves them alone.
+        compiled: See ``Runtime``.
 
     Raises:
         UserError: The precision does not exist, or the device cannot compute in it.
@@ -57,7 +66,19 @@ def open_runtime(device: str = "auto", precision: str = "auto", num_threads: int
         raise UserError(f"resources.precision must be auto, fp32, bf16 or fp16, not {precision!r}")
     if precision == "fp16" and chosen.type != "cuda":
         raise UserError(f"resources.precision fp16 needs a CUDA device; this trial runs on {chosen.type}")
-    return Runtime(device=chosen, precision=precision)  # type: ignore[arg-type]
+    if precision == "bf16" and chosen.type == "cpu" and not cpu_has_bf16():
+        raise UserError(
+            "resources.precision bf16 needs a CPU with bf16 instructions (AVX512-BF16 or AMX), and this one has none: "
+            "emulated, it is some 25 times slower than fp32; write auto or fp32"
+        )
+    return Runtime(device=chosen, precision=precision, compiled=compiled)  # type: ignore[arg-type]
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this CPU computes in bf16 itself; torch emulates it elsewhere."""
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def derive_seed(seed: int, epoch: int, purpose: str) -> int:

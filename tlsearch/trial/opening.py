@@ -81,7 +81,7 @@ def open_trial(assignment: TrialAssignment, *, index: ImageIndex | None = None, 
     """
     config, setup = assignment.config, assignment.setup
     (_, depth), *later = [phase for phase in phases(config, setup.max_epochs) if phase[0] <= epoch]
-    runtime = open_runtime(setup.device, setup.precision, setup.num_threads)
+    runtime = open_runtime(setup.device, setup.precision, setup.num_threads, compiled=setup.compiled)
     index = index or held_index(setup.data, refit=setup.refit)
     _check_metric(setup.metric, len(index.classes))
     weights = resolve_weights(config.backbone, setup.weights.get(config.backbone, WeightsSource()))

@@ -179,6 +179,7 @@ class TrialSetup:
         num_threads: CPU threads of one trial.
         device: ``auto`` is CUDA where the trial was given a GPU, else the CPU.
         precision: ``auto`` is fp32 on the CPU and bf16 on CUDA.
+        compiled: Whether training goes through ``torch.compile``.
         refit: Train on train and val together and keep the last epoch's model: val can choose none then.
         depths: Unfreeze depths that the search may try: one pass over the images then stores what all of them read.
     """
@@ -190,6 +191,7 @@ class TrialSetup:
     num_threads: int = 1
     device: str = "auto"
     precision: str = "auto"
+    compiled: bool = False
     cache: CacheSpec = field(default_factory=CacheSpec)
     refit: bool = False
     depths: tuple[int, ...] = ()

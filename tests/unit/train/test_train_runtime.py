@@ -16,10 +16,17 @@ def test_the_cpu_computes_in_fp32_and_takes_the_given_threads() -> None:
         assert (runtime.precision, torch.get_num_threads()) == ("fp32", 1)
         with runtime.autocast():
             assert not torch.is_autocast_enabled("cpu")
-        with open_runtime("cpu", "bf16").autocast():
-            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
     finally:
         torch.set_num_threads(before)
+
+
+def test_bf16_on_a_cpu_only_where_its_hardware_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tlsearch.train.runtime.cpu_has_bf16", lambda: True)
+    with open_runtime("cpu", "bf16").autocast():
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
+    monkeypatch.setattr("tlsearch.train.runtime.cpu_has_bf16", lambda: False)
+    with pytest.raises(UserError, match="AVX512-BF16"):
+        open_runtime("cpu", "bf16")
 
 
 @pytest.mark.parametrize("precision", ["fp16", "fp8"])
