@@ -183,7 +183,24 @@ def leaderboard_notes(record: SearchRecord, rows: Sequence[LeaderboardRow], fact
         )
     elif facts.num_validation is None:
         notes.append("no standard error: the number of validation images is not known")
+    probes = probe_accuracies(record)
+    if probes:
+        told = ", ".join(f"{backbone} {accuracy:.4f}" for backbone, accuracy in probes.items())
+        notes.append(f"validation accuracy of the linear probe that heads start from, solved once: {told}")
     return notes
+
+
+def probe_accuracies(record: SearchRecord) -> dict[str, float]:
+    """By backbone the best validation accuracy of a linear probe that trials started from, the best first.
+
+    Trials of one backbone share one probe, but those with bn_policy ``adapt`` have another.
+    """
+    found: dict[str, float] = {}
+    for trial in record.trials:
+        accuracy = trial.reports[0].metrics.get("probe_accuracy") if trial.reports else None
+        if accuracy is not None:
+            found[trial.config.backbone] = max(accuracy, found.get(trial.config.backbone, accuracy))
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
 def leaderboard_csv(record: SearchRecord, run_ids: Mapping[int, str], facts: SearchFacts | None = None) -> str:

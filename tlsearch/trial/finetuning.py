@@ -141,6 +141,8 @@ class FineTuning:
         metrics = dict(evaluation.metrics)
         if before is not None:
             metrics["feature_drift"] = check_features(parts, before, figures, metrics, epoch=epoch)
+        if epoch == 1 and parts.probe_accuracy is not None:
+            metrics["probe_accuracy"] = parts.probe_accuracy
         metrics["train_loss"] = figures.loss
         metrics["train_accuracy"] = figures.accuracy
         metrics["epoch_seconds"] = time.perf_counter() - start

@@ -37,6 +37,7 @@ class OpenTrial:
         lasting: Names of the tensors that stand still to the end.
         train: What training epochs read.
         val: What evaluations read.
+        probe_accuracy: Of the linear probe that the head starts from, on val; None without ``head_init`` probe.
     """
 
     weights: Weights
@@ -46,6 +47,7 @@ class OpenTrial:
     lasting: frozenset[str]
     train: Source
     val: Source
+    probe_accuracy: float | None = None
 
     @property
     def runtime(self) -> Runtime:
@@ -108,8 +110,7 @@ def open_trial(assignment: TrialAssignment, *, index: ImageIndex | None = None, 
         model.to(device=runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if config.bn_policy == "adapt":
         adapt_to_training_images(model, inputs)
-    if config.head_init == "probe":
-        start_from_probe(model, inputs)
+    probe_accuracy = start_from_probe(model, inputs) if config.head_init == "probe" else None
     lasting = _frozen_names(model, config.unfreeze_depth, config.bn_policy)
     model.freeze(depth, config.bn_policy)
     inputs = replace(inputs, guard=guard_frozen(model))
@@ -126,6 +127,7 @@ def open_trial(assignment: TrialAssignment, *, index: ImageIndex | None = None, 
         lasting=lasting,
         train=open_source(model, inputs, "train"),
         val=open_source(model, inputs, "val"),
+        probe_accuracy=probe_accuracy,
     )
 
 

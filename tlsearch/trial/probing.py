@@ -19,11 +19,14 @@ _BATCH_SIZE = 1024
 
 
 @torch.no_grad()
-def start_from_probe(model: StagedModel, inputs: SourceInputs) -> None:
+def start_from_probe(model: StagedModel, inputs: SourceInputs) -> float:
     """Puts the linear probe into the new head.
 
     It is that of the backbone as it is now, on the un-augmented images: the pretrained one, with the statistics that
     bn_policy ``adapt`` has set. All trials of the node with this backbone share it.
+
+    Returns:
+        The probe's validation accuracy.
 
     Raises:
         DataError: Images cannot be read.
@@ -50,6 +53,7 @@ def start_from_probe(model: StagedModel, inputs: SourceInputs) -> None:
     stored = open_solution("linear_probe", key, compute=compute, cache=inputs.setup.cache, settings=settings)
     for name, tensor in classifier.named_parameters():
         tensor.copy_(stored[name])
+    return float(stored["figures"][-1])
 
 
 def _classifier_inputs(

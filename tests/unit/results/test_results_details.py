@@ -12,12 +12,19 @@ from search_records import make_facts, make_record, make_trial, record_of
 from tlsearch.errors import UserError
 from tlsearch.results.facts import SearchFacts
 from tlsearch.results.filters import parse_condition, select_rows
-from tlsearch.results.leaderboard import leaderboard, leaderboard_csv, leaderboard_notes, rows_csv, rows_json
+from tlsearch.results.leaderboard import (
+    leaderboard,
+    leaderboard_csv,
+    leaderboard_notes,
+    probe_accuracies,
+    rows_csv,
+    rows_json,
+)
 from tlsearch.results.plots.parallel import parameter_scale
 from tlsearch.results.plots.tradeoffs import pareto_front
 from tlsearch.results.plots.view import View, clock_of, robust_limits, varied_parameters
 from tlsearch.results.summaries import by_backbone, by_depth, cheaper_equal, findings, shared_by_the_best
-from tlsearch.types import TrialState
+from tlsearch.types import TrialConfig, TrialState
 
 LITE = {"backbone": "mobilenet_v2", "unfreeze_depth": 3, "backbone_lr": 1e-4}
 TRIALS = [
@@ -225,3 +232,18 @@ def test_a_clock_stands_still_between_two_starts() -> None:
     assert clock(1.7e9) == 0.0 and clock(1.7e9 + 2) == 2.0
     assert clock(1.7e9 + 90_000 + 1) == pytest.approx(3.0)
     assert clock_of(record_of([])).pauses == ()
+
+
+def test_the_linear_probe_stands_beside_the_trials() -> None:
+    trials = []
+    for number, (backbone, accuracy) in enumerate(
+        [("resnet18", 0.61), ("vgg11", 0.5), ("resnet18", 0.65), ("alexnet", None)]
+    ):
+        trial = RECORD.trials[number]
+        first = trial.reports[0]
+        metrics = dict(first.metrics) | ({} if accuracy is None else {"probe_accuracy": accuracy})
+        reports = (replace(first, metrics=metrics), *trial.reports[1:])
+        trials.append(replace(trial, config=TrialConfig(backbone=backbone), reports=reports))
+    record = replace(RECORD, trials=tuple(trials))
+    assert probe_accuracies(record) == {"resnet18": 0.65, "vgg11": 0.5}
+    assert "resnet18 0.6500, vgg11 0.5000" in leaderboard_notes(record, leaderboard(record, {}, FACTS), FACTS)[-1]
