@@ -101,7 +101,8 @@ def _feature_content(plain: Mapping[str, Any]) -> str:
     key = plain.get("key", {})
     size = key.get("transform", {}).get("crop_size")
     of = f"{key.get('split')} images of data {str(key.get('data_digest'))[:8]} at {size} px"
-    return f"{key.get('backbone')} below depth {key.get('depth')}, {of}"
+    view = f", view {key['view']} of augmentation {key.get('augmentation')}" if key.get("view") else ""
+    return f"{key.get('backbone')} below depth {key.get('depth')}, {of}{view}"
 
 
 def _solution_content(plain: Mapping[str, Any]) -> str:

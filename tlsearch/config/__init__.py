@@ -2,7 +2,6 @@
 
 from tlsearch.config.document import Document, Keys, Position
 from tlsearch.config.dump import as_tree, dump_resolved
-from tlsearch.config.later import NOT_YET
 from tlsearch.config.parse import load_space_file, parse_space_file
 from tlsearch.config.rules import parse_duration
 from tlsearch.config.schema import (
@@ -18,7 +17,6 @@ from tlsearch.config.schema import (
 from tlsearch.config.words import bucket_address, nearest, one_of, show, suggest, without_password
 
 __all__ = [
-    "NOT_YET",
     "AshaSpec",
     "ConstraintsSpec",
     "Document",

@@ -10,9 +10,8 @@ from pathlib import Path, PurePosixPath
 
 from tlsearch.config.document import Document, Keys
 from tlsearch.config.forms import DataForm, FileForm, WeightsForm
-from tlsearch.config.later import is_url
 from tlsearch.config.schema import SearchSpec, SpaceFile, TrackingSpec
-from tlsearch.config.words import show, without_password
+from tlsearch.config.words import is_url, show, without_password
 from tlsearch.errors import Fault
 from tlsearch.types import CacheSpec, DataSpec, SplitSpec, WeightsSource
 

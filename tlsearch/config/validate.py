@@ -14,7 +14,6 @@ from pydantic.fields import FieldInfo
 
 from tlsearch.config.document import Document, Keys
 from tlsearch.config.forms import FORMS, FileForm
-from tlsearch.config.later import LATER, NOT_YET
 from tlsearch.config.words import nearest, one_of, show, suggest
 from tlsearch.errors import Fault
 
@@ -56,18 +55,13 @@ def validate(document: Document) -> tuple[FileForm, list[Fault], Document]:
             del tree[section]
     faults: list[Fault] = []
     doubts: set[Keys] = set()
-    for path, message in _unbuilt(tree):
-        faults.append(document.fault(path, message))
-        doubts.add(path)
-        _prune(tree, path)
     for attempt in range(6):
         try:
             return _adapter().validate_python(tree), faults, document.with_doubts(doubts)
         except ValidationError as error:
             errors = [(_path(item["loc"]), item) for item in error.errors(include_url=False)]
             if attempt == 0:
-                unbuilt = set(doubts)
-                faults += [fault for fault in _faults(errors, document, doubts) if fault.path not in unbuilt]
+                faults += _faults(errors, document, doubts)
             for path, _ in errors:
                 doubts.add(path)
                 _prune(tree, path[: max(1, len(path) - attempt)])
@@ -87,24 +81,6 @@ def file_keys(form: type) -> tuple[str, ...]:
 @lru_cache(maxsize=1)
 def _adapter() -> TypeAdapter[FileForm]:
     return TypeAdapter(FileForm)
-
-
-def _unbuilt(tree: dict[str, Any]) -> list[tuple[Keys, str]]:
-    found: list[tuple[Keys, str]] = []
-    for entry in LATER:
-        for path, value in _at(tree, entry.path):
-            if entry.unbuilt(value):
-                found.append((path, f"{show(value)} is {NOT_YET}: {entry.instead}"))
-    return found
-
-
-def _at(node: Any, pattern: Sequence[str], path: Keys = ()) -> list[tuple[Keys, Any]]:
-    if not pattern:
-        return [(path, node)]
-    if not isinstance(node, dict):
-        return []
-    keys = list(node) if pattern[0] == "*" else [key for key in node if key == pattern[0]]
-    return [found for key in keys for found in _at(node[key], pattern[1:], (*path, key))]
 
 
 def _path(loc: tuple[int | str, ...]) -> Keys:

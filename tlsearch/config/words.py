@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 _SHOWN = 60
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _PASSWORD = re.compile(r"(?<=://)([^:/@\s]*):[^@/\s]+(?=@)")
 
 
@@ -28,6 +29,11 @@ def show(value: Any) -> str:
 
 def _shorten(text: str) -> str:
     return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+
+
+def is_url(value: Any) -> bool:
+    """Whether a value is text like ``https://...`` or ``s3://...``."""
+    return isinstance(value, str) and _URL.match(value) is not None
 
 
 def without_password(text: str) -> str:

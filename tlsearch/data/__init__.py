@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tlsearch.data.augmentation import AUGMENTATIONS, augment
+    from tlsearch.data.augmentation import AUGMENTATIONS, Drawn, apply_drawn, augment, draw_view
     from tlsearch.data.cachedir import cache_directory
     from tlsearch.data.card import DataCard, data_card
     from tlsearch.data.decode import decode_rgb
@@ -26,15 +26,18 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "SOURCES",
     "DataCard",
+    "Drawn",
     "ImageIndex",
     "Pixels",
     "Split",
     "StreamedImages",
+    "apply_drawn",
     "augment",
     "cache_directory",
     "close_pixels",
     "data_card",
     "decode_rgb",
+    "draw_view",
     "eval_image",
     "image_name",
     "load_index",
@@ -48,7 +51,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "augmentation": ("AUGMENTATIONS", "augment"),
+    "augmentation": ("AUGMENTATIONS", "Drawn", "apply_drawn", "augment", "draw_view"),
     "cachedir": ("cache_directory",),
     "card": ("DataCard", "data_card"),
     "decode": ("decode_rgb",),

@@ -1,8 +1,13 @@
-"""Training augmentation on batches of uint8 images; all chance comes from an explicit generator."""
+"""Training augmentation on batches of uint8 images; all chance comes from an explicit generator.
+
+It is drawn first and applied then, so that a fixed view of a whole split can be drawn once and applied to any batch.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -14,9 +19,33 @@ _CROP_RATIO = (3 / 4, 4 / 3)
 _ATTEMPTS = 10
 
 _ERASED = 0.1  # share of the images, as in torchvision's own training recipes
+_BLOCK = 8192  # images of a view that are drawn at once, which bounds the memory that it takes
 
 AUGMENTATIONS = ("light", "strong")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """The augmentation of N images, drawn and not yet applied; on the CPU.
+
+    Attributes:
+        boxes: int64 (N, 4): top, left, height, width of each crop.
+        flips: bool (N,): which are mirrored.
+        seeds: int64 (N,): of what ``strong`` does to each on top; None for ``light``.
+    """
+
+    boxes: Tensor
+    flips: Tensor
+    seeds: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def __getitem__(self, rows: Tensor | slice) -> Drawn:
+        """That of some images: int64 (B,) or a slice."""
+        seeds = None if self.seeds is None else self.seeds[rows]
+        return Drawn(boxes=self.boxes[rows], flips=self.flips[rows], seeds=seeds)
 
 
 def augment(
@@ -27,34 +56,84 @@ def augment(
     *,
     mean: tuple[float, float, float] = IMAGENET_MEAN,
 ) -> Tensor:
-    """Augments one batch.
+    """Augments one batch: ``draw``, then ``apply_drawn``.
+
+    Args:
+        generator: Determines the result fully; each call draws the same count of numbers per image. The
+            process's own random state is left as it is.
+
+    Raises:
+        ValueError: ``kind`` is unknown.
+    """
+    return apply_drawn(images, draw(kind, len(images), images.shape[-1], generator), size, mean=mean)
+
+
+def draw(kind: str, num_images: int, side: int, generator: torch.Generator) -> Drawn:
+    """Draws the augmentation of some images.
 
     ``light`` is a random resized crop (0.7 to 1 of the area of the given square, ratio of width to height 3/4
     to 4/3) and a horizontal flip of every second image. ``strong`` is, on top of these, TrivialAugment (one of
     14 operations of random strength for each image) and, for one image in ten, the erasure of a rectangle.
 
     Args:
-        images: uint8 (N, 3, S, S), squares with a margin around what evaluation sees (see ``open_pixels``);
-            left as they are.
         kind: One of AUGMENTATIONS.
-        size: Side of the result in pixels.
-        generator: Determines the result fully; each call draws the same count of numbers per image. The
-            process's own random state is left as it is.
-        mean: Of the normalisation to come, RGB in [0, 1]: the colour of what ``strong`` erases and of the
-            corners that it turns in, which thus become zero.
-
-    Returns:
-        uint8 (N, 3, size, size), channels_last, on the images' device.
+        side: Of the squares that the crops are taken from, in pixels.
 
     Raises:
         ValueError: ``kind`` is unknown.
     """
     if kind not in AUGMENTATIONS:
         raise ValueError(f"augmentation must be one of {', '.join(AUGMENTATIONS)}, not {kind!r}")
-    boxes = draw_boxes(len(images), images.shape[-1], _CROP_SCALE, _CROP_RATIO, generator)
-    flips = torch.rand(len(images), generator=generator, device=generator.device) < 0.5
-    result = crop_and_flip(images, boxes, flips, size)
-    return _distort(result, generator, mean) if kind == "strong" else result
+    boxes = draw_boxes(num_images, side, _CROP_SCALE, _CROP_RATIO, generator)
+    flips = torch.rand(num_images, generator=generator, device=generator.device) < 0.5
+    if kind == "light":
+        return Drawn(boxes=boxes, flips=flips.cpu())
+    seeds = torch.randint(2**62, (num_images,), generator=generator, device=generator.device)
+    return Drawn(boxes=boxes, flips=flips.cpu(), seeds=seeds.cpu())
+
+
+def draw_view(kind: str, view: int, *, data_digest: str, num_images: int, side: int) -> Drawn:
+    """Draws a fixed view of a whole split.
+
+    It depends on nothing but the arguments, so that all trials of all searches see the same views: not on a trial's
+    seed, nor on the order in which it reads the images, nor on how many views it rotates through.
+
+    Args:
+        view: From 1.
+        data_digest: Of the data set; ``num_images`` is the size of its split.
+        side: Of the squares that the crops are taken from, in pixels.
+
+    Raises:
+        ValueError: ``kind`` is unknown.
+    """
+    digest = hashlib.sha256(f"{data_digest}/{kind}/{view}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    sizes = [min(_BLOCK, num_images - start) for start in range(0, num_images, _BLOCK)]
+    blocks = [draw(kind, size, side, generator) for size in sizes]
+    seeds = [block.seeds for block in blocks if block.seeds is not None]
+    return Drawn(
+        boxes=torch.cat([block.boxes for block in blocks]),
+        flips=torch.cat([block.flips for block in blocks]),
+        seeds=torch.cat(seeds) if seeds else None,
+    )
+
+
+def apply_drawn(images: Tensor, drawn: Drawn, size: int, *, mean: tuple[float, float, float] = IMAGENET_MEAN) -> Tensor:
+    """Applies what was drawn for each image of a batch, to each alone.
+
+    Args:
+        images: uint8 (N, 3, S, S), squares with a margin around what evaluation sees (see ``open_pixels``);
+            left as they are.
+        drawn: For squares of side S.
+        size: Side of the result in pixels.
+        mean: Of the normalisation to come, RGB in [0, 1]: the colour of what ``strong`` erases and of the
+            corners that it turns in, which thus become zero.
+
+    Returns:
+        uint8 (N, 3, size, size), channels_last, on the images' device.
+    """
+    result = crop_and_flip(images, drawn.boxes, drawn.flips, size)
+    return result if drawn.seeds is None else _distort(result, drawn.seeds, mean)
 
 
 def draw_boxes(
@@ -120,14 +199,13 @@ def crop_and_flip(images: Tensor, boxes: Tensor, flips: Tensor, size: int) -> Te
     return torch.where(flips, result.flip(3), result).contiguous(memory_format=torch.channels_last)
 
 
-def _distort(images: Tensor, generator: torch.Generator, mean: tuple[float, float, float]) -> Tensor:
+def _distort(images: Tensor, seeds: Tensor, mean: tuple[float, float, float]) -> Tensor:
     """TrivialAugment and random erasing (torchvision's own), image by image with chances of its own; in place."""
     colour = [round(255 * value) for value in mean]
     transform = v2.Compose([v2.TrivialAugmentWide(fill=colour), v2.RandomErasing(p=_ERASED, value=colour)])
-    seeds = torch.randint(2**62, (len(images),), generator=generator, device=generator.device).tolist()
     # Both draw from the CPU's global generator, whatever the images' device; torch.manual_seed would touch all devices.
     with torch.random.fork_rng(devices=[]):
-        for image, seed in zip(images, seeds, strict=True):
+        for image, seed in zip(images, seeds.tolist(), strict=True):
             torch.default_generator.manual_seed(seed)
             image.copy_(transform(image))
     return images

@@ -3,7 +3,7 @@
 from tlsearch.features.keys import PASS_BATCH_SIZE, FeatureKey, combined_digest, library_versions, tensor_digests
 from tlsearch.features.solutions import open_solution
 from tlsearch.features.store import Features, NotStored, find_features, forget_open, open_features
-from tlsearch.features.validity import Boundary, measure_boundary, why_not, why_not_worth
+from tlsearch.features.validity import Boundary, measure_boundary, view_of, why_not, why_not_worth
 
 __all__ = [
     "PASS_BATCH_SIZE",
@@ -19,6 +19,7 @@ __all__ = [
     "open_features",
     "open_solution",
     "tensor_digests",
+    "view_of",
     "why_not",
     "why_not_worth",
 ]

@@ -15,7 +15,7 @@ from torch import Tensor
 from tlsearch.types import TransformSpec
 
 PASS_BATCH_SIZE = 64  # of every pass: another batch size moves activations by about 1e-5
-_FORMAT = 1  # of the entries on disk; counts up when bytes or meaning change
+_FORMAT = 2  # of the entries on disk; counts up when bytes or meaning change
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,8 @@ class FeatureKey:
         compute: Device type and precision of the pass, e.g. ``cpu/fp32``.
         precision: ``full`` or ``half``: how the entry is stored.
         libraries: Versions of the libraries whose code the prefix is.
+        augmentation: Of the fixed view; ``none`` for the images as an evaluation sees them.
+        view: Which fixed view of the images, from 1; 0 is none.
     """
 
     backbone: str
@@ -42,6 +44,8 @@ class FeatureKey:
     compute: str = "cpu/fp32"
     precision: str = "full"
     libraries: str = ""
+    augmentation: str = "none"
+    view: int = 0
 
     def as_dict(self) -> dict[str, object]:
         """The key as plain JSON, for the sidecar."""

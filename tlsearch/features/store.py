@@ -65,12 +65,19 @@ class _HalfOverflow(Exception):
 
 
 def open_features(
-    key: FeatureKey, *, num_rows: int, compute: Callable[[], Iterable[Tensor]], cache: CacheSpec
+    key: FeatureKey,
+    *,
+    num_rows: int,
+    compute: Callable[[], Iterable[Tensor]],
+    cache: CacheSpec,
+    num_alike: int = 1,
 ) -> Features | NotStored:
     """Maps an entry, computing it first if no one has.
 
     Args:
         num_rows: N, the images of the split.
+        num_alike: Entries of this size that the trial reads in turn. None is stored unless the budget holds them
+            all: each would evict the one that is needed next.
         compute: Starts a pass over the split; yields float32 activations of consecutive images.
         cache: Where, and how much. A damaged entry is computed anew.
 
@@ -87,7 +94,7 @@ def open_features(
             rows = _open_entry(directory, key, num_rows)  # someone else may have built it while we waited
             if rows is not None:
                 return Features(rows=rows, built=False)
-            refusal = _build(directory, key, num_rows, compute, cache)
+            refusal = _build(directory, key, num_rows, compute, cache, num_alike)
             if refusal is not None:
                 return refusal
             rows = _open_entry(directory, key, num_rows)
@@ -147,7 +154,12 @@ def _map_rows(sidecar: Path, num_rows: int) -> Tensor | None:
 
 
 def _build(
-    directory: Path, key: FeatureKey, num_rows: int, compute: Callable[[], Iterable[Tensor]], cache: CacheSpec
+    directory: Path,
+    key: FeatureKey,
+    num_rows: int,
+    compute: Callable[[], Iterable[Tensor]],
+    cache: CacheSpec,
+    num_alike: int,
 ) -> NotStored | None:
     """Computes, writes and commits an entry; the caller holds its lock."""
     sidecar = directory / f"{key.digest}.json"
@@ -155,9 +167,9 @@ def _build(
     temporary = directory / f"{key.digest}.tmp"  # may be left from a killed writer: overwritten
     try:
         try:
-            content = _write_rows(temporary, num_rows, compute(), cache, half=key.precision == "half")
+            content = _write_rows(temporary, num_rows, compute(), cache, num_alike, half=key.precision == "half")
         except _HalfOverflow:
-            content = _write_rows(temporary, num_rows, compute(), cache, half=False)
+            content = _write_rows(temporary, num_rows, compute(), cache, num_alike, half=False)
         if isinstance(content, NotStored):
             return content
         os.replace(temporary, sidecar.with_suffix(".bin"))
@@ -170,7 +182,7 @@ def _build(
 
 
 def _write_rows(
-    path: Path, num_rows: int, batches: Iterable[Tensor], cache: CacheSpec, *, half: bool
+    path: Path, num_rows: int, batches: Iterable[Tensor], cache: CacheSpec, num_alike: int, *, half: bool
 ) -> dict[str, Any] | NotStored:
     """Streams rows to a file; returns the sidecar's content, or why there is no room."""
     checksum = hashlib.sha256()
@@ -183,10 +195,11 @@ def _write_rows(
             if not row_shape:
                 row_shape = array.shape[1:]
                 needed = num_rows * array[0].nbytes
-                if not make_room(path.parent, needed, budget_bytes(path.parent, cache.features_gb)):
-                    budget_gb = budget_bytes(path.parent, cache.features_gb) / 1e9
+                budget = budget_bytes(path.parent, cache.features_gb)
+                if needed * num_alike > budget or not make_room(path.parent, needed, budget):
+                    all_gb, budget_gb = needed * num_alike / 1e9, budget / 1e9
                     return NotStored(
-                        reason=f"the features need {needed / 1e9:.3g} GB; the feature store may hold {budget_gb:.3g} GB"
+                        reason=f"the features need {all_gb:.3g} GB; the feature store may hold {budget_gb:.3g} GB"
                     )
             checksum.update(array.data)
             file.write(array.data)

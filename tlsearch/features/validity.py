@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -28,7 +28,8 @@ class Boundary:
 def why_not(config: TrialConfig, setup: TrialSetup, split: str = "train", *, depth: int | None = None) -> str | None:
     """Why a trial cannot read stored features of a split; None where it can.
 
-    Features are valid where the prefix is frozen, in eval mode, and its input deterministic.
+    Features are valid where the prefix is frozen, in eval mode, and its input deterministic: the images as an
+    evaluation sees them, or one of ``cache.views`` fixed augmented views (see ``view_of``).
 
     Args:
         depth: The unfreeze depth by now; None is the trial's own.
@@ -37,7 +38,7 @@ def why_not(config: TrialConfig, setup: TrialSetup, split: str = "train", *, dep
         return "depth 5: everything trains, there is no frozen prefix"
     if config.bn_policy == "stats":
         return "bn_policy stats: running statistics move in the frozen stages too"
-    if split == "train" and config.augmentation != "none":
+    if split == "train" and config.augmentation != "none" and setup.cache.views == 1:
         return f"augmentation {config.augmentation}: every epoch sees other pixels"
     if split == "train" and (config.mixup > 0 or config.cutmix > 0):
         kinds = " and ".join(kind for kind in ("mixup", "cutmix") if getattr(config, kind) > 0)
@@ -45,6 +46,25 @@ def why_not(config: TrialConfig, setup: TrialSetup, split: str = "train", *, dep
     if setup.cache.features_gb is not None and setup.cache.features_gb <= 0:
         return "cache.features_gb is 0"
     return None
+
+
+def view_of(config: TrialConfig, setup: TrialSetup, *, epoch: int, depth: int | None = None) -> int | None:
+    """The fixed view of the training images that an epoch reads, from 1; epochs rotate through ``cache.views`` of them.
+
+    The rule does not look at the store's budget: a trial sees the same images whether it reads features or pixels.
+
+    Args:
+        epoch: From 1.
+        depth: The unfreeze depth by now; None is the trial's own.
+
+    Returns:
+        None where there is no augmentation, or where every epoch draws its own: with one view, and where features
+        could not stand for the prefix anyway.
+    """
+    unbounded = replace(setup, cache=replace(setup.cache, features_gb=None))
+    if config.augmentation == "none" or setup.cache.views == 1 or why_not(config, unbounded, depth=depth) is not None:
+        return None
+    return (epoch - 1) % setup.cache.views + 1
 
 
 def measure_boundary(model: StagedModel, depth: int, image_size: int) -> Boundary:

@@ -41,6 +41,7 @@ class Allocation:
         epochs: Epochs that a trial runs on average, with a scheduler that cuts.
         num_start: So many trials must have reported before the surrogate is asked.
         measured: Whether costs are measured; else they are counted, and no clock decides anything.
+        views: Fixed augmented views of the search.
     """
 
     cooling: float = 0.5
@@ -48,12 +49,13 @@ class Allocation:
     epochs: float = 2.0
     num_start: int = 4
     measured: bool = True
+    views: int = 1
 
     def point(
         self, space: Space, trials: Sequence[FrozenTrial], *, mode: Mode, max_epochs: int, rng: random.Random
     ) -> Mapping[str, Scalar] | None:
         """The values of the next trial, by the names that Optuna sees; None where too little is known yet."""
-        tried = [one for one in (_tried(trial, mode) for trial in trials) if one is not None]
+        tried = [one for one in (_tried(trial, mode, self.views) for trial in trials) if one is not None]
         known = [one for one in tried if one.bests]
         if len(known) < self.num_start:
             return None
@@ -67,7 +69,7 @@ class Allocation:
             return None
         mean, deviation = _predict(tried, candidates, max_epochs)
         costs = Costs((one.kind, one.seconds) for one in known) if self.measured else Costs(())
-        kinds = [Kind.of(candidate.active) for candidate in candidates]
+        kinds = [Kind.of(candidate.active, views=self.views) for candidate in candidates]
         seconds = np.array([self.start_s + self.epochs * costs.of(kind) for kind in kinds])
         gains = expected_gain(mean, deviation, best) / seconds**self.cooling
         return candidates[int(np.argmax(gains))].values
@@ -85,7 +87,7 @@ class _Tried:
     failed: bool
 
 
-def _tried(trial: FrozenTrial, mode: Mode) -> _Tried | None:
+def _tried(trial: FrozenTrial, mode: Mode, views: int) -> _Tried | None:
     """None for a trial that says nothing: waiting, without a proposal, failed by a bug, or outside the space."""
     if trial.state in (OptunaState.WAITING, OptunaState.FAIL) or "config" not in trial.user_attrs or not trial.params:
         return None
@@ -100,7 +102,7 @@ def _tried(trial: FrozenTrial, mode: Mode) -> _Tried | None:
     return _Tried(
         number=trial.number,
         point=Point(values=trial.params, domains=trial.distributions),
-        kind=Kind.of(trial.user_attrs["config"]),
+        kind=Kind.of(trial.user_attrs["config"], views=views),
         bests=() if infeasible else tuple(bests),
         seconds=seconds,
         failed=infeasible,

@@ -23,9 +23,14 @@ class Kind:
     stored: bool
 
     @classmethod
-    def of(cls, values: Mapping[str, Scalar]) -> Kind:
-        """The kind of a trial with these values; of those that are not there a trial has the default."""
-        stored = values.get("augmentation", "none") == "none" and not values.get("mixup") and not values.get("cutmix")
+    def of(cls, values: Mapping[str, Scalar], *, views: int = 1) -> Kind:
+        """The kind of a trial with these values; of those that are not there a trial has the default.
+
+        Args:
+            views: Fixed augmented views of the search, ``cache.views``: above 1 their features are stored, too.
+        """
+        fixed = values.get("augmentation", "none") == "none" or views > 1
+        stored = fixed and not values.get("mixup") and not values.get("cutmix")
         depth = values.get("unfreeze_depth") or 0
         assert isinstance(depth, int)
         return cls(backbone=str(values["backbone"]), depth=depth, stored=stored)

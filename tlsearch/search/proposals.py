@@ -73,5 +73,6 @@ class Proposals:
         if not plan.search.expected_gain:
             return None
         allocation = alone(plan.allocation, begun) if plan.search.cost_aware else replace(plan.allocation, cooling=0.0)
+        allocation = replace(allocation, views=plan.setup.cache.views)
         rng = random.Random(derive_seed(plan.search.seed, "allocation", number))
         return allocation.point(plan.space, begun, mode=plan.setup.mode, max_epochs=plan.setup.max_epochs, rng=rng)

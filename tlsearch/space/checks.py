@@ -13,7 +13,7 @@ from tlsearch.space.conditions import SYSTEM_READS
 from tlsearch.space.domains import largest
 from tlsearch.space.parameters import PARAMETERS
 from tlsearch.space.space import Space
-from tlsearch.types import WeightsSource
+from tlsearch.types import Scalar, WeightsSource
 
 
 def check_file(file: SpaceFile, space: Space, document: Document) -> list[Fault]:
@@ -25,6 +25,7 @@ def check_file(file: SpaceFile, space: Space, document: Document) -> list[Fault]
     faults += _installed(backbones, document)
     faults += _image_size(file, backbones, document)
     faults += _single_images(space, backbones, document)
+    faults += _views(file, space, backbones, document)
     faults += _weights(file, backbones, document)
     return faults
 
@@ -81,6 +82,34 @@ def _single_images(space: Space, backbones: Mapping[str, BackboneFacts], documen
         return []
     message = f"batch_size must be 2 or more with bn_policy {' or '.join(moving)}, not 1: one image has no variance"
     return [document.fault(at, message + document.place(policy, ("space", "unfreeze_depth")))]
+
+
+def _views(file: SpaceFile, space: Space, backbones: Mapping[str, BackboneFacts], document: Document) -> list[Fault]:
+    """Fixed views that no trial could read; the first dimension that rules them out for all of them is named."""
+    at: Keys = ("cache", "views")
+    if file.cache.views == 1 or document.doubtful(at):
+        return []
+    needed: dict[str, tuple[tuple[Scalar, ...], str]] = {
+        "augmentation": (("light", "strong"), "no trial has an augmentation, light or strong"),
+        "mixup": ((0,), "mixup mixes the images of every trial anew"),
+        "cutmix": ((0,), "cutmix mixes the images of every trial anew"),
+    }
+    if _deepest_progressive(space) is None:
+        needed["unfreeze_depth"] = ((0, 1, 2, 3, 4), "at unfreeze_depth 5 nothing stays frozen that could be stored")
+    if all(facts.has_batch_norm for facts in backbones.values()):
+        needed["bn_policy"] = (("frozen", "train", "adapt"), "bn_policy stats moves what could be stored")
+    also_read = {"unfreeze_depth": ("unfreeze_schedule",), "bn_policy": ("backbone",)}
+    for name, (values, message) in needed.items():
+        domain = space.dimensions[name].domain
+        # where a user's condition does not hold a trial has the default
+        by_default = bool(space.dimensions[name].when) and PARAMETERS[name].default in values
+        if by_default or any(domain.contains(value) for value in values):
+            continue
+        decided: list[Keys] = [("space", one) for one in (name, *also_read.get(name, ()))]
+        if not any(document.doubtful(one) for one in decided):
+            message = f"views above 1 have no effect in this space: {message}{document.place(*decided)}"
+            return [document.fault(at, message)]
+    return []
 
 
 def _weights_names(file: SpaceFile, document: Document) -> list[Fault]:

@@ -12,10 +12,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from tlsearch.data import StreamedImages
+from tlsearch.data import Drawn, StreamedImages
 from tlsearch.train.runtime import Runtime, derive_seed
 
-Prepare = Callable[[Tensor, torch.Generator | None], Tensor]
+# Gets a batch, and where its augmentation comes from: a generator, or what was drawn for its images beforehand.
+Prepare = Callable[[Tensor, torch.Generator | Drawn | None], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,7 @@ class Source:
         labels: int64 (N,).
         prepare: Makes a gathered batch on the device ready for the model: augments and normalises
             pixels with the given generator; None for features.
+        drawn: The augmentation of each of the N images where it is a fixed view: no generator is asked then.
     """
 
     kind: Literal["pixels", "features"]
@@ -38,6 +40,7 @@ class Source:
     rows: Tensor | StreamedImages
     labels: Tensor
     prepare: Prepare | None = None
+    drawn: Drawn | None = None
 
     def __len__(self) -> int:
         return int(self.labels.shape[0])
@@ -89,7 +92,7 @@ def load_batch(
     labels = on_device(source.labels[index], runtime)
     rows = on_device(gather(source.rows, index), runtime)
     if source.prepare is not None:
-        return source.prepare(rows, generator), labels
+        return source.prepare(rows, generator if source.drawn is None else source.drawn[index]), labels
     return rows.float(), labels  # half-precision features train as float32; float32 passes as it is
 
 

@@ -21,7 +21,7 @@ from tlsearch.train import (
     save_model_checkpoint,
     write_frozen_part,
 )
-from tlsearch.trial.opening import OpenTrial, next_phase, open_trial
+from tlsearch.trial.opening import OpenTrial, next_epoch, next_phase, open_trial
 from tlsearch.trial.running import Progress, epochs_of, load_running, read_running, save_running
 from tlsearch.trial.watch import check_features, features_before
 from tlsearch.types import EpochReport, TrialAssignment
@@ -44,7 +44,7 @@ class FineTuning:
         self._assignment = assignment
         self._directory = Path(assignment.directory)
         running = read_running(self._directory / RUNNING_FOLDER, assignment)
-        opened = open_trial(assignment, epoch=running.epochs_done if running else 1)
+        opened = open_trial(assignment, epochs_done=running.epochs_done if running else 0)
         if running and not load_running(running, trainer=opened.trainer, frozen_digest=opened.identity):
             running, opened = None, open_trial(assignment)
         self._opened: OpenTrial | None = opened
@@ -162,6 +162,8 @@ class FineTuning:
         depth = depth_at(self._assignment.config, self._assignment.setup.max_epochs, epoch)
         if depth > self._parts.trainer.depth:
             self._opened = next_phase(self._parts, depth, epoch=epoch)
+        else:
+            self._opened = next_epoch(self._parts, epoch=epoch)
 
     def _check_frozen(self) -> None:
         self._unchecked = False

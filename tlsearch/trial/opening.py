@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -35,9 +36,11 @@ class OpenTrial:
         inputs: What the sources depend on.
         identity: Digest of the tensors that were frozen before the first step.
         lasting: Names of the tensors that stand still to the end.
-        train: What training epochs read.
+        train: What the next training epoch reads.
         val: What evaluations read.
         probe_accuracy: Of the linear probe that the head starts from, on val; None without ``head_init`` probe.
+        views: The training sources of this phase by fixed view, as far as they were opened: later epochs read them
+            again.
     """
 
     weights: Weights
@@ -48,6 +51,7 @@ class OpenTrial:
     train: Source
     val: Source
     probe_accuracy: float | None = None
+    views: Mapping[int, Source] = field(default_factory=dict)
 
     @property
     def runtime(self) -> Runtime:
@@ -70,19 +74,20 @@ class OpenTrial:
         return self.inputs.guard
 
 
-def open_trial(assignment: TrialAssignment, *, index: ImageIndex | None = None, epoch: int = 1) -> OpenTrial:
+def open_trial(assignment: TrialAssignment, *, index: ImageIndex | None = None, epochs_done: int = 0) -> OpenTrial:
     """Opens data, weights, model and sources; what the process or the node holds already is taken from there.
 
     Args:
         index: In place of the data set's whole index.
-        epoch: In whose phase the trial is opened; the tensors are those before the first step all the same.
+        epochs_done: The trial is opened in the phase of the last of them; the tensors are those before the first step
+            all the same.
 
     Raises:
         UserError: Data, weights or settings break a rule.
         Infeasible: The model does not fit the device.
     """
     config, setup = assignment.config, assignment.setup
-    (_, depth), *later = [phase for phase in phases(config, setup.max_epochs) if phase[0] <= epoch]
+    (_, depth), *later = [phase for phase in phases(config, setup.max_epochs) if phase[0] <= max(1, epochs_done)]
     runtime = open_runtime(setup.device, setup.precision, setup.num_threads, compiled=setup.compiled)
     index = index or held_index(setup.data, refit=setup.refit)
     _check_metric(setup.metric, len(index.classes))
@@ -97,6 +102,7 @@ def open_trial(assignment: TrialAssignment, *, index: ImageIndex | None = None, 
         runtime=runtime,
         depth=depth,
         guard=FrozenGuard(digests={}),
+        epoch=min(epochs_done + 1, setup.max_epochs),
     )
     with out_of_memory_is_infeasible("the model"):
         model = build_model(
@@ -119,15 +125,17 @@ def open_trial(assignment: TrialAssignment, *, index: ImageIndex | None = None, 
     for start, depth in later:
         trainer.unfreeze(depth, epoch=start)
         inputs = replace(inputs, depth=depth, guard=inputs.guard.only(model))
+    train = open_source(model, inputs, "train")
     return OpenTrial(
         weights=weights,
         trainer=trainer,
         inputs=inputs,
         identity=identity,
         lasting=lasting,
-        train=open_source(model, inputs, "train"),
+        train=train,
         val=open_source(model, inputs, "val"),
         probe_accuracy=probe_accuracy,
+        views=_held(inputs, train),
     )
 
 
@@ -140,10 +148,24 @@ def next_phase(opened: OpenTrial, depth: int, *, epoch: int) -> OpenTrial:
     model, trainer = opened.trainer.model, opened.trainer
     opened.guard.check(model)
     trainer.unfreeze(depth, epoch=epoch)
-    inputs = replace(opened.inputs, depth=depth, guard=opened.guard.only(model))
-    return replace(
-        opened, inputs=inputs, train=open_source(model, inputs, "train"), val=open_source(model, inputs, "val")
-    )
+    inputs = replace(opened.inputs, depth=depth, guard=opened.guard.only(model), epoch=epoch)
+    train, val = open_source(model, inputs, "train"), open_source(model, inputs, "val")
+    return replace(opened, inputs=inputs, train=train, val=val, views=_held(inputs, train))
+
+
+def next_epoch(opened: OpenTrial, *, epoch: int) -> OpenTrial:
+    """The same trial in the same phase, reading what ``epoch`` reads: another fixed view, where there are such."""
+    inputs = replace(opened.inputs, epoch=epoch)
+    view = inputs.view("train")
+    if view is None:
+        return opened
+    train = opened.views.get(view) or open_source(opened.trainer.model, inputs, "train")
+    return replace(opened, inputs=inputs, train=train, views={**opened.views, view: train})
+
+
+def _held(inputs: SourceInputs, train: Source) -> dict[int, Source]:
+    view = inputs.view("train")
+    return {} if view is None else {view: train}
 
 
 def _frozen_names(model: StagedModel, depth: int, bn_policy: str | None) -> frozenset[str]:

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from tlsearch.data import ImageIndex, augment, normalise, open_pixels
+from tlsearch.data import Drawn, ImageIndex, apply_drawn, augment, draw_view, normalise, open_pixels
 from tlsearch.features import (
     PASS_BATCH_SIZE,
     Boundary,
@@ -20,6 +20,7 @@ from tlsearch.features import (
     library_versions,
     measure_boundary,
     open_features,
+    view_of,
     why_not,
     why_not_worth,
 )
@@ -38,6 +39,7 @@ class SourceInputs:
     Attributes:
         depth: The unfreeze depth by now: where stored features begin.
         guard: Of what is frozen by now.
+        epoch: That reads, from 1: it decides which fixed view of the training images, where there are such.
     """
 
     config: TrialConfig
@@ -48,10 +50,22 @@ class SourceInputs:
     runtime: Runtime
     depth: int
     guard: FrozenGuard
+    epoch: int = 1
+
+    def view(self, split: str) -> int | None:
+        """The fixed view that the epoch reads, from 1; None where the split has none."""
+        if split != "train":
+            return None
+        return view_of(self.config, self.setup, epoch=self.epoch, depth=self.depth)
+
+    def view_text(self, split: str) -> str:
+        """The view in words; empty where the split has none."""
+        view, num_views = self.view(split), self.setup.cache.views
+        return "" if view is None else f"view {view} of {num_views} of augmentation {self.config.augmentation}"
 
 
 def open_source(model: StagedModel, inputs: SourceInputs, split: str) -> Source:
-    """Opens ``train`` or ``val`` for the epochs of a trial.
+    """Opens ``train`` or ``val`` for the epochs of a trial; with fixed views for those that read the same one.
 
     Args:
         model: Frozen to the depth, on its device; computes features that are not stored yet.
@@ -67,7 +81,7 @@ def open_source(model: StagedModel, inputs: SourceInputs, split: str) -> Source:
     if isinstance(stored, NotStored):
         return _pixels(inputs, split, stored.reason)
     how = "computed by this trial" if stored.built else "shared"
-    reason = f"frozen below depth {inputs.depth}: {how}"
+    reason = f"frozen below depth {inputs.depth}: {', '.join(filter(None, (inputs.view_text(split), how)))}"
     return Source(kind="features", reason=reason, rows=stored.rows, labels=labels)
 
 
@@ -82,7 +96,8 @@ def _stored(model: StagedModel, inputs: SourceInputs, split: str, num_rows: int)
         return NotStored(reason=reason)
     try:
         compute = partial(_pass_from_nearest, model, inputs, split, num_rows)
-        return open_features(key, num_rows=num_rows, compute=compute, cache=cache)
+        num_alike = 1 if inputs.view(split) is None else min(cache.views, inputs.setup.max_epochs)
+        return open_features(key, num_rows=num_rows, compute=compute, cache=cache, num_alike=num_alike)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -112,14 +127,23 @@ def plain_pixels(inputs: SourceInputs, split: str) -> Source:
 def _pixels(inputs: SourceInputs, split: str, reason: str, *, augmented: bool = True) -> Source:
     augmentation = inputs.config.augmentation if split == "train" and augmented else "none"
     pixels = open_pixels(inputs.index, split, inputs.transform, inputs.setup.cache, margin=augmentation != "none")
+    drawn, view = None, inputs.view(split) if augmented else None
+    if view is not None:
+        reason = "; ".join(filter(None, (reason, inputs.view_text(split))))
+        side, digest = pixels.images.shape[-1], inputs.index.digest
+        drawn = draw_view(augmentation, view, data_digest=digest, num_images=len(pixels.labels), side=side)
     prepare = partial(_prepare, augmentation, inputs.transform)
-    return Source(kind="pixels", reason=reason, rows=pixels.images, labels=pixels.labels, prepare=prepare)
+    return Source(kind="pixels", reason=reason, rows=pixels.images, labels=pixels.labels, prepare=prepare, drawn=drawn)
 
 
-def _prepare(augmentation: str, transform: TransformSpec, images: Tensor, generator: torch.Generator | None) -> Tensor:
-    if augmentation != "none":
-        assert generator is not None, "augmentation needs the epoch's generator"
-        images = augment(images, augmentation, transform.crop_size, generator, mean=transform.mean)
+def _prepare(
+    augmentation: str, transform: TransformSpec, images: Tensor, chance: torch.Generator | Drawn | None
+) -> Tensor:
+    if isinstance(chance, Drawn):
+        images = apply_drawn(images, chance, transform.crop_size, mean=transform.mean)
+    elif augmentation != "none":
+        assert chance is not None, "augmentation needs the epoch's generator"
+        images = augment(images, augmentation, transform.crop_size, chance, mean=transform.mean)
     return normalise(images, transform)
 
 
@@ -135,11 +159,13 @@ def _not_worth(model: StagedModel, inputs: SourceInputs) -> str | None:
 
 def _key(inputs: SourceInputs, split: str) -> FeatureKey:
     prefix = PART_NAMES[: len(PART_NAMES) - 1 - inputs.depth]
-    return key_of(inputs, split, depth=inputs.depth, state_digest=inputs.guard.of_parts(prefix))
+    key = key_of(inputs, split, depth=inputs.depth, state_digest=inputs.guard.of_parts(prefix))
+    view = inputs.view(split)
+    return key if view is None else replace(key, augmentation=inputs.config.augmentation, view=view)
 
 
 def key_of(inputs: SourceInputs, split: str, *, depth: int, state_digest: str) -> FeatureKey:
-    """The key of what a prefix, whose tensors have this digest, makes of a split."""
+    """The key of what a prefix, whose tensors have this digest, makes of a split's images without augmentation."""
     return FeatureKey(
         backbone=inputs.config.backbone,
         weights_digest=inputs.weights_digest,
@@ -155,8 +181,12 @@ def key_of(inputs: SourceInputs, split: str, *, depth: int, state_digest: str) -
 
 
 def prefix_pass(model: StagedModel, inputs: SourceInputs, split: str) -> Iterator[Tensor]:
-    """Activations of all images of a split in order, as a direct evaluation would compute them."""
-    return _pass(model, inputs, plain_pixels(inputs, split), MAX_DEPTH)
+    """Activations of all images of a split, or of the epoch's view of them, in order.
+
+    They are those that a direct evaluation would compute.
+    """
+    source = _pixels(inputs, split, "", augmented=inputs.view(split) is not None)
+    return _pass(model, inputs, source, MAX_DEPTH)
 
 
 def _pass(model: StagedModel, inputs: SourceInputs, source: Source, behind: int) -> Iterator[Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,11 @@ def test_every_store_is_listed_with_what_it_holds(filled: Path) -> None:
     assert by_store["features"].num_bytes == ROWS.numel() * 4
     assert by_store["images"].content.startswith("val images of data ")
     assert by_store["solutions"].content.startswith("linear probe of resnet18")
+    open_features(replace(KEY, augmentation="light", view=2), num_rows=10, compute=lambda: [ROWS], cache=CacheSpec())
+    contents = {entry.content for entry in cache_entries(["features"])}
+    assert by_store["features"].content + ", view 2 of augmentation light" in contents
+    clear_cache(["features"])
+    open_features(KEY, num_rows=10, compute=lambda: [ROWS], cache=CacheSpec())
     totals = cache_json(cache_entries())
     assert totals["features"] == {"entries": 1, "num_bytes": 160}
     assert totals["directory"] == str(filled)

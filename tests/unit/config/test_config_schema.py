@@ -120,6 +120,7 @@ def test_schedulers(tmp_path: Path, written: Any, expected: AshaSpec | None) -> 
         ("resources", {"precision": "fp8"}, "resources.precision", "auto, fp32, bf16 or fp16"),
         ("cache", {"images_gb": -1}, "cache.images_gb", "at least 0"),
         ("cache", {"feature_precision": "quarter"}, "cache.feature_precision", "full or half"),
+        ("cache", {"views": 0}, "cache.views", "at least 1"),
         ("tracking", {"keep_best": 0}, "tracking.keep_best", "at least 1"),
         ("tracking", {"uri": "./mlruns"}, "tracking.uri", "sqlite:///FILE"),
         ("tracking", {"uri": "sqlite://"}, "tracking.uri", "sqlite:///FILE"),
@@ -176,19 +177,7 @@ def test_each_wrong_value_is_one_fault(
     assert found[0].line > 0 and found[0].file.endswith("space.yaml")
 
 
-@pytest.mark.parametrize(
-    "part",
-    [
-        {"cache": {"views": 4}},
-    ],
-)
-def test_what_is_not_built_yet_says_so(tmp_path: Path, part: dict[str, Any]) -> None:
-    found = faults(tmp_path, part)
-    assert len(found) == 1
-    assert "not in this version yet" in found[0].message
-
-
-def test_what_is_not_built_yet_may_stand_at_its_default(tmp_path: Path) -> None:
+def test_defaults_may_be_written_out(tmp_path: Path) -> None:
     search = {"constraints": {}, "patience": None, "probe_first": False, "trial_timeout": None, "study": "auto"}
     written = read(tmp_path, {"search": {**search, "scheduler": {"asha": {"brackets": 1}}}, "cache": {"views": 1}})
     assert written == read(tmp_path)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tlsearch.data import AUGMENTATIONS, augment
-from tlsearch.data.augmentation import crop_and_flip, draw_boxes
+from tlsearch.data.augmentation import apply_drawn, crop_and_flip, draw, draw_boxes, draw_view
 
 
 def batch(count: int = 8, side: int = 40) -> torch.Tensor:
@@ -133,12 +133,10 @@ def test_each_image_has_its_own_chances():
 
 
 def test_an_images_chances_do_not_depend_on_the_others():
-    from tlsearch.data.augmentation import _distort
-
     images = batch(8)
     changed = images.clone()
     changed[0] = 7
-    first, other = (_distort(some.clone(), seeded(5), (0.5, 0.5, 0.5)) for some in (images, changed))
+    first, other = (augment(some, "strong", 32, seeded(5)) for some in (images, changed))
     assert torch.equal(first[1:], other[1:])
 
 
@@ -161,3 +159,52 @@ def test_another_source_of_chance_is_not_touched():
     generator = seeded(0)
     augment(batch(4) // 2, "strong", 32, generator)
     assert torch.equal(torch.rand(1, generator=generator), after)
+
+
+# --- fixed views -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", AUGMENTATIONS)
+def test_a_batch_is_augmented_by_what_was_drawn_for_it(kind):
+    images = batch()
+    drawn = draw(kind, 8, 40, seeded(0))
+    whole = apply_drawn(images, drawn, 32)
+    assert torch.equal(whole, augment(images, kind, 32, seeded(0)))
+    order = torch.tensor([5, 0, 7])
+    assert torch.equal(apply_drawn(images[order], drawn[order], 32), whole[order])
+    assert torch.equal(apply_drawn(images[2:4], drawn[2:4], 32), whole[2:4])
+
+
+@pytest.mark.parametrize("kind", AUGMENTATIONS)
+def test_a_view_depends_on_its_arguments_alone(kind):
+    def view(kind=kind, number=1, digest="d", count=50):
+        return draw_view(kind, number, data_digest=digest, num_images=count, side=40)
+
+    torch.manual_seed(7)
+    first = view()
+    torch.manual_seed(8)
+    again = view()
+    assert len(first) == 50
+    assert torch.equal(first.boxes, again.boxes) and torch.equal(first.flips, again.flips)
+    assert (first.seeds is None) == (kind == "light")
+    assert kind == "light" or torch.equal(first.seeds, again.seeds)
+    for other in (view(number=2), view(digest="e"), view(kind="strong" if kind == "light" else "light")):
+        assert not torch.equal(other.boxes, first.boxes)
+
+
+def test_a_view_of_many_images_is_drawn_in_blocks(monkeypatch):
+    from tlsearch.data import augmentation
+
+    monkeypatch.setattr(augmentation, "_BLOCK", 8)
+    view = draw_view("strong", 1, data_digest="d", num_images=20, side=40)
+    assert len(view) == 20 and len(view.flips) == 20 and len(set(view.seeds.tolist())) == 20
+    assert len({tuple(box) for box in view.boxes.tolist()}) > 15
+    shorter = draw_view("strong", 1, data_digest="d", num_images=16, side=40)
+    assert torch.equal(view.boxes[:16], shorter.boxes)
+
+
+def test_views_are_as_varied_as_fresh_augmentation():
+    view = draw_view("light", 3, data_digest="d", num_images=2000, side=256)
+    assert abs(view.flips.float().mean() - 0.5) < 0.04
+    area = (view.boxes[:, 2] * view.boxes[:, 3]).double() / 256**2
+    assert 0.77 < area.mean() < 0.85

@@ -88,6 +88,8 @@ def test_an_entry_is_computed_once(tmp_path: Path) -> None:
         {"compute": "cuda/bf16"},
         {"precision": "half"},
         {"libraries": "torch 9"},
+        {"augmentation": "light"},
+        {"view": 1},
     ],
 )
 def test_every_part_of_the_key_makes_another_entry(change: dict[str, Any]) -> None:
@@ -190,6 +192,15 @@ def test_what_is_larger_than_the_budget_is_not_stored(tmp_path: Path) -> None:
     assert isinstance(found, NotStored)
     assert "may hold 1e-07 GB" in found.reason
     assert len(list(folder(tmp_path).glob("*.bin"))) == 1  # nothing was evicted for it, nothing left of it
+
+
+def test_entries_that_are_read_in_turn_are_stored_all_or_none(tmp_path: Path) -> None:
+    cache = CacheSpec(features_gb=330e-9)  # two entries of 160 bytes
+    found = open_features(KEY, num_rows=10, compute=Passes(), cache=cache, num_alike=3)
+    assert isinstance(found, NotStored)
+    assert found.reason == "the features need 4.8e-07 GB; the feature store may hold 3.3e-07 GB"
+    assert not list(folder(tmp_path).glob("*.bin"))
+    assert isinstance(open_features(KEY, num_rows=10, compute=Passes(), cache=cache, num_alike=2), Features)
 
 
 def test_the_least_recently_used_entry_goes_first(tmp_path: Path) -> None:

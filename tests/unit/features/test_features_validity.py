@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from tlsearch.features import Boundary, measure_boundary, why_not, why_not_worth
+from tlsearch.features import Boundary, measure_boundary, view_of, why_not, why_not_worth
 from tlsearch.model import Part, StagedModel
 from tlsearch.types import CacheSpec, DataSpec, TrialConfig, TrialSetup
 
 SETUP = TrialSetup(data=DataSpec(source="digits"))
+VIEWS = replace(SETUP, cache=CacheSpec(views=3))
 DEEP = TrialConfig(backbone="resnet18", unfreeze_depth=2, backbone_lr=1e-4, bn_policy="train")
 
 
@@ -31,6 +32,9 @@ def test_a_frozen_prefix_of_plain_images_may_be_stored(depth: int, policy: str |
         (replace(DEEP, cutmix=1.0), SETUP, "cutmix: images are mixed"),
         (replace(DEEP, unfreeze_depth=5), SETUP, "depth 5"),
         (DEEP, replace(SETUP, cache=CacheSpec(features_gb=0)), "features_gb is 0"),
+        (replace(DEEP, augmentation="strong", mixup=0.2), VIEWS, "mixup: images are mixed"),
+        (replace(DEEP, augmentation="strong", bn_policy="stats"), VIEWS, "bn_policy stats"),
+        (replace(DEEP, augmentation="strong", unfreeze_depth=5), VIEWS, "depth 5"),
     ],
 )
 def test_each_reason_not_to(config: TrialConfig, setup: TrialSetup, reason: str) -> None:
@@ -40,6 +44,29 @@ def test_each_reason_not_to(config: TrialConfig, setup: TrialSetup, reason: str)
 
 def test_augmentation_does_not_touch_the_validation_images() -> None:
     assert why_not(replace(DEEP, augmentation="light", mixup=0.2), SETUP, "val") is None
+
+
+def test_fixed_views_of_augmented_images_may_be_stored() -> None:
+    light = replace(DEEP, augmentation="light")
+    assert why_not(light, VIEWS) is None
+    assert [view_of(light, VIEWS, epoch=epoch) for epoch in range(1, 8)] == [1, 2, 3, 1, 2, 3, 1]
+    without_store = replace(VIEWS, cache=CacheSpec(views=3, features_gb=0))
+    assert view_of(light, without_store, epoch=2) == 2, "the same images without the store"
+    assert view_of(replace(light, unfreeze_depth=5), VIEWS, epoch=2, depth=4) == 2, "progressive"
+
+
+@pytest.mark.parametrize(
+    ("config", "setup"),
+    [
+        (DEEP, VIEWS),
+        (replace(DEEP, augmentation="light"), SETUP),
+        (replace(DEEP, augmentation="light", cutmix=1.0), VIEWS),
+        (replace(DEEP, augmentation="light", bn_policy="stats"), VIEWS),
+        (replace(DEEP, augmentation="light", unfreeze_depth=5), VIEWS),
+    ],
+)
+def test_others_have_no_fixed_views(config: TrialConfig, setup: TrialSetup) -> None:
+    assert view_of(config, setup, epoch=1) is None
 
 
 def test_a_progressive_trial_reads_features_before_its_last_phase() -> None:

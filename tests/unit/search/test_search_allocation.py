@@ -132,6 +132,9 @@ def test_costs_are_measured_else_counted() -> None:
     assert Kind.of({"backbone": "resnet18"}) == head
     augmented = Kind.of({"backbone": "resnet18", "unfreeze_depth": 0, "augmentation": "light"})
     assert augmented.passes > 10 * head.passes
+    light = {"backbone": "resnet18", "augmentation": "light"}
+    assert Kind.of(light, views=4) == head, "fixed views are stored"
+    assert Kind.of({**light, "mixup": 0.2}, views=4) == augmented
 
 
 def test_the_surrogate_finds_the_top_and_is_unsure_elsewhere() -> None:

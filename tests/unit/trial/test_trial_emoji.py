@@ -13,6 +13,7 @@ import torch
 
 from tlsearch.data import normalise, open_pixels
 from tlsearch.errors import Diverged
+from tlsearch.train.evaluation import predict_logits
 from tlsearch.trial import FineTuning, finetuning, load_trained, sources
 from tlsearch.trial.held import held_index
 from tlsearch.types import CacheSpec, DataSpec, EpochReport, TrialAssignment, TrialConfig, TrialSetup, WeightsSource
@@ -37,6 +38,7 @@ def real(emoji_path: Path, weights_path: Path, tmp_path: Path) -> Real:
         directory: str = "trial",
         head_lr: float = 1e-2,
         pretrained: bool = True,
+        views: int = 1,
         **more: Any,
     ) -> TrialAssignment:
         data_path = emoji_path if per_class is None else _subset(emoji_path, tmp_path / "emoji", per_class)
@@ -48,7 +50,7 @@ def real(emoji_path: Path, weights_path: Path, tmp_path: Path) -> Real:
             data=DataSpec(source="folder", path=str(data_path), image_size=96),
             weights=weights if pretrained else {backbone: WeightsSource(kind="none")},
             max_epochs=max_epochs,
-            cache=CacheSpec(features_gb=None if stored else 0),
+            cache=CacheSpec(features_gb=None if stored else 0, views=views),
         )
         return TrialAssignment(number=0, seed=0, config=config, setup=setup, directory=str(tmp_path / directory))
 
@@ -157,6 +159,27 @@ def test_store_frozen_tensors_and_checkpoint_on_real_weights(
         assert accuracy == value
     for with_store, without in zip(*curves, strict=True):
         assert with_store == pytest.approx(without, abs=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize(("depth", "augmentation"), [(0, "strong"), (1, "light"), (3, "light")])
+def test_stored_views_on_real_weights(
+    real: Real, backbone: str, depth: int, augmentation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "why_not_worth", lambda *_: None)
+    curves, logits = [], []
+    for stored in (True, False):
+        more = {"policy": "train", "augmentation": augmentation, "views": 2, "stored": stored, "per_class": 6}
+        trial = FineTuning(real(backbone, depth=depth, max_epochs=3, directory=f"{stored}", **more))
+        assert {trial.step().source for _ in range(3)} == {"features" if stored else "pixels"}
+        parts = trial._parts
+        logits.append(predict_logits(trial.model, parts.val, parts.runtime, depth=depth))
+        trial.close()
+        curves.append(curve(trial))
+    for with_store, without in zip(*curves, strict=True):
+        assert with_store == pytest.approx(without, abs=1e-3)
+    assert (logits[0].argmax(1) == logits[1].argmax(1)).float().mean() >= 0.995
 
 
 @pytest.mark.slow
