@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from tlsearch.data import cache_directory, unused_images
 from tlsearch.types import CacheSpec
 
-STORES: Mapping[str, str] = {"images": ".npy", "features": ".bin", "solutions": ".safetensors"}
+STORES: Mapping[str, str] = {"images": ".npy", "features": ".bin", "solutions": ".safetensors", "rates": ".json"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +22,8 @@ class CacheEntry:
     """One entry of a store.
 
     Attributes:
-        store: ``images`` (decoded and resized), ``features`` (activations of a frozen prefix) or ``solutions`` (linear
-            probes, adapted statistics).
+        store: ``images`` (decoded and resized), ``features`` (activations of a frozen prefix), ``solutions`` (linear
+            probes, adapted statistics) or ``rates`` (how fast this machine computes and reads).
         name: Its file's name without the ending.
         content: What it is of, for people.
         num_bytes: Its data.
@@ -109,7 +109,17 @@ def _solution_content(plain: Mapping[str, Any]) -> str:
     return f"{str(plain.get('kind')).replace('_', ' ')} of {_feature_content(plain)}"
 
 
-_CONTENTS = {"images": _image_content, "features": _feature_content, "solutions": _solution_content}
+def _rates_content(plain: Mapping[str, Any]) -> str:
+    rates = f"{float(plain.get('macs_per_s', 0)) / 1e9:.3g} GMAC/s, {float(plain.get('bytes_per_s', 0)) / 1e9:.3g} GB/s"
+    return f"{rates} of {plain.get('device')}, {plain.get('num_threads')} threads, {plain.get('precision')}"
+
+
+_CONTENTS = {
+    "images": _image_content,
+    "features": _feature_content,
+    "solutions": _solution_content,
+    "rates": _rates_content,
+}
 
 
 @contextmanager

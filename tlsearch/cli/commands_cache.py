@@ -17,6 +17,7 @@ class Store(str, Enum):
     images = "images"
     features = "features"
     solutions = "solutions"
+    rates = "rates"
 
 
 @app.command()
@@ -25,7 +26,7 @@ def cache(
     only: Annotated[list[Store] | None, typer.Option("--only", help="This store alone. May be repeated.")] = None,
     json: Json = False,
 ) -> None:
-    """List or clear this machine's stores of decoded images, frozen features and solved probes."""
+    """List or clear this machine's stores of decoded images, frozen features, solved probes and measured rates."""
     with told_errors(as_json=json):
         from tlsearch.app.cache import STORES, cache_entries, cache_json, clear_cache
         from tlsearch.cli.tables import cache_table

@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from tlsearch.features.rates import Rates
 from tlsearch.model import StagedModel
 from tlsearch.types import TrialConfig, TrialSetup
 
-# Orders of magnitude on purpose: near the border both ways cost the same. MACs per second of small
-# convolutional networks in fp32 (per thread) and autocast, and bytes per second of rows gathered from the page
-# cache, and from there on to a device.
-_MACS_PER_S = {"cpu": 2e10, "cuda": 1e13}
-_BYTES_PER_S = {"cpu": 2e9, "cuda": 2e9}
+# Computing must be so many times cheaper than reading before a map is left unstored. It counts multiply-adds alone, at
+# the rate of plain convolutions: augmenting and normalising come on top of it, and depthwise and narrow layers are
+# slower. Near the border, where rates that are measured anew may tip the scale, both ways cost about the same.
+_CLEARLY = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,17 +88,20 @@ def measure_boundary(model: StagedModel, depth: int, image_size: int) -> Boundar
     )
 
 
-def why_not_worth(boundary: Boundary, device_type: str, num_threads: int = 1) -> str | None:
-    """Why computing a feature map beats reading it; None where reading wins.
+def why_not_worth(boundary: Boundary, rates: Rates) -> str | None:
+    """Why computing a feature map beats reading it; None where reading wins, or where neither clearly does.
 
     Pooled features need no such question: they are always the smaller side.
+
+    Args:
+        rates: What this node was measured to do.
     """
-    rate = _MACS_PER_S.get(device_type, _MACS_PER_S["cuda"]) * (num_threads if device_type == "cpu" else 1)
-    load_s = boundary.num_bytes / _BYTES_PER_S.get(device_type, _BYTES_PER_S["cuda"])
-    compute_s = boundary.macs / rate
-    if load_s < compute_s:
+    load_s = boundary.num_bytes / rates.bytes_per_s
+    compute_s = boundary.macs / rates.macs_per_s
+    if compute_s * _CLEARLY >= load_s:
         return None
     return (
         f"computing is cheaper: {boundary.macs / 1e6:.3g} million MACs per image against "
-        f"{boundary.num_bytes / 1024:.3g} KiB to read"
+        f"{boundary.num_bytes / 1024:.3g} KiB to read, at {rates.macs_per_s / 1e9:.3g} GMAC/s and "
+        f"{rates.bytes_per_s / 1e9:.3g} GB/s"
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from tlsearch.data import ImageIndex, close_pixels, load_index, with_val_in_train
-from tlsearch.features import forget_open
+from tlsearch.features import forget_open, forget_rates
 from tlsearch.model import release_weights
 from tlsearch.types import DataSpec
 
@@ -41,3 +41,4 @@ def release_held() -> None:
     release_weights()
     close_pixels()
     forget_open()
+    forget_rates()

@@ -19,6 +19,7 @@ from tlsearch.features import (
     find_features,
     library_versions,
     measure_boundary,
+    node_rates,
     open_features,
     view_of,
     why_not,
@@ -154,7 +155,8 @@ def _not_worth(model: StagedModel, inputs: SourceInputs) -> str | None:
     key = (inputs.config.backbone, depth, inputs.transform.crop_size, inputs.runtime.device.type)
     if key not in _boundaries:
         _boundaries[key] = measure_boundary(model, depth, inputs.transform.crop_size)
-    return why_not_worth(_boundaries[key], inputs.runtime.device.type, inputs.setup.num_threads)
+    rates = node_rates(inputs.runtime.device, inputs.runtime.precision, inputs.setup.cache)
+    return why_not_worth(_boundaries[key], rates)
 
 
 def _key(inputs: SourceInputs, split: str) -> FeatureKey:
