@@ -257,12 +257,12 @@ def test_without_augmentation_there_are_no_views(viewed: Assign, tmp_path: Path)
 
 
 def test_views_that_do_not_fit_together_are_not_stored_at_all(viewed: Assign, tmp_path: Path) -> None:
-    one = TRAIN * 1024 * 4  # bytes of a view's pooled features
+    one = TRAIN * 1024 * 4  # bytes of the pooled features of a view, of which three epochs need three at most
     for views, room, source in ((2, 2.5, "features"), (4, 2.5, "pixels")):
         cache = CacheSpec(directory=str(tmp_path / f"cache-{views}"), features_gb=room * one / 1e9, views=views)
         reports, _ = run(viewed(f"{views}", setup={"cache": cache}))
         assert {report.source for report in reports[:views]} == {source}
-    assert "the features need 0.000492 GB; the feature store may hold 0.000307 GB; view 1 of 4" in (
+    assert "the features need 0.000369 GB; the feature store may hold 0.000307 GB; view 1 of 4" in (
         reports[0].source_reason
     )
 
