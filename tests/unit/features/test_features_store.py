@@ -243,6 +243,20 @@ def test_a_full_disk_is_a_reason_and_leaves_nothing(
     assert [path for path in folder(tmp_path).iterdir() if path.suffix != ".lock"] == []
 
 
+def test_an_entry_that_is_gone_as_soon_as_it_is_written_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "_map_rows", lambda *_: None)
+    found = open_features(KEY, num_rows=10, compute=Passes(), cache=CACHE)
+    assert isinstance(found, NotStored)
+    assert found.reason == "the features were damaged or removed right after they were written"
+
+
+def test_a_folder_that_cannot_be_written_is_a_reason(tmp_path: Path) -> None:
+    (tmp_path / "cache").mkdir()
+    folder(tmp_path).write_text("a file where the folder should be")
+    found = open_features(KEY, num_rows=10, compute=Passes(), cache=CACHE)
+    assert isinstance(found, NotStored) and found.reason.startswith("the feature store cannot be written: ")
+
+
 def test_a_writer_that_hangs_is_not_waited_for_forever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "_LOCK_TIMEOUT_S", 0.1)
     release = threading.Event()

@@ -5,20 +5,20 @@ from __future__ import annotations
 import gc
 import math
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tlsearch.data import open_pixels
 from tlsearch.errors import DataError, FrozenMoved, Infeasible
 from tlsearch.model import Part, StagedModel
 from tlsearch.model import weights as weights_module
 from tlsearch.trial import FineTuning, held, release_held, sources
-from tlsearch.types import DataSpec, EpochReport, TrialAssignment
+from tlsearch.types import CacheSpec, DataSpec, EpochReport, TrialAssignment
 
 Assign = Callable[..., TrialAssignment]
 TIMES = ("epoch_seconds", "images_per_second")
@@ -118,6 +118,20 @@ def test_a_full_disk_sends_the_trial_to_the_pixels(assign: Assign, monkeypatch: 
     monkeypatch.setattr("tlsearch.features.store.make_room", lambda *_: False)
     reports = run(assign())
     assert reports[0].source == "pixels" and "feature store may hold" in reports[0].source_reason
+
+
+@pytest.mark.parametrize("changes", [{}, {"setup": {"cache": CacheSpec(views=2)}, "augmentation": "light"}])
+def test_a_pass_that_does_not_fit_the_memory_sends_the_trial_to_the_pixels(
+    assign: Assign, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    def no_room(*_: object) -> Iterator[Tensor]:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+        yield
+
+    monkeypatch.setattr(sources, "_pass", no_room)
+    reports = run(assign(**changes))
+    assert {report.source for report in reports} == {"pixels"}
+    assert reports[0].source_reason.startswith("out of memory in a pass of 64 images")
 
 
 def test_a_second_trial_computes_and_lists_nothing_again(assign: Assign, monkeypatch: pytest.MonkeyPatch) -> None:
