@@ -5,9 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from search_doubles import QuickTrial, drive, make_plan
+
+from tlsearch.app import catalog
+from tlsearch.tracking import MlflowTracker
 
 HEAVY = ("torch", "torchvision", "timm", "ray", "mlflow", "optuna")
 FIXED_SPACE = """
@@ -18,9 +23,9 @@ space: {backbone: resnet18}
 """
 
 
-def _modules_after(code: str, *, cwd: Path | None = None) -> set[str]:
-    """Which of the heavy packages a fresh interpreter holds after running ``code``."""
-    script = f"{code}\nimport sys, json\nprint(json.dumps([m for m in {HEAVY!r} if m in sys.modules]))"
+def _modules_after(code: str, *, cwd: Path | None = None, of: Sequence[str] = HEAVY) -> set[str]:
+    """Which of these packages a fresh interpreter holds after running ``code``."""
+    script = f"{code}\nimport sys, json\nprint(json.dumps([m for m in {tuple(of)!r} if m in sys.modules]))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=cwd, check=False)
     assert done.returncode == 0, done.stderr
     return set(json.loads(done.stdout.splitlines()[-1]))
@@ -54,6 +59,41 @@ def test_check_without_model_imports_nothing_heavy(tmp_path: Path) -> None:
                 Image.new("RGB", (40, 40), (number, 0, 0)).save(folder / f"{number}.png")
     (tmp_path / "space.yaml").write_text(FIXED_SPACE)
     assert _modules_after(_command("check", "space.yaml", "--no-model"), cwd=tmp_path) == set()
+
+
+SLOW = (*HEAVY, "scipy", "sklearn", "sqlalchemy", "matplotlib", "pandas", "pyarrow")
+
+
+def _a_search(root: Path) -> None:
+    """Three trials, in the study and in MLflow."""
+    tracker = MlflowTracker(
+        uri=f"sqlite:///{root.parent}/mlflow.db",
+        experiment="stub",
+        search_id=root.name,
+        metric="val_accuracy",
+        spool_dir=root / "spool",
+        served_code=root / "served.py",
+    )
+    tracker.search_started({}, {})
+    assert drive(make_plan(root, trials=3), factory=QuickTrial, observers=[tracker]) == "finished"
+    assert tracker.close() == 0
+    entry = catalog.SearchEntry(
+        search_id=root.name,
+        experiment="stub",
+        directory=str(root),
+        source="space.yaml",
+        tracking_uri=f"sqlite:///{root.parent}/mlflow.db",
+        metric="val_accuracy",
+        created=1.0,
+    )
+    catalog.register(entry)
+
+
+@pytest.mark.parametrize("command", [("status",), ("status", "--json"), ("results",), ("results", "--json")])
+def test_a_look_at_a_search_imports_optuna_alone(tmp_path: Path, command: tuple[str, ...]) -> None:
+    """Each of the others takes a large part of a second, and MLflow two."""
+    _a_search(tmp_path / "s")
+    assert _modules_after(_command(*command), of=SLOW) == {"optuna"}
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ so that a resumed search goes on as the uninterrupted one would.
 
 from __future__ import annotations
 
+import heapq
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,13 +18,13 @@ from optuna.trial import TrialState as OptunaState
 
 from tlsearch.search.costs import Costs, Kind
 from tlsearch.search.drawing import Point, draw
-from tlsearch.search.surrogate import Array, Encoder, Surrogate, expected_gain
+from tlsearch.search.experience import Experience, Tried
+from tlsearch.search.surrogate import Array, Surrogate, expected_gain
 from tlsearch.types import Mode, Scalar
 
 if TYPE_CHECKING:
     from tlsearch.space import Space
 
-_REPORT = "report:"
 _NUM_RANDOM = 120
 _NUM_NEAR = 60
 _NUM_PARENTS = 5
@@ -52,94 +53,78 @@ class Allocation:
     views: int = 1
 
     def point(
-        self, space: Space, trials: Sequence[FrozenTrial], *, mode: Mode, max_epochs: int, rng: random.Random
+        self,
+        space: Space,
+        trials: Sequence[FrozenTrial],
+        *,
+        mode: Mode,
+        max_epochs: int,
+        rng: random.Random,
+        experience: Experience | None = None,
     ) -> Mapping[str, Scalar] | None:
-        """The values of the next trial, by the names that Optuna sees; None where too little is known yet."""
-        tried = [one for one in (_tried(trial, mode, self.views) for trial in trials) if one is not None]
+        """The values of the next trial, by the names that Optuna sees; None where too little is known yet.
+
+        Args:
+            experience: What was read of the same study before; it saves time and changes nothing.
+        """
+        experience = experience or Experience(mode, views=self.views)
+        tried = experience.read(trials)
         known = [one for one in tried if one.bests]
         if len(known) < self.num_start:
             return None
-        best = max(one.bests[-1] for one in known)
-        parents = sorted(known, key=lambda one: -one.bests[-1])[:_NUM_PARENTS]
+        parents = heapq.nlargest(_NUM_PARENTS, known, key=_reached)
         candidates = [draw(space, rng) for _ in range(_NUM_RANDOM)]
         candidates += [draw(space, rng, parents[index % len(parents)].point.values) for index in range(_NUM_NEAR)]
-        done = {frozenset(one.point.values.items()) for one in tried}
+        done = {one.key for one in tried}
         candidates = [candidate for candidate in candidates if frozenset(candidate.values.items()) not in done]
         if not candidates:
             return None
-        mean, deviation = _predict(tried, candidates, max_epochs)
-        costs = Costs((one.kind, one.seconds) for one in known) if self.measured else Costs(())
-        kinds = [Kind.of(candidate.active, views=self.views) for candidate in candidates]
-        seconds = np.array([self.start_s + self.epochs * costs.of(kind) for kind in kinds])
-        gains = expected_gain(mean, deviation, best) / seconds**self.cooling
+        mean, deviation = _predict(experience, tried, candidates, max_epochs)
+        gains = expected_gain(mean, deviation, _reached(parents[0]))
+        if self.cooling:
+            costs = Costs((one.kind, one.seconds) for one in known) if self.measured else Costs(())
+            kinds = [Kind.of(candidate.active, views=self.views) for candidate in candidates]
+            gains = gains / np.array([self.start_s + self.epochs * costs.of(kind) for kind in kinds]) ** self.cooling
         return candidates[int(np.argmax(gains))].values
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Tried:
-    """A trial: best value up to each epoch, higher is better, and the seconds of each; ``failed`` has no model."""
-
-    number: int
-    point: Point
-    kind: Kind
-    bests: tuple[float, ...]
-    seconds: tuple[float, ...]
-    failed: bool
+def _reached(one: Tried) -> float:
+    """The best value of a trial that has reported."""
+    return one.bests[-1]
 
 
-def _tried(trial: FrozenTrial, mode: Mode, views: int) -> _Tried | None:
-    """None for a trial that says nothing: waiting, without a proposal, failed by a bug, or outside the space."""
-    if trial.state in (OptunaState.WAITING, OptunaState.FAIL) or "config" not in trial.user_attrs or not trial.params:
-        return None
-    bests: list[float] = []
-    sign = 1.0 if mode == "max" else -1.0
-    for epoch in sorted(trial.intermediate_values):
-        value = sign * trial.intermediate_values[epoch]
-        bests.append(max(value, bests[-1]) if bests else value)
-    reports = (trial.user_attrs.get(f"{_REPORT}{epoch}") for epoch in sorted(trial.intermediate_values))
-    seconds = tuple(float(one["metrics"].get("epoch_seconds", 0.0)) for one in reports if one)
-    infeasible = any(value > 0 for value in trial.constraints.values())
-    return _Tried(
-        number=trial.number,
-        point=Point(values=trial.params, domains=trial.distributions),
-        kind=Kind.of(trial.user_attrs["config"], views=views),
-        bests=() if infeasible else tuple(bests),
-        seconds=seconds,
-        failed=infeasible,
-    )
-
-
-def _predict(tried: Sequence[_Tried], candidates: Sequence[Point], max_epochs: int) -> tuple[Array, Array]:
+def _predict(
+    experience: Experience, tried: Sequence[Tried], candidates: Sequence[Point], max_epochs: int
+) -> tuple[Array, Array]:
     """Mean and standard deviation of what the candidates reach, (M,)."""
     known = _telling([one for one in tried if one.bests])
     values, noise = _forecast(known, max_epochs)
     failed = [one for one in tried if one.failed][-_MAX_KNOWN // 4 :]
     running = [one for one in tried if not one.bests and not one.failed]
-    points = [one.point for one in (*known, *failed)]
     values = np.concatenate([values, np.full(len(failed), values.min())])
     noise = np.concatenate([noise, np.zeros(len(failed))])
-    encoder = Encoder([*points, *(one.point for one in running), *candidates])
-    surrogate = Surrogate(encoder.encode(points), values, noise)
+    encoder = experience.encoder([*(one.point for one in (*known, *failed, *running)), *candidates])
+    points = experience.coordinates([*known, *failed])
+    surrogate = Surrogate(points, values, noise)
     if running:  # taken to reach what is expected of them, so that others are tried beside them
-        blank = [one.point for one in running]
-        expected, _ = surrogate.predict(encoder.encode(blank))
-        points, noise = points + blank, np.concatenate([noise, np.zeros(len(blank))])
-        surrogate = Surrogate(encoder.encode(points), np.concatenate([values, expected]), noise)
+        blank = experience.coordinates(running)
+        values = np.concatenate([values, surrogate.predict(blank)[0]])
+        noise = np.concatenate([noise, np.zeros(len(blank))])
+        surrogate = Surrogate(np.concatenate([points, blank]), values, noise)
     return surrogate.predict(encoder.encode(candidates))
 
 
-def _telling(known: list[_Tried]) -> list[_Tried]:
+def _telling(known: list[Tried]) -> list[Tried]:
     """All, or the best half and the newest of the rest where they are too many."""
     if len(known) <= _MAX_KNOWN:
         return known
-    ranked = sorted(known, key=lambda one: -one.bests[-1])
-    kept = {one.number for one in ranked[: _MAX_KNOWN // 2]}
+    kept = {one.number for one in heapq.nlargest(_MAX_KNOWN // 2, known, key=_reached)}
     rest = [one.number for one in known if one.number not in kept]
     kept |= set(rest[-_MAX_KNOWN // 2 :])
     return [one for one in known if one.number in kept]
 
 
-def _forecast(known: Sequence[_Tried], max_epochs: int) -> tuple[Array, Array]:
+def _forecast(known: Sequence[Tried], max_epochs: int) -> tuple[Array, Array]:
     """What trials would reach at their last epoch, and the variance of that guess, (N,) each.
 
     A best value is carried on by what trials that went on have gained on average, epoch by epoch. Values far below
@@ -149,9 +134,13 @@ def _forecast(known: Sequence[_Tried], max_epochs: int) -> tuple[Array, Array]:
     for epoch in range(1, max_epochs):
         gains = [one.bests[epoch] - one.bests[epoch - 1] for one in known if len(one.bests) > epoch]
         steps.append((float(np.mean(gains)), float(np.var(gains))) if gains else (0.0, 0.0))
-    ahead = [steps[len(one.bests) - 1 :] for one in known]
-    values = np.array([one.bests[-1] + sum(gain for gain, _ in rest) for one, rest in zip(known, ahead, strict=True)])
-    noise = np.array([sum(variance for _, variance in rest) for rest in ahead])
+    ahead = [  # by epochs done
+        (sum(gain for gain, _ in steps[epoch:]), sum(variance for _, variance in steps[epoch:]))
+        for epoch in range(max_epochs)
+    ]
+    done = [min(len(one.bests), max_epochs) - 1 for one in known]
+    values = np.array([_reached(one) + ahead[epoch][0] for one, epoch in zip(known, done, strict=True)])
+    noise = np.array([ahead[epoch][1] for epoch in done], dtype=np.float64)
     middle = float(np.median(values))
     return np.maximum(values, middle - 2 * (float(values.max()) - middle)), noise
 

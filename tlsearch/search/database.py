@@ -14,8 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from optuna.exceptions import StorageInternalError
-from optuna.storages import BaseStorage, RDBStorage, get_storage
-from sqlalchemy.exc import SQLAlchemyError
+from optuna.storages import BaseStorage
 
 from tlsearch.config import without_password
 from tlsearch.errors import StorageError
@@ -62,6 +61,8 @@ def connect(url: str, *, writable: bool) -> BaseStorage:
     Raises:
         StorageError: It cannot be reached, its driver is not installed, or its tables are of another Optuna.
     """
+    from optuna.storages import RDBStorage, get_storage
+
     options = {"timeout": _BUSY_S} if url.startswith("sqlite") else {}
     with database_errors(url):
         try:
@@ -98,7 +99,11 @@ def database_errors(url: str) -> Iterator[None]:
     """
     try:
         yield
-    except (SQLAlchemyError, StorageInternalError) as error:
+    except Exception as error:
+        from sqlalchemy.exc import SQLAlchemyError  # takes long to import: most studies are journals
+
+        if not isinstance(error, SQLAlchemyError | StorageInternalError):
+            raise
         cause = error.__cause__ if isinstance(error, StorageInternalError) and error.__cause__ else error
         first = without_password(str(cause).strip().partition("\n")[0])
         raise StorageError(f"the study's database {without_password(url)} failed: {first}") from error

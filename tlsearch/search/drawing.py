@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -48,6 +49,22 @@ def nearest(space: Space, wanted: Mapping[str, Scalar]) -> Point:
     return _walk(space, _Drawer(wanted, None))
 
 
+# Thousands of points are drawn out of the same few domains.
+@cache
+def _whole(low: int, high: int, step: int, log: bool) -> IntDistribution:
+    return IntDistribution(low, high, step=step, log=log)
+
+
+@cache
+def _real(low: float, high: float, step: float | None, log: bool) -> FloatDistribution:
+    return FloatDistribution(low, high, step=step, log=log)
+
+
+@cache
+def _choice(choices: tuple[Scalar, ...], kinds: tuple[type, ...]) -> CategoricalDistribution:
+    return CategoricalDistribution(choices)  # kinds tell 1 from True and 1.0, which are equal
+
+
 def _walk(space: Space, drawer: _Drawer) -> Point:
     active = space.suggest(drawer)
     return Point(values=drawer.values, domains=drawer.domains, active=active)
@@ -65,7 +82,7 @@ class _Drawer:
         """On the grid."""
         last = (high - low) // step
         at = self._position(name, lambda value: (value - low) / (high - low))
-        return int(self._keep(name, IntDistribution(low, high, step=step, log=log), low + step * round(at * last)))
+        return int(self._keep(name, _whole(low, high, step, log), low + step * round(at * last)))
 
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
@@ -83,7 +100,7 @@ class _Drawer:
         if step is not None:
             value = low + step * round((value - low) / step)
         inside = min(high, max(low, value))
-        return float(self._keep(name, FloatDistribution(low, high, step=step, log=log), inside))
+        return float(self._keep(name, _real(low, high, step, log), inside))
 
     def suggest_categorical(self, name: str, choices: Sequence[Scalar]) -> Scalar:
         """One of the choices; the first where the wish is none of them."""
@@ -93,8 +110,7 @@ class _Drawer:
             value = old if known else choices[0]
         else:
             value = old if known and self._rng.random() >= _MOVES else self._rng.choice(list(choices))
-        domain = CategoricalDistribution(choices)
-        self._keep(name, domain, value)
+        self._keep(name, _choice(tuple(choices), tuple(map(type, choices))), value)
         return value
 
     def _position(self, name: str, locate: Callable[[Any], float]) -> float:

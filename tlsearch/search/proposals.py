@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from tlsearch.search.allocation import alone
+from tlsearch.search.experience import Experience
 from tlsearch.search.plan import SearchPlan
 from tlsearch.search.portfolio import RECIPES, probes, recipe
 from tlsearch.search.sampler import GivenPoint, make_sampler
@@ -37,6 +38,7 @@ class Proposals:
     def __init__(self, plan: SearchPlan) -> None:
         self._plan = plan
         self._num_first = len(first_points(plan))
+        self._experience = Experience(plan.setup.mode, views=plan.setup.cache.views)
 
     def sampler(self, trials: Sequence[FrozenTrial], number: int) -> BaseSampler:
         """The sampler of trial ``number``, which is not among ``trials`` or has no values yet."""
@@ -75,4 +77,11 @@ class Proposals:
         allocation = alone(plan.allocation, begun) if plan.search.cost_aware else replace(plan.allocation, cooling=0.0)
         allocation = replace(allocation, views=plan.setup.cache.views)
         rng = random.Random(derive_seed(plan.search.seed, "allocation", number))
-        return allocation.point(plan.space, begun, mode=plan.setup.mode, max_epochs=plan.setup.max_epochs, rng=rng)
+        return allocation.point(
+            plan.space,
+            begun,
+            mode=plan.setup.mode,
+            max_epochs=plan.setup.max_epochs,
+            rng=rng,
+            experience=self._experience,
+        )

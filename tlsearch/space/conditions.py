@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from tlsearch.space.backbones import backbone_facts
@@ -97,6 +98,7 @@ def system_reason(name: str, point: Mapping[str, Scalar]) -> Reason | None:
     return None
 
 
+@cache
 def head_only_policies(domain: Domain) -> Domain:
     """The BN policies of ``domain`` that exist at depth 0: all but ``train``; ``frozen`` if none is left."""
     values = domain.values if isinstance(domain, Choice) else (domain.nearest(None),)

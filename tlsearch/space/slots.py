@@ -79,6 +79,11 @@ def slot_of(dimension: Dimension, point: Mapping[str, Scalar]) -> Slot:
     return Slot(dimension=dimension.name, name=dimension.name, domain=dimension.domain)
 
 
+def is_steady(dimension: Dimension) -> bool:
+    """Whether the slot of a dimension is the same at every point."""
+    return dimension.name not in (BN_POLICY, SCHEDULE) and dimension.ratio_of is None
+
+
 def outside(slot: Slot, value: Scalar) -> str:
     """What is wrong with a proposed value."""
     if slot.unit is not None:

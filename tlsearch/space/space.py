@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from tlsearch.config import nearest, suggest
-from tlsearch.space.conditions import Condition, Reason, system_reason
+from tlsearch.space.conditions import SYSTEM_READS, Condition, Reason, system_reason
 from tlsearch.space.domains import Fixed, Suggester, domain_from_tree, domain_tree
 from tlsearch.space.parameters import PARAMETERS
-from tlsearch.space.slots import Dimension, Slot, outside, slot_of
+from tlsearch.space.slots import Dimension, Slot, is_steady, outside, slot_of
 from tlsearch.types import Scalar, TrialConfig
 
 _MAX_DEPTH = 5  # everything
@@ -77,7 +78,7 @@ class Space:
         Returns:
             The values of all active dimensions.
         """
-        return self._walk(lambda slot: slot.domain.suggest(slot.name, trial)).values
+        return self._walk(lambda slot: slot.domain.suggest(slot.name, trial), ask_all=False).values
 
     def to_config(self, values: Mapping[str, Scalar]) -> TrialConfig:
         """The trial of a point; what has no effect there is None.
@@ -214,23 +215,46 @@ class Space:
         ]
         return cls(dimensions={one.name: one for one in dimensions})
 
-    def _walk(self, choose: Callable[[Slot], Scalar]) -> _Walk:
-        """Decides dimension after dimension; ``choose`` gives the value of each active one."""
+    @cached_property
+    def _order(self) -> tuple[tuple[Dimension, Slot | None, bool], ...]:
+        """The dimensions; the slot of one that is the same at every point; whether its value is, too.
+
+        A search walks its space hundreds of times for each trial.
+        """
+        order = []
+        for name, one in self.dimensions.items():
+            slot = slot_of(one, {}) if is_steady(one) else None
+            free = slot is not None and not one.when and name not in SYSTEM_READS
+            order.append((one, slot, free and isinstance(one.domain, Fixed)))
+        return tuple(order)
+
+    def _walk(self, choose: Callable[[Slot], Scalar], *, ask_all: bool = True) -> _Walk:
+        """Decides dimension after dimension; ``choose`` gives the value of each active one.
+
+        Args:
+            ask_all: Also those that have one value everywhere.
+        """
         walk = _Walk()
-        for name, dimension in self.dimensions.items():
-            reason = system_reason(name, walk.point)
-            failed = next((one for one in dimension.when if not one.holds(walk.point[one.on])), None)
+        point, values = walk.point, walk.values
+        for dimension, steady, settled in self._order:
+            name = dimension.name
+            if settled and not ask_all:
+                assert isinstance(dimension.domain, Fixed)
+                point[name] = values[name] = dimension.domain.value
+                continue
+            reason = system_reason(name, point) if name in SYSTEM_READS else None
+            failed = next((one for one in dimension.when if not one.holds(point[one.on])), None)
             if reason is not None:
-                walk.point[name] = None
+                point[name] = None
                 walk.reasons[name] = reason
             elif failed is not None:
-                walk.point[name] = PARAMETERS[name].default
-                message = f"{name} exists only where {failed}; here it is {walk.point[failed.on]}"
+                point[name] = PARAMETERS[name].default
+                message = f"{name} exists only where {failed}; here it is {point[failed.on]}"
                 walk.reasons[name] = Reason(on=failed.on, message=message)
             else:
-                slot = slot_of(dimension, walk.point)
-                walk.values[slot.name] = choose(slot)
-                walk.point[name] = slot.valued(walk.values[slot.name])
+                slot = steady or slot_of(dimension, point)
+                values[slot.name] = choose(slot)
+                point[name] = slot.valued(values[slot.name])
         return walk
 
     def _look_up(self, values: Mapping[str, Scalar]) -> _Walk:

@@ -10,6 +10,7 @@ from typing import Literal
 
 from tlsearch.errors import TrackingError
 from tlsearch.tracking import entries as e
+from tlsearch.tracking.peek import peek_run_ids
 from tlsearch.tracking.runs import find_runs, trial_number
 from tlsearch.tracking.spool import Spool
 from tlsearch.tracking.store import connect, find_experiment, shown, sqlite_path, store_errors, told_at_start
@@ -143,8 +144,12 @@ def find_run_ids(uri: str, *, experiment: str, search_id: str) -> dict[int, str]
         TrackingError: The URI is wrong, or the experiment was deleted.
     """
     path = sqlite_path(uri)
-    if path is not None and not path.exists():
-        return {}
+    if path is not None:
+        if not path.exists():
+            return {}
+        seen = peek_run_ids(path, experiment=experiment, search_id=search_id)
+        if seen is not None:
+            return seen
     try:
         client = connect(uri)
         found = find_experiment(client, experiment, uri)

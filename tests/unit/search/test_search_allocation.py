@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,12 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from search_doubles import QuickTrial, drive, make_plan
 from test_search_supersede import space as real_space
 
+from tlsearch.search import experience as experience_module
 from tlsearch.search import read_search
 from tlsearch.search.allocation import Allocation, alone
 from tlsearch.search.costs import Costs, Kind
 from tlsearch.search.drawing import Point, draw, nearest
+from tlsearch.search.experience import Experience
 from tlsearch.search.portfolio import RECIPES, probes, recipe
 from tlsearch.search.surrogate import Encoder, Surrogate, expected_gain
 from tlsearch.space import Choice, Fixed, FloatRange, IntRange
@@ -152,7 +156,8 @@ def test_the_surrogate_finds_the_top_and_is_unsure_elsewhere() -> None:
 def test_choices_are_equally_far_and_absence_is_told() -> None:
     rng = random.Random(1)
     points = [draw(WIDE, rng) for _ in range(40)]
-    rows = Encoder(points).encode(points)
+    domains = {name: domain for point in points for name, domain in point.domains.items()}
+    rows = Encoder(domains).encode(points)
     assert rows.min() >= 0 and rows.max() <= 1
     head = [index for index, point in enumerate(points) if "backbone_lr" not in point.values]
     assert head and len({tuple(row) for row in rows.tolist()}) == len(points)
@@ -236,3 +241,89 @@ def test_the_direction_follows_the_mode() -> None:
 
     rising = [0.1 * (number % 6) for number in range(18)]
     assert best("max", rising) > 3.5 > 2.0 > best("min", rising)
+
+
+def _many(count: int) -> list[FrozenTrial]:
+    """Trials of all kinds: ended, cut, infeasible, failed by a bug, and the last few still running."""
+    rng, trials = random.Random(5), []
+    for number in range(count):
+        point = draw(ONE, rng)
+        config = dict(vars(ONE.to_config(point.values)))
+        config.pop("backbone")
+        values = [0.1 + 0.6 * rng.random() for _ in range(rng.randint(1, 3))]
+        one = trial(number, point, values if number % 11 else [], 0.5, **config)
+        if number % 11 == 0:
+            one.system_attrs["constraints"] = [1.0]
+        one.state = TrialState.FAIL if number % 17 == 3 else TrialState.PRUNED
+        trials.append(one)
+    for one in trials[-4:]:
+        one.state = TrialState.RUNNING
+    trials[-1].intermediate_values.clear()
+    return trials
+
+
+@pytest.mark.parametrize("count", [12, 130, 260])
+def test_what_was_read_before_changes_no_proposal(count: int) -> None:
+    """A resumed search, which has read nothing before, proposes what the uninterrupted one would."""
+    trials, experience = _many(count), Experience("max")
+    early = [copy(one) for one in trials[: count // 2]]
+    early[-1].state = TrialState.RUNNING  # it was read before it ended
+    early[-1].intermediate_values = dict(list(early[-1].intermediate_values.items())[:1])
+    for known in (early, trials):
+        points = [
+            Allocation().point(ONE, known, mode="max", max_epochs=3, rng=random.Random(count), experience=read)
+            for read in (experience, None)
+        ]
+        assert points[0] is not None and points[0] == points[1]
+
+
+def test_a_trial_that_has_ended_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, encoded = Counter[int](), Counter[int]()
+    parse, row = experience_module._tried, Encoder.row
+    numbers = {}
+
+    def parsed(one: FrozenTrial, mode: Mode, views: int) -> Any:
+        read[one.number] += 1
+        found = parse(one, mode, views)
+        if found is not None:
+            numbers[id(found.point)] = one.number
+        return found
+
+    def coded(encoder: Encoder, point: Point) -> list[float]:
+        if id(point) in numbers:
+            encoded[numbers[id(point)]] += 1
+        return row(encoder, point)
+
+    monkeypatch.setattr(experience_module, "_tried", parsed)
+    monkeypatch.setattr(Encoder, "row", coded)
+    trials, experience = _many(60), Experience("max")
+    for seed in range(5):
+        Allocation().point(ONE, trials, mode="max", max_epochs=3, rng=random.Random(seed), experience=experience)
+    assert {read[one.number] for one in trials[:-4]} == {1} and {read[one.number] for one in trials[-4:]} == {5}
+    assert {encoded[one.number] for one in trials[:-4]} <= {0, 1} and encoded[1] == 1
+
+
+def test_the_surrogate_is_a_gaussian_process() -> None:
+    """Against the formulas, with a plain inverse."""
+    rng = np.random.default_rng(4)
+    seen, asked, noise = rng.random((25, 3)), rng.random((6, 3)), rng.random(25) * 0.01
+    values = np.sin(4 * seen).sum(axis=1)
+    surrogate = Surrogate(seen, values, noise)
+    mean, scale = values.mean(), values.std()
+
+    def kernel(one: Any, other: Any, length: float) -> Any:
+        scaled = np.sqrt(5) * np.linalg.norm(one[:, None] - other[None], axis=2) / length
+        return (1 + scaled + scaled**2 / 3) * np.exp(-scaled)
+
+    found = []
+    for length in (0.25, 0.5, 1.0):
+        for share in (0.05, 0.2, 0.6):
+            covariance = kernel(seen, seen, length) + np.diag(share + noise / scale**2 + 1e-8)
+            inverse, scaled = np.linalg.inv(covariance), (values - mean) / scale
+            likelihood = -0.5 * scaled @ inverse @ scaled - 0.5 * np.linalg.slogdet(covariance)[1]
+            cross = kernel(asked, seen, length)
+            variance = 1 - np.einsum("ij,jk,ik->i", cross, inverse, cross)
+            found.append((likelihood, mean + scale * cross @ inverse @ scaled, scale * np.sqrt(variance)))
+    _, means, deviations = max(found, key=lambda one: one[0])
+    told = surrogate.predict(asked)
+    assert told[0] == pytest.approx(means, rel=1e-6) and told[1] == pytest.approx(deviations, rel=1e-6)

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -14,10 +15,11 @@ from typing import Any
 import pytest
 
 from tlsearch.errors import TrackingError
-from tlsearch.tracking import MlflowTracker, find_run_ids
+from tlsearch.tracking import MlflowTracker, find_run_ids, mlflow_tracker
 from tlsearch.tracking.batch import cut, without_lost_models
 from tlsearch.tracking.entries import DropModel, KeepModel
 from tlsearch.tracking.models import requirements
+from tlsearch.tracking.peek import peek_run_ids
 from tlsearch.tracking.store import artifact_location, shown, sqlite_path
 from tlsearch.types import Decision, EpochReport, TrialConfig, TrialOutcome, TrialState
 
@@ -150,6 +152,42 @@ def test_a_server_that_is_away_is_no_error_and_gets_it_later_once(store: str, tm
         assert [(p.value, p.timestamp, p.step) for p in history] == [(0.5, 1000500, 1)]
         assert len(client.search_logged_models([_experiment_id(store, "away")])) == 1
         assert "odd" not in run.data.metrics
+
+
+def test_run_ids_are_read_without_mlflow_as_with_it(store: str, tmp_path: Path) -> None:
+    tracker = _tracker(store, tmp_path, "peek")
+    tracker.search_started({}, {})
+    for number in (3, 0, 11, 7):
+        _say_one_trial(tracker, number)
+    tracker.close()
+    client, path = _client(store), sqlite_path(store)
+    assert path is not None
+    runs = client.search_runs([_experiment_id(store, "peek")], max_results=10)
+    trials = {int(run.data.tags["tlsearch.trial"]): run for run in runs if run.data.tags["tlsearch.kind"] == "trial"}
+    client.delete_run(trials.pop(7).info.run_id)
+    twin = client.create_run(_experiment_id(store, "peek"), tags=trials[3].data.tags)  # made later: not the trial's
+    ids = peek_run_ids(path, experiment="peek", search_id="peek")
+    assert ids == {number: run.info.run_id for number, run in sorted(trials.items())} and twin.info.run_id not in ids
+    assert list(ids) == [0, 3, 11]
+    assert peek_run_ids(path, experiment="peek", search_id="other") == {}
+    assert peek_run_ids(path, experiment="no such", search_id="peek") is None
+
+
+def test_a_file_that_is_not_understood_is_left_to_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    tracker = _tracker(uri, tmp_path, "later")
+    tracker.search_started({}, {})
+    _say_one_trial(tracker, 5)
+    tracker.close()
+    known = find_run_ids(uri, experiment="later", search_id="later")
+    assert set(known) == {5}
+    with sqlite3.connect(tmp_path / "other.db") as database:
+        database.execute("CREATE TABLE experiments (id)")  # tables of another version
+    (tmp_path / "text.db").write_text("no database " * 100)
+    for name in ("other.db", "text.db", "missing.db"):
+        assert peek_run_ids(tmp_path / name, experiment="later", search_id="later") is None
+    monkeypatch.setattr(mlflow_tracker, "peek_run_ids", lambda *args, **options: None)
+    assert find_run_ids(uri, experiment="later", search_id="later") == known
 
 
 # --- runs --------------------------------------------------------------------------------

@@ -1,0 +1,42 @@
+"""Reads the runs of a search out of a SQLite file of MLflow's without importing MLflow, which takes seconds."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import quote
+
+from tlsearch.tracking.runs import KIND, SEARCH_ID, TRIAL
+
+_BUSY_S = 5.0  # how long a writer is waited for
+_EXPERIMENT = "SELECT experiment_id, lifecycle_stage FROM experiments WHERE name = ?"
+_RUNS = """
+SELECT number.value, runs.run_uuid FROM runs
+JOIN tags AS search ON search.run_uuid = runs.run_uuid AND search.key = ? AND search.value = ?
+JOIN tags AS kind ON kind.run_uuid = runs.run_uuid AND kind.key = ? AND kind.value = 'trial'
+JOIN tags AS number ON number.run_uuid = runs.run_uuid AND number.key = ?
+WHERE runs.experiment_id = ? AND runs.lifecycle_stage = 'active'
+ORDER BY runs.start_time, runs.run_uuid
+"""
+
+
+def peek_run_ids(path: Path, *, experiment: str, search_id: str) -> dict[int, str] | None:
+    """The runs of a search's trials by trial number, of several of one trial the oldest.
+
+    None where the file does not say it plainly: it is locked, its tables are of another MLflow, or the experiment is
+    missing, deleted or there twice. MLflow itself then knows, or has the right words.
+    """
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=_BUSY_S)) as database:
+            found = database.execute(_EXPERIMENT, (experiment,)).fetchall()
+            if len(found) != 1 or found[0][1] != "active":
+                return None
+            rows = database.execute(_RUNS, (SEARCH_ID, search_id, KIND, TRIAL, found[0][0])).fetchall()
+    except sqlite3.Error:
+        return None
+    ids: dict[int, str] = {}
+    for number, run_id in rows:
+        if number.isdecimal():
+            ids.setdefault(int(number), run_id)
+    return dict(sorted(ids.items()))
