@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from tlsearch.app.catalog import RESOLVED, SearchEntry
 from tlsearch.config import SearchSpec, parse_space_file
 from tlsearch.search import Holder, SearchStatus, read_status, request_stop, wait_until_stopped
+from tlsearch.search.folder import SearchFolder
 from tlsearch.types import TrialRecord, TrialState
 
 
@@ -120,3 +123,17 @@ def _live_json(trial: TrialRecord, metric: str) -> dict[str, Any]:
         "started": trial.started,
         "params": dict(trial.params),
     }
+
+
+def trial_doing(directory: str, number: int) -> str:
+    """What a running trial does before its next epoch: ``packing train images, 512 of 996``; empty where nothing long.
+
+    Args:
+        directory: The search's folder.
+    """
+    path = SearchFolder(root=Path(directory)).doing(number)
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        return f"{told['what']}, {told['done']} of {told['total']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""

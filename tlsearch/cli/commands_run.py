@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -99,6 +100,7 @@ def _take_over(entry: SearchEntry, *, trials: str | None, address: str) -> Prepa
 
 def _execute(prepared: Prepared, *, as_json: bool) -> None:
     """Runs a prepared search with its display, then prints its results and leaves with its exit code."""
+    from tlsearch.app.control import trial_doing
     from tlsearch.app.run import execute, read_record
     from tlsearch.cli.progress import Progress
     from tlsearch.results import results_json
@@ -112,6 +114,7 @@ def _execute(prepared: Prepared, *, as_json: bool) -> None:
         trials=settings.trials,
         max_epochs=settings.max_epochs,
         time_budget_s=settings.time_budget_s,
+        doing=partial(trial_doing, entry.directory),
     )
     if prepared.resumed:
         progress.restore(read_record(entry))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import TracebackType
 
@@ -41,14 +42,27 @@ class Progress:
     """Hears a search (SearchObserver) and shows it; a context manager."""
 
     def __init__(
-        self, console: Console, *, metric: str, trials: int, max_epochs: int, time_budget_s: float | None
+        self,
+        console: Console,
+        *,
+        metric: str,
+        trials: int,
+        max_epochs: int,
+        time_budget_s: float | None,
+        doing: Callable[[int], str] = lambda number: "",
     ) -> None:
+        """Draws nothing yet.
+
+        Args:
+            doing: What a trial does before its next epoch; empty where nothing is known.
+        """
         self._console = console
         self._metric = metric
         self._sign = 1 if METRIC_MODES[metric] == "max" else -1
         self._trials = trials
         self._max_epochs = max_epochs
         self._time_budget_s = time_budget_s
+        self._doing = doing
         self._started = time.monotonic()
         self._rows: dict[int, _Row] = {}
         self._live: Live | None = None
@@ -131,7 +145,8 @@ class Progress:
         for number, row in rows.items():
             if row.outcome is None:
                 figures = ["-" if v is None else f"{v:.4f}" for v in (row.value, row.best)]
-                table.add_row(str(number), f"{row.epoch}/{self._max_epochs}", *figures, short_config(row.config))
+                what = "  ".join(filter(None, (short_config(row.config), self._doing(number))))
+                table.add_row(str(number), f"{row.epoch}/{self._max_epochs}", *figures, what)
         note = [Text(self._note, style="yellow")] if self._note else []
         return Group(*lines, table, *note)
 

@@ -6,7 +6,7 @@ import time
 
 from rich.table import Table
 
-from tlsearch.app.control import Overview
+from tlsearch.app.control import Overview, trial_doing
 from tlsearch.cli.progress import format_s, short_config
 from tlsearch.types import TrialState
 
@@ -32,7 +32,9 @@ def running_table(seen: Overview) -> Table:
             f"{trial.epochs_run}/{max_epochs}",
             *("-" if value is None else f"{value:.4f}" for value in (last, trial.best_value)),
             "-" if trial.started is None or seen.status.holder is None else format_s(max(now - trial.started, 0)),
-            short_config(trial.config),
+            "  ".join(
+                filter(None, (short_config(trial.config), trial_doing(seen.status.record.directory, trial.number)))
+            ),
         )
     return table
 

@@ -16,7 +16,7 @@ import os
 import tempfile
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -47,6 +47,8 @@ logger = logging.getLogger(__name__)
 _FORMAT = 1
 _CHUNK = 256  # images decoded ahead of the writer
 _MAX_HANDLES = 4  # those of one trial; an entry that is open cannot make room for others
+
+Progress = Callable[[int, int], None]  # images done, of how many
 
 # Entries that this process has mapped, the last used at the end.
 _HANDLES: OrderedDict[tuple[str, str], Pixels] = OrderedDict()
@@ -97,7 +99,13 @@ class _Rule:
 
 
 def open_pixels(
-    index: ImageIndex, split: str, spec: TransformSpec, cache: CacheSpec, *, margin: bool = False
+    index: ImageIndex,
+    split: str,
+    spec: TransformSpec,
+    cache: CacheSpec,
+    *,
+    margin: bool = False,
+    progress: Progress = lambda done, total: None,
 ) -> Pixels:
     """Opens a split's images, resized; builds them where this node has not got them yet.
 
@@ -108,6 +116,7 @@ def open_pixels(
         cache: Where the store lives and what it may take.
         margin: Whether to keep the square of ``resize_size`` px, room for random crops, instead of the
             evaluation's crop of ``crop_size`` px.
+        progress: Hears how many images of how many are packed, where this call does it.
 
     Returns:
         Images in the order of the split's keys, shared within the process. Of a split that does not fit into
@@ -138,7 +147,7 @@ def open_pixels(
             return _HANDLES[handle]
     array = _open_entry(folder, rule, len(members))
     if array is None:
-        array = _wait_and_build(folder, rule, index, members, cache)
+        array = _wait_and_build(folder, rule, index, members, cache, progress)
     if array is None:
         images: Tensor | StreamedImages = StreamedImages(index, members, rule.transform)
     else:
@@ -183,7 +192,7 @@ def _open_entry(folder: Path, rule: _Rule, num_images: int) -> NDArray[np.uint8]
 
 
 def _wait_and_build(
-    folder: Path, rule: _Rule, index: ImageIndex, members: Split, cache: CacheSpec
+    folder: Path, rule: _Rule, index: ImageIndex, members: Split, cache: CacheSpec, progress: Progress
 ) -> NDArray[np.uint8] | None:
     """Maps the entry once it is built, by this process or another; None where there is no room for it."""
     try:
@@ -191,7 +200,7 @@ def _wait_and_build(
         with FileLock(folder / f"{rule.key}.lock"):
             # Another process may have built it while we waited.
             array = _open_entry(folder, rule, len(members))
-            if array is None and not _build(folder, rule, index, members, cache):
+            if array is None and not _build(folder, rule, index, members, cache, progress):
                 return None
             array = array if array is not None else _open_entry(folder, rule, len(members))
     except OSError as error:
@@ -201,7 +210,7 @@ def _wait_and_build(
     return array
 
 
-def _build(folder: Path, rule: _Rule, index: ImageIndex, members: Split, cache: CacheSpec) -> bool:
+def _build(folder: Path, rule: _Rule, index: ImageIndex, members: Split, cache: CacheSpec, progress: Progress) -> bool:
     """Writes an entry; False where there is no room for it."""
     # A JSON left from an entry whose data do not fit it must not vouch for the new data's first moments.
     (folder / f"{rule.key}.json").unlink(missing_ok=True)
@@ -217,7 +226,8 @@ def _build(folder: Path, rule: _Rule, index: ImageIndex, members: Split, cache: 
             np.lib.format.write_array_header_1_0(
                 file, {"descr": np.dtype(np.uint8).str, "fortran_order": False, "shape": shape}
             )
-            for result in _squares(index, members, rule):
+            for number, result in enumerate(_squares(index, members, rule), 1):
+                progress(number, len(members))
                 if isinstance(result, str):
                     failures.append(result)
                 elif not failures:

@@ -40,6 +40,10 @@ class SearchFolder:
         """The folder of one trial's checkpoints."""
         return self.root / "trials" / str(number)
 
+    def doing(self, number: int) -> Path:
+        """What a trial does before its next epoch; absent most of the time."""
+        return self.trial(number) / "doing.json"
+
     def running(self, number: int) -> Path:
         """The checkpoint that a trial goes on from."""
         return self.trial(number) / "running"

@@ -131,6 +131,7 @@ class FineTuning:
         start = time.perf_counter()
         depth_before = self._parts.trainer.depth
         self._enter_phase(epoch)
+        self._parts.inputs.doing.over()
         parts = self._parts
         before = features_before(parts, depth_before, epoch)
         train_start = time.perf_counter()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
 
@@ -20,6 +21,7 @@ from tlsearch.train import (
     phases,
 )
 from tlsearch.trial.adaptation import adapt_to_training_images
+from tlsearch.trial.doing import Doing
 from tlsearch.trial.frozen import FrozenGuard, guard_frozen
 from tlsearch.trial.held import held_index
 from tlsearch.trial.probing import start_from_probe
@@ -103,6 +105,7 @@ def open_trial(assignment: TrialAssignment, *, index: ImageIndex | None = None, 
         depth=depth,
         guard=FrozenGuard(digests={}),
         epoch=min(epochs_done + 1, setup.max_epochs),
+        doing=Doing(Path(assignment.directory)),
     )
     with out_of_memory_is_infeasible("the model"):
         model = build_model(
@@ -125,7 +128,7 @@ def open_trial(assignment: TrialAssignment, *, index: ImageIndex | None = None, 
     for start, depth in later:
         trainer.unfreeze(depth, epoch=start)
         inputs = replace(inputs, depth=depth, guard=inputs.guard.only(model))
-    train = open_source(model, inputs, "train")
+    train, val = open_source(model, inputs, "train"), open_source(model, inputs, "val")
     return OpenTrial(
         weights=weights,
         trainer=trainer,
@@ -133,7 +136,7 @@ def open_trial(assignment: TrialAssignment, *, index: ImageIndex | None = None, 
         identity=identity,
         lasting=lasting,
         train=train,
-        val=open_source(model, inputs, "val"),
+        val=val,
         probe_accuracy=probe_accuracy,
         views=_held(inputs, train),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -27,6 +27,7 @@ from tlsearch.features import (
 )
 from tlsearch.model import MAX_DEPTH, PART_NAMES, StagedModel
 from tlsearch.train import Runtime, Source, is_out_of_memory, load_batch
+from tlsearch.trial.doing import Doing
 from tlsearch.trial.frozen import FrozenGuard
 from tlsearch.types import TransformSpec, TrialConfig, TrialSetup
 
@@ -41,6 +42,7 @@ class SourceInputs:
         depth: The unfreeze depth by now: where stored features begin.
         guard: Of what is frozen by now.
         epoch: That reads, from 1: it decides which fixed view of the training images, where there are such.
+        doing: Hears of work that takes long.
     """
 
     config: TrialConfig
@@ -52,6 +54,7 @@ class SourceInputs:
     depth: int
     guard: FrozenGuard
     epoch: int = 1
+    doing: Doing = field(default_factory=Doing)
 
     def view(self, split: str) -> int | None:
         """The fixed view that the epoch reads, from 1; None where the split has none."""
@@ -127,7 +130,14 @@ def plain_pixels(inputs: SourceInputs, split: str) -> Source:
 
 def _pixels(inputs: SourceInputs, split: str, reason: str, *, augmented: bool = True) -> Source:
     augmentation = inputs.config.augmentation if split == "train" and augmented else "none"
-    pixels = open_pixels(inputs.index, split, inputs.transform, inputs.setup.cache, margin=augmentation != "none")
+    pixels = open_pixels(
+        inputs.index,
+        split,
+        inputs.transform,
+        inputs.setup.cache,
+        margin=augmentation != "none",
+        progress=partial(inputs.doing, f"packing {split} images"),
+    )
     drawn, view = None, inputs.view(split) if augmented else None
     if view is not None:
         reason = "; ".join(filter(None, (reason, inputs.view_text(split))))
@@ -194,6 +204,7 @@ def prefix_pass(model: StagedModel, inputs: SourceInputs, split: str) -> Iterato
 def _pass(model: StagedModel, inputs: SourceInputs, source: Source, behind: int) -> Iterator[Tensor]:
     model.eval()
     for start in range(0, len(source), PASS_BATCH_SIZE):
+        inputs.doing("storing features", start, len(source))
         with torch.inference_mode(), inputs.runtime.autocast():
             rows, _ = load_batch(source, slice(start, start + PASS_BATCH_SIZE), inputs.runtime)
             activations = model.forward_prefix(rows, inputs.depth, behind=behind)
