@@ -59,6 +59,9 @@ class StubTrial:
         self.reports.append(EpochReport(epoch=epoch, metrics=metrics, timestamp=time.time()))
         return self.reports[-1]
 
+    def save(self) -> None:
+        """There is nothing to go on with."""
+
     def close(self) -> None:
         """Nothing is open."""
 

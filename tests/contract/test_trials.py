@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 from search_doubles import drive
-from twice import TIMINGS, prepared_plan, told
+from twice import prepared_plan, told
 
 from tlsearch.errors import Diverged, UserError
 from tlsearch.search import SearchPlan, read_search
 from tlsearch.search.replay import Curve, Curves, Replay, ReplayedTrial, read_curves, write_curves
 from tlsearch.trial import FineTuning, finetuning, release_held
-from tlsearch.types import EpochReport, RunningTrial, TrialAssignment, TrialConfig, TrialFactory
+from tlsearch.types import EpochReport, RunningTrial, TrialAssignment, TrialConfig, TrialFactory, repeatable
 
 CONFIGS = (
     TrialConfig(backbone="mobilenet_v3_small", unfreeze_depth=0, head_lr=1e-2, bn_policy="frozen"),
@@ -89,7 +89,7 @@ def assign(request: pytest.FixtureRequest, plan: SearchPlan, tmp_path: Path) -> 
 
 
 def figures(report: EpochReport) -> dict[str, float]:
-    return {name: value for name, value in report.metrics.items() if name not in TIMINGS}
+    return {name: value for name, value in report.metrics.items() if repeatable(name)}
 
 
 def finish(trial: RunningTrial, max_epochs: int = 3) -> list[dict[str, float]]:
@@ -111,7 +111,7 @@ def test_a_fresh_trial_counts_its_epochs(factory: TrialFactory, assign: Assign) 
         assert report.epoch == epoch == trial.epochs_done
         assert trial.reports[-1] == report and [r.epoch for r in trial.reports] == list(range(1, epoch + 1))
         assert all(math.isfinite(value) for value in report.metrics.values())
-        assert {"train_loss", "train_accuracy", "val_loss", "val_accuracy", *TIMINGS} <= report.metrics.keys()
+        assert {"train_loss", "train_accuracy", "val_loss", "val_accuracy"} <= report.metrics.keys()
         assert report.source in ("features", "pixels") and report.timestamp > 1e9
     with pytest.raises(AssertionError, match="a trial of 3 epochs has no epoch 4"):
         trial.step()
@@ -147,6 +147,24 @@ def test_a_worker_that_died_left_a_checkpoint_of_its_last_report(factory: TrialF
     last = trial.step()  # never closed
     assert list((Path(assign().directory) / "running").iterdir())
     assert factory(assign()).reports[-1] == last
+
+
+def test_a_trial_that_is_told_to_save_loses_no_epoch(
+    factory: TrialFactory, assign: Assign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = finish(factory(assign("whole")))
+    monkeypatch.setattr(finetuning, "RUNNING_INTERVAL_S", 1e9)
+    trial = factory(assign())
+    trial.save()  # no epoch is done: nothing to write
+    assert factory(assign()).epochs_done == 0
+    for epoch in (1, 2):
+        last = trial.step()
+        trial.save()
+        trial.save()
+        assert factory(assign()).epochs_done == epoch
+    again = factory(assign())
+    assert again.reports[-1] == last
+    assert finish(again) == whole
 
 
 def test_a_checkpoint_of_another_trial_is_not_taken(factory: TrialFactory, assign: Assign) -> None:

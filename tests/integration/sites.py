@@ -170,6 +170,22 @@ def assert_recorded(site: Site, results: Mapping[str, Any], monkeypatch: pytest.
         assert run.data.tags["tlsearch.state"] == trial["state"] == "complete"
         points = client.get_metric_history(trial["mlflow_run_id"], "val_accuracy")
         assert [point.step for point in points] == list(range(1, trial["epochs_run"] + 1))
+        used = client.get_metric_history(trial["mlflow_run_id"], "system/system_memory_usage_megabytes")
+        assert [point.step for point in used] == [point.step for point in points] and used[0].value > 1
+
+
+def assert_logged(folder: Path, results: Mapping[str, Any]) -> None:
+    """The driver tells of every trial's end, and each trial's worker of that trial."""
+    own = _lines(folder / "log.jsonl")
+    ended = {line["trial"] for line in own if " is complete " in line["message"]}
+    assert ended == {trial["trial"] for trial in results["trials"]}
+    theirs = [line for path in (folder / "logs").glob("*.jsonl") for line in _lines(path)]
+    assert theirs and {line["trial"] for line in theirs} <= ended
+    assert {line["search"] for line in (*own, *theirs)} == {results["search_id"]}
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def files_with(secret: str, *roots: Path) -> list[Path]:

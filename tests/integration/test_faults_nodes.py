@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import losing
 import pytest
@@ -25,20 +26,25 @@ pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.cluster, pytest.mar
 SUPPORT = Path(losing.__file__).parent
 
 
-def test_a_killed_node_fails_no_trial(tmp_path: Path) -> None:
-    root = tmp_path / "s"
+def run_apart(script: Path, root: Path, tmp_path: Path) -> tuple[dict[str, Any], str]:
+    """Runs a search with Ray nodes of its own in a process of its own; gives what it prints as JSON, and its log."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     own = {"HOME": str(tmp_path), "PYTHONPATH": str(SUPPORT), "OMP_NUM_THREADS": "1"}
-    own |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    own |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_worker_niceness": "0"}
     own["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="tlray-")  # sockets need a short path; and no other Ray must find it
     with open(tmp_path / "answer", "w") as answer, open(tmp_path / "errors", "w") as errors:
-        command = [sys.executable, str(SUPPORT / "losing.py"), str(root)]
+        command = [sys.executable, str(script), str(root)]
         done = subprocess.run(command, env={**kept, **own}, stdout=answer, stderr=errors, check=False, timeout=800)
     shutil.rmtree(own["RAY_TMPDIR"], ignore_errors=True)
     told = (tmp_path / "errors").read_text()
     assert done.returncode == 0, told
     answer_line = next(line for line in (tmp_path / "answer").read_text().splitlines() if line.startswith("{"))
-    found = json.loads(answer_line)
+    return json.loads(answer_line), told
+
+
+def test_a_killed_node_fails_no_trial(tmp_path: Path) -> None:
+    root = tmp_path / "s"
+    found, told = run_apart(Path(losing.__file__), root, tmp_path)
     assert found["reason"] == "finished" and len(found["lost"]) == 1
     (lost,) = found["lost"]
     assert f"the worker of trial {lost} died (0 of them counted)" in told

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from machines import wait_until_open
 from services import wait_until_healthy
-from sites import assert_recorded, assert_secrets_kept, make_site, packed, wait_for
+from sites import assert_logged, assert_recorded, assert_secrets_kept, make_site, packed, wait_for
 
 pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.timeout(2400)]
 
@@ -34,6 +34,7 @@ def test_a_submitted_search(stack: ExitStack, tmp_path: Path, monkeypatch: pytes
     results = site.ask("results", "short")
     assert [trial["epochs_run"] for trial in results["trials"]] == [2, 2]
     assert_recorded(site, results, monkeypatch)
+    assert_logged(site.net.backing / "runs" / "short", results)
     status = site.ask("status", "short")
     assert not status["running"] and status["trials"]["complete"] == 2
     if site.net.isolated:
@@ -61,6 +62,7 @@ def test_one_worker_dies_and_another_joins(stack: ExitStack, tmp_path: Path, mon
     wait_for(lambda: packed(joined))
     running = site.ask("status", "long")
     assert running["running"] and running["trials"]["failed"] == 0 and sum(running["trials"].values()) < trials
+    assert running["dashboard"] == site.dashboard and running["log"].endswith("/runs/long/log.jsonl")
     stopped = site.ask("stop", "long", "--timeout", "120")
     assert stopped == {"search_id": "long", "was_running": True, "stopped": True}
     before = {trial["trial"]: trial for trial in site.ask("results", "long")["trials"] if trial["state"] == "complete"}
@@ -73,6 +75,7 @@ def test_one_worker_dies_and_another_joins(stack: ExitStack, tmp_path: Path, mon
     after = {trial["trial"]: trial for trial in results["trials"]}
     assert {number: after[number] for number in before} == before  # nothing ran twice
     assert_recorded(site, results, monkeypatch)
+    assert_logged(folder, results)
     assert not (folder / "study.journal").exists() and json.loads((folder / "study.json").read_text())["name"] == "long"
     assert_secrets_kept(site, tmp_path)
 

@@ -1,7 +1,7 @@
 """Real trials that are made to fail in given ways, and write down what has happened to them.
 
 Importable by Ray's workers. Which trial does what is read from ``acts.json`` in the search's folder (by number);
-what happened is appended to ``log.jsonl`` there.
+what happened is appended to ``happened.jsonl`` there.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def write_acts(root: Path, acts: dict[int, dict[str, Any]]) -> None:
 
 def what_happened(root: Path) -> list[dict[str, Any]]:
     """Every line of the log, in order."""
-    return [json.loads(line) for line in (root / "log.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (root / "happened.jsonl").read_text().splitlines()]
 
 
 class ActingTrial:
@@ -56,6 +56,9 @@ class ActingTrial:
         self._log("epoch", report.epoch, report.metrics[self._metric])
         return report
 
+    def save(self) -> None:
+        self._trial.save()
+
     def close(self) -> None:
         self._trial.close()
 
@@ -78,10 +81,10 @@ class ActingTrial:
             raise torch.OutOfMemoryError(f"room for {self._act['rows']} rows, not for {len(inputs[0])}")
 
     def _tries(self) -> int:
-        path = self._root / "log.jsonl"
+        path = self._root / "happened.jsonl"
         lines = what_happened(self._root) if path.exists() else []
         return sum(line["number"] == self._number and line["what"] == "RuntimeError" for line in lines)
 
     def _log(self, what: str, epoch: int, value: float | None = None) -> None:
-        with open(self._root / "log.jsonl", "a") as file:
+        with open(self._root / "happened.jsonl", "a") as file:
             file.write(json.dumps({"number": self._number, "what": what, "epoch": epoch, "value": value}) + "\n")

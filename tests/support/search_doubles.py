@@ -1,7 +1,7 @@
 """Doubles for tests of the search: a trial that replays made-up curves, and a small conditional space.
 
 Importable by Ray's workers. What a trial does beyond its curve is read from ``behaviour.json`` in the
-search's folder ({number or "all": {"kind": ..., ...}}); what happened is appended to ``log.jsonl`` there,
+search's folder ({number or "all": {"kind": ..., ...}}); what happened is appended to ``happened.jsonl`` there,
 so that tests can compare the study with it.
 """
 
@@ -110,15 +110,22 @@ class StubTrial:
         report = EpochReport(epoch=epoch, metrics=metrics, timestamp=1000.0 * self._assignment.number + epoch)
         self.reports.append(report)
         if self._behaviour.get("checkpoint", True):
-            self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
-            temporary = self._checkpoint.with_suffix(f".{os.getpid()}")
-            temporary.write_text(json.dumps([vars_of(r) for r in self.reports]))
-            os.replace(temporary, self._checkpoint)
+            self._write()
         self._log("epoch", epoch, value)
         return report
 
+    def save(self) -> None:
+        self._write()
+        self._log("save", self.epochs_done)
+
     def close(self) -> None:
         self._log("close", self.epochs_done)
+
+    def _write(self) -> None:
+        self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self._checkpoint.with_suffix(f".{os.getpid()}")
+        temporary.write_text(json.dumps([vars_of(r) for r in self.reports]))
+        os.replace(temporary, self._checkpoint)
 
     def _misbehave(self, epoch: int) -> None:
         kind, at = self._behaviour.get("kind"), self._behaviour.get("epoch", 1)
@@ -154,7 +161,7 @@ class StubTrial:
 
     def _log(self, what: str, epoch: int, value: float | None = None) -> None:
         line = {"what": what, "number": self._assignment.number, "epoch": epoch, "value": value, "pid": os.getpid()}
-        with open(self._root / "log.jsonl", "a") as file:
+        with open(self._root / "happened.jsonl", "a") as file:
             file.write(json.dumps(line) + "\n")
 
 
@@ -164,7 +171,7 @@ def vars_of(report: EpochReport) -> dict[str, Any]:
 
 def read_log(root: Path) -> list[dict[str, Any]]:
     """What the trials did, in order."""
-    path = root / "log.jsonl"
+    path = root / "happened.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
@@ -266,6 +273,9 @@ class QuickTrial:
         report = EpochReport(epoch=epoch, metrics={"val_accuracy": value}, timestamp=time.time())
         self.reports.append(report)
         return report
+
+    def save(self) -> None:
+        """It is over before it would be missed."""
 
     def close(self) -> None:
         """Nothing is open."""

@@ -9,7 +9,7 @@ from small_search import write_shapes
 
 from tlsearch.app.run import RunOptions, prepare, search_plan
 from tlsearch.search import SearchPlan
-from tlsearch.types import SearchRecord
+from tlsearch.types import SearchRecord, repeatable
 
 SPACE = """
 name: twice
@@ -24,7 +24,6 @@ space:
 search: {trials: 7, max_epochs: 3, scheduler: {asha: {reduction_factor: 2}}, metric: val_loss, seed: 11}
 resources: {max_concurrent: 1}
 """
-TIMINGS = ("epoch_seconds", "images_per_second")
 
 
 def prepared_plan(root: Path, name: str) -> SearchPlan:
@@ -43,7 +42,7 @@ def told(record: SearchRecord) -> list[tuple[Any, ...]]:
             t.reason,
             t.params,
             t.seed,
-            [(r.epoch, {k: v for k, v in r.metrics.items() if k not in TIMINGS}) for r in t.reports],
+            [(r.epoch, {k: v for k, v in r.metrics.items() if repeatable(k)}) for r in t.reports],
             t.best_value,
             t.best_epoch,
         )

@@ -49,7 +49,7 @@ class Overview:
         return None if holder is None else max(time.time() - holder.since, 0.0)
 
     def as_json(self) -> dict[str, Any]:
-        """{search_id, experiment, running, process, trials by state, best, running_trials, times}."""
+        """{search_id, experiment, running, process, trials by state, best, running_trials, times, dashboard, log}."""
         status, record, settings = self.status, self.status.record, self.settings
         return {
             "search_id": record.search_id,
@@ -68,6 +68,8 @@ class Overview:
             "spent_s": status.spent_s,
             "time_budget_s": settings.time_budget_s if settings else None,
             "last_report": status.last_report,
+            "dashboard": status.dashboard or None,
+            "log": None if status.log is None else str(status.log),
         }
 
 

@@ -14,10 +14,16 @@ from tlsearch.app.evidence import environment, kept_environment
 from tlsearch.app.run import read_record, trial_setup
 from tlsearch.errors import StorageError, UserError
 from tlsearch.space import load
-from tlsearch.types import Decision, EpochReport, Reporter, TrialAssignment, TrialOutcome, TrialRecord, TrialState
-
-# What a clock or a busy machine changes.
-_TIMINGS = ("epoch_seconds", "images_per_second")
+from tlsearch.types import (
+    Decision,
+    EpochReport,
+    Reporter,
+    TrialAssignment,
+    TrialOutcome,
+    TrialRecord,
+    TrialState,
+    repeatable,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +44,7 @@ class Rerun:
         trial: As the study has it.
         outcome: How it ended now; where it was stopped at its last stored epoch, it is pruned.
         num_epochs: Epochs that were compared.
-        deviations: Every figure that differs in any bit, by epoch; times are not compared.
+        deviations: Every figure that differs in any bit, by epoch; times and the machine's load are not compared.
         versions: What the search began with and what is installed now, where they differ.
         log: What each new epoch took and gave.
     """
@@ -114,13 +120,13 @@ def rerun_trial(
 
 
 def deviations(stored: Sequence[EpochReport], now: Sequence[EpochReport]) -> list[Deviation]:
-    """Every figure that differs between two curves, times excepted."""
+    """Every figure that differs between two curves, times and the machine's load excepted."""
     found = []
     fresh = {report.epoch: report.metrics for report in now}
     for report in stored:
         other = fresh.get(report.epoch, {})
         for name in dict.fromkeys((*report.metrics, *other)):
-            if name not in _TIMINGS and report.metrics.get(name) != other.get(name):
+            if repeatable(name) and report.metrics.get(name) != other.get(name):
                 found.append(
                     Deviation(epoch=report.epoch, metric=name, stored=report.metrics.get(name), now=other.get(name))
                 )

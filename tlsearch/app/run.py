@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,9 +24,12 @@ from tlsearch.data import ImageIndex, load_index
 from tlsearch.errors import ConfigError, StorageError
 from tlsearch.results import SERVED_CODE, leaderboard_csv
 from tlsearch.search import SearchPlan, read_search, run_search
+from tlsearch.search.logs import TrialTeller
 from tlsearch.space import Space, load
 from tlsearch.tracking import BestKeeper, MlflowTracker, sync_record
 from tlsearch.types import SearchObserver, SearchRecord, TrialSetup
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,14 +230,16 @@ def execute(prepared: Prepared, *, observers: Sequence[SearchObserver] = (), sto
     status: Status = "failed"
     reason = "failed"
     try:
+        plan = search_plan(prepared)
+        logger.info("the search %s on the Ray at %s", "goes on" if prepared.resumed else "begins", plan.address)
         try:
-            reason = run_search(
-                search_plan(prepared), factory=through.factory, observers=(recording, *observers), stop=stop
-            )
+            everyone = (recording, TrialTeller(entry.metric), *observers)
+            reason = run_search(plan, factory=through.factory, observers=everyone, stop=stop)
         finally:
             recording.finish()
         status = "interrupted" if reason == "interrupted" else "finished"
     finally:
+        logger.info("the search has ended: %s", reason)
         keep_end(entry, status)
         record = read_record(entry)
         tracker.flush()  # the leaderboard names the runs of all trials

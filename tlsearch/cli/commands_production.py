@@ -24,6 +24,7 @@ def confirm(
         from tlsearch.app.catalog import find
         from tlsearch.app.conclude import conclude
         from tlsearch.app.confirm import prepare_confirm
+        from tlsearch.app.logbook import search_log
         from tlsearch.app.run import execute, read_record
         from tlsearch.cli.production_tables import confirm_table
         from tlsearch.cli.progress import Progress
@@ -41,7 +42,8 @@ def confirm(
         )
         if prepared.resumed:
             progress.restore(read_record(prepared.entry))
-        with interruptible(lambda: progress.note("stopping; confirm can be called again to go on")) as stop, progress:
+        stopping = interruptible(lambda: progress.note("stopping; confirm can be called again to go on"))
+        with search_log(prepared.entry), stopping as stop, progress:
             end = execute(prepared, observers=(progress,), stop=stop)
         if end.reason == "interrupted":
             err.print("interrupted; the same `tlsearch confirm` goes on", markup=False)

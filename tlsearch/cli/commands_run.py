@@ -101,6 +101,7 @@ def _take_over(entry: SearchEntry, *, trials: str | None, address: str) -> Prepa
 def _execute(prepared: Prepared, *, as_json: bool) -> None:
     """Runs a prepared search with its display, then prints its results and leaves with its exit code."""
     from tlsearch.app.control import trial_doing
+    from tlsearch.app.logbook import search_log
     from tlsearch.app.run import execute, read_record
     from tlsearch.cli.progress import Progress
     from tlsearch.results import results_json
@@ -118,7 +119,8 @@ def _execute(prepared: Prepared, *, as_json: bool) -> None:
     )
     if prepared.resumed:
         progress.restore(read_record(entry))
-    with interruptible(lambda: progress.note("stopping; the search can be resumed")) as stop, progress:
+    stopping = interruptible(lambda: progress.note("stopping; the search can be resumed"))
+    with search_log(entry), stopping as stop, progress:
         end = execute(prepared, observers=(progress,), stop=stop)
     results = results_json(end.record, end.run_ids)
     if as_json:

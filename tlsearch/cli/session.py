@@ -42,7 +42,9 @@ def print_json(value: Any) -> None:
 @contextmanager
 def told_errors(*, as_json: bool = False) -> Iterator[None]:
     """Turns the package's own errors into a message and an exit code; anything else is a bug and is shown whole."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    errors = logging.StreamHandler(sys.stderr)
+    errors.setLevel(logging.WARNING)  # a search's own log takes more (app.logbook)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", handlers=[errors])
     try:
         yield
     except TlsearchError as error:

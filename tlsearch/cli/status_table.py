@@ -12,8 +12,8 @@ from tlsearch.types import TrialState
 
 
 def status_lines(seen: Overview) -> list[str]:
-    """Whether the search runs, its trials by state, its time, the best trial."""
-    return [_running(seen), _trials(seen), _time(seen), _best(seen)]
+    """Whether the search runs, its trials by state, its time, the best trial, and where to see more."""
+    return [_running(seen), _trials(seen), _time(seen), _best(seen), *_places(seen)]
 
 
 def running_table(seen: Overview) -> Table:
@@ -77,3 +77,9 @@ def _best(seen: Overview) -> str:
         return "no report yet"
     value = f"{seen.status.record.metric} {best.best_value:.4f} at epoch {best.best_epoch}"
     return f"best so far: trial {best.number} with {value}  {short_config(best.config)}"
+
+
+def _places(seen: Overview) -> list[str]:
+    status = seen.status
+    places = [f"Ray dashboard: {status.dashboard}, as the head sees it"] if status.dashboard else []
+    return [*places, f"log: {status.log}"] if status.log else places

@@ -30,7 +30,8 @@ from tlsearch.types import (
     TrialOutcome,
 )
 
-_OWN = ("trials", "spool", "lock", "stop")  # of a machine, or of a trial
+# Of a machine, or of a trial; a log grows and would go to the bucket again and again.
+_OWN = ("trials", "spool", "lock", "stop", "ray.json", "logs", "log.jsonl", "log.jsonl.1", "log.jsonl.2")
 _CHUNK_BYTES = 1 << 20
 
 
@@ -163,8 +164,8 @@ class _Told:
 class BucketTrial:
     """A RunningTrial whose checkpoints are in the bucket before its reports are told."""
 
-    def __init__(self, inner: RunningTrial, save: Callable[[], None]) -> None:
-        self._inner, self._save = inner, save
+    def __init__(self, inner: RunningTrial, push: Callable[[], None]) -> None:
+        self._inner, self._push = inner, push
 
     @property
     def epochs_done(self) -> int:
@@ -179,8 +180,13 @@ class BucketTrial:
     def step(self) -> EpochReport:
         """One epoch."""
         report = self._inner.step()
-        self._save()
+        self._push()
         return report
+
+    def save(self) -> None:
+        """The running checkpoint, into the bucket too."""
+        self._inner.save()
+        self._push()
 
     def close(self) -> None:
         """Closes the trial."""

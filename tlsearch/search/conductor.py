@@ -192,8 +192,8 @@ class Conductor:
             number: The trial.
             node: The id of the worker's node; empty where unknown, which counts as alive.
             message: What Ray says.
-            alive: The ids of the nodes that are alive now. A death on a node that is lost by now
-                is no failure of the trial.
+            alive: The ids of the nodes that are alive now and are to stay. A death on a node that is lost by now,
+                or is about to go, is no failure of the trial.
             settled: Whether Ray knows what has happened. A node that was cut off is not known to be lost for
                 some time; such a death is judged when the next one comes.
         """
@@ -204,7 +204,9 @@ class Conductor:
         nodes = alive()
         judged = live.deaths if settled else live.deaths[:-1]
         counted = sum(not node or node in nodes for node in judged)
-        logger.warning("the worker of trial %d died (%d of them counted): %s", number, counted, message)
+        logger.warning(
+            "the worker of trial %d died (%d of them counted): %s", number, counted, message, extra={"trial": number}
+        )
         if counted <= self._search.max_failures and len(live.deaths) <= _MAX_UNCOUNTED_DEATHS:
             return True
         self.fail(number, TrialFailure(reason="error", error=f"the worker died: {message}"))

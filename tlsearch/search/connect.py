@@ -71,10 +71,12 @@ def _token_source() -> str | None:
 @contextmanager
 def connected(
     address: str, *, num_cpus: int | None = None, meanwhile: Callable[[], None] | None = None
-) -> Iterator[None]:
+) -> Iterator[str]:
     """A connection to Ray while the body runs.
 
     A Ray that this process is connected to already is used and left as it is.
+
+    Gives the address of Ray's dashboard, ``http://HOST:PORT``; empty where none is known.
 
     Args:
         address: ``local`` starts an own Ray on this machine, ``auto`` joins the one that runs here,
@@ -90,7 +92,7 @@ def connected(
     import ray
 
     if ray.is_initialized():
-        yield
+        yield ""
         return
     _check_token(address, authentication)
     options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": logging.ERROR}
@@ -101,12 +103,12 @@ def connected(
     if meanwhile is not None:
         meanwhile()
     try:
-        ray.init(**options)
+        dashboard = ray.init(**options).dashboard_url
     except Exception as error:
         raise ClusterError(_explain(address, authentication, error)) from error
     _silence()
     try:
-        yield
+        yield f"http://{dashboard}" if dashboard else ""
     finally:
         ray.shutdown()
 

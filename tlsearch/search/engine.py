@@ -15,6 +15,7 @@ from ray.tune import ResultGrid
 from tlsearch.errors import ClusterError
 from tlsearch.search.conductor import Conductor
 from tlsearch.search.connect import connected
+from tlsearch.search.dashboard import telling_dashboard
 from tlsearch.search.database import database_errors
 from tlsearch.search.opening import open_for_writing, study_attrs
 from tlsearch.search.plan import SearchPlan
@@ -51,7 +52,11 @@ def _run(plan: SearchPlan, factory: TrialFactory, observers: Sequence[SearchObse
     try:
         conductor = begun()
         if not conductor.exhausted:
-            with heeding_stop_requests(plan.folder, study.holder, stop), connected(plan.address):
+            with (
+                heeding_stop_requests(plan.folder, study.holder, stop),
+                connected(plan.address) as dashboard,
+                telling_dashboard(plan.folder.dashboard, dashboard),
+            ):
                 conductor = _tune_on(plan, conductor, begun, factory, stop)
         if conductor.failure is not None:
             raise conductor.failure

@@ -36,6 +36,21 @@ class SearchFolder:
         """Asks the process that holds the lock to end the search as Ctrl-C does."""
         return self.root / "stop"
 
+    @property
+    def dashboard(self) -> Path:
+        """Where Ray's dashboard is while the search runs on a cluster."""
+        return self.root / "ray.json"
+
+    @property
+    def log(self) -> Path:
+        """What the driver has to tell, one JSON object a line."""
+        return self.root / "log.jsonl"
+
+    @property
+    def worker_logs(self) -> Path:
+        """The same of each worker, in a file of its own."""
+        return self.root / "logs"
+
     def trial(self, number: int) -> Path:
         """The folder of one trial's checkpoints."""
         return self.root / "trials" / str(number)

@@ -159,8 +159,17 @@ class ReplayedTrial:
         if self._speed:
             time.sleep(report.metrics.get("epoch_seconds", 0.0) / self._speed)
         self._reports.append(report)
-        self._save()
+        self.save()
         return report
+
+    def save(self) -> None:
+        """Writes the running checkpoint, as each step does."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self._path.with_suffix(f".{os.getpid()}.tmp")
+        content = {**self._identity(), "reports": [asdict(report) for report in self._reports]}
+        temporary.write_text(json.dumps(content), encoding="utf-8")
+        os.replace(temporary, self._path)
+        crash_point("after_checkpoint")
 
     def close(self) -> None:
         """Again is harmless."""
@@ -170,14 +179,6 @@ class ReplayedTrial:
         assignment = self._assignment
         identity = {"number": assignment.number, "seed": assignment.seed, "config": asdict(assignment.config)}
         return {**identity, "max_epochs": assignment.setup.max_epochs}
-
-    def _save(self) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._path.with_suffix(f".{os.getpid()}.tmp")
-        content = {**self._identity(), "reports": [asdict(report) for report in self._reports]}
-        temporary.write_text(json.dumps(content), encoding="utf-8")
-        os.replace(temporary, self._path)
-        crash_point("after_checkpoint")
 
     def _restore(self) -> list[EpochReport]:
         """The checkpoint's reports; none where it is missing, damaged, or another trial's."""

@@ -23,17 +23,27 @@ Gauge = Callable[[TrialAssignment, Sequence[str]], Mapping[str, float]]  # trial
 class Runner:
     """One trial: every exception is caught, classified, and retried from the trial's own checkpoint."""
 
-    def __init__(self, job: Job, factory: TrialFactory, *, gauge: Gauge | None = None, node: str = "") -> None:
+    def __init__(
+        self,
+        job: Job,
+        factory: TrialFactory,
+        *,
+        gauge: Gauge | None = None,
+        node: str = "",
+        leaving: Callable[[], bool] = lambda: False,
+    ) -> None:
         """Opens nothing yet, so it cannot fail.
 
         Args:
             gauge: Measures a trial's model before it is trained; None where nothing is to be measured.
+            leaving: Whether this machine is about to go: then every epoch ends with a running checkpoint.
         """
         self._job = job
         self._factory = factory
         self._gauge = gauge
         self._measured = dict(job.measured)
         self._node = node
+        self._leaving = leaving
         self._number = job.assignment.number
         self._reported = job.reported
         self._failures = 0
@@ -87,6 +97,8 @@ class Runner:
         trial = self._trial
         report = self._unsent(trial) if trial.epochs_done > self._reported else trial.step()
         _check(report, self._job.assignment.setup.metric)
+        if self._leaving() and self._trial is not None:
+            self._trial.save()
         self._reported = max(self._reported, report.epoch)
         return report
 

@@ -15,7 +15,7 @@ from ray.tune.schedulers import TrialScheduler
 from tlsearch.search.conductor import Conductor
 from tlsearch.search.live import TrialFailure
 from tlsearch.search.messages import pack, unpack_message
-from tlsearch.search.resources import alive_node_ids
+from tlsearch.search.resources import lasting_node_ids
 from tlsearch.search.silence import Silence
 from tlsearch.search.watch import Watch
 
@@ -86,7 +86,7 @@ class StudyScheduler(TrialScheduler):
             lost = _NODE.search(message)
             node = lost.group(1) if lost else self._nodes.get(number, "")
             summary, settled = self._silence.verdict(trial.trial_id) or _summary(message), _UNSETTLED not in message
-            if self._conductor.worker_died(number, node=node, message=summary, alive=alive_node_ids, settled=settled):
+            if self._conductor.worker_died(number, node=node, message=summary, alive=lasting_node_ids, settled=settled):
                 trial.set_config(pack(self._conductor.handout(number).job(self._max_failures)))
             else:
                 self._given_up.append(trial)

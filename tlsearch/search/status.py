@@ -9,6 +9,7 @@ from pathlib import Path
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
+from tlsearch.search.dashboard import read_dashboard
 from tlsearch.search.folder import SearchFolder
 from tlsearch.search.lock import Holder, holder_of
 from tlsearch.search.opening import open_for_reading
@@ -27,6 +28,8 @@ class SearchStatus:
         num_waiting: Points that will be tried next, before the sampler proposes.
         spent_s: Seconds of all starts up to the last report.
         last_report: When that came, Unix time; None before the first.
+        dashboard: Address of Ray's dashboard while the search runs on a cluster; empty else.
+        log: The file that the search's process writes its log to; None where there is none.
     """
 
     record: SearchRecord
@@ -34,6 +37,8 @@ class SearchStatus:
     num_waiting: int = 0
     spent_s: float = 0.0
     last_report: float | None = None
+    dashboard: str = ""
+    log: Path | None = None
 
 
 def read_status(directory: Path, *, search_id: str = "", experiment: str = "", metric: str = "") -> SearchStatus:
@@ -49,6 +54,8 @@ def read_status(directory: Path, *, search_id: str = "", experiment: str = "", m
         num_waiting=sum(trial.state is OptunaState.WAITING for trial in trials),
         spent_s=max(_report_figures(trials, "spent_s"), default=0.0),
         last_report=max(_report_figures(trials, "timestamp"), default=None),
+        dashboard=read_dashboard(folder.dashboard) if holder else "",
+        log=folder.log if folder.log.exists() else None,
     )
 
 

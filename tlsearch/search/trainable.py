@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import ray
 from ray.tune import Trainable
 
+from tlsearch.errors import ClusterError
+from tlsearch.search.draining import DrainWatch
+from tlsearch.search.logs import WorkerLog
 from tlsearch.search.messages import pack, unpack_job
 from tlsearch.search.runner import Gauge, Runner
 from tlsearch.types import RunningTrial, TrialAssignment, TrialFactory
@@ -36,10 +40,13 @@ class TrialWorker(Trainable):
 
     factory: TrialFactory
     gauge: Gauge
+    _begun: bool  # whether the trial has taken a step here
 
     def setup(self, config: dict[str, Any]) -> None:
         """Takes the first trial."""
         self._node = ray.get_runtime_context().get_node_id()
+        self._leaving = DrainWatch(self._node)
+        self._log = WorkerLog(Path(unpack_job(config).assignment.directory).parents[1], node=self._node)
         self._runner = self._take(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -49,15 +56,28 @@ class TrialWorker(Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """One epoch, or why there is none."""
+        """One epoch, or why there is none.
+
+        Raises:
+            ClusterError: The node is about to go, and the trial has not begun here. Ray starts no worker on such a
+                node, but Tune would give a warm one the next trial.
+        """
+        if not self._begun and self._leaving():
+            # The driver finds the node by these last words, as in Ray's own messages.
+            raise ClusterError(f"no trial begins on a node that is about to go; Node ID: {self._node}")
+        self._begun = True
         return dict(pack(self._runner.step()))
 
     def cleanup(self) -> None:
         """The actor ends."""
+        self._leaving.close()
         self._runner.close()
 
     def _take(self, config: dict[str, Any]) -> Runner:
-        return Runner(unpack_job(config), type(self).factory, gauge=type(self).gauge, node=self._node)
+        self._begun = False
+        job = unpack_job(config)
+        self._log.about(job.assignment.number)
+        return Runner(job, type(self).factory, gauge=type(self).gauge, node=self._node, leaving=self._leaving)
 
 
 def make_worker(factory: TrialFactory, gauge: Gauge = trial_measures) -> type[TrialWorker]:

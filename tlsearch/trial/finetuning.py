@@ -23,8 +23,9 @@ from tlsearch.train import (
 )
 from tlsearch.trial.opening import OpenTrial, next_epoch, next_phase, open_trial
 from tlsearch.trial.running import Progress, epochs_of, load_running, read_running, save_running
+from tlsearch.trial.usage import Usage
 from tlsearch.trial.watch import check_features, features_before
-from tlsearch.types import EpochReport, TrialAssignment
+from tlsearch.types import SYSTEM, EpochReport, TrialAssignment
 
 RUNNING_INTERVAL_S = 15.0  # at most one running checkpoint in so many seconds: shorter trials write none
 RUNNING_FOLDER, BEST_FOLDER = "running", "best"
@@ -50,8 +51,9 @@ class FineTuning:
         self._opened: OpenTrial | None = opened
         self._progress = running.progress if running else Progress()
         self._frozen_part: FrozenPart | None = None
+        self._usage = Usage(opened.runtime.device)
         self._unchecked = False  # whether a step was taken since the frozen tensors were last compared
-        self._last_saved = time.monotonic()
+        self._last_saved, self._saved_epoch = time.monotonic(), self.epochs_done
 
     @property
     def model(self) -> StagedModel:
@@ -108,8 +110,13 @@ class FineTuning:
             reports=(*self._progress.reports, report), best_value=best_value, best_epoch=best_epoch
         )
         if time.monotonic() - self._last_saved >= RUNNING_INTERVAL_S:
-            self._save_running()
+            self.save()
         return report
+
+    def save(self) -> None:
+        """Writes the running checkpoint of the last epoch done, unless it is written; only before ``close``."""
+        if self.epochs_done > self._saved_epoch:
+            self._save_running()
 
     def close(self) -> None:
         """Checks that the frozen tensors stood still, and gives the device's memory back; again is harmless.
@@ -150,6 +157,7 @@ class FineTuning:
         metrics["images_per_second"] = len(parts.train) / train_s
         metrics["trainable_stages"] = float(parts.trainer.depth)
         metrics |= {f"lr_{part}": rate for part, rate in parts.trainer.learning_rates().items()}
+        metrics |= self._usage.figures()
         report = EpochReport(
             epoch=epoch,
             metrics=metrics,
@@ -187,7 +195,7 @@ class FineTuning:
             epoch=report.epoch,
             metric=metric,
             value=report.metrics[metric],
-            metrics=report.metrics,
+            metrics={name: value for name, value in report.metrics.items() if not name.startswith(SYSTEM)},
         )
         matrix = tuple(tuple(row) for row in evaluation.confusion.tolist())
         save_confusion(directory, Confusion(epoch=report.epoch, classes=parts.index.classes, matrix=matrix))
@@ -208,4 +216,4 @@ class FineTuning:
             progress=self._progress,
         )
         crash_point("after_checkpoint")
-        self._last_saved = time.monotonic()
+        self._last_saved, self._saved_epoch = time.monotonic(), self.epochs_done

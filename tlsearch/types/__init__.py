@@ -28,6 +28,7 @@ from tlsearch.types.specs import (
 )
 from tlsearch.types.trials import (
     REASONS,
+    SYSTEM,
     Decision,
     EpochReport,
     Reporter,
@@ -35,6 +36,7 @@ from tlsearch.types.trials import (
     TrialFactory,
     TrialOutcome,
     TrialState,
+    repeatable,
 )
 
 __all__ = [
@@ -50,6 +52,7 @@ __all__ = [
     "REASONS",
     "Reporter",
     "RunningTrial",
+    "SYSTEM",
     "Scalar",
     "SearchObserver",
     "SearchRecord",
@@ -64,4 +67,5 @@ __all__ = [
     "TrialSetup",
     "TrialState",
     "WeightsSource",
+    "repeatable",
 ]

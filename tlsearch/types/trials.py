@@ -10,6 +10,15 @@ from typing import Protocol
 from tlsearch.types.specs import TrialAssignment
 
 
+SYSTEM = "system/"  # begins the names of metrics that tell of the machine, by MLflow's convention
+_TIMINGS = ("epoch_seconds", "images_per_second")
+
+
+def repeatable(name: str) -> bool:
+    """Whether a metric is the same whenever the trial is trained again; times and the machine's load are not."""
+    return name not in _TIMINGS and not name.startswith(SYSTEM)
+
+
 @dataclass(frozen=True, kw_only=True)
 class EpochReport:
     """One epoch's figures.
@@ -17,7 +26,8 @@ class EpochReport:
     Attributes:
         epoch: From 1.
         metrics: train_loss, train_accuracy, val_loss, val_accuracy, val_macro_f1, epoch_seconds,
-            images_per_second and what else the trial measured; all finite.
+            images_per_second, what its process used of the machine (``system/...``) and what else the trial
+            measured; all finite.
         timestamp: When the epoch ended.
         source: ``features`` or ``pixels``: what the epoch read.
         source_reason: Why.
@@ -90,6 +100,10 @@ class RunningTrial(Protocol):
         ...
 
     def step(self) -> EpochReport: ...
+
+    def save(self) -> None:
+        """Writes the running checkpoint of the last epoch done now, unless it is written."""
+        ...
 
     def close(self) -> None: ...
 

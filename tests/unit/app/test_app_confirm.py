@@ -45,6 +45,9 @@ class Planted:
         self.reports.append(report)
         return report
 
+    def save(self) -> None:
+        """There is nothing to go on with."""
+
     def close(self) -> None:
         """Nothing is open."""
 

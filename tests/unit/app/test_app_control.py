@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import resource
 import subprocess
 import sys
@@ -15,7 +16,9 @@ from typer.testing import CliRunner
 
 from tlsearch.app import catalog
 from tlsearch.app.control import overview
+from tlsearch.app.logbook import search_log
 from tlsearch.search.conductor import Conductor
+from tlsearch.search.dashboard import telling_dashboard
 from tlsearch.search.opening import open_for_writing, study_attrs
 
 RESOLVED = """
@@ -84,7 +87,17 @@ def test_status_of_a_search_in_its_middle(entry: catalog.SearchEntry) -> None:
     text = " ".join(_command("status", "one").split())
     assert "one is running: process" in text and "1 of 9 trials ended running 1 complete 1" in text
     assert "2/4" in text and "best so far: trial" in text
-    study.close()
+    assert told["dashboard"] is None and told["log"] is None and "dashboard" not in text
+    with telling_dashboard(plan.folder.dashboard, "http://10.0.0.1:8265"), search_log(entry):
+        logging.getLogger("tlsearch").warning("something")
+        told = json.loads(_command("status", "--json"))
+        assert told["dashboard"] == "http://10.0.0.1:8265" and told["log"] == str(entry.path / "log.jsonl")
+        text = _command("status")
+        assert "Ray dashboard: http://10.0.0.1:8265" in text and f"log: {entry.path}/log.jsonl" in text
+    assert json.loads(_command("status", "--json"))["dashboard"] is None
+    with telling_dashboard(plan.folder.dashboard, "http://10.0.0.1:8265"):
+        study.close()  # as by kill -9: the file stays, the lock does not
+        assert json.loads(_command("status", "--json"))["dashboard"] is None
     assert "one is not running; 1 trial would go on with `tlsearch resume one`" in _command("status")
     assert not json.loads(_command("status", "--json"))["running"]
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +136,23 @@ def test_a_checkpoint_ahead_without_its_report_is_given_up(tmp_path: Path) -> No
     assert again.step().report == sent[1]
 
 
+def test_a_drain_warning_ends_each_epoch_with_a_checkpoint(tmp_path: Path) -> None:
+    root = tmp_path / "s"
+    behave(root, {"checkpoint": False})
+    warned = threading.Event()
+    job = Job(assignment=assignment(root), reported=0, max_failures=0)
+    first = Runner(job, StubTrial, leaving=warned.is_set)
+    sent = [first.step().report]
+    warned.set()
+    sent += [first.step().report for _ in range(2)]
+    assert [line["epoch"] for line in read_log(root) if line["what"] == "save"] == [2, 3]
+    elsewhere = Runner(replace(job, reported=2), StubTrial)  # the last report did not arrive
+    assert elsewhere.step().report == sent[2]
+    following = elsewhere.step().report
+    assert following is not None and following.epoch == 4
+    assert epochs(root) == [1, 2, 3, 4]
+
+
 def test_a_spoilt_process_ends_with_its_error(tmp_path: Path) -> None:
     class Spoilt(StubTrial):
         def step(self) -> EpochReport:
@@ -195,8 +214,6 @@ def test_a_streak_is_of_one_error_and_without_other_ends() -> None:
 
 
 def test_jobs_and_messages_travel_unchanged(tmp_path: Path) -> None:
-    from dataclasses import replace
-
     start = assignment(tmp_path / "s")
     setup = replace(start.setup, weights={"resnet18": WeightsSource(kind="file", path="/w.pth")})
     job = Job(assignment=replace(start, setup=setup), reported=3, max_failures=2)

@@ -16,10 +16,9 @@ from tlsearch.errors import StorageError
 from tlsearch.train import read_confusion
 from tlsearch.trial import FineTuning, finetuning, load_trained
 from tlsearch.trial.held import held_index
-from tlsearch.types import EpochReport, TrialAssignment
+from tlsearch.types import EpochReport, TrialAssignment, repeatable
 
 Assign = Callable[..., TrialAssignment]
-TIMES = ("epoch_seconds", "images_per_second")
 
 
 def finish(trial: FineTuning, max_epochs: int = 3) -> list[dict[str, float]]:
@@ -30,7 +29,7 @@ def finish(trial: FineTuning, max_epochs: int = 3) -> list[dict[str, float]]:
 
 
 def curve(reports: tuple[EpochReport, ...]) -> list[dict[str, float]]:
-    return [{name: v for name, v in report.metrics.items() if name not in TIMES} for report in reports]
+    return [{name: v for name, v in report.metrics.items() if repeatable(name)} for report in reports]
 
 
 @pytest.fixture

@@ -16,10 +16,18 @@ from tlsearch.errors import Diverged
 from tlsearch.train.evaluation import predict_logits
 from tlsearch.trial import FineTuning, finetuning, load_trained, sources
 from tlsearch.trial.held import held_index
-from tlsearch.types import CacheSpec, DataSpec, EpochReport, TrialAssignment, TrialConfig, TrialSetup, WeightsSource
+from tlsearch.types import (
+    CacheSpec,
+    DataSpec,
+    EpochReport,
+    TrialAssignment,
+    TrialConfig,
+    TrialSetup,
+    WeightsSource,
+    repeatable,
+)
 
 Real = Callable[..., TrialAssignment]
-TIMES = ("epoch_seconds", "images_per_second")
 BACKBONES = ("mobilenet_v2", "timm/tf_efficientnet_lite0")
 
 
@@ -76,7 +84,7 @@ def finish(trial: FineTuning, max_epochs: int) -> list[dict[str, float]]:
 
 def curve(trial: FineTuning) -> list[dict[str, float]]:
     reports: tuple[EpochReport, ...] = tuple(trial.reports)
-    return [{name: v for name, v in report.metrics.items() if name not in TIMES} for report in reports]
+    return [{name: v for name, v in report.metrics.items() if repeatable(name)} for report in reports]
 
 
 def loaded_accuracy(assignment: TrialAssignment) -> tuple[float, float]:

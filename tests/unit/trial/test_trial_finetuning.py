@@ -18,10 +18,9 @@ from tlsearch.errors import DataError, FrozenMoved, Infeasible
 from tlsearch.model import Part, StagedModel
 from tlsearch.model import weights as weights_module
 from tlsearch.trial import FineTuning, held, release_held, sources
-from tlsearch.types import CacheSpec, DataSpec, EpochReport, TrialAssignment
+from tlsearch.types import CacheSpec, DataSpec, EpochReport, TrialAssignment, repeatable
 
 Assign = Callable[..., TrialAssignment]
-TIMES = ("epoch_seconds", "images_per_second")
 
 
 def run(assignment: TrialAssignment) -> tuple[EpochReport, ...]:
@@ -33,7 +32,7 @@ def run(assignment: TrialAssignment) -> tuple[EpochReport, ...]:
 
 
 def curve(reports: tuple[EpochReport, ...]) -> list[dict[str, float]]:
-    return [{name: v for name, v in report.metrics.items() if name not in TIMES} for report in reports]
+    return [{name: v for name, v in report.metrics.items() if repeatable(name)} for report in reports]
 
 
 def test_a_trial_reports_every_epoch(assign: Assign) -> None:

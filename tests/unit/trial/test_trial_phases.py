@@ -12,15 +12,14 @@ import torch
 from tlsearch.errors import FrozenMoved, UserError
 from tlsearch.train import depth_at, phases
 from tlsearch.trial import FineTuning, finetuning, load_trained, sources
-from tlsearch.types import EpochReport, TrialAssignment, TrialConfig
+from tlsearch.types import EpochReport, TrialAssignment, TrialConfig, repeatable
 
 Assign = Callable[..., TrialAssignment]
-TIMES = ("epoch_seconds", "images_per_second")
 DEEP = TrialConfig(backbone="resnet18", unfreeze_depth=3, unfreeze_schedule="progressive")
 
 
 def curve(reports: tuple[EpochReport, ...]) -> list[dict[str, float]]:
-    return [{name: v for name, v in report.metrics.items() if name not in TIMES} for report in reports]
+    return [{name: v for name, v in report.metrics.items() if repeatable(name)} for report in reports]
 
 
 @pytest.fixture

@@ -10,10 +10,9 @@ import torch
 
 from tlsearch.train import predict_logits, solve_probe
 from tlsearch.trial import FineTuning, finetuning, probing, release_held
-from tlsearch.types import EpochReport, TrialAssignment
+from tlsearch.types import EpochReport, TrialAssignment, repeatable
 
 Assign = Callable[..., TrialAssignment]
-TIMES = ("epoch_seconds", "images_per_second")
 
 
 def start(assignment: TrialAssignment) -> FineTuning:
@@ -21,7 +20,7 @@ def start(assignment: TrialAssignment) -> FineTuning:
 
 
 def curve(reports: tuple[EpochReport, ...]) -> list[dict[str, float]]:
-    return [{name: v for name, v in report.metrics.items() if name not in TIMES} for report in reports]
+    return [{name: v for name, v in report.metrics.items() if repeatable(name)} for report in reports]
 
 
 @pytest.mark.parametrize("backbone", ["mobilenet_v3_small", "squeezenet1_1"])

@@ -1,0 +1,46 @@
+"""What a trial's process uses of its machine: in each report, by MLflow's names, and in nothing that is compared."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from tlsearch.trial import FineTuning
+from tlsearch.trial.usage import Usage
+from tlsearch.types import TrialAssignment, repeatable
+
+CPU, MEMORY = "system/cpu_utilization_percentage", "system/system_memory_usage_megabytes"
+GPU, GPU_MEMORY = "system/gpu_0_utilization_percentage", "system/gpu_0_memory_usage_megabytes"
+
+
+def test_an_epoch_tells_of_its_own_process(assign: Callable[..., TrialAssignment], tmp_path: Path) -> None:
+    trial = FineTuning(assign())
+    metrics = trial.step().metrics
+    trial.close()
+    assert {name for name in metrics if name.startswith("system/")} == {CPU, MEMORY}
+    resident_mb = psutil.Process(os.getpid()).memory_info().rss / 1e6
+    assert 0 < metrics[CPU] and 0.5 * resident_mb < metrics[MEMORY] < 2 * resident_mb
+    assert not any(repeatable(name) for name in metrics if name.startswith("system/"))
+    kept = json.loads((tmp_path / "trial/best/checkpoint.json").read_text())
+    assert "val_loss" in kept["metrics"] and CPU not in kept["metrics"]  # it is no property of the model
+
+
+@pytest.mark.parametrize("library", [True, False])
+def test_a_gpu_is_told_as_far_as_it_can_be(monkeypatch: pytest.MonkeyPatch, library: bool) -> None:
+    def utilization(device: torch.device) -> int:
+        if not library:
+            raise ModuleNotFoundError("nvidia-ml-py does not seem to be installed")
+        return 87
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (6_000_000_000, 16_000_000_000))
+    monkeypatch.setattr(torch.cuda, "utilization", utilization)
+    figures = Usage(torch.device("cuda", 0)).figures()
+    assert figures[GPU_MEMORY] == 10_000.0
+    assert figures.get(GPU) == (87.0 if library else None)
+    assert {CPU, MEMORY} <= figures.keys()
