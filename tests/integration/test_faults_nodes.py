@@ -29,7 +29,7 @@ SUPPORT = Path(losing.__file__).parent
 def run_apart(script: Path, root: Path, tmp_path: Path) -> tuple[dict[str, Any], str]:
     """Runs a search with Ray nodes of its own in a process of its own; gives what it prints as JSON, and its log."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    own = {"HOME": str(tmp_path), "PYTHONPATH": str(SUPPORT), "OMP_NUM_THREADS": "1"}
+    own = {"HOME": str(tmp_path), "PYTHONPATH": f"{SUPPORT}{os.pathsep}{SUPPORT.parents[1]}", "OMP_NUM_THREADS": "1"}
     own |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_worker_niceness": "0"}
     own["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="tlray-")  # sockets need a short path; and no other Ray must find it
     with open(tmp_path / "answer", "w") as answer, open(tmp_path / "errors", "w") as errors:

@@ -9,7 +9,6 @@ from typing import Protocol
 
 from tlsearch.types.specs import TrialAssignment
 
-
 SYSTEM = "system/"  # begins the names of metrics that tell of the machine, by MLflow's convention
 _TIMINGS = ("epoch_seconds", "images_per_second")
 
