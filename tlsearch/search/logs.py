@@ -34,6 +34,8 @@ _SHORTEST_SECRET = 6  # less would mask ordinary words
 def logging_to(path: Path, *, search: str) -> Iterator[None]:
     """This process's records go into the file while the body runs: ours from INFO on, others' from WARNING on.
 
+    Ray, Optuna and MLflow keep theirs to their own handlers.
+
     Args:
         path: Made, or gone on with; bounded, older lines are in ``<path>.1`` and ``.2``.
         search: The search's ID.

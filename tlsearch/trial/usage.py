@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 
 import torch
@@ -23,7 +24,7 @@ class Usage:
 
         self._device = device
         self._process = psutil.Process()
-        self._process.cpu_percent()
+        self._since = time.perf_counter(), time.process_time()
 
     def figures(self) -> Mapping[str, float]:
         """``system/cpu_utilization_percentage`` and so on; takes well under a millisecond on a CPU.
@@ -31,8 +32,10 @@ class Usage:
         The CPU's percentage is the process's: 100 is one core. Memory is what the process holds; of the GPU, memory
         is all that is in use on the device, and utilization is left out where NVIDIA's library is not installed.
         """
-        with self._process.oneshot():
-            cpu, memory = self._process.cpu_percent(), self._process.memory_info().rss
+        now = time.perf_counter(), time.process_time()  # psutil's CPU time has steps of 10 ms, an epoch may take fewer
+        (start, cpu_start), self._since = self._since, now
+        cpu = 100 * (now[1] - cpu_start) / max(now[0] - start, 1e-9)
+        memory = self._process.memory_info().rss
         figures = {"cpu_utilization_percentage": cpu, "system_memory_usage_megabytes": memory / _MB}
         return {SYSTEM + name: float(value) for name, value in {**figures, **self._of_gpu()}.items()}
 

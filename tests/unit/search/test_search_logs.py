@@ -14,7 +14,7 @@ from search_doubles import drive, make_plan
 from tlsearch.search import logs
 from tlsearch.search.logs import TrialTeller, WorkerLog, logging_to
 
-ours, others = logging.getLogger("tlsearch.search.somewhere"), logging.getLogger("ray.somewhere")
+ours, others = logging.getLogger("tlsearch.search.somewhere"), logging.getLogger("alibrary.somewhere")
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
