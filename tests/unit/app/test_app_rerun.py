@@ -72,6 +72,8 @@ def test_deviations_are_of_any_bit_but_not_of_times() -> None:
     def report(epoch: int, **metrics: float) -> EpochReport:
         return EpochReport(epoch=epoch, metrics=metrics, timestamp=float(epoch))
 
+    one, other = {"system/cpu_utilization_percentage": 99.0}, {"system/cpu_utilization_percentage": 55.0}
+    assert deviations([report(1, val_loss=0.5, **one)], [report(1, val_loss=0.5, **other)]) == []
     stored = [report(1, val_loss=0.5, epoch_seconds=1.0), report(2, val_loss=0.25, lr_head=0.1)]
     assert deviations(stored, [report(1, val_loss=0.5, epoch_seconds=9.0), report(2, val_loss=0.25, lr_head=0.1)]) == []
     assert deviations(stored, [report(1, val_loss=0.5000000000000001, epoch_seconds=1.0)]) == [
