@@ -233,7 +233,7 @@ def execute(prepared: Prepared, *, observers: Sequence[SearchObserver] = (), sto
         plan = search_plan(prepared)
         logger.info("the search %s on the Ray at %s", "goes on" if prepared.resumed else "begins", plan.address)
         try:
-            everyone = (recording, TrialTeller(entry.metric), *observers)
+            everyone: tuple[SearchObserver, ...] = (recording, TrialTeller(entry.metric), *observers)
             reason = run_search(plan, factory=through.factory, observers=everyone, stop=stop)
         finally:
             recording.finish()

@@ -17,10 +17,9 @@ from tlsearch.model import PART_NAMES, StagedModel
 from tlsearch.train import Source
 from tlsearch.train.evaluation import predict_logits
 from tlsearch.trial import FineTuning, finetuning, release_held, sources
-from tlsearch.types import CacheSpec, EpochReport, TrialAssignment
+from tlsearch.types import CacheSpec, EpochReport, TrialAssignment, repeatable
 
 Assign = Callable[..., TrialAssignment]
-TIMES = ("epoch_seconds", "images_per_second")
 TRAIN, VAL = 30, 21
 
 
@@ -53,7 +52,7 @@ def run(assignment: TrialAssignment) -> tuple[tuple[EpochReport, ...], Tensor]:
 
 
 def curve(reports: tuple[EpochReport, ...]) -> list[dict[str, float]]:
-    return [{name: v for name, v in report.metrics.items() if name not in TIMES} for report in reports]
+    return [{name: v for name, v in report.metrics.items() if repeatable(name)} for report in reports]
 
 
 def stored_views(tmp_path: Path) -> list[tuple[int, int]]:
