@@ -96,14 +96,12 @@ def resident_mb() -> float:
 
 def run_tlsearch(arguments: argparse.Namespace, ends: Ends) -> None:
     """A search in the current folder."""
-    import functools
-
     from tlsearch.app import run
     from tlsearch.search import run_search
 
     path = Path("space.yaml")
     path.write_text(SPACE.format(trials=arguments.trials, epochs=arguments.epochs, sampler=arguments.sampler))
-    run.run_search = functools.partial(run_search, factory=StubTrial)  # type: ignore[assignment]
+    run.run_search = lambda plan, **options: run_search(plan, **{**options, "factory": StubTrial})
     end = run.execute(run.prepare(run.RunOptions(file=path)), observers=[ends], stop=threading.Event())
     assert end.reason == "finished" and end.unsent == 0, end
 

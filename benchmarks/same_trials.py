@@ -203,6 +203,9 @@ def main() -> None:
     print(" | ".join(columns))
     for row in rows:
         print(" | ".join(str(row[name]) for name in columns))
+    for row in rows:
+        for source, count in sorted(row["sources"].items()):
+            print(f"{row['set']}: {count} of {sum(row['sources'].values())} epochs read {source}")
     machine = {"cpus": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
     print(json.dumps({"benchmark": "same_trials", "machine": machine, "rows": rows}))
 
