@@ -1,7 +1,7 @@
 """The packed image store: every image of a split decoded and resized once per node.
 
 An entry is a .npy file, uint8 NHWC, and a .json file of the same name. The JSON is the commit point: it is
-written last, and a .npy without one, or of another length than it says, is built anew. Writers hold
+written last, and a .npy without one, or of another length or checksum than it says, is built anew. Writers hold
 the entry's lock, so that one process builds while the others wait. What does not fit into the store's budget is
 decoded each time it is read.
 """
@@ -15,6 +15,7 @@ import math
 import os
 import tempfile
 import weakref
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -180,6 +181,10 @@ def _open_entry(folder: Path, rule: _Rule, num_images: int) -> NDArray[np.uint8]
         array: NDArray[np.uint8] = np.load(data_path, mmap_mode="c", allow_pickle=False)
         if array.shape != shape or array.dtype != np.uint8 or not array.flags.c_contiguous:
             return None
+        # Once a process: an epoch reads all of it too, and at about the same rate.
+        if zlib.crc32(array.data) != meta["crc32"]:
+            logger.warning("image store: %s does not match its checksum; it is packed anew", data_path)
+            return None
         weakref.finalize(array, os.close, number)
         number = None
         os.utime(sidecar)  # its last use
@@ -218,6 +223,7 @@ def _build(folder: Path, rule: _Rule, index: ImageIndex, members: Split, cache: 
         stale.unlink(missing_ok=True)
     shape = (len(members), rule.side, rule.side, 3)
     failures: list[str] = []
+    checksum = 0
     with _temporary(folder, rule.key) as temporary:
         if not _reserve(folder, temporary, math.prod(shape), rule, cache):
             return False
@@ -232,6 +238,7 @@ def _build(folder: Path, rule: _Rule, index: ImageIndex, members: Split, cache: 
                     failures.append(result)
                 elif not failures:
                     file.write(result.data)
+                    checksum = zlib.crc32(result.data, checksum)
             file.truncate()
             _flush(file)
         raise_together(failures, len(members))
@@ -239,7 +246,7 @@ def _build(folder: Path, rule: _Rule, index: ImageIndex, members: Split, cache: 
         os.replace(temporary, folder / f"{rule.key}.npy")
     with _temporary(folder, rule.key) as temporary:
         with open(temporary, "w", encoding="utf-8") as text:
-            json.dump({"rule": asdict(rule), "size_bytes": size_bytes}, text, indent=1)
+            json.dump({"rule": asdict(rule), "size_bytes": size_bytes, "crc32": checksum}, text, indent=1)
             _flush(text)
         os.replace(temporary, folder / f"{rule.key}.json")
     return True

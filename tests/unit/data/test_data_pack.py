@@ -144,9 +144,16 @@ def _cut(path: Path) -> None:
         file.truncate(path.stat().st_size - 1)
 
 
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
+        lambda: _flip(entry(".npy")),
         lambda: entry(".json").unlink(),
         lambda: entry(".npy").unlink(),
         lambda: _cut(entry(".npy")),
