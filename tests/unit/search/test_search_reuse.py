@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,10 +19,20 @@ from PIL import Image
 
 from tlsearch.model import StagedModel
 from tlsearch.search import trainable
+from tlsearch.search.draining import DrainWatch
 from tlsearch.search.messages import Job, Message, pack, unpack_message
 from tlsearch.search.trainable import TrialWorker, make_worker
 from tlsearch.trial import FineTuning, release_held
-from tlsearch.types import DataSpec, EpochReport, RunningTrial, TrialAssignment, TrialConfig, TrialSetup, WeightsSource
+from tlsearch.types import (
+    DataSpec,
+    EpochReport,
+    RunningTrial,
+    TrialAssignment,
+    TrialConfig,
+    TrialSetup,
+    WeightsSource,
+    repeatable,
+)
 
 BACKBONE = "timm/test_efficientnet"
 WARM_UP = 20  # allocators, thread pools and imports settle
@@ -90,6 +101,7 @@ def worker(monkeypatch: pytest.MonkeyPatch, configuration: Callable[[int], dict[
     """The actor's class with its first trial, without an actor."""
     node = SimpleNamespace(get_node_id=lambda: "node")
     monkeypatch.setattr(trainable.ray, "get_runtime_context", lambda: node)
+    monkeypatch.setattr(trainable, "DrainWatch", partial(DrainWatch, ask=lambda: ()))
     made = make_worker(opened, gauge=lambda *_: {})
     worker = made.__new__(made)
     worker.setup(configuration(0))
@@ -146,8 +158,7 @@ def test_a_trial_after_one_that_raised_is_as_in_a_new_worker(
             worker.reset_config(configuration(number))
             message = said(worker)
         assert message.report is not None
-        times = ("epoch_seconds", "images_per_second")
-        metrics = {name: value for name, value in message.report.metrics.items() if name not in times}
+        metrics = {name: value for name, value in message.report.metrics.items() if repeatable(name)}
         reports.append(replace(message.report, metrics=metrics, timestamp=0.0))
     worker.cleanup()
     assert reports[0] == reports[1]
