@@ -137,10 +137,9 @@ class TrialTeller:
 
     def trial_ended(self, number: int, outcome: TrialOutcome) -> None:
         """It has ended."""
-        level = logging.WARNING if outcome.error else logging.INFO
         told = f"{outcome.state.value} ({outcome.reason}) after {outcome.epochs_run} epochs"
         error = f": {outcome.error}" if outcome.error else ""
-        logger.log(level, "trial %d is %s%s", number, told, error, extra={"trial": number})
+        logger.info("trial %d is %s%s", number, told, error, extra={"trial": number})
 
 
 class _File(RotatingFileHandler):
