@@ -48,7 +48,7 @@ def configurations(name: str, count: int) -> list[dict[str, Any]]:
             {
                 "unfreeze_depth": depth,
                 "head_lr": 10 ** rng.uniform(-3, -1.7),
-                "backbone_lr": 10 ** rng.uniform(-4.5, -3) if depth else 0.0,
+                "backbone_lr": 10 ** rng.uniform(-5, -4) if depth else 0.0,  # above, features may be destroyed
                 "bn_policy": rng.choice(["frozen", "train"]) if depth else "frozen",
             }
         )
@@ -171,6 +171,8 @@ def compare(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     configs = configurations(name, 6 if arguments.quick else TRIALS[name])
     plain = run_plain(configs, arguments, epochs)
     ours = run_tlsearch(configs, arguments, epochs)
+    if None in ours["accuracies"]:
+        raise SystemExit(f"a trial of {name} ended before its first report: the two sides did not do the same work")
     means = [sum(side["accuracies"]) / len(configs) for side in (plain, ours)]
     return {
         "set": name,
