@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
 
+from tlsearch.search.audience import Audience
 from tlsearch.types import Decision, EpochReport, SearchObserver, TrialConfig, TrialOutcome
 
 # Slow to import, and needed before the first trial whatever the search.
@@ -49,7 +50,7 @@ class UntilReady:
     def __init__(
         self, observers: Sequence[SearchObserver], prepare: Callable[[], None], *, failed: Callable[[], None]
     ) -> None:
-        self._observers = observers
+        self._audience = Audience(observers)  # one that fails keeps nothing from the others
         self._prepare, self._failed = prepare, failed
         self._kept: list[Callable[[SearchObserver], None]] = []
         self._error: BaseException | None = None
@@ -90,5 +91,4 @@ class UntilReady:
     def _pass_on(self) -> None:
         kept, self._kept = self._kept, []
         for call in kept:
-            for observer in self._observers:
-                call(observer)
+            call(self._audience)

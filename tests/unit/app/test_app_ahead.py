@@ -63,3 +63,16 @@ def test_a_cluster_is_not_connected_to_ahead(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("tlsearch.search.connect.connected", pytest.fail)
     with ray_ahead("10.0.0.1:6379"):
         pass
+
+
+def test_an_observer_that_fails_keeps_nothing_from_the_others() -> None:
+    class Failing(Heard):
+        def trial_started(self, number: int, config: TrialConfig) -> None:
+            raise RuntimeError("a bug")
+
+    heard = Heard()
+    kept = UntilReady((Failing(), heard), lambda: None, failed=pytest.fail)
+    kept.trial_started(0, CONFIG)
+    kept.trial_ended(0, OUTCOME)
+    kept.finish()
+    assert heard.calls == [("started", 0), ("ended", 0, TrialState.COMPLETE)]
