@@ -32,9 +32,9 @@ def keep_heap() -> bool:
 
 
 def trim_heap() -> None:
-    """Gives what is free back to the system; nothing without ``keep_heap``."""
+    """Gives what is free back to the system."""
     library = _glibc()
-    if library is not None and keep_heap():
+    if library is not None:
         library.malloc_trim(0)
 
 

@@ -40,12 +40,13 @@ class Runtime:
 def open_runtime(
     device: str = "auto", precision: str = "auto", num_threads: int | None = None, *, compiled: bool = False
 ) -> Runtime:
-    """Chooses device and precision, and sets the process's CPU threads and, for a CPU, its heap.
+    """Chooses device and precision, and sets up the process of a trial.
 
     Args:
         device: ``auto`` is CUDA where this process sees one, else the CPU; or a torch device.
         precision: ``auto`` is fp32 on the CPU and bf16 on CUDA (fp16 where CUDA has no bf16).
-        num_threads: CPU threads of this trial, but never more than the machine has; None leaves them alone.
+        num_threads: CPU threads of this trial, but never more than the machine has; on a CPU its heap is kept, too.
+            None is for a process that is not a trial's: threads and heap stay as they are.
         compiled: See ``Runtime``.
 
     Raises:
@@ -58,7 +59,7 @@ def open_runtime(
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     chosen = torch.device(device)
-    if chosen.type == "cpu":
+    if chosen.type == "cpu" and num_threads is not None:
         keep_heap()
     if precision == "auto":
         if chosen.type != "cuda":
