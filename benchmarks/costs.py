@@ -3,13 +3,10 @@
 
     costs.py study [--study auto|URL] [--sampler tpe|random] [--trials 1000] [--epochs 10]
     costs.py mlflow [--auth none|checked|cached] [--trials 30] [--epochs 10]
-    costs.py search --data EMOJI --weights mobilenet_v2.pth [--trials 24] [--epochs 10]
 
 `study`: the driver's own loop without Ray: hand out a trial, answer its reports, end it; by tenths of the trials, since
 proposals cost more the more trials there are. `mlflow`: a server of this benchmark's own on SQLite, and the tracker
 that a search uses; CPU of both. `checked` is MLflow's basic auth as it comes, `cached` with auth_cache_ttl_seconds.
-`search`: `tlsearch run` of head-only trials: for how long its driver stood still for the study and for MLflow, and the
-CPU of the threads that write to MLflow beside it.
 CPU seconds hardly depend on what else the machine does; waiting does. Last, one line of JSON.
 """
 
@@ -23,7 +20,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -211,83 +207,23 @@ def mlflow_costs(options: argparse.Namespace, root: Path) -> list[dict[str, Any]
     return [row]
 
 
-HEAD_ONLY = """
-name: costs
-data: {{source: folder, path: {data}, image_size: 96}}
-weights: {{mobilenet_v2: {weights}}}
-space: {{backbone: mobilenet_v2, unfreeze_depth: 0, head_lr: {{log: [1.0e-3, 2.0e-2]}}}}
-search: {{trials: {trials}, max_epochs: {epochs}, scheduler: none}}
-"""
-
-
-def search_costs(options: argparse.Namespace, root: Path) -> list[dict[str, Any]]:
-    """A whole search, its driver's calls timed: those of the main thread hold it up, the others run beside it."""
-    from tlsearch.cli import main as command_line
-    from tlsearch.search.conductor import Conductor
-    from tlsearch.tracking import MlflowTracker
-    from tlsearch.tracking.worker import Worker
-
-    waits, beside_s = {"study": 0.0, "mlflow": 0.0}, 0.0
-
-    def timed(whole: Any, name: str) -> Any:
-        def call(*args: Any, **more: Any) -> Any:
-            nonlocal beside_s
-            started, cpu = time.perf_counter(), time.thread_time()
-            try:
-                return whole(*args, **more)
-            finally:
-                if threading.current_thread() is threading.main_thread():
-                    waits[name] += time.perf_counter() - started
-                else:
-                    beside_s += time.thread_time() - cpu
-
-        return call
-
-    for owner, name, methods in (
-        (Conductor, "study", ("next_trial", "report", "fail")),
-        (MlflowTracker, "mlflow", ("search_started", "trial_started", "trial_reported", "trial_ended", "keep_model")),
-        (MlflowTracker, "mlflow", ("search_ended", "flush", "close")),
-        (Worker, "mlflow", ("_deliver",)),
-    ):
-        for method in methods:
-            setattr(owner, method, timed(getattr(owner, method), name))
-    path = root / "space.yaml"
-    given = {"data": json.dumps(str(options.data.resolve())), "weights": json.dumps(str(options.weights.resolve()))}
-    path.write_text(HEAD_ONLY.format(trials=options.trials, epochs=options.epochs, **given), encoding="utf-8")
-    os.chdir(root)
-    started = time.perf_counter()
-    sys.argv[1:] = ["run", "space.yaml", "--name", "costs"]
-    with suppress(SystemExit):
-        command_line()
-    wall_s = time.perf_counter() - started
-    row = {"wall_s": wall_s, "study_wait_s": waits["study"], "mlflow_wait_s": waits["mlflow"], "beside_cpu_s": beside_s}
-    row["share"] = (waits["study"] + waits["mlflow"]) / wall_s
-    print(", ".join(f"{name} {value:.3f}" for name, value in row.items()))
-    return [row]
-
-
 def _shown(figures: dict[str, float]) -> str:
     return f"{figures['cpu_ms']:.2f} ms of CPU ({figures['wall_ms']:.2f} ms)"
 
 
-MEASURE = {"study": study_costs, "mlflow": mlflow_costs, "search": search_costs}
-
-
 def main() -> None:
-    """One of the measurements."""
+    """One of the two measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=tuple(MEASURE))
+    parser.add_argument("what", choices=("study", "mlflow"))
     parser.add_argument("--study", default="auto")
     parser.add_argument("--sampler", choices=("tpe", "random"), default="tpe")
     parser.add_argument("--auth", choices=("none", "checked", "cached"), default="none")
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--weights", type=Path)
-    parser.add_argument("--trials", type=int, default=1000, help="24 for a search")
+    parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--epochs", type=int, default=10)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tlc-") as folder:
         os.environ |= {"TLSEARCH_STATE_DIR": f"{folder}/state", "TLSEARCH_CACHE_DIR": f"{folder}/cache"}
-        rows = MEASURE[options.what](options, Path(folder))
+        rows = (study_costs if options.what == "study" else mlflow_costs)(options, Path(folder))
     print(json.dumps({"what": options.what, "rows": rows}))
 
 

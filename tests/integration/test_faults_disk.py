@@ -13,15 +13,16 @@ from typing import Any
 import pytest
 import torch
 from crashing import check_mlflow, prepare_root
+from feature_keys import KEY
 from search_doubles import QuickTrial, Recorder, drive, with_factory
 from twice import told
 
 from tlsearch.app import again, run
 from tlsearch.errors import StorageError
-from tlsearch.features import FeatureKey, Features, NotStored, open_features
+from tlsearch.features import Features, NotStored, open_features
 from tlsearch.search import read_search
 from tlsearch.trial import FineTuning, finetuning
-from tlsearch.types import CacheSpec, Decision, EpochReport, TransformSpec, TrialState
+from tlsearch.types import CacheSpec, Decision, EpochReport, TrialState
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -160,24 +161,15 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_features_pass(disk: Disk) -> No
     """The trial is told why it reads pixels; of the pass nothing stays, and with room it is made."""
     cache = CacheSpec(directory=str(disk.path / "cache"), features_gb=1.0)
     rows = torch.randn(64, 16384)  # 4 MiB
-    key = FeatureKey(
-        backbone="tiny",
-        weights_digest="w",
-        state_digest="s",
-        depth=1,
-        transform=TransformSpec(resize_size=40, crop_size=32),
-        data_digest="d",
-        split="train",
-    )
 
     def filling() -> Iterator[torch.Tensor]:
         yield rows[:32]
         disk.fill(leave=100_000)
         yield rows[32:]
 
-    found = open_features(key, num_rows=64, compute=filling, cache=cache)
+    found = open_features(KEY, num_rows=64, compute=filling, cache=cache)
     assert isinstance(found, NotStored) and "No space left on device" in found.reason
     assert {path.suffix for path in (disk.path / "cache" / "features").iterdir()} == {".lock"}
     disk.make_room()
-    found_again = open_features(key, num_rows=64, compute=lambda: iter(rows.split(32)), cache=cache)
+    found_again = open_features(KEY, num_rows=64, compute=lambda: iter(rows.split(32)), cache=cache)
     assert isinstance(found_again, Features) and found_again.built and torch.equal(found_again.rows, rows)

@@ -69,8 +69,7 @@ def test_kill_9_between_two_reports_then_resume(home: Home) -> None:
     _assert_whole(home)
 
 
-@pytest.mark.slow  # the same of the engine alone is in test_search_engine.py
-@pytest.mark.parametrize("how", ["ctrl-c", "stop"])
+@pytest.mark.parametrize("how", ["ctrl-c", pytest.param("stop", marks=pytest.mark.slow)])
 def test_an_interruption_records_what_was_done_and_can_be_resumed(home: Home, how: str) -> None:
     if how == "stop":  # the commands take some seconds, in which the search must not end by itself
         write_digit_space(home, trials=TRIALS, max_epochs=200)

@@ -7,20 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from feature_keys import KEY
 from torch import Tensor
 
-from tlsearch.features import FeatureKey, open_solution, solutions
-from tlsearch.types import CacheSpec, TransformSpec
+from tlsearch.features import open_solution, solutions
+from tlsearch.types import CacheSpec
 
-KEY = FeatureKey(
-    backbone="tiny",
-    weights_digest="w",
-    state_digest="s",
-    depth=0,
-    transform=TransformSpec(resize_size=32, crop_size=32),
-    data_digest="d",
-    split="train",
-)
 CACHE = CacheSpec()
 
 

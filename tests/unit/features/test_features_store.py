@@ -16,20 +16,12 @@ from typing import Any
 
 import pytest
 import torch
+from feature_keys import KEY
 from torch import Tensor
 
 from tlsearch.features import FeatureKey, Features, NotStored, forget_open, open_features, store, tensor_digests
 from tlsearch.types import CacheSpec, TransformSpec
 
-KEY = FeatureKey(
-    backbone="tiny",
-    weights_digest="w",
-    state_digest="s",
-    depth=0,
-    transform=TransformSpec(resize_size=40, crop_size=32),
-    data_digest="d",
-    split="train",
-)
 CACHE = CacheSpec()
 ROWS = torch.randn(10, 4, generator=torch.Generator().manual_seed(0))
 
