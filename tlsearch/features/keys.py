@@ -27,7 +27,8 @@ class FeatureKey:
         state_digest: Of the prefix's parameters and buffers as they stand, batch norm statistics included.
         depth: The unfreeze depth whose boundary this is: the prefix is the first 5 - depth parts.
         data_digest: Of classes, keys, labels and contents of the data; ``split`` says which part.
-        compute: Device type and precision of the pass, e.g. ``cpu/fp32``.
+        compute: Device type and precision of the pass, e.g. ``cpu/fp32``, and ``/folded`` where batch norm is folded,
+            which moves activations by about 1e-6.
         precision: ``full`` or ``half``: how the entry is stored.
         libraries: Versions of the libraries whose code the prefix is.
         augmentation: Of the fixed view; ``none`` for the images as an evaluation sees them.

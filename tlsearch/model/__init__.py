@@ -2,6 +2,7 @@
 
 from tlsearch.model.build import build_model
 from tlsearch.model.describe import BackboneDescription, StageDescription, describe_backbone
+from tlsearch.model.folding import fold_batchnorm
 from tlsearch.model.groups import parameter_groups
 from tlsearch.model.library import split_backbone, torchvision_names
 from tlsearch.model.staged import MAX_DEPTH, PART_NAMES, Part, StagedModel, batchnorm_layers
@@ -33,6 +34,7 @@ __all__ = [
     "check_weights",
     "default_transform",
     "describe_backbone",
+    "fold_batchnorm",
     "parameter_groups",
     "release_weights",
     "resolve_weights",

@@ -31,6 +31,11 @@ class Runtime:
     precision: Precision = "fp32"
     compiled: bool = False
 
+    @property
+    def folds_batchnorm(self) -> bool:
+        """Whether frozen batch norm is folded into convolutions: fp32 has the digits, and a compiler folds itself."""
+        return self.precision == "fp32" and not self.compiled
+
     def autocast(self) -> AbstractContextManager[object]:
         """The context of a forward pass: autocast, or nothing in fp32."""
         dtype = _DTYPES[self.precision]

@@ -10,7 +10,7 @@ import torch
 
 from tlsearch.data import ImageIndex, with_image_size
 from tlsearch.errors import DataError
-from tlsearch.model import StagedModel, Weights, build_model, resolve_weights
+from tlsearch.model import StagedModel, Weights, build_model, fold_batchnorm, resolve_weights
 from tlsearch.train import (
     TOP5_MIN_CLASSES,
     Runtime,
@@ -117,6 +117,8 @@ def open_trial(assignment: TrialAssignment, *, index: ImageIndex | None = None, 
             head_dropout=config.head_dropout,
         )
         model.to(device=runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if runtime.folds_batchnorm:
+        fold_batchnorm(model)
     if config.bn_policy == "adapt":
         adapt_to_training_images(model, inputs)
     probe_accuracy = start_from_probe(model, inputs) if config.head_init == "probe" else None

@@ -186,7 +186,7 @@ def key_of(inputs: SourceInputs, split: str, *, depth: int, state_digest: str) -
         transform=inputs.transform,
         data_digest=inputs.index.digest,
         split=split,
-        compute=f"{inputs.runtime.device.type}/{inputs.runtime.precision}",
+        compute=f"{inputs.runtime.device.type}/{inputs.runtime.precision}{'/folded' * inputs.runtime.folds_batchnorm}",
         precision=inputs.setup.cache.feature_precision,
         libraries=library_versions(inputs.config.backbone),
     )
