@@ -27,6 +27,8 @@ _CONNECT_S = 5.0
 _LOCAL_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent anywhere
     "RAY_gcs_server_port_wait_time_s": "60",  # Ray gives up after 20 s, too early on a busy machine
+    # Ray would start a worker for each CPU, and Tune then others: its actors have an environment of their own.
+    "RAY_prestart_worker_first_driver": "0",
 }
 _OBJECT_STORE_BYTES = 100_000_000  # trials read their data from files, not from Ray
 
