@@ -41,6 +41,8 @@ class Allocation:
         start_s: Seconds that a trial costs beside its epochs.
         epochs: Epochs that a trial runs on average, with a scheduler that cuts.
         num_start: So many trials must have reported before the surrogate is asked.
+        num_early: Until then, where costs count, the cheapest of so many random points is tried: a cost-effective
+            initial design (the same paper, section 4).
         measured: Whether costs are measured; else they are counted, and no clock decides anything.
         views: Fixed augmented views of the search.
     """
@@ -49,6 +51,7 @@ class Allocation:
     start_s: float = 0.3
     epochs: float = 2.0
     num_start: int = 4
+    num_early: int = 3
     measured: bool = True
     views: int = 1
 
@@ -62,7 +65,7 @@ class Allocation:
         rng: random.Random,
         experience: Experience | None = None,
     ) -> Mapping[str, Scalar] | None:
-        """The values of the next trial, by the names that Optuna sees; None where too little is known yet.
+        """The values of the next trial, by the names that Optuna sees; None where the sampler is to propose them.
 
         Args:
             experience: What was read of the same study before; it saves time and changes nothing.
@@ -71,7 +74,7 @@ class Allocation:
         tried = experience.read(trials)
         known = [one for one in tried if one.bests]
         if len(known) < self.num_start:
-            return None
+            return self._cheapest([draw(space, rng) for _ in range(self.num_early)], known) if self.cooling else None
         parents = heapq.nlargest(_NUM_PARENTS, known, key=_reached)
         candidates = [draw(space, rng) for _ in range(_NUM_RANDOM)]
         candidates += [draw(space, rng, parents[index % len(parents)].point.values) for index in range(_NUM_NEAR)]
@@ -82,10 +85,17 @@ class Allocation:
         mean, deviation = _predict(experience, tried, candidates, max_epochs)
         gains = expected_gain(mean, deviation, _reached(parents[0]))
         if self.cooling:
-            costs = Costs((one.kind, one.seconds) for one in known) if self.measured else Costs(())
-            kinds = [Kind.of(candidate.active, views=self.views) for candidate in candidates]
-            gains = gains / np.array([self.start_s + self.epochs * costs.of(kind) for kind in kinds]) ** self.cooling
+            gains = gains / self._costs(candidates, known) ** self.cooling
         return candidates[int(np.argmax(gains))].values
+
+    def _cheapest(self, points: Sequence[Point], known: Sequence[Tried]) -> Mapping[str, Scalar]:
+        return points[int(np.argmin(self._costs(points, known)))].values
+
+    def _costs(self, points: Sequence[Point], known: Sequence[Tried]) -> Array:
+        """What a trial at each point would cost, (M,), in seconds; counted costs are in passes."""
+        costs = Costs((one.kind, one.seconds) for one in known) if self.measured else Costs(())
+        kinds = [Kind.of(point.active, views=self.views) for point in points]
+        return np.array([self.start_s + self.epochs * costs.of(kind) for kind in kinds])
 
 
 def _reached(one: Tried) -> float:

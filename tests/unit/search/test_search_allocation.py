@@ -203,9 +203,15 @@ def test_one_trial_at_a_time_looks_at_no_clock() -> None:
     assert alone(Allocation(), trials).measured
 
 
-def test_too_little_is_known_at_first() -> None:
-    trials = _half((1.0, 1.0))[:3]
-    assert Allocation().point(ONE, trials, mode="max", max_epochs=3, rng=random.Random(0)) is None
+def test_while_too_little_is_known_the_cheapest_of_three_is_tried_or_the_sampler_proposes() -> None:
+    trials = _half((0.1, 50.0))[:3]
+    assert Allocation(cooling=0.0).point(ONE, trials, mode="max", max_epochs=3, rng=random.Random(0)) is None
+    for few in ([], trials):
+        for seed in range(8):
+            values = Allocation().point(ONE, few, mode="max", max_epochs=3, rng=random.Random(seed))
+            rng = random.Random(seed)
+            depths = [draw(ONE, rng).values["unfreeze_depth"] for _ in range(3)]
+            assert values is not None and values["unfreeze_depth"] == min(depths), "deeper is dearer"
 
 
 def _at_depth(depth: int, seed: int) -> Point:
