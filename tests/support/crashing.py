@@ -79,7 +79,7 @@ def check_mlflow(root: Path, *, models: bool = True) -> None:
     client = MlflowClient(tracking_uri=entry.tracking_uri)
     experiment = client.get_experiment_by_name(entry.experiment)
     assert experiment is not None
-    runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    runs = client.search_runs([experiment.experiment_id], max_results=50_000)
     kinds = Counter(run.data.tags["tlsearch.kind"] for run in runs)
     assert kinds == {"search": 1, "trial": len(record.trials)}
     assert {run.info.status for run in runs} == {"FINISHED"}
