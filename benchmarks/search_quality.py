@@ -131,6 +131,7 @@ PARTS: Mapping[str, Make] = {
     "- portfolio": ours(portfolio=False),
     "- portfolio, + cost_aware": ours(portfolio=False, cost_aware=True),
     "- expected gain (TPE proposes)": ours(expected_gain=False),
+    "- random points between": ours(Allocation(random_every=0)),
     "+ cost_aware": ours(cost_aware=True),
     "+ cost_aware, the whole cost": ours(Allocation(cooling=1.0), cost_aware=True),
     "+ cost_aware, counted costs": ours(Allocation(measured=False), cost_aware=True),

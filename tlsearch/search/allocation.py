@@ -43,6 +43,8 @@ class Allocation:
         num_start: So many trials must have reported before the surrogate is asked.
         num_early: Until then, where costs count, the cheapest of so many random points is tried: a cost-effective
             initial design (the same paper, section 4).
+        random_every: One in so many points is drawn at random, whatever the surrogate believes: it can be sure and
+            wrong (interleaved as in SMAC: Hutter et al. 2011). 0 is never.
         measured: Whether costs are measured; else they are counted, and no clock decides anything.
         views: Fixed augmented views of the search.
     """
@@ -52,6 +54,7 @@ class Allocation:
     epochs: float = 2.0
     num_start: int = 4
     num_early: int = 3
+    random_every: int = 3
     measured: bool = True
     views: int = 1
 
@@ -82,6 +85,8 @@ class Allocation:
         candidates = [candidate for candidate in candidates if frozenset(candidate.values.items()) not in done]
         if not candidates:
             return None
+        if self.random_every and len(tried) % self.random_every == 0:
+            return candidates[0].values
         mean, deviation = _predict(experience, tried, candidates, max_epochs)
         gains = expected_gain(mean, deviation, _reached(parents[0]))
         if self.cooling:

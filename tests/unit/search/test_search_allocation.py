@@ -39,6 +39,8 @@ ONE = real_space(
     head_lr=FloatRange(low=1e-4, high=1e-1, log=True),
     backbone_lr=FloatRange(low=1e-6, high=1e-3, log=True),
 )
+SEEDS = range(10, 14)
+SURE = Allocation(random_every=0)
 ALL = {"probe_first": True, "portfolio": True, "expected_gain": True, "cost_aware": True}
 
 
@@ -189,11 +191,21 @@ def _mean_depth(trials: Sequence[FrozenTrial], allocation: Allocation, mode: Mod
 
 def test_costs_decide_between_equal_promises() -> None:
     dear_depth, dear_head = _half((0.1, 50.0)), _half((50.0, 0.1))
-    assert _mean_depth(dear_depth, Allocation()) + 1 < _mean_depth(dear_head, Allocation())
-    unmoved = Allocation(cooling=0.0)
+    assert _mean_depth(dear_depth, SURE) + 1 < _mean_depth(dear_head, SURE)
+    unmoved = replace(SURE, cooling=0.0)
     assert _mean_depth(dear_depth, unmoved) == _mean_depth(dear_head, unmoved)
-    counted = Allocation(measured=False)
+    counted = replace(SURE, measured=False)
     assert _mean_depth(dear_depth, counted) == _mean_depth(dear_head, counted)
+
+
+def test_every_third_point_is_drawn_whatever_trials_have_shown() -> None:
+    one, other = _half((0.1, 50.0)), _half((50.0, 0.1))[::-1]
+
+    def chosen(trials: Sequence[FrozenTrial]) -> list[Any]:
+        return [Allocation().point(ONE, trials, mode="max", max_epochs=3, rng=random.Random(seed)) for seed in SEEDS]
+
+    assert chosen(one) == chosen(other) == [draw(ONE, random.Random(seed)).values for seed in SEEDS]
+    assert chosen(one[:11]) != chosen(other[:11]), "others follow from what is known"
 
 
 def test_one_trial_at_a_time_looks_at_no_clock() -> None:
@@ -223,7 +235,7 @@ def _at_depth(depth: int, seed: int) -> Point:
 
 def test_what_does_not_fit_is_kept_away_from() -> None:
     trials = _half((1.0, 1.0))
-    unmoved = Allocation(cooling=0.0)
+    unmoved = replace(SURE, cooling=0.0)
     deep = [trial(n, _at_depth(5, n), [], 1.0, unfreeze_depth=5, backbone_lr=1e-4) for n in range(12, 20)]
     before = _mean_depth([*trials, *deep], unmoved)  # nothing is known of them yet
     for one in deep:
@@ -243,7 +255,7 @@ def test_beside_what_runs_another_point_is_tried() -> None:
 def test_the_direction_follows_the_mode() -> None:
     def best(mode: Mode, values: Sequence[float]) -> float:
         trials = [trial(n, _at_depth(n % 6, n), [value], 1.0) for n, value in enumerate(values)]
-        return _mean_depth(trials, Allocation(cooling=0.0), mode)
+        return _mean_depth(trials, replace(SURE, cooling=0.0), mode)
 
     rising = [0.1 * (number % 6) for number in range(18)]
     assert best("max", rising) > 3.5 > 2.0 > best("min", rising)
