@@ -137,9 +137,9 @@ class SearchSpec:
         patience: Epochs without improvement that end a trial as complete.
         probe_first: After the default a head-only trial of every backbone.
         portfolio: Then some points that are known to be good, on the backbone that is best by then. Sampler tpe only.
-        expected_gain: Then the points of the greatest expected gain over the best so far, by what trials have shown.
-            Sampler tpe only, which proposes while too little is known.
-        cost_aware: The expected gain is weighed against what a trial costs, measured by backbone and depth.
+        expected_gain: Then, in place of TPE's, the points of the greatest expected gain over the best so far, by a
+            Gaussian process over what trials have shown. Sampler tpe only, which proposes while too little is known.
+        cost_aware: The expected gain, weighed against what a trial costs, measured by backbone and depth.
         study: ``auto`` is a journal in the search's folder; else a database's URL, ``sqlite:///FILE`` (absolute here),
             ``postgresql://`` or ``mysql://``.
     """
@@ -158,7 +158,7 @@ class SearchSpec:
     patience: Count | None = None
     probe_first: Flag = False
     portfolio: Flag = True
-    expected_gain: Flag = True
+    expected_gain: Flag = False
     cost_aware: Flag = False
     max_failures: CountFromZero = 2
     max_failed_trials: Count = 5
