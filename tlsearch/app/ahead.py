@@ -36,6 +36,7 @@ def _import_rooms() -> None:
     with suppress(ImportError):  # the main thread imports them again and says what is missing
         for room in _ROOMS:
             import_module(room)
+        import_module("tlsearch.tracking.store").quiet_mlflow()  # imports mlflow, as the tracker will
 
 
 class UntilReady:

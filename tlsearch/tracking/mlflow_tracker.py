@@ -13,7 +13,15 @@ from tlsearch.tracking import entries as e
 from tlsearch.tracking.peek import peek_run_ids
 from tlsearch.tracking.runs import find_runs, trial_number
 from tlsearch.tracking.spool import Spool
-from tlsearch.tracking.store import connect, find_experiment, shown, sqlite_path, store_errors, told_at_start
+from tlsearch.tracking.store import (
+    connect,
+    find_experiment,
+    quiet_mlflow,
+    shown,
+    sqlite_path,
+    store_errors,
+    told_at_start,
+)
 from tlsearch.tracking.worker import Away, Refused, Worker
 from tlsearch.tracking.writer import MlflowWriter
 from tlsearch.types import Decision, EpochReport, Scalar, TrialConfig, TrialOutcome, TrialRecord
@@ -55,6 +63,8 @@ class MlflowTracker:
         first_retry_s: float = 1.0,
         last_retry_s: float = 60.0,
     ) -> None:
+        # Imports mlflow as a whole, now: Tune imports it, too, and two threads that begin at different parts deadlock.
+        quiet_mlflow()
         self._uri = uri
         self._writer = MlflowWriter(
             uri,
