@@ -42,7 +42,7 @@ def measured(file: SpaceFile, curve: Curve, epochs: int) -> tuple[float, float]:
 
 
 def recosted(curve: Curve, first: float, later: float) -> Curve:
-    """The curve at other costs; an epoch in which it diverged costs what a whole one does, as before."""
+    """The curve at other costs; an epoch in which it diverged costs what a whole one does."""
     num = curve.num_epochs
     seconds = tuple(first if epoch == 0 else later for epoch in range(num))
     diverged_s = None if curve.diverged_s is None else (later if num else first)
@@ -58,6 +58,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--set", action="append", default=[])
     args = parser.parse_args()
+    if args.epochs < 2:
+        parser.error("--epochs must be 2 or more: the first epoch costs more than the others")
     file, _ = load(args.space, overrides=args.set, data_path=args.data)
     found = read_curves(args.curves)
     examples = {kind_of(curve): curve for curve in found.curves}

@@ -166,6 +166,11 @@ class SearchSpec:
     study: Text = "auto"
     seed: Seed = 0
 
+    @property
+    def asks_surrogate(self) -> bool:
+        """Whether the points that follow the first ones are those of the expected gain."""
+        return self.expected_gain or self.cost_aware
+
 
 @dataclass(frozen=True, kw_only=True)
 class ResourcesSpec:

@@ -9,11 +9,15 @@ frozen batch norm trains through it: the gradients are the same but for rounding
 
 from __future__ import annotations
 
+from collections import Counter
 from types import MethodType
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.hooks import RemovableHandle
 
 from tlsearch.model.staged import Part, StagedModel
 
@@ -22,12 +26,17 @@ _KEPT = "_folded_kept"
 _SAMPLES = 2
 _TOLERANCE = 1e-3  # of the largest logit
 
+Pair = tuple[nn.Conv2d, nn.BatchNorm2d]
+
+_known: dict[str, tuple[tuple[str, str], ...]] = {}  # names of the pairs by backbone, whose structure decides
+
 
 def fold_batchnorm(model: StagedModel) -> int:
     """Lets each convolution whose output goes to a batch norm alone take over its work, whenever that is in eval mode.
 
     Names, parameters, buffers and modes stay as they are, and a batch norm in train mode works as ever: folding follows
-    the mode from one pass to the next. What a copy of the model does is its own.
+    the mode from one pass to the next. What a copy of the model does is its own. The pairs of a backbone are looked for
+    once per process, by two passes.
 
     Args:
         model: Changed in place, unless its outputs would differ.
@@ -35,43 +44,52 @@ def fold_batchnorm(model: StagedModel) -> int:
     Returns:
         How many pairs are folded.
     """
+    if model.backbone not in _known:
+        names = {module: name for name, module in model.named_modules()}
+        _known[model.backbone] = tuple((names[convolution], names[norm]) for convolution, norm in _sound_pairs(model))
+    for convolution, norm in _known[model.backbone]:
+        _fold(cast(nn.Conv2d, model.get_submodule(convolution)), cast(nn.BatchNorm2d, model.get_submodule(norm)))
+    return len(_known[model.backbone])
+
+
+@torch.no_grad()
+def _sound_pairs(model: StagedModel) -> list[Pair]:
+    """The model's pairs; none where the outputs with all of them folded differ. The model is left as it was."""
     if not any(_is_foldable(layer) for layer in model.modules()):
-        return 0
+        return []
     chance = torch.Generator().manual_seed(0)
     images = torch.randn(_SAMPLES, 3, model.image_size, model.image_size, generator=chance)
     images = images.to(next(model.parameters()).device)
     was_training = model.training
     model.eval()
-    with torch.inference_mode():
-        pairs, before = _pairs(model, images)
-        for convolution, norm in pairs:
-            _fold(convolution, norm)
-        after = model(images)
-    if not torch.allclose(before, after, rtol=0, atol=_TOLERANCE * float(before.abs().max())):
-        for convolution, norm in pairs:
-            _unfold(convolution, norm)
-        pairs = []
+    pairs, before = _pairs(model, images)
+    for convolution, norm in pairs:
+        _fold(convolution, norm)
+    after = model(images)
+    for convolution, norm in pairs:
+        _unfold(convolution, norm)
     model.train(was_training)
-    return len(pairs)
+    return pairs if torch.allclose(before, after, rtol=0, atol=_TOLERANCE * float(before.abs().max())) else []
 
 
-def _pairs(model: StagedModel, images: Tensor) -> tuple[list[tuple[nn.Conv2d, nn.BatchNorm2d]], Tensor]:
-    """Convolutions and the batch norms of the same part that are given their very output, each once; and the logits."""
+def _pairs(model: StagedModel, images: Tensor) -> tuple[list[Pair], Tensor]:
+    """Convolutions whose output is used by one operation, a batch norm of the same part, each once; and the logits."""
     outputs: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # holds the tensors, or an id could be another's
-    found: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
-    calls: dict[nn.Module, int] = {}
+    found: list[tuple[Pair, int]] = []
+    calls: Counter[nn.Module] = Counter()
+    uses = _Uses()
 
     def called(layer: nn.Conv2d, _: Any, output: Tensor) -> None:
-        calls[layer] = calls.get(layer, 0) + 1
+        calls[layer] += 1
         outputs[id(output)] = (layer, output)
+        uses.counts[id(output)] = 0
 
-    def given(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
-        calls[layer] = calls.get(layer, 0) + 1
+    def given(layer: nn.BatchNorm2d, inputs: tuple[Any, ...]) -> None:
+        calls[layer] += 1
         if id(inputs[0]) in outputs:
-            assert isinstance(layer, nn.BatchNorm2d), "others have no hook"
-            found.append((outputs[id(inputs[0])][0], layer))
+            found.append(((outputs[id(inputs[0])][0], layer), id(inputs[0])))
 
-    handles = []
+    handles: list[RemovableHandle] = []
     homes: dict[nn.Module, Part] = {}
     for part in model.parts:
         for layer in part.modules():
@@ -81,15 +99,28 @@ def _pairs(model: StagedModel, images: Tensor) -> tuple[list[tuple[nn.Conv2d, nn
             elif _is_foldable(layer):
                 handles.append(layer.register_forward_pre_hook(given))
     try:
-        logits = model(images)
+        with uses:
+            logits = model(images)
     finally:
         for handle in handles:
             handle.remove()
     return [
-        (convolution, norm)
-        for convolution, norm in found
-        if homes[convolution] is homes[norm] and calls[convolution] == calls[norm] == 1
+        pair
+        for pair, output in found
+        if uses.counts[output] == 1 and calls[pair[0]] == calls[pair[1]] == 1 and homes[pair[0]] is homes[pair[1]]
     ], logits
+
+
+class _Uses(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts by a tensor's id the operations that are given it: what hooks of modules do not see."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.counts: Counter[int] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.counts.update({id(value) for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)})
+        return func(*args, **(kwargs or {}))
 
 
 def _is_foldable(layer: nn.Module) -> bool:
@@ -133,9 +164,9 @@ def _pass_on(norm: nn.BatchNorm2d, images: Tensor) -> Tensor:
 
 def _combined(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """Weight and bias of both; kept between the passes that move neither."""
-    tensors = (convolution.weight, convolution.bias, norm.weight, norm.bias, norm.running_mean, norm.running_var)
     if torch.is_grad_enabled() or convolution.weight.requires_grad:
         return _product(convolution, norm)
+    tensors = (convolution.weight, convolution.bias, *_tensors(norm))
     state = tuple((id(one), one._version) for one in tensors if one is not None)
     kept = convolution.__dict__.get(_KEPT)
     if kept is None or kept[0] != state:
@@ -143,10 +174,16 @@ def _combined(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Ten
     return cast(tuple[Tensor, Tensor], kept[1])
 
 
-def _product(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+def _tensors(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Scale, shift, running mean and running variance."""
     assert norm.running_mean is not None and norm.running_var is not None, "only such norms are folded"
-    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-    bias = norm.bias - norm.running_mean * scale
+    return norm.weight, norm.bias, norm.running_mean, norm.running_var
+
+
+def _product(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    scale, shift, mean, variance = _tensors(norm)
+    factor = scale * torch.rsqrt(variance + norm.eps)
+    bias = shift - mean * factor
     if convolution.bias is not None:
-        bias = bias + convolution.bias * scale
-    return convolution.weight * scale.reshape(-1, 1, 1, 1), bias
+        bias = bias + convolution.bias * factor
+    return convolution.weight * factor.reshape(-1, 1, 1, 1), bias

@@ -41,8 +41,8 @@ class Allocation:
         start_s: Seconds that a trial costs beside its epochs.
         epochs: Epochs that a trial runs on average, with a scheduler that cuts.
         num_start: So many trials must have reported before the surrogate is asked.
-        num_early: Until then, where costs count, the cheapest of so many random points is tried: a cost-effective
-            initial design (the same paper, section 4).
+        num_early: Until then, where costs count, the cheapest of so many random points is tried (after the
+            cost-effective initial design of the same paper).
         random_every: One in so many points is drawn at random, whatever the surrogate believes: it can be sure and
             wrong (interleaved as in SMAC: Hutter et al. 2011). 0 is never.
         measured: Whether costs are measured; else they are counted, and no clock decides anything.
@@ -77,7 +77,10 @@ class Allocation:
         tried = experience.read(trials)
         known = [one for one in tried if one.bests]
         if len(known) < self.num_start:
-            return self._cheapest([draw(space, rng) for _ in range(self.num_early)], known) if self.cooling else None
+            if not self.cooling:
+                return None
+            points = [draw(space, rng) for _ in range(self.num_early)]
+            return points[int(np.argmin(self._costs(points, known)))].values
         parents = heapq.nlargest(_NUM_PARENTS, known, key=_reached)
         candidates = [draw(space, rng) for _ in range(_NUM_RANDOM)]
         candidates += [draw(space, rng, parents[index % len(parents)].point.values) for index in range(_NUM_NEAR)]
@@ -92,9 +95,6 @@ class Allocation:
         if self.cooling:
             gains = gains / self._costs(candidates, known) ** self.cooling
         return candidates[int(np.argmax(gains))].values
-
-    def _cheapest(self, points: Sequence[Point], known: Sequence[Tried]) -> Mapping[str, Scalar]:
-        return points[int(np.argmin(self._costs(points, known)))].values
 
     def _costs(self, points: Sequence[Point], known: Sequence[Tried]) -> Array:
         """What a trial at each point would cost, (M,), in seconds; counted costs are in passes."""

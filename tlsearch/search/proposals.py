@@ -72,7 +72,7 @@ class Proposals:
     def _best(self, begun: Sequence[FrozenTrial], number: int) -> Mapping[str, Scalar] | None:
         """The point of the greatest expected gain, for what it costs where the search is cost-aware."""
         plan = self._plan
-        if not (plan.search.expected_gain or plan.search.cost_aware):
+        if not plan.search.asks_surrogate:
             return None
         allocation = alone(plan.allocation, begun) if plan.search.cost_aware else replace(plan.allocation, cooling=0.0)
         allocation = replace(allocation, views=plan.setup.cache.views)

@@ -33,7 +33,7 @@ class Runtime:
 
     @property
     def folds_batchnorm(self) -> bool:
-        """Whether frozen batch norm is folded into convolutions: fp32 has the digits, and a compiler folds itself."""
+        """Whether batch norm that stands still is folded into convolutions: where fp32 has the digits, uncompiled."""
         return self.precision == "fp32" and not self.compiled
 
     def autocast(self) -> AbstractContextManager[object]:

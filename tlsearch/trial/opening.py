@@ -117,8 +117,8 @@ def open_trial(assignment: TrialAssignment, *, index: ImageIndex | None = None, 
             head_dropout=config.head_dropout,
         )
         model.to(device=runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if runtime.folds_batchnorm:
-        fold_batchnorm(model)
+        if runtime.folds_batchnorm:
+            fold_batchnorm(model)
     if config.bn_policy == "adapt":
         adapt_to_training_images(model, inputs)
     probe_accuracy = start_from_probe(model, inputs) if config.head_init == "probe" else None

@@ -178,6 +178,7 @@ def _key(inputs: SourceInputs, split: str) -> FeatureKey:
 
 def key_of(inputs: SourceInputs, split: str, *, depth: int, state_digest: str) -> FeatureKey:
     """The key of what a prefix, whose tensors have this digest, makes of a split's images without augmentation."""
+    runtime = inputs.runtime
     return FeatureKey(
         backbone=inputs.config.backbone,
         weights_digest=inputs.weights_digest,
@@ -186,7 +187,7 @@ def key_of(inputs: SourceInputs, split: str, *, depth: int, state_digest: str) -
         transform=inputs.transform,
         data_digest=inputs.index.digest,
         split=split,
-        compute=f"{inputs.runtime.device.type}/{inputs.runtime.precision}{'/folded' * inputs.runtime.folds_batchnorm}",
+        compute=f"{runtime.device.type}/{runtime.precision}" + ("/folded" if runtime.folds_batchnorm else ""),
         precision=inputs.setup.cache.feature_precision,
         libraries=library_versions(inputs.config.backbone),
     )

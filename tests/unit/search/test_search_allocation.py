@@ -94,6 +94,13 @@ def test_recipes_are_on_the_backbone_that_is_best(tmp_path: Path) -> None:
     assert [one.config.backbone for one in read_search(tmp_path / "a").trials][2:] == ["mobilenet_v2"] * 4
 
 
+def test_costs_count_in_the_expected_gain_alone_or_with_it(tmp_path: Path) -> None:
+    rest = {"portfolio": False}
+    aware = proposals(tmp_path / "a", (8,), **rest, cost_aware=True)
+    assert aware == proposals(tmp_path / "b", (8,), **rest, cost_aware=True, expected_gain=True)
+    assert aware != proposals(tmp_path / "c", (8,), **rest)
+
+
 @pytest.mark.parametrize("sampler", ["random", "fixed"])
 def test_other_samplers_propose_for_themselves(tmp_path: Path, sampler: str) -> None:
     start = {"sampler": sampler, "start_with": tuple({"unfreeze_depth": depth} for depth in range(4))}

@@ -312,6 +312,21 @@ def test_the_room_is_imported_without_mlflow() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_a_tracker_has_imported_mlflow_when_it_is_made(tmp_path: Path) -> None:
+    """On the thread that makes it, as a whole: later threads, Tune's among them, find it there."""
+    code = f"""
+import sys
+from pathlib import Path
+from tlsearch.tracking import MlflowTracker
+assert "mlflow" not in sys.modules
+MlflowTracker(uri="sqlite:///{tmp_path}/m.db", experiment="e", search_id="s", metric="val_accuracy",
+              spool_dir=Path("{tmp_path}"), served_code=Path("{tmp_path}/s.py"))
+mlflow = sys.modules["mlflow"]
+assert not mlflow.__spec__._initializing and "mlflow.exceptions" in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_mlflows_global_store_is_left_alone(store: str, tmp_path: Path) -> None:
     import mlflow
 
