@@ -6,19 +6,23 @@ One sampler seeded once would repeat its first proposals after each restart.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
+from itertools import islice
 from typing import Any, Literal
 
 from optuna import Study
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.trial import FrozenTrial
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
 
 from tlsearch.search.seeds import derive_seed
 from tlsearch.types import Scalar
 
 SamplerName = Literal["tpe", "random", "fixed"]
+NUM_GOOD = 25  # TPE's good group never holds more
+NUM_SEEN = 250  # the smallest number of ended trials of which TPE's good group is NUM_GOOD
 
 
 class GivenPoint(BaseSampler):
@@ -40,6 +44,60 @@ class GivenPoint(BaseSampler):
         return self._values[param_name]
 
 
+def seen(trials: Sequence[FrozenTrial], direction: StudyDirection) -> list[FrozenTrial]:
+    """The trials that TPE is to know, at a cost that does not grow with the search.
+
+    All of them until NUM_SEEN have ended. From then on the NUM_GOOD best, TPE's good group as it would be of all
+    trials, and the latest others: a sample of the bad group, the only one that still grows.
+    """
+    ended = [trial for trial in trials if trial.state.is_finished()]
+    if len(ended) <= NUM_SEEN:
+        return list(trials)
+    sign = -1.0 if direction is StudyDirection.MAXIMIZE else 1.0
+    complete = [trial for trial in ended if trial.state is TrialState.COMPLETE]  # pruned ones have values, too
+    ranked = sorted(complete, key=lambda trial: sign * float(trial.value or 0.0))
+    best = set(islice((trial.number for trial in ranked if not violates(trial)), NUM_GOOD))
+    others = [trial.number for trial in ended if trial.number not in best]
+    kept = {*best, *others[len(best) - NUM_SEEN :]}
+    return [trial for trial in trials if trial.number in kept or not trial.state.is_finished()]
+
+
+def violates(trial: FrozenTrial) -> bool:
+    """Whether any of the trial's constraints is violated."""
+    return any(value > 0 for value in trial.constraints.values())
+
+
+class _Window(Study):
+    """A study of which only some trials are seen."""
+
+    def __init__(self, study: Study) -> None:
+        vars(self).update(vars(study))
+        states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)  # what TPE asks for
+        self._seen = seen(study._get_trials(deepcopy=False, states=states), study.direction)
+
+    def _get_trials(
+        self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
+    ) -> list[FrozenTrial]:
+        return [trial for trial in self._seen if states is None or trial.state in states]
+
+
+class _BoundedTPE(TPESampler):
+    """TPE over a window of the study as it was when the one trial of this sampler was asked for."""
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """As TPE, of the window."""
+        self._window = _Window(study)
+        return super().infer_relative_search_space(self._window, trial)
+
+    def sample_relative(self, study: Study, trial: FrozenTrial, search_space: Any) -> dict[str, Any]:
+        """As TPE, of the window."""
+        return super().sample_relative(self._window, trial, search_space)
+
+    def sample_independent(self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: Any) -> Any:
+        """As TPE, of the window."""
+        return super().sample_independent(self._window, trial, param_name, param_distribution)
+
+
 def make_sampler(name: SamplerName, *, seed: int, number: int) -> BaseSampler:
     """The sampler that proposes trial ``number`` of a search with that seed.
 
@@ -51,4 +109,4 @@ def make_sampler(name: SamplerName, *, seed: int, number: int) -> BaseSampler:
         return RandomSampler(seed=own_seed)  # a fixed search proposes nothing
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)  # `group`, known and wanted
-        return TPESampler(seed=own_seed, multivariate=True, group=True, constant_liar=True)
+        return _BoundedTPE(seed=own_seed, multivariate=True, group=True, constant_liar=True)

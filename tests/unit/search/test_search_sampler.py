@@ -7,12 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
+from optuna.distributions import FloatDistribution
+from optuna.samplers._tpe.sampler import _split_trials, default_gamma
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
 from search_doubles import QuickTrial, TinySpace, drive, make_plan
 
 from tlsearch.search import read_search
 from tlsearch.search.portfolio import RECIPES
-from tlsearch.search.sampler import make_sampler
+from tlsearch.search.sampler import NUM_GOOD, NUM_SEEN, make_sampler, seen
 from tlsearch.search.seeds import derive_fraction, derive_seed
 
 
@@ -85,6 +90,50 @@ def test_tpe_is_made_without_a_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         make_sampler("tpe", seed=0, number=0)
+
+
+def study_of(num_trials: int, *, direction: str = "maximize") -> optuna.Study:
+    """One trial in three pruned, one in seven of the others infeasible; values in no order."""
+    study = optuna.create_study(direction=direction)
+    domain = FloatDistribution(0, 1)
+    for number in range(num_trials):
+        value = number * 7919 % 1009 / 1009
+        trial = study.ask({"x": domain})
+        trial.report(value, 1)
+        if number % 7 == 0:
+            trial.set_constraint("params_millions", 1.0)
+        pruned = number % 3 == 0
+        study.tell(trial, None if pruned else value, state=TrialState.PRUNED if pruned else TrialState.COMPLETE)
+    return study
+
+
+@pytest.mark.parametrize("direction", ["maximize", "minimize"])
+def test_what_tpe_knows_is_bounded_and_its_good_group_is_that_of_all_trials(direction: str) -> None:
+    study = study_of(NUM_SEEN + 150, direction=direction)
+    running = study.ask().number
+    everything = study.get_trials(deepcopy=False)
+    known = seen(everything, study.direction)
+    assert len(known) == NUM_SEEN + 1 and known[-1].number == running
+    n_below = default_gamma(len(everything) - 1)
+    assert n_below == default_gamma(NUM_SEEN) == NUM_GOOD
+    good = [trial.number for trial in _split_trials(study, everything, n_below)[0]]
+    assert [trial.number for trial in _split_trials(study, known, n_below)[0]] == good
+
+
+def test_of_a_short_search_tpe_knows_all() -> None:
+    trials = study_of(NUM_SEEN).get_trials(deepcopy=False)
+    assert seen(trials, StudyDirection.MAXIMIZE) == trials
+
+
+def test_tpe_proposes_what_it_would_of_the_window_alone() -> None:
+    study = study_of(NUM_SEEN + 50)
+    window = optuna.create_study(direction="maximize")
+    window.add_trials(seen(study.get_trials(deepcopy=False), study.direction))
+    points = []
+    for one in (study, window):
+        one.sampler = make_sampler("tpe", seed=0, number=NUM_SEEN + 50)
+        points.append(one.ask({"x": FloatDistribution(0, 1)}).params)
+    assert points[0] == points[1]
 
 
 def test_seeds_differ_by_purpose_and_number_and_never_change() -> None:
