@@ -27,6 +27,7 @@ from tlsearch.types import CacheSpec, Decision, EpochReport, TrialState
 pytestmark = pytest.mark.timeout(600)
 
 NAME, TRIALS = "killed", 4
+CURVE = 5  # where a row of `told` has its epochs and metrics
 
 
 class Disk:
@@ -141,6 +142,15 @@ class Quick(QuickTrial):
         return self.reports[-1]
 
 
+def check_same_but_for_rounding(found: list[tuple[Any, ...]], other: list[tuple[Any, ...]]) -> None:
+    """The same trials with the same curves; whether an epoch reads pixels or features may change the last digits."""
+    assert [trial[:CURVE] for trial in found] == [trial[:CURVE] for trial in other]
+    for one, another in zip(found, other, strict=True):
+        assert [epoch for epoch, _ in one[CURVE]] == [epoch for epoch, _ in another[CURVE]]
+        for (_, metrics), (_, expected) in zip(one[CURVE], another[CURVE], strict=True):
+            assert metrics == pytest.approx(expected, rel=1e-5)
+
+
 @pytest.mark.slow
 def test_no_room_for_the_packed_images(
     tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -153,7 +163,7 @@ def test_no_room_for_the_packed_images(
     assert "images at 32 px are decoded in every epoch" in caplog.text
     assert not list(disk.path.rglob("*.npy")) and not list(disk.path.rglob("*.tmp"))
     disk.make_room()
-    assert found == whole(tmp_path / "roomy", monkeypatch, FineTuning)
+    check_same_but_for_rounding(found, whole(tmp_path / "roomy", monkeypatch, FineTuning))
     assert list(disk.path.rglob("*.npy"))
 
 
