@@ -137,9 +137,11 @@ class SearchSpec:
         patience: Epochs without improvement that end a trial as complete.
         probe_first: After the default a head-only trial of every backbone.
         portfolio: Then some points that are known to be good, on the backbone that is best by then. Sampler tpe only.
+        cost_aware: What a trial costs counts, as measured by backbone and depth: among the first ten points each that
+            nothing above gives is the cheapest of three random ones, and an expected gain is divided by a root of the
+            cost. Sampler tpe only.
         expected_gain: Then, in place of TPE's, the points of the greatest expected gain over the best so far, by a
             Gaussian process over what trials have shown. Sampler tpe only, which proposes while too little is known.
-        cost_aware: The expected gain, weighed against what a trial costs, measured by backbone and depth.
         study: ``auto`` is a journal in the search's folder; else a database's URL, ``sqlite:///FILE`` (absolute here),
             ``postgresql://`` or ``mysql://``.
     """
@@ -158,18 +160,13 @@ class SearchSpec:
     patience: Count | None = None
     probe_first: Flag = False
     portfolio: Flag = True
+    cost_aware: Flag = True
     expected_gain: Flag = False
-    cost_aware: Flag = False
     max_failures: CountFromZero = 2
     max_failed_trials: Count = 5
     trial_timeout_s: Annotated[Duration, Field(alias="trial_timeout")] = None
     study: Text = "auto"
     seed: Seed = 0
-
-    @property
-    def asks_surrogate(self) -> bool:
-        """Whether the points that follow the first ones are those of the expected gain."""
-        return self.expected_gain or self.cost_aware
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,8 +41,8 @@ class Allocation:
         start_s: Seconds that a trial costs beside its epochs.
         epochs: Epochs that a trial runs on average, with a scheduler that cuts.
         num_start: So many trials must have reported before the surrogate is asked.
-        num_early: Until then, where costs count, the cheapest of so many random points is tried (after the
-            cost-effective initial design of the same paper).
+        num_early: While too little is known, where costs count, the cheapest of so many random points is tried (after
+            the cost-effective initial design of the same paper).
         random_every: One in so many points is drawn at random, whatever the surrogate believes: it can be sure and
             wrong (interleaved as in SMAC: Hutter et al. 2011). 0 is never.
         measured: Whether costs are measured; else they are counted, and no clock decides anything.
@@ -77,10 +77,7 @@ class Allocation:
         tried = experience.read(trials)
         known = [one for one in tried if one.bests]
         if len(known) < self.num_start:
-            if not self.cooling:
-                return None
-            points = [draw(space, rng) for _ in range(self.num_early)]
-            return points[int(np.argmin(self._costs(points, known)))].values
+            return self._cheapest(space, tried, rng) if self.cooling else None
         parents = heapq.nlargest(_NUM_PARENTS, known, key=_reached)
         candidates = [draw(space, rng) for _ in range(_NUM_RANDOM)]
         candidates += [draw(space, rng, parents[index % len(parents)].point.values) for index in range(_NUM_NEAR)]
@@ -95,6 +92,24 @@ class Allocation:
         if self.cooling:
             gains = gains / self._costs(candidates, known) ** self.cooling
         return candidates[int(np.argmax(gains))].values
+
+    def early_point(
+        self, space: Space, trials: Sequence[FrozenTrial], *, rng: random.Random, experience: Experience
+    ) -> Mapping[str, Scalar] | None:
+        """The values of one of the first trials: what costs little is learned first. None where nothing new was drawn.
+
+        Args:
+            experience: What was read of the same study before; it saves time and changes nothing.
+        """
+        return self._cheapest(space, experience.read(trials), rng)
+
+    def _cheapest(self, space: Space, tried: Sequence[Tried], rng: random.Random) -> Mapping[str, Scalar] | None:
+        done = {one.key for one in tried}
+        points = [draw(space, rng) for _ in range(self.num_early)]
+        points = [point for point in points if frozenset(point.values.items()) not in done]
+        if not points:
+            return None
+        return points[int(np.argmin(self._costs(points, [one for one in tried if one.bests])))].values
 
     def _costs(self, points: Sequence[Point], known: Sequence[Tried]) -> Array:
         """What a trial at each point would cost, (M,), in seconds; counted costs are in passes."""

@@ -1,4 +1,4 @@
-"""What a search tries next, in order: the user's points, the default, the portfolio, then what its sampler proposes.
+"""What a search tries next, in order: the user's points, the default, the portfolio, cheap points, then TPE's.
 
 Each proposal is a pure function of the trials that the study holds, of the search's seed and of the trial's number.
 """
@@ -13,11 +13,11 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
-from tlsearch.search.allocation import alone
+from tlsearch.search.allocation import Allocation, alone
 from tlsearch.search.experience import Experience
 from tlsearch.search.plan import SearchPlan
 from tlsearch.search.portfolio import RECIPES, probes, recipe
-from tlsearch.search.sampler import GivenPoint, make_sampler
+from tlsearch.search.sampler import NUM_DRAWN, GivenPoint, make_sampler
 from tlsearch.search.seeds import derive_seed
 from tlsearch.types import Scalar
 
@@ -45,10 +45,23 @@ class Proposals:
         search = self._plan.search
         begun = [trial for trial in trials if trial.state is not OptunaState.WAITING and trial.number != number]
         waits = any(trial.number == number and trial.state is OptunaState.WAITING for trial in trials)
-        point = None if waits or search.sampler != "tpe" else self._recipe(begun, number) or self._best(begun, number)
+        point = None if waits or search.sampler != "tpe" else self._point(begun, number)
         if point is not None:
             return GivenPoint(point)
         return make_sampler(search.sampler, seed=search.seed, number=number)
+
+    def _point(self, begun: Sequence[FrozenTrial], number: int) -> Mapping[str, Scalar] | None:
+        """What is tried before TPE or in its place; None where TPE proposes."""
+        search = self._plan.search
+        if point := self._recipe(begun, number):
+            return point
+        if search.expected_gain:
+            return self._best(begun, number)
+        if search.cost_aware and len(begun) < NUM_DRAWN:
+            return self._allocation(begun).early_point(
+                self._plan.space, begun, rng=self._rng(number), experience=self._experience
+            )
+        return None
 
     def _recipe(self, begun: Sequence[FrozenTrial], number: int) -> Mapping[str, Scalar] | None:
         """The portfolio's next recipe on the backbone that is best so far, unless that was tried."""
@@ -72,16 +85,19 @@ class Proposals:
     def _best(self, begun: Sequence[FrozenTrial], number: int) -> Mapping[str, Scalar] | None:
         """The point of the greatest expected gain, for what it costs where the search is cost-aware."""
         plan = self._plan
-        if not plan.search.asks_surrogate:
-            return None
-        allocation = alone(plan.allocation, begun) if plan.search.cost_aware else replace(plan.allocation, cooling=0.0)
-        allocation = replace(allocation, views=plan.setup.cache.views)
-        rng = random.Random(derive_seed(plan.search.seed, "allocation", number))
-        return allocation.point(
+        return self._allocation(begun).point(
             plan.space,
             begun,
             mode=plan.setup.mode,
             max_epochs=plan.setup.max_epochs,
-            rng=rng,
+            rng=self._rng(number),
             experience=self._experience,
         )
+
+    def _allocation(self, begun: Sequence[FrozenTrial]) -> Allocation:
+        plan = self._plan
+        allocation = alone(plan.allocation, begun) if plan.search.cost_aware else replace(plan.allocation, cooling=0.0)
+        return replace(allocation, views=plan.setup.cache.views)
+
+    def _rng(self, number: int) -> random.Random:
+        return random.Random(derive_seed(self._plan.search.seed, "allocation", number))

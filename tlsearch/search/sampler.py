@@ -21,6 +21,7 @@ from tlsearch.search.seeds import derive_seed
 from tlsearch.types import Scalar
 
 SamplerName = Literal["tpe", "random", "fixed"]
+NUM_DRAWN = 10  # TPE proposes at random until so many trials have begun
 NUM_GOOD = 25  # TPE's good group never holds more
 NUM_SEEN = 250  # the smallest number of ended trials of which TPE's good group is NUM_GOOD
 
@@ -109,4 +110,4 @@ def make_sampler(name: SamplerName, *, seed: int, number: int) -> BaseSampler:
         return RandomSampler(seed=own_seed)  # a fixed search proposes nothing
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)  # `group`, known and wanted
-        return _BoundedTPE(seed=own_seed, multivariate=True, group=True, constant_liar=True)
+        return _BoundedTPE(n_startup_trials=NUM_DRAWN, seed=own_seed, multivariate=True, group=True, constant_liar=True)

@@ -94,11 +94,45 @@ def test_recipes_are_on_the_backbone_that_is_best(tmp_path: Path) -> None:
     assert [one.config.backbone for one in read_search(tmp_path / "a").trials][2:] == ["mobilenet_v2"] * 4
 
 
-def test_costs_count_in_the_expected_gain_alone_or_with_it(tmp_path: Path) -> None:
-    rest = {"portfolio": False}
+def test_costs_count_in_the_expected_gain(tmp_path: Path) -> None:
+    rest = {"portfolio": False, "expected_gain": True}
     aware = proposals(tmp_path / "a", (8,), **rest, cost_aware=True)
-    assert aware == proposals(tmp_path / "b", (8,), **rest, cost_aware=True, expected_gain=True)
-    assert aware != proposals(tmp_path / "c", (8,), **rest)
+    assert aware != proposals(tmp_path / "b", (8,), **rest, cost_aware=False)
+
+
+def test_the_first_ten_points_are_cheap_ones_where_costs_count(tmp_path: Path) -> None:
+    def depths(counts: bool) -> list[list[int]]:
+        return [
+            [
+                point["unfreeze_depth"]
+                for point in proposals(
+                    tmp_path / f"{counts}{seed}", (14,), seed=seed, portfolio=False, cost_aware=counts
+                )
+            ]
+            for seed in range(12)
+        ]
+
+    aware, free = depths(True), depths(False)
+    lowest = 1.215  # what the lowest of three draws from 0 to 5 is on average
+    assert np.mean([row[1:10] for row in aware]) == pytest.approx(lowest, abs=0.4)
+    assert np.mean([row[1:10] for row in free]) > lowest + 0.8
+    assert np.mean([row[10:] for row in aware]) > lowest + 0.2, "then TPE proposes, at any cost"
+
+
+def test_a_cheap_point_is_a_new_one() -> None:
+    few = real_space(
+        backbone=Fixed(value="resnet18"), unfreeze_depth=IntRange(low=0, high=1), bn_policy=Fixed(value="frozen")
+    )
+    few = replace(
+        few, dimensions={**few.dimensions, "head_lr": replace(few.dimensions["head_lr"], domain=Fixed(value=1e-3))}
+    )
+    tried = [trial(0, nearest(few, {"unfreeze_depth": 0}), [0.5], 0.1)]
+    experience = Experience("max")
+    chosen = [
+        Allocation().early_point(few, tried, rng=random.Random(seed), experience=experience) for seed in range(16)
+    ]
+    assert None in chosen, "all that was drawn had been tried"
+    assert all(one is None or one["unfreeze_depth"] == 1 for one in chosen)
 
 
 @pytest.mark.parametrize("sampler", ["random", "fixed"])
@@ -226,7 +260,7 @@ def test_while_too_little_is_known_the_cheapest_of_three_is_tried_or_the_sampler
     trials = _half((0.1, 50.0))[:3]
     assert Allocation(cooling=0.0).point(ONE, trials, mode="max", max_epochs=3, rng=random.Random(0)) is None
     for few in ([], trials):
-        for seed in range(8):
+        for seed in range(10, 18):  # others than the trials' own
             values = Allocation().point(ONE, few, mode="max", max_epochs=3, rng=random.Random(seed))
             rng = random.Random(seed)
             depths = [draw(ONE, rng).values["unfreeze_depth"] for _ in range(3)]
