@@ -6,6 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("no_clock", deadline=None)  # a busy machine is no fault
+settings.load_profile("no_clock")
 
 # Servers of MLflow start seven processes each for jobs, of which no test has one.
 os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")

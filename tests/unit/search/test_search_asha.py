@@ -141,7 +141,7 @@ def sequences(draw: st.DrawFn) -> Sequence:
 
 
 @given(sequences(), st.floats(0, 1))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_resumed_decides_as_uninterrupted(sequence: Sequence, where: float) -> None:
     """A judge fed the stored reports up to any moment answers the rest as the first judge did."""
     cut = math.floor(where * len(sequence.observations))
@@ -152,7 +152,7 @@ def test_resumed_decides_as_uninterrupted(sequence: Sequence, where: float) -> N
 
 
 @given(sequences())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_decisions_depend_on_ranks_alone(sequence: Sequence) -> None:
     """Any rising transformation of the metric leaves every decision as it was."""
     bent = [seen(o.trial, o.epoch, math.exp(3 * o.value) - 7) for o in sequence.observations]
@@ -160,7 +160,7 @@ def test_decisions_depend_on_ranks_alone(sequence: Sequence) -> None:
 
 
 @given(sequences())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_best_of_a_rung_always_goes_on(sequence: Sequence) -> None:
     judge = Judge(sequence.rules)
     best: dict[int, float] = {}
