@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Integration tests run one after another, other tests beside them.
+PARALLEL := -n auto --maxprocesses 4 --dist loadgroup
 
 .PHONY: demo test test-all lint install clean
 
@@ -30,10 +32,10 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 test: lint
-	$(BIN)/pytest -m "not slow and not gpu"
+	$(BIN)/pytest $(PARALLEL) -m "not slow and not gpu"
 
 test-all: lint
-	$(BIN)/pytest
+	$(BIN)/pytest $(PARALLEL)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

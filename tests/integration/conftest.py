@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
+HERE = Path(__file__).resolve().parent
 SUPPORT = Path(__file__).resolve().parents[1] / "support"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One process runs all of these: two searches at once on a small machine would only wait for each other."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group("integration"))
 
 
 @pytest.fixture(scope="session")

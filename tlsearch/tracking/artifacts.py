@@ -8,7 +8,8 @@ from pathlib import Path, PurePosixPath
 
 from tlsearch.errors import TrackingError
 from tlsearch.tracking.runs import KIND, find_runs
-from tlsearch.tracking.store import connect, find_experiment, shown, sqlite_path, store_errors
+from tlsearch.tracking.sqlite_file import sqlite_path
+from tlsearch.tracking.store import connect, find_experiment, shown, store_errors
 from tlsearch.tracking.worker import Away, Refused
 
 logger = logging.getLogger(__name__)

@@ -13,12 +13,12 @@ from tlsearch.tracking import entries as e
 from tlsearch.tracking.peek import peek_run_ids
 from tlsearch.tracking.runs import find_runs, trial_number
 from tlsearch.tracking.spool import Spool
+from tlsearch.tracking.sqlite_file import sqlite_path
 from tlsearch.tracking.store import (
     connect,
     find_experiment,
     quiet_mlflow,
     shown,
-    sqlite_path,
     store_errors,
     told_at_start,
 )

@@ -11,7 +11,8 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
-from tlsearch.tracking.store import shown, sqlite_path
+from tlsearch.tracking.sqlite_file import sqlite_path
+from tlsearch.tracking.store import shown
 from tlsearch.types import Finding
 
 _TIMEOUT_S = 10.0

@@ -9,14 +9,13 @@ from __future__ import annotations
 import logging
 import os
 import re
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from pathlib import Path
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 from tlsearch.errors import TrackingError
+from tlsearch.tracking.sqlite_file import artifact_root, check_sqlite, make_sqlite
 from tlsearch.tracking.worker import Away, Refused
 
 if TYPE_CHECKING:
@@ -99,10 +98,11 @@ def connect(uri: str) -> MlflowClient:
     from sqlalchemy.exc import OperationalError
 
     if uri.startswith("sqlite"):
-        _check_sqlite(uri)
+        check_sqlite(uri)
     elif re.match(r"(postgresql|mysql|mssql)\b", uri):
         _check_database(uri)
     try:
+        make_sqlite(uri)
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
     except MlflowException as error:
         raise TrackingError(f"tracking.uri must name an MLflow store, not {shown(uri)}: {error}") from error
@@ -158,39 +158,8 @@ def artifact_location(uri: str, experiment: str) -> str | None:
 
     Beside a SQLite file, since the default of MLflow would be ``./mlruns`` of whoever starts the search.
     """
-    path = sqlite_path(uri)
-    if path is None:
-        return None
-    return (path.parent / "mlartifacts" / quote(experiment, safe=" ")).as_uri()
-
-
-def sqlite_path(uri: str) -> Path | None:
-    """The absolute path of a SQLite URI's file; None for other stores and databases in memory."""
-    match = re.match(r"sqlite(?:\+\w+)?:///(?:file:)?([^?]+)", uri)
-    if match is None or match[1] == ":memory:":
-        return None
-    return Path(unquote(match[1])).absolute()
-
-
-def _check_sqlite(uri: str) -> None:
-    """Writes, and takes it back: MLflow itself would try to open the file for minutes."""
-    path = sqlite_path(uri)
-    if path is None:
-        return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        mode = "ro" if "mode=ro" in uri else "rwc"
-        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode={mode}", uri=True, timeout=20)) as database:
-            database.isolation_level = None
-            database.execute("BEGIN IMMEDIATE")
-            database.execute("CREATE TABLE tlsearch_tries_to_write (x)")
-            database.execute("ROLLBACK")
-    except sqlite3.OperationalError as error:
-        if "locked" in str(error):
-            raise Away(f"the MLflow database {path} is locked by another process") from error
-        raise TrackingError(f"tracking.uri must name a database that can be written; {path}: {error}") from error
-    except (OSError, sqlite3.DatabaseError) as error:
-        raise TrackingError(f"tracking.uri must name a database that can be written; {path}: {error}") from error
+    root = artifact_root(uri)
+    return None if root is None else (root / quote(experiment, safe=" ")).as_uri()
 
 
 def _check_database(uri: str) -> None:

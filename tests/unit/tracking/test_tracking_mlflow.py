@@ -20,7 +20,8 @@ from tlsearch.tracking.batch import cut, without_lost_models
 from tlsearch.tracking.entries import DropModel, KeepModel
 from tlsearch.tracking.models import requirements
 from tlsearch.tracking.peek import peek_run_ids
-from tlsearch.tracking.store import artifact_location, shown, sqlite_path
+from tlsearch.tracking.sqlite_file import sqlite_path
+from tlsearch.tracking.store import artifact_location, shown
 from tlsearch.types import Decision, EpochReport, TrialConfig, TrialOutcome, TrialState
 
 SERVED = """

@@ -1,0 +1,76 @@
+"""MLflow's SQLite file is made whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tlsearch.tracking.sqlite_file import make_sqlite
+from tlsearch.tracking.store import connect
+
+
+def tables(path: Path) -> set[str]:
+    with closing(sqlite3.connect(path)) as database:
+        return {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+
+
+def check_usable(path: Path) -> None:
+    client = connect(f"sqlite:///{path}")
+    assert client.create_experiment("mine") and "latest_metrics" in tables(path)
+    assert [one.name for one in path.parent.iterdir()] == [path.name], "nothing is left beside it"
+
+
+def make_in_a_process(path: Path) -> subprocess.Popen[bytes]:
+    code = f"from tlsearch.tracking.store import connect; connect('sqlite:///{path}')"
+    return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+
+
+def test_killed_while_it_is_made(tmp_path: Path) -> None:
+    path, new = tmp_path / "mlflow.db", tmp_path / "mlflow.db.new"
+    maker = make_in_a_process(path)
+    while not new.exists() or not tables(new):
+        assert maker.poll() is None, "it was made before it could be killed"
+        time.sleep(0.005)
+    maker.send_signal(signal.SIGKILL)
+    maker.wait()
+    assert new.exists() and (not path.exists() or path.stat().st_size == 0)
+    check_usable(path)
+
+
+def test_made_by_two_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "mlflow.db"
+    makers = [make_in_a_process(path) for _ in range(2)]
+    assert [maker.wait() for maker in makers] == [0, 0]
+    check_usable(path)
+
+
+def test_made_by_two_threads_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "mlflow.db"
+    threads = [threading.Thread(target=make_sqlite, args=(f"sqlite:///{path}",)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    check_usable(path)
+
+
+@pytest.mark.parametrize("name", ["a name.db", "50 %.db", "ü.db"])
+def test_any_name(tmp_path: Path, name: str) -> None:
+    check_usable(tmp_path / name)
+
+
+def test_one_that_is_there_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "mlflow.db"
+    connect(f"sqlite:///{path}").create_experiment("before")
+    inode = os.stat(path).st_ino
+    assert connect(f"sqlite:///{path}").get_experiment_by_name("before") is not None
+    assert os.stat(path).st_ino == inode
