@@ -128,8 +128,7 @@ CONTESTANTS: Mapping[str, Make] = {
 }
 PARTS: Mapping[str, Make] = {
     "none of the parts: default point, TPE, ASHA": ours(portfolio=False, cost_aware=False),
-    "- portfolio": ours(portfolio=False),
-    "- cost_aware": ours(cost_aware=False),
+    "- portfolio, cheap points in its place": ours(portfolio=False),
     "+ expected gain in place of TPE": ours(expected_gain=True),
     "+ expected gain, no random points between": ours(Allocation(random_every=0), expected_gain=True),
     "+ expected gain, - cost_aware": ours(expected_gain=True, cost_aware=False),

@@ -1,4 +1,4 @@
-"""What a search tries next, in order: the user's points, the default, the portfolio, cheap points, then TPE's.
+"""What a search tries next, in order: the user's points, the default, the portfolio or cheap points, then TPE's.
 
 Each proposal is a pure function of the trials that the study holds, of the search's seed and of the trial's number.
 """
@@ -57,7 +57,7 @@ class Proposals:
             return point
         if search.expected_gain:
             return self._best(begun, number)
-        if search.cost_aware and len(begun) < NUM_DRAWN:
+        if search.cost_aware and not search.portfolio and len(begun) < NUM_DRAWN:
             return self._allocation(begun).early_point(
                 self._plan.space, begun, rng=self._rng(number), experience=self._experience
             )
