@@ -137,9 +137,9 @@ class SearchSpec:
         patience: Epochs without improvement that end a trial as complete.
         probe_first: After the default a head-only trial of every backbone.
         portfolio: Then some points that are known to be good, on the backbone that is best by then. Sampler tpe only.
-        cost_aware: What a trial costs counts, as measured by backbone and depth: without the portfolio each of the first
-            ten points that nothing else gives is the cheapest of three random ones, and an expected gain is divided by
-            a root of the cost. Sampler tpe only.
+        cost_aware: What a trial costs counts, as measured by backbone and depth: without the portfolio each of the
+            first ten points that nothing else gives is the cheapest of three random ones, and an expected gain is
+            divided by a root of the cost. Sampler tpe only.
         expected_gain: Then, in place of TPE's, the points of the greatest expected gain over the best so far, by a
             Gaussian process over what trials have shown. Sampler tpe only, which proposes while too little is known.
         study: ``auto`` is a journal in the search's folder; else a database's URL, ``sqlite:///FILE`` (absolute here),
