@@ -71,7 +71,9 @@ def make_sqlite(uri: str) -> None:
     path = sqlite_path(uri)
     if path is None or _is_made(path):
         return
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+    from mlflow.store.db.utils import _initialize_tables
+    from sqlalchemy import create_engine
+    from sqlalchemy.pool import NullPool  # no connection outlives its use: it would point to a file that has moved
 
     with _making(path):
         if _is_made(path):
@@ -79,8 +81,7 @@ def make_sqlite(uri: str) -> None:
         new = path.with_name(f"{path.name}.new")
         _remove(new)  # of a process that was killed
         try:
-            made = SqlAlchemyStore(_PATH.sub(r"\g<1>\g<2>.new", uri, count=1), (path.parent / "mlartifacts").as_uri())
-            made.engine.dispose()
+            _initialize_tables(create_engine(_PATH.sub(r"\g<1>\g<2>.new", uri, count=1), poolclass=NullPool))
             new.replace(path)
         finally:
             _remove(new)

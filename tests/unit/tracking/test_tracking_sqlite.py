@@ -46,6 +46,20 @@ def test_killed_while_it_is_made(tmp_path: Path) -> None:
     check_usable(path)
 
 
+def test_one_that_failed_is_made_again_by_the_same_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow.store.db import utils
+
+    def full(engine: object) -> None:
+        raise OSError("no room")
+
+    path = tmp_path / "mlflow.db"
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="no room"):
+        patch.setattr(utils, "_upgrade_db", full)  # the first tables are there by then
+        make_sqlite(f"sqlite:///{path}")
+    assert not list(tmp_path.glob("*.new*")) and not path.exists()
+    check_usable(path)
+
+
 def test_made_by_two_at_once(tmp_path: Path) -> None:
     path = tmp_path / "mlflow.db"
     makers = [make_in_a_process(path) for _ in range(2)]
