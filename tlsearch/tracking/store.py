@@ -106,8 +106,10 @@ def connect(uri: str) -> MlflowClient:
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
     except MlflowException as error:
         raise TrackingError(f"tracking.uri must name an MLflow store, not {shown(uri)}: {error}") from error
-    except OperationalError as error:  # another process is just making the tables
+    except OperationalError as error:  # another process is just making the tables; a full disk
         raise Away(f"MLflow at {shown(uri)} does not answer: {error.orig}") from error
+    except OSError as error:
+        raise Away(f"MLflow's file at {shown(uri)} cannot be made: {error.strerror or error}") from error
 
 
 def told_at_start(uri: str, error: Away | Refused) -> TrackingError | None:

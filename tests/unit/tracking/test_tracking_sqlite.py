@@ -16,6 +16,7 @@ import pytest
 
 from tlsearch.tracking.sqlite_file import make_sqlite
 from tlsearch.tracking.store import connect
+from tlsearch.tracking.worker import Away
 
 
 def tables(path: Path) -> set[str]:
@@ -53,10 +54,10 @@ def test_one_that_failed_is_made_again_by_the_same_process(tmp_path: Path, monke
         raise OSError("no room")
 
     path = tmp_path / "mlflow.db"
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="no room"):
+    with monkeypatch.context() as patch, pytest.raises(Away, match="cannot be made: no room"):
         patch.setattr(utils, "_upgrade_db", full)  # the first tables are there by then
-        make_sqlite(f"sqlite:///{path}")
-    assert not list(tmp_path.glob("*.new*")) and not path.exists()
+        connect(f"sqlite:///{path}")
+    assert not list(tmp_path.glob("*.new*")) and path.stat().st_size == 0
     check_usable(path)
 
 
