@@ -189,7 +189,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 
 def files_with(secret: str, *roots: Path) -> list[Path]:
-    """Files that hold the text; what cannot be read (sockets) is no file, and Ray's temporary ones may just have gone."""
+    """Files that hold the text; sockets are no files, and temporary ones of Ray may have gone since."""
     found = []
     for path in [path for root in roots for path in root.rglob("*") if path.is_file() and not path.is_symlink()]:
         with suppress(FileNotFoundError):
