@@ -77,12 +77,11 @@ class Allocation:
         tried = experience.read(trials)
         known = [one for one in tried if one.bests]
         if len(known) < self.num_start:
-            return self._cheapest(space, tried, rng) if self.cooling else None
+            return self.early_point(space, trials, rng=rng, experience=experience) if self.cooling else None
         parents = heapq.nlargest(_NUM_PARENTS, known, key=_reached)
         candidates = [draw(space, rng) for _ in range(_NUM_RANDOM)]
         candidates += [draw(space, rng, parents[index % len(parents)].point.values) for index in range(_NUM_NEAR)]
-        done = {one.key for one in tried}
-        candidates = [candidate for candidate in candidates if frozenset(candidate.values.items()) not in done]
+        candidates = _new(candidates, tried)
         if not candidates:
             return None
         if self.random_every and len(tried) % self.random_every == 0:
@@ -101,12 +100,8 @@ class Allocation:
         Args:
             experience: What was read of the same study before; it saves time and changes nothing.
         """
-        return self._cheapest(space, experience.read(trials), rng)
-
-    def _cheapest(self, space: Space, tried: Sequence[Tried], rng: random.Random) -> Mapping[str, Scalar] | None:
-        done = {one.key for one in tried}
-        points = [draw(space, rng) for _ in range(self.num_early)]
-        points = [point for point in points if frozenset(point.values.items()) not in done]
+        tried = experience.read(trials)
+        points = _new([draw(space, rng) for _ in range(self.num_early)], tried)
         if not points:
             return None
         return points[int(np.argmin(self._costs(points, [one for one in tried if one.bests])))].values
@@ -116,6 +111,12 @@ class Allocation:
         costs = Costs((one.kind, one.seconds) for one in known) if self.measured else Costs(())
         kinds = [Kind.of(point.active, views=self.views) for point in points]
         return np.array([self.start_s + self.epochs * costs.of(kind) for kind in kinds])
+
+
+def _new(points: Sequence[Point], tried: Sequence[Tried]) -> list[Point]:
+    """Those that no trial has had."""
+    done = {one.key for one in tried}
+    return [point for point in points if frozenset(point.values.items()) not in done]
 
 
 def _reached(one: Tried) -> float:

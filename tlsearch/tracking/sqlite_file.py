@@ -26,12 +26,6 @@ def sqlite_path(uri: str) -> Path | None:
     return Path(unquote(match[2])).absolute()
 
 
-def artifact_root(uri: str) -> Path | None:
-    """Where the files of its experiments go: beside it; None for other stores."""
-    path = sqlite_path(uri)
-    return None if path is None else path.parent / "mlartifacts"
-
-
 def check_sqlite(uri: str) -> None:
     """Writes, and takes it back: MLflow itself would try to open the file for minutes.
 

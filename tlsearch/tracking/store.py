@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from tlsearch.errors import TrackingError
-from tlsearch.tracking.sqlite_file import artifact_root, check_sqlite, make_sqlite
+from tlsearch.tracking.sqlite_file import check_sqlite, make_sqlite, sqlite_path
 from tlsearch.tracking.worker import Away, Refused
 
 if TYPE_CHECKING:
@@ -160,8 +160,10 @@ def artifact_location(uri: str, experiment: str) -> str | None:
 
     Beside a SQLite file, since the default of MLflow would be ``./mlruns`` of whoever starts the search.
     """
-    root = artifact_root(uri)
-    return None if root is None else (root / quote(experiment, safe=" ")).as_uri()
+    path = sqlite_path(uri)
+    if path is None:
+        return None
+    return (path.parent / "mlartifacts" / quote(experiment, safe=" ")).as_uri()
 
 
 def _check_database(uri: str) -> None:

@@ -6,11 +6,13 @@ import gc
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 import pytest
@@ -115,11 +117,15 @@ def own_bytes() -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
 
 
-def holdings() -> dict[str, object]:
-    """What trials could leave behind."""
+def living(kind: type) -> list[Any]:
+    return [each for each in gc.get_objects() if issubclass(type(each), kind)]
+
+
+def holdings(others: Collection[object]) -> dict[str, object]:
+    """What trials could leave behind; ``others`` were there before."""
     return {
-        "models": sum(issubclass(type(each), StagedModel) for each in gc.get_objects()),
-        "optimisers": sum(issubclass(type(each), torch.optim.Optimizer) for each in gc.get_objects()),
+        "models": sum(each not in others for each in living(StagedModel)),
+        "optimisers": sum(each not in others for each in living(torch.optim.Optimizer)),
         "files": sorted(os.path.realpath(path) for path in Path("/proc/self/fd").iterdir() if path.exists()),
         "threads": threading.active_count(),
     }
@@ -133,7 +139,8 @@ def said(worker: TrialWorker) -> Message:
 def test_memory_is_flat_over_many_resets(
     worker: TrialWorker, configuration: Callable[[int], dict[str, str]], num_resets: int
 ) -> None:
-    before = holdings()  # other tests' modules may hold some
+    # other tests' modules may hold some
+    others: WeakSet[Any] = WeakSet(living(StagedModel) + living(torch.optim.Optimizer))
     memory, counts = [], []
     for number in range(num_resets):
         assert number == 0 or worker.reset_config(configuration(number))
@@ -141,11 +148,10 @@ def test_memory_is_flat_over_many_resets(
         assert (message.number, message.reason) == (number, "error" if number % 5 == 4 else "")
         if number >= WARM_UP and number % 5 == 4:  # right after a trial that raised
             memory.append(own_bytes())
-            counts.append(holdings())
+            counts.append(holdings(others))
     worker.cleanup()
     release_held()
-    for kind in ("models", "optimisers"):
-        assert counts[-1][kind] == before[kind], "a trial that raised is still held"
+    assert counts[-1]["models"] == counts[-1]["optimisers"] == 0, "a trial that raised is still held"
     assert counts[-1] == counts[0]
     assert memory[-1] - memory[0] < GROWTH_BYTES, memory
 

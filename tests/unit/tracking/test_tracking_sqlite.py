@@ -40,7 +40,7 @@ def test_killed_while_it_is_made(tmp_path: Path) -> None:
     maker = make_in_a_process(path)
     while not new.exists() or not tables(new):
         assert maker.poll() is None, "it was made before it could be killed"
-        time.sleep(0.005)
+        time.sleep(0.005)  # polls another process's file
     maker.send_signal(signal.SIGKILL)
     maker.wait()
     assert new.exists() and (not path.exists() or path.stat().st_size == 0)
@@ -81,6 +81,11 @@ def test_made_by_two_threads_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a name.db", "50 %.db", "ü.db"])
 def test_any_name(tmp_path: Path, name: str) -> None:
     check_usable(tmp_path / name)
+
+
+def test_a_file_uri(tmp_path: Path) -> None:
+    make_sqlite(f"sqlite:///file:{tmp_path}/mlflow.db?uri=true")
+    check_usable(tmp_path / "mlflow.db")
 
 
 def test_one_that_is_there_is_left_alone(tmp_path: Path) -> None:
