@@ -97,11 +97,13 @@ class Allocation:
     ) -> Mapping[str, Scalar] | None:
         """The values of one of the first trials: what costs little is learned first. None where nothing new was drawn.
 
+        They lean to the middle of the ranges, as TPE's prior does.
+
         Args:
             experience: What was read of the same study before; it saves time and changes nothing.
         """
         tried = experience.read(trials)
-        points = _new([draw(space, rng) for _ in range(self.num_early)], tried)
+        points = _new([draw(space, rng, central=True) for _ in range(self.num_early)], tried)
         if not points:
             return None
         return points[int(np.argmin(self._costs(points, [one for one in tried if one.bests])))].values

@@ -35,9 +35,16 @@ class Point:
     active: Mapping[str, Scalar] = field(default_factory=dict)
 
 
-def draw(space: Space, rng: random.Random, parent: Mapping[str, Scalar] | None = None) -> Point:
-    """A point at random; with a parent one that differs from it in some dimensions."""
-    return _walk(space, _Drawer(parent or {}, rng))
+def draw(
+    space: Space, rng: random.Random, parent: Mapping[str, Scalar] | None = None, *, central: bool = False
+) -> Point:
+    """A point at random; with a parent one that differs from it in some dimensions.
+
+    Args:
+        central: Numbers lean to the middle of their range, where its author expects the best: their density there is
+            twice the uniform one, and none at the ends.
+    """
+    return _walk(space, _Drawer(parent or {}, rng, central=central))
 
 
 def nearest(space: Space, wanted: Mapping[str, Scalar]) -> Point:
@@ -73,8 +80,8 @@ def _walk(space: Space, drawer: _Drawer) -> Point:
 class _Drawer:
     """Proposes as Optuna's trial does; without ``rng`` the parent's values, moved into the space."""
 
-    def __init__(self, parent: Mapping[str, Scalar], rng: random.Random | None) -> None:
-        self._parent, self._rng = parent, rng
+    def __init__(self, parent: Mapping[str, Scalar], rng: random.Random | None, *, central: bool = False) -> None:
+        self._parent, self._rng, self._central = parent, rng, central
         self.values: dict[str, Scalar] = {}
         self.domains: dict[str, BaseDistribution] = {}
 
@@ -116,7 +123,9 @@ class _Drawer:
     def _position(self, name: str, locate: Callable[[Any], float]) -> float:
         """Where in its range, 0 to 1, a number is to be."""
         if name not in self._parent:
-            return self._rng.random() if self._rng else 0.5
+            if self._rng is None:
+                return 0.5
+            return self._rng.triangular() if self._central else self._rng.random()
         at = locate(self._parent[name])
         if self._rng and self._rng.random() < _MOVES:
             at += self._rng.gauss(0.0, _STEP)

@@ -15,7 +15,7 @@ from tlsearch.train.checkpoints import (
     write_frozen_part,
 )
 from tlsearch.train.drift import feature_drift, probe_features
-from tlsearch.train.evaluation import EVAL_BATCH_SIZE, Evaluation, evaluate, predict_logits
+from tlsearch.train.evaluation import EVAL_BATCH_SIZE, Evaluation, check_finite, evaluate, predict_logits
 from tlsearch.train.files import TensorFile, read_json, read_tensors, remove_others, write_json, write_tensors
 from tlsearch.train.loop import Trainer, TrainFigures
 from tlsearch.train.metrics import TOP5_MIN_CLASSES, classification_metrics
@@ -48,6 +48,7 @@ __all__ = [
     "Trainer",
     "WeightAverage",
     "build_optimizer",
+    "check_finite",
     "classification_metrics",
     "copy_with_temperature",
     "depth_at",

@@ -32,6 +32,8 @@ from tlsearch.types import TrialConfig
 
 _CHECK_EVERY = 256  # steps between looks at the loss: each waits for the device
 
+AfterStep = Callable[[int, int, Tensor], object]  # steps done, steps of the epoch, mean loss of this one
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainFigures:
@@ -100,10 +102,15 @@ class Trainer:
         """The learning rates of the last step by part of the model; parts that do not train are absent."""
         return learning_rates(self.optimizer)
 
-    def train_epoch(self, source: Source, *, seed: int, epoch: int) -> TrainFigures:
+    def train_epoch(
+        self, source: Source, *, seed: int, epoch: int, after_step: AfterStep | None = None
+    ) -> TrainFigures:
         """Trains over all rows once (as often as the sampler says), in an order that (seed, epoch) gives.
 
         The process's random state is left as it was.
+
+        Args:
+            after_step: Called after every step of a backbone that trains; what it raises ends the epoch.
 
         Raises:
             Diverged: The loss is not finite.
@@ -118,7 +125,7 @@ class Trainer:
         cuda = [device] if device.type == "cuda" else []
         with torch.random.fork_rng(devices=cuda):
             torch.manual_seed(derive_seed(seed, epoch, "model"))
-            totals = self._run(source, batches, augment_rng, self._mixer(seed, epoch))
+            totals = self._run(source, batches, augment_rng, self._mixer(seed, epoch), after_step)
         loss, hits = totals.tolist()
         check_finite(loss, "training")
         return TrainFigures(loss=loss / len(source), accuracy=hits / len(source))
@@ -142,7 +149,12 @@ class Trainer:
         return Mixer(mixup=mixup, cutmix=cutmix, num_classes=self._num_classes, seed=seed, epoch=epoch)
 
     def _run(
-        self, source: Source, batches: Sequence[Tensor], augment_rng: torch.Generator, mixer: Mixer | None
+        self,
+        source: Source,
+        batches: Sequence[Tensor],
+        augment_rng: torch.Generator,
+        mixer: Mixer | None,
+        after_step: AfterStep | None,
     ) -> Tensor:
         """All steps of an epoch; returns float64 (2,): the sums of loss and of hits."""
         objective = self._objective(source)
@@ -156,10 +168,13 @@ class Trainer:
             if mixer is not None:
                 assert source.kind == "pixels", "features of mixed images are not mixed features"
                 rows, targets = mixer.mix(rows, targets)
-            totals += self._gradients(source.kind == "pixels", rows, targets, objective)
+            figures = self._gradients(source.kind == "pixels", rows, targets, objective)
+            totals += figures
             if (step + 1) % _CHECK_EVERY == 0:
                 check_finite(float(totals[0]), "training")
             self._take_step(step, apply=apply)
+            if after_step is not None:
+                after_step(step + 1, len(batches), figures[0] / len(targets))
         return totals
 
     def _set_rates(self, step: int) -> None:

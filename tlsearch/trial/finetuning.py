@@ -24,7 +24,7 @@ from tlsearch.train import (
 from tlsearch.trial.opening import OpenTrial, next_epoch, next_phase, open_trial
 from tlsearch.trial.running import Progress, epochs_of, load_running, read_running, save_running
 from tlsearch.trial.usage import Usage
-from tlsearch.trial.watch import check_features, features_before
+from tlsearch.trial.watch import watch_features
 from tlsearch.types import SYSTEM, EpochReport, TrialAssignment
 
 RUNNING_INTERVAL_S = 15.0  # at most one running checkpoint in so many seconds: shorter trials write none
@@ -140,15 +140,16 @@ class FineTuning:
         self._enter_phase(epoch)
         self._parts.inputs.doing.over()
         parts = self._parts
-        before = features_before(parts, depth_before, epoch)
+        watch = watch_features(parts, depth_before, epoch)
         train_start = time.perf_counter()
-        figures = parts.trainer.train_epoch(parts.train, seed=self._assignment.seed, epoch=epoch)
+        after_step = watch.after_step if watch is not None else None
+        figures = parts.trainer.train_epoch(parts.train, seed=self._assignment.seed, epoch=epoch, after_step=after_step)
         train_s = time.perf_counter() - train_start
         with self._kept_weights():
             evaluation = evaluate(parts.trainer.model, parts.val, parts.runtime, depth=parts.trainer.depth)
         metrics = dict(evaluation.metrics)
-        if before is not None:
-            metrics["feature_drift"] = check_features(parts, before, figures, metrics, epoch=epoch)
+        if watch is not None:
+            metrics["feature_drift"] = watch.after_epoch(figures, metrics)
         if epoch == 1 and parts.probe_accuracy is not None:
             metrics["probe_accuracy"] = parts.probe_accuracy
         metrics["train_loss"] = figures.loss

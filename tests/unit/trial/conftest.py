@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 
 from tlsearch.features import Rates
@@ -16,6 +18,7 @@ from tlsearch.trial import release_held, sources
 from tlsearch.types import CacheSpec, DataSpec, TrialAssignment, TrialConfig, TrialSetup, WeightsSource
 
 Assign = Callable[..., TrialAssignment]
+BACKBONE = "mobilenet_v3_small"
 
 
 @pytest.fixture(autouse=True)
@@ -84,5 +87,27 @@ def assign(colours_path: Path, tmp_path: Path) -> Assign:
             setup=TrialSetup(**(shared | (setup or {}))),
             directory=str(tmp_path / directory),
         )
+
+    return build
+
+
+@pytest.fixture
+def weights_file(tmp_path: Path) -> Path:
+    """A state dict as torchvision's with a head of three classes: as many as the data have."""
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        state = torchvision.models.get_model(BACKBONE, num_classes=3).state_dict()
+    torch.save(state, tmp_path / "weights.pth")
+    return tmp_path / "weights.pth"
+
+
+@pytest.fixture
+def pretrained(assign: Assign, weights_file: Path) -> Assign:
+    """Assignments whose weights come from a file, evaluated as another backbone's: mean and deviation 0.5."""
+
+    def build(directory: str = "trial", **more: Any) -> TrialAssignment:
+        source = WeightsSource(kind="file", path=str(weights_file), transform="timm/tf_efficientnet_lite0")
+        assignment = assign(directory, **more)
+        return replace(assignment, setup=replace(assignment.setup, weights={BACKBONE: source}))
 
     return build

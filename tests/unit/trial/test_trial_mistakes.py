@@ -7,11 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-import torchvision
 from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms import functional as TF
@@ -25,33 +23,11 @@ from tlsearch.train import ModelMeta, evaluate
 from tlsearch.train import optimizer as optimizer_module
 from tlsearch.trial import FineTuning, run_trial, sources, watch
 from tlsearch.trial.held import held_index
-from tlsearch.types import Decision, EpochReport, TransformSpec, TrialAssignment, TrialState, WeightsSource
+from tlsearch.types import Decision, EpochReport, TransformSpec, TrialAssignment, TrialState
 
 Assign = Callable[..., TrialAssignment]
 Checks = Callable[[TrialAssignment], None]
 BACKBONE = "mobilenet_v3_small"
-
-
-@pytest.fixture
-def weights_file(tmp_path: Path) -> Path:
-    """A state dict as torchvision's with a head of three classes: as many as the data have."""
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        state = torchvision.models.get_model(BACKBONE, num_classes=3).state_dict()
-    torch.save(state, tmp_path / "weights.pth")
-    return tmp_path / "weights.pth"
-
-
-@pytest.fixture
-def pretrained(assign: Assign, weights_file: Path) -> Assign:
-    """Assignments whose weights come from a file, evaluated as another backbone's: mean and deviation 0.5."""
-
-    def build(directory: str = "trial", **more: Any) -> TrialAssignment:
-        source = WeightsSource(kind="file", path=str(weights_file), transform="timm/tf_efficientnet_lite0")
-        assignment = assign(directory, **more)
-        return replace(assignment, setup=replace(assignment.setup, weights={BACKBONE: source}))
-
-    return build
 
 
 @contextmanager

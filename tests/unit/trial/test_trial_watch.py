@@ -1,0 +1,78 @@
+"""The early look at the features: a quarter into the first epoch that trains the backbone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import pytest
+
+from tlsearch.errors import Diverged
+from tlsearch.trial import FineTuning, watch
+from tlsearch.types import EpochReport, TrialAssignment
+
+Assign = Callable[..., TrialAssignment]
+PAIRS = {"depth": 2, "batch_size": 2}  # 15 steps
+
+
+@pytest.fixture(autouse=True)
+def _early(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "_MIN_EARLY_STEPS", 4)
+
+
+def first_epoch(assignment: TrialAssignment) -> EpochReport:
+    trial = FineTuning(assignment)
+    try:
+        return trial.step()
+    finally:
+        trial.close()
+
+
+def test_destroyed_features_are_told_after_a_quarter_of_the_epoch(pretrained: Assign) -> None:
+    with pytest.raises(Diverged) as raised:
+        first_epoch(pretrained(policy="frozen", backbone_lr=1.0, **PAIRS))
+    told = str(raised.value)
+    assert "the pretrained features are destroyed" in told and "after 4 of the 15 steps of epoch 1" in told
+    assert "drift is" in told and "latest training loss" in told and f"{math.log(3):.3g}" in told
+
+
+@pytest.mark.parametrize(("policy", "backbone_lr"), [("train", 1.0), ("adapt", 0.1)])
+def test_statistics_that_adapt_are_waited_for(pretrained: Assign, policy: str, backbone_lr: float) -> None:
+    with pytest.raises(Diverged, match="after epoch 1"):
+        first_epoch(pretrained(policy=policy, backbone_lr=backbone_lr, **PAIRS))
+
+
+def test_few_steps_say_too_little(pretrained: Assign, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "_MIN_EARLY_STEPS", 5)
+    with pytest.raises(Diverged, match="after epoch 1"):
+        first_epoch(pretrained(backbone_lr=1.0, **PAIRS))
+
+
+def test_a_loss_that_is_not_finite_is_told_early(pretrained: Assign, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = []
+    look = watch.FeatureWatch.after_step
+
+    def counted(self: watch.FeatureWatch, step: int, num_steps: int, loss: object) -> None:
+        steps.append(step)
+        look(self, step, num_steps, loss * math.nan)  # type: ignore[operator]
+
+    monkeypatch.setattr(watch.FeatureWatch, "after_step", counted)
+    with pytest.raises(Diverged, match="loss must be finite"):
+        first_epoch(pretrained(policy="train", backbone_lr=1e-5, **PAIRS))
+    assert steps == [1, 2, 3, 4]
+
+
+def test_a_look_changes_nothing(pretrained: Assign, monkeypatch: pytest.MonkeyPatch) -> None:
+    more = {"policy": "frozen", "backbone_lr": 1e-4, "head_dropout": 0.5, **PAIRS}
+    monkeypatch.setattr(watch, "_MIN_EARLY_STEPS", 5)
+    without = first_epoch(pretrained("without", **more))
+    monkeypatch.setattr(watch, "_MIN_EARLY_STEPS", 4)
+    monkeypatch.setattr(watch, "math", SimpleNamespace(log=lambda _: 0.0, ceil=math.ceil))  # any loss is too high
+    looks = []
+    drift = watch.feature_drift
+    monkeypatch.setattr(watch, "feature_drift", lambda *both: looks.append(1) or drift(*both))
+    looked = first_epoch(pretrained("looked", **more))
+    assert len(looks) == 2  # after a quarter and after the epoch
+    for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "feature_drift"):
+        assert looked.metrics[name] == without.metrics[name], name
