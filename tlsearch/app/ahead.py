@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
 
+from tlsearch.imports import quick_import
 from tlsearch.search.audience import Audience
 from tlsearch.types import Decision, EpochReport, SearchObserver, TrialConfig, TrialOutcome
 
@@ -35,7 +36,7 @@ def ray_ahead(address: str) -> Iterator[None]:
 def _import_rooms() -> None:
     with suppress(ImportError):  # the main thread imports them again and says what is missing
         for room in _ROOMS:
-            import_module(room)
+            quick_import(room)
         import_module("tlsearch.tracking.store").quiet_mlflow()  # imports mlflow, as the tracker will
 
 

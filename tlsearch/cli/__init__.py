@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import sys
 
 
 def main() -> None:
     """Entry point of the ``tlsearch`` command."""
+    atexit.register(gc.freeze)  # Python would search all of torch and MLflow for garbage before it ends: over a second
     from tlsearch.cli import (  # noqa: F401
         commands_cache,
         commands_check,

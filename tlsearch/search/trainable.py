@@ -10,6 +10,7 @@ import ray
 from ray.tune import Trainable
 
 from tlsearch.errors import ClusterError
+from tlsearch.imports import quick_import
 from tlsearch.search.draining import DrainWatch
 from tlsearch.search.logs import WorkerLog
 from tlsearch.search.messages import pack, unpack_job
@@ -19,6 +20,7 @@ from tlsearch.types import RunningTrial, TrialAssignment, TrialFactory
 
 def fine_tuning(assignment: TrialAssignment) -> RunningTrial:
     """Opens the real trial; torch is imported here, in the worker, and never by the driver."""
+    quick_import("tlsearch.trial")
     from tlsearch.trial import FineTuning
 
     return FineTuning(assignment)

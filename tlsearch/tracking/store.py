@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from tlsearch.errors import TrackingError
+from tlsearch.imports import quick_import
 from tlsearch.tracking.sqlite_file import check_sqlite, make_sqlite, sqlite_path
 from tlsearch.tracking.worker import Away, Refused
 
@@ -59,7 +60,7 @@ def quiet_mlflow() -> None:
     """Silences mlflow's own loggers and output where the user has not set them; the root logger stays as it is."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    import mlflow  # noqa: F401  its import sets up the loggers that are turned down next
+    quick_import("mlflow")  # which sets up the loggers that are turned down next
 
     if "MLFLOW_LOGGING_LEVEL" not in os.environ:
         for name, level in _QUIET.items():
