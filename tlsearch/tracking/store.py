@@ -36,7 +36,8 @@ _REFUSALS = frozenset(
     }
 )
 # At the start only these are taken for a store that will come back; all others are told to the user.
-_TRANSIENT = frozenset({"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED"})
+_UNAVAILABLE = "TEMPORARILY_UNAVAILABLE"
+_TRANSIENT = frozenset({"INTERNAL_ERROR", _UNAVAILABLE, "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED"})
 _HOPELESS = re.compile(r"Failed to resolve|NameResolution|readonly database|Invalid url|No schema", re.IGNORECASE)
 
 # Our own retries must not wait behind mlflow's (7 with back-off, minutes in all), and neither its
@@ -106,6 +107,8 @@ def connect(uri: str) -> MlflowClient:
         make_sqlite(uri)
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
     except MlflowException as error:
+        if error.error_code == _UNAVAILABLE:  # a full disk again, where the tables are there already
+            raise Away(f"MLflow at {shown(uri)} does not answer: {' '.join(str(error).split())[:500]}") from error
         raise TrackingError(f"tracking.uri must name an MLflow store, not {shown(uri)}: {error}") from error
     except OperationalError as error:  # another process is just making the tables; a full disk
         raise Away(f"MLflow at {shown(uri)} does not answer: {error.orig}") from error

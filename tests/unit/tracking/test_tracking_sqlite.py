@@ -13,6 +13,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import OperationalError
 
 from tlsearch.tracking.sqlite_file import make_sqlite
 from tlsearch.tracking.store import connect
@@ -94,3 +96,20 @@ def test_one_that_is_there_is_left_alone(tmp_path: Path) -> None:
     inode = os.stat(path).st_ino
     assert connect(f"sqlite:///{path}").get_experiment_by_name("before") is not None
     assert os.stat(path).st_ino == inode
+
+
+def test_a_full_disk_where_the_tables_are_there_already_may_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    make_sqlite(uri)  # without the experiment that MLflow adds when it first opens it
+    execute = Connection.execute
+
+    def full(self: Connection, statement: object, *rest: object, **more: object) -> object:
+        if "INSERT INTO experiments" in str(statement):
+            raise OperationalError(str(statement), {}, sqlite3.OperationalError("database or disk is full"))
+        return execute(self, statement, *rest, **more)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(Connection, "execute", full)
+    with pytest.raises(Away, match="database or disk is full"):
+        connect(uri)
