@@ -7,6 +7,7 @@ error says what was tried.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import secrets
@@ -112,6 +113,7 @@ def connected(
     try:
         yield f"http://{dashboard}" if dashboard else ""
     finally:
+        gc.collect()  # Ray ends the process if another thread drops one of its handles while it shuts down
         ray.shutdown()
 
 
