@@ -18,13 +18,13 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / "brought_by_test.py").write_text("import gc\nenabled = gc.isenabled()\n")
     (tmp_path / "broken_by_test.py").write_text("raise ValueError('no')\n")
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "brought_by_test", raising=False)
     return "brought_by_test"
 
 
 def test_what_is_imported_is_brought_unsearched_and_once(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     frozen: list[int] = []
     monkeypatch.setattr(gc, "freeze", lambda: frozen.append(1))
-    monkeypatch.delitem(sys.modules, module, raising=False)
     quick_import(module)
     assert not sys.modules[module].enabled and gc.isenabled()
     quick_import(module)
@@ -37,8 +37,8 @@ def test_the_collector_works_on_after_a_fault_and_stays_off_where_it_was(module:
     assert gc.isenabled()
     gc.disable()
     try:
-        quick_import("xml.dom.expatbuilder")
-        assert not gc.isenabled()
+        quick_import(module)
+        assert module in sys.modules and not gc.isenabled()
     finally:
         gc.enable()
 

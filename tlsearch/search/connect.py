@@ -113,7 +113,7 @@ def connected(
     try:
         yield f"http://{dashboard}" if dashboard else ""
     finally:
-        gc.collect()  # Ray ends the process if another thread drops one of its handles while it shuts down
+        gc.collect()  # Ray (2.60) ends the process if another thread drops an ObjectRef while it shuts down
         ray.shutdown()
 
 

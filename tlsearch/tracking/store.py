@@ -77,7 +77,7 @@ def store_errors(uri: str) -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
-        text = " ".join(str(error).split())[:500]
+        text = _in_a_line(error)
         if error.error_code in _REFUSALS:
             raise Refused(text) from error
         raise Away(f"MLflow at {shown(uri)} does not answer: {text}") from error
@@ -85,6 +85,10 @@ def store_errors(uri: str) -> Iterator[None]:
         raise Away(f"MLflow at {shown(uri)} does not answer: {error}") from error
     except OSError as error:  # a file store that is not there, a full disk
         raise Refused(f"a file of MLflow cannot be written: {error}") from error
+
+
+def _in_a_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:500]
 
 
 def connect(uri: str) -> MlflowClient:
@@ -108,7 +112,7 @@ def connect(uri: str) -> MlflowClient:
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
     except MlflowException as error:
         if error.error_code == _UNAVAILABLE:  # a full disk again, where the tables are there already
-            raise Away(f"MLflow at {shown(uri)} does not answer: {' '.join(str(error).split())[:500]}") from error
+            raise Away(f"MLflow at {shown(uri)} does not answer: {_in_a_line(error)}") from error
         raise TrackingError(f"tracking.uri must name an MLflow store, not {shown(uri)}: {error}") from error
     except OperationalError as error:  # another process is just making the tables; a full disk
         raise Away(f"MLflow at {shown(uri)} does not answer: {error.orig}") from error
