@@ -77,7 +77,7 @@ class Ours:
         if handout is None:
             return None
         one = handout.assignment
-        suggest_s = GAIN_S if self._plan.search.expected_gain else TPE_S
+        suggest_s = GAIN_S if self._plan.search.by_gain else TPE_S
         return Start(
             number=one.number, config=one.config, seed=one.seed, suggest_s=suggest_s, epochs_done=handout.reported
         )

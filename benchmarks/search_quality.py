@@ -127,13 +127,13 @@ CONTESTANTS: Mapping[str, Make] = {
     "one epoch, then the top 8 of 64": one_epoch(64, 8),
 }
 PARTS: Mapping[str, Make] = {
-    "none of the parts: default point, TPE, ASHA": ours(portfolio=False, cost_aware=False),
-    "- portfolio, cheap points in its place": ours(portfolio=False),
+    "none of the parts: default point, TPE, ASHA": ours(portfolio=False, cost_aware=False, expected_gain=False),
+    "- portfolio, cheap points and TPE in its place": ours(portfolio=False, expected_gain=False),
     "+ expected gain in place of TPE": ours(expected_gain=True),
     "+ expected gain, no random points between": ours(Allocation(random_every=0), expected_gain=True),
     "+ expected gain, - cost_aware": ours(expected_gain=True, cost_aware=False),
-    "+ expected gain, - portfolio": ours(portfolio=False, expected_gain=True),
-    "+ expected gain, - portfolio, - cost_aware": ours(portfolio=False, expected_gain=True, cost_aware=False),
+    "- portfolio, cheap points and the expected gain in its place": ours(portfolio=False),
+    "- portfolio, the expected gain in its place, - cost_aware": ours(portfolio=False, cost_aware=False),
     "+ probe_first": ours(probe_first=True),
     "+ grace_period 2": ours(scheduler=AshaSpec(grace_period=2)),
     "+ brackets 2": ours(scheduler=AshaSpec(brackets=2)),

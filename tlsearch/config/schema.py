@@ -17,6 +17,7 @@ from tlsearch.config.document import Document
 from tlsearch.config.rules import (
     AnyScalar,
     AutoCount,
+    AutoFlag,
     AutoShare,
     Count,
     CountFromZero,
@@ -138,10 +139,11 @@ class SearchSpec:
         probe_first: After the default a head-only trial of every backbone.
         portfolio: Then some points that are known to be good, on the backbone that is best by then. Sampler tpe only.
         cost_aware: What a trial costs counts, as measured by backbone and depth: without the portfolio each of the
-            first ten points that nothing else gives is the cheapest of three random ones, and an expected gain is
-            divided by a root of the cost. Sampler tpe only.
-        expected_gain: Then, in place of TPE's, the points of the greatest expected gain over the best so far, by a
-            Gaussian process over what trials have shown. Sampler tpe only, which proposes while too little is known.
+            first points that nothing else gives (until four trials have reported; ten points without expected_gain) is
+            the cheapest of three random ones, and an expected gain is divided by a root of the cost. Sampler tpe only.
+        expected_gain: Then, in place of TPE's and until a hundred trials have begun, the points of the greatest
+            expected gain over the best so far, by Gaussian processes over what trials have shown. None is auto: where
+            the portfolio is off. Sampler tpe only.
         study: ``auto`` is a journal in the search's folder; else a database's URL, ``sqlite:///FILE`` (absolute here),
             ``postgresql://`` or ``mysql://``.
     """
@@ -161,12 +163,17 @@ class SearchSpec:
     probe_first: Flag = False
     portfolio: Flag = True
     cost_aware: Flag = True
-    expected_gain: Flag = False
+    expected_gain: AutoFlag = None
     max_failures: CountFromZero = 2
     max_failed_trials: Count = 5
     trial_timeout_s: Annotated[Duration, Field(alias="trial_timeout")] = None
     study: Text = "auto"
     seed: Seed = 0
+
+    @property
+    def by_gain(self) -> bool:
+        """Whether the expected gain chooses points."""
+        return not self.portfolio if self.expected_gain is None else self.expected_gain
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from optuna.trial import TrialState as OptunaState
 from tlsearch.search.costs import Costs, Kind
 from tlsearch.search.drawing import Point, draw
 from tlsearch.search.experience import Experience, Tried
-from tlsearch.search.surrogate import Array, Surrogate, expected_gain
+from tlsearch.search.surrogate import Array, Surrogate
 from tlsearch.types import Mode, Scalar
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 _NUM_RANDOM = 120
 _NUM_NEAR = 60
 _NUM_PARENTS = 5
-_MAX_KNOWN = 200  # trials that the surrogate learns from: its cost grows with their cube
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +40,8 @@ class Allocation:
         start_s: Seconds that a trial costs beside its epochs.
         epochs: Epochs that a trial runs on average, with a scheduler that cuts.
         num_start: So many trials must have reported before the surrogate is asked.
+        num_end: Once so many trials have begun it is asked no more: its cost grows with their cube, and TPE, whose cost
+            does not, knows enough by then.
         num_early: While too little is known, where costs count, the cheapest of so many random points is tried (after
             the cost-effective initial design of the same paper).
         random_every: One in so many points is drawn at random, whatever the surrogate believes: it can be sure and
@@ -53,6 +54,7 @@ class Allocation:
     start_s: float = 0.3
     epochs: float = 2.0
     num_start: int = 4
+    num_end: int = 100
     num_early: int = 3
     random_every: int = 3
     measured: bool = True
@@ -78,6 +80,8 @@ class Allocation:
         known = [one for one in tried if one.bests]
         if len(known) < self.num_start:
             return self.early_point(space, trials, rng=rng, experience=experience) if self.cooling else None
+        if len(tried) >= self.num_end:
+            return None
         parents = heapq.nlargest(_NUM_PARENTS, known, key=_reached)
         candidates = [draw(space, rng) for _ in range(_NUM_RANDOM)]
         candidates += [draw(space, rng, parents[index % len(parents)].point.values) for index in range(_NUM_NEAR)]
@@ -86,8 +90,7 @@ class Allocation:
             return None
         if self.random_every and len(tried) % self.random_every == 0:
             return candidates[0].values
-        mean, deviation = _predict(experience, tried, candidates, max_epochs)
-        gains = expected_gain(mean, deviation, _reached(parents[0]))
+        gains = _gains(experience, tried, candidates, max_epochs)
         if self.cooling:
             gains = gains / self._costs(candidates, known) ** self.cooling
         return candidates[int(np.argmax(gains))].values
@@ -126,35 +129,19 @@ def _reached(one: Tried) -> float:
     return one.bests[-1]
 
 
-def _predict(
-    experience: Experience, tried: Sequence[Tried], candidates: Sequence[Point], max_epochs: int
-) -> tuple[Array, Array]:
-    """Mean and standard deviation of what the candidates reach, (M,)."""
-    known = _telling([one for one in tried if one.bests])
-    values, noise = _forecast(known, max_epochs)
-    failed = [one for one in tried if one.failed][-_MAX_KNOWN // 4 :]
+def _gains(experience: Experience, tried: Sequence[Tried], candidates: Sequence[Point], max_epochs: int) -> Array:
+    """By how much each candidate is expected to exceed the best so far, (M,)."""
+    known = [one for one in tried if one.bests]
+    failed = [one for one in tried if one.failed]
     running = [one for one in tried if not one.bests and not one.failed]
+    values, noise = _forecast(known, max_epochs)
     values = np.concatenate([values, np.full(len(failed), values.min())])
     noise = np.concatenate([noise, np.zeros(len(failed))])
     encoder = experience.encoder([*(one.point for one in (*known, *failed, *running)), *candidates])
-    points = experience.coordinates([*known, *failed])
-    surrogate = Surrogate(points, values, noise)
+    surrogate = Surrogate(experience.coordinates([*known, *failed]), values, noise)
     if running:  # taken to reach what is expected of them, so that others are tried beside them
-        blank = experience.coordinates(running)
-        values = np.concatenate([values, surrogate.predict(blank)[0]])
-        noise = np.concatenate([noise, np.zeros(len(blank))])
-        surrogate = Surrogate(np.concatenate([points, blank]), values, noise)
-    return surrogate.predict(encoder.encode(candidates))
-
-
-def _telling(known: list[Tried]) -> list[Tried]:
-    """All, or the best half and the newest of the rest where they are too many."""
-    if len(known) <= _MAX_KNOWN:
-        return known
-    kept = {one.number for one in heapq.nlargest(_MAX_KNOWN // 2, known, key=_reached)}
-    rest = [one.number for one in known if one.number not in kept]
-    kept |= set(rest[-_MAX_KNOWN // 2 :])
-    return [one for one in known if one.number in kept]
+        surrogate = surrogate.believing(experience.coordinates(running))
+    return surrogate.gain(encoder.encode(candidates), max(_reached(one) for one in known))
 
 
 def _forecast(known: Sequence[Tried], max_epochs: int) -> tuple[Array, Array]:

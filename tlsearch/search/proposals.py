@@ -1,5 +1,6 @@
-"""What a search tries next, in order: the user's points, the default, the portfolio or cheap points, then TPE's.
+"""What a search tries next, in order: the user's points, the default, the portfolio or cheap points, then the others.
 
+Those are TPE's or, until a hundred trials have begun, the ones of the greatest expected gain.
 Each proposal is a pure function of the trials that the study holds, of the search's seed and of the trial's number.
 """
 
@@ -55,7 +56,7 @@ class Proposals:
         search = self._plan.search
         if point := self._recipe(begun, number):
             return point
-        if search.expected_gain:
+        if search.by_gain:
             return self._best(begun, number)
         if search.cost_aware and not search.portfolio and len(begun) < NUM_DRAWN:
             return self._allocation(begun).early_point(

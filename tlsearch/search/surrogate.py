@@ -6,8 +6,8 @@ Notation: N points, D coordinates of a point, M candidates.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +18,14 @@ from tlsearch.types import Scalar
 
 Array = NDArray[np.float64]
 
-_LENGTHS = (0.25, 0.5, 1.0)  # of the kernel, in units of a dimension's whole range
-_NOISES = (0.05, 0.2, 0.6)  # variance of a trial's result around its point's, as a share of the variance of all
+# The prior of a kernel. A length is in units of a whole range; its median grows with the root of the number
+# of coordinates, as distances do (Hvarfner et al. 2024, arXiv 2402.02229), and its logarithm is normal.
+_LENGTH, _SPREAD = 0.2, 1.0
+_NOISES = (0.02, 0.8)  # variance of a trial's result around its point's, as a share of the variance of all; log-uniform
+_NUM_KERNELS = 48  # drawn from the prior
+_NUM_KEPT = 8  # the likeliest of them
 _APART = 0.7  # distance between two choices of one dimension
 _JITTER = 1e-8
-_MAX_FITTED = 100  # points by which length and noise are chosen
 
 
 class Encoder:
@@ -96,49 +99,97 @@ def _encoding(domain: BaseDistribution) -> _Choices | _Range:
     return _Range(low=low, high=high, log=domain.log, inactive=[0.5])
 
 
-class Surrogate:
-    """A Gaussian process with Matern 5/2 kernel; its length and noise are the likeliest of a few."""
+@dataclass(frozen=True, kw_only=True)
+class _Kernel:
+    """Matern 5/2 with a length for each coordinate, (D,); ``noise`` in variances of all values, ``weight`` of one."""
 
-    def __init__(self, points: Array, values: Array, noise: Array) -> None:
-        """Fits.
+    lengths: Array
+    noise: float
+    weight: float = 1.0
+
+    def of(self, one: Array, other: Array) -> Array:
+        """Covariances of points, (N, M)."""
+        return _matern(_distances(one / self.lengths, other / self.lengths))
+
+
+class Surrogate:
+    """Gaussian processes over the same points, weighed by how likely each makes their values.
+
+    The kernel's parameters are not fitted, since few points allow many: they are drawn from a prior, and what follows
+    is averaged over the likeliest draws (integrated acquisition: Snoek et al. 2012, arXiv 1206.2944).
+    """
+
+    def __init__(self, points: Array, values: Array, noise: Array, *, kernels: Sequence[_Kernel] | None = None) -> None:
+        """Learns.
 
         Args:
             points: (N, D).
             values: (N,), higher is better.
             noise: (N,), variance of each value beyond that of a finished trial, in squared units of values.
+            kernels: In place of those that the points make likely.
         """
-        self._points = points
+        self._points, self._values, self._noise = points, values, noise
         self._mean, self._scale = float(values.mean()), float(values.std()) or 1.0
         scaled, extra = (values - self._mean) / self._scale, noise / self._scale**2
-        self._length, share = _likeliest(points, scaled, extra)
-        covariance = _matern(_distances(points, points), self._length) + np.diag(share + extra + _JITTER)
-        self._factor = _factor(covariance)
-        self._weights = _solved(self._factor, _solved(self._factor, scaled), transposed=True)
+        self._kernels = likely_kernels(points, scaled, extra) if kernels is None else kernels
+        self._fits = [(kernel, *_fit(kernel, points, scaled, extra)) for kernel in self._kernels]
 
-    def predict(self, points: Array) -> tuple[Array, Array]:
-        """Mean and standard deviation of what points reach, (M,) each, without a trial's own chance."""
-        cross = _matern(_distances(points, self._points), self._length)
-        mean = cross @ self._weights
-        half = _solved(self._factor, cross.T)
-        variance = np.maximum(1.0 - (half**2).sum(axis=0), _JITTER)
-        return self._mean + self._scale * mean, self._scale * np.sqrt(variance)
+    def believing(self, points: Array) -> Surrogate:
+        """The same where points, (M, D), have come out as expected (kriging believer: Ginsbourger et al. 2010)."""
+        values = np.concatenate([self._values, self.expected(points)])
+        noise = np.concatenate([self._noise, np.zeros(len(points))])
+        return Surrogate(np.concatenate([self._points, points]), values, noise, kernels=self._kernels)
+
+    def expected(self, points: Array) -> Array:
+        """What points reach, (M,)."""
+        return np.asarray(sum(kernel.weight * mean for kernel, mean, _ in self._predictions(points)))
+
+    def gain(self, points: Array, best: float) -> Array:
+        """By how much points are expected to exceed ``best``, (M,), without a trial's own chance."""
+        gains = (kernel.weight * expected_gain(mean, sd, best) for kernel, mean, sd in self._predictions(points))
+        return np.asarray(sum(gains))
+
+    def _predictions(self, points: Array) -> Iterator[tuple[_Kernel, Array, Array]]:
+        """By kernel the mean and the standard deviation of what points reach, (M,) each."""
+        for kernel, factor, weights in self._fits:
+            cross = kernel.of(points, self._points)
+            half = _solved(factor, cross.T)
+            variance = np.maximum(1.0 - (half**2).sum(axis=0), _JITTER)
+            yield kernel, self._mean + self._scale * (cross @ weights), self._scale * np.sqrt(variance)
 
 
-def _likeliest(points: Array, values: Array, extra: Array) -> tuple[float, float]:
-    """Length and share of noise; of many points a part tells as well, evenly taken, and costs far less."""
-    step = -(-len(points) // _MAX_FITTED)
-    points, values, extra = points[::step], values[::step], extra[::step]
-    apart = _distances(points, points)
-    best, found = -math.inf, (_LENGTHS[0], _NOISES[0])
-    for length in _LENGTHS:
-        kernel = _matern(apart, length)
-        for share in _NOISES:
-            factor = _factor(kernel + np.diag(share + extra + _JITTER))
-            half = _solved(factor, values)
-            likelihood = -0.5 * float(half @ half) - float(np.log(np.diag(factor)).sum())
-            if likelihood > best:
-                best, found = likelihood, (length, share)
-    return found
+def likely_kernels(points: Array, values: Array, noise: Array) -> list[_Kernel]:
+    """The likeliest of the kernels that are drawn from the prior, weighed by their likelihoods, which sum to 1.
+
+    Args:
+        points: (N, D).
+        values: (N,), of mean 0 and variance 1.
+        noise: (N,), as variances of such values.
+    """
+    rng = np.random.default_rng(len(points))  # a function of what was seen, so that a resumed search goes on alike
+    median = _LENGTH * math.sqrt(max(1, int((np.ptp(points, axis=0) > 0).sum())))
+    drawn = [
+        _Kernel(
+            lengths=median * np.exp(rng.normal(0.0, _SPREAD, points.shape[1])),
+            noise=math.exp(rng.uniform(math.log(_NOISES[0]), math.log(_NOISES[1]))),
+        )
+        for _ in range(_NUM_KERNELS)
+    ]
+    likelihoods = []
+    for kernel in drawn:
+        factor, weights = _fit(kernel, points, values, noise)
+        likelihoods.append(-0.5 * float(values @ weights) - float(np.log(np.diag(factor)).sum()))
+    kept = np.argsort(likelihoods)[::-1][:_NUM_KEPT]
+    shares = np.exp(np.array(likelihoods)[kept] - max(likelihoods))
+    return [
+        replace(drawn[index], weight=float(share)) for index, share in zip(kept, shares / shares.sum(), strict=True)
+    ]
+
+
+def _fit(kernel: _Kernel, points: Array, values: Array, noise: Array) -> tuple[Array, Array]:
+    """The lower Cholesky factor of the points' covariance, (N, N), and its inverse times the values, (N,)."""
+    factor = _factor(kernel.of(points, points) + np.diag(kernel.noise + noise + _JITTER))
+    return factor, _solved(factor, _solved(factor, values), transposed=True)
 
 
 def _factor(covariance: Array) -> Array:
@@ -161,8 +212,8 @@ def _distances(one: Array, other: Array) -> Array:
     return np.asarray(np.sqrt(np.maximum(squares, 0.0)))
 
 
-def _matern(apart: Array, length: float) -> Array:
-    scaled = math.sqrt(5) * apart / length
+def _matern(apart: Array) -> Array:
+    scaled = math.sqrt(5) * apart
     return np.asarray((1 + scaled + scaled**2 / 3) * np.exp(-scaled))
 
 

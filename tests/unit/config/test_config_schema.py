@@ -99,6 +99,7 @@ def test_schedulers(tmp_path: Path, written: Any, expected: AshaSpec | None) -> 
         ("search", {"trials": 0}, "search.trials", "at least 1, not 0"),
         ("search", {"trials": None}, "search.trials", "a whole number, not null"),
         ("search", {"trails": 3}, "search.trails", "did you mean 'trials'"),
+        ("search", {"expected_gain": "yes"}, "search.expected_gain", "auto, true or false, not 'yes'"),
         ("search", {"metric": "val_acc"}, "search.metric", "did you mean 'val_accuracy'"),
         ("search", {"metric": ["val_loss"]}, "search.metric", "not known"),
         ("search", {"sampler": "tep"}, "search.sampler", "did you mean 'tpe'"),
@@ -179,7 +180,8 @@ def test_each_wrong_value_is_one_fault(
 
 def test_defaults_may_be_written_out(tmp_path: Path) -> None:
     search = {"constraints": {}, "patience": None, "probe_first": False, "trial_timeout": None, "study": "auto"}
-    written = read(tmp_path, {"search": {**search, "scheduler": {"asha": {"brackets": 1}}}, "cache": {"views": 1}})
+    search |= {"expected_gain": "auto", "scheduler": {"asha": {"brackets": 1}}}
+    written = read(tmp_path, {"search": search, "cache": {"views": 1}})
     assert written == read(tmp_path)
 
 
