@@ -31,7 +31,7 @@ def check_sqlite(uri: str) -> None:
 
     Raises:
         TrackingError: It cannot be written.
-        Away: Another process has locked it.
+        Away: Another process has locked it, or the disk is full.
     """
     path = sqlite_path(uri)
     if path is None:
@@ -47,6 +47,8 @@ def check_sqlite(uri: str) -> None:
     except sqlite3.OperationalError as error:
         if "locked" in str(error):
             raise Away(f"the MLflow database {path} is locked by another process") from error
+        if "full" in str(error):
+            raise Away(f"the MLflow database {path} cannot grow: {error}") from error
         raise TrackingError(f"tracking.uri must name a database that can be written; {path}: {error}") from error
     except (OSError, sqlite3.DatabaseError) as error:
         raise TrackingError(f"tracking.uri must name a database that can be written; {path}: {error}") from error

@@ -10,13 +10,15 @@ import sys
 import threading
 import time
 from contextlib import closing
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import OperationalError
 
-from tlsearch.tracking.sqlite_file import make_sqlite
+from tlsearch.tracking.sqlite_file import check_sqlite, make_sqlite
 from tlsearch.tracking.store import connect
 from tlsearch.tracking.worker import Away
 
@@ -113,3 +115,15 @@ def test_a_full_disk_where_the_tables_are_there_already_may_pass(
     monkeypatch.setattr(Connection, "execute", full)
     with pytest.raises(Away, match="database or disk is full"):
         connect(uri)
+
+
+def test_a_full_disk_while_it_is_tried_may_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(sqlite3.Connection):
+        def execute(self, statement: str, *rest: Any) -> sqlite3.Cursor:
+            if statement.startswith("CREATE"):
+                raise sqlite3.OperationalError("database or disk is full")
+            return super().execute(statement, *rest)
+
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=Full))
+    with pytest.raises(Away, match=r"mlflow\.db cannot grow: database or disk is full"):
+        check_sqlite(f"sqlite:///{tmp_path / 'mlflow.db'}")
