@@ -100,7 +100,7 @@ def _encoding(domain: BaseDistribution) -> _Choices | _Range:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Kernel:
+class Kernel:
     """Matern 5/2 with a length for each coordinate, (D,); ``noise`` in variances of all values, ``weight`` of one."""
 
     lengths: Array
@@ -119,7 +119,7 @@ class Surrogate:
     is averaged over the likeliest draws (integrated acquisition: Snoek et al. 2012, arXiv 1206.2944).
     """
 
-    def __init__(self, points: Array, values: Array, noise: Array, *, kernels: Sequence[_Kernel] | None = None) -> None:
+    def __init__(self, points: Array, values: Array, noise: Array, *, kernels: Sequence[Kernel] | None = None) -> None:
         """Learns.
 
         Args:
@@ -149,7 +149,7 @@ class Surrogate:
         gains = (kernel.weight * expected_gain(mean, sd, best) for kernel, mean, sd in self._predictions(points))
         return np.asarray(sum(gains))
 
-    def _predictions(self, points: Array) -> Iterator[tuple[_Kernel, Array, Array]]:
+    def _predictions(self, points: Array) -> Iterator[tuple[Kernel, Array, Array]]:
         """By kernel the mean and the standard deviation of what points reach, (M,) each."""
         for kernel, factor, weights in self._fits:
             cross = kernel.of(points, self._points)
@@ -158,7 +158,7 @@ class Surrogate:
             yield kernel, self._mean + self._scale * (cross @ weights), self._scale * np.sqrt(variance)
 
 
-def likely_kernels(points: Array, values: Array, noise: Array) -> list[_Kernel]:
+def likely_kernels(points: Array, values: Array, noise: Array) -> list[Kernel]:
     """The likeliest of the kernels that are drawn from the prior, weighed by their likelihoods, which sum to 1.
 
     Args:
@@ -169,7 +169,7 @@ def likely_kernels(points: Array, values: Array, noise: Array) -> list[_Kernel]:
     rng = np.random.default_rng(len(points))  # a function of what was seen, so that a resumed search goes on alike
     median = _LENGTH * math.sqrt(max(1, int((np.ptp(points, axis=0) > 0).sum())))
     drawn = [
-        _Kernel(
+        Kernel(
             lengths=median * np.exp(rng.normal(0.0, _SPREAD, points.shape[1])),
             noise=math.exp(rng.uniform(math.log(_NOISES[0]), math.log(_NOISES[1]))),
         )
@@ -186,7 +186,7 @@ def likely_kernels(points: Array, values: Array, noise: Array) -> list[_Kernel]:
     ]
 
 
-def _fit(kernel: _Kernel, points: Array, values: Array, noise: Array) -> tuple[Array, Array]:
+def _fit(kernel: Kernel, points: Array, values: Array, noise: Array) -> tuple[Array, Array]:
     """The lower Cholesky factor of the points' covariance, (N, N), and its inverse times the values, (N,)."""
     factor = _factor(kernel.of(points, points) + np.diag(kernel.noise + noise + _JITTER))
     return factor, _solved(factor, _solved(factor, values), transposed=True)

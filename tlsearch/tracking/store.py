@@ -96,7 +96,7 @@ def connect(uri: str) -> MlflowClient:
 
     Raises:
         TrackingError: The URI is wrong, or its database cannot be opened or written.
-        Away: A database server does not answer.
+        Away: A database server does not answer, or a SQLite file is locked or has no room.
     """
     quiet_mlflow()
     from mlflow import MlflowClient
