@@ -21,6 +21,8 @@ def main() -> None:
         commands_results,
         commands_run,
     )
+    from tlsearch.cli.console import show_all_texts
     from tlsearch.cli.root import app
 
+    show_all_texts()
     app(args=sys.argv[1:], prog_name="tlsearch")

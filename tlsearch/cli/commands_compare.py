@@ -11,8 +11,7 @@ from tlsearch.cli.root import Json, Storage, app
 from tlsearch.cli.session import out, print_json, told_errors
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
+    from tlsearch.cli.console import Table
     from tlsearch.results.compare import ModelComparison, SearchComparison
     from tlsearch.results.leaderboard import LeaderboardRow
 
@@ -102,7 +101,7 @@ def _print_models(found: ModelComparison) -> None:
 
 
 def _table(*heads: str, left: int = 1) -> Table:
-    from rich.table import Table
+    from tlsearch.cli.console import Table
 
     table = Table()
     for place, head in enumerate(heads):

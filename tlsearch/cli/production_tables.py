@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rich.table import Table
+from tlsearch.cli.console import Table
 
 
 def confirm_table(result: Mapping[str, Any]) -> Table:

@@ -10,9 +10,9 @@ from types import TracebackType
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
+from tlsearch.cli.console import Table
 from tlsearch.types import METRIC_MODES, Decision, EpochReport, SearchRecord, TrialConfig, TrialOutcome, TrialState
 
 _REFRESHES_PER_S = 4

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rich.table import Table
-
+from tlsearch.cli.console import Table
 from tlsearch.cli.progress import format_s
 from tlsearch.results.leaderboard import LeaderboardRow
 from tlsearch.types import SearchRecord

@@ -14,24 +14,17 @@ from types import FrameType
 from typing import Any
 
 import typer
-from rich.console import Console
 
+from tlsearch.cli.console import Console
 from tlsearch.errors import ConfigError, TlsearchError, UserError
+from tlsearch.printable import PrintableFormatter
 
 EXIT_FAILED = 1
 EXIT_USER = 2
 EXIT_INTERRUPTED = 130
 
-_PIPED_WIDTH = 160  # a file or a pipe has no width of its own; rich would take 80
-
-
-def _console(*, stderr: bool) -> Console:
-    stream = sys.stderr if stderr else sys.stdout
-    return Console(stderr=stderr, highlight=False, width=None if stream.isatty() else _PIPED_WIDTH)
-
-
-out = _console(stderr=False)
-err = _console(stderr=True)
+out = Console(stderr=False)
+err = Console(stderr=True)
 
 
 def print_json(value: Any) -> None:
@@ -44,7 +37,8 @@ def told_errors(*, as_json: bool = False) -> Iterator[None]:
     """Turns the package's own errors into a message and an exit code; anything else is a bug and is shown whole."""
     errors = logging.StreamHandler(sys.stderr)
     errors.setLevel(logging.WARNING)  # a search's own log takes more (app.logbook)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", handlers=[errors])
+    errors.setFormatter(PrintableFormatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[errors])
     try:
         yield
     except TlsearchError as error:

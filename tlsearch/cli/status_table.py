@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 
-from rich.table import Table
-
 from tlsearch.app.control import Overview, trial_doing
+from tlsearch.cli.console import Table
 from tlsearch.cli.progress import format_s, short_config
 from tlsearch.types import TrialState
 

@@ -6,7 +6,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
+from tlsearch.cli.console import Table
+from tlsearch.printable import printable
 
 if TYPE_CHECKING:
     from tlsearch.app.cache import CacheEntry
@@ -62,7 +63,7 @@ def _pair(pair: Mapping[str, Any]) -> str:
     first, second = pair["first"], pair["second"]
     likeness = "is the same file as" if pair["kind"] == "exact" else "looks like"
     labels = first["label"] if first["label"] == second["label"] else f"{second['label']} and {first['label']}"
-    return f"{second['path']} {likeness} {first['path']} ({labels})"
+    return printable(f"{second['path']} {likeness} {first['path']} ({labels})")
 
 
 def backbone_table(backbone: Mapping[str, Any]) -> Table:

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from tlsearch.errors import DataError
+from tlsearch.printable import printable
 
 # Pillow knows more formats, some of which start programs (EPS) or have no suffix of ours.
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
@@ -47,6 +48,7 @@ def decode_rgb(data: bytes | Image.Image, name: str) -> Image.Image:
         DataError: The data are empty, truncated, corrupt or in no known format, have more than Pillow's
             limit of 89 million pixels, or pixels without a fixed range (32-bit integers, floats).
     """
+    name = printable(name)
     with _told_as_data_error(name):
         image = open_encoded(data, name) if isinstance(data, bytes) else data
         _check_size(image, name)
@@ -60,6 +62,7 @@ def open_encoded(data: bytes, name: str) -> Image.Image:
     Raises:
         DataError: The data are empty or in no known format.
     """
+    name = printable(name)
     if not data:
         raise DataError(f"{name}: the file is empty")
     with _told_as_data_error(name):

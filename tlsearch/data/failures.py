@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tlsearch.errors import DataError
+from tlsearch.printable import printable
 
 MAX_NAMED = 20
 
@@ -18,7 +19,7 @@ def raise_together(failures: Sequence[str], total: int) -> None:
 def tell_together(failures: Sequence[str], total: int) -> str:
     """What is wrong with ``failures`` of ``total`` images, naming the first 20."""
     lines = [f"{len(failures)} of {total} images cannot be used; repair or remove them:"]
-    lines += [f"  {failure}" for failure in failures[:MAX_NAMED]]
+    lines += [f"  {printable(failure)}" for failure in failures[:MAX_NAMED]]
     if len(failures) > MAX_NAMED:
         lines.append(f"  and {len(failures) - MAX_NAMED} more")
     return "\n".join(lines)

@@ -12,6 +12,7 @@ from PIL import Image
 
 from tlsearch.data.contents import file_digests
 from tlsearch.errors import DataError
+from tlsearch.printable import printable
 
 
 class Reader(Protocol):
@@ -49,7 +50,7 @@ class FileReader:
         try:
             return Path(self.root, key).read_bytes()
         except OSError as error:
-            raise DataError(f"{self.name(key)}: cannot be read: {error.strerror or error}") from error
+            raise DataError(f"{printable(self.name(key))}: cannot be read: {error.strerror or error}") from error
 
     def name(self, key: str) -> str:
         """The file's path."""

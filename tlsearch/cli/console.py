@@ -1,0 +1,53 @@
+"""Consoles and tables in which names are data: no markup, no emoji codes, no control characters."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import rich.console
+import rich.table
+from rich.text import Text
+
+from tlsearch.printable import ENCODING_BYTES, ENCODING_ERRORS, printable, printable_lines
+
+_PIPED_WIDTH = 160  # a file or a pipe has no width of its own; rich would take 80
+
+
+class Console(rich.console.Console):
+    """Prints texts as they are; what a terminal would obey is shown escaped."""
+
+    def __init__(self, *, stderr: bool) -> None:
+        """For one of the process's own streams."""
+        stream = sys.stderr if stderr else sys.stdout
+        width = None if stream.isatty() else _PIPED_WIDTH
+        super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False, width=width)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Where rich turns every plain text, of a table too, into what it prints."""
+        return super().render_str(printable_lines(text), **options)
+
+
+class Table(rich.table.Table):
+    """A table whose cells are names and figures, each in one line."""
+
+    def add_row(self, *cells: Any, **options: Any) -> None:
+        """As rich's, with line breaks and tabs in texts shown escaped."""
+        super().add_row(*(printable(cell) if isinstance(cell, str) else cell for cell in cells), **options)
+
+
+def show_all_texts() -> None:
+    """Has the process's streams escape what their encoding lacks, where Python would end with a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors=ENCODING_ERRORS)
+
+
+def print_data(text: str) -> None:
+    """Text for programs on standard output: a file's name that is not UTF-8 comes out byte for byte."""
+    if not hasattr(sys.stdout, "buffer"):
+        sys.stdout.write(text)
+        return
+    sys.stdout.flush()
+    sys.stdout.buffer.write(text.encode(sys.stdout.encoding or "utf-8", ENCODING_BYTES))
+    sys.stdout.buffer.flush()

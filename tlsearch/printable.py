@@ -1,0 +1,74 @@
+"""Names as a person can read them safely: what a terminal would obey, and what cannot be seen, is shown escaped.
+
+The names of classes, files and searches come from elsewhere. They may hold line breaks, terminal escapes, marks that
+turn the direction of writing, or bytes that are not UTF-8.
+"""
+
+from __future__ import annotations
+
+import codecs
+import logging
+import re
+
+# Control characters (C0, DEL, C1), invisible and direction marks, line separators, and lone surrogates. The joiners
+# U+200C and U+200D stay: Persian, Indic scripts and emoji are written with them.
+_HIDDEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]"
+)
+_HIDDEN_IN_LINES = re.compile(_HIDDEN.pattern.replace("\x00-\x1f", "\x00-\x09\x0b-\x1f"))
+_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_PLAIN = {"±": "+-", "…": "...", "–": "-", "—": "-", "→": "->", "·": "|", "≥": ">=", "≤": "<=", "×": "x"}
+
+ENCODING_ERRORS = "tlsearch_printable"  # for streams read by people
+ENCODING_BYTES = "tlsearch_bytes"  # for data: a byte of a file's name stays that byte
+
+
+def printable(text: str) -> str:
+    r"""The text in one line: shows a line break as ``\n``, an escape as ``\x1b``, a byte out of UTF-8 as ``\xe9``."""
+    return _HIDDEN.sub(_escaped, text)
+
+
+def printable_lines(text: str) -> str:
+    """As `printable`, but line breaks stay."""
+    return _HIDDEN_IN_LINES.sub(_escaped, text)
+
+
+class PrintableFormatter(logging.Formatter):
+    """Log lines for a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record with what a terminal would obey escaped."""
+        return printable_lines(super().format(record))
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return _SHORT.get(match[0]) or _code(match[0])
+
+
+def _code(character: str) -> str:
+    number = ord(character)
+    if 0xDC80 <= number <= 0xDCFF:  # how Python keeps a byte of a file's name that is not UTF-8
+        return f"\\x{number - 0xDC00:02x}"
+    if number < 0x80:
+        return f"\\x{number:02x}"
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
+
+
+def _show(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    wrong = error.object[error.start : error.end]
+    return "".join(_PLAIN.get(one) or _code(one) for one in wrong), error.end
+
+
+def _keep_bytes(error: UnicodeError) -> tuple[str | bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    number = ord(error.object[error.start])
+    if 0xDC80 <= number <= 0xDCFF:
+        return bytes([number - 0xDC00]), error.start + 1
+    return _code(error.object[error.start]), error.start + 1
+
+
+codecs.register_error(ENCODING_ERRORS, _show)
+codecs.register_error(ENCODING_BYTES, _keep_bytes)
