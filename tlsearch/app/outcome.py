@@ -16,7 +16,7 @@ from tlsearch.app.run import read_record
 from tlsearch.errors import StorageError
 from tlsearch.results.facts import SearchFacts
 from tlsearch.results.filters import select_rows
-from tlsearch.results.leaderboard import LeaderboardRow, leaderboard, rows_csv, rows_json
+from tlsearch.results.leaderboard import LeaderboardRow, leaderboard, leaderboard_notes, rows_csv, rows_json
 from tlsearch.tracking import find_run_ids
 from tlsearch.types import SearchRecord
 
@@ -34,6 +34,10 @@ class Leaderboard:
     def as_json(self, *, details: bool = False) -> dict[str, Any]:
         """The published shape; ``details`` adds standard errors, sizes, times and notes."""
         return rows_json(self.record, self.rows, self.facts if details else None)
+
+    def notes(self) -> list[str]:
+        """Sentences about all trials of the search, those too that were not asked for."""
+        return leaderboard_notes(self.record, leaderboard(self.record, {}, self.facts), self.facts)
 
 
 def read_leaderboard(

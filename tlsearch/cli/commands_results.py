@@ -10,6 +10,7 @@ import typer
 from tlsearch.cli.cluster_answers import Cluster, flags, relay
 from tlsearch.cli.root import Json, Search, Storage, app
 from tlsearch.cli.session import err, out, print_json, told_errors
+from tlsearch.text import plural
 
 
 @app.command()
@@ -36,8 +37,7 @@ def results(
         from tlsearch.app.outcome import read_leaderboard, write_csv
         from tlsearch.app.remote import locate
         from tlsearch.app.submit import Submitted
-        from tlsearch.cli.results_table import results_table
-        from tlsearch.results.leaderboard import leaderboard_notes
+        from tlsearch.cli.results_table import print_leaderboard
 
         entry = locate(search, storage, address)
         if isinstance(entry, Submitted):
@@ -51,11 +51,11 @@ def results(
         if json:
             print_json(found.as_json(details=details))
         else:
-            out.print(results_table(found.record, found.rows))
-            for note in leaderboard_notes(found.record, found.rows, found.facts):
-                out.print(note, markup=False, soft_wrap=True)
+            print_leaderboard(out, found.record, found.rows)
+            for note in found.notes():
+                out.print(note, markup=False)
         if csv is not None:
-            err.print(f"{len(found.rows)} rows in {csv}", markup=False, soft_wrap=True)
+            err.print(f"{plural(len(found.rows), 'row')} in {csv}", markup=False, soft_wrap=True)
 
 
 @app.command()

@@ -143,11 +143,11 @@ def _execute(prepared: Prepared, *, as_json: bool) -> None:
 
 def _print_end(end: SearchEnd) -> None:
     from tlsearch.app.facts import read_facts
-    from tlsearch.cli.results_table import results_table
+    from tlsearch.cli.results_table import print_leaderboard
     from tlsearch.results import leaderboard
 
     record = end.record
-    out.print(results_table(record, leaderboard(record, end.run_ids, read_facts(end.entry))[:10]))
+    print_leaderboard(out, record, leaderboard(record, end.run_ids, read_facts(end.entry))[:10])
     if end.unsent:
         err.print(f"{end.unsent} MLflow records could not be sent and wait in the search's spool", markup=False)
     if record.best is not None:

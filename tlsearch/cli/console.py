@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -11,7 +12,7 @@ from rich.text import Text
 
 from tlsearch.printable import ENCODING_BYTES, ENCODING_ERRORS, printable, printable_lines
 
-_PIPED_WIDTH = 160  # a file or a pipe has no width of its own; rich would take 80
+_PIPED_WIDTH = 10_000  # a file or a pipe has no width of its own, unless COLUMNS says so; rich would take 80
 
 
 class Console(rich.console.Console):
@@ -20,7 +21,7 @@ class Console(rich.console.Console):
     def __init__(self, *, stderr: bool) -> None:
         """For one of the process's own streams."""
         stream = sys.stderr if stderr else sys.stdout
-        width = None if stream.isatty() else _PIPED_WIDTH
+        width = None if stream.isatty() or os.environ.get("COLUMNS", "").isdecimal() else _PIPED_WIDTH
         super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False, width=width)
 
     def render_str(self, text: str, **options: Any) -> Text:

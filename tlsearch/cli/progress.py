@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.text import Text
 
 from tlsearch.cli.console import Table
+from tlsearch.text import format_s
 from tlsearch.types import METRIC_MODES, Decision, EpochReport, SearchRecord, TrialConfig, TrialOutcome, TrialState
 
 _REFRESHES_PER_S = 4
@@ -162,12 +163,3 @@ class Progress:
             return "no report yet"
         number, row = max(known, key=lambda item: self._sign * (item[1].best or 0.0))
         return f"best so far: trial {number} with {self._metric} {row.best:.4f}  {short_config(row.config)}"
-
-
-def format_s(seconds: float) -> str:
-    """Seconds as ``1h02m``, ``3m05s`` or ``12s``."""
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours}h{minutes:02d}m"
-    return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"

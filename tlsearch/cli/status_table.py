@@ -6,7 +6,8 @@ import time
 
 from tlsearch.app.control import Overview, trial_doing
 from tlsearch.cli.console import Table
-from tlsearch.cli.progress import format_s, short_config
+from tlsearch.cli.progress import short_config
+from tlsearch.text import format_s
 from tlsearch.types import TrialState
 
 

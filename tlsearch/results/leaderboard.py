@@ -11,6 +11,7 @@ from typing import Any
 
 from tlsearch.results.facts import SearchFacts
 from tlsearch.results.statistics import SHARES, standard_error, wilson_interval
+from tlsearch.text import NumberForm, agree, plural
 from tlsearch.types import Mode, Scalar, SearchRecord, TrialRecord, TrialState
 
 _NO_FACTS = SearchFacts()
@@ -129,6 +130,12 @@ def leaderboard(
     return rows
 
 
+def number_forms(record: SearchRecord) -> dict[str, NumberForm]:
+    """By parameter how its values are written, one way for all trials."""
+    names = {name for trial in record.trials for name in trial.params}
+    return {name: NumberForm.of(trial.params.get(name) for trial in record.trials) for name in names}
+
+
 def counts(trial: TrialRecord) -> bool:
     """Whether a trial's value counts as a result: it is complete or pruned, and did not diverge."""
     ended = trial.state in (TrialState.COMPLETE, TrialState.PRUNED) and trial.reason != "diverged"
@@ -154,12 +161,12 @@ def rows_json(record: SearchRecord, rows: Sequence[LeaderboardRow], facts: Searc
     if facts is not None:
         found["trials"] = [{**row.as_json(), **row.details()} for row in rows]
         found["validation_images"] = facts.num_validation
-        found["notes"] = leaderboard_notes(record, rows, facts)
+        found["notes"] = leaderboard_notes(record, leaderboard(record, {}, facts), facts)
     return found
 
 
 def leaderboard_notes(record: SearchRecord, rows: Sequence[LeaderboardRow], facts: SearchFacts) -> list[str]:
-    """Sentences about the rows: ties, and how far the first one can be trusted."""
+    """Sentences about a whole leaderboard: ties, and how far its first row can be trusted."""
     notes = []
     ranked = [row for row in rows if row.rank is not None]
     if not ranked:
@@ -172,10 +179,9 @@ def leaderboard_notes(record: SearchRecord, rows: Sequence[LeaderboardRow], fact
         )
     near = [row for row in ranked if row.within_one_se and row.rank != 1]
     if near:
-        plural = "s are" if len(near) > 1 else " is"
         notes.append(
-            f"{len(near)} more trial{plural} within one standard error of the best: {facts.num_validation} "
-            "validation images cannot tell them apart"
+            f"{plural(len(near), 'more trial')} {agree(len(near), 'is', 'are')} within one standard error of the best: "
+            f"{facts.num_validation} validation images cannot tell them apart"
         )
     if record.metric not in SHARES:
         notes.append(

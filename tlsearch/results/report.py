@@ -21,7 +21,7 @@ from tlsearch.results.plots.parameters import plot_importance, plot_slices
 from tlsearch.results.plots.style import Plot
 from tlsearch.results.plots.timing import plot_epochs, plot_time
 from tlsearch.results.plots.tradeoffs import plot_backbones, plot_latency, plot_size
-from tlsearch.results.plots.view import ENDINGS, View, ending_of, param_text
+from tlsearch.results.plots.view import ENDINGS, View, ending_of
 from tlsearch.results.sections import (
     BestModel,
     failures_section,
@@ -164,5 +164,5 @@ def _tip(view: View, trial: TrialRecord) -> str:
         f"trial {trial.number}: {value_text(row)}",
         f"{how}, best epoch {best_epoch} of {row.epochs_run}",
     ]
-    lines += [f"{name} {param_text(value)}" for name, value in row.params.items()]
+    lines += [f"{name} {text}" for name, text in view.texts(row.params).items()]
     return "\n".join(lines)

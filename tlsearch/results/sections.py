@@ -15,8 +15,6 @@ from tlsearch.results.plots.view import (
     View,
     clock_of,
     ending_of,
-    param_text,
-    plural,
     short,
     time_unit,
     varied_parameters,
@@ -32,6 +30,7 @@ from tlsearch.results.summaries import (
     states_text,
     value_text,
 )
+from tlsearch.text import agree, format_s, plural
 
 SHOWN_TRIALS = 15
 _MAX_CLASSES = 12
@@ -54,7 +53,7 @@ class BestModel:
 def header(view: View, *, created: float, version: str, sections: Sequence[tuple[str, str]]) -> str:
     """Title, key figures and the sentences worth knowing first."""
     record, facts = view.record, view.facts
-    data = f"{len(facts.classes)} classes, " if facts.classes else ""
+    data = f"{plural(len(facts.classes), 'class', 'classes')}, " if facts.classes else ""
     data += ", ".join(f"{count} {split}" for split, count in facts.images.items())
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(created))
     parts = [f"search {record.search_id}", f"{data} images" if data else "", f"made {when} by tlsearch {version}"]
@@ -108,14 +107,6 @@ def duration(seconds: float) -> str:
     return f"{seconds / unit:.1f} {name}" if seconds >= 10 or unit > 1 else f"{seconds:.2f} seconds"
 
 
-def short_duration(seconds: float) -> str:
-    """``1h02m``, ``2m04s``, ``12s`` or ``0.34s``."""
-    if seconds < 60:
-        return f"{seconds:.0f}s" if seconds >= 10 else f"{seconds:.2g}s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}m{rest:02d}s" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02d}m"
-
-
 def millions(count: int | None) -> str:
     """A number of parameters: ``3.4 M``."""
     return "–" if count is None else f"{count / 1e6:.1f} M"
@@ -140,7 +131,7 @@ def leaderboard_section(view: View) -> str:
             row.reason or row.state,
             Cell(text=value_text(row) + near, value=row.best_value),
             Cell(text=f"{row.best_epoch or '–'}/{row.epochs_run}", value=row.epochs_run),
-            Cell(text="" if row.seconds is None else short_duration(row.seconds), value=row.seconds),
+            Cell(text="" if row.seconds is None else format_s(row.seconds, tenths=True), value=row.seconds),
         ]
         if sized:
             cells.append(Cell(text=millions(row.parameters), value=row.parameters))
@@ -149,7 +140,8 @@ def leaderboard_section(view: View) -> str:
         for name in names:
             value = row.params.get(name)
             number = float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
-            cells.append(Cell(text=short(param_text(value), 24) if name in row.params else "", value=number))
+            text = short(view.forms[name].text(value), 24) if name in row.params else ""
+            cells.append(Cell(text=text, value=number))
         rows.append(Row(cells=cells, trial=row.trial, best=view.best is not None and row.trial == view.best.number))
     note = (
         "± is one standard error on this validation set; ≈ marks values within one of the best; = marks ranks that "
@@ -195,7 +187,7 @@ def _group_table(view: View, title: str, groups: Sequence[GroupSummary]) -> str:
             "–" if group.best is None else str(group.best.trial),
             "–" if group.median is None else f"{group.median:.4f}",
             str(group.epochs),
-            short_duration(group.seconds),
+            format_s(group.seconds, tenths=True),
             "–" if group.seconds_per_epoch is None else f"{group.seconds_per_epoch:.2f}",
         ]
         cells += [] if title != "backbone" else [millions(parameters)]
@@ -223,8 +215,8 @@ def model_section(view: View, model: BestModel | None, plot: Plot | None, missin
     evaluation = model.evaluation
     wrong = int((~evaluation.right).sum())
     text = (
-        f"The kept model of trial {model.trial} over the {len(evaluation.keys)} validation images: {wrong} are wrong, "
-        f"accuracy {evaluation.accuracy:.4f}."
+        f"The kept model of trial {model.trial} over the {plural(len(evaluation.keys), 'validation image')}: "
+        f"{wrong} {agree(wrong, 'is', 'are')} wrong, accuracy {evaluation.accuracy:.4f}."
     )
     if view.record.metric != "val_accuracy":
         error, interval = bootstrap_metric(view.record.metric, evaluation.probabilities, evaluation.labels)
@@ -287,7 +279,7 @@ def failures_section(view: View) -> str:
     rows = []
     for trial in failed:
         last = trial.error.strip().splitlines()[-1] if trial.error.strip() else "–"
-        params = Cell(text=describe_params(trial.params), wrap=True)
+        params = Cell(text=describe_params(view, trial.params), wrap=True)
         message = Cell(text=last, wrap=True)
         rows.append(Row(cells=[str(trial.number), trial.reason, str(trial.epochs_run), message, params]))
     heads = ["trial", "reason", "epochs", "message", "parameters"]

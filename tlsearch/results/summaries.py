@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tlsearch.results.leaderboard import LeaderboardRow, leaderboard_notes
-from tlsearch.results.plots.view import View, is_number, param_text, value_of, varied_parameters
+from tlsearch.results.plots.view import View, is_number, value_of, varied_parameters
+from tlsearch.text import agree, plural
 from tlsearch.types import Scalar, TrialRecord, TrialState
 
 
@@ -82,29 +83,22 @@ def shared_by_the_best(view: View, count: int = 5) -> list[tuple[str, str, str]]
     """(parameter, the best trial's value, the values of the best ``count`` trials) for each varied parameter."""
     if view.best is None:
         return []
-    trials = view.top(view.counting, count)
-    return [
-        (name, param_text(view.best.params[name]) if name in view.best.params else "–", _spread_text(trials, name))
-        for name in varied_parameters(view)
-    ]
+    trials, best = view.top(view.counting, count), view.texts(view.best.params)
+    return [(name, best.get(name, "–"), _spread_text(view, trials, name)) for name in varied_parameters(view)]
 
 
-def _spread_text(trials: Sequence[TrialRecord], name: str) -> str:
+def _spread_text(view: View, trials: Sequence[TrialRecord], name: str) -> str:
     """A range of numbers, or counts by value."""
-    values = [trial.params[name] for trial in trials if name in trial.params]
+    values, form = [trial.params[name] for trial in trials if name in trial.params], view.forms[name]
     if not values:
         return "inactive in all"
     if is_number(values) and len(set(values)) > 2:
-        numbers = sorted(float(value) for value in values)  # type: ignore[arg-type]
-        text = f"{param_text(_whole(numbers[0]))} to {param_text(_whole(numbers[-1]))}"
+        ordered = sorted(values, key=float)  # type: ignore[arg-type]
+        text = f"{form.text(ordered[0])} to {form.text(ordered[-1])}"
     else:
-        text = ", ".join(f"{param_text(value)} ({times})" for value, times in Counter(values).most_common())
+        text = ", ".join(f"{form.text(value)} ({times})" for value, times in Counter(values).most_common())
     inactive = len(trials) - len(values)
     return f"{text}, inactive ({inactive})" if inactive else text
-
-
-def _whole(number: float) -> Scalar:
-    return int(number) if number == int(number) else number
 
 
 def findings(view: View) -> list[str]:
@@ -115,7 +109,7 @@ def findings(view: View) -> list[str]:
     sentences = [
         f"Trial {best.trial} is the best: {value_text(best)} at epoch {best.best_epoch}"
         + (f" of {view.facts.max_epochs}" if view.facts.max_epochs else "")
-        + f", with {describe_params(_telling(view, best.params))}."
+        + f", with {describe_params(view, _telling(view, best.params))}."
     ]
     sentences += [f"{note[0].upper()}{note[1:]}." for note in leaderboard_notes(view.record, view.rows, view.facts)]
     cheaper = cheaper_equal(view)
@@ -132,7 +126,10 @@ def findings(view: View) -> list[str]:
             "`tlsearch confirm` trains the candidates again, `tlsearch promote` scores the winner on the test split."
         )
     if _running(view):
-        sentences.append(f"The search goes on: {_running(view)} trials were running when this page was made.")
+        sentences.append(
+            f"The search goes on: {plural(_running(view), 'trial')} {agree(_running(view), 'was', 'were')} running "
+            "when this page was made."
+        )
     return sentences
 
 
@@ -161,9 +158,9 @@ def value_text(row: LeaderboardRow) -> str:
     return f"{row.best_value:.4f}{error}"
 
 
-def describe_params(params: Mapping[str, Scalar]) -> str:
+def describe_params(view: View, params: Mapping[str, Scalar]) -> str:
     """``backbone resnet18, unfreeze_depth 2, head_lr 1.0e-03``."""
-    return ", ".join(f"{name} {param_text(value)}" for name, value in params.items())
+    return ", ".join(f"{name} {text}" for name, text in view.texts(params).items())
 
 
 def states_text(view: View) -> str:

@@ -6,7 +6,7 @@ import io
 
 from rich.console import Console
 
-from tlsearch.cli.progress import Progress, format_s, short_config
+from tlsearch.cli.progress import Progress, short_config
 from tlsearch.types import Decision, EpochReport, TrialConfig, TrialOutcome, TrialState
 
 DEEP = TrialConfig(backbone="resnet18", unfreeze_depth=2, head_lr=1e-3, backbone_lr=2e-5, bn_policy="train")
@@ -57,4 +57,3 @@ def test_live_table_shows_running_trials_and_the_best() -> None:
 
 def test_short_texts() -> None:
     assert short_config(TrialConfig(backbone="vit_b_16", head_lr=0.01)) == "vit_b_16 depth 0 lr 1.0e-02"
-    assert [format_s(s) for s in (5, 65, 3725)] == ["5s", "1m05s", "1h02m"]

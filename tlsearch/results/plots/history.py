@@ -26,11 +26,11 @@ from tlsearch.results.plots.view import (
     clamp,
     clock_of,
     ending_of,
-    plural,
     robust_limits,
     time_unit,
     value_of,
 )
+from tlsearch.text import plural
 from tlsearch.types import TrialRecord
 
 _HEIGHT_IN = 3.7

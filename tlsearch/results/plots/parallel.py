@@ -31,13 +31,13 @@ from tlsearch.results.plots.view import (
     chosen_text,
     is_number,
     jitter,
-    param_text,
     robust_limits,
     short,
     value_of,
     varied_parameters,
     wants_log,
 )
+from tlsearch.text import NumberForm
 from tlsearch.types import Scalar, TrialRecord
 
 MAX_AXES = 9
@@ -112,7 +112,8 @@ def parameter_scale(trials: Sequence[TrialRecord], parameter: str) -> Scale:
         return Scale(heights=heights, labels=labels)
     step = 1 / max(len(distinct) - 1, 1)
     heights = {v: place * step if len(distinct) > 1 else 0.5 for place, v in enumerate(distinct)}
-    labels = [(height, short(param_text(value), 20)) for value, height in heights.items()]
+    form = NumberForm.of(distinct)
+    labels = [(height, short(form.text(value), 20)) for value, height in heights.items()]
     every = math.ceil(len(labels) / _MAX_CATEGORIES)
     return Scale(heights=heights, labels=labels[::every], spread=min(0.03, 0.2 * step))
 

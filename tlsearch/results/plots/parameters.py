@@ -30,7 +30,6 @@ from tlsearch.results.plots.view import (
     ending_of,
     is_number,
     jitter,
-    param_text,
     robust_limits,
     short,
     value_of,
@@ -145,7 +144,7 @@ def _slice(axes: Axes, view: View, parameter: str, place: int, limits: tuple[flo
         order = order if numeric else order[:MAX_CATEGORIES]
         kept = [t for t in trials if t.params[parameter] in order]
         xs = [order.index(t.params[parameter]) + jitter(t.number, 0.22) for t in kept]
-        _categories(axes, [param_text(value) for value in order])  # type: ignore[arg-type]
+        _categories(axes, [view.forms[parameter].text(value) for value in order])  # type: ignore[arg-type]
         for position, value in enumerate(order):
             _median(axes, position, [value_of(t) for t in kept if t.params[parameter] == value])
         dropped = len(distinct) - len(order)

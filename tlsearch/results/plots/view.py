@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from tlsearch.results.facts import SearchFacts
-from tlsearch.results.leaderboard import LeaderboardRow, counts
+from tlsearch.results.leaderboard import LeaderboardRow, counts, number_forms
 from tlsearch.results.plots.style import BAD, CUT, DONE, OTHER
+from tlsearch.text import NumberForm
 from tlsearch.types import ParameterImportance, Scalar, SearchRecord, TrialRecord, TrialState
 
 METRIC_NAMES = {
@@ -70,6 +71,15 @@ class View:
     def by_trial(self) -> dict[int, LeaderboardRow]:
         """The rows by trial number."""
         return {row.trial: row for row in self.rows}
+
+    @cached_property
+    def forms(self) -> Mapping[str, NumberForm]:
+        """By parameter how its values are written, the same in every place of the page."""
+        return number_forms(self.record)
+
+    def texts(self, params: Mapping[str, Scalar]) -> dict[str, str]:
+        """The parameters of one trial as text."""
+        return {name: self.forms[name].text(value) for name, value in params.items()}
 
     def better(self, a: float, b: float) -> bool:
         """Whether a is strictly better than b."""
@@ -198,20 +208,6 @@ def time_unit(longest_s: float) -> tuple[float, str]:
 def jitter(number: int, width: float) -> float:
     """A shift that depends on the trial alone, within +-width: points at one place stay apart."""
     return width * (2 * math.modf(number * 0.6180339887)[0] - 1)
-
-
-def plural(count: int, word: str) -> str:
-    """``1 trial``, ``2 trials``."""
-    return f"{count} {word}" if count == 1 else f"{count} {word}s"
-
-
-def param_text(value: Scalar) -> str:
-    """A parameter's value in few characters."""
-    if value is None:
-        return "none"
-    if isinstance(value, float):
-        return f"{value:.1e}" if value and not 0.01 <= abs(value) < 1000 else f"{value:.3g}"
-    return str(value)
 
 
 def short(text: object, length: int = 22) -> str:

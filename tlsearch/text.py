@@ -1,0 +1,102 @@
+"""How numbers, counts and durations are written for people: in the terminal, in the report, in messages."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+Value = str | int | float | bool | None
+
+_EXACT_DIGITS = 4  # a value with more significant digits is rounded
+_ROUNDED_DIGITS = 2
+_SMALLEST_FIXED, _LARGEST_FIXED = 0.01, 1e5  # beyond these a column is written with exponents
+
+
+@dataclass(frozen=True, kw_only=True)
+class NumberForm:
+    """One way of writing for all numbers of a column, so that they can be compared by eye.
+
+    Attributes:
+        exponent: ``1.0e-03`` instead of ``0.001``; zero is ``0`` in either.
+        decimals: Digits after the point.
+    """
+
+    exponent: bool = False
+    decimals: int = 0
+
+    @classmethod
+    def of(cls, values: Iterable[Value]) -> NumberForm:
+        """The form for a column: exact where few digits are enough, else two digits of its smallest number."""
+        numbers = [abs(v) for v in values if isinstance(v, float) and math.isfinite(v) and v]
+        if not numbers:
+            return cls()
+        exponent = min(numbers) < _SMALLEST_FIXED or max(numbers) >= _LARGEST_FIXED
+        exact = all(float(f"{v:.{_EXACT_DIGITS}g}") == v for v in numbers)
+        if exponent:
+            return cls(exponent=True, decimals=max(map(_mantissa_digits, numbers)) if exact else _ROUNDED_DIGITS - 1)
+        if exact:
+            return cls(decimals=max(map(_decimals, numbers)))
+        return cls(decimals=max(0, _ROUNDED_DIGITS - 1 - math.floor(math.log10(min(numbers)))))
+
+    def text(self, value: Value) -> str:
+        """One value of the column; what is no float is written as it is, None as ``none``."""
+        if value is None:
+            return "none"
+        if not isinstance(value, float) or not math.isfinite(value):
+            return str(value)
+        if value == 0:
+            return "0"
+        return f"{value:.{self.decimals}{'e' if self.exponent else 'f'}}"
+
+
+def _mantissa_digits(value: float) -> int:
+    """Digits after the point of a mantissa, at least one: ``1.0e-03``."""
+    return max(1, len(f"{value:.{_EXACT_DIGITS - 1}e}".split("e")[0].rstrip("0")) - 2)
+
+
+def _decimals(value: float) -> int:
+    return next(places for places in range(20) if round(value, places) == value)
+
+
+def number_text(value: Value) -> str:
+    """A value that stands alone, in few characters: ``1.0e-03``, ``0.025``, ``0``, ``resnet18``."""
+    return NumberForm.of([value]).text(value)
+
+
+def plural(count: int, word: str, many: str = "") -> str:
+    """``1 trial``, ``2 trials``; ``many`` where it is not the word and an s: ``2 entries``."""
+    return f"{count:,} {word if count == 1 else many or word + 's'}"
+
+
+def agree(count: int, one: str, many: str) -> str:
+    """The verb, or any other word, that goes with a count: ``is`` or ``are``."""
+    return one if count == 1 else many
+
+
+def format_s(seconds: float, *, tenths: bool = False) -> str:
+    """Seconds as ``1h02m``, ``3m05s`` or ``12s``; with ``tenths`` below ten seconds as ``0.3s``."""
+    if tenths and seconds < 9.95:
+        return f"{seconds:.1f}s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h{minutes:02d}m"
+    return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
+
+
+def about_s(seconds: float) -> str:
+    """An estimate in the precision that it has: ``about 40 s``, ``about 12 min``, ``about 3.5 h``, ``about 2 days``."""
+    _, unit, step, name = next(one for one in _ESTIMATES if seconds < one[0])
+    return f"about {max(1, round(seconds / unit / step)) * step:g} {name}"
+
+
+# Below so many seconds: the unit in seconds, the step in units, the name of the unit.
+_ESTIMATES: tuple[tuple[float, float, float, str], ...] = (
+    (57.5, 1, 5, "s"),
+    (1170, 60, 1, "min"),
+    (3450, 60, 5, "min"),
+    (36000, 3600, 0.5, "h"),
+    (129600, 3600, 1, "h"),
+    (math.inf, 86400, 1, "days"),
+)
