@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tlsearch.app.catalog import RESOLVED, SearchEntry
+from tlsearch.app.ending import SearchState, search_state
 from tlsearch.config import SearchSpec, parse_space_file
 from tlsearch.search import Holder, SearchStatus, read_status, request_stop, wait_until_stopped
 from tlsearch.search.folder import SearchFolder
@@ -23,6 +24,7 @@ class Overview:
 
     status: SearchStatus
     settings: SearchSpec | None
+    state: SearchState
 
     @property
     def counts(self) -> Mapping[TrialState, int]:
@@ -49,12 +51,13 @@ class Overview:
         return None if holder is None else max(time.time() - holder.since, 0.0)
 
     def as_json(self) -> dict[str, Any]:
-        """{search_id, experiment, running, process, trials by state, best, running_trials, times, dashboard, log}."""
+        """{search_id, experiment, state, running, process, trials, best, running_trials, times, dashboard, log}."""
         status, record, settings = self.status, self.status.record, self.settings
         return {
             "search_id": record.search_id,
             "experiment": record.experiment,
             "directory": record.directory,
+            "state": self.state,
             "running": status.holder is not None,
             "process": None if status.holder is None else asdict(status.holder),
             "metric": record.metric,
@@ -90,7 +93,8 @@ def overview(entry: SearchEntry) -> Overview:
     """The search as its study tells it now, and who runs it."""
     status = read_status(entry.path, search_id=entry.search_id, experiment=entry.experiment, metric=entry.metric)
     file = parse_space_file(entry.path / RESOLVED)[0]
-    return Overview(status=status, settings=file.search if file else None)
+    state = search_state(entry, status.record)
+    return Overview(status=status, settings=file.search if file else None, state=state)
 
 
 def stop_search(entry: SearchEntry, *, timeout_s: float = 60.0) -> StopAnswer:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import logging
 import platform
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
-from typing import Literal
 
 from tlsearch import __version__
 from tlsearch.app.catalog import RESOLVED, SOURCE, SearchEntry, write_atomically
@@ -15,13 +13,8 @@ from tlsearch.config import SpaceFile, without_password
 from tlsearch.data import ImageIndex, data_card
 from tlsearch.types import Scalar
 
-logger = logging.getLogger(__name__)
-
 DATA_CARD = "data_card.json"
 ENVIRONMENT = "environment.json"
-ENDED = "ended.json"
-
-Status = Literal["finished", "interrupted", "failed"]
 
 _MAX_SCANNED = 5_000  # images that are opened for the data card of a search: some ten seconds
 _PACKAGES = ("torch", "torchvision", "timm", "ray", "optuna", "mlflow", "numpy", "pillow")
@@ -39,13 +32,12 @@ def environment() -> dict[str, str]:
 
 
 def keep_evidence(entry: SearchEntry, index: ImageIndex) -> None:
-    """Writes data card and versions into the search's folder, and that the search has not ended."""
+    """Writes data card and versions into the search's folder."""
     # A search must not wait minutes for it; `check` looks at every set whole.
     num_images = sum(len(split) for split in index.splits.values())
     card = data_card(index, scan=num_images <= _MAX_SCANNED).to_json()
     write_atomically(entry.path / DATA_CARD, json.dumps(card, indent=2))
     write_atomically(entry.path / ENVIRONMENT, json.dumps(environment(), indent=2))
-    (entry.path / ENDED).unlink(missing_ok=True)
 
 
 def kept_environment(entry: SearchEntry) -> dict[str, str]:
@@ -74,20 +66,3 @@ def search_params(file: SpaceFile) -> Mapping[str, Scalar]:
         "scheduler": "asha" if search.scheduler else "none",
         "seed": search.seed,
     }
-
-
-def keep_end(entry: SearchEntry, status: Status) -> None:
-    """Writes how the last start ended, for a later ``sync``; where the disk is full it has been interrupted."""
-    try:
-        write_atomically(entry.path / ENDED, json.dumps({"status": status}))
-    except OSError as error:
-        logger.warning("%s cannot be written: %s", entry.path / ENDED, error.strerror)
-
-
-def kept_end(entry: SearchEntry) -> Status:
-    """How the last start ended; a start that was killed says nothing, and is interrupted."""
-    try:
-        status = json.loads((entry.path / ENDED).read_text(encoding="utf-8"))["status"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return "interrupted"
-    return status if status in ("finished", "failed") else "interrupted"

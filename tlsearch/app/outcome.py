@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tlsearch.app.catalog import SearchEntry, find, write_atomically
+from tlsearch.app.ending import SearchState, ending_text, search_state
 from tlsearch.app.facts import read_facts
 from tlsearch.app.run import read_record
 from tlsearch.errors import StorageError
@@ -30,14 +31,17 @@ class Leaderboard:
     record: SearchRecord
     facts: SearchFacts
     rows: Sequence[LeaderboardRow]
+    state: SearchState
 
     def as_json(self, *, details: bool = False) -> dict[str, Any]:
-        """The published shape; ``details`` adds standard errors, sizes, times and notes."""
-        return rows_json(self.record, self.rows, self.facts if details else None)
+        """The published shape and the search's state; ``details`` adds standard errors, sizes, times and notes."""
+        return {**rows_json(self.record, self.rows, self.facts if details else None), "state": self.state}
 
     def notes(self) -> list[str]:
         """Sentences about all trials of the search, those too that were not asked for."""
-        return leaderboard_notes(self.record, leaderboard(self.record, {}, self.facts), self.facts)
+        ended = self.state in ("finished", "running")
+        state = [] if ended else [f"the search {ending_text(self.record, self.state)}"]
+        return state + leaderboard_notes(self.record, leaderboard(self.record, {}, self.facts), self.facts)
 
 
 def read_leaderboard(
@@ -57,7 +61,7 @@ def read_leaderboard(
     run_ids = find_run_ids(entry.tracking_uri, experiment=entry.experiment, search_id=entry.search_id)
     record, facts = read_record(entry), read_facts(entry)
     rows = select_rows(leaderboard(record, run_ids, facts), states=states, conditions=conditions)
-    return Leaderboard(record=record, facts=facts, rows=rows[:top])
+    return Leaderboard(record=record, facts=facts, rows=rows[:top], state=search_state(entry, record))
 
 
 def write_csv(found: Leaderboard, path: Path) -> None:

@@ -13,7 +13,8 @@ from tlsearch.app.bucket import Through, address_of, folder_of, refuse_taken, th
 from tlsearch.app.catalog import RESOLVED, SOURCE, SearchEntry, new_search_id, register, touch, write_atomically
 from tlsearch.app.differences import refuse_changes
 from tlsearch.app.doctor import require_cluster
-from tlsearch.app.evidence import Status, keep_end, keep_evidence, search_params, start_artifacts
+from tlsearch.app.ending import Status, forget_end, keep_end
+from tlsearch.app.evidence import keep_evidence, search_params, start_artifacts
 from tlsearch.app.facts import complete_facts, gather_facts, write_facts
 from tlsearch.app.limits import backbone_sizes, limit_faults
 from tlsearch.app.places import place_faults
@@ -225,6 +226,7 @@ def execute(prepared: Prepared, *, observers: Sequence[SearchObserver] = (), sto
         TrackingError: MLflow cannot be used at the start.
     """
     entry = prepared.entry
+    forget_end(entry)
     tracker, through = make_tracker(entry), through_bucket(entry)
     recording = _recording(prepared, tracker, through, failed=stop.set)
     status: Status = "failed"

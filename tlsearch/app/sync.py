@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tlsearch.app.catalog import RESOLVED, SearchEntry
-from tlsearch.app.evidence import kept_end, search_params, start_artifacts
+from tlsearch.app.ending import kept_end
+from tlsearch.app.evidence import search_params, start_artifacts
 from tlsearch.app.facts import complete_facts
 from tlsearch.app.run import make_tracker, read_record
 from tlsearch.results import leaderboard_csv

@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 
 from tlsearch.app.control import Overview, trial_doing
+from tlsearch.app.ending import ending_text
 from tlsearch.cli.console import Table
 from tlsearch.cli.progress import short_config
-from tlsearch.text import format_s
-from tlsearch.types import TrialState
+from tlsearch.search import Holder
+from tlsearch.text import format_s, plural
+from tlsearch.types import TrialRecord, TrialState
 
 
 def status_lines(seen: Overview) -> list[str]:
@@ -31,7 +33,7 @@ def running_table(seen: Overview) -> Table:
             str(trial.number),
             f"{trial.epochs_run}/{max_epochs}",
             *("-" if value is None else f"{value:.4f}" for value in (last, trial.best_value)),
-            "-" if trial.started is None or seen.status.holder is None else format_s(max(now - trial.started, 0)),
+            _age(trial, seen.status.holder, now),
             "  ".join(
                 filter(None, (short_config(trial.config), trial_doing(seen.status.record.directory, trial.number)))
             ),
@@ -39,20 +41,27 @@ def running_table(seen: Overview) -> Table:
     return table
 
 
+def _age(trial: TrialRecord, holder: Holder | None, now: float) -> str:
+    """How long a trial has run, without the time between two starts of its search."""
+    if holder is None or trial.started is None:
+        return "-"
+    earlier = [one for one in trial.reports if one.timestamp < holder.since]
+    before = sum(one.metrics.get("epoch_seconds", 0.0) for one in earlier)
+    return format_s(max(now - max(trial.started, holder.since), 0) + (before if trial.started < holder.since else 0))
+
+
 def _running(seen: Overview) -> str:
     record, holder = seen.status.record, seen.status.holder
     if holder is not None:
         return f"{record.search_id} is running: {holder}"
-    rest = len(seen.unfinished)
-    waiting = f"; {rest} trial{'s' if rest != 1 else ''} would go on with `tlsearch resume {record.search_id}`"
-    return f"{record.search_id} is not running{waiting if rest else ''}"
+    return f"{record.search_id} {ending_text(record, seen.state)}"
 
 
 def _trials(seen: Overview) -> str:
     ended = sum(count for state, count in seen.counts.items() if state is not TrialState.RUNNING)
-    planned = f" of {seen.settings.trials}" if seen.settings else ""
+    planned = f"{ended} of {plural(seen.settings.trials, 'trial')}" if seen.settings else plural(ended, "trial")
     states = "  ".join(f"{_state(state, seen)} {seen.counts[state]}" for state in TrialState if seen.counts[state])
-    return f"{ended}{planned} trials ended   {states}".rstrip()
+    return f"{planned} ended   {states}".rstrip()
 
 
 def _state(state: TrialState, seen: Overview) -> str:

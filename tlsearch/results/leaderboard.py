@@ -39,7 +39,7 @@ class LeaderboardRow:
         best_epoch: From 1.
         epochs_run: The last epoch reported.
         mlflow_run_id: None where MLflow does not know the trial.
-        reason: Why it ended; None while it runs.
+        reason: Why it ended; None while it runs, ``interrupted`` where no process runs the search.
         rank: From 1 among the trials that count; equal values have equal ranks. None for the others.
         tied: Another trial that counts has exactly this value.
         standard_error: Of best_value, on this validation set; None where it does not follow from the value.
@@ -230,7 +230,6 @@ def rows_csv(rows: Sequence[LeaderboardRow], *, details: bool = True) -> str:
 
 
 def _row(trial: TrialRecord, record: SearchRecord, run_id: str | None, facts: SearchFacts) -> LeaderboardRow:
-    running = trial.state is TrialState.RUNNING
     value, images = trial.best_value, facts.num_validation
     error = None if value is None else standard_error(record.metric, value, images)
     interval = None
@@ -245,7 +244,7 @@ def _row(trial: TrialRecord, record: SearchRecord, run_id: str | None, facts: Se
         best_epoch=trial.best_epoch,
         epochs_run=trial.epochs_run,
         mlflow_run_id=run_id,
-        reason=None if running else trial.reason or None,
+        reason=trial.reason or None,
         standard_error=error,
         interval=interval,
         parameters=parameters_of(trial, facts),

@@ -96,6 +96,8 @@ def _key_figures(view: View) -> str:
 
 
 def _wall_time(view: View) -> str:
+    if view.record.spent_s:
+        return duration(view.record.spent_s)
     times = [r.timestamp for t in view.record.trials for r in t.reports]
     times += [t.ended for t in view.record.trials if t.ended is not None]
     return duration(clock_of(view.record)(max(times))) if times else "–"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from tlsearch.results.leaderboard import LeaderboardRow, leaderboard_notes
 from tlsearch.results.plots.view import View, is_number, value_of, varied_parameters
 from tlsearch.text import agree, plural
-from tlsearch.types import Scalar, TrialRecord, TrialState
+from tlsearch.types import INTERRUPTED, Scalar, TrialRecord, TrialState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +125,13 @@ def findings(view: View) -> list[str]:
             f"The best of {count} trials was chosen on the images that it is scored on, so its value is optimistic: "
             "`tlsearch confirm` trains the candidates again, `tlsearch promote` scores the winner on the test split."
         )
-    if _running(view):
+    waiting = sum(trial.interrupted for trial in view.record.trials)
+    if waiting:
+        sentences.append(
+            f"The search was interrupted with {plural(waiting, 'unfinished trial')}: "
+            f"`tlsearch resume {view.record.search_id}` goes on."
+        )
+    elif _running(view):
         sentences.append(
             f"The search goes on: {plural(_running(view), 'trial')} {agree(_running(view), 'was', 'were')} running "
             "when this page was made."
@@ -165,8 +171,9 @@ def describe_params(view: View, params: Mapping[str, Scalar]) -> str:
 
 def states_text(view: View) -> str:
     """``13 complete, 10 pruned, 1 failed``."""
-    states = Counter(trial.state for trial in view.record.trials)
-    return ", ".join(f"{states[state]} {state.value}" for state in TrialState if states[state])
+    states = Counter(trial.state_name for trial in view.record.trials)
+    names = (INTERRUPTED, *(state.value for state in TrialState))
+    return ", ".join(f"{states[name]} {name}" for name in names if states[name])
 
 
 def _running(view: View) -> int:

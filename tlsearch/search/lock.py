@@ -102,6 +102,14 @@ def holder_of(path: Path) -> Holder | None:
     raise StorageError(f"a process holds {path} without saying which it is")
 
 
+def is_held(path: Path) -> bool:
+    """Whether a process holds the lock now, also where it does not say which."""
+    try:
+        return holder_of(path) is not None
+    except StorageError:
+        return True
+
+
 def _taken(handle: int, kind: int) -> bool:
     """Takes the lock; False where another process has it for more than a look."""
     for attempt in range(_TRIES):

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from tlsearch.search.folder import SearchFolder
+from tlsearch.search.lock import is_held
 from tlsearch.search.opening import open_for_reading
 from tlsearch.search.study import StoredReport, Study, stored_reports
 from tlsearch.search.wire import from_plain
-from tlsearch.types import METRIC_MODES, Mode, SearchRecord, TrialConfig, TrialRecord, TrialState
+from tlsearch.types import INTERRUPTED, METRIC_MODES, Mode, SearchRecord, TrialConfig, TrialRecord, TrialState
+
+_PROMPT_S = 2.0  # a report reaches the driver so soon, and clocks of nodes agree about as well
 
 _STATES = {
     OptunaState.RUNNING: TrialState.RUNNING,
@@ -40,30 +44,57 @@ def read_search(directory: Path, *, search_id: str = "", experiment: str = "", m
     Raises:
         StorageError: The study is damaged.
     """
-    study = open_for_reading(SearchFolder(root=Path(directory)))
-    return record_of(study, directory, search_id=search_id, experiment=experiment, metric=metric)
+    folder = SearchFolder(root=Path(directory))
+    live = is_held(folder.lock)  # first: a trial that ends meanwhile is no interrupted one
+    study = open_for_reading(folder)
+    return record_of(study, directory, search_id=search_id, experiment=experiment, metric=metric, live=live)
 
 
-def record_of(study: Study | None, directory: Path, *, search_id: str, experiment: str, metric: str) -> SearchRecord:
-    """As ``read_search``, of a study that is open already; None is a search that has not started."""
+def record_of(
+    study: Study | None, directory: Path, *, search_id: str, experiment: str, metric: str, live: bool
+) -> SearchRecord:
+    """As ``read_search``, of a study that is open already; None is a search that has not started.
+
+    Args:
+        live: Whether a process runs the search.
+    """
     attrs = study.attrs if study else {}
     metric = str(attrs.get("metric", metric))
     mode: Mode = METRIC_MODES.get(metric, "max")
-    trials = study.trials() if study else []
+    trials = [trial for trial in study.trials() if "config" in trial.user_attrs] if study else []
+    reports = [stored_reports(trial) for trial in trials]
     return SearchRecord(
         search_id=str(attrs.get("search_id", search_id)),
         experiment=str(attrs.get("experiment", experiment)),
         metric=metric,
         mode=mode,
         directory=str(directory),
-        trials=tuple(_trial_record(trial, mode) for trial in trials if "config" in trial.user_attrs),
+        trials=tuple(_trial_record(*pair, mode, live=live) for pair in zip(trials, reports, strict=True)),
+        spent_s=max((one.spent_s for stored in reports for one in stored), default=0.0),
+        pauses=pauses_of(one for stored in reports for one in stored),
     )
 
 
-def _trial_record(trial: FrozenTrial, mode: Mode) -> TrialRecord:
+def pauses_of(reports: Iterable[StoredReport]) -> tuple[tuple[float, float], ...]:
+    """Where the clock on the wall went on, and the search's own time, which each report carries, did not."""
+    pauses: list[tuple[float, float]] = []
+    ahead = began = None
+    for one in sorted(reports, key=lambda one: one.seq):
+        difference = one.report.timestamp - one.spent_s
+        if ahead is None or began is None:
+            ahead, began = difference, one.report.timestamp
+        elif difference > ahead + _PROMPT_S:
+            pauses.append((began, difference - ahead))
+            ahead = difference
+        began = max(began, one.report.timestamp)
+    return tuple(pauses)
+
+
+def _trial_record(trial: FrozenTrial, reports: Sequence[StoredReport], mode: Mode, *, live: bool) -> TrialRecord:
     attrs = trial.user_attrs
     state, reason = state_and_reason(trial.state, attrs.get("reason", ""))
-    reports = stored_reports(trial)
+    if state is TrialState.RUNNING:
+        reason = "" if live else INTERRUPTED
     best = _best(reports, mode)
     return TrialRecord(
         number=trial.number,
@@ -82,7 +113,7 @@ def _trial_record(trial: FrozenTrial, mode: Mode) -> TrialRecord:
     )
 
 
-def _best(reports: list[StoredReport], mode: Mode) -> StoredReport | None:
+def _best(reports: Sequence[StoredReport], mode: Mode) -> StoredReport | None:
     """The report with the best value; the earliest of equal ones."""
     sign = 1 if mode == "max" else -1
     return max(reports, key=lambda stored: (sign * stored.value, -stored.report.epoch), default=None)

@@ -46,13 +46,13 @@ def read_status(directory: Path, *, search_id: str = "", experiment: str = "", m
     folder = SearchFolder(root=Path(directory))
     holder = holder_of(folder.lock)
     study = open_for_reading(folder)
-    record = record_of(study, directory, search_id=search_id, experiment=experiment, metric=metric)
+    record = record_of(study, directory, search_id=search_id, experiment=experiment, metric=metric, live=bool(holder))
     trials = study.trials() if study else []
     return SearchStatus(
         record=record,
         holder=holder,
         num_waiting=sum(trial.state is OptunaState.WAITING for trial in trials),
-        spent_s=max(_report_figures(trials, "spent_s"), default=0.0),
+        spent_s=record.spent_s,
         last_report=max(_report_figures(trials, "timestamp"), default=None),
         dashboard=read_dashboard(folder.dashboard) if holder else "",
         log=folder.log if folder.log.exists() else None,

@@ -27,6 +27,7 @@ from tlsearch.types.specs import (
     WeightsSource,
 )
 from tlsearch.types.trials import (
+    INTERRUPTED,
     REASONS,
     SYSTEM,
     Decision,
@@ -40,6 +41,7 @@ from tlsearch.types.trials import (
 )
 
 __all__ = [
+    "INTERRUPTED",
     "CacheSpec",
     "CropMode",
     "DataSpec",

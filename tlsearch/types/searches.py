@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from tlsearch.types.specs import Mode, Scalar, TrialConfig
-from tlsearch.types.trials import Decision, EpochReport, TrialOutcome, TrialState
+from tlsearch.types.trials import INTERRUPTED, Decision, EpochReport, TrialOutcome, TrialState
 
 
 class SearchObserver(Protocol):
@@ -29,6 +29,8 @@ class TrialRecord:
     """One trial as the study tells it; ``params`` are the active dimensions, Optuna's names merged.
 
     Attributes:
+        reason: One of REASONS once it has ended; empty while it runs, ``interrupted`` where it is unfinished and no
+            process runs the search.
         measured: What the search's constraints look at: params_millions, checkpoint_mb, latency_ms.
     """
 
@@ -51,10 +53,25 @@ class TrialRecord:
         """The last epoch reported; 0 before the first report."""
         return self.reports[-1].epoch if self.reports else 0
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether it waits for a resume of its search."""
+        return self.state is TrialState.RUNNING and self.reason == INTERRUPTED
+
+    @property
+    def state_name(self) -> str:
+        """Its state in a word for people."""
+        return INTERRUPTED if self.interrupted else self.state.value
+
 
 @dataclass(frozen=True, kw_only=True)
 class SearchRecord:
-    """A search as its study tells it: the truth that results are read from."""
+    """A search as its study tells it: the truth that results are read from.
+
+    Attributes:
+        spent_s: Seconds of all its starts, up to the last report.
+        pauses: When no process ran it: (Unix time of the last report before, seconds), in order.
+    """
 
     search_id: str
     experiment: str
@@ -62,6 +79,8 @@ class SearchRecord:
     mode: Mode
     directory: str
     trials: tuple[TrialRecord, ...] = ()
+    spent_s: float = 0.0
+    pauses: tuple[tuple[float, float], ...] = ()
 
     @property
     def best(self) -> TrialRecord | None:

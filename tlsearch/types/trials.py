@@ -57,6 +57,7 @@ class TrialState(str, Enum):
     INFEASIBLE = "infeasible"
 
 
+INTERRUPTED = "interrupted"  # an unfinished trial of a search that no process runs
 REASONS = ("completed", "plateaued", "asha", "diverged", "memory", "constraint", "error", "budget")
 
 

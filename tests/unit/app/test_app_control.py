@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from tlsearch.app import catalog
 from tlsearch.app.control import overview
+from tlsearch.app.ending import Status, forget_end, keep_end
 from tlsearch.app.logbook import search_log
 from tlsearch.search.conductor import Conductor
 from tlsearch.search.dashboard import telling_dashboard
@@ -98,13 +99,18 @@ def test_status_of_a_search_in_its_middle(entry: catalog.SearchEntry) -> None:
     with telling_dashboard(plan.folder.dashboard, "http://10.0.0.1:8265"):
         study.close()  # as by kill -9: the file stays, the lock does not
         assert json.loads(_command("status", "--json"))["dashboard"] is None
-    assert "one is not running; 1 trial would go on with `tlsearch resume one`" in _command("status")
-    assert not json.loads(_command("status", "--json"))["running"]
+    assert "one was interrupted with 1 unfinished trial; go on with `tlsearch resume one`" in _command("status")
+    told = json.loads(_command("status", "--json"))
+    assert not told["running"] and told["state"] == "interrupted"
 
 
 def test_status_before_the_first_report(entry: catalog.SearchEntry) -> None:
     text = _command("status", "one")
-    assert "one is not running" in text and "0 of 9 trials ended" in text and "no report yet" in text
+    assert (
+        "one was interrupted before its first trial" in text
+        and "0 of 9 trials ended" in text
+        and "no report yet" in text
+    )
 
 
 def test_stop_says_where_nothing_runs(entry: catalog.SearchEntry) -> None:
@@ -130,3 +136,40 @@ def test_status_of_a_thousand_trials_comes_within_two_seconds(entry: catalog.Sea
     # Of a processor, not of the clock: the machine that runs the tests may be busy.
     seconds = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
     assert seconds < 2.0, seconds
+
+
+def test_every_view_says_that_a_killed_search_is_interrupted(entry: catalog.SearchEntry) -> None:
+    from tlsearch.cli import commands_results  # noqa: F401
+
+    plan = make_plan(entry.path, trials=9, scheduler=None)
+    study = open_for_writing(plan.folder, mode="max", attrs=study_attrs(plan))
+    conductor = Conductor(plan, study)
+    for steps in (4, 2):
+        handout = conductor.next_trial()
+        assert handout is not None
+        runner = start_trial(handout, QuickTrial)
+        for _ in range(steps):
+            step_once(conductor, handout.assignment.number, runner)
+    told = json.loads(_command("results", "--json"))
+    assert told["state"] == "running" and [trial["reason"] for trial in told["trials"]] == ["completed", None]
+    study.close()  # as by kill -9
+    keep_end(entry, "finished")  # an earlier start's word, which the unfinished trial outweighs
+    told = json.loads(_command("results", "--json"))
+    assert told["state"] == "interrupted"
+    assert [(trial["state"], trial["reason"]) for trial in told["trials"]] == [
+        ("complete", "completed"),
+        ("running", "interrupted"),
+    ]
+    text = _command("results")
+    assert "the search was interrupted with 1 unfinished trial; go on with `tlsearch resume one`" in text
+    page = Path(json.loads(_command("report", "--no-model", "--json"))["page"]).read_text()
+    assert "1 interrupted, 1 complete" in page and "The search was interrupted with 1 unfinished trial" in page
+
+
+@pytest.mark.parametrize(("ended", "state"), [("finished", "has finished"), ("failed", "has failed; go on with")])
+def test_how_the_last_start_ended(entry: catalog.SearchEntry, ended: Status, state: str) -> None:
+    drive(make_plan(entry.path, trials=2, scheduler=None), factory=QuickTrial)
+    keep_end(entry, ended)
+    assert f"one {state}" in _command("status")
+    forget_end(entry)
+    assert "one was interrupted; go on with" in _command("status")

@@ -11,7 +11,8 @@ from small_search import small_search
 from typer.testing import CliRunner
 
 from tlsearch.app import catalog
-from tlsearch.app.evidence import keep_end, keep_evidence, kept_end
+from tlsearch.app.ending import forget_end, keep_end, kept_end
+from tlsearch.app.evidence import keep_evidence
 from tlsearch.app.run import read_record
 from tlsearch.app.sync import sync_search
 from tlsearch.data import load_index
@@ -64,7 +65,7 @@ def test_a_start_that_was_killed_is_interrupted(entry: catalog.SearchEntry) -> N
     assert kept_end(entry) == "interrupted"
     keep_end(entry, "failed")
     assert kept_end(entry) == "failed"
-    keep_evidence(entry, load_index(load(entry.path / "resolved.yaml")[0].data))
+    forget_end(entry)
     assert kept_end(entry) == "interrupted"
 
 

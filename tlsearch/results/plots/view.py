@@ -26,10 +26,10 @@ ENDINGS = {
     "budget": ("cut by the budget", "#c9b36a"),
     "failed": ("failed", BAD),
     "diverged": ("diverged", BAD),
+    "interrupted": ("interrupted", OTHER),
     "running": ("running", OTHER),
     "completed": ("ran to its end", DONE),
 }
-_PAUSE_S = 300.0  # no report for so long, and for several of the longest epochs: the search did not run
 _WHISKERS = 3.0
 
 
@@ -104,7 +104,7 @@ def value_of(trial: TrialRecord) -> float:
 def ending_of(trial: TrialRecord) -> str:
     """The key of ENDINGS for a trial."""
     if trial.state is TrialState.RUNNING:
-        return "running"
+        return "interrupted" if trial.interrupted else "running"
     if trial.reason in ("asha", "budget", "diverged"):
         return trial.reason
     return "completed" if trial.reason in ("completed", "plateaued") else "failed"
@@ -181,20 +181,18 @@ class Clock:
     pauses: tuple[tuple[float, float], ...] = ()
 
     def __call__(self, timestamp: float) -> float:
-        return timestamp - self.origin - sum(length for began, length in self.pauses if timestamp > began)
+        return (
+            timestamp
+            - self.origin
+            - sum(min(length, timestamp - began) for began, length in self.pauses if timestamp > began)
+        )
 
 
 def clock_of(record: SearchRecord) -> Clock:
-    """A clock that stands still where nothing was reported for far longer than any epoch took."""
+    """A clock that stands still while no process ran the search."""
     times = [report.timestamp for trial in record.trials for report in trial.reports]
     times += [t for trial in record.trials for t in (trial.started, trial.ended) if t is not None]
-    if not times:
-        return Clock(origin=0.0)
-    times.sort()
-    epochs = [r.metrics.get("epoch_seconds", 0.0) for trial in record.trials for r in trial.reports]
-    longest = max(_PAUSE_S, 5 * max(epochs, default=0.0))
-    pauses = [(a, b - a) for a, b in zip(times, times[1:], strict=False) if b - a > longest]
-    return Clock(origin=times[0], pauses=tuple(pauses))
+    return Clock(origin=min(times, default=0.0), pauses=record.pauses)
 
 
 def time_unit(longest_s: float) -> tuple[float, str]:
