@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tlsearch.app.bucket import folder_of, is_bucket, take_over
 from tlsearch.app.catalog import MANIFEST, RESOLVED, SOURCE, find
+from tlsearch.app.names import check_name
 from tlsearch.app.run import Prepared, RunOptions, prepare, prepare_resume
 from tlsearch.config import load_space_file
 from tlsearch.errors import StorageError
@@ -15,18 +16,19 @@ def prepare_or_resume(options: RunOptions) -> Prepared:
     """As ``prepare``; a search of this name that exists in the storage is resumed as it was started.
 
     Raises:
-        StorageError: No name was given, so that a second start could not find the first.
+        StorageError: No name was given, so that a second start could not find the first; or it breaks a rule.
         ConfigError, DataError: As for ``prepare``.
     """
     if not options.name:
         raise StorageError("only a search with a --name can be found again")
+    name = check_name(options.name)
     loaded = load_space_file(options.file, overrides=options.overrides, data_path=options.data_path)
     storage = folder_of(loaded.file.storage)
-    directory = storage / options.name
+    directory = storage / name
     if is_bucket(loaded.file.storage):
-        take_over(loaded.file.storage, options.name)
+        take_over(loaded.file.storage, name)
     if (directory / MANIFEST).is_file():
-        return prepare_resume(find(options.name, storage), address=options.address)
+        return prepare_resume(find(name, storage), address=options.address)
     _clear_unborn(directory)
     return prepare(options)
 

@@ -78,8 +78,9 @@ def take_over(storage: str, search_id: str) -> bool:
     if MANIFEST not in mirror.parts():
         return False
     mirror.pull_own()
+    here = {"directory": str(directory), "remote": mirror.uri}  # the bucket may have been copied or renamed
     plain = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
-    write_atomically(directory / MANIFEST, json.dumps({**plain, "directory": str(directory)}, indent=2))
+    write_atomically(directory / MANIFEST, json.dumps({**plain, **here}, indent=2))
     return True
 
 

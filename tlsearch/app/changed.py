@@ -12,12 +12,12 @@ from tlsearch.app.facts import gather_facts, write_facts
 from tlsearch.app.limits import backbone_sizes, limit_faults
 from tlsearch.app.places import place_faults
 from tlsearch.app.run import Prepared, read_record, search_plan, with_trials
+from tlsearch.app.stored import settle, stored_file
 from tlsearch.app.weights import weights_faults, weights_source
 from tlsearch.config import SpaceFile, dump_resolved
 from tlsearch.data import load_index
 from tlsearch.errors import ConfigError, Fault, StorageError
 from tlsearch.search import Carried, supersede
-from tlsearch.space import load
 
 # What all trials of a search have in common, or where they are.
 _LASTING = ("name", "data", "storage", "search.metric", "search.max_epochs", "search.study", "tracking.uri")
@@ -48,8 +48,8 @@ def prepare_changed(entry: SearchEntry, *, trials: str | None = None, address: s
     """
     if entry.parent:
         raise StorageError(f"{entry.search_id} was made by another search and has no file of its own")
-    stored = load(entry.path / RESOLVED)[0]
-    file, space = file_now(entry)
+    stored, _ = stored_file(entry, "so it cannot be resumed")
+    file, space = file_now(entry, stored)
     if trials is not None:
         file, entry = with_trials(file, entry, trials)
     changes = differences(stored, file)
@@ -57,8 +57,16 @@ def prepare_changed(entry: SearchEntry, *, trials: str | None = None, address: s
     faults = lasting_faults(stored, file, changes, _tried(entry)) + weights_faults(file, space)
     faults += limit_faults(file, backbone_sizes(file, space, len(index.classes)))
     if faults:
-        data_path = Path(entry.data_path) if entry.data_path else None
-        raise ConfigError(place_faults(faults, Path(entry.source), overrides=entry.overrides, data_path=data_path))
+        raise ConfigError(
+            place_faults(
+                faults,
+                Path(entry.source),
+                overrides=entry.overrides,
+                data_path=Path(entry.data_path) if entry.data_path else None,
+                current=Path(entry.cwd) if entry.cwd else None,
+            )
+        )
+    entry = settle(entry)
     prepared = Prepared(entry=entry, file=file, space=space, index=index, address=address, resumed=True)
     carried = None
     if any(one.path[0] == "space" or one.dotted == "search.start_with" for one in changes):

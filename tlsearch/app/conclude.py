@@ -55,6 +55,7 @@ def conclude(confirm: PreparedConfirm) -> dict[str, Any]:
         confirm.entry.tracking_uri,
         experiment=confirm.entry.experiment,
         search_id=confirm.entry.search_id,
+        uid=confirm.entry.uid,
         files={CONFIRMED: confirm.entry.path / CONFIRMED},
         tags={"tlsearch.confirmed_by": record.search_id, "tlsearch.verdict": verdict.text},
     )

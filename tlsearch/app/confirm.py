@@ -10,12 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tlsearch.app.bucket import folder_of
-from tlsearch.app.catalog import RESOLVED, SOURCE, SearchEntry, find
+from tlsearch.app.catalog import SOURCE, SearchEntry, searches
+from tlsearch.app.names import MAX_BYTES, free_name
 from tlsearch.app.run import Prepared, make_folder, prepare_resume, read_record
+from tlsearch.app.stored import settle, stored_file
 from tlsearch.config import SpaceFile, dump_resolved
 from tlsearch.data import load_index
-from tlsearch.errors import StorageError, UserError
-from tlsearch.space import Fixed, Space, load
+from tlsearch.errors import ConfigError, StorageError, UserError
+from tlsearch.space import Fixed, Space
 from tlsearch.types import Scalar, SearchRecord, TrialRecord, TrialState
 
 
@@ -44,17 +46,16 @@ def prepare_confirm(entry: SearchEntry, *, top: int, seeds: int, address: str = 
     candidates = best_candidates(read_record(entry), top)
     if not candidates:
         raise UserError(f"a search is confirmed by its best trials; {entry.search_id} has none with a result yet")
-    resolved = entry.path / RESOLVED
-    if not resolved.exists():
-        raise StorageError(f"a search's folder holds {RESOLVED}; {entry.path} does not, so it cannot be confirmed")
-    file, space = load(resolved)
+    file, space = stored_file(entry, "so it cannot be confirmed")
+    file = replace(file, storage=entry.storage)
     wanted = repeating(file, [_entry_of(trial, space) for trial in candidates], seeds=seeds)
     earlier = _interrupted(entry, wanted)
     if earlier is not None:
         prepared = prepare_resume(earlier, address=address, stored=True)
     else:
         index = load_index(wanted.data)
-        search_id = _free_id(entry, wanted)
+        entry = settle(entry)
+        search_id = free_name(_confirm_name(entry.search_id), folder_of(wanted.storage))
         source = str(folder_of(wanted.storage) / search_id / SOURCE)  # its own: nobody else has written it
         text = dump_resolved(wanted)
         made = make_folder(wanted, search_id=search_id, text=text, source=source, parent=entry.search_id)
@@ -113,17 +114,19 @@ def repeating(file: SpaceFile, entries: Sequence[Mapping[str, Scalar]], *, seeds
 
 def _interrupted(entry: SearchEntry, wanted: SpaceFile) -> SearchEntry | None:
     """The repetition of just this that an earlier call began."""
-    text = dump_resolved(wanted)
-    for folder in sorted(folder_of(wanted.storage).glob(f"{entry.search_id}-confirm*")):
-        resolved = folder / RESOLVED
-        if resolved.exists() and resolved.read_text(encoding="utf-8") == text:
-            return find(folder.name, folder_of(wanted.storage))
+    for _, made in sorted(searches(folder_of(wanted.storage)), key=lambda one: one[1].created):
+        if made.parent == entry.search_id:
+            try:
+                file, _ = stored_file(made, "so it cannot go on")
+            except (ConfigError, StorageError):
+                continue  # of another version, or half made
+            if replace(file, storage=wanted.storage) == wanted:
+                return made
     return None
 
 
-def _free_id(entry: SearchEntry, file: SpaceFile) -> str:
-    base = f"{entry.search_id}-confirm"
-    count = 1
-    while (folder_of(file.storage) / (base if count == 1 else f"{base}-{count}")).exists():
-        count += 1
-    return base if count == 1 else f"{base}-{count}"
+def _confirm_name(search_id: str) -> str:
+    """The name of the search that repeats another one's best trials; a long one is cut."""
+    ending = "-confirm"
+    room = MAX_BYTES - len(ending) - len("-999")
+    return search_id.encode()[:room].decode(errors="ignore").rstrip("-._") + ending

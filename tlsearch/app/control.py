@@ -12,6 +12,7 @@ from typing import Any
 
 from tlsearch.app.catalog import RESOLVED, SearchEntry
 from tlsearch.app.ending import SearchState, search_state
+from tlsearch.app.stored import settle_study
 from tlsearch.config import SearchSpec, parse_space_file
 from tlsearch.search import Holder, SearchStatus, read_status, request_stop, wait_until_stopped
 from tlsearch.search.folder import SearchFolder
@@ -91,6 +92,7 @@ class StopAnswer:
 
 def overview(entry: SearchEntry) -> Overview:
     """The search as its study tells it now, and who runs it."""
+    settle_study(entry)
     status = read_status(entry.path, search_id=entry.search_id, experiment=entry.experiment, metric=entry.metric)
     file = parse_space_file(entry.path / RESOLVED)[0]
     state = search_state(entry, status.record)

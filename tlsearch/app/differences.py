@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tlsearch.app.catalog import SOURCE, SearchEntry
+from tlsearch.app.moves import Move
 from tlsearch.config import SpaceFile, as_tree, show, without_password
 from tlsearch.errors import ConfigError, StorageError
 from tlsearch.space import Space, load
@@ -35,8 +36,11 @@ def differences(before: SpaceFile, after: SpaceFile) -> list[Difference]:
     return list(_compare(as_tree(before), as_tree(after), ()))
 
 
-def file_now(entry: SearchEntry) -> tuple[SpaceFile, Space]:
+def file_now(entry: SearchEntry, stored: SpaceFile) -> tuple[SpaceFile, Space]:
     """The user's file as it is now, with what was given on the command line when the search began.
+
+    Args:
+        stored: The search's own. Its storage counts, also where the folder has moved since: a search is where it lies.
 
     Raises:
         StorageError: The file is gone.
@@ -45,7 +49,21 @@ def file_now(entry: SearchEntry) -> tuple[SpaceFile, Space]:
     if not Path(entry.source).is_file():
         raise StorageError(f"the space file of {entry.search_id} is gone: {entry.source}")
     data_path = Path(entry.data_path) if entry.data_path else None
-    return load(Path(entry.source), overrides=entry.overrides, data_path=data_path)
+    current = Path(entry.cwd) if entry.cwd else None
+    file, space = load(Path(entry.source), overrides=entry.overrides, data_path=data_path, current=current)
+    if file.storage in (stored.storage, entry.storage):
+        file = _where_it_lies(file, stored, entry)
+    return file, space
+
+
+def _where_it_lies(file: SpaceFile, stored: SpaceFile, entry: SearchEntry) -> SpaceFile:
+    """The file with what it names inside its storage taken to where the storage is now."""
+    if entry.remote:
+        return file
+    place = Move(before=Path(file.storage) / entry.search_id, now=entry.path).place
+    tracking = replace(file.tracking, uri=place(file.tracking.uri))
+    search = replace(file.search, study=place(file.search.study))
+    return replace(file, storage=stored.storage, tracking=tracking, search=search)
 
 
 def refuse_changes(entry: SearchEntry, stored: SpaceFile) -> None:
@@ -60,7 +78,7 @@ def refuse_changes(entry: SearchEntry, stored: SpaceFile) -> None:
     if entry.parent or not Path(entry.source).is_file():
         return
     try:
-        found = [str(one) for one in differences(stored, file_now(entry)[0])]
+        found = [str(one) for one in differences(stored, file_now(entry, stored)[0])]
     except ConfigError as error:
         if Path(entry.source).read_bytes() == (entry.path / SOURCE).read_bytes():
             return  # what it names has gone, of which the stored file tells

@@ -16,8 +16,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tlsearch.app.catalog import RESOLVED, find
+from tlsearch.app.catalog import find
 from tlsearch.app.outcome import find_checkpoint
+from tlsearch.app.stored import stored_file
 from tlsearch.data import IMAGE_SUFFIXES, decode_rgb, load_index, read_image
 from tlsearch.errors import DataError, StorageError, UserError
 from tlsearch.results import load_model
@@ -26,7 +27,6 @@ from tlsearch.results.export_onnx import open_onnx, write_onnx
 from tlsearch.results.export_script import open_script, write_script
 from tlsearch.results.export_torch import open_program, write_program
 from tlsearch.results.latency import this_cpu
-from tlsearch.space import load
 
 MAX_IMAGES = 100
 _SUFFIXES = {"onnx": ".onnx", "torch": ".pt2", "script": ""}
@@ -107,7 +107,7 @@ def _some_images(model: str, folder: Path | None, storage: Path | None) -> Seque
         return [decode_rgb(one.read_bytes(), str(one)) for one in files]
     if Path(model).is_dir() or "/" in model:
         return ()
-    file, _ = load(find(model.partition(":")[0], storage).path / RESOLVED)
+    file, _ = stored_file(find(model.partition(":")[0], storage), "so its images are not known")
     index = load_index(file.data)
     keys = index.splits["val"].keys
     step = max(1, len(keys) // MAX_IMAGES)  # of all classes: keys are sorted by label

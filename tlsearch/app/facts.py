@@ -70,7 +70,7 @@ def read_space_file(entry: SearchEntry) -> SpaceFile | None:
     """
     from tlsearch.config import parse_space_file
 
-    file, _, faults = parse_space_file(entry.path / "resolved.yaml")
+    file, _, faults = parse_space_file(entry.path / "resolved.yaml", moved=entry.moved)
     if file is None:
         logger.warning("the search's resolved.yaml cannot be read: %s", "; ".join(map(str, faults)))
     return file

@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from tlsearch.app.catalog import RESOLVED, SearchEntry, write_atomically
+from tlsearch.app.catalog import SearchEntry, write_atomically
 from tlsearch.app.choice import Choice, Limits, choose, find_or_train, train_on_all
 from tlsearch.app.conclude import read_confirmed
+from tlsearch.app.stored import stored_file
 from tlsearch.app.uses import record_uses, uses_on_record, when_text
 from tlsearch.config import SpaceFile
 from tlsearch.crash import crash_point
@@ -41,7 +42,6 @@ from tlsearch.results.seal import (
     other_uses,
     uses_text,
 )
-from tlsearch.space import load
 from tlsearch.tracking.registry import Promoted, Promotion, register_model
 from tlsearch.train import copy_with_temperature, read_model_meta
 from tlsearch.types import WeightsSource
@@ -104,10 +104,7 @@ def _check_alias(alias: str) -> None:
 
 
 def _promote(entry: SearchEntry, options: PromoteOptions) -> dict[str, Any]:
-    resolved = entry.path / RESOLVED
-    if not resolved.exists():
-        raise StorageError(f"a search's folder holds {RESOLVED}; {entry.path} does not, so nothing can be promoted")
-    file, _ = load(resolved)
+    file, _ = stored_file(entry, "so nothing can be promoted")
     index = load_index(file.data)
     choice = choose(entry, file, num_classes=len(index.classes), trial=options.trial, limits=options.limits)
     split = None if options.without_test else _sealed(index)
@@ -240,6 +237,7 @@ def _register(
         promotion = Promotion(
             experiment=entry.experiment,
             search_id=entry.search_id,
+            uid=entry.uid,
             checkpoint=scaled,
             model_digest=checkpoint_digest(checkpoint),
             alias=options.alias,

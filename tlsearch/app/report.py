@@ -73,7 +73,7 @@ def write_search_report(
     facts = complete_facts(entry, [trial.config.backbone for trial in record.trials])
     if with_latency:
         facts = _add_latency(entry, facts, record)
-    run_ids = find_run_ids(entry.tracking_uri, experiment=entry.experiment, search_id=entry.search_id)
+    run_ids = find_run_ids(entry.tracking_uri, experiment=entry.experiment, search_id=entry.search_id, uid=entry.uid)
     rows = leaderboard(record, run_ids, facts)
     importance = parameter_importance(entry.path) if with_importance else ParameterImportance(reason=_NO_IMPORTANCE)
     view = View(record=record, rows=rows, facts=facts, importance=importance)
@@ -109,7 +109,9 @@ def report_at_end(entry: SearchEntry) -> Path | None:
 def _log(entry: SearchEntry, files: Mapping[str, Path]) -> str | None:
     """A report that MLflow refuses is written all the same."""
     try:
-        return log_search_files(entry.tracking_uri, experiment=entry.experiment, search_id=entry.search_id, files=files)
+        return log_search_files(
+            entry.tracking_uri, experiment=entry.experiment, search_id=entry.search_id, uid=entry.uid, files=files
+        )
     except TrackingError as error:
         logger.warning("%s", error)
         return None

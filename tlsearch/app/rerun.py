@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tlsearch.app.catalog import RESOLVED, SearchEntry
+from tlsearch.app.catalog import SearchEntry
 from tlsearch.app.evidence import environment, kept_environment
 from tlsearch.app.run import read_record, trial_setup
+from tlsearch.app.stored import stored_file
 from tlsearch.errors import StorageError, UserError
-from tlsearch.space import load
 from tlsearch.types import (
     Decision,
     EpochReport,
@@ -96,7 +96,7 @@ def rerun_trial(
     from tlsearch.trial import run_trial
 
     trial = _find(entry, number)
-    file = load(entry.path / RESOLVED)[0]
+    file, _ = stored_file(entry, "so its trials cannot be trained again")
     if directory is not None and directory.exists() and any(directory.iterdir()):
         raise StorageError(f"a trial is trained again in a folder of its own; {directory} is not empty")
     last = trial.epochs_run + (trial.reason in ("diverged", "memory", "error"))

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tlsearch.app.ahead import UntilReady
-from tlsearch.app.bucket import Through, address_of, folder_of, refuse_taken, through_bucket
-from tlsearch.app.catalog import RESOLVED, SOURCE, SearchEntry, new_search_id, register, touch, write_atomically
+from tlsearch.app.bucket import Through, address_of, folder_of, is_bucket, refuse_taken, through_bucket
+from tlsearch.app.catalog import RESOLVED, SOURCE, SearchEntry, new_uid, read_entry, register, write_atomically
 from tlsearch.app.differences import refuse_changes
 from tlsearch.app.doctor import require_cluster
 from tlsearch.app.ending import Status, forget_end, keep_end
 from tlsearch.app.evidence import keep_evidence, search_params, start_artifacts
 from tlsearch.app.facts import complete_facts, gather_facts, write_facts
 from tlsearch.app.limits import backbone_sizes, limit_faults
+from tlsearch.app.names import check_name, new_search_id, refuse_lookalike
 from tlsearch.app.places import place_faults
+from tlsearch.app.stored import settle, settle_study, stored_file
 from tlsearch.app.tidy import Tidier
 from tlsearch.app.weights import weights_faults
-from tlsearch.config import SpaceFile, dump_resolved
+from tlsearch.config import SpaceFile, bucket_address, dump_resolved
 from tlsearch.data import ImageIndex, load_index
 from tlsearch.errors import ConfigError, StorageError
 from tlsearch.results import SERVED_CODE, leaderboard_csv
@@ -73,8 +76,9 @@ def prepare(options: RunOptions) -> Prepared:
     Raises:
         ConfigError: Every fault of the file, or of the weights it names; a constraint that no backbone keeps.
         DataError: The images.
-        StorageError: The folder cannot be made, or the name is taken.
+        StorageError: The name breaks a rule or is taken, or the folder cannot be made.
     """
+    name = None if options.name is None else check_name(options.name)
     file, space = load(options.file, overrides=options.overrides, data_path=options.data_path)
     index = load_index(file.data)
     faults = weights_faults(file, space)
@@ -82,11 +86,13 @@ def prepare(options: RunOptions) -> Prepared:
     if faults:
         raise ConfigError(place_faults(faults, options.file, overrides=options.overrides, data_path=options.data_path))
     require_cluster(file, options.address)
-    search_id = options.name or new_search_id(file.name, folder_of(file.storage))
-    text, source = options.file.read_text(encoding="utf-8"), str(options.file.resolve())
+    search_id = name or new_search_id(file.name, folder_of(file.storage))
+    # A link stays one: relative paths are relative to its folder, and a mounted ConfigMap's target changes.
+    text, source = options.file.read_text(encoding="utf-8"), str(options.file.expanduser().absolute())
     entry = make_folder(file, search_id=search_id, text=text, source=source)
-    data_path = str(options.data_path.resolve()) if options.data_path else ""
-    entry = replace(entry, overrides=tuple(options.overrides), data_path=data_path)
+    given = options.data_path
+    data_path = "" if given is None else bucket_address(given) or str(given.absolute())
+    entry = replace(entry, overrides=tuple(options.overrides), data_path=data_path, cwd=os.getcwd())
     register(entry)
     write_facts(entry, gather_facts(file, (), index))  # backbones are counted at the end: only those that were tried
     return Prepared(entry=entry, file=file, space=space, index=index, address=options.address)
@@ -101,10 +107,13 @@ def make_folder(file: SpaceFile, *, search_id: str, text: str, source: str, pare
         parent: ID of the search that this one is made for.
 
     Raises:
-        StorageError: The folder cannot be made, or the name is taken.
+        StorageError: The name breaks a rule or is taken, or the folder cannot be made.
     """
     storage = folder_of(file.storage)
+    check_name(search_id)
     refuse_taken(file.storage, search_id)
+    if not is_bucket(file.storage):
+        refuse_lookalike(search_id, storage)
     directory = storage / search_id
     try:
         directory.mkdir(parents=True, exist_ok=False)
@@ -127,6 +136,7 @@ def make_folder(file: SpaceFile, *, search_id: str, text: str, source: str, pare
         created=directory.stat().st_mtime,
         parent=parent,
         remote=address_of(file.storage, search_id),
+        uid=new_uid(),
     )
     register(entry)
     return entry
@@ -146,21 +156,19 @@ def prepare_resume(
         ConfigError, DataError: As for ``prepare``: the data may have gone since.
         StorageError: The user's file has changed.
     """
-    resolved = entry.path / RESOLVED
-    if not resolved.exists():
-        raise StorageError(f"a search's folder holds {RESOLVED}; {entry.path} does not, so it cannot be resumed")
-    file, space = load(resolved)
+    file, space = stored_file(entry, "so it cannot be resumed")
     if not stored:
         refuse_changes(entry, file)
-    if trials is not None:
-        file, entry = with_trials(file, entry, trials)
-        write_atomically(resolved, dump_resolved(file))
     index = load_index(file.data)
     faults = weights_faults(file, space)
     if faults:
-        raise ConfigError(place_faults(faults, resolved))
+        raise ConfigError(place_faults(faults, entry.path / RESOLVED))
     require_cluster(file, address)
-    touch(entry)
+    entry = settle(entry)
+    if trials is not None:
+        file, entry = with_trials(file, entry, trials)
+        write_atomically(entry.path / RESOLVED, dump_resolved(file))
+    register(entry)
     return Prepared(entry=entry, file=file, space=space, index=index, address=address, resumed=True)
 
 
@@ -212,6 +220,7 @@ def _depths(file: SpaceFile, space: Space) -> tuple[int, ...]:
 
 def read_record(entry: SearchEntry) -> SearchRecord:
     """The search as its study tells it; works while it runs."""
+    settle_study(entry)
     return read_search(entry.path, search_id=entry.search_id, experiment=entry.experiment, metric=entry.metric)
 
 
@@ -276,6 +285,7 @@ def _recording(
 
 def make_tracker(entry: SearchEntry) -> MlflowTracker:
     """Records the search in MLflow."""
+    parent = read_entry(entry.path.parent / entry.parent) if entry.parent else None
     return MlflowTracker(
         uri=entry.tracking_uri,
         experiment=entry.experiment,
@@ -283,5 +293,7 @@ def make_tracker(entry: SearchEntry) -> MlflowTracker:
         metric=entry.metric,
         spool_dir=entry.path / "spool",
         served_code=SERVED_CODE,
+        uid=entry.uid,
         parent_search=entry.parent,
+        parent_uid=parent.uid if parent else "",
     )

@@ -13,7 +13,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import tlsearch
-from tlsearch.app.catalog import new_search_id, state_directory, write_atomically
+from tlsearch.app.catalog import state_directory, write_atomically
+from tlsearch.app.names import check_name, new_search_id
 from tlsearch.config import Document, Keys, SpaceFile, parse_space_file, show
 from tlsearch.errors import ConfigError, Fault
 from tlsearch.search.jobs import JobRequest, Jobs, JobState, RayJobs
@@ -71,9 +72,11 @@ def submit_file(options: SubmitOptions, *, jobs: Jobs | None = None) -> Submitte
         ConfigError: Every fault that can be seen from here: of the file, of paths that other machines do not have,
             and of passwords written into it.
         ClusterError: The cluster cannot be reached or refuses.
+        StorageError: The name breaks a rule.
     """
+    name = None if options.name is None else check_name(options.name)
     file = checked_file(options)
-    search_id = options.name or new_search_id(file.name, Path(file.storage))
+    search_id = name or new_search_id(file.name, Path(file.storage))
     jobs = jobs or RayJobs(options.address)
     with tempfile.TemporaryDirectory(prefix="tlsearch-submit-") as folder:
         shutil.copyfile(options.file, Path(folder) / options.file.name)

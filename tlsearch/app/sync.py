@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tlsearch.app.catalog import RESOLVED, SearchEntry
+from tlsearch.app.catalog import SearchEntry
 from tlsearch.app.ending import kept_end
 from tlsearch.app.evidence import search_params, start_artifacts
 from tlsearch.app.facts import complete_facts
 from tlsearch.app.run import make_tracker, read_record
+from tlsearch.app.stored import settle, stored_file
 from tlsearch.results import leaderboard_csv
 from tlsearch.search import holding
-from tlsearch.space import load
 from tlsearch.tracking import BestKeeper, sync_record
 
 
@@ -37,8 +37,9 @@ def sync_search(entry: SearchEntry, *, timeout_s: float = 300.0) -> SyncEnd:
         StorageError: The search runs, or its folder cannot be read.
         TrackingError: MLflow cannot be used.
     """
+    entry = settle(entry)
     with holding(entry.path):
-        file, record = load(entry.path / RESOLVED)[0], read_record(entry)
+        file, record = stored_file(entry, "so it cannot be sent")[0], read_record(entry)
         tracker = make_tracker(entry)
         keeper = BestKeeper(tracker, directory=entry.path, keep=file.tracking.keep_best, mode=record.mode)
         try:

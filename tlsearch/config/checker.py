@@ -25,7 +25,7 @@ class Checker:
 
     def absolute(self, text: str, given_at: Keys) -> Path:
         """A path, relative to the file's folder, or to the current one where an override gave it."""
-        base = Path.cwd() if self.document.origin(given_at) else self.folder
+        base = (self.document.current or Path.cwd()) if self.document.origin(given_at) else self.folder
         path = Path(text)
         try:
             path = path.expanduser()

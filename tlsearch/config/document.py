@@ -33,6 +33,7 @@ class Document:
         origins: Paths given by an override, with its text, e.g. ``--set search.trials=3``.
         doubts: Paths whose value was at fault and replaced by a default: what depends on them cannot
             be judged.
+        current: The folder that relative paths of overrides are relative to; None is the current one.
     """
 
     path: Path
@@ -41,6 +42,7 @@ class Document:
     values: Mapping[Keys, Position] = field(default_factory=dict)
     origins: Mapping[Keys, str] = field(default_factory=dict)
     doubts: frozenset[Keys] = frozenset()
+    current: Path | None = None
 
     def fault(self, path: Keys, message: str, *, at_key: bool = False) -> Fault:
         """A fault with the place of the value at ``path``, or of its nearest parent.

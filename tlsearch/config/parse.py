@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tlsearch.config.checks import resolve
 from tlsearch.config.document import Document
 from tlsearch.config.loader import read_document
+from tlsearch.config.moved import with_moved_paths
 from tlsearch.config.overrides import apply_overrides
 from tlsearch.config.schema import Loaded, SpaceFile
 from tlsearch.config.validate import validate
@@ -15,7 +17,11 @@ from tlsearch.errors import ConfigError, Fault
 
 
 def parse_space_file(
-    path: Path, overrides: Sequence[str] = (), data_path: Path | None = None
+    path: Path,
+    overrides: Sequence[str] = (),
+    data_path: Path | None = None,
+    moved: Callable[[str], str] | None = None,
+    current: Path | None = None,
 ) -> tuple[SpaceFile | None, Document | None, list[Fault]]:
     """Reads a space file as far as it goes; never raises for what is wrong in it.
 
@@ -23,6 +29,8 @@ def parse_space_file(
         path: The file.
         overrides: ``a.b.c=VALUE`` with VALUE as YAML.
         data_path: Instead of the file's ``data.path``; relative to the current folder.
+        moved: Gives the file's absolute paths as they are now.
+        current: The folder that was the current one when the overrides were given; None is the current one.
 
     Returns:
         The file with defaults in the faulty places, the document that knows these places, and the
@@ -31,7 +39,9 @@ def parse_space_file(
     document, faults = read_document(path)
     if document is None:
         return None, None, faults
-    document, more = apply_overrides(document, overrides, data_path)
+    if moved is not None:
+        document = with_moved_paths(document, moved)
+    document, more = apply_overrides(replace(document, current=current), overrides, data_path)
     form, wrong, document = validate(document)
     file, crossed = resolve(form, document)
     return file, document, [*faults, *more, *wrong, *crossed]

@@ -36,10 +36,9 @@ def read_search(directory: Path, *, search_id: str = "", experiment: str = "", m
 
     Args:
         directory: The search's folder.
-        search_id: These three are taken from the study where it exists; they describe a search
-            that has not started yet.
-        experiment: As above.
-        metric: As above.
+        search_id: The search's, the name of its folder; the study's where left out.
+        experiment: Taken from the study where it exists: describes a search that has not started yet.
+        metric: As ``experiment``.
 
     Raises:
         StorageError: The study is damaged.
@@ -64,7 +63,7 @@ def record_of(
     trials = [trial for trial in study.trials() if "config" in trial.user_attrs] if study else []
     reports = [stored_reports(trial) for trial in trials]
     return SearchRecord(
-        search_id=str(attrs.get("search_id", search_id)),
+        search_id=search_id or str(attrs.get("search_id", "")),
         experiment=str(attrs.get("experiment", experiment)),
         metric=metric,
         mode=mode,

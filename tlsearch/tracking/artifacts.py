@@ -16,7 +16,13 @@ logger = logging.getLogger(__name__)
 
 
 def log_search_files(
-    uri: str, *, experiment: str, search_id: str, files: Mapping[str, Path], tags: Mapping[str, str] | None = None
+    uri: str,
+    *,
+    experiment: str,
+    search_id: str,
+    files: Mapping[str, Path],
+    uid: str = "",
+    tags: Mapping[str, str] | None = None,
 ) -> str | None:
     """Adds files to the artifacts of a search's own run, and tags to it; what is there under the same name is replaced.
 
@@ -25,6 +31,7 @@ def log_search_files(
         experiment: The search's experiment.
         search_id: The search.
         files: Local files by their path among the artifacts, as ``plots/history.png``.
+        uid: The search's unique id; see ``find_runs``.
         tags: Set after the files.
 
     Returns:
@@ -44,7 +51,7 @@ def log_search_files(
             logger.warning("MLflow at %s has no experiment %r: the files are not logged", shown(uri), experiment)
             return None
         with store_errors(uri):
-            runs = find_runs(client, found.experiment_id, search_id)
+            runs = find_runs(client, found.experiment_id, search_id, uid)
             parent = next((run for run in runs if run.data.tags.get(KIND) == "search"), None)
             if parent is None:
                 logger.warning("MLflow at %s has no run of %s: the files are not logged", shown(uri), search_id)

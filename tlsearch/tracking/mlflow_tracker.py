@@ -42,10 +42,12 @@ class MlflowTracker:
         experiment: Name of the experiment; made where there is none. Beside a SQLite file its artifacts
             go into the folder ``mlartifacts``.
         search_id: Tags all runs of the search.
+        uid: Its unique id, by which its runs are found; empty for a search of a version that had none.
         metric: The search's metric.
         spool_dir: A local folder for what MLflow cannot take now.
         served_code: The models-from-code script of kept models.
         parent_search: ID of the search in whose run this one's is nested; empty for none.
+        parent_uid: Its unique id.
         first_retry_s: The wait after the first failure; doubled after each further one up to
             ``last_retry_s``.
     """
@@ -59,7 +61,9 @@ class MlflowTracker:
         metric: str,
         spool_dir: Path,
         served_code: Path,
+        uid: str = "",
         parent_search: str = "",
+        parent_uid: str = "",
         first_retry_s: float = 1.0,
         last_retry_s: float = 60.0,
     ) -> None:
@@ -72,7 +76,9 @@ class MlflowTracker:
             search_id=search_id,
             metric=metric,
             served_code=served_code,
+            uid=uid,
             parent_search=parent_search,
+            parent_uid=parent_uid,
         )
         self._worker = Worker(
             self._writer.send, Spool(spool_dir / SPOOL_FILE), first_retry_s=first_retry_s, last_retry_s=last_retry_s
@@ -145,8 +151,8 @@ class MlflowTracker:
         return self._worker.close(timeout_s)
 
 
-def find_run_ids(uri: str, *, experiment: str, search_id: str) -> dict[int, str]:
-    """The MLflow runs of a search's trials, by trial number; reads only.
+def find_run_ids(uri: str, *, experiment: str, search_id: str, uid: str = "") -> dict[int, str]:
+    """The MLflow runs of a search's trials, by trial number; reads only. ``uid`` as for ``find_runs``.
 
     Empty, with a warning, where MLflow does not answer: the results of a search do not depend on it.
 
@@ -157,7 +163,7 @@ def find_run_ids(uri: str, *, experiment: str, search_id: str) -> dict[int, str]
     if path is not None:
         if not path.exists():
             return {}
-        seen = peek_run_ids(path, experiment=experiment, search_id=search_id)
+        seen = peek_run_ids(path, experiment=experiment, search_id=search_id, uid=uid)
         if seen is not None:
             return seen
     try:
@@ -166,7 +172,7 @@ def find_run_ids(uri: str, *, experiment: str, search_id: str) -> dict[int, str]
         if found is None:
             return {}
         with store_errors(uri):
-            runs = list(find_runs(client, found.experiment_id, search_id))
+            runs = list(find_runs(client, found.experiment_id, search_id, uid))
     except (Away, Refused) as error:
         logger.warning("the runs of %s at %s cannot be read: %s", search_id, shown(uri), error)
         return {}

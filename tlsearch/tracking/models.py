@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlparse
 import tlsearch
 from tlsearch.crash import crash_point
 from tlsearch.tracking.batch import Point
-from tlsearch.tracking.runs import KIND, SEARCH_ID, TRIAL
+from tlsearch.tracking.runs import KIND, SEARCH_UID, TRIAL, search_filter, search_tags
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -38,15 +38,24 @@ class ModelShelf:
     Models that a crash left half uploaded are deleted then, with their files.
 
     Args:
+        uid: The search's unique id; see RunTable.
         served_code: The models-from-code script.
     """
 
     def __init__(
-        self, client: MlflowClient, experiment_id: str, search_id: str, *, tracking_uri: str, served_code: Path
+        self,
+        client: MlflowClient,
+        experiment_id: str,
+        search_id: str,
+        *,
+        tracking_uri: str,
+        served_code: Path,
+        uid: str = "",
     ) -> None:
         self._client = client
         self._experiment_id = experiment_id
         self._search_id = search_id
+        self._uid = uid
         self._tracking_uri = tracking_uri
         self._served_code = served_code
         self.models: dict[int, LoggedModel] = {}
@@ -83,7 +92,7 @@ class ModelShelf:
             self._experiment_id,
             name=f"trial-{number}",
             source_run_id=run_id,
-            tags={KIND: "model", SEARCH_ID: self._search_id, TRIAL: str(number)},
+            tags={KIND: "model", **search_tags(self._search_id, self._uid), TRIAL: str(number)},
             params={key: str(meta[key]) for key in ("backbone", "weights_id", "image_size", "epoch") if key in meta},
             model_type="image-classifier",
         )
@@ -123,25 +132,25 @@ class ModelShelf:
             self._shown.discard(number)
 
     def _find(self) -> list[LoggedModel]:
-        found = find_models(self._client, self._experiment_id, self._search_id)
+        found = find_models(self._client, self._experiment_id, self._search_id, self._uid)
         return [model for model in found if model.tags.get(TRIAL, "").isdecimal()]
 
     def _delete(self, model: LoggedModel) -> None:
         delete_model(self._client, model, tracking_uri=self._tracking_uri)
 
 
-def find_models(client: MlflowClient, experiment_id: str, search_id: str) -> list[LoggedModel]:
-    """All logged models of a search, oldest first."""
+def find_models(client: MlflowClient, experiment_id: str, search_id: str, uid: str = "") -> list[LoggedModel]:
+    """All logged models of a search, oldest first; ``uid`` as for ``find_runs``."""
     found: list[LoggedModel] = []
     token: str | None = None
     while True:
         page = client.search_logged_models(
             [experiment_id],
-            filter_string=f"tags.`{SEARCH_ID}` = '{search_id}'",
+            filter_string=search_filter(search_id, uid),
             max_results=_PAGE,
             page_token=token,
         )
-        found += page
+        found += [model for model in page if model.tags.get(SEARCH_UID, "") == uid]
         token = page.token
         if not token:
             return sorted(found, key=lambda model: model.creation_timestamp)

@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
-from tlsearch.tracking.runs import KIND, SEARCH_ID, TRIAL
+from tlsearch.tracking.runs import KIND, SEARCH_ID, SEARCH_UID, TRIAL
 
 _BUSY_S = 5.0  # how long a writer is waited for
 _EXPERIMENT = "SELECT experiment_id, lifecycle_stage FROM experiments WHERE name = ?"
@@ -16,13 +16,14 @@ SELECT number.value, runs.run_uuid FROM runs
 JOIN tags AS search ON search.run_uuid = runs.run_uuid AND search.key = ? AND search.value = ?
 JOIN tags AS kind ON kind.run_uuid = runs.run_uuid AND kind.key = ? AND kind.value = 'trial'
 JOIN tags AS number ON number.run_uuid = runs.run_uuid AND number.key = ?
-WHERE runs.experiment_id = ? AND runs.lifecycle_stage = 'active'
+LEFT JOIN tags AS uid ON uid.run_uuid = runs.run_uuid AND uid.key = ?
+WHERE runs.experiment_id = ? AND runs.lifecycle_stage = 'active' AND COALESCE(uid.value, '') = ?
 ORDER BY runs.start_time, runs.run_uuid
 """
 
 
-def peek_run_ids(path: Path, *, experiment: str, search_id: str) -> dict[int, str] | None:
-    """The runs of a search's trials by trial number, of several of one trial the oldest.
+def peek_run_ids(path: Path, *, experiment: str, search_id: str, uid: str = "") -> dict[int, str] | None:
+    """The runs of a search's trials by trial number, of several of one trial the oldest; ``uid`` as for ``find_runs``.
 
     None where the file does not say it plainly: it is locked, its tables are of another MLflow, or the experiment is
     missing, deleted or there twice. MLflow itself then knows, or has the right words.
@@ -32,7 +33,8 @@ def peek_run_ids(path: Path, *, experiment: str, search_id: str) -> dict[int, st
             found = database.execute(_EXPERIMENT, (experiment,)).fetchall()
             if len(found) != 1 or found[0][1] != "active":
                 return None
-            rows = database.execute(_RUNS, (SEARCH_ID, search_id, KIND, TRIAL, found[0][0])).fetchall()
+            name = (SEARCH_UID, uid) if uid else (SEARCH_ID, search_id)
+            rows = database.execute(_RUNS, (*name, KIND, TRIAL, SEARCH_UID, found[0][0], uid)).fetchall()
     except sqlite3.Error:
         return None
     ids: dict[int, str] = {}

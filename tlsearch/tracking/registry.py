@@ -19,7 +19,7 @@ from tlsearch.crash import crash_point
 from tlsearch.errors import TrackingError
 from tlsearch.tracking.batch import cut
 from tlsearch.tracking.models import delete_model, find_models, write_model
-from tlsearch.tracking.runs import KIND, PARENT, SEARCH_ID, find_runs
+from tlsearch.tracking.runs import KIND, PARENT, find_runs, search_tags
 from tlsearch.tracking.store import connect, open_experiment, shown, store_errors
 from tlsearch.tracking.worker import Away, Refused
 
@@ -44,6 +44,7 @@ class Promotion:
 
     Attributes:
         search_id: The search that the model comes from; its run holds the promotion's.
+        uid: Its unique id; see ``find_runs``.
         checkpoint: A checkpoint folder; it is copied.
         model_digest: Stands for the checkpoint's weights.
         alias: What is to point to the new version.
@@ -56,6 +57,7 @@ class Promotion:
 
     experiment: str
     search_id: str
+    uid: str
     checkpoint: Path
     model_digest: str
     alias: str
@@ -69,6 +71,11 @@ class Promotion:
     def name(self) -> str:
         """The registered model's."""
         return re.sub(r"[/:@]", "-", self.experiment)
+
+    @property
+    def search_tags(self) -> dict[str, str]:
+        """Tags that name the search."""
+        return search_tags(self.search_id, self.uid)
 
     @property
     def content(self) -> str:
@@ -156,7 +163,7 @@ def _find_version(client: MlflowClient, promotion: Promotion) -> ModelVersion | 
 def _clean_up(client: MlflowClient, experiment_id: str, promotion: Promotion, *, tracking_uri: str) -> None:
     """Deletes models that a death left without a version."""
     sources = {one.source for one in client.search_model_versions(f"name = '{promotion.name}'")}
-    for model in find_models(client, experiment_id, promotion.search_id):
+    for model in find_models(client, experiment_id, promotion.search_id, promotion.uid):
         if model.tags.get(KIND) == PROMOTION and model.artifact_location not in sources:
             delete_model(client, model, tracking_uri=tracking_uri)
 
@@ -165,11 +172,11 @@ def _make_run(client: MlflowClient, experiment_id: str, promotion: Promotion) ->
     """The promotion's own run, nested in the search's; one that was begun for the same is taken up."""
     from mlflow.entities import Metric, Param, RunTag
 
-    runs = list(find_runs(client, experiment_id, promotion.search_id))
+    runs = list(find_runs(client, experiment_id, promotion.search_id, promotion.uid))
     run = next((one for one in runs if one.data.tags.get(CONTENT) == promotion.content), None)
     if run is None:
         above = next((one for one in runs if one.data.tags.get(KIND) == "search"), None)
-        tags = {KIND: PROMOTION, SEARCH_ID: promotion.search_id, CONTENT: promotion.content, **promotion.tags}
+        tags = {KIND: PROMOTION, **promotion.search_tags, CONTENT: promotion.content, **promotion.tags}
         tags |= {PARENT: above.info.run_id} if above else {}
         name = f"promote {promotion.search_id}"
         run = client.create_run(experiment_id, tags=tags, run_name=name)
@@ -196,7 +203,7 @@ def _log_model(
         experiment_id,
         name="promoted",
         source_run_id=run_id,
-        tags={KIND: PROMOTION, SEARCH_ID: promotion.search_id, CONTENT: promotion.content},
+        tags={KIND: PROMOTION, **promotion.search_tags, CONTENT: promotion.content},
         params=dict(promotion.params),
         model_type="image-classifier",
     )
@@ -226,7 +233,7 @@ def _make_version(client: MlflowClient, run_id: str, model: LoggedModel, promoti
         promotion.name,
         source=model.artifact_location,
         run_id=run_id,
-        tags={**promotion.tags, SEARCH_ID: promotion.search_id, CONTENT: promotion.content},
+        tags={**promotion.tags, **promotion.search_tags, CONTENT: promotion.content},
         description=cut(promotion.card, _MAX_DESCRIPTION),
         model_id=model.model_id,
     )

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 KIND = "tlsearch.kind"
 SEARCH_ID = "tlsearch.search_id"
+SEARCH_UID = "tlsearch.search_uid"  # runs are found by it: two searches may have one ID
 TRIAL = "tlsearch.trial"
 PARENT_SEARCH = "tlsearch.parent_search"
 STATE = "tlsearch.state"
@@ -49,23 +50,36 @@ class RunTable:
     Where an answer of the server was lost and a run exists twice, the first is kept and the others are deleted.
 
     Args:
+        uid: The search's unique id; empty for a search of a version that had none.
         parent_search: The search that this one belongs to, whose run holds this one's; empty for none.
+        parent_uid: Its unique id.
     """
 
-    def __init__(self, client: MlflowClient, experiment_id: str, search_id: str, parent_search: str = "") -> None:
+    def __init__(
+        self,
+        client: MlflowClient,
+        experiment_id: str,
+        search_id: str,
+        *,
+        uid: str = "",
+        parent_search: str = "",
+        parent_uid: str = "",
+    ) -> None:
         self._client = client
+        self._uid = uid
         self._parent_search = parent_search
+        self._parent_uid = parent_uid
         self._experiment_id = experiment_id
         self._search_id = search_id
         self._parent: KnownRun | None = None
         self.trials: dict[int, KnownRun] = {}
-        for run in find_runs(client, experiment_id, search_id):
+        for run in find_runs(client, experiment_id, search_id, uid):
             self._add(run)
 
     def parent(self, *, at: float) -> KnownRun:
         """The search's own run; made, with the start time ``at``, where there is none."""
         if self._parent is None:
-            tags = {KIND: "search", SEARCH_ID: self._search_id, **self._link()}
+            tags = {KIND: "search", **search_tags(self._search_id, self._uid), **self._link()}
             self._parent = self._create(self._search_id, tags, at=at)
         return self._parent
 
@@ -73,7 +87,7 @@ class RunTable:
         """Tags that hang the search's run into that of the search it belongs to."""
         if not self._parent_search:
             return {}
-        runs = find_runs(self._client, self._experiment_id, self._parent_search)
+        runs = find_runs(self._client, self._experiment_id, self._parent_search, self._parent_uid)
         above = next((run for run in runs if run.data.tags.get(KIND) == "search"), None)
         return {PARENT_SEARCH: self._parent_search} | ({PARENT: above.info.run_id} if above else {})
 
@@ -82,7 +96,7 @@ class RunTable:
         if number not in self.trials:
             tags = {
                 KIND: "trial",
-                SEARCH_ID: self._search_id,
+                **search_tags(self._search_id, self._uid),
                 TRIAL: str(number),
                 STATE: "running",
                 PARENT: self.parent(at=at).run_id,
@@ -115,18 +129,33 @@ class RunTable:
             self.trials[number] = known
 
 
-def find_runs(client: MlflowClient, experiment_id: str, search_id: str) -> Iterator[Run]:
-    """All runs of a search that are not deleted, oldest first."""
+def search_tags(search_id: str, uid: str) -> dict[str, str]:
+    """Tags that name the search of a run or a model: its ID for people, its unique id to find it by."""
+    return {SEARCH_ID: search_id} | ({SEARCH_UID: uid} if uid else {})
+
+
+def search_filter(search_id: str, uid: str) -> str:
+    """MLflow's filter for ``search_tags``; without a unique id it finds other searches of that ID as well."""
+    key, value = (SEARCH_UID, uid) if uid else (SEARCH_ID, search_id)
+    return f"tags.`{key}` = '{value}'"
+
+
+def find_runs(client: MlflowClient, experiment_id: str, search_id: str, uid: str = "") -> Iterator[Run]:
+    """All runs of a search that are not deleted, oldest first.
+
+    Args:
+        uid: The search's unique id. Empty for a search of a version that had none: runs with a unique id are another's.
+    """
     token: str | None = None
     while True:
         page = client.search_runs(
             [experiment_id],
-            filter_string=f"tags.`{SEARCH_ID}` = '{search_id}'",
+            filter_string=search_filter(search_id, uid),
             max_results=_PAGE,
             order_by=["attributes.start_time ASC"],
             page_token=token,
         )
-        yield from page
+        yield from (run for run in page if run.data.tags.get(SEARCH_UID, "") == uid)
         token = page.token
         if not token:
             return

@@ -48,16 +48,29 @@ class MlflowWriter:
         uri: An MLflow tracking URI with a database or a server behind it.
         metric: The search's metric, for ``best_<metric>``.
         served_code: See ModelShelf.
+        uid: See RunTable.
         parent_search: See RunTable.
+        parent_uid: See RunTable.
     """
 
     def __init__(
-        self, uri: str, *, experiment: str, search_id: str, metric: str, served_code: Path, parent_search: str = ""
+        self,
+        uri: str,
+        *,
+        experiment: str,
+        search_id: str,
+        metric: str,
+        served_code: Path,
+        uid: str = "",
+        parent_search: str = "",
+        parent_uid: str = "",
     ) -> None:
         self._uri = uri
         self._experiment = experiment
         self._search_id = search_id
+        self._uid = uid
         self._parent_search = parent_search
+        self._parent_uid = parent_uid
         self._metric = metric
         self._served_code = served_code
         self._lock = threading.Lock()
@@ -108,9 +121,21 @@ class MlflowWriter:
         if self._session is None:
             client = connect(self._uri)
             experiment_id = open_experiment(client, self._experiment, self._uri)
-            runs = RunTable(client, experiment_id, self._search_id, self._parent_search)
+            runs = RunTable(
+                client,
+                experiment_id,
+                self._search_id,
+                uid=self._uid,
+                parent_search=self._parent_search,
+                parent_uid=self._parent_uid,
+            )
             shelf = ModelShelf(
-                client, experiment_id, self._search_id, tracking_uri=self._uri, served_code=self._served_code
+                client,
+                experiment_id,
+                self._search_id,
+                tracking_uri=self._uri,
+                served_code=self._served_code,
+                uid=self._uid,
             )
             self._session = _Session(client=client, runs=runs, shelf=shelf)
             self._note_runs(runs)

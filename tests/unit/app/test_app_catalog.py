@@ -1,8 +1,11 @@
-"""The catalogue of searches."""
+"""The catalogue of searches: each is where its folder lies, and is found by its name or its storage."""
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -11,21 +14,22 @@ from tlsearch.app import catalog
 from tlsearch.errors import StorageError
 
 
-def _entry(storage: Path, search_id: str) -> catalog.SearchEntry:
+def _entry(storage: Path, search_id: str, *, uid: str = "", created: float = 1.0) -> catalog.SearchEntry:
     (storage / search_id).mkdir(parents=True)
     return catalog.SearchEntry(
         search_id=search_id,
         experiment="emoji",
         directory=str(storage / search_id),
-        source="space.yaml",
-        tracking_uri="sqlite:///x.db",
+        source=str(storage.parent / "space.yaml"),
+        tracking_uri=f"sqlite:///{storage}/mlflow.db",
         metric="val_accuracy",
-        created=1.0,
+        created=created,
+        uid=uid or f"uid of {storage / search_id}",
     )
 
 
 def _age(search_id: str, seconds: float) -> None:
-    file = catalog.state_directory() / f"{search_id}.json"
+    (file,) = catalog.state_directory().glob(f"{search_id}.*json")
     os.utime(file, (file.stat().st_atime, file.stat().st_mtime - seconds))
 
 
@@ -35,19 +39,25 @@ def test_latest_is_the_one_started_last(tmp_path: Path) -> None:
     catalog.register(second)
     _age("one", 60)
     assert catalog.find() == second
-    catalog.touch(first)
+    catalog.register(first)
     _age("two", 30)
     assert catalog.find() == first
 
 
-def test_found_by_id_and_in_a_storage_without_catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_found_by_id_by_folder_and_in_a_storage_without_catalogue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     entry = _entry(tmp_path / "runs", "one")
     catalog.register(entry)
-    assert catalog.find("one") == entry
+    assert catalog.find("one") == catalog.find(str(tmp_path / "runs/one")) == entry
     monkeypatch.setenv("TLSEARCH_STATE_DIR", str(tmp_path / "another"))
     with pytest.raises(StorageError, match="there is no search"):
         catalog.find("one")
     assert catalog.find("one", tmp_path / "runs") == entry
+    monkeypatch.chdir(tmp_path)
+    assert catalog.find("one", Path("runs")) == catalog.find("runs/one") == entry
+    with pytest.raises(StorageError, match=f"it is a search's own folder: give its storage, --storage {tmp_path}/runs"):
+        catalog.find("one", Path("runs/one"))
 
 
 def test_unknown_id_names_the_nearest(tmp_path: Path) -> None:
@@ -60,14 +70,90 @@ def test_a_deleted_search_and_a_broken_entry_are_passed_over(tmp_path: Path) -> 
     kept, gone = _entry(tmp_path, "kept"), _entry(tmp_path, "gone")
     catalog.register(kept)
     catalog.register(gone)
-    (tmp_path / "gone" / catalog.MANIFEST).unlink()
-    (tmp_path / "gone").rmdir()
-    (catalog.state_directory() / "broken.json").write_text("{half")
+    shutil.rmtree(tmp_path / "gone")
+    for name, text in (("broken", "{half"), ("list", "[1]"), ("number", "7")):
+        (catalog.state_directory() / f"{name}.json").write_text(text)
+        (tmp_path / name).mkdir()
+        (tmp_path / name / catalog.MANIFEST).write_text(text)
     assert catalog.find() == kept
+    assert [one for _, one in catalog.searches(tmp_path)] == [kept]
 
 
-def test_new_ids_are_free_and_readable(tmp_path: Path) -> None:
-    first = catalog.new_search_id("my photos/2", tmp_path, now=0.0)
-    assert first.startswith("my-photos-2-19") and "/" not in first
-    (tmp_path / first).mkdir()
-    assert catalog.new_search_id("my photos/2", tmp_path, now=0.0) == f"{first}-2"
+def test_two_searches_of_one_name_are_both_kept_and_told_apart(tmp_path: Path) -> None:
+    first, second = _entry(tmp_path / "a/runs", "baseline"), _entry(tmp_path / "b/runs", "baseline")
+    catalog.register(first)
+    catalog.register(second)
+    with pytest.raises(StorageError) as caught:
+        catalog.find("baseline")
+    assert {first.directory, second.directory} <= {line.strip() for line in str(caught.value).splitlines()}
+    assert "--storage" in str(caught.value)
+    assert catalog.find("baseline", tmp_path / "a/runs") == first
+    assert catalog.find(second.directory) == second
+    shutil.rmtree(second.directory)
+    assert catalog.find("baseline") == first
+
+
+def test_a_search_made_again_in_the_same_folder_is_the_one_that_counts(tmp_path: Path) -> None:
+    catalog.register(_entry(tmp_path, "one"))
+    shutil.rmtree(tmp_path / "one")
+    again = _entry(tmp_path, "one", uid="another", created=2.0)
+    catalog.register(again)
+    assert catalog.find("one") == again
+    assert len(list(catalog.state_directory().glob("*.json"))) == 1
+
+
+def test_a_catalogue_of_the_version_before_is_read_and_replaced(tmp_path: Path) -> None:
+    entry = _entry(tmp_path, "one")
+    plain = asdict(entry)
+    for name in ("uid", "cwd", "moved_from"):
+        del plain[name]
+    for file in (entry.path / catalog.MANIFEST, catalog.state_directory() / "one.json"):
+        file.write_text(json.dumps(plain))
+    found = catalog.find("one")
+    assert found.uid == "" and found.created == entry.created
+    catalog.register(found)
+    assert catalog.find("one") == found
+    assert not (catalog.state_directory() / "one.json").exists()
+
+
+def test_a_moved_search_is_where_it_lies(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    entry = _entry(project / "runs", "one")
+    catalog.register(entry)
+    for name in ("space.yaml", "runs/mlflow.db"):
+        (project / name).write_text("")
+    shutil.move(project / "runs", tmp_path / "large/runs")  # the storage alone
+    found = catalog.find("one", tmp_path / "large/runs")
+    assert found.directory == str(tmp_path / "large/runs/one") and found.moved_from == entry.directory
+    assert found.source == str(project / "space.yaml")
+    assert found.tracking_uri == f"sqlite:///{tmp_path}/large/runs/mlflow.db"
+    shutil.move(tmp_path / "large/runs", project / "runs")
+    assert catalog.find("one").moved_from == ""
+    shutil.move(project, tmp_path / "renamed")  # all of it
+    found = catalog.find("one", tmp_path / "renamed/runs")
+    assert found.source == str(tmp_path / "renamed/space.yaml")
+    assert found.tracking_uri == f"sqlite:///{tmp_path}/renamed/runs/mlflow.db"
+
+
+def test_a_renamed_folder_renames_the_search(tmp_path: Path) -> None:
+    catalog.register(_entry(tmp_path, "one"))
+    (tmp_path / "one").rename(tmp_path / "two")
+    assert catalog.find("two", tmp_path).search_id == "two"
+
+
+def test_a_linked_storage_has_not_moved(tmp_path: Path) -> None:
+    entry = _entry(tmp_path / "runs", "one")
+    catalog.register(entry)
+    (tmp_path / "link").symlink_to(tmp_path / "runs")
+    found = catalog.find("one", tmp_path / "link")
+    assert found.moved_from == "" and catalog.copies_of(found) == []
+
+
+def test_a_copy_knows_its_original(tmp_path: Path) -> None:
+    entry = _entry(tmp_path / "runs", "one")
+    catalog.register(entry)
+    shutil.copytree(tmp_path / "runs", tmp_path / "copy")
+    copy = catalog.find("one", tmp_path / "copy")
+    assert catalog.copies_of(copy) == [entry.path] and catalog.copies_of(entry) == []
+    catalog.register(_entry(tmp_path / "other", "one"))  # of the same name only
+    assert catalog.copies_of(copy) == [entry.path]

@@ -1,0 +1,49 @@
+"""A search whose folder has moved: absolute paths written before the move, as they are now."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+_SQLITE = re.compile(r"(sqlite(?:\+\w+)?:///(?:file:)?)(/[^?]*)(.*)", re.DOTALL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Move:
+    """From where to where a search's folder has moved; both absolute."""
+
+    before: Path
+    now: Path
+
+    def place(self, text: str) -> str:
+        """A path or ``sqlite:///FILE`` that was written before the move, as it is now; any other text as it is.
+
+        What lay in the storage is where the storage is now, if it is there. What lay outside stays where it was while
+        it exists; else it is looked for in the same place beside the storage: a whole project has moved.
+        """
+        match = _SQLITE.fullmatch(text)
+        if match is not None:
+            return f"{match[1]}{self._path(Path(match[2]))}{match[3]}"
+        return str(self._path(Path(text))) if os.path.isabs(text) else text
+
+    def _path(self, path: Path) -> Path:
+        inside = _rebased(path, self.before.parent, self.now.parent)
+        if inside is not None and inside.exists():
+            return inside
+        if path.exists():
+            return path
+        along = _rebased(path, *self._roots())
+        return along if along is not None and along.exists() else path
+
+    def _roots(self) -> tuple[Path, Path]:
+        """The folders above what has the same names before and now."""
+        before, now = self.before, self.now
+        while before.name == now.name and before.name:
+            before, now = before.parent, now.parent
+        return before, now
+
+
+def _rebased(path: Path, before: Path, now: Path) -> Path | None:
+    return now / path.relative_to(before) if path.is_relative_to(before) else None
