@@ -9,6 +9,7 @@ from pathlib import Path
 from tlsearch.app.catalog import RESOLVED, SOURCE, SearchEntry, register, write_atomically
 from tlsearch.app.differences import Difference, differences, file_now
 from tlsearch.app.facts import gather_facts, write_facts
+from tlsearch.app.inputs import keep_inputs, refuse_changed_inputs
 from tlsearch.app.limits import backbone_sizes, limit_faults
 from tlsearch.app.places import place_faults
 from tlsearch.app.run import Prepared, read_record, search_plan, with_trials
@@ -43,7 +44,7 @@ def prepare_changed(entry: SearchEntry, *, trials: str | None = None, address: s
 
     Raises:
         ConfigError: The file has faults, or a change that one search cannot hold.
-        DataError: The images.
+        DataError: The images; or they, or weights that trials began from, have changed.
         StorageError: The file is gone, or the search runs.
     """
     if entry.parent:
@@ -66,6 +67,7 @@ def prepare_changed(entry: SearchEntry, *, trials: str | None = None, address: s
                 current=Path(entry.cwd) if entry.cwd else None,
             )
         )
+    refuse_changed_inputs(entry, file, index, purpose="the search cannot go on")
     entry = settle(entry)
     prepared = Prepared(entry=entry, file=file, space=space, index=index, address=address, resumed=True)
     carried = None
@@ -73,6 +75,7 @@ def prepare_changed(entry: SearchEntry, *, trials: str | None = None, address: s
         carried = supersede(search_plan(prepared))
     write_atomically(entry.path / SOURCE, Path(entry.source).read_text(encoding="utf-8"))
     write_atomically(entry.path / RESOLVED, dump_resolved(file))
+    keep_inputs(entry, file, space, index)
     write_facts(entry, gather_facts(file, (), index))
     register(entry)
     return ChangedSearch(prepared=prepared, changes=changes, carried=carried)

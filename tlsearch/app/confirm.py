@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from tlsearch.app.bucket import folder_of
 from tlsearch.app.catalog import SOURCE, SearchEntry, searches
+from tlsearch.app.inputs import keep_inputs, refuse_changed_inputs
 from tlsearch.app.names import MAX_BYTES, free_name
 from tlsearch.app.run import Prepared, make_folder, prepare_resume, read_record
 from tlsearch.app.stored import settle, stored_file
@@ -41,6 +42,7 @@ def prepare_confirm(entry: SearchEntry, *, top: int, seeds: int, address: str = 
 
     Raises:
         UserError: No candidate, or one that the search's file does not allow.
+        DataError: The images, or weights, have changed since the search began.
         StorageError: The folder is not a search's, or cannot be written.
     """
     candidates = best_candidates(read_record(entry), top)
@@ -54,11 +56,13 @@ def prepare_confirm(entry: SearchEntry, *, top: int, seeds: int, address: str = 
         prepared = prepare_resume(earlier, address=address, stored=True)
     else:
         index = load_index(wanted.data)
+        refuse_changed_inputs(entry, file, index, purpose="it cannot be confirmed")
         entry = settle(entry)
         search_id = free_name(_confirm_name(entry.search_id), folder_of(wanted.storage))
         source = str(folder_of(wanted.storage) / search_id / SOURCE)  # its own: nobody else has written it
         text = dump_resolved(wanted)
         made = make_folder(wanted, search_id=search_id, text=text, source=source, parent=entry.search_id)
+        keep_inputs(made, wanted, space, index)
         prepared = Prepared(entry=made, file=wanted, space=space, index=index, address=address)
     return PreparedConfirm(entry=entry, candidates=candidates, prepared=prepared)
 

@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 from tlsearch.app.catalog import SearchEntry, write_atomically
 from tlsearch.app.choice import Choice, Limits, choose, find_or_train, train_on_all
 from tlsearch.app.conclude import read_confirmed
+from tlsearch.app.inputs import refuse_changed_inputs
 from tlsearch.app.stored import stored_file
 from tlsearch.app.uses import record_uses, uses_on_record, when_text
 from tlsearch.config import SpaceFile
@@ -81,7 +82,8 @@ def promote(entry: SearchEntry, options: PromoteOptions) -> dict[str, Any]:
 
     Raises:
         UserError: No trial fits, or the alias is none.
-        DataError: Classes differ; or the test split is missing, used before, or shares images with train or val.
+        DataError: Images or weights have changed since the search; classes differ; or the test split is missing, used
+            before, or shares images with train or val.
         TrackingError: MLflow cannot be reached, or refuses.
     """
     _check_alias(options.alias)
@@ -106,6 +108,7 @@ def _check_alias(alias: str) -> None:
 def _promote(entry: SearchEntry, options: PromoteOptions) -> dict[str, Any]:
     file, _ = stored_file(entry, "so nothing can be promoted")
     index = load_index(file.data)
+    refuse_changed_inputs(entry, file, index, purpose="its models cannot be scored and promoted")
     choice = choose(entry, file, num_classes=len(index.classes), trial=options.trial, limits=options.limits)
     split = None if options.without_test else _sealed(index)
     uses = uses_on_record(entry, split) if split else []

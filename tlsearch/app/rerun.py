@@ -11,8 +11,10 @@ from typing import Any
 
 from tlsearch.app.catalog import SearchEntry
 from tlsearch.app.evidence import environment, kept_environment
+from tlsearch.app.inputs import refuse_changed_inputs
 from tlsearch.app.run import read_record, trial_setup
 from tlsearch.app.stored import stored_file
+from tlsearch.data import load_index
 from tlsearch.errors import StorageError, UserError
 from tlsearch.types import (
     Decision,
@@ -91,12 +93,13 @@ def rerun_trial(
 
     Raises:
         StorageError: There is no such trial, or ``directory`` is not empty.
-        UserError: Data or weights cannot be had any more.
+        UserError: Data or weights cannot be had any more, or have changed.
     """
     from tlsearch.trial import run_trial
 
     trial = _find(entry, number)
     file, _ = stored_file(entry, "so its trials cannot be trained again")
+    refuse_changed_inputs(entry, file, load_index(file.data), purpose="its trials cannot be trained again")
     if directory is not None and directory.exists() and any(directory.iterdir()):
         raise StorageError(f"a trial is trained again in a folder of its own; {directory} is not empty")
     last = trial.epochs_run + (trial.reason in ("diverged", "memory", "error"))

@@ -17,14 +17,15 @@ from tlsearch.app.doctor import require_cluster
 from tlsearch.app.ending import Status, forget_end, keep_end
 from tlsearch.app.evidence import keep_evidence, search_params, start_artifacts
 from tlsearch.app.facts import complete_facts, gather_facts, write_facts
+from tlsearch.app.inputs import keep_inputs, refuse_changed_inputs
 from tlsearch.app.limits import backbone_sizes, limit_faults
 from tlsearch.app.names import check_name, new_search_id, refuse_lookalike
 from tlsearch.app.places import place_faults
 from tlsearch.app.stored import settle, settle_study, stored_file
 from tlsearch.app.tidy import Tidier
-from tlsearch.app.weights import weights_faults
+from tlsearch.app.weights import weights_digests, weights_faults
 from tlsearch.config import SpaceFile, bucket_address, dump_resolved
-from tlsearch.data import ImageIndex, load_index
+from tlsearch.data import ImageIndex, load_index, seen_digest
 from tlsearch.errors import ConfigError, StorageError
 from tlsearch.results import SERVED_CODE, leaderboard_csv
 from tlsearch.search import SearchPlan, read_search, run_search
@@ -94,6 +95,7 @@ def prepare(options: RunOptions) -> Prepared:
     data_path = "" if given is None else bucket_address(given) or str(given.absolute())
     entry = replace(entry, overrides=tuple(options.overrides), data_path=data_path, cwd=os.getcwd())
     register(entry)
+    keep_inputs(entry, file, space, index)
     write_facts(entry, gather_facts(file, (), index))  # backbones are counted at the end: only those that were tried
     return Prepared(entry=entry, file=file, space=space, index=index, address=options.address)
 
@@ -153,7 +155,7 @@ def prepare_resume(
         stored: Go on with the file as it was, though the user's has changed since.
 
     Raises:
-        ConfigError, DataError: As for ``prepare``: the data may have gone since.
+        ConfigError, DataError: As for ``prepare``: the data may have gone since, or changed.
         StorageError: The user's file has changed.
     """
     file, space = stored_file(entry, "so it cannot be resumed")
@@ -163,6 +165,7 @@ def prepare_resume(
     faults = weights_faults(file, space)
     if faults:
         raise ConfigError(place_faults(faults, entry.path / RESOLVED))
+    refuse_changed_inputs(entry, file, index, purpose="the search cannot go on")
     require_cluster(file, address)
     entry = settle(entry)
     if trials is not None:
@@ -197,12 +200,18 @@ def trial_setup(file: SpaceFile) -> TrialSetup:
 def search_plan(prepared: Prepared) -> SearchPlan:
     """What the engine is given."""
     entry, file = prepared.entry, prepared.file
+    setup = replace(
+        trial_setup(file),
+        depths=_depths(file, prepared.space),
+        data_digest=seen_digest(prepared.index),
+        weights_digests=weights_digests(file, prepared.space.backbones()),
+    )
     return SearchPlan(
         search_id=entry.search_id,
         experiment=entry.experiment,
         directory=entry.directory,
         space=prepared.space,
-        setup=replace(trial_setup(file), depths=_depths(file, prepared.space)),
+        setup=setup,
         search=file.search,
         resources=file.resources,
         address=prepared.address,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from tlsearch.config import SpaceFile
 from tlsearch.errors import Fault, UserError
 from tlsearch.space import Space
@@ -24,6 +26,17 @@ def weights_faults(file: SpaceFile, space: Space, *, fetch: bool = True) -> list
         except UserError as error:
             faults.append(Fault(path=("weights", backbone), message=str(error)))
     return faults
+
+
+def weights_digests(file: SpaceFile, backbones: Iterable[str]) -> dict[str, str]:
+    """The digest of each backbone's weights, see ``Weights.digest``.
+
+    Raises:
+        WeightsError: They cannot be had.
+    """
+    from tlsearch.model import weights_digest
+
+    return {name: weights_digest(name, weights_source(file, name)) for name in backbones}
 
 
 def weights_source(file: SpaceFile, backbone: str) -> WeightsSource:

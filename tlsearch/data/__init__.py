@@ -14,7 +14,16 @@ if TYPE_CHECKING:
     from tlsearch.data.card import DataCard, data_card
     from tlsearch.data.decode import decode_rgb
     from tlsearch.data.folder import IMAGE_SUFFIXES
-    from tlsearch.data.index import ImageIndex, Split, image_name, load_index, read_bytes, read_image, with_val_in_train
+    from tlsearch.data.index import (
+        ImageIndex,
+        Split,
+        image_name,
+        load_index,
+        read_bytes,
+        read_image,
+        seen_digest,
+        with_val_in_train,
+    )
     from tlsearch.data.pack import Pixels, close_pixels, open_pixels
     from tlsearch.data.room import unused_images
     from tlsearch.data.sources import SOURCES
@@ -47,6 +56,7 @@ __all__ = [
     "read_image",
     "unused_images",
     "with_image_size",
+    "seen_digest",
     "with_val_in_train",
 ]
 
@@ -56,7 +66,16 @@ _HOMES = {
     "card": ("DataCard", "data_card"),
     "decode": ("decode_rgb",),
     "folder": ("IMAGE_SUFFIXES",),
-    "index": ("ImageIndex", "Split", "image_name", "load_index", "read_bytes", "read_image", "with_val_in_train"),
+    "index": (
+        "ImageIndex",
+        "Split",
+        "image_name",
+        "load_index",
+        "read_bytes",
+        "read_image",
+        "seen_digest",
+        "with_val_in_train",
+    ),
     "pack": ("Pixels", "close_pixels", "open_pixels"),
     "room": ("unused_images",),
     "sources": ("SOURCES",),

@@ -120,6 +120,11 @@ def with_val_in_train(index: ImageIndex) -> ImageIndex:
     return replace(index, splits=splits, digest=_digest(index.classes, splits))
 
 
+def seen_digest(index: ImageIndex) -> str:
+    """As ``ImageIndex.digest``, over classes, train and val alone: all that the trials of a search see."""
+    return _digest(index.classes, {name: split for name, split in index.splits.items() if name != "test"})
+
+
 def read_image(index: ImageIndex, key: str) -> Image.Image:
     """Decodes one image to upright RGB, see ``decode_rgb``.
 

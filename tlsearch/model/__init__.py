@@ -16,6 +16,7 @@ from tlsearch.model.weights import (
     resolve_weights,
     state_digest,
     weights_card,
+    weights_digest,
 )
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "parameter_groups",
     "release_weights",
     "resolve_weights",
+    "weights_digest",
     "split_backbone",
     "state_digest",
     "torchvision_names",

@@ -61,6 +61,7 @@ class WeightsCard:
 # The weights that this process holds, the latest used last: the next trial of the same backbone loads nothing.
 _HELD: OrderedDict[tuple[object, ...], Weights] = OrderedDict()
 _HELD_LIMIT_BYTES = 2 * 1024**3
+_DIGESTS: dict[tuple[object, ...], str] = {}  # of all that were resolved: they outlive the tensors
 
 
 def resolve_weights(backbone: str, source: WeightsSource) -> Weights:
@@ -77,14 +78,24 @@ def resolve_weights(backbone: str, source: WeightsSource) -> Weights:
         UserError: There is no such backbone or version.
     """
     path = _path_of(source, backbone)
-    stat = None if path is None else path.stat()
-    key = (backbone, source, None if stat is None else (str(path), stat.st_mtime_ns, stat.st_size))
+    key = _key_of(backbone, source, path)
     held = _HELD.pop(key, None)
     weights = held if held is not None else _resolve(backbone, source, path)
     _HELD[key] = weights
+    _DIGESTS[key] = weights.digest
     while len(_HELD) > 1 and sum(w.num_bytes for w in _HELD.values()) > _HELD_LIMIT_BYTES:
         _HELD.popitem(last=False)
     return weights
+
+
+def weights_digest(backbone: str, source: WeightsSource) -> str:
+    """`Weights.digest`; what this process has resolved before is not read again.
+
+    Raises:
+        WeightsError: As for `resolve_weights`.
+    """
+    known = _DIGESTS.get(_key_of(backbone, source, _path_of(source, backbone)))
+    return known if known is not None else resolve_weights(backbone, source).digest
 
 
 def check_weights(backbone: str, source: WeightsSource) -> None:
@@ -146,6 +157,12 @@ def weights_card(backbone: str, source: WeightsSource) -> WeightsCard:
     member = torchvision_weights(base, version)
     licence = member.meta.get("license") or "not stated by torchvision (its code is BSD-3-Clause)"
     return WeightsCard(id=f"torchvision/{base}@{member.name}", licence=licence)
+
+
+def _key_of(backbone: str, source: WeightsSource, path: Path | None) -> tuple[object, ...]:
+    """Stands for weights while their file is unchanged."""
+    stat = None if path is None else path.stat()
+    return (backbone, source, None if stat is None else (str(path), stat.st_mtime_ns, stat.st_size))
 
 
 def _path_of(source: WeightsSource, backbone: str) -> Path | None:

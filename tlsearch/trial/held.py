@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from tlsearch.data import ImageIndex, close_pixels, load_index, with_val_in_train
+from tlsearch.data import ImageIndex, close_pixels, load_index, seen_digest, with_val_in_train
+from tlsearch.errors import DataError
 from tlsearch.features import forget_open, forget_rates
 from tlsearch.model import release_weights
 from tlsearch.types import DataSpec
@@ -16,18 +17,23 @@ _MAX_INDEXES = 2
 _indexes: OrderedDict[tuple[DataSpec, bool], ImageIndex] = OrderedDict()
 
 
-def held_index(spec: DataSpec, *, refit: bool = False) -> ImageIndex:
+def held_index(spec: DataSpec, *, refit: bool = False, digest: str = "") -> ImageIndex:
     """The data set's index; listed once per process, so a search's data must not change while it runs.
 
     Args:
         refit: With the images of val in train too.
+        digest: Of the images that there must be, see ``seen_digest``; empty for whichever there are.
 
     Raises:
-        DataError: See ``load_index``.
+        DataError: See ``load_index``; or there are other images.
     """
     key = (spec, refit)
     if key not in _indexes:
         index = load_index(spec)
+        if digest and seen_digest(index) != digest:
+            raise DataError(
+                "the images are not those that the search began with: they have changed since, or this node has others"
+            )
         _indexes[key] = with_val_in_train(index) if refit else index
         while len(_indexes) > _MAX_INDEXES:
             _indexes.popitem(last=False)

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from tlsearch.data import ImageIndex, with_image_size
-from tlsearch.errors import DataError
+from tlsearch.errors import DataError, WeightsError
 from tlsearch.model import StagedModel, Weights, build_model, fold_batchnorm, resolve_weights
 from tlsearch.train import (
     TOP5_MIN_CLASSES,
@@ -91,9 +91,14 @@ def open_trial(assignment: TrialAssignment, *, index: ImageIndex | None = None, 
     config, setup = assignment.config, assignment.setup
     (_, depth), *later = [phase for phase in phases(config, setup.max_epochs) if phase[0] <= max(1, epochs_done)]
     runtime = open_runtime(setup.device, setup.precision, setup.num_threads, compiled=setup.compiled)
-    index = index or held_index(setup.data, refit=setup.refit)
+    index = index or held_index(setup.data, refit=setup.refit, digest=setup.data_digest)
     _check_metric(setup.metric, len(index.classes))
     weights = resolve_weights(config.backbone, setup.weights.get(config.backbone, WeightsSource()))
+    if setup.weights_digests.get(config.backbone, weights.digest) != weights.digest:
+        raise WeightsError(
+            f"the weights of {config.backbone} are not those that the search began with: they have changed since, or "
+            "this node has others"
+        )
     transform = with_image_size(weights.transform, setup.data.image_size)
     inputs = SourceInputs(
         config=config,

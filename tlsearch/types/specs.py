@@ -183,6 +183,9 @@ class TrialSetup:
         compiled: Whether training goes through ``torch.compile``.
         refit: Train on train and val together and keep the last epoch's model: val can choose none then.
         depths: Unfreeze depths that the search may try: one pass over the images then stores what all of them read.
+        data_digest: Of the images that the search began with, see ``seen_digest``; a trial refuses others, on whatever
+            node and whenever it starts. Empty: whichever there are.
+        weights_digests: The same of each backbone's weights.
     """
 
     data: DataSpec
@@ -196,6 +199,8 @@ class TrialSetup:
     cache: CacheSpec = field(default_factory=CacheSpec)
     refit: bool = False
     depths: tuple[int, ...] = ()
+    data_digest: str = ""
+    weights_digests: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def mode(self) -> Mode:

@@ -45,9 +45,7 @@ def _record(uri: str, folder: Path, uid: str, value: float) -> dict[int, str]:
 
 
 @pytest.mark.parametrize("peeking", [True, False])
-def test_searches_of_one_name_do_not_share_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, peeking: bool
-) -> None:
+def test_searches_of_one_name_do_not_share_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, peeking: bool) -> None:
     from mlflow import MlflowClient
 
     if not peeking:
