@@ -7,12 +7,12 @@ from pathlib import Path
 from tlsearch.app.bucket import folder_of, is_bucket, take_over
 from tlsearch.app.catalog import MANIFEST, RESOLVED, SOURCE, find
 from tlsearch.app.names import check_name
-from tlsearch.app.run import Prepared, RunOptions, prepare, prepare_resume
+from tlsearch.app.run import Prepared, RunOptions, Step, no_step, prepare, prepare_resume
 from tlsearch.config import load_space_file
 from tlsearch.errors import StorageError
 
 
-def prepare_or_resume(options: RunOptions) -> Prepared:
+def prepare_or_resume(options: RunOptions, *, step: Step = no_step) -> Prepared:
     """As ``prepare``; a search of this name that exists in the storage is resumed as it was started.
 
     Raises:
@@ -28,9 +28,9 @@ def prepare_or_resume(options: RunOptions) -> Prepared:
     if is_bucket(loaded.file.storage):
         take_over(loaded.file.storage, name)
     if (directory / MANIFEST).is_file():
-        return prepare_resume(find(name, storage), address=options.address)
+        return prepare_resume(find(name, storage), address=options.address, step=step)
     _clear_unborn(directory)
-    return prepare(options)
+    return prepare(options, step=step)
 
 
 def _clear_unborn(directory: Path) -> None:

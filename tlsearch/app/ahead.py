@@ -16,20 +16,26 @@ _ROOMS = ("tlsearch.data", "tlsearch.model", "tlsearch.app.run", "tlsearch.track
 
 
 @contextmanager
-def ray_ahead(address: str) -> Iterator[None]:
+def ray_ahead(address: str, *, step: Callable[[str], None] = lambda text: None) -> Iterator[None]:
     """An own Ray for the body, started now: its processes take seconds, in which this one imports what comes next.
 
     A cluster is connected to when the search begins, after it has been looked at.
+
+    Args:
+        step: Hears what is waited for.
 
     Raises:
         ClusterError: Ray cannot be started.
     """
     if address != "local":
+        step("loading PyTorch")
         yield
         return
+    step("starting Ray on this machine")
     from tlsearch.search.connect import connected
 
     with connected(address, meanwhile=threading.Thread(target=_import_rooms, daemon=True).start):
+        step("loading PyTorch")
         yield
 
 

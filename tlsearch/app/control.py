@@ -142,6 +142,7 @@ def trial_doing(directory: str, number: int) -> str:
     path = SearchFolder(root=Path(directory)).doing(number)
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
-        return f"{told['what']}, {told['done']} of {told['total']}"
+        done = f", {told['done']} of {told['total']}" if "total" in told else ""
+        return f"{told['what']}{done}"
     except (OSError, ValueError, KeyError, TypeError):
         return ""

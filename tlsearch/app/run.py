@@ -37,6 +37,13 @@ from tlsearch.types import SearchObserver, SearchRecord, TrialSetup
 logger = logging.getLogger(__name__)
 
 
+Step = Callable[[str], None]
+
+
+def no_step(text: str) -> None:
+    """Nobody waits to hear."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
     """What the user said on the command line of ``run``."""
@@ -71,8 +78,12 @@ class Prepared:
     resumed: bool = False
 
 
-def prepare(options: RunOptions) -> Prepared:
+def prepare(options: RunOptions, *, step: Step = no_step) -> Prepared:
     """Checks everything that can be checked before a trial, then makes the search's folder.
+
+    Args:
+        options: What is to run.
+        step: Hears what is done now.
 
     Raises:
         ConfigError: Every fault of the file, or of the weights it names; a constraint that no backbone keeps.
@@ -81,7 +92,8 @@ def prepare(options: RunOptions) -> Prepared:
     """
     name = None if options.name is None else check_name(options.name)
     file, space = load(options.file, overrides=options.overrides, data_path=options.data_path)
-    index = load_index(file.data)
+    index = _index(file, step)
+    step("checking the weights of the backbones")
     faults = weights_faults(file, space)
     faults += limit_faults(file, backbone_sizes(file, space, len(index.classes)))
     if faults:
@@ -98,6 +110,11 @@ def prepare(options: RunOptions) -> Prepared:
     keep_inputs(entry, file, space, index)
     write_facts(entry, gather_facts(file, (), index))  # backbones are counted at the end: only those that were tried
     return Prepared(entry=entry, file=file, space=space, index=index, address=options.address)
+
+
+def _index(file: SpaceFile, step: Step) -> ImageIndex:
+    step(f"listing the images of {file.data.path or file.data.name or file.data.source}")
+    return load_index(file.data)
 
 
 def make_folder(file: SpaceFile, *, search_id: str, text: str, source: str, parent: str = "") -> SearchEntry:
@@ -145,7 +162,12 @@ def make_folder(file: SpaceFile, *, search_id: str, text: str, source: str, pare
 
 
 def prepare_resume(
-    entry: SearchEntry, *, trials: str | None = None, address: str = "local", stored: bool = False
+    entry: SearchEntry,
+    *,
+    trials: str | None = None,
+    address: str = "local",
+    stored: bool = False,
+    step: Step = no_step,
 ) -> Prepared:
     """Reads a search back from its folder.
 
@@ -153,6 +175,7 @@ def prepare_resume(
         entry: The search.
         trials: ``N`` trials in all, or ``+N`` more than the file says; None as the file says.
         stored: Go on with the file as it was, though the user's has changed since.
+        step: Hears what is done now.
 
     Raises:
         ConfigError, DataError: As for ``prepare``: the data may have gone since, or changed.
@@ -161,7 +184,8 @@ def prepare_resume(
     file, space = stored_file(entry, "so it cannot be resumed")
     if not stored:
         refuse_changes(entry, file)
-    index = load_index(file.data)
+    index = _index(file, step)
+    step("checking the weights of the backbones")
     faults = weights_faults(file, space)
     if faults:
         raise ConfigError(place_faults(faults, entry.path / RESOLVED))

@@ -10,6 +10,8 @@ import typer
 
 from tlsearch.cli.root import Address, Data, File, Json, Search, Set, Storage, app
 from tlsearch.cli.session import EXIT_FAILED, EXIT_INTERRUPTED, err, interruptible, out, print_json, told_errors
+from tlsearch.cli.steps import Steps
+from tlsearch.text import agree, plural
 
 if TYPE_CHECKING:
     from tlsearch.app.catalog import SearchEntry
@@ -40,13 +42,16 @@ def run(
         from tlsearch.app.ahead import ray_ahead
         from tlsearch.space import load
 
+        steps = stack.enter_context(Steps(err if json else out))
+        steps(f"checking {file}")
         load(file, overrides=overrides, data_path=data)  # a fault is told at once
-        stack.enter_context(ray_ahead(address))
+        stack.enter_context(ray_ahead(address, step=steps))
         from tlsearch.app.again import prepare_or_resume
         from tlsearch.app.run import RunOptions, prepare
 
         options = RunOptions(file=file, overrides=overrides, data_path=data, address=address, name=name)
-        prepared = prepare_or_resume(options) if or_resume else prepare(options)
+        prepared = prepare_or_resume(options, step=steps) if or_resume else prepare(options, step=steps)
+        steps.over()
         _execute(prepared, as_json=json)
 
 
@@ -74,14 +79,32 @@ def resume(
         from tlsearch.app.catalog import find
 
         entry = find(search, storage)
-        stack.enter_context(ray_ahead(address))
+        if not changed and _nothing_left(entry, trials=trials, stored=stored, as_json=json):
+            return
+        steps = stack.enter_context(Steps(err if json else out))
+        stack.enter_context(ray_ahead(address, step=steps))
         from tlsearch.app.run import prepare_resume
 
         if changed:
             prepared = _take_over(entry, trials=trials, address=address)
         else:
-            prepared = prepare_resume(entry, trials=trials, address=address, stored=stored)
+            prepared = prepare_resume(entry, trials=trials, address=address, stored=stored, step=steps)
+        steps.over()
         _execute(prepared, as_json=json)
+
+
+def _nothing_left(entry: SearchEntry, *, trials: str | None, stored: bool, as_json: bool) -> bool:
+    """Says so where a resume would do nothing, before anything is started for it."""
+    from tlsearch.app.nothing_left import nothing_left
+
+    why = nothing_left(entry, trials=trials, stored=stored)
+    if why and as_json:
+        from tlsearch.app.outcome import read_leaderboard
+
+        print_json(read_leaderboard(entry).as_json())
+    if why:
+        (err if as_json else out).print(why, soft_wrap=True)
+    return bool(why)
 
 
 def _take_over(entry: SearchEntry, *, trials: str | None, address: str) -> Prepared:
@@ -93,7 +116,7 @@ def _take_over(entry: SearchEntry, *, trials: str | None, address: str) -> Prepa
         err.print(str(change), markup=False, soft_wrap=True)
     if taken.carried is not None and (taken.carried.inside or taken.carried.outside):
         inside, outside = len(taken.carried.inside), len(taken.carried.outside)
-        text = f"{inside + outside} trials carried over, {outside} of them outside the new space"
+        text = f"{plural(inside + outside, 'trial')} carried over, {outside} of them outside the new space"
         err.print(text, markup=False, soft_wrap=True)
     return taken.prepared
 
@@ -115,6 +138,7 @@ def _execute(prepared: Prepared, *, as_json: bool) -> None:
         trials=settings.trials,
         max_epochs=settings.max_epochs,
         time_budget_s=settings.time_budget_s,
+        address=prepared.address,
         doing=partial(trial_doing, entry.directory),
     )
     if prepared.resumed:
@@ -149,16 +173,19 @@ def _print_end(end: SearchEnd) -> None:
     record = end.record
     print_leaderboard(out, record, leaderboard(record, end.run_ids, read_facts(end.entry))[:10])
     if end.unsent:
-        err.print(f"{end.unsent} MLflow records could not be sent and wait in the search's spool", markup=False)
+        waiting = f"{plural(end.unsent, 'MLflow record')} could not be sent and {agree(end.unsent, 'waits', 'wait')}"
+        err.print(f"{waiting} in the search's spool: `tlsearch sync` sends again")
     if record.best is not None:
         search = record.search_id
         out.print("what to try next:")
-        for command, purpose in (
-            ("report", "the whole report: importances, the best model's mistakes"),
-            ("ui", "compare the trials in the MLflow UI"),
-            ("confirm", "is the best really better? trained again with several seeds"),
-            ("promote", "one look at the test split, then into the MLflow registry"),
+        steps = (
+            ("report", "what mattered, mistakes"),
+            ("ui", "the trials in MLflow"),
+            ("confirm", "is the best really better?"),
+            ("promote", "test it once, register it"),
             (f"predict {search} IMAGES...", "use the best model"),
             (f"resume {search} --trials +12", "search on"),
-        ):
-            out.print(f"  tlsearch {command:<48} {purpose}", markup=False)
+        )
+        width = max(len(command) for command, _ in steps) + 1
+        for command, purpose in steps:
+            out.print(f"  tlsearch {command:<{width}} {purpose}", soft_wrap=True)

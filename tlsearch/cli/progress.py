@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import TracebackType
 
@@ -13,10 +13,12 @@ from rich.live import Live
 from rich.text import Text
 
 from tlsearch.cli.console import Table
-from tlsearch.text import format_s
+from tlsearch.cli.estimate import Estimate
+from tlsearch.text import about_s, format_s, plural
 from tlsearch.types import METRIC_MODES, Decision, EpochReport, SearchRecord, TrialConfig, TrialOutcome, TrialState
 
 _REFRESHES_PER_S = 4
+_QUIET_S = 60.0  # without a terminal: how long nothing is printed while epochs go on
 
 
 def short_config(config: TrialConfig) -> str:
@@ -50,11 +52,13 @@ class Progress:
         trials: int,
         max_epochs: int,
         time_budget_s: float | None,
+        address: str = "local",
         doing: Callable[[int], str] = lambda number: "",
     ) -> None:
         """Draws nothing yet.
 
         Args:
+            address: Of the Ray that the search runs on.
             doing: What a trial does before its next epoch; empty where nothing is known.
         """
         self._console = console
@@ -63,17 +67,25 @@ class Progress:
         self._trials = trials
         self._max_epochs = max_epochs
         self._time_budget_s = time_budget_s
+        self._address = address
         self._doing = doing
         self._started = time.monotonic()
+        self._spent_before_s = 0.0
+        self._first_trial: float | None = None  # when it began in this start
+        self._first_report = False
+        self._printed = self._started
+        self._estimate = Estimate(trials=trials, max_epochs=max_epochs)
         self._rows: dict[int, _Row] = {}
         self._live: Live | None = None
         self._note = ""
-        if console.is_terminal:
+        if console.is_terminal and not console.is_dumb_terminal:
             self._live = Live(console=console, refresh_per_second=_REFRESHES_PER_S, get_renderable=self._render)
 
     def __enter__(self) -> Progress:
         if self._live:
-            self._live.start()
+            self._live.start(refresh=True)
+        else:
+            self._print(self._phase())
         return self
 
     def __exit__(
@@ -86,16 +98,19 @@ class Progress:
         """Says something beside the table: ``stopping``."""
         self._note = text
         if not self._live:
-            self._console.print(text, markup=False, highlight=False)
+            self._print(text)
 
     def restore(self, record: SearchRecord) -> None:
-        """Takes over what an earlier start of the search has done."""
+        """Takes over what earlier starts of the search have done, and the time they took."""
+        self._spent_before_s = record.spent_s
         for trial in record.trials:
             ended = TrialOutcome(state=trial.state, reason=trial.reason, epochs_run=trial.epochs_run)
             running = trial.state is TrialState.RUNNING
             self._rows[trial.number] = _Row(
                 config=trial.config, epoch=trial.epochs_run, best=trial.best_value, outcome=None if running else ended
             )
+            if not running:
+                self._estimate.ended(trial.epochs_run)
 
     # --- SearchObserver ---
 
@@ -103,6 +118,10 @@ class Progress:
         """A trial starts, or goes on after a resume."""
         before = self._rows.get(number, _Row(config=config))
         self._rows[number] = replace(before, config=config, outcome=None)
+        if self._first_trial is None:
+            self._first_trial = time.monotonic()
+            if not self._live:
+                self._print(self._phase())
 
     def trial_reported(self, number: int, report: EpochReport, decision: Decision) -> None:
         """An epoch has ended."""
@@ -110,54 +129,97 @@ class Progress:
         value = report.metrics[self._metric]
         best = value if row.best is None else max(row.best, value, key=lambda v: self._sign * v)
         self._rows[number] = replace(row, epoch=report.epoch, value=value, best=best)
+        self._first_report = True
+        self._estimate.reported(time.monotonic())
+        if not self._live and decision is Decision.CONTINUE and time.monotonic() - self._printed >= _QUIET_S:
+            counts = f"{self._ended_text()}; trial {number}, epoch {report.epoch}/{self._max_epochs}"
+            self._print(f"{counts}: {self._metric} {value:.4f}; {self._times()}")
 
     def trial_ended(self, number: int, outcome: TrialOutcome) -> None:
         """A trial has ended; prints its line where there is no live table."""
         row = replace(self._rows[number], outcome=outcome)
         self._rows[number] = row
+        self._estimate.ended(outcome.epochs_run)
         if self._live:
             return
         value = "-" if outcome.best_value is None else f"{outcome.best_value:.4f}"
-        ended = sum(1 for r in self._rows.values() if r.outcome)
-        line = (
-            f"[{ended}/{self._trials}] trial {number} {outcome.state.value} ({outcome.reason}) after "
-            f"{outcome.epochs_run} epochs: {self._metric} {value}  {short_config(row.config)}"
+        left_s = self._left_s()
+        left = "" if left_s is None else f", {about_s(left_s)} left"
+        self._print(
+            f"[{self._num_ended()}/{self._trials}{left}] trial {number} {outcome.state.value} ({outcome.reason}) after "
+            f"{plural(outcome.epochs_run, 'epoch')}: {self._metric} {value}  {short_config(row.config)}"
         )
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
         if outcome.error:
-            self._console.print(f"    {outcome.error.splitlines()[-1]}", markup=False, highlight=False, soft_wrap=True)
+            self._print(f"    {outcome.error.splitlines()[-1]}")
 
     # --- drawing ---
+
+    def _print(self, text: str) -> None:
+        self._printed = time.monotonic()
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _render(self) -> Group:
         rows = dict(self._rows)
         counts = Counter(r.outcome.state if r.outcome else TrialState.RUNNING for r in rows.values())
-        ended = sum(count for state, count in counts.items() if state is not TrialState.RUNNING)
         states = "  ".join(f"{state.value} {counts[state]}" for state in TrialState if counts[state])
         lines = [
-            Text(f"{ended} of {self._trials} trials ended   {states}"),
+            Text(f"{self._ended_text()}   {states}".rstrip()),
             Text(self._times()),
-            Text(self._best(rows)),
+            Text(self._best(rows) if self._first_report or not self._phase() else self._phase()),
         ]
-        table = Table(box=None, pad_edge=False)
-        for title, align in (("trial", "right"), ("epoch", "right"), (self._metric, "right"), ("best", "right")):
-            table.add_column(title, justify=align)  # type: ignore[arg-type]
-        table.add_column("configuration")
-        for number, row in rows.items():
-            if row.outcome is None:
-                figures = ["-" if v is None else f"{v:.4f}" for v in (row.value, row.best)]
-                what = "  ".join(filter(None, (short_config(row.config), self._doing(number))))
-                table.add_row(str(number), f"{row.epoch}/{self._max_epochs}", *figures, what)
         note = [Text(self._note, style="yellow")] if self._note else []
-        return Group(*lines, table, *note)
+        running = {number: row for number, row in rows.items() if row.outcome is None}
+        return Group(*lines, *([self._table(running)] if running else []), *note)
+
+    def _table(self, running: Mapping[int, _Row]) -> Table:
+        table = Table(box=None, pad_edge=False)
+        for title in ("trial", "epoch", self._metric, "best"):
+            table.add_column(title, justify="right", no_wrap=True)
+        table.add_column("configuration")
+        for number, row in running.items():
+            figures = ["-" if v is None else f"{v:.4f}" for v in (row.value, row.best)]
+            doing = self._doing(number) or ("starting a worker" if self._phase() else "")
+            what = "  ".join(filter(None, (short_config(row.config), doing)))
+            table.add_row(str(number), f"{row.epoch}/{self._max_epochs}", *figures, what)
+        return table
+
+    def _phase(self) -> str:
+        """What happens before the first report of this start; empty after it."""
+        if self._first_report:
+            return ""
+        if self._first_trial is None:
+            where = "" if self._address == "local" else f" on the Ray at {self._address}"
+            return f"opening the study and MLflow, starting the search{where}"
+        waited = f"  {format_s(time.monotonic() - self._first_trial)}" if self._live else ""
+        return f"starting workers, then the first epoch of each{waited}"
+
+    def _num_ended(self) -> int:
+        return sum(1 for row in self._rows.values() if row.outcome)
+
+    def _ended_text(self) -> str:
+        return f"{self._num_ended()} of {plural(self._trials, 'trial')} ended"
+
+    def _spent_s(self) -> float:
+        return self._spent_before_s + time.monotonic() - self._started
+
+    def _left_s(self) -> float | None:
+        """Seconds left as far as they are known, at most what the time budget leaves."""
+        running = [row.epoch for row in self._rows.values() if row.outcome is None]
+        left_s = self._estimate.left_s(time.monotonic(), running)
+        if left_s is None or self._time_budget_s is None:
+            return left_s
+        return min(left_s, max(self._time_budget_s - self._spent_s(), 0.0))
 
     def _times(self) -> str:
-        elapsed = time.monotonic() - self._started
-        if self._time_budget_s is None:
-            return f"{format_s(elapsed)} elapsed"
-        return f"{format_s(elapsed)} elapsed, {format_s(max(self._time_budget_s - elapsed, 0))} left"
+        elapsed = f"{format_s(self._spent_s())} elapsed"
+        left_s = self._left_s()
+        parts = [elapsed] if left_s is None else [elapsed, f"{about_s(left_s)} left"]
+        if self._time_budget_s is not None:
+            rest_s = max(self._time_budget_s - self._spent_s(), 0.0)
+            parts.append(f"{format_s(rest_s)} of the time budget of {format_s(self._time_budget_s)} left")
+        return ", ".join(parts)
 
-    def _best(self, rows: dict[int, _Row]) -> str:
+    def _best(self, rows: Mapping[int, _Row]) -> str:
         known = [(number, row) for number, row in rows.items() if row.best is not None]
         if not known:
             return "no report yet"

@@ -41,6 +41,11 @@ def told_errors(*, as_json: bool = False) -> Iterator[None]:
     logging.basicConfig(level=logging.WARNING, handlers=[errors])
     try:
         yield
+    except KeyboardInterrupt:
+        if as_json:
+            print_json({"ok": False, "error": "interrupted", "exit_code": EXIT_INTERRUPTED})
+        err.print("interrupted")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
     except TlsearchError as error:
         code = EXIT_USER if isinstance(error, UserError) else EXIT_FAILED
         if as_json:

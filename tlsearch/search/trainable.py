@@ -11,7 +11,9 @@ from ray.tune import Trainable
 
 from tlsearch.errors import ClusterError
 from tlsearch.imports import quick_import
+from tlsearch.search.doing import telling
 from tlsearch.search.draining import DrainWatch
+from tlsearch.search.folder import SearchFolder
 from tlsearch.search.logs import WorkerLog
 from tlsearch.search.messages import pack, unpack_job
 from tlsearch.search.runner import Gauge, Runner
@@ -43,6 +45,7 @@ class TrialWorker(Trainable):
     factory: TrialFactory
     gauge: Gauge
     _begun: bool  # whether the trial has taken a step here
+    _first = True  # the first step of this process imports what all need
 
     def setup(self, config: dict[str, Any]) -> None:
         """Takes the first trial."""
@@ -50,6 +53,8 @@ class TrialWorker(Trainable):
         self._leaving = DrainWatch(self._node)
         self._log = WorkerLog(Path(unpack_job(config).assignment.directory).parents[1], node=self._node)
         self._runner = self._take(config)
+        job = unpack_job(config).assignment
+        self._doing = SearchFolder(root=Path(job.directory).parents[1]).doing(job.number)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Takes the next trial."""
@@ -68,7 +73,11 @@ class TrialWorker(Trainable):
             # The driver finds the node by these last words, as in Ray's own messages.
             raise ClusterError(f"no trial begins on a node that is about to go; Node ID: {self._node}")
         self._begun = True
-        return dict(pack(self._runner.step()))
+        if not self._first:
+            return dict(pack(self._runner.step()))
+        self._first = False
+        with telling(self._doing, "loading PyTorch and the weights"):
+            return dict(pack(self._runner.step()))
 
     def cleanup(self) -> None:
         """The actor ends."""

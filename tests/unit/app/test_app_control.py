@@ -18,6 +18,7 @@ from tlsearch.app import catalog
 from tlsearch.app.control import overview
 from tlsearch.app.ending import Status, forget_end, keep_end
 from tlsearch.app.logbook import search_log
+from tlsearch.app.nothing_left import nothing_left
 from tlsearch.search.conductor import Conductor
 from tlsearch.search.dashboard import telling_dashboard
 from tlsearch.search.opening import open_for_writing, study_attrs
@@ -173,3 +174,30 @@ def test_how_the_last_start_ended(entry: catalog.SearchEntry, ended: Status, sta
     assert f"one {state}" in _command("status")
     forget_end(entry)
     assert "one was interrupted; go on with" in _command("status")
+
+
+def test_a_resume_with_nothing_to_do_says_so_without_torch_or_ray(entry: catalog.SearchEntry) -> None:
+    drive(make_plan(entry.path, trials=9, scheduler=None), factory=QuickTrial)
+    assert nothing_left(entry) == ""  # how it ended is not known: a resume finds out
+    keep_end(entry, "finished")
+    code = """
+import sys
+from tlsearch.cli import commands_run
+from tlsearch.cli.root import app
+try:
+    app(args=["resume", "one"])
+except SystemExit as end:
+    assert not end.code, end.code
+assert not {"torch", "ray", "mlflow"} & sys.modules.keys()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "nothing to do: 9 of 9 trials ended; `tlsearch resume one --trials +12` searches on"
+    assert "9 trials ended already, and 3 are asked for" in nothing_left(entry, trials="3")
+    assert nothing_left(entry, trials="+1") == "" and nothing_left(entry, trials="10") == ""
+
+
+def test_a_spent_time_budget_is_named(entry: catalog.SearchEntry) -> None:
+    (entry.path / "resolved.yaml").write_text(RESOLVED.replace("time_budget: 2h", "time_budget: 1s"))
+    drive(make_plan(entry.path, trials=2, scheduler=None), factory=QuickTrial, timer=iter(range(10**6)).__next__)
+    keep_end(entry, "finished")
+    assert "the time budget of 1s is spent (2 of 9 trials have ended)" in nothing_left(entry)

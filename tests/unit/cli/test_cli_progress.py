@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import io
 
+import pytest
 from rich.console import Console
 
+from tlsearch.cli import progress as progress_module
 from tlsearch.cli.progress import Progress, short_config
-from tlsearch.types import Decision, EpochReport, TrialConfig, TrialOutcome, TrialState
+from tlsearch.types import Decision, EpochReport, SearchRecord, TrialConfig, TrialOutcome, TrialState
 
 DEEP = TrialConfig(backbone="resnet18", unfreeze_depth=2, head_lr=1e-3, backbone_lr=2e-5, bn_policy="train")
 
 
-def _progress(*, terminal: bool, metric: str = "val_accuracy") -> tuple[Progress, io.StringIO]:
+def _progress(
+    *, terminal: bool, metric: str = "val_accuracy", trials: int = 3, time_budget_s: float | None = None
+) -> tuple[Progress, io.StringIO]:
     text = io.StringIO()
     console = Console(file=text, force_terminal=terminal, width=120, height=30)
-    return Progress(console, metric=metric, trials=3, max_epochs=5, time_budget_s=None), text
+    return Progress(console, metric=metric, trials=trials, max_epochs=5, time_budget_s=time_budget_s), text
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [1000.0]
+    monkeypatch.setattr(progress_module.time, "monotonic", lambda: now[0])
+    return now
 
 
 def _report(epoch: int, **metrics: float) -> EpochReport:
@@ -34,10 +45,14 @@ def test_plain_lines_where_there_is_no_terminal() -> None:
         progress.trial_ended(
             1, TrialOutcome(state=TrialState.FAILED, reason="error", epochs_run=0, error="trace\nKeyError: 'x'")
         )
-    lines = text.getvalue().splitlines()
-    assert lines[0].startswith("[1/3] trial 0 pruned (asha) after 1 epochs: val_accuracy 0.5000")
+    phases, lines = text.getvalue().splitlines()[:2], text.getvalue().splitlines()[2:]
+    assert phases == [
+        "opening the study and MLflow, starting the search",
+        "starting workers, then the first epoch of each",
+    ]
+    assert lines[0].startswith("[1/3] trial 0 pruned (asha) after 1 epoch: val_accuracy 0.5000")
     assert "resnet18 depth 2 lr 1.0e-03/2.0e-05 bn train" in lines[0]
-    assert lines[1].startswith("[2/3] trial 1 failed (error)") and lines[2].strip() == "KeyError: 'x'"
+    assert lines[1].startswith("[2/3] trial 1 failed (error) after 0 epochs") and lines[2].strip() == "KeyError: 'x'"
     assert "\x1b" not in text.getvalue()
 
 
@@ -57,3 +72,61 @@ def test_live_table_shows_running_trials_and_the_best() -> None:
 
 def test_short_texts() -> None:
     assert short_config(TrialConfig(backbone="vit_b_16", head_lr=0.01)) == "vit_b_16 depth 0 lr 1.0e-02"
+
+
+def _run_trials(progress: Progress, clock: list[float], count: int, *, epoch_s: float = 20.0) -> None:
+    for number in range(count):
+        progress.trial_started(number, DEEP)
+        for epoch in (1, 2, 3):
+            clock[0] += epoch_s
+            progress.trial_reported(number, _report(epoch, val_accuracy=0.5), Decision.CONTINUE)
+        progress.trial_ended(
+            number, TrialOutcome(state=TrialState.PRUNED, reason="asha", epochs_run=3, best_value=0.5, best_epoch=1)
+        )
+
+
+def test_lines_say_how_long_it_will_take_once_that_is_known(clock: list[float]) -> None:
+    progress, text = _progress(terminal=False, trials=14)
+    with progress:
+        _run_trials(progress, clock, 4)
+    ends = [line for line in text.getvalue().splitlines() if line.startswith("[")]
+    assert ends[0].startswith("[1/14] ") and ends[1].startswith("[2/14] ")
+    assert ends[3].startswith("[4/14, about 10 min left] ")
+
+
+def test_a_long_trial_says_at_most_once_a_minute_that_it_goes_on(clock: list[float]) -> None:
+    progress, text = _progress(terminal=False)
+    with progress:
+        progress.trial_started(0, DEEP)
+        for epoch in range(1, 61):
+            clock[0] += 10
+            progress.trial_reported(0, _report(epoch, val_accuracy=0.5), Decision.CONTINUE)
+    told = [line for line in text.getvalue().splitlines() if "trial 0, epoch" in line]
+    assert len(told) == 10 and told[0] == "0 of 3 trials ended; trial 0, epoch 6/5: val_accuracy 0.5000; 1m00s elapsed"
+
+
+def test_the_time_budget_limits_the_estimate_over_all_starts(clock: list[float]) -> None:
+    progress, _ = _progress(terminal=False, trials=50, time_budget_s=3600)
+    progress.restore(
+        SearchRecord(search_id="x", experiment="x", metric="val_accuracy", mode="max", directory="/x", spent_s=3000.0)
+    )
+    with progress:
+        assert progress._times() == "50m00s elapsed, 10m00s of the time budget of 1h00m left"
+        _run_trials(progress, clock, 4)
+        assert progress._times() == "54m00s elapsed, about 6 min left, 6m00s of the time budget of 1h00m left"
+
+
+def test_the_first_seconds_say_what_happens(clock: list[float]) -> None:
+    progress, text = _progress(terminal=True)
+    with progress:
+        assert "starting the search" in text.getvalue()
+        progress.trial_started(0, DEEP)
+        clock[0] += 7
+        shown = io.StringIO()
+        Console(file=shown, width=120).print(progress._render())
+        assert "starting workers, then the first epoch of each  7s" in shown.getvalue()
+        assert "starting a worker" in shown.getvalue()
+        progress.trial_reported(0, _report(1, val_accuracy=0.5), Decision.CONTINUE)
+        shown = io.StringIO()
+        Console(file=shown, width=120).print(progress._render())
+        assert "best so far: trial 0" in shown.getvalue() and "starting" not in shown.getvalue()
