@@ -43,7 +43,7 @@ def test_the_server_answers_as_predict_does(served: _Served, monkeypatch: pytest
 
     files = sorted((served.root / "images").rglob("*.png"))[::5]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", served.store)
-    expected = predict_images("models:/shapes@champion", files)
+    expected = predict_images("models:/shapes@champion", files).images
     assert len({one["score"] for one in expected}) == len(files) > 10  # or equal answers would say little
     for answer, ours in zip(ask(served.address, files), expected, strict=True):
         assert answer["label"] == ours["label"]

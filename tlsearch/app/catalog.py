@@ -19,6 +19,7 @@ from pathlib import Path
 
 from tlsearch.app.moves import Move
 from tlsearch.errors import StorageError
+from tlsearch.printable import ENCODING_BYTES
 
 MANIFEST = "search.json"
 SOURCE = "space.yaml"  # as the user wrote it
@@ -87,7 +88,7 @@ def write_atomically(path: Path, text: str) -> None:
     """Writes a text file so that a reader sees the old one or the new one, never half."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors=ENCODING_BYTES)  # names of files may be any bytes
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tlsearch.app.catalog import SearchEntry, find, write_atomically
+from tlsearch.app.catalog import SearchEntry, find
 from tlsearch.app.ending import SearchState, ending_text, search_state
 from tlsearch.app.facts import read_facts
+from tlsearch.app.outputs import check_output, write_output
 from tlsearch.app.run import read_record
 from tlsearch.errors import StorageError
 from tlsearch.results.facts import SearchFacts
@@ -70,10 +71,8 @@ def write_csv(found: Leaderboard, path: Path) -> None:
     Raises:
         StorageError: The file cannot be written.
     """
-    try:
-        write_atomically(path, rows_csv(found.rows))
-    except OSError as error:
-        raise StorageError(f"--csv must name a file that can be written; {path}: {error.strerror or error}") from error
+    check_output(path, "--csv")
+    write_output(path, rows_csv(found.rows), "--csv")
 
 
 def serve_ui(entry: SearchEntry, *, host: str, port: int) -> int:

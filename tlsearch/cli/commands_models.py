@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import csv
 import io
-import json as json_module
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tlsearch.cli.console import print_data
 from tlsearch.cli.root import Json, Storage, app
-from tlsearch.cli.session import err, out, print_json, told_errors
+from tlsearch.cli.session import EXIT_FAILED, err, json_text, out, print_json, told_errors
+from tlsearch.cli.tables import prediction_table
+
+if TYPE_CHECKING:
+    from tlsearch.app.predictions import Predictions
+
+_MAX_ERRORS = 20
 
 Model = Annotated[str, typer.Argument(help="A search's ID (its best model), ID:TRIAL, a folder, or an MLflow URI.")]
 
@@ -28,40 +34,71 @@ def predict(
     split: Annotated[str, typer.Option(help="Of --data, where it has splits: train or val.")] = "val",
     storage: Storage = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
-    output: Annotated[Path | None, typer.Option("--output", help="Write JSON or CSV there instead.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="Write JSON, or CSV if it ends in .csv, to this file instead.")
+    ] = None,
     as_csv: Annotated[
-        bool, typer.Option("--csv", help="Print CSV: path, label, score, and truth where known.")
+        bool, typer.Option("--csv", help="Print CSV: path, label, score, truth where known, and error.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="All or nothing: no predictions where an image cannot be read.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Predict the classes of images with a trained model."""
+    """Predict the classes of images with a trained model.
+
+    An image that cannot be read is reported, and the exit code is 1; the predictions of the others are given.
+    """
     if (data is None) == (not images):
         raise typer.BadParameter("give image files or folders, or --data with labelled ones")
     with told_errors(as_json=json):
-        from tlsearch.app.predictions import predict_images, predict_labelled
-        from tlsearch.cli.tables import prediction_table
+        from tlsearch.app.outputs import check_output, write_output
+        from tlsearch.app.predictions import Predictions, predict_images, predict_labelled
 
-        found: Any
+        if output is not None:
+            check_output(output, "--output")
+        document: Any
         if data is not None:
-            found = predict_labelled(model, data, split=split, storage=storage, device=device)
-            predictions = found["predictions"]
+            document = predict_labelled(model, data, split=split, storage=storage, device=device, strict=strict)
+            found = Predictions(images=document["predictions"])
         else:
             with _progress() as progress:
-                found = predict_images(model, images or [], storage=storage, device=device, progress=progress)
-            predictions = found
-        wants_csv = as_csv or (output is not None and output.suffix.lower() == ".csv")
+                found = predict_images(
+                    model, images or [], storage=storage, device=device, strict=strict, progress=progress
+                )
+            document = found.images
+        for note in found.notes:
+            err.print(note, soft_wrap=True)
         if output is not None:
-            _write(output, _csv(predictions) if wants_csv else json_module.dumps(found, indent=2) + "\n")
-            err.print(f"{len(predictions)} predictions in {output}", markup=False)
+            wants_csv = as_csv or output.suffix.lower() == ".csv"
+            write_output(output, _csv(found.images) if wants_csv else json_text(document), "--output")
         elif json:
-            print_json(found)
+            print_json(document)
         elif as_csv:
-            typer.echo(_csv(predictions), nl=False)
+            print_data(_csv(found.images))
         else:
-            out.print(prediction_table(predictions))
+            out.print(prediction_table([one for one in found.images if one["error"] is None]))
         if data is not None and not json:
-            low, high = found["interval"]
-            err.print(f"accuracy {found['accuracy']:.4f} of {found['images']} (95 % interval {low:.4f} .. {high:.4f})")
+            low, high = document["interval"]
+            interval = f"(95 % interval {low:.4f} .. {high:.4f})"
+            err.print(f"accuracy {document['accuracy']:.4f} of {document['images']} {interval}")
+        _print_errors(found, output)
+
+
+def _print_errors(found: Predictions, output: Path | None) -> None:
+    """Names what has no prediction and leaves with exit code 1 where there is such; else says where they are."""
+    predicted = sum(one["error"] is None for one in found.images)
+    for error in found.errors[:_MAX_ERRORS]:
+        err.print(error, soft_wrap=True)
+    if len(found.errors) > _MAX_ERRORS:
+        err.print(f"and {len(found.errors) - _MAX_ERRORS} more, see the column `error` of --csv, or --json")
+    text = f"{predicted} prediction{'s' if predicted != 1 else ''}"
+    text += f" in {output}" if output is not None else ""
+    if found.errors:
+        err.print(f"{text}; {len(found.errors)} cannot be read", soft_wrap=True)
+        raise typer.Exit(EXIT_FAILED)
+    if output is not None:
+        err.print(text, soft_wrap=True)
 
 
 @contextmanager
@@ -78,22 +115,12 @@ def _progress() -> Iterator[Callable[[int, int], None] | None]:
 
 
 def _csv(predictions: Sequence[Mapping[str, Any]]) -> str:
-    names = ["path", "label", "score", *(["truth"] if predictions and "truth" in predictions[0] else [])]
+    names = ["path", "label", "score", *(["truth"] if predictions and "truth" in predictions[0] else []), "error"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(names)
     writer.writerows([one[name] for name in names] for one in predictions)
     return text.getvalue()
-
-
-def _write(path: Path, text: str) -> None:
-    from tlsearch.app.catalog import write_atomically
-    from tlsearch.errors import StorageError
-
-    try:
-        write_atomically(path, text)
-    except OSError as error:
-        raise StorageError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 @app.command()

@@ -29,7 +29,12 @@ err = Console(stderr=True)
 
 def print_json(value: Any) -> None:
     """One JSON document on standard output, for programs."""
-    sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
+    sys.stdout.write(json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """One JSON document in ASCII, so that it fits every encoding."""
+    return json.dumps(value, indent=2, default=str) + "\n"
 
 
 @contextmanager

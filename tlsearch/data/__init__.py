@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tlsearch.data.cachedir import cache_directory
     from tlsearch.data.card import DataCard, data_card
     from tlsearch.data.decode import decode_rgb
-    from tlsearch.data.folder import IMAGE_SUFFIXES
+    from tlsearch.data.folder import IMAGE_SUFFIXES, FolderImages, images_below
     from tlsearch.data.index import (
         ImageIndex,
         Split,
@@ -36,6 +36,7 @@ __all__ = [
     "SOURCES",
     "DataCard",
     "Drawn",
+    "FolderImages",
     "ImageIndex",
     "Pixels",
     "Split",
@@ -49,6 +50,7 @@ __all__ = [
     "draw_view",
     "eval_image",
     "image_name",
+    "images_below",
     "load_index",
     "normalise",
     "open_pixels",
@@ -65,7 +67,7 @@ _HOMES = {
     "cachedir": ("cache_directory",),
     "card": ("DataCard", "data_card"),
     "decode": ("decode_rgb",),
-    "folder": ("IMAGE_SUFFIXES",),
+    "folder": ("IMAGE_SUFFIXES", "FolderImages", "images_below"),
     "index": (
         "ImageIndex",
         "Split",

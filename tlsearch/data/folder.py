@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from tlsearch.data.listing import Item, Listing
@@ -113,16 +115,62 @@ def _dangles(entry: Entry) -> bool:
     return entry.is_symlink() and not os.path.exists(entry.path)
 
 
+@dataclass(frozen=True, kw_only=True)
+class FolderImages:
+    """The images below a folder, found as those of a class folder are.
+
+    Attributes:
+        images: POSIX paths relative to the folder, sorted.
+        left_out: How many other files there are, by suffix in lower case.
+        unlisted: Why folders inside it could not be listed.
+    """
+
+    images: tuple[str, ...]
+    left_out: Mapping[str, int]
+    unlisted: tuple[str, ...]
+
+
+def images_below(folder: Path) -> FolderImages:
+    """Lists the images of a folder at any depth, by the rules of training folders; opens none."""
+    images: list[str] = []
+    left_out: Counter[str] = Counter()
+    unlisted: list[str] = []
+    for path, entry in _files(folder, "", (), unlisted):
+        if _is_image(entry):
+            images.append(path)
+        else:
+            left_out[os.path.splitext(entry.name)[1].lower()] += 1
+    return FolderImages(images=tuple(sorted(images)), left_out=left_out, unlisted=tuple(unlisted))
+
+
 def _walk(folder: Folder, prefix: str, above: tuple[str, ...]) -> Iterator[str]:
     """Images below a folder as POSIX paths relative to where the walk began."""
+    return (path for path, entry in _files(folder, prefix, above, None) if _is_image(entry))
+
+
+def _files(
+    folder: Folder, prefix: str, above: tuple[str, ...], unlisted: list[str] | None
+) -> Iterator[tuple[str, Entry]]:
+    """Files below a folder, each with its POSIX path relative to where the walk began.
+
+    Args:
+        unlisted: Takes what is wrong with folders that cannot be listed; None: that is an error.
+    """
     real = os.path.realpath(folder)
     if real in above:
         return  # a link back to a folder that we are in
-    for entry in _scan(folder):
+    try:
+        entries = _scan(folder)
+    except DataError as error:
+        if unlisted is None:
+            raise
+        unlisted.append(str(error))
+        return
+    for entry in entries:
         if entry.is_dir():
-            yield from _walk(folder / entry.name, f"{prefix}{entry.name}/", (*above, real))
-        elif _is_image(entry):
-            yield prefix + entry.name
+            yield from _files(folder / entry.name, f"{prefix}{entry.name}/", (*above, real), unlisted)
+        else:
+            yield prefix + entry.name, entry
 
 
 def _check_classes(root: Folder, split_dirs: Mapping[str, str], found: Mapping[str, Files]) -> None:

@@ -21,6 +21,7 @@ from torch import Tensor
 from tlsearch.data import ImageIndex, decode_rgb, eval_image, normalise, read_image
 from tlsearch.errors import DataError, UserError
 from tlsearch.model import StagedModel
+from tlsearch.printable import printable
 from tlsearch.results.classes import check_classes
 from tlsearch.results.locate import checkpoint_folder
 from tlsearch.train import EVAL_BATCH_SIZE, ModelMeta, Runtime, Source, open_runtime, predict_logits
@@ -55,6 +56,19 @@ class Prediction:
     label: str
     score: float
     top: tuple[Score, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unreadable:
+    """An image without a prediction.
+
+    Attributes:
+        path: As in `Prediction`.
+        error: What is wrong with it; names it.
+    """
+
+    path: str
+    error: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,17 +123,45 @@ def predict(
     Raises:
         DataError: An image is missing, corrupt, or an array of another type or shape; names it.
     """
+    predictions: list[Prediction] = []
+    for one in predict_readable(model, images, top=top, progress=progress, strict=True):
+        assert isinstance(one, Prediction)
+        predictions.append(one)
+    return predictions
+
+
+def predict_readable(
+    model: Classifier,
+    images: Sequence[ImageLike],
+    *,
+    top: int = TOP,
+    progress: Callable[[int], None] | None = None,
+    strict: bool = False,
+) -> list[Prediction | Unreadable]:
+    """As `predict`, but an image that cannot be read costs no other its prediction.
+
+    Args:
+        strict: The first image that cannot be read is an error.
+
+    Returns:
+        One for each image, in their order.
+    """
     if isinstance(images, (str, bytes, Path)):
         raise DataError("predict takes a sequence of images, not a single one")
     names = [str(image) if isinstance(image, (str, Path)) else f"image {n}" for n, image in enumerate(images)]
-    predictions: list[Prediction] = []
-    for logits in _logits(model, [partial(_open, *pair) for pair in zip(images, names, strict=True)]):
-        scores = torch.softmax(logits.double() / model.meta.temperature, dim=1)
-        for row in scores:
-            predictions.append(_prediction(model, names[len(predictions)], row, top))
+    openers = [partial(_open, *pair) for pair in zip(images, names, strict=True)]
+    answers: list[Prediction | Unreadable] = []
+    for errors, logits in _batches(model, openers, strict=strict):
+        scores = iter(torch.softmax(logits.double() / model.meta.temperature, dim=1))
+        for error in errors:
+            name = names[len(answers)]
+            if error is None:
+                answers.append(_prediction(model, name, next(scores), top))
+            else:
+                answers.append(Unreadable(path=name, error=str(error)))
         if progress is not None:
-            progress(len(predictions))
-    return predictions
+            progress(len(answers))
+    return answers
 
 
 def logits_on(model: Classifier, index: ImageIndex, split: str) -> Tensor:
@@ -134,7 +176,7 @@ def logits_on(model: Classifier, index: ImageIndex, split: str) -> Tensor:
     if split not in index.splits:
         raise DataError(f"the data have the splits {', '.join(index.splits)}, not {split}")
     openers = [partial(read_image, index, key) for key in index.splits[split].keys]
-    return torch.cat([logits.cpu() for logits in _logits(model, openers)])
+    return torch.cat([logits.cpu() for _, logits in _batches(model, openers, strict=True)])
 
 
 def accuracy_on(model: Classifier, index: ImageIndex, split: str) -> float:
@@ -147,11 +189,23 @@ def accuracy_on(model: Classifier, index: ImageIndex, split: str) -> float:
     return (logits.argmax(1) == torch.tensor(index.splits[split].labels)).double().mean().item()
 
 
-def _logits(model: Classifier, openers: Sequence[Callable[[], Image.Image]]) -> Iterator[Tensor]:
-    """float32 (B, C) of one evaluation batch after the other, so that any number of images fits into memory."""
+def _batches(
+    model: Classifier, openers: Sequence[Callable[[], Image.Image]], *, strict: bool
+) -> Iterator[tuple[list[DataError | None], Tensor]]:
+    """One evaluation batch after the other, so that any number of images fits into memory.
+
+    Returns:
+        What is wrong with each image, None where nothing is; and the logits of those, float32 (B, C).
+    """
     with ThreadPoolExecutor(_DECODERS) as pool:
         for start in range(0, len(openers), EVAL_BATCH_SIZE):
-            batch = list(pool.map(partial(_pixels, model.meta), openers[start : start + EVAL_BATCH_SIZE]))
+            read = partial(_pixels, model.meta, strict=strict)
+            read_ones = list(pool.map(read, openers[start : start + EVAL_BATCH_SIZE]))
+            batch = [one for one in read_ones if not isinstance(one, DataError)]
+            errors = [one if isinstance(one, DataError) else None for one in read_ones]
+            if not batch:
+                yield errors, torch.empty(0, len(model.classes))
+                continue
             source = Source(
                 kind="pixels",
                 reason="prediction",
@@ -159,11 +213,16 @@ def _logits(model: Classifier, openers: Sequence[Callable[[], Image.Image]]) -> 
                 labels=torch.zeros(len(batch), dtype=torch.int64),
                 prepare=lambda images, _: normalise(images, model.meta.transform),
             )
-            yield predict_logits(model.model, source, model.runtime, depth=model.meta.config.unfreeze_depth)
+            yield errors, predict_logits(model.model, source, model.runtime, depth=model.meta.config.unfreeze_depth)
 
 
-def _pixels(meta: ModelMeta, opener: Callable[[], Image.Image]) -> NDArray[np.uint8]:
-    return eval_image(opener(), meta.transform)
+def _pixels(meta: ModelMeta, opener: Callable[[], Image.Image], *, strict: bool) -> NDArray[np.uint8] | DataError:
+    try:
+        return eval_image(opener(), meta.transform)
+    except DataError as error:
+        if strict:
+            raise
+        return error
 
 
 def _open(image: ImageLike, name: str) -> Image.Image:
@@ -173,7 +232,7 @@ def _open(image: ImageLike, name: str) -> Image.Image:
         try:
             return decode_rgb(Path(image).read_bytes(), name)
         except OSError as error:
-            raise DataError(f"{name}: cannot be read: {error.strerror or error}") from error
+            raise DataError(f"{printable(name)}: cannot be read: {error.strerror or error}") from error
     if not isinstance(image, np.ndarray):
         raise DataError(f"{name}: an image is a path, bytes or an array, not {type(image).__name__}")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
