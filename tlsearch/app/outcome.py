@@ -97,7 +97,7 @@ def find_checkpoint(model: str, storage: Path | None = None) -> str:
     Raises:
         StorageError: No such search, trial or checkpoint.
     """
-    if Path(model).is_dir() or "/" in model:
+    if "/" in model or Path(model).exists():
         return model
     search_id, _, number = model.partition(":")
     entry = find(search_id, storage)

@@ -156,7 +156,8 @@ def _weights(form: WeightsForm, key: str, checker: Checker) -> WeightsSource:
             _check_url(form.path, place, checker)
             return WeightsSource(kind="url", url=form.path, match=form.match, transform=form.transform)
         path = checker.absolute(form.path, place)
-        if checker.require(holds(path.is_file), place, f"the weights file {str(path)!r} does not exist"):
+        wrong = "is a folder; name the file in it" if holds(path.is_dir) else "does not exist"
+        if checker.require(holds(path.is_file), place, f"the weights file {str(path)!r} {wrong}"):
             _check_suffix(path.suffix, place, checker)
         return WeightsSource(kind="file", path=str(path), match=form.match, transform=form.transform)
     assert form.package is not None

@@ -21,6 +21,7 @@ from filelock import FileLock
 import tlsearch
 from tlsearch.data import cache_directory
 from tlsearch.errors import WeightsError
+from tlsearch.model.file_kinds import other_kind, page_hint
 from tlsearch.model.network import ATTEMPTS, TIMEOUT_S, is_hopeless, pause, ways_out
 from tlsearch.types import CacheSpec
 
@@ -91,6 +92,8 @@ def _download(url: str, path: Path, backbone: str) -> None:
         try:
             with _temporary(path) as temporary:
                 _copy(url, temporary)
+                if problem := other_kind(temporary):  # what a host sends in its place is not kept
+                    raise WeightsError(f"{shown(url)} {problem}{page_hint(url)}")
                 os.replace(temporary, path)
                 return
         except (OSError, HTTPException) as error:  # URLError is an OSError

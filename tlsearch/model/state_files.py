@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +14,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tlsearch.errors import WeightsError
+from tlsearch.model.file_kinds import SAFETENSORS, TORCH, begins_with, kind_of, other_kind
+from tlsearch.model.refused import refusal
+from tlsearch.printable import printable
 
 # Where training scripts put the state dict of the backbone, the first the best: of self-distillation the teacher, of a
 # training with averaged weights the average.
@@ -23,31 +27,49 @@ _CONTAINERS = (
 _MAX_NESTING = 4
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """The state dict in a .pth or .safetensors file, unwrapped from the usual containers.
+def read_state(path: Path, name: str = "") -> dict[str, Tensor]:
+    """The state dict in a file of torch's or of safetensors, unwrapped from the usual containers.
 
-    Nothing but tensors and plain containers is loaded: a pickle that would run code is refused.
+    Nothing but tensors and plain containers is loaded: a pickle that would run code is refused. The content decides
+    what a file is, not its suffix.
+
+    Args:
+        path: The file.
+        name: What messages call it; its path if left out.
 
     Raises:
-        WeightsError: The file is missing, is not a state dict, or holds code.
+        WeightsError: The file is missing, is not a state dict, or holds code; says what it is.
     """
-    if not path.is_file():
-        raise WeightsError(f"there is no weights file {path}")
-    if path.suffix == ".safetensors":
+    name = name or printable(str(path))
+    if not path.exists():
+        raise WeightsError(f"there is no weights file {name}")
+    try:
+        problem, kind = other_kind(path), "" if path.is_dir() else kind_of(path)
+    except OSError as error:
+        raise WeightsError(f"{name} cannot be read: {error.strerror or error}") from error
+    if problem:
+        raise WeightsError(f"{name} {problem}")
+    if kind == SAFETENSORS:
         try:
             return load_file(path)
         except (SafetensorError, OSError, ValueError) as error:
-            raise WeightsError(f"{path} is not a readable safetensors file: {error}") from error
+            raise WeightsError(
+                f"{name} is a safetensors file that is cut short or damaged ({error}): get it again"
+            ) from error
+    if kind != TORCH:
+        raise WeightsError(f"{name} is not a known kind of weights file: it begins with {begins_with(path)}")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        # an open file, since torch goes by the suffix of a path; it warns of pickles that it may fail to read
+        with path.open("rb") as file, warnings.catch_warnings(action="ignore"):
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except EOFError as error:
+        raise WeightsError(f"{name} is cut short or damaged: get it again, and compare its size") from error
     except pickle.UnpicklingError as error:
-        raise WeightsError(
-            f"{path} is a pickle that holds more than tensors, and loading one may run code, so it is refused;"
-            " save only the state dict (torch.save(model.state_dict(), ...)), or use safetensors"
-        ) from error
+        raise WeightsError(f"{name} {refusal(path)}") from error
     except Exception as error:  # torch.load raises whatever the damaged bytes lead it into
-        raise WeightsError(f"{path} is not a file that torch can load: {error or type(error).__name__}") from error
-    return _unwrap(content, path)
+        reason = printable(str(error).partition("\n")[0]) or type(error).__name__
+        raise WeightsError(f"{name} is not a file that torch can load: {reason}") from error
+    return _unwrap(content, name)
 
 
 def package_file(package: str, file: str) -> Path:
@@ -71,12 +93,12 @@ def package_file(package: str, file: str) -> Path:
     raise WeightsError(f"the package {package!r} has no file {file!r}")
 
 
-def _unwrap(content: object, path: Path) -> dict[str, Tensor]:
+def _unwrap(content: object, name: str) -> dict[str, Tensor]:
     """The best of the state dicts in a file: the first of the usual containers that holds about a whole network."""
     states = list(_states(content, _MAX_NESTING, len(_CONTAINERS)))
     if not states:
         raise WeightsError(
-            f"{path} holds no state dict (a mapping from names to tensors), neither at the top nor under"
+            f"{name} holds no state dict (a mapping from names to tensors), neither at the top nor under"
             f" {', '.join(_CONTAINERS)}"
         )
     most = max(len(state) for _, state in states)

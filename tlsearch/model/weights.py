@@ -19,6 +19,7 @@ from tlsearch.model.network import forget_silence
 from tlsearch.model.remote import fetch, shown
 from tlsearch.model.state_files import package_file, read_state
 from tlsearch.model.transforms import default_transform
+from tlsearch.printable import printable
 from tlsearch.types import TransformSpec, WeightsSource
 
 
@@ -170,7 +171,7 @@ def _path_of(source: WeightsSource, backbone: str) -> Path | None:
         if not source.path:
             raise WeightsError("weights of the kind `file` need a path")
         path = Path(source.path)
-        if not path.is_file():
+        if not path.exists():
             raise WeightsError(f"there is no weights file {path}")
         return path
     if source.kind == "url":
@@ -192,7 +193,8 @@ def _resolve(backbone: str, source: WeightsSource, path: Path | None) -> Weights
     if source.kind == "none":
         return Weights(id=card.id, digest=f"none:{base}", state=None, transform=transform)
     if path is not None:
-        state, where = read_state(path), card.id if source.kind == "url" else str(path)
+        where = card.id if source.kind == "url" else printable(str(path))
+        state = read_state(path, where)
     elif is_timm(base):
         state, where = download_timm(base, version), card.id
     else:

@@ -43,7 +43,11 @@ def _checkpoint_in(folder: Path, name: str) -> Path:
     for candidate in candidates:
         if (candidate / _META).is_file():
             return candidate
-    what = "has none" if folder.is_dir() else "is no folder"
+    what = "has none" if folder.is_dir() else "does not exist"
+    if folder.is_file():
+        from tlsearch.model.file_kinds import other_kind
+
+        what = other_kind(folder) or "is a file: weights alone know neither their classes nor their preprocessing"
     raise StorageError(f"a model is a folder with a {_META}, a trial's folder or an MLflow model; {name} {what}")
 
 

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tlsearch.errors import StorageError
+from tlsearch.model.file_kinds import other_kind
 
 _SUFFIX = ".safetensors"
 
@@ -72,7 +73,10 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
     except OSError as error:
         raise StorageError(f"{what} must be readable: {path}: {error.strerror}") from error
     except ValueError as error:
-        raise StorageError(f"{what} must be JSON: {path}: {error}") from error
+        problem = other_kind(path)
+        raise StorageError(
+            f"{what} must be JSON: {path} {problem}" if problem else f"{what} must be JSON: {path}: {error}"
+        ) from error
     if not isinstance(content, dict):
         raise StorageError(f"{what} must be a JSON object: {path}")
     return content
@@ -91,6 +95,8 @@ def read_tensors(directory: Path, file: TensorFile) -> dict[str, Tensor]:
         raise StorageError(f"the tensors that the checkpoint names must be there: {path}")
     found = file_sha256(path)
     if found != file.sha256:
+        if problem := other_kind(path):
+            raise StorageError(f"a checkpoint's tensors must be whole: {path} {problem}")
         raise StorageError(f"{path} must have the sha256 {file.sha256} that the checkpoint names, and has {found}")
     try:
         return load_file(path)

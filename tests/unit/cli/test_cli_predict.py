@@ -220,3 +220,18 @@ def test_an_output_is_readable_and_keeps_links_and_devices(model: Path, folder: 
     assert (tmp_path / "o.csv").is_symlink() and "deep/a.png" in (tmp_path / "real.csv").read_text()
     assert stat.S_IMODE((tmp_path / "real.csv").stat().st_mode) == 0o644
     assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+
+
+def test_a_model_that_is_a_file_says_what_it_is(model: Path, folder: Path, tmp_path: Path) -> None:
+    lfs = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 99\n"
+    (tmp_path / "lfs.pth").write_bytes(lfs)
+    assert "is a Git LFS pointer" in _predict(tmp_path / "lfs.pth", folder, code=2).stderr
+    weights = next(model.glob("*.safetensors"))
+    assert "neither their classes nor their preprocessing" in _predict(weights, folder, code=2).stderr
+    assert "does not exist" in _predict(tmp_path / "gone", folder, code=2).stderr
+    copy = tmp_path / "copy"
+    shutil.copytree(model, copy)
+    (copy / weights.name).write_bytes(lfs)
+    assert "is a Git LFS pointer" in _predict(copy, folder, code=2).stderr
+    (copy / "checkpoint.json").write_bytes(lfs)
+    assert "is a Git LFS pointer" in _predict(copy, folder, code=2).stderr

@@ -107,7 +107,7 @@ def test_csv_goes_to_a_file(tmp_path: Path) -> None:
     rows = list(csv.DictReader((tmp_path / "rows.csv").read_text().splitlines()))
     assert len(rows) == 5 and rows[0]["rank"] == "1" and rows[0]["parameters"]
     done = CliRunner().invoke(app, ["results", "--csv", str(tmp_path / "no" / "such" / "folder.csv")])
-    assert done.exit_code == 2 and "can be written" in done.output
+    assert done.exit_code == 2 and "--csv must name a file in a folder that exists" in done.output
 
 
 def test_report_writes_page_and_pictures(folder: Path, tmp_path: Path) -> None:

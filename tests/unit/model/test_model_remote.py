@@ -231,3 +231,24 @@ def test_s3_without_pyarrow_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     with pytest.raises(WeightsError, match="needs the package pyarrow.*pip install pyarrow"):
         fetch("s3://bucket/w.pth", "resnet18")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 99\n", "is a Git LFS pointer"),
+        (b"<!DOCTYPE html><title>Sign in</title>", "is a web page .'Sign in'."),
+        (b"<Error><Code>AccessDenied</Code></Error>", "is an XML document, not a weights file: AccessDenied"),
+        (b'{"message": "Not Found"}', "is a JSON document, not a weights file: Not Found"),
+    ],
+)
+def test_what_a_host_sends_in_place_of_a_file_is_named_and_not_kept(
+    site: Site, tmp_path: Path, content: bytes, message: str
+) -> None:
+    site.files["/a/blob/main/w.pth"] = content
+    for _ in range(2):
+        with pytest.raises(
+            WeightsError, match=rf"^http://127.0.0.1:\d+/a/blob/main/w.pth {message}.*put /raw/ for /blob/"
+        ):
+            resolve_weights("resnet18", WeightsSource(kind="url", url=f"{site.address}/a/blob/main/w.pth"))
+    assert _cached(tmp_path) == [] and len(site.asked) == 2

@@ -214,9 +214,9 @@ class _Code:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (pickle.dumps({"w": _Code()}, protocol=2), "more than tensors, and loading one may run code"),
-        (b"", "not a file that torch can load"),
-        (b"PK\x03\x04 not a zip", "not a file that torch can load"),
+        (pickle.dumps({"w": _Code()}, protocol=2), "more than tensors .*; loading one may run code"),
+        (b"", "is empty"),
+        (b"PK\x03\x04 not a zip", "cut short or damaged"),
     ],
 )
 def test_code_and_rubbish_are_refused(
@@ -231,13 +231,13 @@ def test_code_and_rubbish_are_refused(
 
 def test_a_whole_pickled_model_and_other_contents_are_refused(tmp_path: Path) -> None:
     torch.save(torch.nn.Linear(2, 2), tmp_path / "model.pth")
-    with pytest.raises(WeightsError, match=r"save only the state dict"):
+    with pytest.raises(WeightsError, match=r"Save only the state dict"):
         resolve_weights("resnet18", _file(tmp_path / "model.pth"))
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(WeightsError, match="holds no state dict"):
         resolve_weights("resnet18", _file(tmp_path / "list.pth"))
     (tmp_path / "bad.safetensors").write_bytes(b"12345678rubbish")
-    with pytest.raises(WeightsError, match="not a readable safetensors file"):
+    with pytest.raises(WeightsError, match="is not a known kind of weights file"):
         resolve_weights("resnet18", _file(tmp_path / "bad.safetensors"))
     with pytest.raises(WeightsError, match="there is no weights file"):
         resolve_weights("resnet18", _file(tmp_path / "absent.pth"))
