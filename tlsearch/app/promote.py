@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 from tlsearch.app.catalog import SearchEntry, write_atomically
 from tlsearch.app.choice import Choice, Limits, choose, find_or_train, train_on_all
 from tlsearch.app.conclude import read_confirmed
+from tlsearch.app.facts import read_facts
 from tlsearch.app.inputs import refuse_changed_inputs
 from tlsearch.app.stored import stored_file
 from tlsearch.app.uses import record_uses, uses_on_record, when_text
@@ -108,6 +109,7 @@ def _check_alias(alias: str) -> None:
 def _promote(entry: SearchEntry, options: PromoteOptions) -> dict[str, Any]:
     file, _ = stored_file(entry, "so nothing can be promoted")
     index = load_index(file.data)
+    check_classes(read_facts(entry).classes or index.classes, index.classes)
     refuse_changed_inputs(entry, file, index, purpose="its models cannot be scored and promoted")
     choice = choose(entry, file, num_classes=len(index.classes), trial=options.trial, limits=options.limits)
     split = None if options.without_test else _sealed(index)
