@@ -11,6 +11,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from tlsearch.app.catalog import searches
+from tlsearch.app.folders import folder_bytes
 from tlsearch.data import cache_directory, unused_images
 from tlsearch.types import CacheSpec
 
@@ -67,8 +69,14 @@ def clear_cache(stores: Sequence[str] = tuple(STORES)) -> Cleared:
     return Cleared(removed=tuple(removed), in_use=tuple(in_use))
 
 
+def searches_total() -> dict[str, int]:
+    """{entries, num_bytes} of the folders of all searches in the catalogue: what ``list`` shows one by one."""
+    folders = [entry.path for _, entry in searches()]
+    return {"entries": len(folders), "num_bytes": sum(folder_bytes(folder) for folder in folders)}
+
+
 def cache_json(entries: Sequence[CacheEntry], cleared: Cleared | None = None) -> dict[str, Any]:
-    """Plain values: the folder, each store's totals and the entries; or what was cleared."""
+    """Plain values: the folder, each store's totals and the entries; or what was cleared. And what searches take."""
     answer: dict[str, Any] = {"directory": str(cache_directory(CacheSpec()))}
     if cleared is not None:
         answer["removed"] = [asdict(entry) for entry in cleared.removed]
@@ -77,7 +85,7 @@ def cache_json(entries: Sequence[CacheEntry], cleared: Cleared | None = None) ->
     for store in STORES:
         held = [entry for entry in entries if entry.store == store]
         answer[store] = {"entries": len(held), "num_bytes": sum(entry.num_bytes for entry in held)}
-    return answer | {"entries": [asdict(entry) for entry in entries]}
+    return answer | {"searches": searches_total(), "entries": [asdict(entry) for entry in entries]}
 
 
 def _entries(folder: Path, store: str) -> Iterator[CacheEntry]:

@@ -20,6 +20,7 @@ def main() -> None:
         commands_production,
         commands_results,
         commands_run,
+        commands_searches,
     )
     from tlsearch.cli.console import show_all_texts
     from tlsearch.cli.root import app

@@ -28,8 +28,9 @@ def cache(
 ) -> None:
     """List or clear this machine's stores of decoded images, frozen features, solved probes and measured rates."""
     with told_errors(as_json=json):
-        from tlsearch.app.cache import STORES, cache_entries, cache_json, clear_cache
+        from tlsearch.app.cache import STORES, cache_entries, cache_json, clear_cache, searches_total
         from tlsearch.cli.tables import cache_table
+        from tlsearch.text import plural
 
         stores = [store.value for store in only] if only else list(STORES)
         cleared = clear_cache(stores) if clear else None
@@ -46,3 +47,7 @@ def cache(
             out.print(f"{directory}: {len(entries)} entries", markup=False, soft_wrap=True, highlight=False)
             if entries:
                 out.print(cache_table(entries))
+            total = searches_total()
+            if total["entries"]:
+                size = f"{plural(total['entries'], 'search', 'searches')}: {total['num_bytes'] / 1e6:,.1f} MB"
+                out.print(f"outside of the cache: {size} (`tlsearch list`, `tlsearch remove ID`)")

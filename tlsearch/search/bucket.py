@@ -115,6 +115,18 @@ class Mirror:
             if self._listed(part):
                 system.delete_dir(f"{root}/{part}")
 
+    def remove(self) -> None:
+        """Removes the search from its bucket, what makes it one first.
+
+        Raises:
+            StorageError: The bucket cannot be written.
+        """
+        with self._told():
+            there = self._listed("")
+            system, root = remote_system(self.uri)
+            for key in sorted(there, key=lambda key: (key != "search.json", key)):
+                system.delete_file(f"{root}/{key}")
+
     def parts(self) -> Sequence[str]:
         """The names of the driver's own files and folders in the bucket."""
         names = {key.partition("/")[0] for key in self._listed("")}
