@@ -134,7 +134,6 @@ PARTS: Mapping[str, Make] = {
     "+ expected gain, - cost_aware": ours(expected_gain=True, cost_aware=False),
     "- portfolio, cheap points and the expected gain in its place": ours(portfolio=False),
     "- portfolio, the expected gain in its place, - cost_aware": ours(portfolio=False, cost_aware=False),
-    "+ probe_first": ours(probe_first=True),
     "+ grace_period 2": ours(scheduler=AshaSpec(grace_period=2)),
     "+ brackets 2": ours(scheduler=AshaSpec(brackets=2)),
     "+ reduction_factor 2": ours(scheduler=AshaSpec(reduction_factor=2)),

@@ -14,7 +14,7 @@ from tlsearch.search import SearchPlan
 from tlsearch.search.folder import SearchFolder
 from tlsearch.search.judge import Observation, replay
 from tlsearch.search.opening import open_for_reading
-from tlsearch.search.study import stored_reports
+from tlsearch.search.study import StoredReport, stored_reports
 from tlsearch.types import Decision
 
 
@@ -29,15 +29,23 @@ def study_trials(root: Path) -> list[FrozenTrial]:
     return study.trials()
 
 
+def observed(stored: StoredReport, trial: FrozenTrial) -> Observation:
+    """A stored report as the rules saw it."""
+    return Observation(
+        trial=trial.number,
+        bracket=trial.user_attrs["bracket"],
+        epoch=stored.report.epoch,
+        value=stored.value,
+        uncut=trial.user_attrs.get("first_look", False),
+    )
+
+
 def check_decisions(plan: SearchPlan) -> None:
     """A fresh judge gives the stored decisions to the stored sequence."""
     pairs = [(stored, trial) for trial in study_trials(Path(plan.directory)) for stored in stored_reports(trial)]
     pairs.sort(key=lambda pair: pair[0].seq)
     assert [stored.seq for stored, _ in pairs] == list(range(len(pairs)))
-    seen = [
-        Observation(trial=t.number, bracket=t.user_attrs["bracket"], epoch=s.report.epoch, value=s.value)
-        for s, t in pairs
-    ]
+    seen = [observed(s, t) for s, t in pairs]
     assert [stored.verdict for stored, _ in pairs] == replay(plan.rules, seen)
 
 
@@ -52,10 +60,7 @@ def check_agreement(plan: SearchPlan) -> None:
     assert [stored.seq for stored, _ in everything] == list(range(len(everything)))
     fresh = replay(
         plan.rules,
-        [
-            Observation(trial=t.number, bracket=t.user_attrs["bracket"], epoch=s.report.epoch, value=s.value)
-            for s, t in everything
-        ],
+        [observed(s, t) for s, t in everything],
     )
     assert [stored.verdict for stored, _ in everything] == fresh
     for trial in trials:

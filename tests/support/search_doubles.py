@@ -208,7 +208,7 @@ def drive(
                 live.pop(number).close()
         if conductor.failure is not None:
             raise conductor.failure
-        return conductor.reason
+        return conductor.finish()
     finally:
         study.close()
 

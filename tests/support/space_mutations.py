@@ -23,7 +23,6 @@ KINDS = ("harmless",) * 4 + ("type",) * 3 + ("key",) * 2 + ("ends", "number", "s
 _OTHERS = ("abc", "", -7, 0, 3.5, True, None, [], [1, 2], {}, {"a": 1}, 10**12, float("nan"), float("inf"), [[1]])
 _DEFAULTS: dict[Keys, Any] = {
     ("search", "patience"): None,
-    ("search", "probe_first"): False,
     ("search", "constraints"): {},
     ("search", "study"): "auto",
     ("search", "on_budget"): "cut",

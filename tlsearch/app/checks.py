@@ -9,6 +9,7 @@ from typing import Any
 
 from tlsearch.app.limits import backbone_sizes, limit_faults
 from tlsearch.app.places import place_faults
+from tlsearch.app.untried import untried_backbones
 from tlsearch.app.weights import weights_faults, weights_source
 from tlsearch.config import SpaceFile
 from tlsearch.errors import ConfigError, DataError, Fault, UserError
@@ -22,6 +23,7 @@ class CheckReport:
     faults: tuple[Fault, ...] = ()
     data: Mapping[str, Any] | None = None
     backbones: tuple[Mapping[str, Any], ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -29,9 +31,15 @@ class CheckReport:
         return not self.faults
 
     def as_json(self) -> dict[str, Any]:
-        """{ok, faults: [{line, column, path, message}], data, backbones}."""
+        """{ok, faults: [{line, column, path, message}], data, backbones, warnings}."""
         faults = [{"line": f.line, "column": f.column, "path": f.dotted, "message": f.message} for f in self.faults]
-        return {"ok": self.ok, "faults": faults, "data": self.data or {}, "backbones": list(self.backbones)}
+        return {
+            "ok": self.ok,
+            "faults": faults,
+            "data": self.data or {},
+            "backbones": list(self.backbones),
+            "warnings": list(self.warnings),
+        }
 
 
 def check_file(
@@ -77,7 +85,8 @@ def check_file(
 
         faults += dry_run(file, space)[1]
     placed = place_faults(faults, path, overrides=overrides, data_path=data_path)
-    return CheckReport(faults=placed, data=card, backbones=tuple(backbones))
+    warnings = [warning for warning in (untried_backbones(file, space),) if warning]
+    return CheckReport(faults=placed, data=card, backbones=tuple(backbones), warnings=tuple(warnings))
 
 
 def _describe_all(file: SpaceFile, space: Space, num_classes: int) -> tuple[list[Mapping[str, Any]], list[Fault]]:

@@ -111,7 +111,6 @@ def repeating(file: SpaceFile, entries: Sequence[Mapping[str, Scalar]], *, seeds
         scheduler=None,
         start_with=tuple(dict(entry) for entry in entries),
         seeds=seeds,
-        probe_first=False,
     )
     return replace(file, search=search)
 

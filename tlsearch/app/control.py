@@ -94,7 +94,7 @@ def overview(entry: SearchEntry) -> Overview:
     """The search as its study tells it now, and who runs it."""
     settle_study(entry)
     status = read_status(entry.path, search_id=entry.search_id, experiment=entry.experiment, metric=entry.metric)
-    file = parse_space_file(entry.path / RESOLVED)[0]
+    file = parse_space_file(entry.path / RESOLVED, stored=True)[0]
     state = search_state(entry, status.record)
     return Overview(status=status, settings=file.search if file else None, state=state)
 

@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tlsearch.app.catalog import SearchEntry, write_atomically
 from tlsearch.errors import UserError
@@ -70,7 +70,7 @@ def read_space_file(entry: SearchEntry) -> SpaceFile | None:
     """
     from tlsearch.config import parse_space_file
 
-    file, _, faults = parse_space_file(entry.path / "resolved.yaml", moved=entry.moved)
+    file, _, faults = parse_space_file(entry.path / "resolved.yaml", moved=entry.moved, stored=True)
     if file is None:
         logger.warning("the search's resolved.yaml cannot be read: %s", "; ".join(map(str, faults)))
     return file
@@ -90,7 +90,14 @@ def _from_file(file: SpaceFile) -> SearchFacts:
             mode=METRIC_MODES[search.metric],
         )
         rungs = {epoch for bracket in range(search.scheduler.brackets) for epoch in rules.milestones(bracket)}
-    return SearchFacts(max_epochs=search.max_epochs, rungs=tuple(sorted(rungs)))
+    backbones = () if search.sampler == "fixed" else _backbones(file.space.get("backbone"))
+    return SearchFacts(max_epochs=search.max_epochs, rungs=tuple(sorted(rungs)), backbones=backbones)
+
+
+def _backbones(written: Any) -> tuple[str, ...]:
+    """The backbones of a space as its file writes them."""
+    listed = written.get("choice", ()) if isinstance(written, dict) else written
+    return (listed,) if isinstance(listed, str) else tuple(listed or ())
 
 
 def _add_data(facts: SearchFacts, index: ImageIndex) -> SearchFacts:

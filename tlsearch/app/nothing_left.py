@@ -22,7 +22,7 @@ def nothing_left(entry: SearchEntry, *, trials: str | None = None, stored: bool 
         StorageError: The user's space file has changed since.
     """
     record = read_search(entry.path, search_id=entry.search_id, experiment=entry.experiment, metric=entry.metric)
-    file = parse_space_file(entry.path / RESOLVED)[0]
+    file = parse_space_file(entry.path / RESOLVED, stored=True)[0]
     if file is None or search_state(entry, record) != "finished":
         return ""
     if not stored:

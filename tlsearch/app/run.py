@@ -27,7 +27,8 @@ from tlsearch.app.weights import weights_digests, weights_faults
 from tlsearch.config import SpaceFile, bucket_address, dump_resolved
 from tlsearch.data import ImageIndex, load_index, seen_digest
 from tlsearch.errors import ConfigError, StorageError
-from tlsearch.results import SERVED_CODE, leaderboard_csv
+from tlsearch.results import SERVED_CODE, leaderboard, leaderboard_csv
+from tlsearch.results.leaderboard import leaderboard_notes
 from tlsearch.search import SearchPlan, read_search, run_search
 from tlsearch.search.logs import TrialTeller
 from tlsearch.space import Space, load
@@ -288,7 +289,12 @@ def execute(prepared: Prepared, *, observers: Sequence[SearchObserver] = (), sto
         record = read_record(entry)
         tracker.flush()  # the leaderboard names the runs of all trials
         facts = complete_facts(entry, [trial.config.backbone for trial in record.trials])
-        tracker.search_ended(status, {"leaderboard.csv": leaderboard_csv(record, tracker.run_ids(), facts)})
+        notes = leaderboard_notes(record, leaderboard(record, {}, facts), facts)
+        artifacts = {
+            "leaderboard.csv": leaderboard_csv(record, tracker.run_ids(), facts),
+            "notes.txt": "\n".join(notes),
+        }
+        tracker.search_ended(status, artifacts)
         unsent = tracker.close()
         through.save()
     return SearchEnd(entry=entry, reason=reason, record=record, run_ids=tracker.run_ids(), unsent=unsent)

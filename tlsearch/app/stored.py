@@ -30,7 +30,7 @@ def stored_file(entry: SearchEntry, purpose: str) -> tuple[SpaceFile, Space]:
     path = entry.path / RESOLVED
     if not path.exists():
         raise StorageError(f"a search's folder holds {RESOLVED}; {entry.path} does not, {purpose}")
-    return load(path, moved=entry.moved)
+    return load(path, moved=entry.moved, stored=True)
 
 
 def settle(entry: SearchEntry) -> SearchEntry:

@@ -38,6 +38,8 @@ def check(
                 out.print(line, markup=False, highlight=False, soft_wrap=True)
         for backbone in report.backbones:
             out.print(backbone_table(backbone))
+        for warning in report.warnings:
+            err.print(f"warning: {warning}", markup=False, soft_wrap=True)
         for fault in report.faults:
             err.print(str(fault), markup=False, soft_wrap=True)
         count = len(report.faults)

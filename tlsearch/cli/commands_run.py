@@ -126,6 +126,7 @@ def _execute(prepared: Prepared, *, as_json: bool) -> None:
     from tlsearch.app.control import trial_doing
     from tlsearch.app.logbook import search_log
     from tlsearch.app.run import execute, read_record
+    from tlsearch.app.untried import untried_backbones
     from tlsearch.cli.progress import Progress
     from tlsearch.results import results_json
 
@@ -141,6 +142,8 @@ def _execute(prepared: Prepared, *, as_json: bool) -> None:
         address=prepared.address,
         doing=partial(trial_doing, entry.directory),
     )
+    if warning := untried_backbones(prepared.file, prepared.space):
+        err.print(f"warning: {warning}", markup=False, soft_wrap=True)
     if prepared.resumed:
         progress.restore(read_record(entry))
     stopping = interruptible(lambda: progress.note("stopping; the search can be resumed"))
@@ -169,9 +172,12 @@ def _print_end(end: SearchEnd) -> None:
     from tlsearch.app.facts import read_facts
     from tlsearch.cli.results_table import print_leaderboard
     from tlsearch.results import leaderboard
+    from tlsearch.results.comparability import comparability_notes
 
     record = end.record
     print_leaderboard(out, record, leaderboard(record, end.run_ids, read_facts(end.entry))[:10])
+    for note in comparability_notes(record, read_facts(end.entry)):
+        out.print(note, markup=False, soft_wrap=True)
     if end.unsent:
         waiting = f"{plural(end.unsent, 'MLflow record')} could not be sent and {agree(end.unsent, 'waits', 'wait')}"
         err.print(f"{waiting} in the search's spool: `tlsearch sync` sends again")

@@ -12,7 +12,8 @@ from tlsearch.config.loader import read_document
 from tlsearch.config.moved import with_moved_paths
 from tlsearch.config.overrides import apply_overrides
 from tlsearch.config.schema import Loaded, SpaceFile
-from tlsearch.config.validate import validate
+from tlsearch.config.unused import unused_settings
+from tlsearch.config.validate import validate, without_retired
 from tlsearch.errors import ConfigError, Fault
 
 
@@ -22,6 +23,8 @@ def parse_space_file(
     data_path: Path | None = None,
     moved: Callable[[str], str] | None = None,
     current: Path | None = None,
+    *,
+    stored: bool = False,
 ) -> tuple[SpaceFile | None, Document | None, list[Fault]]:
     """Reads a space file as far as it goes; never raises for what is wrong in it.
 
@@ -31,6 +34,8 @@ def parse_space_file(
         data_path: Instead of the file's ``data.path``; relative to the current folder.
         moved: Gives the file's absolute paths as they are now.
         current: The folder that was the current one when the overrides were given; None is the current one.
+        stored: The file is a search's own, perhaps of an earlier version: settings without effect are no errors, and
+            keys that were taken out since are passed over.
 
     Returns:
         The file with defaults in the faulty places, the document that knows these places, and the
@@ -42,8 +47,10 @@ def parse_space_file(
     if moved is not None:
         document = with_moved_paths(document, moved)
     document, more = apply_overrides(replace(document, current=current), overrides, data_path)
-    form, wrong, document = validate(document)
+    form, wrong, document = validate(without_retired(document) if stored else document)
     file, crossed = resolve(form, document)
+    if not stored:
+        crossed += unused_settings(file, document)
     return file, document, [*faults, *more, *wrong, *crossed]
 
 

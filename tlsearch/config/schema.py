@@ -136,8 +136,8 @@ class SearchSpec:
         trial_timeout_s: A worker from which no report came for so long is killed; that counts as a failure of its
             trial. The first report also waits for what the node prepares once: decoded images, stored features.
         patience: Epochs without improvement that end a trial as complete.
-        probe_first: After the default a head-only trial of every backbone.
-        portfolio: Then some points that are known to be good, on the backbone that is best by then. Sampler tpe only.
+        portfolio: After the default and a first look at every other backbone some points that are known to be good, on
+            the backbone that is best by then. Sampler tpe only.
         cost_aware: What a trial costs counts, as measured by backbone and depth: without the portfolio each of the
             first points that nothing else gives (until four trials have reported; ten points without expected_gain) is
             the cheapest of three random ones, and an expected gain is divided by a root of the cost. Sampler tpe only.
@@ -160,7 +160,6 @@ class SearchSpec:
     seeds: Count = 1
     constraints: Annotated[ConstraintsSpec, BeforeValidator(_or_empty)] = field(default_factory=ConstraintsSpec)
     patience: Count | None = None
-    probe_first: Flag = False
     portfolio: Flag = True
     cost_aware: Flag = True
     expected_gain: AutoFlag = None

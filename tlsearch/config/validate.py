@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import lru_cache
 from typing import Any, get_type_hints
 
@@ -25,6 +25,11 @@ _PLACEHOLDERS: Mapping[Keys, Any] = {
     ("space",): {},
 }
 _OPTIONAL_SECTIONS = ("weights", "search", "resources", "cache", "tracking")
+
+# Keys that files of earlier versions may have, and what to do about them.
+RETIRED: Mapping[Keys, str] = {
+    ("search", "probe_first"): "every search takes a first look at each backbone: leave it out",
+}
 
 _WORDS: Mapping[str, str] = {
     "int_type": "must be a whole number, not {value}",
@@ -68,6 +73,14 @@ def validate(document: Document) -> tuple[FileForm, list[Fault], Document]:
     return _adapter().validate_python(_placeholder_tree()), faults, document.with_doubts(doubts)
 
 
+def without_retired(document: Document) -> Document:
+    """The document without keys that a file of an earlier version may have."""
+    tree = deepcopy(document.tree)
+    for path in RETIRED:
+        _prune(tree, path)
+    return replace(document, tree=tree)
+
+
 def file_keys(form: type) -> tuple[str, ...]:
     """The keys of a form as the file writes them."""
     hints = get_type_hints(form, include_extras=True)
@@ -96,6 +109,9 @@ def _faults(errors: Sequence[tuple[Keys, Any]], document: Document, doubts: set[
     for path, item in errors:
         if item["type"] == "unexpected_keyword_argument":
             parent, key = path[:-1], path[-1]
+            if path in RETIRED:
+                faults.append(document.fault(path, f"the key {key!r} is gone: {RETIRED[path]}", at_key=True))
+                continue
             right = _keys_at(parent)
             faults.append(document.fault(path, f"the key {key!r} is not known{suggest(key, right)}", at_key=True))
             near = nearest(key, right)

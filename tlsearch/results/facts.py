@@ -25,6 +25,7 @@ class SearchFacts:
         latency_on: The machine and settings that ``latency_ms`` holds for.
         max_epochs: Epochs of a trial that is not cut.
         rungs: Epochs at which ASHA cuts, rising.
+        backbones: Of the search's space.
     """
 
     classes: tuple[str, ...] = ()
@@ -36,6 +37,7 @@ class SearchFacts:
     latency_on: str = ""
     max_epochs: int | None = None
     rungs: tuple[int, ...] = ()
+    backbones: tuple[str, ...] = ()
 
     @property
     def num_validation(self) -> int | None:
@@ -64,7 +66,7 @@ class SearchFacts:
         if plain.get("format") != FORMAT:
             raise ValueError(f"facts of a search have the format {FORMAT}, not {plain.get('format')!r}")
         values = {name: plain[name] for name in cls.__dataclass_fields__ if name in plain}
-        for name in ("classes", "rungs"):
+        for name in ("classes", "rungs", "backbones"):
             values[name] = tuple(values.get(name, ()))
         values["trainable"] = {
             backbone: {int(depth): count for depth, count in by_depth.items()}

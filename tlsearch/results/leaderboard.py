@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tlsearch.results.comparability import comparability_notes
 from tlsearch.results.facts import SearchFacts
 from tlsearch.results.statistics import SHARES, standard_error, wilson_interval
 from tlsearch.text import NumberForm, agree, plural
@@ -170,7 +171,7 @@ def leaderboard_notes(record: SearchRecord, rows: Sequence[LeaderboardRow], fact
     notes = []
     ranked = [row for row in rows if row.rank is not None]
     if not ranked:
-        return ["no trial has a result"]
+        return ["no trial has a result", *comparability_notes(record, facts)]
     first = [row for row in ranked if row.rank == 1]
     if len(first) > 1:
         names = ", ".join(str(row.trial) for row in first)
@@ -193,7 +194,7 @@ def leaderboard_notes(record: SearchRecord, rows: Sequence[LeaderboardRow], fact
     if probes:
         told = ", ".join(f"{backbone} {accuracy:.4f}" for backbone, accuracy in probes.items())
         notes.append(f"validation accuracy of the linear probe that heads start from, solved once: {told}")
-    return notes
+    return notes + comparability_notes(record, facts)
 
 
 def probe_accuracies(record: SearchRecord) -> dict[str, float]:

@@ -21,6 +21,7 @@ from tlsearch.errors import StorageError
 from tlsearch.search.audience import Audience
 from tlsearch.search.budget import TimeBudget
 from tlsearch.search.faults import ErrorStreak
+from tlsearch.search.first_points import FIRST_LOOK
 from tlsearch.search.intake import Intake
 from tlsearch.search.judge import Judge, Observation, Verdict
 from tlsearch.search.limits import MEASURED_BY_WORKERS, complaint, excess
@@ -35,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 _PRUNED, _COMPLETE, _FAIL = OptunaState.PRUNED, OptunaState.COMPLETE, OptunaState.FAIL
 _CONSTRAINTS: Mapping[str, str] = {"diverged": "finite", "memory": "memory"}  # reason -> constraint told to TPE
+_OVERDUE_S = 600.0  # a first look that has said nothing for so long, and for each retry again, is waited for no more
 _MAX_UNCOUNTED_DEATHS = 50  # of one trial on nodes that were lost: beyond, something else is wrong
 
 
@@ -56,7 +58,7 @@ class Conductor:
         self._limits = plan.search.constraints.limits
         self._audience = Audience(observers)
         self._stop = stop or threading.Event()
-        self._clock = clock
+        self._clock, self._timer = clock, timer
         self._judge = Judge(plan.rules)
         self._live: dict[int, Live] = {}
         self._going_on: deque[int] = deque()
@@ -69,9 +71,14 @@ class Conductor:
             ((stored, trial) for trial in trials for stored in stored_reports(trial)), key=lambda pair: pair[0].seq
         )
         for stored, trial in reports:
-            bracket = trial.user_attrs.get("bracket", 0)
             self._judge.observe(
-                Observation(trial=trial.number, bracket=bracket, epoch=stored.report.epoch, value=stored.value)
+                Observation(
+                    trial=trial.number,
+                    bracket=trial.user_attrs.get("bracket", 0),
+                    epoch=stored.report.epoch,
+                    value=stored.value,
+                    uncut=trial.user_attrs.get(FIRST_LOOK, False),
+                )
             )
         self._seq = reports[-1][0].seq + 1 if reports else 0
         spent_s = max((stored.spent_s for stored, _ in reports), default=0.0)
@@ -96,14 +103,39 @@ class Conductor:
 
     @property
     def reason(self) -> str:
-        """How this start ended: finished, interrupted or budget (of time)."""
+        """How this start ended: finished, space (all of it has been tried), interrupted or budget (of time)."""
         if self._live or (self._stop.is_set() and self._may_start()):
             return "interrupted"
-        return "budget" if self._time.over and self._intake.trials_left else "finished"
+        if self._time.over and self._intake.trials_left:
+            return "budget"
+        return "space" if self._intake.space_tried else "finished"
+
+    def finish(self) -> str:
+        """The reason, once no trial is to come; the study keeps that its space has been tried whole."""
+        reason = self.reason
+        if reason == "space":
+            self._study.note_space_tried()
+        return reason
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the next trial is proposed only when the first look at each backbone has ended.
+
+        Until then a backbone that is reported early would be taken for the best. A first look that says nothing for
+        long does not hold up the others for ever.
+        """
+        if self._going_on or self._intake.first_points_left:
+            return False
+        looks = (live for live in self._live.values() if live.first_look)
+        timeout_s = self._search.trial_timeout_s or _OVERDUE_S  # with a timeout its worker is killed, then it fails
+        return any(self._timer() - live.heard < timeout_s * (1 + self._search.max_failures) for live in looks)
 
     def next_trial(self) -> Handout | None:
-        """The next trial to run: one that was RUNNING, then WAITING ones, then a new one; None at the end."""
-        while not self.exhausted:
+        """The next trial to run: one that was RUNNING, then WAITING ones, then a new one; None at the end.
+
+        None also while ``waiting``.
+        """
+        while not self.exhausted and not self.waiting:
             number = self._going_on.popleft() if self._going_on else self._add_live(self._intake.begin()).number
             live = self._live[number]
             self._audience.trial_started(number, live.config)
@@ -145,7 +177,9 @@ class Conductor:
         if known is not None:
             return known.decision is Decision.CONTINUE and not self.halting
         value = report.metrics[self._plan.setup.metric]
-        verdict = self._judge.observe(Observation(trial=number, bracket=live.bracket, epoch=report.epoch, value=value))
+        verdict = self._judge.observe(
+            Observation(trial=number, bracket=live.bracket, epoch=report.epoch, value=value, uncut=live.first_look)
+        )
         if verdict.decision is Decision.CONTINUE and self._time.over and self._search.on_budget == "cut":
             verdict = Verdict(decision=Decision.STOP, reason="budget")
         stored = StoredReport(
@@ -155,7 +189,7 @@ class Conductor:
         self._study.write_report(number, stored)
         crash_point("after_report_write")
         self._seq += 1
-        live.epoch = report.epoch
+        live.epoch, live.heard = report.epoch, self._timer()
         live.verdicts[report.epoch] = verdict
         self._audience.trial_reported(number, report, verdict.decision)
         if verdict.decision is not Decision.CONTINUE:
@@ -232,6 +266,8 @@ class Conductor:
             config=config,
             seed=attrs["seed"],
             bracket=attrs["bracket"],
+            first_look=attrs.get(FIRST_LOOK, False),
+            heard=self._timer(),
             measured={name: sizes[name] for name in self._limits if name in sizes} | attrs.get("measured", {}),
         )
         self._live[trial.number] = live

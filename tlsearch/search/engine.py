@@ -60,7 +60,7 @@ def _run(plan: SearchPlan, factory: TrialFactory, observers: Sequence[SearchObse
                 conductor = _tune_on(plan, conductor, begun, factory, stop)
         if conductor.failure is not None:
             raise conductor.failure
-        return conductor.reason
+        return conductor.finish()
     finally:
         study.close()
 

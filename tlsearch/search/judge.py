@@ -28,12 +28,13 @@ class Rules:
 
 @dataclass(frozen=True, kw_only=True)
 class Observation:
-    """One report as the rules see it."""
+    """One report as the rules see it; ``uncut`` is of a trial that ASHA may not stop."""
 
     trial: int
     bracket: int
     epoch: int
     value: float
+    uncut: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +72,10 @@ class Judge:
             best = self._best[seen.trial] = Best(value=seen.value, epoch=seen.epoch)
         if seen.epoch >= self._rules.max_epochs:
             return Verdict(decision=Decision.COMPLETE, reason="completed")
-        if self._rungs and not self._rungs.enter(
+        goes_on = self._rungs is None or self._rungs.enter(
             trial=seen.trial, bracket=seen.bracket, epoch=seen.epoch, best=best.value
-        ):
+        )
+        if not goes_on and not seen.uncut:  # it has entered the rung: others are measured by it
             return Verdict(decision=Decision.STOP, reason="asha")
         if self._plateaued(seen, best):
             return Verdict(decision=Decision.COMPLETE, reason="plateaued")

@@ -11,7 +11,7 @@ from optuna.trial import TrialState as OptunaState
 from tlsearch.search.folder import SearchFolder
 from tlsearch.search.lock import is_held
 from tlsearch.search.opening import open_for_reading
-from tlsearch.search.study import StoredReport, Study, stored_reports
+from tlsearch.search.study import SPACE_TRIED, StoredReport, Study, stored_reports
 from tlsearch.search.wire import from_plain
 from tlsearch.types import INTERRUPTED, METRIC_MODES, Mode, SearchRecord, TrialConfig, TrialRecord, TrialState
 
@@ -71,6 +71,7 @@ def record_of(
         trials=tuple(_trial_record(*pair, mode, live=live) for pair in zip(trials, reports, strict=True)),
         spent_s=max((one.spent_s for stored in reports for one in stored), default=0.0),
         pauses=pauses_of(one for stored in reports for one in stored),
+        space_tried=bool(trials) and attrs.get(SPACE_TRIED) == len(trials),
     )
 
 

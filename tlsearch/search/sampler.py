@@ -99,13 +99,13 @@ class _BoundedTPE(TPESampler):
         return super().sample_independent(self._window, trial, param_name, param_distribution)
 
 
-def make_sampler(name: SamplerName, *, seed: int, number: int) -> BaseSampler:
-    """The sampler that proposes trial ``number`` of a search with that seed.
+def make_sampler(name: SamplerName, *, seed: int, number: int, attempt: int = 0) -> BaseSampler:
+    """The sampler that proposes trial ``number`` of a search with that seed; another one for each attempt.
 
     TPE is multivariate within the groups of the conditional space (``group``), and counts running
     trials as bad ones so that parallel trials spread (``constant_liar``).
     """
-    own_seed = derive_seed(seed, "sampler", number)
+    own_seed = derive_seed(seed, f"sampler, attempt {attempt}" if attempt else "sampler", number)
     if name != "tpe":
         return RandomSampler(seed=own_seed)  # a fixed search proposes nothing
     with warnings.catch_warnings():

@@ -23,7 +23,10 @@ class StudySearcher(Searcher):
         self._max_failures = max_failures
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        """A trial's job; None while all slots are taken; FINISHED when none will come."""
+        """A trial's job; None while all slots are taken or trials have to end first; FINISHED when none will come.
+
+        Tune asks again at every turn after a None, and never after FINISHED.
+        """
         answer: Any = Searcher.FINISHED
         with self._watch.guard():
             if not self._conductor.exhausted and self._watch.error is None:
@@ -35,7 +38,7 @@ class StudySearcher(Searcher):
             return None
         handout = self._conductor.next_trial()
         if handout is None:
-            return Searcher.FINISHED
+            return Searcher.FINISHED if self._conductor.exhausted else None
         self._watch.handed_out[trial_id] = handout.assignment.number
         return pack(handout.job(self._max_failures))
 

@@ -30,7 +30,8 @@ def run_search(
         stop: When set, the search ends within seconds; running trials stay RUNNING in the study.
 
     Returns:
-        ``finished``, ``interrupted`` (resumable) or ``budget`` (the time is spent).
+        ``finished``, ``interrupted`` (resumable), ``budget`` (the time is spent) or ``space``: every configuration
+        of the space has been tried before all trials were spent.
 
     Raises:
         SearchStopped: One error came too often in a row.

@@ -1,9 +1,10 @@
 """The durable Optuna study: the only truth of a search. All reading and writing of it is here.
 
 User attributes of a trial: ``config`` and ``params`` (what it trains, what the user sees), ``seed``,
-``bracket``, ``started``; ``report:<epoch>`` for each report with ``seq`` (the order over the whole
-search), ``decision``, ``reason`` and the report; at the end ``reason``, ``best_value``,
-``best_epoch``, ``ended``, and ``error`` with ``traceback`` where it failed; ``measured`` for the constraints.
+``bracket``, ``started``; ``origin`` (why it was tried), ``first_look`` where ASHA is not to stop it;
+``report:<epoch>`` for each report with ``seq`` (the order over the whole search), ``decision``,
+``reason`` and the report; at the end ``reason``, ``best_value``, ``best_epoch``, ``ended``, and ``error``
+with ``traceback`` where it failed; ``measured`` for the constraints.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from tlsearch.space import Space
 
 REPORT = "report:"
+SPACE_TRIED = "space_tried"  # of the study: the number of trials that were all its space has
 _SUCCEEDS = "succeeds"
 _SUCCESSION = "~"  # before the count of a study that succeeds another one of its search
 
@@ -108,11 +111,11 @@ class Study:
         """One trial; not a copy."""
         return self._storage.get_trial(self._trial_id(number))
 
-    def enqueue(self, points: Sequence[Mapping[str, Scalar]]) -> None:
-        """Adds WAITING trials with these parameters, in order."""
+    def enqueue(self, points: Sequence[Mapping[str, Scalar]], attrs: Sequence[Mapping[str, Scalar]] = ()) -> None:
+        """Adds WAITING trials with these parameters, in order; ``attrs`` are the user attributes of each."""
         with self._batch():
-            for point in points:
-                self._study.enqueue_trial(dict(point))
+            for point, own in zip_longest(points, attrs):
+                self._study.enqueue_trial(dict(point), user_attrs=dict(own or {}))
 
     def ask(
         self,
@@ -154,6 +157,11 @@ class Study:
         # The configuration last: readers take a trial that has one as proposed in full.
         for key, value in {**attrs, "params": params, "config": config}.items():
             trial.set_user_attr(key, value)
+
+    def note_space_tried(self) -> None:
+        """Notes that the trials there are now are all that the space has."""
+        with self._batch():
+            self._storage.set_study_user_attr(self._id, SPACE_TRIED, self._storage.get_n_trials(self._id))
 
     def set_attrs(self, number: int, attrs: Mapping[str, Any]) -> None:
         """Sets user attributes of a trial."""

@@ -18,10 +18,11 @@ from optuna.trial import TrialState as OptunaState
 
 from tlsearch.errors import StorageError
 from tlsearch.search.database import Pointer, database_errors, write_pointer
+from tlsearch.search.first_points import FirstPoint, first_points
 from tlsearch.search.opening import JOURNAL, open_for_writing, study_attrs
 from tlsearch.search.plan import SearchPlan
-from tlsearch.search.proposals import first_points
-from tlsearch.search.wire import from_plain, to_plain
+from tlsearch.search.untried import Configurations
+from tlsearch.search.wire import from_plain
 from tlsearch.space import Space
 from tlsearch.types import Scalar, TrialConfig
 
@@ -69,7 +70,12 @@ def _carry(old: Sequence[FrozenTrial], plan: SearchPlan) -> tuple[Carried, list[
         raise StorageError("the study's trials are not numbered without gaps, so they cannot be carried over")
     found = {trial.number: _locate(trial, plan.space) for trial in begun}
     points = _new_points(begun, plan)
-    waiting = [create_trial(state=OptunaState.WAITING, system_attrs={"fixed_params": point}) for point in points]
+    waiting = [
+        create_trial(
+            state=OptunaState.WAITING, system_attrs={"fixed_params": dict(point.values)}, user_attrs=point.attrs
+        )
+        for point in points
+    ]
     carried = Carried(
         inside=tuple(number for number, place in found.items() if place),
         outside=tuple(number for number, place in found.items() if not place),
@@ -101,10 +107,9 @@ def _copy(trial: FrozenTrial, place: _Recorder | None) -> FrozenTrial:
     return copied
 
 
-def _new_points(begun: Sequence[FrozenTrial], plan: SearchPlan) -> list[dict[str, Scalar]]:
-    tried = [trial.user_attrs.get("config") for trial in begun]
-    points = first_points(plan)
-    return [point for point in points if to_plain(plan.space.to_config(point)) not in tried]
+def _new_points(begun: Sequence[FrozenTrial], plan: SearchPlan) -> list[FirstPoint]:
+    tried = Configurations().of(begun)
+    return [point for point in first_points(plan) if plan.space.to_config(point.values) not in tried]
 
 
 class _Recorder:

@@ -8,9 +8,10 @@ from typing import Any
 
 from tlsearch.config import Document, Keys, SpaceFile, nearest, one_of, suggest
 from tlsearch.errors import Fault
-from tlsearch.space.checks import check_file
+from tlsearch.space.checks import check_file, repeated_entries
 from tlsearch.space.conditions import SYSTEM_READS, Condition
 from tlsearch.space.domains import Domain, Fixed
+from tlsearch.space.effects import effect_faults
 from tlsearch.space.parameters import PARAMETERS, RATIOS
 from tlsearch.space.slots import Dimension
 from tlsearch.space.space import Space
@@ -35,12 +36,13 @@ class _Parts:
         return found | ({self.ratios[name]} if name in self.ratios else set())
 
 
-def build_space(file: SpaceFile, document: Document) -> tuple[Space, list[Fault]]:
+def build_space(file: SpaceFile, document: Document, *, stored: bool = False) -> tuple[Space, list[Fault]]:
     """Reads the dimensions and checks them against the rest of the file.
 
     Args:
         file: The file; what it leaves out of ``space`` is fixed at its default.
         document: Its document, for the places, and for what ``config`` has found at fault already.
+        stored: As for ``load``.
 
     Returns:
         The space and its faults; a dimension at fault is replaced by its default, or by a stand-in.
@@ -52,7 +54,10 @@ def build_space(file: SpaceFile, document: Document) -> tuple[Space, list[Fault]
     parts.doubts.update(_check_conditions(parts, reader))
     document = document.with_doubts(parts.doubts)
     space = _assemble(parts)
-    return space, [*reader.faults, *check_file(file, space, document)]
+    faults = [*reader.faults, *check_file(file, space, document)]
+    if not stored:
+        faults += [*effect_faults(file, space, document), *repeated_entries(file, space, document)]
+    return space, faults
 
 
 def _read(raw: Mapping[str, Any], reader: DomainReader, document: Document) -> _Parts:
@@ -96,7 +101,9 @@ def _check_conditions(parts: _Parts, reader: DomainReader) -> set[Keys]:
         for one in when:
             domain = parts.domains.get(one.on, Fixed(value=PARAMETERS[one.on].default))
             known = ("space", one.on) not in parts.doubts and one.on not in parts.ratios
-            if known and not one.possible(domain):
+            # where its own conditions do not hold it has its default
+            by_default = bool(parts.conditions.get(one.on)) and one.holds(PARAMETERS[one.on].default)
+            if known and not by_default and not one.possible(domain):
                 path: Keys = ("space", name, "when", one.on)
                 place = reader.document.place(("space", one.on))
                 message = f"the condition can never hold: {one.on} is {_words(domain)}{place}"

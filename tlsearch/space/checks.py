@@ -13,7 +13,7 @@ from tlsearch.space.conditions import SYSTEM_READS
 from tlsearch.space.domains import largest
 from tlsearch.space.parameters import PARAMETERS
 from tlsearch.space.space import Space
-from tlsearch.types import Scalar, WeightsSource
+from tlsearch.types import Scalar, TrialConfig, WeightsSource
 
 
 def check_file(file: SpaceFile, space: Space, document: Document) -> list[Fault]:
@@ -218,6 +218,26 @@ def _start_with(file: SpaceFile, space: Space, document: Document) -> list[Fault
             decided: list[Keys] = [(*at, on) if on in entry else ("space", on)] if on else []
             place = "" if by_itself else document.place(*decided, ("space", name))
             faults.append(document.fault((*at, name), fault.message + place, at_key=name not in PARAMETERS))
+    return faults
+
+
+def repeated_entries(file: SpaceFile, space: Space, document: Document) -> list[Fault]:
+    """Entries of start_with that are the same trial as an earlier one."""
+    faults: list[Fault] = []
+    first: dict[TrialConfig, int] = {}
+    for index, entry in enumerate(file.search.start_with):
+        at: Keys = ("search", "start_with", index)
+        if document.doubtful(at) or document.doubtful(("space",)) or space.entry_faults(entry):
+            continue
+        config = space.to_config(space.complete(entry))
+        if config not in first:
+            first[config] = index
+            continue
+        earlier: Keys = ("search", "start_with", first[config])
+        message = f"the same trial as entry {first[config]}{document.place(earlier)}, counted from 0: leave one out"
+        if file.search.sampler == "fixed":
+            message += "; search.seeds trains each entry several times"
+        faults.append(document.fault(at, message))
     return faults
 
 

@@ -17,6 +17,8 @@ def load(
     data_path: Path | None = None,
     moved: Callable[[str], str] | None = None,
     current: Path | None = None,
+    *,
+    stored: bool = False,
 ) -> tuple[SpaceFile, Space]:
     """Reads and checks a whole space file; opens no image and imports no torch.
 
@@ -26,14 +28,16 @@ def load(
         data_path: Instead of the file's ``data.path``; relative to the current folder.
         moved: Gives the file's absolute paths as they are now.
         current: The folder that was the current one when the overrides were given; None is the current one.
+        stored: The file is a search's own, perhaps of an earlier version: settings without effect are no errors, and
+            keys that were taken out since are passed over.
 
     Raises:
         ConfigError: All faults of structure and meaning, with file, line and column.
     """
-    file, document, faults = parse_space_file(path, overrides, data_path, moved, current)
+    file, document, faults = parse_space_file(path, overrides, data_path, moved, current, stored=stored)
     if file is None or document is None:
         raise ConfigError(faults)
-    space, more = build_space(file, document)
+    space, more = build_space(file, document, stored=stored)
     if faults or more:
         raise ConfigError([*faults, *more])
     return file, space

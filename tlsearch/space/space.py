@@ -188,6 +188,10 @@ class Space:
         wrong = meant | {fault.name for fault in faults}
         return [fault for fault in faults if fault.on not in wrong]
 
+    def reasons(self, choose: Callable[[Slot], Scalar]) -> Mapping[str, Reason]:
+        """Why dimensions have no effect at the point that ``choose`` makes: it gives each active one its value."""
+        return self._walk(choose).reasons
+
     def to_json(self) -> str:
         """The space as text, so that a plan can be stored."""
         tree = [

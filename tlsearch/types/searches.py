@@ -71,6 +71,7 @@ class SearchRecord:
     Attributes:
         spent_s: Seconds of all its starts, up to the last report.
         pauses: When no process ran it: (Unix time of the last report before, seconds), in order.
+        space_tried: Whether it ended because its trials are all configurations of its space.
     """
 
     search_id: str
@@ -81,6 +82,7 @@ class SearchRecord:
     trials: tuple[TrialRecord, ...] = ()
     spent_s: float = 0.0
     pauses: tuple[tuple[float, float], ...] = ()
+    space_tried: bool = False
 
     @property
     def best(self) -> TrialRecord | None:

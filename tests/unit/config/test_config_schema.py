@@ -179,7 +179,7 @@ def test_each_wrong_value_is_one_fault(
 
 
 def test_defaults_may_be_written_out(tmp_path: Path) -> None:
-    search = {"constraints": {}, "patience": None, "probe_first": False, "trial_timeout": None, "study": "auto"}
+    search = {"constraints": {}, "patience": None, "trial_timeout": None, "study": "auto"}
     search |= {"expected_gain": "auto", "scheduler": {"asha": {"brackets": 1}}}
     written = read(tmp_path, {"search": search, "cache": {"views": 1}})
     assert written == read(tmp_path)

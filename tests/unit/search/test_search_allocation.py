@@ -23,7 +23,8 @@ from tlsearch.search.allocation import Allocation, alone
 from tlsearch.search.costs import Costs, Kind
 from tlsearch.search.drawing import Point, draw, nearest
 from tlsearch.search.experience import Experience
-from tlsearch.search.portfolio import RECIPES, probes, recipe
+from tlsearch.search.first_points import first_look
+from tlsearch.search.starting_points import RECIPES, recipe
 from tlsearch.search.surrogate import Encoder, Surrogate, expected_gain, likely_kernels
 from tlsearch.space import Choice, Fixed, FloatRange, IntRange
 from tlsearch.types import Mode, TrialConfig
@@ -42,7 +43,7 @@ ONE = real_space(
 )
 SEEDS = range(10, 14)
 SURE = Allocation(random_every=0)
-ALL = {"probe_first": True, "portfolio": True, "expected_gain": True, "cost_aware": True}
+ALL = {"portfolio": True, "expected_gain": True, "cost_aware": True}
 
 
 def proposals(root: Path, starts: tuple[int, ...], slots: int = 1, **search: Any) -> list[dict[str, Any]]:
@@ -77,10 +78,11 @@ def test_a_restart_goes_on_with_the_same_proposals(tmp_path: Path) -> None:
 
 
 def test_first_the_default_then_every_backbone_then_recipes(tmp_path: Path) -> None:
-    points = proposals(tmp_path / "a", (2 + len(RECIPES),), **ALL)
+    points = proposals(tmp_path / "a", (3 + len(RECIPES),), **ALL)
     assert points[0].items() >= WIDE.default_point().items()
     assert (points[1]["backbone"], points[1]["unfreeze_depth"]) == ("mobilenet_v2", 0)
-    assert [point["unfreeze_depth"] for point in points[2:]] == [one["unfreeze_depth"] for one in RECIPES]
+    recipes = [one["unfreeze_depth"] for one in RECIPES]
+    assert [point["unfreeze_depth"] for point in points[2:]] == [recipes[0], *recipes], "the first on both backbones"
 
 
 def test_recipes_are_on_the_backbone_that_is_best(tmp_path: Path) -> None:
@@ -90,9 +92,10 @@ def test_recipes_are_on_the_backbone_that_is_best(tmp_path: Path) -> None:
             good = self._assignment.config.backbone == "mobilenet_v2"
             return type(report)(epoch=report.epoch, metrics={"val_accuracy": 0.9 if good else 0.1}, timestamp=0.0)
 
-    plan = replace(make_plan(tmp_path / "a", max_epochs=3, trials=6, probe_first=True, portfolio=True), space=WIDE)
+    plan = replace(make_plan(tmp_path / "a", max_epochs=3, trials=6, portfolio=True), space=WIDE)
     assert drive(plan, factory=Lopsided) == "finished"
-    assert [one.config.backbone for one in read_search(tmp_path / "a").trials][2:] == ["mobilenet_v2"] * 4
+    backbones = [one.config.backbone for one in read_search(tmp_path / "a").trials]
+    assert backbones[2:] == ["mobilenet_v2", "resnet18", "mobilenet_v2", "mobilenet_v2"]
 
 
 def test_the_expected_gain_chooses_where_the_portfolio_is_off_unless_told(tmp_path: Path) -> None:
@@ -132,8 +135,8 @@ def test_the_first_ten_points_are_cheap_ones_where_costs_count(tmp_path: Path) -
 
     aware, free = depths(True), depths(False)
     lowest = 1.62  # what the lowest of three draws from 0 to 5 that lean to the middle is on average
-    assert np.mean([row[1:10] for row in aware]) == pytest.approx(lowest, abs=0.4)
-    assert np.mean([row[1:10] for row in free]) > lowest + 0.5
+    assert np.mean([row[2:10] for row in aware]) == pytest.approx(lowest, abs=0.4)
+    assert np.mean([row[2:10] for row in free]) > lowest + 0.5
     assert np.mean([row[10:] for row in aware]) > lowest + 0.2, "then TPE proposes, at any cost"
 
 
@@ -172,7 +175,7 @@ def test_recipes_are_moved_into_the_space() -> None:
     point = recipe(narrow, 0, "mobilenet_v2")
     assert point is not None and point["backbone"] == "mobilenet_v2"
     assert (point["head_lr"], point["backbone_lr"]) == pytest.approx((1e-3, 5e-5))
-    assert [one["backbone"] for one in probes(narrow)] == ["resnet18", "mobilenet_v2"]
+    assert [first_look(narrow, one)["backbone"] for one in narrow.backbones()] == ["resnet18", "mobilenet_v2"]
 
 
 def test_points_are_drawn_inside_the_space() -> None:

@@ -16,9 +16,9 @@ from optuna.trial import TrialState
 from search_doubles import QuickTrial, TinySpace, drive, make_plan
 
 from tlsearch.search import read_search
-from tlsearch.search.portfolio import RECIPES
 from tlsearch.search.sampler import NUM_GOOD, NUM_SEEN, make_sampler, seen
 from tlsearch.search.seeds import derive_fraction, derive_seed
+from tlsearch.search.starting_points import RECIPES
 
 
 def proposals(root: Path, starts: tuple[int, ...], **search: Any) -> list[dict[str, Any]]:
@@ -40,7 +40,7 @@ def test_another_seed_proposes_otherwise(tmp_path: Path) -> None:
     first = proposals(tmp_path / "a", (12,), seed=3)
     second = proposals(tmp_path / "b", (12,), seed=4)
     assert first[0] == second[0] == TinySpace().default_point()
-    chosen = 1 + len(RECIPES)
+    chosen = 3 + len(RECIPES)  # the default, a first look, the starting points, one of them twice
     assert not [point for point in first[chosen:] if point in second]
 
 

@@ -91,7 +91,9 @@ def test_running_trials_go_on_in_the_new_study(tmp_path: Path, study_of: dict[st
     (running,) = read_search(root).trials
     assert running.state is TrialState.RUNNING and running.epochs_run == 2
     wider = plan_of(root, space(**BOTH), 6, start_with=entries, scheduler=None, **study_of)
-    assert supersede(wider).num_new_points == 2  # depth 2, and the default: they were waiting
+    assert (
+        supersede(wider).num_new_points == 3
+    )  # depth 2 and the default, which were waiting, and a look at the new backbone
     assert drive(wider) == "finished"
     check_agreement(wider)
     trials = read_search(root).trials

@@ -1,0 +1,183 @@
+"""What of a space can ever matter: dimensions and values without effect at any of its points are errors.
+
+Every dimension that decides whether others exist takes all of its values (of a range those where a condition may
+change); the space is walked once for each combination, and what it asks for on the way has an effect there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tlsearch.config import Document, Keys, SpaceFile
+from tlsearch.errors import Fault
+from tlsearch.space.backbones import backbone_facts
+from tlsearch.space.conditions import SYSTEM_READS, Condition, Reason
+from tlsearch.space.domains import Choice, Domain, Fixed, IntRange
+from tlsearch.space.slots import BN_POLICY, SCHEDULE, Dimension, Slot
+from tlsearch.space.space import Space
+from tlsearch.types import Scalar
+
+# The depths that the values need which not every depth has: train, and progressive.
+_LEAST_DEPTHS: Mapping[str, int] = {BN_POLICY: 1, SCHEDULE: 2}
+_MOST_WALKS = 20_000  # beyond so many combinations of deciding values nothing is said
+
+
+@dataclass(kw_only=True)
+class _Seen:
+    """What walks over a space have met.
+
+    Attributes:
+        values: By dimension the listed values that a trial may have; a dimension that is absent never exists.
+        reasons: By dimension the last reason why it did not exist: that of the largest value that decided.
+    """
+
+    values: dict[str, set[Scalar]] = field(default_factory=dict)
+    reasons: dict[str, Reason] = field(default_factory=dict)
+
+
+def effect_faults(file: SpaceFile, space: Space, document: Document) -> list[Fault]:
+    """Dimensions of the file, and values of its lists, that no trial of the space could use."""
+    seen = _walk_all(space)
+    if seen is None:
+        return []
+    faults = []
+    for name in file.space:
+        if name not in space.dimensions or name == "backbone" or _doubtful(name, space, document):
+            continue
+        dimension = space.dimensions[name]
+        if name not in seen.values:
+            faults.append(_without_effect(name, seen.reasons[name], document))
+        else:
+            faults += _unused_values(dimension, seen.values[name], document)
+    return faults
+
+
+def _walk_all(space: Space) -> _Seen | None:
+    """Every combination of deciding values; None where there are too many, or a ratio decides."""
+    if any(space.dimensions[one].ratio_of for one in _deciders(space)):
+        return None
+    deciding = {one: _representatives(one, space) for one in _deciders(space)}
+    if math.prod(len(values) for values in deciding.values()) > _MOST_WALKS:
+        return None
+    seen = _Seen()
+    for choice in _combinations(deciding):
+
+        def choose(slot: Slot, choice: Mapping[str, Scalar] = choice) -> Scalar:
+            domain = slot.domain
+            wanted = choice.get(slot.dimension)
+            value = wanted if slot.dimension in choice and domain.contains(wanted) else _first(domain)
+            used = {value} if slot.dimension in choice else set(_listed(domain))
+            seen.values.setdefault(slot.dimension, set()).update(used)
+            return value
+
+        seen.reasons.update(space.reasons(choose))
+    return seen
+
+
+def _deciders(space: Space) -> list[str]:
+    """The dimensions that others look at, in the order in which they are decided."""
+    read = {"backbone", "unfreeze_depth", *(each.on for one in space.dimensions.values() for each in one.when)}
+    return [name for name in space.names() if name in read]
+
+
+def _representatives(name: str, space: Space) -> Sequence[Scalar]:
+    """Values of a deciding dimension, at least one of each kind that conditions tell apart."""
+    domain = space.dimensions[name].domain
+    conditions = [each for one in space.dimensions.values() for each in one.when if each.on == name]
+    values: Sequence[Scalar]
+    if isinstance(domain, Fixed):
+        values = (domain.value,)
+    elif isinstance(domain, Choice):
+        values = domain.values
+    elif isinstance(domain, IntRange) and domain.high - domain.low <= 64 * domain.step:
+        values = tuple(range(domain.low, domain.high + 1, domain.step))
+    else:
+        marks: list[float] = [domain.low, domain.high]
+        for one in conditions:
+            marks += [mark for mark in (one.ge, one.le, *one.values) if isinstance(mark, int | float)]
+        marks.sort()
+        between = [(low + high) / 2 for low, high in zip(marks, marks[1:], strict=False)]
+        values = tuple(dict.fromkeys(domain.nearest(mark) for mark in (*marks, *between)))
+    if name != "backbone":
+        return values
+    return tuple({_kind_of(str(value), conditions): value for value in reversed(values)}.values())
+
+
+def _kind_of(backbone: str, conditions: Sequence[Condition]) -> tuple[bool, ...]:
+    """What conditions ask of a backbone: hundreds of names are few kinds."""
+    facts = backbone_facts(backbone)
+    return (facts is None or facts.has_batch_norm, *(one.holds(backbone) for one in conditions))
+
+
+def _combinations(deciding: Mapping[str, Sequence[Scalar]]) -> Iterator[dict[str, Scalar]]:
+    if not deciding:
+        yield {}
+        return
+    (name, values), *rest = deciding.items()
+    for others in _combinations(dict(rest)):
+        for value in values:
+            yield {name: value, **others}
+
+
+def _first(domain: Domain) -> Scalar:
+    return domain.values[0] if isinstance(domain, Choice) else domain.nearest(None)
+
+
+def _listed(domain: Domain) -> tuple[Scalar, ...]:
+    """The values of a list or the one fixed value; none of a range."""
+    if isinstance(domain, Choice):
+        return domain.values
+    return (domain.value,) if isinstance(domain, Fixed) else ()
+
+
+def _without_effect(name: str, reason: Reason, document: Document) -> Fault:
+    message = (
+        f"no trial of this space can use {name}: {reason.message}{_decided_at(reason.on, document)}; "
+        f"change {reason.on} or leave {name} out"
+    )
+    return document.fault(("space", name), message, at_key=True)
+
+
+def _unused_values(dimension: Dimension, used: set[Scalar], document: Document) -> list[Fault]:
+    name = dimension.name
+    faults = []
+    for value in _listed(dimension.domain):
+        if value in used:
+            continue
+        message = f"no trial of this space can have {name} {value}: "
+        if name in _LEAST_DEPTHS:
+            message += (
+                f"it takes unfreeze_depth {_LEAST_DEPTHS[name]} or more{_decided_at('unfreeze_depth', document)}; "
+            )
+            message += f"change unfreeze_depth or leave {value} out"
+        else:
+            message += f"the conditions of the space rule it out; change them or leave {value} out"
+        faults.append(document.fault(_place_of_value(name, value, document), message))
+    return faults
+
+
+def _decided_at(on: str, document: Document) -> str:
+    if document.has(("space", on)):
+        return document.place(("space", on))
+    return " (by default)"
+
+
+def _place_of_value(name: str, value: Scalar, document: Document) -> Keys:
+    path: Keys = ("space", name)
+    raw = document.as_dict().get("space", {}).get(name)
+    if isinstance(raw, dict) and isinstance(raw.get("choice"), list):
+        path, raw = (*path, "choice"), raw["choice"]
+    return (*path, raw.index(value)) if isinstance(raw, list) and value in raw else path
+
+
+def _doubtful(name: str, space: Space, document: Document) -> bool:
+    """Whether a dimension, or one that decides it, is in error already."""
+    todo, found = [name], set[str]()
+    while todo:
+        one = todo.pop()
+        if one not in found:
+            found.add(one)
+            todo += [*SYSTEM_READS.get(one, ()), *(each.on for each in space.dimensions[one].when)]
+    return any(document.doubtful(("space", one)) for one in found)
