@@ -34,6 +34,11 @@ def nothing_left(entry: SearchEntry, *, trials: str | None = None, stored: bool 
     if begun >= wanted:
         ended = f"{begun:,} of {plural(wanted, 'trial')} ended" if begun == wanted else _more_than(begun, wanted)
         return f"nothing to do: {ended}; `tlsearch resume {entry.search_id} --trials +12` searches on"
+    if record.space_tried:
+        return (
+            f"nothing to do: the {plural(begun, 'trial')} that ended are all configurations of the space; widen it in "
+            f"the space file, then `tlsearch resume {entry.search_id} --changed`"
+        )
     if search.time_budget_s is not None and record.spent_s >= search.time_budget_s:
         return (
             f"nothing to do: the time budget of {format_s(search.time_budget_s)} is spent ({begun} of "

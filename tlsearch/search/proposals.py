@@ -18,12 +18,13 @@ from optuna.trial import TrialState as OptunaState
 
 from tlsearch.search.allocation import Allocation, alone
 from tlsearch.search.experience import Experience
-from tlsearch.search.first_points import FIRST_LOOK, ORIGIN, Origin, num_enqueued
+from tlsearch.search.first_points import FIRST_LOOK, ORIGIN, Origin, first_points, num_enqueued
 from tlsearch.search.plan import SearchPlan
 from tlsearch.search.sampler import NUM_DRAWN, GivenPoint, make_sampler
 from tlsearch.search.seeds import derive_seed
 from tlsearch.search.starting_points import RECIPES, recipe
 from tlsearch.search.untried import Configurations, Untried, untried_point
+from tlsearch.search.wire import to_plain
 from tlsearch.types import Scalar
 
 
@@ -42,6 +43,7 @@ class Proposals:
         self._plan = plan
         self._experience = Experience(plan.setup.mode, views=plan.setup.cache.views)
         self._tried = Configurations()
+        self._looks = [to_plain(plan.space.to_config(one.values)) for one in first_points(plan) if one.first_look]
 
     def propose(self, trials: Sequence[FrozenTrial], number: int) -> Proposal:
         """The proposal of trial ``number``, which is not among ``trials`` or has no values yet."""
@@ -89,7 +91,7 @@ class Proposals:
         The first one is tried on the two backbones whose first looks were best, since heads alone do not always rank
         backbones as deeper trials do; the others on the backbone that is best so far.
         """
-        looks = [trial for trial in begun if trial.user_attrs.get(FIRST_LOOK)]
+        looks = self._first_looks(begun)
         ranked = self._ranked(looks)
         second = len(ranked) > 1
         index = number - num_enqueued(trials, number)
@@ -102,6 +104,16 @@ class Proposals:
         equal = [trial for trial in begun if trial.user_attrs.get(ORIGIN) == "starting_point"]
         best = (self._ranked([*looks, *equal] if looks else begun) or self._plan.space.backbones())[0]
         return recipe(self._plan.space, index - second, best)
+
+    def _first_looks(self, begun: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+        """The first looks; where backbones were added later, the default of the first ones is their look."""
+        if not any(trial.user_attrs.get(FIRST_LOOK) for trial in begun):
+            return []
+        return [
+            trial
+            for trial in begun
+            if trial.user_attrs.get(FIRST_LOOK) or trial.user_attrs.get("config") in self._looks
+        ]
 
     def _ranked(self, trials: Sequence[FrozenTrial]) -> list[str]:
         """The backbones that these trials have a value of, the best first; of equal ones the first listed."""

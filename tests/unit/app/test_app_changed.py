@@ -99,7 +99,7 @@ def test_a_changed_file_is_taken_over(file: Path) -> None:
     )
     taken: ChangedSearch = prepare_changed(entry)
     assert taken.carried is not None and taken.carried.inside == (0, 1, 2, 3)
-    assert taken.carried.num_new_points == 1
+    assert taken.carried.num_new_points == 2  # and a first look at the new backbone
     assert {one.dotted for one in taken.changes} == {
         "weights.resnet18.path",
         "space.backbone",
