@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tlsearch.app.run import trial_setup
 from tlsearch.config import SpaceFile
@@ -35,8 +35,11 @@ def dry_run(file: SpaceFile, space: Space) -> tuple[list[DryRun], list[Fault]]:
     for backbone in space.backbones():
         config = deepest_config(space, backbone)
         with tempfile.TemporaryDirectory(prefix="tlsearch-dry-") as directory:
+            setup = trial_setup(file)
+            # No trial would ever read what so few images leave behind, so it does not go into the node's cache.
+            setup = replace(setup, cache=replace(setup.cache, directory=f"{directory}/cache"))
             assignment = TrialAssignment(
-                number=0, seed=file.search.seed, config=config, setup=trial_setup(file), directory=directory
+                number=0, seed=file.search.seed, config=config, setup=setup, directory=f"{directory}/trial"
             )
             try:
                 batch = first_batch(assignment)

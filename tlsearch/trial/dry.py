@@ -24,7 +24,8 @@ class FirstBatch:
 def first_batch(assignment: TrialAssignment) -> FirstBatch:
     """Takes the first batch of a trial through forward, backward, optimiser step and evaluation.
 
-    Nothing is written but the few images and features in the node's caches.
+    Nothing is written but a few images and features in the cache folder of the assignment: no folder of a trial, not
+    even a file that says how far the packing is.
 
     Raises:
         UserError: Data, weights or settings break a rule.

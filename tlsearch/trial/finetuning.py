@@ -21,6 +21,7 @@ from tlsearch.train import (
     save_model_checkpoint,
     write_frozen_part,
 )
+from tlsearch.trial.doing import Doing
 from tlsearch.trial.opening import OpenTrial, next_epoch, next_phase, open_trial
 from tlsearch.trial.running import Progress, epochs_of, load_running, read_running, save_running
 from tlsearch.trial.usage import Usage
@@ -45,9 +46,10 @@ class FineTuning:
         self._assignment = assignment
         self._directory = Path(assignment.directory)
         running = read_running(self._directory / RUNNING_FOLDER, assignment)
-        opened = open_trial(assignment, epochs_done=running.epochs_done if running else 0)
+        doing = Doing(self._directory)
+        opened = open_trial(assignment, epochs_done=running.epochs_done if running else 0, doing=doing)
         if running and not load_running(running, trainer=opened.trainer, frozen_digest=opened.identity):
-            running, opened = None, open_trial(assignment)
+            running, opened = None, open_trial(assignment, doing=doing)
         self._opened: OpenTrial | None = opened
         self._progress = running.progress if running else Progress()
         self._frozen_part: FrozenPart | None = None

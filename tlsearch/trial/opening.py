@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import torch
 
@@ -76,13 +75,20 @@ class OpenTrial:
         return self.inputs.guard
 
 
-def open_trial(assignment: TrialAssignment, *, index: ImageIndex | None = None, epochs_done: int = 0) -> OpenTrial:
+def open_trial(
+    assignment: TrialAssignment,
+    *,
+    index: ImageIndex | None = None,
+    epochs_done: int = 0,
+    doing: Doing | None = None,
+) -> OpenTrial:
     """Opens data, weights, model and sources; what the process or the node holds already is taken from there.
 
     Args:
         index: In place of the data set's whole index.
         epochs_done: The trial is opened in the phase of the last of them; the tensors are those before the first step
             all the same.
+        doing: Hears of work that takes long; None keeps no file of it.
 
     Raises:
         UserError: Data, weights or settings break a rule.
@@ -110,7 +116,7 @@ def open_trial(assignment: TrialAssignment, *, index: ImageIndex | None = None, 
         depth=depth,
         guard=FrozenGuard(digests={}),
         epoch=min(epochs_done + 1, setup.max_epochs),
-        doing=Doing(Path(assignment.directory)),
+        doing=doing or Doing(),
     )
     with out_of_memory_is_infeasible("the model"):
         model = build_model(
