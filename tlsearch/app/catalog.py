@@ -19,7 +19,9 @@ from pathlib import Path
 
 from tlsearch.app.moves import Move
 from tlsearch.errors import StorageError
+from tlsearch.folders import STATE_VARIABLE, own_folder, user_state
 from tlsearch.printable import ENCODING_BYTES
+from tlsearch.types import CacheSpec
 
 MANIFEST = "search.json"
 SOURCE = "space.yaml"  # as the user wrote it
@@ -75,13 +77,25 @@ class SearchEntry:
         return Move(before=Path(self.moved_from), now=self.path).place if self.moved_from else None
 
 
-def state_directory() -> Path:
-    """The folder of the catalogue; created where missing."""
-    named = os.environ.get("TLSEARCH_STATE_DIR")
-    home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-    directory = Path(named) if named else home / "tlsearch"
-    directory.mkdir(parents=True, exist_ok=True)
-    return directory
+def state_directory(*, write: bool = False) -> Path:
+    """The folder of the catalogue, which may be missing; ``write`` makes it.
+
+    Raises:
+        StorageError: It cannot be made or written, or this user has no home folder to make it in.
+    """
+    return own_folder("state", STATE_VARIABLE, lambda: user_state() / "tlsearch", write=write)
+
+
+def require_folders() -> None:
+    """Finds before anything is started that a search's folders outside its storage cannot be made or written.
+
+    Raises:
+        StorageError: One cannot; the message says which variable names another.
+    """
+    state_directory(write=True)
+    from tlsearch.data import cache_directory
+
+    cache_directory(CacheSpec())
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -105,7 +119,7 @@ def register(entry: SearchEntry) -> None:
     text = json.dumps(plain, indent=2)
     write_atomically(entry.path / MANIFEST, text)
     mark = hashlib.sha256(os.fsencode(entry.directory)).hexdigest()[:8]
-    state = state_directory()
+    state = state_directory(write=True)
     write_atomically(state / f"{entry.search_id}.{mark}.json", text)
     earlier = state / f"{entry.search_id}.json"  # of a version whose catalogue held one search of a name
     if _directory_in(earlier) == entry.path:

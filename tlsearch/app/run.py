@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tlsearch.app.ahead import UntilReady
 from tlsearch.app.bucket import Through, address_of, folder_of, is_bucket, refuse_taken, through_bucket
-from tlsearch.app.catalog import RESOLVED, SOURCE, SearchEntry, new_uid, read_entry, register, write_atomically
+from tlsearch.app.catalog import (
+    RESOLVED,
+    SOURCE,
+    SearchEntry,
+    new_uid,
+    read_entry,
+    register,
+    state_directory,
+    write_atomically,
+)
 from tlsearch.app.differences import refuse_changes
-from tlsearch.app.doctor import require_cluster
+from tlsearch.app.doctor import require_places
 from tlsearch.app.ending import Status, forget_end, keep_end
 from tlsearch.app.evidence import keep_evidence, search_params, start_artifacts
 from tlsearch.app.facts import complete_facts, gather_facts, write_facts
@@ -99,17 +110,18 @@ def prepare(options: RunOptions, *, step: Step = no_step) -> Prepared:
     faults += limit_faults(file, backbone_sizes(file, space, len(index.classes)))
     if faults:
         raise ConfigError(place_faults(faults, options.file, overrides=options.overrides, data_path=options.data_path))
-    require_cluster(file, options.address)
+    require_places(file, options.address)
     search_id = name or new_search_id(file.name, folder_of(file.storage))
     # A link stays one: relative paths are relative to its folder, and a mounted ConfigMap's target changes.
     text, source = options.file.read_text(encoding="utf-8"), str(options.file.expanduser().absolute())
     entry = make_folder(file, search_id=search_id, text=text, source=source)
-    given = options.data_path
-    data_path = "" if given is None else bucket_address(given) or str(given.absolute())
-    entry = replace(entry, overrides=tuple(options.overrides), data_path=data_path, cwd=os.getcwd())
-    register(entry)
-    keep_inputs(entry, file, space, index)
-    write_facts(entry, gather_facts(file, (), index))  # backbones are counted at the end: only those that were tried
+    with gone_unless_whole(entry.path):
+        given = options.data_path
+        data_path = "" if given is None else bucket_address(given) or str(given.absolute())
+        entry = replace(entry, overrides=tuple(options.overrides), data_path=data_path, cwd=os.getcwd())
+        register(entry)
+        keep_inputs(entry, file, space, index)
+        write_facts(entry, gather_facts(file, (), index))  # backbones are counted at the end: only those tried
     return Prepared(entry=entry, file=file, space=space, index=index, address=options.address)
 
 
@@ -134,6 +146,7 @@ def make_folder(file: SpaceFile, *, search_id: str, text: str, source: str, pare
     refuse_taken(file.storage, search_id)
     if not is_bucket(file.storage):
         refuse_lookalike(search_id, storage)
+    state_directory(write=True)  # before anything is made
     directory = storage / search_id
     try:
         directory.mkdir(parents=True, exist_ok=False)
@@ -144,22 +157,33 @@ def make_folder(file: SpaceFile, *, search_id: str, text: str, source: str, pare
         ) from None
     except OSError as error:
         raise StorageError(f"the storage folder {storage} cannot be written: {error.strerror}") from error
-    write_atomically(directory / SOURCE, text)
-    write_atomically(directory / RESOLVED, dump_resolved(file))
-    entry = SearchEntry(
-        search_id=search_id,
-        experiment=file.name,
-        directory=str(directory),
-        source=source,
-        tracking_uri=file.tracking.uri,
-        metric=file.search.metric,
-        created=directory.stat().st_mtime,
-        parent=parent,
-        remote=address_of(file.storage, search_id),
-        uid=new_uid(),
-    )
-    register(entry)
+    with gone_unless_whole(directory):
+        write_atomically(directory / SOURCE, text)
+        write_atomically(directory / RESOLVED, dump_resolved(file))
+        entry = SearchEntry(
+            search_id=search_id,
+            experiment=file.name,
+            directory=str(directory),
+            source=source,
+            tracking_uri=file.tracking.uri,
+            metric=file.search.metric,
+            created=directory.stat().st_mtime,
+            parent=parent,
+            remote=address_of(file.storage, search_id),
+            uid=new_uid(),
+        )
+        register(entry)
     return entry
+
+
+@contextmanager
+def gone_unless_whole(directory: Path) -> Iterator[None]:
+    """Removes a new search's folder where the body fails: a half-made one would keep its name from the next start."""
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
 
 
 def prepare_resume(
@@ -191,7 +215,7 @@ def prepare_resume(
     if faults:
         raise ConfigError(place_faults(faults, entry.path / RESOLVED))
     refuse_changed_inputs(entry, file, index, purpose="the search cannot go on")
-    require_cluster(file, address)
+    require_places(file, address)
     entry = settle(entry)
     if trials is not None:
         file, entry = with_trials(file, entry, trials)

@@ -96,7 +96,7 @@ def submit_file(options: SubmitOptions, *, jobs: Jobs | None = None) -> Submitte
         new=new,
         ship=options.ship,
     )
-    folder_path = state_directory() / SUBMITTED
+    folder_path = state_directory(write=True) / SUBMITTED
     folder_path.mkdir(exist_ok=True)
     write_atomically(folder_path / f"{search_id}.json", json.dumps(asdict(submitted), indent=2))
     return submitted

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 
@@ -22,6 +22,16 @@ from tlsearch.printable import PrintableFormatter
 EXIT_FAILED = 1
 EXIT_USER = 2
 EXIT_INTERRUPTED = 130
+
+_FULL = "make room, or make the disk writable, and try again"
+_REMEDIES = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EROFS: _FULL,
+    errno.EACCES: "let this user read and write it, or name another",
+    errno.EPERM: "let this user read and write it, or name another",
+}
+_NO_HOME = "determine home directory"  # pathlib, wherever a library asks it
 
 out = Console(stderr=False)
 err = Console(stderr=True)
@@ -61,19 +71,31 @@ def told_errors(*, as_json: bool = False) -> Iterator[None]:
         err.print(str(error), markup=False, soft_wrap=True)
         raise typer.Exit(code) from None
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        remedy = _REMEDIES.get(error.errno or 0)
+        if remedy is None or (error.errno in (errno.EACCES, errno.EPERM) and not error.filename):
             raise
         place = f"{error.filename}: " if error.filename else ""
-        told = f"{place}{error.strerror}: make room, or make the disk writable, and try again"
-        if as_json:
-            print_json({"ok": False, "error": told, "exit_code": EXIT_FAILED})
-        err.print(told, markup=False, soft_wrap=True)
-        raise typer.Exit(EXIT_FAILED) from None
+        _tell_failure(f"{place}{error.strerror}: {remedy}", as_json=as_json)
+    except RuntimeError as error:
+        if _NO_HOME not in str(error):
+            raise
+        text = "this user has no home folder: set HOME, or TLSEARCH_CACHE_DIR and TLSEARCH_STATE_DIR, to a folder"
+        _tell_failure(text, as_json=as_json)
+
+
+def _tell_failure(text: str, *, as_json: bool) -> NoReturn:
+    if as_json:
+        print_json({"ok": False, "error": text, "exit_code": EXIT_FAILED})
+    err.print(text, markup=False, soft_wrap=True)
+    raise typer.Exit(EXIT_FAILED) from None
 
 
 @contextmanager
 def interruptible(on_interrupt: Callable[[], None]) -> Iterator[threading.Event]:
-    """An event that Ctrl-C or SIGTERM sets; a second Ctrl-C ends the program at once."""
+    """An event that Ctrl-C, SIGTERM or the end of the terminal sets; a second one ends the program at once.
+
+    SIGHUP that is ignored, as under ``nohup``, stays so.
+    """
     stop = threading.Event()
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -82,7 +104,10 @@ def interruptible(on_interrupt: Callable[[], None]) -> Iterator[threading.Event]
         stop.set()
         on_interrupt()
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield stop
     finally:

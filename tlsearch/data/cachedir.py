@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from tlsearch.errors import StorageError
+from tlsearch.folders import CACHE_VARIABLE, own_folder, user_cache
 from tlsearch.types import CacheSpec
 
 
@@ -17,22 +17,14 @@ def cache_directory(cache: CacheSpec) -> Path:
     cache folder.
 
     Raises:
-        StorageError: It cannot be created.
+        StorageError: It cannot be created or written.
     """
-    chosen = cache.directory or os.environ.get("TLSEARCH_CACHE_DIR") or ""
-    try:
-        directory = Path(chosen).expanduser().absolute() if chosen else _user_cache() / "tlsearch"
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except (OSError, RuntimeError) as error:  # RuntimeError: a user without a home folder
-        raise StorageError(
-            f"the cache folder {chosen or 'of this user'} cannot be created: {error}; TLSEARCH_CACHE_DIR names another"
-        ) from error
-    return directory
+    return own_folder("cache", CACHE_VARIABLE, _default, chosen=cache.directory)
 
 
-def _user_cache() -> Path:
+def _default() -> Path:
     if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "tlsearch"
     if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        return Path.home() / "Library" / "Caches" / "tlsearch"
+    return user_cache() / "tlsearch"

@@ -1,0 +1,128 @@
+"""The folders of a user who has no home, or one that cannot be written."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tlsearch.app import catalog
+from tlsearch.app.run import gone_unless_whole
+from tlsearch.cli.root import app
+from tlsearch.data import cache_directory
+from tlsearch.errors import StorageError
+from tlsearch.folders import lend_home
+from tlsearch.types import CacheSpec
+
+
+@pytest.fixture
+def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for a user's number that has no entry anywhere."""
+
+    def home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", home)
+    for name in ("HOME", "TLSEARCH_CACHE_DIR", "TLSEARCH_STATE_DIR", "XDG_CACHE_HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_without_a_home_the_message_names_the_variable(homeless: None) -> None:
+    with pytest.raises(StorageError, match="the cache folder of this user cannot be created.*TLSEARCH_CACHE_DIR names"):
+        cache_directory(CacheSpec())
+    for write in (True, False):
+        with pytest.raises(StorageError, match="the state folder of this user.*TLSEARCH_STATE_DIR names another"):
+            catalog.state_directory(write=write)
+
+
+def test_with_both_folders_named_no_home_is_needed(
+    homeless: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TLSEARCH_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("TLSEARCH_STATE_DIR", str(tmp_path / "state"))
+    catalog.require_folders()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "state"]
+    lend_home()
+    assert os.environ["HOME"] == str(tmp_path / "cache" / "home")  # MLflow and Ray ask for one when imported
+
+
+@pytest.mark.parametrize("variable", ["TLSEARCH_CACHE_DIR", "TLSEARCH_STATE_DIR"])
+@pytest.mark.parametrize("named", ["file", "file/below", "/proc/nowhere/below", "locked/below", "locked"])
+def test_a_folder_that_cannot_be_used_is_named_with_its_variable(
+    variable: str, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "locked").mkdir(mode=0o500)
+    if named.startswith("locked") and os.access(tmp_path / "locked", os.W_OK):
+        pytest.skip("this user may write everywhere")
+    monkeypatch.setenv(variable, str(tmp_path / named))
+    with pytest.raises(StorageError, match=rf"{variable} names another$") as caught:
+        catalog.require_folders()
+    assert str(tmp_path / named) in str(caught.value)
+    if named.startswith("file"):
+        assert f"{tmp_path}/file is a file" in str(caught.value)
+
+
+def test_a_relative_folder_is_of_the_current_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TLSEARCH_STATE_DIR", "mine")
+    assert catalog.state_directory(write=True) == tmp_path / "mine"
+
+
+def test_reading_the_catalogue_makes_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TLSEARCH_STATE_DIR", str(tmp_path / "none" / "yet"))
+    with pytest.raises(StorageError, match="there is no search in the catalogue"):
+        catalog.find()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("existing", ["cache", "none"])
+def test_libraries_are_lent_a_place_where_theirs_cannot_be_made(
+    existing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = tmp_path / "xdg"
+    base.write_text("")  # nothing can be made below a file, whoever the user is
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(base))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(base if existing == "none" else tmp_path))
+    monkeypatch.setenv("TLSEARCH_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HOME", "/mine")
+    for name in ("TORCH_HOME", "MPLCONFIGDIR"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    lend_home()
+    assert os.environ["MPLCONFIGDIR"] == str(tmp_path / "cache" / "matplotlib")
+    assert os.environ["HF_HOME"] == "/mine"  # the user's own word
+    assert os.environ.get("TORCH_HOME") == (str(tmp_path / "cache" / "torch") if existing == "none" else None)
+
+
+def test_a_failed_start_leaves_no_folder_that_keeps_the_name(tmp_path: Path) -> None:
+    (tmp_path / "search").mkdir()
+    (tmp_path / "search" / "half").write_text("")
+    with pytest.raises(KeyboardInterrupt), gone_unless_whole(tmp_path / "search"):
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_library_that_asks_for_a_home_is_answered_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tlsearch.cli import commands_control  # noqa: F401
+
+    def asks(*arguments: object) -> None:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr("tlsearch.app.remote.locate", asks)
+    done = CliRunner().invoke(app, ["status"])
+    assert done.exit_code == 1
+    assert "this user has no home folder: set HOME, or TLSEARCH_CACHE_DIR and TLSEARCH_STATE_DIR" in done.stderr
+
+
+def test_nothing_is_imported_from_the_current_folder(tmp_path: Path) -> None:
+    for module in ("statistics", "random", "json", "typer", "numpy"):
+        (tmp_path / f"{module}.py").write_text("raise RuntimeError('imported from the current folder')")
+    environment = os.environ | {"HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "tlsearch", "results"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "there is no search" in done.stderr, done.stderr
