@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from tlsearch.config import SpaceFile, parse_space_file
-from tlsearch.errors import ClusterError, ConfigError, StorageError, TlsearchError
+from tlsearch.errors import ClusterError, ConfigError, StorageError, TlsearchError, TrackingError
 from tlsearch.search.connect import connected
 from tlsearch.search.doctor_nodes import cache_room, low_disk, node_findings, versions
 from tlsearch.search.doctor_ray import ray_findings
 from tlsearch.search.doctor_storage import data_fault, drop_mark, read_mark, write_mark
-from tlsearch.tracking.reach import tracking_finding
+from tlsearch.tracking.reach import refusal, tracking_finding
 from tlsearch.types import Finding
 
 logger = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def diagnose(options: DoctorOptions) -> Diagnosis:
     cluster = options.address != "local"
     findings = [*version_findings(), *device_findings(file, here=not cluster), memory_finding(), cache_finding(file)]
     if file is not None:
-        findings += [*storage_findings(file.storage), *_data(file), tracking_finding(file.tracking.uri)]
+        findings += [*storage_findings(file.storage), *_data(file), tracking_finding(file.tracking.uri, file.name)]
     findings += ray_findings(options.address)
     joined = all(finding.status != "fail" for finding in findings if finding.name.startswith("ray"))
     if cluster and "://" not in options.address and joined and file is not None:
@@ -73,17 +73,21 @@ def diagnose(options: DoctorOptions) -> Diagnosis:
 
 def preflight(file: SpaceFile, address: str) -> list[Finding]:
     """What ``run`` on a cluster looks at before any GPU is held: MLflow, and every node; only what is amiss."""
-    findings = [tracking_finding(file.tracking.uri), *_nodes(address, file)]
+    findings = [tracking_finding(file.tracking.uri, file.name), *_nodes(address, file)]
     return [finding for finding in findings if finding.status != "ok"]
 
 
-def require_cluster(file: SpaceFile, address: str) -> None:
-    """Ends a start on a cluster that could not finish, before any GPU is held; on an own Ray there is nothing to ask.
+def require_places(file: SpaceFile, address: str) -> None:
+    """Ends a start that could not finish before anything is made, and before any GPU is held.
 
     Raises:
-        ClusterError: Everything that would stop the search, each with what to do about it.
+        TrackingError: The search cannot be recorded where it should be.
+        ClusterError: Everything that would stop the search on a cluster, each with what to do about it.
     """
     if address == "local":
+        refused = refusal(file.tracking.uri, file.name)
+        if refused is not None:
+            raise TrackingError(f"MLflow cannot be used: {refused.text}" + f"; {refused.advice}" * bool(refused.advice))
         return
     findings = preflight(file, address)
     for one in findings:

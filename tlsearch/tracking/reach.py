@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import sqlite3
 import urllib.error
 import urllib.request
@@ -11,62 +12,120 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
+from tlsearch.tracking.schema import Fault, Rows, database_fault, deleted_fault
 from tlsearch.tracking.sqlite_file import sqlite_path
 from tlsearch.tracking.store import shown
 from tlsearch.types import Finding
 
 _TIMEOUT_S = 10.0
+_TEXT_BYTES = 4000  # an experiment with its tags
+_ANOTHER = "name another file, or a server, as tracking.uri"
 _USER, _PASSWORD, _TOKEN = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"
 
 
-def tracking_finding(uri: str) -> Finding:
+def tracking_finding(uri: str, experiment: str = "") -> Finding:
     """What an MLflow store answers to this user.
 
     Args:
         uri: As in ``tracking.uri``, absolute.
+        experiment: A search's, which must not have been deleted; empty does not ask for one.
     """
     if uri.startswith(("http://", "https://")):
-        return _server(uri.rstrip("/"))
+        return _server(uri.rstrip("/"), experiment)[0]
     path = sqlite_path(uri)
     if path is not None:
-        return _file(path)
-    return Finding(
-        name="mlflow",
-        status="warn",
-        text=f"{shown(uri)} is opened when the search starts, not now",
-        advice="a server in front of the database (`mlflow server`) keeps its password off the machines",
-    )
+        return _file(path, experiment)
+    return _database(uri, experiment)
 
 
-def _file(path: Path) -> Finding:
-    if not path.exists():
+def refusal(uri: str, experiment: str) -> Finding | None:
+    """Why a search cannot be recorded in a store, now or later; None for one that can be used, or may just be away.
+
+    Args:
+        uri: As in ``tracking.uri``, absolute.
+        experiment: The search's.
+    """
+    if uri.startswith(("http://", "https://")):
+        found, away = _server(uri.rstrip("/"), experiment)
+        return None if away or found.status == "ok" else found
+    found = tracking_finding(uri, experiment)
+    return found if found.status == "fail" else None
+
+
+def _finding(fault: Fault) -> Finding:
+    return Finding(name="mlflow", status="fail", text=fault[0], advice=fault[1])
+
+
+def _database(uri: str, experiment: str) -> Finding:
+    """A database that MLflow is given without a server before it."""
+    import sqlalchemy
+
+    try:
+        engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.pool.NullPool)
+        with engine.connect() as connection:
+            tables = sqlalchemy.inspect(connection).get_table_names()
+
+            def query(sql: str, name: str) -> Rows:
+                return connection.execute(sqlalchemy.text(sql), {"name": name} if name else {}).all()
+
+            fault = database_fault(tables, query, shown=shown(uri), experiment=experiment)
+    except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
+        text = f"{shown(uri)} cannot be looked at now: {getattr(error, 'orig', None) or error}"
+        advice = "a server in front of the database (`mlflow server`) keeps its password off the machines"
+        return Finding(name="mlflow", status="warn", text=" ".join(text.split()), advice=advice)
+    return _finding(fault) if fault else Finding(name="mlflow", status="ok", text=f"{shown(uri)} answers")
+
+
+def _file(path: Path, experiment: str) -> Finding:
+    if not path.exists() or path.stat().st_size == 0:
         folder = next(one for one in (path.parent, *path.parent.parents) if one.exists())
-        if folder.is_dir() and os.access(folder, os.W_OK):
+        if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
             return Finding(name="mlflow", status="ok", text=f"{path} is made by the first search")
-        return Finding(name="mlflow", status="fail", text=f"{path} cannot be made: {folder} is not writable")
+        return _finding((f"{path} cannot be made: {folder} is not a folder that can be written", _ANOTHER))
     try:
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True, timeout=5)) as database:
-            database.execute("PRAGMA schema_version").fetchone()
+            database.isolation_level = None
             database.execute("BEGIN IMMEDIATE")
+            database.execute("CREATE TABLE tlsearch_tries_to_write (x)")
             database.execute("ROLLBACK")
+            rows = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+
+            def query(sql: str, name: str) -> Rows:
+                return database.execute(sql, {"name": name} if name else {}).fetchall()
+
+            tables = [str(name) for (name,) in rows if not str(name).startswith("sqlite_")]
+            fault = database_fault(tables, query, shown=str(path), experiment=experiment)
     except sqlite3.DatabaseError as error:
         busy = "locked" in str(error)
         return Finding(
             name="mlflow",
             status="warn" if busy else "fail",
             text=f"{path}: {error}",
-            advice="another process writes to it now" if busy else "name another file, or a server, as tracking.uri",
+            advice="another process writes to it now" if busy else _ANOTHER,
         )
-    return Finding(name="mlflow", status="ok", text=f"{path} can be written")
+    return _finding(fault) if fault else Finding(name="mlflow", status="ok", text=f"{path} can be written")
 
 
-def _server(uri: str) -> Finding:
-    """First whether anybody is there, then whether this user may look at an experiment."""
+def _server(uri: str, experiment: str) -> tuple[Finding, bool]:
+    """First whether anybody is there, then whether this user may look at an experiment; and whether it is just away."""
     status, text = _get(f"{uri}/api/2.0/mlflow/experiments/search?max_results=1", _credentials())
     if status == 200:
-        return Finding(name="mlflow", status="ok", text=f"{uri} answers{_as_whom()}")
-    text, advice = _meaning(uri, status, text)
-    return Finding(name="mlflow", status="fail", text=text, advice=advice)
+        fault = _deleted(uri, experiment) if experiment else None
+        found = _finding(fault) if fault else Finding(name="mlflow", status="ok", text=f"{uri} answers{_as_whom()}")
+        return found, False
+    away = status in (0, 429) or status >= 500  # a search goes on without a server that comes back
+    return _finding(_meaning(uri, status, text)), away
+
+
+def _deleted(uri: str, experiment: str) -> Fault | None:
+    name = quote(experiment, safe="")
+    status, text = _get(f"{uri}/api/2.0/mlflow/experiments/get-by-name?experiment_name={name}", _credentials())
+    if status != 200:
+        return None  # there is none of this name yet
+    stage, number = (re.search(rf'"{key}":\s*"([^"]*)"', text) for key in ("lifecycle_stage", "experiment_id"))
+    if stage is None or stage[1] == "active":
+        return None
+    return deleted_fault(experiment, number[1] if number else "?", uri)
 
 
 def _meaning(uri: str, status: int, text: str) -> tuple[str, str]:
@@ -112,7 +171,7 @@ def _get(url: str, headers: dict[str, str]) -> tuple[int, str]:
     """Status and the beginning of the text; status 0 where nothing answered."""
     try:
         with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT_S) as answer:
-            return int(answer.status), answer.read(300).decode(errors="replace").strip()
+            return int(answer.status), answer.read(_TEXT_BYTES).decode(errors="replace").strip()
     except urllib.error.HTTPError as error:
         return error.code, " ".join(error.read(300).decode(errors="replace").split())
     except (OSError, ValueError) as error:

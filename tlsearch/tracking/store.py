@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from tlsearch.errors import TrackingError
 from tlsearch.imports import quick_import
+from tlsearch.tracking.schema import deleted_fault
 from tlsearch.tracking.sqlite_file import check_sqlite, make_sqlite, sqlite_path
 from tlsearch.tracking.worker import Away, Refused
 
@@ -137,11 +138,7 @@ def find_experiment(client: MlflowClient, name: str, uri: str) -> Experiment | N
     with store_errors(uri):
         found = client.get_experiment_by_name(name)
     if found is not None and found.lifecycle_stage != "active":
-        raise TrackingError(
-            f"the MLflow experiment of a search must be active; {name!r} (id {found.experiment_id}) was deleted in "
-            f"{shown(uri)}: restore it with `mlflow experiments restore --experiment-id {found.experiment_id}`, or "
-            f"choose another `name`"
-        )
+        raise TrackingError("; ".join(deleted_fault(name, found.experiment_id, shown(uri))))
     return found
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tlsearch.tracking.reach import tracking_finding
+from tlsearch.tracking.reach import refusal, tracking_finding
 
 
 class Server(http.server.BaseHTTPRequestHandler):
@@ -100,7 +100,10 @@ def test_sqlite(tmp_path: Path) -> None:
     assert "is made by the first search" in tracking_finding(f"sqlite:///{path}").text
     assert not path.exists()  # looked at, not made
     with closing(sqlite3.connect(path)) as database:
-        database.execute("CREATE TABLE x (y)")
+        database.execute("CREATE TABLE experiments (y)")
+        database.execute("CREATE TABLE alembic_version (version_num)")
+        database.execute("INSERT INTO alembic_version VALUES (?)", (_revisions()[0],))
+        database.commit()
         assert tracking_finding(f"sqlite:///{path}").status == "ok"
         database.isolation_level = None
         database.execute("BEGIN EXCLUSIVE")
@@ -111,3 +114,11 @@ def test_sqlite(tmp_path: Path) -> None:
 def test_a_database_url_shows_no_password() -> None:
     found = tracking_finding("postgresql://me:hunter2@db/mlflow")
     assert found.status == "warn" and "hunter2" not in str(found) and "me:***@db" in found.text
+
+
+def test_a_deleted_experiment_of_a_server(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    answering(monkeypatch, 200, '{"experiment": {"experiment_id": "7", "name": "a", "lifecycle_stage": "deleted"}}')
+    found = refusal(uri, "a")
+    assert found is not None and f"'a' (id 7) was deleted in {uri}" in found.text
+    answering(monkeypatch, 200, '{"experiment": {"experiment_id": "7", "name": "a", "lifecycle_stage": "active"}}')
+    assert refusal(uri, "a") is None
