@@ -1,10 +1,7 @@
-"""Reads what a search has found: its results, its MLflow UI, predictions of its models."""
+"""Reads what a search has found: its results, and which of its models a name means."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,18 +70,6 @@ def write_csv(found: Leaderboard, path: Path) -> None:
     """
     check_output(path, "--csv")
     write_output(path, rows_csv(found.rows), "--csv")
-
-
-def serve_ui(entry: SearchEntry, *, host: str, port: int) -> int:
-    """Runs the MLflow server on the search's store until it is ended; gives its exit code."""
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", entry.tracking_uri]
-    # seven more processes of MLflow's, for jobs that only its language-model features have
-    environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ}
-    try:
-        done = subprocess.run([*command, "--host", host, "--port", str(port)], check=False, env=environment)
-        return done.returncode
-    except KeyboardInterrupt:
-        return 0
 
 
 def find_checkpoint(model: str, storage: Path | None = None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -92,16 +93,21 @@ def ui(
     search: Search = None,
     storage: Storage = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 5000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 5000,
 ) -> None:
     """Open the MLflow UI on the store of a search."""
     with told_errors():
         from tlsearch.app.catalog import find
-        from tlsearch.app.outcome import serve_ui
+        from tlsearch.app.ui import serve_ui
 
         entry = find(search, storage)
         if entry.tracking_uri.startswith(("http://", "https://")):
             out.print(f"the search is recorded on a server: open {entry.tracking_uri}", markup=False)
             return
-        out.print(f"experiment {entry.experiment!r} at http://{host}:{port} (Ctrl-C ends it)", markup=False)
-        raise typer.Exit(serve_ui(entry, host=host, port=port))
+
+        def ready(url: str) -> None:
+            out.print(f"experiment {entry.experiment!r} at {url} (Ctrl-C ends it)", markup=False, soft_wrap=True)
+            sys.stdout.flush()
+
+        err.print("the MLflow UI is starting", markup=False)
+        raise typer.Exit(serve_ui(entry, host=host, port=port, ready=ready))

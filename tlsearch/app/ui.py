@@ -1,0 +1,136 @@
+"""The MLflow UI on the store of a search: a server that ends with the command that started it, however that ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from tlsearch.app.catalog import SearchEntry
+from tlsearch.errors import ClusterError
+from tlsearch.imports import own_python
+
+_POLL_S = 0.2
+_END_S = 10.0
+_WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
+
+# Ends the server's processes when the pipe to this one closes, which it does even after `kill -9`.
+_WATCHDOG = """
+import os, signal, sys
+os.read(0, 1)
+try:
+    os.killpg(int(sys.argv[1]), signal.SIGKILL)
+except ProcessLookupError:
+    pass
+"""
+
+
+def serve_ui(entry: SearchEntry, *, host: str, port: int, ready: Callable[[str], None]) -> int:
+    """Runs the MLflow server on the search's store until a signal ends this process.
+
+    Args:
+        entry: The search, recorded in a store that is no server.
+        host: Address to listen on.
+        port: Port to listen on, from 1 to 65535.
+        ready: Called with the URL once the server answers there.
+
+    Returns:
+        0 after a signal.
+
+    Raises:
+        ClusterError: The port cannot be listened on, or the server has ended.
+    """
+    _check_port(host, port)
+    command = own_python("mlflow", "ui", "--backend-store-uri", entry.tracking_uri, "--host", host, "--port", str(port))
+    url = f"http://{_bracketed(host)}:{port}"
+    reached = f"http://{_bracketed(_WILDCARDS.get(host, host))}:{port}"
+    with (
+        _stopping() as stopped,
+        tempfile.TemporaryDirectory(prefix="tlsearch-ui-") as folder,
+        _server(command, folder) as server,
+    ):
+        answers = False
+        while server.poll() is None and not stopped():
+            if not answers and _answers(reached):
+                answers = True
+                ready(url)
+            time.sleep(_POLL_S)  # polls another process
+        if stopped():
+            return 0
+    raise ClusterError(f"the MLflow UI has ended by itself (exit code {server.returncode}); its own output says why")
+
+
+def _check_port(host: str, port: int) -> None:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as listening:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that was closed just now is free
+            listening.bind(address)
+            listening.listen()
+    except OSError as error:
+        raise ClusterError(
+            f"the UI cannot listen at {host}:{port}: {error.strerror or error}; --port and --host name another place"
+        ) from error
+
+
+@contextmanager
+def _server(command: list[str], folder: str) -> Iterator[subprocess.Popen[bytes]]:
+    """The server, in a process group of its own, and in a folder of its own: its parts import from where they start."""
+    # seven more processes of MLflow's, for jobs that only its language-model features have
+    environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ, "PYTHONSAFEPATH": "1"}
+    server = subprocess.Popen(command, env=environment, cwd=folder, start_new_session=True, stdin=subprocess.DEVNULL)
+    watching = [sys.executable, "-I", "-S", "-c", _WATCHDOG, str(server.pid)]
+    with subprocess.Popen(watching, stdin=subprocess.PIPE, start_new_session=True) as watchdog:
+        try:
+            yield server
+        finally:
+            _end(server)
+            watchdog.kill()  # before the group's number can be another's
+
+
+def _end(server: subprocess.Popen[bytes]) -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(server.pid, number)
+            server.wait(_END_S)
+        except ProcessLookupError:
+            break
+        except subprocess.TimeoutExpired:
+            continue
+    server.wait()
+
+
+@contextmanager
+def _stopping() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C, SIGTERM or the end of the terminal came."""
+    seen: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        seen.append(number)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield lambda: bool(seen)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/health", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (OSError, ValueError):
+        return False
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host or "127.0.0.1"
