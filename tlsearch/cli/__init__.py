@@ -10,6 +10,11 @@ import sys
 def main() -> None:
     """Entry point of the ``tlsearch`` command."""
     atexit.register(gc.freeze)  # Python would search all of torch and MLflow for garbage before it ends: over a second
+    from tlsearch.cli.streams import exit_code, open_streams
+    from tlsearch.folders import lend_home
+
+    output = open_streams()
+    lend_home()
     from tlsearch.cli import (  # noqa: F401
         commands_cache,
         commands_check,
@@ -26,4 +31,7 @@ def main() -> None:
     from tlsearch.cli.root import app
 
     show_all_texts()
-    app(args=sys.argv[1:], prog_name="tlsearch")
+    try:
+        app(args=sys.argv[1:], prog_name="tlsearch")
+    except SystemExit as end:
+        sys.exit(exit_code(output, end.code))  # type: ignore[arg-type]  # what SystemExit takes

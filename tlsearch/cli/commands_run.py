@@ -40,11 +40,13 @@ def run(
         overrides.append(f"search.time_budget={time_budget}")
     with told_errors(as_json=json), ExitStack() as stack:
         from tlsearch.app.ahead import ray_ahead
+        from tlsearch.app.catalog import require_folders
         from tlsearch.space import load
 
         steps = stack.enter_context(Steps(err if json else out))
         steps(f"checking {file}")
         load(file, overrides=overrides, data_path=data)  # a fault is told at once
+        require_folders()
         stack.enter_context(ray_ahead(address, step=steps))
         from tlsearch.app.again import prepare_or_resume
         from tlsearch.app.run import RunOptions, prepare
@@ -76,12 +78,13 @@ def resume(
         raise typer.BadParameter("the search goes on with the file as it is now, or as it was", param_hint="--changed")
     with told_errors(as_json=json), ExitStack() as stack:
         from tlsearch.app.ahead import ray_ahead
-        from tlsearch.app.catalog import find
+        from tlsearch.app.catalog import find, require_folders
 
         entry = find(search, storage)
         if not changed and _nothing_left(entry, trials=trials, stored=stored, as_json=json):
             return
         steps = stack.enter_context(Steps(err if json else out))
+        require_folders()
         stack.enter_context(ray_ahead(address, step=steps))
         from tlsearch.app.run import prepare_resume
 
@@ -128,9 +131,11 @@ def _execute(prepared: Prepared, *, as_json: bool) -> None:
     from tlsearch.app.run import execute, read_record
     from tlsearch.app.untried import untried_backbones
     from tlsearch.cli.progress import Progress
+    from tlsearch.cli.streams import when_output_ends
     from tlsearch.results import results_json
 
     settings, entry = prepared.file.search, prepared.entry
+    when_output_ends(f"the search goes on: `tlsearch status {entry.search_id}` shows it")
     console = err if as_json else out
     console.print(f"search {entry.search_id} in {entry.directory}", markup=False, soft_wrap=True)
     progress = Progress(
