@@ -2,6 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+
+if sys.argv[:1] == ["-m"] and not sys.flags.safe_path:
+    # `python -m tlsearch` would import everything from the current folder first, a `statistics.py` there too. Where
+    # the package itself is in that folder, and nowhere else, it is looked in last.
+    _module = sys.orig_argv[len(sys.orig_argv) - len(sys.argv)].removeprefix("-m")
+    if _module.partition(".")[0] == __name__:
+        _folder = sys.path.pop(0)
+        if __file__.startswith(_folder) and _folder not in sys.path:
+            sys.path.append(_folder)
+
 from importlib import import_module
 from typing import Any
 

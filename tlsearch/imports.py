@@ -1,16 +1,20 @@
-"""Imports while the garbage collector rests: it would search all that torch and MLflow bring, time and again."""
+"""Where this package is imported from, and imports while the garbage collector rests."""
 
 from __future__ import annotations
 
 import gc
+import os
+import site
 import sys
 from importlib import import_module
+from pathlib import Path
 
 
 def quick_import(name: str) -> None:
     """Imports a module that is not there yet; what it brings is not searched for garbage later, either.
 
-    A quarter of the time in which torch, torchvision and Ray Tune are imported is otherwise the collector's.
+    The collector would search all that torch, torchvision and Ray Tune bring, time and again: a quarter of the time
+    in which they are imported.
     """
     if name in sys.modules:
         return
@@ -22,3 +26,28 @@ def quick_import(name: str) -> None:
     finally:
         if was_enabled:
             gc.enable()
+
+
+def package_folder() -> str | None:
+    """The folder that another interpreter must be given to import this package; None where it finds it by itself.
+
+    It finds what is installed, in place or not, and what PYTHONPATH names: not what was imported from the current
+    folder.
+    """
+    folder = Path(__file__).resolve().parents[1]
+    sites = [*site.getsitepackages(), *([site.getusersitepackages()] if site.ENABLE_USER_SITE else [])]
+    places = [*filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)), *sites]
+    for one in sites:
+        for file in Path(one).glob("*.pth"):
+            places += [os.path.join(one, line.strip()) for line in file.read_text(encoding="utf-8").splitlines()]
+    return None if any(os.path.realpath(place) == str(folder) for place in places) else str(folder)
+
+
+def own_python(module: str, *arguments: str) -> list[str]:
+    """The command of another interpreter that runs a module, importing nothing from the folder that it starts in.
+
+    Args:
+        module: By its name, as ``python -m`` takes it.
+    """
+    safe = [] if module.startswith("tlsearch") and package_folder() else ["-P"]
+    return [sys.executable, *safe, "-m", module, *arguments]

@@ -22,6 +22,7 @@ from tlsearch.app.catalog import MANIFEST, SearchEntry, find, state_directory
 from tlsearch.app.submit import SUBMITTED, Submitted
 from tlsearch.config import bucket_address
 from tlsearch.errors import ClusterError, StorageError
+from tlsearch.imports import own_python
 from tlsearch.search.jobs import JobRequest, Jobs, JobsAway, JobState, RayJobs
 
 _MARK = "TLSEARCH-ANSWER "  # before the one line; Ray writes lines of its own into a job's log
@@ -159,7 +160,7 @@ def _latest(remembered: dict[str, Submitted]) -> str | None:
 
 
 def _answer(arguments: Sequence[str]) -> None:
-    done = subprocess.run([sys.executable, "-m", "tlsearch", *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run(own_python("tlsearch", *arguments), capture_output=True, text=True, check=False)
     answer = Answer(code=done.returncode, stdout=done.stdout, stderr=done.stderr)
     plain = {name: value for name, value in asdict(answer).items() if name != "job"}
     sys.stdout.write(f"{_MARK}{json.dumps(plain)}\n")

@@ -19,7 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from tlsearch.errors import ClusterError
+from tlsearch.folders import home
+from tlsearch.search.local_ray import start_ray
 from tlsearch.search.probe import probe_head, refused
+from tlsearch.search.worker_path import job_config
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +34,6 @@ _LOCAL_ENVIRONMENT = {
     # Ray would start a worker for each CPU, and Tune then others: its actors have an environment of their own.
     "RAY_prestart_worker_first_driver": "0",
 }
-_OBJECT_STORE_BYTES = 100_000_000  # trials read their data from files, not from Ray
 
 
 def settle_authentication(address: str) -> str:
@@ -65,10 +67,10 @@ def _token_source() -> str | None:
     if os.environ.get(_TOKEN):
         return _TOKEN
     named = os.environ.get(_TOKEN_PATH)
-    for path in (Path(named),) if named else (Path.home() / ".ray" / "auth_token",):
-        if path.is_file():
-            return str(path)
-    return None
+    if not named and not (at_home := home()):
+        return None
+    path = Path(named) if named else at_home / ".ray" / "auth_token"
+    return str(path) if path.is_file() else None
 
 
 @contextmanager
@@ -99,16 +101,18 @@ def connected(
         return
     _check_token(address, authentication)
     options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": logging.ERROR}
-    if address == "local":
-        options |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES, "num_cpus": num_cpus}
-        for name, value in _LOCAL_ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
+    options["job_config"] = job_config()
     if meanwhile is not None:
         meanwhile()
-    try:
-        dashboard = ray.init(**options).dashboard_url
-    except Exception as error:
-        raise ClusterError(_explain(address, authentication, error)) from error
+    if address == "local":
+        for name, value in _LOCAL_ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        dashboard = start_ray(ray.init, options | {"num_cpus": num_cpus}, shutdown=ray.shutdown).dashboard_url
+    else:
+        try:
+            dashboard = ray.init(**options).dashboard_url
+        except Exception as error:
+            raise ClusterError(_explain(address, authentication, error)) from error
     _silence()
     try:
         yield f"http://{dashboard}" if dashboard else ""
@@ -158,8 +162,6 @@ def _silence() -> None:
 
 def _explain(address: str, authentication: str, error: Exception) -> str:
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    if address == "local":
-        return f"a local Ray could not be started ({authentication}): {first}"
     return (
         f"no Ray answers at the address {address!r} ({first}). {authentication}: a cluster with token authentication "
         f"needs {_MODE}=token and its token in {_TOKEN} or ~/.ray/auth_token, one without needs {_MODE}=disabled; "

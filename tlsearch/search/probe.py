@@ -13,6 +13,8 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+from tlsearch.imports import own_python
+
 _MODE = "RAY_AUTH_MODE"
 _TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 _ANSWER_S = 5
@@ -37,7 +39,7 @@ def probe_head(address: str, *, with_token: bool = True) -> Answer:
     if not with_token:
         environment = {name: value for name, value in environment.items() if name not in _TOKENS}
         environment[_MODE] = "disabled"
-    command = [sys.executable, "-m", "tlsearch.search.probe", address]
+    command = own_python("tlsearch.search.probe", address)
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=_PROCESS_S, check=False)
         return Answer(**json.loads(done.stdout.splitlines()[-1]))
