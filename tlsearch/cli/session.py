@@ -92,14 +92,14 @@ def _tell_failure(text: str, *, as_json: bool) -> NoReturn:
 
 @contextmanager
 def interruptible(on_interrupt: Callable[[], None]) -> Iterator[threading.Event]:
-    """An event that Ctrl-C, SIGTERM or the end of the terminal sets; a second one ends the program at once.
+    """An event that Ctrl-C, SIGTERM or the end of the terminal sets; a second Ctrl-C or SIGTERM ends the program.
 
     SIGHUP that is ignored, as under ``nohup``, stays so.
     """
     stop = threading.Event()
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
+        if stop.is_set() and number in (signal.SIGINT, signal.SIGTERM):  # a terminal that closes says so twice
             raise KeyboardInterrupt
         stop.set()
         on_interrupt()

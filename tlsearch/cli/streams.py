@@ -10,8 +10,8 @@ import errno
 import logging
 import os
 import sys
-from collections.abc import Iterable
-from typing import Any, TextIO
+from collections.abc import Callable, Iterable
+from typing import Any, BinaryIO, TextIO
 
 logger = logging.getLogger(__name__)
 
@@ -32,13 +32,14 @@ class EndingStream:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
+    @property
+    def buffer(self) -> _Bytes:
+        """The stream of bytes below, which ends as this one does."""
+        return _Bytes(self._stream.buffer, self._try)
+
     def write(self, text: str) -> int:
         """As of a file; what is lost counts as written."""
-        if self.error is None:
-            try:
-                return self._stream.write(text)
-            except OSError as error:
-                self._end(error)
+        self._try(lambda: self._stream.write(text))
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
@@ -48,9 +49,12 @@ class EndingStream:
 
     def flush(self) -> None:
         """As of a file."""
+        self._try(self._stream.flush)
+
+    def _try(self, call: Callable[[], object]) -> None:
         if self.error is None:
             try:
-                self._stream.flush()
+                call()
             except OSError as error:
                 self._end(error)
 
@@ -62,6 +66,25 @@ class EndingStream:
         os.close(null)
         if self.note:
             logger.warning("standard output is lost (%s); %s", error.strerror, self.note)
+
+
+class _Bytes:
+    """The bytes below a text stream."""
+
+    def __init__(self, stream: BinaryIO, attempt: Callable[[Callable[[], object]], None]) -> None:
+        self._stream, self._try = stream, attempt
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, data: bytes) -> int:
+        """As of a file; what is lost counts as written."""
+        self._try(lambda: self._stream.write(data))
+        return len(data)
+
+    def flush(self) -> None:
+        """As of a file."""
+        self._try(self._stream.flush)
 
 
 def when_output_ends(note: str) -> None:
@@ -84,8 +107,8 @@ def open_streams() -> EndingStream:
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, "r" if name == "stdin" else "w", closefd=False))  # for the process's life
     output = EndingStream(sys.stdout)
-    sys.stdout = output  # type: ignore[assignment]
-    sys.stderr = EndingStream(sys.stderr)  # type: ignore[assignment]
+    sys.stdout = output
+    sys.stderr = EndingStream(sys.stderr)
     return output
 
 

@@ -67,9 +67,12 @@ def _token_source() -> str | None:
     if os.environ.get(_TOKEN):
         return _TOKEN
     named = os.environ.get(_TOKEN_PATH)
-    if not named and not (at_home := home()):
+    if named:
+        path = Path(named)
+    elif (at_home := home()) is not None:
+        path = at_home / ".ray" / "auth_token"
+    else:
         return None
-    path = Path(named) if named else at_home / ".ray" / "auth_token"
     return str(path) if path.is_file() else None
 
 

@@ -39,7 +39,8 @@ def start_ray(init: Callable[..., Any], options: dict[str, Any], *, shutdown: Ca
     Raises:
         ClusterError: It cannot be started; the message says why.
     """
-    own = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES, "_temp_dir": ray_folder()}
+    folder = ray_folder()
+    own = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES, "_temp_dir": folder}
     before, began = _children(), time.monotonic()
     for last in (False, True):
         try:
@@ -50,7 +51,7 @@ def start_ray(init: Callable[..., Any], options: dict[str, Any], *, shutdown: Ca
             shutdown()
             _end(_children() - before)  # Ray forgets those of a node that did not come up
             if last:
-                raise ClusterError(_explain(error, own["_temp_dir"], time.monotonic() - began)) from error
+                raise ClusterError(_explain(error, folder, time.monotonic() - began)) from error
             logger.warning("a local Ray did not come up (%s); trying once more", _first_line(error))
     raise AssertionError("the loop returns or raises")
 

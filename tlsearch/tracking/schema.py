@@ -77,7 +77,8 @@ def _revisions() -> tuple[str, frozenset[str]]:
     """The version of the tables that the installed MLflow needs, and all it knows; read without importing it."""
     spec = find_spec("mlflow")
     folder = Path(spec.origin or "").parent / "store" / "db_migrations" / "versions" if spec else Path()
-    known, older = set(), set()
+    known: set[str] = set()
+    older: set[str] = set()
     for file in folder.glob("*.py"):
         for name, revision in _REVISION.findall(file.read_text(encoding="utf-8")):
             (known if name == "revision" else older).add(revision)

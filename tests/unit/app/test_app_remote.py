@@ -63,7 +63,7 @@ class HeadHere:
 
 def remember(submitted: Submitted) -> None:
     folder = state_directory() / SUBMITTED
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{submitted.search_id}.json").write_text(json.dumps(asdict(submitted)))
 
 

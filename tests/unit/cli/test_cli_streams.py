@@ -19,6 +19,8 @@ logging.basicConfig(format="%(message)s")
 print("x" * 100_000, flush=True)
 print("goes on", file=sys.stderr)
 print("x" * 100_000)
+sys.stdout.buffer.write(b"x" * 100_000)
+sys.stdout.buffer.flush()
 sys.exit(exit_code(output, 0))
 """
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tlsearch.tracking.reach import refusal, tracking_finding
+from tlsearch.tracking.schema import _revisions
 
 
 class Server(http.server.BaseHTTPRequestHandler):
