@@ -8,6 +8,7 @@ import typer
 
 from tlsearch.cli.root import Address, Json, Search, Storage, app
 from tlsearch.cli.session import EXIT_INTERRUPTED, err, interruptible, out, print_json, told_errors
+from tlsearch.cli.streams import GOES_ON, when_output_ends
 
 
 @app.command()
@@ -29,6 +30,7 @@ def confirm(
         from tlsearch.cli.production_tables import confirm_table
         from tlsearch.cli.progress import Progress
 
+        when_output_ends(GOES_ON)
         confirmed = prepare_confirm(find(search, storage), top=top, seeds=seeds, address=address)
         prepared, console = confirmed.prepared, err if json else out
         settings = prepared.file.search

@@ -11,6 +11,7 @@ import typer
 from tlsearch.cli.root import Address, Data, File, Json, Search, Set, Storage, app
 from tlsearch.cli.session import EXIT_FAILED, EXIT_INTERRUPTED, err, interruptible, out, print_json, told_errors
 from tlsearch.cli.steps import Steps
+from tlsearch.cli.streams import GOES_ON, when_output_ends
 from tlsearch.text import agree, plural
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def run(
         from tlsearch.app.catalog import require_folders
         from tlsearch.space import load
 
+        when_output_ends(GOES_ON)
         steps = stack.enter_context(Steps(err if json else out))
         steps(f"checking {file}")
         load(file, overrides=overrides, data_path=data)  # a fault is told at once
@@ -83,6 +85,7 @@ def resume(
         entry = find(search, storage)
         if not changed and _nothing_left(entry, trials=trials, stored=stored, as_json=json):
             return
+        when_output_ends(GOES_ON)
         steps = stack.enter_context(Steps(err if json else out))
         require_folders()
         stack.enter_context(ray_ahead(address, step=steps))
@@ -131,11 +134,9 @@ def _execute(prepared: Prepared, *, as_json: bool) -> None:
     from tlsearch.app.run import execute, read_record
     from tlsearch.app.untried import untried_backbones
     from tlsearch.cli.progress import Progress
-    from tlsearch.cli.streams import when_output_ends
     from tlsearch.results import results_json
 
     settings, entry = prepared.file.search, prepared.entry
-    when_output_ends(f"the search goes on: `tlsearch status {entry.search_id}` shows it")
     console = err if as_json else out
     console.print(f"search {entry.search_id} in {entry.directory}", markup=False, soft_wrap=True)
     progress = Progress(

@@ -15,6 +15,8 @@ from typing import Any, BinaryIO, TextIO
 
 logger = logging.getLogger(__name__)
 
+GOES_ON = "the search goes on: `tlsearch status` shows it"
+
 
 class EndingStream:
     """A text stream that drops what it cannot write any more.
