@@ -107,7 +107,7 @@ def test_a_catalogue_of_the_version_before_is_read_and_replaced(tmp_path: Path) 
     plain = asdict(entry)
     for name in ("uid", "cwd", "moved_from"):
         del plain[name]
-    for file in (entry.path / catalog.MANIFEST, catalog.state_directory() / "one.json"):
+    for file in (entry.path / catalog.MANIFEST, catalog.state_directory(write=True) / "one.json"):
         file.write_text(json.dumps(plain))
     found = catalog.find("one")
     assert found.uid == "" and found.created == entry.created

@@ -35,7 +35,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         addresses.append(address)
         return [WRONG, OLD, LOW]
 
-    monkeypatch.setattr(doctor, "tracking_finding", lambda uri: OK)
+    monkeypatch.setattr(doctor, "tracking_finding", lambda uri, experiment: OK)
     monkeypatch.setattr(doctor, "_nodes", nodes)
     return addresses
 
