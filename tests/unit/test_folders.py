@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,20 @@ def test_a_library_that_asks_for_a_home_is_answered_with_the_remedy(monkeypatch:
     done = CliRunner().invoke(app, ["status"])
     assert done.exit_code == 1
     assert "this user has no home folder: set HOME, or TLSEARCH_CACHE_DIR and TLSEARCH_STATE_DIR" in done.stderr
+
+
+def test_no_place_for_temporary_files_is_answered_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tlsearch.cli import commands_control  # noqa: F401
+
+    def makes_one(*arguments: object) -> None:
+        tempfile.mkdtemp()
+
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/proc/nowhere"])
+    monkeypatch.setattr("tlsearch.app.remote.locate", makes_one)
+    done = CliRunner().invoke(app, ["status"])
+    assert done.exit_code == 1
+    assert "No usable temporary directory found in ['/proc/nowhere']: set TMPDIR to a folder" in done.stderr
 
 
 def test_nothing_is_imported_from_the_current_folder(tmp_path: Path) -> None:

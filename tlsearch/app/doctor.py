@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tlsearch.app.catalog import state_directory
 from tlsearch.config import SpaceFile, parse_space_file
 from tlsearch.errors import ClusterError, ConfigError, StorageError, TlsearchError, TrackingError
 from tlsearch.search.connect import connected
@@ -61,7 +62,13 @@ def diagnose(options: DoctorOptions) -> Diagnosis:
     """
     file = _read(options)
     cluster = options.address != "local"
-    findings = [*version_findings(), *device_findings(file, here=not cluster), memory_finding(), cache_finding(file)]
+    findings = [
+        *version_findings(),
+        *device_findings(file, here=not cluster),
+        memory_finding(),
+        cache_finding(file),
+        state_finding(),
+    ]
     if file is not None:
         findings += [*storage_findings(file.storage), *_data(file), tracking_finding(file.tracking.uri, file.name)]
     findings += ray_findings(options.address)
@@ -173,6 +180,14 @@ def cache_finding(file: SpaceFile | None) -> Finding:
     used = sum(one.stat().st_size for one in Path(path).rglob("*") if one.is_file()) / 1e9
     text = f"{path} holds {used:.2f} GB; {free:.0f} GB are free"
     return low_disk("cache", path, free) or Finding(name="cache", status="ok", text=text)
+
+
+def state_finding() -> Finding:
+    """The folder of the catalogue of searches."""
+    try:
+        return Finding(name="catalogue", status="ok", text=f"{state_directory(write=True)} can be written")
+    except StorageError as error:
+        return Finding(name="catalogue", status="fail", text=str(error))
 
 
 def storage_findings(storage: str, *, usage: Callable[[str], Any] = shutil.disk_usage) -> list[Finding]:

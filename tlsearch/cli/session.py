@@ -31,6 +31,7 @@ _REMEDIES = {
     errno.EACCES: "let this user read and write it, or name another",
     errno.EPERM: "let this user read and write it, or name another",
 }
+_NO_TEMPORARY = "No usable temporary directory"  # tempfile
 _NO_HOME = "determine home directory"  # pathlib, wherever a library asks it
 
 out = Console(stderr=False)
@@ -71,6 +72,8 @@ def told_errors(*, as_json: bool = False) -> Iterator[None]:
         err.print(str(error), markup=False, soft_wrap=True)
         raise typer.Exit(code) from None
     except OSError as error:
+        if _NO_TEMPORARY in str(error):
+            _tell_failure(f"{error.strerror}: set TMPDIR to a folder that can be written", as_json=as_json)
         remedy = _REMEDIES.get(error.errno or 0)
         if remedy is None or (error.errno in (errno.EACCES, errno.EPERM) and not error.filename):
             raise

@@ -10,6 +10,7 @@ from typing import Any
 from tlsearch.errors import ClusterError
 from tlsearch.search.connect import check_address, settle_authentication
 from tlsearch.search.jobs import check_http_address
+from tlsearch.search.local_ray import ray_folder
 from tlsearch.search.probe import Answer, probe_head, refused
 from tlsearch.types import Finding
 
@@ -28,7 +29,7 @@ def ray_findings(address: str, *, probe: Callable[..., Answer] = probe_head) -> 
     """
     authentication = settle_authentication(address)
     if address == "local":
-        return [Finding(name="ray", status="ok", text="an own Ray is started for each search")]
+        return [_own_ray()]
     try:
         if "://" in address:
             check_http_address(address)
@@ -42,6 +43,14 @@ def ray_findings(address: str, *, probe: Callable[..., Answer] = probe_head) -> 
     except ClusterError as error:
         return [Finding(name="ray", status="fail", text=str(error))]
     return _head(address, authentication, probe)
+
+
+def _own_ray() -> Finding:
+    try:
+        folder = ray_folder()
+    except ClusterError as error:
+        return Finding(name="ray", status="fail", text=str(error))
+    return Finding(name="ray", status="ok", text=f"an own Ray is started for each search; its files are in {folder}")
 
 
 def _head(address: str, authentication: str, probe: Callable[..., Answer]) -> list[Finding]:

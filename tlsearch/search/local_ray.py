@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import tempfile
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +18,7 @@ from tlsearch.errors import ClusterError
 logger = logging.getLogger(__name__)
 
 _OBJECT_STORE_BYTES = 100_000_000  # trials read their data from files, not from Ray
-_SOCKET_BYTES = 103  # of a Unix socket's path: 107 on Linux, 103 on macOS
+_SOCKET_BYTES = 103 if sys.platform == "darwin" else 107  # of a Unix socket's path
 _SOCKET = "ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"  # the longest that Ray makes in it
 _LEAST_BYTES = 50_000_000  # Ray's own logs and sockets
 _DEFAULT_FOLDER = "/tmp"
@@ -78,20 +78,6 @@ def ray_folder() -> str:
         f"a local Ray keeps its sockets and logs in a folder that is short and can be written; {name} {fault}: "
         "set RAY_TMPDIR to a folder that serves"
     )
-
-
-def temporary_folder(prefix: str) -> str:
-    """A new folder for files that nobody needs later.
-
-    Raises:
-        ClusterError: There is no place for it.
-    """
-    try:
-        return tempfile.mkdtemp(prefix=prefix)
-    except OSError as error:
-        raise ClusterError(
-            f"no folder for temporary files can be written ({error.strerror or error}): set TMPDIR to one that can"
-        ) from error
 
 
 def _fault(folder: str) -> str | None:

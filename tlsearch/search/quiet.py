@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,8 +13,6 @@ from typing import Any
 
 from ray.tune.execution import class_cache
 from ray.tune.progress_reporter import TrialProgressCallback
-
-from tlsearch.search.local_ray import temporary_folder
 
 _ENVIRONMENT: Mapping[str, str] = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # no result files: the study holds all
@@ -70,7 +69,7 @@ def tune_environment() -> Iterator[None]:
 @contextmanager
 def throwaway_folder() -> Iterator[str]:
     """A folder for the files that Tune insists on."""
-    path = temporary_folder("tlsearch-tune-")
+    path = tempfile.mkdtemp(prefix="tlsearch-tune-")
     try:
         yield path
     finally:

@@ -40,7 +40,17 @@ def test_a_sound_laptop(space: Path) -> None:
     seen = diagnose(DoctorOptions(file=space))
     found = by_name(seen)
     assert seen.ok, seen
-    assert list(found) == ["versions here", "devices", "memory", "cache", "storage", "data", "mlflow", "ray"]
+    assert list(found) == [
+        "versions here",
+        "devices",
+        "memory",
+        "cache",
+        "catalogue",
+        "storage",
+        "data",
+        "mlflow",
+        "ray",
+    ]
     assert "ray 2." in found["versions here"].text
     assert str(space.parent / "tlsearch_runs") in found["storage"].text
     assert list((space.parent / "tlsearch_runs").iterdir()) == []

@@ -12,7 +12,7 @@ import pytest
 
 from tlsearch.errors import ClusterError
 from tlsearch.search import local_ray
-from tlsearch.search.local_ray import ray_folder, start_ray, temporary_folder
+from tlsearch.search.local_ray import ray_folder, start_ray
 from tlsearch.search.worker_path import job_config
 
 TIMED_OUT = "The current node timed out during startup. This could happen because some of the raylet failed to startup"
@@ -103,12 +103,6 @@ def test_the_longest_folder_makes_a_socket_that_fits() -> None:
     longest = local_ray._SOCKET_BYTES - len(local_ray._SOCKET) - 1
     assert local_ray._fault("/tmp/" + "x" * (longest - 5)) is None
     assert local_ray._fault("/tmp/" + "x" * (longest - 4)) is not None
-
-
-def test_no_place_for_temporary_files_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local_ray.tempfile, "tempdir", "/nonexistent/folder")
-    with pytest.raises(ClusterError, match="No such file or directory.*set TMPDIR to one that can"):
-        temporary_folder("x-")
 
 
 def test_workers_do_not_import_from_the_current_folder() -> None:
