@@ -38,8 +38,14 @@ Changes = Mapping[str, Any]
 IMAGE_SIZE = 96
 
 BASES: dict[str, Changes] = {
-    "head alone": {"unfreeze_depth": 0, "head_lr": 3e-3, "bn_policy": "frozen"},
-    "two stages": {"unfreeze_depth": 2, "head_lr": 1e-3, "backbone_lr": 1e-3, "bn_policy": "train"},
+    "head alone": {"unfreeze_depth": 0, "head_lr": 3e-3, "bn_policy": "frozen", "head_init": "random"},
+    "two stages": {
+        "unfreeze_depth": 2,
+        "head_lr": 1e-3,
+        "backbone_lr": 1e-3,
+        "bn_policy": "train",
+        "head_init": "random",
+    },
 }
 _COMMON: dict[str, Changes] = {
     "head_init probe, head_lr 3e-4": {"head_init": "probe", "head_lr": 3e-4},

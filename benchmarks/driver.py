@@ -25,7 +25,12 @@ HEAD_ONLY = """
 name: driver
 data: {{source: folder, path: {data}, image_size: 96}}
 weights: {{mobilenet_v2: {weights}}}
-space: {{backbone: mobilenet_v2, unfreeze_depth: 0, head_lr: {{log: [1.0e-3, 2.0e-2]}}}}
+space:
+  backbone: mobilenet_v2
+  unfreeze_depth: 0
+  head_lr: {{log: [1.0e-3, 2.0e-2]}}
+  head_init: random
+  batch_size: 32
 search: {{trials: {trials}, max_epochs: {epochs}, scheduler: none}}
 """
 

@@ -132,6 +132,8 @@ space:
   head_lr: {{log: [1.0e-4, 1.0e-1]}}
   backbone_lr: {{log: [1.0e-6, 1.0e-2]}}
   bn_policy: [frozen, train]
+  head_init: random  # as the yardstick's
+  batch_size: 32
 search:
   trials: {len(configs)}
   max_epochs: {epochs}

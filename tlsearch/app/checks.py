@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tlsearch.app.defaults import fit_defaults
 from tlsearch.app.limits import backbone_sizes, limit_faults
 from tlsearch.app.places import place_faults
+from tlsearch.app.resolution import Resolution, resolution
 from tlsearch.app.untried import untried_backbones
 from tlsearch.app.weights import weights_faults, weights_source
 from tlsearch.config import SpaceFile
 from tlsearch.errors import ConfigError, DataError, Fault, UserError
 from tlsearch.space import Space, backbone_facts, load
+from tlsearch.types import Scalar
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckReport:
-    """What ``tlsearch check`` found; ``as_json`` has the published shape."""
+    """What ``tlsearch check`` found; ``as_json`` has the published shape.
+
+    Attributes:
+        defaults: Of the dimensions that the space leaves out, those that were fitted to data and weights.
+        validation: What the validation split can tell apart; None where the data cannot be read.
+    """
 
     faults: tuple[Fault, ...] = ()
     data: Mapping[str, Any] | None = None
     backbones: tuple[Mapping[str, Any], ...] = ()
     warnings: tuple[str, ...] = ()
+    defaults: Mapping[str, Scalar] = field(default_factory=dict)
+    validation: Resolution | None = None
 
     @property
     def ok(self) -> bool:
@@ -31,7 +41,7 @@ class CheckReport:
         return not self.faults
 
     def as_json(self) -> dict[str, Any]:
-        """{ok, faults: [{line, column, path, message}], data, backbones, warnings}."""
+        """{ok, faults: [{line, column, path, message}], data, backbones, warnings, defaults, validation}."""
         faults = [{"line": f.line, "column": f.column, "path": f.dotted, "message": f.message} for f in self.faults]
         return {
             "ok": self.ok,
@@ -39,6 +49,8 @@ class CheckReport:
             "data": self.data or {},
             "backbones": list(self.backbones),
             "warnings": list(self.warnings),
+            "defaults": dict(self.defaults),
+            "validation": None if self.validation is None else self.validation.as_json(),
         }
 
 
@@ -61,12 +73,17 @@ def check_file(
         return CheckReport(faults=error.faults)
     faults: list[Fault] = []
     card: Mapping[str, Any] | None = None
+    defaults: Mapping[str, Scalar] = {}
+    validation: Resolution | None = None
     num_classes = 0
     try:
         from tlsearch.data import data_card, load_index
 
         index = load_index(file.data)
         num_classes = len(index.classes)
+        file, space = fit_defaults(file, space, len(index.splits["train"]))
+        defaults = {name: space.default_of(name) for name in file.defaults.values if space.dimensions[name].left_out}
+        validation = resolution(index.classes, index.splits["val"].labels)
         seen = data_card(index, scan=True, include_test=True)
         card = seen.to_json()
         if seen.corrupt:
@@ -86,7 +103,14 @@ def check_file(
         faults += dry_run(file, space)[1]
     placed = place_faults(faults, path, overrides=overrides, data_path=data_path)
     warnings = [warning for warning in (untried_backbones(file, space),) if warning]
-    return CheckReport(faults=placed, data=card, backbones=tuple(backbones), warnings=tuple(warnings))
+    return CheckReport(
+        faults=placed,
+        data=card,
+        backbones=tuple(backbones),
+        warnings=tuple(warnings),
+        defaults=defaults,
+        validation=validation,
+    )
 
 
 def _describe_all(file: SpaceFile, space: Space, num_classes: int) -> tuple[list[Mapping[str, Any]], list[Fault]]:

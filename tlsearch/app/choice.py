@@ -13,14 +13,15 @@ from typing import Any
 from tlsearch.app.catalog import SearchEntry, find
 from tlsearch.app.conclude import read_confirmed
 from tlsearch.app.confirm import best_candidates
+from tlsearch.app.resolution import resolution_of
 from tlsearch.app.run import read_record, trial_setup
 from tlsearch.config import SpaceFile
 from tlsearch.errors import SearchStopped, StorageError, UserError
 from tlsearch.model import describe_backbone
 from tlsearch.results.latency import measure_latency, this_cpu
 from tlsearch.train import read_model_meta
-from tlsearch.trial import BEST_FOLDER, run_trial
-from tlsearch.types import Decision, EpochReport, TrialAssignment, TrialRecord
+from tlsearch.trial import BEST_FOLDER, keep_start, run_trial
+from tlsearch.types import Decision, EpochReport, SearchRecord, TrialAssignment, TrialRecord
 
 logger = logging.getLogger(__name__)
 
@@ -93,14 +94,22 @@ class _Sizes:
         return limits.latency_ms is None or self.latency(backbone) <= limits.latency_ms
 
 
-def choose(entry: SearchEntry, file: SpaceFile, *, num_classes: int, trial: int | None, limits: Limits) -> Choice:
+def choose(
+    entry: SearchEntry, file: SpaceFile, *, num_classes: int, trial: int | None, limits: Limits, num_val: int
+) -> Choice:
     """The trial that was asked for; else of the confirmed one, then the others by rank, the first within the limits.
+
+    Before the others comes the best solved head, where the validation images cannot tell the best trial from it: what
+    looks best of many trials on few images is mostly the luckiest.
+
+    Args:
+        num_val: Validation images.
 
     Raises:
         UserError: No such trial, none with a result, or none within the limits.
     """
     sizes = _Sizes(file, num_classes)
-    for owner, record, reason in _candidates(entry, trial):
+    for owner, record, reason in _candidates(entry, trial, num_val):
         backbone = record.config.backbone
         if not sizes.within(backbone, limits):
             if trial is not None:
@@ -117,7 +126,7 @@ def choose(entry: SearchEntry, file: SpaceFile, *, num_classes: int, trial: int 
     raise UserError(f"the search {entry.search_id} has no trial with a result yet")
 
 
-def _candidates(entry: SearchEntry, number: int | None) -> Iterator[tuple[SearchEntry, TrialRecord, str]]:
+def _candidates(entry: SearchEntry, number: int | None, num_val: int) -> Iterator[tuple[SearchEntry, TrialRecord, str]]:
     record = read_record(entry)
     if number is not None:
         asked = next((one for one in record.trials if one.number == number), None)
@@ -130,8 +139,35 @@ def _candidates(entry: SearchEntry, number: int | None) -> Iterator[tuple[Search
     confirmed = read_confirmed(entry)
     if confirmed is not None:
         yield _confirmed_winner(entry, confirmed)
+    solved = solved_head(record, num_val)
+    if solved is not None:
+        yield entry, *solved
     for trial in best_candidates(record, len(record.trials)):
         yield entry, trial, f"the best by {record.metric} on validation"
+
+
+def solved_head(record: SearchRecord, num_val: int) -> tuple[TrialRecord, str] | None:
+    """The trial with the best solved head, as it was before its first step, where no trial is better beyond chance.
+
+    Returns:
+        None where one is, where no head was solved, and for metrics of which no chance is known.
+    """
+    best = record.best
+    started = [t for t in best_candidates(record, len(record.trials), by_model=False) if t.start is not None]
+    if best is None or best.best_value is None or not started or record.metric != "val_accuracy":
+        return None
+    values = {t.number: t.start.metrics[record.metric] for t in started if t.start is not None}
+    first = min(started, key=lambda one: (-values[one.number], one.number))
+    value, few = values[first.number], resolution_of(num_val)
+    if best.best_value - value >= few:
+        return None
+    reason = f"its solved head before the first step, {record.metric} {value:.4f}"
+    if best.best_value > value:
+        reason += (
+            f": {num_val} validation images cannot tell trial {best.number} with {best.best_value:.4f} from it "
+            f"(differences under {few:.2f} are chance)"
+        )
+    return replace(first, best_value=value, best_epoch=0), reason
 
 
 def _confirmed_winner(entry: SearchEntry, confirmed: Mapping[str, Any]) -> tuple[SearchEntry, TrialRecord, str]:
@@ -154,9 +190,13 @@ def _sizes_text(sizes: _Sizes, backbone: str, limits: Limits) -> str:
 def find_or_train(choice: Choice, file: SpaceFile) -> Path:
     """The checkpoint of the chosen trial; trained again, with the same seed, where the search has not kept it."""
     kept = choice.entry.path / "trials" / str(choice.trial.number) / BEST_FOLDER
-    if (kept / "checkpoint.json").is_file() and read_model_meta(kept).config == choice.trial.config:
-        return kept
-    logger.warning("trial %d is not among the kept ones: it is trained again", choice.trial.number)
+    solved = choice.trial.best_epoch == 0
+    if (kept / "checkpoint.json").is_file():
+        meta = read_model_meta(kept)
+        if meta.config == choice.trial.config and (meta.epoch == 0 or not solved):
+            return kept
+    if not solved:  # a head is solved again in a second
+        logger.warning("trial %d is not among the kept ones: it is trained again", choice.trial.number)
     folder = _train(choice, file, choice.entry.path / FOLDER / str(choice.trial.number), refit=False)
     value, known = read_model_meta(folder).value, choice.trial.best_value
     if known is not None and not math.isclose(value, known, abs_tol=_CLOSE):
@@ -194,6 +234,9 @@ def _train(choice: Choice, file: SpaceFile, directory: Path, *, refit: bool) -> 
         setup=replace(trial_setup(file), refit=refit),
         directory=str(directory),
     )
+    if trial.best_epoch == 0:
+        keep_start(assignment)
+        return folder
     outcome = run_trial(assignment, _StopAt(trial.best_epoch))
     if outcome.error or not folder.is_dir():
         raise SearchStopped(f"trial {trial.number} could not be trained again: {outcome.error or outcome.reason}")

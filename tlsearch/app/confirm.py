@@ -84,8 +84,14 @@ def _entry_of(trial: TrialRecord, space: Space) -> Mapping[str, Scalar]:
     return entry
 
 
-def best_candidates(record: SearchRecord, top: int) -> tuple[TrialRecord, ...]:
-    """The best trials with different configurations, at most ``top``; complete and pruned ones count."""
+def best_candidates(record: SearchRecord, top: int, *, by_model: bool = True) -> tuple[TrialRecord, ...]:
+    """The best trials with different configurations, at most ``top``; complete and pruned ones count.
+
+    Of those that are best before their first step, with one and the same solved head, the first stands for all.
+
+    Args:
+        by_model: False gives all trials, those with the same configuration or head too.
+    """
     sign = 1.0 if record.mode == "max" else -1.0
     done = [
         trial
@@ -96,9 +102,16 @@ def best_candidates(record: SearchRecord, top: int) -> tuple[TrialRecord, ...]:
     ]
     chosen: list[TrialRecord] = []
     for trial in sorted(done, key=lambda one: (-sign * (one.best_value or 0.0), one.number)):
-        if all(dict(trial.params) != dict(other.params) for other in chosen):
+        if not by_model or not any(_same_model(trial, other) for other in chosen):
             chosen.append(trial)
     return tuple(chosen[:top])
+
+
+def _same_model(one: TrialRecord, other: TrialRecord) -> bool:
+    if one.best_epoch == 0 == other.best_epoch:
+        adapted = {trial.config.bn_policy == "adapt" for trial in (one, other)}
+        return one.config.backbone == other.config.backbone and len(adapted) == 1
+    return dict(one.params) == dict(other.params)
 
 
 def repeating(file: SpaceFile, entries: Sequence[Mapping[str, Scalar]], *, seeds: int) -> SpaceFile:

@@ -41,6 +41,7 @@ def file_now(entry: SearchEntry, stored: SpaceFile) -> tuple[SpaceFile, Space]:
 
     Args:
         stored: The search's own. Its storage counts, also where the folder has moved since: a search is where it lies.
+            The defaults that were fitted when it began stay, too.
 
     Raises:
         StorageError: The file is gone.
@@ -50,7 +51,13 @@ def file_now(entry: SearchEntry, stored: SpaceFile) -> tuple[SpaceFile, Space]:
         raise StorageError(f"the space file of {entry.search_id} is gone: {entry.source}")
     data_path = Path(entry.data_path) if entry.data_path else None
     current = Path(entry.cwd) if entry.cwd else None
-    file, space = load(Path(entry.source), overrides=entry.overrides, data_path=data_path, current=current)
+    file, space = load(
+        Path(entry.source),
+        overrides=entry.overrides,
+        data_path=data_path,
+        current=current,
+        defaults=stored.defaults,
+    )
     if file.storage in (stored.storage, entry.storage):
         file = _where_it_lies(file, stored, entry)
     return file, space

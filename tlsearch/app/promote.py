@@ -111,7 +111,10 @@ def _promote(entry: SearchEntry, options: PromoteOptions) -> dict[str, Any]:
     index = load_index(file.data)
     check_classes(read_facts(entry).classes or index.classes, index.classes)
     refuse_changed_inputs(entry, file, index, purpose="its models cannot be scored and promoted")
-    choice = choose(entry, file, num_classes=len(index.classes), trial=options.trial, limits=options.limits)
+    num_classes, num_val = len(index.classes), len(index.splits["val"])
+    choice = choose(entry, file, num_classes=num_classes, trial=options.trial, limits=options.limits, num_val=num_val)
+    # A head that is solved takes no step that val could judge: it is solved on all images at no cost.
+    options = replace(options, refit=options.refit or choice.trial.best_epoch == 0)
     split = None if options.without_test else _sealed(index)
     uses = uses_on_record(entry, split) if split else []
     chosen = find_or_train(choice, file)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -125,15 +125,21 @@ def rerun_trial(
 def deviations(stored: Sequence[EpochReport], now: Sequence[EpochReport]) -> list[Deviation]:
     """Every figure that differs between two curves, times and the machine's load excepted."""
     found = []
-    fresh = {report.epoch: report.metrics for report in now}
-    for report in stored:
-        other = fresh.get(report.epoch, {})
-        for name in dict.fromkeys((*report.metrics, *other)):
-            if repeatable(name) and report.metrics.get(name) != other.get(name):
-                found.append(
-                    Deviation(epoch=report.epoch, metric=name, stored=report.metrics.get(name), now=other.get(name))
-                )
+    fresh = dict(_figures(now))
+    for epoch, metrics in _figures(stored):
+        other = fresh.get(epoch, {})
+        for name in dict.fromkeys((*metrics, *other)):
+            if repeatable(name) and metrics.get(name) != other.get(name):
+                found.append(Deviation(epoch=epoch, metric=name, stored=metrics.get(name), now=other.get(name)))
     return found
+
+
+def _figures(reports: Sequence[EpochReport]) -> Iterator[tuple[int, Mapping[str, float]]]:
+    """By epoch; those before the first step as epoch 0."""
+    for report in reports:
+        if report.start is not None:
+            yield 0, report.start.metrics
+        yield report.epoch, report.metrics
 
 
 class _Listener:

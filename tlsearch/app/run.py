@@ -23,6 +23,7 @@ from tlsearch.app.catalog import (
     state_directory,
     write_atomically,
 )
+from tlsearch.app.defaults import fit_defaults
 from tlsearch.app.differences import refuse_changes
 from tlsearch.app.doctor import require_places
 from tlsearch.app.ending import Status, forget_end, keep_end
@@ -105,6 +106,7 @@ def prepare(options: RunOptions, *, step: Step = no_step) -> Prepared:
     name = None if options.name is None else check_name(options.name)
     file, space = load(options.file, overrides=options.overrides, data_path=options.data_path)
     index = _index(file, step)
+    file, space = fit_defaults(file, space, len(index.splits["train"]))
     step("checking the weights of the backbones")
     faults = weights_faults(file, space)
     faults += limit_faults(file, backbone_sizes(file, space, len(index.classes)))

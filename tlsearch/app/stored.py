@@ -12,7 +12,7 @@ from tlsearch.errors import StorageError
 from tlsearch.search.database import read_pointer, write_pointer
 from tlsearch.search.folder import SearchFolder
 from tlsearch.search.lock import holder_of
-from tlsearch.space import Space, load
+from tlsearch.space import Space, load_resolved
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ def stored_file(entry: SearchEntry, purpose: str) -> tuple[SpaceFile, Space]:
     path = entry.path / RESOLVED
     if not path.exists():
         raise StorageError(f"a search's folder holds {RESOLVED}; {entry.path} does not, {purpose}")
-    return load(path, moved=entry.moved, stored=True)
+    return load_resolved(path, moved=entry.moved)
 
 
 def settle(entry: SearchEntry) -> SearchEntry:

@@ -36,6 +36,11 @@ def check(
             out.print(data_table(report.data))
             for line in data_lines(report.data):
                 out.print(line, markup=False, highlight=False, soft_wrap=True)
+        for line in report.validation.lines() if report.validation else ():
+            out.print(line, markup=False, highlight=False, soft_wrap=True)
+        if report.defaults:
+            fitted = ", ".join(f"{name} {value}" for name, value in report.defaults.items())
+            out.print(f"defaults for these data: {fitted}", markup=False, highlight=False, soft_wrap=True)
         for backbone in report.backbones:
             out.print(backbone_table(backbone))
         for warning in report.warnings:

@@ -8,6 +8,7 @@ from tlsearch.app.control import Overview, trial_doing
 from tlsearch.app.ending import ending_text
 from tlsearch.cli.console import Table
 from tlsearch.cli.progress import short_config
+from tlsearch.results.leaderboard import epoch_text
 from tlsearch.search import Holder
 from tlsearch.text import format_s, plural
 from tlsearch.types import TrialRecord, TrialState
@@ -84,7 +85,7 @@ def _best(seen: Overview) -> str:
     best = seen.best
     if best is None or best.best_value is None:
         return "no report yet"
-    value = f"{seen.status.record.metric} {best.best_value:.4f} at epoch {best.best_epoch}"
+    value = f"{seen.status.record.metric} {best.best_value:.4f} {epoch_text(best.best_epoch)}"
     return f"best so far: trial {best.number} with {value}  {short_config(best.config)}"
 
 

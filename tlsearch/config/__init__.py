@@ -7,6 +7,7 @@ from tlsearch.config.rules import parse_duration
 from tlsearch.config.schema import (
     AshaSpec,
     ConstraintsSpec,
+    DefaultsSpec,
     Limit,
     Loaded,
     ResourcesSpec,
@@ -19,6 +20,7 @@ from tlsearch.config.words import bucket_address, nearest, one_of, show, suggest
 __all__ = [
     "AshaSpec",
     "ConstraintsSpec",
+    "DefaultsSpec",
     "Document",
     "Keys",
     "Limit",

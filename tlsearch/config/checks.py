@@ -46,6 +46,7 @@ def resolve(form: FileForm, document: Document) -> tuple[SpaceFile, list[Fault]]
         data=_data(form.data, checker),
         weights={key: _weights(one, key, checker) for key, one in form.weights.items()},
         space=form.space,
+        defaults=form.defaults,
         search=_search(form.search, checker),
         resources=form.resources,
         cache=CacheSpec(

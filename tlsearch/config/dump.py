@@ -31,6 +31,7 @@ def as_tree(file: SpaceFile) -> dict[str, Any]:
         "data": data,
         "weights": {key: _weights(one) for key, one in file.weights.items()},
         "space": _plain(file.space),
+        "defaults": {key: _auto(value) for key, value in asdict(file.defaults).items()},
         "search": _search(file.search),
         "resources": {key: _auto(value) for key, value in asdict(file.resources).items()},
         "cache": {**cache, "images_gb": _auto(cache["images_gb"]), "features_gb": _auto(cache["features_gb"])},

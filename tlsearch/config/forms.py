@@ -13,6 +13,7 @@ from tlsearch.config.schema import (
     STRICT,
     AshaSpec,
     ConstraintsSpec,
+    DefaultsSpec,
     ExperimentName,
     Limit,
     ResourcesSpec,
@@ -87,6 +88,7 @@ class FileForm:
     name: ExperimentName
     data: DataForm
     space: Mapping[str, Any]
+    defaults: DefaultsSpec = field(default_factory=DefaultsSpec)
     weights: Mapping[str, Annotated[WeightsForm, BeforeValidator(_weights)]] = field(default_factory=dict)
     search: SearchSpec = field(default_factory=SearchSpec)
     resources: ResourcesSpec = field(default_factory=ResourcesSpec)
@@ -100,6 +102,7 @@ FORMS: Mapping[tuple[str, ...], type] = {
     (): FileForm,
     ("data",): DataForm,
     ("data", "split"): SplitForm,
+    ("defaults",): DefaultsSpec,
     ("weights", "*"): WeightsForm,
     ("search",): SearchSpec,
     ("search", "scheduler", "asha"): AshaSpec,

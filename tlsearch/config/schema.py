@@ -57,6 +57,10 @@ def _scheduler(value: Any) -> Any:
     raise broken(f"the scheduler is none or {{asha: ...}}, not {show(value)}")
 
 
+def _auto(value: Any) -> Any:
+    return None if value == "auto" else value
+
+
 def _or_empty(value: Any) -> Any:
     return {} if value is None else value
 
@@ -70,6 +74,33 @@ def _name(value: Any) -> Any:
 
 
 ExperimentName = Annotated[Text, BeforeValidator(_name)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DefaultsSpec:
+    """What dimensions have that ``space`` leaves out; None is fitted to the data when a search begins.
+
+    A search's ``resolved.yaml`` holds the values that were found, so that a resumed search keeps them.
+
+    Attributes:
+        batch_size: At most 32, and so small that an epoch has at least 16 steps.
+        head_init: ``probe``, or ``random`` where no backbone has pretrained weights.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    batch_size: Annotated[Annotated[Whole, Field(ge=1, le=65536)] | None, BeforeValidator(_auto)] = None
+    head_init: Annotated[Literal["probe", "random"] | None, BeforeValidator(_auto)] = None
+
+    @property
+    def values(self) -> Mapping[str, int | str]:
+        """Those that are known, by dimension."""
+        found = {"batch_size": self.batch_size, "head_init": self.head_init}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def completed(self, others: DefaultsSpec) -> DefaultsSpec:
+        """These, and of the others those that are not known here."""
+        batch_size = others.batch_size if self.batch_size is None else self.batch_size
+        return DefaultsSpec(batch_size=batch_size, head_init=self.head_init or others.head_init)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,6 +242,7 @@ class SpaceFile:
     data: DataSpec
     weights: Mapping[str, WeightsSource]
     space: Mapping[str, Any]
+    defaults: DefaultsSpec
     search: SearchSpec
     resources: ResourcesSpec
     cache: CacheSpec

@@ -24,7 +24,7 @@ _PLACEHOLDERS: Mapping[Keys, Any] = {
     ("data", "source"): "folder",
     ("space",): {},
 }
-_OPTIONAL_SECTIONS = ("weights", "search", "resources", "cache", "tracking")
+_OPTIONAL_SECTIONS = ("defaults", "weights", "search", "resources", "cache", "tracking")
 
 # Keys that files of earlier versions may have, and what to do about them.
 RETIRED: Mapping[Keys, str] = {

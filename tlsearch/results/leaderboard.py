@@ -37,7 +37,7 @@ class LeaderboardRow:
         state: running, complete, pruned, failed or infeasible.
         params: The active dimensions.
         best_value: The metric at the best epoch; None before the first report.
-        best_epoch: From 1.
+        best_epoch: From 1; 0 where no epoch was better than the solved head before the first step.
         epochs_run: The last epoch reported.
         mlflow_run_id: None where MLflow does not know the trial.
         reason: Why it ended; None while it runs, ``interrupted`` where no process runs the search.
@@ -194,6 +194,8 @@ def leaderboard_notes(record: SearchRecord, rows: Sequence[LeaderboardRow], fact
     if probes:
         told = ", ".join(f"{backbone} {accuracy:.4f}" for backbone, accuracy in probes.items())
         notes.append(f"validation accuracy of the linear probe that heads start from, solved once: {told}")
+    if any(trial.best_epoch == 0 for trial in record.trials):
+        notes.append("best epoch 0 is the solved head, the linear probe, before the first step: no epoch was better")
     return notes + comparability_notes(record, facts)
 
 
@@ -204,7 +206,10 @@ def probe_accuracies(record: SearchRecord) -> dict[str, float]:
     """
     found: dict[str, float] = {}
     for trial in record.trials:
-        accuracy = trial.reports[0].metrics.get("probe_accuracy") if trial.reports else None
+        if trial.start is not None:
+            accuracy = trial.start.metrics.get("val_accuracy")
+        else:  # searches of before the start was evaluated
+            accuracy = trial.reports[0].metrics.get("probe_accuracy") if trial.reports else None
         if accuracy is not None:
             found[trial.config.backbone] = max(accuracy, found.get(trial.config.backbone, accuracy))
     return dict(sorted(found.items(), key=lambda item: -item[1]))
@@ -228,6 +233,11 @@ def rows_csv(rows: Sequence[LeaderboardRow], *, details: bool = True) -> str:
         params = (row.params.get(name) for name in names)
         writer.writerow([*(cells[name] for name in fixed + extra), *params, row.mlflow_run_id])
     return text.getvalue()
+
+
+def epoch_text(epoch: int | None) -> str:
+    """A trial's best epoch in a sentence: ``at epoch 3``, or what stands for epoch 0."""
+    return "before the first step, with the solved head" if epoch == 0 else f"at epoch {epoch}"
 
 
 def _row(trial: TrialRecord, record: SearchRecord, run_id: str | None, facts: SearchFacts) -> LeaderboardRow:

@@ -159,7 +159,7 @@ def _data(view: View, plots: Mapping[str, Plot]) -> str:
 
 def _tip(view: View, trial: TrialRecord) -> str:
     row = view.by_trial[trial.number]
-    how, best_epoch = ENDINGS[ending_of(trial)][0], row.best_epoch or "–"
+    how, best_epoch = ENDINGS[ending_of(trial)][0], "–" if row.best_epoch is None else row.best_epoch
     lines = [
         f"trial {trial.number}: {value_text(row)}",
         f"{how}, best epoch {best_epoch} of {row.epochs_run}",

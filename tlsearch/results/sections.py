@@ -132,7 +132,7 @@ def leaderboard_section(view: View) -> str:
             Cell(text=str(row.trial), value=row.trial),
             row.reason or row.state,
             Cell(text=value_text(row) + near, value=row.best_value),
-            Cell(text=f"{row.best_epoch or '–'}/{row.epochs_run}", value=row.epochs_run),
+            Cell(text=f"{'–' if row.best_epoch is None else row.best_epoch}/{row.epochs_run}", value=row.epochs_run),
             Cell(text="" if row.seconds is None else format_s(row.seconds, tenths=True), value=row.seconds),
         ]
         if sized:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tlsearch.results.leaderboard import LeaderboardRow, leaderboard_notes
+from tlsearch.results.leaderboard import LeaderboardRow, epoch_text, leaderboard_notes
 from tlsearch.results.plots.view import View, is_number, value_of, varied_parameters
 from tlsearch.text import agree, plural
 from tlsearch.types import INTERRUPTED, Scalar, TrialRecord, TrialState
@@ -107,8 +107,8 @@ def findings(view: View) -> list[str]:
         return ["No trial has a result yet." if _running(view) else "No trial has a result: see the failures below."]
     best = view.by_trial[view.best.number]
     sentences = [
-        f"Trial {best.trial} is the best: {value_text(best)} at epoch {best.best_epoch}"
-        + (f" of {view.facts.max_epochs}" if view.facts.max_epochs else "")
+        f"Trial {best.trial} is the best: {value_text(best)} {epoch_text(best.best_epoch)}"
+        + (f" of {view.facts.max_epochs}" if view.facts.max_epochs and best.best_epoch else "")
         + f", with {describe_params(view, _telling(view, best.params))}."
     ]
     sentences += [f"{note[0].upper()}{note[1:]}." for note in leaderboard_notes(view.record, view.rows, view.facts)]

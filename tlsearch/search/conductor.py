@@ -72,11 +72,10 @@ class Conductor:
         )
         for stored, trial in reports:
             self._judge.observe(
-                Observation(
-                    trial=trial.number,
-                    bracket=trial.user_attrs.get("bracket", 0),
-                    epoch=stored.report.epoch,
-                    value=stored.value,
+                self._seen(
+                    trial.number,
+                    trial.user_attrs.get("bracket", 0),
+                    stored.report,
                     uncut=trial.user_attrs.get(FIRST_LOOK, False),
                 )
             )
@@ -177,9 +176,7 @@ class Conductor:
         if known is not None:
             return known.decision is Decision.CONTINUE and not self.halting
         value = report.metrics[self._plan.setup.metric]
-        verdict = self._judge.observe(
-            Observation(trial=number, bracket=live.bracket, epoch=report.epoch, value=value, uncut=live.first_look)
-        )
+        verdict = self._judge.observe(self._seen(number, live.bracket, report, uncut=live.first_look))
         if verdict.decision is Decision.CONTINUE and self._time.over and self._search.on_budget == "cut":
             verdict = Verdict(decision=Decision.STOP, reason="budget")
         stored = StoredReport(
@@ -248,6 +245,12 @@ class Conductor:
 
     # --- inside ------------------------------------------------------------------------------
 
+    def _seen(self, number: int, bracket: int, report: EpochReport, *, uncut: bool) -> Observation:
+        metric = self._plan.setup.metric
+        start = None if report.start is None else report.start.metrics[metric]
+        value = report.metrics[metric]
+        return Observation(trial=number, bracket=bracket, epoch=report.epoch, value=value, uncut=uncut, start=start)
+
     def _may_start(self) -> bool:
         return self._intake.trials_left and not self._time.over
 
@@ -292,7 +295,9 @@ class Conductor:
         told = {_CONSTRAINTS[ending.reason]: 1.0} if ending.reason in _CONSTRAINTS else {}
         ending = replace(ending, constraints=told | excess(live.measured, self._limits))
         crash_point("before_tell")
-        self._study.tell(live.number, ending, best=best, ended=self._clock(), measured=live.measured)
+        trained = self._judge.trained(live.number)
+        ended, measured = self._clock(), live.measured
+        self._study.tell(live.number, ending, best=best, trained=trained, ended=ended, measured=measured)
         crash_point("after_tell")
         del self._live[live.number]
         self._drop_checkpoint(live.number)

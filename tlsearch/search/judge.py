@@ -28,13 +28,20 @@ class Rules:
 
 @dataclass(frozen=True, kw_only=True)
 class Observation:
-    """One report as the rules see it; ``uncut`` is of a trial that ASHA may not stop."""
+    """One report as the rules see it.
+
+    Attributes:
+        uncut: Whether it is of a trial that ASHA may not stop.
+        start: The value before the first step, where the report of epoch 1 has one. It counts for the trial's best
+            alone: all trials of a backbone share it, so rungs and patience look at the trained epochs.
+    """
 
     trial: int
     bracket: int
     epoch: int
     value: float
     uncut: bool = False
+    start: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +54,7 @@ class Verdict:
 
 @dataclass(kw_only=True)
 class Best:
-    """A trial's best value so far and its epoch; the earlier epoch where equal."""
+    """A trial's best value so far and its epoch, 0 before the first step; the earlier epoch where equal."""
 
     value: float
     epoch: int
@@ -63,10 +70,13 @@ class Judge:
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
         self._rungs = Rungs(rules.asha) if rules.asha else None
-        self._best: dict[int, Best] = {}
+        self._best: dict[int, Best] = {}  # of trained epochs
+        self._starts: dict[int, Best] = {}
 
     def observe(self, seen: Observation) -> Verdict:
         """Takes one report and answers it."""
+        if seen.start is not None:
+            self._starts[seen.trial] = Best(value=seen.start, epoch=0)
         best = self._best.get(seen.trial)
         if best is None or best.improved_by(seen.value, self._rules.mode):
             best = self._best[seen.trial] = Best(value=seen.value, epoch=seen.epoch)
@@ -82,7 +92,14 @@ class Judge:
         return Verdict(decision=Decision.CONTINUE)
 
     def best(self, trial: int) -> Best | None:
-        """The trial's best so far; None before its first report."""
+        """The trial's best so far, the model before the first step included; None before its first report."""
+        start, trained = self._starts.get(trial), self._best.get(trial)
+        if start is None or (trained is not None and start.improved_by(trained.value, self._rules.mode)):
+            return trained
+        return start
+
+    def trained(self, trial: int) -> Best | None:
+        """The best of the trial's epochs; None before its first report."""
         return self._best.get(trial)
 
     def _plateaued(self, seen: Observation, best: Best) -> bool:

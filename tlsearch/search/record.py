@@ -9,6 +9,7 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from tlsearch.search.folder import SearchFolder
+from tlsearch.search.judge import Best
 from tlsearch.search.lock import is_held
 from tlsearch.search.opening import open_for_reading
 from tlsearch.search.study import SPACE_TRIED, StoredReport, Study, stored_reports
@@ -68,7 +69,7 @@ def record_of(
         metric=metric,
         mode=mode,
         directory=str(directory),
-        trials=tuple(_trial_record(*pair, mode, live=live) for pair in zip(trials, reports, strict=True)),
+        trials=tuple(_trial_record(*pair, metric, mode, live=live) for pair in zip(trials, reports, strict=True)),
         spent_s=max((one.spent_s for stored in reports for one in stored), default=0.0),
         pauses=pauses_of(one for stored in reports for one in stored),
         space_tried=bool(trials) and attrs.get(SPACE_TRIED) == len(trials),
@@ -90,12 +91,14 @@ def pauses_of(reports: Iterable[StoredReport]) -> tuple[tuple[float, float], ...
     return tuple(pauses)
 
 
-def _trial_record(trial: FrozenTrial, reports: Sequence[StoredReport], mode: Mode, *, live: bool) -> TrialRecord:
+def _trial_record(
+    trial: FrozenTrial, reports: Sequence[StoredReport], metric: str, mode: Mode, *, live: bool
+) -> TrialRecord:
     attrs = trial.user_attrs
     state, reason = state_and_reason(trial.state, attrs.get("reason", ""))
     if state is TrialState.RUNNING:
         reason = "" if live else INTERRUPTED
-    best = _best(reports, mode)
+    best = _best(reports, metric, mode)
     return TrialRecord(
         number=trial.number,
         state=state,
@@ -104,7 +107,7 @@ def _trial_record(trial: FrozenTrial, reports: Sequence[StoredReport], mode: Mod
         config=from_plain(TrialConfig, attrs["config"]),
         seed=attrs["seed"],
         best_value=best.value if best else None,
-        best_epoch=best.report.epoch if best else None,
+        best_epoch=best.epoch if best else None,
         reports=tuple(stored.report for stored in reports),
         error=attrs.get("error", ""),
         started=attrs.get("started"),
@@ -113,7 +116,10 @@ def _trial_record(trial: FrozenTrial, reports: Sequence[StoredReport], mode: Mod
     )
 
 
-def _best(reports: Sequence[StoredReport], mode: Mode) -> StoredReport | None:
-    """The report with the best value; the earliest of equal ones."""
+def _best(reports: Sequence[StoredReport], metric: str, mode: Mode) -> Best | None:
+    """The best value, that of the start included; the earliest of equal ones."""
+    starts = [stored.report.start for stored in reports[:1] if stored.report.start is not None]
+    values = [Best(value=start.metrics[metric], epoch=0) for start in starts if metric in start.metrics]
+    values += [Best(value=stored.value, epoch=stored.report.epoch) for stored in reports]
     sign = 1 if mode == "max" else -1
-    return max(reports, key=lambda stored: (sign * stored.value, -stored.report.epoch), default=None)
+    return max(values, key=lambda one: (sign * one.value, -one.epoch), default=None)

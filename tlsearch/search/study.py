@@ -172,7 +172,7 @@ class Study:
     def write_report(self, number: int, stored: StoredReport) -> None:
         """Stores a report with its order and its decision, then the value that the sampler reads."""
         report = stored.report
-        plain = {
+        plain: dict[str, Any] = {
             "seq": stored.seq,
             "decision": stored.verdict.decision.value,
             "reason": stored.verdict.reason,
@@ -183,15 +183,29 @@ class Study:
             "source": report.source,
             "source_reason": report.source_reason,
         }
+        if report.start is not None:
+            plain["start"] = {"metrics": dict(report.start.metrics), "timestamp": report.start.timestamp}
         trial_id = self._trial_id(number)
         with self._batch():
             self._storage.set_trial_user_attr(trial_id, f"{REPORT}{report.epoch}", plain)
             self._storage.set_trial_intermediate_value(trial_id, report.epoch, stored.value)
 
     def tell(
-        self, number: int, ending: Ending, *, best: Best | None, ended: float, measured: Mapping[str, float]
+        self,
+        number: int,
+        ending: Ending,
+        *,
+        best: Best | None,
+        trained: Best | None,
+        ended: float,
+        measured: Mapping[str, float],
     ) -> None:
-        """Ends a RUNNING trial; COMPLETE has its best value as Optuna's value."""
+        """Ends a RUNNING trial.
+
+        Args:
+            best: The trial's score, which may be that of its start.
+            trained: The best of its epochs: Optuna's value of a COMPLETE one. Trials do not differ by their start.
+        """
         attrs: dict[str, Any] = {"reason": ending.reason, "ended": ended}
         if best is not None:
             attrs |= {"best_value": best.value, "best_epoch": best.epoch}
@@ -203,8 +217,8 @@ class Study:
             self._set_constraints(number, ending.constraints)
             self.set_attrs(number, attrs)
             complete = ending.state is OptunaState.COMPLETE
-            assert best is not None or not complete
-            self._study.tell(number, best.value if best and complete else None, state=ending.state)
+            assert trained is not None or not complete
+            self._study.tell(number, trained.value if trained and complete else None, state=ending.state)
 
     def _set_constraints(self, number: int, constraints: Mapping[str, float]) -> None:
         known = self.trial(number).constraints  # from a tell that a crash cut short; only a database can hold it

@@ -16,6 +16,7 @@ from tlsearch.space.parameters import PARAMETERS, RATIOS
 from tlsearch.space.slots import Dimension
 from tlsearch.space.space import Space
 from tlsearch.space.syntax import DomainReader
+from tlsearch.types import Scalar
 
 # Stands in for a backbone at fault, so that the rest of the file can still be judged.
 _STAND_IN = Fixed(value="resnet18")
@@ -51,9 +52,9 @@ def build_space(file: SpaceFile, document: Document, *, stored: bool = False) ->
     if document.doubtful(("space",)) and not file.space:
         return _assemble(_Parts()), []
     parts = _read(file.space, reader, document)
-    parts.doubts.update(_check_conditions(parts, reader))
+    parts.doubts.update(_check_conditions(parts, reader, file.defaults.values))
     document = document.with_doubts(parts.doubts)
-    space = _assemble(parts)
+    space = _assemble(parts).with_defaults(file.defaults.values)
     faults = [*reader.faults, *check_file(file, space, document)]
     if not stored:
         faults += [*effect_faults(file, space, document), *repeated_entries(file, space, document)]
@@ -94,15 +95,16 @@ def _read_dimension(name: str, value: Any, reader: DomainReader, parts: _Parts) 
         parts.ratios[name] = ratio_of
 
 
-def _check_conditions(parts: _Parts, reader: DomainReader) -> set[Keys]:
+def _check_conditions(parts: _Parts, reader: DomainReader, defaults: Mapping[str, Scalar]) -> set[Keys]:
     """Finds conditions that can never hold, and circles of conditions; returns the new doubts."""
     found: set[Keys] = set()
     for name, when in parts.conditions.items():
         for one in when:
-            domain = parts.domains.get(one.on, Fixed(value=PARAMETERS[one.on].default))
+            default = defaults.get(one.on, PARAMETERS[one.on].default)
+            domain = parts.domains.get(one.on, Fixed(value=default))
             known = ("space", one.on) not in parts.doubts and one.on not in parts.ratios
             # where its own conditions do not hold it has its default
-            by_default = bool(parts.conditions.get(one.on)) and one.holds(PARAMETERS[one.on].default)
+            by_default = bool(parts.conditions.get(one.on)) and one.holds(default)
             if known and not by_default and not one.possible(domain):
                 path: Keys = ("space", name, "when", one.on)
                 place = reader.document.place(("space", one.on))
@@ -161,7 +163,8 @@ def _assemble(parts: _Parts) -> Space:
     for name in (*order, *left):
         default = _STAND_IN if name == "backbone" else Fixed(value=PARAMETERS[name].default)
         domain, ratio_of = parts.domains.get(name, default), parts.ratios.get(name)
-        dimension = Dimension(name=name, domain=domain, when=parts.conditions.get(name, ()), ratio_of=ratio_of)
+        when, left_out = parts.conditions.get(name, ()), name not in parts.domains
+        dimension = Dimension(name=name, domain=domain, when=when, ratio_of=ratio_of, left_out=left_out)
         # in a circle neither conditions nor ratios can be followed
         dimensions[name] = Dimension(name=name, domain=default) if name in left else dimension
     return Space(dimensions=dimensions)

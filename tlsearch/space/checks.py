@@ -102,7 +102,7 @@ def _views(file: SpaceFile, space: Space, backbones: Mapping[str, BackboneFacts]
     for name, (values, message) in needed.items():
         domain = space.dimensions[name].domain
         # where a user's condition does not hold a trial has the default
-        by_default = bool(space.dimensions[name].when) and PARAMETERS[name].default in values
+        by_default = bool(space.dimensions[name].when) and space.default_of(name) in values
         if by_default or any(domain.contains(value) for value in values):
             continue
         decided: list[Keys] = [("space", one) for one in (name, *also_read.get(name, ()))]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from tlsearch.config import SpaceFile, parse_space_file
+from tlsearch.config import DefaultsSpec, SpaceFile, parse_space_file
 from tlsearch.errors import ConfigError
 from tlsearch.space.build import build_space
-from tlsearch.space.space import Space
+from tlsearch.space.space import EARLIER_DEFAULTS, Space
 
 
 def load(
@@ -19,6 +20,7 @@ def load(
     current: Path | None = None,
     *,
     stored: bool = False,
+    defaults: DefaultsSpec | None = None,
 ) -> tuple[SpaceFile, Space]:
     """Reads and checks a whole space file; opens no image and imports no torch.
 
@@ -30,6 +32,7 @@ def load(
         current: The folder that was the current one when the overrides were given; None is the current one.
         stored: The file is a search's own, perhaps of an earlier version: settings without effect are no errors, and
             keys that were taken out since are passed over.
+        defaults: Those that the file does not name itself.
 
     Raises:
         ConfigError: All faults of structure and meaning, with file, line and column.
@@ -37,7 +40,18 @@ def load(
     file, document, faults = parse_space_file(path, overrides, data_path, moved, current, stored=stored)
     if file is None or document is None:
         raise ConfigError(faults)
+    if defaults is not None:
+        file = replace(file, defaults=file.defaults.completed(defaults))
     space, more = build_space(file, document, stored=stored)
     if faults or more:
         raise ConfigError([*faults, *more])
     return file, space
+
+
+def load_resolved(path: Path, moved: Callable[[str], str] | None = None) -> tuple[SpaceFile, Space]:
+    """As ``load``, of the file that a search keeps: with the defaults that the search began with.
+
+    Raises:
+        ConfigError: As for ``load``.
+    """
+    return load(path, moved=moved, stored=True, defaults=DefaultsSpec(**EARLIER_DEFAULTS))  # type: ignore[arg-type]

@@ -90,7 +90,7 @@ PARAMETERS: Mapping[str, Parameter] = {
         Parameter(name="mixup", kind="real", default=0.0, low=0, high=10),
         Parameter(name="cutmix", kind="real", default=0.0, low=0, high=10),
         Parameter(name="class_balance", kind="choice", default="none", choices=("none", "weighted_loss", "sampler")),
-        Parameter(name="head_init", kind="choice", default="random", choices=("random", "probe")),
+        Parameter(name="head_init", kind="choice", default="probe", choices=("random", "probe")),
         Parameter(name="ema", kind="real", default=0.0, low=0, high=0.99999),
     )
 }

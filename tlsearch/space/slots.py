@@ -23,12 +23,14 @@ class Dimension:
         domain: Its values; with ``ratio_of`` the factors.
         when: It exists only where all of these conditions hold.
         ratio_of: The dimension whose value times the factor is its value.
+        left_out: The file does not mention it: it has its default everywhere.
     """
 
     name: str
     domain: Domain
     when: tuple[Condition, ...] = ()
     ratio_of: str | None = None
+    left_out: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

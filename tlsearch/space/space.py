@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +16,9 @@ from tlsearch.space.slots import Dimension, Slot, is_steady, outside, slot_of
 from tlsearch.types import Scalar, TrialConfig
 
 _MAX_DEPTH = 5  # everything
+
+# Of searches and spaces that were written before they named their defaults.
+EARLIER_DEFAULTS: Mapping[str, Scalar] = {"batch_size": 32, "head_init": "random"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,13 +53,30 @@ class Space:
     "Values" below are keyed by the names that Optuna sees: the user's, but ``bn_policy`` is
     ``bn_policy_head_only`` at depth 0, since its choices differ there, and a ``backbone_lr`` that is written as a ratio
     is ``backbone_lr_ratio``. At depth 1 ``unfreeze_schedule`` has one value.
+
+    Attributes:
+        defaults: In place of those of PARAMETERS: of what is left out, of what does not exist at a point by a user's
+            condition, and of starting points.
     """
 
     dimensions: Mapping[str, Dimension]
+    defaults: Mapping[str, Scalar] = field(default_factory=dict)
 
     def names(self) -> tuple[str, ...]:
         """The user's names of all dimensions."""
         return tuple(self.dimensions)
+
+    def with_defaults(self, defaults: Mapping[str, Scalar]) -> Space:
+        """The same space with other defaults of some dimensions."""
+        dimensions = {
+            name: replace(one, domain=Fixed(value=defaults[name])) if one.left_out and name in defaults else one
+            for name, one in self.dimensions.items()
+        }
+        return Space(dimensions=dimensions, defaults={**self.defaults, **defaults})
+
+    def default_of(self, name: str) -> Scalar:
+        """The default of a dimension."""
+        return self.defaults.get(name, PARAMETERS[name].default)
 
     def backbones(self) -> tuple[str, ...]:
         """All backbones of the space, as the user lists them."""
@@ -200,24 +220,27 @@ class Space:
                 "domain": domain_tree(one.domain),
                 "when": [each.tree() for each in one.when],
                 "ratio_of": one.ratio_of,
+                "left_out": one.left_out,
             }
             for one in self.dimensions.values()
         ]
-        return json.dumps({"format": 1, "dimensions": tree})
+        return json.dumps({"format": 1, "dimensions": tree, "defaults": dict(self.defaults)})
 
     @classmethod
     def from_json(cls, text: str) -> Space:
         """The space that ``to_json`` wrote."""
+        content = json.loads(text)
         dimensions = [
             Dimension(
                 name=one["name"],
                 domain=domain_from_tree(one["domain"]),
                 when=tuple(Condition.from_tree(each) for each in one["when"]),
                 ratio_of=one.get("ratio_of"),
+                left_out=one.get("left_out", False),
             )
-            for one in json.loads(text)["dimensions"]
+            for one in content["dimensions"]
         ]
-        return cls(dimensions={one.name: one for one in dimensions})
+        return cls(dimensions={one.name: one for one in dimensions}, defaults=content.get("defaults", EARLIER_DEFAULTS))
 
     @cached_property
     def _order(self) -> tuple[tuple[Dimension, Slot | None, bool], ...]:
@@ -252,7 +275,7 @@ class Space:
                 point[name] = None
                 walk.reasons[name] = reason
             elif failed is not None:
-                point[name] = PARAMETERS[name].default
+                point[name] = self.default_of(name)
                 message = f"{name} exists only where {failed}; here it is {point[failed.on]}"
                 walk.reasons[name] = Reason(on=failed.on, message=message)
             else:
@@ -280,4 +303,4 @@ class Space:
             return slot.domain.nearest(slot.proposed(parameter.coerce(partial[slot.dimension])))
         if slot.dimension == "backbone":
             return self.backbones()[0]
-        return slot.domain.nearest(slot.proposed(parameter.default))
+        return slot.domain.nearest(slot.proposed(self.default_of(slot.dimension)))

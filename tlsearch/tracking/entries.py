@@ -132,9 +132,13 @@ def trial_start(number: int, config: TrialConfig, *, at: float) -> TrialStart:
     return TrialStart(number=number, params=text_params(asdict(config)), at=at)
 
 
-def trial_report(number: int, report: EpochReport) -> TrialReport:
-    """One epoch of a trial."""
-    return TrialReport(number=number, epoch=report.epoch, metrics=dict(report.metrics), timestamp=report.timestamp)
+def trial_reports(number: int, report: EpochReport) -> tuple[TrialReport, ...]:
+    """One epoch of a trial; before the first one what its model was worth at the start, as epoch 0."""
+    own = TrialReport(number=number, epoch=report.epoch, metrics=dict(report.metrics), timestamp=report.timestamp)
+    start = report.start
+    if start is None:
+        return (own,)
+    return (TrialReport(number=number, epoch=0, metrics=dict(start.metrics), timestamp=start.timestamp), own)
 
 
 def trial_end(number: int, outcome: TrialOutcome, *, at: float) -> TrialEnd:
@@ -152,7 +156,7 @@ def trial_end(number: int, outcome: TrialOutcome, *, at: float) -> TrialEnd:
 
 def whole_trial(record: TrialRecord, *, now: float) -> WholeTrial:
     """A trial of the study, with its own times where the study knows them."""
-    reports = tuple(trial_report(record.number, report) for report in record.reports)
+    reports = tuple(one for report in record.reports for one in trial_reports(record.number, report))
     first = reports[0].timestamp if reports else now
     last = reports[-1].timestamp if reports else now
     end = None

@@ -51,7 +51,8 @@ class MemoryTracker:
 
     def trial_reported(self, number: int, report: EpochReport, decision: Decision) -> None:
         """Records an epoch."""
-        self._write(e.trial_report(number, report))
+        for entry in e.trial_reports(number, report):
+            self._write(entry)
 
     def trial_ended(self, number: int, outcome: TrialOutcome) -> None:
         """Records how a trial ended."""

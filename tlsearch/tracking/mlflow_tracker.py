@@ -116,7 +116,7 @@ class MlflowTracker:
 
     def trial_reported(self, number: int, report: EpochReport, decision: Decision) -> None:
         """Records an epoch."""
-        self._worker.put(e.trial_report(number, report))
+        self._worker.put(*e.trial_reports(number, report))
 
     def trial_ended(self, number: int, outcome: TrialOutcome) -> None:
         """Records how a trial ended."""

@@ -46,7 +46,7 @@ class ModelMeta:
         classes: In the order of the logits.
         transform: The evaluation transform that belongs to the model.
         image_size: Side of the model's square input, in pixels.
-        epoch: The epoch, from 1, whose weights these are.
+        epoch: The epoch, from 1, whose weights these are; 0 for the solved head before the first step.
         metric: The search's metric; ``value`` is its value at that epoch.
         metrics: All metrics of that epoch.
         temperature: What logits are divided by before the softmax; 1 until a calibration has set it.

@@ -30,6 +30,7 @@ class Probe:
         weight: float32 (C, F).
         bias: float32 (C,); None where none was asked for.
         penalty: Of the squared weights, half of it beside the mean cross-entropy, in the standardised space.
+        standardised: Whether each feature was scaled by its own deviation, not all by the same.
         val_loss: Mean cross-entropy on the validation images; what penalty and scaling were chosen by.
         val_accuracy: Fraction of the validation images that it gets right.
     """
@@ -37,6 +38,7 @@ class Probe:
     weight: Tensor
     bias: Tensor | None
     penalty: float
+    standardised: bool
     val_loss: float
     val_accuracy: float
 
@@ -53,6 +55,7 @@ class _Data:
     scale: Tensor
     num_classes: int
     bias: bool
+    standardised: bool
 
 
 def solve_probe(
@@ -60,9 +63,10 @@ def solve_probe(
 ) -> Probe:
     """Fits multinomial logistic regression by L-BFGS along a path of penalties, from strong to weak.
 
-    Penalty and scaling (each feature by its own deviation, or all by the same) are chosen by the loss on the
-    validation images, as everything else in a search is; the classifier itself is fitted to the training images
-    alone. A part of the training images would choose too weak a penalty wherever it shares groups with the rest.
+    Penalty and scaling (all features by the same deviation, or each by its own) are chosen by the loss on the
+    validation images, as everything else in a search is; each by its own only where that is better by more than one
+    standard error of the difference, image by image. The classifier itself is fitted to the training images alone. A
+    part of the training images would choose too weak a penalty wherever it shares groups with the rest.
 
     Args:
         rows: float32 (N, F), on the device to compute on.
@@ -72,31 +76,68 @@ def solve_probe(
         bias: Whether the classifier has one; without it features are scaled and not centred.
     """
     rows, labels = _affordable(rows, labels, num_classes)
-    best: Probe | None = None
+    common, standardised = (
+        _best_on_path(_scaled(rows, labels, val_rows, val_labels, num_classes, bias=bias, standardised=standardised))
+        for standardised in (False, True)
+    )
+    gains = _losses(common, val_rows, val_labels) - _losses(standardised, val_rows, val_labels)
+    chance = gains.std() / math.sqrt(len(gains)) if len(gains) > 1 else gains.abs().sum()
+    return standardised if gains.mean() > chance else common
+
+
+def _losses(probe: Probe, rows: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(F.linear(rows, probe.weight, probe.bias), labels, reduction="none")
+
+
+def fit_probe(
+    rows: Tensor, labels: Tensor, *, penalty: float, standardised: bool, num_classes: int, bias: bool = True
+) -> Probe:
+    """Fits the classifier of one penalty and one scaling, as ``solve_probe`` chose them on other images.
+
+    Its figures are those on the images that it is fitted to.
+    """
+    rows, labels = _affordable(rows, labels, num_classes)
+    data = _scaled(rows, labels, rows, labels, num_classes, bias=bias, standardised=standardised)
+    start = torch.zeros(num_classes, rows.shape[1], device=rows.device), torch.zeros(num_classes, device=rows.device)
+    return _folded(data, penalty, *_fit(data, penalty, *start))
+
+
+def _num_affordable(num_rows: int, num_features: int, num_classes: int, device_type: str) -> int:
+    """How many of the images a probe is fitted to: all, unless a pass over them would take too long."""
+    work = _MAX_WORK.get(device_type, _MAX_WORK["cuda"])
+    return min(num_rows, max(int(work / (num_features * num_classes)), _MIN_ROWS_PER_CLASS * num_classes))
+
+
+def _scaled(
+    rows: Tensor,
+    labels: Tensor,
+    val_rows: Tensor,
+    val_labels: Tensor,
+    num_classes: int,
+    *,
+    bias: bool,
+    standardised: bool,
+) -> _Data:
     shift = rows.mean(0) if bias else torch.zeros_like(rows[0])
     spread = (rows - shift).square().mean(0).sqrt()
     common = spread.square().mean().sqrt().clamp(min=1e-12)
-    for scale in (torch.where(spread > 1e-6 * common, spread, common), common.expand_as(spread)):
-        data = _Data(
-            rows=(rows - shift) / scale,
-            labels=labels,
-            val_rows=(val_rows - shift) / scale,
-            val_labels=val_labels,
-            shift=shift,
-            scale=scale,
-            num_classes=num_classes,
-            bias=bias,
-        )
-        found = _best_on_path(data)
-        best = found if best is None or found.val_loss < best.val_loss else best
-    assert best is not None
-    return best
+    scale = torch.where(spread > 1e-6 * common, spread, common) if standardised else common.expand_as(spread)
+    return _Data(
+        rows=(rows - shift) / scale,
+        labels=labels,
+        val_rows=(val_rows - shift) / scale,
+        val_labels=val_labels,
+        shift=shift,
+        scale=scale,
+        num_classes=num_classes,
+        bias=bias,
+        standardised=standardised,
+    )
 
 
 def _affordable(rows: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
     """All rows, or a random part of them (always the same) where a pass over all would take too long."""
-    work = _MAX_WORK.get(rows.device.type, _MAX_WORK["cuda"])
-    most = max(int(work / (rows.shape[1] * num_classes)), _MIN_ROWS_PER_CLASS * num_classes)
+    most = _num_affordable(len(rows), rows.shape[1], num_classes, rows.device.type)
     if len(rows) <= most:
         return rows, labels
     taken = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:most].to(rows.device)
@@ -153,6 +194,7 @@ def _folded(data: _Data, penalty: float, weight: Tensor, offset: Tensor) -> Prob
         weight=plain,
         bias=offset - plain @ data.shift if data.bias else None,
         penalty=penalty,
+        standardised=data.standardised,
         val_loss=float(F.cross_entropy(logits, data.val_labels)),
         val_accuracy=float((logits.argmax(1) == data.val_labels).float().mean()),
     )

@@ -1,6 +1,6 @@
 """One trial: an assignment becomes epochs, reports and checkpoints."""
 
-from tlsearch.trial.alone import run_trial
+from tlsearch.trial.alone import keep_start, run_trial
 from tlsearch.trial.dry import FirstBatch, first_batch
 from tlsearch.trial.finetuning import BEST_FOLDER, RUNNING_FOLDER, FineTuning
 from tlsearch.trial.held import release_held
@@ -13,6 +13,7 @@ __all__ = [
     "FineTuning",
     "FirstBatch",
     "first_batch",
+    "keep_start",
     "load_trained",
     "release_held",
     "run_trial",

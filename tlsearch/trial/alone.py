@@ -35,6 +35,15 @@ def run_trial(assignment: TrialAssignment, reporter: Reporter) -> TrialOutcome:
     return _outcome(assignment, state, reason, error, seen)
 
 
+def keep_start(assignment: TrialAssignment) -> None:
+    """Leaves the trial's model before its first step, with its solved head, in the trial's ``best`` folder."""
+    trial = FineTuning(assignment)
+    try:
+        trial.begin()
+    finally:
+        trial.close()
+
+
 def _run(trial: RunningTrial, max_epochs: int, reporter: Reporter, seen: list[EpochReport]) -> tuple[TrialState, str]:
     decision = Decision.CONTINUE
     try:
@@ -59,13 +68,16 @@ def _reports(trial: RunningTrial, max_epochs: int) -> Iterator[EpochReport]:
 def _outcome(
     assignment: TrialAssignment, state: TrialState, reason: str, error: str, seen: list[EpochReport]
 ) -> TrialOutcome:
-    sign = 1.0 if assignment.setup.mode == "max" else -1.0
-    best = max(seen, key=lambda report: sign * report.metrics[assignment.setup.metric], default=None)
+    metric, sign = assignment.setup.metric, 1.0 if assignment.setup.mode == "max" else -1.0
+    values = [(report.metrics[metric], report.epoch) for report in seen]
+    if seen and seen[0].start is not None:
+        values.insert(0, (seen[0].start.metrics[metric], 0))
+    best_value, best_epoch = max(values, key=lambda one: sign * one[0], default=(None, None))
     return TrialOutcome(
         state=state,
         reason=reason,
         epochs_run=seen[-1].epoch if seen else 0,
-        best_value=best.metrics[assignment.setup.metric] if best else None,
-        best_epoch=best.epoch if best else None,
+        best_value=best_value,
+        best_epoch=best_epoch,
         error=error,
     )

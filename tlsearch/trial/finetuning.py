@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from tlsearch.trial.opening import OpenTrial, next_epoch, next_phase, open_trial
 from tlsearch.trial.running import Progress, epochs_of, load_running, read_running, save_running
 from tlsearch.trial.usage import Usage
 from tlsearch.trial.watch import watch_features
-from tlsearch.types import SYSTEM, EpochReport, TrialAssignment
+from tlsearch.types import SYSTEM, EpochReport, StartReport, TrialAssignment
 
 RUNNING_INTERVAL_S = 15.0  # at most one running checkpoint in so many seconds: shorter trials write none
 RUNNING_FOLDER, BEST_FOLDER = "running", "best"
@@ -36,7 +36,7 @@ class FineTuning:
     """One trial: opened from an assignment, stepped epoch by epoch, closed.
 
     Opening goes on from ``<directory>/running`` where that holds a checkpoint of this trial. The best epoch's
-    model is kept in ``<directory>/best``.
+    model is kept in ``<directory>/best``; until an epoch is better that is the solved head before the first step.
 
     Raises:
         UserError: Data, weights or settings break a rule.
@@ -54,6 +54,7 @@ class FineTuning:
         self._progress = running.progress if running else Progress()
         self._frozen_part: FrozenPart | None = None
         self._usage = Usage(opened.runtime.device)
+        self._start: StartReport | None = None  # of this process: a resumed trial has it in its first report
         self._unchecked = False  # whether a step was taken since the frozen tensors were last compared
         self._last_saved, self._saved_epoch = time.monotonic(), self.epochs_done
 
@@ -84,8 +85,17 @@ class FineTuning:
 
     @property
     def best_epoch(self) -> int | None:
-        """The best epoch so far; of equal ones the first."""
+        """The best epoch so far, 0 before the first step; of equal ones the first."""
         return self._progress.best_epoch
+
+    def begin(self) -> None:
+        """Keeps the model as it is before the first step, where its head is solved; ``step`` does so, too."""
+        start = self._parts.start
+        if start is None or self.epochs_done > 0 or self._start is not None:
+            return
+        self._start = StartReport(metrics=start.metrics, timestamp=time.time())
+        self._progress = Progress(best_value=start.metrics[self._assignment.setup.metric], best_epoch=0)
+        self._save_best(0, start.metrics, start)
 
     def step(self) -> EpochReport:
         """Trains and evaluates the next epoch and writes the checkpoints that are due.
@@ -96,6 +106,7 @@ class FineTuning:
             FrozenMoved: After the last epoch: a frozen tensor has changed.
         """
         setup = self._assignment.setup
+        self.begin()
         epoch = self.epochs_done + 1
         assert epoch <= setup.max_epochs, f"a trial of {setup.max_epochs} epochs has no epoch {epoch}"
         report, evaluation = self._run_epoch(epoch)
@@ -107,7 +118,7 @@ class FineTuning:
         improved = best_value is None or (value > best_value if setup.mode == "max" else value < best_value)
         if improved or setup.refit:
             best_value, best_epoch = value, epoch
-            self._save_best(report, evaluation)
+            self._save_best(epoch, report.metrics, evaluation)
         self._progress = Progress(
             reports=(*self._progress.reports, report), best_value=best_value, best_epoch=best_epoch
         )
@@ -152,8 +163,6 @@ class FineTuning:
         metrics = dict(evaluation.metrics)
         if watch is not None:
             metrics["feature_drift"] = watch.after_epoch(figures, metrics)
-        if epoch == 1 and parts.probe_accuracy is not None:
-            metrics["probe_accuracy"] = parts.probe_accuracy
         metrics["train_loss"] = figures.loss
         metrics["train_accuracy"] = figures.accuracy
         metrics["epoch_seconds"] = time.perf_counter() - start
@@ -167,6 +176,7 @@ class FineTuning:
             timestamp=time.time(),
             source=parts.train.kind,
             source_reason=parts.train.reason,
+            start=self._start if epoch == 1 else None,
         )
         return report, evaluation
 
@@ -181,7 +191,7 @@ class FineTuning:
         self._unchecked = False
         self._parts.guard.check(self.model)
 
-    def _save_best(self, report: EpochReport, evaluation: Evaluation) -> None:
+    def _save_best(self, epoch: int, metrics: Mapping[str, float], evaluation: Evaluation) -> None:
         parts, config, metric = self._parts, self._assignment.config, self._assignment.setup.metric
         directory = self._directory / BEST_FOLDER
         if self._frozen_part is None and parts.lasting:
@@ -195,13 +205,13 @@ class FineTuning:
             transform=parts.transform,
             image_size=parts.transform.crop_size,
             config=config,
-            epoch=report.epoch,
+            epoch=epoch,
             metric=metric,
-            value=report.metrics[metric],
-            metrics={name: value for name, value in report.metrics.items() if not name.startswith(SYSTEM)},
+            value=metrics[metric],
+            metrics={name: value for name, value in metrics.items() if not name.startswith(SYSTEM)},
         )
         matrix = tuple(tuple(row) for row in evaluation.confusion.tolist())
-        save_confusion(directory, Confusion(epoch=report.epoch, classes=parts.index.classes, matrix=matrix))
+        save_confusion(directory, Confusion(epoch=epoch, classes=parts.index.classes, matrix=matrix))
         with self._kept_weights():
             save_model_checkpoint(directory, model=self.model, meta=meta, frozen=self._frozen_part)
 

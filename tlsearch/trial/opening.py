@@ -12,6 +12,7 @@ from tlsearch.errors import DataError, WeightsError
 from tlsearch.model import StagedModel, Weights, build_model, fold_batchnorm, resolve_weights
 from tlsearch.train import (
     TOP5_MIN_CLASSES,
+    Evaluation,
     Runtime,
     Source,
     Trainer,
@@ -39,7 +40,7 @@ class OpenTrial:
         lasting: Names of the tensors that stand still to the end.
         train: What the next training epoch reads.
         val: What evaluations read.
-        probe_accuracy: Of the linear probe that the head starts from, on val; None without ``head_init`` probe.
+        start: What the model is worth on val before its first step; None with a random head.
         views: The training sources of this phase by fixed view, as far as they were opened: later epochs read them
             again.
     """
@@ -51,7 +52,7 @@ class OpenTrial:
     lasting: frozenset[str]
     train: Source
     val: Source
-    probe_accuracy: float | None = None
+    start: Evaluation | None = None
     views: Mapping[int, Source] = field(default_factory=dict)
 
     @property
@@ -132,14 +133,14 @@ def open_trial(
             fold_batchnorm(model)
     if config.bn_policy == "adapt":
         adapt_to_training_images(model, inputs)
-    probe_accuracy = start_from_probe(model, inputs) if config.head_init == "probe" else None
+    start = start_from_probe(model, inputs) if config.head_init == "probe" else None
     lasting = _frozen_names(model, config.unfreeze_depth, config.bn_policy)
     model.freeze(depth, config.bn_policy)
     inputs = replace(inputs, guard=guard_frozen(model))
     trainer = Trainer(model, runtime, config, depth=depth, num_classes=len(index.classes), max_epochs=setup.max_epochs)
     identity = inputs.guard.digest
-    for start, depth in later:
-        trainer.unfreeze(depth, epoch=start)
+    for first, depth in later:
+        trainer.unfreeze(depth, epoch=first)
         inputs = replace(inputs, depth=depth, guard=inputs.guard.only(model))
     train, val = open_source(model, inputs, "train"), open_source(model, inputs, "val")
     return OpenTrial(
@@ -150,7 +151,7 @@ def open_trial(
         lasting=lasting,
         train=train,
         val=val,
-        probe_accuracy=probe_accuracy,
+        start=start,
         views=_held(inputs, train),
     )
 

@@ -28,7 +28,7 @@ from tlsearch.train import (
     write_json,
     write_tensors,
 )
-from tlsearch.types import EpochReport, TrialAssignment
+from tlsearch.types import EpochReport, StartReport, TrialAssignment
 
 _log = logging.getLogger(__name__)
 _FORMAT = 1
@@ -96,7 +96,7 @@ def read_running(directory: Path, assignment: TrialAssignment) -> Running | None
                 raise StorageError(f"its {name} is not this trial's")
         file = TensorFile(name=content["tensors_file"], sha256=content["tensors_sha256"])
         progress = Progress(
-            reports=tuple(EpochReport(**report) for report in content["reports"]),
+            reports=tuple(_report(report) for report in content["reports"]),
             best_value=content["best_value"],
             best_epoch=content["best_epoch"],
         )
@@ -106,6 +106,11 @@ def read_running(directory: Path, assignment: TrialAssignment) -> Running | None
     except (StorageError, KeyError, TypeError) as error:
         _log.warning("trial %d starts anew; its checkpoint cannot be used: %s", assignment.number, error)
         return None
+
+
+def _report(plain: Mapping[str, Any]) -> EpochReport:
+    start = plain.get("start")
+    return EpochReport(**{**plain, "start": None if start is None else StartReport(**start)})
 
 
 def load_running(running: Running, *, trainer: Trainer, frozen_digest: str) -> bool:

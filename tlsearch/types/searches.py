@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from tlsearch.types.specs import Mode, Scalar, TrialConfig
-from tlsearch.types.trials import INTERRUPTED, Decision, EpochReport, TrialOutcome, TrialState
+from tlsearch.types.trials import INTERRUPTED, Decision, EpochReport, StartReport, TrialOutcome, TrialState
 
 
 class SearchObserver(Protocol):
@@ -31,6 +31,7 @@ class TrialRecord:
     Attributes:
         reason: One of REASONS once it has ended; empty while it runs, ``interrupted`` where it is unfinished and no
             process runs the search.
+        best_epoch: From 1; 0 where no epoch was better than the solved head before the first step.
         measured: What the search's constraints look at: params_millions, checkpoint_mb, latency_ms.
     """
 
@@ -47,6 +48,11 @@ class TrialRecord:
     started: float | None = None
     ended: float | None = None
     measured: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def start(self) -> StartReport | None:
+        """The model before the first step; None with a random head, and before the first report."""
+        return self.reports[0].start if self.reports else None
 
     @property
     def epochs_run(self) -> int:

@@ -132,6 +132,8 @@ class CacheSpec:
 class TrialConfig:
     """One point of the space, complete; a field is None where the parameter has no effect.
 
+    The defaults here are those of files that were written before a field existed; a search's are the space's.
+
     Attributes:
         backbone: torchvision's name, or ``timm/<name>``.
         unfreeze_depth: 0 = head only, 1..4 = the last stages and the head, 5 = everything.

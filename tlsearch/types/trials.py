@@ -19,6 +19,19 @@ def repeatable(name: str) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StartReport:
+    """What a trial's model is worth before its first step: its head starts as the solved linear probe.
+
+    Attributes:
+        metrics: Of the evaluation on the validation images: val_loss, val_accuracy, ...; all finite.
+        timestamp: When it was evaluated.
+    """
+
+    metrics: Mapping[str, float]
+    timestamp: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class EpochReport:
     """One epoch's figures.
 
@@ -30,6 +43,7 @@ class EpochReport:
         timestamp: When the epoch ended.
         source: ``features`` or ``pixels``: what the epoch read.
         source_reason: Why.
+        start: The model before the first step, in the report of epoch 1; None with a random head.
     """
 
     epoch: int
@@ -37,6 +51,7 @@ class EpochReport:
     timestamp: float
     source: str = "pixels"
     source_reason: str = ""
+    start: StartReport | None = None
 
 
 class Decision(str, Enum):

@@ -247,7 +247,7 @@ def test_a_trial_of_another_space_has_none(tmp_path: Path) -> None:
     config = TrialConfig(
         backbone="vit_b_16", unfreeze_depth=1, head_lr=0.05, backbone_lr=0.5, unfreeze_schedule="at_once"
     )
-    config = replace(config, batch_size=40, weight_decay=0.1)
+    config = replace(config, batch_size=40, weight_decay=0.1, head_init="probe")
     far = space_of(tmp_path, FAR)
     far.values_of(config)
     changes: list[dict[str, Any]] = [{"batch_size": 41}, {"head_lr": 0.2}, {"backbone_lr": None}, {"mixup": 0.2}]

@@ -39,8 +39,10 @@ def test_the_head_starts_as_the_probe_of_its_features(assign: Assign, backbone: 
     torch.testing.assert_close(classifier.bias.detach(), probe.bias)
     logits = predict_logits(parts.trainer.model, parts.val, parts.runtime, depth=0)
     assert float((logits.argmax(1) == parts.val.labels).float().mean()) == pytest.approx(probe.val_accuracy)
-    told = [trial.step().metrics.get("probe_accuracy") for _ in range(2)]
-    assert told == [pytest.approx(probe.val_accuracy), None]
+    starts = [trial.step().start for _ in range(2)]
+    assert starts[0] is not None and starts[1] is None
+    assert starts[0].metrics["val_accuracy"] == pytest.approx(probe.val_accuracy)
+    assert starts[0].metrics["val_loss"] == pytest.approx(probe.val_loss, rel=1e-4)
     trial.close()
 
 

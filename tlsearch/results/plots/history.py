@@ -86,7 +86,7 @@ def plot_curves(view: View) -> Plot:
     trials = [t for t in view.valued if any(metric in r.metrics for r in t.reports)]
     if not trials:
         return Plot(name=name, title=title, wide=True, missing="no trial has reported a value")
-    values = [r.metrics[metric] for t in trials for r in t.reports if metric in r.metrics]
+    values = [value for t in trials for _, value in _curve(t, metric)]
     with plot_style(name):
         figure = new_figure(FULL_IN, _HEIGHT_IN)
         axes = add_axes(figure, left=0.65, top=0.4)
@@ -119,6 +119,7 @@ def plot_curves(view: View) -> Plot:
                 xs, ys, color=BEST, linewidth=2.2, label="best trial", zorder=4, marker="o" if len(xs) == 1 else None
             )
         longest = max(t.epochs_run for t in trials)
+        first = min(_curve(t, metric)[0][0] for t in trials)
         for rung in view.facts.rungs:
             if rung <= longest:
                 axes.axvline(rung, color=MUTED, linewidth=0.8, linestyle=(0, (2, 3)), zorder=0)
@@ -135,14 +136,15 @@ def plot_curves(view: View) -> Plot:
             xlabel="epoch",
             ylabel=view.label,
             ylim=(low, high),
-            xlim=(1 - 0.02 * longest if longest > 1 else 0.5, longest * 1.01 if longest > 1 else 1.5),
+            xlim=(first - 0.02 * longest if longest > 1 else first - 0.5, longest * 1.01 if longest > 1 else 1.5),
         )
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=12) if longest > 1 else FixedLocator([1]))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=12) if longest > 1 else FixedLocator([0, 1]))
         axes.grid(axis="y")
         legend_above(axes)
         cut = sum(ending_of(t) == "asha" for t in trials)
         caption = (
             f"{plural(len(trials), 'trial')}; a cross is where one was cut. "
+            + ("Epoch 0 is the solved head before the first step. " if first == 0 else "")
             + (f"ASHA cut {cut} of them at its rungs. " if view.facts.rungs else "No scheduler cut trials. ")
             + _beyond(trials, low, high).strip()
         ).strip()
@@ -150,10 +152,14 @@ def plot_curves(view: View) -> Plot:
 
 
 def _curve(trial: TrialRecord, metric: str) -> list[tuple[float, float]]:
-    return [(float(r.epoch), r.metrics[metric]) for r in trial.reports if metric in r.metrics]
+    """(epoch, value), from epoch 0 where the head started solved."""
+    start = [] if trial.start is None or metric not in trial.start.metrics else [(0.0, trial.start.metrics[metric])]
+    return start + [(float(r.epoch), r.metrics[metric]) for r in trial.reports if metric in r.metrics]
 
 
 def _best_time(trial: TrialRecord) -> float:
+    if trial.best_epoch == 0 and trial.start is not None:
+        return trial.start.timestamp
     return next((r.timestamp for r in trial.reports if r.epoch == trial.best_epoch), trial.reports[-1].timestamp)
 
 
@@ -161,7 +167,8 @@ def _incumbent(view: View, clock: object) -> list[tuple[float, float]]:
     """Seconds and value of each improvement of the best value; trials that do not count never are the best."""
     assert callable(clock)
     metric = view.record.metric
-    reports = [r for t in view.valued if ending_of(t) not in ("failed", "diverged") for r in t.reports]
+    trials = [t for t in view.valued if ending_of(t) not in ("failed", "diverged")]
+    reports = [one for t in trials for one in (*((t.start,) if t.start else ()), *t.reports)]
     steps: list[tuple[float, float]] = []
     for report in sorted((r for r in reports if metric in r.metrics), key=lambda r: r.timestamp):
         value = report.metrics[metric]

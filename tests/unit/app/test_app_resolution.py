@@ -1,0 +1,31 @@
+"""What a validation split can tell apart, in words and as JSON."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tlsearch.app.resolution import DISAGREEMENT, resolution
+
+
+@pytest.mark.parametrize(("images", "chance"), [(24, "0.10"), (348, "0.03"), (100, "0.05"), (1, "0.50"), (6, "0.20")])
+def test_it_says_which_differences_are_chance(images: int, chance: str) -> None:
+    found = resolution(["a"], [0] * images)
+    assert f"under {chance} are chance" in found.lines()[0]
+    assert found.lines()[0].startswith(f"{images} validation image{'s' if images > 1 else ''}:")
+    assert ("larger validation split" in found.lines()[0]) == (images < 100)
+
+
+def test_the_figure_is_the_standard_error_of_a_paired_difference() -> None:
+    rng = np.random.default_rng(0)
+    outcomes = rng.choice([1.0, -1.0, 0.0], size=(20_000, 24), p=[DISAGREEMENT / 2, DISAGREEMENT / 2, 1 - DISAGREEMENT])
+    assert resolution(["a"], [0] * 24).chance == pytest.approx(outcomes.mean(1).std(), rel=0.02)
+
+
+def test_classes_with_hardly_any_validation_image_are_named() -> None:
+    found = resolution(["many", "two", "none", "one"], [0] * 9 + [1, 1, 3])
+    assert found.as_json() == {"images": 12, "chance": 0.1443, "few": {"none": 0, "one": 1, "two": 2}}
+    assert "none (0), one (1), two (2)" in found.lines()[1]
+    crowd = resolution([f"c{n}" for n in range(9)], list(range(9)))
+    assert "c4 (1) and 4 more" in crowd.lines()[1]
+    assert len(resolution(["a"], [0] * 9).lines()) == 1
