@@ -21,8 +21,11 @@ $(VENV)/.dev: $(BIN)/python pyproject.toml
 
 install: $(VENV)/.dev
 
+# A search writes beside its space file, so the demo has a folder of its own.
 demo: $(VENV)/.demo
-	$(BIN)/tlsearch run search_spaces/quickstart.yaml
+	mkdir -p demo
+	cp search_spaces/quickstart.yaml demo/space.yaml
+	$(BIN)/tlsearch run demo/space.yaml
 	$(BIN)/tlsearch results
 
 lint: $(VENV)/.dev

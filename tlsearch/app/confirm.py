@@ -36,6 +36,11 @@ class PreparedConfirm:
     candidates: tuple[TrialRecord, ...]
     prepared: Prepared
 
+    def name(self, number: int) -> str:
+        """A training by the search's trial that it repeats: ``7, seed 2``."""
+        rounds, place = divmod(number, len(self.candidates))
+        return f"{self.candidates[place].number}, seed {rounds + 1}"
+
 
 def prepare_confirm(entry: SearchEntry, *, top: int, seeds: int, address: str = "local") -> PreparedConfirm:
     """Chooses the candidates and makes the search that repeats them, or finds the one that was interrupted.

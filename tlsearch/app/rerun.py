@@ -16,6 +16,7 @@ from tlsearch.app.run import read_record, trial_setup
 from tlsearch.app.stored import stored_file
 from tlsearch.data import load_index
 from tlsearch.errors import StorageError, UserError
+from tlsearch.text import plural
 from tlsearch.types import (
     Decision,
     EpochReport,
@@ -160,7 +161,9 @@ class _Listener:
 def _find(entry: SearchEntry, number: int) -> TrialRecord:
     trials = {trial.number: trial for trial in read_record(entry).trials}
     if number not in trials:
-        raise StorageError(f"the search {entry.search_id} has {len(trials)} trials; there is no trial {number}")
+        raise StorageError(
+            f"the search {entry.search_id} has {plural(len(trials), 'trial')}; there is no trial {number}"
+        )
     trial = trials[number]
     if not trial.reports and trial.state is not TrialState.FAILED and trial.reason not in ("diverged", "memory"):
         raise StorageError(f"trial {number} of {entry.search_id} has no epoch yet ({trial.reason or 'it runs'})")

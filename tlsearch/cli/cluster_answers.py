@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tlsearch.app.submit import Submitted
 
 Cluster = Annotated[
-    str | None, typer.Option("--address", help="Ask the cluster whose dashboard is http://HEAD:8265 about the search.")
+    str | None, typer.Option("--address", help="Ask this cluster about the search: http://HEAD:8265, its dashboard.")
 ]
 
 

@@ -9,6 +9,7 @@ import typer
 
 from tlsearch.cli.root import Json, app
 from tlsearch.cli.session import out, print_json, told_errors
+from tlsearch.text import plural
 
 
 class Store(str, Enum):
@@ -22,15 +23,14 @@ class Store(str, Enum):
 
 @app.command()
 def cache(
-    clear: Annotated[bool, typer.Option("--clear", help="Remove the entries that no trial is using.")] = False,
-    only: Annotated[list[Store] | None, typer.Option("--only", help="This store alone. May be repeated.")] = None,
+    clear: Annotated[bool, typer.Option("--clear", help="Remove the entries that no trial uses now.")] = False,
+    only: Annotated[list[Store] | None, typer.Option("--only", help="Only this cache. May be repeated.")] = None,
     json: Json = False,
 ) -> None:
-    """List or clear this machine's stores of decoded images, frozen features, solved probes and measured rates."""
+    """List or clear this machine's caches: decoded images, features, linear probes and measured rates."""
     with told_errors(as_json=json):
         from tlsearch.app.cache import STORES, cache_entries, cache_json, clear_cache, searches_total
         from tlsearch.cli.tables import cache_table
-        from tlsearch.text import plural
 
         stores = [store.value for store in only] if only else list(STORES)
         cleared = clear_cache(stores) if clear else None
@@ -39,12 +39,19 @@ def cache(
             print_json(cache_json(entries, cleared))
         elif cleared is not None:
             freed = sum(entry.num_bytes for entry in cleared.removed)
-            out.print(f"removed {len(cleared.removed)} entries, {freed / 1e6:,.1f} MB", highlight=False)
+            out.print(
+                f"removed {plural(len(cleared.removed), 'entry', 'entries')}, {freed / 1e6:,.1f} MB", highlight=False
+            )
             if cleared.in_use:
                 out.print(f"left {len(cleared.in_use)} that trials are using", highlight=False)
         else:
             directory = cache_json(entries)["directory"]
-            out.print(f"{directory}: {len(entries)} entries", markup=False, soft_wrap=True, highlight=False)
+            out.print(
+                f"{directory}: {plural(len(entries), 'entry', 'entries')}",
+                markup=False,
+                soft_wrap=True,
+                highlight=False,
+            )
             if entries:
                 out.print(cache_table(entries))
             total = searches_total()

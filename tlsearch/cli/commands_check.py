@@ -19,7 +19,7 @@ def check(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Also train one real batch of each backbone.")] = False,
     json: Json = False,
 ) -> None:
-    """Check a space file, its data, weights and backbones, and list every fault at once."""
+    """Check a space file, its images, weights and backbones, and list every error at once."""
     if no_model and dry_run:
         raise typer.BadParameter("a dry run needs the models", param_hint="--no-model")
     with told_errors(as_json=json):

@@ -14,17 +14,19 @@ from tlsearch.cli.session import EXIT_FAILED, EXIT_INTERRUPTED, err, out, print_
 @app.command()
 def submit(
     file: File,
-    address: Annotated[str, typer.Option("--address", help="http://HEAD:8265, the dashboard of the cluster's head.")],
+    address: Annotated[str, typer.Option("--address", help="Dashboard of the cluster: http://HEAD:8265.")],
     data: Annotated[str | None, typer.Option("--data", help="Folder of the images on the cluster.")] = None,
     set_: Set = None,
-    trials: Annotated[int | None, typer.Option(help="Number of trials, in place of search.trials.")] = None,
-    time_budget: Annotated[str | None, typer.Option(help="Time for the search, such as 2h or 30m.")] = None,
-    name: Annotated[str | None, typer.Option(help="ID of the search; the same again follows it or goes on.")] = None,
+    trials: Annotated[int | None, typer.Option(help="Number of trials. Replaces search.trials.")] = None,
+    time_budget: Annotated[
+        str | None, typer.Option(help="Time, such as 2h or 30m. Replaces search.time_budget.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the search. Again: follow or resume it.")] = None,
     ship: Annotated[bool, typer.Option(help="Copy this machine's tlsearch to the cluster.")] = True,
-    wait: Annotated[bool, typer.Option(help="Follow what the search prints until it ends.")] = True,
+    wait: Annotated[bool, typer.Option(help="Show what the search prints until it ends.")] = True,
     json: Json = False,
 ) -> None:
-    """Start a search on a Ray cluster; it runs there, also while this machine sleeps."""
+    """Start a search on a Ray cluster. It runs on while this machine sleeps."""
     overrides = list(set_ or ())
     overrides += [f"search.trials={trials}"] if trials is not None else []
     overrides += [f"search.time_budget={time_budget}"] if time_budget is not None else []
@@ -64,16 +66,16 @@ def submit(
 @app.command()
 def doctor(
     file: Annotated[
-        Path | None, typer.Argument(help="A space.yaml: its storage, data and MLflow are looked at too.")
+        Path | None, typer.Argument(help="A space.yaml. Its storage, images and MLflow store are checked too.")
     ] = None,
     address: Annotated[
-        str, typer.Option("--address", help="local, auto, HOST:PORT, or http://HEAD:8265 of a cluster.")
+        str, typer.Option("--address", help="What to check: local, auto, HOST:PORT, or http://HEAD:8265 of a cluster.")
     ] = "local",
     data: Data = None,
     set_: Set = None,
     json: Json = False,
 ) -> None:
-    """Look for what would stop a search: versions, devices, disks, MLflow, and a cluster's nodes."""
+    """Check what could stop a search: versions, devices, disks, MLflow, and the nodes of a cluster."""
     with told_errors(as_json=json):
         from tlsearch.app.doctor import DoctorOptions, diagnose
 

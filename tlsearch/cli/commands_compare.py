@@ -20,17 +20,17 @@ _SHOWN = 15
 
 @app.command()
 def compare(
-    a: Annotated[str, typer.Argument(help="A search's ID; or a model: ID:TRIAL, a folder, an MLflow URI.")],
+    a: Annotated[str, typer.Argument(help="A search (its ID) or a model (ID:TRIAL, a folder, or an MLflow URI).")],
     b: Annotated[str, typer.Argument(help="The other search or model.")],
     data: Annotated[
         Path | None,
-        typer.Option(help="Labelled images: a folder with val/, or with one folder for each class."),
+        typer.Option(help="Labelled images for two models: a folder with val/, or with one folder per class."),
     ] = None,
     storage: Storage = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
+    device: Annotated[str, typer.Option(help="Where the models run: cpu, cuda, or auto.")] = "auto",
     json: Json = False,
 ) -> None:
-    """Compare two searches on one data set, or two models on the same images: is the difference more than chance?"""
+    """Compare two searches on one data set, or two models on the same images, and test the difference."""
     with told_errors(as_json=json):
         from tlsearch.app.compare import compare as compare_both
         from tlsearch.results.compare import SearchComparison

@@ -10,11 +10,12 @@ import typer
 from tlsearch.cli.cluster_answers import Cluster, flags, relay
 from tlsearch.cli.root import Json, Search, Storage, app
 from tlsearch.cli.session import EXIT_FAILED, err, out, print_json, told_errors
+from tlsearch.text import agree, plural
 
 
 @app.command()
 def status(search: Search = None, storage: Storage = None, address: Cluster = None, json: Json = False) -> None:
-    """Tell what a search is doing now: whether it runs, trials by state, the best so far, running trials."""
+    """Show what a search does now: trials by state, the best so far, running trials."""
     with told_errors(as_json=json):
         from tlsearch.app.control import overview
         from tlsearch.app.remote import locate
@@ -39,11 +40,11 @@ def status(search: Search = None, storage: Storage = None, address: Cluster = No
 def stop(
     search: Search = None,
     storage: Storage = None,
-    timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait for its end.")] = 60.0,
+    timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait until it has stopped.")] = 60.0,
     address: Cluster = None,
     json: Json = False,
 ) -> None:
-    """End a running search from another terminal, as Ctrl-C in its own does; it can be resumed."""
+    """Stop a running search from another terminal. It can be resumed."""
     with told_errors(as_json=json):
         from tlsearch.app.control import stop_search
         from tlsearch.app.remote import locate
@@ -69,7 +70,7 @@ def stop(
 
 @app.command()
 def sync(search: Search = None, storage: Storage = None, json: Json = False) -> None:
-    """Send a search to MLflow again: what waits in its spool, then all that its study says."""
+    """Send a search to MLflow again, for example after MLflow was away."""
     with told_errors(as_json=json):
         from tlsearch.app.catalog import find
         from tlsearch.app.sync import sync_search
@@ -79,22 +80,24 @@ def sync(search: Search = None, storage: Storage = None, json: Json = False) -> 
     if json:
         print_json(told)
     else:
-        text = f"{told['trials']} trials of {told['search_id']} are in {told['runs']} MLflow runs"
+        trials = f"{plural(end.num_trials, 'trial')} of {end.entry.search_id} {agree(end.num_trials, 'is', 'are')}"
+        text = f"{trials} in {plural(len(end.run_ids), 'MLflow run')}"
         out.print(text, markup=False, soft_wrap=True)
     if end.unsent:
-        err.print(f"{end.unsent} records could not be sent and wait in the search's spool", markup=False)
+        waiting = f"{plural(end.unsent, 'record')} could not be sent and {agree(end.unsent, 'waits', 'wait')}"
+        err.print(f"{waiting} in the search's spool", markup=False)
         raise typer.Exit(EXIT_FAILED)
 
 
 @app.command()
 def rerun(
-    trial: Annotated[int, typer.Option(min=0, help="The trial's number.")],
+    trial: Annotated[int, typer.Option(min=0, help="Number of the trial.")],
     search: Search = None,
     to: Annotated[Path | None, typer.Option(help="Keep the trial's checkpoints in this folder.")] = None,
     storage: Storage = None,
     json: Json = False,
 ) -> None:
-    """Train one trial again, alone and without Ray, and compare its curve with the stored one."""
+    """Train one trial again, without Ray, and compare its curve with the recorded one."""
     with told_errors(as_json=json):
         from tlsearch.app.catalog import find
         from tlsearch.app.rerun import rerun_trial

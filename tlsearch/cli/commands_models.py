@@ -15,13 +15,14 @@ from tlsearch.cli.console import print_data
 from tlsearch.cli.root import Json, Storage, app
 from tlsearch.cli.session import EXIT_FAILED, err, json_text, out, print_json, told_errors
 from tlsearch.cli.tables import prediction_table
+from tlsearch.text import plural
 
 if TYPE_CHECKING:
     from tlsearch.app.predictions import Predictions
 
 _MAX_ERRORS = 20
 
-Model = Annotated[str, typer.Argument(help="A search's ID (its best model), ID:TRIAL, a folder, or an MLflow URI.")]
+Model = Annotated[str, typer.Argument(help="A search (its ID: the best model), ID:TRIAL, a folder, or an MLflow URI.")]
 
 
 @app.command()
@@ -31,18 +32,16 @@ def predict(
     data: Annotated[
         Path | None, typer.Option("--data", help="A folder of labelled images, one folder for each class.")
     ] = None,
-    split: Annotated[str, typer.Option(help="Of --data, where it has splits: train or val.")] = "val",
+    split: Annotated[str, typer.Option(help="Split of --data to predict: train or val.")] = "val",
     storage: Storage = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
+    device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, or auto.")] = "auto",
     output: Annotated[
         Path | None, typer.Option("--output", help="Write JSON, or CSV if it ends in .csv, to this file instead.")
     ] = None,
     as_csv: Annotated[
         bool, typer.Option("--csv", help="Print CSV: path, label, score, truth where known, and error.")
     ] = False,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="All or nothing: no predictions where an image cannot be read.")
-    ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Predict nothing if an image cannot be read.")] = False,
     json: Json = False,
 ) -> None:
     """Predict the classes of images with a trained model.
@@ -92,7 +91,7 @@ def _print_errors(found: Predictions, output: Path | None) -> None:
         err.print(error, soft_wrap=True)
     if len(found.errors) > _MAX_ERRORS:
         err.print(f"and {len(found.errors) - _MAX_ERRORS} more, see the column `error` of --csv, or --json")
-    text = f"{predicted} prediction{'s' if predicted != 1 else ''}"
+    text = plural(predicted, "prediction")
     text += f" in {output}" if output is not None else ""
     if found.errors:
         err.print(f"{text}; {len(found.errors)} cannot be read", soft_wrap=True)
@@ -127,14 +126,14 @@ def _csv(predictions: Sequence[Mapping[str, Any]]) -> str:
 def export(
     model: Model,
     format_: Annotated[str, typer.Option("--format", help="onnx, torch (torch.export), or script (plain PyTorch).")],
-    output: Annotated[Path | None, typer.Option("--output", help="The file, or the folder of a script.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", help="File to write. For script: the folder.")] = None,
     images: Annotated[
-        Path | None, typer.Option("--images", help="Check on these; else on the search's validation images.")
+        Path | None, typer.Option("--images", help="Images for the check. Default: validation images of the search.")
     ] = None,
     storage: Storage = None,
     json: Json = False,
 ) -> None:
-    """Write a model in a format that runs without tlsearch, checked against the model on real images."""
+    """Write a model in a format that runs without tlsearch, and check it against the model."""
     with told_errors(as_json=json):
         from tlsearch.app.export import export_model
         from tlsearch.cli.production_tables import export_table

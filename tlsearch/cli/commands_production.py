@@ -9,18 +9,19 @@ import typer
 from tlsearch.cli.root import Address, Json, Search, Storage, app
 from tlsearch.cli.session import EXIT_INTERRUPTED, err, interruptible, out, print_json, told_errors
 from tlsearch.cli.streams import GOES_ON, when_output_ends
+from tlsearch.text import agree, plural
 
 
 @app.command()
 def confirm(
     search: Search = None,
-    top: Annotated[int, typer.Option(min=1, help="How many of the best configurations to train again.")] = 3,
-    seeds: Annotated[int, typer.Option(min=2, help="With how many seeds each.")] = 3,
+    top: Annotated[int, typer.Option(min=1, help="Number of configurations to train again, from the best on.")] = 3,
+    seeds: Annotated[int, typer.Option(min=2, help="Number of seeds for each configuration.")] = 3,
     storage: Storage = None,
     address: Address = "local",
     json: Json = False,
 ) -> None:
-    """Train the best configurations again with several seeds: is rank 1 really better than rank 2?"""
+    """Train the best configurations again with several seeds, and test which is really the best."""
     with told_errors(as_json=json):
         from tlsearch.app.catalog import find
         from tlsearch.app.conclude import conclude
@@ -35,12 +36,17 @@ def confirm(
         prepared, console = confirmed.prepared, err if json else out
         settings = prepared.file.search
         console.print(f"search {prepared.entry.search_id} in {prepared.entry.directory}", markup=False, soft_wrap=True)
+        numbers = ", ".join(str(trial.number) for trial in confirmed.candidates)
+        trials = f"{agree(len(confirmed.candidates), 'trial', 'trials')} {numbers} of {confirmed.entry.search_id}"
+        console.print(f"training {trials} again, with {plural(settings.seeds, 'seed')} each", soft_wrap=True)
         progress = Progress(
             console,
             metric=settings.metric,
             trials=settings.trials,
             max_epochs=settings.max_epochs,
             time_budget_s=None,
+            address=address,
+            name=confirmed.name,
         )
         if prepared.resumed:
             progress.restore(read_record(prepared.entry))
@@ -62,23 +68,26 @@ def confirm(
 @app.command()
 def promote(
     search: Search = None,
-    trial: Annotated[int | None, typer.Option(help="This trial; else the confirmed winner, else the best.")] = None,
-    alias: Annotated[str, typer.Option(help="What is to point to the new version.")] = "champion",
+    trial: Annotated[
+        int | None, typer.Option(help="Trial to promote. Default: the winner of confirm, or the best.")
+    ] = None,
+    alias: Annotated[str, typer.Option(help="MLflow alias that points to the new version.")] = "champion",
     max_latency_ms: Annotated[
-        float | None, typer.Option(min=0.0, help="The best model that takes at most this long for an image on a CPU.")
+        float | None,
+        typer.Option(min=0.0, help="Only models that take at most this long for one image (ms, CPU)."),
     ] = None,
     max_params: Annotated[
-        int | None, typer.Option(min=1, help="The best model with at most so many parameters.")
+        int | None, typer.Option(min=1, help="Only models with at most this many parameters.")
     ] = None,
-    refit: Annotated[bool, typer.Option("--refit", help="Train on train and val together first.")] = False,
-    without_test: Annotated[bool, typer.Option("--without-test", help="Do not look at the test split.")] = False,
+    refit: Annotated[bool, typer.Option("--refit", help="Train the model again on train and val together.")] = False,
+    without_test: Annotated[bool, typer.Option("--without-test", help="Register without a test.")] = False,
     reuse_test: Annotated[
-        bool, typer.Option("--reuse-test", help="Look at a test split that was used before; the card says so.")
+        bool, typer.Option("--reuse-test", help="Use a test split that was used before. The model card says so.")
     ] = False,
     storage: Storage = None,
     json: Json = False,
 ) -> None:
-    """Evaluate the winner once on the sealed test split and register it in MLflow, with its model card."""
+    """Evaluate the best model once on the sealed test split and register it in MLflow with a model card."""
     with told_errors(as_json=json):
         from tlsearch.app.catalog import find
         from tlsearch.app.choice import Limits

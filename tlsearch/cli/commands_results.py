@@ -17,17 +17,17 @@ from tlsearch.text import plural
 @app.command()
 def results(
     search: Search = None,
-    top: Annotated[int | None, typer.Option(min=1, help="Show the best N trials only.")] = None,
+    top: Annotated[int | None, typer.Option(min=1, help="Show only the best N trials.")] = None,
     state: Annotated[
         list[str] | None, typer.Option(help="Only trials in this state: complete, pruned, ... May be repeated.")
     ] = None,
     where: Annotated[
         list[str] | None,
-        typer.Option(help="Only trials that meet it: backbone=resnet18, unfreeze_depth>=2. May be repeated."),
+        typer.Option(help="Only trials that meet this: backbone=resnet18, unfreeze_depth>=2. May be repeated."),
     ] = None,
-    csv: Annotated[Path | None, typer.Option(help="Write the rows with all their columns to this file too.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Also write the rows, with all columns, to this file.")] = None,
     details: Annotated[
-        bool, typer.Option("--details", help="With --json: ranks, standard errors, sizes and times too.")
+        bool, typer.Option("--details", help="With --json: add ranks, standard errors, sizes and times.")
     ] = False,
     storage: Storage = None,
     address: Cluster = None,
@@ -63,15 +63,15 @@ def results(
 def report(
     search: Search = None,
     storage: Storage = None,
-    to: Annotated[Path | None, typer.Option("--out", help="Write here, not into the search's folder.")] = None,
+    to: Annotated[Path | None, typer.Option("--out", help="Folder to write to. Default: that of the search.")] = None,
     latency: Annotated[
-        bool, typer.Option("--latency", help="Measure every backbone that was tried on this machine's CPU.")
+        bool, typer.Option("--latency", help="Measure the latency of every backbone of the search on this CPU.")
     ] = False,
-    model: Annotated[bool, typer.Option(help="Evaluate the best model over the validation images.")] = True,
-    log: Annotated[bool, typer.Option(help="Add the report to the search's MLflow run.")] = True,
+    model: Annotated[bool, typer.Option(help="Evaluate the best model on the validation images.")] = True,
+    log: Annotated[bool, typer.Option(help="Add the report to the MLflow run of the search.")] = True,
     json: Json = False,
 ) -> None:
-    """Write a search's report: one HTML page that needs no network, and its plots as PNG files."""
+    """Write a report: one HTML page that needs no network, and its plots as PNG files."""
     with told_errors(as_json=json):
         from tlsearch.app.catalog import find
         from tlsearch.app.report import write_search_report
@@ -95,7 +95,7 @@ def ui(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 5000,
 ) -> None:
-    """Open the MLflow UI on the store of a search."""
+    """Start the MLflow UI with the runs of a search."""
     with told_errors():
         from tlsearch.app.catalog import find
         from tlsearch.app.ui import serve_ui

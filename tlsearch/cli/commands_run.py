@@ -25,15 +25,17 @@ def run(
     data: Data = None,
     set_: Set = None,
     address: Address = "local",
-    trials: Annotated[int | None, typer.Option(help="Number of trials, in place of search.trials.")] = None,
-    time_budget: Annotated[str | None, typer.Option(help="Time for the search, such as 2h or 30m.")] = None,
-    name: Annotated[str | None, typer.Option(help="ID of the search; made from name and time if left out.")] = None,
+    trials: Annotated[int | None, typer.Option(help="Number of trials. Replaces search.trials.")] = None,
+    time_budget: Annotated[
+        str | None, typer.Option(help="Time, such as 2h or 30m. Replaces search.time_budget.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the search. Default: made from the time.")] = None,
     or_resume: Annotated[
-        bool, typer.Option("--or-resume", help="Go on with this --name, as it was started, if it has begun.")
+        bool, typer.Option("--or-resume", help="Resume the search of this --name, if there is one.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Run a search: many fine-tuning trials, scheduled by Ray Tune, recorded in MLflow."""
+    """Run a search: Ray Tune runs the fine-tuning trials, MLflow records them."""
     overrides = list(set_ or ())
     if trials is not None:
         overrides.append(f"search.trials={trials}")
@@ -64,16 +66,16 @@ def resume(
     search: Search = None,
     storage: Storage = None,
     address: Address = "local",
-    trials: Annotated[str | None, typer.Option(help="Trials in all (N), or this many more (+N).")] = None,
+    trials: Annotated[str | None, typer.Option(help="Total number of trials (N), or this many more (+N).")] = None,
     changed: Annotated[
-        bool, typer.Option("--changed", help="Take over what has changed in the space file; old trials stay.")
+        bool, typer.Option("--changed", help="Use the space file as it is now. The old trials stay.")
     ] = False,
     stored: Annotated[
-        bool, typer.Option("--stored", help="Go on with the space file as it was, though it has changed.")
+        bool, typer.Option("--stored", help="Use the space file as it was when the search began.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Go on with a search that was interrupted, or extend one that has finished."""
+    """Continue a search that was interrupted, or extend one that has finished."""
     if trials is not None and not trials.removeprefix("+").isdigit():
         raise typer.BadParameter(f"a number of trials is N or +N, not {trials!r}", param_hint="--trials")
     if changed and stored:

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from tlsearch.cli.console import Table
+from tlsearch.text import plural
 
 
 def confirm_table(result: Mapping[str, Any]) -> Table:
     """The candidates of ``confirm`` by their mean over the seeds."""
-    table = Table(title=f"{result['search_id']}: {result['metric']} over {result['seeds']} seeds")
+    table = Table(title=f"{result['search_id']}: {result['metric']} over {plural(result['seeds'], 'seed')}")
     for title in ("rank", "trial", "searched", "mean", "95 % interval", "parameters", "s/epoch"):
         table.add_column(title, justify="right", no_wrap=True)
     for one in result["candidates"]:

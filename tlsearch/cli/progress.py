@@ -54,12 +54,14 @@ class Progress:
         time_budget_s: float | None,
         address: str = "local",
         doing: Callable[[int], str] = lambda number: "",
+        name: Callable[[int], str] = str,
     ) -> None:
         """Draws nothing yet.
 
         Args:
             address: Of the Ray that the search runs on.
             doing: What a trial does before its next epoch; empty where nothing is known.
+            name: What a trial is called; by default its number.
         """
         self._console = console
         self._metric = metric
@@ -68,7 +70,7 @@ class Progress:
         self._max_epochs = max_epochs
         self._time_budget_s = time_budget_s
         self._address = address
-        self._doing = doing
+        self._doing, self._name = doing, name
         self._started = time.monotonic()
         self._spent_before_s = 0.0
         self._first_trial: float | None = None  # when it began in this start
@@ -132,7 +134,7 @@ class Progress:
         self._first_report = True
         self._estimate.reported(time.monotonic())
         if not self._live and decision is Decision.CONTINUE and time.monotonic() - self._printed >= _QUIET_S:
-            counts = f"{self._ended_text()}; trial {number}, epoch {report.epoch}/{self._max_epochs}"
+            counts = f"{self._ended_text()}; trial {self._name(number)}, epoch {report.epoch}/{self._max_epochs}"
             self._print(f"{counts}: {self._metric} {value:.4f}; {self._times()}")
 
     def trial_ended(self, number: int, outcome: TrialOutcome) -> None:
@@ -146,8 +148,9 @@ class Progress:
         left_s = self._left_s()
         left = "" if left_s is None else f", {about_s(left_s)} left"
         self._print(
-            f"[{self._num_ended()}/{self._trials}{left}] trial {number} {outcome.state.value} ({outcome.reason}) after "
-            f"{plural(outcome.epochs_run, 'epoch')}: {self._metric} {value}  {short_config(row.config)}"
+            f"[{self._num_ended()}/{self._trials}{left}] trial {self._name(number)} {outcome.state.value} "
+            f"({outcome.reason}) after {plural(outcome.epochs_run, 'epoch')}: "
+            f"{self._metric} {value}  {short_config(row.config)}"
         )
         if outcome.error:
             self._print(f"    {outcome.error.splitlines()[-1]}")
@@ -180,7 +183,7 @@ class Progress:
             figures = ["-" if v is None else f"{v:.4f}" for v in (row.value, row.best)]
             doing = self._doing(number) or ("starting a worker" if self._phase() else "")
             what = "  ".join(filter(None, (short_config(row.config), doing)))
-            table.add_row(str(number), f"{row.epoch}/{self._max_epochs}", *figures, what)
+            table.add_row(self._name(number), f"{row.epoch}/{self._max_epochs}", *figures, what)
         return table
 
     def _phase(self) -> str:
@@ -224,4 +227,4 @@ class Progress:
         if not known:
             return "no report yet"
         number, row = max(known, key=lambda item: self._sign * (item[1].best or 0.0))
-        return f"best so far: trial {number} with {self._metric} {row.best:.4f}  {short_config(row.config)}"
+        return f"best so far: trial {self._name(number)} with {self._metric} {row.best:.4f}  {short_config(row.config)}"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from tlsearch.app.rerun import Deviation, Rerun
+from tlsearch.text import plural
 from tlsearch.types import Decision, EpochReport
 
 _MAX_SHOWN = 10
@@ -29,11 +30,13 @@ def rerun_lines(done: Rerun) -> list[str]:
     """What the comparison has found."""
     trial, lines = done.trial, []
     if done.equal:
-        epochs = f"{done.num_epochs} epoch{'s' if done.num_epochs != 1 else ''}"
+        epochs = plural(done.num_epochs, "epoch")
         lines.append(f"trial {trial.number} repeats its {epochs} to the bit (seed {trial.seed})")
     else:
         first = done.deviations[0]
-        lines.append(f"trial {trial.number} differs from epoch {first.epoch} on, in {len(done.deviations)} figures:")
+        lines.append(
+            f"trial {trial.number} differs from epoch {first.epoch} on, in {plural(len(done.deviations), 'figure')}:"
+        )
         lines += [f"  {_deviation(one)}" for one in done.deviations[:_MAX_SHOWN]]
     if trial.error or done.outcome.error:
         lines += [f"it ended then: {_last(trial.error)}", f"and now: {_last(done.outcome.error)}"]

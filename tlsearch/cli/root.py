@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+from tlsearch.cli.help import WorkOrder
 from tlsearch.cli.session import out
 
 app = typer.Typer(
+    cls=WorkOrder,
     help="Search for the best way to fine-tune a pretrained image classifier.",
     no_args_is_help=True,
     add_completion=False,
@@ -17,12 +19,15 @@ app = typer.Typer(
 )
 
 File = Annotated[Path, typer.Argument(help="The space.yaml that describes the search.")]
-Data = Annotated[Path | None, typer.Option("--data", help="Folder of the images, in place of data.path.")]
-Set = Annotated[list[str] | None, typer.Option("--set", help="Override a value: search.trials=8. May be repeated.")]
+Data = Annotated[Path | None, typer.Option("--data", help="Folder of the images. Replaces data.path of the file.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="Replace a value: search.trials=8. May be repeated.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document for programs.")]
-Search = Annotated[str | None, typer.Argument(metavar="[ID]", help="The search; the latest if left out.")]
+Search = Annotated[str | None, typer.Argument(metavar="ID", help="The search. Default: the latest one.")]
 Storage = Annotated[Path | None, typer.Option("--storage", help="Look for the search in this storage folder.")]
-Address = Annotated[str, typer.Option("--address", help="local, auto, or HOST:PORT of a Ray cluster.")]
+Address = Annotated[
+    str,
+    typer.Option("--address", help="Ray: local starts it, auto finds it here, or HOST:PORT."),
+]
 
 
 @app.callback(invoke_without_command=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tlsearch.cli.console import Table
 from tlsearch.printable import printable
+from tlsearch.text import plural
 
 if TYPE_CHECKING:
     from tlsearch.app.cache import CacheEntry
@@ -29,7 +30,9 @@ def cache_table(entries: Sequence[CacheEntry]) -> Table:
 def data_table(card: Mapping[str, Any]) -> Table:
     """Images of each class in each split."""
     splits = card["splits"]
-    table = Table(title=f"{len(card['classes'])} classes, largest to smallest {card['imbalance']}:1")
+    table = Table(
+        title=f"{plural(len(card['classes']), 'class', 'classes')}, largest to smallest {card['imbalance']}:1"
+    )
     table.add_column("class")
     for name in splits:
         table.add_column(name, justify="right")

@@ -12,6 +12,7 @@ from tlsearch.config.document import Document, Keys
 from tlsearch.config.loader import parse_value
 from tlsearch.config.words import bucket_address, show
 from tlsearch.errors import Fault
+from tlsearch.text import plural
 
 _INDEX = re.compile(r"\[(\d+)\]")
 
@@ -92,6 +93,9 @@ def _step(node: Any, part: str, path: Keys) -> tuple[str, str | int]:
             return f"{where} is a list, so an index is needed, not {part!r}", part
         index = int(part) if len(part) < 6 else len(node)
         if index >= len(node):
-            return f"{where} has {len(node)} entries, counted from 0; there is no entry {part}", part
+            return (
+                f"{where} has {plural(len(node), 'entry', 'entries')}, counted from 0; there is no entry {part}",
+                part,
+            )
         return "", index
     return f"{where} is {show(node)}, so there is no {part!r} in it", part

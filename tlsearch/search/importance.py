@@ -20,6 +20,7 @@ from optuna.trial import TrialState as OptunaState
 
 from tlsearch.search.folder import SearchFolder
 from tlsearch.search.opening import open_for_reading
+from tlsearch.text import agree, plural
 from tlsearch.types import METRIC_MODES, Mode, ParameterImportance
 
 logger = logging.getLogger(__name__)
@@ -57,7 +58,9 @@ def importance_of(trials: Sequence[FrozenTrial], mode: Mode) -> ParameterImporta
     usable = [trial for trial in trials if _value_known(trial)]
     if len(usable) < MIN_TRIALS:
         return ParameterImportance(
-            num_trials=len(usable), reason=f"{len(usable)} trials have results; at least {MIN_TRIALS} are needed"
+            num_trials=len(usable),
+            reason=f"{plural(len(usable), 'trial')} {agree(len(usable), 'has', 'have')} results; "
+            f"at least {MIN_TRIALS} are needed",
         )
     epoch = _common_epoch(usable)
     scored = _scored(usable, epoch, mode)
@@ -67,7 +70,7 @@ def importance_of(trials: Sequence[FrozenTrial], mode: Mode) -> ParameterImporta
         return ParameterImportance(
             epoch=epoch,
             num_trials=len(scored),
-            reason=f"{len(scored)} trials reached epoch {epoch}; at least {MIN_TRIALS} are needed",
+            reason=f"{plural(len(scored), 'trial')} reached epoch {epoch}; at least {MIN_TRIALS} are needed",
         )
     values = _evaluate(scored, mode)
     if not values:

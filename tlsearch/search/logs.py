@@ -19,6 +19,7 @@ from pathlib import Path
 
 from tlsearch.config import without_password
 from tlsearch.search.folder import SearchFolder
+from tlsearch.text import plural
 from tlsearch.types import Decision, EpochReport, TrialConfig, TrialOutcome
 
 logger = logging.getLogger(__name__)
@@ -137,7 +138,7 @@ class TrialTeller:
 
     def trial_ended(self, number: int, outcome: TrialOutcome) -> None:
         """It has ended."""
-        told = f"{outcome.state.value} ({outcome.reason}) after {outcome.epochs_run} epochs"
+        told = f"{outcome.state.value} ({outcome.reason}) after {plural(outcome.epochs_run, 'epoch')}"
         error = f": {outcome.error}" if outcome.error else ""
         logger.info("trial %d is %s%s", number, told, error, extra={"trial": number})
 

@@ -82,7 +82,7 @@ def test_every_store_is_listed_with_what_it_holds(filled: Path) -> None:
 def test_the_command_lists_clears_and_says_both(filled: Path) -> None:
     assert "4 entries" in run() and "resnet18" in run()
     assert json.loads(run("--json"))["images"]["entries"] == 1
-    assert "removed 1 entries" in run("--clear", "--only", "features")
+    assert "removed 1 entry" in run("--clear", "--only", "features")
     assert {entry.store for entry in cache_entries()} == {"images", "solutions", "rates"}
     assert len(json.loads(run("--clear", "--json"))["removed"]) == 3
     assert "0 entries" in run()
