@@ -15,7 +15,7 @@ from tlsearch.app.untried import untried_backbones
 from tlsearch.app.weights import weights_faults, weights_source
 from tlsearch.config import SpaceFile
 from tlsearch.errors import ConfigError, DataError, Fault, UserError
-from tlsearch.space import Space, backbone_facts, load
+from tlsearch.space import Space, backbone_facts, load, load_warnings
 from tlsearch.types import Scalar
 
 
@@ -29,9 +29,9 @@ class CheckReport:
     """
 
     faults: tuple[Fault, ...] = ()
+    warnings: tuple[Fault, ...] = ()
     data: Mapping[str, Any] | None = None
     backbones: tuple[Mapping[str, Any], ...] = ()
-    warnings: tuple[str, ...] = ()
     defaults: Mapping[str, Scalar] = field(default_factory=dict)
     validation: Resolution | None = None
 
@@ -41,17 +41,23 @@ class CheckReport:
         return not self.faults
 
     def as_json(self) -> dict[str, Any]:
-        """{ok, faults: [{line, column, path, message}], data, backbones, warnings, defaults, validation}."""
-        faults = [{"line": f.line, "column": f.column, "path": f.dotted, "message": f.message} for f in self.faults]
+        """{ok, faults: [{line, column, path, message}], data, backbones, warnings, defaults, validation}.
+
+        Warnings look like faults.
+        """
         return {
             "ok": self.ok,
-            "faults": faults,
+            "faults": [_plain(one) for one in self.faults],
             "data": self.data or {},
             "backbones": list(self.backbones),
-            "warnings": list(self.warnings),
+            "warnings": [_plain(one) for one in self.warnings],
             "defaults": dict(self.defaults),
             "validation": None if self.validation is None else self.validation.as_json(),
         }
+
+
+def _plain(fault: Fault) -> dict[str, Any]:
+    return {"line": fault.line, "column": fault.column, "path": fault.dotted, "message": fault.message}
 
 
 def check_file(
@@ -102,12 +108,14 @@ def check_file(
 
         faults += dry_run(file, space)[1]
     placed = place_faults(faults, path, overrides=overrides, data_path=data_path)
-    warnings = [warning for warning in (untried_backbones(file, space),) if warning]
+    found = untried_backbones(file, space)
+    untried = [Fault(path=("space", "backbone"), message=found)] if found else []
+    warnings = place_faults(untried, path, overrides=overrides, data_path=data_path)
     return CheckReport(
         faults=placed,
         data=card,
         backbones=tuple(backbones),
-        warnings=tuple(warnings),
+        warnings=(*load_warnings(path, overrides, data_path), *warnings),
         defaults=defaults,
         validation=validation,
     )

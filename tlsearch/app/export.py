@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import statistics
 import tempfile
@@ -16,10 +17,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tlsearch.app.catalog import find
+from tlsearch.app.catalog import SearchEntry, find, read_entry
 from tlsearch.app.outcome import find_checkpoint
 from tlsearch.app.stored import stored_file
-from tlsearch.data import IMAGE_SUFFIXES, decode_rgb, load_index, read_image
+from tlsearch.data import decode_rgb, images_below, load_index, read_image
 from tlsearch.errors import DataError, StorageError, UserError
 from tlsearch.results import load_model
 from tlsearch.results.export_form import FORMATS, check_parity, expected_outputs, prepared_images
@@ -27,8 +28,10 @@ from tlsearch.results.export_onnx import open_onnx, write_onnx
 from tlsearch.results.export_script import open_script, write_script
 from tlsearch.results.export_torch import open_program, write_program
 from tlsearch.results.latency import this_cpu
+from tlsearch.tracking import model_origin
 
 MAX_IMAGES = 100
+_URI = re.compile(r"[a-z][a-z0-9+.-]+:/")
 _SUFFIXES = {"onnx": ".onnx", "torch": ".pt2", "script": ""}
 _WRITE = {"onnx": write_onnx, "torch": write_program, "script": write_script}
 _OPEN = {"onnx": open_onnx, "torch": open_program, "script": open_script}
@@ -49,7 +52,8 @@ def export_model(
         model: As for ``predict``.
         form: onnx, torch or script.
         output: The file, or the folder of a script; must not exist.
-        images: A folder of images to check on; else the validation images of the model's search, else made-up ones.
+        images: A folder of images to check on; else the validation images of the search that the model comes from (by
+            its ID, its folder, or the tags of an MLflow model), else made-up ones.
 
     Returns:
         {format, path, parity: {images, real, logits, scores}, latency: [{format, ms}], latency_on}.
@@ -101,17 +105,42 @@ def _some_images(model: str, folder: Path | None, storage: Path | None) -> Seque
     if folder is not None:
         if not folder.is_dir():
             raise DataError(f"--images names a folder of images; {folder} is none")
-        files = sorted(one for one in folder.rglob("*") if one.suffix.lower() in IMAGE_SUFFIXES)[:MAX_IMAGES]
+        files = [folder / one for one in images_below(folder).images[:MAX_IMAGES]]
         if not files:
             raise DataError(f"a folder to check an export on holds images; {folder} has none")
         return [decode_rgb(one.read_bytes(), str(one)) for one in files]
-    if Path(model).is_dir() or "/" in model:
-        return ()
-    file, _ = stored_file(find(model.partition(":")[0], storage), "so its images are not known")
-    index = load_index(file.data)
+    try:
+        entry = search_of_model(model, storage)
+        if entry is None:
+            return ()
+        file, _ = stored_file(entry, "so its images are not known")
+        index = load_index(file.data)
+    except UserError:
+        if "/" not in model and not Path(model).is_dir():
+            raise
+        return ()  # a model outlives its search and its images
     keys = index.splits["val"].keys
     step = max(1, len(keys) // MAX_IMAGES)  # of all classes: keys are sorted by label
     return [read_image(index, key) for key in keys[::step][:MAX_IMAGES]]
+
+
+def search_of_model(model: str, storage: Path | None = None) -> SearchEntry | None:
+    """The search that a model comes from: by its ID, by the folder it lies in, or by the tags of an MLflow model.
+
+    Raises:
+        StorageError: There is no such search here.
+    """
+    if "/" not in model and not Path(model).is_dir():
+        return find(model.partition(":")[0], storage)
+    if _URI.match(model):
+        origin = model_origin(model)
+        if origin is None:
+            return None
+        entry = find(origin.search_id, storage)
+        return entry if entry.uid == origin.uid else None
+    folder = Path(model).absolute()
+    around = (read_entry(one) for one in (folder, *folder.parents))
+    return next((one for one in around if one is not None), None)
 
 
 def _latency(run: Callable[[Tensor], object], image: Tensor) -> float:

@@ -82,10 +82,15 @@ def find_checkpoint(model: str, storage: Path | None = None) -> str:
     Raises:
         StorageError: No such search, trial or checkpoint.
     """
-    if "/" in model or Path(model).exists():
+    if "/" in model or Path(model).is_dir():
         return model
     search_id, _, number = model.partition(":")
-    entry = find(search_id, storage)
+    try:
+        entry = find(search_id, storage)
+    except StorageError:
+        if Path(model).is_file():
+            return model  # whoever loads it says what it is
+        raise
     if number:
         if not number.isdigit():
             raise StorageError(f"a model of a search is named ID or ID:TRIAL with a trial's number, not {model!r}")

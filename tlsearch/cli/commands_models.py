@@ -146,7 +146,8 @@ def export(
         parity = result["parity"]
         kind = "images" if parity["real"] else "made-up images (--images names real ones)"
         out.print(
-            f"equal to the model on {parity['images']} {kind}: logits to {parity['logits']:.1e}, "
+            f"equal to the model on {parity['images']} {kind}: logits (up to {parity['largest_logit']:.3g}) to "
+            f"{parity['logits']:.1e}, "
             f"scores to {parity['scores']:.1e}",
             markup=False,
         )

@@ -44,7 +44,7 @@ def run(
     with told_errors(as_json=json), ExitStack() as stack:
         from tlsearch.app.ahead import ray_ahead
         from tlsearch.app.catalog import require_folders
-        from tlsearch.space import load
+        from tlsearch.space import load, load_warnings
 
         when_output_ends(GOES_ON)
         steps = stack.enter_context(Steps(err if json else out))
@@ -58,6 +58,8 @@ def run(
         options = RunOptions(file=file, overrides=overrides, data_path=data, address=address, name=name)
         prepared = prepare_or_resume(options, step=steps) if or_resume else prepare(options, step=steps)
         steps.over()
+        for warning in load_warnings(file, overrides, data):
+            err.print(f"warning: {warning}", soft_wrap=True)
         _execute(prepared, as_json=json)
 
 

@@ -14,7 +14,8 @@ from typing import Any
 import yaml
 
 from tlsearch.config.document import Document, Keys, Position
-from tlsearch.config.words import show
+from tlsearch.config.words import show, without_password
+from tlsearch.config.yaml_hints import yaml_hint
 from tlsearch.errors import Fault
 
 MAX_BYTES = 1_000_000
@@ -185,7 +186,7 @@ def parse_document(text: str, path: Path) -> tuple[Document | None, list[Fault]]
     try:
         tree = builder.build(node, ())
     except _Refused as error:
-        return None, [_syntax_fault(error, str(path))]
+        return None, [_syntax_fault(error, str(path), text)]
     document = Document(path=path, tree=tree, keys=builder.keys, values=builder.values)
     return document.with_doubts(builder.doubts - {()}), builder.faults
 
@@ -240,7 +241,7 @@ def _compose(text: str, file: str) -> tuple[yaml.Node | None, Fault | None]:
         line = text.count("\n", 0, error.position) + 1
         return None, Fault(path=(), message=message, file=file, line=line, column=error.position - start + 1)
     except yaml.MarkedYAMLError as error:
-        return None, _syntax_fault(error, file)
+        return None, _syntax_fault(error, file, text)
     except (ValueError, OverflowError):  # PyYAML lets chr() fail on \U escapes beyond Unicode
         assert loader is not None
         place = _position(loader.get_mark())
@@ -251,7 +252,7 @@ def _compose(text: str, file: str) -> tuple[yaml.Node | None, Fault | None]:
             loader.dispose()
 
 
-def _syntax_fault(error: yaml.MarkedYAMLError, file: str) -> Fault:
+def _syntax_fault(error: yaml.MarkedYAMLError, file: str, text: str) -> Fault:
     """Places an unclosed bracket or quote where it was opened, since YAML notices it lines later."""
     mark, message = error.problem_mark, error.problem or "this is no YAML"
     opened = error.context_mark is not None and re.search(r"flow|quoted|simple key", error.context or "")
@@ -266,7 +267,9 @@ def _syntax_fault(error: yaml.MarkedYAMLError, file: str) -> Fault:
     elif not isinstance(error, _Refused):
         message = f"{error.context}: {message}" if error.context else message
     if not isinstance(error, _Refused):
-        message = f"this is no valid YAML: {message}"
+        tells = mark is not None and "a tab may not" not in message
+        hint = yaml_hint(f"{error.context} {error.problem}", text.splitlines(), mark.line) if tells and mark else ""
+        message = f"this is no valid YAML: {message}{without_password(hint)}"
     place = _position(mark) if mark is not None else Position(line=1, column=1)
     return Fault(path=(), message=message, file=file, line=place.line, column=place.column)
 

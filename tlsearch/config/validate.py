@@ -113,7 +113,9 @@ def _faults(errors: Sequence[tuple[Keys, Any]], document: Document, doubts: set[
                 faults.append(document.fault(path, f"the key {key!r} is gone: {RETIRED[path]}", at_key=True))
                 continue
             right = _keys_at(parent)
-            faults.append(document.fault(path, f"the key {key!r} is not known{suggest(key, right)}", at_key=True))
+            faults.append(
+                document.fault(path, f"the key {key!r} is not known{suggest(key, right, keys=True)}", at_key=True)
+            )
             near = nearest(key, right)
             # without a near name any absent key may have been meant
             absent = [name for name in right if not document.has((*parent, name))]

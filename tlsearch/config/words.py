@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from tlsearch.config.aliases import alias, home
+
 _SHOWN = 60
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _PASSWORD = re.compile(r"(?<=://)([^:/@\s]*):[^@/\s]+(?=@)")
@@ -45,6 +47,9 @@ def nearest(name: Any, names: Iterable[str]) -> str | None:
     """The right name nearest to a wrong one, or None where none is near."""
     if not isinstance(name, str):
         return None
+    names = tuple(names)
+    if (meant := alias(name, names)) is not None:
+        return meant
     by_lower = {one.lower(): one for one in names}
     begun = [one for lower, one in by_lower.items() if len(name) > 2 and lower.startswith(name.lower())]
     if len(begun) == 1:
@@ -53,9 +58,18 @@ def nearest(name: Any, names: Iterable[str]) -> str | None:
     return by_lower[found[0]] if found else None
 
 
-def suggest(name: Any, names: Iterable[str], *, most: int = 12) -> str:
-    """The end of a fault on a wrong name: the nearest right one, else all of them if they are few."""
+def suggest(name: Any, names: Iterable[str], *, most: int = 12, keys: bool = False) -> str:
+    """The end of a fault on a wrong name: the nearest right one, else all of them if they are few.
+
+    Args:
+        name: The wrong one.
+        names: The right ones.
+        most: Up to this many right ones are listed.
+        keys: They are keys of a section: the name may be a key of another one.
+    """
     names = tuple(names)
+    if keys and isinstance(name, str) and alias(name, names) is None and (place := home(name)) is not None:
+        return f"; did you mean {place}?"
     near = nearest(name, names)
     if near is not None:
         return f"; did you mean {near!r}?"

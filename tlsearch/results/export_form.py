@@ -45,12 +45,16 @@ class Exported(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class Parity:
-    """The largest differences between an exported model and the model, over ``images`` images."""
+    """The largest differences between an exported model and the model, over ``images`` images.
+
+    ``largest_logit``, at least 1, is what the differences are judged by.
+    """
 
     images: int
     real: bool
     logits: float
     scores: float
+    largest_logit: float
 
 
 def description(meta: ModelMeta) -> dict[str, Any]:
@@ -101,15 +105,20 @@ def check_parity(
     """Runs an exported model on the images, in batches of two sizes, and compares.
 
     Raises:
-        ParityError: A logit or a score differs by more than TOLERANCE, or is not finite.
+        ParityError: A logit differs by more than TOLERANCE of the largest one (where that is above 1), a score by more
+            than what follows from it, or one is not finite.
     """
     parts = [run(part) for part in (images[:1], *torch.split(images[1:], _CHECK_BATCH)) if len(part)]
     differences = [
         float((torch.cat([part[place] for part in parts]) - expected[place]).abs().max()) for place in (0, 1)
     ]
-    if not all(difference <= TOLERANCE for difference in differences):
+    # A float has seven digits, whatever its size: logits of 100 agree to 1e-5 of that, no better.
+    largest = max(1.0, float(expected[0].abs().max()))
+    if not all(difference <= TOLERANCE * largest for difference in differences):
         raise ParityError(
-            f"the exported {name} model must give what the model gives, to {TOLERANCE:g}; on {len(images)} images "
-            f"its logits differ by {differences[0]:.2g} and its scores by {differences[1]:.2g}"
+            f"the exported {name} model must give what the model gives, to {TOLERANCE:g} of its largest logit, "
+            f"{largest:.3g}; on {len(images)} images its logits differ by {differences[0]:.2g} and its scores by "
+            f"{differences[1]:.2g}"
         )
-    return Parity(images=len(images), real=real, logits=differences[0], scores=differences[1])
+    logits, scores = differences
+    return Parity(images=len(images), real=real, logits=logits, scores=scores, largest_logit=largest)

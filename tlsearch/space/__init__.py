@@ -4,7 +4,7 @@ from tlsearch.space.backbones import BackboneFacts, backbone_facts, backbone_nam
 from tlsearch.space.build import build_space
 from tlsearch.space.conditions import Condition
 from tlsearch.space.domains import Choice, Domain, Fixed, FloatRange, IntRange, Suggester
-from tlsearch.space.load import load, load_resolved
+from tlsearch.space.load import load, load_resolved, load_warnings
 from tlsearch.space.parameters import PARAMETERS, Parameter
 from tlsearch.space.slots import Dimension
 from tlsearch.space.space import Space
@@ -27,5 +27,6 @@ __all__ = [
     "build_space",
     "load",
     "load_resolved",
+    "load_warnings",
     "split_version",
 ]

@@ -68,7 +68,7 @@ def _read(raw: Mapping[str, Any], reader: DomainReader, document: Document) -> _
         if name in PARAMETERS:
             _read_dimension(name, value, reader, parts)
             continue
-        message = f"the dimension {name!r} is not known{suggest(name, PARAMETERS)}"
+        message = f"the dimension {name!r} is not known{suggest(name, PARAMETERS, keys=True)}"
         reader.faults.append(document.fault(path, message, at_key=True))
         near = nearest(name, PARAMETERS)
         # without a near name any absent dimension may have been meant

@@ -128,8 +128,7 @@ def _weights(file: SpaceFile, backbones: Mapping[str, BackboneFacts], document: 
         at: Keys = ("weights", name)
         problem = None
         if name not in backbones:
-            place = document.place(("space", "backbone"))
-            problem = f"weights are for backbones of the space{place}; {name!r} is none{suggest(name, backbones)}"
+            problem = PARAMETERS["backbone"].problem(name)  # of a backbone that is left out here: see `unused_weights`
         elif split_version(name)[1] is not None and source.kind != "default":
             problem = f"{name!r} names a version of the library's weights, so it takes no others"
         if problem and not document.doubtful(at):
@@ -143,6 +142,20 @@ def _weights(file: SpaceFile, backbones: Mapping[str, BackboneFacts], document: 
             message = f"no weights are published for {name}: give a file, or none, under weights"
             faults.append(document.fault(place_of_backbone(name, document), message))
     return faults
+
+
+def unused_weights(file: SpaceFile, space: Space, document: Document) -> list[Fault]:
+    """Warnings, with their places: entries of ``weights`` for backbones that the space does not use."""
+    if document.doubtful(("space", "backbone")):
+        return []
+    backbones = space.backbones()
+    warnings = []
+    for name in file.weights:
+        if name not in backbones and PARAMETERS["backbone"].problem(name) is None:
+            near = suggest(name, backbones, most=0)
+            message = f"not used: the space has no backbone {name!r}{document.place(('space', 'backbone'))}{near}"
+            warnings.append(document.fault(("weights", name), message, at_key=True))
+    return warnings
 
 
 def _transform_problem(backbone: str, transform: str) -> str | None:

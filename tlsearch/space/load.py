@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from tlsearch.config import DefaultsSpec, SpaceFile, parse_space_file
-from tlsearch.errors import ConfigError
+from tlsearch.errors import ConfigError, Fault
 from tlsearch.space.build import build_space
+from tlsearch.space.checks import unused_weights
 from tlsearch.space.space import EARLIER_DEFAULTS, Space
 
 
@@ -55,3 +56,12 @@ def load_resolved(path: Path, moved: Callable[[str], str] | None = None) -> tupl
         ConfigError: As for ``load``.
     """
     return load(path, moved=moved, stored=True, defaults=DefaultsSpec(**EARLIER_DEFAULTS))  # type: ignore[arg-type]
+
+
+def load_warnings(path: Path, overrides: Sequence[str] = (), data_path: Path | None = None) -> tuple[Fault, ...]:
+    """What is worth a second look in a space file that has no faults; empty where it has some."""
+    file, document, faults = parse_space_file(path, overrides, data_path)
+    if file is None or document is None or faults:
+        return ()
+    space, more = build_space(file, document)
+    return () if more else tuple(unused_weights(file, space, document))

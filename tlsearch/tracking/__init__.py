@@ -4,6 +4,7 @@ from tlsearch.tracking.artifacts import log_search_files
 from tlsearch.tracking.best import BestKeeper
 from tlsearch.tracking.memory import MemoryRun, MemoryTracker
 from tlsearch.tracking.mlflow_tracker import MlflowTracker, find_run_ids
+from tlsearch.tracking.origin import Origin, model_origin
 from tlsearch.tracking.sync import RecordTracker, sync_record
 
 __all__ = [
@@ -11,8 +12,10 @@ __all__ = [
     "MemoryRun",
     "MemoryTracker",
     "MlflowTracker",
+    "Origin",
     "RecordTracker",
     "find_run_ids",
     "log_search_files",
+    "model_origin",
     "sync_record",
 ]

@@ -15,6 +15,7 @@ from small_search import CLASSES, COUNTS, small_search, write_shapes
 from tlsearch.app import promote as promoting
 from tlsearch.app.catalog import SearchEntry
 from tlsearch.app.choice import Limits
+from tlsearch.app.export import search_of_model
 from tlsearch.app.predictions import predict_labelled
 from tlsearch.app.promote import PromoteOptions, promote
 from tlsearch.app.run import read_record
@@ -83,6 +84,26 @@ def test_a_search_opens_every_other_image_and_promote_alone_the_test_images(entr
 
 def _test_files(images: Path) -> list[Path]:
     return [file.relative_to(images) for file in (images / "test").rglob("*.png")]
+
+
+def test_a_model_knows_its_search_by_uri_folder_and_id(entry: SearchEntry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", entry.tracking_uri)
+    result = promote(entry, PromoteOptions())
+    version = _client(entry).get_model_version_by_alias("shapes", "champion")
+    best = f"{entry.path}/trials/{result['trial']}/best"
+    for model in (
+        "models:/shapes@champion",
+        "models:/shapes/1",
+        f"runs:/{version.run_id}/model",
+        best,
+        "small",
+        "small:0",
+    ):
+        found = search_of_model(model)
+        assert found is not None and found.path == entry.path, model
+    assert search_of_model("models:/shapes/7") is None
+    assert search_of_model(str(entry.path.parents[1] / "elsewhere")) is None
+    assert search_of_model(result["uri"]) is not None
 
 
 def test_a_promoted_model_carries_its_evidence(entry: SearchEntry) -> None:

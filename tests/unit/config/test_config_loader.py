@@ -131,3 +131,34 @@ def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path: Path) -> None:
     document, faults = read_document(path)
     assert document is not None and not faults
     assert document.tree == {"name": "a"}
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "hint"),
+    [
+        ("name: cats: 2024\n", 1, "put in quotes: name: 'cats: 2024'"),
+        ("data:\n  path: C: \\images\n", 2, "path: 'C: \\images'"),
+        ("name: it's 5: 3\n", 1, "name: 'it''s 5: 3'"),
+        ('data: {path: "C:\\data\\cats"}\n', 1, "use single quotes"),
+        ("name: @home\n", 1, "name: '@home'"),
+        ("name: `x`\n", 1, "name: '`x`'"),
+        ("name: %x\n", 1, "name: '%x'"),
+        ("name: *.png\n", 1, "name: '*.png'"),
+        ("name: [old] dog\n", 1, "name: '[old] dog'"),
+        ("name: 'it's'\n", 1, "name: 'it''s'"),
+        ('name: "x" y\n', 1, """name: '"x" y'"""),
+        ("name: x\ntrials:8\nspace: 3\n", 2, "a blank follows the colon: trials: 8"),
+        ("search:\n  trials: 3\n   seed: 4\n", 3, "begin in the same column"),
+        ("search:\n  trials: 3\n seed: 4\n", 3, "begin in the same column"),
+        ("name: x\n- a\n", 2, "an entry of a list"),
+        ("search:\n\ttrials: 3\n", 2, "use spaces"),
+    ],
+)
+def test_usual_mistakes_have_a_hint(text: str, line: int, hint: str) -> None:
+    _, (fault,) = parse_document(text, Path("space.yaml"))
+    assert hint in fault.message and fault.line == line
+
+
+def test_a_hint_shows_no_password() -> None:
+    _, (fault,) = parse_document("uri: postgresql://u:secret@h/d: x\n", Path("space.yaml"))
+    assert "put in quotes" in fault.message and "secret" not in fault.message

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -150,3 +151,16 @@ def test_parity_sees_a_difference_in_one_image() -> None:
 def test_a_format_that_does_not_exist_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="onnx, torch or script, not 'tflite'"):
         export_model(str(tmp_path), form="tflite")
+
+
+@pytest.mark.parametrize(("size", "right", "wrong"), [(1.0, 0.5e-4, 2e-4), (1000.0, 0.05, 0.2)])
+def test_parity_is_judged_by_the_size_of_the_logits(size: float, right: float, wrong: float) -> None:
+    images, expected = torch.zeros(3, 3, 8, 8), (torch.full((3, 2), size), torch.full((3, 2), 0.5))
+
+    def off_by(error: float, part: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return expected[0][: len(part)] + error, expected[1][: len(part)]
+
+    found = check_parity("x", partial(off_by, right), images, expected, real=True)
+    assert found.largest_logit == size and found.logits == pytest.approx(right, rel=0.01)
+    with pytest.raises(ParityError, match="of its largest logit"):
+        check_parity("x", partial(off_by, wrong), images, expected, real=True)

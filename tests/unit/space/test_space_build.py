@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
+from tlsearch.config import aliases, nearest
+from tlsearch.config.aliases import home
 from tlsearch.errors import ConfigError, Fault
-from tlsearch.space import Choice, Fixed, FloatRange, IntRange, Space, checks, load
+from tlsearch.space import PARAMETERS, Choice, Fixed, FloatRange, IntRange, Space, checks, load, load_warnings
 
 BACKBONES = ["resnet18", "vit_b_16"]
 
@@ -253,7 +255,7 @@ def test_image_sizes_that_do_not_suit_name_the_backbones(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("weights", "path", "words"),
     [
-        ({"resnet34": "none"}, "weights.resnet34", "none; did you mean 'resnet18'"),
+        ({"resnet81": "none"}, "weights.resnet81", "did you mean 'resnet18'"),
         (
             {"resnet18": {"path": "default", "transform": "IMAGENET1K_V9"}},
             "weights.resnet18.transform",
@@ -265,6 +267,78 @@ def test_weights_are_for_backbones_of_the_space(tmp_path: Path, weights: Any, pa
     found = faults(tmp_path, {}, weights=weights)
     assert [fault.dotted for fault in found] == [path]
     assert words in found[0].message
+
+
+def test_weights_of_an_unused_backbone_are_a_warning_with_a_place(tmp_path: Path) -> None:
+    path = write(tmp_path, {"backbone": ["resnet18", "mobilenet_v2"]}, weights={"resnet34": "none", "resnet18": "none"})
+    load(path)
+    (warning,) = load_warnings(path)
+    assert warning.dotted == "weights.resnet34" and "the space has no backbone 'resnet34'" in warning.message
+    assert "resnet34" in path.read_text().splitlines()[warning.line - 1]
+    assert load_warnings(path, overrides=["space.backbone=[resnet18, resnet34]"]) == ()
+    assert load_warnings(path, overrides=["space.head_lr=-1"]) == (), "a file with faults has these first"
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        *(
+            ("lr", "head_lr"),
+            ("learning_rate", "head_lr"),
+            ("LR", "head_lr"),
+            ("wd", "weight_decay"),
+            ("bs", "batch_size"),
+        ),
+        *(("dropout", "head_dropout"), ("drop_rate", "head_dropout"), ("model", "backbone"), ("arch", "backbone")),
+        *(("opt", "optimizer"), ("max_grad_norm", "grad_clip"), ("clip-grad", "grad_clip"), ("freeze_bn", "bn_policy")),
+        *(("mixup_alpha", "mixup"), ("smoothing", "label_smoothing"), ("aa", "augmentation"), ("sched", "lr_schedule")),
+        ("learningRate", "head_lr"),
+    ],
+)
+def test_names_of_other_tools_suggest_ours(tmp_path: Path, key: str, meant: str) -> None:
+    found = faults(tmp_path, {key: 1})
+    assert f"did you mean {meant!r}" in "".join(fault.message for fault in found)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "meant"),
+    [
+        *(
+            ("space", "epochs", "search.max_epochs"),
+            ("space", "trials", "search.trials"),
+            ("space", "seed", "search.seed"),
+        ),
+        *(
+            ("search", "lr", "space.head_lr"),
+            ("search", "backbone", "space.backbone"),
+            ("search", "epochs", "'max_epochs'"),
+        ),
+        *(("data", "batch_size", "space.batch_size"), ("data", "root", "'path'"), ("search", "n_trials", "'trials'")),
+        *(
+            ("resources", "gpus", "'gpus_per_trial'"),
+            ("tracking", "mlflow_uri", "'uri'"),
+            ("data", "val_split", "split.val"),
+        ),
+    ],
+)
+def test_a_key_of_another_section_is_sent_there(tmp_path: Path, section: str, key: str, meant: str) -> None:
+    given = (
+        {"data": {"source": "digits", key: 1}}
+        if section == "data"
+        else {}
+        if section == "space"
+        else {section: {key: 1}}
+    )
+    found = faults(tmp_path, {key: 1} if section == "space" else {}, **given)
+    assert any(meant in fault.message and "did you mean" in fault.message for fault in found), found
+
+
+def test_the_table_of_names_has_every_dimension() -> None:
+    for name in PARAMETERS:
+        assert home(name) == f"space.{name}" and nearest(name, PARAMETERS) == name
+    for key, others in aliases._OTHERS.items():
+        for other in others.split():
+            assert other not in PARAMETERS or key == f"space.{other}", f"{other} is a name of ours"
 
 
 def test_a_transform_may_be_a_version_or_a_backbone(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ data:
   spilt: {val: 0.2}                                # an unknown key
 weights:
   resnet18: ./weights/absent.pth                   # a file that does not exist
-  resnet34: none                                   # not in the space
+  resnet81: none                                   # no such backbone
 space:
   backbone: [resnet18, vit_b_16]
   unfreeze_depth: {int: [0, 7]}                    # outside 0..5
@@ -37,7 +37,7 @@ EXPECTED = {
     4: ("data.image_size", "multiples of 16 px"),
     5: ("data.spilt", "did you mean 'split'"),
     7: ("weights.resnet18", "does not exist"),
-    8: ("weights.resnet34", "did you mean 'resnet18'"),
+    8: ("weights.resnet81", "did you mean 'resnet18'"),
     11: ("space.unfreeze_depth.int[1]", "from 0 to 5, not 7"),
     12: ("space.head_lr.log", "0.1 is above 0.0001"),
     13: ("space.weight_decay.log[0]", "begins above 0"),
