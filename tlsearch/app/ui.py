@@ -17,6 +17,7 @@ from types import FrameType
 from tlsearch.app.catalog import SearchEntry
 from tlsearch.errors import ClusterError
 from tlsearch.imports import own_python
+from tlsearch.tracking.sqlite_file import sqlite_path
 
 _POLL_S = 0.2
 _END_S = 10.0
@@ -50,6 +51,9 @@ def serve_ui(entry: SearchEntry, *, host: str, port: int, ready: Callable[[str],
     """
     _check_port(host, port)
     command = own_python("mlflow", "ui", "--backend-store-uri", entry.tracking_uri, "--host", host, "--port", str(port))
+    database = sqlite_path(entry.tracking_uri)
+    if database is not None:  # by default files of what is made in the UI would go into the current folder
+        command += ["--artifacts-destination", str(database.parent / "mlartifacts")]
     url = f"http://{_bracketed(host)}:{port}"
     reached = f"http://{_bracketed(_WILDCARDS.get(host, host))}:{port}"
     with (
