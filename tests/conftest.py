@@ -13,6 +13,8 @@ settings.load_profile("no_clock")
 
 # Servers of MLflow start seven processes each for jobs, of which no test has one.
 os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
+# With Ray's 15 a busy machine leaves its workers no time at all.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 # Real images and weights that are too large for the repository: a folder `shared` beside the checkout,
 # or TLSEARCH_TEST_DATA. Tests that need them skip where they are absent.

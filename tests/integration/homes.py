@@ -37,15 +37,15 @@ class Home:
             "RAY_worker_niceness": "0",  # with Ray's 15 a busy machine leaves trials no time at all
         }
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Starts the command in its own process group and goes on."""
+    def start(self, *arguments: str, cwd: Path | None = None) -> subprocess.Popen[str]:
+        """Starts the command in its own process group and goes on; ``cwd`` in place of the home."""
         return subprocess.Popen(
             [sys.executable, "-m", "tlsearch", *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             env=self.environment,
-            cwd=self.root,
+            cwd=cwd or self.root,
             start_new_session=True,
         )
 

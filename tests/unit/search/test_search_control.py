@@ -21,6 +21,8 @@ from tlsearch.search.opening import open_for_writing, study_attrs
 from tlsearch.search.stopping import heeding_stop_requests
 from tlsearch.types import TrialState
 
+WAIT_S = 240  # for another thread, on a machine that has no time
+
 _HOLD = """
 import sys
 from pathlib import Path
@@ -85,7 +87,7 @@ def test_a_request_stops_the_process_it_is_meant_for(tmp_path: Path) -> None:
         plan.folder.stop_request.write_text(json.dumps(vars(earlier)))
         assert not stop.wait(0.6)
         assert request_stop(tmp_path / "s") == lock.holder
-        assert stop.wait(1.0)  # within a second
+        assert stop.wait(WAIT_S)
         assert not wait_until_stopped(tmp_path / "s", lock.holder, timeout_s=0.3)
     assert not plan.folder.stop_request.exists()
     lock.release()

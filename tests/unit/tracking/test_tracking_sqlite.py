@@ -8,7 +8,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -41,13 +40,21 @@ def make_in_a_process(path: Path) -> subprocess.Popen[bytes]:
 
 def test_killed_while_it_is_made(tmp_path: Path) -> None:
     path, new = tmp_path / "mlflow.db", tmp_path / "mlflow.db.new"
-    maker = make_in_a_process(path)
-    while not new.exists() or not tables(new):
-        assert maker.poll() is None, "it was made before it could be killed"
-        time.sleep(0.005)  # polls another process's file
-    maker.send_signal(signal.SIGKILL)
-    maker.wait()
-    assert new.exists() and (not path.exists() or path.stat().st_size == 0)
+    code = f"""
+import sys
+from mlflow.store.db import utils
+def stands_still(engine):
+    print("half made", flush=True)
+    sys.stdin.read()
+utils._upgrade_db = stands_still
+from tlsearch.tracking.store import connect
+connect('sqlite:///{path}')
+"""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as maker:
+        assert maker.stdout is not None and maker.stdout.readline() == b"half made\n"
+        maker.send_signal(signal.SIGKILL)
+    assert tables(new) and (not path.exists() or path.stat().st_size == 0)
     check_usable(path)
 
 

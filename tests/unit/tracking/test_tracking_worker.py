@@ -13,6 +13,8 @@ from tlsearch.tracking.entries import DropModel, Entry
 from tlsearch.tracking.spool import Spool
 from tlsearch.tracking.worker import Away, Refused, Worker
 
+WAIT_S = 240  # for another thread, on a machine that has no time
+
 
 class Store:
     """A store that can be away, refuse one number, or hang."""
@@ -28,7 +30,7 @@ class Store:
 
     def send(self, entries: Sequence[Entry]) -> None:
         self.calls += 1
-        self.may_answer.wait(10)
+        self.may_answer.wait(WAIT_S)
         if self.away:
             raise Away("the store is away")
         numbers = [entry.number for entry in entries if isinstance(entry, DropModel)]
@@ -60,7 +62,7 @@ def test_all_is_sent_in_order_and_many_in_one_go(store: Store, tmp_path: Path) -
     for number in range(100):
         worker.put(*_entries(number))
     store.may_answer.set()
-    assert worker.close(10) == 0
+    assert worker.close(WAIT_S) == 0
     assert store.taken == list(range(100))
     assert store.calls <= 3
     assert not list(tmp_path.iterdir())
@@ -69,9 +71,8 @@ def test_all_is_sent_in_order_and_many_in_one_go(store: Store, tmp_path: Path) -
 def test_the_caller_never_waits_for_the_store(store: Store, tmp_path: Path) -> None:
     worker = _worker(store, tmp_path)
     store.may_answer.clear()
-    started = time.monotonic()
     worker.put(*_entries(*range(50)))
-    assert time.monotonic() - started < 0.5
+    assert not store.taken  # it has not answered yet
     assert worker.flush(0.05) is False
 
 
@@ -81,15 +82,15 @@ def test_a_store_that_comes_back_gets_everything_once(
     store.away = True
     worker = _worker(store, tmp_path)
     worker.put(*_entries(1, 2))
-    assert worker.flush(5) is False
+    assert worker.flush(WAIT_S) is False
     worker.put(*_entries(3))
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + WAIT_S
     while len(Spool(tmp_path / "spool.jsonl").load()) < 3 and time.monotonic() < deadline:
         time.sleep(0.005)  # polls the worker's file
     assert Spool(tmp_path / "spool.jsonl").load() == _entries(1, 2, 3)
     store.away = False
     worker.put(*_entries(4))
-    assert worker.close(10) == 0
+    assert worker.close(WAIT_S) == 0
     assert store.taken == [1, 2, 3, 4]
     assert not (tmp_path / "spool.jsonl").exists()
     assert sum("goes on" in record.message for record in caplog.records) == 1
@@ -99,21 +100,19 @@ def test_close_tells_what_stays_and_the_next_worker_sends_it_first(store: Store,
     store.away = True
     worker = _worker(store, tmp_path, retry_s=60)
     worker.put(*_entries(1, 2))
-    worker.flush(5)
+    worker.flush(WAIT_S)
     worker.put(*_entries(3))
-    started = time.monotonic()
-    assert worker.close(30) == 3
-    assert time.monotonic() - started < 5  # a store that is away is not waited for
+    assert worker.close(100_000) == 3  # a store that is away is not waited for: the test would never end
     back = Store()
     following = _worker(back, tmp_path)
     following.put(*_entries(4))
-    assert following.close(10) == 0
+    assert following.close(WAIT_S) == 0
     assert back.taken == [1, 2, 3, 4]
 
 
 def test_a_spool_is_sent_even_if_nothing_new_is_said(store: Store, tmp_path: Path) -> None:
     Spool(tmp_path / "spool.jsonl").append(_entries(1))
-    assert _worker(store, tmp_path).close(10) == 0
+    assert _worker(store, tmp_path).close(WAIT_S) == 0
     assert store.taken == [1]
 
 
@@ -131,7 +130,7 @@ def test_one_bad_entry_costs_itself_alone(store: Store, tmp_path: Path, fault: s
     worker = _worker(store, tmp_path)
     worker.put(*_entries(1, 2, 3))
     worker.put(*_entries(4))
-    assert worker.close(10) == 0
+    assert worker.close(WAIT_S) == 0
     assert store.taken == [1, 3, 4]
 
 

@@ -132,7 +132,7 @@ def test_two_workers_at_once_compute_each_prefix_once(pretrained: Assign) -> Non
         for worker in workers:
             assert worker.stdout is not None
             answers.append([json.loads(line) for line in worker.stdout])
-            assert worker.wait(timeout=120) == 0
+            assert worker.wait(timeout=480) == 0
     finally:
         for worker in workers:
             worker.kill()
