@@ -22,7 +22,7 @@ def test_a_search_needs_nothing_of_where_it_is_started(tmp_path: Path) -> None:
     need_demo_weights()
     home = Home(tmp_path / "home")
     write_digit_images(home.root / "images", per_class=8)
-    write_digit_space(home, trials=2, max_epochs=1, depth="0")
+    write_digit_space(home, trials=2, max_epochs=1)
     stand, long = tmp_path / "stand", tmp_path / ("x" * 80)
     for folder in (stand, long):
         folder.mkdir()
@@ -31,11 +31,11 @@ def test_a_search_needs_nothing_of_where_it_is_started(tmp_path: Path) -> None:
     home.environment |= {"HOME": str(tmp_path / "nowhere"), "TMPDIR": str(long)}
     process = home.start("run", str(home.root / "space.yaml"), "--name", "poor", cwd=stand)
     assert process.stdout is not None and process.stderr is not None
-    assert process.stdout.readline().startswith("search poor in ")
+    assert process.stdout.readline() == f"checking {home.root}/space.yaml\n"
     process.stdout.close()
     told = process.stderr.read()
     assert process.wait() == 1, told  # its results could not be shown
-    assert "standard output is lost (Broken pipe); the search goes on: `tlsearch status poor` shows it" in told
+    assert "standard output is lost (Broken pipe); the search goes on: `tlsearch status` shows it" in told
     assert "Traceback" not in told, told
     results = json.loads(home.run("results", "poor", "--json"))
     assert [trial["state"] for trial in results["trials"]] == ["complete", "complete"]
