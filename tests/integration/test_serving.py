@@ -13,8 +13,6 @@ import pytest
 from serving import AUDIT, ask, imported, serving
 from small_search import small_search
 
-pytestmark = pytest.mark.timeout(500)
-
 
 @dataclass(frozen=True)
 class _Served:

@@ -23,8 +23,6 @@ from tlsearch.errors import DataError, StorageError, UserError
 from tlsearch.results import load_model, predict
 from tlsearch.results.seal import read_uses
 
-pytestmark = pytest.mark.timeout(300)
-
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -16,8 +16,6 @@ from tlsearch.crash import PROMOTION
 
 SCRIPT = Path(__file__).resolve().parents[2] / "support" / "promotion_crashes.py"
 
-pytestmark = pytest.mark.timeout(500)
-
 
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:

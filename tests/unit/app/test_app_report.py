@@ -12,8 +12,6 @@ from tlsearch.app import report
 from tlsearch.app.report import report_at_end, write_search_report
 from tlsearch.types import ParameterImportance
 
-pytestmark = pytest.mark.timeout(300)
-
 
 def test_the_report_of_run_leaves_out_what_takes_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     entry = small_search(tmp_path)

@@ -17,7 +17,6 @@ from tlsearch.cli import commands_results  # noqa: F401  registers the commands
 from tlsearch.cli.root import app
 from tlsearch.results.facts import SearchFacts
 
-pytestmark = pytest.mark.timeout(120)
 TRIALS = 14
 
 

@@ -20,8 +20,6 @@ from tlsearch.results.export_form import ParityError, check_parity
 from tlsearch.train import ModelMeta, save_model_checkpoint
 from tlsearch.types import TransformSpec, TrialConfig, WeightsSource
 
-pytestmark = pytest.mark.timeout(500)
-
 SIZES = {"mobilenet_v3_small": 48, "swin_t": 64, "timm/tf_efficientnet_lite0": 64, "squeezenet1_1": 64}
 NUM_IMAGES = 102
 

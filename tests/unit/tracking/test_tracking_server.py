@@ -13,7 +13,7 @@ from mortal_server import Server
 from tlsearch.tracking import MlflowTracker, find_run_ids
 from tlsearch.types import Decision, EpochReport, TrialConfig, TrialOutcome, TrialState
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow]
 
 SERVED = """
 import pandas as pd
