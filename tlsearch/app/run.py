@@ -259,6 +259,7 @@ def search_plan(prepared: Prepared) -> SearchPlan:
     )
     return SearchPlan(
         search_id=entry.search_id,
+        uid=entry.uid,
         experiment=entry.experiment,
         directory=entry.directory,
         space=prepared.space,

@@ -34,6 +34,7 @@ def study_attrs(plan: SearchPlan) -> dict[str, Scalar]:
         "experiment": plan.experiment,
         "metric": plan.setup.metric,
         "mode": plan.setup.mode,
+        **({"uid": plan.uid} if plan.uid else {}),
     }
 
 
@@ -100,17 +101,18 @@ def _open_database(
             raise StorageError(f"the database {without_password(url)} does not hold the study {name!r} any more")
         if not pointer:
             if name in names:
-                _delete_unused(storage, name, url)
+                _delete_unused(storage, name, url, uid=str(attrs.get("uid", "")))
             _create(storage, name, mode, attrs)
         if not pointer or pointer.url != url:
             write_pointer(folder.pointer, Pointer(url=url, name=name))
         return Study(storage, storage.get_study_id_from_name(name), journal=None, lock=lock)
 
 
-def _delete_unused(storage: BaseStorage, name: str, url: str) -> None:
-    """A study without trials is what a crash left of this very search; one with trials is somebody's."""
+def _delete_unused(storage: BaseStorage, name: str, url: str, *, uid: str) -> None:
+    """A study without trials is what a crash left of this very search; any other is another search's."""
     study_id = storage.get_study_id_from_name(name)
-    if storage.get_n_trials(study_id):
+    attrs = storage.get_study_user_attrs(study_id)
+    if storage.get_n_trials(study_id) or attrs.get("uid", "") != uid:
         raise StorageError(
             f"the database {without_password(url)} holds a study {name!r} already: choose another --name for the search"
         )

@@ -24,6 +24,7 @@ class SearchPlan:
 
     Attributes:
         search_id: The search's name in its storage.
+        uid: Its unique id; empty for a search of a version that had none.
         experiment: The experiment it belongs to.
         directory: Absolute path of its folder; on a cluster a path that every node sees.
         search: Its ``trials`` and ``time_budget_s`` are totals over all starts.
@@ -40,6 +41,7 @@ class SearchPlan:
     setup: TrialSetup
     search: SearchSpec
     resources: ResourcesSpec
+    uid: str = ""
     address: str = "local"
     sizes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     allocation: Allocation = field(default_factory=Allocation)
