@@ -35,7 +35,9 @@ class Move:
         if path.exists():
             return path
         along = _rebased(path, *self._roots())
-        return along if along is not None and along.exists() else path
+        if along is None or along.exists():
+            return along or path
+        return path if self.before.exists() else along  # not made yet
 
     def _roots(self) -> tuple[Path, Path]:
         """The folders above what has the same names before and now."""
