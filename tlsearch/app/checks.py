@@ -94,6 +94,8 @@ def check_file(
         card = seen.to_json()
         if seen.corrupt:
             faults.append(Fault(path=("data",), message=seen.corrupt_message()))
+        if index.doubt:
+            faults.append(Fault(path=("data",), message=index.doubt))
     except DataError as error:
         faults.append(Fault(path=("data",), message=str(error)))
     backbones: list[Mapping[str, Any]] = []

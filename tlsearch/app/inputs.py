@@ -17,7 +17,7 @@ from tlsearch.app.catalog import SearchEntry, write_atomically
 from tlsearch.app.facts import read_facts
 from tlsearch.app.weights import weights_digests
 from tlsearch.config import SpaceFile
-from tlsearch.data import ImageIndex, Split, seen_digest
+from tlsearch.data import ImageIndex, Split, nfc, seen_digest
 from tlsearch.errors import DataError
 from tlsearch.space import Space
 
@@ -139,6 +139,7 @@ def _data_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator
 
 
 def _class_changes(before: list[str], now: list[str]) -> Iterator[str]:
+    before, now = [nfc(name) for name in before], [nfc(name) for name in now]
     if before == now:
         return
     gone, new = [name for name in before if name not in now], [name for name in now if name not in before]

@@ -37,7 +37,7 @@ from tlsearch.app.stored import settle, settle_study, stored_file
 from tlsearch.app.tidy import Tidier
 from tlsearch.app.weights import weights_digests, weights_faults
 from tlsearch.config import SpaceFile, bucket_address, dump_resolved
-from tlsearch.data import ImageIndex, load_index, seen_digest
+from tlsearch.data import ImageIndex, load_index, require_ready, seen_digest
 from tlsearch.errors import ConfigError, StorageError
 from tlsearch.results import SERVED_CODE, leaderboard, leaderboard_csv
 from tlsearch.results.leaderboard import leaderboard_notes
@@ -106,6 +106,7 @@ def prepare(options: RunOptions, *, step: Step = no_step) -> Prepared:
     name = None if options.name is None else check_name(options.name)
     file, space = load(options.file, overrides=options.overrides, data_path=options.data_path)
     index = _index(file, step)
+    require_ready(index)
     file, space = fit_defaults(file, space, len(index.splits["train"]))
     step("checking the weights of the backbones")
     faults = weights_faults(file, space)

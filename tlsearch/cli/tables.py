@@ -43,12 +43,20 @@ def data_table(card: Mapping[str, Any]) -> Table:
 
 
 def data_lines(card: Mapping[str, Any]) -> list[str]:
-    """Sizes, modes, and the pictures that stand twice, the first 20 of a kind; corrupt files are faults."""
+    """Sizes, modes, how the source was read, what is left out, and pictures that stand twice, the first 20 of a kind.
+
+    Corrupt files are faults.
+    """
     lines = []
     if card["width"] and card["height"]:
         width, height = (_extent(card[side]) for side in ("width", "height"))
         modes = ", ".join(f"{count} {mode}" for mode, count in card["modes"].items())
         lines.append(f"width {width}, height {height} pixels; {modes}")
+    lines += [printable(note) for note in card.get("notes", ())]
+    if left_out := card.get("left_out", ()):
+        total = sum(one["count"] for one in left_out)
+        lines.append(f"left out of the data: {total:,} {'file' if total == 1 else 'files'}")
+        lines += [f"  {_left_out(one)}" for one in left_out]
     for title, pairs in (("in two splits", card["leaks"]), ("twice in one split", card["duplicates"])):
         if pairs:
             lines.append(f"{len(pairs)} {'picture stands' if len(pairs) == 1 else 'pictures stand'} {title}:")
@@ -56,6 +64,12 @@ def data_lines(card: Mapping[str, Any]) -> list[str]:
         if len(pairs) > _MAX_PAIRS:
             lines.append(f"  and {len(pairs) - _MAX_PAIRS} more, see --json")
     return lines
+
+
+def _left_out(one: Mapping[str, Any]) -> str:
+    more = one["count"] - len(one["examples"])
+    examples = ", ".join(one["examples"]) + (f" and {more:,} more" if more > 0 else "")
+    return printable(f"{one['count']:,} {one['reason']}: {examples}")
 
 
 def _extent(extent: Mapping[str, float]) -> str:

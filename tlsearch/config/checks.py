@@ -23,10 +23,11 @@ _DATA_PATHS = {
 }
 # The keys that only some sources have.
 _DATA_KEYS = {
+    "folder": ("layout",),
     "torchvision": ("name", "download", "options"),
     "huggingface": ("name", "download", "options", "image_column", "label_column"),
 }
-_COLUMNS = (("image_column", None), ("label_column", None))
+_COLUMNS = (("image_column", None), ("label_column", None), ("layout", "auto"))
 _AT_PATH_OR_NAME: tuple[Keys, ...] = (("data", "name"), ("data", "path"))
 
 WEIGHTS_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".safetensors")  # .pth.tar is torch's, too
@@ -105,6 +106,8 @@ def _data(form: DataForm, checker: Checker) -> DataSpec:
         options=form.options,
         image_column=form.image_column,
         label_column=form.label_column,
+        max_pixels=form.max_pixels,
+        layout=form.layout,
     )
 
 

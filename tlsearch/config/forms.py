@@ -20,6 +20,7 @@ from tlsearch.config.schema import (
     SearchSpec,
     TrackingSpec,
 )
+from tlsearch.types import MAX_PIXELS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,8 @@ class DataForm:
     options: Mapping[str, AnyScalar] = field(default_factory=dict)
     image_column: Text | None = None
     label_column: Text | None = None
+    max_pixels: Count = MAX_PIXELS
+    layout: Literal["auto", "classes"] = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from tlsearch.data.augmentation import AUGMENTATIONS, Drawn, apply_drawn, augment, draw_view
     from tlsearch.data.cachedir import cache_directory
     from tlsearch.data.card import DataCard, data_card
+    from tlsearch.data.class_names import nfc, same_classes
     from tlsearch.data.decode import decode_rgb
-    from tlsearch.data.folder import IMAGE_SUFFIXES, FolderImages, images_below
+    from tlsearch.data.folder_walk import FolderImages, images_below
+    from tlsearch.data.formats import IMAGE_SUFFIXES
     from tlsearch.data.index import (
         ImageIndex,
         Split,
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
         with_val_in_train,
     )
     from tlsearch.data.pack import Pixels, close_pixels, open_pixels
+    from tlsearch.data.ready import require_ready
     from tlsearch.data.room import unused_images
     from tlsearch.data.sources import SOURCES
     from tlsearch.data.streamed import StreamedImages
@@ -52,10 +55,13 @@ __all__ = [
     "image_name",
     "images_below",
     "load_index",
+    "nfc",
     "normalise",
     "open_pixels",
     "read_bytes",
     "read_image",
+    "require_ready",
+    "same_classes",
     "unused_images",
     "with_image_size",
     "seen_digest",
@@ -66,8 +72,10 @@ _HOMES = {
     "augmentation": ("AUGMENTATIONS", "Drawn", "apply_drawn", "augment", "draw_view"),
     "cachedir": ("cache_directory",),
     "card": ("DataCard", "data_card"),
+    "class_names": ("nfc", "same_classes"),
     "decode": ("decode_rgb",),
-    "folder": ("IMAGE_SUFFIXES", "FolderImages", "images_below"),
+    "folder_walk": ("FolderImages", "images_below"),
+    "formats": ("IMAGE_SUFFIXES",),
     "index": (
         "ImageIndex",
         "Split",
@@ -79,6 +87,7 @@ _HOMES = {
         "with_val_in_train",
     ),
     "pack": ("Pixels", "close_pixels", "open_pixels"),
+    "ready": ("require_ready",),
     "room": ("unused_images",),
     "sources": ("SOURCES",),
     "streamed": ("StreamedImages",),

@@ -10,10 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tlsearch.data.by_content import told_by_content
 from tlsearch.data.duplicates import Duplicate, find_duplicates
 from tlsearch.data.failures import tell_together
 from tlsearch.data.index import ImageIndex, image_name
-from tlsearch.data.looks import Corrupt, Place, look_at
+from tlsearch.data.left_out import LeftOut
+from tlsearch.data.looks import Corrupt, Looks, Place, look_at
+
+# Values of 16-bit files below this show as dark: those of 12 bits end at 4095, those of 14 at 16383.
+_DARK = 1 << 14
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +44,8 @@ class DataCard:
         corrupt: Images that cannot be decoded.
         leaks: Pictures that stand in two splits.
         duplicates: Pictures that stand twice in one split.
+        left_out: What lies there and is no image of the set, by reason.
+        notes: Lines for people: how the source was read, and what is remarkable about the images.
     """
 
     index: ImageIndex
@@ -51,6 +58,8 @@ class DataCard:
     corrupt: tuple[Corrupt, ...] = ()
     leaks: tuple[Duplicate, ...] = ()
     duplicates: tuple[Duplicate, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; images with path, split and label."""
@@ -70,6 +79,8 @@ class DataCard:
             "corrupt": [{**self._image(one.place), "error": one.error} for one in self.corrupt],
             "leaks": [self._pair(pair) for pair in self.leaks],
             "duplicates": [self._pair(pair) for pair in self.duplicates],
+            "left_out": [one.to_json() for one in self.left_out],
+            "notes": list(self.notes),
         }
 
     def corrupt_message(self) -> str:
@@ -98,7 +109,9 @@ def data_card(index: ImageIndex, *, scan: bool, include_test: bool = False) -> D
     train = counts["train"].values()
     imbalance = max(train) / max(min(train), 1)
     if not scan:
-        return DataCard(index=index, counts=counts, imbalance=imbalance, modes={})
+        return DataCard(
+            index=index, counts=counts, imbalance=imbalance, modes={}, left_out=index.left_out, notes=index.notes
+        )
     scanned = tuple(name for name in index.splits if name != "test" or include_test)
     looks = look_at(index, scanned)
     pairs = find_duplicates(looks)
@@ -113,7 +126,27 @@ def data_card(index: ImageIndex, *, scan: bool, include_test: bool = False) -> D
         corrupt=looks.corrupt,
         leaks=tuple(pair for pair in pairs if pair.leaks),
         duplicates=tuple(pair for pair in pairs if not pair.leaks),
+        # Files that are left out belong to no split: those beside test images are for `check` alone to open.
+        left_out=told_by_content(index) if include_test else index.left_out,
+        notes=(*index.notes, *_image_notes(looks)),
     )
+
+
+def _image_notes(looks: Looks) -> list[str]:
+    """What sizes and modes do not tell."""
+    notes = []
+    if (several := sum(frames > 1 for frames in looks.frames)) > 0:
+        notes.append(f"images with several frames or pages, of which the first is read: {several:,}")
+    deep = [value for value in looks.brightest if value is not None]
+    dark = [value for value in deep if 0 < value < _DARK]
+    if 2 * len(dark) > len(deep):
+        brightest = max(dark)
+        notes.append(
+            f"images of 16 bits a channel that use a small part of them: {len(dark):,} of {len(deep):,}; their largest "
+            f"value is {brightest:,} ({brightest.bit_length()} bits), and 0 to 65,535 is read as black to white, so "
+            f"they are dark: multiply their values by {2 ** (16 - brightest.bit_length())}"
+        )
+    return notes
 
 
 def _per_class(classes: Sequence[str], counts: Mapping[int, int]) -> dict[str, int]:

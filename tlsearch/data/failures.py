@@ -23,3 +23,9 @@ def tell_together(failures: Sequence[str], total: int) -> str:
     if len(failures) > MAX_NAMED:
         lines.append(f"  and {len(failures) - MAX_NAMED} more")
     return "\n".join(lines)
+
+
+def quoted(names: Sequence[str]) -> str:
+    """Names for a message, each in quotes, the first 20."""
+    text = ", ".join(repr(name) for name in names[:MAX_NAMED])
+    return f"{text} and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else text

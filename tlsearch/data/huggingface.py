@@ -6,24 +6,21 @@ Images stay encoded as the set stores them; no column but those of images and la
 from __future__ import annotations
 
 import importlib
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tlsearch.data.folder import SPLIT_NAMES
+from tlsearch.data.left_out import LeftOut
 from tlsearch.data.listing import Listing
-from tlsearch.data.parts import hash_rows, label_parts, row_key, split_key
+from tlsearch.data.parts import hash_rows, label_parts, row_key, split_key, unread_files
+from tlsearch.data.split_names import read_split_names
 from tlsearch.errors import DataError
 from tlsearch.types import DataSpec
 
-logger = logging.getLogger(__name__)
-
 _OPTIONS = ("name", "data_dir", "revision")
 _LABEL_NAMES = ("label", "labels")
-_SPLITS = {**SPLIT_NAMES, "dev": "val", "all": "all"}
 
 
 def list_huggingface(spec: DataSpec) -> Listing:
@@ -38,19 +35,38 @@ def list_huggingface(spec: DataSpec) -> Listing:
         raise DataError("data.split.group_by is for folders; a Hugging Face set has no paths")
     name = f"the Hugging Face set {spec.path or spec.name}"
     loaded = _load(datasets, spec, name)
-    tables = _by_split(loaded, name)
+    tables, notes = _by_split(loaded, name)
     features = next(iter(tables.values())).features
     image_column = _image_column(datasets, features, spec.image_column, name)
     label_column = _label_column(datasets, features, spec.label_column, name)
     classes, labels = _labels(tables, features[label_column], label_column, name)
     sizes = {part: len(table) for part, table in tables.items()}
-    names, items = label_parts(name, classes, labels, lambda part, row: row_key(part, row, sizes[part]))
+    found = label_parts(name, classes, labels, lambda part, row: row_key(part, row, sizes[part]))
     encoded = datasets.Image(decode=False)
     images = {
         part: table.select_columns([image_column]).cast_column(image_column, encoded) for part, table in tables.items()
     }
     reader = HuggingfaceReader(set_name=name, images=images, column=image_column)
-    return Listing(root="", reader=reader, classes=names, items=items)
+    return Listing(
+        root="",
+        reader=reader,
+        classes=found.classes,
+        spellings=found.spellings,
+        items=found.items,
+        left_out=(*found.left_out, *_unread(spec, reader)),
+        notes=(*notes, *found.notes),
+    )
+
+
+def _unread(spec: DataSpec, reader: HuggingfaceReader) -> tuple[LeftOut, ...]:
+    """What lies in a local folder of image files and is in no row; () of sets that hold their images themselves."""
+    paths: list[str] = []
+    for table in reader.images.values():
+        first = table[0][reader.column] if len(table) else None
+        if not spec.path or (first is not None and first["bytes"] is not None):
+            return ()
+        paths += [value["path"] for value in table[reader.column] if value is not None and value["path"]]
+    return unread_files(str(spec.path), paths)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,21 +144,23 @@ def _offline(datasets: Any) -> Iterator[None]:
         datasets.config.HF_HUB_OFFLINE = before
 
 
-def _by_split(loaded: Any, name: str) -> dict[str, Any]:
-    """The tables of the splits we know, train first."""
+def _by_split(loaded: Any, name: str) -> tuple[dict[str, Any], list[str]]:
+    """The tables of the splits we know, train first, and what the card says of the others."""
     tables = dict(loaded) if isinstance(loaded, Mapping) else {"all": loaded}
+    known = {**read_split_names(map(str, tables)), "all": "all"}
     found: dict[str, Any] = {}
+    notes = []
     for part, table in tables.items():
-        ours = _SPLITS.get(str(part))
+        ours = known.get(str(part))
         if ours is None:
-            logger.warning("%s: left out, since it is not train, val or test: %s", name, part)
+            notes.append(f"left out, since it is not train, val or test: {part} ({len(table):,} rows)")
         elif ours in found:
             raise DataError(f"{name}: several of its splits are the {ours} split: {', '.join(map(str, tables))}")
         else:
             found[ours] = table
     if "train" not in found and "all" not in found:
         raise DataError(f"{name}: has no split train, only {', '.join(map(str, tables))}")
-    return {part: found[part] for part in ("all", "train", "val", "test") if part in found}
+    return {part: found[part] for part in ("all", "train", "val", "test") if part in found}, notes
 
 
 def _image_column(datasets: Any, features: Mapping[str, Any], wanted: str | None, name: str) -> str:

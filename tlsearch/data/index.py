@@ -14,12 +14,13 @@ from dataclasses import dataclass, field, replace
 from PIL import Image
 
 from tlsearch.data.decode import decode_rgb
+from tlsearch.data.left_out import LeftOut
 from tlsearch.data.listing import Item, Listing
 from tlsearch.data.readers import Reader
 from tlsearch.data.sources import list_source
 from tlsearch.data.splits import split_items
 from tlsearch.errors import DataError
-from tlsearch.types import DataSpec, SplitSpec
+from tlsearch.types import MAX_PIXELS, DataSpec, SplitSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +48,17 @@ class ImageIndex:
     Attributes:
         source: One of SOURCES.
         root: Absolute folder that the keys are relative to; empty where images are rows, not files.
-        classes: Class names, sorted, or in the order of a set that has its own (``torchvision``,
-            ``huggingface``); a label is an index into them.
+        classes: Class names in Unicode's composed form (NFC), sorted as the data spell them, or in the order of a set
+            that has its own (``torchvision``, ``huggingface``); a label is an index into them.
         splits: ``train``, ``val`` and, where there is one, ``test``.
         digest: SHA-256, in hex, over classes, keys, labels and the content of train and val; of the
             test split only keys and labels count, since its files stay closed until a model is promoted.
         reader: Gives each key's encoded image.
+        max_pixels: The most pixels that an image may have.
+        spellings: The class names as the data write them, which the digest counts; empty where they are ``classes``.
+        left_out: What lies there and is no image of the set.
+        notes: Lines for the data card: how the source was read.
+        doubt: A question to answer before a search begins; empty where there is none.
     """
 
     source: str
@@ -61,6 +67,11 @@ class ImageIndex:
     splits: Mapping[str, Split]
     digest: str
     reader: Reader = field(compare=False, repr=False)
+    max_pixels: int = MAX_PIXELS
+    spellings: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    left_out: tuple[LeftOut, ...] = field(default=(), compare=False, repr=False)
+    notes: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    doubt: str = field(default="", compare=False, repr=False)
 
     def split(self, name: str) -> Split:
         """The split of that name.
@@ -94,8 +105,13 @@ def load_index(spec: DataSpec) -> ImageIndex:
         root=listing.root,
         classes=listing.classes,
         splits=splits,
-        digest=_digest(listing.classes, splits),
+        digest=_digest(listing.spellings or listing.classes, splits),
         reader=listing.reader,
+        max_pixels=spec.max_pixels,
+        spellings=listing.spellings,
+        left_out=listing.left_out,
+        notes=listing.notes,
+        doubt=listing.doubt,
     )
 
 
@@ -117,12 +133,14 @@ def with_val_in_train(index: ImageIndex) -> ImageIndex:
         digests=tuple(digest for _, _, digest in rows),
     )
     splits = {**index.splits, "train": merged}
-    return replace(index, splits=splits, digest=_digest(index.classes, splits))
+    return replace(index, splits=splits, digest=_digest(index.spellings or index.classes, splits))
 
 
 def seen_digest(index: ImageIndex) -> str:
     """As ``ImageIndex.digest``, over classes, train and val alone: all that the trials of a search see."""
-    return _digest(index.classes, {name: split for name, split in index.splits.items() if name != "test"})
+    return _digest(
+        index.spellings or index.classes, {name: split for name, split in index.splits.items() if name != "test"}
+    )
 
 
 def read_image(index: ImageIndex, key: str) -> Image.Image:
@@ -131,7 +149,7 @@ def read_image(index: ImageIndex, key: str) -> Image.Image:
     Raises:
         DataError: The file is missing, empty or corrupt; names its path.
     """
-    return decode_rgb(read_bytes(index, key), image_name(index, key))
+    return decode_rgb(read_bytes(index, key), image_name(index, key), max_pixels=index.max_pixels)
 
 
 def read_bytes(index: ImageIndex, key: str) -> bytes:

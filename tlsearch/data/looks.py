@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tlsearch.data.decode import decode_rgb, open_encoded, orientation
+from tlsearch.data.decode import inspect_image
 from tlsearch.data.index import ImageIndex, image_name, read_bytes
 from tlsearch.errors import DataError
+from tlsearch.printable import printable
 
 GREY_SIDE = 16
 COLOUR_SIDE = 8
@@ -55,6 +56,8 @@ class Looks:
         places: N images that can be decoded, in the order of the splits.
         sizes: int64 (N, 2): width and height as people see them.
         modes: N modes of the files, as Pillow calls them.
+        frames: N numbers of frames or pages, of which the first was seen.
+        brightest: N largest values, 0 to 65535, of files with 16 bits a channel; None of others.
         digests: N SHA-256 of the files.
         hashes: uint64 (N,): signs of the lowest frequencies; alike for pictures that look alike.
         greys: uint8 (N, 16, 16).
@@ -65,6 +68,8 @@ class Looks:
     places: tuple[Place, ...]
     sizes: NDArray[np.int64]
     modes: tuple[str, ...]
+    frames: tuple[int, ...]
+    brightest: tuple[int | None, ...]
     digests: tuple[bytes, ...]
     hashes: NDArray[np.uint64]
     greys: NDArray[np.uint8]
@@ -76,6 +81,8 @@ class Looks:
 class _Look:
     size: tuple[int, int]
     mode: str
+    frames: int
+    brightest: int | None
     digest: bytes
     grey: NDArray[np.uint8]
     colour: NDArray[np.uint8]
@@ -100,6 +107,8 @@ def look_at(index: ImageIndex, splits: Sequence[str]) -> Looks:
         places=tuple(place for place, _ in seen),
         sizes=np.array([look.size for _, look in seen], dtype=np.int64).reshape(-1, 2),
         modes=tuple(look.mode for _, look in seen),
+        frames=tuple(look.frames for _, look in seen),
+        brightest=tuple(look.brightest for _, look in seen),
         digests=tuple(look.digest for _, look in seen),
         hashes=np.array([look.hash for _, look in seen], dtype=np.uint64),
         greys=np.array([look.grey for _, look in seen], dtype=np.uint8).reshape(-1, GREY_SIDE, GREY_SIDE),
@@ -121,20 +130,17 @@ def _look(index: ImageIndex, key: str) -> _Look | str:
     name = image_name(index, key)
     try:
         data = read_bytes(index, key)
-        image = open_encoded(data, name)
-        mode, (width, height) = image.mode, image.size
-        turned = orientation(image) >= 5
-        if image.format in ("JPEG", "MPO"):
-            image.draft(None, _DRAFT)
-        picture = decode_rgb(image, name)
+        decoded = inspect_image(data, name, max_pixels=index.max_pixels, draft=_DRAFT)
     except DataError as error:
-        return str(error).removeprefix(f"{name}: ")
-    small = picture.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR, reducing_gap=2.0)
+        return str(error).removeprefix(f"{printable(name)}: ")
+    small = decoded.rgb.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR, reducing_gap=2.0)
     pixels = np.asarray(small, dtype=np.float32)
     grey = pixels @ _GREY
     return _Look(
-        size=(height, width) if turned else (width, height),
-        mode=mode,
+        size=decoded.size,
+        mode=decoded.mode,
+        frames=decoded.frames,
+        brightest=decoded.brightest,
         digest=hashlib.sha256(data).digest(),
         grey=_shrink(grey, GREY_SIDE),
         colour=_shrink(pixels, COLOUR_SIDE),

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tlsearch.data.class_names import Classes, gather_classes, name_notes, nfc
 from tlsearch.data.failures import MAX_NAMED
-from tlsearch.data.folder import SPLIT_NAMES
+from tlsearch.data.folder_walk import FolderWalk
+from tlsearch.data.left_out import LeftOut
 from tlsearch.data.listing import Item, Listing
 from tlsearch.data.manifest_rows import Row, read_rows
 from tlsearch.data.readers import FileReader
 from tlsearch.data.remote import RemoteFolder, RemoteReader
+from tlsearch.data.split_names import read_split_names
 from tlsearch.errors import DataError
 from tlsearch.types import DataSpec
 
@@ -49,14 +52,32 @@ def list_manifest(spec: DataSpec) -> Listing:
     root = str(reader.root)
     rows = read_rows(path)
     faults: list[str] = []
-    entries = [entry for row in rows if (entry := _entry(row, root, holds, faults)) is not None]
+    splits = read_split_names({row.split for row in rows if row.split})
+    entries = [entry for row in rows if (entry := _entry(row, root, holds, splits, faults)) is not None]
     _check_splits(entries, rows, faults)
     _check_twice(entries, faults)
     _check_groups(entries, faults)
     _raise(path, faults)
-    classes = tuple(sorted({entry.label for entry in entries}))
-    _check_classes(path, entries, classes)
-    return Listing(root=root, reader=reader, classes=classes, items=_items(entries, classes))
+    classes = gather_classes(entry.label for entry in entries)
+    _check_classes(path, entries, classes.names)
+    return Listing(
+        root=root,
+        reader=reader,
+        classes=classes.names,
+        spellings=classes.spellings,
+        items=_items(entries, classes),
+        left_out=_unnamed(spec.path, path, entries),
+        notes=tuple(name_notes(classes.names)),
+    )
+
+
+def _unnamed(place: str, path: Path, entries: Sequence[_Entry]) -> tuple[LeftOut, ...]:
+    """The files that lie beside the manifest's images and are in no row."""
+    walk = FolderWalk(RemoteFolder.open(place.rpartition("/")[0]) if "://" in place else path.absolute().parent)
+    known = {path.name, *(entry.key for entry in entries)}
+    for folder in sorted({entry.key.rpartition("/")[0] for entry in entries}):
+        walk.note_strays(folder, known, "images that no row names")
+    return walk.left_out()
 
 
 def _opened(place: str) -> tuple[Path, FileReader | RemoteReader, Callable[[str], bool] | None]:
@@ -76,7 +97,9 @@ def _opened(place: str) -> tuple[Path, FileReader | RemoteReader, Callable[[str]
     return reader.root / name, reader, lambda key: key in reader.files
 
 
-def _entry(row: Row, root: str, holds: Callable[[str], bool] | None, faults: list[str]) -> _Entry | None:
+def _entry(
+    row: Row, root: str, holds: Callable[[str], bool] | None, splits: Mapping[str, str], faults: list[str]
+) -> _Entry | None:
     """The row's entry; None, with its faults listed, where it cannot be used."""
     found = []
     if not row.path:
@@ -88,7 +111,7 @@ def _entry(row: Row, root: str, holds: Callable[[str], bool] | None, faults: lis
         found.append(f"{row.place}: {os.path.normpath(os.path.join(root, row.path))} {state}")
     if not row.label:
         found.append(f"{row.place}: the label is empty")
-    split = SPLIT_NAMES.get((row.split or "").lower(), "")
+    split = splits.get(row.split or "", "")
     if row.split and not split:
         found.append(f"{row.place}: the split must be train, val or test, not {row.split!r}")
     faults += found
@@ -163,8 +186,8 @@ def _check_classes(path: Path, entries: Sequence[_Entry], classes: Sequence[str]
     present: dict[str, set[str]] = defaultdict(set)
     first: dict[str, str] = {}
     for entry in entries:
-        present[entry.split].add(entry.label)
-        first.setdefault(entry.label, entry.place)
+        present[entry.split].add(nfc(entry.label))
+        first.setdefault(nfc(entry.label), entry.place)
     faults = [
         f"{first[label]}: the class {label!r} has no image in {split}; every split must have all classes"
         for label in classes
@@ -174,12 +197,12 @@ def _check_classes(path: Path, entries: Sequence[_Entry], classes: Sequence[str]
     _raise(path, faults)
 
 
-def _items(entries: Sequence[_Entry], classes: Sequence[str]) -> dict[str, tuple[Item, ...]]:
-    labels = {name: label for label, name in enumerate(classes)}
+def _items(entries: Sequence[_Entry], classes: Classes) -> dict[str, tuple[Item, ...]]:
+    labels = {name: label for label, name in enumerate(classes.names)}
     items: dict[str, list[Item]] = defaultdict(list)
     for entry in entries:
         # The prefixes keep a group called like another image's path apart from it.
         group = f"group {entry.group}" if entry.group is not None else f"image {entry.key}"
-        items[entry.split].append(Item(key=entry.key, label=labels[entry.label], group=group))
+        items[entry.split].append(Item(key=entry.key, label=labels[nfc(entry.label)], group=group))
     order = [name for name in ("all", "train", "val", "test") if name in items]
     return {name: tuple(sorted(items[name], key=lambda item: (item.label, item.key))) for name in order}

@@ -52,6 +52,15 @@ class FileReader:
         except OSError as error:
             raise DataError(f"{printable(self.name(key))}: cannot be read: {error.strerror or error}") from error
 
+    def head(self, key: str, num_bytes: int) -> bytes:
+        """How the file begins.
+
+        Raises:
+            OSError: It cannot be read.
+        """
+        with open(os.path.join(self.root, key), "rb") as file:
+            return file.read(num_bytes)
+
     def name(self, key: str) -> str:
         """The file's path."""
         return os.path.normpath(Path(self.root, key))

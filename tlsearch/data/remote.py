@@ -186,6 +186,16 @@ class RemoteReader:
         except OSError as error:
             raise DataError(f"{self.name(key)}: cannot be read: {_first_line(error)}") from error
 
+    def head(self, key: str, num_bytes: int) -> bytes:
+        """How the object begins; nothing is kept of it.
+
+        Raises:
+            OSError: It cannot be read.
+        """
+        system, root = remote_system(self.uri)
+        with system.open_input_file(f"{root}/{key}") as source:
+            return bytes(source.read(num_bytes))
+
     def name(self, key: str) -> str:
         """Its address."""
         return f"{self.uri}/{key}"

@@ -22,13 +22,10 @@ def decode_square(index: ImageIndex, members: Split, row: int, spec: TransformSp
         data = read_bytes(index, members.keys[row])
         if members.digests and hashlib.sha256(data).digest() != members.digests[row]:
             return f"{name}: has changed since the data set was listed"
-        image = decode_rgb(data, name)
+        image = decode_rgb(data, name, max_pixels=index.max_pixels)
     except DataError as error:
         return str(error)
-    try:
-        return resized_square(image, spec, spec.crop_size)
-    except DataError as error:
-        return f"{name}: {error}"
+    return resized_square(image, spec, spec.crop_size)
 
 
 def num_decoders() -> int:

@@ -21,8 +21,9 @@ from filelock import FileLock
 from PIL import Image
 
 from tlsearch.data.cachedir import cache_directory
+from tlsearch.data.left_out import LeftOut
 from tlsearch.data.listing import Listing
-from tlsearch.data.parts import hash_rows, label_parts, row_key, split_key
+from tlsearch.data.parts import Labelled, hash_rows, label_parts, row_key, split_key, unread_files
 from tlsearch.data.readers import FileReader, Reader, encode
 from tlsearch.errors import DataError
 from tlsearch.types import CacheSpec, DataSpec
@@ -61,11 +62,26 @@ def list_torchvision(spec: DataSpec) -> Listing:
     if probed.files:
         files = {part: _relative(_stored_files(dataset), root) for part, dataset in parts.items()}
         reader: Reader = FileReader(root=str(root.absolute()))
-        classes, items = label_parts(name, _class_names(first), labels, lambda part, row: files[part][row])
-        return Listing(root=str(root.absolute()), reader=reader, classes=classes, items=items)
+        found = label_parts(name, _class_names(first), labels, lambda part, row: files[part][row])
+        unread: tuple[LeftOut, ...] = ()
+        if spec.name == "ImageFolder":  # other sets' folders hold what belongs to the set
+            unread = unread_files(str(root), [str(root / one) for paths in files.values() for one in paths])
+        return _listing(found, reader, str(root.absolute()), unread)
     sizes = {part: len(values) for part, values in labels.items()}
-    classes, items = label_parts(name, _class_names(first), labels, lambda part, row: row_key(part, row, sizes[part]))
-    return Listing(root="", reader=TorchvisionReader(set_name=name, parts=parts), classes=classes, items=items)
+    found = label_parts(name, _class_names(first), labels, lambda part, row: row_key(part, row, sizes[part]))
+    return _listing(found, TorchvisionReader(set_name=name, parts=parts), "")
+
+
+def _listing(found: Labelled, reader: Reader, root: str, unread: tuple[LeftOut, ...] = ()) -> Listing:
+    return Listing(
+        root=root,
+        reader=reader,
+        classes=found.classes,
+        spellings=found.spellings,
+        items=found.items,
+        left_out=(*found.left_out, *unread),
+        notes=found.notes,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

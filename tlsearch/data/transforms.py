@@ -5,6 +5,7 @@ Shapes: images between the two are (H, W, 3) as numpy arrays and (N, 3, H, W) as
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -15,11 +16,11 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
-from tlsearch.errors import DataError
 from tlsearch.types import TransformSpec
 
-# A resized image may not have more pixels than this: 300 MB of RGB.
+# Of an image that would have more pixels when resized (300 MB of RGB) only the part around the crop is resized.
 _MAX_RESIZED_PIXELS = 100_000_000
+_MARGIN = 4  # source or resized pixels, whichever are larger, beside the crop: its border is interpolated from them
 
 
 def eval_image(image: Image.Image, spec: TransformSpec) -> NDArray[np.uint8]:
@@ -35,28 +36,41 @@ def eval_image(image: Image.Image, spec: TransformSpec) -> NDArray[np.uint8]:
 
     Returns:
         uint8 of shape (crop_size, crop_size, 3).
-
-    Raises:
-        DataError: The image is so long and thin that the resize would make it enormous.
     """
     return resized_square(image, spec, spec.crop_size)
 
 
 def resized_square(image: Image.Image, spec: TransformSpec, side: int) -> NDArray[np.uint8]:
-    """The centre square of ``side`` px of the image resized as ``spec`` says; its crop size has no part in it.
-
-    Raises:
-        DataError: As ``eval_image``.
-    """
+    """The centre square of ``side`` px of the image resized as ``spec`` says; its crop size has no part in it."""
     if spec.crop_mode == "squash":
         size = [spec.resize_size, spec.resize_size]
     else:
         short, long = sorted(image.size)
         if spec.resize_size * spec.resize_size * long // short > _MAX_RESIZED_PIXELS:
-            raise DataError(f"too long and thin to resize: {image.width} x {image.height} pixels")
+            return _square_of_thin(image, spec, side)
         size = [spec.resize_size]
     resized = F.resize(image, size, interpolation=InterpolationMode(spec.interpolation), antialias=True)
     return np.asarray(F.center_crop(resized, [side, side]), dtype=np.uint8)
+
+
+def _square_of_thin(image: Image.Image, spec: TransformSpec, side: int) -> NDArray[np.uint8]:
+    """The same square, without the ends of a long and thin image, which the crop would cut off again."""
+    short, long = sorted(image.size)
+    length = int(spec.resize_size * long / short)  # of the whole image resized, as torchvision rounds it
+    left = round((length - side) / 2.0)
+    margin = _MARGIN * max(1, math.ceil(length / long))
+    first, last = max(left - margin, 0), min(left + side + margin, length)
+    start, end = first * long / length, last * long / length
+    near, far = math.floor(start), min(math.ceil(end), long)
+    start, end = start - near, end - near  # small numbers: Pillow takes a box in single precision
+    wide = image.width >= image.height
+    strip = image.crop((near, 0, far, short) if wide else (0, near, short, far))
+    box = (start, 0.0, end, float(short)) if wide else (0.0, start, float(short), end)
+    size = (last - first, spec.resize_size) if wide else (spec.resize_size, last - first)
+    resized = strip.resize(size, Image.Resampling[spec.interpolation.upper()], box=box)
+    offset = left - first
+    part = (offset, 0, offset + side, spec.resize_size) if wide else (0, offset, spec.resize_size, offset + side)
+    return np.asarray(F.center_crop(resized.crop(part), [side, side]), dtype=np.uint8)
 
 
 def normalise(images: Tensor, spec: TransformSpec) -> Tensor:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tlsearch.data import nfc, same_classes
 from tlsearch.errors import DataError
 
 _SHOWN = 40
 
 
 def check_classes(model: Sequence[str], data: Sequence[str]) -> None:
-    """Compares the classes of a model, in the order of its logits, with those of a data set.
+    """Compares the classes of a model, in the order of its logits, with those of a data set, in any Unicode form.
 
     Raises:
         DataError: They differ in content or order; says how, and gives both lists.
     """
-    if tuple(model) == tuple(data):
+    if same_classes(model, data):
         return
+    model, data = [nfc(name) for name in model], [nfc(name) for name in data]
     missing = [name for name in model if name not in data]
     extra = [name for name in data if name not in model]
     if missing and extra:

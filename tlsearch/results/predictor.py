@@ -149,7 +149,7 @@ def predict_readable(
     if isinstance(images, (str, bytes, Path)):
         raise DataError("predict takes a sequence of images, not a single one")
     names = [str(image) if isinstance(image, (str, Path)) else f"image {n}" for n, image in enumerate(images)]
-    openers = [partial(_open, *pair) for pair in zip(images, names, strict=True)]
+    openers = [partial(_open, *pair, model.meta.max_pixels) for pair in zip(images, names, strict=True)]
     answers: list[Prediction | Unreadable] = []
     for errors, logits in _batches(model, openers, strict=strict):
         scores = iter(torch.softmax(logits.double() / model.meta.temperature, dim=1))
@@ -225,19 +225,19 @@ def _pixels(meta: ModelMeta, opener: Callable[[], Image.Image], *, strict: bool)
         return error
 
 
-def _open(image: ImageLike, name: str) -> Image.Image:
+def _open(image: ImageLike, name: str, max_pixels: int) -> Image.Image:
     if isinstance(image, bytes):
-        return decode_rgb(image, name)
+        return decode_rgb(image, name, max_pixels=max_pixels)
     if isinstance(image, (str, Path)):
         try:
-            return decode_rgb(Path(image).read_bytes(), name)
+            return decode_rgb(Path(image).read_bytes(), name, max_pixels=max_pixels)
         except OSError as error:
             raise DataError(f"{printable(name)}: cannot be read: {error.strerror or error}") from error
     if not isinstance(image, np.ndarray):
         raise DataError(f"{name}: an image is a path, bytes or an array, not {type(image).__name__}")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise DataError(f"{name}: pixels are uint8 of shape (H, W, 3), not {image.dtype} of shape {image.shape}")
-    return decode_rgb(Image.fromarray(image), name)
+    return decode_rgb(Image.fromarray(image), name, max_pixels=max_pixels)
 
 
 def _prediction(model: Classifier, name: str, scores: Tensor, top: int) -> Prediction:

@@ -31,7 +31,7 @@ from tlsearch.train.files import (
     write_json,
     write_tensors,
 )
-from tlsearch.types import TransformSpec, TrialConfig
+from tlsearch.types import MAX_PIXELS, TransformSpec, TrialConfig
 
 FORMAT = 1
 META_FILE = "checkpoint.json"
@@ -49,6 +49,7 @@ class ModelMeta:
         epoch: The epoch, from 1, whose weights these are; 0 for the solved head before the first step.
         metric: The search's metric; ``value`` is its value at that epoch.
         metrics: All metrics of that epoch.
+        max_pixels: The most pixels that an image may have, as in the search's data.
         temperature: What logits are divided by before the softmax; 1 until a calibration has set it.
     """
 
@@ -63,6 +64,7 @@ class ModelMeta:
     metric: str
     value: float
     metrics: Mapping[str, float]
+    max_pixels: int = MAX_PIXELS
     temperature: float = 1.0
     tlsearch_version: str = tlsearch.__version__
 
@@ -209,7 +211,7 @@ def _meta_to_json(meta: ModelMeta) -> dict[str, Any]:
 def _meta_from_json(content: Mapping[str, Any], directory: Path) -> ModelMeta:
     try:
         known = dataclasses.fields(ModelMeta)
-        optional = {"temperature"}  # younger than the format
+        optional = {"temperature", "max_pixels"}  # younger than the format
         fields = {one.name: content[one.name] for one in known if one.name not in optional or one.name in content}
         transform = dict(fields["transform"])
         fields["transform"] = TransformSpec(

@@ -209,6 +209,7 @@ class FineTuning:
             metric=metric,
             value=metrics[metric],
             metrics={name: value for name, value in metrics.items() if not name.startswith(SYSTEM)},
+            max_pixels=parts.index.max_pixels,
         )
         matrix = tuple(tuple(row) for row in evaluation.confusion.tolist())
         save_confusion(directory, Confusion(epoch=epoch, classes=parts.index.classes, matrix=matrix))

@@ -13,10 +13,12 @@ from tlsearch.types.searches import (
     TrialRecord,
 )
 from tlsearch.types.specs import (
+    MAX_PIXELS,
     METRIC_MODES,
     CacheSpec,
     CropMode,
     DataSpec,
+    Layout,
     Mode,
     Scalar,
     SplitSpec,
@@ -49,6 +51,8 @@ __all__ = [
     "Decision",
     "EpochReport",
     "Finding",
+    "Layout",
+    "MAX_PIXELS",
     "METRIC_MODES",
     "Mode",
     "ParameterImportance",

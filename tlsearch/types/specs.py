@@ -9,6 +9,9 @@ from typing import Literal
 Scalar = str | int | float | bool | None
 Mode = Literal["max", "min"]
 CropMode = Literal["center", "squash"]
+Layout = Literal["auto", "classes"]
+
+MAX_PIXELS = 89_478_485  # of one image, by default: as many as Pillow reads without a warning
 
 METRIC_MODES: Mapping[str, Mode] = {
     "val_accuracy": "max",
@@ -51,6 +54,8 @@ class DataSpec:
         options: Further arguments of the torchvision class or of ``datasets.load_dataset``.
         image_column: Of a Hugging Face set; None finds the one column of images.
         label_column: Of a Hugging Face set; None finds the one column of class labels.
+        max_pixels: Images of more pixels are refused, by ``check`` and by trials alike.
+        layout: Of a folder: ``classes`` says that its top folders are classes, where they look like splits.
     """
 
     source: str
@@ -62,6 +67,8 @@ class DataSpec:
     options: Mapping[str, Scalar] = field(default_factory=dict, hash=False)
     image_column: str | None = None
     label_column: str | None = None
+    max_pixels: int = MAX_PIXELS
+    layout: Layout = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,9 @@ import pytest
 from PIL import Image
 
 from tlsearch.app.checks import check_file
+from tlsearch.data import load_index, open_pixels
+from tlsearch.errors import DataError
+from tlsearch.types import CacheSpec, DataSpec, TransformSpec
 
 
 @pytest.fixture
@@ -63,3 +66,32 @@ def test_a_set_that_cannot_be_listed_is_a_fault(space_path: Path) -> None:
     assert [fault.dotted for fault in report.faults] == ["data"]
     assert "val: only one class folder" in report.faults[0].message
     assert report.as_json()["data"] == {}
+
+
+def test_folders_that_may_be_splits_are_a_fault_with_the_card(space_path: Path) -> None:
+    images = space_path.parent / "images"
+    for split, name in (("train", "fold1"), ("val", "fold2"), ("test", "fold3")):
+        (images / split).rename(images / name)
+    report = check_file(space_path, with_model=False)
+    assert [fault.dotted for fault in report.faults] == ["data"]
+    assert "are these splits?" in report.faults[0].message
+    assert report.as_json()["data"]["classes"] == ["fold1", "fold2", "fold3"]
+    assert check_file(space_path, overrides=("data.layout=classes",), with_model=False).ok
+
+
+def test_check_and_trials_have_one_limit_of_pixels(space_path: Path) -> None:
+    images = space_path.parent / "images"
+    Image.new("L", (12_000, 9_000)).save(images / "train/a/phone.jpg", quality=10)
+    Image.new("RGB", (60_000, 1)).save(images / "val/b/thin.png")
+    report = check_file(space_path, with_model=False)
+    message = report.faults[0].message
+    assert "phone.jpg: too many pixels: 12000 x 9000 are 108,000,000, at most 89,478,485 are read" in message
+    assert "thin.png: too long and thin: 60000 x 1 pixels" in message
+    index = load_index(DataSpec(source="folder", path=str(images)))
+    for split in ("train", "val"):
+        with pytest.raises(DataError, match="too many pixels|too long and thin"):
+            open_pixels(index, split, TransformSpec(resize_size=8, crop_size=8), CacheSpec())
+    (images / "val/b/thin.png").unlink()
+    assert check_file(space_path, overrides=("data.max_pixels=108000000",), with_model=False).ok
+    index = load_index(DataSpec(source="folder", path=str(images), max_pixels=108_000_000))
+    assert len(open_pixels(index, "train", TransformSpec(resize_size=8, crop_size=8), CacheSpec()).labels) == 7

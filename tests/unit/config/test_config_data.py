@@ -9,12 +9,17 @@ import pytest
 import yaml
 
 from tlsearch.config import dump_resolved, load_space_file
+from tlsearch.errors import ConfigError
 from tlsearch.types import DataSpec
 
 SOURCES: dict[str, tuple[dict[str, Any], DataSpec]] = {
     "manifest": (
         {"source": "manifest", "path": "images.csv"},
         DataSpec(source="manifest", path="{here}/images.csv"),
+    ),
+    "folder": (
+        {"source": "folder", "path": ".", "layout": "classes", "max_pixels": 200_000_000},
+        DataSpec(source="folder", path="{here}", layout="classes", max_pixels=200_000_000),
     ),
     "torchvision": (
         {"source": "torchvision", "name": "DTD", "path": "sets", "download": True, "options": {"partition": 2}},
@@ -49,3 +54,27 @@ def test_each_source_is_read_and_written_back(tmp_path: Path, name: str) -> None
     resolved = tmp_path / "elsewhere" / "resolved.yaml"
     resolved.write_text(dump_resolved(file))
     assert load_space_file(resolved).file == file
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("max_pixels", 0, "data.max_pixels"),
+        ("max_pixels", "many", "data.max_pixels"),
+        ("max_pixels", 0.5, "data.max_pixels"),
+        ("layout", "splits", "data.layout"),
+    ],
+)
+def test_faults_of_values(tmp_path: Path, key: str, value: Any, message: str) -> None:
+    data = {"source": "folder", "path": ".", key: value}
+    path = tmp_path / "space.yaml"
+    path.write_text(yaml.safe_dump({"name": "a", "data": data, "space": {"backbone": "resnet18"}}))
+    with pytest.raises(ConfigError, match=message):
+        load_space_file(path)
+
+
+def test_only_folders_have_a_layout(tmp_path: Path) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text("name: a\ndata: {source: digits, layout: classes}\nspace: {backbone: resnet18}\n")
+    with pytest.raises(ConfigError, match="source digits has no layout"):
+        load_space_file(path)

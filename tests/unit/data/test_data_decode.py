@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from tlsearch.data import decode_rgb
+from tlsearch.data.decode import inspect_image
 from tlsearch.errors import DataError
 
 ORIENTATION = 0x0112
@@ -217,8 +218,166 @@ def _png_header(width: int, height: int) -> bytes:
     )
 
 
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("side", [10_000, 60_000])
 def test_decompression_bombs_are_named(side):
-    with pytest.raises(DataError, match=r"^bomb.png: too many pixels: "):
+    limit = Image.MAX_IMAGE_PIXELS
+    with pytest.raises(DataError, match=rf"^bomb.png: too many pixels: {side} x {side} .*set data.max_pixels"):
         decode_rgb(_png_header(side, side), "bomb.png")
+    assert limit == Image.MAX_IMAGE_PIXELS  # other users of Pillow in this process keep theirs
+
+
+KINDS = ["PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF"]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_limit_for_describing_and_for_reading(kind):
+    data = encode(Image.new("L", (100, 60)), kind)
+    for read in (decode_rgb, lambda *a, **k: inspect_image(*a, draft=(8, 8), **k)):
+        with pytest.raises(DataError, match=r"^x: too many pixels: 100 x 60 are 6,000, at most 5,999 are read"):
+            read(data, "x", max_pixels=5_999)
+    assert decode_rgb(data, "x", max_pixels=6_000).size == (100, 60)
+    assert inspect_image(data, "x", max_pixels=6_000, draft=(8, 8)).size == (100, 60)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("size", [(60_000, 1), (1, 60_000)])
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP", "PPM", "GIF", "JPEG"])
+def test_long_and_thin_images_are_refused_by_both(kind, size):
+    data = encode(Image.new("L", size), kind)
+    for read in (decode_rgb, lambda *a: inspect_image(*a, draft=(8, 8))):
+        with pytest.raises(DataError, match=r"^x: too long and thin: .*at most 10,000 times the shorter"):
+            read(data, "x")
+
+
+@pytest.mark.filterwarnings("error")
+def test_more_than_pillows_limit_is_read_where_the_option_allows_it():
+    data = encode(Image.new("1", (12_000, 9_000)), "PNG")
+    with pytest.raises(DataError, match="too many pixels"):
+        decode_rgb(data, "x")
+    assert inspect_image(data, "x", max_pixels=108_000_000, draft=(8, 8)).size == (12_000, 9_000)
+
+
+def test_what_the_file_says_is_kept():
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    got = inspect_image(encode(Image.new("L", (640, 320)), "JPEG", exif=exif), "x", draft=(64, 64))
+    assert (got.size, got.mode, got.frames) == ((320, 640), "L", 1)
+    assert got.rgb.size[0] < 320  # decoded at a part of its size
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue", "lime")]
+    assert (
+        inspect_image(encode(frames[0], "GIF", save_all=True, append_images=frames[1:]), "x", draft=(8, 8)).frames == 3
+    )
+
+
+def _chunk(name: bytes, body: bytes, *, checksum: int | None = None) -> bytes:
+    crc = zlib.crc32(body, zlib.crc32(name)) if checksum is None else checksum
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", crc)
+
+
+def _png_with(*chunks: bytes, last: bool = False) -> tuple[bytes, np.ndarray]:
+    want = noise(9, 7, 3)
+    data = encode(Image.fromarray(want), "PNG")
+    at = len(data) - 12 if last else 33  # before IEND, or behind IHDR
+    return data[:at] + b"".join(chunks) + data[at:], want
+
+
+HUGE = bytes(3_000_000)
+ANCILLARY = {
+    "zTXt": _chunk(b"zTXt", b"Comment\0\0" + zlib.compress(HUGE)),
+    "iTXt": _chunk(b"iTXt", b"Comment\0\1\0\0\0" + zlib.compress(HUGE)),
+    "iCCP": _chunk(b"iCCP", b"profile\0\0" + zlib.compress(HUGE)),
+    "tEXt": b"".join(_chunk(b"tEXt", b"k%d\0" % i + b"x" * 3_000_000) for i in range(23)),
+    "broken checksum": _chunk(b"tEXt", b"Comment\0hello", checksum=1),
+    "no zlib": _chunk(b"iCCP", b"profile\0\0junk"),
+    "unknown": _chunk(b"prVt", b"junk", checksum=1),
+    "gamma": _chunk(b"gAMA", b""),
+    "resolution": _chunk(b"pHYs", b"\0"),
+}
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("name", ANCILLARY)
+def test_a_png_is_good_if_its_pixels_are(name, last):
+    data, want = _png_with(ANCILLARY[name], last=last)
+    assert np.array_equal(pixels(data), want)
+
+
+def test_a_png_cut_off_behind_its_pixels_is_good():
+    data, want = _png_with(_chunk(b"tEXt", b"Comment\0" + bytes(500)), last=True)
+    for missing in (5, 12, 13, 100, 300):
+        assert np.array_equal(pixels(data[:-missing]), want)
+
+
+def test_the_orientation_outlives_a_refused_text():
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    data = encode(Image.fromarray(noise(9, 7, 3)), "PNG", exif=exif)
+    data = data[:33] + ANCILLARY["zTXt"] + data[33:]
+    assert decode_rgb(data, "x").size == (9, 7)
+
+
+@pytest.mark.parametrize("tail", [b"\0" * 1000, b"garbage", b"\xff\xd8\xff\xe0"])
+def test_bytes_behind_a_jpeg_do_not_matter(tail):
+    data = encode(Image.fromarray(noise(16, 16, 3)), "JPEG")
+    assert np.array_equal(pixels(data + tail), pixels(data))
+
+
+def test_a_photo_with_a_preview_is_read_as_the_photo():
+    photo, preview = Image.fromarray(noise(32, 32, 3)), Image.new("RGB", (8, 8))
+    data = encode(photo, "MPO", save_all=True, append_images=[preview])
+    assert pixels(data).shape == (32, 32, 3)
+    assert inspect_image(data, "x", draft=(8, 8)).frames == 1
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+@pytest.mark.parametrize("top", [1023, 4095, 65535])
+def test_the_brightest_value_of_16_bit_files_is_known(kind, top):
+    values = np.linspace(0, top, 12, dtype=np.uint16).reshape(3, 4)
+    assert inspect_image(encode(Image.fromarray(values), kind), "x", draft=(8, 8)).brightest == top
+    assert inspect_image(encode(Image.fromarray(noise(3, 4)), kind), "x", draft=(8, 8)).brightest is None
+
+
+def _png_of_16_bit_colours(top: int) -> bytes:
+    row = b"\0" + struct.pack(">6H", 0, top, 0, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        (_chunk(b"IHDR", header), _chunk(b"IDAT", zlib.compress(row)), _chunk(b"IEND", b""))
+    )
+
+
+def test_16_bit_colours_keep_their_upper_byte():
+    assert pixels(_png_of_16_bit_colours(0x1234))[0, 0].tolist() == [0, 0x12, 0]
+    assert inspect_image(_png_of_16_bit_colours(4095), "x", draft=(8, 8)).brightest <= 4095
+
+
+def _heif(brand: bytes, *others: bytes) -> bytes:
+    brands = brand + bytes(4) + b"".join(others)
+    return struct.pack(">I", 8 + len(brands)) + b"ftyp" + brands + bytes(200)
+
+
+@pytest.mark.parametrize("data", [_heif(b"heic", b"mif1", b"heic"), _heif(b"mif1", b"heic"), _heif(b"msf1")])
+def test_a_missing_decoder_is_named(data, monkeypatch):
+    monkeypatch.setattr("tlsearch.data.decode.has_decoder", lambda _: False)
+    with pytest.raises(DataError, match=r"^a.heic: HEIF needs pillow-heif \(pip install pillow-heif\), or convert"):
+        decode_rgb(data, "a.heic")
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"<!DOCTYPE html><html>404</html>", "an HTML page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a Git LFS pointer"),
+        (b"PK\x03\x04" + bytes(50), "a ZIP archive"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(50), "a JPEG 2000 image"),
+        (b"<?xml version='1.0'?><svg></svg>", "an SVG drawing"),
+        (bytes(1000), "only zero bytes"),
+        (_heif(b"isom", b"mp42"), "a video"),
+        (bytes(128) + b"DICM" + bytes(50), "a DICOM file"),
+        (b"404: not found", "text"),
+    ],
+)
+def test_what_a_file_is_instead_of_an_image_is_said(data, words):
+    with pytest.raises(DataError, match=rf"^a.jpg: is no image of a known format .*; it is {words}"):
+        decode_rgb(data, "a.jpg")

@@ -119,11 +119,11 @@ def test_labels_that_cannot_be_told(hf, tmp_path):
         load(path=saved(table(hf, [0, 1]).remove_columns("img"), tmp_path / "text"))
 
 
-def test_hidden_test_labels_and_unknown_splits(hf, tmp_path, caplog):
+def test_hidden_test_labels_and_unknown_splits(hf, tmp_path):
     parts = {"train": table(hf, [0, 1] * 4), "test": table(hf, [-1, -1], 1), "unsupervised": table(hf, [0, 1], 2)}
     index = load(path=saved(hf.DatasetDict(parts), tmp_path / "set"))
-    assert "left out, since they have no label: 2 of test" in caplog.text
-    assert "left out, since it is not train, val or test: unsupervised" in caplog.text
+    assert [(left.reason, left.keys) for left in index.left_out] == [("rows without a label", ("test/0", "test/1"))]
+    assert index.notes == ("left out, since it is not train, val or test: unsupervised (2 rows)",)
     assert sum(len(split) for split in index.splits.values()) == 8
     parts = {"validation": table(hf, [0, 1]), "test": table(hf, [0, 1])}
     with pytest.raises(DataError, match="has no split train, only validation, test"):

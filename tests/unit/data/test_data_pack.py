@@ -184,7 +184,7 @@ def test_no_pickle_is_loaded(index, builds):
 def test_one_builds_and_the_others_wait(index, monkeypatch, builds):
     real = squares.decode_rgb
 
-    def slow(data, name):
+    def slow(data, name, **options):
         time.sleep(0.02)
         return real(data, name)
 
@@ -267,7 +267,7 @@ from tlsearch.types import CacheSpec, DataSpec, TransformSpec
 
 pack._CHUNK = 1
 real = squares.decode_rgb
-def slow(data, name):
+def slow(data, name, **options):
     if "b/00" in name:
         print("half way", flush=True)
         time.sleep(600)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -237,21 +236,42 @@ def test_labels_that_disagree_with_the_items_are_not_believed(tmp_path, monkeypa
     assert index.splits["test"].keys == plain.splits["test"].keys[5:] + plain.splits["test"].keys[:5]
 
 
-def test_rows_without_a_label_are_left_out(caplog):
+def test_rows_without_a_label_are_left_out():
     from tlsearch.data.parts import label_parts
 
-    with caplog.at_level(logging.WARNING):
-        classes, items = label_parts(
-            "x",
-            ["crane", "dog", "crane"],
-            {"train": [0, 1, -1, 2], "test": [-1, -1]},
-            lambda part, row: f"{part}/{row}",
-        )
-    assert classes == ("crane (0)", "dog", "crane (2)")
-    assert [(item.key, item.label) for item in items["all"]] == [("train/0", 0), ("train/1", 1), ("train/3", 2)]
-    assert "1 of train" in caplog.text and "2 of test" in caplog.text
-    with caplog.at_level(logging.WARNING):
-        label_parts("x", ["a", "b"], {"train": [0, 1], "val": [1]}, "{}/{}".format)
-    assert "val has no image of 1 classes: 'a'" in caplog.text
+    found = label_parts(
+        "x",
+        ["crane", "dog", "crane"],
+        {"train": [0, 1, -1, 2], "test": [-1, -1]},
+        lambda part, row: f"{part}/{row}",
+    )
+    assert found.classes == ("crane (0)", "dog", "crane (2)")
+    assert [(item.key, item.label) for item in found.items["all"]] == [("train/0", 0), ("train/1", 1), ("train/3", 2)]
+    assert [left.keys for left in found.left_out] == [("train/2", "test/0", "test/1")]
+    found = label_parts("x", ["a", "b"], {"train": [0, 1], "val": [1]}, "{}/{}".format)
+    assert found.notes == ("val has no image of 1 classes: 'a'",)
     with pytest.raises(DataError, match="at least 2 classes"):
         label_parts("x", ["a", "b"], {"train": [1, 1]}, "{}/{}".format)
+
+
+def test_unicode_forms_of_a_name_are_one_class():
+    from tlsearch.data.parts import label_parts
+
+    names = ["dog", "caf\u00e9", "cafe\u0301"]
+    found = label_parts("x", names, {"all": [0, 1, 2, 2]}, "{}/{}".format)
+    assert found.classes == ("dog", "caf\u00e9") == found.spellings
+    assert [item.label for item in found.items["all"]] == [0, 1, 1, 1]
+    alone = label_parts("x", ["dog", "cafe\u0301"], {"all": [0, 1]}, "{}/{}".format)
+    assert (alone.classes, alone.spellings) == (("dog", "caf\u00e9"), ("dog", "cafe\u0301"))
+
+
+def test_what_imagefolder_does_not_read_is_said(tmp_path, write_images):
+    for name in ("a", "b"):
+        write_images(tmp_path / name, 4)
+    (tmp_path / "a" / "00.png").rename(tmp_path / "a" / "00.jfif")
+    (tmp_path / "a" / "notes.txt").write_text("x")
+    index = load("ImageFolder", tmp_path)
+    assert {left.reason: left.keys for left in index.left_out} == {
+        "images that the library does not read": ("a/00.jfif",),
+        "labels, tables and text": ("a/notes.txt",),
+    }

@@ -9,7 +9,7 @@ import torchvision.models as tvm
 from PIL import Image
 
 from tlsearch.data import decode_rgb, eval_image, normalise, with_image_size
-from tlsearch.errors import DataError
+from tlsearch.data.transforms import resized_square
 from tlsearch.types import TransformSpec
 
 WEIGHTS = [
@@ -121,6 +121,22 @@ def test_image_size_keeps_the_proportion(native, size, want):
     assert (got.interpolation, got.mean, got.std) == (spec.interpolation, spec.mean, spec.std)
 
 
-def test_an_enormous_resize_is_refused():
-    with pytest.raises(DataError, match="too long and thin to resize: 20000 x 1 pixels"):
-        eval_image(Image.new("RGB", (20000, 1)), TransformSpec(resize_size=256, crop_size=224))
+@pytest.mark.parametrize("size", [(4000, 2), (2, 3001)])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "nearest"])
+def test_of_a_long_and_thin_image_only_the_middle_is_resized(monkeypatch, size, interpolation):
+    image = picture("RGB", *size)
+    for spec, side in ((TransformSpec(resize_size=40, crop_size=32, interpolation=interpolation), 32),
+                       (TransformSpec(resize_size=24, crop_size=32, interpolation=interpolation), 32)):  # fmt: skip
+        whole = resized_square(image, spec, side)
+        with monkeypatch.context() as patch:
+            patch.setattr("tlsearch.data.transforms._MAX_RESIZED_PIXELS", 1000)
+            part = resized_square(image, spec, side)
+        assert part.shape == (side, side, 3)
+        assert np.array_equal(part, whole)
+
+
+def test_no_image_is_too_thin_for_one_backbone_and_not_for_another():
+    image = Image.new("RGB", (20000, 2), "red")
+    for resize_size in (64, 256, 800):
+        pixels = eval_image(image, TransformSpec(resize_size=resize_size, crop_size=64))
+        assert pixels.shape == (64, 64, 3) and (pixels == [255, 0, 0]).all()
