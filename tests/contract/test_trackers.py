@@ -190,7 +190,8 @@ def test_a_search_is_recorded_as_it_went(bench: Bench) -> None:
     tracker.search_ended("finished", {"leaderboard.csv": "trial\n"})
     assert tracker.close() == 0
     search, trials = bench.see()
-    assert search == Seen("FINISHED", "finished", {"trials": "4", "seed": "0"}, ())
+    assert search is not None
+    assert (search.status, search.state, search.params) == ("FINISHED", "finished", {"trials": "4", "seed": "0"})
     states = {number: (run.status, run.state) for number, run in trials.items()}
     assert states == {
         0: ("FINISHED", "complete"),
@@ -201,6 +202,58 @@ def test_a_search_is_recorded_as_it_went(bench: Bench) -> None:
     assert trials[0].params == {name: str(value) for name, value in asdict(CONFIG).items() if value is not None}
     assert trials[0].params["backbone_lr"] == "0.0001" and "bn_policy" not in trials[0].params
     assert set(tracker.run_ids()) == {0, 1, 2, 3}
+
+
+def _progress(points: tuple[tuple[str, float, int, int], ...]) -> dict[int, dict[str, float]]:
+    """Values by step and key; every step has each key once, all at one time."""
+    found: dict[int, dict[str, float]] = {}
+    for key, value, _, step in points:
+        assert key not in found.setdefault(step, {})
+        found[step][key] = value
+    for step in found:
+        assert len({point[2] for point in points if point[3] == step}) == 1
+    return found
+
+
+def test_the_searchs_run_shows_how_far_it_is(bench: Bench) -> None:
+    tracker = bench.open()
+    _play(tracker)
+    tracker.close()
+    assert (search := bench.see()[0]) is not None
+    none = {"trials_complete": 0.0, "trials_pruned": 0.0, "trials_failed": 0.0, "trials_running": 0.0}
+    first = {**none, "trials_complete": 1.0, "best_val_accuracy": 0.6, "best_trial": 0.0}
+    assert _progress(search.points) == {
+        1: first,
+        2: {**first, "trials_pruned": 1.0},
+        3: {**first, "trials_pruned": 1.0, "trials_infeasible": 1.0},  # of no effect on the best: it did not count
+        4: {**first, "trials_pruned": 1.0, "trials_infeasible": 1.0, "trials_failed": 1.0},
+    }
+
+
+def test_trials_that_run_beside_the_one_that_ends_are_counted(bench: Bench) -> None:
+    tracker = bench.open()
+    tracker.search_started({}, {})
+    for number in range(3):
+        tracker.trial_started(number, CONFIG)
+    for number in (2, 0):
+        tracker.trial_ended(number, _outcome(number))
+    tracker.close()
+    assert (search := bench.see()[0]) is not None
+    assert [_progress(search.points)[step]["trials_running"] for step in (1, 2)] == [2.0, 1.0]
+
+
+def test_the_best_of_equal_trials_is_the_earlier_one_and_a_diverged_one_never(bench: Bench) -> None:
+    tracker = bench.open()
+    tracker.search_started({}, {})
+    for number, value, reason in ((3, 0.7, "completed"), (1, 0.7, "completed"), (2, 0.9, "diverged")):
+        state = TrialState.PRUNED if reason == "diverged" else TrialState.COMPLETE
+        tracker.trial_started(number, CONFIG)
+        tracker.trial_ended(
+            number, TrialOutcome(state=state, reason=reason, epochs_run=1, best_value=value, best_epoch=1)
+        )
+    tracker.close()
+    assert (search := bench.see()[0]) is not None
+    assert [_progress(search.points)[step]["best_trial"] for step in (1, 2, 3)] == [3.0, 1.0, 1.0]
 
 
 def test_points_carry_epoch_and_the_reports_own_time(bench: Bench) -> None:
@@ -222,12 +275,16 @@ def test_sending_all_again_changes_nothing(bench: Bench) -> None:
     tracker = bench.open()
     _play(tracker)
     tracker.close()
-    before = bench.see()[1]
+    before = bench.see()
     again = bench.open()
     _play(again)
     sync_record(again, _record())
     again.close()
-    assert bench.see()[1] == before
+    resumed = bench.open()
+    resumed.search_started({}, {})
+    sync_record(resumed, _record())
+    resumed.close()
+    assert bench.see() == before
 
 
 def test_a_record_alone_gives_the_same_runs(bench: Bench) -> None:
@@ -235,10 +292,13 @@ def test_a_record_alone_gives_the_same_runs(bench: Bench) -> None:
     tracker.search_started({}, {})
     sync_record(tracker, _record())
     tracker.close()
-    alone = bench.see()[1]
+    alone = bench.see()
     _play(again := bench.open())
     again.close()
-    assert alone == bench.see()[1] and len(alone) == len(CURVES)
+    played = bench.see()
+    assert alone[1] == played[1] and len(alone[1]) == len(CURVES)
+    assert alone[0] is not None and played[0] is not None and alone[0].points == played[0].points
+    assert set(_progress(alone[0].points)) == {1, 2, 3, 4}
 
 
 def test_a_killed_search_goes_on_in_the_same_runs(bench: Bench) -> None:
@@ -262,6 +322,10 @@ def test_a_killed_search_goes_on_in_the_same_runs(bench: Bench) -> None:
     assert sorted(p[3] for p in trials[0].points if p[0] == METRIC) == [1, 2, 3, 4]
     assert ("best_val_accuracy", 0.9, 1_700_000_004_250, 4) in trials[0].points
     assert trials[1].state == "pruned" and len(trials) == len(CURVES)
+    progress = _progress(search.points)
+    assert sorted(progress) == [1, 2, 3, 4]
+    assert [progress[step]["trials_running"] for step in (3, 4)] == [1.0, 0.0]
+    assert (progress[4]["best_trial"], progress[4]["best_val_accuracy"]) == (0.0, 0.9)
 
 
 def test_an_ended_trial_that_goes_on_is_running_again(bench: Bench) -> None:

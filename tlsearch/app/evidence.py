@@ -6,12 +6,13 @@ import json
 import platform
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import PurePath
 
 from tlsearch import __version__
 from tlsearch.app.catalog import RESOLVED, SOURCE, SearchEntry, write_atomically
 from tlsearch.config import SpaceFile, without_password
 from tlsearch.data import ImageIndex, data_card
-from tlsearch.types import Scalar
+from tlsearch.types import DataSetFacts, Scalar, Tracker
 
 DATA_CARD = "data_card.json"
 ENVIRONMENT = "environment.json"
@@ -66,3 +67,57 @@ def search_params(file: SpaceFile) -> Mapping[str, Scalar]:
         "scheduler": "asha" if search.scheduler else "none",
         "seed": search.seed,
     }
+
+
+def record_start(tracker: Tracker, entry: SearchEntry, file: SpaceFile) -> None:
+    """Has a tracker record that a search starts or goes on, with all that is kept of it.
+
+    Raises:
+        TrackingError: See ``MlflowTracker.search_started``.
+    """
+    data = data_facts(entry, file)
+    description = search_description(entry, file, data)
+    tracker.search_started(search_params(file), start_artifacts(entry), description=description, data=data)
+
+
+def data_facts(entry: SearchEntry, file: SpaceFile) -> DataSetFacts | None:
+    """The data set as its card says, without opening it; None where the search kept no card."""
+    try:
+        card = json.loads((entry.path / DATA_CARD).read_text(encoding="utf-8"))
+        images = {str(name): int(split["images"]) for name, split in card["splits"].items()}
+        digest, num_classes = str(card["digest"]), len(card["classes"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    spec = file.data
+    source = spec.path or spec.name or spec.source
+    return DataSetFacts(
+        name=spec.name or (PurePath(source).name if spec.path else spec.source),
+        digest=digest,
+        source=without_password(source),
+        source_type=spec.source,
+        images=images,
+        num_classes=num_classes,
+    )
+
+
+def search_description(entry: SearchEntry, file: SpaceFile, data: DataSetFacts | None) -> str:
+    """What the page of the search's run says first, in Markdown."""
+    search, backbones = file.search, file.space.get("backbone")
+    lines = [f"- **search** {as_code(entry.search_id)}: up to {search.trials} trials of {search.max_epochs} epochs"]
+    lines[0] += f", {search.sampler}, {'ASHA' if search.scheduler else 'no early stopping'}"
+    if data is not None:
+        counts = ", ".join(f"{count} {split}" for split, count in data.images.items())
+        lines.append(f"- **data** {as_code(data.source)}: {data.num_classes} classes; {counts} images")
+    if isinstance(backbones, str | list):
+        names = [backbones] if isinstance(backbones, str) else backbones
+        lines.append(f"- **backbones** {', '.join(as_code(str(name)) for name in names)}")
+    if entry.parent:
+        lines.append(f"- trains the best configurations of {as_code(entry.parent)} again (`tlsearch confirm`)")
+    own = "" if entry.parent else f"; `tlsearch results {entry.search_id}`, `tlsearch report {entry.search_id}`"
+    lines.append(f"- the trials are the runs below this one{own}")
+    return "\n".join(lines)
+
+
+def as_code(text: str) -> str:
+    """Text of a user's as code in Markdown, in one line, whatever is in it."""
+    return f"`{' '.join(text.split()).replace('`', chr(39))}`"

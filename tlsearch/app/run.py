@@ -27,7 +27,7 @@ from tlsearch.app.defaults import fit_defaults
 from tlsearch.app.differences import refuse_changes
 from tlsearch.app.doctor import require_places
 from tlsearch.app.ending import Status, forget_end, keep_end
-from tlsearch.app.evidence import keep_evidence, search_params, start_artifacts
+from tlsearch.app.evidence import keep_evidence, record_start
 from tlsearch.app.facts import complete_facts, gather_facts, write_facts
 from tlsearch.app.inputs import keep_inputs, refuse_changed_inputs
 from tlsearch.app.limits import backbone_sizes, limit_faults
@@ -339,7 +339,7 @@ def _recording(
 
     def begin() -> None:
         keep_evidence(entry, prepared.index)
-        tracker.search_started(search_params(file), start_artifacts(entry))
+        record_start(tracker, entry, file)
         if earlier is not None:
             sync_record(tracker, earlier)
             keeper.restore(earlier)

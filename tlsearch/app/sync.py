@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tlsearch.app.catalog import SearchEntry
 from tlsearch.app.ending import kept_end
-from tlsearch.app.evidence import search_params, start_artifacts
+from tlsearch.app.evidence import record_start
 from tlsearch.app.facts import complete_facts
 from tlsearch.app.run import make_tracker, read_record
 from tlsearch.app.stored import settle, stored_file
@@ -43,7 +43,7 @@ def sync_search(entry: SearchEntry, *, timeout_s: float = 300.0) -> SyncEnd:
         tracker = make_tracker(entry)
         keeper = BestKeeper(tracker, directory=entry.path, keep=file.tracking.keep_best, mode=record.mode)
         try:
-            tracker.search_started(search_params(file), start_artifacts(entry))
+            record_start(tracker, entry, file)
             sync_record(tracker, record)
             keeper.restore(record)
             tracker.flush(timeout_s)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from tlsearch.tracking.entries import DropModel, Entry, KeepModel, TrialEnd, TrialReport, TrialStart
+from tlsearch.tracking.entries import DropModel, Entry, KeepModel, SearchProgress, TrialEnd, TrialReport, TrialStart
 from tlsearch.tracking.runs import ERROR, REASON, STATE
 
 _MAX_ERROR = 2000
@@ -64,6 +64,18 @@ def summary_points(end: TrialEnd, metric: str, time_ms: int) -> list[Point]:
         return []
     values = {f"best_{metric}": end.best_value, "best_epoch": float(end.best_epoch)}
     return [Point(key=key, value=value, time_ms=time_ms, step=end.best_epoch) for key, value in values.items()]
+
+
+def is_summary(key: str, metric: str) -> bool:
+    """Whether a metric of a trial's run tells of the whole trial, not of an epoch."""
+    return key in (f"best_{metric}", "best_epoch")
+
+
+def progress_points(progress: SearchProgress) -> list[Point]:
+    """Where the search stands, at the step that counts the trials that have ended."""
+    at = int(progress.at * 1000)
+    finite = {key: value for key, value in progress.metrics.items() if math.isfinite(value)}
+    return [Point(key=key, value=value, time_ms=at, step=progress.ended) for key, value in finite.items()]
 
 
 def cut(text: str, limit: int) -> str:

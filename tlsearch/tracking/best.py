@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tlsearch.tracking.progress import ranked_value
 from tlsearch.types import (
     Decision,
     EpochReport,
@@ -12,7 +13,6 @@ from tlsearch.types import (
     Tracker,
     TrialConfig,
     TrialOutcome,
-    TrialRecord,
     TrialState,
 )
 
@@ -46,7 +46,7 @@ class BestKeeper:
     def restore(self, record: SearchRecord) -> None:
         """Makes the models right after a resume: keeps the best of the study, drops all others."""
         for trial in record.trials:
-            value = _value(trial)
+            value = ranked_value(trial)
             if value is not None:
                 self._values[trial.number] = value
         best = self.kept[: self._keep]
@@ -65,7 +65,7 @@ class BestKeeper:
 
     def trial_ended(self, number: int, outcome: TrialOutcome) -> None:
         """Keeps the trial if it is among the best now, and drops the one that no longer is."""
-        value = _value(outcome)
+        value = ranked_value(outcome)
         if value is None:
             return
         is_new = number not in self._values
@@ -82,10 +82,3 @@ class BestKeeper:
 
     def _checkpoint(self, number: int) -> Path:
         return self._directory / _CHECKPOINT.format(number)
-
-
-def _value(trial: TrialOutcome | TrialRecord) -> float | None:
-    """What a trial is ranked by; None for one that is not to be kept."""
-    if trial.state not in (TrialState.COMPLETE, TrialState.PRUNED) or trial.reason == "diverged":
-        return None
-    return trial.best_value

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, get_args
 
-from tlsearch.types import EpochReport, Scalar, TrialConfig, TrialOutcome, TrialRecord, TrialState
+from tlsearch.types import DataSetFacts, EpochReport, Scalar, TrialConfig, TrialOutcome, TrialRecord, TrialState
 
 # A metric's value is stored with its own time, so that a resend is the same point.
 # All times are Unix time in seconds.
@@ -15,11 +15,13 @@ from tlsearch.types import EpochReport, Scalar, TrialConfig, TrialOutcome, Trial
 
 @dataclass(frozen=True, kw_only=True)
 class SearchStart:
-    """A search starts or goes on; ``artifacts`` are texts by file name."""
+    """A search starts or goes on; ``artifacts`` are texts by file name, ``description`` is Markdown."""
 
     params: Mapping[str, str]
     artifacts: Mapping[str, str]
     at: float
+    description: str = ""
+    data: DataSetFacts | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +30,20 @@ class SearchEnd:
 
     status: str
     artifacts: Mapping[str, str]
+    at: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchProgress:
+    """Where a search stands after the end of a trial.
+
+    Attributes:
+        ended: Trials that have ended, the step of the metrics.
+        metrics: The best value so far, its trial, and trials by state.
+    """
+
+    ended: int
+    metrics: Mapping[str, float]
     at: float
 
 
@@ -87,12 +103,11 @@ class DropModel:
     number: int
 
 
-Entry = SearchStart | SearchEnd | TrialStart | TrialReport | TrialEnd | WholeTrial | KeepModel | DropModel
+Entry = (
+    SearchStart | SearchProgress | SearchEnd | TrialStart | TrialReport | TrialEnd | WholeTrial | KeepModel | DropModel
+)
 
-_KINDS: Mapping[str, type[Any]] = {
-    kind.__name__: kind
-    for kind in (SearchStart, SearchEnd, TrialStart, TrialReport, TrialEnd, WholeTrial, KeepModel, DropModel)
-}
+_KINDS: Mapping[str, type[Any]] = {kind.__name__: kind for kind in get_args(Entry)}
 
 
 def to_line(entry: Entry) -> str:
@@ -116,6 +131,8 @@ def from_line(line: str) -> Entry:
                 reports=tuple(TrialReport(**report) for report in fields["reports"]),
                 end=None if end is None else TrialEnd(**end),
             )
+        if kind is SearchStart and fields.get("data"):
+            fields["data"] = DataSetFacts(**fields["data"])
         entry: Entry = kind(**fields)
         return entry
     except (KeyError, TypeError, AttributeError) as error:

@@ -8,8 +8,18 @@ from pathlib import Path
 from typing import Literal
 
 from tlsearch.tracking import entries as e
-from tlsearch.tracking.batch import Point, TrialBatch, summary_points
-from tlsearch.types import Decision, EpochReport, Scalar, TrialConfig, TrialOutcome, TrialRecord
+from tlsearch.tracking.batch import Point, TrialBatch, progress_points, summary_points
+from tlsearch.tracking.progress import Progress
+from tlsearch.types import (
+    DataSetFacts,
+    Decision,
+    EpochReport,
+    Scalar,
+    SearchRecord,
+    TrialConfig,
+    TrialOutcome,
+    TrialRecord,
+)
 
 
 @dataclass(kw_only=True)
@@ -21,6 +31,8 @@ class MemoryRun:
     params: dict[str, str] = field(default_factory=dict)
     points: set[Point] = field(default_factory=set)
     artifacts: dict[str, str] = field(default_factory=dict)
+    description: str = ""
+    data: DataSetFacts | None = None
 
 
 class MemoryTracker:
@@ -37,16 +49,27 @@ class MemoryTracker:
         self.trials: dict[int, MemoryRun] = {}
         self.models: dict[int, Path] = {}
         self._metric = metric
+        self._progress = Progress(metric)
 
-    def search_started(self, params: Mapping[str, Scalar], artifacts: Mapping[str, str]) -> None:
+    def search_started(
+        self,
+        params: Mapping[str, Scalar],
+        artifacts: Mapping[str, str],
+        *,
+        description: str = "",
+        data: DataSetFacts | None = None,
+    ) -> None:
         """Records the search; a param that was recorded before keeps its old value."""
         self.search = self.search or MemoryRun()
+        self.search.description = self.search.description or description
+        self.search.data = data or self.search.data
         self.search.status, self.search.state = "RUNNING", "running"
         self.search.params = e.text_params(params) | self.search.params
         self.search.artifacts |= artifacts
 
     def trial_started(self, number: int, config: TrialConfig) -> None:
         """Records a trial that starts or goes on."""
+        self._progress.trial_started(number)
         self._write(e.trial_start(number, config, at=0.0))
 
     def trial_reported(self, number: int, report: EpochReport, decision: Decision) -> None:
@@ -55,8 +78,9 @@ class MemoryTracker:
             self._write(entry)
 
     def trial_ended(self, number: int, outcome: TrialOutcome) -> None:
-        """Records how a trial ended."""
+        """Records how a trial ended, and where the search stands then."""
         self._write(e.trial_end(number, outcome, at=0.0))
+        self._write_progress(self._progress.trial_ended(number, outcome, at=0.0))
 
     def record_trial(self, record: TrialRecord) -> None:
         """Records a whole trial from the study."""
@@ -64,6 +88,11 @@ class MemoryTracker:
         for entry in (whole.start, *whole.reports, whole.end):
             if entry is not None:
                 self._write(entry)
+
+    def record_progress(self, record: SearchRecord) -> None:
+        """Records from the study where the search stood after each end of a trial; what is recorded stays."""
+        for progress in self._progress.restore(record, now=0.0):
+            self._write_progress(progress)
 
     def keep_model(self, number: int, checkpoint: Path) -> None:
         """Notes the trial's model."""
@@ -91,6 +120,11 @@ class MemoryTracker:
     def close(self, timeout_s: float = 30.0) -> int:
         """Nothing stays unsent."""
         return 0
+
+    def _write_progress(self, progress: e.SearchProgress) -> None:
+        self.search = self.search or MemoryRun()
+        if progress.ended not in {point.step for point in self.search.points}:
+            self.search.points |= set(progress_points(progress))
 
     def _write(self, entry: e.TrialStart | e.TrialReport | e.TrialEnd) -> None:
         run = self.trials.setdefault(entry.number, MemoryRun())

@@ -11,6 +11,7 @@ from typing import Literal
 from tlsearch.errors import TrackingError
 from tlsearch.tracking import entries as e
 from tlsearch.tracking.peek import peek_run_ids
+from tlsearch.tracking.progress import Progress
 from tlsearch.tracking.runs import find_runs, trial_number
 from tlsearch.tracking.spool import Spool
 from tlsearch.tracking.sqlite_file import sqlite_path
@@ -24,7 +25,16 @@ from tlsearch.tracking.store import (
 )
 from tlsearch.tracking.worker import Away, Refused, Worker
 from tlsearch.tracking.writer import MlflowWriter
-from tlsearch.types import Decision, EpochReport, Scalar, TrialConfig, TrialOutcome, TrialRecord
+from tlsearch.types import (
+    DataSetFacts,
+    Decision,
+    EpochReport,
+    Scalar,
+    SearchRecord,
+    TrialConfig,
+    TrialOutcome,
+    TrialRecord,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +80,7 @@ class MlflowTracker:
         # Imports mlflow as a whole, now: Tune imports it, too, and two threads that begin at different parts deadlock.
         quiet_mlflow()
         self._uri = uri
+        self._progress = Progress(metric)
         self._writer = MlflowWriter(
             uri,
             experiment=experiment,
@@ -84,12 +95,21 @@ class MlflowTracker:
             self._writer.send, Spool(spool_dir / SPOOL_FILE), first_retry_s=first_retry_s, last_retry_s=last_retry_s
         )
 
-    def search_started(self, params: Mapping[str, Scalar], artifacts: Mapping[str, str]) -> None:
+    def search_started(
+        self,
+        params: Mapping[str, Scalar],
+        artifacts: Mapping[str, str],
+        *,
+        description: str = "",
+        data: DataSetFacts | None = None,
+    ) -> None:
         """Checks that MLflow can be used, then records the search; also after a resume.
 
         Args:
             params: Of the search; one that was recorded before keeps its old value.
             artifacts: Texts by file name.
+            description: Markdown for the page of the search's run; a person's own words there stay.
+            data: What the search trains on.
 
         Raises:
             TrackingError: The URI is wrong, the store cannot be written, or the experiment was deleted.
@@ -108,10 +128,15 @@ class MlflowTracker:
                 self._worker.give_up()
                 raise fault from error
             logger.warning("MLflow is away at the start: %s", error)
-        self._worker.put(e.SearchStart(params=e.text_params(params), artifacts=dict(artifacts), at=now))
+        self._worker.put(
+            e.SearchStart(
+                params=e.text_params(params), artifacts=dict(artifacts), at=now, description=description, data=data
+            )
+        )
 
     def trial_started(self, number: int, config: TrialConfig) -> None:
         """Records a trial that starts or goes on."""
+        self._progress.trial_started(number)
         self._worker.put(e.trial_start(number, config, at=time.time()))
 
     def trial_reported(self, number: int, report: EpochReport, decision: Decision) -> None:
@@ -119,12 +144,18 @@ class MlflowTracker:
         self._worker.put(*e.trial_reports(number, report))
 
     def trial_ended(self, number: int, outcome: TrialOutcome) -> None:
-        """Records how a trial ended."""
-        self._worker.put(e.trial_end(number, outcome, at=time.time()))
+        """Records how a trial ended, and where the search stands then."""
+        now = time.time()
+        progress = self._progress.trial_ended(number, outcome, at=now)
+        self._worker.put(e.trial_end(number, outcome, at=now), progress)
 
     def record_trial(self, record: TrialRecord) -> None:
         """Records a whole trial from the study; nothing is sent where its run is complete."""
         self._worker.put(e.whole_trial(record, now=time.time()))
+
+    def record_progress(self, record: SearchRecord) -> None:
+        """Records from the study where the search stood after each end of a trial; what is recorded stays."""
+        self._worker.put(*self._progress.restore(record, now=time.time()))
 
     def keep_model(self, number: int, checkpoint: Path) -> None:
         """Logs a checkpoint folder as an MLflow model of the trial's run, unless it has one."""

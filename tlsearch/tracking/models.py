@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from urllib.parse import unquote, urlparse
 import tlsearch
 from tlsearch.crash import crash_point
 from tlsearch.tracking.batch import Point
-from tlsearch.tracking.runs import KIND, SEARCH_UID, TRIAL, search_filter, search_tags
+from tlsearch.tracking.runs import KIND, SEARCH_UID, TRIAL, KnownRun, search_filter, search_tags, trial_name
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -24,8 +25,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+MODEL_TYPE = "image-classifier"
 ARTIFACT = "checkpoint"  # the name under which the served code finds the checkpoint folder
-_CHECKPOINT_META = "checkpoint.json"
+CHECKPOINT_META = "checkpoint.json"
+TEMPERATURE = "temperature"  # in checkpoint.json: all that a calibration changes
+MODEL = "model"  # the kind of a kept model
+VERSIONS = "mlflow.modelVersions"  # by this tag of a logged model the UI knows that it is registered
 _REQUIREMENTS = ("torch", "torchvision", "numpy", "pillow", "safetensors", "filelock", "scikit-learn", "mlflow")
 # A white PNG of 8 x 8 pixels, base64: what a caller sends.
 _EXAMPLE = "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAIAQAAAADsdIMmAAAAC0lEQVR4nGP4z4AfAgAoyAf5HuqNvQAAAABJRU5ErkJggg=="
@@ -67,39 +72,40 @@ class ModelShelf:
             else:
                 self.models[number] = model
 
-    def keep(self, number: int, run_id: str, checkpoint: Path) -> Point | None:
-        """Logs a checkpoint folder as the model of a trial.
+    def keep(self, number: int, run: KnownRun, checkpoint: Path) -> Point | None:
+        """Logs a checkpoint folder as the model of a trial, with the params of its run.
 
         Returns:
             The value that the checkpoint was kept for, for ``show``; None where the trial's model is
             already there and shown, or the folder is gone.
         """
         model = self.models.get(number)
-        if model is not None and self._is_shown(number, run_id):
+        if model is not None and self._is_shown(number, run.run_id):
             return None
-        if not (checkpoint / _CHECKPOINT_META).is_file():
+        if not (checkpoint / CHECKPOINT_META).is_file():
             if model is None:  # better trials came while this waited: its drop follows
                 logger.info("trial %d has no checkpoint in %s any more: no model is logged", number, checkpoint)
             return None
-        meta: dict[str, Any] = json.loads((checkpoint / _CHECKPOINT_META).read_text(encoding="utf-8"))
+        meta: dict[str, Any] = json.loads((checkpoint / CHECKPOINT_META).read_text(encoding="utf-8"))
         if model is None:
-            model = self.models[number] = self._log(number, run_id, checkpoint, meta)
+            model = self.models[number] = self._log(number, run, checkpoint, meta)
             crash_point("kept_model_ready")
         return Point(key=meta["metric"], value=meta["value"], time_ms=model.creation_timestamp, step=meta["epoch"])
 
-    def _log(self, number: int, run_id: str, checkpoint: Path, meta: Mapping[str, Any]) -> LoggedModel:
+    def _log(self, number: int, run: KnownRun, checkpoint: Path, meta: Mapping[str, Any]) -> LoggedModel:
+        own = {key: str(meta[key]) for key in ("backbone", "weights_id", "image_size", "epoch") if key in meta}
         model = self._client.create_logged_model(
             self._experiment_id,
-            name=f"trial-{number}",
-            source_run_id=run_id,
-            tags={KIND: "model", **search_tags(self._search_id, self._uid), TRIAL: str(number)},
-            params={key: str(meta[key]) for key in ("backbone", "weights_id", "image_size", "epoch") if key in meta},
-            model_type="image-classifier",
+            name=model_name(trial_name(self._search_id, number)),
+            source_run_id=run.run_id,
+            tags={KIND: MODEL, **search_tags(self._search_id, self._uid), TRIAL: str(number)},
+            params=run.params | own,
+            model_type=MODEL_TYPE,
         )
         crash_point("kept_model_made")
         with tempfile.TemporaryDirectory(prefix="tlsearch-model-") as scratch:
             folder = Path(scratch) / "model"
-            write_model(folder, model, run_id=run_id, checkpoint=checkpoint, served_code=self._served_code)
+            write_model(folder, model, run_id=run.run_id, checkpoint=checkpoint, served_code=self._served_code)
             self._client.log_model_artifacts(model.model_id, str(folder))
         crash_point("kept_model_files")
         return self._client.finalize_logged_model(model.model_id, "READY")
@@ -113,21 +119,35 @@ class ModelShelf:
             self._shown.add(number)
         return True
 
-    def show(self, number: int, run_id: str, point: Point, time_ms: int) -> None:
-        """Shows the model and its value on the run's page and in the experiment's list of models."""
+    def show(self, number: int, run_id: str, points: Sequence[Point], *, step: int) -> None:
+        """Shows the model and its values on the run's page and in the experiment's list of models.
+
+        Args:
+            points: Of the model's epoch, the same as the run's, which holds each once.
+            step: The epoch.
+        """
         from mlflow.entities import LoggedModelOutput, Metric
 
         model_id = self.models[number].model_id
-        self._client.log_outputs(run_id, [LoggedModelOutput(model_id, step=point.step)])
+        # The values first: a model that the run names is complete.
+        metrics = [Metric(p.key, p.value, p.time_ms, p.step, model_id=model_id, run_id=run_id) for p in points]
+        self._client.log_batch(run_id, metrics=metrics)
+        self._client.log_outputs(run_id, [LoggedModelOutput(model_id, step=step)])
         self._shown.add(number)
-        # The same point as the report's: the run holds it once.
-        metric = Metric(point.key, point.value, time_ms, point.step, model_id=model_id, run_id=run_id)
-        self._client.log_batch(run_id, metrics=[metric])
+
+    def name_in(self, run_id: str, model_id: str) -> None:
+        """Has a run name a model, unless it does."""
+        from mlflow.entities import LoggedModelOutput
+
+        outputs = self._client.get_run(run_id).outputs
+        if outputs is None or all(one.model_id != model_id for one in outputs.model_outputs):
+            self._client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
 
     def drop(self, number: int) -> None:
-        """Deletes the model of a trial with its files, if there is one."""
+        """Deletes the model of a trial with its files, if there is one; a registered model stays."""
         if number in self.models:
-            self._delete(self.models[number])
+            if not is_registered(self._client, self.models[number]):
+                self._delete(self.models[number])
             del self.models[number]
             self._shown.discard(number)
 
@@ -137,6 +157,43 @@ class ModelShelf:
 
     def _delete(self, model: LoggedModel) -> None:
         delete_model(self._client, model, tracking_uri=self._tracking_uri)
+
+
+def is_registered(client: MlflowClient, model: LoggedModel) -> bool:
+    """Whether a version in the registry has the files of a logged model."""
+    sources = (model.artifact_location, f"models:/{model.model_id}")
+    return any(client.search_model_versions(f"source_path = {_quoted(source)}", max_results=1) for source in sources)
+
+
+def _quoted(text: str) -> str:
+    return f'"{text}"' if "'" in text else f"'{text}'"
+
+
+def read_checkpoint(folder: Path) -> dict[str, Any]:
+    """What a checkpoint folder's own file says."""
+    meta: dict[str, Any] = json.loads((folder / CHECKPOINT_META).read_text(encoding="utf-8"))
+    return meta
+
+
+def logged_checkpoint(model: LoggedModel, *, tracking_uri: str) -> tuple[str, dict[str, Any] | None]:
+    """Where in a logged model its checkpoint folder lies, and what its file says; None where that cannot be read."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    repository: Any = get_artifact_repository(model.artifact_location, tracking_uri=tracking_uri)
+    path = next((str(one.path) for one in repository.list_artifacts("artifacts") if one.is_dir), "")
+    if not path:
+        return "", None
+    with tempfile.TemporaryDirectory(prefix="tlsearch-model-") as scratch:
+        try:
+            local = repository.download_artifacts(f"{path}/{CHECKPOINT_META}", dst_path=scratch)
+            return path, read_checkpoint(Path(local).parent)
+        except (OSError, ValueError):
+            return path, None
+
+
+def model_name(text: str) -> str:
+    """The text as MLflow takes it for the name of a logged model."""
+    return re.sub(r"""[/:.%"']""", "-", text)
 
 
 def find_models(client: MlflowClient, experiment_id: str, search_id: str, uid: str = "") -> list[LoggedModel]:
@@ -161,7 +218,7 @@ def write_model(folder: Path, model: LoggedModel, *, run_id: str, checkpoint: Pa
     from mlflow import pyfunc
     from mlflow.models import Model
 
-    meta: dict[str, Any] = json.loads((checkpoint / _CHECKPOINT_META).read_text(encoding="utf-8"))
+    meta: dict[str, Any] = json.loads((checkpoint / CHECKPOINT_META).read_text(encoding="utf-8"))
     description = Model(
         artifact_path=model.artifact_location, model_uuid=model.model_id, run_id=run_id, model_id=model.model_id
     )

@@ -18,8 +18,21 @@ from typing import TYPE_CHECKING
 from tlsearch.crash import crash_point
 from tlsearch.errors import TrackingError
 from tlsearch.tracking.batch import cut
-from tlsearch.tracking.models import delete_model, find_models, write_model
-from tlsearch.tracking.runs import KIND, PARENT, find_runs, search_tags
+from tlsearch.tracking.models import (
+    CHECKPOINT_META,
+    MODEL,
+    MODEL_TYPE,
+    TEMPERATURE,
+    VERSIONS,
+    delete_model,
+    find_models,
+    is_registered,
+    logged_checkpoint,
+    model_name,
+    read_checkpoint,
+    write_model,
+)
+from tlsearch.tracking.runs import KIND, PARENT, TRIAL, find_runs, search_tags, trial_name
 from tlsearch.tracking.store import connect, open_experiment, shown, store_errors
 from tlsearch.tracking.worker import Away, Refused
 
@@ -30,6 +43,7 @@ if TYPE_CHECKING:
 
 PROMOTION = "promotion"
 CONTENT = "tlsearch.content"
+LOGGED_MODEL = "tlsearch.logged_model"
 CARD = "README.md"
 CHAMPION, PREVIOUS = "champion", "previous"
 
@@ -43,8 +57,11 @@ class Promotion:
     """What is to be registered.
 
     Attributes:
-        search_id: The search that the model comes from; its run holds the promotion's.
+        search_id: The search that is promoted from; its run holds the promotion's.
         uid: Its unique id; see ``find_runs``.
+        trained_in: The search whose trial it is: that one, or the one that trained its best again.
+        trained_uid: The unique id of that one.
+        trial: The trial's number there.
         checkpoint: A checkpoint folder; it is copied.
         model_digest: Stands for the checkpoint's weights.
         alias: What is to point to the new version.
@@ -58,6 +75,9 @@ class Promotion:
     experiment: str
     search_id: str
     uid: str
+    trained_in: str
+    trained_uid: str
+    trial: int
     checkpoint: Path
     model_digest: str
     alias: str
@@ -96,8 +116,9 @@ class Promoted:
 
 
 def register_model(uri: str, promotion: Promotion, *, served_code: Path) -> Promoted:
-    """Logs a checkpoint as an MLflow model, registers it and sets the alias, last of all.
+    """Registers a checkpoint's MLflow model and sets the alias, last of all.
 
+    The model that the search has kept of the trial is registered where its weights are the same; else one is logged.
     Called again after a death it takes up what is complete and removes what is not.
 
     Raises:
@@ -111,10 +132,15 @@ def register_model(uri: str, promotion: Promotion, *, served_code: Path) -> Prom
             _clean_up(client, experiment_id, promotion, tracking_uri=uri)
             run_id = _make_run(client, experiment_id, promotion)
             crash_point("run_made")
-            model = _log_model(client, experiment_id, run_id, promotion, served_code)
+            model = _kept_model(client, experiment_id, promotion, uri)
+            if model is None:
+                model = _log_model(client, experiment_id, run_id, promotion, served_code)
+            _show(client, run_id, model, promotion)
+            crash_point("model_logged")
             version = _make_version(client, run_id, model, promotion)
             client.set_terminated(run_id)
         crash_point("version_made")
+        _name_version(client, experiment_id, version, promotion)
         return _set_alias(client, version, promotion)
 
 
@@ -197,15 +223,13 @@ def _make_run(client: MlflowClient, experiment_id: str, promotion: Promotion) ->
 def _log_model(
     client: MlflowClient, experiment_id: str, run_id: str, promotion: Promotion, served_code: Path
 ) -> LoggedModel:
-    from mlflow.entities import LoggedModelOutput
-
     model = client.create_logged_model(
         experiment_id,
-        name="promoted",
+        name=model_name(f"{trial_name(promotion.trained_in, promotion.trial)} promoted"),
         source_run_id=run_id,
         tags={KIND: PROMOTION, **promotion.search_tags, CONTENT: promotion.content},
         params=dict(promotion.params),
-        model_type="image-classifier",
+        model_type=MODEL_TYPE,
     )
     crash_point("model_made")
     with tempfile.TemporaryDirectory(prefix="tlsearch-model-") as scratch:
@@ -213,10 +237,49 @@ def _log_model(
         write_model(folder, model, run_id=run_id, checkpoint=promotion.checkpoint, served_code=served_code)
         (folder / CARD).write_text(promotion.card, encoding="utf-8")
         client.log_model_artifacts(model.model_id, str(folder))
-    model = client.finalize_logged_model(model.model_id, "READY")
-    client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
-    crash_point("model_logged")
-    return model
+    return client.finalize_logged_model(model.model_id, "READY")
+
+
+def _kept_model(client: MlflowClient, experiment_id: str, promotion: Promotion, uri: str) -> LoggedModel | None:
+    """The model that the search has kept of the trial, with the temperature and the card; None where it is another.
+
+    The files of a registered model stay as they are: it serves as it is, or another one is logged.
+    """
+    wanted = read_checkpoint(promotion.checkpoint)
+    for model in find_models(client, experiment_id, promotion.trained_in, promotion.trained_uid):
+        if model.tags.get(KIND) != MODEL or model.tags.get(TRIAL) != str(promotion.trial):
+            continue
+        path, found = logged_checkpoint(model, tracking_uri=uri)
+        if found == wanted:
+            return model
+        resumed = model.tags.get(CONTENT) == promotion.content  # a death may have left its checkpoint.json half written
+        same = found is not None and {**found, TEMPERATURE: wanted.get(TEMPERATURE)} == wanted
+        if not (same or (resumed and path)) or is_registered(client, model):
+            continue
+        client.set_logged_model_tags(model.model_id, {CONTENT: promotion.content})
+        with tempfile.TemporaryDirectory(prefix="tlsearch-model-") as scratch:
+            (Path(scratch) / path).mkdir(parents=True)
+            (Path(scratch) / path / CHECKPOINT_META).write_bytes((promotion.checkpoint / CHECKPOINT_META).read_bytes())
+            (Path(scratch) / CARD).write_text(promotion.card, encoding="utf-8")
+            client.log_model_artifacts(model.model_id, scratch)
+        return model
+    return None
+
+
+def _show(client: MlflowClient, run_id: str, model: LoggedModel, promotion: Promotion) -> None:
+    """Shows the model on the run's page, and the promotion's figures on the model's."""
+    from mlflow.entities import LoggedModelOutput, Metric
+
+    run = client.get_run(run_id)
+    if run.outputs is None or all(one.model_id != model.model_id for one in run.outputs.model_outputs):
+        points = (point for key in promotion.metrics for point in client.get_metric_history(run_id, key))
+        client.log_batch(
+            run_id,
+            metrics=[
+                Metric(p.key, p.value, p.timestamp, p.step, model_id=model.model_id, run_id=run_id) for p in points
+            ],
+        )
+        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
 
 
 def _make_version(client: MlflowClient, run_id: str, model: LoggedModel, promotion: Promotion) -> ModelVersion:
@@ -233,10 +296,28 @@ def _make_version(client: MlflowClient, run_id: str, model: LoggedModel, promoti
         promotion.name,
         source=model.artifact_location,
         run_id=run_id,
-        tags={**promotion.tags, **promotion.search_tags, CONTENT: promotion.content},
+        tags={
+            **promotion.tags,
+            **promotion.search_tags,
+            CONTENT: promotion.content,
+            LOGGED_MODEL: f"models:/{model.model_id}",
+        },
         description=cut(promotion.card, _MAX_DESCRIPTION),
         model_id=model.model_id,
     )
+
+
+def _name_version(client: MlflowClient, experiment_id: str, version: ModelVersion, promotion: Promotion) -> None:
+    """Has the logged model say which version it is, as MLflow's own ``register_model`` does: its UI shows that."""
+    searches = {(promotion.search_id, promotion.uid), (promotion.trained_in, promotion.trained_uid)}
+    models = (model for search in searches for model in find_models(client, experiment_id, *search))
+    model = next((one for one in models if one.artifact_location == version.source), None)
+    if model is None:
+        return
+    known = json.loads(model.tags.get(VERSIONS, "[]"))
+    if not any((one["name"], str(one["version"])) == (version.name, str(version.version)) for one in known):
+        new = {"name": version.name, "version": int(version.version)}
+        client.set_logged_model_tags(model.model_id, {VERSIONS: json.dumps([*known, new])})
 
 
 def _set_alias(client: MlflowClient, version: ModelVersion, promotion: Promotion) -> Promoted:

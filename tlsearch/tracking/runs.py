@@ -21,7 +21,9 @@ PARENT_SEARCH = "tlsearch.parent_search"
 STATE = "tlsearch.state"
 REASON = "tlsearch.reason"
 ERROR = "tlsearch.error"
+BEST_MODEL = "tlsearch.best_model"
 PARENT = "mlflow.parentRunId"
+NOTE = "mlflow.note.content"
 
 _PAGE = 1000
 
@@ -32,12 +34,14 @@ class KnownRun:
 
     Attributes:
         params: Those already logged; MLflow refuses to change one.
+        steps: Of the search's own run: the steps of its progress that are logged; None where they are not known.
     """
 
     run_id: str
     status: str = "RUNNING"
     state: str = ""
     params: dict[str, str] = field(default_factory=dict)
+    steps: set[int] | None = None
 
     def has_ended(self, state: str) -> bool:
         """Whether the run is closed with this state."""
@@ -101,14 +105,14 @@ class RunTable:
                 STATE: "running",
                 PARENT: self.parent(at=at).run_id,
             }
-            self.trials[number] = self._create(f"trial-{number}", tags, at=at)
+            self.trials[number] = self._create(trial_name(self._search_id, number), tags, at=at)
         return self.trials[number]
 
     def _create(self, name: str, tags: Mapping[str, str], *, at: float) -> KnownRun:
         tags = {**tags, "mlflow.source.name": "tlsearch", "mlflow.user": _user()}
         run = self._client.create_run(self._experiment_id, start_time=int(at * 1000), tags=tags, run_name=name)
         crash_point("run_created")
-        return KnownRun(run_id=run.info.run_id, state=tags.get(STATE, ""))
+        return KnownRun(run_id=run.info.run_id, state=tags.get(STATE, ""), steps=set())
 
     def _add(self, run: Run) -> None:
         known = KnownRun(
@@ -159,6 +163,11 @@ def find_runs(client: MlflowClient, experiment_id: str, search_id: str, uid: str
         token = page.token
         if not token:
             return
+
+
+def trial_name(search_id: str, number: int) -> str:
+    """What a trial's run and model are called, so that those of two searches can be told apart."""
+    return f"{search_id} trial {number}"
 
 
 def trial_number(run: Run) -> int | None:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment
 
+# Has MLflow's UI show an experiment's training runs, not the traces of a language model.
+EXPERIMENT_KIND = ("mlflow.experimentKind", "custom_model_development")
+
 # Of MLflow's error codes those that say "this can never be taken"; all others may pass with time.
 _REFUSALS = frozenset(
     {
@@ -149,14 +152,19 @@ def open_experiment(client: MlflowClient, name: str, uri: str) -> str:
         TrackingError: It was deleted.
     """
     found = find_experiment(client, name, uri)
+    key, value = EXPERIMENT_KIND
     if found is None:
         try:
             with store_errors(uri):
-                return str(client.create_experiment(name, artifact_location=artifact_location(uri, name)))
+                location = artifact_location(uri, name)
+                return str(client.create_experiment(name, artifact_location=location, tags={key: value}))
         except Refused:
             found = find_experiment(client, name, uri)  # another search was faster
             if found is None:
                 raise
+    if key not in found.tags:
+        with store_errors(uri):
+            client.set_experiment_tag(found.experiment_id, key, value)
     return str(found.experiment_id)
 
 

@@ -8,17 +8,20 @@ from tlsearch.types import SearchRecord, Tracker, TrialRecord
 
 
 class RecordTracker(Tracker, Protocol):
-    """A tracker that takes a trial in one piece, and can be waited for."""
+    """A tracker that takes a trial or a search's progress in one piece, and can be waited for."""
 
     def record_trial(self, record: TrialRecord) -> None: ...
+
+    def record_progress(self, record: SearchRecord) -> None: ...
 
     def flush(self, timeout_s: float = 30.0) -> bool: ...
 
 
 def sync_record(tracker: RecordTracker, record: SearchRecord) -> None:
-    """Records every trial of a study; what is recorded already stays as it is.
+    """Records every trial of a study and the search's progress; what is recorded already stays as it is.
 
-    The search's own run is left to ``search_started`` and ``search_ended``, the models to BestKeeper.
+    The rest of the search's own run is left to ``search_started`` and ``search_ended``, the models to BestKeeper.
     """
     for trial in record.trials:
         tracker.record_trial(trial)
+    tracker.record_progress(record)

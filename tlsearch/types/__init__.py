@@ -5,6 +5,7 @@ image sizes are pixels of the square crop. All timestamps are Unix time in secon
 """
 
 from tlsearch.types.searches import (
+    DataSetFacts,
     Finding,
     ParameterImportance,
     SearchObserver,
@@ -47,6 +48,7 @@ __all__ = [
     "INTERRUPTED",
     "CacheSpec",
     "CropMode",
+    "DataSetFacts",
     "DataSpec",
     "Decision",
     "EpochReport",

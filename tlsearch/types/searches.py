@@ -125,6 +125,27 @@ class ParameterImportance:
     reason: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class DataSetFacts:
+    """The images of a search, as a tracker shows them; none is opened for it.
+
+    Attributes:
+        name: For people; data sets of different content may share it.
+        digest: Stands for the content, in hex.
+        source: Folder, file or set that the images come from.
+        source_type: ``folder``, ``manifest``, ...
+        images: Number of images by split.
+        num_classes: Number of classes.
+    """
+
+    name: str
+    digest: str
+    source: str
+    source_type: str
+    images: Mapping[str, int]
+    num_classes: int
+
+
 class Tracker(SearchObserver, Protocol):
     """Records a search for people to look at (MLflow, or the in-memory twin).
 
@@ -132,7 +153,14 @@ class Tracker(SearchObserver, Protocol):
     the background. Calls may be repeated (a resume sends all again): what is recorded is the same.
     """
 
-    def search_started(self, params: Mapping[str, Scalar], artifacts: Mapping[str, str]) -> None: ...
+    def search_started(
+        self,
+        params: Mapping[str, Scalar],
+        artifacts: Mapping[str, str],
+        *,
+        description: str = "",
+        data: DataSetFacts | None = None,
+    ) -> None: ...
 
     def keep_model(self, number: int, checkpoint: Path) -> None: ...
 

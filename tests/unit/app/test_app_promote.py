@@ -19,6 +19,7 @@ from tlsearch.app.export import search_of_model
 from tlsearch.app.predictions import predict_labelled
 from tlsearch.app.promote import PromoteOptions, promote
 from tlsearch.app.run import read_record
+from tlsearch.app.sync import sync_search
 from tlsearch.errors import DataError, StorageError, UserError
 from tlsearch.results import load_model, predict
 from tlsearch.results.seal import read_uses
@@ -313,3 +314,96 @@ def test_the_confirmed_winner_comes_first(entry: SearchEntry) -> None:
     result = promote(entry, PromoteOptions())
     assert (result["search_id"], result["trial"]) == ("small-confirm", 1)
     assert "cannot be told apart" in result["card"]
+
+
+# --- the model that the search has kept in MLflow -----------------------------------------
+
+
+def _keep_models(entry: SearchEntry) -> dict[int, Any]:
+    """As the search itself would have: its two best trials' models."""
+    sync_search(entry)
+    found = _client(entry).search_logged_models(_experiments(entry))
+    return {int(model.tags["tlsearch.trial"]): model for model in found}
+
+
+def _experiments(entry: SearchEntry) -> list[str]:
+    return [_client(entry).get_experiment_by_name(entry.experiment).experiment_id]
+
+
+def _weights(entry: SearchEntry) -> int:
+    """Whole sets of weights among MLflow's files."""
+    return len(list((Path(entry.tracking_uri.removeprefix("sqlite:///")).parent).rglob("weights-*.safetensors")))
+
+
+def test_the_kept_model_is_registered_and_not_logged_a_second_time(entry: SearchEntry) -> None:
+    kept = _keep_models(entry)
+    result = promote(entry, PromoteOptions())
+    client, model = _client(entry), kept[result["trial"]]
+    assert len(client.search_logged_models(_experiments(entry))) == len(kept) == _weights(entry)
+    version = client.get_model_version_by_alias("shapes", "champion")
+    assert version.source == model.artifact_location
+    assert version.tags["tlsearch.logged_model"] == f"models:/{model.model_id}"
+    served = load_model(result["uri"], tracking_uri=entry.tracking_uri)
+    assert served.meta.temperature == result["temperature"] != 1.0
+    now = client.get_logged_model(model.model_id)
+    assert json.loads(now.tags["mlflow.modelVersions"]) == [{"name": "shapes", "version": 1}]
+    assert result["test"]["accuracy"] in [one.value for one in now.metrics if one.key == "test_accuracy"]
+    run = client.get_run(version.run_id)
+    assert [one.model_id for one in run.outputs.model_outputs] == [model.model_id]
+    again = promote(entry, PromoteOptions(alias="staging"))
+    assert again["version"] == "1"
+    assert json.loads(client.get_logged_model(model.model_id).tags["mlflow.modelVersions"]) == [
+        {"name": "shapes", "version": 1}
+    ]
+
+
+def test_a_registered_models_files_are_never_changed(entry: SearchEntry) -> None:
+    """The same weights with another card are a version of the same files; with another temperature another model."""
+    kept = _keep_models(entry)
+    first = promote(entry, PromoteOptions(without_test=True))
+    second = promote(entry, PromoteOptions())
+    assert (first["version"], second["version"]) == ("1", "2") and _weights(entry) == len(kept)
+    model = _client(entry).get_logged_model(kept[first["trial"]].model_id)
+    assert [one["version"] for one in json.loads(model.tags["mlflow.modelVersions"])] == [1, 2]
+    folder = Path(model.artifact_location.removeprefix("file://"))
+    assert (folder / "README.md").read_text() == first["card"]
+    assert _client(entry).get_model_version("shapes", "2").description == second["card"]
+    (changed,) = folder.glob("artifacts/*/checkpoint.json")
+    changed.write_text(json.dumps({**json.loads(changed.read_text()), "temperature": 7.0}))
+    third = promote(entry, PromoteOptions(reuse_test=True, without_test=True, alias="third"))
+    assert third["version"] == "1"  # the same promotion is the same version
+    other = promote(entry, PromoteOptions(trial=first["trial"], without_test=True, alias="fourth"))
+    assert _weights(entry) == len(kept) + 1 and json.loads(changed.read_text())["temperature"] == 7.0
+    assert load_model(other["uri"], tracking_uri=entry.tracking_uri).meta.temperature == first["temperature"]
+
+
+def test_other_weights_are_a_model_of_their_own(entry: SearchEntry) -> None:
+    kept = _keep_models(entry)
+    trial = min(kept)
+    promote(entry, PromoteOptions(trial=trial, refit=True, without_test=True))
+    models = _client(entry).search_logged_models(_experiments(entry))
+    (own,) = [one for one in models if one.model_id not in {kept_one.model_id for kept_one in kept.values()}]
+    assert own.name == f"small trial {trial} promoted"
+    assert json.loads(own.tags["mlflow.modelVersions"]) == [{"name": "shapes", "version": 1}]
+
+
+def test_a_death_while_the_kept_model_is_changed_can_be_gone_on_from(
+    entry: SearchEntry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+
+    kept = _keep_models(entry)
+
+    def half(self: Any, model_id: str, local_dir: str, artifact_path: str | None = None) -> None:
+        (file,) = Path(local_dir).glob("artifacts/*/checkpoint.json")
+        location = Path(self.get_logged_model(model_id).artifact_location.removeprefix("file://"))
+        (location / file.relative_to(local_dir)).write_text(file.read_text()[:100])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "log_model_artifacts", half)
+        with pytest.raises(KeyboardInterrupt):
+            promote(entry, PromoteOptions())
+    result = promote(entry, PromoteOptions())
+    assert load_model(result["uri"], tracking_uri=entry.tracking_uri).meta.temperature == result["temperature"]
+    assert _weights(entry) == len(kept) and len(_client(entry).search_logged_models(_experiments(entry))) == len(kept)

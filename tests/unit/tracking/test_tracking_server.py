@@ -92,7 +92,7 @@ def test_a_server_goes_away_and_comes_back(server: Server, tmp_path: Path, capfd
         assert [p.step for p in client.get_metric_history(run_id, "val_accuracy")] == [1, 2]
         assert client.get_run(run_id).info.status == "FINISHED"
     (model,) = client.search_logged_models([experiment_id])
-    assert model.name == "trial-2"
+    assert model.name == "away trial 2"
     assert len(list((tmp_path / "files").rglob("weights.safetensors"))) == 1  # dropped ones are gone on the server too
     out, err = capfd.readouterr()
     assert "View run" not in out and "Traceback" not in err

@@ -11,6 +11,7 @@ from tlsearch.tracking.entries import (
     Entry,
     KeepModel,
     SearchEnd,
+    SearchProgress,
     SearchStart,
     TrialEnd,
     TrialReport,
@@ -20,15 +21,26 @@ from tlsearch.tracking.entries import (
     to_line,
 )
 from tlsearch.tracking.spool import Spool
+from tlsearch.types import DataSetFacts
 
 START = TrialStart(number=3, params={"backbone": "a\nb"}, at=1.5)
 REPORT = TrialReport(number=3, epoch=1, metrics={"val_loss": 0.1}, timestamp=2.25)
 END = TrialEnd(number=3, state="failed", reason="error", best_value=None, best_epoch=None, error="x", at=3.0)
 ENTRIES: list[Entry] = [
     SearchStart(params={"trials": "4"}, artifacts={"space.yaml": "name: é\n"}, at=1.0),
+    SearchStart(
+        params={},
+        artifacts={},
+        at=1.0,
+        description="**x**",
+        data=DataSetFacts(
+            name="emoji", digest="ab", source="/x", source_type="folder", images={"train": 9, "val": 3}, num_classes=3
+        ),
+    ),
     START,
     REPORT,
     END,
+    SearchProgress(ended=1, metrics={"trials_failed": 1.0}, at=3.0),
     WholeTrial(start=START, reports=(REPORT,), end=END),
     WholeTrial(start=START, reports=(), end=None),
     KeepModel(number=3, checkpoint="/runs/x"),

@@ -1,0 +1,102 @@
+"""Writes the search's own run: its start and end, its progress, its description, the way to its best model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tlsearch.tracking import entries as e
+from tlsearch.tracking.batch import progress_points
+from tlsearch.tracking.calls import Session, log, log_texts, set_running
+from tlsearch.tracking.datasets import dataset_input
+from tlsearch.tracking.description import best_line, has_block, with_block
+from tlsearch.tracking.progress import BEST_TRIAL, COMPLETE
+from tlsearch.tracking.runs import BEST_MODEL, NOTE, STATE, KnownRun
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_STATUS = {"finished": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
+
+
+class SearchRun:
+    """What was said of the search so far; every method may be called again and changes nothing then.
+
+    Args:
+        metric: The search's metric.
+    """
+
+    def __init__(self, metric: str) -> None:
+        self._metric = metric
+        self._progress: e.SearchProgress | None = None
+        self._description = ""
+
+    @property
+    def _best_trial(self) -> int | None:
+        best = self._progress.metrics.get(BEST_TRIAL) if self._progress else None
+        return None if best is None else int(best)
+
+    def start(self, session: Session, entry: e.SearchStart) -> None:
+        """The search starts or goes on."""
+        parent = session.runs.parent(at=entry.at)
+        set_running(session.client, parent)
+        self._description = entry.description
+        note = _note(session.client, parent)
+        tags = {} if has_block(note) else self._described(session, note)  # an earlier start's knows the best trial
+        log(session.client, parent, params=entry.params, tags={STATE: "running", **tags})
+        log_texts(session.client, parent, entry.artifacts)
+        if entry.data is not None:
+            session.client.log_inputs(parent.run_id, datasets=[dataset_input(entry.data)])
+
+    def write_progress(self, session: Session, entries: Sequence[e.SearchProgress]) -> None:
+        """Writes the steps that the run does not have: the study's time of a trial's end is not quite the tracker's."""
+        parent = session.runs.parent(at=entries[0].at)
+        if parent.steps is None:
+            parent.steps = {point.step for point in session.client.get_metric_history(parent.run_id, COMPLETE)}
+        new = {entry.ended: entry for entry in entries if entry.ended not in parent.steps}
+        points = [point for entry in new.values() for point in progress_points(entry)]
+        if points:
+            log(session.client, parent, params={}, points=points, tags={})
+            parent.steps |= new.keys()
+        self._progress = entries[-1]
+
+    def name_best_model(self, session: Session, number: int) -> None:
+        """Tags the search's run with the model of a trial, if that is the best one now."""
+        model = session.shelf.models.get(number)
+        if model is not None and number == self._best_trial:
+            parent = session.runs.parent(at=0.0)
+            session.client.set_tag(parent.run_id, BEST_MODEL, f"models:/{model.model_id}")
+
+    def end(self, session: Session, entry: e.SearchEnd) -> None:
+        """The search ends."""
+        parent = session.runs.parent(at=entry.at)
+        log_texts(session.client, parent, entry.artifacts)
+        tags = {STATE: entry.status, **self._described(session, _note(session.client, parent))}
+        log(session.client, parent, params={}, tags=tags)
+        if self._best_trial in session.shelf.models:
+            session.shelf.name_in(parent.run_id, session.shelf.models[self._best_trial].model_id)
+        parent.status = _STATUS[entry.status]
+        session.client.set_terminated(parent.run_id, status=parent.status, end_time=int(entry.at * 1000))
+
+    def _described(self, session: Session, note: str) -> dict[str, str]:
+        """The run's description with our block as of now."""
+        if not self._description:
+            return {}
+        parts, best = [self._description], self._best_trial
+        if best is not None and self._progress is not None:
+            run, model = session.runs.trials.get(best), session.shelf.models.get(best)
+            line = best_line(
+                self._metric,
+                self._progress.metrics[f"best_{self._metric}"],
+                trial=best,
+                experiment_id=session.experiment_id,
+                run_id=run.run_id if run else None,
+                model_id=model.model_id if model else "",
+            )
+            parts.insert(0, line)
+        return {NOTE: with_block(note, "\n\n".join(parts))}
+
+
+def _note(client: MlflowClient, run: KnownRun) -> str:
+    """The run's description, which a person may have changed."""
+    return str(client.get_run(run.run_id).data.tags.get(NOTE, ""))
