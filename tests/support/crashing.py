@@ -91,6 +91,14 @@ def check_mlflow(root: Path, *, models: bool = True) -> None:
         for metric in ("train_loss", record.metric):
             points = client.get_metric_history(run.info.run_id, metric)
             assert [(p.step, p.value) for p in points] == [(r.epoch, r.metrics[metric]) for r in trial.reports]
+    (parent,) = (run for run in runs if run.data.tags["tlsearch.kind"] == "search")
+    for key in ("trials_complete", "trials_running"):
+        steps = sorted(point.step for point in client.get_metric_history(parent.info.run_id, key))
+        assert steps == list(range(1, len(record.trials) + 1))  # each end of a trial once
+    assert record.best is not None
+    shown = parent.data.metrics
+    assert (shown["best_trial"], shown[f"best_{record.metric}"]) == (record.best.number, record.best.best_value)
+    assert shown["trials_running"] == 0
     if not models:
         return
     ranked = sorted((t for t in record.trials if t.best_value is not None), key=lambda t: (t.best_value, t.number))
@@ -101,6 +109,9 @@ def check_mlflow(root: Path, *, models: bool = True) -> None:
     for model in found:
         run = client.get_run(model.source_run_id)
         assert [one.model_id for one in run.outputs.model_outputs] == [model.model_id]
+        if int(model.tags["tlsearch.trial"]) == record.best.number:
+            assert [one.model_id for one in parent.outputs.model_outputs] == [model.model_id]
+            assert parent.data.tags["tlsearch.best_model"] == f"models:/{model.model_id}"
     weights = list(root.rglob("mlartifacts/**/weights-*.safetensors"))
     assert len(weights) == len(best)  # nothing of a half-made model is left
 

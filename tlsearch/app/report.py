@@ -10,6 +10,7 @@ from pathlib import Path
 from tlsearch.app.catalog import SearchEntry
 from tlsearch.app.facts import complete_facts, read_space_file, write_facts
 from tlsearch.app.run import read_record
+from tlsearch.app.settings import log_scaled, search_settings
 from tlsearch.errors import StorageError, TrackingError, UserError
 from tlsearch.results.facts import SearchFacts
 from tlsearch.results.latency import measure_latency, this_cpu
@@ -76,9 +77,10 @@ def write_search_report(
     run_ids = find_run_ids(entry.tracking_uri, experiment=entry.experiment, search_id=entry.search_id, uid=entry.uid)
     rows = leaderboard(record, run_ids, facts)
     importance = parameter_importance(entry.path) if with_importance else ParameterImportance(reason=_NO_IMPORTANCE)
-    view = View(record=record, rows=rows, facts=facts, importance=importance)
+    file = read_space_file(entry)
+    view = View(record=record, rows=rows, facts=facts, importance=importance, log_scaled=log_scaled(file))
     model, missing = _best_model(entry, record, facts) if with_model else (None, _NO_MODEL)
-    report = make_report(view, model, model_missing=missing)
+    report = make_report(view, model, settings=search_settings(entry, file, record), model_missing=missing)
     target = directory or entry.path / FOLDER
     try:
         files = write_report(report, target)

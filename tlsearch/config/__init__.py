@@ -1,7 +1,7 @@
 """space.yaml: safe YAML with places, a typed schema, all faults at once."""
 
 from tlsearch.config.document import Document, Keys, Position
-from tlsearch.config.dump import as_tree, dump_resolved
+from tlsearch.config.dump import as_tree, dump_part, dump_resolved
 from tlsearch.config.parse import load_space_file, parse_space_file
 from tlsearch.config.rules import parse_duration
 from tlsearch.config.schema import (
@@ -31,6 +31,7 @@ __all__ = [
     "SpaceFile",
     "TrackingSpec",
     "as_tree",
+    "dump_part",
     "dump_resolved",
     "load_space_file",
     "nearest",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -17,6 +18,12 @@ from tlsearch.types import WeightsSource
 def dump_resolved(file: SpaceFile) -> str:
     """YAML text that ``load_space_file`` reads back to an equal SpaceFile, from any folder."""
     text: str = yaml.dump(as_tree(file), Dumper=SpaceDumper, sort_keys=False, allow_unicode=True, width=120)
+    return text
+
+
+def dump_part(tree: Mapping[str, Any]) -> str:
+    """A part of a space file as YAML text that reads back to the same values."""
+    text: str = yaml.dump(dict(tree), Dumper=SpaceDumper, sort_keys=False, allow_unicode=True, width=120)
     return text
 
 

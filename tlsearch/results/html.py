@@ -63,7 +63,10 @@ def plot_figure(plot: Plot) -> str:
         text = plot.missing[0].upper() + plot.missing[1:].rstrip(".")
         return f'<figure{wide}><h3>{escape(plot.title)}</h3><div class="missing">{inline(text)}.</div></figure>'
     caption = f"<figcaption>{escape(plot.caption)}</figcaption>"
-    return f'<figure{wide}><h3>{escape(plot.title)}</h3><div class="frame">{plot.svg}</div>{caption}</figure>'
+    frames = f'<div class="frame">{plot.svg}</div>'
+    if plot.narrow:
+        frames = f'<div class="frame broad">{plot.svg}</div><div class="frame narrow">{plot.narrow}</div>'
+    return f"<figure{wide}><h3>{escape(plot.title)}</h3>{frames}{caption}</figure>"
 
 
 def grid(*parts: str) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -18,7 +18,7 @@ from tlsearch.results.plots.history import plot_curves, plot_history
 from tlsearch.results.plots.mistakes import plot_confusion
 from tlsearch.results.plots.parallel import plot_parallel
 from tlsearch.results.plots.parameters import plot_importance, plot_slices
-from tlsearch.results.plots.style import Plot
+from tlsearch.results.plots.style import FULL_IN, NARROW_IN, Plot
 from tlsearch.results.plots.timing import plot_epochs, plot_time
 from tlsearch.results.plots.tradeoffs import plot_backbones, plot_latency, plot_size
 from tlsearch.results.plots.view import ENDINGS, View, ending_of
@@ -32,6 +32,7 @@ from tlsearch.results.sections import (
     parameters_section,
     time_section,
 )
+from tlsearch.results.settings import SearchSettings, best_section, settings_section
 from tlsearch.results.summaries import value_text
 from tlsearch.types import TrialRecord
 
@@ -48,34 +49,50 @@ class Report:
 
 
 def make_report(
-    view: View, model: BestModel | None = None, *, model_missing: str = "", created: float | None = None
+    view: View,
+    model: BestModel | None = None,
+    *,
+    settings: SearchSettings | None = None,
+    model_missing: str = "",
+    created: float | None = None,
 ) -> Report:
     """Draws all plots of a search and puts them into one page.
 
     Args:
         view: The search.
         model: The best model's predictions; None leaves its section out.
+        settings: How the search was set up.
         model_missing: Why there is no model.
         created: Unix time for the page's head; now if left out.
     """
     plots = {
         plot.name: plot
         for plot in (
-            plot_history(view),
-            plot_curves(view),
+            _in_both_widths(plot_history, view),
+            _in_both_widths(plot_curves, view),
             plot_importance(view),
-            plot_slices(view),
-            plot_parallel(view),
+            _in_both_widths(plot_slices, view),
+            _in_both_widths(plot_parallel, view),
             plot_size(view),
             plot_latency(view),
-            plot_backbones(view),
+            _in_both_widths(plot_backbones, view),
             plot_time(view),
             plot_epochs(view),
         )
     }
     if model is not None:
         plots["confusion"] = plot_confusion(model.evaluation.confusion(), model.evaluation.classes)
-    return Report(html=_page(view, plots, model, model_missing, created or time.time()), plots=tuple(plots.values()))
+    html = _page(view, plots, model, model_missing, settings or SearchSettings(), created or time.time())
+    return Report(html=html, plots=tuple(plots.values()))
+
+
+def _in_both_widths(draw: Callable[[View, float], Plot], view: View) -> Plot:
+    """A plot over the page's whole width, with one that can be read on a phone."""
+    plot = draw(view, FULL_IN)
+    if plot.missing:
+        return plot
+    narrow = draw(view, NARROW_IN)
+    return replace(plot, narrow=narrow.svg, marks={**plot.marks, **narrow.marks})
 
 
 def write_report(report: Report, directory: Path) -> dict[str, Path]:
@@ -99,22 +116,31 @@ def write_report(report: Report, directory: Path) -> dict[str, Path]:
     return {PAGE: directory / PAGE, **written}
 
 
-def _page(view: View, plots: Mapping[str, Plot], model: BestModel | None, missing: str, created: float) -> str:
+def _page(
+    view: View,
+    plots: Mapping[str, Plot],
+    model: BestModel | None,
+    missing: str,
+    settings: SearchSettings,
+    created: float,
+) -> str:
     def figures(*names: str) -> str:
         return grid(*(plot_figure(plots[name]) for name in names))
 
     body = {
         "progress": section("progress", "How the search went", figures("history", "curves")),
         "leaderboard": leaderboard_section(view),
+        "best": best_section(None if view.best is None else view.best.number, settings),
         "parameters": parameters_section(view, plots["importance"], [plots["slices"], plots["parallel"]]),
         "cost": section("cost", "What accuracy costs", figures("size", "latency")),
         "groups": groups_section(view, plots["backbones"]),
         "model": model_section(view, model, plots.get("confusion"), missing),
         "time": time_section(view, [plots["time"], plots["epochs"]]),
         "failures": failures_section(view),
+        "settings": settings_section(settings),
     }
     if not view.counting:  # a page of empty places helps nobody: what went wrong, and what there is
-        shown = ["failures", *(["progress"] if view.valued else []), "leaderboard"]
+        shown = ["failures", *(["progress"] if view.valued else []), "leaderboard", "settings"]
         body = {name: body[name] for name in shown}
     titles = [(name, _SHORT[name]) for name, html in body.items() if html]
     head = header(view, created=created, version=tlsearch.__version__, sections=titles)
@@ -135,12 +161,14 @@ def _page(view: View, plots: Mapping[str, Plot], model: BestModel | None, missin
 _SHORT = {
     "progress": "Progress",
     "leaderboard": "Leaderboard",
+    "best": "Best trial to copy",
     "parameters": "Parameters",
     "cost": "Cost",
     "groups": "Backbones and depths",
     "model": "Best model",
     "time": "Time",
     "failures": "Failures",
+    "settings": "Settings",
 }
 
 

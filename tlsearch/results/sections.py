@@ -10,7 +10,7 @@ from html import escape
 from tlsearch.results.evaluation import Evaluation, Mistake, class_scores, most_confused, worst_mistakes
 from tlsearch.results.html import Cell, Row, grid, inline, paragraph, plot_figure, section, table
 from tlsearch.results.plots.style import Plot
-from tlsearch.results.plots.timing import SOURCES, source_reasons
+from tlsearch.results.plots.timing import SOURCES, paces, source_reasons
 from tlsearch.results.plots.view import (
     View,
     clock_of,
@@ -79,7 +79,7 @@ def _key_figures(view: View) -> str:
         ("trials", str(len(view.record.trials)), states_text(view)),
         ("wall time", _wall_time(view), plural(len(reports), "epoch")),
         (
-            "epochs on stored features",
+            "epochs on cached features",
             f"{stored / len(reports):.0%}" if reports else "–",
             "instead of images" if reports else "",
         ),
@@ -176,7 +176,7 @@ def groups_section(view: View, plot: Plot) -> str:
 
 
 def _group_table(view: View, title: str, groups: Sequence[GroupSummary]) -> str:
-    heads = [title, "trials", "complete", "best", "of trial", "median", "epochs", "time", "s per epoch"]
+    heads = [title, "trials", "complete", "best", "of trial", "median", "epochs", "time"]
     heads += ["parameters"] if title == "backbone" else []
     rows = []
     for group in groups:
@@ -190,7 +190,6 @@ def _group_table(view: View, title: str, groups: Sequence[GroupSummary]) -> str:
             "–" if group.median is None else f"{group.median:.4f}",
             str(group.epochs),
             format_s(group.seconds, tenths=True),
-            "–" if group.seconds_per_epoch is None else f"{group.seconds_per_epoch:.2f}",
         ]
         cells += [] if title != "backbone" else [millions(parameters)]
         rows.append(Row(cells=cells))
@@ -204,10 +203,31 @@ def time_section(view: View, plots: Sequence[Plot]) -> str:
         what, why = SOURCES.get(source, (source,))[0], Cell(text=reason or "–", wrap=True)
         rows.append(Row(cells=[what, why, str(count), duration(seconds)]))
     heads = ["epochs read", "because", "epochs", "time"]
-    parts = [grid(*(plot_figure(plot) for plot in plots))]
+    parts = [grid(*(plot_figure(plot) for plot in plots)), _pace_table(view)]
     if rows:
         parts += ['<h3 class="spaced">What epochs read</h3>', table(heads, rows, numeric=("epochs", "time"))]
-    return section("time", "Time and stored features", *parts)
+    return section("time", "Time and cached features", *parts)
+
+
+def _pace_table(view: View) -> str:
+    """Seconds of an epoch for what epochs have in common that take about as long."""
+    rows = [
+        Row(
+            cells=[
+                pace.backbone,
+                str(pace.depth),
+                SOURCES.get(pace.source, (pace.source,))[0],
+                str(pace.epochs),
+                Cell(text=f"{pace.median_s:.2f}", value=pace.median_s),
+                Cell(text=f"{pace.least_s:.2f} to {pace.most_s:.2f}", value=pace.most_s),
+            ]
+        )
+        for pace in paces(view)
+    ]
+    if not rows:
+        return ""
+    heads = ["backbone", "depth", "epochs read", "epochs", "median s", "s from to"]
+    return f'<h3 class="spaced">Seconds of an epoch</h3>{table(heads, rows, numeric=heads[3:], shown=SHOWN_TRIALS)}'
 
 
 def model_section(view: View, model: BestModel | None, plot: Plot | None, missing: str) -> str:

@@ -24,7 +24,6 @@ class GroupSummary:
         median: Of the best values of those that count.
         epochs: All epochs run.
         seconds: Time of all epochs.
-        seconds_per_epoch: Median; None where no time is known.
     """
 
     name: str
@@ -34,7 +33,6 @@ class GroupSummary:
     median: float | None
     epochs: int
     seconds: float
-    seconds_per_epoch: float | None
 
 
 def by_backbone(view: View) -> list[GroupSummary]:
@@ -65,7 +63,7 @@ def _summary(view: View, name: str, trials: Sequence[TrialRecord]) -> GroupSumma
     numbers = {t.number for t in trials}
     counting = [t for t in view.counting if t.number in numbers]
     values = sorted(value_of(t) for t in counting)
-    times = sorted(s for t in trials for r in t.reports if (s := r.metrics.get("epoch_seconds")) is not None)
+    times = [s for t in trials for r in t.reports if (s := r.metrics.get("epoch_seconds")) is not None]
     best = view.best_of(counting)
     return GroupSummary(
         name=name,
@@ -75,7 +73,6 @@ def _summary(view: View, name: str, trials: Sequence[TrialRecord]) -> GroupSumma
         median=values[len(values) // 2] if values else None,
         epochs=sum(len(t.reports) for t in trials),
         seconds=sum(times),
-        seconds_per_epoch=times[len(times) // 2] if times else None,
     )
 
 

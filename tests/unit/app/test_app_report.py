@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import re
+from html import unescape
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from small_search import small_search
 
 from tlsearch.app import report
+from tlsearch.app.facts import read_space_file
 from tlsearch.app.report import report_at_end, write_search_report
+from tlsearch.app.run import read_record
+from tlsearch.app.settings import log_scaled, search_settings
+from tlsearch.space import load
 from tlsearch.types import ParameterImportance
 
 
@@ -45,3 +53,44 @@ def test_a_report_that_fails_does_not_fail_the_search(
     monkeypatch.setattr(report, "find_run_ids", fail)
     assert report_at_end(entry) is None
     assert "planted" in caplog.text
+
+
+def test_settings_and_a_best_trial_that_can_be_run_are_on_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = small_search(tmp_path)
+    monkeypatch.setattr(report, "find_run_ids", lambda *_, **__: {})
+    best = read_record(entry).best
+    assert best is not None
+    page = write_search_report(entry, with_model=False, with_importance=False, log=False).page.read_text()
+    assert "In place of the file’s <code>space</code> and <code>weights</code>" in page
+    whole, first, resolved = (unescape(text) for text in re.findall(r'<pre class="copy">(.*?)</pre>', page, re.DOTALL))
+    own = yaml.safe_load((tmp_path / "space.yaml").read_text())
+    alone, entry_first = tmp_path / "alone.yaml", tmp_path / "first.yaml"
+    searched = {"trials": 1, "sampler": "tpe"}
+    alone.write_text(yaml.safe_dump({**own, **yaml.safe_load(whole), "search": searched}))
+    _, space = load(alone)
+    assert space.to_config(space.complete({})) == best.config
+    entry_first.write_text(yaml.safe_dump({**own, "search": {**searched, **yaml.safe_load(first)["search"]}}))
+    file, space = load(entry_first)
+    (point,) = file.search.start_with
+    assert space.to_config(space.complete(point)) == best.config
+    assert yaml.safe_load(resolved) == yaml.safe_load((entry.path / "resolved.yaml").read_text())
+    meta = json.loads((entry.path / "trials" / str(best.number) / "best" / "checkpoint.json").read_text())
+    assert meta["weights_id"] in page and meta["weights_digest"][:16] in page
+
+
+def test_a_password_in_the_space_file_is_not_on_the_page(tmp_path: Path) -> None:
+    entry = small_search(tmp_path)
+    resolved = entry.path / "resolved.yaml"
+    tree = yaml.safe_load(resolved.read_text())
+    tree["tracking"]["uri"] = "postgresql://me:secret@host/db"
+    resolved.write_text(yaml.safe_dump(tree))
+    found = search_settings(entry, read_space_file(entry), read_record(entry))
+    assert "secret" not in found.resolved and "host/db" in found.resolved
+
+
+def test_what_the_space_draws_by_ratio_is_known(tmp_path: Path) -> None:
+    small_search(tmp_path)
+    file, _ = load(tmp_path / "space.yaml")
+    assert log_scaled(file) == {"head_lr"} and log_scaled(None) == frozenset()

@@ -6,6 +6,7 @@ import io
 import json
 import re
 import time
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -17,10 +18,14 @@ from search_records import make_facts, make_record, make_trial, record_of
 from tlsearch.results.evaluation import Evaluation, class_scores, most_confused, worst_mistakes
 from tlsearch.results.facts import SearchFacts
 from tlsearch.results.leaderboard import leaderboard
+from tlsearch.results.plots.parallel import parameter_scale
+from tlsearch.results.plots.parameters import log_ticks, rate_text
+from tlsearch.results.plots.timing import paces
 from tlsearch.results.plots.view import View
 from tlsearch.results.report import Report, make_report, write_report
 from tlsearch.results.sections import BestModel
-from tlsearch.types import ParameterImportance, SearchRecord, TrialState
+from tlsearch.results.settings import SearchSettings, WeightsUsed
+from tlsearch.types import ParameterImportance, SearchRecord, TrialConfig, TrialState
 
 VOID = {"meta", "img", "br", "hr", "wbr", "link", "input"}
 IMPORTANCE = ParameterImportance(
@@ -122,7 +127,7 @@ def test_each_mark_of_a_plot_is_a_trial() -> None:
     record = make_record(80)
     for plot in make_report(_view(record)).plots:
         for group, trials in plot.marks.items():
-            element = plot.svg.split(f'id="{group}"')[1]
+            element = (plot.svg + plot.narrow).split(f'id="{group}"')[1]
             depth, end = 1, 0
             for tag in re.finditer(r"<g\b[^>]*?(/?)>|</g>", element):
                 depth += -1 if tag[0] == "</g>" else 0 if tag[1] else 1
@@ -234,3 +239,104 @@ def test_five_hundred_trials(capsys: pytest.CaptureFixture[str]) -> None:
         print(f"\n500 trials: report in {elapsed:.1f} s ({busy:.1f} s of CPU), page {len(report.html) / 1e6:.1f} MB")
     assert len(report.html) < 4_000_000
     _check(report, record)
+
+
+def test_a_rate_has_a_logarithmic_axis_however_few_its_values() -> None:
+    for values in ([1e-4, 1e-2], [3e-4, 1e-3, 2e-3], [1e-3] * 2 + [1.1e-3]):
+        params = [{"head_lr": value, "momentum": 0.1 * n, "mine": value} for n, value in enumerate(values)]
+        record = record_of([make_trial(n, [0.5 + n / 10], params=one) for n, one in enumerate(params)])
+        view = View(record=record, rows=leaderboard(record, {}), log_scaled=frozenset({"mine"}))
+        assert [view.is_rate(name) for name in ("head_lr", "mine", "momentum")] == [True, True, False]
+        slices = next(plot for plot in make_report(view).plots if plot.name == "slices")
+        ticks = [rate_text(tick) for tick in log_ticks(min(values), max(values))]
+        assert all(slices.svg.count(f">{tick}<") == 2 for tick in ticks), ticks  # head_lr and mine, not momentum
+        heights = parameter_scale(record.trials, "head_lr", log=True).heights
+        assert (min(heights.values()), max(heights.values())) == (0.0, 1.0)
+    three = parameter_scale([make_trial(n, [0.5], params={"lr": 10.0**-n}) for n in (2, 3, 5)], "lr", log=True)
+    assert three.heights[1e-3] == pytest.approx(2 / 3)
+
+
+def test_a_rate_of_zero_or_of_one_value_is_drawn_all_the_same() -> None:
+    for values in ([0.0, 1e-4, 1e-3], [1e-3, 1e-3, 1e-3]):
+        params = [{"weight_decay": value, "head_lr": 10.0**-n} for n, value in enumerate(values)]
+        record = record_of([make_trial(n, [0.5 + n / 10], params=one) for n, one in enumerate(params)])
+        _check(make_report(_view(record)), record)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [
+        (1e-5, 1e-1, ["1e-5", "1e-3", "1e-1"]),
+        (1.3e-5, 4.9e-4, ["3e-5", "1e-4", "3e-4"]),
+        (1e-3, 3e-2, ["1e-3", "3e-3", "1e-2", "3e-2"]),
+        (1e-3, 1.1e-3, ["1e-3", "1.1e-3"]),
+        (2e-3, 2e-3, ["2e-3"]),
+    ],
+)
+def test_ticks_of_a_logarithmic_axis(low: float, high: float, ticks: list[str]) -> None:
+    found = [rate_text(tick) for tick in log_ticks(low, high)]
+    assert 1 <= len(found) <= 4 and set(ticks) <= set(found), found
+
+
+def test_a_phone_is_shown_plots_of_its_own_width() -> None:
+    report = make_report(_view(make_record(30)))
+    assert 'name="viewport" content="width=device-width, initial-scale=1"' in report.html
+    assert "min-width: 860px" not in report.html
+    wide = [plot for plot in report.plots if plot.wide and not plot.missing]
+    assert {plot.name for plot in wide} == {"history", "curves", "slices", "parallel", "backbones"}
+    for plot in wide:
+        box = re.search(r'viewBox="0 0 ([\d.]+)', plot.narrow)
+        assert box is not None and float(box[1]) < 340  # points: nearly one for each pixel of a phone's width
+        assert plot.svg in report.html and plot.narrow in report.html
+
+
+def test_paces_mix_neither_backbones_nor_depths_nor_sources() -> None:
+    trials = []
+    for number, (backbone, depth) in enumerate([("resnet18", 0), ("resnet18", 2), ("vgg11", 0), ("resnet18", 0)]):
+        trial = make_trial(number, [0.5, 0.6], params={"backbone": backbone, "unfreeze_depth": depth})
+        reports = [
+            replace(
+                report,
+                metrics={**report.metrics, "epoch_seconds": 10.0 * depth + report.epoch},
+                source="pixels" if report.epoch == 1 else "features",
+            )
+            for report in trial.reports
+        ]
+        trials.append(
+            replace(trial, reports=tuple(reports), config=TrialConfig(backbone=backbone, unfreeze_depth=depth))
+        )
+    found = {
+        (one.backbone, one.depth, one.source): (one.epochs, one.median_s) for one in paces(_view(record_of(trials)))
+    }
+    assert found == {
+        ("resnet18", 0, "features"): (2, 2.0),
+        ("resnet18", 0, "pixels"): (2, 1.0),
+        ("resnet18", 2, "features"): (1, 22.0),
+        ("resnet18", 2, "pixels"): (1, 21.0),
+        ("vgg11", 0, "features"): (1, 2.0),
+        ("vgg11", 0, "pixels"): (1, 1.0),
+    }
+    text = " ".join(_Page(make_report(_view(record_of(trials))).html).text)
+    assert "s per epoch" not in text and "Seconds of an epoch" in text
+
+
+def test_settings_weights_and_versions_are_on_the_page() -> None:
+    record = make_record(12)
+    settings = SearchSettings(
+        resolved="name: <b>x</b>\n",
+        weights=[WeightsUsed(backbone="resnet18", weights_id="file:r.pth", digest="ab" * 32)],
+        environment={"torch": "2.14.1", "python": "3.11"},
+        best_entry="search: {}\n",
+        best_space="space: {}\n",
+    )
+    report = make_report(_view(record), settings=settings)
+    page = _check(report, record)
+    text = " ".join(page.text)
+    assert all(
+        part in text for part in ("name: <b>x</b>", "file:r.pth", "abababababababab", "torch", "2.14.1", "space: {}")
+    )
+    assert "<b>x</b>" not in report.html
+    bare = make_report(
+        _view(record_of([make_trial(0, [], state=TrialState.FAILED, reason="error")])), settings=settings
+    )
+    assert "2.14.1" in bare.html and "space: {}" not in bare.html

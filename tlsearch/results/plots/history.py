@@ -17,6 +17,7 @@ from tlsearch.results.plots.style import (
     add_axes,
     finish,
     legend_above,
+    name_at,
     new_figure,
     plot_style,
 )
@@ -36,9 +37,9 @@ from tlsearch.types import TrialRecord
 _HEIGHT_IN = 3.7
 
 
-def plot_history(view: View) -> Plot:
+def plot_history(view: View, width_in: float = FULL_IN) -> Plot:
     """Each trial where it had its best value, over wall time, with the best so far."""
-    plot = Plot(name="history", title="Optimisation history", wide=True)
+    plot = Plot(name=name_at("history", width_in), title="Optimisation history", wide=True)
     if not view.valued:
         return Plot(name=plot.name, title=plot.title, wide=True, missing="no trial has reported a value")
     clock = clock_of(view.record)
@@ -47,8 +48,8 @@ def plot_history(view: View) -> Plot:
     longest = max([*times.values(), steps[-1][0] if steps else 0.0, 1.0])
     unit, unit_name = time_unit(longest)
     with plot_style(plot.name):
-        figure = new_figure(FULL_IN, _HEIGHT_IN)
-        axes = add_axes(figure, left=0.65, top=0.4)
+        figure = new_figure(width_in, _HEIGHT_IN)
+        axes = add_axes(figure, left=0.65, top=0.4 if width_in == FULL_IN else 0.6)
         reached = [*(value_of(t) for t in view.valued), *(value for _, value in steps)]
         low, high = robust_limits(reached, maximise=view.maximise)
         marks = {}
@@ -70,7 +71,7 @@ def plot_history(view: View) -> Plot:
         axes.set(xlabel=f"wall time, {unit_name}", ylabel=view.label, ylim=(low, high))
         axes.set_xlim(-0.01 * longest / unit, 1.02 * longest / unit)
         axes.grid(axis="y")
-        legend_above(axes)
+        legend_above(axes, columns=6 if width_in == FULL_IN else 3)
         caption = (
             "Each point is a trial, where it reached its best value; the line is the best value known at that time."
             + _beyond(view.valued, low, high)
@@ -79,17 +80,17 @@ def plot_history(view: View) -> Plot:
         return finish(figure, Plot(name=plot.name, title=plot.title, caption=caption, wide=True, marks=marks))
 
 
-def plot_curves(view: View) -> Plot:
+def plot_curves(view: View, width_in: float = FULL_IN) -> Plot:
     """Validation metric by epoch for every trial, with the rungs and the cuts."""
-    name, title = "curves", "Learning curves"
+    name, title = name_at("curves", width_in), "Learning curves"
     metric = view.record.metric
     trials = [t for t in view.valued if any(metric in r.metrics for r in t.reports)]
     if not trials:
         return Plot(name=name, title=title, wide=True, missing="no trial has reported a value")
     values = [value for t in trials for _, value in _curve(t, metric)]
     with plot_style(name):
-        figure = new_figure(FULL_IN, _HEIGHT_IN)
-        axes = add_axes(figure, left=0.65, top=0.4)
+        figure = new_figure(width_in, _HEIGHT_IN)
+        axes = add_axes(figure, left=0.65, top=0.4 if width_in == FULL_IN else 0.6)
         low, high = robust_limits(values, maximise=view.maximise)
         marks: dict[str, list[int]] = {}
         size = 13 if len(trials) <= 60 else 7
@@ -140,7 +141,7 @@ def plot_curves(view: View) -> Plot:
         )
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=12) if longest > 1 else FixedLocator([0, 1]))
         axes.grid(axis="y")
-        legend_above(axes)
+        legend_above(axes, columns=6 if width_in == FULL_IN else 3)
         cut = sum(ending_of(t) == "asha" for t in trials)
         caption = (
             f"{plural(len(trials), 'trial')}; a cross is where one was cut. "

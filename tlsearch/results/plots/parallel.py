@@ -23,6 +23,7 @@ from tlsearch.results.plots.style import (
     Plot,
     add_axes,
     finish,
+    name_at,
     new_figure,
     plot_style,
 )
@@ -35,12 +36,12 @@ from tlsearch.results.plots.view import (
     short,
     value_of,
     varied_parameters,
-    wants_log,
 )
 from tlsearch.text import NumberForm
 from tlsearch.types import Scalar, TrialRecord
 
 MAX_AXES = 9
+_NARROW_AXES = 3  # of a phone's width, and the metric's
 _MAX_CATEGORIES = 12
 _INACTIVE = -0.13  # where a trial's line passes an axis of a parameter that it does not have
 
@@ -57,20 +58,21 @@ class Scale:
     spread: float = 0.0
 
 
-def plot_parallel(view: View) -> Plot:
+def plot_parallel(view: View, width_in: float = FULL_IN) -> Plot:
     """All trials that count, coloured by the metric, the best in front."""
-    name, title = "parallel", "Parallel coordinates"
+    name, title = name_at("parallel", width_in), "Parallel coordinates"
     names = varied_parameters(view)
     if len(names) < 2 or len(view.counting) < 2:
         few = "fewer than two parameters have two values among the trials with a result"
         return Plot(name=name, title=title, wide=True, missing=few)
-    shown = names[:MAX_AXES]
+    shown = names[: MAX_AXES if width_in == FULL_IN else _NARROW_AXES]
     trials = list(reversed(view.top(view.counting, len(view.counting))))  # the best are drawn last
     low, high = robust_limits([value_of(t) for t in trials], maximise=view.maximise)
-    scales = [parameter_scale(trials, parameter) for parameter in shown]
+    scales = [parameter_scale(trials, parameter, log=view.is_rate(parameter)) for parameter in shown]
     with plot_style(name):
-        figure = new_figure(FULL_IN, 4.0)
-        axes = add_axes(figure, left=0.75, right=0.75, top=0.5, bottom=0.3)
+        figure = new_figure(width_in, 4.0)
+        side = 0.75 if width_in == FULL_IN else 0.6
+        axes = add_axes(figure, left=side, right=side, top=0.5, bottom=0.3)
         lines = LineCollection(
             [_line(t, shown, scales, (low, high)) for t in trials],
             colors=_colours(view, trials),
@@ -97,13 +99,17 @@ def plot_parallel(view: View) -> Plot:
         return finish(figure, Plot(name=name, title=title, caption=caption, wide=True, marks=marks))
 
 
-def parameter_scale(trials: Sequence[TrialRecord], parameter: str) -> Scale:
-    """Where each value of a parameter lies on its axis: by size, logarithmic where it spans much, else by name."""
+def parameter_scale(trials: Sequence[TrialRecord], parameter: str, *, log: bool) -> Scale:
+    """Where each value of a parameter lies on its axis: by size where it is logarithmic or has many, else by name.
+
+    Args:
+        log: Whether the parameter is one of ratios, as a learning rate; a value of 0 has no place on such an axis.
+    """
     values = [t.params[parameter] for t in trials if t.params.get(parameter) is not None]
     distinct = sorted(set(values), key=lambda v: (not is_number([v]), v if is_number([v]) else 0, str(v)))
-    if is_number(values) and len(distinct) > _MAX_CATEGORIES:
+    log = log and is_number(values) and len(distinct) > 1 and min(map(float, values)) > 0  # type: ignore[arg-type]
+    if log or (is_number(values) and len(distinct) > _MAX_CATEGORIES):
         numbers = [float(value) for value in distinct]  # type: ignore[arg-type]
-        log = wants_log(numbers)
         places = [math.log10(n) for n in numbers] if log else numbers
         low, high = places[0], places[-1]
         ticks = _log_ticks(low, high) if log else [low + k * (high - low) / 4 for k in range(5)]

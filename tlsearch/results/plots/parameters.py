@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import NullLocator, StrMethodFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, StrMethodFormatter
 
 from tlsearch.results.plots.style import (
     BEST,
@@ -20,6 +20,7 @@ from tlsearch.results.plots.style import (
     Plot,
     add_axes,
     finish,
+    name_at,
     new_figure,
     plot_style,
 )
@@ -34,15 +35,15 @@ from tlsearch.results.plots.view import (
     short,
     value_of,
     varied_parameters,
-    wants_log,
 )
 from tlsearch.types import TrialRecord
 
 MAX_SLICES = 12
 MAX_NUMBERS = 10  # of one parameter in one small plot, each at a place of its own
 MAX_CATEGORIES = 6  # their names are longer
-_COLUMNS = 4
+_COLUMNS, _NARROW_COLUMNS = 4, 2
 _ROW_IN = 2.35
+_MAX_TICKS = 4
 
 
 def plot_importance(view: View) -> Plot:
@@ -84,9 +85,9 @@ def plot_importance(view: View) -> Plot:
         return finish(figure, Plot(name=name, title=title, caption=caption))
 
 
-def plot_slices(view: View) -> Plot:
+def plot_slices(view: View, width_in: float = FULL_IN) -> Plot:
     """The metric against each varied parameter, one small plot for each."""
-    name, title = "slices", "Metric against each parameter"
+    name, title = name_at("slices", width_in), "Metric against each parameter"
     names = varied_parameters(view)
     if not names:
         few = (
@@ -96,20 +97,21 @@ def plot_slices(view: View) -> Plot:
         )
         return Plot(name=name, title=title, wide=True, missing=few)
     shown = names[:MAX_SLICES]
-    rows = math.ceil(len(shown) / _COLUMNS)
+    columns = _COLUMNS if width_in == FULL_IN else _NARROW_COLUMNS
+    rows = math.ceil(len(shown) / columns)
     low, high = robust_limits([value_of(t) for t in view.counting], maximise=view.maximise)
     with plot_style(name):
         height = _ROW_IN * rows + 0.1
-        figure = new_figure(FULL_IN, height)
-        width = (FULL_IN - 0.55) / _COLUMNS
+        figure = new_figure(width_in, height)
+        width = (width_in - 0.55) / columns
         marks: dict[str, list[int]] = {}
         for place, parameter in enumerate(shown):
-            row, column = divmod(place, _COLUMNS)
+            row, column = divmod(place, columns)
             left = 0.55 + column * width
             axes = add_axes(
                 figure,
                 left=left,
-                right=FULL_IN - left - width + 0.18,
+                right=width_in - left - width + 0.18,
                 top=row * _ROW_IN + 0.12,
                 bottom=height - (row + 1) * _ROW_IN + 0.62,
             )
@@ -133,11 +135,11 @@ def _slice(axes: Axes, view: View, parameter: str, place: int, limits: tuple[flo
     values = [t.params[parameter] for t in trials]
     distinct = list(dict.fromkeys(values))
     numeric = is_number(values)
-    if numeric and len(distinct) > MAX_NUMBERS:
+    log = numeric and view.is_rate(parameter) and min(map(float, values)) > 0  # type: ignore[arg-type]
+    if log or (numeric and len(distinct) > MAX_NUMBERS):
         xs = [float(value) for value in values]  # type: ignore[arg-type]
-        if wants_log(xs):
-            axes.set_xscale("log")
-            axes.xaxis.set_minor_locator(NullLocator())
+        if log:
+            log_axis(axes, xs)
         kept = trials
     else:
         order = sorted(distinct, key=float) if numeric else _by_best(view, parameter, trials)  # type: ignore[arg-type]
@@ -159,6 +161,34 @@ def _slice(axes: Axes, view: View, parameter: str, place: int, limits: tuple[flo
             points.set_gid(f"points-{place}-{kind}")
             marks[f"points-{place}-{kind}"] = [t.number for _, t in group]
     return marks
+
+
+def log_axis(axes: Axes, values: Sequence[float]) -> None:
+    """A logarithmic axis over positive values, with numbers on it however close they are, and no more than fit."""
+    low, high = min(values), max(values)
+    room = max((high / low) ** 0.06, 1.1)
+    axes.set_xscale("log")
+    axes.set_xlim(low / room, high * room)
+    axes.xaxis.set_major_locator(FixedLocator(log_ticks(low, high)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: rate_text(x)))
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Round numbers within the ends, inclusive: powers of ten where there are enough; the ends where none are."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for digits in ((1,), (1, 3), (1, 2, 5)):
+        ticks = [float(f"{digit}e{power}") for power in powers for digit in digits]
+        ticks = [tick for tick in ticks if low * (1 - 1e-9) <= tick <= high * (1 + 1e-9)]
+        if len(ticks) >= 3:
+            return ticks[:: math.ceil(len(ticks) / _MAX_TICKS)]
+    return sorted({low, high})
+
+
+def rate_text(rate: float) -> str:
+    """``1e-4`` or ``2.5e-3``: one form for all ticks of an axis."""
+    mantissa, exponent = f"{rate:.1e}".split("e")
+    return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
 
 
 def _kind(view: View, trial: TrialRecord) -> str:

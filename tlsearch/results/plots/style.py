@@ -24,6 +24,7 @@ STEPS = ("#9cc5e3", "#6fa8d6", "#4789c2", "#2b6cb0", "#1c4f8a", "#0f3260")
 LOW, HIGH = "#dce8f3", "#123f73"  # ends of a continuous scale
 
 FULL_IN, HALF_IN = 11.0, 5.4  # widths of a plot over the whole page and over half of it
+NARROW_IN = 4.6  # of one over the whole page on a phone, where that of 11 inches could not be read
 _PNG_DPI = 140
 _PT = 72.0
 
@@ -71,6 +72,7 @@ class Plot:
         svg: For a page: without a width of its own and without any address; empty where ``missing`` is set.
         png: The same picture as a PNG file.
         wide: Whether it takes the page's whole width.
+        narrow: The SVG of a wide plot for a phone.
         marks: By id of a group in the SVG the trial of each of its marks, in order.
         missing: Why there is nothing to show.
     """
@@ -81,6 +83,7 @@ class Plot:
     svg: str = ""
     png: bytes = b""
     wide: bool = False
+    narrow: str = ""
     marks: Mapping[str, Sequence[int]] = field(default_factory=dict)
     missing: str = ""
 
@@ -90,6 +93,11 @@ def plot_style(name: str) -> Iterator[None]:
     """Within it figures look as they should; ids in an SVG depend on the name alone."""
     with matplotlib.rc_context({**_RC, "svg.hashsalt": name}):
         yield
+
+
+def name_at(name: str, width_in: float) -> str:
+    """The name of a plot over the whole page in one of its two widths: ids on a page are unique."""
+    return f"{name}-narrow" if width_in == NARROW_IN else name
 
 
 def new_figure(width_in: float, height_in: float) -> Figure:
@@ -127,7 +135,7 @@ def finish(figure: Figure, plot: Plot) -> Plot:
         title=plot.title,
         caption=plot.caption,
         svg=text,
-        png=_png(figure),
+        png=b"" if figure.get_figwidth() == NARROW_IN else _png(figure),
         wide=plot.wide,
         marks=marks,
     )

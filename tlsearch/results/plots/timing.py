@@ -1,15 +1,16 @@
-"""Where the time went: by unfreeze depth, and whether epochs read stored features or images."""
+"""Where the time went: by unfreeze depth, and whether epochs read cached features or images."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
 
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from tlsearch.results.plots.style import (
     CUT,
-    DONE,
     HALF_IN,
     OTHER,
     Plot,
@@ -22,7 +23,42 @@ from tlsearch.results.plots.style import (
 from tlsearch.results.plots.view import View, jitter, time_unit
 from tlsearch.types import EpochReport
 
-SOURCES = {"features": ("stored features", OTHER), "pixels": ("images", CUT)}
+SOURCES = {"features": ("cached features", OTHER), "pixels": ("images", CUT)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """Epochs that take about as long: of one backbone at one depth, from the same source; seconds."""
+
+    backbone: str
+    depth: int
+    source: str
+    epochs: int
+    median_s: float
+    least_s: float
+    most_s: float
+
+
+def paces(view: View) -> list[Pace]:
+    """One for each backbone, depth and source that has a time, in that order."""
+    found: dict[tuple[str, int, str], list[float]] = {}
+    for trial in view.record.trials:
+        for report in trial.reports:
+            if report.metrics.get("epoch_seconds", 0.0) > 0:
+                key = (trial.config.backbone, trial.config.unfreeze_depth, report.source)
+                found.setdefault(key, []).append(report.metrics["epoch_seconds"])
+    return [
+        Pace(
+            backbone=backbone,
+            depth=depth,
+            source=source,
+            epochs=len(times),
+            median_s=median(times),
+            least_s=min(times),
+            most_s=max(times),
+        )
+        for (backbone, depth, source), times in sorted(found.items())
+    ]
 
 
 def epochs_by_depth(view: View) -> dict[int, list[EpochReport]]:
@@ -85,9 +121,10 @@ def plot_epochs(view: View) -> Plot:
                         ys.append(row + jitter(number, 0.24))
             if xs:
                 axes.scatter(xs, ys, s=8, c=colour, linewidths=0, alpha=0.8 if len(xs) < 300 else 0.4, label=words)
-        for row, reports in enumerate(by_depth.values()):
-            ordered = sorted(report.metrics["epoch_seconds"] for report in reports)
-            axes.plot([ordered[len(ordered) // 2]] * 2, [row - 0.34, row + 0.34], color=DONE, linewidth=1.8)
+        one = len({pace.backbone for pace in paces(view)}) == 1
+        for pace in paces(view) if one else ():
+            row = list(by_depth).index(pace.depth)
+            axes.plot([pace.median_s] * 2, [row - 0.34, row + 0.34], color=SOURCES[pace.source][1], linewidth=1.8)
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
@@ -99,8 +136,9 @@ def plot_epochs(view: View) -> Plot:
         axes.grid(axis="x")
         legend_above(axes)
         caption = (
-            "Each point is an epoch of some trial, each short line the median of its depth. The first epoch on stored "
-            "features may include computing them."
+            "Each point is an epoch of some trial"
+            + (", each short line the median of its depth and colour" if one else " of any backbone")
+            + "; the table below tells them apart. The first epoch on cached features may include computing them."
         )
         return finish(figure, Plot(name=name, title=title, caption=caption))
 
@@ -119,7 +157,7 @@ def source_reasons(view: View) -> list[tuple[str, str, int, float]]:
 
 def _share_text(view: View) -> str:
     sources = Counter(report.source for trial in view.record.trials for report in trial.reports)
-    return f"{sources['features']} of {sources.total()} epochs read stored features instead of images."
+    return f"{sources['features']} of {sources.total()} epochs read cached features instead of images."
 
 
 def _seconds(reports: Sequence[EpochReport], source: str | None = None) -> float:

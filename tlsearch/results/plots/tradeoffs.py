@@ -23,6 +23,7 @@ from tlsearch.results.plots.style import (
     add_axes,
     finish,
     legend_above,
+    name_at,
     new_figure,
     plot_style,
 )
@@ -165,9 +166,10 @@ def _cost_axis(axes: Axes, costs: Sequence[float]) -> None:
         axes.set_xlim(0, high * 1.15)
 
 
-def plot_backbones(view: View) -> Plot:
+def plot_backbones(view: View, width_in: float = FULL_IN) -> Plot:
     """The best value of each backbone at each depth, with the number of trials."""
-    name, title = "backbones", "Best value by backbone and unfreeze depth"
+    name, title = name_at("backbones", width_in), "Best value by backbone and unfreeze depth"
+    narrow = width_in != FULL_IN
     if not view.counting:
         return Plot(name=name, title=title, wide=True, missing="no trial has a result")
     ranked = list(dict.fromkeys(t.config.backbone for t in view.top(view.counting, len(view.counting))))
@@ -182,8 +184,8 @@ def plot_backbones(view: View) -> Plot:
     low, high = robust_limits(values, maximise=view.maximise)
     scale = LinearSegmentedColormap.from_list("metric", [LOW, "#7fabd4", HIGH])
     with plot_style(name):
-        figure = new_figure(FULL_IN, 0.5 + 0.42 * len(shown))
-        axes = add_axes(figure, left=2.0, right=0.15, top=0.1, bottom=0.3)
+        figure = new_figure(width_in, 0.5 + 0.42 * len(shown))
+        axes = add_axes(figure, left=1.05 if narrow else 2.0, right=0.15, top=0.1, bottom=0.3)
         for row, backbone in enumerate(shown):
             for column, depth in enumerate(depths):
                 group = cells[backbone, depth]
@@ -197,11 +199,12 @@ def plot_backbones(view: View) -> Plot:
                     [column - 0.48, column + 0.48], row - 0.46, row + 0.46, color=scale(share), linewidth=0
                 )
                 colour = "white" if share > 0.55 else INK
-                number = f"{value_of(best):.4f}   n={len(group)}"
+                number = f"{value_of(best):.3f}\nn={len(group)}" if narrow else f"{value_of(best):.4f}   n={len(group)}"
                 bold = "bold" if view.best is not None and best.number == view.best.number else "normal"
                 axes.text(column, row, number, ha="center", va="center", color=colour, fontweight=bold)
-        axes.set_xticks(range(len(depths)), [f"depth {d}" + (" (head only)" if d == 0 else "") for d in depths])
-        axes.set_yticks(range(len(shown)), [short(b, 30) for b in shown])
+        names = [f"depth {d}" + (" (head only)" if d == 0 and not narrow else "") for d in depths]
+        axes.set_xticks(range(len(depths)), names)
+        axes.set_yticks(range(len(shown)), [short(b, 15 if narrow else 30) for b in shown])
         axes.tick_params(length=0, labelcolor=INK)
         axes.set(xlim=(-0.5, len(depths) - 0.5), ylim=(len(shown) - 0.5, -0.5))
         for side in ("left", "bottom"):

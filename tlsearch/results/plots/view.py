@@ -30,17 +30,24 @@ ENDINGS = {
     "running": ("running", OTHER),
     "completed": ("ran to its end", DONE),
 }
+RATES = frozenset({"head_lr", "backbone_lr", "weight_decay"})
 _WHISKERS = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """All that the plots of one search are drawn from; ``rows`` is its leaderboard."""
+    """All that the plots of one search are drawn from.
+
+    Attributes:
+        rows: The search's leaderboard.
+        log_scaled: Names of the dimensions that the space draws on a logarithmic scale.
+    """
 
     record: SearchRecord
     rows: Sequence[LeaderboardRow]
     facts: SearchFacts = field(default_factory=SearchFacts)
     importance: ParameterImportance = field(default_factory=ParameterImportance)
+    log_scaled: frozenset[str] = frozenset()
 
     @property
     def label(self) -> str:
@@ -76,6 +83,10 @@ class View:
     def forms(self) -> Mapping[str, NumberForm]:
         """By parameter how its values are written, the same in every place of the page."""
         return number_forms(self.record)
+
+    def is_rate(self, parameter: str) -> bool:
+        """Whether ratios of a parameter matter, so that its axis is logarithmic, however few its values."""
+        return parameter in RATES or parameter in self.log_scaled
 
     def texts(self, params: Mapping[str, Scalar]) -> dict[str, str]:
         """The parameters of one trial as text."""
@@ -136,11 +147,6 @@ def chosen_text(view: View, shown: int, count: int) -> str:
 def is_number(values: Iterable[Scalar]) -> bool:
     """Whether all values are numbers, bools aside."""
     return all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
-
-
-def wants_log(values: Sequence[float]) -> bool:
-    """Whether positive values span so much that a linear axis would squeeze them."""
-    return min(values) > 0 and max(values) / min(values) > 20
 
 
 def robust_limits(values: Sequence[float], *, maximise: bool) -> tuple[float, float]:
