@@ -43,6 +43,27 @@ def package_folder() -> str | None:
     return None if any(os.path.realpath(place) == str(folder) for place in places) else str(folder)
 
 
+def leave_current_folder() -> None:
+    """Takes the current folder out of PYTHONPATH, for this process and those that it starts.
+
+    Nobody means it who writes ``PYTHONPATH=$PYTHONPATH:/my/code`` where there was none: Python reads the empty entry as
+    the current folder, before its own library. Sources of this package that were found there are looked in last.
+
+    Raises:
+        FileNotFoundError: The current folder was deleted.
+    """
+    here = os.getcwd()
+    named = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    kept = [entry for entry in named if entry not in ("", os.curdir)]
+    if named in ([""], kept):
+        return
+    os.environ["PYTHONPATH"] = os.pathsep.join(kept)
+    if here in sys.path and here not in map(os.path.abspath, kept):
+        sys.path.remove(here)
+        if package_folder() == os.path.realpath(here) and here not in sys.path:
+            sys.path.append(here)
+
+
 def own_python(module: str, *arguments: str) -> list[str]:
     """The command of another interpreter that runs a module, importing nothing from the folder that it starts in.
 

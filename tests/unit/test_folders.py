@@ -134,10 +134,22 @@ def test_no_place_for_temporary_files_is_answered_with_the_remedy(monkeypatch: p
     assert "No usable temporary directory found in ['/proc/nowhere']: set TMPDIR to a folder" in done.stderr
 
 
-def test_nothing_is_imported_from_the_current_folder(tmp_path: Path) -> None:
-    for module in ("statistics", "random", "json", "typer", "numpy"):
+@pytest.mark.parametrize("named", ["", f"{os.pathsep}/elsewhere", f"/elsewhere{os.pathsep}."])
+def test_nothing_is_imported_from_the_current_folder(named: str, tmp_path: Path) -> None:
+    for module in ("statistics", "random", "typer", "numpy"):
         (tmp_path / f"{module}.py").write_text("raise RuntimeError('imported from the current folder')")
-    environment = os.environ | {"HOME": str(tmp_path)}
-    command = [sys.executable, "-m", "tlsearch", "results"]
+    environment = os.environ | {"HOME": str(tmp_path), "PYTHONPATH": named}
+    script = ["-P", "-c", "from tlsearch.cli import main; main()"]  # as the installed command
+    command = [sys.executable, *(script if named else ["-m", "tlsearch"]), "results"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "there is no search" in done.stderr, done.stderr
+
+
+def test_a_current_folder_that_was_deleted_is_told(tmp_path: Path) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    script = "import os, sys; os.rmdir(os.getcwd()); from tlsearch.cli import main; main()"
+    command = [sys.executable, "-P", "-c", script, "results"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "the current folder does not exist any more: change to another one and try again\n"

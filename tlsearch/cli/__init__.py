@@ -10,6 +10,12 @@ import sys
 def main() -> None:
     """Entry point of the ``tlsearch`` command."""
     atexit.register(gc.freeze)  # Python would search all of torch and MLflow for garbage before it ends: over a second
+    from tlsearch.imports import leave_current_folder
+
+    try:
+        leave_current_folder()
+    except FileNotFoundError:
+        sys.exit("the current folder does not exist any more: change to another one and try again")
     from tlsearch.cli.streams import exit_code, open_streams
     from tlsearch.folders import lend_home
 
