@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Integration tests run one after another, other tests beside them.
 PARALLEL := -n auto --maxprocesses 4 --dist loadgroup
 
-.PHONY: demo test test-all lint install clean
+.PHONY: demo reference test test-all lint install clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -27,6 +27,10 @@ demo: $(VENV)/.demo
 	cp search_spaces/quickstart.yaml demo/space.yaml
 	$(BIN)/tlsearch run demo/space.yaml
 	$(BIN)/tlsearch results
+
+# The reference of the space file, from the classes that read it.
+reference: $(VENV)/.dev
+	$(BIN)/python -m tlsearch.app.space_reference docs/space_file.md
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

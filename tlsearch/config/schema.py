@@ -83,8 +83,10 @@ class DefaultsSpec:
     A search's ``resolved.yaml`` holds the values that were found, so that a resumed search keeps them.
 
     Attributes:
-        batch_size: At most 32, and so small that an epoch has at least 16 steps.
-        head_init: ``probe``, or ``random`` where no backbone has pretrained weights.
+        batch_size: Images in a batch where ``space`` has no batch_size; auto is at most 32, and so small that
+            an epoch has at least 16 steps.
+        head_init: How heads start where ``space`` has no head_init; auto is ``probe``, or ``random`` where no
+            backbone has pretrained weights.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -108,9 +110,9 @@ class AshaSpec:
     """Asynchronous successive halving, in epochs.
 
     Attributes:
-        grace_period: Epochs before the first rung; no trial is cut earlier.
-        reduction_factor: A rung keeps one in so many trials; at least 2.
-        brackets: Number of brackets with staggered first rungs.
+        grace_period: Epochs before the first rung. No trial is stopped earlier.
+        reduction_factor: At each rung about one trial in this many goes on.
+        brackets: Number of brackets with later and later first rungs.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -121,7 +123,11 @@ class AshaSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Limit:
-    """A constraint of the user's: at most so much."""
+    """A constraint of the user's: at most so much.
+
+    Attributes:
+        max: Largest allowed value.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     max: Annotated[Number, Field(gt=0)]
@@ -129,12 +135,12 @@ class Limit:
 
 @dataclass(frozen=True, kw_only=True)
 class ConstraintsSpec:
-    """What a model may weigh and cost; a trial that breaks one is infeasible, and its sampler is told.
+    """Limits on the model. A trial that breaks one is infeasible, and the sampler learns from it.
 
     Attributes:
         params_millions: Parameters of the whole model, in millions.
-        checkpoint_mb: Its weights on disk, in MB of 10^6 bytes.
-        latency_ms: One image through the model on the trial's device, in milliseconds.
+        checkpoint_mb: Weights of the model on disk, in MB (10^6 bytes).
+        latency_ms: Time of one image through the model on the trial's device, in milliseconds.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -154,29 +160,31 @@ class SearchSpec:
     """What is searched for, how long, and when a trial or the search ends.
 
     Attributes:
-        trials: Trials in all, starting points included.
-        max_epochs: Epochs of a trial that is not cut.
-        time_budget_s: Wall time of the search; None is without limit.
-        on_budget: Whether the trials then running finish or are cut at their next report.
-        scheduler: None lets every trial run to ``max_epochs``.
-        start_with: Points of the space to try first, by the user's names, as the user wrote them.
-        seeds: With the sampler ``fixed``: how often each entry of start_with is trained, each time with another
-            seed; the seeds are the same for all entries, so that entries can be compared seed by seed.
-        max_failures: Retries of one trial.
-        max_failed_trials: The same error in so many trials in a row stops the search.
-        trial_timeout_s: A worker from which no report came for so long is killed; that counts as a failure of its
-            trial. The first report also waits for what the node prepares once: decoded images, stored features.
-        patience: Epochs without improvement that end a trial as complete.
-        portfolio: After the default and a first look at every other backbone some points that are known to be good, on
-            the backbone that is best by then. Sampler tpe only.
-        cost_aware: What a trial costs counts, as measured by backbone and depth: without the portfolio each of the
-            first points that nothing else gives (until four trials have reported; ten points without expected_gain) is
-            the cheapest of three random ones, and an expected gain is divided by a root of the cost. Sampler tpe only.
-        expected_gain: Then, in place of TPE's and until a hundred trials have begun, the points of the greatest
-            expected gain over the best so far, by Gaussian processes over what trials have shown. None is auto: where
-            the portfolio is off. Sampler tpe only.
-        study: ``auto`` is a journal in the search's folder; else a database's URL, ``sqlite:///FILE`` (absolute here),
-            ``postgresql://`` or ``mysql://``.
+        trials: Total number of trials, starting points included.
+        max_epochs: Epochs of a trial that is not stopped earlier.
+        time_budget_s: Wall time of the search over all its starts; none is without limit.
+        on_budget: Whether trials that run when the time is over finish, or end at their next report (cut).
+        metric: Metric that decides, on the validation images; its direction follows from it.
+        sampler: Who proposes points: Optuna's TPE, a random draw, or only the entries of start_with (fixed).
+        scheduler: Stopping rule for weak trials; ``none`` lets every trial run to max_epochs.
+        start_with: Points of the space to try first, as mappings of dimensions to values; what an entry leaves
+            out has its default.
+        seeds: With sampler fixed: number of times that each entry of start_with is trained, each time with
+            another seed.
+        constraints: Limits on the model.
+        patience: Epochs without improvement that end a trial as complete; none never does.
+        portfolio: After the default and a first look at every other backbone: try points that are known to be
+            good, on the backbone that is best by then. Sampler tpe only.
+        cost_aware: Take the measured cost of a trial into account when points are proposed. Sampler tpe only.
+        expected_gain: Propose points by their expected improvement, from Gaussian processes, until a hundred
+            trials have begun; auto is true where portfolio is false. Sampler tpe only.
+        max_failures: Number of retries of one trial.
+        max_failed_trials: The same error in this many trials in a row stops the search.
+        trial_timeout_s: A worker without a report for this long is killed, which counts as a failure of its
+            trial; the first report also waits for decoded images and features. None never kills.
+        study: Where Optuna's study is: auto is a journal in the search's folder, else sqlite:///FILE,
+            postgresql:// or mysql://. Needed where storage is s3://.
+        seed: Seed of the sampler and of all trials.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -211,10 +219,13 @@ class ResourcesSpec:
     """What one trial is given; None is auto.
 
     Attributes:
-        gpus_per_trial: 0 to 1, a share of one device; auto is one where the cluster has any.
-        max_concurrent: Trials at a time; auto is what fits.
-        compile: Whether training goes through torch.compile. The first step of each backbone and depth takes a worker
-            up to a minute longer: for long trials.
+        gpus_per_trial: GPUs of one trial, 0 to 1, a fraction of one device; auto is one where the cluster has
+            any.
+        cpus_per_trial: CPU threads of one trial.
+        max_concurrent: Number of trials at a time; auto is as many as fit.
+        precision: Number format of training; auto is fp32 on a CPU and bf16 or fp16 on a GPU.
+        compile: Whether training uses torch.compile. The first step of each backbone and depth takes up to a
+            minute longer.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -227,7 +238,13 @@ class ResourcesSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class TrackingSpec:
-    """Where MLflow records; ``uri`` is absolute, ``keep_best`` models stay in the store."""
+    """Where MLflow records; ``uri`` is absolute, ``keep_best`` models stay in the store.
+
+    Attributes:
+        uri: MLflow store: sqlite:///FILE, http(s)://, postgresql://, mysql://, mssql:// or databricks. A
+            relative file starts at the space file.
+        keep_best: Number of models that stay in MLflow, the best of the search.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     uri: Text = "sqlite:///mlflow.db"

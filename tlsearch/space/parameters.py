@@ -28,6 +28,8 @@ class Parameter:
         low: Smallest value, inclusive unless ``above_low``.
         high: Largest value, inclusive.
         label: What messages call it; empty is its name.
+        meaning: What it does, in a sentence, with its unit.
+        where: Where it has an effect; empty is everywhere.
     """
 
     name: str
@@ -38,6 +40,8 @@ class Parameter:
     high: float = math.inf
     above_low: bool = False
     label: str = ""
+    meaning: str = ""
+    where: str = ""
 
     def problem(self, value: object) -> str | None:
         """What is wrong with a value of this dimension, None if nothing is."""
@@ -71,27 +75,192 @@ class Parameter:
 PARAMETERS: Mapping[str, Parameter] = {
     one.name: one
     for one in (
-        Parameter(name="backbone", kind="choice", default=None),
-        Parameter(name="unfreeze_depth", kind="whole", default=0, low=0, high=5),
-        Parameter(name="head_lr", kind="real", default=1e-3, low=0, above_low=True, high=10),
-        Parameter(name="backbone_lr", kind="real", default=1e-4, low=0, above_low=True, high=10),
-        Parameter(name="bn_policy", kind="choice", default="frozen", choices=("frozen", "train", "adapt", "stats")),
-        Parameter(name="unfreeze_schedule", kind="choice", default="at_once", choices=("at_once", "progressive")),
-        Parameter(name="augmentation", kind="choice", default="none", choices=("none", "light", "strong")),
-        Parameter(name="weight_decay", kind="real", default=1e-4, low=0, high=10),
-        Parameter(name="batch_size", kind="whole", default=32, low=1, high=65536),
-        Parameter(name="optimizer", kind="choice", default="adamw", choices=("adamw", "sgd")),
-        Parameter(name="layer_decay", kind="real", default=1.0, low=0, above_low=True, high=1),
-        Parameter(name="lr_schedule", kind="choice", default="constant", choices=("constant", "cosine", "one_cycle")),
-        Parameter(name="warmup_epochs", kind="whole", default=0, low=0, high=1000),
-        Parameter(name="grad_clip", kind="real", default=None, low=0, above_low=True, high=1e6),
-        Parameter(name="label_smoothing", kind="real", default=0.0, low=0, high=0.9),
-        Parameter(name="head_dropout", kind="real", default=None, low=0, high=0.95),
-        Parameter(name="mixup", kind="real", default=0.0, low=0, high=10),
-        Parameter(name="cutmix", kind="real", default=0.0, low=0, high=10),
-        Parameter(name="class_balance", kind="choice", default="none", choices=("none", "weighted_loss", "sampler")),
-        Parameter(name="head_init", kind="choice", default="probe", choices=("random", "probe")),
-        Parameter(name="ema", kind="real", default=0.0, low=0, high=0.99999),
+        Parameter(
+            name="backbone",
+            kind="choice",
+            default=None,
+            meaning=(
+                "Pretrained model: a classifier of torchvision, or ``timm/NAME``; ``NAME@VERSION`` names a version "
+                "of its weights."
+            ),
+        ),
+        Parameter(
+            name="unfreeze_depth",
+            kind="whole",
+            default=0,
+            low=0,
+            high=5,
+            meaning="Stages that train with the head: 0 is the head alone, 1 to 4 the last stages, 5 everything.",
+        ),
+        Parameter(
+            name="head_lr",
+            kind="real",
+            default=1e-3,
+            low=0,
+            above_low=True,
+            high=10,
+            meaning="Learning rate of the head.",
+        ),
+        Parameter(
+            name="backbone_lr",
+            kind="real",
+            default=1e-4,
+            low=0,
+            above_low=True,
+            high=10,
+            meaning=(
+                "Learning rate of the last stage; ``{ratio_of: head_lr, log: [0.001, 1]}`` makes it a factor of "
+                "head_lr."
+            ),
+            where="unfreeze_depth > 0",
+        ),
+        Parameter(
+            name="bn_policy",
+            kind="choice",
+            default="frozen",
+            choices=("frozen", "train", "adapt", "stats"),
+            meaning=(
+                "What batch-norm layers do: ``frozen`` keeps them, ``train`` trains those of trainable stages, "
+                "``adapt`` estimates their statistics once on the training images, ``stats`` lets the statistics "
+                "move."
+            ),
+            where="the backbone has batch norm; ``train``: unfreeze_depth > 0",
+        ),
+        Parameter(
+            name="unfreeze_schedule",
+            kind="choice",
+            default="at_once",
+            choices=("at_once", "progressive"),
+            meaning=(
+                "Whether stages unfreeze all at once, or one after the other from the head on (gradual unfreezing)."
+            ),
+            where="unfreeze_depth > 0; ``progressive``: unfreeze_depth >= 2",
+        ),
+        Parameter(
+            name="augmentation",
+            kind="choice",
+            default="none",
+            choices=("none", "light", "strong"),
+            meaning="Strength of the random augmentation of training images.",
+        ),
+        Parameter(
+            name="weight_decay",
+            kind="real",
+            default=1e-4,
+            low=0,
+            high=10,
+            meaning="Weight decay: decoupled in AdamW, an L2 penalty in SGD. Biases and norm parameters have none.",
+        ),
+        Parameter(
+            name="batch_size",
+            kind="whole",
+            default=32,
+            low=1,
+            high=65536,
+            meaning="Images in a batch. Where the space leaves it out it fits the data, at most 32; see ``defaults``.",
+        ),
+        Parameter(
+            name="optimizer",
+            kind="choice",
+            default="adamw",
+            choices=("adamw", "sgd"),
+            meaning="Optimizer of all parameters that train.",
+        ),
+        Parameter(
+            name="layer_decay",
+            kind="real",
+            default=1.0,
+            low=0,
+            above_low=True,
+            high=1,
+            meaning="Factor on backbone_lr for each further stage away from the head.",
+            where="unfreeze_depth >= 2",
+        ),
+        Parameter(
+            name="lr_schedule",
+            kind="choice",
+            default="constant",
+            choices=("constant", "cosine", "one_cycle"),
+            meaning=(
+                "How learning rates change over the steps: not at all, along a cosine to 0, or up and down (one_cycle)."
+            ),
+        ),
+        Parameter(
+            name="warmup_epochs",
+            kind="whole",
+            default=0,
+            low=0,
+            high=1000,
+            meaning="Epochs in which learning rates rise; fewer than max_epochs.",
+        ),
+        Parameter(
+            name="grad_clip",
+            kind="real",
+            default=None,
+            low=0,
+            above_low=True,
+            high=1e6,
+            meaning="Largest norm of all gradients together; none does not clip.",
+        ),
+        Parameter(
+            name="label_smoothing",
+            kind="real",
+            default=0.0,
+            low=0,
+            high=0.9,
+            meaning="Label smoothing of the cross-entropy, a fraction.",
+        ),
+        Parameter(
+            name="head_dropout",
+            kind="real",
+            default=None,
+            low=0,
+            high=0.95,
+            meaning="Dropout rate before the new classifier; by default the backbone's own.",
+        ),
+        Parameter(
+            name="mixup",
+            kind="real",
+            default=0.0,
+            low=0,
+            high=10,
+            meaning="Alpha of the Beta distribution of mixup; 0 is off.",
+        ),
+        Parameter(
+            name="cutmix",
+            kind="real",
+            default=0.0,
+            low=0,
+            high=10,
+            meaning="Alpha of the Beta distribution of CutMix; 0 is off.",
+        ),
+        Parameter(
+            name="class_balance",
+            kind="choice",
+            default="none",
+            choices=("none", "weighted_loss", "sampler"),
+            meaning=(
+                "How rare classes are weighed: not at all, by the loss, or by drawing them as often as others "
+                "(sampler)."
+            ),
+        ),
+        Parameter(
+            name="head_init",
+            kind="choice",
+            default="probe",
+            choices=("random", "probe"),
+            meaning=(
+                "How the head starts: from random weights, or from the linear probe on the backbone's features (LP-FT)."
+            ),
+        ),
+        Parameter(
+            name="ema",
+            kind="real",
+            default=0.0,
+            low=0,
+            high=0.99999,
+            meaning="Decay per step of the averaged weights, which are evaluated and kept; 0 is off.",
+        ),
     )
 }
 
