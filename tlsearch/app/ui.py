@@ -17,6 +17,7 @@ from types import FrameType
 from tlsearch.app.catalog import SearchEntry
 from tlsearch.errors import ClusterError
 from tlsearch.imports import own_python
+from tlsearch.tracking.peek import runs_page
 from tlsearch.tracking.sqlite_file import sqlite_path
 
 _POLL_S = 0.2
@@ -70,6 +71,11 @@ def serve_ui(entry: SearchEntry, *, host: str, port: int, ready: Callable[[str],
         if stopped():
             return 0
     raise ClusterError(f"the MLflow UI has ended by itself (exit code {server.returncode}); its own output says why")
+
+
+def page_of(entry: SearchEntry) -> str:
+    """What follows the UI's URL: the page of the experiment's runs."""
+    return runs_page(entry.tracking_uri, entry.experiment)
 
 
 def _check_port(host: str, port: int) -> None:

@@ -98,7 +98,7 @@ def ui(
     """Start the MLflow UI with the runs of a search."""
     with told_errors():
         from tlsearch.app.catalog import find
-        from tlsearch.app.ui import serve_ui
+        from tlsearch.app.ui import page_of, serve_ui
 
         entry = find(search, storage)
         if entry.tracking_uri.startswith(("http://", "https://")):
@@ -106,7 +106,8 @@ def ui(
             return
 
         def ready(url: str) -> None:
-            out.print(f"experiment {entry.experiment!r} at {url} (Ctrl-C ends it)", markup=False, soft_wrap=True)
+            page = url + page_of(entry)
+            out.print(f"experiment {entry.experiment!r} at {page} (Ctrl-C ends it)", markup=False, soft_wrap=True)
             sys.stdout.flush()
 
         err.print("the MLflow UI is starting", markup=False)

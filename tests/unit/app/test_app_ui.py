@@ -88,7 +88,9 @@ def test_the_server_ends_with_the_command(
 ) -> None:
     process, port = served
     assert process.stdout is not None
-    assert process.stdout.readline() == f"experiment 'emoji' at http://127.0.0.1:{port} (Ctrl-C ends it)\n"
+    assert process.stdout.readline() == (
+        f"experiment 'emoji' at http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning (Ctrl-C ends it)\n"
+    )
     socket.create_connection(("127.0.0.1", port)).close()  # the URL is told when it answers
     *pids, folder = (tmp_path / "pids").read_text().split(" ")
     assert folder != str(tmp_path)  # it must not import from where the user stands
