@@ -14,6 +14,7 @@ from tlsearch.config.forms import DataForm, FileForm, WeightsForm
 from tlsearch.config.schema import SearchSpec, SpaceFile
 from tlsearch.config.words import is_url, show, without_password
 from tlsearch.errors import Fault
+from tlsearch.text import plural
 from tlsearch.types import CacheSpec, DataSpec, SplitSpec, WeightsSource
 
 # What the path of a source that needs one is.
@@ -238,7 +239,8 @@ def _search(search: SearchSpec, checker: Checker) -> SearchSpec:
         checker.require(
             num <= search.trials or not checker.document.has((*at, "trials")),
             (*at, "trials"),
-            f"trials must be at least the {num} entries of start_with{place((*at, 'start_with'))}, not {search.trials}",
+            f"trials must be at least the {plural(num, 'entry', 'entries')} of start_with"
+            f"{place((*at, 'start_with'))}, not {search.trials}",
             (*at, "start_with"),
         )
     return replace(search, study=check_study(search.study, checker))

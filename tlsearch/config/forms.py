@@ -57,6 +57,8 @@ class DataForm:
         options: Further arguments of the torchvision class or of datasets.load_dataset.
         image_column: Column of the images in a Hugging Face set; by default the only one of that kind.
         label_column: Column of the class labels in a Hugging Face set; by default the only one of that kind.
+        max_pixels: Images of more pixels are refused, by ``check`` and by trials alike.
+        layout: Whether folders named train, val or test are splits (auto), or every folder is a class (classes).
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
