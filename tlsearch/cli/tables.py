@@ -69,7 +69,7 @@ def data_lines(card: Mapping[str, Any]) -> list[str]:
 def _left_out(one: Mapping[str, Any]) -> str:
     more = one["count"] - len(one["examples"])
     examples = ", ".join(one["examples"]) + (f" and {more:,} more" if more > 0 else "")
-    return printable(f"{one['count']:,} {one['reason']}: {examples}")
+    return printable(f"{one['reason']}: {one['count']:,} ({examples})")
 
 
 def _extent(extent: Mapping[str, float]) -> str:

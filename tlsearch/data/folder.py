@@ -146,7 +146,7 @@ def _what_is_in(walk: FolderWalk, part: _Part, names: Sequence[str]) -> str:
             for left in walk.left_out()
             if (number := sum(key.startswith(tuple(prefixes)) for key in left.keys))
         }
-        detail = ", ".join(f"{number} {reason}" for reason, number in holds.items())
+        detail = ", ".join(f"{reason}: {number}" for reason, number in holds.items())
         told.append(f"{name!r}{f' (it holds {detail})' if detail else ''}")
     return ", ".join(told) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 

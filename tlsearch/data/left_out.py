@@ -10,16 +10,16 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
-HIDDEN = "hidden: the name begins with a dot"
+HIDDEN = "hidden, by a dot before the name"
 JUNK = "made by file managers, NAS systems and tools"
 STRAY = "images that are in no class folder"
 NO_SPLIT = "images in folders that are no split"
-UNREAD = "images of a kind that is not read: convert them to PNG or JPEG"
+UNREAD = "images of a kind that is not read (convert them to PNG or JPEG)"
 BROKEN = "links to something that does not exist"
 LOOP = "links back to a folder that they are in"
-SPECIAL = "no regular files: pipes, sockets or devices"
+SPECIAL = "no regular files (pipes, sockets or devices)"
 NO_SUFFIX = "without a suffix"
-CONTENT = "images by their content, but not by their names: give them the suffix of an image"
+CONTENT = "images by their content, but not by their names (give them the suffix of an image)"
 
 _BY_SUFFIX = {
     UNREAD: (
@@ -28,7 +28,7 @@ _BY_SUFFIX = {
         ".srw .svg .svgz .svs .tga .wmf .xbm .xcf .xpm"
     ),
     "videos": ".3gp .avi .flv .m2ts .m4v .mjpeg .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv",
-    "archives: unpack them": ".7z .bz2 .gz .rar .tar .tbz .tgz .txz .xz .zip .zst",
+    "archives (unpack them)": ".7z .bz2 .gz .rar .tar .tbz .tgz .txz .xz .zip .zst",
     "labels, tables and text": (
         ".cfg .csv .doc .docx .h5 .hdf5 .html .ini .json .jsonl .lst .log .mat .md .names .ndjson .npy .npz .ods "
         ".parquet .pbtxt .pkl .rst .rtf .tfrecord .tsv .txt .xls .xlsx .xml .xmp .yaml .yml"
@@ -54,7 +54,7 @@ class LeftOut:
     """Files left out for one reason.
 
     Attributes:
-        reason: In words, to follow a number: ``3 videos``.
+        reason: In words, to stand before a number: ``videos: 3``.
         keys: Paths relative to the root of the data, sorted; those of whole folders end in a slash.
     """
 

@@ -45,7 +45,7 @@ def require_ready(index: ImageIndex) -> None:
         )
     left = [one for one in index.left_out if one.reason != JUNK]
     if left:
-        reasons = "; ".join(f"{len(one.keys):,} {one.reason}" for one in left)
+        reasons = "; ".join(f"{one.reason}: {len(one.keys):,}" for one in left)
         logger.warning("files left out of the data: %s. `tlsearch check` names them", printable(reasons))
     for note in index.notes:
         logger.warning("the data: %s", printable(note))

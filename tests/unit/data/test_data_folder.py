@@ -178,7 +178,7 @@ def _two_vals(root: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (_empty_class, r"val: class folders without an image \(png jpg .*\): 'a' \(it holds 1 videos\)"),
+        (_empty_class, r"val: class folders without an image \(png jpg .*\): 'a' \(it holds videos: 1\)"),
         (_other_classes, r"every split must have the classes of train/: val/ lacks 'b'; val/ has 'B' in addition"),
         (_no_train, r"has test/, val/ but no train/"),
         (_two_vals, r"both val/ and validation/ are the val split"),

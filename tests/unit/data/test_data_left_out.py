@@ -68,7 +68,7 @@ def test_images_by_content_alone_are_named_by_check(root, name, kind):
     (root / "cat" / name).write_bytes(encoded(kind))
     assert load(root) == before
     assert left_out(root) == {
-        "images by their content, but not by their names: give them the suffix of an image": [f"cat/{name} ({kind})"]
+        "images by their content, but not by their names (give them the suffix of an image)": [f"cat/{name} ({kind})"]
     }
 
 
@@ -99,14 +99,14 @@ def test_every_kind_of_other_file_has_its_line(root):
     os.symlink(root / "cat", root / "cat" / "loop")
     os.mkfifo(root / "cat" / "pipe")
     assert left_out(root) == {
-        "archives: unpack them": ["cat/more.zip"],
-        "hidden: the name begins with a dot": ["cat/.hidden.png"],
-        "images of a kind that is not read: convert them to PNG or JPEG": ["cat/scan.dcm"],
+        "archives (unpack them)": ["cat/more.zip"],
+        "hidden, by a dot before the name": ["cat/.hidden.png"],
+        "images of a kind that is not read (convert them to PNG or JPEG)": ["cat/scan.dcm"],
         "images that are in no class folder": ["stray.png"],
         "labels, tables and text": ["cat/00.json", "labels.csv"],
         "links back to a folder that they are in": ["cat/loop/"],
         "links to something that does not exist": ["cat/gone.mov"],
-        "no regular files: pipes, sockets or devices": ["cat/pipe"],
+        "no regular files (pipes, sockets or devices)": ["cat/pipe"],
         "of the suffix .abc": ["cat/x.abc"],
         "unfinished downloads and temporary files": ["cat/00.png.crdownload"],
         "videos": ["cat/clip.mp4"],
@@ -118,7 +118,7 @@ def test_a_socket_is_never_opened(root, monkeypatch):
     with socket.socket(socket.AF_UNIX) as one:
         monkeypatch.chdir(root / "cat")  # a socket's path may not be long
         one.bind("s.png")
-    assert left_out(root) == {"no regular files: pipes, sockets or devices": ["cat/s.png"]}
+    assert left_out(root) == {"no regular files (pipes, sockets or devices)": ["cat/s.png"]}
 
 
 def test_the_card_has_counts_and_examples(root):
@@ -131,7 +131,7 @@ def test_the_card_has_counts_and_examples(root):
     lines = data_lines(card)
     assert lines[-2:] == [
         "left out of the data: 8 files",
-        "  8 labels, tables and text: cat/0.xml, cat/1.xml, cat/2.xml, cat/3.xml, cat/4.xml and 3 more",
+        "  labels, tables and text: 8 (cat/0.xml, cat/1.xml, cat/2.xml, cat/3.xml, cat/4.xml and 3 more)",
     ]
 
 
@@ -148,7 +148,7 @@ def test_a_search_says_what_it_leaves_out(root, caplog):
     (root / "cat" / "clip.mp4").write_bytes(b"?")
     (root / "cat" / ".DS_Store").write_bytes(b"?")
     require_ready(load(root))
-    assert "files left out of the data: 1 videos. `tlsearch check` names them" in caplog.text
+    assert "files left out of the data: videos: 1. `tlsearch check` names them" in caplog.text
 
 
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)
