@@ -13,12 +13,13 @@ from typing import Any
 from tlsearch.app.catalog import SearchEntry, find
 from tlsearch.app.conclude import read_confirmed
 from tlsearch.app.confirm import best_candidates
-from tlsearch.app.resolution import resolution_of
+from tlsearch.app.resolution import luck_of_best
 from tlsearch.app.run import read_record, trial_setup
 from tlsearch.config import SpaceFile
 from tlsearch.errors import SearchStopped, StorageError, UserError
 from tlsearch.model import describe_backbone
 from tlsearch.results.latency import measure_latency, this_cpu
+from tlsearch.text import plural
 from tlsearch.train import read_model_meta
 from tlsearch.trial import BEST_FOLDER, keep_start, run_trial
 from tlsearch.types import Decision, EpochReport, SearchRecord, TrialAssignment, TrialRecord
@@ -158,14 +159,14 @@ def solved_head(record: SearchRecord, num_val: int) -> tuple[TrialRecord, str] |
         return None
     values = {t.number: t.start.metrics[record.metric] for t in started if t.start is not None}
     first = min(started, key=lambda one: (-values[one.number], one.number))
-    value, few = values[first.number], resolution_of(num_val)
-    if best.best_value - value >= few:
+    value, luck = values[first.number], luck_of_best(num_val, len(started))
+    if best.best_value - value >= luck:
         return None
     reason = f"its solved head before the first step, {record.metric} {value:.4f}"
     if best.best_value > value:
         reason += (
             f": {num_val} validation images cannot tell trial {best.number} with {best.best_value:.4f} from it "
-            f"(differences under {few:.2f} are chance)"
+            f"(the best of {plural(len(started), 'trial')} may be {luck:.2f} better by chance)"
         )
     return replace(first, best_value=value, best_epoch=0), reason
 

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 from tlsearch.text import plural
@@ -67,3 +68,13 @@ def resolution(classes: Sequence[str], val_labels: Sequence[int]) -> Resolution:
 def resolution_of(num_images: int) -> float:
     """The difference of two accuracies below which it is chance: see ``Resolution``."""
     return math.sqrt(DISAGREEMENT / num_images)
+
+
+def luck_of_best(num_images: int, num_trials: int) -> float:
+    """How much the best of several trials that are no better than one model looks better than it.
+
+    Standard errors as in ``Resolution``, times the expected maximum of so many normal deviates (Blom's approximation):
+    1.4 for 8 trials, 2.4 for 64; at least one.
+    """
+    expected_maximum = NormalDist().inv_cdf((num_trials - 0.375) / (num_trials + 0.25))
+    return max(1.0, expected_maximum) * resolution_of(num_images)

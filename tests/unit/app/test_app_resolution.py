@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tlsearch.app.resolution import DISAGREEMENT, resolution
+from tlsearch.app.resolution import DISAGREEMENT, luck_of_best, resolution, resolution_of
 
 
 @pytest.mark.parametrize(("images", "chance"), [(24, "0.10"), (348, "0.03"), (100, "0.05"), (1, "0.50"), (6, "0.20")])
@@ -29,3 +29,9 @@ def test_classes_with_hardly_any_validation_image_are_named() -> None:
     crowd = resolution([f"c{n}" for n in range(9)], list(range(9)))
     assert "c4 (1) and 4 more" in crowd.lines()[1]
     assert len(resolution(["a"], [0] * 9).lines()) == 1
+
+
+@pytest.mark.parametrize("trials", [1, 2, 8, 64])
+def test_the_luck_of_the_best_of_several_trials(trials: int) -> None:
+    drawn = np.random.default_rng(0).normal(size=(20_000, trials)).max(1).mean()
+    assert luck_of_best(24, trials) == pytest.approx(max(1.0, drawn) * resolution_of(24), rel=0.02)

@@ -1,0 +1,58 @@
+"""What promote takes by itself: the solved head, unless a trial is better beyond the luck of the best of several."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from search_records import make_trial, record_of
+
+from tlsearch.app.choice import solved_head
+from tlsearch.app.confirm import best_candidates
+from tlsearch.types import SearchRecord, StartReport, TrialRecord
+
+
+def started(number: int, start: float, value: float, **more: object) -> TrialRecord:
+    """A trial that starts at ``start`` and reaches ``value`` in its second epoch."""
+    trial = make_trial(number, [min(start, value) - 0.1, value], **more)  # type: ignore[arg-type]
+    metric = next(iter(trial.reports[0].metrics))
+    first = replace(trial.reports[0], start=StartReport(metrics={metric: start}, timestamp=1.0))
+    best = (start, 0) if start >= value else (value, 2)
+    return replace(trial, reports=(first, *trial.reports[1:]), best_value=best[0], best_epoch=best[1])
+
+
+def search(best: float, count: int = 8) -> SearchRecord:
+    """Trials that all start at 0.6, one of which reaches ``best``."""
+    trials = [started(number, 0.6, 0.5, params={"head_lr": 0.001 * (number + 1)}) for number in range(count)]
+    return record_of([*trials[:-1], started(count - 1, 0.6, best, params={"head_lr": 0.5})])
+
+
+@pytest.mark.parametrize(
+    ("best", "images", "solved"),
+    [(0.5, 24, True), (0.7, 24, True), (0.74, 24, True), (0.76, 24, False), (0.7, 100, False), (0.66, 100, True)],
+)
+def test_the_line_is_the_luck_of_the_best(best: float, images: int, solved: bool) -> None:
+    found = solved_head(search(best), images)
+    assert (found is not None) == solved
+    if found is not None:
+        trial, reason = found
+        assert (trial.number, trial.best_epoch, trial.best_value) == (0, 0, 0.6)
+        assert ("cannot tell trial 7" in reason) == (best > 0.6)
+
+
+def test_more_trials_need_a_larger_difference() -> None:
+    assert solved_head(search(0.76, count=8), 24) is None
+    assert solved_head(search(0.76, count=40), 24) is not None
+
+
+def test_without_solved_heads_or_with_another_metric_the_best_trial_is_taken() -> None:
+    assert solved_head(record_of([make_trial(0, [0.5]), make_trial(1, [0.6])]), 24) is None
+    losses = record_of([started(0, 0.6, 0.65, metric="val_loss")], metric="val_loss")
+    assert solved_head(losses, 24) is None
+    assert solved_head(record_of([]), 24) is None
+
+
+def test_trials_with_one_solved_head_are_one_candidate_to_confirm() -> None:
+    record = search(0.76)
+    assert [trial.number for trial in best_candidates(record, 8)] == [7, 0]
+    assert len(best_candidates(record, 8, by_model=False)) == 8
