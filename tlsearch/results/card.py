@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tlsearch.results.evidence import TestEvidence
+from tlsearch.results.leaderboard import epoch_text
 from tlsearch.train import ModelMeta
 
 _MAX_CLASSES = 60
@@ -89,8 +90,8 @@ def _evidence(facts: CardFacts) -> str:
     lines += [f"- {note}" for note in facts.test_notes]
     meta = facts.meta
     lines.append(
-        f"- {meta.metric} {meta.value:.4f} at epoch {meta.epoch}: "
-        + ("of the last epoch on images that were trained on too, so it says nothing" if facts.refit else _chosen_by)
+        f"- {meta.metric} {meta.value:.4f} {epoch_text(meta.epoch)}: "
+        + ("on images that were trained on too, so it says nothing" if facts.refit else _chosen_by)
     )
     if facts.confirmed is not None:
         lines.append(f"- over {facts.confirmed['seeds']} seeds: {facts.confirmed['verdict']}")

@@ -21,7 +21,7 @@ from tlsearch.train.loop import Trainer, TrainFigures
 from tlsearch.train.metrics import TOP5_MIN_CLASSES, classification_metrics
 from tlsearch.train.optimizer import build_optimizer, extend_optimizer
 from tlsearch.train.phases import depth_at, phases
-from tlsearch.train.probe import Probe, fit_probe, solve_probe
+from tlsearch.train.probe import Probe, affordable_rows, fit_probe, solve_probe
 from tlsearch.train.runtime import (
     Runtime,
     derive_seed,
@@ -53,6 +53,7 @@ __all__ = [
     "copy_with_temperature",
     "depth_at",
     "derive_seed",
+    "affordable_rows",
     "evaluate",
     "fit_probe",
     "extend_optimizer",

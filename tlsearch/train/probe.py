@@ -102,10 +102,17 @@ def fit_probe(
     return _folded(data, penalty, *_fit(data, penalty, *start))
 
 
-def _num_affordable(num_rows: int, num_features: int, num_classes: int, device_type: str) -> int:
-    """How many of the images a probe is fitted to: all, unless a pass over them would take too long."""
+def affordable_rows(num_rows: int, num_features: int, num_classes: int, device_type: str) -> Tensor | None:
+    """Which images a probe is fitted to where a pass over all would take too long: rising, always the same.
+
+    Returns:
+        int64; None where all are.
+    """
     work = _MAX_WORK.get(device_type, _MAX_WORK["cuda"])
-    return min(num_rows, max(int(work / (num_features * num_classes)), _MIN_ROWS_PER_CLASS * num_classes))
+    most = max(int(work / (num_features * num_classes)), _MIN_ROWS_PER_CLASS * num_classes)
+    if num_rows <= most:
+        return None
+    return torch.randperm(num_rows, generator=torch.Generator().manual_seed(0))[:most].sort().values
 
 
 def _scaled(
@@ -136,12 +143,8 @@ def _scaled(
 
 
 def _affordable(rows: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-    """All rows, or a random part of them (always the same) where a pass over all would take too long."""
-    most = _num_affordable(len(rows), rows.shape[1], num_classes, rows.device.type)
-    if len(rows) <= most:
-        return rows, labels
-    taken = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:most].to(rows.device)
-    return rows[taken], labels[taken]
+    taken = affordable_rows(len(rows), rows.shape[1], num_classes, rows.device.type)
+    return (rows, labels) if taken is None else (rows[taken.to(rows.device)], labels[taken.to(rows.device)])
 
 
 def _best_on_path(data: _Data) -> Probe:

@@ -13,6 +13,7 @@ from tlsearch.model import StagedModel
 from tlsearch.train import (
     Evaluation,
     Probe,
+    affordable_rows,
     evaluate,
     fit_probe,
     load_batch,
@@ -103,14 +104,20 @@ def _tensors(probe: Probe) -> dict[str, Tensor]:
 def _classifier_inputs(
     model: StagedModel, front: list[nn.Module], inputs: SourceInputs, split: str
 ) -> tuple[Tensor, Tensor]:
-    """What the head's linear layer would see of a split, in eval mode: float32 (N, F) and labels, on the device."""
+    """What the head's linear layer would see of a split, in eval mode: float32 (N, F) and labels, on the device.
+
+    Of a split that is too large to be fitted to a part: the rest never needs the device's memory.
+    """
     source = open_source(model, inputs, split)
     if source.kind == "pixels":  # the store is off or has no room: computed for this once
         source = replace(source, kind="features", rows=torch.cat(list(prefix_pass(model, inputs, split))), prepare=None)
     model.eval()
+    classifier = _split_head(model)[1]
+    device_type = inputs.runtime.device.type
+    taken = affordable_rows(len(source), classifier.in_features, classifier.out_features, device_type)
     parts, labels = [], []
-    for start in range(0, len(source), _BATCH_SIZE):
-        rows, row_labels = load_batch(source, slice(start, start + _BATCH_SIZE), inputs.runtime)
+    for chosen in torch.split(torch.arange(len(source)) if taken is None else taken, _BATCH_SIZE):
+        rows, row_labels = load_batch(source, chosen, inputs.runtime)
         for module in front:
             rows = module(rows)
         parts.append(rows)
