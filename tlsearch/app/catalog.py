@@ -204,6 +204,13 @@ def find(search_id: str | None = None, storage: Path | None = None) -> SearchEnt
     raise StorageError(f"there is no search {search_id!r} {place}{hint}")
 
 
+def names_search(model: str) -> bool:
+    """Whether the name of a model speaks of a search, by its ID or its folder, with or without ``:TRIAL``."""
+    if "/" not in model and not Path(model).is_dir():
+        return True
+    return read_entry(Path(model.partition(":")[0])) is not None
+
+
 def copies_of(entry: SearchEntry) -> list[Path]:
     """Other folders that hold the very same search: the one it came from, and those in the catalogue."""
     places = [Path(entry.moved_from)] if entry.moved_from else []

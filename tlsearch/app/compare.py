@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tlsearch.app.catalog import SearchEntry, find
+from tlsearch.app.catalog import SearchEntry, find, names_search
 from tlsearch.app.facts import complete_facts, read_space_file
 from tlsearch.app.outcome import find_checkpoint
 from tlsearch.app.run import read_record
@@ -63,11 +63,11 @@ def compare(
 
 
 def _is_search(name: str) -> bool:
-    return not Path(name).is_dir() and "/" not in name and ":" not in name
+    return ":" not in name and names_search(name)
 
 
 def _compare_searches(a: SearchEntry, b: SearchEntry, device: str) -> SearchComparison:
-    if a.search_id == b.search_id:
+    if a.directory == b.directory:
         raise StorageError(f"two searches are compared; both names are {a.search_id}")
     one, two = _searched(a), _searched(b)
     sides, facts = (one.side, two.side), (one.facts, two.facts)
@@ -126,7 +126,7 @@ def _own_data(a: str, b: str, storage: Path | None) -> ImageIndex:
 
 def _data_of(names: Sequence[str], storage: Path | None) -> list[DataSpec]:
     """The data of the searches that the names speak of."""
-    searches = [name.partition(":")[0] for name in names if not Path(name).is_dir() and "/" not in name]
+    searches = [name.partition(":")[0] for name in names if names_search(name)]
     files = [read_space_file(find(search_id, storage)) for search_id in searches]
     return [file.data for file in files if file is not None]
 

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tlsearch.app.catalog import SearchEntry, find, read_entry
+from tlsearch.app.catalog import SearchEntry, find, names_search, read_entry
 from tlsearch.app.outcome import find_checkpoint
 from tlsearch.app.stored import stored_file
 from tlsearch.data import decode_rgb, images_below, load_index, read_image
@@ -116,7 +116,7 @@ def _some_images(model: str, folder: Path | None, storage: Path | None) -> Seque
         file, _ = stored_file(entry, "so its images are not known")
         index = load_index(file.data)
     except UserError:
-        if "/" not in model and not Path(model).is_dir():
+        if names_search(model):
             raise
         return ()  # a model outlives its search and its images
     keys = index.splits["val"].keys
@@ -130,7 +130,7 @@ def search_of_model(model: str, storage: Path | None = None) -> SearchEntry | No
     Raises:
         StorageError: There is no such search here.
     """
-    if "/" not in model and not Path(model).is_dir():
+    if names_search(model):
         return find(model.partition(":")[0], storage)
     if _URI.match(model):
         origin = model_origin(model)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tlsearch.app.catalog import SearchEntry, find
+from tlsearch.app.catalog import SearchEntry, find, names_search
 from tlsearch.app.ending import SearchState, ending_text, search_state
 from tlsearch.app.facts import read_facts
 from tlsearch.app.outputs import check_output, write_output
@@ -76,13 +76,13 @@ def find_checkpoint(model: str, storage: Path | None = None) -> str:
     """What ``model`` names: an existing folder or an MLflow URI as it is, else a search's checkpoint.
 
     Args:
-        model: Folder, ``models:/...``, ``runs:/...``, a search's ID (its best trial) or ``ID:TRIAL``.
+        model: Folder, ``models:/...``, ``runs:/...``, a search's ID or folder (its best trial), or one with ``:TRIAL``.
         storage: Where to look for the search instead of the catalogue.
 
     Raises:
         StorageError: No such search, trial or checkpoint.
     """
-    if "/" in model or Path(model).is_dir():
+    if not names_search(model):
         return model
     search_id, _, number = model.partition(":")
     try:

@@ -15,8 +15,9 @@ from typer.testing import CliRunner
 from tlsearch.app import catalog
 from tlsearch.app.cache import searches_total
 from tlsearch.app.listing import list_searches
+from tlsearch.app.outcome import find_checkpoint
 from tlsearch.app.removal import plan_removal, remove_search
-from tlsearch.app.run import RunOptions, prepare, search_plan
+from tlsearch.app.run import RunOptions, prepare, read_record, search_plan
 from tlsearch.cli import commands_cache, commands_searches  # noqa: F401  # they add their commands
 from tlsearch.cli.root import app
 from tlsearch.errors import StorageError
@@ -158,6 +159,21 @@ def test_the_runs_of_a_copy_are_those_of_its_original(tmp_path: Path) -> None:
         remove_search(removal, with_runs=True)
     remove_search(removal, with_runs=False)
     assert not (tmp_path / "copy/one").exists() and catalog.find("one") == entry
+
+
+def test_a_model_is_named_by_its_searchs_folder_too(tmp_path: Path) -> None:
+    entry = make(tmp_path, "one")
+    make(tmp_path / "b", "one", ran=False)
+    for number in range(2):
+        (entry.path / f"trials/{number}/best").mkdir(parents=True, exist_ok=True)
+    best = read_record(entry).best
+    assert best is not None
+    assert find_checkpoint(entry.directory) == str(entry.path / f"trials/{best.number}/best")
+    assert find_checkpoint(f"{entry.directory}:1") == str(entry.path / "trials/1/best")
+    folder = str(entry.path / "trials/0/best")
+    assert find_checkpoint(folder) == folder and find_checkpoint("models:/x@champion") == "models:/x@champion"
+    with pytest.raises(StorageError, match="2 searches have the name 'one'"):
+        find_checkpoint("one")
 
 
 def test_the_cache_tells_what_searches_take(tmp_path: Path) -> None:
