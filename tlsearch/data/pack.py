@@ -37,6 +37,7 @@ from torch import Tensor
 from tlsearch.data.cachedir import cache_directory
 from tlsearch.data.failures import raise_together
 from tlsearch.data.index import ImageIndex, Split
+from tlsearch.data.modes import give_usual_mode
 from tlsearch.data.room import budget_bytes, hold, reserve
 from tlsearch.data.squares import decode_square, num_decoders
 from tlsearch.data.streamed import StreamedImages
@@ -283,6 +284,7 @@ def _temporary(folder: Path, key: str) -> Iterator[Path]:
     number, name = tempfile.mkstemp(prefix=f"{key}.", suffix=".tmp", dir=folder)
     os.close(number)
     try:
+        give_usual_mode(Path(name))
         yield Path(name)
     finally:
         Path(name).unlink(missing_ok=True)

@@ -26,6 +26,7 @@ from filelock import FileLock
 from tlsearch.data.cachedir import cache_directory
 from tlsearch.data.contents import file_digests
 from tlsearch.data.failures import raise_together
+from tlsearch.data.modes import give_usual_mode
 from tlsearch.errors import DataError
 from tlsearch.types import CacheSpec
 
@@ -245,6 +246,7 @@ class RemoteReader:
                 if len(data) != known.size:
                     raise OSError(f"{len(data)} bytes came, {known.size} were listed; it has changed, or was cut off")
                 target.write(data)
+            give_usual_mode(Path(temporary))
             os.utime(temporary, ns=(known.changed_ns, known.changed_ns))
             os.replace(temporary, path)
         except BaseException:

@@ -20,6 +20,7 @@ from filelock import FileLock
 
 import tlsearch
 from tlsearch.data import cache_directory
+from tlsearch.data.modes import give_usual_mode
 from tlsearch.errors import WeightsError
 from tlsearch.model.file_kinds import other_kind, page_hint
 from tlsearch.model.network import ATTEMPTS, TIMEOUT_S, is_hopeless, pause, ways_out
@@ -162,6 +163,7 @@ def _temporary(path: Path) -> Iterator[Path]:
     number, name = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".tmp", dir=path.parent)
     os.close(number)
     try:
+        give_usual_mode(Path(name))
         yield Path(name)
     finally:
         Path(name).unlink(missing_ok=True)

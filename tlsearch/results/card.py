@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tlsearch.printable import printable
 from tlsearch.results.evidence import TestEvidence
 from tlsearch.results.leaderboard import epoch_text
 from tlsearch.train import ModelMeta
 
 _MAX_CLASSES = 60
+_MARKS = re.compile(r"[\\`*_{}\[\]<>()#+!|~$&]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +117,7 @@ def _limits(facts: CardFacts) -> str:
     ]
     if facts.evidence is not None:
         weakest = sorted((one for one in facts.evidence.classes if one.images), key=lambda one: one.recall)[:3]
-        names = ", ".join(f"{one.name} (recall {one.recall:.2f} of {one.images})" for one in weakest)
+        names = ", ".join(f"{_name(one.name)} (recall {one.recall:.2f} of {one.images})" for one in weakest)
         lines.append(f"- Weakest classes on the test images: {names}.")
     return "\n".join(lines)
 
@@ -151,14 +154,18 @@ def _model(facts: CardFacts) -> str:
 
 def _classes(facts: CardFacts) -> str:
     if facts.evidence is None:
-        return ", ".join(facts.meta.classes)
+        return ", ".join(map(_name, facts.meta.classes))
     rows = ["| class | test images | precision | recall | F1 |", "| --- | ---: | ---: | ---: | ---: |"]
     for one in facts.evidence.classes[:_MAX_CLASSES]:
-        name = one.name.replace("|", "\\|")
-        rows.append(f"| {name} | {one.images} | {one.precision:.3f} | {one.recall:.3f} | {one.f1:.3f} |")
+        rows.append(f"| {_name(one.name)} | {one.images} | {one.precision:.3f} | {one.recall:.3f} | {one.f1:.3f} |")
     if len(facts.evidence.classes) > _MAX_CLASSES:
         rows.append(f"\n{len(facts.evidence.classes) - _MAX_CLASSES} more classes are in evidence.json.")
     return "\n".join(rows)
+
+
+def _name(name: str) -> str:
+    """A class's name as Markdown shows it letter by letter."""
+    return _MARKS.sub(r"\\\g<0>", printable(name))
 
 
 def _numbers(values: Sequence[float]) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from tlsearch.data.modes import give_usual_mode
 from tlsearch.errors import UserError
 from tlsearch.model import StagedModel
 from tlsearch.model.construction import meta_original
@@ -61,6 +62,7 @@ def write_script(classifier: Classifier, folder: Path) -> None:
     }
     copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     save_file(copies, str(folder / WEIGHTS))
+    give_usual_mode(folder / WEIGHTS)
     config = {**description(meta), "model": call}
     (folder / CONFIG).write_text(json.dumps(config, indent=2), encoding="utf-8")
     (folder / SCRIPT).write_text(_TEMPLATE.read_text(encoding="utf-8"), encoding="utf-8")

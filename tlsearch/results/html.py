@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from tlsearch.printable import printable
 from tlsearch.results.plots.style import Plot
 
 
@@ -53,7 +54,7 @@ def _cell(cell: Cell, right: bool) -> str:
     classes = [name for name, on in (("n", right), ("wrap", cell.wrap)) if on]
     options = f' class="{" ".join(classes)}"' if classes else ""
     options += f' data-value="{cell.value!r}"' if cell.value is not None else ""
-    return f"<td{options}>{escape(cell.text)}</td>"
+    return f"<td{options}>{escape(printable(cell.text))}</td>"
 
 
 def plot_figure(plot: Plot) -> str:

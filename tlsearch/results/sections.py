@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from tlsearch.printable import printable
 from tlsearch.results.evaluation import Evaluation, Mistake, class_scores, most_confused, worst_mistakes
 from tlsearch.results.html import Cell, Row, grid, inline, paragraph, plot_figure, section, table
 from tlsearch.results.plots.style import Plot
@@ -285,10 +286,10 @@ def _pair_table(evaluation: Evaluation) -> str:
 
 
 def _mistake(mistake: Mistake, uri: str) -> str:
-    name = escape(mistake.key)
+    name = escape(printable(mistake.key))
     return (
-        f'<figure><img src="{uri}" alt="{name}">{escape(mistake.label)} '
-        f'<span class="wrong">→ {escape(mistake.predicted)} {mistake.score:.0%}</span>'
+        f'<figure><img src="{uri}" alt="{name}">{escape(printable(mistake.label))} '
+        f'<span class="wrong">→ {escape(printable(mistake.predicted))} {mistake.score:.0%}</span>'
         f'<div class="file">{name}</div></figure>'
     )
 

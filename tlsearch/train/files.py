@@ -19,6 +19,7 @@ import safetensors
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tlsearch.data.modes import give_usual_mode
 from tlsearch.errors import StorageError
 from tlsearch.model.file_kinds import other_kind
 
@@ -39,6 +40,7 @@ def write_tensors(directory: Path, stem: str, tensors: Mapping[str, Tensor]) -> 
     temporary = directory / f"{stem}.{uuid.uuid4().hex[:8]}.tmp"
     try:
         save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, temporary)
+        give_usual_mode(temporary)
         digest = file_sha256(temporary)
         _sync(temporary)
         name = f"{stem}-{digest[:8]}{_SUFFIX}"

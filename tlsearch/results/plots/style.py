@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from tlsearch.printable import printable
 
 INK, MUTED, FAINT, GRID = "#1f2933", "#5f6b78", "#aab3bd", "#e7eaee"
 BEST, DONE, CUT, BAD, OTHER = "#d9730d", "#2b6cb0", "#9aa5b1", "#b42318", "#0f8a7e"
@@ -27,6 +31,13 @@ FULL_IN, HALF_IN = 11.0, 5.4  # widths of a plot over the whole page and over ha
 NARROW_IN = 4.6  # of one over the whole page on a phone, where that of 11 inches could not be read
 _PNG_DPI = 140
 _PT = 72.0
+
+_OTHER_FONTS = (
+    *("Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans JP", "Noto Sans SC", "WenQuanYi Zen Hei", "Hiragino Sans"),
+    *("Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "PingFang SC", "IPAGothic", "Droid Sans Fallback"),
+    *("Noto Sans Arabic", "Noto Naskh Arabic", "Noto Sans Hebrew", "Noto Sans Devanagari", "Noto Sans Thai"),
+    *("Noto Sans", "Noto Emoji", "Segoe UI Emoji", "Symbola", "Arial Unicode MS", "Unifont"),
+)
 
 _RC: Any = {  # its keys are matplotlib's own, checked when they are set
     "font.family": "DejaVu Sans",  # comes with matplotlib, and is wider than what a page shows instead
@@ -91,13 +102,29 @@ class Plot:
 @contextmanager
 def plot_style(name: str) -> Iterator[None]:
     """Within it figures look as they should; ids in an SVG depend on the name alone."""
-    with matplotlib.rc_context({**_RC, "svg.hashsalt": name}):
+    fonts = [_RC["font.family"], *_other_fonts()]
+    with matplotlib.rc_context({**_RC, "font.family": fonts, "svg.hashsalt": name}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a box says as much
         yield
 
 
 def name_at(name: str, width_in: float) -> str:
     """The name of a plot over the whole page in one of its two widths: ids on a page are unique."""
     return f"{name}-narrow" if width_in == NARROW_IN else name
+
+
+@cache
+def _other_fonts() -> tuple[str, ...]:
+    """Fonts of this machine for scripts that matplotlib's own font lacks, for the names of classes."""
+    from matplotlib.font_manager import fontManager
+
+    here = set(fontManager.get_font_names())
+    return tuple(name for name in _OTHER_FONTS if name in here)
+
+
+def plain(name: str) -> str:
+    """A name as a plot shows it: its dollars begin no formula, and nothing in it is invisible."""
+    return printable(name).replace("$", r"\$")
 
 
 def new_figure(width_in: float, height_in: float) -> Figure:
@@ -155,7 +182,7 @@ def for_page(svg: str, name: str) -> str:
     svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(\sid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
     svg = svg.replace("xlink:href", "href")
-    svg = svg.replace("font-family: 'DejaVu Sans'; ", "")  # the page sets the font; sizes stay
+    svg = re.sub(r"font-family: [^;\"]*; ", "", svg)  # the page sets the font; sizes stay
     svg = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(\d+\.\d\d)\d+", r"\1", tag[0]), svg)  # not in texts
     label = f'<svg role="img" aria-label="{name}" class="plot"'
     return re.sub(r"\n\s*", "\n", svg.replace("<svg", label, 1)).strip()
