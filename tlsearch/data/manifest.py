@@ -17,7 +17,7 @@ from tlsearch.data.failures import MAX_NAMED
 from tlsearch.data.folder_walk import FolderWalk
 from tlsearch.data.left_out import LeftOut
 from tlsearch.data.listing import Item, Listing
-from tlsearch.data.manifest_rows import Row, read_rows
+from tlsearch.data.manifest_rows import Row, doubtful_column, read_rows, unread_columns
 from tlsearch.data.readers import FileReader
 from tlsearch.data.remote import RemoteFolder, RemoteReader
 from tlsearch.data.split_names import read_split_names
@@ -60,6 +60,8 @@ def list_manifest(spec: DataSpec) -> Listing:
     _raise(path, faults)
     classes = gather_classes(entry.label for entry in entries)
     _check_classes(path, entries, classes.names)
+    unread = unread_columns(path)
+    odd = doubtful_column(unread)
     return Listing(
         root=root,
         reader=reader,
@@ -67,7 +69,8 @@ def list_manifest(spec: DataSpec) -> Listing:
         spellings=classes.spellings,
         items=_items(entries, classes),
         left_out=_unnamed(spec.path, path, entries),
-        notes=tuple(name_notes(classes.names)),
+        notes=(*([f"columns that are not read: {', '.join(unread)}"] if unread else []), *name_notes(classes.names)),
+        doubt=f"{path}: the column {odd!r} is not read; call it {odd.lower()!r}, or something else" if odd else "",
     )
 
 

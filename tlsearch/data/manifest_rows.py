@@ -54,6 +54,23 @@ def read_rows(path: Path) -> list[Row]:
     return rows
 
 
+def unread_columns(path: Path) -> list[str]:
+    """The columns of a table that ``read_rows`` has read, other than ours."""
+    if path.suffix.lower() == ".parquet":
+        import pyarrow.parquet as pq
+
+        header = list(pq.read_schema(path).names)
+    else:
+        line = path.read_text(encoding="utf-8-sig").partition("\n")[0]
+        header = next(csv.reader([line], delimiter=max(_DELIMITERS, key=line.count)), [])
+    return [name.strip() for name in header if name.strip() not in _COLUMNS]
+
+
+def doubtful_column(unread: Sequence[str]) -> str:
+    """One of ours in another case, which is not read: ``Split``; empty where there is none."""
+    return next((name for name in unread if name.lower() in _OPTIONAL), "")
+
+
 def _csv_rows(path: Path) -> Iterator[Row]:
     try:
         text = path.read_text(encoding="utf-8-sig")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tlsearch.data import load_index, read_image
+from tlsearch.data import load_index, read_image, require_ready
 from tlsearch.errors import DataError
 from tlsearch.types import DataSpec, SplitSpec
 
@@ -226,3 +226,15 @@ def test_broken_files_and_settings(images):
         load(path, group_by="x")
     with pytest.raises(DataError, match=r"data.path must name a .csv or .parquet file"):
         load_index(DataSpec(source="manifest"))
+
+
+def test_a_column_that_is_nearly_ours_is_asked_about(images):
+    table = [{"Split" if key == "split" else key: value for key, value in row.items()} for row in with_splits()]
+    index = load(write_csv(images / "m.csv", [row | {"weight": "1"} for row in table]))
+    assert set(index.notes[0].removeprefix("columns that are not read: ").split(", ")) == {"Split", "weight"}
+    with pytest.raises(DataError, match="the column 'Split' is not read; call it 'split'"):
+        require_ready(index)
+    columns = {name: [row[name] for row in rows()] for name in ("label", "path")}
+    index = load(write_parquet(images / "m.parquet", columns | {"weight": [1.5] * 20}))
+    assert index.notes == ("columns that are not read: weight",)
+    require_ready(index)
