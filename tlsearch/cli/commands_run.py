@@ -200,7 +200,9 @@ def _print_end(end: SearchEnd) -> None:
             ("confirm", "is the best really better?"),
             ("promote", "test it once, register it"),
             (f"predict {search} IMAGES...", "use the best model"),
-            (f"resume {search} --trials +12", "search on"),
+            (f"resume {search}", "go on")
+            if end.reason == "interrupted"
+            else (f"resume {search} --trials +12", "search on"),
         )
         width = max(len(command) for command, _ in steps) + 1
         for command, purpose in steps:
