@@ -9,14 +9,12 @@ import json
 import re
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tlsearch.crash import crash_point
-from tlsearch.errors import TrackingError
 from tlsearch.tracking.batch import cut
 from tlsearch.tracking.models import (
     CHECKPOINT_META,
@@ -33,8 +31,7 @@ from tlsearch.tracking.models import (
     write_model,
 )
 from tlsearch.tracking.runs import KIND, PARENT, TRIAL, find_runs, search_tags, trial_name
-from tlsearch.tracking.store import connect, open_experiment, shown, store_errors
-from tlsearch.tracking.worker import Away, Refused
+from tlsearch.tracking.store import connect, errors_told, open_experiment
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -47,7 +44,6 @@ LOGGED_MODEL = "tlsearch.logged_model"
 CARD = "README.md"
 CHAMPION, PREVIOUS = "champion", "previous"
 
-_TEST_USE = "tlsearch.test_use."
 _MAX_DESCRIPTION = 5000
 _MAX_TAG = 5000
 
@@ -124,7 +120,7 @@ def register_model(uri: str, promotion: Promotion, *, served_code: Path) -> Prom
     Raises:
         TrackingError: MLflow cannot be reached, or refuses.
     """
-    with _told(uri):
+    with errors_told(uri):
         client = connect(uri)
         experiment_id = open_experiment(client, promotion.experiment, uri)
         version = _find_version(client, promotion)
@@ -142,42 +138,6 @@ def register_model(uri: str, promotion: Promotion, *, served_code: Path) -> Prom
         crash_point("version_made")
         _name_version(client, experiment_id, version, promotion)
         return _set_alias(client, version, promotion)
-
-
-def read_test_uses(uri: str, *, experiment: str, digest: str) -> list[dict[str, object]]:
-    """The looks at a test split that the experiment has on record, oldest first.
-
-    Raises:
-        TrackingError: MLflow cannot be reached.
-    """
-    with _told(uri):
-        client = connect(uri)
-        found = client.get_experiment(open_experiment(client, experiment, uri))
-        text = found.tags.get(_TEST_USE + digest[:16])
-        return list(json.loads(text)) if text else []
-
-
-def write_test_uses(uri: str, *, experiment: str, digest: str, uses: list[dict[str, object]]) -> None:
-    """Puts the looks at a test split on record; where a tag cannot hold all, the oldest and the newest.
-
-    Raises:
-        TrackingError: MLflow cannot be reached.
-    """
-    kept = list(uses)
-    while len(text := json.dumps(kept, separators=(",", ":"))) > _MAX_TAG and len(kept) > 2:
-        del kept[1]
-    with _told(uri):
-        client = connect(uri)
-        client.set_experiment_tag(open_experiment(client, experiment, uri), _TEST_USE + digest[:16], text)
-
-
-@contextmanager
-def _told(uri: str) -> Iterator[None]:
-    try:
-        with store_errors(uri):
-            yield
-    except (Away, Refused) as error:
-        raise TrackingError(f"MLflow at {shown(uri)} cannot be used: {error}") from error
 
 
 def _find_version(client: MlflowClient, promotion: Promotion) -> ModelVersion | None:

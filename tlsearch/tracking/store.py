@@ -91,6 +91,20 @@ def store_errors(uri: str) -> Iterator[None]:
         raise Refused(f"a file of MLflow cannot be written: {error}") from error
 
 
+@contextmanager
+def errors_told(uri: str) -> Iterator[None]:
+    """Turns what mlflow raises into an error for the user.
+
+    Raises:
+        TrackingError: MLflow cannot be reached, or refuses.
+    """
+    try:
+        with store_errors(uri):
+            yield
+    except (Away, Refused) as error:
+        raise TrackingError(f"MLflow at {shown(uri)} cannot be used: {error}") from error
+
+
 def _in_a_line(error: Exception) -> str:
     return " ".join(str(error).split())[:500]
 
