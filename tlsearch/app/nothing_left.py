@@ -5,6 +5,7 @@ from __future__ import annotations
 from tlsearch.app.catalog import RESOLVED, SearchEntry
 from tlsearch.app.differences import refuse_changes
 from tlsearch.app.ending import search_state
+from tlsearch.app.stored import settle_study
 from tlsearch.config import parse_space_file
 from tlsearch.search import read_search
 from tlsearch.text import agree, format_s, plural
@@ -21,8 +22,9 @@ def nothing_left(entry: SearchEntry, *, trials: str | None = None, stored: bool 
     Raises:
         StorageError: The user's space file has changed since.
     """
+    settle_study(entry)
     record = read_search(entry.path, search_id=entry.search_id, experiment=entry.experiment, metric=entry.metric)
-    file = parse_space_file(entry.path / RESOLVED, stored=True)[0]
+    file = parse_space_file(entry.path / RESOLVED, moved=entry.moved, stored=True)[0]
     if file is None or search_state(entry, record) != "finished":
         return ""
     if not stored:

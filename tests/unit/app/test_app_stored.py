@@ -15,7 +15,9 @@ from tlsearch.app.changed import prepare_changed
 from tlsearch.app.confirm import prepare_confirm
 from tlsearch.app.control import overview
 from tlsearch.app.differences import differences, file_now
+from tlsearch.app.ending import keep_end
 from tlsearch.app.facts import read_space_file
+from tlsearch.app.nothing_left import nothing_left
 from tlsearch.app.run import RunOptions, make_tracker, prepare, prepare_resume, read_record, search_plan
 from tlsearch.app.stored import settle, stored_file
 from tlsearch.errors import StorageError
@@ -92,11 +94,13 @@ def test_a_storage_that_was_moved_goes_on_as_the_same_search(tmp_path: Path) -> 
 
 def test_a_project_that_was_moved_finds_its_images_beside_it(tmp_path: Path) -> None:
     entry = make(tmp_path / "home")
+    keep_end(entry, "finished")
     shutil.move(tmp_path / "home", tmp_path / "renamed")
     found = catalog.find("one", tmp_path / "renamed/tlsearch_runs")
     file = read_space_file(found)
     assert file is not None and file.data.path == str(tmp_path / "renamed/images.csv")
     assert found.source == str(tmp_path / "renamed/space.yaml")
+    assert nothing_left(found).startswith("nothing to do: 2 of 2 trials ended")
     prepared = prepare_resume(found)
     assert prepared.entry.uid == entry.uid and not (tmp_path / "home").exists()
     assert stored_file(prepared.entry, "")[0].data.path == str(tmp_path / "renamed/images.csv")
