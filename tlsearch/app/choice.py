@@ -13,13 +13,12 @@ from typing import Any
 from tlsearch.app.catalog import SearchEntry, find
 from tlsearch.app.conclude import read_confirmed
 from tlsearch.app.confirm import best_candidates
-from tlsearch.app.resolution import luck_of_best
+from tlsearch.app.resolution import convincing_difference
 from tlsearch.app.run import read_record, trial_setup
 from tlsearch.config import SpaceFile
 from tlsearch.errors import SearchStopped, StorageError, UserError
 from tlsearch.model import describe_backbone
 from tlsearch.results.latency import measure_latency, this_cpu
-from tlsearch.text import plural
 from tlsearch.train import read_model_meta
 from tlsearch.trial import BEST_FOLDER, keep_start, run_trial
 from tlsearch.types import Decision, EpochReport, SearchRecord, TrialAssignment, TrialRecord
@@ -100,7 +99,7 @@ def choose(
 ) -> Choice:
     """The trial that was asked for; else of the confirmed one, then the others by rank, the first within the limits.
 
-    Before the others comes the best solved head, where the validation images cannot tell the best trial from it: what
+    Before the others comes the best solved head, where the best trial is not convincingly better on validation: what
     looks best of many trials on few images is mostly the luckiest.
 
     Args:
@@ -148,7 +147,7 @@ def _candidates(entry: SearchEntry, number: int | None, num_val: int) -> Iterato
 
 
 def solved_head(record: SearchRecord, num_val: int) -> tuple[TrialRecord, str] | None:
-    """The trial with the best solved head, as it was before its first step, where no trial is better beyond chance.
+    """The trial with the best solved head, as it was before its first step, where no trial is convincingly better.
 
     Returns:
         None where one is, where no head was solved, and for metrics of which no chance is known.
@@ -159,14 +158,14 @@ def solved_head(record: SearchRecord, num_val: int) -> tuple[TrialRecord, str] |
         return None
     values = {t.number: t.start.metrics[record.metric] for t in started if t.start is not None}
     first = min(started, key=lambda one: (-values[one.number], one.number))
-    value, luck = values[first.number], luck_of_best(num_val, len(started))
-    if best.best_value - value >= luck:
+    value, line = values[first.number], convincing_difference(num_val)
+    if best.best_value - value >= line:
         return None
     reason = f"its solved head before the first step, {record.metric} {value:.4f}"
     if best.best_value > value:
         reason += (
-            f": {num_val} validation images cannot tell trial {best.number} with {best.best_value:.4f} from it "
-            f"(the best of {plural(len(started), 'trial')} may be {luck:.2f} better by chance)"
+            f": on {num_val} validation images trial {best.number} with {best.best_value:.4f} is not convincingly "
+            f"better (that takes {line:.2f})"
         )
     return replace(first, best_value=value, best_epoch=0), reason
 

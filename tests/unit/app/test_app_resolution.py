@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tlsearch.app.resolution import DISAGREEMENT, luck_of_best, resolution, resolution_of
+from tlsearch.app.resolution import DISAGREEMENT, convincing_difference, resolution, resolution_of
 
 
 @pytest.mark.parametrize(("images", "chance"), [(24, "0.10"), (348, "0.03"), (100, "0.05"), (1, "0.50"), (6, "0.20")])
@@ -31,7 +31,15 @@ def test_classes_with_hardly_any_validation_image_are_named() -> None:
     assert len(resolution(["a"], [0] * 9).lines()) == 1
 
 
-@pytest.mark.parametrize("trials", [1, 2, 8, 64])
-def test_the_luck_of_the_best_of_several_trials(trials: int) -> None:
-    drawn = np.random.default_rng(0).normal(size=(20_000, trials)).max(1).mean()
-    assert luck_of_best(24, trials) == pytest.approx(max(1.0, drawn) * resolution_of(24), rel=0.02)
+@pytest.mark.parametrize("images", [24, 100, 348])
+def test_a_difference_that_convinces_is_worth_a_point_in_expectation(images: int) -> None:
+    rng = np.random.default_rng(0)
+    true = rng.normal(0, 0.03, size=2_000_000)
+    observed = true + rng.normal(0, resolution_of(images), size=true.size)
+    near = np.abs(observed - convincing_difference(images)) < 0.005
+    assert true[near].mean() == pytest.approx(0.01, abs=0.001)
+
+
+def test_more_images_convince_by_less() -> None:
+    lines = [convincing_difference(images) for images in (24, 100, 348, 100_000)]
+    assert [round(line, 2) for line in lines] == [0.13, 0.04, 0.02, 0.01]
