@@ -183,8 +183,9 @@ def test_what_users_write_is_escaped() -> None:
 
 
 def test_a_pause_between_two_starts_is_left_out_of_the_wall_time() -> None:
-    before, after = make_trial(0, [0.5, 0.6]), make_trial(10_000, [0.7])  # more than a day later
-    report = make_report(_view(record_of([before, after])))
+    before, after = make_trial(0, [0.5, 0.6]), make_trial(10_080, [0.7])  # 28 hours later
+    pause = (before.reports[-1].timestamp, 28 * 3600.0)
+    report = make_report(_view(replace(record_of([before, after]), pauses=(pause,))))
     (plot,) = [plot for plot in report.plots if plot.name == "history"]
     assert "paused 28 hours" in plot.svg and "between two starts" in plot.caption
 
