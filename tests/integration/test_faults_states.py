@@ -28,6 +28,7 @@ pytestmark = pytest.mark.timeout(600)
 MAX_EPOCHS, PATIENCE, RETRIES = 4, 2, 1
 GOOD, STANDS_STILL = 1e-2, 1e-30  # a rate at which no weight moves in float32
 RATES = [STANDS_STILL, *[GOOD] * 7, *[STANDS_STILL] * 3]
+RATES = [rate * (1 + number * 1e-9) for number, rate in enumerate(RATES)]  # no configuration is trained twice
 ACTS: dict[int, dict[str, Any]] = {
     2: {"kind": "nan", "epoch": 2},
     3: {"kind": "error", "epoch": 2},
@@ -39,7 +40,8 @@ SPACE = """
 name: states
 data: {{source: folder, path: ./images, image_size: 32}}
 weights: {{mobilenet_v3_small: none}}
-space: {{backbone: mobilenet_v3_small, unfreeze_depth: {{int: [0, 1]}}, head_lr: {{log: [1.0e-30, 1.0e-1]}}}}
+space:
+  {{backbone: mobilenet_v3_small, unfreeze_depth: {{int: [0, 1]}}, head_lr: {{log: [1.0e-30, 1.0e-1]}}, batch_size: 32}}
 search:
   sampler: fixed
   start_with: {points}
