@@ -143,6 +143,6 @@ def trial_doing(directory: str, number: int) -> str:
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
         done = f", {told['done']} of {told['total']}" if "total" in told else ""
-        return f"{told['what']}{done}"
+        return f"{told['what']}{done}" if isinstance(told["what"], str) else ""
     except (OSError, ValueError, KeyError, TypeError):
         return ""

@@ -12,6 +12,7 @@ from tlsearch import __version__
 from tlsearch.app.catalog import RESOLVED, SOURCE, SearchEntry, write_atomically
 from tlsearch.config import SpaceFile, without_password
 from tlsearch.data import ImageIndex, data_card
+from tlsearch.errors import StorageError
 from tlsearch.types import DataSetFacts, Scalar, Tracker
 
 DATA_CARD = "data_card.json"
@@ -33,12 +34,22 @@ def environment() -> dict[str, str]:
 
 
 def keep_evidence(entry: SearchEntry, index: ImageIndex) -> None:
-    """Writes data card and versions into the search's folder."""
+    """Writes data card and versions into the search's folder.
+
+    Raises:
+        StorageError: The folder cannot be written; the search can be resumed.
+    """
     # A search must not wait minutes for it; `check` looks at every set whole.
     num_images = sum(len(split) for split in index.splits.values())
     card = data_card(index, scan=num_images <= _MAX_SCANNED).to_json()
-    write_atomically(entry.path / DATA_CARD, json.dumps(card, indent=2))
-    write_atomically(entry.path / ENVIRONMENT, json.dumps(environment(), indent=2))
+    try:
+        write_atomically(entry.path / DATA_CARD, json.dumps(card, indent=2))
+        write_atomically(entry.path / ENVIRONMENT, json.dumps(environment(), indent=2))
+    except OSError as error:  # this runs beside the first trials, so the disk may have filled up meanwhile
+        raise StorageError(
+            f"the search's folder {entry.path} cannot be written: {error.strerror}; make room, or make the disk "
+            "writable, then go on with `tlsearch resume`"
+        ) from error
 
 
 def kept_environment(entry: SearchEntry) -> dict[str, str]:

@@ -35,14 +35,18 @@ def search_settings(entry: SearchEntry, file: SpaceFile | None, record: SearchRe
         resolved=resolved,
         weights=() if file is None else tuple(_weights(entry, file, record.trials)),
         environment=kept_environment(entry),
-        best_entry="" if best is None else best_entry(best),
+        best_entry="" if best is None else best_entry(best, file),
         best_space="" if best is None else best_space(best, file),
     )
 
 
-def best_entry(trial: TrialRecord) -> str:
-    """A trial as an entry of ``search.start_with``, of a search over the same space."""
-    return dump_part({"search": {"start_with": [dict(trial.params)]}})
+def best_entry(trial: TrialRecord, file: SpaceFile | None) -> str:
+    """A trial as an entry of ``search.start_with``, of a search over the same space.
+
+    With the defaults that were fitted to the data: the entry holds them, and other data would be given others.
+    """
+    defaults = {} if file is None else {name: one for name, one in as_tree(file)["defaults"].items() if one is not None}
+    return dump_part({**({"defaults": defaults} if defaults else {}), "search": {"start_with": [dict(trial.params)]}})
 
 
 def best_space(trial: TrialRecord, file: SpaceFile | None) -> str:

@@ -54,7 +54,10 @@ def resized_square(image: Image.Image, spec: TransformSpec, side: int) -> NDArra
 
 
 def _square_of_thin(image: Image.Image, spec: TransformSpec, side: int) -> NDArray[np.uint8]:
-    """The same square, without the ends of a long and thin image, which the crop would cut off again."""
+    """The same square, without the ends of a long and thin image, which the crop would cut off again.
+
+    Pillow weighs pixels by places in single precision, so a value may differ by one level of 255 from the whole's.
+    """
     short, long = sorted(image.size)
     length = int(spec.resize_size * long / short)  # of the whole image resized, as torchvision rounds it
     left = round((length - side) / 2.0)

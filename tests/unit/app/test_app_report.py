@@ -71,7 +71,8 @@ def test_settings_and_a_best_trial_that_can_be_run_are_on_the_page(
     alone.write_text(yaml.safe_dump({**own, **yaml.safe_load(whole), "search": searched}))
     _, space = load(alone)
     assert space.to_config(space.complete({})) == best.config
-    entry_first.write_text(yaml.safe_dump({**own, "search": {**searched, **yaml.safe_load(first)["search"]}}))
+    copied = yaml.safe_load(first)
+    entry_first.write_text(yaml.safe_dump({**own, **copied, "search": {**searched, **copied["search"]}}))
     file, space = load(entry_first)
     (point,) = file.search.start_with
     assert space.to_config(space.complete(point)) == best.config

