@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from tlsearch.app.listing import ListedSearch
     from tlsearch.app.removal import Removal, Removed
 
+_WIDE = 120  # columns from which on the storage has room beside the rest
+
 
 @app.command("list")
 def list_(storage: Storage = None, json: Json = False) -> None:
@@ -35,18 +37,27 @@ def list_(storage: Storage = None, json: Json = False) -> None:
         place = f"in {storage}" if storage else "in the catalogue of this user"
         out.print(f"there is no search {place}; start one with `tlsearch run FILE`", soft_wrap=True)
         return
-    out.print(_table(found))
+    storages = sorted({one.entry.storage for one in found})
+    named = len(storages) > 1 or out.width >= _WIDE
+    out.print(_table(found, with_storage=named))
+    if not named:
+        out.print(f"in {storages[0]}", soft_wrap=True)
     for one in found:
         if one.problem:
             out.print(f"{one.entry.search_id}: {one.problem}", soft_wrap=True)
 
 
-def _table(found: list[ListedSearch]) -> Table:
+def _table(found: list[ListedSearch], *, with_storage: bool) -> Table:
+    """Names, the best and the storage fold where the terminal is narrow; what is short stays whole."""
     table = Table()
-    for title, justify in (("search", "left"), ("started", "left"), ("state", "left"), ("trials", "right")):
-        table.add_column(title, justify=justify, overflow="fold")  # type: ignore[arg-type]
-    for title, justify in (("best", "left"), ("MB", "right"), ("storage", "left")):
-        table.add_column(title, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    table.add_column("search", overflow="fold")
+    table.add_column("started", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    table.add_column("trials", justify="right", no_wrap=True)
+    table.add_column("best", overflow="fold")
+    table.add_column("MB", justify="right", no_wrap=True)
+    if with_storage:
+        table.add_column("storage", overflow="fold")
     for one in found:
         best = "-" if one.best is None else f"{one.entry.metric} {one.best.best_value:.4f} (trial {one.best.number})"
         table.add_row(
@@ -56,7 +67,7 @@ def _table(found: list[ListedSearch]) -> Table:
             "-" if one.num_trials is None else str(one.num_trials),
             best,
             f"{one.num_bytes / 1e6:,.1f}",
-            one.entry.storage,
+            *([one.entry.storage] if with_storage else []),
         )
     return table
 

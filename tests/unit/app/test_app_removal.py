@@ -52,7 +52,7 @@ def run(*arguments: str) -> tuple[int, str]:
     return done.exit_code, done.output
 
 
-def test_the_list_shows_every_search_with_what_it_takes(tmp_path: Path) -> None:
+def test_the_list_shows_every_search_with_what_it_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = make(tmp_path / "a", "one"), make(tmp_path / "b", "one", ran=False)
     make(tmp_path / "a", "broken", ran=False)
     (tmp_path / "a/tlsearch_runs/broken/study.json").write_text("{half")
@@ -72,6 +72,9 @@ def test_the_list_shows_every_search_with_what_it_takes(tmp_path: Path) -> None:
     assert {"search_id", "state", "created", "trials", "best", "directory", "num_bytes"} <= set(json.loads(text)[0])
     code, text = run("list")
     assert code == 0 and text.count(" one ") == 2 and "study" in text
+    monkeypatch.setattr("tlsearch.cli.session.out.width", 80)
+    code, text = run("list", "--storage", str(tmp_path / "b/tlsearch_runs"))
+    assert code == 0 and "│ interrupted │" in text and f"in {tmp_path / 'b/tlsearch_runs'}" in text.splitlines()[-1]
     assert searches_total() == {"entries": 3, "num_bytes": sum(one.num_bytes for one in list_searches())}
     assert run("list", "--storage", str(tmp_path / "none"))[0] == 2
 
