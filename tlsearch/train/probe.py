@@ -64,8 +64,9 @@ def solve_probe(
     """Fits multinomial logistic regression by L-BFGS along a path of penalties, from strong to weak.
 
     Penalty and scaling (all features by the same deviation, or each by its own) are chosen by the loss on the
-    validation images, as everything else in a search is; each by its own only where that is better by more than one
-    standard error of the difference, image by image. The classifier itself is fitted to the training images alone. A
+    validation images, as everything else in a search is; each by its own only where that is better by more than two
+    standard errors of the difference, image by image: on 80 training images of digits a wrong choice by 20 validation
+    images cost five points. The classifier itself is fitted to the training images alone. A
     part of the training images would choose too weak a penalty wherever it shares groups with the rest.
 
     Args:
@@ -82,7 +83,7 @@ def solve_probe(
     )
     gains = _losses(common, val_rows, val_labels) - _losses(standardised, val_rows, val_labels)
     chance = gains.std() / math.sqrt(len(gains)) if len(gains) > 1 else gains.abs().sum()
-    return standardised if gains.mean() > chance else common
+    return standardised if gains.mean() > 2 * chance else common
 
 
 def _losses(probe: Probe, rows: Tensor, labels: Tensor) -> Tensor:
