@@ -3,7 +3,7 @@
 
     small_data.py --weights mobilenet_v2.pth --emoji EMOJI [--sets emoji-10 emoji-20 digits-10] [--seeds 5]
 
-For each set and seed so many images of each class are drawn; all others are the truth. Ours is what a user does: a
+For each set and seed 10 or 20 images of each class are drawn; all others are the truth. Ours is what a user does: a
 folder with train/ and test/, `tlsearch run` with a space that leaves all but the usual dimensions to their defaults;
 then `tlsearch promote`, which looks at the test images once. The rival is scikit-learn's LogisticRegression on the
 features of the same backbone, on all drawn images, its penalty by cross-validation on them. Beside both stands the best
@@ -97,7 +97,7 @@ def features_of(folder: Path, weights: Path, cache: Path) -> dict[str, tuple[NDA
 
 
 def draw(folder: Path, per_class: int, seed: int, target: Path) -> tuple[list[str], list[str]]:
-    """train/ with so many images of each class and test/ with all others; their paths below the class folders."""
+    """train/ with ``per_class`` images of each class and test/ with all others; their paths below the class folders."""
     rng = np.random.default_rng(seed)
     drawn: tuple[list[str], list[str]] = ([], [])
     for label in sorted(path for path in folder.iterdir()):

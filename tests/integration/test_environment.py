@@ -33,10 +33,10 @@ def test_a_search_needs_nothing_of_where_it_is_started(tmp_path: Path) -> None:
     assert process.stdout is not None and process.stderr is not None
     assert process.stdout.readline() == f"checking {home.root}/space.yaml\n"
     process.stdout.close()
-    told = process.stderr.read()
-    assert process.wait() == 1, told  # its results could not be shown
-    assert "standard output is lost (Broken pipe); the search goes on: `tlsearch status` shows it" in told
-    assert "Traceback" not in told, told
+    stderr = process.stderr.read()
+    assert process.wait() == 1, stderr  # its results could not be shown
+    assert "standard output is lost (Broken pipe); the search goes on: `tlsearch status` shows it" in stderr
+    assert "Traceback" not in stderr, stderr
     results = json.loads(home.run("results", "poor", "--json"))
     assert [trial["state"] for trial in results["trials"]] == ["complete", "complete"]
     assert sorted(path.name for path in stand.iterdir()) == sorted(f"{name}.py" for name in SHADOWS)

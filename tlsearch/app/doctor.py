@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tlsearch.app.catalog import state_directory
+from tlsearch.app.folders import folder_bytes
 from tlsearch.config import SpaceFile, parse_space_file
 from tlsearch.errors import ClusterError, ConfigError, StorageError, TlsearchError, TrackingError
 from tlsearch.search.connect import connected
@@ -177,7 +178,7 @@ def cache_finding(file: SpaceFile | None) -> Finding:
         path, free = cache_room(file.cache.directory if file is not None else "")
     except (OSError, StorageError) as error:
         return Finding(name="cache", status="fail", text=str(error))
-    used = sum(one.stat().st_size for one in Path(path).rglob("*") if one.is_file()) / 1e9
+    used = folder_bytes(Path(path)) / 1e9
     text = f"{path} holds {used:.2f} GB; {free:.0f} GB are free"
     return low_disk("cache", path, free) or Finding(name="cache", status="ok", text=text)
 

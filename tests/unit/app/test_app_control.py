@@ -22,6 +22,8 @@ from tlsearch.app.nothing_left import nothing_left
 from tlsearch.search.conductor import Conductor
 from tlsearch.search.dashboard import telling_dashboard
 from tlsearch.search.opening import open_for_writing, study_attrs
+from tlsearch.search.plan import SearchPlan
+from tlsearch.search.study import Study
 
 RESOLVED = """
 name: stub
@@ -59,8 +61,8 @@ def _command(*arguments: str, code: int = 0) -> str:
     return done.output
 
 
-def test_status_of_a_search_in_its_middle(entry: catalog.SearchEntry) -> None:
-    plan = make_plan(entry.path, trials=9, scheduler=None)
+def _in_its_middle(plan: SearchPlan) -> Study:
+    """The study of a search that is held open, with a trial that has ended and one that runs."""
     study = open_for_writing(plan.folder, mode="max", attrs=study_attrs(plan))
     conductor = Conductor(plan, study)
     for steps in (4, 2):
@@ -69,6 +71,12 @@ def test_status_of_a_search_in_its_middle(entry: catalog.SearchEntry) -> None:
         runner = start_trial(handout, QuickTrial)
         for _ in range(steps):
             step_once(conductor, handout.assignment.number, runner)
+    return study
+
+
+def test_status_of_a_search_in_its_middle(entry: catalog.SearchEntry) -> None:
+    plan = make_plan(entry.path, trials=9, scheduler=None)
+    study = _in_its_middle(plan)
     told: dict[str, Any] = overview(entry).as_json()
     assert told["running"] and told["process"]["pid"] == study.holder.pid
     assert told["planned"] == 9 and told["max_epochs"] == 4 and told["time_budget_s"] == 7200
@@ -101,8 +109,8 @@ def test_status_of_a_search_in_its_middle(entry: catalog.SearchEntry) -> None:
         study.close()  # as by kill -9: the file stays, the lock does not
         assert json.loads(_command("status", "--json"))["dashboard"] is None
     assert "one was interrupted with 1 unfinished trial; go on with `tlsearch resume one`" in _command("status")
-    told = json.loads(_command("status", "--json"))
-    assert not told["running"] and told["state"] == "interrupted"
+    shown = json.loads(_command("status", "--json"))
+    assert not shown["running"] and shown["state"] == "interrupted"
 
 
 def test_status_before_the_first_report(entry: catalog.SearchEntry) -> None:
@@ -143,21 +151,14 @@ def test_every_view_says_that_a_killed_search_is_interrupted(entry: catalog.Sear
     from tlsearch.cli import commands_results  # noqa: F401
 
     plan = make_plan(entry.path, trials=9, scheduler=None)
-    study = open_for_writing(plan.folder, mode="max", attrs=study_attrs(plan))
-    conductor = Conductor(plan, study)
-    for steps in (4, 2):
-        handout = conductor.next_trial()
-        assert handout is not None
-        runner = start_trial(handout, QuickTrial)
-        for _ in range(steps):
-            step_once(conductor, handout.assignment.number, runner)
-    told = json.loads(_command("results", "--json"))
-    assert told["state"] == "running" and [trial["reason"] for trial in told["trials"]] == ["completed", None]
+    study = _in_its_middle(plan)
+    shown = json.loads(_command("results", "--json"))
+    assert shown["state"] == "running" and [trial["reason"] for trial in shown["trials"]] == ["completed", None]
     study.close()  # as by kill -9
     keep_end(entry, "finished")  # an earlier start's word, which the unfinished trial outweighs
-    told = json.loads(_command("results", "--json"))
-    assert told["state"] == "interrupted"
-    assert [(trial["state"], trial["reason"]) for trial in told["trials"]] == [
+    shown = json.loads(_command("results", "--json"))
+    assert shown["state"] == "interrupted"
+    assert [(trial["state"], trial["reason"]) for trial in shown["trials"]] == [
         ("complete", "completed"),
         ("running", "interrupted"),
     ]

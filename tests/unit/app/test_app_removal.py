@@ -86,8 +86,8 @@ def test_removing_takes_folder_study_repeats_and_the_catalogues_entry(tmp_path: 
     code, text = run("remove", "one", "--json")
     assert code == 2 and "--yes" in text and entry.path.is_dir()
     code, text = run("remove", "one", "--yes", "--json")
-    told = json.loads(text)
-    assert code == 0 and told["removed"] == ["one", "one-confirm"] and told["num_bytes"] > 100
+    removed = json.loads(text)
+    assert code == 0 and removed["removed"] == ["one", "one-confirm"] and removed["num_bytes"] > 100
     assert not entry.path.exists() and not repeat.path.exists()
     assert sorted(path.name for path in entry.path.parent.iterdir()) == ["two"]
     assert connect(f"sqlite:///{tmp_path}/studies.db", writable=False).get_all_studies() == []
