@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from tlsearch.app.defaults import fit_defaults
-from tlsearch.app.limits import backbone_sizes, limit_faults
+from tlsearch.app.limits import backbone_sizes, limit_faults, untried_backbones
 from tlsearch.app.places import place_faults
 from tlsearch.app.resolution import Resolution, resolution
-from tlsearch.app.untried import untried_backbones
 from tlsearch.app.weights import weights_faults, weights_source
 from tlsearch.config import SpaceFile
 from tlsearch.errors import ConfigError, DataError, Fault, UserError

@@ -1,4 +1,4 @@
-"""The user's constraints before a trial: sizes of backbones, and limits that none of them keeps."""
+"""What a search cannot do, known before a trial: limits that no backbone keeps, backbones without a trial."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from tlsearch.config import SpaceFile
 from tlsearch.errors import Fault
 from tlsearch.space import Space
+from tlsearch.text import agree, plural
 
 
 def backbone_sizes(file: SpaceFile, space: Space, num_classes: int) -> dict[str, dict[str, float]]:
@@ -40,3 +41,19 @@ def limit_faults(file: SpaceFile, sizes: Mapping[str, Mapping[str, float]]) -> l
             )
             faults.append(Fault(path=("search", "constraints", name, "max"), message=message))
     return faults
+
+
+def untried_backbones(file: SpaceFile, space: Space) -> str:
+    """A warning where there are fewer trials than it takes to try each backbone once; empty where there are enough."""
+    search, num = file.search, len(space.backbones())
+    if search.sampler == "fixed":
+        return ""
+    points = space.starting_points(search.start_with)[: search.trials]
+    tried = {space.to_config(point).backbone for point in points}
+    missing = num - len(tried) - (search.trials - len(points))
+    if missing <= 0:
+        return ""
+    return (
+        f"{num} backbones, {plural(search.trials, 'trial')}: {missing} {agree(missing, 'is', 'are')} never tried; "
+        f"list fewer backbones, or set search.trials to {search.trials + missing} or more"
+    )

@@ -134,9 +134,9 @@ def _take_over(entry: SearchEntry, *, trials: str | None, address: str) -> Prepa
 def _execute(prepared: Prepared, *, as_json: bool) -> None:
     """Runs a prepared search with its display, then prints its results and leaves with its exit code."""
     from tlsearch.app.control import trial_doing
+    from tlsearch.app.limits import untried_backbones
     from tlsearch.app.logbook import search_log
     from tlsearch.app.run import execute, read_record
-    from tlsearch.app.untried import untried_backbones
     from tlsearch.cli.progress import Progress
     from tlsearch.results import results_json
 

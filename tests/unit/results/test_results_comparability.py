@@ -8,7 +8,7 @@ from typing import Any
 
 from search_records import make_facts, record_of
 
-from tlsearch.app.untried import untried_backbones
+from tlsearch.app.limits import untried_backbones
 from tlsearch.results.comparability import comparability_notes
 from tlsearch.results.leaderboard import leaderboard, leaderboard_notes
 from tlsearch.space import load
