@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from pathlib import Path
 
 from tlsearch.app.catalog import MANIFEST, RESOLVED, SearchEntry, copies_of, new_uid, read_entry, register
 from tlsearch.app.catalog import write_atomically as write
@@ -75,7 +76,7 @@ def _refuse_shared_study(entry: SearchEntry, other: str) -> None:
     here = read_pointer(SearchFolder(root=entry.path).pointer)
     if here is None:
         return
-    found = read_entry(entry.path.__class__(other))
+    found = read_entry(Path(other))
     there = None if found is None else read_pointer(SearchFolder(root=found.path).pointer)
     if there == here:
         raise StorageError(

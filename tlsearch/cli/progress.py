@@ -129,7 +129,9 @@ class Progress:
         """An epoch has ended."""
         row = self._rows[number]
         value = report.metrics[self._metric]
-        best = value if row.best is None else max(row.best, value, key=lambda v: self._sign * v)
+        started = [] if report.start is None else [report.start.metrics[self._metric]]  # the solved head counts, too
+        known = [value, *started, *([] if row.best is None else [row.best])]
+        best = max(known, key=lambda one: self._sign * one)
         self._rows[number] = replace(row, epoch=report.epoch, value=value, best=best)
         self._first_report = True
         self._estimate.reported(time.monotonic())

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from tlsearch.cli import progress as progress_module
 from tlsearch.cli.progress import Progress, short_config
-from tlsearch.types import Decision, EpochReport, SearchRecord, TrialConfig, TrialOutcome, TrialState
+from tlsearch.types import Decision, EpochReport, SearchRecord, StartReport, TrialConfig, TrialOutcome, TrialState
 
 DEEP = TrialConfig(backbone="resnet18", unfreeze_depth=2, head_lr=1e-3, backbone_lr=2e-5, bn_policy="train")
 
@@ -68,6 +68,17 @@ def test_live_table_shows_running_trials_and_the_best() -> None:
     assert "1 of 3 trials ended" in shown and "running 1" in shown and "complete 1" in shown
     assert "best so far: trial 1 with val_loss 0.4000" in shown  # the best epoch, and lower is better
     assert "2/5" in shown
+
+
+def test_the_solved_head_is_among_the_best_so_far() -> None:
+    progress, text = _progress(terminal=True)
+    with progress:
+        progress.trial_started(0, DEEP)
+        start = StartReport(metrics={"val_accuracy": 0.9}, timestamp=0.0)
+        first = EpochReport(epoch=1, metrics={"val_accuracy": 0.7}, timestamp=1.0, start=start)
+        progress.trial_reported(0, first, Decision.CONTINUE)
+        progress.trial_reported(0, _report(2, val_accuracy=0.8), Decision.CONTINUE)
+    assert "best so far: trial 0 with val_accuracy 0.9000" in text.getvalue()
 
 
 def test_short_texts() -> None:
