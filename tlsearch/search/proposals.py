@@ -121,7 +121,10 @@ class Proposals:
         scores: dict[str, float] = {}
         for trial in trials:
             if trial.intermediate_values and "config" in trial.user_attrs:
-                score = max(sign * value for value in trial.intermediate_values.values())
+                values = list(trial.intermediate_values.values())
+                if "best_value" in trial.user_attrs:  # of an ended trial: its solved head before the first step counts
+                    values.append(trial.user_attrs["best_value"])
+                score = max(sign * value for value in values)
                 backbone = trial.user_attrs["config"]["backbone"]
                 scores[backbone] = max(score, scores.get(backbone, score))
         return sorted((one for one in self._plan.space.backbones() if one in scores), key=lambda one: -scores[one])

@@ -23,7 +23,7 @@ from tlsearch.search.opening import open_for_writing, study_attrs
 from tlsearch.search.study import stored_reports
 from tlsearch.search.untried import untried_point
 from tlsearch.space import Choice, Fixed, FloatRange, IntRange, Space
-from tlsearch.types import EpochReport, TrialState
+from tlsearch.types import EpochReport, StartReport, TrialState
 
 THREE = ("resnet18", "mobilenet_v2", "vit_b_16")
 WIDE: Mapping[str, Any] = {"backbone": Choice(values=THREE), "unfreeze_depth": IntRange(low=0, high=5)}
@@ -104,6 +104,24 @@ def test_deeper_trials_overrule_the_first_looks(tmp_path: Path) -> None:
     drive(plan_of(tmp_path / "s", space(**WIDE), 8), slots=1, factory=Otherwise)
     chosen = [trial.config.backbone for trial in read_search(tmp_path / "s").trials[3:]]
     assert chosen == ["vit_b_16", "mobilenet_v2", "mobilenet_v2", "mobilenet_v2", "mobilenet_v2"]
+
+
+class StartsHigh(Leaning):
+    """Training takes the solved head of the first backbone down."""
+
+    def step(self) -> EpochReport:
+        report = super().step()
+        if report.epoch > 1 or self._assignment.config.backbone != THREE[0]:
+            return report
+        return replace(report, start=StartReport(metrics={"val_accuracy": 0.9}, timestamp=report.timestamp))
+
+
+def test_a_backbones_solved_head_counts_in_its_look(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path / "s", space(**WIDE), 4)
+    assert drive(plan, factory=StartsHigh) == "finished"
+    trials = read_search(tmp_path / "s").trials
+    assert all(trial.best_value == 0.9 for trial in trials if trial.config.backbone == THREE[0])
+    assert trials[3].config.backbone == THREE[0] and trials[3].config.unfreeze_depth > 0
 
 
 def test_one_backbone_needs_no_look(tmp_path: Path) -> None:
