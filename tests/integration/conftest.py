@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.xdist_group("integration"))
+
+
+@pytest.fixture(autouse=True)
+def _in_one_process(request: pytest.FixtureRequest) -> None:
+    """xdist knows a group by what it adds to a test's id."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        assert request.node.nodeid.endswith("@integration"), "this pytest and pytest-xdist do not group tests"
 
 
 @pytest.fixture(scope="session")
