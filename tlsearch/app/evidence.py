@@ -13,6 +13,7 @@ from tlsearch.app.catalog import RESOLVED, SOURCE, SearchEntry, write_atomically
 from tlsearch.config import SpaceFile, without_password
 from tlsearch.data import ImageIndex, data_card
 from tlsearch.errors import StorageError
+from tlsearch.printable import markdown_code
 from tlsearch.types import DataSetFacts, Scalar, Tracker
 
 DATA_CARD = "data_card.json"
@@ -114,21 +115,18 @@ def data_facts(entry: SearchEntry, file: SpaceFile) -> DataSetFacts | None:
 def search_description(entry: SearchEntry, file: SpaceFile, data: DataSetFacts | None) -> str:
     """What the page of the search's run says first, in Markdown."""
     search, backbones = file.search, file.space.get("backbone")
-    lines = [f"- **search** {as_code(entry.search_id)}: up to {search.trials} trials of {search.max_epochs} epochs"]
+    lines = [
+        f"- **search** {markdown_code(entry.search_id)}: up to {search.trials} trials of {search.max_epochs} epochs"
+    ]
     lines[0] += f", {search.sampler}, {'ASHA' if search.scheduler else 'no early stopping'}"
     if data is not None:
         counts = ", ".join(f"{count} {split}" for split, count in data.images.items())
-        lines.append(f"- **data** {as_code(data.source)}: {data.num_classes} classes; {counts} images")
+        lines.append(f"- **data** {markdown_code(data.source)}: {data.num_classes} classes; {counts} images")
     if isinstance(backbones, str | list):
         names = [backbones] if isinstance(backbones, str) else backbones
-        lines.append(f"- **backbones** {', '.join(as_code(str(name)) for name in names)}")
+        lines.append(f"- **backbones** {', '.join(markdown_code(str(name)) for name in names)}")
     if entry.parent:
-        lines.append(f"- trains the best configurations of {as_code(entry.parent)} again (`tlsearch confirm`)")
+        lines.append(f"- trains the best configurations of {markdown_code(entry.parent)} again (`tlsearch confirm`)")
     own = "" if entry.parent else f"; `tlsearch results {entry.search_id}`, `tlsearch report {entry.search_id}`"
     lines.append(f"- the trials are the runs below this one{own}")
     return "\n".join(lines)
-
-
-def as_code(text: str) -> str:
-    """Text of a user's as code in Markdown, in one line, whatever is in it."""
-    return f"`{' '.join(text.split()).replace('`', chr(39))}`"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +13,7 @@ from tlsearch.cli.console import print_data
 from tlsearch.cli.root import Json, Storage, app
 from tlsearch.cli.session import EXIT_FAILED, err, json_text, out, print_json, told_errors
 from tlsearch.cli.tables import prediction_table
+from tlsearch.printable import csv_text
 from tlsearch.text import plural
 
 if TYPE_CHECKING:
@@ -115,11 +114,7 @@ def _progress() -> Iterator[Callable[[int, int], None] | None]:
 
 def _csv(predictions: Sequence[Mapping[str, Any]]) -> str:
     names = ["path", "label", "score", *(["truth"] if predictions and "truth" in predictions[0] else []), "error"]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(names)
-    writer.writerows([one[name] for name in names] for one in predictions)
-    return text.getvalue()
+    return csv_text(names, ([one[name] for name in names] for one in predictions))
 
 
 @app.command()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tlsearch.errors import DataError
+from tlsearch.printable import from_cell
 
 _REQUIRED = ("path", "label")
 _OPTIONAL = ("split", "group")
@@ -89,7 +90,7 @@ def _csv_rows(path: Path) -> Iterator[Row]:
             place = f"{path}, line {reader.line_num}"
             if len(values) != len(header):
                 raise DataError(f"{place}: has {len(values)} values, the header has {len(header)}")
-            cells = {name: values[position].strip() for name, position in places.items()}
+            cells = {name: from_cell(values[position].strip()) for name, position in places.items()}
             yield _row(place, cells)
     except csv.Error as error:
         raise DataError(f"{path}, line {reader.line_num}: is no valid CSV: {error}") from error

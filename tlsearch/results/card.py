@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tlsearch.printable import printable
+from tlsearch.printable import markdown_code, markdown_text
 from tlsearch.results.evidence import TestEvidence
 from tlsearch.results.leaderboard import epoch_text
 from tlsearch.train import ModelMeta
 
 _MAX_CLASSES = 60
-_MARKS = re.compile(r"[\\`*_{}\[\]<>()#+!|~$&]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +51,9 @@ class CardFacts:
 
 
 def model_card(facts: CardFacts) -> str:
-    """The card in Markdown."""
+    """The card in Markdown; no text of a search, its data or its weights is markup in it."""
     sections = [
-        f"# {facts.name}\n\n{_summary(facts)}",
+        f"# {markdown_text(facts.name)}\n\n{_summary(facts)}",
         f"## Evidence\n\n{_evidence(facts)}",
         f"## Intended use and limits\n\n{_limits(facts)}",
         f"## Data\n\n{_data(facts)}",
@@ -67,8 +65,9 @@ def model_card(facts: CardFacts) -> str:
 
 def _summary(facts: CardFacts) -> str:
     return (
-        f"An image classifier for {len(facts.meta.classes)} classes: {facts.meta.backbone}, fine-tuned by tlsearch "
-        f"{facts.meta.tlsearch_version}. Trial {facts.trial} of the search `{facts.search_id}`, {facts.chosen}."
+        f"An image classifier for {len(facts.meta.classes)} classes: {markdown_text(facts.meta.backbone)}, "
+        f"fine-tuned by tlsearch {markdown_text(facts.meta.tlsearch_version)}. Trial {facts.trial} of the search "
+        f"{markdown_code(facts.search_id)}, {markdown_text(facts.chosen)}."
     )
 
 
@@ -76,7 +75,7 @@ def _evidence(facts: CardFacts) -> str:
     lines = []
     evidence = facts.evidence
     if evidence is None:
-        lines.append(f"**No test evidence**: {facts.no_test}.")
+        lines.append(f"**No test evidence**: {markdown_text(facts.no_test)}.")
     else:
         low, high = evidence.accuracy_interval
         lines.append(
@@ -90,14 +89,14 @@ def _evidence(facts: CardFacts) -> str:
             f"temperature scaling (T = {one.temperature:.3f}, fitted on validation); cross-entropy "
             f"{one.loss_before:.4f} and {one.loss_after:.4f}. Scores of this model are scaled."
         )
-    lines += [f"- {note}" for note in facts.test_notes]
+    lines += [f"- {markdown_text(note)}" for note in facts.test_notes]
     meta = facts.meta
     lines.append(
-        f"- {meta.metric} {meta.value:.4f} {epoch_text(meta.epoch)}: "
+        f"- {markdown_text(meta.metric)} {meta.value:.4f} {epoch_text(meta.epoch)}: "
         + ("on images that were trained on too, so it says nothing" if facts.refit else _chosen_by)
     )
     if facts.confirmed is not None:
-        lines.append(f"- over {facts.confirmed['seeds']} seeds: {facts.confirmed['verdict']}")
+        lines.append(f"- over {facts.confirmed['seeds']} seeds: {markdown_text(facts.confirmed['verdict'])}")
     return "\n".join(lines)
 
 
@@ -117,18 +116,18 @@ def _limits(facts: CardFacts) -> str:
     ]
     if facts.evidence is not None:
         weakest = sorted((one for one in facts.evidence.classes if one.images), key=lambda one: one.recall)[:3]
-        names = ", ".join(f"{_name(one.name)} (recall {one.recall:.2f} of {one.images})" for one in weakest)
+        names = ", ".join(f"{markdown_text(one.name)} (recall {one.recall:.2f} of {one.images})" for one in weakest)
         lines.append(f"- Weakest classes on the test images: {names}.")
     return "\n".join(lines)
 
 
 def _data(facts: CardFacts) -> str:
-    counts = ", ".join(f"{count} {name}" for name, count in facts.images.items())
+    counts = ", ".join(f"{count} {markdown_text(name)}" for name, count in facts.images.items())
     trained = "train and val together" if facts.refit else "train"
     return (
-        f"- source: {facts.data_source}; images: {counts}\n"
+        f"- source: {markdown_code(facts.data_source)}; images: {counts}\n"
         f"- trained on {trained}\n"
-        f"- digest of the data: `{facts.data_digest}`"
+        f"- digest of the data: {markdown_code(facts.data_digest)}"
     )
 
 
@@ -136,36 +135,37 @@ def _model(facts: CardFacts) -> str:
     meta = facts.meta
     transform = meta.transform
     settings = ", ".join(
-        f"{name} {value}" for name, value in vars(meta.config).items() if name != "backbone" and value is not None
+        f"{markdown_text(name)} {markdown_text(str(value))}"
+        for name, value in vars(meta.config).items()
+        if name != "backbone" and value is not None
     )
     lines = [
-        f"- {meta.backbone}, {facts.parameters:,} parameters, input {meta.image_size} x {meta.image_size} px",
-        f"- pretrained weights: {meta.weights_id} (sha256 `{meta.weights_digest[:16]}`); licence: {facts.licence}",
-        f"- preprocessing: transparency laid on white, resize to {transform.resize_size} ({transform.interpolation}, "
-        f"{transform.crop_mode}), crop {transform.crop_size}, mean {_numbers(transform.mean)}, std "
-        f"{_numbers(transform.std)}; the model carries it",
+        f"- {markdown_text(meta.backbone)}, {facts.parameters:,} parameters, input {meta.image_size} x "
+        f"{meta.image_size} px",
+        f"- pretrained weights: {markdown_code(meta.weights_id)} (sha256 {markdown_code(meta.weights_digest[:16])}); "
+        f"licence: {markdown_text(facts.licence)}",
+        f"- preprocessing: transparency laid on white, resize to {transform.resize_size} "
+        f"({markdown_text(transform.interpolation)}, {markdown_text(transform.crop_mode)}), crop "
+        f"{transform.crop_size}, mean {_numbers(transform.mean)}, std {_numbers(transform.std)}; the model carries it",
         f"- training: {settings}; epoch {meta.epoch}",
         f"- scores: softmax of the logits over the temperature {facts.temperature:.3f}",
     ]
     if facts.latency:
-        lines.append(f"- latency: {facts.latency}")
+        lines.append(f"- latency: {markdown_text(facts.latency)}")
     return "\n".join(lines)
 
 
 def _classes(facts: CardFacts) -> str:
     if facts.evidence is None:
-        return ", ".join(map(_name, facts.meta.classes))
+        return f"The classes are {', '.join(map(markdown_text, facts.meta.classes))}."  # a line begins with no name
     rows = ["| class | test images | precision | recall | F1 |", "| --- | ---: | ---: | ---: | ---: |"]
     for one in facts.evidence.classes[:_MAX_CLASSES]:
-        rows.append(f"| {_name(one.name)} | {one.images} | {one.precision:.3f} | {one.recall:.3f} | {one.f1:.3f} |")
+        rows.append(
+            f"| {markdown_text(one.name)} | {one.images} | {one.precision:.3f} | {one.recall:.3f} | {one.f1:.3f} |"
+        )
     if len(facts.evidence.classes) > _MAX_CLASSES:
         rows.append(f"\n{len(facts.evidence.classes) - _MAX_CLASSES} more classes are in evidence.json.")
     return "\n".join(rows)
-
-
-def _name(name: str) -> str:
-    """A class's name as Markdown shows it letter by letter."""
-    return _MARKS.sub(r"\\\g<0>", printable(name))
 
 
 def _numbers(values: Sequence[float]) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tlsearch.printable import csv_text
 from tlsearch.results.comparability import comparability_notes
 from tlsearch.results.facts import SearchFacts
 from tlsearch.results.statistics import SHARES, standard_error, wilson_interval
@@ -225,14 +224,14 @@ def rows_csv(rows: Sequence[LeaderboardRow], *, details: bool = True) -> str:
     names = sorted({name for row in rows for name in row.params})
     fixed = ["trial", "state", "reason", "best_value", "best_epoch", "epochs_run"]
     extra = [name for name in _CSV_DETAILS if details]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*fixed, *extra, *names, "mlflow_run_id"])
-    for row in rows:
-        cells = {**row.as_json(), **row.details()}
-        params = (row.params.get(name) for name in names)
-        writer.writerow([*(cells[name] for name in fixed + extra), *params, row.mlflow_run_id])
-    return text.getvalue()
+    cells = ((row, {**row.as_json(), **row.details()}) for row in rows)
+    return csv_text(
+        [*fixed, *extra, *names, "mlflow_run_id"],
+        (
+            [*(own[name] for name in fixed + extra), *(row.params.get(name) for name in names), row.mlflow_run_id]
+            for row, own in cells
+        ),
+    )
 
 
 def epoch_text(epoch: int | None) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from numpy.typing import NDArray
 
-from tlsearch.results.plots.style import HIGH, INK, Plot, add_axes, finish, new_figure, plain, plot_style
+from tlsearch.results.plots.style import HIGH, INK, Plot, add_axes, finish, new_figure, plot_style
 from tlsearch.results.plots.view import short
 
 NUMBERED_CLASSES = 24  # with more the counts would not be readable
@@ -50,9 +50,9 @@ def plot_confusion(confusion: NDArray[np.int64], classes: Sequence[str]) -> Plot
         if labels:
             places = np.arange(num) + 0.5
             axes.set_xticks(
-                places, [plain(short(c, _LABEL)) for c in classes], rotation=45, ha="right", rotation_mode="anchor"
+                places, [short(c, _LABEL) for c in classes], rotation=45, ha="right", rotation_mode="anchor"
             )
-            axes.set_yticks(places, [plain(short(c, _LABEL)) for c in classes])
+            axes.set_yticks(places, [short(c, _LABEL) for c in classes])
         else:
             axes.set_xticks([])
             axes.set_yticks([])

@@ -19,8 +19,6 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from tlsearch.printable import printable
-
 INK, MUTED, FAINT, GRID = "#1f2933", "#5f6b78", "#aab3bd", "#e7eaee"
 BEST, DONE, CUT, BAD, OTHER = "#d9730d", "#2b6cb0", "#9aa5b1", "#b42318", "#0f8a7e"
 # Unfreeze depths 0..5 and other small ordered sets, light to dark; readable on white.
@@ -43,6 +41,7 @@ _RC: Any = {  # its keys are matplotlib's own, checked when they are set
     "font.family": "DejaVu Sans",  # comes with matplotlib, and is wider than what a page shows instead
     "font.size": 8.5,
     "text.color": INK,
+    "text.parse_math": False,  # names hold dollars; no text of ours is a formula
     "axes.labelcolor": INK,
     "axes.labelsize": 8.5,
     "axes.titlesize": 8.5,
@@ -120,11 +119,6 @@ def _other_fonts() -> tuple[str, ...]:
 
     here = set(fontManager.get_font_names())
     return tuple(name for name in _OTHER_FONTS if name in here)
-
-
-def plain(name: str) -> str:
-    """A name as a plot shows it: its dollars begin no formula, and nothing in it is invisible."""
-    return printable(name).replace("$", r"\$")
 
 
 def new_figure(width_in: float, height_in: float) -> Figure:

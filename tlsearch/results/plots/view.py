@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from tlsearch.printable import printable
 from tlsearch.results.facts import SearchFacts
 from tlsearch.results.leaderboard import LeaderboardRow, counts, number_forms
 from tlsearch.results.plots.style import BAD, CUT, DONE, OTHER
@@ -216,5 +217,5 @@ def jitter(number: int, width: float) -> float:
 
 def short(text: object, length: int = 22) -> str:
     """A label that fits; the end of a long name says more than its middle."""
-    text = str(text)
+    text = printable(str(text))
     return text if len(text) <= length else f"{text[: length // 2]}…{text[-(length - length // 2 - 1) :]}"
