@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from web_site import Site, web_site
 
 settings.register_profile("no_clock", deadline=None)  # a busy machine is no fault
 settings.load_profile("no_clock")
@@ -28,6 +30,15 @@ def _clean_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TLSEARCH_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setenv("TLSEARCH_CACHE_DIR", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """A web server on this machine; failed downloads are tried again at once."""
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setattr("tlsearch.data.fetcher._PAUSE_S", 0.01)
+    with web_site() as site:
+        yield site
 
 
 def _shared(name: str) -> Path:

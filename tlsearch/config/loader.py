@@ -17,6 +17,7 @@ from tlsearch.config.document import Document, Keys, Position
 from tlsearch.config.words import show, without_password
 from tlsearch.config.yaml_hints import yaml_hint
 from tlsearch.errors import Fault
+from tlsearch.regular import open_regular
 
 MAX_BYTES = 1_000_000
 MAX_NODES = 10_000
@@ -214,13 +215,11 @@ def parse_value(text: str) -> Any:
 
 def _read_text(path: Path) -> tuple[str, Fault | None]:
     try:
-        with path.open("rb") as stream:
+        with open_regular(path, MAX_BYTES) as stream:
             data = stream.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         return "", Fault(path=(), message=f"{path}: the space file cannot be read: {reason}", file=str(path))
-    if len(data) > MAX_BYTES:
-        return "", Fault(path=(), message=f"{path}: a space file has at most {MAX_BYTES} bytes", file=str(path))
     try:
         return data.decode("utf-8-sig"), None
     except UnicodeDecodeError as error:

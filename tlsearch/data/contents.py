@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 
 from tlsearch.data.failures import raise_together
+from tlsearch.regular import IMAGE_BYTES, open_regular
 
 # The last few lists of files hashed: digest of (path, size, times) of all -> digest of each file.
 _KNOWN: OrderedDict[bytes, tuple[bytes, ...]] = OrderedDict()
@@ -51,8 +52,8 @@ def file_digests(root: str, keys: Sequence[str]) -> tuple[bytes, ...]:
 def _file_digest(path: str) -> bytes | str:
     """The digest, or what went wrong."""
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
+        with open_regular(path, IMAGE_BYTES) as file:
+            return hashlib.file_digest(file, "sha256").digest()  # type: ignore[arg-type]
     except OSError as error:
         return f"{path}: cannot be read: {error.strerror or error}"
 

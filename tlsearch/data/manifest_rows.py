@@ -12,6 +12,7 @@ from typing import Any
 
 from tlsearch.errors import DataError
 from tlsearch.printable import from_cell
+from tlsearch.regular import TABLE_BYTES, open_regular, read_regular
 
 _REQUIRED = ("path", "label")
 _OPTIONAL = ("split", "group")
@@ -47,6 +48,7 @@ def read_rows(path: Path) -> list[Row]:
     if suffix not in (".csv", ".tsv", ".parquet"):
         raise DataError(f"a manifest must be a .csv or .parquet file: {path}")
     try:
+        open_regular(path, TABLE_BYTES).close()
         rows = list(_parquet_rows(path) if suffix == ".parquet" else _csv_rows(path))
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
@@ -62,7 +64,8 @@ def unread_columns(path: Path) -> list[str]:
 
         header = list(pq.read_schema(path).names)
     else:
-        line = path.read_text(encoding="utf-8-sig").partition("\n")[0]
+        with path.open(encoding="utf-8-sig") as file:
+            line = file.readline()
         header = next(csv.reader([line], delimiter=max(_DELIMITERS, key=line.count)), [])
     return [name.strip() for name in header if name.strip() not in _COLUMNS]
 
@@ -73,10 +76,11 @@ def doubtful_column(unread: Sequence[str]) -> str:
 
 
 def _csv_rows(path: Path) -> Iterator[Row]:
+    data = read_regular(path, TABLE_BYTES)
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        line = data.count(b"\n", 0, error.start) + 1
         raise DataError(f"{path}, line {line}: must be UTF-8") from error
     header_line = text.partition("\n")[0]
     delimiter = max(_DELIMITERS, key=header_line.count)  # the first of those as frequent

@@ -13,6 +13,7 @@ from PIL import Image
 from tlsearch.data.contents import file_digests
 from tlsearch.errors import DataError
 from tlsearch.printable import printable
+from tlsearch.regular import IMAGE_BYTES, open_regular, read_regular
 
 
 class Reader(Protocol):
@@ -48,7 +49,7 @@ class FileReader:
     def read(self, key: str) -> bytes:
         """The file's content."""
         try:
-            return Path(self.root, key).read_bytes()
+            return read_regular(os.path.join(self.root, key), IMAGE_BYTES)
         except OSError as error:
             raise DataError(f"{printable(self.name(key))}: cannot be read: {error.strerror or error}") from error
 
@@ -58,7 +59,7 @@ class FileReader:
         Raises:
             OSError: It cannot be read.
         """
-        with open(os.path.join(self.root, key), "rb") as file:
+        with open_regular(os.path.join(self.root, key), IMAGE_BYTES) as file:
             return file.read(num_bytes)
 
     def name(self, key: str) -> str:

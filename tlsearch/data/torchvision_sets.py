@@ -13,6 +13,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from errno import ENOENT
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -21,11 +22,15 @@ from filelock import FileLock
 from PIL import Image
 
 from tlsearch.data.cachedir import cache_directory
+from tlsearch.data.confined import confined
 from tlsearch.data.left_out import LeftOut
 from tlsearch.data.listing import Listing
 from tlsearch.data.parts import Labelled, hash_rows, label_parts, row_key, split_key, unread_files
 from tlsearch.data.readers import FileReader, Reader, encode
+from tlsearch.data.torchvision_guard import fetch_set_file, guarded
+from tlsearch.data.torchvision_table import READABLE, REFUSED
 from tlsearch.errors import DataError
+from tlsearch.regular import IMAGE_BYTES, open_regular
 from tlsearch.types import CacheSpec, DataSpec
 
 # What sets call the same split; the first that a set knows is taken.
@@ -37,9 +42,6 @@ _SPLITS = {
 _LABELS = ("targets", "labels", "_labels", "y")
 _PAIRS = ("samples", "_samples", "imgs")
 _FILES = ("_image_files", "_images")
-_RESERVED = (
-    "root", "train", "download", "transform", "transforms", "target_transform", "target_type", "target_types", "loader"
-)  # fmt: skip
 _NUM_PROBED = 16  # items compared with what the set's own lists say
 
 
@@ -57,6 +59,8 @@ def list_torchvision(spec: DataSpec) -> Listing:
     name = f"torchvision's {spec.name}"
     parts = _open_parts(dataset_class, spec, root)
     first = next(iter(parts.values()))
+    for dataset in parts.values():
+        _check_files(_stored_files(dataset) or [], root, name)
     probed = _probe(first, name)
     labels = {part: _labels(dataset, name, probed.labels) for part, dataset in parts.items()}
     if probed.files:
@@ -117,22 +121,36 @@ def _find(spec: DataSpec) -> type[Any]:
         raise DataError("data.split.group_by is for folders; torchvision's sets have no paths")
     if not spec.name:
         raise DataError("data.name must name a set for data.source torchvision, e.g. CIFAR10")
+    import torchvision
     from torchvision import datasets
 
     found = getattr(datasets, spec.name, None)
-    if not (inspect.isclass(found) and issubclass(found, datasets.VisionDataset) and spec.name in datasets.__all__):
-        near = get_close_matches(spec.name.lower(), [one.lower() for one in datasets.__all__], 1, 0.5)
-        hints = [one for one in datasets.__all__ if one.lower() in near]
+    if spec.name not in datasets.__all__ or not inspect.isclass(found) or not issubclass(found, datasets.VisionDataset):
+        near = get_close_matches(spec.name.lower(), [one.lower() for one in READABLE], 1, 0.5)
+        hints = [one for one in READABLE if one.lower() in near]
         hint = f"; did you mean {hints[0]}?" if hints else ""
         raise DataError(f"data.name must be a set of torchvision.datasets, not {spec.name!r}{hint}")
-    known = _parameters(found)
-    for option in spec.options:
-        # EMNIST's split is no split but a choice of classes; others' splits are all used.
-        if option in _RESERVED or (option == "split" and "train" not in known):
-            raise DataError(f"data.options must leave {option!r} to tlsearch")
-        if option not in known:
-            raise DataError(f"data.options: torchvision's {spec.name} has no argument {option!r}")
+    if spec.name not in READABLE:
+        reason = REFUSED.get(spec.name, f"its code in torchvision {torchvision.__version__} was not reviewed")
+        raise DataError(
+            f"torchvision's {spec.name} is not read: {reason}. Save its images in a folder for each class (data.source "
+            "folder), or name them with their labels in a table (data.source manifest)"
+        )
+    _check_options(spec, found)
     return found
+
+
+def _check_options(spec: DataSpec, dataset_class: type[Any]) -> None:
+    allowed, known = READABLE[str(spec.name)].options, _parameters(dataset_class)
+    for option, value in spec.options.items():
+        if option not in known | {"train"}:
+            raise DataError(f"data.options: torchvision's {spec.name} has no argument {option!r}")
+        if option not in allowed:
+            raise DataError(f"data.options must leave {option!r} to tlsearch")
+        values = allowed[option]
+        if type(value) is not type(values[0]) or value not in values:
+            of = f"{values[0]} to {values[-1]}" if isinstance(values, range) else ", ".join(map(str, values))
+            raise DataError(f"data.options: {option} of torchvision's {spec.name} may be {of}, not {value!r}")
 
 
 def _parameters(dataset_class: type[Any]) -> set[str]:
@@ -179,14 +197,19 @@ class _NoSuchSplit(Exception):
 def _construct(
     dataset_class: type[Any], arguments: dict[str, Any], spec: DataSpec, root: Path, can_download: bool
 ) -> Any:
+    if lacking := [one for one in READABLE[str(spec.name)].needs if not (root / one).exists()]:
+        raise DataError(f"torchvision's {spec.name} is not unpacked: {root} has no {', '.join(lacking)}")
     try:
-        return dataset_class(**arguments)
+        with guarded():  # without it some sets download by default
+            return dataset_class(**arguments, **({"download": False} if can_download else {}))
     except ValueError as error:
         if "for argument split" in str(error) and "train" not in arguments:
             raise _NoSuchSplit(str(error)) from error
         raise DataError(f"torchvision's {spec.name} refuses its arguments: {error}") from error
     except Exception as error:
-        if not can_download or "download=True" not in str(error):  # as all sets say when their files are not there
+        # as most sets say when their files are not there; the others open them
+        absent = "download=True" in str(error) or getattr(error, "errno", None) == ENOENT
+        if not can_download or not absent:
             raise DataError(f"torchvision's {spec.name} cannot be opened from {root}: {error}") from error
         if not spec.download:
             raise DataError(
@@ -195,7 +218,7 @@ def _construct(
             ) from error
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / f".{spec.name}.lock"):  # one process of a node fetches it
+        with FileLock(root / f".{spec.name}.lock"), guarded(fetch_set_file):  # one process of a node fetches it
             return dataset_class(**arguments, download=True)
     except Exception as error:
         raise DataError(f"torchvision's {spec.name} could not be downloaded into {root}: {error}") from error
@@ -226,7 +249,8 @@ def _probe(dataset: Any, name: str) -> _Probed:
 
 def _item(dataset: Any, row: int, name: str) -> tuple[Image.Image, int]:
     try:
-        item = dataset[row]
+        with confined():
+            item = dataset[row]
     except Exception as error:  # whatever a library raises for a broken file
         raise DataError(f"{name}: cannot be read: {error}") from error
     kinds = [type(one).__name__ for one in item] if isinstance(item, tuple) else [type(item).__name__]
@@ -272,10 +296,17 @@ def _stored_files(dataset: Any) -> list[str] | None:
 def _shows(path: str, image: Image.Image) -> bool:
     """Whether the file holds that image; how it is then decoded is ours (``decode_rgb``)."""
     try:
-        with Image.open(path) as stored:
+        with open_regular(path, IMAGE_BYTES) as file, Image.open(file) as stored:
             return stored.size == image.size and stored.convert("RGB").tobytes() == image.convert("RGB").tobytes()
     except Exception:  # then the set's own items are used
         return False
+
+
+def _check_files(files: Sequence[str], root: Path, name: str) -> None:
+    """Lists that lie with a set name its images: none may be elsewhere. Links in the folder are the user's own."""
+    for path in files:
+        if os.path.relpath(path, root).split(os.sep)[0] == os.pardir:
+            raise DataError(f"{name}: names a file outside of {root}: {path}")
 
 
 def _relative(files: list[str] | None, root: Path) -> list[str]:

@@ -1,71 +1,49 @@
-"""The libraries' official weights, from their own caches or over the network."""
+"""The libraries' official weights: from the libraries' own caches where they have them, else fetched into ours."""
 
 from __future__ import annotations
 
-import logging
-import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 
 import torch
 from torch import Tensor
 
+from tlsearch.data.fetcher import known_silence, look
+from tlsearch.errors import WeightsError
 from tlsearch.model.construction import ConstantFill, forked_seed
 from tlsearch.model.library import import_timm, timm_config, timm_name, torchvision_weights
-from tlsearch.model.network import (
-    ATTEMPTS,
-    is_hopeless,
-    known_silence,
-    look,
-    network_timeout,
-    note_silence,
-    pause,
-    ways_out,
-)
-
-_logger = logging.getLogger(__name__)
+from tlsearch.model.remote import fetch, ways_out
+from tlsearch.model.state_files import read_state
 
 
 def download_torchvision(base: str, member: Any) -> dict[str, Tensor]:
-    """The state dict of one member of a torchvision weights enum, its checksum verified after a download.
+    """The state dict of one member of a torchvision weights enum; a download has the sha256 that its name says.
 
     Raises:
         WeightsError: It cannot be had; the message names the ways out.
     """
     what = f"the official weights {member.name} ({member.url}) of {base}"
-    if not _in_torchs_cache(member.url) and (silence := known_silence(member.url)) is not None:
-        raise ways_out(base, what, silence)
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            with network_timeout():
-                state = member.get_state_dict(progress=False, check_hash=True, weights_only=True)
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:  # URLError is an OSError
-            if is_hopeless(error) or attempt == ATTEMPTS:
-                if isinstance(error, URLError) and not isinstance(error, HTTPError):
-                    note_silence(member.url, error)
-                raise ways_out(base, what, error) from error
-            _logger.warning("download of %s failed (%s); trying again", member.url, error)
-            pause(attempt)
-        else:
-            return dict(state)
-    raise AssertionError("the loop returns or raises")
+    path = _in_torchs_cache(member.url) or _fetched([member.url], {}, base, what)
+    return read_state(path, what)
 
 
 def download_timm(base: str, version: str | None) -> dict[str, Tensor]:
-    """The state dict of one of timm's pretrained models, loaded by timm, which knows how to convert each of its files.
+    """The state dict of one of timm's pretrained models; timm, which knows how to convert each file, is given the file.
 
     Raises:
         WeightsError: It cannot be had; the message names the ways out.
     """
-    look_for_timm(base, version)  # the hub's own client asks a silent network for most of a minute
     timm, name = import_timm(), timm_name(base, version)
+    what = f"the official weights {name} of {base}"
+    cached, urls, headers = _timms_places(base, version)
+    path = cached or _fetched(urls, headers, base, what)
     try:
-        with forked_seed(0), ConstantFill(), network_timeout():
-            model = timm.create_model(name, pretrained=True)
-    except Exception as error:  # timm, huggingface_hub and their http clients share no base class of errors
-        raise ways_out(base, f"the official weights {name} of {base}", error) from error
+        with forked_seed(0), ConstantFill():
+            model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": str(path), "source": ""})
+    except Exception as error:  # whatever a damaged file leads timm and torch into
+        raise ways_out(base, what, error) from error
     return dict(model.state_dict())
 
 
@@ -77,37 +55,64 @@ def look_for_torchvision(base: str, version: str | None) -> None:
         UserError: There is no such model or version.
     """
     member = torchvision_weights(base, version)
-    if not _in_torchs_cache(member.url) and (error := look(member.url)) is not None:
-        raise ways_out(base, f"the official weights {member.name} ({member.url}) of {base}", error) from error
+    if _in_torchs_cache(member.url) is None:
+        _look([member.url], {}, base, f"the official weights {member.name} ({member.url}) of {base}")
 
 
 def look_for_timm(base: str, version: str | None) -> None:
     """As `look_for_torchvision`, for timm's weights: on the Hugging Face hub, or at an address of their own."""
-    config, name = timm_config(base, version), timm_name(base, version)
-    what = f"the official weights {name} of {base}"
-    urls, headers = [config.url], {}
+    cached, urls, headers = _timms_places(base, version)
+    if cached is None:
+        _look(urls, headers, base, f"the official weights {timm_name(base, version)} of {base}")
+
+
+def _timms_places(base: str, version: str | None) -> tuple[Path | None, list[str], dict[str, str]]:
+    """The file in a library's cache, or the addresses that may have it, with the headers that they take.
+
+    Raises:
+        WeightsError: Nobody has it, or the hub may not be asked.
+    """
+    config = timm_config(base, version)
+    what = f"the official weights {timm_name(base, version)} of {base}"
     if config.hf_hub_id:
         from huggingface_hub import constants, get_token, hf_hub_url, try_to_load_from_cache
 
+        hub, _, revision = config.hf_hub_id.partition("@")
         files = [config.hf_hub_filename] if config.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
-        if any(isinstance(try_to_load_from_cache(config.hf_hub_id, file), str) for file in files):
-            return
+        for file in files:
+            if isinstance(found := try_to_load_from_cache(hub, file, revision=revision or None), str):
+                return Path(found), [], {}
         if constants.HF_HUB_OFFLINE:
             raise ways_out(base, what, OSError("HF_HUB_OFFLINE is set, and they are not in the hub's cache"))
-        urls = [hf_hub_url(config.hf_hub_id, file) for file in files]
         headers = {"Authorization": f"Bearer {token}"} if (token := get_token()) else {}
-    elif not config.url:
+        return None, [hf_hub_url(hub, file, revision=revision or None) for file in files], headers
+    if not config.url:
         raise ways_out(base, what, ValueError("timm publishes none"))
-    elif _in_torchs_cache(config.url):
-        return
-    errors = []
+    return _in_torchs_cache(config.url), [config.url], {}
+
+
+def _fetched(urls: Sequence[str], headers: dict[str, str], base: str, what: str) -> Path:
+    """The first of some files that can be had."""
+    faults: list[WeightsError] = []
     for url in urls:
-        error = look(url, headers)
-        if error is None:
+        if (silence := known_silence(url)) is not None:
+            raise ways_out(base, what, silence)
+        try:
+            return fetch(url, base, what=what, headers=headers)
+        except WeightsError as error:
+            faults.append(error)
+    raise faults[0]
+
+
+def _look(urls: Sequence[str], headers: dict[str, str], base: str, what: str) -> None:
+    faults: list[Exception] = []
+    for url in urls:
+        if (error := look(url, headers)) is None:
             return
-        errors.append(error)
-    raise ways_out(base, what, errors[0]) from errors[0]
+        faults.append(error)
+    raise ways_out(base, what, faults[0]) from faults[0]
 
 
-def _in_torchs_cache(url: str) -> bool:
-    return (Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(url).path).name).is_file()
+def _in_torchs_cache(url: str) -> Path | None:
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(url).path).name
+    return path if path.is_file() else None

@@ -10,6 +10,10 @@ import zipfile
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from tlsearch.data.fetcher import WEIGHTS
+from tlsearch.regular import open_regular
+
+MAX_BYTES = WEIGHTS.max_bytes
 SAFETENSORS, TORCH = "safetensors", "torch"
 _HEAD_BYTES = 4096
 _MAX_JSON_BYTES = 1_000_000
@@ -88,7 +92,7 @@ def page_hint(url: str) -> str:
 
 
 def _head(path: Path) -> bytes:
-    with path.open("rb") as file:
+    with open_regular(path, MAX_BYTES) as file:
         return file.read(_HEAD_BYTES)
 
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from tlsearch.data.fetcher import forget_silence, shown
 from tlsearch.errors import WeightsError
 from tlsearch.model.downloads import download_timm, download_torchvision, look_for_timm, look_for_torchvision
 from tlsearch.model.library import is_timm, split_backbone, timm_config, timm_name, torchvision_weights
 from tlsearch.model.matching import layout_of, match_by_name, match_by_order
-from tlsearch.model.network import forget_silence
-from tlsearch.model.remote import fetch, shown
+from tlsearch.model.remote import fetch
 from tlsearch.model.state_files import package_file, read_state
 from tlsearch.model.transforms import default_transform
 from tlsearch.printable import printable

@@ -114,8 +114,8 @@ def test_files_that_cannot_be_read_are_faults(tmp_path: Path) -> None:
     undecodable.write_bytes(b"a: 1\nname: caf\xe9\n")
     for path, words in [
         (tmp_path / "absent.yaml", "No such file"),
-        (tmp_path, "directory"),
-        (large, "at most 1000000 bytes"),
+        (tmp_path, "it is a folder, not a file"),
+        (large, "more than the 1,000,000 that are read"),
     ]:
         document, faults = read_document(path)
         assert document is None

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
+import inspect
+import json
 import os
+import pickle
+import re
+import tarfile
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +18,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.datasets import VisionDataset
 
 from tlsearch.data import image_name, load_index, open_pixels, read_bytes, read_image
+from tlsearch.data.torchvision_table import READABLE, REFUSED
 from tlsearch.errors import DataError
 from tlsearch.types import CacheSpec, DataSpec, SplitSpec, TransformSpec
 
@@ -275,3 +285,250 @@ def test_what_imagefolder_does_not_read_is_said(tmp_path, write_images):
         "images that the library does not read": ("a/00.jfif",),
         "labels, tables and text": ("a/notes.txt",),
     }
+
+
+# --- what a set's code may do ---------------------------------------------------------------
+
+
+def _all_sets() -> dict[str, type]:
+    from torchvision import datasets
+
+    found = {name: getattr(datasets, name) for name in datasets.__all__}
+    return {name: one for name, one in found.items() if inspect.isclass(one) and issubclass(one, VisionDataset)}
+
+
+def test_every_set_of_torchvision_is_read_or_refused_by_name():
+    """A new set of torchvision is refused by itself; this test says that its code waits for a review."""
+    assert sorted([*READABLE, *REFUSED]) == sorted(_all_sets()), "review the new sets, and put them in a table"
+
+
+@pytest.mark.parametrize("name", sorted(_all_sets()))
+def test_the_code_of_each_set_that_is_read_loads_no_pickle(name):
+    """Names of what runs code, in the modules of sets that are read: each is one that the table speaks of."""
+    found = re.findall(
+        r"pickle\.\w+\([^)]*\)|torch\.load\([^\n]*|np\.load\([^\n]*|\b(?:eval|exec|__import__)\(|import_module|subprocess"
+        r"|os\.system|yaml\.|joblib|h5py|lmdb|google_drive|\bpd\.read",
+        Path(inspect.getsourcefile(_all_sets()[name])).read_text(),
+    )
+    if name in REFUSED:
+        with pytest.raises(DataError, match=f"torchvision's {name} is not read: .*data.source folder"):
+            load(name, Path("/nowhere"))
+        return
+    calls = {
+        "cifar": {'pickle.load(f, encoding="latin1")', 'pickle.load(infile, encoding="latin1")'},  # see load_arrays
+        "mnist": {"torch.load(os.path.join(self.processed_folder, data_file), weights_only=True)"},
+        "imagenet": {"torch.load(file, weights_only=True)"},
+    }
+    assert set(found) == calls.get(_all_sets()[name].__module__.rpartition(".")[2], set())
+
+
+def test_a_set_that_nobody_has_reviewed_is_refused(monkeypatch):
+    from torchvision import datasets
+
+    class NewSet(datasets.VisionDataset):
+        def __init__(self, root: str) -> None:
+            raise AssertionError("not to be opened")
+
+    monkeypatch.setattr(datasets, "NewSet", NewSet, raising=False)
+    monkeypatch.setattr(datasets, "__all__", (*datasets.__all__, "NewSet"))
+    with pytest.raises(DataError, match=r"NewSet is not read: its code in torchvision \d.* was not reviewed"):
+        load("NewSet", Path("/nowhere"))
+
+
+class Program:
+    """Runs where a pickle of it is loaded."""
+
+    def __reduce__(self) -> Any:
+        return Program.run, ()
+
+    @staticmethod
+    def run() -> None:
+        raise AssertionError("a pickle has run")
+
+
+def write_cifar(root: Path, monkeypatch: pytest.MonkeyPatch, **entry: Any) -> None:
+    """CIFAR-10 in small, with the MD5 that torchvision then asks for."""
+    from torchvision import datasets
+
+    folder, random = root / "cifar-10-batches-py", np.random.default_rng(0)
+    folder.mkdir()
+
+    def write(name: str, content: Any) -> list[str]:
+        (folder / name).write_bytes(pickle.dumps(content, protocol=4))
+        return [name, hashlib.md5((folder / name).read_bytes()).hexdigest()]
+
+    def batch(num: int) -> dict[str, Any]:
+        data = random.integers(0, 256, (num, 3072), dtype=np.uint8)
+        return {"data": data, "labels": [i % 2 for i in range(num)], **entry}
+
+    monkeypatch.setattr(datasets.CIFAR10, "train_list", [write("data_batch_1", batch(20))])
+    monkeypatch.setattr(datasets.CIFAR10, "test_list", [write("test_batch", batch(4))])
+    name, md5 = write("batches.meta", {"label_names": ["plane", "car"]})
+    monkeypatch.setattr(datasets.CIFAR10, "meta", {"filename": name, "key": "label_names", "md5": md5})
+
+
+def test_cifar_is_read_by_an_unpickler_of_arrays(tmp_path, monkeypatch):
+    write_cifar(tmp_path, monkeypatch)
+    index = load("CIFAR10", tmp_path)
+    assert index.classes == ("plane", "car")
+    assert {name: len(split) for name, split in index.splits.items()} == {"train": 16, "val": 4, "test": 4}
+    from torchvision.datasets import cifar
+
+    assert cifar.pickle is pickle, "torchvision is left as it was"
+
+
+@pytest.mark.parametrize("program", [Program(), print, np.ufunc, np.load])
+def test_a_cifar_file_that_would_run_a_program_is_refused(tmp_path, monkeypatch, program):
+    write_cifar(tmp_path, monkeypatch, more=program)
+    with pytest.raises(DataError, match="CIFAR10 cannot be opened from .*: the file would make an object of "):
+        load("CIFAR10", tmp_path)
+
+
+def test_torchs_files_of_old_versions_run_no_program(tmp_path):
+    for name in ("training.pt", "test.pt"):
+        (tmp_path / "MNIST" / "processed").mkdir(parents=True, exist_ok=True)
+        torch.save((torch.zeros(2, 28, 28), Program()), tmp_path / "MNIST" / "processed" / name)
+    with pytest.raises(DataError, match="MNIST cannot be opened"):
+        load("MNIST", tmp_path)
+    for name in ("train", "val"):
+        (tmp_path / name).mkdir()
+    torch.save(({"a": Program()}, []), tmp_path / "meta.bin")
+    with pytest.raises(DataError, match="ImageNet cannot be opened"):
+        load("ImageNet", tmp_path)
+
+
+def test_imagenet_is_never_unpacked(tmp_path):
+    (tmp_path / "train").mkdir()
+    with pytest.raises(DataError, match="ImageNet is not unpacked: .* has no meta.bin, val"):
+        load("ImageNet", tmp_path)
+
+
+@pytest.mark.parametrize("name", sorted(READABLE.keys() - {"FakeData"}))
+def test_nothing_is_fetched_that_was_not_asked_for(tmp_path, name, monkeypatch):
+    monkeypatch.setattr("urllib.request.urlopen", None)  # would fail if it were called
+    monkeypatch.setattr("socket.socket.connect", None)
+    options = {"split": "letters"} if name == "EMNIST" else {}
+    with pytest.raises(DataError, match=f"torchvision's {name} (is not in|cannot be opened|is not unpacked|refuses)"):
+        load(name, tmp_path, options=options)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "want"),
+    [
+        ("FakeData", {"size": 10**12}, "size of torchvision's FakeData may be 4 to 100000, not 1000000000000"),
+        ("FakeData", {"size": 0}, "may be 4 to 100000, not 0"),
+        ("FakeData", {"size": -1}, "may be 4 to 100000, not -1"),
+        ("FakeData", {"size": 1e3}, "may be 4 to 100000, not 1000.0"),
+        ("FakeData", {"size": True}, "may be 4 to 100000, not True"),
+        ("FakeData", {"size": float("nan")}, "may be 4 to 100000, not nan"),
+        ("FakeData", {"num_classes": 10**12}, "num_classes .* may be 2 to 10000"),
+        ("FakeData", {"random_offset": 2**63}, "random_offset .* may be 0 to 4294967295"),
+        ("DTD", {"partition": "../../x"}, "partition .* may be 1 to 10, not '../../x'"),
+        ("STL10", {"folds": 10**12}, "folds .* may be 0 to 9"),
+        ("INaturalist", {"version": "../x"}, "version .* may be 2017, "),
+        ("ImageFolder", {"is_valid_file": "x"}, "must leave 'is_valid_file' to tlsearch"),
+    ],
+)
+def test_options_have_bounds(name, options, want, tmp_path):
+    with pytest.raises(DataError, match=want):
+        load(name, tmp_path, options=options)
+
+
+def test_every_option_that_a_set_may_have_is_its_own():
+    for name, readable in READABLE.items():
+        parameters = {p for one in _all_sets()[name].__mro__ for p in inspect.signature(one.__init__).parameters}
+        assert readable.options.keys() <= parameters, name
+
+
+# --- downloads, from a server on this machine ------------------------------------------------
+
+
+def _gz(array: np.ndarray) -> bytes:
+    path_free = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
+    return gzip.compress(path_free + array.tobytes())
+
+
+@pytest.fixture
+def mnist_site(site, monkeypatch):
+    """MNIST in small, at a mirror on this machine."""
+    from torchvision import datasets
+
+    resources = []
+    for prefix, count in (("train", 20), ("t10k", 10)):
+        for kind, array in (
+            ("images-idx3", np.zeros((count, 28, 28), np.uint8)),
+            ("labels-idx1", np.array([i % 2 for i in range(count)], np.uint8)),
+        ):
+            name = f"{prefix}-{kind}-ubyte.gz"
+            site.files[f"/{name}"] = _gz(array)
+            resources.append((name, hashlib.md5(site.files[f"/{name}"]).hexdigest()))
+    monkeypatch.setattr(datasets.MNIST, "mirrors", [f"{site.address}/"])
+    monkeypatch.setattr(datasets.MNIST, "resources", resources)
+    return site
+
+
+def test_a_set_is_fetched_by_our_fetcher(mnist_site, tmp_path):
+    assert load("MNIST", tmp_path, download=True).classes == ("0 - zero", "1 - one")
+    assert len(mnist_site.asked) == 4
+    assert load("MNIST", tmp_path).classes == ("0 - zero", "1 - one")
+
+
+def test_a_page_in_place_of_a_file_of_a_set_is_not_kept(mnist_site, tmp_path):
+    mnist_site.files["/train-images-idx3-ubyte.gz"] = b"<html>Sign in</html>"
+    with pytest.raises(DataError, match="MNIST could not be downloaded .* is not the file of the data set: it begins"):
+        load("MNIST", tmp_path, download=True)
+    assert not list((tmp_path / "MNIST" / "raw").glob("*.gz"))
+
+
+def test_an_archive_stays_inside_its_folder(site, tmp_path, monkeypatch):
+    from torchvision import datasets
+
+    file = BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz") as archive:
+        member = tarfile.TarInfo("../../escaped.txt")
+        archive.addfile(member)
+    site.files["/fgvc.tar.gz"] = file.getvalue()
+    monkeypatch.setattr(datasets.FGVCAircraft, "_URL", f"{site.address}/fgvc.tar.gz")
+    with pytest.raises(DataError, match="could not be downloaded .*outside the destination"):
+        load("FGVCAircraft", tmp_path / "a" / "b", download=True)
+    assert not list(tmp_path.rglob("escaped.txt"))
+
+
+# --- files that a set names ------------------------------------------------------------------
+
+
+def _food(root: Path, *, paths: list[str]) -> None:
+    (root / "food-101" / "meta").mkdir(parents=True)
+    (root / "food-101" / "images").mkdir()
+    for part in ("train", "test"):
+        (root / "food-101" / "meta" / f"{part}.json").write_text(json.dumps({"a": paths, "b": paths}))
+
+
+@pytest.mark.parametrize("path", ["../../../etc/hostname", "../../../x"])
+def test_a_list_that_leads_outside_is_refused(tmp_path, path):
+    _food(tmp_path, paths=[path])
+    with pytest.raises(DataError, match=f"Food101: names a file outside of {tmp_path}: "):
+        load("Food101", tmp_path)
+
+
+@pytest.mark.timeout(60)
+def test_what_is_not_a_regular_file_is_not_waited_for(pets):
+    image = pets / "oxford-iiit-pet/images/Bengal_0.jpg"
+    image.unlink()
+    os.mkfifo(image)
+    with pytest.raises(DataError, match="it is a named pipe, not a file"):
+        load("OxfordIIITPet", pets)
+    image.unlink()
+    image.symlink_to("/dev/zero")
+    with pytest.raises(DataError, match="it is a device, not a file"):
+        load("OxfordIIITPet", pets)
+    lines = pets / "oxford-iiit-pet/annotations/trainval.txt"
+    lines.unlink()
+    os.mkfifo(lines)
+    with pytest.raises(DataError, match="it is a named pipe, not a file"):
+        load("OxfordIIITPet", pets)
+    lines.unlink()
+    with lines.open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(DataError, match="it has 1,099,511,627,776 bytes, more than"):
+        load("OxfordIIITPet", pets)

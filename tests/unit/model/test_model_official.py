@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
 import pytest
-import torchvision.models._api
+import torch
 from model_cases import fill_cheaply
+from safetensors.torch import save
 from torch import Tensor
+from web_site import Site
 
 from tlsearch.errors import UserError, WeightsError
 from tlsearch.model import (
@@ -42,31 +46,49 @@ def _file(path: Path) -> WeightsSource:
     return WeightsSource(kind="file", path=str(path))
 
 
-def test_official_weights_come_through_the_hub(
-    monkeypatch: pytest.MonkeyPatch, shuffle_state: dict[str, Tensor]
+def _publish(site: Site, monkeypatch: pytest.MonkeyPatch, content: bytes, digest: str = "") -> str:
+    """Puts ShuffleNet's official weights on a server of this machine; gives their path."""
+    from torchvision.models import ShuffleNet_V2_X0_5_Weights
+
+    path = f"/shufflenetv2_x0.5-{digest or hashlib.sha256(content).hexdigest()[:10]}.pth"
+    site.files[path] = content
+    monkeypatch.setattr(type(ShuffleNet_V2_X0_5_Weights.DEFAULT), "url", f"{site.address}{path}")
+    return path
+
+
+def test_official_weights_are_fetched_once(
+    monkeypatch: pytest.MonkeyPatch, shuffle_state: dict[str, Tensor], site: Site, tmp_path: Path
 ) -> None:
-    asked: list[tuple[str, dict[str, Any]]] = []
-
-    def load(url: str, **options: Any) -> dict[str, Tensor]:
-        asked.append((url, options))
-        return shuffle_state
-
-    monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", load)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    content = io.BytesIO()
+    torch.save(shuffle_state, content)
+    path = _publish(site, monkeypatch, content.getvalue())
     weights = resolve_weights("shufflenet_v2_x0_5", WeightsSource())
     again = resolve_weights("shufflenet_v2_x0_5", WeightsSource())
     assert again is weights, "the next trial loads nothing"
     assert weights.id == "torchvision/shufflenet_v2_x0_5@IMAGENET1K_V1"
-    [(url, options)] = asked
-    assert url.startswith("https://download.pytorch.org/models/shufflenetv2_x0.5")
-    assert options["check_hash"] is True and options["weights_only"] is True
+    release_weights()
+    assert resolve_weights("shufflenet_v2_x0_5", WeightsSource()).digest == weights.digest
+    assert site.asked == [path]
+
+
+@pytest.mark.parametrize("page", [b"<!doctype html><title>Sign in</title>", b"not what the name says"])
+def test_a_page_in_place_of_official_weights_is_not_kept(
+    monkeypatch: pytest.MonkeyPatch, site: Site, tmp_path: Path, page: bytes
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    _publish(site, monkeypatch, page, "0123abcdef")
+    with pytest.raises(WeightsError, match="should have the sha256 0123abcdef"):
+        resolve_weights("shufflenet_v2_x0_5", WeightsSource())
+    assert not list(tmp_path.rglob("*.pth")) and not list(tmp_path.rglob("*.fetch"))
 
 
 def test_without_a_network_the_ways_out_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def load(url: str, **options: Any) -> dict[str, Tensor]:
-        raise URLError("no route to host")
+    def refuse(*address: Any) -> None:
+        raise OSError("no route to host")
 
-    monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", load)
-    monkeypatch.setattr("tlsearch.model.network._PAUSE_S", 0)
+    monkeypatch.setattr("socket.getaddrinfo", refuse)
+    monkeypatch.setattr("tlsearch.data.fetcher._PAUSE_S", 0)
     with pytest.raises(WeightsError) as caught:
         resolve_weights("resnet50@IMAGENET1K_V1", WeightsSource())
     message = str(caught.value)
@@ -74,15 +96,16 @@ def test_without_a_network_the_ways_out_are_named(monkeypatch: pytest.MonkeyPatc
         assert text in message
 
 
-def test_timm_without_a_network_names_the_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    timm = pytest.importorskip("timm")
+def test_timm_without_a_network_names_the_ways_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("timm")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
 
-    def create(name: str, pretrained: bool = False, **options: Any) -> None:
-        raise OSError(f"cannot reach the hub for {name}")
+    def refuse(*address: Any) -> None:
+        raise OSError("cannot reach the hub")
 
-    monkeypatch.setattr("tlsearch.model.downloads.look", lambda url, headers: None)
-    monkeypatch.setattr(timm, "create_model", create)
-    with pytest.raises(WeightsError, match=r"cannot reach the hub for tf_efficientnet_lite0\. Ways out"):
+    monkeypatch.setattr("socket.getaddrinfo", refuse)
+    monkeypatch.setattr("tlsearch.data.fetcher._PAUSE_S", 0)
+    with pytest.raises(WeightsError, match=r"cannot reach the hub.*Ways out"):
         resolve_weights(LITE0, WeightsSource())
 
 
@@ -117,9 +140,8 @@ def test_timms_weights_are_looked_for_on_the_hub(monkeypatch: pytest.MonkeyPatch
     [url] = asked
     assert url.endswith("/timm/vit_small_patch14_dinov2.lvd142m/resolve/main/model.safetensors")
     monkeypatch.setattr("tlsearch.model.downloads.look", lambda url, headers: URLError("no route to host"))
-    for ask in (check_weights, resolve_weights):
-        with pytest.raises(WeightsError, match="no route to host.*Ways out"):
-            ask("timm/vit_small_patch14_dinov2.lvd142m", WeightsSource())
+    with pytest.raises(WeightsError, match="no route to host.*Ways out"):
+        check_weights("timm/vit_small_patch14_dinov2.lvd142m", WeightsSource())
     with pytest.raises(WeightsError, match="timm/efficientnet_b6 could not be loaded: timm publishes none"):
         check_weights("timm/efficientnet_b6", WeightsSource())
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
@@ -127,18 +149,18 @@ def test_timms_weights_are_looked_for_on_the_hub(monkeypatch: pytest.MonkeyPatch
         check_weights("timm/vit_small_patch14_dinov2", WeightsSource())
 
 
-def test_timms_pretrained_models_are_taken_as_timm_loads_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_timms_pretrained_models_are_taken_as_timm_loads_them(monkeypatch: pytest.MonkeyPatch, site: Site) -> None:
     timm = pytest.importorskip("timm")
-    create, asked = timm.create_model, []
-
-    def pretend(name: str, pretrained: bool = False, **options: Any) -> Any:
-        asked.append(pretrained)
-        return create(name, pretrained=False, **options)
-
-    monkeypatch.setattr("tlsearch.model.downloads.look", lambda url, headers: None)
-    monkeypatch.setattr(timm, "create_model", pretend)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", "/nowhere")
+    state = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
+    pages = "/timm/tf_efficientnet_lite0.in1k/resolve/main/"
+    site.files[f"{pages}model.safetensors"] = save(state)
+    monkeypatch.setattr(
+        "huggingface_hub.hf_hub_url", lambda hub, file, **_: f"{site.address}/{hub}/resolve/main/{file}"
+    )
     weights = resolve_weights(LITE0, WeightsSource())
-    assert True in asked
+    assert site.asked == [f"{pages}model.safetensors"]
+    assert weights.state is not None and torch.equal(weights.state["conv_stem.weight"], state["conv_stem.weight"])
     assert (weights.id, weights.licence) == ("timm/tf_efficientnet_lite0.in1k", "apache-2.0")
 
 

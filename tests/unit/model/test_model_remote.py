@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import http.server
 import io
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,59 +11,16 @@ import pytest
 import torch
 from model_cases import fill_cheaply
 from torch import Tensor
+from web_site import Site
 
+from tlsearch.data.fetcher import Limits, look
 from tlsearch.errors import WeightsError
 from tlsearch.model import release_weights, resolve_weights
 from tlsearch.model.construction import empty_original
-from tlsearch.model.network import look
 from tlsearch.model.remote import fetch
 from tlsearch.types import WeightsSource
 
-
-class Site:
-    """A web server on this machine: files by path, faults to play first, and what was asked."""
-
-    def __init__(self) -> None:
-        self.files: dict[str, bytes] = {}
-        self.faults: list[str | int] = []
-        self.asked: list[str] = []
-        self.address = ""
-
-    def answer(self, handler: http.server.BaseHTTPRequestHandler) -> None:
-        self.asked.append(handler.path)
-        fault = self.faults.pop(0) if self.faults else None
-        content = self.files.get(handler.path)
-        if isinstance(fault, int) or content is None:
-            handler.send_error(fault if isinstance(fault, int) else 404)
-            return
-        handler.send_response(200)
-        handler.send_header("Content-Length", str(len(content)))
-        handler.end_headers()
-        handler.wfile.write(content[: len(content) // 2] if fault == "cut" else content)
-
-
-@pytest.fixture
-def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    site = Site()
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            site.answer(self)
-
-        do_HEAD = do_GET
-
-        def log_message(self, *args: Any) -> None: ...
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    site.address = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr("tlsearch.model.network._PAUSE_S", 0.01)
-    yield site
-    server.shutdown()
-    thread.join()
-    server.server_close()
+TENSORS = b"\x02\0\0\0\0\0\0\0{}" + b"x" * 99_990  # begins as a file of safetensors does
 
 
 @pytest.fixture(scope="module")
@@ -106,9 +60,9 @@ def test_what_does_not_fit_names_the_address(site: Site) -> None:
 
 @pytest.mark.parametrize("faults", [["cut"], [500, 503], ["cut", 429]])
 def test_a_bad_connection_is_tried_again(site: Site, tmp_path: Path, faults: list[str | int]) -> None:
-    site.files["/w.safetensors"] = b"x" * 100_000
+    site.files["/w.safetensors"] = TENSORS
     site.faults = list(faults)
-    assert fetch(f"{site.address}/w.safetensors", "resnet18").read_bytes() == b"x" * 100_000
+    assert fetch(f"{site.address}/w.safetensors", "resnet18").read_bytes() == TENSORS
     assert len(site.asked) == len(faults) + 1
     assert _cached(tmp_path) == ["w.safetensors"]
 
@@ -125,7 +79,7 @@ def test_a_bad_connection_is_tried_again(site: Site, tmp_path: Path, faults: lis
 def test_what_cannot_be_had_names_the_ways_out(
     site: Site, tmp_path: Path, faults: list[str | int], asked: int, reason: str
 ) -> None:
-    site.files["/w.pth"] = b"x" * 100_000
+    site.files["/w.pth"] = TENSORS
     site.faults = list(faults)
     with pytest.raises(WeightsError) as caught:
         fetch(f"{site.address}/w.pth", "resnet18")
@@ -148,7 +102,7 @@ def test_a_look_fetches_nothing_and_a_silent_host_is_asked_once(site: Site, monk
     assert look(f"{site.address}/elsewhere.pth") is None, "a redirection is not followed"
     assert site.asked == ["/w.pth", "/absent.pth", "/elsewhere.pth"]
     first = look("http://no-such-host.invalid/a")
-    monkeypatch.setattr("urllib.request.build_opener", None)  # would fail if it were called
+    monkeypatch.setattr("urllib.request.OpenerDirector", None)  # would fail if it were called
     assert first is not None and look("http://no-such-host.invalid/b") is first
     release_weights()
     with pytest.raises(TypeError):
@@ -156,7 +110,7 @@ def test_a_look_fetches_nothing_and_a_silent_host_is_asked_once(site: Site, monk
 
 
 def test_hashes_are_checked(site: Site, tmp_path: Path) -> None:
-    content = b"x" * 1000
+    content = TENSORS
     digest = hashlib.sha256(content).hexdigest()
     wrong = "a" + digest[1:] if digest[0] != "a" else "b" + digest[1:]
     names = ["/w-20240131.pth", f"/w-{digest[:8]}.pth", f"/w-{wrong[:8]}.pth", "/w.pth"]
@@ -172,9 +126,9 @@ def test_hashes_are_checked(site: Site, tmp_path: Path) -> None:
 
 
 def test_too_large_and_empty_files_are_refused(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    site.files = {"/large.pth": b"x" * 5000, "/empty.pth": b""}
-    monkeypatch.setattr("tlsearch.model.remote.MAX_BYTES", 4000)
-    with pytest.raises(WeightsError, match="too much for a weights file"):
+    site.files = {"/large.pth": TENSORS, "/empty.pth": b""}
+    monkeypatch.setattr("tlsearch.model.remote.WEIGHTS", Limits(max_bytes=4000, total_s=60))
+    with pytest.raises(WeightsError, match="too much for such a file"):
         fetch(f"{site.address}/large.pth", "resnet18")
     with pytest.raises(WeightsError, match="is an empty file"):
         fetch(f"{site.address}/empty.pth", "resnet18")
@@ -220,8 +174,8 @@ class Bucket:
 
 def test_s3_goes_through_pyarrow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pytest.importorskip("pyarrow.fs")
-    monkeypatch.setattr("pyarrow.fs.FileSystem", Bucket({"bucket/a/w.pth": b"content"}))
-    assert fetch("s3://bucket/a/w.pth?region=eu-north-1", "resnet18").read_bytes() == b"content"
+    monkeypatch.setattr("pyarrow.fs.FileSystem", Bucket({"bucket/a/w.pth": TENSORS}))
+    assert fetch("s3://bucket/a/w.pth?region=eu-north-1", "resnet18").read_bytes() == TENSORS
     with pytest.raises(WeightsError, match=r"s3://bucket/b.pth of resnet18 could not be loaded: .*no object"):
         fetch("s3://bucket/b.pth", "resnet18")
     assert _cached(tmp_path) == ["w.pth"]
