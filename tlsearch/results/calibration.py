@@ -64,4 +64,5 @@ def expected_calibration_error(probabilities: Floats, labels: Labels, num_bins: 
 def cross_entropy(probabilities: Floats, labels: Labels) -> float:
     """Mean negative logarithm of the true class's probability."""
     chosen = probabilities[np.arange(len(labels)), labels]
-    return float(-np.log(np.maximum(chosen, np.finfo(np.float64).tiny)).mean())
+    # The logarithm of 1 negated is -0.0, which would be printed.
+    return abs(float(np.log(np.maximum(chosen, np.finfo(np.float64).tiny)).mean()))

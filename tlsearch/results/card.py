@@ -79,7 +79,7 @@ def _evidence(facts: CardFacts) -> str:
     else:
         low, high = evidence.accuracy_interval
         lines.append(
-            f"- **Test accuracy {evidence.accuracy:.4f}** (95 % interval {low:.4f} to {high:.4f}, bootstrap over "
+            f"- **Test accuracy {evidence.accuracy:.4f}** (95 % interval {low:.4f} to {high:.4f}, Wilson's, from "
             f"{evidence.num_images} images that nothing was chosen by)"
         )
         lines.append(f"- balanced accuracy {evidence.balanced_accuracy:.4f}, macro F1 {evidence.macro_f1:.4f}")

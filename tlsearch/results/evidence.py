@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlsearch.results.calibration import cross_entropy, expected_calibration_error, scaled_probabilities
-
-NUM_BOOTSTRAPS = 10_000
+from tlsearch.results.statistics import wilson_interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +49,7 @@ class TestEvidence:
     """The one evaluation on the test split.
 
     Attributes:
-        accuracy_interval: Low and high end: percentile bootstrap over the images.
+        accuracy_interval: Low and high end: Wilson's, which stays honest on few images and at 0 or 1.
         confusion: (C, C) counts by true and predicted class.
     """
 
@@ -102,10 +101,12 @@ def gather_evidence(
     per_class = tuple(_class_evidence(name, confusion, place) for place, name in enumerate(classes))
     present = [one for one in per_class if one.images]
     occurring = [one for place, one in enumerate(per_class) if one.images or confusion[:, place].any()]
+    accuracy = float((predicted == labels).mean())
+    interval = wilson_interval(accuracy, len(labels))
     return TestEvidence(
         num_images=len(labels),
-        accuracy=float((predicted == labels).mean()),
-        accuracy_interval=bootstrap_accuracy(predicted == labels),
+        accuracy=accuracy,
+        accuracy_interval=(interval.low, interval.high),
         balanced_accuracy=float(np.mean([one.recall for one in present])),
         macro_f1=float(np.mean([one.f1 for one in occurring])),
         classes=per_class,
@@ -118,24 +119,6 @@ def gather_evidence(
         ),
         confusion=tuple(tuple(int(count) for count in row) for row in confusion),
     )
-
-
-def bootstrap_accuracy(
-    right: NDArray[np.bool_], *, seed: int = 0, num_bootstraps: int = NUM_BOOTSTRAPS
-) -> tuple[float, float]:
-    """The percentile interval of an accuracy, images drawn again with replacement.
-
-    How many of N draws are right follows the binomial distribution, which is drawn from directly.
-
-    Args:
-        right: bool (N,).
-        seed: The same seed gives the same interval.
-        num_bootstraps: Number of draws of N images.
-    """
-    num = len(right)
-    shares = np.random.default_rng(seed).binomial(num, float(right.mean()), num_bootstraps) / num
-    low, high = np.quantile(shares, [0.025, 0.975])
-    return float(low), float(high)
 
 
 def _class_evidence(name: str, confusion: NDArray[np.int64], place: int) -> ClassEvidence:

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
-from scipy.stats import binom
+from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss, precision_recall_fscore_support
 
 from tlsearch.errors import DataError, StorageError
@@ -23,7 +23,7 @@ from tlsearch.results.calibration import (
     scaled_probabilities,
 )
 from tlsearch.results.classes import check_classes
-from tlsearch.results.evidence import TestEvidence, bootstrap_accuracy, gather_evidence
+from tlsearch.results.evidence import TestEvidence, gather_evidence
 from tlsearch.results.seal import USES, TestUse, other_uses, read_uses, uses_text
 
 Logits = tuple[NDArray[np.float64], NDArray[np.int64]]
@@ -94,12 +94,13 @@ def test_the_evidence_is_scikit_learns() -> None:
     assert TestEvidence.from_json(json.loads(json.dumps(evidence.to_json()))) == evidence
 
 
-def test_the_bootstrap_interval_is_the_binomials() -> None:
-    right = np.arange(400) < 280
-    low, high = bootstrap_accuracy(right)
-    assert (low, high) == pytest.approx((binom.ppf(0.025, 400, 0.7) / 400, binom.ppf(0.975, 400, 0.7) / 400), abs=0.005)
-    assert bootstrap_accuracy(right) == (low, high)
-    assert bootstrap_accuracy(np.ones(5, dtype=bool)) == (1.0, 1.0)
+def test_a_perfect_score_on_few_images_has_an_interval_and_no_negative_zero() -> None:
+    logits = np.eye(3)[[0, 1, 2] * 4] * 1000.0
+    evidence = gather_evidence(logits, np.array([0, 1, 2] * 4), classes=list("abc"), temperature=1.0)
+    assert evidence.accuracy == 1.0
+    expected = binomtest(12, 12).proportion_ci(method="wilson")
+    assert evidence.accuracy_interval == pytest.approx((expected.low, expected.high))
+    assert f"{evidence.calibration.loss_before:.4f}" == "0.0000"
 
 
 @pytest.mark.parametrize(
