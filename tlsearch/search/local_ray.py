@@ -1,4 +1,4 @@
-"""Starts an own Ray on this machine: in a folder that serves, and once more where the machine was too busy."""
+"""Starts an own Ray on this machine: in a folder that serves, and again where the machine was too busy."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ _SOCKET_BYTES = 103 if sys.platform == "darwin" else 107  # of a Unix socket's p
 _SOCKET = "ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"  # the longest that Ray makes in it
 _LEAST_BYTES = 50_000_000  # Ray's own logs and sockets
 _DEFAULT_FOLDER = "/tmp"
+_TRIES = 4  # Ray 2.60 gives a node 30 s, fixed in its code; a machine with eight busy processes a core needs more
 _FATAL = (ImportError, TypeError, ValueError, PermissionError, FileNotFoundError)  # it would fail again
 
 
 def start_ray(init: Callable[..., Any], options: dict[str, Any], *, shutdown: Callable[[], object]) -> Any:
-    """Starts Ray; where it fails as it does on a machine with no time for it, once more.
+    """Starts Ray; where it fails as it does on a machine with no time for it, up to four times.
 
     Args:
         init: ``ray.init``.
@@ -42,7 +43,7 @@ def start_ray(init: Callable[..., Any], options: dict[str, Any], *, shutdown: Ca
     folder = ray_folder()
     own = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES, "_temp_dir": folder}
     before, began = _children(), time.monotonic()
-    for last in (False, True):
+    for number in range(1, _TRIES + 1):
         try:
             return init(**options, **own)
         except _FATAL as error:
@@ -50,9 +51,9 @@ def start_ray(init: Callable[..., Any], options: dict[str, Any], *, shutdown: Ca
         except Exception as error:
             shutdown()
             _end(_children() - before)  # Ray forgets those of a node that did not come up
-            if last:
+            if number == _TRIES:
                 raise ClusterError(_explain(error, folder, time.monotonic() - began)) from error
-            logger.warning("a local Ray did not come up (%s); trying once more", _first_line(error))
+            logger.warning("a local Ray did not come up (%s); try %d of %d", _first_line(error), number + 1, _TRIES)
     raise AssertionError("the loop returns or raises")
 
 
@@ -102,9 +103,9 @@ def _explain(error: Exception, folder: str, seconds: float) -> str:
     load = f"{os.getloadavg()[0]:.0f} processes want its {os.cpu_count()} CPUs"
     memory = psutil.virtual_memory().available / 1e9
     return (
-        f"a local Ray did not come up in two tries within {seconds:.0f} s: {_first_line(error)}. Mostly the machine is "
-        f"too busy ({load}; {memory:.1f} GB of memory are free): end other programs and try again. Ray's own logs are "
-        f"in {folder}/session_latest/logs"
+        f"a local Ray did not come up in {_TRIES} tries within {seconds:.0f} s: {_first_line(error)}. "
+        f"Mostly the machine is too busy ({load}; {memory:.1f} GB of memory are free): end other programs and try "
+        f"again. Ray's own logs are in {folder}/session_latest/logs"
     )
 
 
