@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tlsearch.app.defaults import fit_defaults
-from tlsearch.app.limits import backbone_sizes, limit_faults, untried_backbones
+from tlsearch.app.limits import backbone_sizes, limit_faults, metric_faults, untried_backbones
 from tlsearch.app.places import place_faults
 from tlsearch.app.resolution import Resolution, resolution
 from tlsearch.app.weights import weights_faults, weights_source
@@ -97,6 +97,8 @@ def check_file(
             faults.append(Fault(path=("data",), message=index.doubt))
     except DataError as error:
         faults.append(Fault(path=("data",), message=str(error)))
+    if num_classes:
+        faults += metric_faults(file, num_classes)
     backbones: list[Mapping[str, Any]] = []
     if with_model:
         faults += weights_faults(file, space, fetch=False)

@@ -8,6 +8,7 @@ from tlsearch.config import SpaceFile
 from tlsearch.errors import Fault
 from tlsearch.space import Space
 from tlsearch.text import agree, plural
+from tlsearch.types import TOP5_MIN_CLASSES
 
 
 def backbone_sizes(file: SpaceFile, space: Space, num_classes: int) -> dict[str, dict[str, float]]:
@@ -41,6 +42,15 @@ def limit_faults(file: SpaceFile, sizes: Mapping[str, Mapping[str, float]]) -> l
             )
             faults.append(Fault(path=("search", "constraints", name, "max"), message=message))
     return faults
+
+
+def metric_faults(file: SpaceFile, num_classes: int) -> list[Fault]:
+    """A fault where data of so many classes do not have the metric."""
+    if file.search.metric != "val_top5_accuracy" or num_classes >= TOP5_MIN_CLASSES:
+        return []
+    needed = f"{file.search.metric} needs {TOP5_MIN_CLASSES} classes or more"
+    message = f"{needed}; the data have {num_classes}: take val_accuracy or val_macro_f1"
+    return [Fault(path=("search", "metric"), message=message)]
 
 
 def untried_backbones(file: SpaceFile, space: Space) -> str:

@@ -30,7 +30,7 @@ from tlsearch.app.ending import Status, forget_end, keep_end
 from tlsearch.app.evidence import keep_evidence, record_start
 from tlsearch.app.facts import complete_facts, gather_facts, write_facts
 from tlsearch.app.inputs import keep_inputs, refuse_changed_inputs
-from tlsearch.app.limits import backbone_sizes, limit_faults
+from tlsearch.app.limits import backbone_sizes, limit_faults, metric_faults
 from tlsearch.app.names import check_name, new_search_id, refuse_lookalike
 from tlsearch.app.places import place_faults
 from tlsearch.app.stored import settle, settle_study, stored_file
@@ -111,6 +111,7 @@ def prepare(options: RunOptions, *, step: Step = no_step) -> Prepared:
     step("checking the weights of the backbones")
     faults = weights_faults(file, space)
     faults += limit_faults(file, backbone_sizes(file, space, len(index.classes)))
+    faults += metric_faults(file, len(index.classes))
     if faults:
         raise ConfigError(place_faults(faults, options.file, overrides=options.overrides, data_path=options.data_path))
     require_places(file, options.address)

@@ -31,6 +31,7 @@ _DATA_KEYS = {
 _COLUMNS = (("image_column", None), ("label_column", None), ("layout", "auto"))
 _AT_PATH_OR_NAME: tuple[Keys, ...] = (("data", "name"), ("data", "path"))
 
+MAX_RUNS = 100_000  # of sampler fixed
 WEIGHTS_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".safetensors")  # .pth.tar is torch's, too
 
 # a user and a password have no place in it
@@ -232,6 +233,13 @@ def _search(search: SearchSpec, checker: Checker) -> SearchSpec:
         (*at, "seeds"),
         f"seeds repeat the entries of start_with under sampler fixed; the sampler is {search.sampler}",
         (*at, "sampler"),
+    )
+    num_runs = len(search.start_with) * search.seeds
+    checker.require(
+        num_runs <= MAX_RUNS,
+        (*at, "seeds"),
+        f"start_with and seeds make at most {MAX_RUNS:,} trials, not {num_runs:,}",
+        (*at, "start_with"),
     )
     # a smaller number of trials on the command line is a short try, not a mistake
     if not checker.document.origin((*at, "trials")):

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from tlsearch.config.rules import AnyScalar, AutoAmount, AutoPixels, Count, Flag, Number, Pattern, Seed, Text, broken
+from tlsearch.config.rules import AnyScalar, AutoAmount, AutoPixels, Flag, Number, Pattern, Seed, Text, Whole, broken
 from tlsearch.config.schema import (
     STRICT,
     AshaSpec,
@@ -71,7 +71,7 @@ class DataForm:
     options: Mapping[str, AnyScalar] = field(default_factory=dict)
     image_column: Text | None = None
     label_column: Text | None = None
-    max_pixels: Count = MAX_PIXELS
+    max_pixels: Annotated[Whole, Field(ge=1, le=2**31)] = MAX_PIXELS
     layout: Literal["auto", "classes"] = "auto"
 
 
@@ -114,7 +114,7 @@ class CacheForm:
     images_gb: AutoAmount = None
     features_gb: AutoAmount = None
     feature_precision: Literal["full", "half"] = "full"
-    views: Count = 1
+    views: Annotated[Whole, Field(ge=1, le=1000)] = 1
 
 
 def _weights(value: Any) -> Any:

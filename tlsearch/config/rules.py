@@ -12,6 +12,9 @@ from pydantic_core import PydanticCustomError
 from tlsearch.config.words import show
 
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")
+_MAX_PATTERN = 1000
+_MOST = 10**6  # of anything that is counted
+_LONGEST_S = 10 * 365 * 86_400
 _DURATION_RULE = "a duration is written like 2h, 30m, 90s or 1h30m, or as seconds, and is above 0"
 
 
@@ -34,6 +37,8 @@ def parse_duration(value: str | int | float) -> float:
         seconds = 3600 * hours + 60 * minutes + rest
     if not (math.isfinite(seconds) and seconds > 0):
         raise ValueError(f"{_DURATION_RULE}, not {show(value)}")
+    if seconds > _LONGEST_S:
+        raise ValueError(f"a duration is at most 10 years (87,600h), not {show(value)}")
     return seconds
 
 
@@ -71,6 +76,8 @@ def _scalar(value: Any) -> Any:
 def _pattern(value: Any) -> Any:
     if isinstance(value, str):
         try:
+            if len(value) > _MAX_PATTERN:
+                raise broken(f"has at most {_MAX_PATTERN:,} characters, not {len(value):,}")
             re.compile(value)
         except (re.error, RecursionError, OverflowError) as error:
             raise broken(f"must be a regular expression; {show(value)} is none: {error}") from None
@@ -88,13 +95,13 @@ Number = Annotated[float, Strict(), AllowInfNan(False)]
 Flag = Annotated[bool, Strict()]
 Text = Annotated[str, Strict(), BeforeValidator(_filled)]
 Pattern = Annotated[str, Strict(), BeforeValidator(_pattern)]
-Count = Annotated[int, Strict(), Field(ge=1)]
-CountFromZero = Annotated[int, Strict(), Field(ge=0)]
+Count = Annotated[int, Strict(), Field(ge=1, le=_MOST)]
+CountFromZero = Annotated[int, Strict(), Field(ge=0, le=_MOST)]
 Seed = Annotated[int, Strict(), Field(ge=0, lt=2**32)]
 Duration = Annotated[float | None, BeforeValidator(_duration)]
 AutoFlag = Annotated[bool | None, BeforeValidator(_auto_flag)]
 AutoCount = Annotated[Count | None, BeforeValidator(_auto)]
-AutoAmount = Annotated[Annotated[Number, Field(ge=0)] | None, BeforeValidator(_auto)]
+AutoAmount = Annotated[Annotated[Number, Field(ge=0, le=_MOST)] | None, BeforeValidator(_auto)]
 AutoShare = Annotated[Annotated[Number, Field(ge=0, le=1)] | None, BeforeValidator(_auto)]
 AutoPixels = Annotated[Annotated[Whole, Field(ge=1, le=4096)] | None, BeforeValidator(_auto)]
 AnyScalar = Annotated[Any, BeforeValidator(_scalar)]

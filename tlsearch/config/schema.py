@@ -117,8 +117,8 @@ class AshaSpec:
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     grace_period: Count = 1
-    reduction_factor: Annotated[Whole, Field(ge=2)] = 3
-    brackets: Count = 1
+    reduction_factor: Annotated[Whole, Field(ge=2, le=1000)] = 3
+    brackets: Annotated[Whole, Field(ge=1, le=64)] = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +130,7 @@ class Limit:
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    max: Annotated[Number, Field(gt=0)]
+    max: Annotated[Number, Field(gt=0, le=10**9)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,7 +196,7 @@ class SearchSpec:
     sampler: Literal["tpe", "random", "fixed"] = "tpe"
     scheduler: Annotated[AshaSpec | None, BeforeValidator(_scheduler)] = field(default_factory=AshaSpec)
     start_with: tuple[Mapping[str, AnyScalar], ...] = ()
-    seeds: Count = 1
+    seeds: Annotated[Whole, Field(ge=1, le=1000)] = 1
     constraints: Annotated[ConstraintsSpec, BeforeValidator(_or_empty)] = field(default_factory=ConstraintsSpec)
     patience: Count | None = None
     portfolio: Flag = True
@@ -230,7 +230,7 @@ class ResourcesSpec:
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     gpus_per_trial: AutoShare = None
-    cpus_per_trial: Count = 1
+    cpus_per_trial: Annotated[Whole, Field(ge=1, le=4096)] = 1
     max_concurrent: AutoCount = None
     precision: Precision = "auto"
     compile: Flag = False
@@ -248,7 +248,7 @@ class TrackingSpec:
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     uri: Text = "sqlite:///mlflow.db"
-    keep_best: Count = 3
+    keep_best: Annotated[Whole, Field(ge=1, le=1000)] = 3
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,6 @@ Names of splits count in any usual spelling (``split_names``). Images count at a
 from __future__ import annotations
 
 import logging
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from tlsearch.data.class_names import Classes, gather_classes, name_notes, near_
 from tlsearch.data.failures import quoted
 from tlsearch.data.folder_walk import Folder, FolderWalk
 from tlsearch.data.formats import FORMATS
+from tlsearch.data.grouping import find_groups
 from tlsearch.data.layout import doubt, split_folders
 from tlsearch.data.listing import Item, Listing
 from tlsearch.data.readers import FileReader
@@ -69,12 +69,11 @@ def list_folder(spec: DataSpec) -> Listing:
     _check_classes(walk, parts)
     classes = gather_classes(written for part in parts.values() for written in part.images)
     # Groups matter only where something is still to be split.
-    pattern = _pattern(spec.split.group_by) if "val" not in parts else None
-    if pattern is None and spec.split.group_by is not None:
+    group_by = spec.split.group_by if "val" not in parts else None
+    if group_by is None and spec.split.group_by is not None:
         logger.warning("data.split.group_by has no effect: %s has ready splits", root)
-    items = {
-        name: _items(root, classes, part, pattern if name in ("all", "train") else None) for name, part in parts.items()
-    }
+    whole = ("all", "train")
+    items = {name: _items(root, classes, part, group_by if name in whole else None) for name, part in parts.items()}
     reader = root.reader() if isinstance(root, RemoteFolder) else FileReader(root=str(root))
     return Listing(
         root=str(reader.root),
@@ -179,32 +178,15 @@ def _notes(folders: Mapping[str, str], parts: Mapping[str, _Part], classes: Clas
     return tuple(note for note in (*notes, *name_notes(classes.names)) if note)
 
 
-def _pattern(group_by: str | None) -> re.Pattern[str] | None:
-    if group_by is None:
-        return None
-    try:
-        return re.compile(group_by)
-    except re.error as error:
-        raise DataError(f"data.split.group_by must be a regular expression: {group_by!r}: {error}") from error
-
-
-def _items(root: Folder, classes: Classes, part: _Part, pattern: re.Pattern[str] | None) -> tuple[Item, ...]:
-    items = []
-    unmatched = []
+def _items(root: Folder, classes: Classes, part: _Part, group_by: str | None) -> tuple[Item, ...]:
     images = part.by_class()
-    for label, name in enumerate(classes.names):
-        for key in sorted(images[name]):
-            group = key
-            if pattern is not None:
-                match = pattern.search(part.path(key))
-                if match is None:
-                    unmatched.append(key)
-                    continue
-                group = (match.group(1) if pattern.groups else None) or match.group()
-            items.append(Item(key=key, label=label, group=group))
-    if pattern is not None and unmatched:
+    rows = [(label, key) for label, name in enumerate(classes.names) for key in sorted(images[name])]
+    if group_by is None:
+        return tuple(Item(key=key, label=label, group=key) for label, key in rows)
+    groups = find_groups(group_by, [part.path(key) for _, key in rows])
+    if unmatched := [key for (_, key), group in zip(rows, groups, strict=True) if group is None]:
         raise DataError(
-            f"{root}: data.split.group_by {pattern.pattern!r} must match every image, "
+            f"{root}: data.split.group_by {group_by!r} must match every image, "
             f"it does not match {len(unmatched)}: {quoted(unmatched)}"
         )
-    return tuple(items)
+    return tuple(Item(key=key, label=label, group=str(group)) for (label, key), group in zip(rows, groups, strict=True))

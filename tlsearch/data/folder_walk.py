@@ -28,6 +28,8 @@ from tlsearch.data.left_out import (
 from tlsearch.data.remote import RemoteEntry, RemoteFolder
 from tlsearch.errors import DataError
 
+MAX_DEPTH = 100  # folders inside of folders
+MAX_LINKED = 10_000  # folders that are reached through links; links to each other multiply
 Folder = Path | RemoteFolder
 Entry = os.DirEntry[str] | RemoteEntry
 
@@ -70,6 +72,7 @@ class FolderWalk:
         self.root = root
         self._unlisted = unlisted
         self._left = LeftOutFiles()
+        self._num_linked = 0
 
     def place(self, key: str) -> Folder:
         """The folder of a key."""
@@ -111,6 +114,11 @@ class FolderWalk:
         if real in above:
             self._left.add(LOOP, f"{key}/")
             return
+        self._num_linked += bool(above) and real != os.path.join(above[-1], os.path.basename(key))
+        if len(above) >= MAX_DEPTH or self._num_linked > MAX_LINKED:
+            many = f"more than {MAX_LINKED:,} folders are reached through links, which may lead round in circles"
+            what = f"folders are nested more than {MAX_DEPTH} deep" if len(above) >= MAX_DEPTH else many
+            raise DataError(f"{self.root}: {what}: {key}/; remove some of them")
         for entry in self._scan(key):
             inside = _join(key, entry.name)
             if entry.is_dir():

@@ -18,7 +18,7 @@ from tlsearch.train.drift import feature_drift, probe_features
 from tlsearch.train.evaluation import EVAL_BATCH_SIZE, Evaluation, check_finite, evaluate, predict_logits
 from tlsearch.train.files import TensorFile, read_json, read_tensors, remove_others, write_json, write_tensors
 from tlsearch.train.loop import Trainer, TrainFigures
-from tlsearch.train.metrics import TOP5_MIN_CLASSES, classification_metrics
+from tlsearch.train.metrics import classification_metrics
 from tlsearch.train.optimizer import build_optimizer, extend_optimizer
 from tlsearch.train.phases import depth_at, phases
 from tlsearch.train.probe import Probe, affordable_rows, fit_probe, solve_probe
@@ -34,7 +34,6 @@ from tlsearch.train.source import Source, load_batch
 
 __all__ = [
     "EVAL_BATCH_SIZE",
-    "TOP5_MIN_CLASSES",
     "Confusion",
     "Evaluation",
     "FrozenPart",

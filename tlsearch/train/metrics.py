@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-TOP5_MIN_CLASSES = 10  # with fewer classes the top five say next to nothing
+from tlsearch.types import TOP5_MIN_CLASSES
 
 
 def confusion_matrix(predicted: Tensor, labels: Tensor, num_classes: int) -> Tensor:

@@ -11,7 +11,6 @@ from tlsearch.data import ImageIndex, with_image_size
 from tlsearch.errors import DataError, WeightsError
 from tlsearch.model import StagedModel, Weights, build_model, fold_batchnorm, resolve_weights
 from tlsearch.train import (
-    TOP5_MIN_CLASSES,
     Evaluation,
     Runtime,
     Source,
@@ -26,7 +25,7 @@ from tlsearch.trial.frozen import FrozenGuard, guard_frozen
 from tlsearch.trial.held import held_index
 from tlsearch.trial.probing import start_from_probe
 from tlsearch.trial.sources import SourceInputs, open_source
-from tlsearch.types import TransformSpec, TrialAssignment, WeightsSource
+from tlsearch.types import TOP5_MIN_CLASSES, TransformSpec, TrialAssignment, WeightsSource
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from tlsearch.types.searches import (
 from tlsearch.types.specs import (
     MAX_PIXELS,
     METRIC_MODES,
+    TOP5_MIN_CLASSES,
     CacheSpec,
     CropMode,
     DataSpec,
@@ -56,6 +57,7 @@ __all__ = [
     "Layout",
     "MAX_PIXELS",
     "METRIC_MODES",
+    "TOP5_MIN_CLASSES",
     "Mode",
     "ParameterImportance",
     "REASONS",

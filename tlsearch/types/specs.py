@@ -20,6 +20,7 @@ METRIC_MODES: Mapping[str, Mode] = {
     "val_balanced_accuracy": "max",
     "val_top5_accuracy": "max",
 }
+TOP5_MIN_CLASSES = 10  # with fewer classes the top five say next to nothing
 
 
 @dataclass(frozen=True, kw_only=True)

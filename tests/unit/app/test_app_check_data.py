@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -95,3 +96,27 @@ def test_check_and_trials_have_one_limit_of_pixels(space_path: Path) -> None:
     assert check_file(space_path, overrides=("data.max_pixels=108000000",), with_model=False).ok
     index = load_index(DataSpec(source="folder", path=str(images), max_pixels=108_000_000))
     assert len(open_pixels(index, "train", TransformSpec(resize_size=8, crop_size=8), CacheSpec()).labels) == 7
+
+
+def test_a_metric_that_the_data_do_not_have_is_a_fault(space_path: Path) -> None:
+    space_path.write_text(f"{space_path.read_text()}search: {{metric: val_top5_accuracy}}\n")
+    [fault] = check_file(space_path, with_model=False).faults
+    assert "val_top5_accuracy needs 10 classes or more; the data have 2: take val_accuracy" in fault.message
+    assert (fault.dotted, fault.line) == ("search.metric", 6)
+
+
+def test_fake_data_without_end_is_a_fault(space_path: Path) -> None:
+    data = "{source: torchvision, name: FakeData, options: {size: 1000000000000}}"
+    space_path.write_text(f"name: a\ndata: {data}\nspace: {{backbone: resnet18}}\n")
+    [fault] = check_file(space_path, with_model=False).faults
+    assert "size of torchvision's FakeData may be 4 to 100000, not 1000000000000" in fault.message
+
+
+@pytest.mark.timeout(60)
+def test_a_space_file_that_is_no_file_is_a_fault(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    with (tmp_path / "giant.yaml").open("wb") as file:
+        file.truncate(1 << 40)
+    for name, reason in (("pipe", "it is a named pipe, not a file"), ("giant", "it has 1,099,511,627,776 bytes")):
+        [fault] = check_file(tmp_path / f"{name}.yaml", with_model=False).faults
+        assert reason in fault.message

@@ -61,7 +61,7 @@ def test_values_and_defaults_come_from_the_classes() -> None:
         "| `on_budget` | Whether trials that run when the time is over finish, or end at their next report (cut). "
         "| `finish`, `cut` | cut |",
         "| `max_concurrent` | Number of trials at a time; auto is as many as fit. "
-        "| auto, or a whole number, at least 1 | auto |",
+        "| auto, or a whole number, at least 1 and at most 1000000 | auto |",
     ):
         assert row in text
     assert "| a duration such as 2h, 30m, 90s or 1h30m, or a number of seconds; none | none |" in text

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 import yaml
 
 from tlsearch.config import AshaSpec, SpaceFile, dump_resolved, load_space_file, parse_duration, parse_space_file
+from tlsearch.config.forms import FORMS
+from tlsearch.config.rules import AnyScalar
 from tlsearch.errors import ConfigError, Fault
+from tlsearch.space import load
+from tlsearch.space.parameters import PARAMETERS
 from tlsearch.types import WeightsSource
 
 BASE: dict[str, Any] = {"name": "digits", "data": {"source": "digits"}, "space": {"backbone": "resnet18"}}
@@ -291,3 +295,73 @@ def test_seeds_repeat_the_entries_of_a_fixed_search_only(tmp_path: Path) -> None
     assert read(tmp_path, fixed).search.seeds == 3
     (fault,) = faults(tmp_path, {"search": {"seeds": 3}})
     assert fault.path == ("search", "seeds") and "sampler fixed" in fault.message
+
+
+# --- bounds of every number -----------------------------------------------------------------
+
+# Numbers for which a value below 0, NaN, infinity or 10^12 makes sense, with the reason.
+UNBOUNDED: dict[str, str] = {}
+
+
+def _has_number(hint: Any) -> bool:
+    if hint is AnyScalar or get_origin(hint) is Literal:
+        return False
+    return hint in (int, float) or any(_has_number(one) for one in get_args(hint) if one is not bool)
+
+
+def numbers() -> list[str]:
+    """The dotted path of every key of the file that takes a number."""
+    found = []
+    for path, form in FORMS.items():
+        for key, hint in get_type_hints(form, include_extras=True).items():
+            alias = next((one.alias for one in getattr(hint, "__metadata__", ()) if getattr(one, "alias", None)), key)
+            if not key.startswith("__") and _has_number(hint):
+                found.append(".".join("latency_ms" if part == "*" else part for part in (*path, alias)))
+    return sorted(found)
+
+
+def test_the_numbers_of_the_file_are_found() -> None:
+    assert {
+        "data.max_pixels", "data.split.val", "data.split.seed", "search.trials", "search.time_budget",
+        "search.scheduler.asha.brackets", "search.constraints.latency_ms.max", "resources.gpus_per_trial",
+        "cache.images_gb", "tracking.keep_best", "defaults.batch_size", "search.seed",
+    } <= set(numbers())  # fmt: skip
+
+
+@pytest.mark.parametrize("value", [10**12, -1, float("nan"), float("inf"), -float("inf"), 1e300, 2**62, True])
+@pytest.mark.parametrize("path", numbers())
+def test_every_number_has_bounds(tmp_path: Path, path: str, value: float) -> None:
+    if path in UNBOUNDED:
+        return
+    tree: dict[str, Any] = {}
+    inner = tree
+    *parents, key = path.split(".")
+    for part in parents:
+        inner = inner.setdefault(part, {})
+    inner[key] = value
+    if parents[:1] == ["data"]:
+        tree["data"].setdefault("source", "digits")
+    found = faults(tmp_path, tree)
+    assert path in [fault.dotted for fault in found], [str(fault) for fault in found]
+
+
+@pytest.mark.parametrize("value", [10**12, -1e300, float("nan"), float("inf"), 2**62])
+@pytest.mark.parametrize("name", [name for name, one in PARAMETERS.items() if one.kind != "choice"])
+def test_every_number_of_the_space_has_bounds(tmp_path: Path, name: str, value: float) -> None:
+    assert PARAMETERS[name].problem(value) is not None
+    for written in (value, [value], {"int": [0, value]}, {"float": [0, value]}):
+        with pytest.raises(ConfigError):
+            load(write(tmp_path, {**BASE, "space": {"backbone": "resnet18", name: written}}))
+
+
+def test_repeats_are_bounded_together(tmp_path: Path) -> None:
+    entries = [{"backbone": "resnet18", "head_lr": (i + 1) / 1000} for i in range(200)]
+    [fault] = faults(tmp_path, {"search": {"sampler": "fixed", "seeds": 1000, "trials": 10**6, "start_with": entries}})
+    assert fault.dotted == "search.seeds" and "make at most 100,000 trials, not 200,000" in fault.message
+
+
+def test_a_pattern_is_short(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    data = {"source": "folder", "path": "images", "split": {"group_by": "a" * 1001}}
+    [fault] = faults(tmp_path, {"data": data})
+    assert "has at most 1,000 characters, not 1,001" in fault.message

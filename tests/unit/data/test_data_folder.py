@@ -240,3 +240,63 @@ def test_file_names_may_be_any_bytes(tmp_path, write_images):
         write_images(tmp_path / name, 3)
         os.rename(tmp_path / name / "00.png", os.fsencode(tmp_path / name) + b"/\xff.png")
     assert sum(len(split) for split in load(tmp_path).splits.values()) == 6
+
+
+# --- what would never end -------------------------------------------------------------------
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("pattern", [r"(a+)+$", r"^(a|aa)+$", r"(.*a){20}b", r"(?=(a+)+b)c"])
+def test_a_pattern_of_exponential_cost_is_given_up(tmp_path, write_images, monkeypatch, pattern):
+    monkeypatch.setattr("tlsearch.data.grouping.LIMIT_S", 1.0)
+    for name in ("x", "y"):
+        for path in write_images(tmp_path / name, 4):
+            path.rename(path.with_name("a" * 40 + path.name))
+    with pytest.raises(DataError, match=r"group_by .* takes more than 1 s on 8 paths: repeats inside of repeats"):
+        load(tmp_path, group_by=pattern)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("inside", ["", "inner/"])
+def test_links_that_lead_round_in_circles_end(tmp_path, write_images, monkeypatch, inside):
+    monkeypatch.setattr("tlsearch.data.folder_walk.MAX_LINKED", 200)
+    for name in ("a", "b"):
+        write_images(tmp_path / name, 3)
+        folders = [tmp_path / name / f"{inside}{number}" for number in range(9)]
+        for folder in folders:
+            folder.mkdir(parents=True)
+            for other in folders:
+                (folder / f"to_{other.name}").symlink_to(other, target_is_directory=True)
+    with pytest.raises(DataError, match="more than 200 folders are reached through links"):
+        load(tmp_path)
+
+
+def test_one_circle_of_links_is_left_out(tmp_path, write_images):
+    for name in ("a", "b"):
+        write_images(tmp_path / name, 4)
+        (tmp_path / name / "up").symlink_to(tmp_path / name, target_is_directory=True)
+    assert sum(len(split) for split in load(tmp_path).splits.values()) == 8
+
+
+def test_folders_that_are_nested_too_deep(tmp_path, write_images):
+    for name in ("a", "b"):
+        write_images(tmp_path / name, 4)
+    (tmp_path / "a" / "/".join("d" * 500)).mkdir(parents=True)
+    with pytest.raises(DataError, match="nested more than 100 deep"):
+        load(tmp_path)
+
+
+@pytest.mark.timeout(60)
+def test_sparse_giants_and_devices_are_not_read(tmp_path, write_images):
+    for name in ("a", "b"):
+        write_images(tmp_path / name, 4)
+    os.mkfifo(tmp_path / "a" / "pipe.jpg")
+    assert sum(len(split) for split in load(tmp_path).splits.values()) == 8, "a pipe is no image"
+    giant = tmp_path / "a" / "giant.jpg"
+    with giant.open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(DataError, match=r"giant.jpg: cannot be read: it has 1,099,511,627,776 bytes, more than"):
+        load(tmp_path)
+    giant.unlink()
+    giant.symlink_to("/dev/zero")
+    load(tmp_path)  # a device is no image, whatever its link is called

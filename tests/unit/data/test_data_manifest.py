@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -238,3 +239,17 @@ def test_a_column_that_is_nearly_ours_is_asked_about(images):
     index = load(write_parquet(images / "m.parquet", columns | {"weight": [1.5] * 20}))
     assert index.notes == ("columns that are not read: weight",)
     require_ready(index)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_manifest_that_is_no_file_or_endless(tmp_path, suffix):
+    path = tmp_path / f"images.{suffix}"
+    os.mkfifo(path)
+    with pytest.raises(DataError, match="must be a file"):
+        load_index(DataSpec(source="manifest", path=str(path)))
+    path.unlink()
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(DataError, match="cannot be read: it has 1,099,511,627,776 bytes, more than"):
+        load_index(DataSpec(source="manifest", path=str(path)))
