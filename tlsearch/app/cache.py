@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,18 @@ from filelock import FileLock, Timeout
 
 from tlsearch.app.catalog import searches
 from tlsearch.app.folders import folder_bytes
-from tlsearch.data import cache_directory, unused_images
+from tlsearch.data import cache_directory, remove_unheld, unused_images
 from tlsearch.types import CacheSpec
 
+# What was fetched; an entry is a file or a folder.
+FETCHED: Mapping[str, str] = {
+    "weights": "weights",
+    "data": "images of a bucket",
+    "datasets": "torchvision's data sets",
+    "huggingface": "a set of the Hugging Face Hub",
+}
 STORES: Mapping[str, str] = {"images": ".npy", "features": ".bin", "solutions": ".safetensors", "rates": ".json"}
+ALL_STORES = (*STORES, *FETCHED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +33,8 @@ class CacheEntry:
 
     Attributes:
         store: ``images`` (decoded and resized), ``features`` (activations of a frozen prefix), ``solutions`` (linear
-            probes, adapted statistics) or ``rates`` (how fast this machine computes and reads).
-        name: Its file's name without the ending.
+            probes, adapted statistics), ``rates`` (how fast this machine computes and reads) or one of FETCHED.
+        name: Its file's name; without the ending, where a .json file lies beside it.
         content: What it is of, for people.
         num_bytes: Its data.
         last_used: Unix time in seconds.
@@ -47,19 +55,25 @@ class Cleared:
     in_use: tuple[CacheEntry, ...]
 
 
-def cache_entries(stores: Sequence[str] = tuple(STORES)) -> list[CacheEntry]:
+def cache_entries(stores: Sequence[str] = ALL_STORES) -> list[CacheEntry]:
     """The entries of some stores, the last used first."""
     root = cache_directory(CacheSpec())
-    found = [entry for store in stores for entry in _entries(root / store, store)]
+    found = [entry for store in stores for entry in (_fetched if store in FETCHED else _entries)(root / store, store)]
     return sorted(found, key=lambda entry: entry.last_used, reverse=True)
 
 
-def clear_cache(stores: Sequence[str] = tuple(STORES)) -> Cleared:
-    """Removes entries that nobody is writing; mapped images stay, mapped features stay readable to their readers."""
+def clear_cache(stores: Sequence[str] = ALL_STORES) -> Cleared:
+    """Removes entries that nobody is writing; mapped images stay, mapped features stay readable to their readers.
+
+    Data sets that were fetched stay while a process works with them.
+    """
     root = cache_directory(CacheSpec())
     removed: list[CacheEntry] = []
     in_use: list[CacheEntry] = []
     for entry in cache_entries(stores):
+        if entry.store in FETCHED:
+            (removed if remove_unheld(root / entry.store / entry.name) else in_use).append(entry)
+            continue
         sidecar = root / entry.store / f"{entry.name}.json"
         with (unused_images if entry.store == "images" else _unwritten)(sidecar) as free:
             if free:
@@ -82,7 +96,7 @@ def cache_json(entries: Sequence[CacheEntry], cleared: Cleared | None = None) ->
         answer["removed"] = [asdict(entry) for entry in cleared.removed]
         answer["in_use"] = [asdict(entry) for entry in cleared.in_use]
         return answer
-    for store in STORES:
+    for store in ALL_STORES:
         held = [entry for entry in entries if entry.store == store]
         answer[store] = {"entries": len(held), "num_bytes": sum(entry.num_bytes for entry in held)}
     return answer | {"searches": searches_total(), "entries": [asdict(entry) for entry in entries]}
@@ -98,6 +112,21 @@ def _entries(folder: Path, store: str) -> Iterator[CacheEntry]:
             plain, last_used, num_bytes = {}, 0.0, 0
         content = _CONTENTS[store](plain) if plain else "cannot be read"
         yield CacheEntry(store=store, name=sidecar.stem, content=content, num_bytes=num_bytes, last_used=last_used)
+
+
+def _fetched(folder: Path, store: str) -> Iterator[CacheEntry]:
+    beside = (".lock", ".json", ".list")
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.name.startswith(".") or path.suffix in beside:
+            continue
+        with suppress(OSError):  # removed at this moment
+            found = path.stat()
+            num_bytes = folder_bytes(path) if path.is_dir() else found.st_size
+            name = path.name.partition("-")[2] if store in ("weights", "huggingface") else path.name
+            content = f"{FETCHED[store]}: {name}"
+            yield CacheEntry(
+                store=store, name=path.name, content=content, num_bytes=num_bytes, last_used=found.st_mtime
+            )
 
 
 def _image_content(plain: Mapping[str, Any]) -> str:

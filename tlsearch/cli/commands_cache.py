@@ -19,6 +19,10 @@ class Store(str, Enum):
     features = "features"
     solutions = "solutions"
     rates = "rates"
+    weights = "weights"
+    data = "data"
+    datasets = "datasets"
+    huggingface = "huggingface"
 
 
 @app.command()
@@ -27,12 +31,12 @@ def cache(
     only: Annotated[list[Store] | None, typer.Option("--only", help="Only this cache. May be repeated.")] = None,
     json: Json = False,
 ) -> None:
-    """List or clear this machine's caches: decoded images, features, linear probes and measured rates."""
+    """List or clear this machine's caches: images, features, probes, rates, and what was fetched (weights, data)."""
     with told_errors(as_json=json):
-        from tlsearch.app.cache import STORES, cache_entries, cache_json, clear_cache, searches_total
+        from tlsearch.app.cache import ALL_STORES, cache_entries, cache_json, clear_cache, searches_total
         from tlsearch.cli.tables import cache_table
 
-        stores = [store.value for store in only] if only else list(STORES)
+        stores = [store.value for store in only] if only else list(ALL_STORES)
         cleared = clear_cache(stores) if clear else None
         entries = cache_entries(stores)
         if json:

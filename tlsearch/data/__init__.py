@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     )
     from tlsearch.data.pack import Pixels, close_pixels, open_pixels
     from tlsearch.data.ready import require_ready
-    from tlsearch.data.room import unused_images
+    from tlsearch.data.room import remove_unheld, unused_images
     from tlsearch.data.sources import SOURCES
     from tlsearch.data.streamed import StreamedImages
     from tlsearch.data.transforms import eval_image, normalise, with_image_size
@@ -60,6 +60,7 @@ __all__ = [
     "open_pixels",
     "read_bytes",
     "read_image",
+    "remove_unheld",
     "require_ready",
     "same_classes",
     "unused_images",
@@ -88,7 +89,7 @@ _HOMES = {
     ),
     "pack": ("Pixels", "close_pixels", "open_pixels"),
     "ready": ("require_ready",),
-    "room": ("unused_images",),
+    "room": ("remove_unheld", "unused_images"),
     "sources": ("SOURCES",),
     "streamed": ("StreamedImages",),
     "transforms": ("eval_image", "normalise", "with_image_size"),

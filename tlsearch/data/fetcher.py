@@ -8,7 +8,6 @@ that was looked at is the one that is connected to. A host that sends slowly is 
 from __future__ import annotations
 
 import errno
-import glob
 import hashlib
 import http.client
 import ipaddress
@@ -98,7 +97,7 @@ def fetch_file(
         RefusedError: It is too large, takes too long, is not what it should be, or leads where nothing is fetched from.
         OSError: It cannot be had, after some attempts; or the disk.
     """
-    for stale in path.parent.glob(f".{glob.escape(path.name[:60])}.*.fetch"):  # of a process that was killed
+    for stale in path.parent.glob(f"{_prefix(path)}*.fetch"):  # of a process that was killed
         stale.unlink(missing_ok=True)
     for attempt in range(1, ATTEMPTS + 1):
         try:
@@ -395,10 +394,14 @@ def _is_inside(number: str) -> bool:
     return not one.is_global or one.is_multicast
 
 
+def _prefix(path: Path) -> str:
+    return f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}."
+
+
 @contextmanager
 def temporary_file(path: Path) -> Iterator[Path]:
     """A new file beside ``path``, removed unless it was renamed."""
-    number, name = tempfile.mkstemp(prefix=f".{path.name[:60]}.", suffix=".fetch", dir=path.parent)
+    number, name = tempfile.mkstemp(prefix=_prefix(path), suffix=".fetch", dir=path.parent)
     os.close(number)
     try:
         give_usual_mode(Path(name))

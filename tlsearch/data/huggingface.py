@@ -6,17 +6,21 @@ Images stay encoded as the set stores them; no column but those of images and la
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tlsearch.data.confined import confined
+from tlsearch.data.hub import MODULES, check_files, check_folder, fetch_set, kept_copy
 from tlsearch.data.left_out import LeftOut
 from tlsearch.data.listing import Listing
 from tlsearch.data.parts import hash_rows, label_parts, row_key, split_key, unread_files
 from tlsearch.data.split_names import read_split_names
 from tlsearch.errors import DataError
+from tlsearch.regular import IMAGE_BYTES, read_regular
 from tlsearch.types import DataSpec
 
 _OPTIONS = ("name", "data_dir", "revision")
@@ -34,7 +38,7 @@ def list_huggingface(spec: DataSpec) -> Listing:
     if spec.split.group_by is not None:
         raise DataError("data.split.group_by is for folders; a Hugging Face set has no paths")
     name = f"the Hugging Face set {spec.path or spec.name}"
-    loaded = _load(datasets, spec, name)
+    loaded, homes = _load(datasets, spec, name)
     tables, notes = _by_split(loaded, name)
     features = next(iter(tables.values())).features
     image_column = _image_column(datasets, features, spec.image_column, name)
@@ -46,7 +50,7 @@ def list_huggingface(spec: DataSpec) -> Listing:
     images = {
         part: table.select_columns([image_column]).cast_column(image_column, encoded) for part, table in tables.items()
     }
-    reader = HuggingfaceReader(set_name=name, images=images, column=image_column)
+    reader = HuggingfaceReader(set_name=name, images=images, column=image_column, homes=homes)
     return Listing(
         root="",
         reader=reader,
@@ -76,6 +80,7 @@ class HuggingfaceReader:
     set_name: str
     images: Mapping[str, Any]
     column: str
+    homes: tuple[Path, ...]
 
     def read(self, key: str) -> bytes:
         """The row's image as the set stores it."""
@@ -85,10 +90,17 @@ class HuggingfaceReader:
             if value is not None and value["bytes"] is not None:
                 return bytes(value["bytes"])
             if value is not None and value["path"]:
-                return Path(value["path"]).read_bytes()
+                return self._read_file(key, value["path"])
         except OSError as error:
             raise DataError(f"{self.name(key)}: cannot be read: {error.strerror or error}") from error
         raise DataError(f"{self.name(key)}: has no image")
+
+    def _read_file(self, key: str, path: str) -> bytes:
+        """A file that the set names: inside of the set, whatever links and dots are in its path."""
+        real = os.path.realpath(self.homes[0] / path)
+        if not any(Path(real).is_relative_to(os.path.realpath(home)) for home in self.homes):
+            raise DataError(f"{self.name(key)}: names a file outside of the set: {path}")
+        return read_regular(real, IMAGE_BYTES)
 
     def name(self, key: str) -> str:
         """The set, the part and the row."""
@@ -109,7 +121,8 @@ def _import() -> Any:
         ) from error
 
 
-def _load(datasets: Any, spec: DataSpec, name: str) -> Any:
+def _load(datasets: Any, spec: DataSpec, name: str) -> tuple[Any, tuple[Path, ...]]:
+    """The set, and the folders that its images may be in."""
     for option in spec.options:
         if option not in _OPTIONS:
             raise DataError(f"data.options of a Hugging Face set may be {', '.join(_OPTIONS)}, not {option!r}")
@@ -118,12 +131,20 @@ def _load(datasets: Any, spec: DataSpec, name: str) -> Any:
     if spec.path and not Path(spec.path).is_dir():
         raise DataError(f"data.path must be a folder: {spec.path} does not exist")
     try:
-        if spec.path and any(Path(spec.path, one).is_file() for one in ("dataset_dict.json", "state.json")):
-            return datasets.load_from_disk(spec.path)
-        if spec.path or spec.download:
-            return datasets.load_dataset(spec.path or spec.name, **spec.options)
-        with _offline(datasets):
-            return datasets.load_dataset(spec.name, **spec.options)
+        root = Path(spec.path) if spec.path else kept_copy(spec)
+        if root is None and spec.download:
+            root = fetch_set(spec)
+        with _offline(datasets), confined():
+            if root is None:
+                return _named(datasets, spec)
+            home = check_folder(root)
+            if any((root / one).is_file() for one in ("dataset_dict.json", "state.json")):
+                return datasets.load_from_disk(str(root)), (home,)
+            options = {key: value for key, value in spec.options.items() if key != "revision"}
+            loaded = _built(datasets, datasets.load_dataset_builder(str(root), **options), home)
+            return loaded, (home, Path(datasets.config.EXTRACTED_DATASETS_PATH))
+    except DataError:
+        raise
     except Exception as error:  # of the Hub, of the network, of any file format
         if not spec.path and not spec.download:
             raise DataError(
@@ -133,9 +154,29 @@ def _load(datasets: Any, spec: DataSpec, name: str) -> Any:
         raise DataError(f"{name} cannot be loaded: {error}") from error
 
 
+def _named(datasets: Any, spec: DataSpec) -> tuple[Any, tuple[Path, ...]]:
+    """A set from the cache of datasets, which other programs have fetched into it."""
+    from huggingface_hub import constants
+
+    if Path(str(spec.name)).is_dir():
+        raise DataError(f"{spec.name} is a folder: name it in data.path")
+    caches = (Path(datasets.config.HF_DATASETS_CACHE), Path(constants.HF_HUB_CACHE))
+    return _built(datasets, datasets.load_dataset_builder(spec.name, **spec.options), None), caches
+
+
+def _built(datasets: Any, builder: Any, home: Path | None) -> Any:
+    module = type(builder).__module__.rpartition(".")[2]
+    if module not in MODULES:
+        raise DataError(f"its files are read by datasets' module {module}; images are read by {', '.join(MODULES)}")
+    if home is not None:
+        check_files(builder.config.data_files or {}, home)
+    builder.download_and_prepare()
+    return builder.as_dataset()
+
+
 @contextmanager
 def _offline(datasets: Any) -> Iterator[None]:
-    """Only what the machine's cache has: nothing is fetched that was not asked for."""
+    """Only what this machine has: nothing is fetched by the library itself."""
     before = datasets.config.HF_HUB_OFFLINE
     datasets.config.HF_HUB_OFFLINE = True
     try:

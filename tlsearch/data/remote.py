@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,8 +25,10 @@ from filelock import FileLock
 from tlsearch.data.cachedir import cache_directory
 from tlsearch.data.contents import file_digests
 from tlsearch.data.failures import raise_together
-from tlsearch.data.modes import give_usual_mode
+from tlsearch.data.fetcher import temporary_file
+from tlsearch.data.room import keep_fetched
 from tlsearch.errors import DataError
+from tlsearch.regular import IMAGE_BYTES
 from tlsearch.types import CacheSpec
 
 logger = logging.getLogger(__name__)
@@ -101,6 +102,8 @@ class RemoteFolder:
         folders: set[str] = set()
         for one in found:
             key = str(one.path).removeprefix(root).lstrip("/")
+            if ".." in PurePosixPath(key).parts:
+                raise DataError(f"{uri}: has an object whose name leads out of its folder: {key!r}")
             folders.update(str(parent) for parent in PurePosixPath(key).parents if str(parent) != ".")
             if one.type == fs.FileType.File:
                 files[key] = RemoteFile(size=int(one.size), changed_ns=int(one.mtime_ns or 0))
@@ -205,6 +208,7 @@ class RemoteReader:
         """Of each object's copy; those that are not here yet are fetched, by one process of the node at a time."""
         root = self.root
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        keep_fetched(root)
         with FileLock(f"{root}.lock"), ThreadPoolExecutor(max_workers=_FETCHERS) as pool:
             failures = [text for text in pool.map(self._try_fetch, keys) if text]
         raise_together(failures, len(keys))
@@ -216,7 +220,8 @@ class RemoteReader:
         Raises:
             OSError: It cannot be had, or the disk.
         """
-        path, known = self.root / key, self.files.get(key)
+        root = self.root
+        path, known = root / key, self.files.get(key)
         if known is None:
             raise FileNotFoundError(f"{self.name(key)} was not there when the data set was listed")
         with suppress(FileNotFoundError):
@@ -228,7 +233,7 @@ class RemoteReader:
             try:
                 self._download(key, path, known)
                 break
-            except FileNotFoundError:
+            except (FileNotFoundError, PermissionError):
                 raise
             except OSError as error:
                 if attempt == _ATTEMPTS:
@@ -239,19 +244,16 @@ class RemoteReader:
 
     def _download(self, key: str, path: Path, known: RemoteFile) -> None:
         system, root = remote_system(self.uri)
-        number, temporary = tempfile.mkstemp(prefix=".fetch-", dir=path.parent)
-        try:
-            with os.fdopen(number, "wb") as target, system.open_input_stream(f"{root}/{key}") as source:
-                data = source.read()
-                if len(data) != known.size:
-                    raise OSError(f"{len(data)} bytes came, {known.size} were listed; it has changed, or was cut off")
-                target.write(data)
-            give_usual_mode(Path(temporary))
+        if known.size > IMAGE_BYTES:
+            raise PermissionError(f"it has {known.size:,} bytes, more than the {IMAGE_BYTES:,} that are read")
+        with temporary_file(path) as temporary:
+            with system.open_input_stream(f"{root}/{key}") as source:
+                data = source.read(known.size + 1)
+            if len(data) != known.size:
+                raise OSError(f"{len(data)} bytes came, {known.size} were listed; it has changed, or was cut off")
+            temporary.write_bytes(data)
             os.utime(temporary, ns=(known.changed_ns, known.changed_ns))
             os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
 
     def _try_fetch(self, key: str) -> str:
         """What went wrong; empty where nothing did."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -19,6 +19,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+_KEPT: dict[Path, int | None] = {}
 _AUTO_SHARE = 0.5  # of the disk space that is free, the store's own entries counted as free
 
 
@@ -67,6 +68,34 @@ def hold(data_path: Path) -> int | None:
         return number
     os.close(number)
     return None
+
+
+def keep_fetched(path: Path) -> None:
+    """Keeps a file or folder that was fetched from being removed while this process lives."""
+    if path not in _KEPT:
+        with suppress(OSError):
+            _KEPT[path] = hold(path)
+
+
+def remove_unheld(path: Path) -> bool:
+    """Removes what was fetched, with what lies beside it, unless a process keeps it or is fetching it."""
+    knows = fcntl is not None
+    if not knows:
+        return False
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(FileLock(f"{path}.lock", timeout=0))
+            for one in (path.parent, path):  # torchvision's sets are kept together, as their files lie
+                number = os.open(one, os.O_RDONLY)
+                stack.callback(os.close, number)
+                if fcntl is not None:
+                    fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (Timeout, OSError):
+            return False
+        Path(f"{path}.json").unlink(missing_ok=True)  # first, so that nobody takes half a set for whole
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    Path(f"{path}.lock").unlink(missing_ok=True)
+    return True
 
 
 def _evict(folder: Path, excess: int) -> bool:

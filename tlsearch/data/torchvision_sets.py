@@ -27,6 +27,7 @@ from tlsearch.data.left_out import LeftOut
 from tlsearch.data.listing import Listing
 from tlsearch.data.parts import Labelled, hash_rows, label_parts, row_key, split_key, unread_files
 from tlsearch.data.readers import FileReader, Reader, encode
+from tlsearch.data.room import keep_fetched
 from tlsearch.data.torchvision_guard import fetch_set_file, guarded
 from tlsearch.data.torchvision_table import READABLE, REFUSED
 from tlsearch.errors import DataError
@@ -58,6 +59,8 @@ def list_torchvision(spec: DataSpec) -> Listing:
     root = Path(spec.path) if spec.path else cache_directory(CacheSpec()) / "datasets"
     name = f"torchvision's {spec.name}"
     parts = _open_parts(dataset_class, spec, root)
+    if not spec.path:
+        keep_fetched(root)
     first = next(iter(parts.values()))
     for dataset in parts.values():
         _check_files(_stored_files(dataset) or [], root, name)

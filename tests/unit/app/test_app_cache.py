@@ -11,10 +11,11 @@ import torch
 from filelock import FileLock
 from typer.testing import CliRunner
 
-from tlsearch.app.cache import STORES, cache_entries, cache_json, clear_cache
+from tlsearch.app.cache import FETCHED, STORES, cache_entries, cache_json, clear_cache
 from tlsearch.cli import commands_cache  # noqa: F401
 from tlsearch.cli.root import app
 from tlsearch.data import close_pixels, load_index, open_pixels
+from tlsearch.data.room import keep_fetched
 from tlsearch.features import (
     FeatureKey,
     Features,
@@ -115,3 +116,35 @@ def test_a_damaged_entry_is_listed_and_cleared(filled: Path) -> None:
 def test_an_empty_cache_has_nothing(tmp_path: Path) -> None:
     assert cache_entries() == []
     assert clear_cache().removed == ()
+
+
+@pytest.fixture
+def fetched(tmp_path: Path) -> Path:
+    """What was fetched, one entry of each kind."""
+    root = tmp_path / "cache"
+    for file in ("weights/0123-w.pth", "data/4567/a.jpg", "datasets/svhn.mat", "huggingface/89ab-u--set/README.md"):
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).write_bytes(b"x" * 100)
+    for beside in ("weights/0123-w.pth.lock", "data/4567.lock", "huggingface/89ab-u--set.json", "datasets/.SVHN.lock"):
+        (root / beside).write_bytes(b"")
+    return root
+
+
+def test_what_was_fetched_is_listed_and_cleared(fetched: Path) -> None:
+    found = {entry.store: entry for entry in cache_entries()}
+    assert found.keys() == FETCHED.keys()
+    assert found["weights"].content == "weights: w.pth" and found["huggingface"].num_bytes == 100
+    assert "4 entries" in run()
+    assert json.loads(run("--json"))["weights"] == {"entries": 1, "num_bytes": 100}
+    assert "removed 1 entry" in run("--clear", "--only", "huggingface")
+    assert not list((fetched / "huggingface").glob("*.json")), "half a set is not taken for whole"
+    assert len(clear_cache().removed) == 3
+    assert [path.name for path in fetched.rglob("*") if path.is_file()] == [".SVHN.lock"]
+
+
+def test_a_set_that_a_process_works_with_stays(fetched: Path) -> None:
+    keep_fetched(fetched / "datasets")
+    keep_fetched(fetched / "huggingface" / "89ab-u--set")
+    with FileLock(fetched / "weights" / "0123-w.pth.lock"):  # it is being fetched
+        assert {entry.store for entry in clear_cache().in_use} == {"datasets", "huggingface", "weights"}
+    assert (fetched / "datasets" / "svhn.mat").exists()

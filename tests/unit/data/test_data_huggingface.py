@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import builtins
+import hashlib
+import importlib
+import inspect
+import json
+import os
+import re
 import sys
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from web_site import Site
 
 from tlsearch.data import image_name, load_index, open_pixels, read_bytes, read_image
+from tlsearch.data.hub import MODULES
 from tlsearch.errors import DataError
 from tlsearch.types import CacheSpec, DataSpec, SplitSpec, TransformSpec
 
@@ -146,16 +155,6 @@ def test_nothing_is_fetched_unless_asked(hf, monkeypatch):
         "or name a local copy in data.path"
     )
     assert not hf.config.HF_HUB_OFFLINE
-    calls = []
-
-    def fetch(path, **options):
-        calls.append((path, options, hf.config.HF_HUB_OFFLINE))
-        return hf.DatasetDict({"train": table(hf, [0, 1] * 10)})
-
-    monkeypatch.setattr(hf, "load_dataset", fetch)
-    load(name="someone/pictures", options={"name": "small"})
-    load(name="someone/pictures", download=True)
-    assert calls == [("someone/pictures", {"name": "small"}, True), ("someone/pictures", {}, False)]
 
 
 def test_faults_of_the_spec(hf, tmp_path):
@@ -185,3 +184,162 @@ def test_without_the_package_it_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", absent)
     with pytest.raises(DataError, match=r"needs the package datasets: pip install 'tlsearch\[huggingface\]'"):
         load(name="x")
+
+
+# --- the Hub ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hub(site: Site, hf: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Site:
+    """The Hub on this machine, with a set of two configurations."""
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", site.address)
+    readme = "---\nconfigs:\n- config_name: small\n  default: true\n  data_files:\n  - split: train\n"
+    readme += "    path: small/train-*\n- config_name: large\n  data_files: large/*.parquet\n---\n"
+    table(hf, [0, 2] * 10).to_parquet(str(tmp_path / "t.parquet"))
+    files = {"README.md": readme.encode(), "small/train-0.parquet": (tmp_path / "t.parquet").read_bytes()}
+    files |= {"large/0.parquet": b"PAR1", "loader.py": b"raise SystemExit"}
+    publish(site, files)
+    return site
+
+
+def publish(site: Site, files: dict[str, bytes]) -> None:
+    siblings: list[dict[str, Any]] = [{"rfilename": name, "size": len(content)} for name, content in files.items()]
+    for one in siblings:
+        if one["rfilename"].endswith(".parquet"):
+            one["lfs"] = {"sha256": hashlib.sha256(files[one["rfilename"]]).hexdigest()}
+    listed = json.dumps({"sha": "c0ffee", "siblings": siblings}).encode()
+    site.files = {f"/datasets/u/set/resolve/c0ffee/{name}": content for name, content in files.items()}
+    site.files["/api/datasets/u/set/revision/main?blobs=true"] = listed
+
+
+def test_a_set_of_the_hub_is_fetched_once_and_no_more_of_it_than_is_loaded(hub: Site) -> None:
+    index = load(name="u/set", download=True)
+    assert index.classes == ("cat", "bee")
+    assert {path.rpartition("c0ffee/")[2] for path in hub.asked[1:]} == {"README.md", "small/train-0.parquet"}
+    asked = len(hub.asked)
+    assert load(name="u/set").digest == index.digest, "what was fetched needs no download: true"
+    assert len(hub.asked) == asked
+
+
+def test_a_file_of_the_hub_that_is_another_is_not_kept(hub: Site, tmp_path: Path) -> None:
+    path = "/datasets/u/set/resolve/c0ffee/small/train-0.parquet"
+    hub.files[path] = hub.files[path][:-1] + b"?"
+    with pytest.raises(DataError, match="u/set cannot be loaded: .* should have the sha256"):
+        load(name="u/set", download=True)
+    assert not list((tmp_path / "cache").rglob("train-0*"))
+    with pytest.raises(DataError, match="is not on this machine"):
+        load(name="u/set")
+
+
+def test_a_page_in_place_of_the_hubs_list(hub: Site) -> None:
+    hub.files["/api/datasets/u/set/revision/main?blobs=true"] = b"<html>Sign in</html>"
+    with pytest.raises(DataError, match="is no list of the files of a data set"):
+        load(name="u/set", download=True)
+
+
+@pytest.mark.parametrize("name", ["../../x", "/etc/x", "a/../../x", "a\\..\\x"])
+def test_a_list_of_the_hub_stays_inside_the_set(hub: Site, name: str, tmp_path: Path) -> None:
+    publish(hub, {name: b"x"})
+    with pytest.raises(DataError, match="lists a file outside of itself"):
+        load(name="u/set", download=True)
+
+
+@pytest.mark.parametrize("name", ["../set", "a/../b", "a/b/c", "u/set?x", "https://x/y"])
+def test_names_that_are_none(hf: Any, name: str) -> None:
+    with pytest.raises(DataError, match="must be the ID of a set on the Hub"):
+        load(name=name, download=True)
+
+
+# --- what a local set names ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("files", ["{url}/data.csv", "/etc/*.csv", "../outside/*.csv", "hf://datasets/u/set/*.csv"])
+def test_a_card_that_names_files_elsewhere(hf: Any, site: Site, tmp_path: Path, files: str) -> None:
+    for folder in ("set", "outside"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "data.csv").write_text("text,label\na,0\n")
+    site.files["/data.csv"] = b"text,label\na,0\n"
+    files = files.format(url=site.address)
+    (tmp_path / "set" / "README.md").write_text(f"---\nconfigs:\n- config_name: a\n  data_files: '{files}'\n---\n")
+    with pytest.raises(DataError, match="cannot be loaded|names a data file outside"):
+        load(path=str(tmp_path / "set"))
+    assert site.asked == [], "nothing is fetched"
+
+
+@pytest.mark.parametrize("path", ["/etc/hostname", "../secret.png", "/dev/zero", "a/../../secret.png", "link.png"])
+@pytest.mark.timeout(60)
+def test_a_table_that_names_images_outside(hf: Any, tmp_path: Path, path: str) -> None:
+    (tmp_path / "secret.png").write_bytes(png(1))
+    features = hf.Features({"img": hf.Image(), "fine_label": hf.ClassLabel(names=["a", "b"])})
+    rows = {"img": [{"bytes": None, "path": path}] * 20, "fine_label": [0, 1] * 10}
+    (tmp_path / "set").mkdir()
+    made = hf.Dataset.from_dict(rows, features=features).data.table  # to_parquet would embed the images
+    pq.write_table(made, tmp_path / "set" / "train.parquet")
+    if path == "link.png":
+        (tmp_path / "set" / path).symlink_to(tmp_path / "secret.png")
+    with pytest.raises(DataError, match=r"names a file outside of the set|is a link out of"):
+        load(path=str(tmp_path / "set"))
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "/etc/hostname"])
+def test_metadata_that_names_images_outside(hf: Any, tmp_path: Path, write_images: Any, name: str) -> None:
+    write_images(tmp_path / "set", 4)
+    (tmp_path / "secret.png").write_bytes(png(1))
+    rows = [f"{i:02d}.png,{i % 2}" for i in range(4)] + [f"{name},0"]
+    (tmp_path / "set" / "metadata.csv").write_text("file_name,label\n" + "\n".join(rows) + "\n")
+    with pytest.raises(DataError, match="cannot be loaded|outside of the set"):
+        load(path=str(tmp_path / "set"))
+
+
+@pytest.mark.timeout(60)
+def test_what_is_not_a_regular_file_of_a_local_set(hf: Any, tmp_path: Path, write_images: Any) -> None:
+    for name in ("a", "b"):
+        write_images(tmp_path / "set" / name, 6)
+    odd = tmp_path / "set" / "a" / "odd.png"
+    os.mkfifo(odd)
+    with pytest.raises(DataError, match="odd.png: cannot be read: it is a named pipe, not a file"):
+        load(path=str(tmp_path / "set"))
+    odd.unlink()
+    with odd.open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(DataError, match="it has 1,099,511,627,776 bytes"):
+        load(path=str(tmp_path / "set"))
+    odd.unlink()
+    odd.symlink_to(tmp_path / "set" / "b", target_is_directory=True)
+    with pytest.raises(DataError, match="is a link to a folder"):
+        load(path=str(tmp_path / "set"))
+
+
+def test_a_snapshot_of_the_hubs_cache_holds_links_to_its_blobs(hf: Any, tmp_path: Path) -> None:
+    repo = tmp_path / "datasets--u--set"
+    (repo / "snapshots" / "c0ffee").mkdir(parents=True)
+    (repo / "blobs").mkdir()
+    table(hf, [0, 2] * 10).to_parquet(str(repo / "blobs" / "x"))
+    (repo / "snapshots" / "c0ffee" / "train.parquet").symlink_to("../../blobs/x")
+    assert load(path=str(repo / "snapshots" / "c0ffee")).classes == ("cat", "bee")
+
+
+@pytest.mark.parametrize(("file", "key"), [("state.json", "_data_files"), ("dataset_dict.json", "splits")])
+def test_a_saved_set_that_names_files_outside(hf: Any, tmp_path: Path, file: str, key: str) -> None:
+    data = table(hf, [0, 1] * 10)
+    saved(data if file == "state.json" else hf.DatasetDict({"train": data}), tmp_path / "set")
+    content = json.loads((tmp_path / "set" / file).read_text())
+    content[key] = [{"filename": "../x.arrow"}] if file == "state.json" else ["../other"]
+    (tmp_path / "set" / file).write_text(json.dumps(content))
+    with pytest.raises(DataError, match="names a file outside of its folder: '../"):
+        load(path=str(tmp_path / "set"))
+
+
+def test_a_kind_of_files_that_was_not_reviewed(hf: Any, tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("a\nb\n")
+    with pytest.raises(DataError, match="read by datasets' module text; images are read by arrow, "):
+        load(path=str(tmp_path))
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_code_of_each_module_of_datasets_loads_no_pickle(hf: Any, module: str) -> None:
+    code = importlib.import_module(f"datasets.packaged_modules.{module}.{module}")
+    lines = [line for line in inspect.getsource(code).splitlines() if not line.strip().startswith("#")]
+    risky = r"pickle|torch\.load|np\.load|\beval\(|\bexec\(|import_module|read_pickle"
+    found = {line.strip() for line in lines if re.search(risky, line)}
+    assert all("weights_only=True" in line or "allow_pickle=False" in line for line in found), found
