@@ -20,9 +20,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tlsearch.secrets import mask
+
 
 class TlsearchError(Exception):
-    """Base of all errors of this package."""
+    """Base of all errors of this package; secrets in its text are masked."""
+
+    def __init__(self, *parts: object) -> None:
+        super().__init__(*(mask(one) if isinstance(one, str) else one for one in parts))
 
 
 class UserError(TlsearchError, ValueError):
@@ -46,6 +51,9 @@ class Fault:
     file: str = ""
     line: int = 0
     column: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", mask(self.message))
 
     @property
     def dotted(self) -> str:

@@ -13,6 +13,8 @@ import logging
 import re
 from collections.abc import Iterable, Sequence
 
+from tlsearch.secrets import mask
+
 # Control characters (C0, DEL, C1), invisible and direction marks, line separators, and lone surrogates. The joiners
 # U+200C and U+200D stay: Persian, Indic scripts and emoji are written with them.
 _HIDDEN = re.compile(
@@ -84,8 +86,8 @@ class PrintableFormatter(logging.Formatter):
     """Log lines for a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record with what a terminal would obey escaped."""
-        return printable_lines(super().format(record))
+        """The record with secrets masked, and what a terminal would obey escaped."""
+        return printable_lines(mask(super().format(record)))
 
 
 def _escaped(match: re.Match[str]) -> str:

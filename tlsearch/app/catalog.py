@@ -18,9 +18,10 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from tlsearch.app.moves import Move
+from tlsearch.atomic import write_atomically as write_atomically
 from tlsearch.errors import StorageError
 from tlsearch.folders import STATE_VARIABLE, own_folder, user_state
-from tlsearch.printable import ENCODING_BYTES
+from tlsearch.secrets import remember
 from tlsearch.types import CacheSpec
 
 MANIFEST = "search.json"
@@ -98,16 +99,6 @@ def require_folders() -> None:
     cache_directory(CacheSpec())
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a text file so that a reader sees the old one or the new one, never half."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8", errors=ENCODING_BYTES)  # names of files may be any bytes
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def new_uid() -> str:
     """A unique id of a search."""
     return uuid.uuid4().hex
@@ -142,6 +133,7 @@ def read_entry(folder: Path) -> SearchEntry | None:
         known = {name: value for name, value in plain.items() if name in names}
         entry = SearchEntry(**{**known, "overrides": tuple(plain.get("overrides", ()))})
         before = Path(entry.directory)
+        remember(entry.tracking_uri, entry.data_path, *(one.partition("=")[2] for one in entry.overrides))
     except (OSError, ValueError, TypeError, AttributeError):
         return None  # half-known entries of another version are no reason to fail
     entry = replace(entry, search_id=folder.name, directory=str(folder))

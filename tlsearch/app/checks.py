@@ -12,7 +12,7 @@ from tlsearch.app.limits import backbone_sizes, limit_faults, metric_faults, unt
 from tlsearch.app.places import place_faults
 from tlsearch.app.resolution import Resolution, resolution
 from tlsearch.app.weights import weights_faults, weights_source
-from tlsearch.config import SpaceFile
+from tlsearch.config import SpaceFile, missing_driver
 from tlsearch.errors import ConfigError, DataError, Fault, UserError
 from tlsearch.space import Space, backbone_facts, load, load_warnings
 from tlsearch.types import Scalar
@@ -76,7 +76,9 @@ def check_file(
         file, space = load(path, overrides=overrides, data_path=data_path)
     except ConfigError as error:
         return CheckReport(faults=error.faults)
-    faults: list[Fault] = []
+    stores = {("tracking", "uri"): (file.tracking.uri, "MLflow"), ("search", "study"): (file.search.study, "the study")}
+    wrong = {path: missing_driver(*store) for path, store in stores.items()}
+    faults = [Fault(path=path, message="; ".join(found)) for path, found in wrong.items() if found]
     card: Mapping[str, Any] | None = None
     defaults: Mapping[str, Scalar] = {}
     validation: Resolution | None = None

@@ -9,7 +9,7 @@ from typing import Any
 
 from tlsearch.app.catalog import SOURCE, SearchEntry
 from tlsearch.app.moves import Move
-from tlsearch.config import SpaceFile, as_tree, show, without_password
+from tlsearch.config import SpaceFile, as_tree, show
 from tlsearch.errors import ConfigError, StorageError
 from tlsearch.space import Space, load
 
@@ -109,4 +109,4 @@ def _compare(before: Any, after: Any, path: tuple[str, ...]) -> Iterator[Differe
 
 
 def _shown(value: Any) -> str:
-    return without_password(show(value))
+    return show(value)

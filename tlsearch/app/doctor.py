@@ -13,7 +13,7 @@ from typing import Any
 
 from tlsearch.app.catalog import state_directory
 from tlsearch.app.folders import folder_bytes
-from tlsearch.config import SpaceFile, parse_space_file
+from tlsearch.config import SpaceFile, missing_driver, parse_space_file
 from tlsearch.errors import ClusterError, ConfigError, StorageError, TlsearchError, TrackingError
 from tlsearch.search.connect import connected
 from tlsearch.search.doctor_nodes import cache_room, low_disk, node_findings, versions
@@ -72,6 +72,7 @@ def diagnose(options: DoctorOptions) -> Diagnosis:
     ]
     if file is not None:
         findings += [*storage_findings(file.storage), *_data(file), tracking_finding(file.tracking.uri, file.name)]
+        findings += study_findings(file)
     findings += ray_findings(options.address)
     joined = all(finding.status != "fail" for finding in findings if finding.name.startswith("ray"))
     if cluster and "://" not in options.address and joined and file is not None:
@@ -90,8 +91,12 @@ def require_places(file: SpaceFile, address: str) -> None:
 
     Raises:
         TrackingError: The search cannot be recorded where it should be.
+        StorageError: The driver of the study's database is not installed.
         ClusterError: Everything that would stop the search on a cluster, each with what to do about it.
     """
+    for one in study_findings(file):
+        if one.status == "fail":
+            raise StorageError(f"{one.text}; {one.advice}")
     if address == "local":
         refused = refusal(file.tracking.uri, file.name)
         if refused is not None:
@@ -216,6 +221,13 @@ def storage_findings(storage: str, *, usage: Callable[[str], Any] = shutil.disk_
             Finding(name="storage", status="warn", text=f"{text}; it is a network file system ({kind})", advice=advice)
         ]
     return [Finding(name="storage", status="ok", text=text)]
+
+
+def study_findings(file: SpaceFile) -> list[Finding]:
+    """Whether the driver of the study's database is installed here."""
+    if wrong := missing_driver(file.search.study, "the study"):
+        return [Finding(name="study", status="fail", text=wrong[0], advice=wrong[1])]
+    return []
 
 
 def _file_system(path: Path) -> str:

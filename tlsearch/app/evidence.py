@@ -10,10 +10,11 @@ from pathlib import PurePath
 
 from tlsearch import __version__
 from tlsearch.app.catalog import RESOLVED, SOURCE, SearchEntry, write_atomically
-from tlsearch.config import SpaceFile, without_password
+from tlsearch.config import SpaceFile, masked_yaml
 from tlsearch.data import ImageIndex, data_card
 from tlsearch.errors import StorageError
 from tlsearch.printable import markdown_code
+from tlsearch.secrets import mask
 from tlsearch.types import DataSetFacts, Scalar, Tracker
 
 DATA_CARD = "data_card.json"
@@ -65,7 +66,8 @@ def kept_environment(entry: SearchEntry) -> dict[str, str]:
 def start_artifacts(entry: SearchEntry) -> dict[str, str]:
     """What is kept, by file name, as MLflow may show it."""
     kept = (entry.path / name for name in (SOURCE, RESOLVED, DATA_CARD, ENVIRONMENT))
-    return {path.name: without_password(path.read_text(encoding="utf-8")) for path in kept if path.is_file()}
+    texts = {path.name: path.read_text(encoding="utf-8") for path in kept if path.is_file()}
+    return {name: masked_yaml(text) if name.endswith(".yaml") else mask(text) for name, text in texts.items()}
 
 
 def search_params(file: SpaceFile) -> Mapping[str, Scalar]:
@@ -105,7 +107,7 @@ def data_facts(entry: SearchEntry, file: SpaceFile) -> DataSetFacts | None:
     return DataSetFacts(
         name=spec.name or (PurePath(source).name if spec.path else spec.source),
         digest=digest,
-        source=without_password(source),
+        source=mask(source),
         source_type=spec.source,
         images=images,
         num_classes=num_classes,

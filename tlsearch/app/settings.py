@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tlsearch.app.catalog import RESOLVED, SearchEntry
 from tlsearch.app.evidence import kept_environment
-from tlsearch.config import as_tree, dump_part, without_password
+from tlsearch.config import as_tree, dump_part, masked_yaml
 from tlsearch.errors import UserError
 from tlsearch.results.settings import SearchSettings, WeightsUsed
 from tlsearch.types import SearchRecord, TrialRecord, WeightsSource
@@ -27,7 +27,7 @@ def log_scaled(file: SpaceFile | None) -> frozenset[str]:
 def search_settings(entry: SearchEntry, file: SpaceFile | None, record: SearchRecord) -> SearchSettings:
     """What is known of a search's set-up; what cannot be read is left out."""
     try:
-        resolved = without_password((entry.path / RESOLVED).read_text(encoding="utf-8"))
+        resolved = masked_yaml((entry.path / RESOLVED).read_text(encoding="utf-8"))
     except OSError:
         resolved = ""
     best = record.best

@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import tlsearch
 from tlsearch.app.catalog import state_directory, write_atomically
@@ -19,6 +18,7 @@ from tlsearch.config import Document, Keys, SpaceFile, parse_space_file, show
 from tlsearch.errors import ConfigError, Fault
 from tlsearch.search.jobs import JobRequest, Jobs, JobState, RayJobs
 from tlsearch.search.submit import follow, submit_once
+from tlsearch.secrets import holds_secret
 from tlsearch.space import build_space
 
 SUBMITTED = "submitted"  # folder of the catalogue, one file for each search sent to a cluster
@@ -26,7 +26,6 @@ SUBMITTED = "submitted"  # folder of the catalogue, one file for each search sen
 # Values that name a place on the cluster: only the cluster can tell whether it is there.
 _PLACES: tuple[Keys, ...] = (("data", "path"), ("weights",), ("storage",), ("tracking", "uri"), ("search", "study"))
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_PASSWORD = re.compile(r"://[^/\s:@]*:[^/\s@]+@")
 _SQLITE = re.compile(r"sqlite(?:\+\w+)?:///(?:file:)?([^?]*)")
 
 
@@ -70,7 +69,7 @@ def submit_file(options: SubmitOptions, *, jobs: Jobs | None = None) -> Submitte
 
     Raises:
         ConfigError: Every fault that can be seen from here: of the file, of paths that other machines do not have,
-            and of passwords written into it.
+            and of secrets written into it.
         ClusterError: The cluster cannot be reached or refuses.
         StorageError: The name breaks a rule.
     """
@@ -136,7 +135,7 @@ def checked_file(options: SubmitOptions) -> SpaceFile:
         raise ConfigError(faults)
     faults = [*faults, *build_space(file, document)[1]]
     faults = [one for one in faults if not _for_the_cluster(one, document)]
-    faults += [*_relative_places(file, document), *_passwords(document)]
+    faults += [*_relative_places(file, document), *_secrets(document, options.file.read_text(encoding="utf-8"))]
     if faults:
         raise ConfigError(faults)
     return file
@@ -146,7 +145,7 @@ def _for_the_cluster(fault: Fault, document: Document) -> bool:
     """Whether the fault says that a place is not on this machine: an absolute one may be on the cluster."""
     if not any(fault.path[: len(one)] == one for one in _PLACES):
         return False
-    texts = list(_texts(document.tree, fault.path).values())
+    texts = list(document.texts(fault.path).values())
     return all(_everywhere(text) for text in texts) and any(_path_in(text) in fault.message for text in texts)
 
 
@@ -166,7 +165,7 @@ def _relative_places(file: SpaceFile, document: Document) -> Iterator[Fault]:
     rule = "on a cluster a path must be the same on every node: absolute, or a URL"
     defaults: dict[Keys, str] = {("storage",): "./tlsearch_runs", ("tracking", "uri"): "sqlite:///mlflow.db"}
     for key, default in defaults.items():
-        if not _texts(document.tree, key):
+        if not document.texts(key):
             option = ".".join(str(part) for part in key)
             yield document.fault(key, f"{rule}; the default {default!r} is neither: give --set {option}=...")
     places: list[Keys] = [*defaults]
@@ -175,36 +174,21 @@ def _relative_places(file: SpaceFile, document: Document) -> Iterator[Fault]:
     for name, source in file.weights.items():
         if source.kind == "file":
             short = ("weights", name)
-            places.append(short if short in _texts(document.tree, short) else (*short, "path"))
+            places.append(short if short in document.texts(short) else (*short, "path"))
     for place in places:
-        for path, text in _texts(document.tree, place).items():
+        for path, text in document.texts(place).items():
             if not _everywhere(text):
                 yield document.fault(path, f"{rule}, not {show(text)}")
 
 
-def _passwords(document: Document) -> Iterator[Fault]:
-    for path, text in _texts(document.tree).items():
-        if _PASSWORD.search(text):
-            yield document.fault(
-                path,
-                "a password in a URL would be copied into logs, tags and the job's description; name the user alone, "
-                "and give the password to the nodes as PGPASSWORD or MLFLOW_TRACKING_PASSWORD",
-            )
-
-
-def _texts(tree: Any, start: Keys = ()) -> dict[Keys, str]:
-    """The texts of a tree at ``start`` and below it, by their paths."""
-    found: dict[Keys, str] = {}
-    waiting: list[tuple[Keys, Any]] = [((), tree)]
-    while waiting:
-        path, value = waiting.pop(0)
-        depth = min(len(path), len(start))
-        if path[:depth] != start[:depth]:
-            continue
-        if isinstance(value, dict):
-            waiting += [((*path, key), inner) for key, inner in value.items()]
-        elif isinstance(value, list):
-            waiting += [((*path, number), inner) for number, inner in enumerate(value)]
-        elif isinstance(value, str) and len(path) >= len(start):
-            found[path] = value
-    return found
+def _secrets(document: Document, text: str) -> Iterator[Fault]:
+    rule = (
+        "a secret would be copied into logs, tags and the job's description; name the user alone, and give the "
+        "password to the nodes as PGPASSWORD or MLFLOW_TRACKING_PASSWORD"
+    )
+    paths = [path for path, value in document.texts().items() if holds_secret(value)]
+    for path in paths:
+        yield document.fault(path, rule)
+    if not paths and holds_secret(text):  # in a comment
+        line = next((number for number, one in enumerate(text.splitlines(), 1) if holds_secret(one)), 1)
+        yield Fault(path=(), message=rule, file=str(document.path), line=line, column=1)

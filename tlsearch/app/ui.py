@@ -10,11 +10,12 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 
 from tlsearch.app.catalog import SearchEntry
+from tlsearch.config import with_driver
 from tlsearch.errors import ClusterError
 from tlsearch.imports import own_python
 from tlsearch.tracking.peek import runs_page
@@ -51,16 +52,18 @@ def serve_ui(entry: SearchEntry, *, host: str, port: int, ready: Callable[[str],
         ClusterError: The port cannot be listened on, or the server has ended.
     """
     _check_port(host, port)
-    command = own_python("mlflow", "ui", "--backend-store-uri", entry.tracking_uri, "--host", host, "--port", str(port))
+    command = own_python("mlflow", "ui", "--host", host, "--port", str(port))
+    # By the environment: every user of the machine may read a process's arguments.
+    store = {"MLFLOW_BACKEND_STORE_URI": with_driver(entry.tracking_uri)}
     database = sqlite_path(entry.tracking_uri)
     if database is not None:  # by default files of what is made in the UI would go into the current folder
-        command += ["--artifacts-destination", str(database.parent / "mlartifacts")]
+        store["MLFLOW_ARTIFACTS_DESTINATION"] = str(database.parent / "mlartifacts")
     url = f"http://{_bracketed(host)}:{port}"
     reached = f"http://{_bracketed(_WILDCARDS.get(host, host))}:{port}"
     with (
         _stopping() as stopped,
         tempfile.TemporaryDirectory(prefix="tlsearch-ui-") as folder,
-        _server(command, folder) as server,
+        _server(command, store, folder) as server,
     ):
         answers = False
         while server.poll() is None and not stopped():
@@ -92,10 +95,10 @@ def _check_port(host: str, port: int) -> None:
 
 
 @contextmanager
-def _server(command: list[str], folder: str) -> Iterator[subprocess.Popen[bytes]]:
+def _server(command: list[str], store: Mapping[str, str], folder: str) -> Iterator[subprocess.Popen[bytes]]:
     """The server, in a process group of its own, and in a folder of its own: its parts import from where they start."""
     # seven more processes of MLflow's, for jobs that only its language-model features have
-    environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ, "PYTHONSAFEPATH": "1"}
+    environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ, **store, "PYTHONSAFEPATH": "1"}
     server = subprocess.Popen(command, env=environment, cwd=folder, start_new_session=True, stdin=subprocess.DEVNULL)
     watching = [sys.executable, "-I", "-S", "-c", _WATCHDOG, str(server.pid)]
     with subprocess.Popen(watching, stdin=subprocess.PIPE, start_new_session=True) as watchdog:

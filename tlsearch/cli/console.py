@@ -11,12 +11,13 @@ import rich.table
 from rich.text import Text
 
 from tlsearch.printable import ENCODING_BYTES, ENCODING_ERRORS, printable, printable_lines
+from tlsearch.secrets import mask
 
 _PIPED_WIDTH = 10_000  # a file or a pipe has no width of its own, unless COLUMNS says so; rich would take 80
 
 
 class Console(rich.console.Console):
-    """Prints texts as they are; what a terminal would obey is shown escaped."""
+    """Prints texts as they are, secrets masked; what a terminal would obey is shown escaped."""
 
     def __init__(self, *, stderr: bool) -> None:
         """For one of the process's own streams."""
@@ -25,8 +26,8 @@ class Console(rich.console.Console):
         super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False, width=width)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """Where rich turns every plain text, of a table too, into what it prints."""
-        return super().render_str(printable_lines(text), **options)
+        """Where rich turns every plain text, of a table too, into what it prints; before it breaks lines."""
+        return super().render_str(printable_lines(mask(text)), **options)
 
 
 class Table(rich.table.Table):
@@ -46,6 +47,7 @@ def show_all_texts() -> None:
 
 def print_data(text: str) -> None:
     """Text for programs on standard output: a file's name that is not UTF-8 comes out byte for byte."""
+    text = mask(text)
     if not hasattr(sys.stdout, "buffer"):
         sys.stdout.write(text)
         return

@@ -18,6 +18,7 @@ import typer
 from tlsearch.cli.console import Console
 from tlsearch.errors import ConfigError, TlsearchError, UserError
 from tlsearch.printable import PrintableFormatter
+from tlsearch.secrets import mask_tree
 
 EXIT_FAILED = 1
 EXIT_USER = 2
@@ -44,8 +45,8 @@ def print_json(value: Any) -> None:
 
 
 def json_text(value: Any) -> str:
-    """One JSON document in ASCII, so that it fits every encoding."""
-    return json.dumps(value, indent=2, default=str) + "\n"
+    """One JSON document in ASCII, so that it fits every encoding; secrets masked."""
+    return json.dumps(mask_tree(json.loads(json.dumps(value, default=str))), indent=2) + "\n"
 
 
 @contextmanager

@@ -13,6 +13,8 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any, BinaryIO, TextIO
 
+from tlsearch.secrets import mask
+
 logger = logging.getLogger(__name__)
 
 GOES_ON = "the search goes on: `tlsearch status` shows it"
@@ -41,7 +43,8 @@ class EndingStream:
 
     def write(self, text: str) -> int:
         """As of a file; what is lost counts as written."""
-        self._try(lambda: self._stream.write(text))
+        masked = mask(text)  # also warnings, tracebacks, and what other processes print through this one
+        self._try(lambda: self._stream.write(masked))
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:

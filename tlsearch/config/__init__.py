@@ -1,7 +1,9 @@
 """space.yaml: safe YAML with places, a typed schema, all faults at once."""
 
+from tlsearch.config.databases import missing_driver, with_driver
 from tlsearch.config.document import Document, Keys, Position
 from tlsearch.config.dump import as_tree, dump_part, dump_resolved
+from tlsearch.config.masked import masked_yaml
 from tlsearch.config.parse import load_space_file, parse_space_file
 from tlsearch.config.rules import parse_duration
 from tlsearch.config.schema import (
@@ -15,7 +17,7 @@ from tlsearch.config.schema import (
     SpaceFile,
     TrackingSpec,
 )
-from tlsearch.config.words import bucket_address, nearest, one_of, show, suggest, without_password
+from tlsearch.config.words import bucket_address, nearest, one_of, show, suggest
 
 __all__ = [
     "AshaSpec",
@@ -34,12 +36,14 @@ __all__ = [
     "dump_part",
     "dump_resolved",
     "load_space_file",
+    "masked_yaml",
+    "missing_driver",
     "nearest",
     "one_of",
     "parse_duration",
     "parse_space_file",
     "show",
     "suggest",
+    "with_driver",
     "bucket_address",
-    "without_password",
 ]

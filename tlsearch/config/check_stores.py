@@ -8,7 +8,7 @@ from dataclasses import replace
 from tlsearch.config.checker import Checker, first_existing, holds
 from tlsearch.config.document import Keys
 from tlsearch.config.schema import TrackingSpec
-from tlsearch.config.words import is_url, show, without_password
+from tlsearch.config.words import is_url, show
 
 _SQLITE = re.compile(r"(sqlite(?:\+\w+)?:///(?:file:)?)([^?]*)(.*)", re.DOTALL)
 _TRACKING = re.compile(r"(https?|postgresql(\+\w+)?|mysql(\+\w+)?|mssql(\+\w+)?|databricks)://.+|databricks", re.DOTALL)
@@ -22,7 +22,7 @@ def check_study(text: str, checker: Checker) -> str:
         return text
     if _SQLITE.fullmatch(text):
         return _sqlite(text, "a study", at, checker)
-    message = f"a study is auto, sqlite:///FILE, postgresql:// or mysql://, not {show(without_password(text))}"
+    message = f"a study is auto, sqlite:///FILE, postgresql:// or mysql://, not {show(text)}"
     checker.require(False, at, message)
     return "auto"
 
@@ -36,7 +36,7 @@ def check_tracking(tracking: TrackingSpec, checker: Checker) -> TrackingSpec:
         _TRACKING.fullmatch(tracking.uri) is not None,
         at,
         "an MLflow store is sqlite:///FILE, http(s)://, postgresql://, mysql://, mssql:// or databricks, "
-        f"not {show(without_password(tracking.uri))}",
+        f"not {show(tracking.uri)}",
     )
     return tracking
 
@@ -44,7 +44,7 @@ def check_tracking(tracking: TrackingSpec, checker: Checker) -> TrackingSpec:
 def check_storage(text: str, checker: Checker) -> str:
     """``storage``: a folder that is there or can be made, or a bucket."""
     if is_url(text):
-        message = f"storage is a folder or s3://BUCKET/PREFIX, not {show(without_password(text))}"
+        message = f"storage is a folder or s3://BUCKET/PREFIX, not {show(text)}"
         checker.require(re.fullmatch(r"s3://[^/@?#]+(/.*)?", text) is not None, ("storage",), message)
         return text
     path = checker.absolute(text, ("storage",))

@@ -12,7 +12,7 @@ from tlsearch.config.checker import Checker, holds
 from tlsearch.config.document import Document, Keys
 from tlsearch.config.forms import DataForm, FileForm, WeightsForm
 from tlsearch.config.schema import SearchSpec, SpaceFile
-from tlsearch.config.words import is_url, show, without_password
+from tlsearch.config.words import is_url, show
 from tlsearch.errors import Fault
 from tlsearch.text import plural
 from tlsearch.types import CacheSpec, DataSpec, SplitSpec, WeightsSource
@@ -127,9 +127,7 @@ def _data_path(form: DataForm, checker: Checker) -> str | None:
     if is_url(form.path):
         rule = "images elsewhere are an s3:// address, of source folder or manifest"
         fits = form.source in _DATA_PATHS and form.path.startswith("s3://")
-        checker.require(
-            fits, at, f"{rule}; not {show(without_password(form.path))} of {form.source}", ("data", "source")
-        )
+        checker.require(fits, at, f"{rule}; not {show(form.path)} of {form.source}", ("data", "source"))
         return form.path
     path = checker.absolute(form.path, at)
     if form.source == "manifest":
@@ -176,7 +174,7 @@ def _weights(form: WeightsForm, key: str, checker: Checker) -> WeightsSource:
 
 def _check_url(url: str, place: Keys, checker: Checker) -> None:
     match = _WEIGHTS_URL.fullmatch(url)
-    text = f"an address of weights is https://HOST/FILE or s3://BUCKET/FILE, not {show(without_password(url))}"
+    text = f"an address of weights is https://HOST/FILE or s3://BUCKET/FILE, not {show(url)}"
     if checker.require(match is not None, place, text) and match is not None:
         _check_suffix(PurePosixPath(match["file"]).suffix, place, checker)
 

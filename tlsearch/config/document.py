@@ -99,6 +99,23 @@ class Document:
         """The same document with more doubts."""
         return replace(self, doubts=self.doubts | frozenset(doubts))
 
+    def texts(self, start: Keys = ()) -> dict[Keys, str]:
+        """The texts at ``start`` and below it, by their paths."""
+        found: dict[Keys, str] = {}
+        waiting: list[tuple[Keys, Any]] = [((), self.tree)]
+        while waiting:
+            path, value = waiting.pop(0)
+            depth = min(len(path), len(start))
+            if path[:depth] != start[:depth]:
+                continue
+            if isinstance(value, dict):
+                waiting += [((*path, key), inner) for key, inner in value.items()]
+            elif isinstance(value, list):
+                waiting += [((*path, number), inner) for number, inner in enumerate(value)]
+            elif isinstance(value, str) and len(path) >= len(start):
+                found[path] = value
+        return found
+
     def as_dict(self) -> dict[str, Any]:
         """The plain tree, overrides applied; a copy."""
         return deepcopy(self.tree)

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from tlsearch.config.document import Document, Keys, Position
-from tlsearch.config.words import show, without_password
+from tlsearch.config.words import show
 from tlsearch.config.yaml_hints import yaml_hint
 from tlsearch.errors import Fault
 from tlsearch.regular import open_regular
@@ -176,7 +176,7 @@ def read_document(path: Path) -> tuple[Document | None, list[Fault]]:
 
 def parse_document(text: str, path: Path) -> tuple[Document | None, list[Fault]]:
     """As ``read_document``, from text; ``path`` only names it."""
-    node, fault = _compose(text, str(path))
+    node, fault = compose(text, str(path))
     if fault is not None:
         return None, [fault]
     builder = _Builder(file=str(path))
@@ -198,7 +198,7 @@ def parse_value(text: str) -> Any:
     Raises:
         ValueError: The text is no YAML value, or has faults of its own.
     """
-    node, fault = _compose(text, "")
+    node, fault = compose(text, "")
     if fault is not None:
         raise ValueError(fault.message)
     if node is None:
@@ -229,7 +229,8 @@ def _read_text(path: Path) -> tuple[str, Fault | None]:
         return "", Fault(path=(), message=message, file=str(path), line=line, column=column)
 
 
-def _compose(text: str, file: str) -> tuple[yaml.Node | None, Fault | None]:
+def compose(text: str, file: str) -> tuple[yaml.Node | None, Fault | None]:
+    """The nodes of a text, or what is wrong with it."""
     loader: SpaceLoader | None = None
     try:
         loader = SpaceLoader(text)
@@ -268,7 +269,7 @@ def _syntax_fault(error: yaml.MarkedYAMLError, file: str, text: str) -> Fault:
     if not isinstance(error, _Refused):
         tells = mark is not None and "a tab may not" not in message
         hint = yaml_hint(f"{error.context} {error.problem}", text.splitlines(), mark.line) if tells and mark else ""
-        message = f"this is no valid YAML: {message}{without_password(hint)}"
+        message = f"this is no valid YAML: {message}{hint}"
     place = _position(mark) if mark is not None else Position(line=1, column=1)
     return Fault(path=(), message=message, file=file, line=place.line, column=place.column)
 

@@ -15,6 +15,7 @@ from tlsearch.config.schema import Loaded, SpaceFile
 from tlsearch.config.unused import unused_settings
 from tlsearch.config.validate import validate, without_retired
 from tlsearch.errors import ConfigError, Fault
+from tlsearch.secrets import remember
 
 
 def parse_space_file(
@@ -47,6 +48,7 @@ def parse_space_file(
     if moved is not None:
         document = with_moved_paths(document, moved)
     document, more = apply_overrides(replace(document, current=current), overrides, data_path)
+    remember(*document.texts().values())
     form, wrong, document = validate(without_retired(document) if stored else document)
     file, crossed = resolve(form, document)
     if not stored:

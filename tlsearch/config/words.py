@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from tlsearch.config.aliases import alias, home
+from tlsearch.secrets import mask
 
 _SHOWN = 60
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_PASSWORD = re.compile(r"(?<=://)([^:/@\s]*):[^@/\s]+(?=@)")
 
 
 def show(value: Any) -> str:
-    """A value as its user wrote it, shortened: ``'abc'``, ``true``, ``null``, ``[1, 2]``, ``a mapping``."""
+    """A value as its user wrote it, shortened, secrets masked: ``'abc'``, ``true``, ``[1, 2]``, ``a mapping``."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -26,7 +26,9 @@ def show(value: Any) -> str:
     if isinstance(value, list | tuple):
         text = "[" + ", ".join("..." if isinstance(one, list | tuple) else show(one) for one in value[:8])
         return _shorten(text + (", ...]" if len(value) > 8 else "]"))
-    return _shorten(repr(value))
+    if isinstance(value, str):
+        value = mask(value)
+    return _shorten(repr(value))  # before it is cut: half an address hides what is secret in it
 
 
 def _shorten(text: str) -> str:
@@ -36,11 +38,6 @@ def _shorten(text: str) -> str:
 def is_url(value: Any) -> bool:
     """Whether a value is text like ``https://...`` or ``s3://...``."""
     return isinstance(value, str) and _URL.match(value) is not None
-
-
-def without_password(text: str) -> str:
-    """The text with the passwords of the addresses in it masked, fit to be shown or recorded."""
-    return _PASSWORD.sub(r"\1:***", text)
 
 
 def nearest(name: Any, names: Iterable[str]) -> str | None:

@@ -9,6 +9,7 @@ from typing import Any
 from tlsearch.printable import markdown_code, markdown_text
 from tlsearch.results.evidence import TestEvidence
 from tlsearch.results.leaderboard import epoch_text
+from tlsearch.secrets import mask
 from tlsearch.train import ModelMeta
 
 _MAX_CLASSES = 60
@@ -51,7 +52,7 @@ class CardFacts:
 
 
 def model_card(facts: CardFacts) -> str:
-    """The card in Markdown; no text of a search, its data or its weights is markup in it."""
+    """The card in Markdown, secrets masked; no text of a search, its data or its weights is markup in it."""
     sections = [
         f"# {markdown_text(facts.name)}\n\n{_summary(facts)}",
         f"## Evidence\n\n{_evidence(facts)}",
@@ -60,7 +61,7 @@ def model_card(facts: CardFacts) -> str:
         f"## Model\n\n{_model(facts)}",
         f"## Classes\n\n{_classes(facts)}",
     ]
-    return "\n\n".join(sections) + "\n"
+    return mask("\n\n".join(sections) + "\n")
 
 
 def _summary(facts: CardFacts) -> str:

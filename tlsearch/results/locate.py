@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlsearch.errors import StorageError, TrackingError
+from tlsearch.secrets import remember
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -58,11 +59,11 @@ def _download(uri: str, tracking_uri: str | None) -> Path:
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     store = tracking_uri or mlflow.get_tracking_uri()
-    shown = re.sub(r"//[^/@]*@", "//", store)  # no password in a message
+    remember(store)
     missing = re.fullmatch(r"sqlite:///([^?]+)", store)
     if missing and not Path(missing[1]).is_file():  # MLflow would make an empty one
         raise TrackingError(
-            f"the model {uri} needs its MLflow store; there is none at {shown}: set MLFLOW_TRACKING_URI"
+            f"the model {uri} needs its MLflow store; there is none at {store}: set MLFLOW_TRACKING_URI"
         )
     try:
         location = _location(MlflowClient(tracking_uri=store, registry_uri=store), uri)
@@ -71,8 +72,8 @@ def _download(uri: str, tracking_uri: str | None) -> Path:
     except MlflowException as error:
         if error.error_code in _ABSENT:
             reason = str(error).rstrip(".")
-            raise StorageError(f"the model {uri} must be in the MLflow store {shown}: {reason}{_HINT}") from error
-        raise TrackingError(f"the model {uri} cannot be had from {shown}: {error}") from error
+            raise StorageError(f"the model {uri} must be in the MLflow store {store}: {reason}{_HINT}") from error
+        raise TrackingError(f"the model {uri} cannot be had from {store}: {error}") from error
     except Exception as error:  # each kind of store has errors of its own: no credentials, no such bucket
         raise TrackingError(f"the model {uri} cannot be had: {type(error).__name__}: {error}") from error
 

@@ -6,18 +6,18 @@ The search's lock stays in its folder: also a study in a database has one writer
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage
 
-from tlsearch.config import without_password
+from tlsearch.atomic import write_atomically
+from tlsearch.config import missing_driver, with_driver
 from tlsearch.errors import StorageError
+from tlsearch.secrets import remember
 
 _BUSY_S = 60.0  # how long SQLite waits for a reader
 
@@ -37,7 +37,9 @@ def read_pointer(path: Path) -> Pointer | None:
         StorageError: The file cannot be understood.
     """
     try:
-        return Pointer(**json.loads(path.read_text(encoding="utf-8")))
+        pointer = Pointer(**json.loads(path.read_text(encoding="utf-8")))
+        remember(pointer.url)
+        return pointer
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError) as error:
@@ -45,14 +47,8 @@ def read_pointer(path: Path) -> Pointer | None:
 
 
 def write_pointer(path: Path, pointer: Pointer) -> None:
-    """Replaces it; only its owner may read it, since a URL may hold a password."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        json.dump(asdict(pointer), file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    """Replaces it."""
+    write_atomically(path, json.dumps(asdict(pointer)))
 
 
 def connect(url: str, *, writable: bool) -> BaseStorage:
@@ -63,31 +59,20 @@ def connect(url: str, *, writable: bool) -> BaseStorage:
     """
     from optuna.storages import RDBStorage, get_storage
 
+    remember(url)
+    if wrong := missing_driver(url, "the study"):
+        raise StorageError("; ".join(wrong))
     options = {"timeout": _BUSY_S} if url.startswith("sqlite") else {}
     with database_errors(url):
         try:
             storage = RDBStorage(
-                _with_driver(url),
+                with_driver(url),
                 engine_kwargs={"pool_pre_ping": True, "connect_args": options},
                 skip_table_creation=not writable,
             )
-        except ImportError as error:
-            cause = str(error.__cause__ or error)
-            raise StorageError(
-                f"the database {without_password(url)} needs a driver that is not installed ({cause}); "
-                "for PostgreSQL: pip install 'tlsearch[cluster]', which brings psycopg2"
-            ) from error
         except RuntimeError as error:  # Optuna's word for tables of another version
-            raise StorageError(f"the database {without_password(url)} cannot hold the study: {error}") from error
+            raise StorageError(f"the database {url} cannot hold the study: {error}") from error
         return get_storage(storage)
-
-
-def _with_driver(url: str) -> str:
-    """``postgresql://`` means another driver in each version of SQLAlchemy; ours is psycopg2, where it is installed."""
-    plain = "postgresql://"
-    if url.startswith(plain) and find_spec("psycopg2") is not None:
-        return f"postgresql+psycopg2://{url.removeprefix(plain)}"
-    return url
 
 
 @contextmanager
@@ -105,5 +90,5 @@ def database_errors(url: str) -> Iterator[None]:
         if not isinstance(error, SQLAlchemyError | StorageInternalError):
             raise
         cause = error.__cause__ if isinstance(error, StorageInternalError) and error.__cause__ else error
-        first = without_password(str(cause).strip().partition("\n")[0])
-        raise StorageError(f"the study's database {without_password(url)} failed: {first}") from error
+        first = str(cause).strip().partition("\n")[0]
+        raise StorageError(f"the study's database {url} failed: {first}") from error

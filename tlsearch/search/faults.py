@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tlsearch.errors import Diverged, Infeasible, SearchStopped, TlsearchError
+from tlsearch.secrets import mask
 
 _TRACEBACK_CHARACTERS = 4000
 _NO_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -37,8 +38,8 @@ class Classified:
 
 def classify(error: Exception) -> Classified:
     """Judges an exception of a trial's step; our own errors say that retrying is no use."""
-    text = f"{type(error).__name__}: {error}"
-    trace = "".join(traceback.format_exception(error))[-_TRACEBACK_CHARACTERS:]
+    text = mask(f"{type(error).__name__}: {error}")
+    trace = mask("".join(traceback.format_exception(error)))[-_TRACEBACK_CHARACTERS:]
     if isinstance(error, Diverged):
         return Classified(reason="diverged", error=text, traceback=trace)
     if isinstance(error, Infeasible | MemoryError) or type(error).__name__ == "OutOfMemoryError":

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import socket
 import sys
 from collections.abc import Iterator
@@ -17,8 +16,8 @@ from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
-from tlsearch.config import without_password
 from tlsearch.search.folder import SearchFolder
+from tlsearch.secrets import mask
 from tlsearch.text import plural
 from tlsearch.types import Decision, EpochReport, TrialConfig, TrialOutcome
 
@@ -27,8 +26,6 @@ logger = logging.getLogger(__name__)
 _DRIVER_BYTES, _WORKER_BYTES = 10_000_000, 2_000_000  # of one file; then it is set aside, and the older ones go
 _DRIVER_OLDER, _WORKER_OLDER = 2, 1
 _PACKAGE = "tlsearch"
-_SECRET_NAME = re.compile(r"PASSWORD|TOKEN|SECRET|CREDENTIAL|_KEY$")
-_SHORTEST_SECRET = 6  # less would mask ordinary words
 
 
 @contextmanager
@@ -87,7 +84,7 @@ class WorkerLog:
 class JsonLines(logging.Formatter):
     """A record as one line of JSON: time, level, logger, message, search, trial, node, and the error if there is one.
 
-    Passwords in addresses, and the values of this process's variables that are named as secrets are, are masked.
+    Secrets are masked.
     """
 
     def __init__(self, *, search: str, node: str) -> None:
@@ -101,22 +98,14 @@ class JsonLines(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
             "logger": record.name,
-            "message": without_secrets(record.getMessage()),
+            "message": mask(record.getMessage()),
             "search": self._search,
             "trial": getattr(record, "trial", self.trial),
             "node": self._node,
         }
         if record.exc_info:
-            line["error"] = without_secrets(self.formatException(record.exc_info))
+            line["error"] = mask(self.formatException(record.exc_info))
         return json.dumps(line, ensure_ascii=False)
-
-
-def without_secrets(text: str) -> str:
-    """The text with everything masked that this process knows to be secret."""
-    for name, value in os.environ.items():
-        if len(value) >= _SHORTEST_SECRET and value in text and _SECRET_NAME.search(name):
-            text = text.replace(value, "***")
-    return without_password(text)
 
 
 class TrialTeller:

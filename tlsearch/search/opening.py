@@ -10,7 +10,6 @@ import optuna
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.study import StudyDirection
 
-from tlsearch.config import without_password
 from tlsearch.errors import StorageError
 from tlsearch.search.database import Pointer, connect, database_errors, read_pointer, write_pointer
 from tlsearch.search.folder import SearchFolder
@@ -98,7 +97,7 @@ def _open_database(
         names = {storage.get_study_name_from_id(one._study_id) for one in storage.get_all_studies()}
         name = pointer.name if pointer else str(attrs["search_id"])
         if pointer and name not in names:
-            raise StorageError(f"the database {without_password(url)} does not hold the study {name!r} any more")
+            raise StorageError(f"the database {url} does not hold the study {name!r} any more")
         if not pointer:
             if name in names:
                 _delete_unused(storage, name, url, uid=str(attrs.get("uid", "")))
@@ -113,9 +112,7 @@ def _delete_unused(storage: BaseStorage, name: str, url: str, *, uid: str) -> No
     study_id = storage.get_study_id_from_name(name)
     attrs = storage.get_study_user_attrs(study_id)
     if storage.get_n_trials(study_id) or attrs.get("uid", "") != uid:
-        raise StorageError(
-            f"the database {without_password(url)} holds a study {name!r} already: choose another --name for the search"
-        )
+        raise StorageError(f"the database {url} holds a study {name!r} already: choose another --name for the search")
     storage.delete_study(study_id)
 
 

@@ -14,6 +14,7 @@ from tlsearch.search.lock import is_held
 from tlsearch.search.opening import open_for_reading
 from tlsearch.search.study import SPACE_TRIED, StoredReport, Study, stored_reports
 from tlsearch.search.wire import from_plain
+from tlsearch.secrets import mask
 from tlsearch.types import INTERRUPTED, METRIC_MODES, Mode, SearchRecord, TrialConfig, TrialRecord, TrialState
 
 _PROMPT_S = 2.0  # a report reaches the driver so soon, and clocks of nodes agree about as well
@@ -109,7 +110,7 @@ def _trial_record(
         best_value=best.value if best else None,
         best_epoch=best.epoch if best else None,
         reports=tuple(stored.report for stored in reports),
-        error=attrs.get("error", ""),
+        error=mask(attrs.get("error", "")),
         started=attrs.get("started"),
         ended=attrs.get("ended"),
         measured=attrs.get("measured", {}),

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from tlsearch.errors import TrackingError
+from tlsearch.secrets import mask
 from tlsearch.tracking.runs import KIND, find_runs
 from tlsearch.tracking.sqlite_file import sqlite_path
-from tlsearch.tracking.store import connect, find_experiment, shown, store_errors
+from tlsearch.tracking.store import connect, find_experiment, store_errors
 from tlsearch.tracking.worker import Away, Refused
 
 logger = logging.getLogger(__name__)
@@ -42,19 +43,19 @@ def log_search_files(
     """
     path = sqlite_path(uri)
     if path is not None and not path.exists():
-        logger.warning("MLflow at %s does not exist: the files are not logged", shown(uri))
+        logger.warning("MLflow at %s does not exist: the files are not logged", mask(uri))
         return None
     try:
         client = connect(uri)
         found = find_experiment(client, experiment, uri)
         if found is None:
-            logger.warning("MLflow at %s has no experiment %r: the files are not logged", shown(uri), experiment)
+            logger.warning("MLflow at %s has no experiment %r: the files are not logged", mask(uri), experiment)
             return None
         with store_errors(uri):
             runs = find_runs(client, found.experiment_id, search_id, uid)
             parent = next((run for run in runs if run.data.tags.get(KIND) == "search"), None)
             if parent is None:
-                logger.warning("MLflow at %s has no run of %s: the files are not logged", shown(uri), search_id)
+                logger.warning("MLflow at %s has no run of %s: the files are not logged", mask(uri), search_id)
                 return None
             for name, file in files.items():
                 folder = str(PurePosixPath(name).parent)
@@ -63,8 +64,8 @@ def log_search_files(
             for key, value in (tags or {}).items():
                 client.set_tag(parent.info.run_id, key, value)
     except Away as error:
-        logger.warning("MLflow at %s is away, the files are not logged: %s", shown(uri), error)
+        logger.warning("MLflow at %s is away, the files are not logged: %s", mask(uri), error)
         return None
     except Refused as error:
-        raise TrackingError(f"MLflow at {shown(uri)} refuses the files of {search_id}: {error}") from error
+        raise TrackingError(f"MLflow at {uri} refuses the files of {search_id}: {error}") from error
     return str(parent.info.run_id)

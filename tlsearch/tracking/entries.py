@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, get_args
 
+from tlsearch.secrets import mask
 from tlsearch.types import DataSetFacts, EpochReport, Scalar, TrialConfig, TrialOutcome, TrialRecord, TrialState
 
 # A metric's value is stored with its own time, so that a resend is the same point.
@@ -140,8 +141,8 @@ def from_line(line: str) -> Entry:
 
 
 def text_params(values: Mapping[str, Scalar]) -> dict[str, str]:
-    """Parameters as texts; those without a value are left out."""
-    return {name: str(value) for name, value in values.items() if value is not None}
+    """Parameters as texts, secrets masked; those without a value are left out."""
+    return {name: mask(str(value)) for name, value in values.items() if value is not None}
 
 
 def trial_start(number: int, config: TrialConfig, *, at: float) -> TrialStart:
@@ -166,7 +167,7 @@ def trial_end(number: int, outcome: TrialOutcome, *, at: float) -> TrialEnd:
         reason=outcome.reason,
         best_value=outcome.best_value,
         best_epoch=outcome.best_epoch,
-        error=outcome.error,
+        error=mask(outcome.error),
         at=at,
     )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from tlsearch.secrets import mask, mask_tree
 from tlsearch.tracking import entries as e
 from tlsearch.tracking.batch import Point, TrialBatch, progress_points, summary_points
 from tlsearch.tracking.progress import Progress
@@ -61,11 +62,11 @@ class MemoryTracker:
     ) -> None:
         """Records the search; a param that was recorded before keeps its old value."""
         self.search = self.search or MemoryRun()
-        self.search.description = self.search.description or description
+        self.search.description = self.search.description or mask(description)
         self.search.data = data or self.search.data
         self.search.status, self.search.state = "RUNNING", "running"
         self.search.params = e.text_params(params) | self.search.params
-        self.search.artifacts |= artifacts
+        self.search.artifacts |= mask_tree(artifacts)
 
     def trial_started(self, number: int, config: TrialConfig) -> None:
         """Records a trial that starts or goes on."""

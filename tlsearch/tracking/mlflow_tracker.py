@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from tlsearch.errors import TrackingError
+from tlsearch.secrets import mask, mask_tree
 from tlsearch.tracking import entries as e
 from tlsearch.tracking.peek import peek_run_ids
 from tlsearch.tracking.progress import Progress
@@ -19,7 +20,6 @@ from tlsearch.tracking.store import (
     connect,
     find_experiment,
     quiet_mlflow,
-    shown,
     store_errors,
     told_at_start,
 )
@@ -130,7 +130,11 @@ class MlflowTracker:
             logger.warning("MLflow is away at the start: %s", error)
         self._worker.put(
             e.SearchStart(
-                params=e.text_params(params), artifacts=dict(artifacts), at=now, description=description, data=data
+                params=e.text_params(params),
+                artifacts=mask_tree(artifacts),
+                at=now,
+                description=mask(description),
+                data=data,
             )
         )
 
@@ -167,7 +171,7 @@ class MlflowTracker:
 
     def search_ended(self, status: Literal["finished", "interrupted", "failed"], artifacts: Mapping[str, str]) -> None:
         """Records how the search ended; ``artifacts`` are texts by file name."""
-        self._worker.put(e.SearchEnd(status=status, artifacts=dict(artifacts), at=time.time()))
+        self._worker.put(e.SearchEnd(status=status, artifacts=mask_tree(artifacts), at=time.time()))
 
     def run_ids(self) -> Mapping[int, str]:
         """The runs of the trials that have reached MLflow by now, by trial number."""
@@ -205,7 +209,7 @@ def find_run_ids(uri: str, *, experiment: str, search_id: str, uid: str = "") ->
         with store_errors(uri):
             runs = list(find_runs(client, found.experiment_id, search_id, uid))
     except (Away, Refused) as error:
-        logger.warning("the runs of %s at %s cannot be read: %s", search_id, shown(uri), error)
+        logger.warning("the runs of %s at %s cannot be read: %s", search_id, mask(uri), error)
         return {}
     ids: dict[int, str] = {}
     for run in runs:

@@ -12,9 +12,10 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
+from tlsearch.config import missing_driver, with_driver
+from tlsearch.secrets import remember
 from tlsearch.tracking.schema import Fault, Rows, database_fault, deleted_fault
 from tlsearch.tracking.sqlite_file import sqlite_path
-from tlsearch.tracking.store import shown
 from tlsearch.types import Finding
 
 _TIMEOUT_S = 10.0
@@ -30,6 +31,7 @@ def tracking_finding(uri: str, experiment: str = "") -> Finding:
         uri: As in ``tracking.uri``, absolute.
         experiment: A search's, which must not have been deleted; empty does not ask for one.
     """
+    remember(uri)
     if uri.startswith(("http://", "https://")):
         return _server(uri.rstrip("/"), experiment)[0]
     path = sqlite_path(uri)
@@ -60,20 +62,22 @@ def _database(uri: str, experiment: str) -> Finding:
     """A database that MLflow is given without a server before it."""
     import sqlalchemy
 
+    if wrong := missing_driver(uri, "MLflow"):
+        return _finding(wrong)
     try:
-        engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.pool.NullPool)
+        engine = sqlalchemy.create_engine(with_driver(uri), poolclass=sqlalchemy.pool.NullPool)
         with engine.connect() as connection:
             tables = sqlalchemy.inspect(connection).get_table_names()
 
             def query(sql: str, name: str) -> Rows:
                 return connection.execute(sqlalchemy.text(sql), {"name": name} if name else {}).all()
 
-            fault = database_fault(tables, query, shown=shown(uri), experiment=experiment)
+            fault = database_fault(tables, query, shown=uri, experiment=experiment)
     except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
-        text = f"{shown(uri)} cannot be looked at now: {getattr(error, 'orig', None) or error}"
+        text = f"{uri} cannot be looked at now: {getattr(error, 'orig', None) or error}"
         advice = "a server in front of the database (`mlflow server`) keeps its password off the machines"
         return Finding(name="mlflow", status="warn", text=" ".join(text.split()), advice=advice)
-    return _finding(fault) if fault else Finding(name="mlflow", status="ok", text=f"{shown(uri)} answers")
+    return _finding(fault) if fault else Finding(name="mlflow", status="ok", text=f"{uri} answers")
 
 
 def _file(path: Path, experiment: str) -> Finding:

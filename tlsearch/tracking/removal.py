@@ -9,7 +9,7 @@ from tlsearch.errors import TrackingError
 from tlsearch.tracking.models import delete_model, find_models
 from tlsearch.tracking.runs import KIND, find_runs
 from tlsearch.tracking.sqlite_file import sqlite_path
-from tlsearch.tracking.store import connect, find_experiment, shown, store_errors
+from tlsearch.tracking.store import connect, find_experiment, store_errors
 from tlsearch.tracking.worker import Away, Refused
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def delete_runs(uri: str, *, experiment: str, search_id: str, uid: str) -> Delet
         with store_errors(uri):
             return _delete(client, uri, found.experiment_id, search_id, uid)
     except (Away, Refused) as error:
-        raise TrackingError(f"MLflow at {shown(uri)} cannot delete the runs of {search_id}: {error}") from error
+        raise TrackingError(f"MLflow at {uri} cannot delete the runs of {search_id}: {error}") from error
 
 
 def _delete(client: MlflowClient, uri: str, experiment_id: str, search_id: str, uid: str) -> Deleted:

@@ -14,8 +14,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from tlsearch.config import missing_driver, with_driver
 from tlsearch.errors import TrackingError
 from tlsearch.imports import quick_import
+from tlsearch.secrets import remember
 from tlsearch.tracking.schema import deleted_fault
 from tlsearch.tracking.sqlite_file import check_sqlite, make_sqlite, sqlite_path
 from tlsearch.tracking.worker import Away, Refused
@@ -56,11 +58,6 @@ _ENVIRONMENT = {
 _QUIET = {"mlflow.store.db.utils": logging.CRITICAL, "mlflow.pyfunc": logging.WARNING}
 
 
-def shown(uri: str) -> str:
-    """The URI without its password, for messages."""
-    return re.sub(r"(//[^/@:]*):[^/@]*@", r"\1:***@", uri)
-
-
 def quiet_mlflow() -> None:
     """Silences mlflow's own loggers and output where the user has not set them; the root logger stays as it is."""
     for name, value in _ENVIRONMENT.items():
@@ -84,9 +81,9 @@ def store_errors(uri: str) -> Iterator[None]:
         text = _in_a_line(error)
         if error.error_code in _REFUSALS:
             raise Refused(text) from error
-        raise Away(f"MLflow at {shown(uri)} does not answer: {text}") from error
+        raise Away(f"MLflow at {uri} does not answer: {text}") from error
     except requests.RequestException as error:
-        raise Away(f"MLflow at {shown(uri)} does not answer: {error}") from error
+        raise Away(f"MLflow at {uri} does not answer: {error}") from error
     except OSError as error:  # a file store that is not there, a full disk
         raise Refused(f"a file of MLflow cannot be written: {error}") from error
 
@@ -102,7 +99,7 @@ def errors_told(uri: str) -> Iterator[None]:
         with store_errors(uri):
             yield
     except (Away, Refused) as error:
-        raise TrackingError(f"MLflow at {shown(uri)} cannot be used: {error}") from error
+        raise TrackingError(f"MLflow at {uri} cannot be used: {error}") from error
 
 
 def _in_a_line(error: Exception) -> str:
@@ -116,26 +113,29 @@ def connect(uri: str) -> MlflowClient:
         TrackingError: The URI is wrong, or its database cannot be opened or written.
         Away: A database server does not answer, or a SQLite file is locked or has no room.
     """
+    remember(uri)
     quiet_mlflow()
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import OperationalError
 
+    if wrong := missing_driver(uri, "MLflow"):
+        raise TrackingError("; ".join(wrong))
     if uri.startswith("sqlite"):
         check_sqlite(uri)
     elif re.match(r"(postgresql|mysql|mssql)\b", uri):
         _check_database(uri)
     try:
         make_sqlite(uri)
-        return MlflowClient(tracking_uri=uri, registry_uri=uri)
+        return MlflowClient(tracking_uri=with_driver(uri), registry_uri=with_driver(uri))
     except MlflowException as error:
         if error.error_code == _UNAVAILABLE:  # a full disk again, where the tables are there already
-            raise Away(f"MLflow at {shown(uri)} does not answer: {_in_a_line(error)}") from error
-        raise TrackingError(f"tracking.uri must name an MLflow store, not {shown(uri)}: {error}") from error
+            raise Away(f"MLflow at {uri} does not answer: {_in_a_line(error)}") from error
+        raise TrackingError(f"tracking.uri must name an MLflow store, not {uri}: {error}") from error
     except OperationalError as error:  # another process is just making the tables; a full disk
-        raise Away(f"MLflow at {shown(uri)} does not answer: {error.orig}") from error
+        raise Away(f"MLflow at {uri} does not answer: {error.orig}") from error
     except OSError as error:
-        raise Away(f"MLflow's file at {shown(uri)} cannot be made: {error.strerror or error}") from error
+        raise Away(f"MLflow's file at {uri} cannot be made: {error.strerror or error}") from error
 
 
 def told_at_start(uri: str, error: Away | Refused) -> TrackingError | None:
@@ -143,7 +143,7 @@ def told_at_start(uri: str, error: Away | Refused) -> TrackingError | None:
     cause = error.__cause__
     code = getattr(cause, "error_code", "INTERNAL_ERROR")
     transient = isinstance(error, Away) and code in _TRANSIENT and not _HOPELESS.search(str(cause))
-    return None if transient else TrackingError(f"MLflow at {shown(uri)} cannot be used: {error}")
+    return None if transient else TrackingError(f"MLflow at {uri} cannot be used: {error}")
 
 
 def find_experiment(client: MlflowClient, name: str, uri: str) -> Experiment | None:
@@ -155,7 +155,7 @@ def find_experiment(client: MlflowClient, name: str, uri: str) -> Experiment | N
     with store_errors(uri):
         found = client.get_experiment_by_name(name)
     if found is not None and found.lifecycle_stage != "active":
-        raise TrackingError("; ".join(deleted_fault(name, found.experiment_id, shown(uri))))
+        raise TrackingError("; ".join(deleted_fault(name, found.experiment_id, uri)))
     return found
 
 
@@ -198,15 +198,15 @@ def _check_database(uri: str) -> None:
     import sqlalchemy
 
     try:
-        engine = sqlalchemy.create_engine(uri)
+        engine = sqlalchemy.create_engine(with_driver(uri))
     except (sqlalchemy.exc.ArgumentError, ImportError) as error:
-        raise TrackingError(f"tracking.uri {shown(uri)} cannot be used: {error}") from error
+        raise TrackingError(f"tracking.uri {uri} cannot be used: {error}") from error
     try:
         with engine.connect():
             pass
     except sqlalchemy.exc.OperationalError as error:
-        raise Away(f"the database {shown(uri)} does not answer: {error.orig}") from error
+        raise Away(f"the database {uri} does not answer: {error.orig}") from error
     except sqlalchemy.exc.SQLAlchemyError as error:
-        raise TrackingError(f"tracking.uri {shown(uri)} cannot be used: {error}") from error
+        raise TrackingError(f"tracking.uri {uri} cannot be used: {error}") from error
     finally:
         engine.dispose()

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import islice
 
+from tlsearch.errors import TlsearchError
 from tlsearch.tracking.entries import Entry
 from tlsearch.tracking.spool import Spool
 
@@ -18,11 +19,11 @@ _CHUNK = 200  # entries sent as one unit; a failed unit is sent again as a whole
 _MAX_TOLD = 5  # refusals told one by one
 
 
-class Away(Exception):
+class Away(TlsearchError):
     """The store does not answer now; what was to be sent stays."""
 
 
-class Refused(Exception):
+class Refused(TlsearchError):
     """The store answers, and will never take this entry."""
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
+from tlsearch.secrets import mask
 from tlsearch.types.specs import Mode, Scalar, TrialConfig
 from tlsearch.types.trials import INTERRUPTED, Decision, EpochReport, StartReport, TrialOutcome, TrialState
 
@@ -184,7 +185,7 @@ class Finding:
     Attributes:
         name: What, e.g. ``storage`` or ``ray``; with the node where there are several.
         status: ``fail`` stops a search or would spoil it; ``warn`` may be meant so.
-        text: What was found.
+        text: What was found, secrets masked.
         advice: What to do about it; empty where nothing is to be done.
     """
 
@@ -192,3 +193,6 @@ class Finding:
     status: Literal["ok", "warn", "fail"]
     text: str
     advice: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", mask(self.text))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -31,6 +32,10 @@ class Health(http.server.BaseHTTPRequestHandler):
     def log_message(self, *arguments):
         pass
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+with open(sys.argv[1] + ".commands", "w") as file:
+    for pid in (os.getpid(), os.getppid(), child.pid):
+        file.write(open(f"/proc/{pid}/cmdline").read() + "\\n")
+    file.write("store: " + os.environ["MLFLOW_BACKEND_STORE_URI"] + "\\n")
 with open(sys.argv[1] + ".new", "w") as file:
     file.write(f"{os.getpid()} {child.pid} {os.getcwd()}")
 os.replace(sys.argv[1] + ".new", sys.argv[1])
@@ -40,7 +45,7 @@ _COMMAND = """
 import sys
 from tlsearch.app import ui
 place, port = sys.argv[1], int(sys.argv[2])
-ui.own_python = lambda *arguments: [sys.executable, "-c", {server!r}, place, str(port)]
+ui.own_python = lambda *arguments: [sys.executable, "-c", {server!r}, place, str(port), *arguments]
 sys.argv = ["tlsearch", "ui", "--port", str(port)]
 from tlsearch.cli import main
 main()
@@ -98,6 +103,24 @@ def test_the_server_ends_with_the_command(
     _until(lambda: not any(psutil.pid_exists(int(pid)) and _alive(int(pid)) for pid in pids))
     code = process.wait()
     assert code == (-signal.SIGKILL if number == signal.SIGKILL else 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_no_process_has_the_store_among_its_arguments(entry: catalog.SearchEntry, tmp_path: Path) -> None:
+    catalog.register(replace(entry, tracking_uri="postgresql+psycopg2://me:s3cret@db.example.org/mlflow"))
+    port = free_port()
+    command = [sys.executable, "-c", _COMMAND.format(server=_SERVER), str(tmp_path / "pids"), str(port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        try:
+            assert process.stdout is not None and "http://127.0.0.1" in process.stdout.readline()
+            watchdogs = [" ".join(one.cmdline()) for one in psutil.Process(process.pid).children(recursive=True)]
+        finally:
+            process.terminate()
+    *commands, store = (tmp_path / "pids.commands").read_text().splitlines()
+    assert store == "store: postgresql+psycopg2://me:s3cret@db.example.org/mlflow"
+    assert len(watchdogs) >= 2 and "s3cret" not in " ".join([*commands, *watchdogs])
+    assert (entry.path / "search.json").stat().st_mode & 0o077 == 0
+    assert all(one.stat().st_mode & 0o077 == 0 for one in catalog.state_directory().glob("*.json"))
 
 
 def _alive(pid: int) -> bool:

@@ -162,7 +162,7 @@ def test_schedulers(tmp_path: Path, written: Any, expected: AshaSpec | None) -> 
         ("weights", {"resnet18": None}, "weights.resnet18", "not empty"),
         ("weights", {"resnet18": "ftp://host/w.pth"}, "weights.resnet18", "https://HOST/FILE or s3://BUCKET/FILE"),
         ("weights", {"resnet18": "https://host/"}, "weights.resnet18", "https://HOST/FILE"),
-        ("weights", {"resnet18": "https://me:secret@host/w.pth"}, "weights.resnet18", "not 'https://me:***@host"),
+        ("weights", {"resnet18": "https://me:secret@host/w.pth"}, "weights.resnet18", "not 'https://***@host"),
         ("weights", {"resnet18": {"path": "s3://bucket/w.zip"}}, "weights.resnet18.path", "ends in .pth"),
         ("weights", {"resnet18": {"match": "order"}}, "weights.resnet18", "either a path, or a package"),
         ("weights", {"resnet18": {"package": "yaml"}}, "weights.resnet18.package", "needs file"),

@@ -21,7 +21,7 @@ from tlsearch.tracking.entries import DropModel, KeepModel
 from tlsearch.tracking.models import requirements
 from tlsearch.tracking.peek import peek_run_ids
 from tlsearch.tracking.sqlite_file import sqlite_path
-from tlsearch.tracking.store import artifact_location, shown
+from tlsearch.tracking.store import artifact_location
 from tlsearch.types import Decision, EpochReport, TrialConfig, TrialOutcome, TrialState
 
 SERVED = """
@@ -429,11 +429,6 @@ def test_the_file_of_a_sqlite_uri(uri: str, path: str | None) -> None:
     assert sqlite_path(uri) == (None if path is None else Path(path))
     location = artifact_location(uri, "my/name")
     assert location == (None if path is None else "file:///a/mlartifacts/my%252Fname")
-
-
-def test_a_password_is_not_shown() -> None:
-    assert shown("postgresql://me:secret@host/db") == "postgresql://me:***@host/db"
-    assert shown("http://host:5000/x") == "http://host:5000/x"
 
 
 def test_requirements_are_pinned_without_local_suffix() -> None:
