@@ -16,8 +16,9 @@ _DRIVERS = {
 _MODULES = {"mysqldb": "MySQLdb"}  # where a driver's module has another name
 _INSTALL = {
     "psycopg2": "'tlsearch[postgresql]'",
-    "mysqldb": "mysqlclient",
     "psycopg": "'psycopg[binary]'",
+    "mysqldb": "mysqlclient",
+    **{name: name for name in ("pg8000", "pymysql", "pyodbc", "pymssql")},
 }
 
 
@@ -45,7 +46,11 @@ def missing_driver(url: str, what: str) -> tuple[str, str] | None:
     if match is None or _installed(match[2]):
         return None
     text = f"{what} is in a {match[1]} database, {url}, whose driver {match[2]} is not installed here"
-    return text, f"pip install {_INSTALL.get(match[2], match[2])}, on every machine that runs a search's driver"
+    package = _INSTALL.get(match[2])
+    return (
+        text,
+        f"pip install {package}" if package else f"leave it out, {match[1]}://, or name one that SQLAlchemy has",
+    )
 
 
 def _installed(driver: str) -> bool:

@@ -102,7 +102,7 @@ def _closed_port() -> int:
         ("sqlite:///{folder}", "database"),
         ("sqlite:///{folder}/not-a-database.db", "not a database"),
         ("sqlite:///file:{folder}/readonly.db?mode=ro&uri=true", "readonly"),
-        ("postgresql+nodriver://u:secret@127.0.0.1/x", "tracking.uri"),
+        ("postgresql+nodriver://u:secret@127.0.0.1/x", "whose driver nodriver is not installed here"),
     ],
 )
 def test_a_store_that_cannot_be_used_is_told_at_the_start(uri: str, said: str, tmp_path: Path) -> None:
