@@ -10,6 +10,7 @@ from tlsearch.app.names import check_name
 from tlsearch.app.run import Prepared, RunOptions, Step, no_step, prepare, prepare_resume
 from tlsearch.config import load_space_file
 from tlsearch.errors import StorageError
+from tlsearch.trust import trust
 
 
 def prepare_or_resume(options: RunOptions, *, step: Step = no_step) -> Prepared:
@@ -23,6 +24,7 @@ def prepare_or_resume(options: RunOptions, *, step: Step = no_step) -> Prepared:
         raise StorageError("only a search with a --name can be found again")
     name = check_name(options.name)
     loaded = load_space_file(options.file, overrides=options.overrides, data_path=options.data_path)
+    trust(loaded.file.tracking.uri, loaded.file.search.study)
     storage = folder_of(loaded.file.storage)
     directory = storage / name
     if is_bucket(loaded.file.storage):

@@ -1,7 +1,8 @@
 """The user's searches: where each one's folder is, so that a command finds it by its ID.
 
 A search is where its folder lies, whatever was written into it before it moved. The catalogue holds one small JSON file
-for each folder in which a search was started here, and is read for the folder alone. It is TLSEARCH_STATE_DIR, or
+for each folder in which a search was started here, and is read for the folder, and for the hosts that its own start
+named. It is TLSEARCH_STATE_DIR, or
 ``tlsearch`` in the user's state folder.
 """
 
@@ -12,7 +13,7 @@ import json
 import os
 import unicodedata
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -22,6 +23,7 @@ from tlsearch.atomic import write_atomically as write_atomically
 from tlsearch.errors import StorageError
 from tlsearch.folders import STATE_VARIABLE, own_folder, user_state
 from tlsearch.secrets import remember
+from tlsearch.trust import origin, trust
 from tlsearch.types import CacheSpec
 
 MANIFEST = "search.json"
@@ -104,17 +106,39 @@ def new_uid() -> str:
     return uuid.uuid4().hex
 
 
-def register(entry: SearchEntry) -> None:
-    """Writes the entry into its own folder, and the folder into the catalogue; the search is the latest one then."""
+def register(entry: SearchEntry, *, own: Sequence[str] = ()) -> None:
+    """Writes the entry into its own folder, and the folder into the catalogue; the search is the latest one then.
+
+    Args:
+        entry: The search.
+        own: Stores that this user's own file names: later commands trust their hosts, whatever is in the folder.
+    """
     plain = {name: value for name, value in asdict(entry).items() if name != "moved_from"}
     text = json.dumps(plain, indent=2)
     write_atomically(entry.path / MANIFEST, text)
     mark = hashlib.sha256(os.fsencode(entry.directory)).hexdigest()[:8]
     state = state_directory(write=True)
-    write_atomically(state / f"{entry.search_id}.{mark}.json", text)
+    place = state / f"{entry.search_id}.{mark}.json"
+    hosts = sorted({*_hosts_in(place), *filter(None, map(origin, own))})
+    write_atomically(place, json.dumps({"directory": entry.directory, "hosts": hosts}, indent=2))
     earlier = state / f"{entry.search_id}.json"  # of a version whose catalogue held one search of a name
     if _directory_in(earlier) == entry.path:
         earlier.unlink(missing_ok=True)
+
+
+def trust_own() -> None:
+    """Trusts the hosts that this user's own searches were started on."""
+    for file in state_directory().glob("*.json"):
+        trust(*_hosts_in(file))
+
+
+def _hosts_in(file: Path) -> list[str]:
+    try:
+        plain = json.loads(file.read_text(encoding="utf-8"))
+        # The catalogue of an earlier version has the search's own text.
+        return [str(one) for one in plain.get("hosts", [origin(plain.get("tracking_uri", ""))]) if one]
+    except (OSError, ValueError, TypeError, AttributeError):
+        return []
 
 
 def forget(entry: SearchEntry) -> None:
@@ -153,6 +177,7 @@ def read_entry(folder: Path) -> SearchEntry | None:
 
 def searches(storage: Path | None = None) -> list[tuple[float, SearchEntry]]:
     """All searches of a storage, or of the catalogue, with the time of their last start; the latest first."""
+    trust_own()
     found: dict[Path, tuple[float, SearchEntry]] = {}
     for folder, started in _in_storage(storage) if storage else _in_catalogue():
         entry = read_entry(folder)
@@ -171,6 +196,7 @@ def find(search_id: str | None = None, storage: Path | None = None) -> SearchEnt
     Raises:
         StorageError: There is none, none of that name, or more than one.
     """
+    trust_own()
     if search_id is not None and "/" in search_id and (given := read_entry(Path(search_id))) is not None:
         return given
     known = [entry for _, entry in searches(storage)]

@@ -20,6 +20,7 @@ from tlsearch.search.doctor_nodes import cache_room, low_disk, node_findings, ve
 from tlsearch.search.doctor_ray import ray_findings
 from tlsearch.search.doctor_storage import data_fault, drop_mark, read_mark, write_mark
 from tlsearch.tracking.reach import refusal, tracking_finding
+from tlsearch.trust import trust
 from tlsearch.types import Finding
 
 logger = logging.getLogger(__name__)
@@ -71,6 +72,7 @@ def diagnose(options: DoctorOptions) -> Diagnosis:
         state_finding(),
     ]
     if file is not None:
+        trust(file.tracking.uri, file.search.study)
         findings += [*storage_findings(file.storage), *_data(file), tracking_finding(file.tracking.uri, file.name)]
         findings += study_findings(file)
     findings += ray_findings(options.address)

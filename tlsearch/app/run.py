@@ -45,6 +45,8 @@ from tlsearch.search import SearchPlan, read_search, run_search
 from tlsearch.search.logs import TrialTeller
 from tlsearch.space import Space, load
 from tlsearch.tracking import BestKeeper, MlflowTracker, sync_record
+from tlsearch.tracking.reach import credentials_note
+from tlsearch.trust import trust
 from tlsearch.types import SearchObserver, SearchRecord, TrialSetup
 
 logger = logging.getLogger(__name__)
@@ -105,6 +107,11 @@ def prepare(options: RunOptions, *, step: Step = no_step) -> Prepared:
     """
     name = None if options.name is None else check_name(options.name)
     file, space = load(options.file, overrides=options.overrides, data_path=options.data_path)
+    own = (file.tracking.uri, file.search.study)
+    trust(*own)
+    if note := credentials_note(file.tracking.uri):
+        step(note)
+        logger.info("%s", note)
     index = _index(file, step)
     require_ready(index)
     file, space = fit_defaults(file, space, len(index.splits["train"]))
@@ -123,7 +130,7 @@ def prepare(options: RunOptions, *, step: Step = no_step) -> Prepared:
         given = options.data_path
         data_path = "" if given is None else bucket_address(given) or str(given.absolute())
         entry = replace(entry, overrides=tuple(options.overrides), data_path=data_path, cwd=os.getcwd())
-        register(entry)
+        register(entry, own=own)
         keep_inputs(entry, file, space, index)
         write_facts(entry, gather_facts(file, (), index))  # backbones are counted at the end: only those tried
     return Prepared(entry=entry, file=file, space=space, index=index, address=options.address)

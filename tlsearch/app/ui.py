@@ -19,7 +19,9 @@ from tlsearch.config import with_driver
 from tlsearch.errors import ClusterError
 from tlsearch.imports import own_python
 from tlsearch.tracking.peek import runs_page
+from tlsearch.tracking.reach import CREDENTIALS
 from tlsearch.tracking.sqlite_file import sqlite_path
+from tlsearch.trust import without_credentials
 
 _POLL_S = 0.2
 _END_S = 10.0
@@ -54,7 +56,7 @@ def serve_ui(entry: SearchEntry, *, host: str, port: int, ready: Callable[[str],
     _check_port(host, port)
     command = own_python("mlflow", "ui", "--host", host, "--port", str(port))
     # By the environment: every user of the machine may read a process's arguments.
-    store = {"MLFLOW_BACKEND_STORE_URI": with_driver(entry.tracking_uri)}
+    store = {"MLFLOW_BACKEND_STORE_URI": without_credentials(with_driver(entry.tracking_uri))}
     database = sqlite_path(entry.tracking_uri)
     if database is not None:  # by default files of what is made in the UI would go into the current folder
         store["MLFLOW_ARTIFACTS_DESTINATION"] = str(database.parent / "mlartifacts")
@@ -99,6 +101,8 @@ def _server(command: list[str], store: Mapping[str, str], folder: str) -> Iterat
     """The server, in a process group of its own, and in a folder of its own: its parts import from where they start."""
     # seven more processes of MLflow's, for jobs that only its language-model features have
     environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ, **store, "PYTHONSAFEPATH": "1"}
+    for name in CREDENTIALS:  # a record of the store may name another host for its files
+        environment.pop(name, None)
     server = subprocess.Popen(command, env=environment, cwd=folder, start_new_session=True, stdin=subprocess.DEVNULL)
     watching = [sys.executable, "-I", "-S", "-c", _WATCHDOG, str(server.pid)]
     with subprocess.Popen(watching, stdin=subprocess.PIPE, start_new_session=True) as watchdog:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tlsearch.errors import StorageError, TrackingError
 from tlsearch.secrets import remember
+from tlsearch.trust import guard, trust
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -57,9 +58,12 @@ def _download(uri: str, tracking_uri: str | None) -> Path:
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+    from mlflow.utils import credentials
 
+    guard(credentials)
     store = tracking_uri or mlflow.get_tracking_uri()
     remember(store)
+    trust(store)  # the user has named it, here or for MLflow as a whole
     missing = re.fullmatch(r"sqlite:///([^?]+)", store)
     if missing and not Path(missing[1]).is_file():  # MLflow would make an empty one
         raise TrackingError(

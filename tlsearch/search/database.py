@@ -18,6 +18,7 @@ from tlsearch.atomic import write_atomically
 from tlsearch.config import missing_driver, with_driver
 from tlsearch.errors import StorageError
 from tlsearch.secrets import remember
+from tlsearch.trust import without_credentials
 
 _BUSY_S = 60.0  # how long SQLite waits for a reader
 
@@ -66,7 +67,7 @@ def connect(url: str, *, writable: bool) -> BaseStorage:
     with database_errors(url):
         try:
             storage = RDBStorage(
-                with_driver(url),
+                without_credentials(with_driver(url)),
                 engine_kwargs={"pool_pre_ping": True, "connect_args": options},
                 skip_table_creation=not writable,
             )

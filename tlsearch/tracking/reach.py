@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+import configparser
 import os
 import re
 import sqlite3
 import urllib.error
 import urllib.request
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -16,12 +17,17 @@ from tlsearch.config import missing_driver, with_driver
 from tlsearch.secrets import remember
 from tlsearch.tracking.schema import Fault, Rows, database_fault, deleted_fault
 from tlsearch.tracking.sqlite_file import sqlite_path
+from tlsearch.trust import is_trusted, origin, without_credentials
 from tlsearch.types import Finding
 
 _TIMEOUT_S = 10.0
 _TEXT_BYTES = 4000  # an experiment with its tags
 _ANOTHER = "name another file, or a server, as tracking.uri"
-_USER, _PASSWORD, _TOKEN = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"
+CREDENTIALS = _USER, _PASSWORD, _TOKEN = (
+    "MLFLOW_TRACKING_USERNAME",
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_TOKEN",
+)
 
 
 def tracking_finding(uri: str, experiment: str = "") -> Finding:
@@ -65,7 +71,7 @@ def _database(uri: str, experiment: str) -> Finding:
     if wrong := missing_driver(uri, "MLflow"):
         return _finding(wrong)
     try:
-        engine = sqlalchemy.create_engine(with_driver(uri), poolclass=sqlalchemy.pool.NullPool)
+        engine = sqlalchemy.create_engine(without_credentials(with_driver(uri)), poolclass=sqlalchemy.pool.NullPool)
         with engine.connect() as connection:
             tables = sqlalchemy.inspect(connection).get_table_names()
 
@@ -112,10 +118,10 @@ def _file(path: Path, experiment: str) -> Finding:
 
 def _server(uri: str, experiment: str) -> tuple[Finding, bool]:
     """First whether anybody is there, then whether this user may look at an experiment; and whether it is just away."""
-    status, text = _get(f"{uri}/api/2.0/mlflow/experiments/search?max_results=1", _credentials())
+    status, text = _get(f"{uri}/api/2.0/mlflow/experiments/search?max_results=1", _credentials(uri))
     if status == 200:
         fault = _deleted(uri, experiment) if experiment else None
-        found = _finding(fault) if fault else Finding(name="mlflow", status="ok", text=f"{uri} answers{_as_whom()}")
+        found = _finding(fault) if fault else Finding(name="mlflow", status="ok", text=f"{uri} answers{_as_whom(uri)}")
         return found, False
     away = status in (0, 429) or status >= 500  # a search goes on without a server that comes back
     return _finding(_meaning(uri, status, text)), away
@@ -123,7 +129,7 @@ def _server(uri: str, experiment: str) -> tuple[Finding, bool]:
 
 def _deleted(uri: str, experiment: str) -> Fault | None:
     name = quote(experiment, safe="")
-    status, text = _get(f"{uri}/api/2.0/mlflow/experiments/get-by-name?experiment_name={name}", _credentials())
+    status, text = _get(f"{uri}/api/2.0/mlflow/experiments/get-by-name?experiment_name={name}", _credentials(uri))
     if status != 200:
         return None  # there is none of this name yet
     stage, number = (re.search(rf'"{key}":\s*"([^"]*)"', text) for key in ("lifecycle_stage", "experiment_id"))
@@ -136,8 +142,13 @@ def _meaning(uri: str, status: int, text: str) -> tuple[str, str]:
     host = urlsplit(uri).netloc.rpartition("@")[2]
     if status == 0:
         return f"nothing answers at {uri}: {text}", "is it the address that this machine reaches it by?"
-    if status == 401 and _credentials():
-        return f"{uri} does not know this user or password (401){_as_whom()}", f"check {_USER} and {_PASSWORD}"
+    if status == 401 and _credentials(uri):
+        return f"{uri} does not know this user or password (401){_as_whom(uri)}", f"check {_USER} and {_PASSWORD}"
+    if status == 401 and not is_trusted(uri):
+        return (
+            f"{uri} wants a user and a password (401); this user's are not sent where only a search's files name a host",
+            f"if it is your server, set MLFLOW_TRACKING_URI={uri}",
+        )
     if status == 401:
         return (
             f"{uri} wants a user and a password (401)",
@@ -151,32 +162,52 @@ def _meaning(uri: str, status: int, text: str) -> tuple[str, str]:
             "'localhost:*,127.0.0.1:*' too",
         )
     if status == 403:
-        return f"{uri} does not allow this{_as_whom()} (403: {text})", "ask its admin for the permission EDIT"
+        return f"{uri} does not allow this{_as_whom(uri)} (403: {text})", "ask its admin for the permission EDIT"
     if status == 404:
         return f"{uri} answers, but is no MLflow server (404)", "is the path or the port another one?"
     return f"{uri} answers {status}: {text}", "see the server's log"
 
 
-def _credentials() -> dict[str, str]:
-    """The header that MLflow's own clients would send."""
+def credentials_note(uri: str) -> str:
+    """Which host gets this user's credentials; empty where none are sent."""
+    return f"this user's MLflow credentials go to {origin(uri)}{_as_whom(uri)}" if _credentials(uri) else ""
+
+
+def _credentials(uri: str) -> dict[str, str]:
+    """The header that MLflow's own clients would send to a server."""
+    if not uri.startswith(("http://", "https://")) or not is_trusted(uri):
+        return {}
+    kept = configparser.ConfigParser(interpolation=None)
+    with suppress(OSError, configparser.Error, RuntimeError):
+        kept.read(Path("~/.mlflow/credentials").expanduser())
+    user, password = (os.environ.get(one) or str(kept.get("mlflow", one, fallback="")) for one in (_USER, _PASSWORD))
     token = os.environ.get(_TOKEN)
-    user, password = os.environ.get(_USER), os.environ.get(_PASSWORD)
     if user and password:
         return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
     return {"Authorization": f"Bearer {token}"} if token else {}
 
 
-def _as_whom() -> str:
+def _as_whom(uri: str) -> str:
     user = os.environ.get(_USER)
-    return f" to {user!r}" if user and _credentials() else ""
+    return f" to {user!r}" if user and _credentials(uri) else ""
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Credentials are for the host that was named: urllib would send them on to any other."""
+
+    def redirect_request(self, *request: object) -> None:
+        """None: the redirection itself is the answer."""
 
 
 def _get(url: str, headers: dict[str, str]) -> tuple[int, str]:
     """Status and the beginning of the text; status 0 where nothing answered."""
+    opener = urllib.request.build_opener(_NoRedirect)
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT_S) as answer:
+        with opener.open(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT_S) as answer:
             return int(answer.status), answer.read(_TEXT_BYTES).decode(errors="replace").strip()
     except urllib.error.HTTPError as error:
+        if error.code in range(300, 400):
+            return error.code, f"it sends its clients to {error.headers.get('Location')}: name that address"
         return error.code, " ".join(error.read(300).decode(errors="replace").split())
     except (OSError, ValueError) as error:
         return 0, str(getattr(error, "reason", error))

@@ -21,6 +21,7 @@ from tlsearch.secrets import remember
 from tlsearch.tracking.schema import deleted_fault
 from tlsearch.tracking.sqlite_file import check_sqlite, make_sqlite, sqlite_path
 from tlsearch.tracking.worker import Away, Refused
+from tlsearch.trust import guard, without_credentials
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -117,17 +118,20 @@ def connect(uri: str) -> MlflowClient:
     quiet_mlflow()
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
+    from mlflow.utils import credentials
     from sqlalchemy.exc import OperationalError
 
     if wrong := missing_driver(uri, "MLflow"):
         raise TrackingError("; ".join(wrong))
+    guard(credentials)
+    place = without_credentials(with_driver(uri))
     if uri.startswith("sqlite"):
         check_sqlite(uri)
     elif re.match(r"(postgresql|mysql|mssql)\b", uri):
-        _check_database(uri)
+        _check_database(uri, place)
     try:
         make_sqlite(uri)
-        return MlflowClient(tracking_uri=with_driver(uri), registry_uri=with_driver(uri))
+        return MlflowClient(tracking_uri=place, registry_uri=place)
     except MlflowException as error:
         if error.error_code == _UNAVAILABLE:  # a full disk again, where the tables are there already
             raise Away(f"MLflow at {uri} does not answer: {_in_a_line(error)}") from error
@@ -193,12 +197,12 @@ def artifact_location(uri: str, experiment: str) -> str | None:
     return (path.parent / "mlartifacts" / quote(experiment, safe=" ")).as_uri()
 
 
-def _check_database(uri: str) -> None:
+def _check_database(uri: str, place: str) -> None:
     """Connects once: MLflow itself would retry for minutes."""
     import sqlalchemy
 
     try:
-        engine = sqlalchemy.create_engine(with_driver(uri))
+        engine = sqlalchemy.create_engine(place)
     except (sqlalchemy.exc.ArgumentError, ImportError) as error:
         raise TrackingError(f"tracking.uri {uri} cannot be used: {error}") from error
     try:
