@@ -25,11 +25,13 @@ _SHARED = Path(os.environ.get("TLSEARCH_TEST_DATA") or Path(__file__).resolve().
 
 @pytest.fixture(autouse=True)
 def _clean_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test has its own state and cache folders, and no MLflow or Ray settings of the user's."""
+    """Every test has its own state and cache folders, knows no secret, and no MLflow or Ray settings of the user's."""
     for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS", "TLSEARCH_CRASH_AT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TLSEARCH_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setenv("TLSEARCH_CACHE_DIR", str(tmp_path / "cache"))
+    for name in ("secrets._remembered", "trust._trusted", "trust._told"):
+        monkeypatch.setattr(f"tlsearch.{name}", set())
 
 
 @pytest.fixture

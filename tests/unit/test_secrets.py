@@ -14,11 +14,6 @@ from tlsearch.config import masked_yaml
 from tlsearch.secrets import holds_secret, mask, mask_tree, remember
 
 
-@pytest.fixture(autouse=True)
-def nothing_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(secrets, "_remembered", set())
-
-
 @pytest.mark.parametrize(
     ("text", "masked"),
     [

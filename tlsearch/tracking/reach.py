@@ -146,7 +146,7 @@ def _meaning(uri: str, status: int, text: str) -> tuple[str, str]:
         return f"{uri} does not know this user or password (401){_as_whom(uri)}", f"check {_USER} and {_PASSWORD}"
     if status == 401 and not is_trusted(uri):
         return (
-            f"{uri} wants a user and a password (401); this user's are not sent where only a search's files name a host",
+            f"{uri} wants a user and a password (401), and gets none: nobody but a search's own files names this host",
             f"if it is your server, set MLFLOW_TRACKING_URI={uri}",
         )
     if status == 401:

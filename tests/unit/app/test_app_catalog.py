@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from tlsearch.app import catalog
 from tlsearch.errors import StorageError
+from tlsearch.trust import is_trusted
 
 
 def _entry(storage: Path, search_id: str, *, uid: str = "", created: float = 1.0) -> catalog.SearchEntry:
@@ -157,3 +158,24 @@ def test_a_copy_knows_its_original(tmp_path: Path) -> None:
     assert catalog.copies_of(copy) == [entry.path] and catalog.copies_of(entry) == []
     catalog.register(_entry(tmp_path / "other", "one"))  # of the same name only
     assert catalog.copies_of(copy) == [entry.path]
+
+
+def test_only_the_stores_of_own_starts_are_trusted(tmp_path: Path) -> None:
+    server, database = "http://mlflow.example.org:5000", "postgresql://me@db.example.org/x"
+    foreign = replace(_entry(tmp_path, "one"), tracking_uri=server)
+    catalog.register(foreign)  # as `resume` does
+    catalog.find("one")
+    assert not is_trusted(server)
+    catalog.register(foreign, own=(server, database, "auto"))
+    catalog.register(foreign)
+    catalog.find("one")
+    assert is_trusted(server) and is_trusted(database)
+    assert "me@" not in "".join(one.read_text() for one in catalog.state_directory().glob("*.json"))
+
+
+def test_the_store_in_the_catalogue_of_an_earlier_version_is_trusted(tmp_path: Path) -> None:
+    catalog.state_directory(write=True)
+    plain = {"directory": str(tmp_path / "one"), "tracking_uri": "https://old.example.org"}
+    (catalog.state_directory() / "one.json").write_text(json.dumps(plain))
+    catalog.searches()
+    assert is_trusted("https://old.example.org/")

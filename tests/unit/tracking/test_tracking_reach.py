@@ -14,6 +14,7 @@ import pytest
 
 from tlsearch.tracking.reach import refusal, tracking_finding
 from tlsearch.tracking.schema import _revisions
+from tlsearch.trust import trust
 
 
 class Server(http.server.BaseHTTPRequestHandler):
@@ -39,7 +40,9 @@ def uri(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(Server, "headers_seen", [])
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://localhost:{server.server_port}"
+    uri = f"http://localhost:{server.server_port}"
+    trust(uri)
+    yield uri
     server.shutdown()
     server.server_close()
 
