@@ -71,7 +71,7 @@ def connect(url: str, *, writable: bool) -> BaseStorage:
                 engine_kwargs={"pool_pre_ping": True, "connect_args": options},
                 skip_table_creation=not writable,
             )
-        except RuntimeError as error:  # Optuna's word for tables of another version
+        except (ImportError, RuntimeError) as error:  # a driver without its library; tables of another Optuna
             raise StorageError(f"the database {url} cannot hold the study: {error}") from error
         return get_storage(storage)
 

@@ -151,7 +151,7 @@ def test_a_server_that_is_not_there_is_told_without_the_password(tmp_path: Path)
 
 def test_a_missing_driver_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "MySQLdb", None)
-    with pytest.raises(StorageError, match="needs a driver that is not installed"):
+    with pytest.raises(StorageError, match="whose driver mysqldb is not installed"):
         connect("mysql://host/db", writable=True)
 
 
