@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tlsearch.app.catalog import MANIFEST, SearchEntry, find, write_atomically
+from tlsearch.codec import read_json
 from tlsearch.errors import StorageError
 from tlsearch.search.bucket import Dropper, Fetcher, Mirror, ThroughBucket, machine_folder
 from tlsearch.search.folder import SearchFolder
@@ -79,7 +80,7 @@ def take_over(storage: str, search_id: str) -> bool:
         return False
     mirror.pull_own()
     here = {"directory": str(directory), "remote": mirror.uri}  # the bucket may have been copied or renamed
-    plain = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
+    plain = read_json(directory / MANIFEST)
     write_atomically(directory / MANIFEST, json.dumps({**plain, **here}, indent=2))
     return True
 

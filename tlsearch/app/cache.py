@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -13,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from tlsearch.app.catalog import searches
 from tlsearch.app.folders import folder_bytes
+from tlsearch.codec import read_json
 from tlsearch.data import cache_directory, remove_unheld, unused_images
 from tlsearch.types import CacheSpec
 
@@ -105,7 +105,7 @@ def cache_json(entries: Sequence[CacheEntry], cleared: Cleared | None = None) ->
 def _entries(folder: Path, store: str) -> Iterator[CacheEntry]:
     for sidecar in folder.glob("*.json"):
         try:
-            plain = json.loads(sidecar.read_text(encoding="utf-8"))
+            plain = read_json(sidecar)
             last_used = sidecar.stat().st_mtime
             num_bytes = sidecar.with_suffix(STORES[store]).stat().st_size
         except (OSError, ValueError):  # removed at this moment, or damaged: the next use computes it anew

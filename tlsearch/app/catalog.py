@@ -14,12 +14,13 @@ import os
 import unicodedata
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 
 from tlsearch.app.moves import Move
 from tlsearch.atomic import write_atomically as write_atomically
+from tlsearch.codec import from_plain, read_json
 from tlsearch.errors import StorageError
 from tlsearch.folders import STATE_VARIABLE, own_folder, user_state
 from tlsearch.secrets import remember
@@ -152,13 +153,10 @@ def read_entry(folder: Path) -> SearchEntry | None:
     """The search that lies in a folder; None where there is none, or none that can be read."""
     folder = Path(os.path.abspath(folder))
     try:
-        plain = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        names = {one.name for one in fields(SearchEntry)} - {"moved_from"}
-        known = {name: value for name, value in plain.items() if name in names}
-        entry = SearchEntry(**{**known, "overrides": tuple(plain.get("overrides", ()))})
+        entry = from_plain(SearchEntry, read_json(folder / MANIFEST) | {"moved_from": ""})
         before = Path(entry.directory)
         remember(entry.tracking_uri, entry.data_path, *(one.partition("=")[2] for one in entry.overrides))
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError):
         return None  # half-known entries of another version are no reason to fail
     entry = replace(entry, search_id=folder.name, directory=str(folder))
     if before == folder or _same(before, folder):
@@ -257,7 +255,7 @@ def _in_catalogue() -> Iterator[tuple[Path, float]]:
 
 def _directory_in(file: Path) -> Path | None:
     try:
-        return Path(json.loads(file.read_text(encoding="utf-8"))["directory"])
+        return Path(read_json(file)["directory"])
     except (OSError, ValueError, TypeError, KeyError):
         return None
 

@@ -15,8 +15,9 @@ import numpy as np
 from tlsearch.app.catalog import SearchEntry, write_atomically
 from tlsearch.app.confirm import PreparedConfirm
 from tlsearch.app.run import read_record
+from tlsearch.codec import read_json
 from tlsearch.data import ImageIndex
-from tlsearch.errors import StorageError, UserError
+from tlsearch.errors import UserError
 from tlsearch.model import describe_backbone
 from tlsearch.results import load_model, logits_on
 from tlsearch.results.repeats import Difference, Values, per_image_scores
@@ -71,11 +72,7 @@ def read_confirmed(entry: SearchEntry) -> dict[str, Any] | None:
     path = entry.path / CONFIRMED
     if not path.exists():
         return None
-    try:
-        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return result
-    except ValueError as error:
-        raise StorageError(f"{CONFIRMED} must be JSON: {path}: {error}") from error
+    return read_json(path)
 
 
 def _is_of(result: Mapping[str, Any], record: SearchRecord) -> bool:

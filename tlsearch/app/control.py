@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from typing import Any
 from tlsearch.app.catalog import RESOLVED, SearchEntry
 from tlsearch.app.ending import SearchState, search_state
 from tlsearch.app.stored import settle_study
+from tlsearch.codec import read_json
 from tlsearch.config import SearchSpec, parse_space_file
 from tlsearch.search import Holder, SearchStatus, read_status, request_stop, wait_until_stopped
 from tlsearch.search.folder import SearchFolder
@@ -141,7 +141,7 @@ def trial_doing(directory: str, number: int) -> str:
     """
     path = SearchFolder(root=Path(directory)).doing(number)
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
+        told = read_json(path)
         done = f", {told['done']} of {told['total']}" if "total" in told else ""
         return f"{told['what']}{done}" if isinstance(told["what"], str) else ""
     except (OSError, ValueError, KeyError, TypeError):

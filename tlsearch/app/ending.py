@@ -7,6 +7,7 @@ import logging
 from typing import Literal
 
 from tlsearch.app.catalog import SearchEntry, write_atomically
+from tlsearch.codec import read_json
 from tlsearch.search.folder import SearchFolder
 from tlsearch.search.lock import is_held
 from tlsearch.text import plural
@@ -60,7 +61,7 @@ def keep_end(entry: SearchEntry, status: Status) -> None:
 def kept_end(entry: SearchEntry) -> Status:
     """How the last start ended; a start that was killed says nothing, and is interrupted."""
     try:
-        status = json.loads((entry.path / ENDED).read_text(encoding="utf-8"))["status"]
+        status = read_json(entry.path / ENDED)["status"]
     except (OSError, ValueError, KeyError, TypeError):
         return "interrupted"
     return status if status in ("finished", "failed") else "interrupted"

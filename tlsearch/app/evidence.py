@@ -10,6 +10,7 @@ from pathlib import PurePath
 
 from tlsearch import __version__
 from tlsearch.app.catalog import RESOLVED, SOURCE, SearchEntry, write_atomically
+from tlsearch.codec import read_json
 from tlsearch.config import SpaceFile, masked_yaml
 from tlsearch.data import ImageIndex, data_card
 from tlsearch.errors import StorageError
@@ -57,7 +58,7 @@ def keep_evidence(entry: SearchEntry, index: ImageIndex) -> None:
 def kept_environment(entry: SearchEntry) -> dict[str, str]:
     """The versions of the search's last start; empty where it did not keep them."""
     try:
-        found = json.loads((entry.path / ENVIRONMENT).read_text(encoding="utf-8"))
+        found = read_json(entry.path / ENVIRONMENT)
     except (OSError, ValueError):
         return {}
     return {str(name): str(value) for name, value in found.items()}
@@ -97,7 +98,7 @@ def record_start(tracker: Tracker, entry: SearchEntry, file: SpaceFile) -> None:
 def data_facts(entry: SearchEntry, file: SpaceFile) -> DataSetFacts | None:
     """The data set as its card says, without opening it; None where the search kept no card."""
     try:
-        card = json.loads((entry.path / DATA_CARD).read_text(encoding="utf-8"))
+        card = read_json(entry.path / DATA_CARD)
         images = {str(name): int(split["images"]) for name, split in card["splits"].items()}
         digest, num_classes = str(card["digest"]), len(card["classes"])
     except (OSError, ValueError, KeyError, TypeError):

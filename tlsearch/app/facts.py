@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tlsearch.app.catalog import SearchEntry, write_atomically
+from tlsearch.codec import read_json
 from tlsearch.errors import UserError
 from tlsearch.results.facts import SearchFacts
 
@@ -34,8 +35,8 @@ def write_facts(entry: SearchEntry, facts: SearchFacts) -> None:
 def read_facts(entry: SearchEntry) -> SearchFacts:
     """What is kept; without it what resolved.yaml says, which is quick and counts nothing."""
     try:
-        return SearchFacts.from_json(json.loads((entry.path / FACTS).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        return SearchFacts.from_json(read_json(entry.path / FACTS))
+    except (OSError, ValueError):
         file = read_space_file(entry)
         return SearchFacts() if file is None else _from_file(file)
 

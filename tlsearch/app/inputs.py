@@ -16,6 +16,7 @@ from typing import Any
 from tlsearch.app.catalog import SearchEntry, write_atomically
 from tlsearch.app.facts import read_facts
 from tlsearch.app.weights import weights_digests
+from tlsearch.codec import read_json
 from tlsearch.config import SpaceFile
 from tlsearch.data import ImageIndex, Split, nfc, seen_digest
 from tlsearch.errors import DataError
@@ -77,7 +78,7 @@ def _message(entry: SearchEntry, what: str, changes: list[str], purpose: str) ->
 def _kept(entry: SearchEntry) -> dict[str, Any]:
     """What the search's folder says; empty for a search of a version that wrote no such file."""
     try:
-        plain = json.loads((entry.path / INPUTS).read_text(encoding="utf-8"))
+        plain = read_json(entry.path / INPUTS)
         return plain if plain.get("format") == _FORMAT else {}
     except (OSError, ValueError, AttributeError):
         return {}
@@ -156,7 +157,7 @@ def _total(split: Mapping[str, Any]) -> int:
 def _models(entry: SearchEntry) -> Iterator[dict[str, Any]]:
     for file in entry.path.glob("trials/*/best/checkpoint.json"):
         try:
-            yield json.loads(file.read_text(encoding="utf-8"))
+            yield read_json(file)
         except (OSError, ValueError):
             continue
 

@@ -13,13 +13,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import tlsearch
 from tlsearch.app.bucket import find_in_bucket
 from tlsearch.app.catalog import MANIFEST, SearchEntry, find, state_directory
 from tlsearch.app.submit import SUBMITTED, Submitted
+from tlsearch.codec import from_plain, parse_json, read_json
 from tlsearch.config import bucket_address
 from tlsearch.errors import ClusterError, StorageError
 from tlsearch.imports import own_python
@@ -102,7 +103,8 @@ def ask(
     if not lines:
         last = next((line for line in reversed(text.splitlines()) if line.strip()), "nothing")
         raise ClusterError(f"the head of {submitted.address} could not run `tlsearch {shlex.join(arguments)}`: {last}")
-    return Answer(**json.loads(lines[-1].removeprefix(_MARK)), job=own)
+    answer = parse_json(lines[-1].removeprefix(_MARK), f"the answer of {submitted.address}", dict)
+    return replace(from_plain(Answer, answer), job=own)
 
 
 def _log_of(jobs: Jobs, job_id: str, *, wait: Callable[[float], object], timeout_s: float) -> str:
@@ -137,14 +139,12 @@ def _text(storage: Path | str | None) -> str:
 
 def _remembered() -> dict[str, Submitted]:
     """Searches submitted from this machine, oldest first."""
-    names = {one.name for one in fields(Submitted)}
     files = sorted((state_directory() / SUBMITTED).glob("*.json"), key=lambda path: path.stat().st_mtime)
     found = {}
     for path in files:
         try:
-            plain = json.loads(path.read_text(encoding="utf-8"))
-            found[path.stem] = Submitted(**{name: value for name, value in plain.items() if name in names})
-        except (OSError, ValueError, TypeError, AttributeError):
+            found[path.stem] = from_plain(Submitted, read_json(path))
+        except (OSError, ValueError):
             continue  # of another version
     return found
 

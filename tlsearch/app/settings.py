@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from tlsearch.app.catalog import RESOLVED, SearchEntry
 from tlsearch.app.evidence import kept_environment
+from tlsearch.codec import read_json
 from tlsearch.config import as_tree, dump_part, masked_yaml
 from tlsearch.errors import UserError
 from tlsearch.results.settings import SearchSettings, WeightsUsed
@@ -69,7 +69,7 @@ def _weights(entry: SearchEntry, file: SpaceFile, trials: Iterable[TrialRecord])
 def _kept_weights(entry: SearchEntry, trial: TrialRecord) -> WeightsUsed | None:
     checkpoint = entry.path / "trials" / str(trial.number) / "best" / "checkpoint.json"
     try:
-        meta = json.loads(checkpoint.read_text(encoding="utf-8"))
+        meta = read_json(checkpoint)
         return WeightsUsed(
             backbone=trial.config.backbone,
             weights_id=str(meta["weights_id"]),

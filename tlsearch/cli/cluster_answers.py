@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tlsearch.cli.session import err, out, print_json
+from tlsearch.codec import parse_json
 
 if TYPE_CHECKING:
     from tlsearch.app.remote import Answer
@@ -61,9 +61,9 @@ def relay(
 def _print_json(answer: Answer) -> None:
     """The head's document; ``status`` gets the job beside it."""
     try:
-        told = json.loads(answer.stdout)
+        told = parse_json(answer.stdout, "the cluster's answer", dict)
     except ValueError:
         told = {"ok": False, "error": answer.stderr.strip(), "exit_code": answer.code}
-    if isinstance(told, dict) and "running_trials" in told:
+    if "running_trials" in told:
         told["job"] = asdict(answer.job) if answer.job else None
     print_json(told)

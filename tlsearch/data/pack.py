@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from tlsearch.codec import read_json
 from tlsearch.data.cachedir import cache_directory
 from tlsearch.data.failures import raise_together
 from tlsearch.data.index import ImageIndex, Split
@@ -174,7 +175,7 @@ def _open_entry(folder: Path, rule: _Rule, num_images: int) -> NDArray[np.uint8]
     data_path, sidecar = folder / f"{rule.key}.npy", folder / f"{rule.key}.json"
     number = None
     try:
-        meta: Any = json.loads(sidecar.read_text(encoding="utf-8"))
+        meta: Any = read_json(sidecar)
         number = hold(data_path)
         if number is None or meta["rule"] != asdict(rule) or meta["size_bytes"] != data_path.stat().st_size:
             return None

@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 from torch.nn import functional as F
 
+from tlsearch.codec import read_json
 from tlsearch.data import cache_directory
 from tlsearch.types import CacheSpec
 
@@ -184,7 +185,7 @@ def _fastest_s(run: Callable[[], object], device: torch.device) -> float:
 def _read(path: Path) -> Rates | None:
     """What was measured; None where nothing was, or the file is damaged."""
     try:
-        plain: Any = json.loads(path.read_text(encoding="utf-8"))
+        plain: Any = read_json(path)
         rates = Rates(macs_per_s=float(plain["macs_per_s"]), bytes_per_s=float(plain["bytes_per_s"]))
         for name, value in asdict(rates).items():
             if not 1 <= value < math.inf or value != _power_of_two(value):

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from tlsearch.codec import read_json
 from tlsearch.data import cache_directory
 from tlsearch.features.keys import FeatureKey
 from tlsearch.types import CacheSpec, Scalar
@@ -71,7 +72,7 @@ def _computed(compute: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
 def _read(sidecar: Path) -> dict[str, Tensor] | None:
     try:
         os.utime(sidecar)  # its last use
-        content = json.loads(sidecar.read_text(encoding="utf-8"))
+        content = read_json(sidecar)
         data = sidecar.with_suffix(".safetensors").read_bytes()
         if hashlib.sha256(data).hexdigest() != content["sha256"]:
             raise ValueError("it does not match its checksum")

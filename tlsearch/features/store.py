@@ -27,6 +27,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
+from tlsearch.codec import read_json
 from tlsearch.data import cache_directory
 from tlsearch.features.budget import budget_bytes, make_room, remove_entry
 from tlsearch.features.keys import FeatureKey
@@ -139,7 +140,7 @@ def _open_entry(directory: Path, key: FeatureKey, num_rows: int) -> Tensor | Non
 
 def _map_rows(sidecar: Path, num_rows: int) -> Tensor | None:
     try:
-        content: dict[str, Any] = json.loads(sidecar.read_text(encoding="utf-8"))
+        content: dict[str, Any] = read_json(sidecar)
         shape = tuple(int(side) for side in content["shape"])
         mapped = np.memmap(sidecar.with_suffix(".bin"), dtype=_DTYPES[content["dtype"]], mode="c", shape=shape)
         sound = shape[0] == num_rows and hashlib.sha256(mapped.data).hexdigest() == content["sha256"]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-import json
 import re
 import tarfile
 import zipfile
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from tlsearch.codec import parse_json
 from tlsearch.data.fetcher import WEIGHTS
 from tlsearch.regular import open_regular
 
@@ -164,10 +164,9 @@ def _json(path: Path) -> str:
     if path.stat().st_size > _MAX_JSON_BYTES:
         return "is a JSON document, not a weights file; give the file with the tensors"
     try:
-        content = json.loads(path.read_bytes())
+        content = parse_json(path.read_bytes(), path, object)
     except ValueError:
         return ""
-    content = content if isinstance(content, dict) else {}
     said = (
         content.get("error") or content.get("message") or content.get("detail") if isinstance(content, dict) else None
     )

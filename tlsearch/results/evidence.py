@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tlsearch.codec import from_plain
 from tlsearch.results.calibration import cross_entropy, expected_calibration_error, scaled_probabilities
 from tlsearch.results.statistics import wilson_interval
 
@@ -70,17 +71,8 @@ class TestEvidence:
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> TestEvidence:
-        """What ``to_json`` gave."""
-        low, high = plain["accuracy_interval"]
-        return cls(
-            **{
-                **plain,
-                "accuracy_interval": (low, high),
-                "classes": tuple(ClassEvidence(**one) for one in plain["classes"]),
-                "calibration": Calibration(**plain["calibration"]),
-                "confusion": tuple(tuple(row) for row in plain["confusion"]),
-            }
-        )
+        """What ``to_json`` gave; raises ValueError for anything else."""
+        return from_plain(cls, plain)
 
 
 def gather_evidence(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from tlsearch.codec import from_plain
 from tlsearch.types import TrialConfig
 
 FORMAT = 1
@@ -61,15 +62,8 @@ class SearchFacts:
         """What ``to_json`` gave, out of a file.
 
         Raises:
-            ValueError: Another format.
+            ValueError: Another format, or a value of another type.
         """
         if plain.get("format") != FORMAT:
             raise ValueError(f"facts of a search have the format {FORMAT}, not {plain.get('format')!r}")
-        values = {name: plain[name] for name in cls.__dataclass_fields__ if name in plain}
-        for name in ("classes", "rungs", "backbones"):
-            values[name] = tuple(values.get(name, ()))
-        values["trainable"] = {
-            backbone: {int(depth): count for depth, count in by_depth.items()}
-            for backbone, by_depth in values.get("trainable", {}).items()
-        }
-        return cls(**values)
+        return from_plain(cls, plain)

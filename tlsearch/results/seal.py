@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tlsearch.codec import from_plain, read_json
 from tlsearch.errors import StorageError
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def checkpoint_digest(directory: Path) -> str:
         StorageError: There is no checkpoint.
     """
     try:
-        content = json.loads((directory / "checkpoint.json").read_text(encoding="utf-8"))
+        content = read_json(directory / "checkpoint.json")
     except (OSError, ValueError) as error:
         raise StorageError(f"a model checkpoint must be readable: {directory}: {error}") from error
     parts = [content.get(key) for key in ("weights_sha256", "frozen_sha256", "backbone", "classes")]
@@ -117,7 +118,7 @@ def read_uses(folder: Path) -> list[TestUse]:
     if not path.exists():
         return []
     try:
-        return [TestUse(**one) for one in json.loads(path.read_text(encoding="utf-8"))["uses"]]
+        return [from_plain(TestUse, one) for one in read_json(path)["uses"]]
     except (ValueError, TypeError, KeyError) as error:
         raise StorageError(f"the record of the test split's use is damaged: {path}: {error}") from error
 

@@ -16,6 +16,7 @@ from dataclasses import replace
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
+from tlsearch.codec import from_plain
 from tlsearch.crash import crash_point
 from tlsearch.errors import StorageError
 from tlsearch.search.audience import Audience
@@ -29,7 +30,6 @@ from tlsearch.search.live import Handout, Live, TrialFailure
 from tlsearch.search.plan import SearchPlan
 from tlsearch.search.record import state_and_reason
 from tlsearch.search.study import Ending, StoredReport, Study, stored_reports
-from tlsearch.search.wire import from_plain
 from tlsearch.types import Decision, EpochReport, SearchObserver, TrialAssignment, TrialConfig, TrialOutcome
 
 logger = logging.getLogger(__name__)

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tlsearch.codec import read_json
+
 
 @contextmanager
 def telling_dashboard(path: Path, url: str) -> Iterator[None]:
@@ -31,6 +33,6 @@ def telling_dashboard(path: Path, url: str) -> Iterator[None]:
 def read_dashboard(path: Path) -> str:
     """What the file says; empty where it is not there. Only a search that runs has a dashboard."""
     try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["dashboard"])
+        return str(read_json(path)["dashboard"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""

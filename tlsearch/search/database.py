@@ -15,6 +15,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage
 
 from tlsearch.atomic import write_atomically
+from tlsearch.codec import from_plain, read_json
 from tlsearch.config import missing_driver, with_driver
 from tlsearch.errors import StorageError
 from tlsearch.secrets import remember
@@ -38,12 +39,12 @@ def read_pointer(path: Path) -> Pointer | None:
         StorageError: The file cannot be understood.
     """
     try:
-        pointer = Pointer(**json.loads(path.read_text(encoding="utf-8")))
+        pointer = from_plain(Pointer, read_json(path))
         remember(pointer.url)
         return pointer
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise StorageError(f"{path} says where the study is and cannot be read: {error}") from error
 
 

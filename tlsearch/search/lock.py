@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tlsearch.codec import from_plain, parse_json
 from tlsearch.crash import crash_point
 from tlsearch.errors import StorageError
 from tlsearch.search.folder import SearchFolder
@@ -134,6 +135,6 @@ def _free(handle: int) -> bool:
 
 def _named(handle: int) -> Holder | None:
     try:
-        return Holder(**json.loads(os.pread(handle, 4096, 0)))
-    except (OSError, ValueError, TypeError):
+        return from_plain(Holder, parse_json(os.pread(handle, 4096, 0), "a lock", dict))
+    except (OSError, ValueError):
         return None

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from tlsearch.search.wire import from_plain, to_plain
+from tlsearch.codec import from_plain, parse_json, to_plain
 from tlsearch.types import EpochReport, TrialAssignment
 
 KEY = "tlsearch"
@@ -65,9 +65,9 @@ def pack(value: Job | Message) -> dict[str, str]:
 
 def unpack_job(config: Mapping[str, Any]) -> Job:
     """The job in a Tune config."""
-    return from_plain(Job, json.loads(config[KEY]))
+    return from_plain(Job, parse_json(config[KEY], "a trial's job", dict))
 
 
 def unpack_message(result: Mapping[str, Any]) -> Message:
     """The message in a Tune result."""
-    return from_plain(Message, json.loads(result[KEY]))
+    return from_plain(Message, parse_json(result[KEY], "a trial's message", dict))

@@ -13,6 +13,7 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+from tlsearch.codec import from_plain, parse_json
 from tlsearch.imports import own_python
 
 _MODE = "RAY_AUTH_MODE"
@@ -42,10 +43,10 @@ def probe_head(address: str, *, with_token: bool = True) -> Answer:
     command = own_python("tlsearch.search.probe", address)
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=_PROCESS_S, check=False)
-        return Answer(**json.loads(done.stdout.splitlines()[-1]))
+        return from_plain(Answer, parse_json(done.stdout.splitlines()[-1], "the probe's answer", dict))
     except subprocess.TimeoutExpired:
         return Answer(kind="silent", text=f"no answer in {_PROCESS_S:g} s")
-    except (IndexError, ValueError, TypeError):
+    except (IndexError, ValueError):
         lines = done.stderr.strip().splitlines()
         return Answer(kind="silent", text=lines[-1] if lines else f"the probe ended with {done.returncode}")
 

@@ -16,6 +16,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
+from tlsearch.codec import to_plain
 from tlsearch.search.allocation import Allocation, alone
 from tlsearch.search.experience import Experience
 from tlsearch.search.first_points import FIRST_LOOK, ORIGIN, Origin, first_points, num_enqueued
@@ -24,7 +25,6 @@ from tlsearch.search.sampler import NUM_DRAWN, GivenPoint, make_sampler
 from tlsearch.search.seeds import derive_seed
 from tlsearch.search.starting_points import RECIPES, recipe
 from tlsearch.search.untried import Configurations, Untried, untried_point
-from tlsearch.search.wire import to_plain
 from tlsearch.types import Scalar
 
 

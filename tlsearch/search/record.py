@@ -8,12 +8,12 @@ from pathlib import Path
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
+from tlsearch.codec import from_plain
 from tlsearch.search.folder import SearchFolder
 from tlsearch.search.judge import Best
 from tlsearch.search.lock import is_held
 from tlsearch.search.opening import open_for_reading
 from tlsearch.search.study import SPACE_TRIED, StoredReport, Study, stored_reports
-from tlsearch.search.wire import from_plain
 from tlsearch.secrets import mask
 from tlsearch.types import INTERRUPTED, METRIC_MODES, Mode, SearchRecord, TrialConfig, TrialRecord, TrialState
 

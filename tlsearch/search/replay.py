@@ -17,9 +17,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from tlsearch.codec import from_plain, read_json
 from tlsearch.crash import crash_point
 from tlsearch.errors import Diverged, UserError
-from tlsearch.search.wire import from_plain
 from tlsearch.types import EpochReport, Scalar, TrialAssignment, TrialConfig
 
 FORMAT = 1
@@ -101,7 +101,7 @@ def read_curves(path: Path) -> Curves:
         UserError: The file is not of this format.
     """
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
+        plain = read_json(path)
         if plain["format"] != FORMAT:
             raise ValueError(f"its format is {plain['format']}")
         return Curves(curves=tuple(_curve(one) for one in plain["curves"]), about=plain["about"])
@@ -183,7 +183,7 @@ class ReplayedTrial:
     def _restore(self) -> list[EpochReport]:
         """The checkpoint's reports; none where it is missing, damaged, or another trial's."""
         try:
-            content = json.loads(self._path.read_text(encoding="utf-8"))
+            content = read_json(self._path)
             reports = [from_plain(EpochReport, plain) for plain in content.pop("reports")]
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return []

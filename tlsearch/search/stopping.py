@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+from tlsearch.codec import read_json
 from tlsearch.errors import StorageError
 from tlsearch.search.folder import SearchFolder
 from tlsearch.search.lock import Holder, holder_of
@@ -89,6 +90,6 @@ def wait_until_stopped(directory: Path, holder: Holder, timeout_s: float) -> boo
 
 def _requested(path: Path) -> object:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path)
     except (OSError, ValueError):
         return None

@@ -22,10 +22,10 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
+from tlsearch.codec import from_plain, to_plain
 from tlsearch.search.journal import Journal
 from tlsearch.search.judge import Best, Verdict
 from tlsearch.search.lock import Holder, SearchLock
-from tlsearch.search.wire import from_plain, to_plain
 from tlsearch.types import Decision, EpochReport, Scalar
 
 if TYPE_CHECKING:

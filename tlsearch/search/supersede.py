@@ -16,13 +16,13 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, create_trial
 from optuna.trial import TrialState as OptunaState
 
+from tlsearch.codec import from_plain
 from tlsearch.errors import StorageError
 from tlsearch.search.database import Pointer, database_errors, write_pointer
 from tlsearch.search.first_points import FirstPoint, first_points
 from tlsearch.search.opening import JOURNAL, open_for_writing, study_attrs
 from tlsearch.search.plan import SearchPlan
 from tlsearch.search.untried import Configurations
-from tlsearch.search.wire import from_plain
 from tlsearch.space import Space
 from tlsearch.types import Scalar, TrialConfig
 

@@ -16,8 +16,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
+from tlsearch.codec import from_plain
 from tlsearch.search.drawing import draw
-from tlsearch.search.wire import from_plain
 from tlsearch.types import Scalar, TrialConfig
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from tlsearch.codec import parse_json
 from tlsearch.config import nearest, suggest
 from tlsearch.space.conditions import SYSTEM_READS, Condition, Reason, system_reason
 from tlsearch.space.domains import Fixed, Suggester, domain_from_tree, domain_tree
@@ -229,7 +230,7 @@ class Space:
     @classmethod
     def from_json(cls, text: str) -> Space:
         """The space that ``to_json`` wrote."""
-        content = json.loads(text)
+        content = parse_json(text, "a stored space", dict)
         dimensions = [
             Dimension(
                 name=one["name"],

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, get_args
 
+from tlsearch.codec import from_plain, parse_json
 from tlsearch.secrets import mask
 from tlsearch.types import DataSetFacts, EpochReport, Scalar, TrialConfig, TrialOutcome, TrialRecord, TrialState
 
@@ -123,20 +124,10 @@ def from_line(line: str) -> Entry:
         ValueError: The line is not one that ``to_line`` wrote (half written, or of another version).
     """
     try:
-        fields = json.loads(line)
-        kind = _KINDS[fields.pop("kind")]
-        if kind is WholeTrial:
-            end = fields["end"]
-            return WholeTrial(
-                start=TrialStart(**fields["start"]),
-                reports=tuple(TrialReport(**report) for report in fields["reports"]),
-                end=None if end is None else TrialEnd(**end),
-            )
-        if kind is SearchStart and fields.get("data"):
-            fields["data"] = DataSetFacts(**fields["data"])
-        entry: Entry = kind(**fields)
+        fields = parse_json(line, "a line of a spool", dict)
+        entry: Entry = from_plain(_KINDS[fields.pop("kind")], fields)
         return entry
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"not a line of a spool: {line[:80]!r}") from error
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tlsearch.codec import parse_json
 from tlsearch.crash import crash_point
 from tlsearch.tracking.batch import cut
 from tlsearch.tracking.models import (
@@ -274,7 +275,7 @@ def _name_version(client: MlflowClient, experiment_id: str, version: ModelVersio
     model = next((one for one in models if one.artifact_location == version.source), None)
     if model is None:
         return
-    known = json.loads(model.tags.get(VERSIONS, "[]"))
+    known = parse_json(model.tags.get(VERSIONS, "[]"), f"the tag {VERSIONS} of the model {model.model_id}", list)
     if not any((one["name"], str(one["version"])) == (version.name, str(version.version)) for one in known):
         new = {"name": version.name, "version": int(version.version)}
         client.set_logged_model_tags(model.model_id, {VERSIONS: json.dumps([*known, new])})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from tlsearch.codec import parse_json
 from tlsearch.tracking.store import connect, errors_told, open_experiment
 
 _TEST_USE = "tlsearch.test_use."
@@ -20,7 +21,7 @@ def read_test_uses(uri: str, *, experiment: str, digest: str) -> list[dict[str, 
         client = connect(uri)
         found = client.get_experiment(open_experiment(client, experiment, uri))
         text = found.tags.get(_TEST_USE + digest[:16])
-        return list(json.loads(text)) if text else []
+        return parse_json(text, f"the record of the test split's use in {uri}", list) if text else []
 
 
 def write_test_uses(uri: str, *, experiment: str, digest: str, uses: list[dict[str, object]]) -> None:
