@@ -6,8 +6,12 @@ user who has none, or whose home cannot be written.
 
 from __future__ import annotations
 
+import fcntl
 import os
-from collections.abc import Callable
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tlsearch.errors import StorageError
@@ -99,3 +103,55 @@ def lend_home() -> None:
 def _can_be_made(folder: Path) -> bool:
     held = next(one for one in folder.absolute().parents if one.exists())
     return held.is_dir() and os.access(held, os.W_OK | os.X_OK)
+
+
+HELD = "held"  # a file that marks a folder as a tlsearch process's, which has a lock on it while it runs
+
+
+@contextmanager
+def scratch_folder(purpose: str) -> Iterator[Path]:
+    """A folder in TMPDIR that ends with the body; where the process is killed, with the next one's call.
+
+    Args:
+        purpose: A word for its name.
+    """
+    drop_ended(Path(tempfile.gettempdir()), "tlsearch-*", keep=0)
+    root = Path(tempfile.mkdtemp(prefix=f"tlsearch-{purpose}-"))
+    try:
+        with held(root):
+            (root / "files").mkdir()
+            yield root / "files"
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Marks a folder as this process's while the body runs; after that, or its death, ``drop_ended`` may remove it."""
+    marking = folder / f".{HELD}"
+    handle = os.open(marking, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        os.replace(marking, folder / HELD)  # only now: a mark without its lock would be one of the dead
+        yield
+    finally:
+        os.close(handle)
+
+
+def drop_ended(folder: Path, pattern: str, *, keep: int) -> None:
+    """Removes folders that ended processes of this user have held, but for the ``keep`` whose names come last."""
+    marks = (mark for mark in folder.glob(f"{pattern}/{HELD}") if not mark.parent.is_symlink())
+    ended = sorted(mark.parent for mark in marks if _is_free(mark))
+    for one in ended[: len(ended) - keep]:
+        shutil.rmtree(one, ignore_errors=True)
+
+
+def _is_free(mark: Path) -> bool:
+    with suppress(OSError):
+        handle = os.open(mark, os.O_RDWR | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return os.fstat(handle).st_uid == os.geteuid()
+        finally:
+            os.close(handle)
+    return False

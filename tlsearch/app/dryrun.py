@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass, replace
 
 from tlsearch.app.run import trial_setup
 from tlsearch.config import SpaceFile
 from tlsearch.errors import Fault, TlsearchError
+from tlsearch.folders import scratch_folder
 from tlsearch.space import Space
 from tlsearch.types import TrialAssignment, TrialConfig
 
@@ -34,7 +34,7 @@ def dry_run(file: SpaceFile, space: Space) -> tuple[list[DryRun], list[Fault]]:
     done, faults = [], []
     for backbone in space.backbones():
         config = deepest_config(space, backbone)
-        with tempfile.TemporaryDirectory(prefix="tlsearch-dry-") as directory:
+        with scratch_folder("dry") as directory:
             setup = trial_setup(file)
             # No trial would ever read what so few images leave behind, so it does not go into the node's cache.
             setup = replace(setup, cache=replace(setup.cache, directory=f"{directory}/cache"))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -29,6 +28,7 @@ from tlsearch.config import SpaceFile
 from tlsearch.crash import crash_point
 from tlsearch.data import ImageIndex, load_index
 from tlsearch.errors import DataError, StorageError, UserError
+from tlsearch.folders import scratch_folder
 from tlsearch.model import weights_card
 from tlsearch.results import SERVED_CODE, load_model, logits_on
 from tlsearch.results.calibration import fit_temperature
@@ -239,8 +239,8 @@ def _register(
         )
     )
     files = {"evidence.json": json.dumps(evidence.test.to_json(), indent=2)} if evidence.test else {}
-    with tempfile.TemporaryDirectory(prefix="tlsearch-promote-") as scratch:
-        scaled = Path(scratch) / "checkpoint"
+    with scratch_folder("promote") as scratch:
+        scaled = scratch / "checkpoint"
         copy_with_temperature(checkpoint, scaled, temperature)
         promotion = Promotion(
             experiment=entry.experiment,

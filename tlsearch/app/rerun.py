@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
@@ -16,6 +15,7 @@ from tlsearch.app.run import read_record, trial_setup
 from tlsearch.app.stored import stored_file
 from tlsearch.data import load_index
 from tlsearch.errors import StorageError, UserError
+from tlsearch.folders import scratch_folder
 from tlsearch.text import plural
 from tlsearch.types import (
     Decision,
@@ -171,4 +171,4 @@ def _find(entry: SearchEntry, number: int) -> TrialRecord:
 
 
 def _folder(directory: Path | None) -> AbstractContextManager[str | Path]:
-    return tempfile.TemporaryDirectory(prefix="tlsearch-rerun-") if directory is None else nullcontext(directory)
+    return scratch_folder("rerun") if directory is None else nullcontext(directory)

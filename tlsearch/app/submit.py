@@ -6,7 +6,6 @@ import json
 import re
 import shlex
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -16,6 +15,7 @@ from tlsearch.app.catalog import state_directory, write_atomically
 from tlsearch.app.names import check_name, new_search_id
 from tlsearch.config import Document, Keys, SpaceFile, parse_space_file, show
 from tlsearch.errors import ConfigError, Fault
+from tlsearch.folders import scratch_folder
 from tlsearch.search.jobs import JobRequest, Jobs, JobState, RayJobs
 from tlsearch.search.submit import follow, submit_once
 from tlsearch.secrets import holds_secret
@@ -77,12 +77,12 @@ def submit_file(options: SubmitOptions, *, jobs: Jobs | None = None) -> Submitte
     file = checked_file(options)
     search_id = name or new_search_id(file.name, Path(file.storage))
     jobs = jobs or RayJobs(options.address)
-    with tempfile.TemporaryDirectory(prefix="tlsearch-submit-") as folder:
-        shutil.copyfile(options.file, Path(folder) / options.file.name)
+    with scratch_folder("submit") as folder:
+        shutil.copyfile(options.file, folder / options.file.name)
         request = JobRequest(
             job_id=search_id,
             entrypoint=entrypoint(options, search_id),
-            working_dir=Path(folder),
+            working_dir=folder,
             py_modules=(Path(tlsearch.__file__).parent,) if options.ship else (),
             metadata={"tlsearch.search_id": search_id, "tlsearch.version": tlsearch.__version__},
         )

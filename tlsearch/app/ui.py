@@ -7,16 +7,16 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from types import FrameType
+from pathlib import Path
 
 from tlsearch.app.catalog import SearchEntry
 from tlsearch.config import with_driver
 from tlsearch.errors import ClusterError
+from tlsearch.folders import scratch_folder
 from tlsearch.imports import own_python
 from tlsearch.tracking.peek import runs_page
 from tlsearch.tracking.reach import CREDENTIALS
@@ -62,19 +62,16 @@ def serve_ui(entry: SearchEntry, *, host: str, port: int, ready: Callable[[str],
         store["MLFLOW_ARTIFACTS_DESTINATION"] = str(database.parent / "mlartifacts")
     url = f"http://{_bracketed(host)}:{port}"
     reached = f"http://{_bracketed(_WILDCARDS.get(host, host))}:{port}"
-    with (
-        _stopping() as stopped,
-        tempfile.TemporaryDirectory(prefix="tlsearch-ui-") as folder,
-        _server(command, store, folder) as server,
-    ):
-        answers = False
-        while server.poll() is None and not stopped():
-            if not answers and _answers(reached):
-                answers = True
-                ready(url)
-            time.sleep(_POLL_S)  # polls another process
-        if stopped():
-            return 0
+    try:
+        with scratch_folder("ui") as folder, _server(command, store, folder) as server:
+            answers = False
+            while server.poll() is None:
+                if not answers and _answers(reached):
+                    answers = True
+                    ready(url)
+                time.sleep(_POLL_S)  # polls another process
+    except KeyboardInterrupt:  # as every signal that ends a command comes
+        return 0
     raise ClusterError(f"the MLflow UI has ended by itself (exit code {server.returncode}); its own output says why")
 
 
@@ -97,7 +94,7 @@ def _check_port(host: str, port: int) -> None:
 
 
 @contextmanager
-def _server(command: list[str], store: Mapping[str, str], folder: str) -> Iterator[subprocess.Popen[bytes]]:
+def _server(command: list[str], store: Mapping[str, str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     """The server, in a process group of its own, and in a folder of its own: its parts import from where they start."""
     # seven more processes of MLflow's, for jobs that only its language-model features have
     environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ, **store, "PYTHONSAFEPATH": "1"}
@@ -123,22 +120,6 @@ def _end(server: subprocess.Popen[bytes]) -> None:
         except subprocess.TimeoutExpired:
             continue
     server.wait()
-
-
-@contextmanager
-def _stopping() -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C, SIGTERM or the end of the terminal came."""
-    seen: list[int] = []
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        seen.append(number)
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield lambda: bool(seen)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _answers(url: str) -> bool:

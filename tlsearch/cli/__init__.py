@@ -9,6 +9,12 @@ import sys
 
 def main() -> None:
     """Entry point of the ``tlsearch`` command."""
+    from tlsearch.cli.interrupts import run_interruptible
+
+    run_interruptible(_main)
+
+
+def _main() -> None:
     atexit.register(gc.freeze)  # Python would search all of torch and MLflow for garbage before it ends: over a second
     from tlsearch.imports import leave_current_folder
 

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
+from tlsearch.cli.interrupts import EXIT_INTERRUPTED
 from tlsearch.cli.root import Data, File, Json, Set, app
-from tlsearch.cli.session import EXIT_FAILED, EXIT_INTERRUPTED, err, out, print_json, told_errors
+from tlsearch.cli.session import EXIT_FAILED, err, out, print_json, told_errors
 
 
 @app.command()

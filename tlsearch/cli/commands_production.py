@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
+from tlsearch.cli.interrupts import EXIT_INTERRUPTED, interruptible
 from tlsearch.cli.root import Address, Json, Search, Storage, app
-from tlsearch.cli.session import EXIT_INTERRUPTED, err, interruptible, out, print_json, told_errors
+from tlsearch.cli.session import err, out, print_json, told_errors
 from tlsearch.cli.streams import GOES_ON, when_output_ends
 from tlsearch.text import agree, plural
 

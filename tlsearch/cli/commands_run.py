@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tlsearch.cli.interrupts import EXIT_INTERRUPTED, interruptible
 from tlsearch.cli.root import Address, Data, File, Json, Search, Set, Storage, app
-from tlsearch.cli.session import EXIT_FAILED, EXIT_INTERRUPTED, err, interruptible, out, print_json, told_errors
+from tlsearch.cli.session import EXIT_FAILED, err, out, print_json, told_errors
 from tlsearch.cli.steps import Steps
 from tlsearch.cli.streams import GOES_ON, when_output_ends
 from tlsearch.text import agree, plural

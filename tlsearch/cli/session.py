@@ -5,24 +5,21 @@ from __future__ import annotations
 import errno
 import json
 import logging
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import Any, NoReturn
 
 import typer
 
 from tlsearch.cli.console import Console
+from tlsearch.cli.interrupts import EXIT_INTERRUPTED
 from tlsearch.errors import ConfigError, TlsearchError, UserError
 from tlsearch.printable import PrintableFormatter
 from tlsearch.secrets import mask_tree
 
 EXIT_FAILED = 1
 EXIT_USER = 2
-EXIT_INTERRUPTED = 130
 
 _FULL = "make room, or make the disk writable, and try again"
 _REMEDIES = {
@@ -92,28 +89,3 @@ def _tell_failure(text: str, *, as_json: bool) -> NoReturn:
         print_json({"ok": False, "error": text, "exit_code": EXIT_FAILED})
     err.print(text, markup=False, soft_wrap=True)
     raise typer.Exit(EXIT_FAILED) from None
-
-
-@contextmanager
-def interruptible(on_interrupt: Callable[[], None]) -> Iterator[threading.Event]:
-    """An event that Ctrl-C, SIGTERM or the end of the terminal sets; a second Ctrl-C or SIGTERM ends the program.
-
-    SIGHUP that is ignored, as under ``nohup``, stays so.
-    """
-    stop = threading.Event()
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if stop.is_set() and number in (signal.SIGINT, signal.SIGTERM):  # a terminal that closes says so twice
-            raise KeyboardInterrupt
-        stop.set()
-        on_interrupt()
-
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        numbers.append(signal.SIGHUP)
-    before = {number: signal.signal(number, handle) for number in numbers}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -14,13 +14,13 @@ import secrets
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from tlsearch.errors import ClusterError
 from tlsearch.folders import home
-from tlsearch.search.local_ray import start_ray
+from tlsearch.search.local_ray import session_kept, start_ray
 from tlsearch.search.probe import probe_head, refused
 from tlsearch.search.worker_path import job_config
 
@@ -107,21 +107,21 @@ def connected(
     options["job_config"] = job_config()
     if meanwhile is not None:
         meanwhile()
-    if address == "local":
-        for name, value in _LOCAL_ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
-        dashboard = start_ray(ray.init, options | {"num_cpus": num_cpus}, shutdown=ray.shutdown).dashboard_url
-    else:
-        try:
-            dashboard = ray.init(**options).dashboard_url
-        except Exception as error:
-            raise ClusterError(_explain(address, authentication, error)) from error
-    _silence()
-    try:
-        yield f"http://{dashboard}" if dashboard else ""
-    finally:
-        gc.collect()  # Ray (2.60) ends the process if another thread drops an ObjectRef while it shuts down
-        ray.shutdown()
+    with ExitStack() as stack:
+        if address == "local":
+            for name, value in _LOCAL_ENVIRONMENT.items():
+                os.environ.setdefault(name, value)
+            started = start_ray(ray.init, options | {"num_cpus": num_cpus}, shutdown=ray.shutdown)
+            stack.enter_context(session_kept(Path(started.address_info["session_dir"])))
+        else:
+            try:
+                started = ray.init(**options)
+            except Exception as error:
+                raise ClusterError(_explain(address, authentication, error)) from error
+        stack.callback(ray.shutdown)
+        stack.callback(gc.collect)  # Ray (2.60) ends the process if another thread drops an ObjectRef meanwhile
+        _silence()
+        yield f"http://{started.dashboard_url}" if started.dashboard_url else ""
 
 
 def check_address(address: str) -> None:

@@ -13,13 +13,14 @@ from ray.exceptions import OutOfMemoryError
 from ray.tune import ResultGrid
 
 from tlsearch.errors import ClusterError
+from tlsearch.folders import scratch_folder
 from tlsearch.search.conductor import Conductor
 from tlsearch.search.connect import connected
 from tlsearch.search.dashboard import telling_dashboard
 from tlsearch.search.database import database_errors
 from tlsearch.search.opening import open_for_writing, study_attrs
 from tlsearch.search.plan import SearchPlan
-from tlsearch.search.quiet import NoOutput, throwaway_folder, tune_environment
+from tlsearch.search.quiet import NoOutput, tune_environment
 from tlsearch.search.resources import LiveLimit, alive_nodes, trial_resources
 from tlsearch.search.scheduler import StudyScheduler
 from tlsearch.search.searcher import StudySearcher
@@ -107,7 +108,7 @@ def _tune(plan: SearchPlan, conductor: Conductor, factory: TrialFactory, stop: t
     live_limit = LiveLimit(per_trial, plan.resources.max_concurrent)
     max_failures, timeout_s = plan.search.max_failures, plan.search.trial_timeout_s
     watch = Watch()
-    with tune_environment(), throwaway_folder() as storage_path:
+    with tune_environment(), scratch_folder("tune") as unread:
         tuner = tune.Tuner(
             tune.with_resources(make_worker(factory), per_trial),
             tune_config=tune.TuneConfig(
@@ -120,7 +121,7 @@ def _tune(plan: SearchPlan, conductor: Conductor, factory: TrialFactory, stop: t
             ),
             run_config=tune.RunConfig(
                 name="tune",
-                storage_path=storage_path,
+                storage_path=str(unread),  # Tune insists on one
                 failure_config=tune.FailureConfig(max_failures=-1),  # the conductor counts
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 verbose=0,

@@ -5,15 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from tlsearch.errors import ClusterError
+from tlsearch.folders import drop_ended, held
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +26,7 @@ _SOCKET = "ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store" 
 _LEAST_BYTES = 50_000_000  # Ray's own logs and sockets
 _DEFAULT_FOLDER = "/tmp"
 _TRIES = 4  # Ray 2.60 gives a node 30 s, fixed in its code; a machine with eight busy processes a core needs more
+_KEPT_SESSIONS = 3
 _FATAL = (ImportError, TypeError, ValueError, PermissionError, FileNotFoundError)  # it would fail again
 
 
@@ -45,7 +49,8 @@ def start_ray(init: Callable[..., Any], options: dict[str, Any], *, shutdown: Ca
     before, began = _children(), time.monotonic()
     for number in range(1, _TRIES + 1):
         try:
-            return init(**options, **own)
+            with _hangups_waiting():
+                return init(**options, **own)
         except _FATAL as error:
             raise ClusterError(f"a local Ray could not be started: {_first_line(error)}") from error
         except Exception as error:
@@ -55,6 +60,24 @@ def start_ray(init: Callable[..., Any], options: dict[str, Any], *, shutdown: Ca
                 raise ClusterError(_explain(error, folder, time.monotonic() - began)) from error
             logger.warning("a local Ray did not come up (%s); try %d of %d", _first_line(error), number + 1, _TRIES)
     raise AssertionError("the loop returns or raises")
+
+
+@contextmanager
+def session_kept(session: Path) -> Iterator[None]:
+    """Marks an own Ray's folder while it runs; of those that have run, the last few stay, for their logs."""
+    with held(session):
+        yield
+    drop_ended(session.parent, "session_*", keep=_KEPT_SESSIONS)
+
+
+@contextmanager
+def _hangups_waiting() -> Iterator[None]:
+    """Has Ray's processes be born deaf to SIGHUP, which a terminal sends to them all; Ray does so with SIGINT."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def ray_folder() -> str:

@@ -12,11 +12,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tlsearch.codec import from_plain, parse_json
+from tlsearch.codec import from_plain, parse_json, read_json
 from tlsearch.crash import crash_point
 from tlsearch.errors import StorageError
 from tlsearch.search.folder import SearchFolder
 
+_LINES = "study_lines"
 _TRIES, _PAUSE_S = 10, 0.05  # a look at the lock holds it for an instant; its holder writes its name an instant later
 
 
@@ -34,7 +35,12 @@ class Holder:
 
 
 class SearchLock:
-    """An advisory lock (flock); the system drops it when the process ends, however it ends."""
+    """An advisory lock (flock); the system drops it when the process ends, however it ends.
+
+    Attributes:
+        holder: This process.
+        study_lines: How many lines the study's journal has; stays in the file when the lock is given back.
+    """
 
     def __init__(self, path: Path) -> None:
         """Takes the lock; makes the folder where it is missing.
@@ -53,14 +59,36 @@ class SearchLock:
             os.close(self._handle)
             raise StorageError(f"a search has one writer at a time; {path.parent} is in use by {holder}") from None
         crash_point("lock_taken")
+        self.study_lines = study_lines(path)
         self.holder = Holder(pid=os.getpid(), host=socket.gethostname(), since=time.time())
-        os.ftruncate(self._handle, 0)
-        os.pwrite(self._handle, json.dumps(asdict(self.holder)).encode(), 0)
+        try:
+            self._write(asdict(self.holder))
+        except OSError as error:
+            os.close(self._handle)
+            raise StorageError(f"a search's folder must be writable; {path}: {error.strerror}") from error
 
     def release(self) -> None:
         """Gives the lock back; the file stays, so that two processes never lock two files."""
-        os.ftruncate(self._handle, 0)
-        os.close(self._handle)
+        try:
+            self._write({_LINES: self.study_lines})
+        except OSError:
+            pass  # it names a process that has ended, as after a crash
+        finally:
+            os.close(self._handle)
+
+    def _write(self, plain: object) -> None:
+        text = json.dumps(plain).encode()
+        os.pwrite(self._handle, text, 0)
+        os.ftruncate(self._handle, len(text))
+
+
+def study_lines(path: Path) -> int:
+    """How many lines the last process that held the lock left in the study's journal; 0 where it was killed."""
+    try:
+        found = read_json(path).get(_LINES)
+    except (OSError, ValueError):
+        return 0
+    return found if isinstance(found, int) else 0
 
 
 @contextmanager

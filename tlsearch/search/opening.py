@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import optuna
-from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 
 from tlsearch.errors import StorageError
 from tlsearch.search.database import Pointer, connect, database_errors, read_pointer, write_pointer
 from tlsearch.search.folder import SearchFolder
-from tlsearch.search.journal import Journal, repair_journal
-from tlsearch.search.lock import SearchLock
+from tlsearch.search.journal import Journal
+from tlsearch.search.lock import SearchLock, study_lines
 from tlsearch.search.study import Study
 from tlsearch.types import Mode, Scalar
 
@@ -60,11 +60,10 @@ def open_for_writing(folder: SearchFolder, *, mode: Mode, attrs: Mapping[str, Sc
             return _open_database(folder, url, mode=mode, attrs=attrs, lock=lock)
         if folder.pointer.exists():
             raise StorageError(f"the study is in a database, which {folder.pointer} names; search.study must name it")
-        torn = repair_journal(folder.journal)
-        if torn is not None:
-            logger.warning("the study %s ended in half a line, which is now in %s", folder.journal, torn)
-        journal = Journal(folder.journal, writable=True)
-        storage = JournalStorage(journal)
+        journal = _journal(folder, lock.study_lines, writable=True)
+        if journal.torn is not None:
+            logger.warning("the study %s ended in half a line, which is now in %s", folder.journal, journal.torn)
+        storage = journal.storage()
         existing = storage.get_all_studies()
         if existing:
             name = existing[-1].study_name
@@ -75,6 +74,22 @@ def open_for_writing(folder: SearchFolder, *, mode: Mode, attrs: Mapping[str, Sc
     except BaseException:
         lock.release()
         raise
+
+
+def _journal(folder: SearchFolder, left: int, *, writable: bool) -> Journal:
+    """The open journal.
+
+    Args:
+        left: How many lines its last writer left, at least.
+    """
+    journal = Journal(folder.journal, writable=writable)
+    if journal.num_lines < left:
+        journal.close()
+        raise StorageError(
+            f"the study {folder.journal} ends after line {journal.num_lines}, and its last writer left {left} lines: "
+            f"put back a copy of the file; or delete {folder.lock}, to go on from what is left"
+        )
+    return journal
 
 
 def _create(storage: BaseStorage, name: str, mode: Mode, attrs: Mapping[str, Scalar]) -> int:
@@ -128,11 +143,12 @@ def open_for_reading(folder: SearchFolder) -> Study | None:
         storage = connect(pointer.url, writable=False)
         with database_errors(pointer.url):
             return Study(storage, storage.get_study_id_from_name(pointer.name), journal=None, lock=None)
-    if not folder.journal.exists():
+    left = study_lines(folder.lock)
+    if not left and not folder.journal.exists():
         return None
-    journal = Journal(folder.journal, writable=False)
-    storage = JournalStorage(journal)
+    journal = _journal(folder, left, writable=False)
     journal.close()  # all is in memory
+    storage = journal.storage()
     existing = storage.get_all_studies()
     if not existing:
         return None

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -64,13 +62,3 @@ def tune_environment() -> Iterator[None]:
                 os.environ[name] = value
         if main:
             signal.signal(signal.SIGUSR1, handler)
-
-
-@contextmanager
-def throwaway_folder() -> Iterator[str]:
-    """A folder for the files that Tune insists on."""
-    path = tempfile.mkdtemp(prefix="tlsearch-tune-")
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)

@@ -13,7 +13,7 @@ from tlsearch.search.folder import SearchFolder
 from tlsearch.search.judge import Best
 from tlsearch.search.lock import is_held
 from tlsearch.search.opening import open_for_reading
-from tlsearch.search.study import SPACE_TRIED, StoredReport, Study, stored_reports
+from tlsearch.search.study import SPACE_TRIED, StoredReport, Study, naming_damage, stored_reports
 from tlsearch.secrets import mask
 from tlsearch.types import INTERRUPTED, METRIC_MODES, Mode, SearchRecord, TrialConfig, TrialRecord, TrialState
 
@@ -95,26 +95,27 @@ def pauses_of(reports: Iterable[StoredReport]) -> tuple[tuple[float, float], ...
 def _trial_record(
     trial: FrozenTrial, reports: Sequence[StoredReport], metric: str, mode: Mode, *, live: bool
 ) -> TrialRecord:
-    attrs = trial.user_attrs
-    state, reason = state_and_reason(trial.state, attrs.get("reason", ""))
-    if state is TrialState.RUNNING:
-        reason = "" if live else INTERRUPTED
-    best = _best(reports, metric, mode)
-    return TrialRecord(
-        number=trial.number,
-        state=state,
-        reason=reason,
-        params=attrs["params"],
-        config=from_plain(TrialConfig, attrs["config"]),
-        seed=attrs["seed"],
-        best_value=best.value if best else None,
-        best_epoch=best.epoch if best else None,
-        reports=tuple(stored.report for stored in reports),
-        error=mask(attrs.get("error", "")),
-        started=attrs.get("started"),
-        ended=attrs.get("ended"),
-        measured=attrs.get("measured", {}),
-    )
+    with naming_damage(trial):
+        attrs = trial.user_attrs
+        state, reason = state_and_reason(trial.state, attrs.get("reason", ""))
+        if state is TrialState.RUNNING:
+            reason = "" if live else INTERRUPTED
+        best = _best(reports, metric, mode)
+        return TrialRecord(
+            number=trial.number,
+            state=state,
+            reason=reason,
+            params=dict(attrs["params"]),
+            config=from_plain(TrialConfig, attrs["config"]),
+            seed=int(attrs["seed"]),
+            best_value=best.value if best else None,
+            best_epoch=best.epoch if best else None,
+            reports=tuple(stored.report for stored in reports),
+            error=mask(attrs.get("error", "")),
+            started=attrs.get("started"),
+            ended=attrs.get("ended"),
+            measured=attrs.get("measured", {}),
+        )
 
 
 def _best(reports: Sequence[StoredReport], metric: str, mode: Mode) -> Best | None:

@@ -9,6 +9,7 @@ with ``traceback`` where it failed; ``measured`` for the constraints.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -23,10 +24,11 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from tlsearch.codec import from_plain, to_plain
+from tlsearch.errors import StorageError
 from tlsearch.search.journal import Journal
 from tlsearch.search.judge import Best, Verdict
 from tlsearch.search.lock import Holder, SearchLock
-from tlsearch.types import Decision, EpochReport, Scalar
+from tlsearch.types import EpochReport, Scalar
 
 if TYPE_CHECKING:
     from tlsearch.space import Space
@@ -64,18 +66,44 @@ class Ending:
 
 
 def stored_reports(trial: FrozenTrial) -> list[StoredReport]:
-    """The trial's reports by epoch."""
-    found = []
-    for key, plain in trial.user_attrs.items():
-        if key.startswith(REPORT):
-            verdict = Verdict(decision=Decision(plain["decision"]), reason=plain["reason"])
-            report = from_plain(EpochReport, {**plain, "epoch": int(key[len(REPORT) :])})
-            found.append(
-                StoredReport(
-                    seq=plain["seq"], verdict=verdict, report=report, value=plain["value"], spent_s=plain["spent_s"]
-                )
-            )
-    return sorted(found, key=lambda stored: stored.report.epoch)
+    """The trial's reports by epoch.
+
+    Raises:
+        StorageError: One is missing or damaged.
+    """
+    with naming_damage(trial):
+        keys = [key for key in trial.user_attrs if key.startswith(REPORT)]
+        found = sorted((_stored(key, trial.user_attrs[key]) for key in keys), key=lambda stored: stored.report.epoch)
+        _check_values(trial, found)
+    return found
+
+
+@contextmanager
+def naming_damage(trial: FrozenTrial) -> Iterator[None]:
+    """What the body cannot read of a trial becomes a StorageError that names the trial."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        raise StorageError(f"trial {trial.number} of the study is damaged: {error}") from error
+
+
+def _stored(key: str, plain: Mapping[str, Any]) -> StoredReport:
+    report = {**plain, "epoch": int(key.removeprefix(REPORT))}
+    return from_plain(StoredReport, {**plain, "report": report, "verdict": plain})
+
+
+def _check_values(trial: FrozenTrial, found: Sequence[StoredReport]) -> None:
+    """A report is stored twice, as ours and as the value that the sampler reads; a crash may cut off the last value."""
+    values = {stored.report.epoch: stored.value for stored in found}
+    if list(values) != list(range(1, len(found) + 1)):
+        raise ValueError(f"it has reports of the epochs {', '.join(map(str, values))}: one is missing")
+    read = trial.intermediate_values
+    cut = {len(found)} if trial.state is OptunaState.RUNNING else set()
+    if not values.keys() - cut <= read.keys() <= values.keys():
+        raise ValueError(f"it has {len(found)} reports, and values of {len(read)}")
+    for epoch, value in read.items():
+        if value != values[epoch] and not math.isnan(value):
+            raise ValueError(f"epoch {epoch} has the values {values[epoch]!r} and {value!r}")
 
 
 class Study:
@@ -274,6 +302,8 @@ class Study:
     def close(self) -> None:
         """Closes the journal or the database and gives the search's lock back."""
         if self._journal:
+            if self._lock:
+                self._lock.study_lines = self._journal.num_lines
             self._journal.close()
         else:
             self._storage.remove_session()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -15,6 +14,7 @@ from urllib.parse import unquote, urlparse
 
 import tlsearch
 from tlsearch.crash import crash_point
+from tlsearch.folders import scratch_folder
 from tlsearch.tracking.batch import Point
 from tlsearch.tracking.runs import KIND, SEARCH_UID, TRIAL, KnownRun, search_filter, search_tags, trial_name
 
@@ -103,8 +103,8 @@ class ModelShelf:
             model_type=MODEL_TYPE,
         )
         crash_point("kept_model_made")
-        with tempfile.TemporaryDirectory(prefix="tlsearch-model-") as scratch:
-            folder = Path(scratch) / "model"
+        with scratch_folder("model") as scratch:
+            folder = scratch / "model"
             write_model(folder, model, run_id=run.run_id, checkpoint=checkpoint, served_code=self._served_code)
             self._client.log_model_artifacts(model.model_id, str(folder))
         crash_point("kept_model_files")
@@ -183,9 +183,9 @@ def logged_checkpoint(model: LoggedModel, *, tracking_uri: str) -> tuple[str, di
     path = next((str(one.path) for one in repository.list_artifacts("artifacts") if one.is_dir), "")
     if not path:
         return "", None
-    with tempfile.TemporaryDirectory(prefix="tlsearch-model-") as scratch:
+    with scratch_folder("model") as scratch:
         try:
-            local = repository.download_artifacts(f"{path}/{CHECKPOINT_META}", dst_path=scratch)
+            local = repository.download_artifacts(f"{path}/{CHECKPOINT_META}", dst_path=str(scratch))
             return path, read_checkpoint(Path(local).parent)
         except (OSError, ValueError):
             return path, None

@@ -7,7 +7,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from tlsearch.codec import parse_json
 from tlsearch.crash import crash_point
+from tlsearch.folders import scratch_folder
 from tlsearch.tracking.batch import cut
 from tlsearch.tracking.models import (
     CHECKPOINT_META,
@@ -193,8 +193,8 @@ def _log_model(
         model_type=MODEL_TYPE,
     )
     crash_point("model_made")
-    with tempfile.TemporaryDirectory(prefix="tlsearch-model-") as scratch:
-        folder = Path(scratch) / "model"
+    with scratch_folder("model") as scratch:
+        folder = scratch / "model"
         write_model(folder, model, run_id=run_id, checkpoint=promotion.checkpoint, served_code=served_code)
         (folder / CARD).write_text(promotion.card, encoding="utf-8")
         client.log_model_artifacts(model.model_id, str(folder))
@@ -218,11 +218,11 @@ def _kept_model(client: MlflowClient, experiment_id: str, promotion: Promotion, 
         if not (same or (resumed and path)) or is_registered(client, model):
             continue
         client.set_logged_model_tags(model.model_id, {CONTENT: promotion.content})
-        with tempfile.TemporaryDirectory(prefix="tlsearch-model-") as scratch:
-            (Path(scratch) / path).mkdir(parents=True)
-            (Path(scratch) / path / CHECKPOINT_META).write_bytes((promotion.checkpoint / CHECKPOINT_META).read_bytes())
-            (Path(scratch) / CARD).write_text(promotion.card, encoding="utf-8")
-            client.log_model_artifacts(model.model_id, scratch)
+        with scratch_folder("model") as scratch:
+            (scratch / path).mkdir(parents=True)
+            (scratch / path / CHECKPOINT_META).write_bytes((promotion.checkpoint / CHECKPOINT_META).read_bytes())
+            (scratch / CARD).write_text(promotion.card, encoding="utf-8")
+            client.log_model_artifacts(model.model_id, str(scratch))
         return model
     return None
 

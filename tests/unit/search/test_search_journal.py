@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -16,7 +17,7 @@ from optuna.trial import TrialState
 
 from tlsearch.errors import StorageError
 from tlsearch.search.folder import SearchFolder
-from tlsearch.search.journal import Journal, repair_journal
+from tlsearch.search.journal import Journal
 from tlsearch.search.lock import SearchLock
 from tlsearch.search.opening import open_for_reading, open_for_writing
 from tlsearch.search.study import Study
@@ -104,16 +105,16 @@ def test_a_second_writer_is_told_who_holds_the_study(folder: SearchFolder) -> No
 def test_a_batch_reaches_the_disk_together(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j", writable=True)
     with journal.batch():
-        journal.append_logs([{"a": 1}])
+        journal.append_logs([created("a")])
         with journal.batch():
-            journal.append_logs([{"a": 2}])
+            journal.append_logs([created("b")])
         assert (tmp_path / "j").read_bytes() == b""
-    assert [json.loads(line) for line in (tmp_path / "j").read_text().splitlines()] == [{"a": 1}, {"a": 2}]
-    assert list(journal.read_logs(0)) == [{"a": 1}, {"a": 2}]
-    assert list(journal.read_logs(1)) == [{"a": 2}]
-    journal.append_logs([{"a": 3}])
-    assert list(journal.read_logs(2)) == [{"a": 3}]
-    assert list(Journal(tmp_path / "j", writable=False).read_logs(0)) == [{"a": 1}, {"a": 2}, {"a": 3}]
+    assert [json.loads(line)["study_name"] for line in (tmp_path / "j").read_text().splitlines()] == ["a", "b"]
+    assert list(journal.read_logs(0)) == [created("a"), created("b")]
+    assert list(journal.read_logs(1)) == [created("b")]
+    journal.append_logs([created("c")])
+    assert list(journal.read_logs(2)) == [created("c")]
+    assert list(Journal(tmp_path / "j", writable=False).read_logs(0)) == [created(name) for name in "abc"]
 
 
 def test_another_programs_writing_is_noticed(folder: SearchFolder) -> None:
@@ -150,7 +151,6 @@ def test_an_unwritable_folder_is_a_storage_error(tmp_path: Path) -> None:
         open_for_writing(SearchFolder(root=tmp_path / "file" / "s"), mode="max", attrs=ATTRS)
 
 
-def test_repairing_a_missing_or_whole_journal_does_nothing(tmp_path: Path) -> None:
-    assert repair_journal(tmp_path / "none") is None
-    (tmp_path / "j").write_bytes(b"{}\n")
-    assert repair_journal(tmp_path / "j") is None
+def created(name: str) -> dict[str, Any]:
+    """Optuna's record of a new study."""
+    return {"op_code": 0, "worker_id": "w", "study_name": name, "directions": [2]}
