@@ -35,6 +35,21 @@ def read_json(path: Path) -> dict[str, Any]:
         return parse_json(file.read(MAX_BYTES + 1), path, dict)
 
 
+def read_shaped(path: Path, shape: type) -> dict[str, Any]:
+    """As ``read_json``, of an object that has at least the fields of a dataclass, each of its type.
+
+    Raises:
+        OSError: The file cannot be opened.
+        StorageError: It holds something else.
+    """
+    plain = read_json(path)
+    try:
+        from_plain(shape, plain)
+    except ValueError as error:
+        raise StorageError(f"{path} cannot be read: {error}") from error
+    return plain
+
+
 def parse_json(text: str | bytes, source: object, kind: type[T]) -> T:
     """The JSON value in a text.
 

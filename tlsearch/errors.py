@@ -22,6 +22,8 @@ from dataclasses import dataclass
 
 from tlsearch.secrets import mask
 
+_MOST_TEXT = 1000  # letters of a fault that quotes a file
+
 
 class TlsearchError(Exception):
     """Base of all errors of this package; secrets in its text are masked."""
@@ -53,14 +55,15 @@ class Fault:
     column: int = 0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "message", mask(self.message))
+        text = mask(self.message)
+        object.__setattr__(self, "message", text if len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]}...")
 
     @property
     def dotted(self) -> str:
         """The path as a reader writes it: ``space.head_lr.log[0]``."""
         text = ""
         for part in self.path:
-            text += f"[{part}]" if isinstance(part, int) else f".{part}"
+            text += f"[{part}]" if isinstance(part, int) else f".{part}"[:_MOST_TEXT]
         return text.lstrip(".")
 
     def __str__(self) -> str:

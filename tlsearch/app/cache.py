@@ -105,12 +105,11 @@ def cache_json(entries: Sequence[CacheEntry], cleared: Cleared | None = None) ->
 def _entries(folder: Path, store: str) -> Iterator[CacheEntry]:
     for sidecar in folder.glob("*.json"):
         try:
-            plain = read_json(sidecar)
+            content = _CONTENTS[store](read_json(sidecar))
             last_used = sidecar.stat().st_mtime
             num_bytes = sidecar.with_suffix(STORES[store]).stat().st_size
-        except (OSError, ValueError):  # removed at this moment, or damaged: the next use computes it anew
-            plain, last_used, num_bytes = {}, 0.0, 0
-        content = _CONTENTS[store](plain) if plain else "cannot be read"
+        except (OSError, ValueError, TypeError, AttributeError):  # removed just now, or damaged: it is computed again
+            content, last_used, num_bytes = "cannot be read", 0.0, 0
         yield CacheEntry(store=store, name=sidecar.stem, content=content, num_bytes=num_bytes, last_used=last_used)
 
 

@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from tlsearch.app.catalog import SearchEntry, write_atomically
 from tlsearch.app.confirm import PreparedConfirm
 from tlsearch.app.run import read_record
-from tlsearch.codec import read_json
+from tlsearch.codec import read_shaped
 from tlsearch.data import ImageIndex
 from tlsearch.errors import UserError
 from tlsearch.model import describe_backbone
@@ -27,6 +27,29 @@ from tlsearch.types import SearchRecord, TrialRecord, TrialState
 
 CONFIRMED = "confirm.json"
 _FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Value:
+    trial: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Candidate:
+    trial: int
+    best_trial: int
+    values: tuple[_Value, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Confirmed:
+    """What other commands read of ``confirm.json``."""
+
+    confirm_search_id: str
+    seeds: int
+    recommended: int
+    verdict: str
+    candidates: tuple[_Candidate, ...]
 
 
 def conclude(confirm: PreparedConfirm) -> dict[str, Any]:
@@ -72,7 +95,7 @@ def read_confirmed(entry: SearchEntry) -> dict[str, Any] | None:
     path = entry.path / CONFIRMED
     if not path.exists():
         return None
-    return read_json(path)
+    return read_shaped(path, _Confirmed)
 
 
 def _is_of(result: Mapping[str, Any], record: SearchRecord) -> bool:

@@ -101,7 +101,7 @@ def data_facts(entry: SearchEntry, file: SpaceFile) -> DataSetFacts | None:
         card = read_json(entry.path / DATA_CARD)
         images = {str(name): int(split["images"]) for name, split in card["splits"].items()}
         digest, num_classes = str(card["digest"]), len(card["classes"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     spec = file.data
     source = spec.path or spec.name or spec.source

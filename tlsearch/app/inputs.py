@@ -11,12 +11,13 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from tlsearch.app.catalog import SearchEntry, write_atomically
 from tlsearch.app.facts import read_facts
 from tlsearch.app.weights import weights_digests
-from tlsearch.codec import read_json
+from tlsearch.codec import read_json, read_shaped
 from tlsearch.config import SpaceFile
 from tlsearch.data import ImageIndex, Split, nfc, seen_digest
 from tlsearch.errors import DataError
@@ -27,6 +28,28 @@ logger = logging.getLogger(__name__)
 INPUTS = "inputs.json"
 _FORMAT = 1
 _SHOWN = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    images: int
+    digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Data:
+    digest: str
+    classes: tuple[str, ...]
+    splits: Mapping[str, Mapping[str, _Part]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Inputs:
+    """What ``inputs.json`` holds."""
+
+    format: Literal[1]
+    data: _Data
+    weights: Mapping[str, str]
 
 
 def keep_inputs(entry: SearchEntry, file: SpaceFile, space: Space, index: ImageIndex) -> None:
@@ -78,9 +101,8 @@ def _message(entry: SearchEntry, what: str, changes: list[str], purpose: str) ->
 def _kept(entry: SearchEntry) -> dict[str, Any]:
     """What the search's folder says; empty for a search of a version that wrote no such file."""
     try:
-        plain = read_json(entry.path / INPUTS)
-        return plain if plain.get("format") == _FORMAT else {}
-    except (OSError, ValueError, AttributeError):
+        return read_shaped(entry.path / INPUTS, _Inputs)
+    except FileNotFoundError:
         return {}
 
 

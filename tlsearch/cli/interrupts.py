@@ -16,8 +16,8 @@ _AGAIN_S = 0.05
 
 def ending_signals() -> list[signal.Signals]:
     """Those that interrupt; SIGHUP that is ignored, as under ``nohup``, stays so."""
-    named = [getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP")]
-    return [one for one in named if one is not None and signal.getsignal(one) is not signal.SIG_IGN]
+    hangup = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
+    return [signal.SIGINT, signal.SIGTERM, *hangup]
 
 
 @contextmanager

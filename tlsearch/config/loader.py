@@ -21,6 +21,7 @@ from tlsearch.regular import open_regular
 
 MAX_BYTES = 1_000_000
 MAX_NODES = 10_000
+MAX_ENTRIES = 1000  # of one list or mapping: each may be a fault that is compared with all right names
 MAX_DEPTH = 32
 
 _CORE = "tag:yaml.org,2002:"
@@ -86,6 +87,9 @@ class _Builder:
         self.num_nodes += 1
         if self.num_nodes > MAX_NODES or len(path) > MAX_DEPTH:
             raise _Refused(None, None, "aliases may not multiply the file without end", node.start_mark)
+        if isinstance(node, yaml.CollectionNode) and len(node.value) > MAX_ENTRIES:
+            rule = f"a list or mapping may have at most {MAX_ENTRIES} entries, not {len(node.value)}"
+            raise _Refused(None, None, rule, node.start_mark)
         if id(node) in self.active:
             raise _Refused(None, None, "an alias may not contain itself", node.start_mark)
         self.active.add(id(node))

@@ -17,7 +17,7 @@ import re
 import time
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -133,11 +133,16 @@ class Journal(BaseJournalBackend):
 
     def _cut_off(self, rest: bytes, whole: int) -> None:
         name = f"{self._path.name}.torn-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**6}"
-        self.torn = self._path.with_name(name)
-        self.torn.write_bytes(rest)
-        os.ftruncate(self._handle, whole)
-        os.fsync(self._handle)
-        self._size = whole
+        copy = self._path.with_name(name)
+        with self._writing():
+            try:
+                copy.write_bytes(rest)
+            except OSError:
+                copy.unlink(missing_ok=True)
+                raise
+            os.ftruncate(self._handle, whole)
+            os.fsync(self._handle)
+        self.torn, self._size = copy, whole
 
     def append_logs(self, logs: Iterable[Log]) -> None:
         """Called by the storage; on disk when it returns, or at the end of the batch."""
@@ -179,25 +184,27 @@ class Journal(BaseJournalBackend):
         if crash_due("inside_append"):
             os.write(self._handle, data[: max(1, len(data) - 20)])
             die()
+        with self._writing():
+            try:
+                rest = memoryview(data)
+                while rest:
+                    rest = rest[os.write(self._handle, rest) :]
+                os.fsync(self._handle)
+            except OSError:
+                with suppress(OSError):  # no half line stays; else the next start cuts it off
+                    os.ftruncate(self._handle, self._size)
+                raise
+        self._size += len(data)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
         try:
-            rest = memoryview(data)
-            while rest:
-                rest = rest[os.write(self._handle, rest) :]
-            os.fsync(self._handle)
+            yield
         except OSError as error:
-            self._cut_back()
             raise StorageError(
                 f"the study {self._path} cannot be written: {error.strerror}; make room, or make the disk "
                 "writable, then go on with `tlsearch resume`"
             ) from error
-        self._size += len(data)
-
-    def _cut_back(self) -> None:
-        """After a failed write: no half line stays, as far as the disk still lets us."""
-        try:
-            os.ftruncate(self._handle, self._size)
-        except OSError:
-            pass  # the next start does it
 
     def close(self) -> None:
         """Closes the file; nothing is left unwritten."""

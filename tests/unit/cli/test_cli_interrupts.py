@@ -25,7 +25,7 @@ print("not reached")
 """
 BODIES = {
     "anywhere": "here(); time.sleep(60)",
-    "as another error": "\n    try: here(); time.sleep(60)\n    except BaseException as e: raise ImportError('no module') from e",
+    "as another error": "\n    try: here(); time.sleep(60)\n    except BaseException: raise ImportError('no module')",
     "with an error of ours": "\n    try: here(); time.sleep(60)\n    except BaseException: sys.exit(1)",
     "in a destructor": "\n    class A:\n        def __del__(self): here()\n    a = A()\n    del a\n    time.sleep(60)",
     "in a stack": "\n    try: here(); time.sleep(60)\n    finally: sys.stdout.write('closed')",
