@@ -125,7 +125,7 @@ def _faults(errors: Sequence[tuple[Keys, Any]], document: Document, doubts: set[
         if item["type"] == "missing" and path not in meant:
             faults.append(document.fault(path, f"the key {path[-1]!r} is required here", at_key=True))
         elif item["type"] not in ("missing", "unexpected_keyword_argument"):
-            faults.append(document.fault(path, _message(item)))
+            faults.append(document.fault(path, error_text(item)))
     return faults
 
 
@@ -136,7 +136,7 @@ def _keys_at(path: Keys) -> tuple[str, ...]:
     return ()
 
 
-def _message(item: Any) -> str:
+def error_text(item: Any) -> str:
     kind, value, context = item["type"], item["input"], item.get("ctx", {})
     if kind == "rule":
         return str(context["text"])

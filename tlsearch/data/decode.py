@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from tlsearch.data.formats import DECODERS, FORMATS, HEAD_BYTES, content_words, image_format
+from tlsearch.data.pixel_budget import BUDGET
 from tlsearch.data.png_chunks import essential_png
 from tlsearch.errors import DataError
 from tlsearch.printable import printable
@@ -33,6 +34,8 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+_BAND_PIXELS = 1_000_000  # converted at a time
 
 _ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 
@@ -56,7 +59,9 @@ class Decoded:
     brightest: int | None = None
 
 
-def decode_rgb(data: bytes | Image.Image, name: str, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def decode_rgb(
+    data: bytes | Image.Image, name: str, *, max_pixels: int = MAX_PIXELS, hold: ExitStack | None = None
+) -> Image.Image:
     """Decodes an image to RGB as people see it.
 
     Palette, grey, CMYK and 16-bit images (0..65535 scaled to 0..255) become RGB; transparency is laid on
@@ -68,6 +73,8 @@ def decode_rgb(data: bytes | Image.Image, name: str, *, max_pixels: int = MAX_PI
         data: An encoded file of one of FORMATS, known by its content; or an image that Pillow has opened.
         name: What messages call the image, e.g. its path.
         max_pixels: The most pixels that an image may have.
+        hold: Holds the image's part of the process's pixel budget until it is closed: when the image is small, and
+            before the thread decodes another. None holds it while the image is decoded.
 
     Returns:
         An image of mode RGB that is loaded and depends on no file.
@@ -78,24 +85,47 @@ def decode_rgb(data: bytes | Image.Image, name: str, *, max_pixels: int = MAX_PI
             floats).
     """
     name = printable(name)
-    with _errors_named(name, data), _without_pillows_limit():
+    with ExitStack() as own, _errors_named(name, data), _without_pillows_limit():
+        hold = own if hold is None else hold
         if isinstance(data, Image.Image):
-            return _decode(data, name, max_pixels).rgb
-        return _decode_bytes(data, name, max_pixels).rgb
+            return _decode(data, name, max_pixels, hold).rgb
+        return _decode_bytes(data, name, max_pixels, hold).rgb
 
 
-def inspect_image(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS, draft: tuple[int, int]) -> Decoded:
+def inspect_image(
+    data: bytes,
+    name: str,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    draft: tuple[int, int],
+    hold: ExitStack | None = None,
+) -> Decoded:
     """Decodes an image to describe it: the same images are refused as by ``decode_rgb``, for the same reasons.
 
     Args:
         draft: A JPEG is decoded at a half to an eighth of its size where that leaves this many pixels.
+        hold: As of ``decode_rgb``.
 
     Raises:
         DataError: As ``decode_rgb``.
     """
     name = printable(name)
+    with ExitStack() as own, _errors_named(name, data), _without_pillows_limit():
+        return _decode_bytes(data, name, max_pixels, own if hold is None else hold, draft=draft)
+
+
+def num_pixels(data: bytes, name: str) -> int:
+    """How many pixels an encoded image has, by its head; nothing is decoded.
+
+    Raises:
+        DataError: The data are empty, or of no known format.
+    """
+    name = printable(name)
+    if not data:
+        raise DataError(f"{name}: the file is empty")
     with _errors_named(name, data), _without_pillows_limit():
-        return _decode_bytes(data, name, max_pixels, draft=draft)
+        width, height = _open(data).size
+        return width * height
 
 
 def has_decoder(image_format: str) -> bool:
@@ -105,19 +135,22 @@ def has_decoder(image_format: str) -> bool:
     return image_format in _formats()
 
 
-def _decode_bytes(data: bytes, name: str, max_pixels: int, *, draft: tuple[int, int] | None = None) -> Decoded:
+def _decode_bytes(
+    data: bytes, name: str, max_pixels: int, hold: ExitStack, *, draft: tuple[int, int] | None = None
+) -> Decoded:
     if not data:
         raise DataError(f"{name}: the file is empty")
     try:
-        return _decode(_open(data), name, max_pixels, draft=draft)
+        return _decode(_open(data), name, max_pixels, hold, draft=draft)
     except (DataError, MemoryError):
         raise
     except Exception:
         for orientation in (True, False):
             essential = essential_png(data, orientation=orientation)
             if essential is not None and essential != data:
+                hold.close()
                 try:
-                    return _decode(_open(essential), name, max_pixels)
+                    return _decode(_open(essential), name, max_pixels, hold)
                 except (DataError, MemoryError):
                     raise
                 except Exception:  # the pixels are broken too: the first error says how
@@ -145,12 +178,15 @@ def _register_heif() -> None:
     importlib.import_module("pillow_heif").register_heif_opener()
 
 
-def _decode(image: Image.Image, name: str, max_pixels: int, *, draft: tuple[int, int] | None = None) -> Decoded:
+def _decode(
+    image: Image.Image, name: str, max_pixels: int, hold: ExitStack, *, draft: tuple[int, int] | None = None
+) -> Decoded:
     size, mode = image.size, image.mode
     _check_size(*size, name, max_pixels)
     deep = _is_16_bit(image)
     if draft is not None and image.format in ("JPEG", "MPO"):
         image.draft(None, draft)
+    hold.enter_context(BUDGET.take(image.width * image.height))
     image.load()
     turned = orientation(image)
     rgb, brightest = _to_rgb(image, name)
@@ -261,18 +297,31 @@ def _num_frames(image: Image.Image) -> int:
 def _to_rgb(image: Image.Image, name: str) -> tuple[Image.Image, int | None]:
     """The image as RGB; of 16-bit grey the largest value too."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
-        values = np.asarray(image).astype(np.uint32)  # mode I holds the same 0..65535 in more bytes
+        values = np.asarray(image)  # mode I holds the same 0..65535 in more bytes
         return _from_16_bit(values).convert("RGB"), int(values.max(initial=0))
     if image.mode in ("I", "F"):
         raise DataError(f"{name}: 32-bit pixels (mode {image.mode}) have no fixed range; convert to 8 or 16 bits")
     if _has_alpha(image):
-        ground = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(ground, image.convert("RGBA")).convert("RGB"), None
-    return image.convert("RGB"), None
+        return _on_white(image), None
+    return image if image.mode == "RGB" else image.convert("RGB"), None
 
 
-def _from_16_bit(values: NDArray[np.uint32]) -> Image.Image:
-    return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+def _on_white(image: Image.Image) -> Image.Image:
+    """In bands of rows: whole copies with alpha would take three times the memory of the picture."""
+    whole = Image.new("RGB", image.size)
+    rows = max(1, _BAND_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        band = image.crop((0, top, image.width, min(top + rows, image.height))).convert("RGBA")
+        whole.paste(Image.alpha_composite(Image.new("RGBA", band.size, "white"), band).convert("RGB"), (0, top))
+    return whole
+
+
+def _from_16_bit(values: NDArray[np.integer]) -> Image.Image:
+    grey = np.empty(values.shape, dtype=np.uint8)
+    rows = max(1, _BAND_PIXELS // values.shape[1])
+    for top in range(0, len(values), rows):
+        grey[top : top + rows] = (values[top : top + rows].astype(np.uint32) * 255 + 32767) // 65535
+    return Image.fromarray(grey)
 
 
 def _has_alpha(image: Image.Image) -> bool:

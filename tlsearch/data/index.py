@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
 from PIL import Image
@@ -143,13 +144,13 @@ def seen_digest(index: ImageIndex) -> str:
     )
 
 
-def read_image(index: ImageIndex, key: str) -> Image.Image:
+def read_image(index: ImageIndex, key: str, *, hold: ExitStack | None = None) -> Image.Image:
     """Decodes one image to upright RGB, see ``decode_rgb``.
 
     Raises:
         DataError: The file is missing, empty or corrupt; names its path.
     """
-    return decode_rgb(read_bytes(index, key), image_name(index, key), max_pixels=index.max_pixels)
+    return decode_rgb(read_bytes(index, key), image_name(index, key), max_pixels=index.max_pixels, hold=hold)
 
 
 def read_bytes(index: ImageIndex, key: str) -> bytes:

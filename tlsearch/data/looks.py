@@ -6,9 +6,9 @@ Shapes: N images, each with a thumbnail of 16 x 16 grey and 8 x 8 RGB values.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from PIL import Image
 
 from tlsearch.data.decode import inspect_image
 from tlsearch.data.index import ImageIndex, image_name, read_bytes
+from tlsearch.data.pixel_budget import num_decoders
 from tlsearch.errors import DataError
 from tlsearch.printable import printable
 
@@ -120,7 +121,7 @@ def look_at(index: ImageIndex, splits: Sequence[str]) -> Looks:
 def _look_at_all(index: ImageIndex, keys: Sequence[str]) -> Iterator[_Look | str]:
     Image.init()  # loads Pillow's plugins here, instead of in several threads at once
     chunks = [keys[start : start + _CHUNK] for start in range(0, len(keys), _CHUNK)]
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+    with ThreadPoolExecutor(max_workers=num_decoders()) as pool:
         for results in pool.map(lambda chunk: [_look(index, key) for key in chunk], chunks):
             yield from results
 
@@ -130,10 +131,11 @@ def _look(index: ImageIndex, key: str) -> _Look | str:
     name = image_name(index, key)
     try:
         data = read_bytes(index, key)
-        decoded = inspect_image(data, name, max_pixels=index.max_pixels, draft=_DRAFT)
+        with ExitStack() as hold:
+            decoded = inspect_image(data, name, max_pixels=index.max_pixels, draft=_DRAFT, hold=hold)
+            small = decoded.rgb.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR, reducing_gap=2.0)
     except DataError as error:
         return str(error).removeprefix(f"{printable(name)}: ")
-    small = decoded.rgb.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR, reducing_gap=2.0)
     pixels = np.asarray(small, dtype=np.float32)
     grey = pixels @ _GREY
     return _Look(

@@ -39,8 +39,9 @@ from tlsearch.data.cachedir import cache_directory
 from tlsearch.data.failures import raise_together
 from tlsearch.data.index import ImageIndex, Split
 from tlsearch.data.modes import give_usual_mode
+from tlsearch.data.pixel_budget import num_decoders
 from tlsearch.data.room import budget_bytes, hold, reserve
-from tlsearch.data.squares import decode_square, num_decoders
+from tlsearch.data.squares import decode_square
 from tlsearch.data.streamed import StreamedImages
 from tlsearch.errors import StorageError
 from tlsearch.types import CacheSpec, CropMode, TransformSpec

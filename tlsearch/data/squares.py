@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
+from contextlib import ExitStack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,14 +22,8 @@ def decode_square(index: ImageIndex, members: Split, row: int, spec: TransformSp
         data = read_bytes(index, members.keys[row])
         if members.digests and hashlib.sha256(data).digest() != members.digests[row]:
             return f"{name}: has changed since the data set was listed"
-        image = decode_rgb(data, name, max_pixels=index.max_pixels)
+        with ExitStack() as hold:
+            image = decode_rgb(data, name, max_pixels=index.max_pixels, hold=hold)
+            return resized_square(image, spec, spec.crop_size)
     except DataError as error:
         return str(error)
-    return resized_square(image, spec, spec.crop_size)
-
-
-def num_decoders() -> int:
-    """Threads to decode with: Pillow lets the others run while it works."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

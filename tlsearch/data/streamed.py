@@ -19,7 +19,8 @@ from torch import Tensor
 
 from tlsearch.data.failures import raise_together
 from tlsearch.data.index import ImageIndex, Split
-from tlsearch.data.squares import decode_square, num_decoders
+from tlsearch.data.pixel_budget import num_decoders
+from tlsearch.data.squares import decode_square
 from tlsearch.types import TransformSpec
 
 _AHEAD = 256  # images decoded ahead of the reader: 38 MB at 224 px

@@ -1,6 +1,6 @@
 """Backbones as stem, four stages and head: weights, freezing, batch-norm policy, parameter groups."""
 
-from tlsearch.model.build import build_model
+from tlsearch.model.build import build_model, meta_model
 from tlsearch.model.describe import BackboneDescription, StageDescription, describe_backbone
 from tlsearch.model.folding import fold_batchnorm
 from tlsearch.model.groups import parameter_groups
@@ -32,6 +32,7 @@ __all__ = [
     "batchnorm_digest",
     "batchnorm_layers",
     "build_model",
+    "meta_model",
     "check_weights",
     "default_transform",
     "describe_backbone",

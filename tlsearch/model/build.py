@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torchvision.models.vision_transformer import interpolate_embeddings
 
-from tlsearch.model.construction import empty_original, random_original
+from tlsearch.model.construction import empty_original, meta_original, random_original
 from tlsearch.model.head import replace_head
 from tlsearch.model.library import is_timm, split_backbone
 from tlsearch.model.staged import StagedModel
@@ -58,6 +58,17 @@ def build_model(
         model.weights_digest = f"{weights.digest}:seed={seed}" if random_backbone else weights.digest
     replace_head(model, num_classes=num_classes, seed=seed, dropout=head_dropout)
     return model.train()
+
+
+def meta_model(backbone: str, *, num_classes: int, image_size: int) -> StagedModel:
+    """The staged model on the meta device: the names, shapes and kinds of its tensors, without their memory.
+
+    Raises:
+        UserError: As of ``build_model``.
+    """
+    model = stage_model(meta_original(*split_backbone(backbone), image_size), backbone, image_size)
+    replace_head(model, num_classes=num_classes, seed=0)
+    return model
 
 
 def _resized(state: dict[str, Tensor], model: StagedModel) -> dict[str, Tensor]:

@@ -5,12 +5,13 @@ Shapes: N images, C classes, S side of the crop.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -19,7 +20,8 @@ from PIL import Image
 from torch import Tensor
 
 from tlsearch.data import ImageIndex, decode_rgb, eval_image, normalise, read_image
-from tlsearch.errors import DataError, UserError
+from tlsearch.data.pixel_budget import num_decoders
+from tlsearch.errors import DataError, Infeasible, StorageError, UserError
 from tlsearch.model import StagedModel
 from tlsearch.printable import printable
 from tlsearch.results.classes import check_classes
@@ -28,9 +30,15 @@ from tlsearch.train import EVAL_BATCH_SIZE, ModelMeta, Runtime, Source, open_run
 from tlsearch.trial import load_trained
 
 TOP = 5
-_DECODERS = min(8, os.cpu_count() or 1)
+_BATCH_PIXELS = EVAL_BATCH_SIZE * 640 * 640  # larger images come in smaller batches than the trial's evaluation
 
 ImageLike = Path | str | bytes | NDArray[np.uint8]
+
+
+class Opener(Protocol):
+    """Gives one image; see ``decode_rgb``."""
+
+    def __call__(self, *, hold: ExitStack) -> Image.Image: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,11 +81,15 @@ class Unreadable:
 
 @dataclass(frozen=True, kw_only=True)
 class Classifier:
-    """A trained model ready to predict; ``meta`` has its classes, transform, configuration and score."""
+    """A trained model ready to predict; ``meta`` has its classes, transform, configuration and score.
+
+    ``name`` is what messages call it, e.g. its folder.
+    """
 
     model: StagedModel
     meta: ModelMeta
     runtime: Runtime
+    name: str = "the model"
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -98,14 +110,15 @@ def load_model(model: str | Path, *, device: str = "auto", tracking_uri: str | N
         TrackingError: MLflow does not give the model.
         UserError: There is no such device.
     """
-    trained, meta = load_trained(checkpoint_folder(model, tracking_uri=tracking_uri))
+    folder = checkpoint_folder(model, tracking_uri=tracking_uri)
+    trained, meta = load_trained(folder)
     try:
         runtime = open_runtime(device)
         trained.to(device=runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
         reason = str(error).splitlines()[0]
         raise UserError(f"a device is auto, cpu, cuda or cuda:N, and must be here; {device!r}: {reason}") from error
-    return Classifier(model=trained, meta=meta, runtime=runtime)
+    return Classifier(model=trained, meta=meta, runtime=runtime, name=str(folder))
 
 
 def predict(
@@ -152,7 +165,8 @@ def predict_readable(
     openers = [partial(_open, *pair, model.meta.max_pixels) for pair in zip(images, names, strict=True)]
     answers: list[Prediction | Unreadable] = []
     for errors, logits in _batches(model, openers, strict=strict):
-        scores = iter(torch.softmax(logits.double() / model.meta.temperature, dim=1))
+        probabilities = torch.softmax(logits.double() / model.meta.temperature, dim=1)
+        scores = iter(_finite(model, probabilities))
         for error in errors:
             name = names[len(answers)]
             if error is None:
@@ -190,17 +204,18 @@ def accuracy_on(model: Classifier, index: ImageIndex, split: str) -> float:
 
 
 def _batches(
-    model: Classifier, openers: Sequence[Callable[[], Image.Image]], *, strict: bool
+    model: Classifier, openers: Sequence[Opener], *, strict: bool
 ) -> Iterator[tuple[list[DataError | None], Tensor]]:
     """One evaluation batch after the other, so that any number of images fits into memory.
 
     Returns:
         What is wrong with each image, None where nothing is; and the logits of those, float32 (B, C).
     """
-    with ThreadPoolExecutor(_DECODERS) as pool:
-        for start in range(0, len(openers), EVAL_BATCH_SIZE):
+    size = max(1, min(EVAL_BATCH_SIZE, _BATCH_PIXELS // model.meta.image_size**2))
+    with ThreadPoolExecutor(num_decoders()) as pool:
+        for start in range(0, len(openers), size):
             read = partial(_pixels, model.meta, strict=strict)
-            read_ones = list(pool.map(read, openers[start : start + EVAL_BATCH_SIZE]))
+            read_ones = list(pool.map(read, openers[start : start + size]))
             batch = [one for one in read_ones if not isinstance(one, DataError)]
             errors = [one if isinstance(one, DataError) else None for one in read_ones]
             if not batch:
@@ -213,31 +228,46 @@ def _batches(
                 labels=torch.zeros(len(batch), dtype=torch.int64),
                 prepare=lambda images, _: normalise(images, model.meta.transform),
             )
-            yield errors, predict_logits(model.model, source, model.runtime, depth=model.meta.config.unfreeze_depth)
+            depth = model.meta.config.unfreeze_depth
+            try:
+                logits = predict_logits(model.model, source, model.runtime, depth=depth, batch_size=size)
+            except Infeasible as error:
+                raise StorageError(f"{model.name} takes more memory than there is: {error}") from error
+            yield errors, _finite(model, logits)
 
 
-def _pixels(meta: ModelMeta, opener: Callable[[], Image.Image], *, strict: bool) -> NDArray[np.uint8] | DataError:
+def _finite(model: Classifier, values: Tensor) -> Tensor:
+    if not bool(torch.isfinite(values).all()):
+        raise StorageError(
+            f"the scores of a model must be finite, and those of {model.name} are not: its weights or its "
+            "checkpoint.json are damaged"
+        )
+    return values
+
+
+def _pixels(meta: ModelMeta, opener: Opener, *, strict: bool) -> NDArray[np.uint8] | DataError:
     try:
-        return eval_image(opener(), meta.transform)
+        with ExitStack() as hold:
+            return eval_image(opener(hold=hold), meta.transform)
     except DataError as error:
         if strict:
             raise
         return error
 
 
-def _open(image: ImageLike, name: str, max_pixels: int) -> Image.Image:
+def _open(image: ImageLike, name: str, max_pixels: int, *, hold: ExitStack) -> Image.Image:
     if isinstance(image, bytes):
-        return decode_rgb(image, name, max_pixels=max_pixels)
+        return decode_rgb(image, name, max_pixels=max_pixels, hold=hold)
     if isinstance(image, (str, Path)):
         try:
-            return decode_rgb(Path(image).read_bytes(), name, max_pixels=max_pixels)
+            return decode_rgb(Path(image).read_bytes(), name, max_pixels=max_pixels, hold=hold)
         except OSError as error:
             raise DataError(f"{printable(name)}: cannot be read: {error.strerror or error}") from error
     if not isinstance(image, np.ndarray):
         raise DataError(f"{name}: an image is a path, bytes or an array, not {type(image).__name__}")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise DataError(f"{name}: pixels are uint8 of shape (H, W, 3), not {image.dtype} of shape {image.shape}")
-    return decode_rgb(Image.fromarray(image), name, max_pixels=max_pixels)
+    return decode_rgb(Image.fromarray(image), name, max_pixels=max_pixels, hold=hold)
 
 
 def _prediction(model: Classifier, name: str, scores: Tensor, top: int) -> Prediction:

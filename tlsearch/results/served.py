@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,9 +32,15 @@ class ServedClassifier(PythonModel):
 
     def load_context(self, context: PythonModelContext) -> None:
         """Loads the checkpoint that was logged with the model."""
+        from tlsearch.data.pixel_budget import BUDGET
         from tlsearch.results.predictor import load_model
+        from tlsearch.results.served_requests import MAX_IMAGE_PIXELS, guard_server
 
-        self._classifier = load_model(context.artifacts[ARTIFACT])
+        BUDGET.limit(MAX_IMAGE_PIXELS)
+        found = load_model(context.artifacts[ARTIFACT])
+        meta = replace(found.meta, max_pixels=min(found.meta.max_pixels, MAX_IMAGE_PIXELS))
+        self._classifier = replace(found, meta=meta)
+        guard_server(type(self).__name__)
 
     # A DataFrame is what MLflow makes of every input by the signature; its hint keeps MLflow from guessing another.
     def predict(
@@ -45,19 +52,50 @@ class ServedClassifier(PythonModel):
             model_input: Base64 strings: a list, a one-column DataFrame, or an array of shape (N,) or (N, 1).
 
         Raises:
-            MlflowException: An input is not base64 of an image; the server answers 400.
+            MlflowException: An input is not base64 of an image, or the request breaks a limit: the server answers 400.
+                The model gives no finite scores: it answers 500.
         """
-        from tlsearch.errors import DataError
+        from tlsearch.errors import DataError, StorageError
         from tlsearch.results.predictor import predict
 
-        images = [decode(text, position) for position, text in enumerate(as_strings(model_input))]
+        texts = as_strings(model_input)
+        _check_limits(texts)
+        images = [decode(text, position) for position, text in enumerate(texts)]
         try:
+            _check_pixels(images)
             answers = predict(self._classifier, images)
         except DataError as error:
             raise MlflowException.invalid_parameter_value(
                 f"an input is the base64 of an encoded image (PNG, JPEG ...): {error}"
             ) from error
+        except StorageError as error:
+            raise MlflowException(str(error)) from error
         return [{key: value for key, value in asdict(answer).items() if key != "path"} for answer in answers]
+
+
+def _check_limits(texts: Sequence[Any]) -> None:
+    from tlsearch.results.served_requests import MAX_BYTES, MAX_IMAGES
+
+    if len(texts) > MAX_IMAGES:
+        raise MlflowException.invalid_parameter_value(
+            f"a request holds at most {MAX_IMAGES} images, not {len(texts)}: send fewer at a time"
+        )
+    if (length := sum(len(text) for text in texts if isinstance(text, str))) > MAX_BYTES:
+        raise MlflowException.invalid_parameter_value(
+            f"a request has at most {MAX_BYTES:,} bytes, not {length:,}: send fewer images at a time"
+        )
+
+
+def _check_pixels(images: Sequence[bytes]) -> None:
+    """By the heads of the images: what is decoded one at a time takes little memory, but its time."""
+    from tlsearch.data.decode import num_pixels
+    from tlsearch.results.served_requests import MAX_PIXELS
+
+    pixels = sum(num_pixels(image, f"image {position}") for position, image in enumerate(images))
+    if pixels > MAX_PIXELS:
+        raise MlflowException.invalid_parameter_value(
+            f"the images of a request have at most {MAX_PIXELS:,} pixels together, not {pixels:,}: send fewer at a time"
+        )
 
 
 def as_strings(model_input: Any) -> list[Any]:

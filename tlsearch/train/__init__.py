@@ -1,22 +1,19 @@
 """The loop, the metrics and the checkpoints of a fine-tuning."""
 
+from tlsearch.config.model_folder import ModelMeta, TensorFile, read_model_file
 from tlsearch.train.averaging import WeightAverage, moving_state
 from tlsearch.train.checkpoints import (
-    Confusion,
     FrozenPart,
-    ModelCheckpoint,
-    ModelMeta,
     copy_with_temperature,
-    read_confusion,
-    read_model_checkpoint,
     read_model_meta,
+    read_model_state,
     save_confusion,
     save_model_checkpoint,
     write_frozen_part,
 )
 from tlsearch.train.drift import feature_drift, probe_features
 from tlsearch.train.evaluation import EVAL_BATCH_SIZE, Evaluation, check_finite, evaluate, predict_logits
-from tlsearch.train.files import TensorFile, read_json, read_tensors, remove_others, write_json, write_tensors
+from tlsearch.train.files import read_json, read_tensors, remove_others, write_json, write_tensors
 from tlsearch.train.loop import Trainer, TrainFigures
 from tlsearch.train.metrics import classification_metrics
 from tlsearch.train.optimizer import build_optimizer, extend_optimizer
@@ -34,10 +31,8 @@ from tlsearch.train.source import Source, load_batch
 
 __all__ = [
     "EVAL_BATCH_SIZE",
-    "Confusion",
     "Evaluation",
     "FrozenPart",
-    "ModelCheckpoint",
     "ModelMeta",
     "Probe",
     "Runtime",
@@ -65,10 +60,10 @@ __all__ = [
     "phases",
     "probe_features",
     "predict_logits",
-    "read_confusion",
     "read_json",
-    "read_model_checkpoint",
+    "read_model_file",
     "read_model_meta",
+    "read_model_state",
     "read_tensors",
     "release_memory",
     "remove_others",

@@ -10,68 +10,32 @@ A checkpoint is a folder::
 
 from __future__ import annotations
 
-import dataclasses
-import math
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-import tlsearch
+from tlsearch.config.model_folder import META_FILE, ModelFile, ModelMeta, TensorFile, read_model_file
 from tlsearch.errors import StorageError
-from tlsearch.train.files import (
-    TensorFile,
-    plain_name,
-    read_json,
-    read_tensors,
-    remove_others,
-    write_json,
-    write_tensors,
-)
-from tlsearch.types import MAX_PIXELS, TransformSpec, TrialConfig
+from tlsearch.train.files import TensorFacts, read_header, read_tensors, remove_others, write_json, write_tensors
 
-FORMAT = 1
-META_FILE = "checkpoint.json"
-CONFUSION_FILE = "confusion.json"
+CONFUSION_FILE = "confusion.json"  # for people and their programs: nothing here reads it
 
-
-@dataclass(frozen=True, kw_only=True)
-class ModelMeta:
-    """What a model checkpoint says of itself.
-
-    Attributes:
-        classes: In the order of the logits.
-        transform: The evaluation transform that belongs to the model.
-        image_size: Side of the model's square input, in pixels.
-        epoch: The epoch, from 1, whose weights these are; 0 for the solved head before the first step.
-        metric: The search's metric; ``value`` is its value at that epoch.
-        metrics: All metrics of that epoch.
-        max_pixels: The most pixels that an image may have, as in the search's data.
-        temperature: What logits are divided by before the softmax; 1 until a calibration has set it.
-    """
-
-    backbone: str
-    classes: tuple[str, ...]
-    weights_id: str
-    weights_digest: str
-    transform: TransformSpec
-    image_size: int
-    config: TrialConfig
-    epoch: int
-    metric: str
-    value: float
-    metrics: Mapping[str, float]
-    max_pixels: int = MAX_PIXELS
-    temperature: float = 1.0
-    tlsearch_version: str = tlsearch.__version__
-
-    @property
-    def class_to_idx(self) -> dict[str, int]:
-        """The index of each class's logit."""
-        return {name: index for index, name in enumerate(self.classes)}
+# What safetensors calls the kinds of tensors that models have.
+_KINDS = {
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.float64: "F64",
+    torch.int64: "I64",
+} | {
+    torch.int32: "I32",
+    torch.bool: "BOOL",
+    torch.uint8: "U8",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,48 +46,15 @@ class FrozenPart:
     names: frozenset[str]
 
 
-@dataclass(frozen=True, kw_only=True)
-class ModelCheckpoint:
-    """A checkpoint in memory; ``state`` is the model's full state, on the CPU."""
+def save_confusion(directory: Path, *, epoch: int, classes: Sequence[str], matrix: Tensor) -> None:
+    """Writes an epoch's confusion matrix into a checkpoint's folder, before the checkpoint itself is written.
 
-    meta: ModelMeta
-    state: Mapping[str, Tensor]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Confusion:
-    """The confusion matrix of an epoch's validation.
-
-    Attributes:
+    Args:
         matrix: Counts: a row for each true class, a column for each predicted one, in the order of ``classes``.
     """
-
-    epoch: int
-    classes: tuple[str, ...]
-    matrix: tuple[tuple[int, ...], ...]
-
-
-def save_confusion(directory: Path, confusion: Confusion) -> None:
-    """Writes the matrix into a checkpoint's folder; call it before the checkpoint itself is written."""
     directory.mkdir(parents=True, exist_ok=True)
-    write_json(directory / CONFUSION_FILE, dataclasses.asdict(confusion), indent=None)
-
-
-def read_confusion(directory: Path) -> Confusion | None:
-    """The confusion matrix of a checkpoint; None where there is none of its epoch.
-
-    Raises:
-        StorageError: No checkpoint, or one that this version cannot read.
-    """
-    meta = read_model_meta(directory)
-    try:
-        content = read_json(directory / CONFUSION_FILE, "a confusion matrix")
-        matrix = tuple(tuple(int(count) for count in row) for row in content["matrix"])
-        found = Confusion(epoch=content["epoch"], classes=tuple(content["classes"]), matrix=matrix)
-    except (StorageError, KeyError, TypeError, ValueError):
-        return None
-    # A writer that was killed between the two files leaves the matrix of another epoch.
-    return found if (found.epoch, found.classes) == (meta.epoch, meta.classes) else None
+    content = {"epoch": epoch, "classes": list(classes), "matrix": matrix.tolist()}
+    write_json(directory / CONFUSION_FILE, content, indent=None)
 
 
 def write_frozen_part(directory: Path, tensors: Mapping[str, Tensor]) -> FrozenPart:
@@ -143,12 +74,9 @@ def save_model_checkpoint(
     names = frozen.names if frozen else frozenset()
     state = {name: tensor for name, tensor in model.state_dict().items() if name not in names}
     weights = write_tensors(directory, f"weights-{meta.epoch}", state)
-    content = _meta_to_json(meta)
-    content.update(weights_file=weights.name, weights_sha256=weights.sha256, frozen_file=None, frozen_sha256=None)
-    if frozen:
-        content.update(frozen_file=frozen.file.name, frozen_sha256=frozen.file.sha256)
-    write_json(directory / META_FILE, content)
-    remove_others(directory, [weights.name, *([frozen.file.name] if frozen else [])])
+    files = (weights, *([frozen.file] if frozen else []))
+    write_json(directory / META_FILE, ModelFile(meta=meta, files=files).as_json())
+    remove_others(directory, [file.name for file in files])
 
 
 def copy_with_temperature(directory: Path, target: Path, temperature: float) -> None:
@@ -157,14 +85,12 @@ def copy_with_temperature(directory: Path, target: Path, temperature: float) -> 
     Raises:
         StorageError: No checkpoint, or one that this version cannot read.
     """
-    content = _read_meta(directory)
-    _meta_from_json(content, directory)
+    found = read_model_file(directory)
     target.mkdir(parents=True, exist_ok=True)
-    for key in ("weights_file", "frozen_file"):
-        if content.get(key) is not None:
-            name = plain_name(content[key], directory)
-            shutil.copyfile(directory / name, target / name)
-    write_json(target / META_FILE, {**content, "temperature": temperature})
+    for file in found.files:
+        shutil.copyfile(directory / file.name, target / file.name)
+    scaled = replace(found, meta=replace(found.meta, temperature=temperature))
+    write_json(target / META_FILE, scaled.as_json())
 
 
 def read_model_meta(directory: Path) -> ModelMeta:
@@ -173,57 +99,41 @@ def read_model_meta(directory: Path) -> ModelMeta:
     Raises:
         StorageError: No checkpoint, or one that this version cannot read.
     """
-    return _meta_from_json(_read_meta(directory), directory)
+    return read_model_file(directory).meta
 
 
-def read_model_checkpoint(directory: Path) -> ModelCheckpoint:
-    """Reads a checkpoint, its weights checked against the sha256 in checkpoint.json.
+def read_model_state(directory: Path, found: ModelFile, model: nn.Module) -> dict[str, Tensor]:
+    """The full state of a checkpoint's model, on the CPU: whole, finite, and of the model's own tensors.
+
+    Nothing is allocated for tensors of other names, shapes or kinds than those of the model.
+
+    Args:
+        model: As the checkpoint's; on the meta device it takes no memory.
 
     Raises:
-        StorageError: No checkpoint, one that this version cannot read, or weights that are missing or changed.
+        StorageError: Weights are missing or changed, are not those of the model, or are not finite.
     """
-    content = _read_meta(directory)
-    meta = _meta_from_json(content, directory)
-    state = read_tensors(directory, TensorFile(name=content["weights_file"], sha256=content["weights_sha256"]))
-    if content.get("frozen_file"):
-        frozen = TensorFile(name=content["frozen_file"], sha256=content["frozen_sha256"])
-        state.update(read_tensors(directory, frozen))
-    return ModelCheckpoint(meta=meta, state=state)
+    expected = model.state_dict()
+    headers = [read_header(directory, file) for file in found.files]
+    _check_tensors(directory / META_FILE, {name: one for header in headers for name, one in header.items()}, expected)
+    state: dict[str, Tensor] = {}
+    for file in found.files:
+        state.update(read_tensors(directory, file))
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise StorageError(f"the weights of a model must be finite; {name} is not: {directory}")
+    return state
 
 
-def _read_meta(directory: Path) -> dict[str, Any]:
-    content = read_json(directory / META_FILE, "a model checkpoint")
-    if content.get("format") != FORMAT:
-        raise StorageError(
-            f"a model checkpoint must have the format {FORMAT} that tlsearch {tlsearch.__version__} reads, "
-            f"not {content.get('format')!r}: {directory / META_FILE}"
-        )
-    return content
+def _check_tensors(path: Path, header: Mapping[str, TensorFacts], expected: Mapping[str, Tensor]) -> None:
+    own = {name: (_KINDS[tensor.dtype], tuple(tensor.shape)) for name, tensor in expected.items()}
+    for name in sorted(own.keys() | header.keys()):
+        if own.get(name) != header.get(name):
+            raise StorageError(
+                f"the weights must fit the backbone and the classes of {path}: {name} must be "
+                f"{_described(own.get(name))}, and is {_described(header.get(name))}"
+            )
 
 
-def _meta_to_json(meta: ModelMeta) -> dict[str, Any]:
-    content: dict[str, Any] = {"format": FORMAT, **dataclasses.asdict(meta)}
-    content["class_to_idx"] = meta.class_to_idx
-    content["metrics"] = {name: float(value) for name, value in meta.metrics.items()}
-    return content
-
-
-def _meta_from_json(content: Mapping[str, Any], directory: Path) -> ModelMeta:
-    try:
-        known = dataclasses.fields(ModelMeta)
-        optional = {"temperature", "max_pixels"}  # younger than the format
-        fields = {one.name: content[one.name] for one in known if one.name not in optional or one.name in content}
-        transform = dict(fields["transform"])
-        fields["transform"] = TransformSpec(
-            **{**transform, "mean": tuple(transform["mean"]), "std": tuple(transform["std"])}
-        )
-        fields["config"] = TrialConfig(**fields["config"])
-        fields["classes"] = tuple(fields["classes"])
-        meta = ModelMeta(**fields)
-        if not (math.isfinite(meta.temperature) and meta.temperature > 0):
-            raise StorageError(f"a temperature is above 0, not {meta.temperature}: {directory / META_FILE}")
-    except (KeyError, TypeError) as error:
-        raise StorageError(f"a model checkpoint lacks {error}: {directory / META_FILE}") from error
-    if content.get("class_to_idx") != meta.class_to_idx:
-        raise StorageError(f"classes and class_to_idx of a checkpoint must agree: {directory / META_FILE}")
-    return meta
+def _described(facts: TensorFacts | None) -> str:
+    return "absent" if facts is None else f"{facts[0]} of shape {list(facts[1])}"

@@ -11,7 +11,6 @@ import json
 import os
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +18,15 @@ import safetensors
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tlsearch.config.model_folder import TensorFile, tensor_name_fault
 from tlsearch.data.modes import give_usual_mode
 from tlsearch.errors import StorageError
 from tlsearch.model.file_kinds import other_kind
 
 _SUFFIX = ".safetensors"
+_MAX_HEADER = 20_000_000  # bytes of JSON: of some 100,000 tensors
 
-
-@dataclass(frozen=True, kw_only=True)
-class TensorFile:
-    """A safetensors file in a folder; its name carries its content's hash, so that no commit overwrites another's."""
-
-    name: str
-    sha256: str
+TensorFacts = tuple[str, tuple[int, ...]]  # safetensors' name of the kind, and the shape
 
 
 def write_tensors(directory: Path, stem: str, tensors: Mapping[str, Tensor]) -> TensorFile:
@@ -84,17 +79,46 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
     return content
 
 
+def read_header(directory: Path, file: TensorFile) -> dict[str, TensorFacts]:
+    """The kind and shape of each tensor of a safetensors file, which is as long as they take; none is read.
+
+    Raises:
+        StorageError: The file is missing or is not safetensors.
+    """
+    path = _path(directory, file)
+    if int.from_bytes(_start(path), "little") > _MAX_HEADER:
+        problem = other_kind(path) or f"has a header of more than {_MAX_HEADER:,} bytes"
+        raise StorageError(f"a checkpoint's tensors must be {_SUFFIX}: {path} {problem}")
+    try:
+        with safetensors.safe_open(path, framework="pt") as opened:  # compares the offsets with the file's length
+            slices = {name: opened.get_slice(name) for name in opened.keys()}
+            return {name: (str(one.get_dtype()), tuple(one.get_shape())) for name, one in slices.items()}
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        problem = other_kind(path) or str(error)
+        raise StorageError(f"a checkpoint's tensors must be {_SUFFIX}: {path} {problem}") from error
+
+
+def _path(directory: Path, file: TensorFile) -> Path:
+    if fault := tensor_name_fault(file.name):
+        raise StorageError(f"a checkpoint's tensors {fault}: {directory}")
+    path = directory / file.name
+    if not path.is_file():
+        raise StorageError(f"the tensors that the checkpoint names must be there: {path}")
+    return path
+
+
+def _start(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(8)
+
+
 def read_tensors(directory: Path, file: TensorFile) -> dict[str, Tensor]:
     """Reads safetensors whose hash is known.
 
     Raises:
         StorageError: The file is missing, is not safetensors, or its sha256 is another one.
     """
-    path = directory / plain_name(file.name, directory)
-    if path.suffix != _SUFFIX:
-        raise StorageError(f"a checkpoint's tensors must be {_SUFFIX}, never a pickle: {path}")
-    if not path.is_file():
-        raise StorageError(f"the tensors that the checkpoint names must be there: {path}")
+    path = _path(directory, file)
     found = file_sha256(path)
     if found != file.sha256:
         if problem := other_kind(path):
@@ -102,19 +126,8 @@ def read_tensors(directory: Path, file: TensorFile) -> dict[str, Tensor]:
         raise StorageError(f"{path} must have the sha256 {file.sha256} that the checkpoint names, and has {found}")
     try:
         return load_file(path)
-    except safetensors.SafetensorError as error:
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise StorageError(f"a checkpoint's tensors must be {_SUFFIX}: {path}: {error}") from error
-
-
-def plain_name(name: object, directory: Path) -> str:
-    """The name of a file in the checkpoint's own folder.
-
-    Raises:
-        StorageError: It is a path, and so may lead out of the folder.
-    """
-    if not isinstance(name, str) or name != Path(name).name or "\\" in name or name in ("", ".", ".."):
-        raise StorageError(f"a checkpoint names files in its own folder {directory}, never a path: {name!r}")
-    return name
 
 
 def remove_others(directory: Path, keep: Iterable[str]) -> None:

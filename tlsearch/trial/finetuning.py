@@ -10,7 +10,6 @@ from pathlib import Path
 from tlsearch.crash import crash_point
 from tlsearch.model import StagedModel
 from tlsearch.train import (
-    Confusion,
     Evaluation,
     FrozenPart,
     ModelMeta,
@@ -211,8 +210,7 @@ class FineTuning:
             metrics={name: value for name, value in metrics.items() if not name.startswith(SYSTEM)},
             max_pixels=parts.index.max_pixels,
         )
-        matrix = tuple(tuple(row) for row in evaluation.confusion.tolist())
-        save_confusion(directory, Confusion(epoch=epoch, classes=parts.index.classes, matrix=matrix))
+        save_confusion(directory, epoch=epoch, classes=parts.index.classes, matrix=evaluation.confusion)
         with self._kept_weights():
             save_model_checkpoint(directory, model=self.model, meta=meta, frozen=self._frozen_part)
 

@@ -17,8 +17,9 @@ from tlsearch.train import (
     ModelMeta,
     checkpoints,
     copy_with_temperature,
-    read_model_checkpoint,
+    read_model_file,
     read_model_meta,
+    read_model_state,
     save_model_checkpoint,
     write_frozen_part,
 )
@@ -40,13 +41,16 @@ META = ModelMeta(
 )
 
 
+def _state(directory: Path, model: StagedModel) -> dict[str, torch.Tensor]:
+    return read_model_state(directory, read_model_file(directory), model)
+
+
 def test_a_checkpoint_comes_back_whole(tiny_model: Build, tmp_path: Path) -> None:
     model = tiny_model(seed=4)
     save_model_checkpoint(tmp_path / "best", model=model, meta=META)
-    checkpoint = read_model_checkpoint(tmp_path / "best")
-    assert checkpoint.meta == META == read_model_meta(tmp_path / "best")
+    assert read_model_meta(tmp_path / "best") == META
     other = tiny_model(seed=5)
-    other.load_state_dict(checkpoint.state)
+    other.load_state_dict(_state(tmp_path / "best", other))
     for name, tensor in model.state_dict().items():
         assert torch.equal(other.state_dict()[name], tensor), name
     content = json.loads((tmp_path / "best/checkpoint.json").read_text())
@@ -64,10 +68,10 @@ def test_the_frozen_part_is_written_once(tiny_model: Build, tmp_path: Path) -> N
         save_model_checkpoint(tmp_path, model=model, meta=replace(META, epoch=epoch), frozen=frozen)
     names = sorted(path.name.rsplit("-", 1)[0] for path in tmp_path.iterdir())
     assert names == ["checkpoint.json", "frozen", "weights-4"]
-    checkpoint = read_model_checkpoint(tmp_path)
-    assert checkpoint.meta.epoch == 4
-    assert checkpoint.state.keys() == model.state_dict().keys()
-    assert all(torch.equal(tensor, checkpoint.state[name]) for name, tensor in model.state_dict().items())
+    state = _state(tmp_path, model)
+    assert read_model_meta(tmp_path).epoch == 4
+    assert state.keys() == model.state_dict().keys()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
 
 
 def test_a_death_before_the_commit_leaves_the_old_checkpoint(
@@ -79,7 +83,7 @@ def test_a_death_before_the_commit_leaves_the_old_checkpoint(
         patch.setattr(checkpoints, "write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             save_model_checkpoint(tmp_path, model=tiny_model(seed=2), meta=META)  # the same epoch, other weights
-    state = read_model_checkpoint(tmp_path).state
+    state = _state(tmp_path, model)
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
     save_model_checkpoint(tmp_path, model=model, meta=replace(META, epoch=5))
     assert len(list(tmp_path.iterdir())) == 2  # what the dead writer left is gone
@@ -92,10 +96,10 @@ def test_changed_or_missing_weights_are_refused(tiny_model: Build, tmp_path: Pat
     content[-1] ^= 1
     weights.write_bytes(content)
     with pytest.raises(StorageError, match="sha256"):
-        read_model_checkpoint(tmp_path)
+        _state(tmp_path, tiny_model())
     weights.unlink()
     with pytest.raises(StorageError, match="must be there"):
-        read_model_checkpoint(tmp_path)
+        _state(tmp_path, tiny_model())
 
 
 class _Bomb:
@@ -112,7 +116,7 @@ def test_a_pickle_is_never_loaded(tiny_model: Build, tmp_path: Path, name: str) 
     content["weights_sha256"] = _sha256(tmp_path / name)
     (tmp_path / "checkpoint.json").write_text(json.dumps(content))
     with pytest.raises(StorageError, match=r"must be \.safetensors"):
-        read_model_checkpoint(tmp_path)
+        _state(tmp_path, tiny_model())
 
 
 def _sha256(path: Path) -> str:
@@ -126,7 +130,7 @@ def _sha256(path: Path) -> str:
     [
         ({"format": 99}, "format 1"),
         ({"classes": ["dog", "cat", "räksmörgås"]}, "must agree"),
-        ({"transform": None}, "lacks"),
+        ({"transform": None}, "transform: must be a mapping"),
         ({"config": {"backbone": "tiny", "no_such_key": 1}}, "no_such_key"),
     ],
 )
@@ -137,15 +141,15 @@ def test_json_that_does_not_fit_is_refused(
     content = json.loads((tmp_path / "checkpoint.json").read_text())
     (tmp_path / "checkpoint.json").write_text(json.dumps(content | change))
     with pytest.raises(StorageError, match=message):
-        read_model_checkpoint(tmp_path)
+        read_model_meta(tmp_path)
 
 
 def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="must be readable"):
-        read_model_checkpoint(tmp_path)
+        read_model_meta(tmp_path)
     (tmp_path / "checkpoint.json").write_text("{")
     with pytest.raises(StorageError, match="must be JSON"):
-        read_model_checkpoint(tmp_path)
+        read_model_meta(tmp_path)
 
 
 def test_a_metric_that_is_not_finite_is_not_written(tiny_model: Build, tmp_path: Path) -> None:
@@ -160,9 +164,9 @@ def test_a_copy_carries_its_temperature(tiny_model: Build, tmp_path: Path) -> No
     frozen = write_frozen_part(tmp_path / "a", model.frozen_state())
     save_model_checkpoint(tmp_path / "a", model=model, meta=META, frozen=frozen)
     copy_with_temperature(tmp_path / "a", tmp_path / "b", 1.75)
-    copy = read_model_checkpoint(tmp_path / "b")
-    assert copy.meta == replace(META, temperature=1.75)
-    assert all(torch.equal(tensor, copy.state[name]) for name, tensor in model.state_dict().items())
+    state = _state(tmp_path / "b", model)
+    assert read_model_meta(tmp_path / "b") == replace(META, temperature=1.75)
+    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
     assert read_model_meta(tmp_path / "a").temperature == 1.0
 
 
@@ -192,7 +196,7 @@ def test_a_checkpoint_that_points_out_of_its_folder_is_refused(tiny_model: Build
     path = {"../outside": f"../outside/{weights.name}", "/absolute": str(weights)}.get(where, where)
     _change(inside, weights_file=path)
     with pytest.raises(StorageError, match="never a path"):
-        read_model_checkpoint(inside)
+        read_model_meta(inside)
     with pytest.raises(StorageError, match="never a path"):
         copy_with_temperature(inside, tmp_path / "copy", 1.0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from tlsearch.train import evaluate, read_confusion, read_model_meta
+from tlsearch.train import evaluate, read_model_meta
 from tlsearch.trial import FineTuning, finetuning, keep_start, load_trained, run_trial
 from tlsearch.types import Decision, EpochReport, TrialAssignment, TrialState
 
@@ -52,9 +53,9 @@ def test_the_solved_head_is_kept_where_training_takes_it_down(assign: Assign, tm
     assignment = assign(head_init="probe", head_lr=10.0, setup={"metric": metric, "max_epochs": 2})
     outcome = run_trial(assignment, Always(Decision.CONTINUE))
     best = tmp_path / "trial" / "best"
-    meta, confusion = read_model_meta(best), read_confusion(best)
+    meta, confusion = read_model_meta(best), json.loads((best / "confusion.json").read_text())
     assert outcome.state is TrialState.COMPLETE and outcome.epochs_run == 2
-    assert (outcome.best_epoch, meta.epoch, confusion.epoch if confusion else None) == (0, 0, 0)
+    assert (outcome.best_epoch, meta.epoch, confusion["epoch"]) == (0, 0, 0)
     assert outcome.best_value == meta.value
     model, _ = load_trained(best)
     solved = FineTuning(replace(assignment, directory=str(tmp_path / "other")))
