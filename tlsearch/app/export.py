@@ -22,6 +22,7 @@ from tlsearch.app.outcome import find_checkpoint
 from tlsearch.app.stored import stored_file
 from tlsearch.data import decode_rgb, images_below, load_index, read_image
 from tlsearch.errors import DataError, StorageError, UserError
+from tlsearch.regular import IMAGE_BYTES, read_regular
 from tlsearch.results import load_model
 from tlsearch.results.export_form import FORMATS, check_parity, expected_outputs, prepared_images
 from tlsearch.results.export_onnx import open_onnx, write_onnx
@@ -108,7 +109,7 @@ def _some_images(model: str, folder: Path | None, storage: Path | None) -> Seque
         files = [folder / one for one in images_below(folder).images[:MAX_IMAGES]]
         if not files:
             raise DataError(f"a folder to check an export on holds images; {folder} has none")
-        return [decode_rgb(one.read_bytes(), str(one)) for one in files]
+        return [decode_rgb(read_regular(one, IMAGE_BYTES), str(one)) for one in files]
     try:
         entry = search_of_model(model, storage)
         if entry is None:

@@ -27,6 +27,7 @@ from tlsearch.config.rules import Number, Whole, broken
 from tlsearch.config.validate import error_text
 from tlsearch.config.words import show
 from tlsearch.errors import Fault, StorageError
+from tlsearch.regular import read_regular
 from tlsearch.types import MAX_PIXELS, CropMode, TransformSpec, TrialConfig
 
 META_FILE = "checkpoint.json"
@@ -123,14 +124,9 @@ def read_model_file(folder: Path) -> ModelFile:
 
 def _read_object(path: Path) -> dict[str, Any]:
     try:
-        if path.exists() and not path.is_file():
-            raise StorageError(f"a model checkpoint must be a file: {path}")
-        with path.open("rb") as file:
-            data = file.read(_MAX_BYTES + 1)
+        data = read_regular(path, _MAX_BYTES)
     except OSError as error:
         raise StorageError(f"a model checkpoint must be readable: {path}: {error.strerror}") from error
-    if len(data) > _MAX_BYTES:
-        raise StorageError(f"a model checkpoint has at most {_MAX_BYTES:,} bytes: {path}")
     try:
         content = json.loads(data, object_pairs_hook=_unique, parse_constant=_no_constant)
     except RecursionError:

@@ -24,6 +24,7 @@ from tlsearch.data.pixel_budget import num_decoders
 from tlsearch.errors import DataError, Infeasible, StorageError, UserError
 from tlsearch.model import StagedModel
 from tlsearch.printable import printable
+from tlsearch.regular import IMAGE_BYTES, read_regular
 from tlsearch.results.classes import check_classes
 from tlsearch.results.locate import checkpoint_folder
 from tlsearch.train import EVAL_BATCH_SIZE, ModelMeta, Runtime, Source, open_runtime, predict_logits
@@ -260,7 +261,7 @@ def _open(image: ImageLike, name: str, max_pixels: int, *, hold: ExitStack) -> I
         return decode_rgb(image, name, max_pixels=max_pixels, hold=hold)
     if isinstance(image, (str, Path)):
         try:
-            return decode_rgb(Path(image).read_bytes(), name, max_pixels=max_pixels, hold=hold)
+            return decode_rgb(read_regular(image, IMAGE_BYTES), name, max_pixels=max_pixels, hold=hold)
         except OSError as error:
             raise DataError(f"{printable(name)}: cannot be read: {error.strerror or error}") from error
     if not isinstance(image, np.ndarray):
