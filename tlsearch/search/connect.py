@@ -20,7 +20,7 @@ from typing import Any
 
 from tlsearch.errors import ClusterError
 from tlsearch.folders import home
-from tlsearch.search.local_ray import session_kept, start_ray
+from tlsearch.search.local_ray import own_signals, session_kept, start_ray
 from tlsearch.search.probe import probe_head, refused
 from tlsearch.search.worker_path import job_config
 
@@ -111,11 +111,13 @@ def connected(
         if address == "local":
             for name, value in _LOCAL_ENVIRONMENT.items():
                 os.environ.setdefault(name, value)
-            started = start_ray(ray.init, options | {"num_cpus": num_cpus}, shutdown=ray.shutdown)
+            with own_signals():
+                started = start_ray(ray.init, options | {"num_cpus": num_cpus}, shutdown=ray.shutdown)
             stack.enter_context(session_kept(Path(started.address_info["session_dir"])))
         else:
             try:
-                started = ray.init(**options)
+                with own_signals():
+                    started = ray.init(**options)
             except Exception as error:
                 raise ClusterError(_explain(address, authentication, error)) from error
         stack.callback(ray.shutdown)

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -49,8 +50,7 @@ def start_ray(init: Callable[..., Any], options: dict[str, Any], *, shutdown: Ca
     before, began = _children(), time.monotonic()
     for number in range(1, _TRIES + 1):
         try:
-            with _hangups_waiting():
-                return init(**options, **own)
+            return init(**options, **own)
         except _FATAL as error:
             raise ClusterError(f"a local Ray could not be started: {_first_line(error)}") from error
         except Exception as error:
@@ -71,13 +71,26 @@ def session_kept(session: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _hangups_waiting() -> Iterator[None]:
-    """Has Ray's processes be born deaf to SIGHUP, which a terminal sends to them all; Ray does so with SIGINT."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+def own_signals() -> Iterator[None]:
+    """Keeps signals this process's while the body starts or joins Ray.
+
+    Ray's processes are born deaf to SIGHUP, which a terminal sends to them all; Ray does so with SIGINT. And Ray puts
+    a SIGTERM handler of its own, which exits, over the one that is there.
+    """
+    if threading.current_thread() is not threading.main_thread():  # Ray leaves the signals alone then
+        yield
+        return
+    handler = signal.getsignal(signal.SIGTERM)
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
         yield
+    except SystemExit as end:
+        if end.code != signal.SIGTERM:
+            raise
+        raise KeyboardInterrupt from end
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGTERM, handler or signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def ray_folder() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from tlsearch.errors import ClusterError
 from tlsearch.search import local_ray
-from tlsearch.search.local_ray import ray_folder, start_ray
+from tlsearch.search.local_ray import own_signals, ray_folder, start_ray
 from tlsearch.search.worker_path import job_config
 
 TIMED_OUT = "The current node timed out during startup. This could happen because some of the raylet failed to startup"
@@ -111,3 +112,21 @@ def test_workers_do_not_import_from_the_current_folder() -> None:
     made._py_driver_sys_path.extend([os.getcwd(), os.path.dirname(sys.argv[0])])
     assert made._py_driver_sys_path == []
     assert list(made._get_proto_job_config().py_driver_sys_path) == []
+
+
+def test_signals_stay_those_of_the_command() -> None:
+    """Ray's own handler exits with 15; its processes inherit what is blocked."""
+    seen: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
+    try:
+        with pytest.raises(KeyboardInterrupt), own_signals():
+            signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))  # as ray.init does
+            assert signal.SIGHUP in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert signal.SIGHUP not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert seen == [signal.SIGTERM]
+        with pytest.raises(SystemExit), own_signals():
+            sys.exit(3)
+    finally:
+        signal.signal(signal.SIGTERM, before)
