@@ -5,8 +5,8 @@ JournalFileBackend: operations of one batch reach the disk together or not at al
 appended is not read back from the file, and a failed write leaves whole lines behind.
 
 Each line carries one more key, ``crc32``: of all lines up to and with itself, so that a line that was changed, lost,
-doubled or moved does not pass. Lines of versions that wrote none stand before the first line that has one, which
-covers them too.
+doubled or moved does not pass. Lines that other programs have written (Optuna's dashboard, an earlier version) have
+none, and are covered by the next that has one.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Journal(BaseJournalBackend):
     def _read_file(self, writable: bool) -> None:
         content = _read_all(self._handle)
         start = len(_BOM) if content.startswith(_BOM) else 0
-        rules, has_sum = JournalRules(), False
+        rules, signing = JournalRules(), set()
         while start < len(content):
             end = content.find(b"\n", start)
             line = (content[start:end] if end >= 0 else content[start:]).removesuffix(b"\r")  # of an editor
@@ -110,16 +110,18 @@ class Journal(BaseJournalBackend):
             self.num_lines += 1
             try:
                 log = parse_json(line, "it", dict)
-                if crc is None and has_sum:
-                    raise ValueError("it has no checksum, as the lines before it do")
                 if crc not in (None, running):
                     raise ValueError("this line, or one before it, was changed, lost, doubled or moved")
                 rules.check(log)
+                if crc is None and log["worker_id"] in signing:
+                    raise ValueError("it has no checksum, as other lines of its writer have")
             except ValueError as error:
                 raise self._damaged(self.num_lines, f"{error}: {line[:80]!r}") from None
             log.pop("crc32", None)
             self._unread.append(log)
-            self._crc, has_sum = running, crc is not None
+            self._crc = running
+            if crc is not None:
+                signing.add(log["worker_id"])
             start = end + 1 if end >= 0 else len(content)
         self._size = len(content)
         if writable and start < len(content):

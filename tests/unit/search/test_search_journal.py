@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +43,25 @@ def test_any_optuna_reads_the_journal(folder: SearchFolder) -> None:
     loaded = optuna.load_study(study_name="s", storage=storage)
     assert [trial.state for trial in loaded.trials] == [TrialState.WAITING]
     assert loaded.user_attrs == ATTRS
+
+
+def test_what_another_optuna_writes_between_starts_is_kept(folder: SearchFolder) -> None:
+    write_study(folder).close()
+    storage = JournalStorage(JournalFileBackend(str(folder.journal)))  # as Optuna's dashboard does
+    storage.set_study_system_attr(0, "dashboard:note", "good")
+    study = write_study(folder)
+    study.enqueue([{"x": 1.5}, {"x": 2.5}])
+    study.close()
+    again = open_for_reading(folder)
+    assert again is not None and len(again.trials()) == 2
+    lines = folder.journal.read_bytes().splitlines(keepends=True)
+    folder.journal.write_bytes(b"".join(line.replace(b"good", b"evil") for line in lines))
+    with pytest.raises(StorageError, match=f"line {len(ATTRS) + 3} of the study"):  # the next one covers it
+        open_for_reading(folder)
+    own = re.sub(rb',"crc32":"[0-9a-f]{8}"', b"", lines[-1])
+    folder.journal.write_bytes(b"".join([*lines[:-1], own]))
+    with pytest.raises(StorageError, match="it has no checksum, as other lines of its writer have"):
+        open_for_reading(folder)
 
 
 def test_half_a_line_is_cut_off_and_kept(folder: SearchFolder) -> None:
