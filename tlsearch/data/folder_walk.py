@@ -12,6 +12,7 @@ from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tlsearch.data.failures import quoted
 from tlsearch.data.formats import IMAGE_SUFFIXES
 from tlsearch.data.left_out import (
     BROKEN,
@@ -60,6 +61,18 @@ def images_below(folder: Path) -> FolderImages:
     return FolderImages(images=images, left_out=left_out, unlisted=tuple(unlisted))
 
 
+def refuse_circles(folder: Path) -> None:
+    """Looks at a folder before a library walks it, which follows links between folders again and again.
+
+    Raises:
+        DataError: Links lead round in circles, or a folder cannot be listed.
+    """
+    walk = FolderWalk(folder)
+    walk.images("")
+    if circles := [key for left in walk.left_out() if left.reason == LOOP for key in left.keys]:
+        raise DataError(f"{folder}: links between folders that lead round in circles: {quoted(circles)}; remove them")
+
+
 class FolderWalk:
     """One look at a data folder; keys are POSIX paths relative to its root, "" is the root itself.
 
@@ -92,7 +105,7 @@ class FolderWalk:
 
     def images(self, key: str) -> list[str]:
         """Keys of all images in a folder and below, sorted; the other files are noted."""
-        return sorted(self._walk(key, ()))
+        return sorted(self._walk(key, os.path.realpath(self.place(key)), ()))
 
     def note_strays(self, key: str, known: Container[str] = (), reason: str = STRAY) -> None:
         """Notes the files directly in a folder that are not ``known``, its images for that reason."""
@@ -109,12 +122,11 @@ class FolderWalk:
         """All that was noted so far."""
         return self._left.result()
 
-    def _walk(self, key: str, above: tuple[str, ...]) -> Iterator[str]:
-        real = os.path.realpath(self.place(key))
+    def _walk(self, key: str, real: str, above: tuple[str, ...]) -> Iterator[str]:
+        """Images below a folder, whose path without links is ``real``; ``above`` are those of the folders above it."""
         if real in above:
             self._left.add(LOOP, f"{key}/")
             return
-        self._num_linked += bool(above) and real != os.path.join(above[-1], os.path.basename(key))
         if len(above) >= MAX_DEPTH or self._num_linked > MAX_LINKED:
             many = f"more than {MAX_LINKED:,} folders are reached through links, which may lead round in circles"
             what = f"folders are nested more than {MAX_DEPTH} deep" if len(above) >= MAX_DEPTH else many
@@ -122,7 +134,11 @@ class FolderWalk:
         for entry in self._scan(key):
             inside = _join(key, entry.name)
             if entry.is_dir():
-                yield from self._walk(inside, (*above, real))
+                child = os.path.join(real, entry.name)
+                if entry.is_symlink():
+                    child = os.path.realpath(child)
+                    self._num_linked += 1
+                yield from self._walk(inside, child, (*above, real))
             elif _is_image(entry):
                 yield inside
             else:

@@ -23,6 +23,7 @@ from PIL import Image
 
 from tlsearch.data.cachedir import cache_directory
 from tlsearch.data.confined import confined
+from tlsearch.data.folder_walk import refuse_circles
 from tlsearch.data.left_out import LeftOut
 from tlsearch.data.listing import Listing
 from tlsearch.data.parts import Labelled, hash_rows, label_parts, row_key, split_key, unread_files
@@ -58,6 +59,8 @@ def list_torchvision(spec: DataSpec) -> Listing:
     dataset_class = _find(spec)
     root = Path(spec.path) if spec.path else cache_directory(CacheSpec()) / "datasets"
     name = f"torchvision's {spec.name}"
+    if spec.path and READABLE[str(spec.name)].follows and root.is_dir():
+        refuse_circles(root)
     parts = _open_parts(dataset_class, spec, root)
     if not spec.path:
         keep_fetched(root)

@@ -23,11 +23,13 @@ class Readable:
         reads: What its code loads, and why that runs no code of a file.
         options: The arguments that ``data.options`` may have, each with its values.
         needs: What must be in its folder, so that opening it unpacks nothing.
+        follows: Whether its code walks folders and follows links between them, in circles too.
     """
 
     reads: str
     options: Mapping[str, range | tuple[Scalar, ...]] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
+    follows: bool = False
 
 
 _IDX = "arrays of raw bytes (IDX); files of versions before 0.7 by torch.load, weights_only"
@@ -38,10 +40,10 @@ READABLE: Mapping[str, Readable] = {
     "CLEVRClassification": Readable(reads="JSON and image files"),
     "Caltech101": Readable(reads="folders of image files; its .mat files of outlines are not opened"),
     "Caltech256": Readable(reads="folders of image files"),
-    "Country211": Readable(reads="folders of image files"),
+    "Country211": Readable(reads="folders of image files", follows=True),
     "DTD": Readable(reads="text and image files", options={"partition": range(1, 11)}),
     "EMNIST": Readable(reads=_IDX, options={"split": ("byclass", "bymerge", "balanced", "letters", "digits", "mnist")}),
-    "EuroSAT": Readable(reads="folders of image files"),
+    "EuroSAT": Readable(reads="folders of image files", follows=True),
     "FER2013": Readable(reads="a CSV, after its MD5"),
     "FGVCAircraft": Readable(
         reads="text and image files", options={"annotation_level": ("variant", "family", "manufacturer")}
@@ -53,16 +55,18 @@ READABLE: Mapping[str, Readable] = {
     "FashionMNIST": Readable(reads=_IDX),
     "Flowers102": Readable(reads="MATLAB arrays (scipy.io.loadmat), after their MD5, and image files"),
     "Food101": Readable(reads="JSON and image files"),
-    "GTSRB": Readable(reads="a CSV and image files"),
+    "GTSRB": Readable(reads="a CSV and folders of image files", follows=True),
     "INaturalist": Readable(
         reads="folders of image files",
         options={"version": ("2017", "2018", "2019", "2021_train", "2021_train_mini", "2021_valid")},
     ),
-    "ImageFolder": Readable(reads="folders of image files", options={"allow_empty": _FLAG}),
+    "ImageFolder": Readable(reads="folders of image files", options={"allow_empty": _FLAG}, follows=True),
     "ImageNet": Readable(
-        reads="meta.bin by torch.load, weights_only, and folders of image files", needs=("meta.bin", "train", "val")
+        reads="meta.bin by torch.load, weights_only, and folders of image files",
+        needs=("meta.bin", "train", "val"),
+        follows=True,
     ),
-    "Imagenette": Readable(reads="folders of image files", options={"size": ("full", "320px", "160px")}),
+    "Imagenette": Readable(reads="folders of image files", options={"size": ("full", "320px", "160px")}, follows=True),
     "KMNIST": Readable(reads=_IDX),
     "LFWPeople": Readable(
         reads="text, after its MD5, and image files", options={"image_set": ("original", "funneled", "deepfunneled")}
@@ -74,7 +78,7 @@ READABLE: Mapping[str, Readable] = {
     "QMNIST": Readable(
         reads=_IDX, options={"what": ("train", "test", "test10k", "test50k", "nist"), "compat": (True,)}
     ),
-    "RenderedSST2": Readable(reads="folders of image files"),
+    "RenderedSST2": Readable(reads="folders of image files", follows=True),
     "SEMEION": Readable(reads="a table of numbers, after its MD5"),
     "STL10": Readable(reads="arrays of raw bytes, after their MD5, and text", options={"folds": range(10)}),
     "SUN397": Readable(reads="text and folders of image files"),

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import torch
 from torch import Tensor
 
+from tlsearch.data.confined import confined
 from tlsearch.data.fetcher import known_silence, look
 from tlsearch.errors import WeightsError
 from tlsearch.model.construction import ConstantFill, forked_seed
@@ -40,7 +41,7 @@ def download_timm(base: str, version: str | None) -> dict[str, Tensor]:
     cached, urls, headers = _timms_places(base, version)
     path = cached or _fetched(urls, headers, base, what)
     try:
-        with forked_seed(0), ConstantFill():
+        with confined(), forked_seed(0), ConstantFill():  # timm fetches nothing by itself
             model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": str(path), "source": ""})
     except Exception as error:  # whatever a damaged file leads timm and torch into
         raise ways_out(base, what, error) from error

@@ -532,3 +532,23 @@ def test_what_is_not_a_regular_file_is_not_waited_for(pets):
         file.truncate(1 << 40)
     with pytest.raises(DataError, match="it has 1,099,511,627,776 bytes, more than"):
         load("OxfordIIITPet", pets)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", sorted(name for name, one in READABLE.items() if one.follows))
+def test_links_that_lead_round_in_circles_are_refused_before_a_set_follows_them(tmp_path, write_images, name):
+    for folder in ("a", "b"):
+        write_images(tmp_path / folder, 2)
+        for link in ("x", "y"):
+            (tmp_path / folder / link).symlink_to(tmp_path, target_is_directory=True)
+    for needed in READABLE[name].needs:
+        (tmp_path / needed).mkdir(exist_ok=True)
+    with pytest.raises(DataError, match="links between folders that lead round in circles: 'a/x/'"):
+        load(name, tmp_path)
+
+
+def test_every_set_that_follows_links_is_known():
+    for name in READABLE:
+        code = inspect.getsource(inspect.getmodule(_all_sets()[name]))
+        follows = "make_dataset(" in code or "ImageFolder" in code
+        assert READABLE[name].follows == (follows and name != "DatasetFolder"), name
