@@ -68,6 +68,10 @@ class ServedClassifier(PythonModel):
             raise MlflowException.invalid_parameter_value(
                 f"an input is the base64 of an encoded image (PNG, JPEG ...): {error}"
             ) from error
+        except MemoryError:
+            raise MlflowException.invalid_parameter_value(
+                "the images take more memory than this server has: send smaller ones, or fewer at a time"
+            ) from None
         except StorageError as error:
             raise MlflowException(str(error)) from error
         return [{key: value for key, value in asdict(answer).items() if key != "path"} for answer in answers]
