@@ -142,7 +142,7 @@ def drop_ended(folder: Path, pattern: str, *, keep: int) -> None:
     """Removes folders that ended processes of this user have held, but for the ``keep`` whose names come last."""
     marks = (mark for mark in folder.glob(f"{pattern}/{HELD}") if not mark.parent.is_symlink())
     ended = sorted(mark.parent for mark in marks if _is_free(mark))
-    for one in ended[: len(ended) - keep]:
+    for one in ended[: max(0, len(ended) - keep)]:
         shutil.rmtree(one, ignore_errors=True)
 
 

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,8 @@ def start_ray(init: Callable[..., Any], options: dict[str, Any], *, shutdown: Ca
     before, began = _children(), time.monotonic()
     for number in range(1, _TRIES + 1):
         try:
-            return init(**options, **own)
+            with _marking_failed(Path(folder)):
+                return init(**options, **own)
         except _FATAL as error:
             raise ClusterError(f"a local Ray could not be started: {_first_line(error)}") from error
         except Exception as error:
@@ -68,6 +69,21 @@ def session_kept(session: Path) -> Iterator[None]:
     with held(session):
         yield
     drop_ended(session.parent, "session_*", keep=_KEPT_SESSIONS)
+
+
+@contextmanager
+def _marking_failed(folder: Path) -> Iterator[None]:
+    """Marks the sessions' folders of a start that fails or is interrupted as those of an own Ray that has ended."""
+    since = time.strftime("session_%Y-%m-%d_%H-%M-%S")
+    try:
+        yield
+    except BaseException:
+        for session in folder.glob(f"session_*_{os.getpid()}"):
+            if session.name >= since:
+                with suppress(OSError), held(session):
+                    pass
+        drop_ended(folder, "session_*", keep=_KEPT_SESSIONS)
+        raise
 
 
 @contextmanager

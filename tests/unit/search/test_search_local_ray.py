@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,23 @@ def test_workers_do_not_import_from_the_current_folder() -> None:
     made._py_driver_sys_path.extend([os.getcwd(), os.path.dirname(sys.argv[0])])
     assert made._py_driver_sys_path == []
     assert list(made._get_proto_job_config().py_driver_sys_path) == []
+
+
+def test_sessions_of_starts_that_fail_do_not_pile_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local_ray, "ray_folder", lambda: str(tmp_path))
+    monkeypatch.setattr(local_ray, "_TRIES", 1)
+    others = tmp_path / f"session_2020-01-01_00-00-00_000000_{os.getpid()}"  # of a process that had this number
+    others.mkdir()
+    for number in range(6):
+
+        def init(number: int = number, **options: Any) -> None:
+            (tmp_path / time.strftime(f"session_%Y-%m-%d_%H-%M-%S_{number:06d}_{os.getpid()}")).mkdir()
+            raise KeyboardInterrupt if number % 2 else RuntimeError(TIMED_OUT)
+
+        with pytest.raises((ClusterError, KeyboardInterrupt)):
+            start_ray(init, {}, shutdown=lambda: None)
+    kept = sorted(path.name for path in tmp_path.iterdir())
+    assert kept[0] == others.name and [name.split("_")[3] for name in kept[1:]] == ["000003", "000004", "000005"]
 
 
 def test_signals_stay_those_of_the_command() -> None:
