@@ -7,6 +7,7 @@ import collections
 import gzip
 import io
 import json
+import os
 import pickle
 import tarfile
 import zipfile
@@ -24,6 +25,7 @@ from tlsearch.errors import WeightsError
 from tlsearch.model import release_weights, resolve_weights
 from tlsearch.model.construction import empty_original
 from tlsearch.model.file_kinds import page_hint
+from tlsearch.model.state_files import read_state
 from tlsearch.types import WeightsSource
 
 NAME = "shufflenet_v2_x0_5"
@@ -183,3 +185,17 @@ def test_pages_about_a_file() -> None:
     assert "/resolve/ for /blob/" in page_hint("https://huggingface.co/a/b/blob/main/model.safetensors")
     assert "/raw/ for /blob/" in page_hint("https://github.com/a/b/blob/main/w.pth")
     assert page_hint("https://huggingface.co/a/b/resolve/main/model.safetensors") == ""
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_a_file_of_weights_without_end_is_not_read(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"w.{suffix}"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(WeightsError, match="cannot be read: it has 1,099,511,627,776 bytes, more than"):
+        read_state(path)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(WeightsError, match="cannot be read: it is a named pipe, not a file"):
+        read_state(path)
