@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from tlsearch.errors import StorageError
+from tlsearch.regular import read_regular
 
 MAX_BYTES = 100_000_000
 MAX_DEPTH = 64  # of lists and objects in each other; what is read may be copied and printed, which recurses
@@ -28,11 +29,10 @@ def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file.
 
     Raises:
-        OSError: The file cannot be opened.
+        OSError: The file cannot be opened, is no regular one, or is too large.
         StorageError: It holds no JSON object within the limits; the message names the file.
     """
-    with path.open("rb") as file:
-        return parse_json(file.read(MAX_BYTES + 1), path, dict)
+    return parse_json(read_regular(path, MAX_BYTES), path, dict)
 
 
 def read_shaped(path: Path, shape: type) -> dict[str, Any]:

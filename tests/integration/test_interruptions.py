@@ -69,14 +69,19 @@ def test_kill_9_between_two_reports_then_resume(home: Home) -> None:
     _assert_whole(home)
 
 
-@pytest.mark.parametrize("how", ["ctrl-c", pytest.param("stop", marks=pytest.mark.slow)])
+SIGNALS = {"ctrl-c": signal.SIGINT, "kill": signal.SIGTERM, "hangup": signal.SIGHUP}
+
+
+@pytest.mark.parametrize(
+    "how", ["ctrl-c", *(pytest.param(one, marks=pytest.mark.slow) for one in ("kill", "hangup", "stop"))]
+)
 def test_an_interruption_records_what_was_done_and_can_be_resumed(home: Home, how: str) -> None:
     if how == "stop":  # the commands take some seconds, in which the search must not end by itself
         write_digit_space(home, trials=TRIALS, max_epochs=200)
     process = home.start("run", "space.yaml", "--name", "cut")
     _wait_for_reports(home, process, 3)
-    if how == "ctrl-c":
-        process.send_signal(signal.SIGINT)
+    if how in SIGNALS:  # Ray has a handler of its own for SIGTERM
+        process.send_signal(SIGNALS[how])
     else:
         told = json.loads(home.run("status", "cut", "--json"))
         assert told["running"] and told["process"]["pid"] == process.pid and told["running_trials"]

@@ -41,8 +41,10 @@ def test_what_cannot_be_read_names_its_file(tmp_path: Path, content: bytes, reas
 def test_large_json_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tlsearch.codec.MAX_BYTES", 10)
     (tmp_path / "a").write_text('{"a": 1234}')
-    with pytest.raises(StorageError, match="at most 10 bytes"):
+    with pytest.raises(OSError, match="more than the 10 that are read"):
         read_json(tmp_path / "a")
+    with pytest.raises(StorageError, match="at most 10 bytes"):
+        parse_json('{"a": 1234}', "a text", dict)
 
 
 def test_many_brackets_side_by_side_are_not_deep() -> None:

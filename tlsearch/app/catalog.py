@@ -135,7 +135,7 @@ def trust_own() -> None:
 
 def _hosts_in(file: Path) -> list[str]:
     try:
-        plain = json.loads(file.read_text(encoding="utf-8"))
+        plain = read_json(file)
         # The catalogue of an earlier version has the search's own text.
         return [str(one) for one in plain.get("hosts", [origin(plain.get("tracking_uri", ""))]) if one]
     except (OSError, ValueError, TypeError, AttributeError):

@@ -16,11 +16,12 @@ from urllib.parse import quote
 
 from filelock import FileLock
 
+from tlsearch.codec import read_json
 from tlsearch.data.cachedir import cache_directory
 from tlsearch.data.fetcher import SET_FILE, Limits, fetch_file
 from tlsearch.data.room import keep_fetched
 from tlsearch.errors import DataError
-from tlsearch.regular import SET_BYTES, read_regular, refusal
+from tlsearch.regular import SET_BYTES, refusal
 from tlsearch.types import CacheSpec, DataSpec
 
 logger = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ def fetch_set(spec: DataSpec) -> Path:
         listed = folder.with_name(f"{folder.name}.list")
         url = f"{constants.ENDPOINT}/api/datasets/{spec.name}/revision/{revision}?blobs=true"
         fetch_file(url, listed, _LIST, problem=_list_problem, headers=headers)
-        content = json.loads(listed.read_bytes())
+        content = read_json(listed)
         files = {_inner(str(one["rfilename"]), spec): one for one in content["siblings"]}
         base = f"{constants.ENDPOINT}/datasets/{spec.name}/resolve/{quote(str(content['sha']), safe='')}"
 
@@ -137,10 +138,10 @@ def _folder(spec: DataSpec) -> Path:
 
 def _list_problem(file: Path) -> str:
     try:
-        content = json.loads(read_regular(file, _LIST.max_bytes))
+        content = read_json(file)
         names = [one["rfilename"] for one in content["siblings"]]
         return "" if names and content["sha"] else "lists no files"
-    except (ValueError, LookupError, TypeError, RecursionError):
+    except (ValueError, LookupError, TypeError):
         return "is no list of the files of a data set"
 
 
@@ -187,9 +188,9 @@ def _unlisted(error: OSError) -> None:
 def _check_saved(path: Path) -> None:
     """Names of files in what ``save_to_disk`` has written: each lies beside it."""
     try:
-        content = json.loads(read_regular(path, 100 << 20))
+        content = read_json(path)
         names = [one["filename"] for one in content.get("_data_files") or ()] + list(content.get("splits") or ())
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: is damaged: {error}") from error
     for name in names:
         if not isinstance(name, str) or PurePosixPath(name).name != name or name in ("", ".", ".."):

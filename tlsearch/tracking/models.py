@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
 
 import tlsearch
+from tlsearch.codec import read_json
 from tlsearch.crash import crash_point
 from tlsearch.folders import scratch_folder
 from tlsearch.tracking.batch import Point
@@ -86,7 +86,7 @@ class ModelShelf:
             if model is None:  # better trials came while this waited: its drop follows
                 logger.info("trial %d has no checkpoint in %s any more: no model is logged", number, checkpoint)
             return None
-        meta: dict[str, Any] = json.loads((checkpoint / CHECKPOINT_META).read_text(encoding="utf-8"))
+        meta = read_json(checkpoint / CHECKPOINT_META)
         if model is None:
             model = self.models[number] = self._log(number, run, checkpoint, meta)
             crash_point("kept_model_ready")
@@ -171,7 +171,7 @@ def _quoted(text: str) -> str:
 
 def read_checkpoint(folder: Path) -> dict[str, Any]:
     """What a checkpoint folder's own file says."""
-    meta: dict[str, Any] = json.loads((folder / CHECKPOINT_META).read_text(encoding="utf-8"))
+    meta = read_json(folder / CHECKPOINT_META)
     return meta
 
 
@@ -218,7 +218,7 @@ def write_model(folder: Path, model: LoggedModel, *, run_id: str, checkpoint: Pa
     from mlflow import pyfunc
     from mlflow.models import Model
 
-    meta: dict[str, Any] = json.loads((checkpoint / CHECKPOINT_META).read_text(encoding="utf-8"))
+    meta = read_json(checkpoint / CHECKPOINT_META)
     description = Model(
         artifact_path=model.artifact_location, model_uuid=model.model_id, run_id=run_id, model_id=model.model_id
     )

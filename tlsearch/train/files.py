@@ -18,6 +18,7 @@ import safetensors
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tlsearch.codec import parse_json
 from tlsearch.config.model_folder import TensorFile, tensor_name_fault
 from tlsearch.data.modes import give_usual_mode
 from tlsearch.errors import StorageError
@@ -66,7 +67,7 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
         StorageError: The file is missing or holds something else.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_bytes(), path, object)
     except OSError as error:
         raise StorageError(f"{what} must be readable: {path}: {error.strerror}") from error
     except ValueError as error:
