@@ -16,7 +16,7 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 
 MAX_IMAGES = 256  # of a request
-MAX_BYTES = 64_000_000  # of a request, base64 and all
+MAX_BYTES = 32_000_000  # of a request, base64 and all
 MAX_PIXELS = 200_000_000  # of a request's images together
 MAX_IMAGE_PIXELS = 50_000_000  # of one image: a phone's largest photo
 _MAX_MARKS = 16 * MAX_IMAGES + 1000  # commas and brackets: values that a parser makes objects of
@@ -47,6 +47,8 @@ def guard_server(name: str) -> None:
         with _ONE_AT_A_TIME:
             try:
                 return answer(checked_request(data, content_type), content_type, model, input_schema)
+            except MemoryError:
+                raise _refusal("a request must fit this server's memory: send fewer images at a time") from None
             except MlflowException as error:
                 raise _brief(error) from None
 
