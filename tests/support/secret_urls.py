@@ -37,14 +37,14 @@ class SecretUrl:
         return forms | {quote(self.secret, safe=""), quote_plus(self.secret)}
 
 
-def secret_url(rng: random.Random, *, encoded: bool | None = None) -> SecretUrl:
+def secret_url(rng: random.Random, *, encoded: bool | None = None, host: str = "") -> SecretUrl:
     """One address; ``encoded`` says whether what is odd in its secret is percent-encoded, as it should be."""
     kind = rng.choice(("database", "database", "hosts", "web", "token", "key", "query", "query", "odbc", "sqlite"))
     secret = _secret(rng)
     if kind in ("query", "sqlite", "odbc"):  # there these end a value, whatever was meant
         secret = secret.translate(dict.fromkeys(map(ord, "&#;"), "x"))
     written = quote(secret, safe="") if (rng.random() < 0.5 if encoded is None else encoded) else secret
-    host, user = f"h{rng.randrange(100)}.example.org", f"user{rng.randrange(100)}"
+    host, user = host or f"h{rng.randrange(100)}.example.org", f"user{rng.randrange(100)}"
     if kind == "database":
         url = f"{rng.choice(_DATABASES)}://{user}:{written}@{host}:5432/db"
     elif kind == "hosts":

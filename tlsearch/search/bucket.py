@@ -19,6 +19,7 @@ from typing import Any
 from tlsearch.data import cache_directory
 from tlsearch.data.remote import remote_system
 from tlsearch.errors import StorageError
+from tlsearch.secrets import holds_secret
 from tlsearch.types import (
     CacheSpec,
     Decision,
@@ -94,6 +95,8 @@ class Mirror:
                     copy.parent.mkdir(parents=True, exist_ok=True)
                     with system.open_input_stream(f"{root}/{key}") as source, open(copy, "wb") as file:
                         shutil.copyfileobj(source, file, _CHUNK_BYTES)
+                    if copy.suffix in (".json", ".yaml") and holds_secret(copy.read_text(errors="replace")):
+                        copy.chmod(0o600)  # nobody else has seen it: the folder is its owner's
                 if target.is_dir():
                     shutil.rmtree(target)
                 target.unlink(missing_ok=True)

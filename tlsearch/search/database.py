@@ -72,7 +72,7 @@ def connect(url: str, *, writable: bool) -> BaseStorage:
                 engine_kwargs={"pool_pre_ping": True, "connect_args": options},
                 skip_table_creation=not writable,
             )
-        except (ImportError, RuntimeError) as error:  # a driver without its library; tables of another Optuna
+        except (ImportError, RuntimeError, ValueError) as error:  # no library; tables of another Optuna; no address
             raise StorageError(f"the database {url} cannot hold the study: {error}") from error
         return get_storage(storage)
 

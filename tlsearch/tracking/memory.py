@@ -108,7 +108,7 @@ class MemoryTracker:
         self.search = self.search or MemoryRun()
         self.search.state = status
         self.search.status = {"finished": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}[status]
-        self.search.artifacts |= artifacts
+        self.search.artifacts |= mask_tree(artifacts)
 
     def run_ids(self) -> Mapping[int, str]:
         """An id for each trial."""

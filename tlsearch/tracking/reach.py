@@ -11,7 +11,7 @@ import urllib.error
 import urllib.request
 from contextlib import closing, suppress
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from tlsearch.config import missing_driver, with_driver
 from tlsearch.secrets import remember
@@ -79,7 +79,7 @@ def _database(uri: str, experiment: str) -> Finding:
                 return connection.execute(sqlalchemy.text(sql), {"name": name} if name else {}).all()
 
             fault = database_fault(tables, query, shown=uri, experiment=experiment)
-    except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
+    except (sqlalchemy.exc.SQLAlchemyError, ImportError, ValueError) as error:  # two hosts with ports, say
         text = f"{uri} cannot be looked at now: {getattr(error, 'orig', None) or error}"
         advice = "a server in front of the database (`mlflow server`) keeps its password off the machines"
         return Finding(name="mlflow", status="warn", text=" ".join(text.split()), advice=advice)
@@ -139,7 +139,7 @@ def _deleted(uri: str, experiment: str) -> Fault | None:
 
 
 def _meaning(uri: str, status: int, text: str) -> tuple[str, str]:
-    host = urlsplit(uri).netloc.rpartition("@")[2]
+    host = uri.partition("://")[2].partition("/")[0].rpartition("@")[2]
     if status == 0:
         return f"nothing answers at {uri}: {text}", "is it the address that this machine reaches it by?"
     if status == 401 and _credentials(uri):

@@ -136,6 +136,10 @@ def connect(uri: str) -> MlflowClient:
         if error.error_code == _UNAVAILABLE:  # a full disk again, where the tables are there already
             raise Away(f"MLflow at {uri} does not answer: {_in_a_line(error)}") from error
         raise TrackingError(f"tracking.uri must name an MLflow store, not {uri}: {error}") from error
+    except ValueError as error:  # no address
+        raise TrackingError(
+            f"tracking.uri must name an MLflow store, not {uri}: {error}; in a password / [ @ are written %2F %5B %40"
+        ) from error
     except OperationalError as error:  # another process is just making the tables; a full disk
         raise Away(f"MLflow at {uri} does not answer: {error.orig}") from error
     except OSError as error:
@@ -203,7 +207,7 @@ def _check_database(uri: str, place: str) -> None:
 
     try:
         engine = sqlalchemy.create_engine(place)
-    except (sqlalchemy.exc.ArgumentError, ImportError) as error:
+    except (sqlalchemy.exc.ArgumentError, ImportError, ValueError) as error:  # two hosts with ports, say
         raise TrackingError(f"tracking.uri {uri} cannot be used: {error}") from error
     try:
         with engine.connect():
