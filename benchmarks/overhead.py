@@ -102,7 +102,8 @@ def run_tlsearch(arguments: argparse.Namespace, ends: Ends) -> None:
     path = Path("space.yaml")
     path.write_text(SPACE.format(trials=arguments.trials, epochs=arguments.epochs, sampler=arguments.sampler))
     run.run_search = lambda plan, **options: run_search(plan, **{**options, "factory": StubTrial})
-    end = run.execute(run.prepare(run.RunOptions(file=path)), observers=[ends], stop=threading.Event())
+    with run.prepare(run.RunOptions(file=path)) as prepared:
+        end = run.execute(prepared, observers=[ends], stop=threading.Event())
     assert end.reason == "finished" and end.unsent == 0, end
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -100,3 +101,8 @@ _ESTIMATES: tuple[tuple[float, float, float, str], ...] = (
     (129600, 3600, 1, "h"),
     (math.inf, 86400, 1, "days"),
 )
+
+
+def command(*words: str) -> str:
+    """A command of tlsearch in a message, quoted so that it can be pasted into a shell whatever the names in it."""
+    return f"`tlsearch {shlex.join(words)}`"

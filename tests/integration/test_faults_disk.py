@@ -14,10 +14,11 @@ import pytest
 import torch
 from crashing import check_mlflow, prepare_root
 from feature_keys import KEY
+from preparing import starting
 from search_doubles import QuickTrial, Recorder, drive, with_factory
 from twice import told
 
-from tlsearch.app import again, run
+from tlsearch.app import run
 from tlsearch.errors import StorageError
 from tlsearch.features import Features, NotStored, open_features
 from tlsearch.search import read_search
@@ -86,8 +87,8 @@ class AtReport(Recorder):
 def search(root: Path, monkeypatch: pytest.MonkeyPatch, *, factory: Any = FineTuning, observers: Any = ()) -> str:
     """Begins the search of ``crashing`` in a folder, or goes on with it."""
     monkeypatch.setattr(run, "run_search", with_factory(drive, factory))
-    prepared = again.prepare_or_resume(run.RunOptions(file=root / "space.yaml", name=NAME))
-    return run.execute(prepared, observers=observers, stop=threading.Event()).reason
+    with starting(run.RunOptions(file=root / "space.yaml", name=NAME)) as prepared:
+        return run.execute(prepared, observers=observers, stop=threading.Event()).reason
 
 
 def check_paused(root: Path, before: list[tuple[Any, ...]]) -> None:

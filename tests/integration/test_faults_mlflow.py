@@ -71,8 +71,8 @@ def search(root: Path, uri: str, monkeypatch: pytest.MonkeyPatch, clock: Clock, 
     shutil.copy(RECORDED, root / "curves.json")
     factory = Replay(path=str(root / "curves.json"), speed=speed)
     monkeypatch.setattr(run, "run_search", with_factory(drive, factory))
-    prepared = run.prepare(run.RunOptions(file=root / "space.yaml", name=crashing.NAME))
-    return run.execute(prepared, observers=[clock], stop=threading.Event())
+    with run.prepare(run.RunOptions(file=root / "space.yaml", name=crashing.NAME)) as prepared:
+        return run.execute(prepared, observers=[clock], stop=threading.Event())
 
 
 def test_away_for_a_while(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

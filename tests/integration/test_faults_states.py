@@ -107,10 +107,10 @@ def test_all_that_is_told_is_what_happened(
     write_shapes(tmp_path / "images")
     points = [{"head_lr": rate, "unfreeze_depth": int("rows" in ACTS.get(n, {}))} for n, rate in enumerate(RATES)]
     (tmp_path / "space.yaml").write_text(SPACE.format(points=json.dumps(points)))
-    prepared = run.prepare(run.RunOptions(file=tmp_path / "space.yaml", name="states"))
-    folder = prepared.entry.path
-    write_acts(folder, ACTS)
-    end = run.execute(prepared, stop=threading.Event())
+    with run.prepare(run.RunOptions(file=tmp_path / "space.yaml", name="states")) as prepared:
+        folder = prepared.entry.path
+        write_acts(folder, ACTS)
+        end = run.execute(prepared, stop=threading.Event())
     assert (end.reason, end.unsent) == ("finished", 0)
 
     lines = what_happened(folder)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from preparing import prepare
 from search_checks import check_decisions, study_trials
 from small_search import write_shapes
 
-from tlsearch.app.run import RunOptions, prepare, search_plan
+from tlsearch.app.run import RunOptions, search_plan
 from tlsearch.search import read_search, run_search
 from tlsearch.search.study import stored_reports
 

@@ -50,9 +50,10 @@ def prepare_root(root: Path, trials: int = TRIALS, space: str = SPACE) -> None:
 
 def main(root: Path, how: str) -> str:
     """Runs or goes on with the search; gives its reason."""
+    from preparing import starting
     from search_doubles import drive, with_factory
 
-    from tlsearch.app import again, run
+    from tlsearch.app import run
     from tlsearch.search import run_search
     from tlsearch.search.replay import Replay
     from tlsearch.trial import finetuning
@@ -63,8 +64,8 @@ def main(root: Path, how: str) -> str:
     elif how == "replay":
         factory = Replay(path=str(root / "curves.json"), speed=10.0)
         run.run_search = with_factory(run_search, factory)  # type: ignore[assignment]
-    prepared = again.prepare_or_resume(run.RunOptions(file=root / "space.yaml", name=NAME))
-    return run.execute(prepared, stop=threading.Event()).reason
+    with starting(run.RunOptions(file=root / "space.yaml", name=NAME)) as prepared:
+        return run.execute(prepared, stop=threading.Event()).reason
 
 
 def check_mlflow(root: Path, *, models: bool = True) -> None:

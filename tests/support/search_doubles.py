@@ -17,7 +17,7 @@ from typing import Any
 
 from tlsearch.config import AshaSpec, ResourcesSpec, SearchSpec
 from tlsearch.errors import Diverged, Infeasible
-from tlsearch.search import SearchPlan
+from tlsearch.search import SearchLock, SearchPlan
 from tlsearch.search.conductor import Conductor
 from tlsearch.search.live import Handout, TrialFailure
 from tlsearch.search.messages import pack, unpack_job, unpack_message
@@ -190,10 +190,18 @@ def make_plan(root: Path, *, max_epochs: int = 4, **search: Any) -> SearchPlan:
 
 
 def drive(
-    plan: SearchPlan, *, slots: int = 1, order: int = 0, factory: Any = StubTrial, retries: int = 0, **options: Any
+    plan: SearchPlan,
+    *,
+    slots: int = 1,
+    order: int = 0,
+    factory: Any = StubTrial,
+    retries: int = 0,
+    lock: SearchLock | None = None,
+    **options: Any,
 ) -> str:
     """Runs a search without Ray: ``slots`` trials at a time in this process, stepped in a random order."""
-    study = open_for_writing(plan.folder, mode=plan.setup.mode, attrs=study_attrs(plan), url=plan.search.study)
+    url = plan.search.study
+    study = open_for_writing(plan.folder, mode=plan.setup.mode, attrs=study_attrs(plan), url=url, lock=lock)
     try:
         conductor = Conductor(plan, study, **options)
         chance = random.Random(order)

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from preparing import prepare
 from search_doubles import drive
 
 from tlsearch.app.catalog import SearchEntry
-from tlsearch.app.run import RunOptions, prepare, trial_setup
+from tlsearch.app.run import RunOptions, trial_setup
 from tlsearch.search import SearchPlan
 from tlsearch.trial import FineTuning
 

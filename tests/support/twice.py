@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from preparing import prepare
 from small_search import write_shapes
 
-from tlsearch.app.run import RunOptions, prepare, search_plan
+from tlsearch.app.run import RunOptions, search_plan
 from tlsearch.search import SearchPlan
 from tlsearch.types import SearchRecord, repeatable
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import shlex
 
 import pytest
 
-from tlsearch.text import NumberForm, Value, about_s, agree, format_s, number_text, plural
+from tlsearch.text import NumberForm, Value, about_s, agree, command, format_s, number_text, plural
 
 
 @pytest.mark.parametrize(
@@ -67,3 +68,9 @@ def test_estimates_have_the_precision_of_a_guess() -> None:
         "14 h",
         "2 days",
     ]
+
+
+def test_a_command_can_be_pasted_into_a_shell_whatever_its_names() -> None:
+    assert command("resume", "emoji-1", "--trials", "+12") == "`tlsearch resume emoji-1 --trials +12`"
+    for name in ("my search", "it's", "a;rm -rf ~", "$(id)", "`id`", "a\\b", "a&b", "é"):
+        assert shlex.split(command("stop", name)[1:-1]) == ["tlsearch", "stop", name]

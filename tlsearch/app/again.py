@@ -1,47 +1,72 @@
-"""Starts a search, or goes on with it where it has begun: one command for schedulers that start a job again."""
+"""Finds the search that an earlier start of the same command has begun, for schedulers that start a job again."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from tlsearch.app.bucket import folder_of, is_bucket, take_over
-from tlsearch.app.catalog import MANIFEST, RESOLVED, SOURCE, find
+from tlsearch.app.catalog import MANIFEST, RESOLVED, SOURCE, SearchEntry, find
+from tlsearch.app.facts import FACTS
+from tlsearch.app.inputs import INPUTS
 from tlsearch.app.names import check_name
-from tlsearch.app.run import Prepared, RunOptions, Step, no_step, prepare, prepare_resume
 from tlsearch.config import load_space_file
 from tlsearch.errors import StorageError
+from tlsearch.search import SearchLock, holding
 from tlsearch.trust import trust
 
+_UNBORN = (SOURCE, RESOLVED, INPUTS, FACTS, "lock")  # written before the search is entered in the catalogue
 
-def prepare_or_resume(options: RunOptions, *, step: Step = no_step) -> Prepared:
-    """As ``prepare``; a search of this name that exists in the storage is resumed as it was started.
+
+@dataclass(frozen=True, kw_only=True)
+class Begun:
+    """A search that exists, with its lock."""
+
+    entry: SearchEntry
+    lock: SearchLock
+
+
+@contextmanager
+def begun(
+    file: Path, *, name: str | None, overrides: Sequence[str] = (), data_path: Path | None = None
+) -> Iterator[Begun | None]:
+    """The search of this name, held while the body runs; None where there is none yet.
 
     Raises:
-        StorageError: No name was given, so that a second start could not find the first; or it breaks a rule.
-        ConfigError, DataError: As for ``prepare``.
+        StorageError: No name was given, so that a second start could not find the first; it breaks a rule; or another
+            process holds the search.
+        ConfigError: As for ``prepare``.
     """
-    if not options.name:
+    if not name:
         raise StorageError("only a search with a --name can be found again")
-    name = check_name(options.name)
-    loaded = load_space_file(options.file, overrides=options.overrides, data_path=options.data_path)
-    trust(loaded.file.tracking.uri, loaded.file.search.study)
-    storage = folder_of(loaded.file.storage)
-    directory = storage / name
-    if is_bucket(loaded.file.storage):
-        take_over(loaded.file.storage, name)
-    if (directory / MANIFEST).is_file():
-        return prepare_resume(find(name, storage), address=options.address, step=step)
-    _clear_unborn(directory)
-    return prepare(options, step=step)
+    name = check_name(name)
+    loaded = load_space_file(file, overrides=overrides, data_path=data_path).file
+    trust(loaded.tracking.uri, loaded.search.study)
+    storage = folder_of(loaded.storage)
+    if is_bucket(loaded.storage):
+        take_over(loaded.storage, name)
+    if (storage / name / MANIFEST).is_file():
+        with holding(storage / name, "run") as lock:
+            yield Begun(entry=find(name, storage), lock=lock)
+        return
+    _clear_unborn(storage / name)
+    yield None
 
 
 def _clear_unborn(directory: Path) -> None:
     """Removes the folder of a start that ended before its search was entered anywhere."""
-    if not directory.is_dir():
+    if not directory.is_dir() or not _is_unborn(directory):
         return
-    names = {path.name for path in directory.iterdir()}
-    if any(name not in (SOURCE, RESOLVED) and not name.endswith(".tmp") for name in names):
-        return
-    for name in names:
-        (directory / name).unlink()
-    directory.rmdir()
+    with holding(directory, "run"):
+        if _is_unborn(directory):  # still: another start may have made it meanwhile
+            for path in directory.iterdir():
+                path.unlink()
+            with suppress(OSError):
+                directory.rmdir()
+
+
+def _is_unborn(directory: Path) -> bool:
+    names = [path.name for path in directory.iterdir()]
+    return all(name in _UNBORN or name.endswith(".tmp") for name in names)

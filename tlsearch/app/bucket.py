@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from tlsearch.app.catalog import MANIFEST, SearchEntry, find, write_atomically
+from tlsearch.app.names import refuse_lookalike
 from tlsearch.codec import read_json
 from tlsearch.errors import StorageError
 from tlsearch.search.bucket import Dropper, Fetcher, Mirror, ThroughBucket, machine_folder
 from tlsearch.search.folder import SearchFolder
-from tlsearch.search.lock import holder_of
+from tlsearch.search.lock import holder_of, holding
+from tlsearch.text import command
 from tlsearch.types import SearchObserver, TrialFactory
 
 
@@ -67,21 +70,23 @@ def through_bucket(entry: SearchEntry) -> Through:
 
 
 def take_over(storage: str, search_id: str) -> bool:
-    """Brings a search from its bucket, unless a process of this machine runs it; whether there is one.
+    """Brings a search from its bucket, unless a process of this machine holds it; whether there is one.
 
     Raises:
         StorageError: The bucket cannot be read.
     """
     directory = folder_of(storage) / search_id
     if holder_of(SearchFolder(root=directory).lock) is not None:
-        return True
+        return (directory / MANIFEST).is_file()
     mirror = Mirror(uri=address_of(storage, search_id), directory=directory)
     if MANIFEST not in mirror.parts():
         return False
-    mirror.pull_own()
-    here = {"directory": str(directory), "remote": mirror.uri}  # the bucket may have been copied or renamed
-    plain = read_json(directory / MANIFEST)
-    write_atomically(directory / MANIFEST, json.dumps({**plain, **here}, indent=2))
+    directory.mkdir(parents=True, exist_ok=True)
+    with holding(directory, "fetch"):
+        mirror.pull_own()
+        here = {"directory": str(directory), "remote": mirror.uri}  # the bucket may have been copied or renamed
+        plain = read_json(directory / MANIFEST)
+        write_atomically(directory / MANIFEST, json.dumps({**plain, **here}, indent=2))
     return True
 
 
@@ -99,14 +104,23 @@ def find_in_bucket(storage: str, search_id: str | None) -> SearchEntry:
 
 
 def refuse_taken(storage: str, search_id: str) -> None:
-    """Ends a start whose name the bucket holds already.
+    """Ends a start whose name its storage has already, or has in other letters.
 
     Raises:
-        StorageError: It does.
+        StorageError: It does; says which process uses the search now.
     """
-    address = address_of(storage, search_id)
-    if address and MANIFEST in Mirror(uri=address, directory=folder_of(storage) / search_id).parts():
+    address, directory = address_of(storage, search_id), folder_of(storage) / search_id
+    if address and MANIFEST in Mirror(uri=address, directory=directory).parts():
         raise StorageError(
             f"a search's name must be new in its storage; {address} exists: go on with it by --or-resume, "
             "or choose another --name"
         )
+    if os.path.lexists(directory):
+        holder = holder_of(SearchFolder(root=directory).lock)
+        used = f" and is in use by {holder}" if holder else ""
+        raise StorageError(
+            f"a search's name must be new in its storage; {search_id!r} exists in {directory.parent}{used}: "
+            f"go on with it by {command('resume', search_id)}, or choose another --name"
+        )
+    if not address:
+        refuse_lookalike(search_id, directory.parent)

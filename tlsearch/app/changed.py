@@ -18,7 +18,7 @@ from tlsearch.app.weights import weights_faults, weights_source
 from tlsearch.config import SpaceFile, dump_resolved
 from tlsearch.data import load_index
 from tlsearch.errors import ConfigError, Fault, StorageError
-from tlsearch.search import Carried, supersede
+from tlsearch.search import Carried, SearchLock, supersede
 
 # What all trials of a search have in common, or where they are.
 _LASTING = ("name", "data", "storage", "search.metric", "search.max_epochs", "search.study", "tracking.uri")
@@ -35,17 +35,20 @@ class ChangedSearch:
     carried: Carried | None = None
 
 
-def prepare_changed(entry: SearchEntry, *, trials: str | None = None, address: str = "local") -> ChangedSearch:
+def prepare_changed(
+    entry: SearchEntry, *, lock: SearchLock, trials: str | None = None, address: str = "local"
+) -> ChangedSearch:
     """Takes over the user's file as it is now: a new study supersedes the old one where the space has changed.
 
     Args:
-        entry: The search; it must not run.
+        entry: The search.
+        lock: The search's, held.
         trials: As for ``prepare_resume``.
 
     Raises:
         ConfigError: The file has faults, or a change that one search cannot hold.
         DataError: The images; or they, or weights that trials began from, have changed.
-        StorageError: The file is gone, or the search runs.
+        StorageError: The file is gone.
     """
     if entry.parent:
         raise StorageError(f"{entry.search_id} was made by another search and has no file of its own")
@@ -69,10 +72,10 @@ def prepare_changed(entry: SearchEntry, *, trials: str | None = None, address: s
         )
     refuse_changed_inputs(entry, file, index, purpose="the search cannot go on")
     entry = settle(entry)
-    prepared = Prepared(entry=entry, file=file, space=space, index=index, address=address, resumed=True)
+    prepared = Prepared(entry=entry, file=file, space=space, index=index, address=address, lock=lock, resumed=True)
     carried = None
     if any(one.path[0] == "space" or one.dotted == "search.start_with" for one in changes):
-        carried = supersede(search_plan(prepared))
+        carried = supersede(search_plan(prepared), lock=lock)
     write_atomically(entry.path / SOURCE, Path(entry.source).read_text(encoding="utf-8"))
     write_atomically(entry.path / RESOLVED, dump_resolved(file))
     keep_inputs(entry, file, space, index)

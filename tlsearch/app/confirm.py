@@ -6,18 +6,20 @@ and MLflow experiment; its run is nested in that of the search. ``conclude`` jud
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 from tlsearch.app.bucket import folder_of
 from tlsearch.app.catalog import SOURCE, SearchEntry, searches
-from tlsearch.app.inputs import keep_inputs, refuse_changed_inputs
+from tlsearch.app.inputs import refuse_changed_inputs
 from tlsearch.app.names import MAX_BYTES, free_name
-from tlsearch.app.run import Prepared, make_folder, prepare_resume, read_record
+from tlsearch.app.run import Prepared, make_folder, new_entry, prepare_resume, read_record
 from tlsearch.app.stored import settle, stored_file
 from tlsearch.config import SpaceFile, dump_resolved
 from tlsearch.data import load_index
 from tlsearch.errors import ConfigError, StorageError, UserError
+from tlsearch.search import holding
 from tlsearch.space import Fixed, Space
 from tlsearch.types import Scalar, SearchRecord, TrialRecord, TrialState
 
@@ -42,14 +44,22 @@ class PreparedConfirm:
         return f"{self.candidates[place].number}, seed {rounds + 1}"
 
 
-def prepare_confirm(entry: SearchEntry, *, top: int, seeds: int, address: str = "local") -> PreparedConfirm:
+@contextmanager
+def prepare_confirm(entry: SearchEntry, *, top: int, seeds: int, address: str = "local") -> Iterator[PreparedConfirm]:
     """Chooses the candidates and makes the search that repeats them, or finds the one that was interrupted.
+
+    Both searches are held while the body runs.
 
     Raises:
         UserError: No candidate, or one that the search's file does not allow.
         DataError: The images, or weights, have changed since the search began.
-        StorageError: The folder is not a search's, or cannot be written.
+        StorageError: The folder is not a search's, or cannot be written; or another process holds the search.
     """
+    with holding(entry.path, "confirm"), ExitStack() as stack:
+        yield _prepare(entry, stack, top=top, seeds=seeds, address=address)
+
+
+def _prepare(entry: SearchEntry, stack: ExitStack, *, top: int, seeds: int, address: str) -> PreparedConfirm:
     candidates = best_candidates(read_record(entry), top)
     if not candidates:
         raise UserError(f"a search is confirmed by its best trials; {entry.search_id} has none with a result yet")
@@ -58,7 +68,8 @@ def prepare_confirm(entry: SearchEntry, *, top: int, seeds: int, address: str = 
     wanted = repeating(file, [_entry_of(trial, space) for trial in candidates], seeds=seeds)
     earlier = _interrupted(entry, wanted)
     if earlier is not None:
-        prepared = prepare_resume(earlier, address=address, stored=True)
+        lock = stack.enter_context(holding(earlier.path, "confirm"))
+        prepared = prepare_resume(earlier, lock=lock, address=address, stored=True)
     else:
         index = load_index(wanted.data)
         refuse_changed_inputs(entry, file, index, purpose="it cannot be confirmed")
@@ -66,9 +77,9 @@ def prepare_confirm(entry: SearchEntry, *, top: int, seeds: int, address: str = 
         search_id = free_name(_confirm_name(entry.search_id), folder_of(wanted.storage))
         source = str(folder_of(wanted.storage) / search_id / SOURCE)  # its own: nobody else has written it
         text = dump_resolved(wanted)
-        made = make_folder(wanted, search_id=search_id, text=text, source=source, parent=entry.search_id)
-        keep_inputs(made, wanted, space, index)
-        prepared = Prepared(entry=made, file=wanted, space=space, index=index, address=address)
+        made = new_entry(wanted, search_id=search_id, source=source, parent=entry.search_id)
+        lock = stack.enter_context(make_folder(made, wanted, text, space, index, command="confirm"))
+        prepared = Prepared(entry=made, file=wanted, space=space, index=index, address=address, lock=lock)
     return PreparedConfirm(entry=entry, candidates=candidates, prepared=prepared)
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tlsearch.app.catalog import RESOLVED, SearchEntry
 from tlsearch.app.ending import SearchState, search_state
-from tlsearch.app.stored import settle_study
 from tlsearch.codec import read_json
 from tlsearch.config import SearchSpec, parse_space_file
 from tlsearch.search import Holder, SearchStatus, read_status, request_stop, wait_until_stopped
@@ -60,7 +59,7 @@ class Overview:
             "directory": record.directory,
             "state": self.state,
             "running": status.holder is not None,
-            "process": None if status.holder is None else asdict(status.holder),
+            "process": None if status.holder is None else status.holder.plain(),
             "metric": record.metric,
             "mode": record.mode,
             "planned": settings.trials if settings else None,
@@ -92,8 +91,13 @@ class StopAnswer:
 
 def overview(entry: SearchEntry) -> Overview:
     """The search as its study tells it now, and who runs it."""
-    settle_study(entry)
-    status = read_status(entry.path, search_id=entry.search_id, experiment=entry.experiment, metric=entry.metric)
+    status = read_status(
+        entry.path,
+        search_id=entry.search_id,
+        experiment=entry.experiment,
+        metric=entry.metric,
+        moved=entry.moved,
+    )
     file = parse_space_file(entry.path / RESOLVED, stored=True)[0]
     state = search_state(entry, status.record)
     return Overview(status=status, settings=file.search if file else None, state=state)

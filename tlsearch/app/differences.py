@@ -12,6 +12,7 @@ from tlsearch.app.moves import Move
 from tlsearch.config import SpaceFile, as_tree, show
 from tlsearch.errors import ConfigError, StorageError
 from tlsearch.space import Space, load
+from tlsearch.text import command
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +95,8 @@ def refuse_changes(entry: SearchEntry, stored: SpaceFile) -> None:
         raise StorageError(
             f"the space file {entry.source} has changed since the search began:\n  "
             + "\n  ".join(found)
-            + f"\n`tlsearch resume {entry.search_id} --changed` goes on with the file as it is now, --stored as it was"
+            + f"\n{command('resume', entry.search_id, '--changed')} goes on with the file as it is now, "
+            "--stored as it was"
         )
 
 

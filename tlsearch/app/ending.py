@@ -9,8 +9,8 @@ from typing import Literal
 from tlsearch.app.catalog import SearchEntry, write_atomically
 from tlsearch.codec import read_json
 from tlsearch.search.folder import SearchFolder
-from tlsearch.search.lock import is_held
-from tlsearch.text import plural
+from tlsearch.search.lock import is_running
+from tlsearch.text import command, plural
 from tlsearch.types import SearchRecord, TrialState
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ def search_state(entry: SearchEntry, record: SearchRecord) -> SearchState:
     A search with unfinished trials that no process runs is interrupted, however its process ended: by Ctrl-C,
     SIGTERM, ``stop`` or ``kill -9``.
     """
-    if is_held(SearchFolder(root=entry.path).lock):
+    if is_running(SearchFolder(root=entry.path).lock):
         return "running"
     ended = kept_end(entry)
     unfinished = any(trial.state is TrialState.RUNNING for trial in record.trials)
@@ -42,7 +42,7 @@ def ending_text(record: SearchRecord, state: SearchState) -> str:
     waiting = f" with {plural(unfinished, 'unfinished trial')}" if unfinished else ""
     waiting = waiting if record.trials else " before its first trial"
     happened = "was interrupted" if state == "interrupted" else "has failed"
-    return f"{happened}{waiting}; go on with `tlsearch resume {record.search_id}`"
+    return f"{happened}{waiting}; go on with {command('resume', record.search_id)}"
 
 
 def forget_end(entry: SearchEntry) -> None:

@@ -16,6 +16,7 @@ from tlsearch.data import ImageIndex, data_card
 from tlsearch.errors import StorageError
 from tlsearch.printable import markdown_code
 from tlsearch.secrets import mask
+from tlsearch.text import command
 from tlsearch.types import DataSetFacts, Scalar, Tracker
 
 DATA_CARD = "data_card.json"
@@ -130,6 +131,6 @@ def search_description(entry: SearchEntry, file: SpaceFile, data: DataSetFacts |
         lines.append(f"- **backbones** {', '.join(markdown_code(str(name)) for name in names)}")
     if entry.parent:
         lines.append(f"- trains the best configurations of {markdown_code(entry.parent)} again (`tlsearch confirm`)")
-    own = "" if entry.parent else f"; `tlsearch results {entry.search_id}`, `tlsearch report {entry.search_id}`"
+    own = "" if entry.parent else f"; {command('results', entry.search_id)}, {command('report', entry.search_id)}"
     lines.append(f"- the trials are the runs below this one{own}")
     return "\n".join(lines)

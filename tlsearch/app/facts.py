@@ -42,7 +42,7 @@ def read_facts(entry: SearchEntry) -> SearchFacts:
 
 
 def complete_facts(entry: SearchEntry, backbones: Iterable[str]) -> SearchFacts:
-    """As ``read_facts``, with what is missing counted now and kept; data that are gone are left out."""
+    """As ``read_facts``, with what is missing counted now; data that are gone are left out."""
     facts = read_facts(entry)
     missing = [name for name in dict.fromkeys(backbones) if name not in facts.parameters]
     file = read_space_file(entry)
@@ -55,13 +55,16 @@ def complete_facts(entry: SearchEntry, backbones: Iterable[str]) -> SearchFacts:
             facts = _add_data(facts, load_index(file.data))
         except UserError as error:
             logger.warning("the search's images cannot be counted: %s", error)
-    if facts.classes:
-        facts = _add_backbones(facts, file, missing)
+    return _add_backbones(facts, file, missing) if facts.classes else facts
+
+
+def keep_facts(entry: SearchEntry, facts: SearchFacts) -> None:
+    """Writes them where they have changed; on a full disk they are counted again next time."""
     try:
-        write_facts(entry, facts)
-    except OSError as error:  # another user's search may be read only: it is counted again next time
+        if facts != read_facts(entry):
+            write_facts(entry, facts)
+    except OSError as error:
         logger.warning("%s cannot be kept in %s: %s", FACTS, entry.path, error)
-    return facts
 
 
 def read_space_file(entry: SearchEntry) -> SpaceFile | None:

@@ -197,5 +197,5 @@ def _weights_of_models(entry: SearchEntry) -> dict[str, str]:
 def _tried(entry: SearchEntry) -> list[str]:
     from tlsearch.search import read_search
 
-    trials = read_search(entry.path, search_id=entry.search_id).trials
+    trials = read_search(entry.path, search_id=entry.search_id, moved=entry.moved).trials
     return list(dict.fromkeys(trial.config.backbone for trial in trials))

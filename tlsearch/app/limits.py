@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from tlsearch.config import SpaceFile
-from tlsearch.errors import Fault
+from tlsearch.errors import Fault, UserError
 from tlsearch.space import Space
 from tlsearch.text import agree, plural
 from tlsearch.types import TOP5_MIN_CLASSES
+
+_TRIALS = re.compile(r"\+?[1-9][0-9]{0,8}")
+
+
+def total_trials(asked: str, now: int) -> int:
+    """The total that ``--trials`` asks for: ``N`` in all, or ``+N`` more than ``now``.
+
+    Raises:
+        UserError: It is neither.
+    """
+    if not _TRIALS.fullmatch(asked):
+        raise UserError(f"--trials takes N or +N, a whole number from 1 on, not {asked!r}")
+    return now + int(asked) if asked.startswith("+") else int(asked)
 
 
 def backbone_sizes(file: SpaceFile, space: Space, num_classes: int) -> dict[str, dict[str, float]]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from tlsearch.app.catalog import RESOLVED, SearchEntry
 from tlsearch.app.differences import refuse_changes
 from tlsearch.app.ending import search_state
-from tlsearch.app.stored import settle_study
+from tlsearch.app.limits import total_trials
+from tlsearch.app.run import read_record
 from tlsearch.config import parse_space_file
-from tlsearch.search import read_search
-from tlsearch.text import agree, format_s, plural
+from tlsearch.text import agree, command, format_s, plural
 
 
 def nothing_left(entry: SearchEntry, *, trials: str | None = None, stored: bool = False) -> str:
@@ -22,30 +22,28 @@ def nothing_left(entry: SearchEntry, *, trials: str | None = None, stored: bool 
     Raises:
         StorageError: The user's space file has changed since.
     """
-    settle_study(entry)
-    record = read_search(entry.path, search_id=entry.search_id, experiment=entry.experiment, metric=entry.metric)
+    record = read_record(entry)
     file = parse_space_file(entry.path / RESOLVED, moved=entry.moved, stored=True)[0]
     if file is None or search_state(entry, record) != "finished":
         return ""
     if not stored:
         refuse_changes(entry, file)
+    changed = command("resume", entry.search_id, "--changed")
     search, begun = file.search, len(record.trials)
-    wanted = search.trials
-    if trials is not None:
-        wanted = wanted + int(trials[1:]) if trials.startswith("+") else int(trials)
+    wanted = search.trials if trials is None else total_trials(trials, search.trials)
     if begun >= wanted:
         ended = f"{begun:,} of {plural(wanted, 'trial')} ended" if begun == wanted else _more_than(begun, wanted)
-        return f"nothing to do: {ended}; `tlsearch resume {entry.search_id} --trials +12` searches on"
+        return f"nothing to do: {ended}; {command('resume', entry.search_id, '--trials', '+12')} searches on"
     if record.space_tried:
         return (
             f"nothing to do: the {plural(begun, 'trial')} that ended are all configurations of the space; widen it in "
-            f"the space file, then `tlsearch resume {entry.search_id} --changed`"
+            f"the space file, then {changed}"
         )
     if search.time_budget_s is not None and record.spent_s >= search.time_budget_s:
         return (
             f"nothing to do: the time budget of {format_s(search.time_budget_s)} is spent ({begun} of "
             f"{plural(wanted, 'trial')} have ended); raise search.time_budget in the space file, then "
-            f"`tlsearch resume {entry.search_id} --changed`"
+            f"{changed}"
         )
     return ""
 

@@ -56,8 +56,8 @@ def read_leaderboard(
     Raises:
         UserError: A state or condition that cannot be understood.
     """
-    run_ids = find_run_ids(entry.tracking_uri, experiment=entry.experiment, search_id=entry.search_id, uid=entry.uid)
     record, facts = read_record(entry), read_facts(entry)
+    run_ids = find_run_ids(entry.tracking_uri, experiment=entry.experiment, search_id=entry.search_id, uid=entry.uid)
     rows = select_rows(leaderboard(record, run_ids, facts), states=states, conditions=conditions)
     return Leaderboard(record=record, facts=facts, rows=rows[:top], state=search_state(entry, record))
 

@@ -10,24 +10,25 @@ import json
 import re
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from tlsearch.app.catalog import SearchEntry, write_atomically
 from tlsearch.app.choice import Choice, Limits, choose, find_or_train, train_on_all
 from tlsearch.app.conclude import read_confirmed
 from tlsearch.app.facts import read_facts
+from tlsearch.app.folders import folder_bytes
 from tlsearch.app.inputs import refuse_changed_inputs
 from tlsearch.app.stored import stored_file
 from tlsearch.app.uses import record_uses, uses_on_record, when_text
 from tlsearch.config import SpaceFile
 from tlsearch.crash import crash_point
 from tlsearch.data import ImageIndex, load_index
-from tlsearch.errors import DataError, StorageError, UserError
+from tlsearch.errors import DataError, UserError
 from tlsearch.folders import scratch_folder
 from tlsearch.model import weights_card
 from tlsearch.results import SERVED_CODE, load_model, logits_on
@@ -44,9 +45,14 @@ from tlsearch.results.seal import (
     other_uses,
     uses_text,
 )
+from tlsearch.search import holding
 from tlsearch.tracking.registry import Promoted, Promotion, register_model
+from tlsearch.tracking.rehearsal import rehearse_promotion
 from tlsearch.train import copy_with_temperature, read_model_meta
 from tlsearch.types import WeightsSource
+
+_COPIES = 3  # of a checkpoint in the temporary folder and in MLflow's, at one time
+_MAX_ALIAS = 255 - len("-previous")  # MLflow's own limit, for the alias that keeps the version before
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,31 +94,31 @@ def promote(entry: SearchEntry, options: PromoteOptions) -> dict[str, Any]:
         TrackingError: MLflow cannot be reached, or refuses.
     """
     _check_alias(options.alias)
-    lock = FileLock(entry.path / "promote.lock")
-    try:
-        with lock.acquire(timeout=0):
-            return _promote(entry, options)
-    except Timeout:
-        raise StorageError(f"another process is promoting a model of {entry.search_id}") from None
+    with ExitStack() as stack:
+        stack.enter_context(holding(entry.path, "promote"))
+        return _promote(entry, options, stack)
 
 
 def _check_alias(alias: str) -> None:
     """MLflow would refuse it too, but only after the test split was opened."""
-    if re.fullmatch(r"[A-Za-z0-9_-]+", alias) and not re.fullmatch(r"latest|v\d+|(.*-)?previous", alias, re.I):
+    legal = re.fullmatch(r"[A-Za-z0-9_-]+", alias) and len(alias) <= _MAX_ALIAS
+    if legal and not re.fullmatch(r"latest|v\d+|(.*-)?previous", alias, re.I):
         return
     raise UserError(
-        "an alias has letters, digits, _ and - only; `latest` and `v1` are MLflow's own names, and `previous` keeps "
-        f"the version before; not {alias!r}"
+        f"an alias has letters, digits, _ and - only, at most {_MAX_ALIAS}; `latest` and `v1` are MLflow's own names, "
+        f"and `previous` keeps the version before; not {alias!r}"
     )
 
 
-def _promote(entry: SearchEntry, options: PromoteOptions) -> dict[str, Any]:
+def _promote(entry: SearchEntry, options: PromoteOptions, stack: ExitStack) -> dict[str, Any]:
     file, _ = stored_file(entry, "so nothing can be promoted")
     index = load_index(file.data)
     check_classes(read_facts(entry).classes or index.classes, index.classes)
     refuse_changed_inputs(entry, file, index, purpose="its models cannot be scored and promoted")
     num_classes, num_val = len(index.classes), len(index.splits["val"])
     choice = choose(entry, file, num_classes=num_classes, trial=options.trial, limits=options.limits, num_val=num_val)
+    if choice.entry.path != entry.path:
+        stack.enter_context(holding(choice.entry.path, "promote"))
     # A head that is solved takes no step that val could judge: it is solved on all images at no cost.
     options = replace(options, refit=options.refit or choice.trial.best_epoch == 0)
     split = None if options.without_test else _sealed(index)
@@ -194,6 +200,14 @@ def _evidence(
             at=time.time(),
         )
         uses.append(mine)
+    rehearse_promotion(
+        entry.tracking_uri,
+        experiment=entry.experiment,
+        search_id=entry.search_id,
+        uid=entry.uid,
+        alias=options.alias,
+        num_bytes=_COPIES * folder_bytes(checkpoint),
+    )
     record_uses(entry, split, uses)
     crash_point("test_recorded")
     logits = logits_on(load_model(checkpoint), index, "test").double().numpy()

@@ -7,11 +7,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from tlsearch.app.catalog import SearchEntry, copies_of, forget, searches
 from tlsearch.app.folders import folder_bytes
-from tlsearch.errors import StorageError, TrackingError
+from tlsearch.errors import StorageError
 from tlsearch.search import holding
 from tlsearch.search.bucket import Mirror
 from tlsearch.search.removal import remove_folder
@@ -66,7 +64,7 @@ def plan_removal(entry: SearchEntry) -> Removal:
     """What goes with a search; nothing is removed.
 
     Raises:
-        StorageError: It runs, or a model of it is being promoted.
+        StorageError: Another process holds it.
     """
     repeats = tuple(one for _, one in searches(entry.path.parent) if one.parent == entry.search_id)
     everything = (entry, *repeats)
@@ -118,19 +116,12 @@ def remove_search(removal: Removal, *, with_runs: bool) -> Removed:
 
 
 def _all_idle(entries: tuple[SearchEntry, ...]) -> ExitStack:
-    """No process runs or promotes one of these searches while the stack is open."""
+    """No other process writes to one of these searches while the stack is open."""
     with ExitStack() as stack:
         for one in entries:
-            stack.enter_context(holding(one.path))
-            try:
-                stack.enter_context(FileLock(one.path / "promote.lock").acquire(timeout=0))
-            except Timeout:
-                raise StorageError(f"another process is promoting a model of {one.search_id}") from None
+            stack.enter_context(holding(one.path, "remove"))
         return stack.pop_all()
 
 
 def _run_ids(entry: SearchEntry) -> dict[int, str]:
-    try:
-        return find_run_ids(entry.tracking_uri, experiment=entry.experiment, search_id=entry.search_id, uid=entry.uid)
-    except TrackingError:
-        return {}  # an experiment that was deleted has none
+    return find_run_ids(entry.tracking_uri, experiment=entry.experiment, search_id=entry.search_id, uid=entry.uid)

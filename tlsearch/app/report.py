@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tlsearch.app.catalog import SearchEntry
-from tlsearch.app.facts import complete_facts, read_space_file, write_facts
+from tlsearch.app.facts import complete_facts, keep_facts, read_space_file
 from tlsearch.app.run import read_record
 from tlsearch.app.settings import log_scaled, search_settings
-from tlsearch.errors import StorageError, TrackingError, UserError
+from tlsearch.errors import StorageError, UserError
 from tlsearch.results.facts import SearchFacts
 from tlsearch.results.latency import measure_latency, this_cpu
-from tlsearch.results.leaderboard import leaderboard, rows_csv
+from tlsearch.results.leaderboard import LeaderboardRow, leaderboard, rows_csv
 from tlsearch.results.plots.view import View
-from tlsearch.results.report import PAGE, make_report, write_report
+from tlsearch.results.report import PAGE, Report, make_report, write_report
 from tlsearch.results.sections import BestModel
-from tlsearch.search import parameter_importance
+from tlsearch.search import SearchLock, holding, parameter_importance
 from tlsearch.tracking import find_run_ids, log_search_files
 from tlsearch.types import ParameterImportance, SearchRecord
 
@@ -56,8 +57,12 @@ def write_search_report(
     with_importance: bool = True,
     with_latency: bool = False,
     log: bool = True,
+    lock: SearchLock | None = None,
 ) -> ReportResult:
-    """Writes the report of a search, finished or running.
+    """Writes the report of a search.
+
+    The folder and the MLflow run of a search are its one writer's: while another process has it, the report goes to
+    ``directory`` alone.
 
     Args:
         entry: The search.
@@ -66,41 +71,69 @@ def write_search_report(
         with_importance: Work out the importance of each parameter.
         with_latency: Measure the latency of every backbone that was tried, on this machine.
         log: Add the files to the search's MLflow run.
+        lock: The search's, where the caller holds it already.
 
     Raises:
-        StorageError: The study is damaged, or the folder cannot be written.
+        StorageError: The study is damaged, the folder cannot be written, or another process has the search and no
+            ``directory`` was given.
     """
-    record = read_record(entry)
-    facts = complete_facts(entry, [trial.config.backbone for trial in record.trials])
-    if with_latency:
-        facts = _add_latency(entry, facts, record)
-    run_ids = find_run_ids(entry.tracking_uri, experiment=entry.experiment, search_id=entry.search_id, uid=entry.uid)
-    rows = leaderboard(record, run_ids, facts)
-    importance = parameter_importance(entry.path) if with_importance else ParameterImportance(reason=_NO_IMPORTANCE)
-    file = read_space_file(entry)
-    view = View(record=record, rows=rows, facts=facts, importance=importance, log_scaled=log_scaled(file))
-    model, missing = _best_model(entry, record, facts) if with_model else (None, _NO_MODEL)
-    report = make_report(view, model, settings=search_settings(entry, file, record), model_missing=missing)
     target = directory or entry.path / FOLDER
+    with ExitStack() as stack:
+        owner = lock is not None or _takes(entry, stack, target, log=log)
+        record = read_record(entry)
+        facts = complete_facts(entry, [trial.config.backbone for trial in record.trials])
+        if with_latency:
+            facts = _add_latency(entry, facts, record)
+        if owner:
+            keep_facts(entry, facts)
+        run_ids = find_run_ids(
+            entry.tracking_uri, experiment=entry.experiment, search_id=entry.search_id, uid=entry.uid
+        )
+        rows = leaderboard(record, run_ids, facts)
+        importance = ParameterImportance(reason=_NO_IMPORTANCE)
+        if with_importance:
+            importance = parameter_importance(entry.path, entry.moved)
+        file = read_space_file(entry)
+        view = View(record=record, rows=rows, facts=facts, importance=importance, log_scaled=log_scaled(file))
+        model, missing = _best_model(entry, record, facts) if with_model else (None, _NO_MODEL)
+        report = make_report(view, model, settings=search_settings(entry, file, record), model_missing=missing)
+        files = _write(report, rows, target)
+        skipped = {plot.name: plot.missing for plot in report.plots if plot.missing}
+        if model is None:
+            skipped["model"] = missing
+        run_id = _log(entry, files) if log and owner else None
+    return ReportResult(page=target / PAGE, files=files, skipped=skipped, run_id=run_id)
+
+
+def _takes(entry: SearchEntry, stack: ExitStack, target: Path, *, log: bool) -> bool:
+    """Whether this process holds the search while the stack is open; it need not where the report goes elsewhere."""
+    try:
+        stack.enter_context(holding(entry.path, "report"))
+    except StorageError as error:
+        if target.resolve().is_relative_to(entry.path.resolve()):
+            raise StorageError(f"{error}; or give --out FOLDER: a report of it as it is now is written there") from None
+        if log:
+            logger.warning("the report is not added to the search's MLflow run: %s", error)
+        return False
+    return True
+
+
+def _write(report: Report, rows: Sequence[LeaderboardRow], target: Path) -> dict[str, Path]:
     try:
         files = write_report(report, target)
         (target / _LEADERBOARD).write_text(rows_csv(rows), encoding="utf-8")
     except OSError as error:
         raise StorageError(f"the report's folder {target} cannot be written: {error.strerror or error}") from error
-    files[_LEADERBOARD] = target / _LEADERBOARD
-    skipped = {plot.name: plot.missing for plot in report.plots if plot.missing}
-    if model is None:
-        skipped["model"] = missing
-    return ReportResult(page=target / PAGE, files=files, skipped=skipped, run_id=_log(entry, files) if log else None)
+    return {**files, _LEADERBOARD: target / _LEADERBOARD}
 
 
-def report_at_end(entry: SearchEntry) -> Path | None:
+def report_at_end(entry: SearchEntry, lock: SearchLock) -> Path | None:
     """The report of a search that has just ended, without what takes long: the best model and the importances.
 
     Nothing that goes wrong in it may fail a search that went well: that is logged.
     """
     try:
-        return write_search_report(entry, with_model=False, with_importance=False).page
+        return write_search_report(entry, with_model=False, with_importance=False, lock=lock).page
     except KeyboardInterrupt:  # the search is done, and whoever waits for it wants no more
         return None
     except Exception as error:
@@ -109,14 +142,9 @@ def report_at_end(entry: SearchEntry) -> Path | None:
 
 
 def _log(entry: SearchEntry, files: Mapping[str, Path]) -> str | None:
-    """A report that MLflow refuses is written all the same."""
-    try:
-        return log_search_files(
-            entry.tracking_uri, experiment=entry.experiment, search_id=entry.search_id, uid=entry.uid, files=files
-        )
-    except TrackingError as error:
-        logger.warning("%s", error)
-        return None
+    return log_search_files(
+        entry.tracking_uri, experiment=entry.experiment, search_id=entry.search_id, uid=entry.uid, files=files
+    )
 
 
 def _add_latency(entry: SearchEntry, facts: SearchFacts, record: SearchRecord) -> SearchFacts:
@@ -129,9 +157,7 @@ def _add_latency(entry: SearchEntry, facts: SearchFacts, record: SearchRecord) -
                 measured[backbone] = measure_latency(backbone, num_classes=max(len(facts.classes), 2), image_size=size)
             except UserError as error:
                 logger.warning("the latency of %s cannot be measured: %s", backbone, error)
-    facts = replace(facts, latency_ms=measured, latency_on=this_cpu())
-    write_facts(entry, facts)
-    return facts
+    return replace(facts, latency_ms=measured, latency_on=this_cpu())
 
 
 def _tried(record: SearchRecord) -> Iterable[str]:

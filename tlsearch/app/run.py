@@ -6,13 +6,14 @@ import logging
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tlsearch.app.ahead import UntilReady
-from tlsearch.app.bucket import Through, address_of, folder_of, is_bucket, refuse_taken, through_bucket
+from tlsearch.app.bucket import Through, address_of, folder_of, refuse_taken, through_bucket
 from tlsearch.app.catalog import (
     RESOLVED,
     SOURCE,
@@ -28,12 +29,12 @@ from tlsearch.app.differences import refuse_changes
 from tlsearch.app.doctor import require_places
 from tlsearch.app.ending import Status, forget_end, keep_end
 from tlsearch.app.evidence import keep_evidence, record_start
-from tlsearch.app.facts import complete_facts, gather_facts, write_facts
+from tlsearch.app.facts import complete_facts, gather_facts, keep_facts, write_facts
 from tlsearch.app.inputs import keep_inputs, refuse_changed_inputs
-from tlsearch.app.limits import backbone_sizes, limit_faults, metric_faults
-from tlsearch.app.names import check_name, new_search_id, refuse_lookalike
+from tlsearch.app.limits import backbone_sizes, limit_faults, metric_faults, total_trials
+from tlsearch.app.names import check_name, new_search_id
 from tlsearch.app.places import place_faults
-from tlsearch.app.stored import settle, settle_study, stored_file
+from tlsearch.app.stored import settle, stored_file
 from tlsearch.app.tidy import Tidier
 from tlsearch.app.weights import weights_digests, weights_faults
 from tlsearch.config import SpaceFile, bucket_address, dump_resolved
@@ -41,7 +42,7 @@ from tlsearch.data import ImageIndex, load_index, require_ready, seen_digest
 from tlsearch.errors import ConfigError, StorageError
 from tlsearch.results import SERVED_CODE, leaderboard, leaderboard_csv
 from tlsearch.results.leaderboard import leaderboard_notes
-from tlsearch.search import SearchPlan, read_search, run_search
+from tlsearch.search import SearchLock, SearchPlan, holding, read_search, run_search
 from tlsearch.search.logs import TrialTeller
 from tlsearch.space import Space, load
 from tlsearch.tracking import BestKeeper, MlflowTracker, sync_record
@@ -83,18 +84,24 @@ class SearchEnd:
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A search whose file, data and weights are known to be good; nothing has run yet."""
+    """A search whose file, data and weights are known to be good; nothing has run yet.
+
+    Attributes:
+        lock: The search's, held by whoever prepared it.
+    """
 
     entry: SearchEntry
     file: SpaceFile
     space: Space
     index: ImageIndex
     address: str
+    lock: SearchLock
     resumed: bool = False
 
 
-def prepare(options: RunOptions, *, step: Step = no_step) -> Prepared:
-    """Checks everything that can be checked before a trial, then makes the search's folder.
+@contextmanager
+def prepare(options: RunOptions, *, step: Step = no_step) -> Iterator[Prepared]:
+    """Checks everything that can be checked before a trial, then makes the search's folder; holds its lock meanwhile.
 
     Args:
         options: What is to run.
@@ -125,15 +132,12 @@ def prepare(options: RunOptions, *, step: Step = no_step) -> Prepared:
     search_id = name or new_search_id(file.name, folder_of(file.storage))
     # A link stays one: relative paths are relative to its folder, and a mounted ConfigMap's target changes.
     text, source = options.file.read_text(encoding="utf-8"), str(options.file.expanduser().absolute())
-    entry = make_folder(file, search_id=search_id, text=text, source=source)
-    with gone_unless_whole(entry.path):
-        given = options.data_path
-        data_path = "" if given is None else bucket_address(given) or str(given.absolute())
-        entry = replace(entry, overrides=tuple(options.overrides), data_path=data_path, cwd=os.getcwd())
-        register(entry, own=own)
-        keep_inputs(entry, file, space, index)
-        write_facts(entry, gather_facts(file, (), index))  # backbones are counted at the end: only those tried
-    return Prepared(entry=entry, file=file, space=space, index=index, address=options.address)
+    given = options.data_path
+    data_path = "" if given is None else bucket_address(given) or str(given.absolute())
+    entry = new_entry(file, search_id=search_id, source=source)
+    entry = replace(entry, overrides=tuple(options.overrides), data_path=data_path, cwd=os.getcwd())
+    with make_folder(entry, file, text, space, index, command="run", own=own) as lock:
+        yield Prepared(entry=entry, file=file, space=space, index=index, address=options.address, lock=lock)
 
 
 def _index(file: SpaceFile, step: Step) -> ImageIndex:
@@ -141,74 +145,80 @@ def _index(file: SpaceFile, step: Step) -> ImageIndex:
     return load_index(file.data)
 
 
-def make_folder(file: SpaceFile, *, search_id: str, text: str, source: str, parent: str = "") -> SearchEntry:
-    """Makes a new search's folder and enters it in the catalogue.
-
-    Args:
-        text: The space file as it was written.
-        source: Where it was written.
-        parent: ID of the search that this one is made for.
+def new_entry(file: SpaceFile, *, search_id: str, source: str, parent: str = "") -> SearchEntry:
+    """A search that is to be made.
 
     Raises:
-        StorageError: The name breaks a rule or is taken, or the folder cannot be made.
+        StorageError: The name breaks a rule.
     """
-    storage = folder_of(file.storage)
-    check_name(search_id)
-    refuse_taken(file.storage, search_id)
-    if not is_bucket(file.storage):
-        refuse_lookalike(search_id, storage)
-    state_directory(write=True)  # before anything is made
-    directory = storage / search_id
-    try:
-        directory.mkdir(parents=True, exist_ok=False)
-    except FileExistsError:
-        raise StorageError(
-            f"a search's name must be new in its storage; {search_id!r} exists in {storage}: "
-            f"resume it with `tlsearch resume {search_id}` or choose another --name"
-        ) from None
-    except OSError as error:
-        raise StorageError(f"the storage folder {storage} cannot be written: {error.strerror}") from error
-    with gone_unless_whole(directory):
-        write_atomically(directory / SOURCE, text)
-        write_atomically(directory / RESOLVED, dump_resolved(file))
-        entry = SearchEntry(
-            search_id=search_id,
-            experiment=file.name,
-            directory=str(directory),
-            source=source,
-            tracking_uri=file.tracking.uri,
-            metric=file.search.metric,
-            created=directory.stat().st_mtime,
-            parent=parent,
-            remote=address_of(file.storage, search_id),
-            uid=new_uid(),
-        )
-        register(entry)
-    return entry
+    return SearchEntry(
+        search_id=check_name(search_id),
+        experiment=file.name,
+        directory=str(folder_of(file.storage) / search_id),
+        source=source,
+        tracking_uri=file.tracking.uri,
+        metric=file.search.metric,
+        created=time.time(),
+        parent=parent,
+        remote=address_of(file.storage, search_id),
+        uid=new_uid(),
+    )
 
 
 @contextmanager
-def gone_unless_whole(directory: Path) -> Iterator[None]:
-    """Removes a new search's folder where the body fails: a half-made one would keep its name from the next start."""
+def make_folder(
+    entry: SearchEntry,
+    file: SpaceFile,
+    text: str,
+    space: Space,
+    index: ImageIndex,
+    *,
+    command: str,
+    own: Sequence[str] = (),
+) -> Iterator[SearchLock]:
+    """Makes a new search's folder, enters it in the catalogue and holds its lock; a half-made folder is removed.
+
+    Args:
+        text: The space file as it was written.
+        command: See ``Holder``.
+        own: See ``register``.
+
+    Raises:
+        StorageError: The name is taken, or the folder cannot be made.
+    """
+    refuse_taken(file.storage, entry.search_id)
+    state_directory(write=True)  # before anything is made
     try:
-        yield
-    except BaseException:
-        shutil.rmtree(directory, ignore_errors=True)
-        raise
+        entry.path.mkdir(parents=True, exist_ok=False)
+    except OSError as error:
+        raise StorageError(f"the search's folder {entry.path} cannot be made: {error.strerror}") from error
+    with holding(entry.path, command) as lock:
+        try:
+            write_atomically(entry.path / SOURCE, text)
+            write_atomically(entry.path / RESOLVED, dump_resolved(file))
+            keep_inputs(entry, file, space, index)
+            write_facts(entry, gather_facts(file, (), index))  # backbones are counted at the end: only those tried
+            register(entry, own=own)  # last: what is in the catalogue is whole
+        except BaseException:  # it would keep its name from the next start
+            shutil.rmtree(entry.path, ignore_errors=True)
+            raise
+        yield lock
 
 
 def prepare_resume(
     entry: SearchEntry,
     *,
+    lock: SearchLock,
     trials: str | None = None,
     address: str = "local",
     stored: bool = False,
     step: Step = no_step,
 ) -> Prepared:
-    """Reads a search back from its folder.
+    """Reads a search back from its folder; where it refuses, nothing has changed.
 
     Args:
         entry: The search.
+        lock: The search's, held.
         trials: ``N`` trials in all, or ``+N`` more than the file says; None as the file says.
         stored: Go on with the file as it was, though the user's has changed since.
         step: Hears what is done now.
@@ -232,12 +242,12 @@ def prepare_resume(
         file, entry = with_trials(file, entry, trials)
         write_atomically(entry.path / RESOLVED, dump_resolved(file))
     register(entry)
-    return Prepared(entry=entry, file=file, space=space, index=index, address=address, resumed=True)
+    return Prepared(entry=entry, file=file, space=space, index=index, address=address, lock=lock, resumed=True)
 
 
 def with_trials(file: SpaceFile, entry: SearchEntry, trials: str) -> tuple[SpaceFile, SearchEntry]:
     """The file with another total, ``N`` or ``+N``; the entry remembers that it was given on the command line."""
-    total = file.search.trials + int(trials[1:]) if trials.startswith("+") else int(trials)
+    total = total_trials(trials, file.search.trials)
     kept = tuple(one for one in entry.overrides if not one.startswith("search.trials="))
     entry = replace(entry, overrides=(*kept, f"search.trials={total}"))
     return replace(file, search=replace(file.search, trials=total)), entry
@@ -290,8 +300,13 @@ def _depths(file: SpaceFile, space: Space) -> tuple[int, ...]:
 
 def read_record(entry: SearchEntry) -> SearchRecord:
     """The search as its study tells it; works while it runs."""
-    settle_study(entry)
-    return read_search(entry.path, search_id=entry.search_id, experiment=entry.experiment, metric=entry.metric)
+    return read_search(
+        entry.path,
+        search_id=entry.search_id,
+        experiment=entry.experiment,
+        metric=entry.metric,
+        moved=entry.moved,
+    )
 
 
 def execute(prepared: Prepared, *, observers: Sequence[SearchObserver] = (), stop: threading.Event) -> SearchEnd:
@@ -315,7 +330,7 @@ def execute(prepared: Prepared, *, observers: Sequence[SearchObserver] = (), sto
         logger.info("the search %s on the Ray at %s", "goes on" if prepared.resumed else "begins", plan.address)
         try:
             everyone: tuple[SearchObserver, ...] = (recording, TrialTeller(entry.metric), *observers)
-            reason = run_search(plan, factory=through.factory, observers=everyone, stop=stop)
+            reason = run_search(plan, factory=through.factory, observers=everyone, stop=stop, lock=prepared.lock)
         finally:
             recording.finish()
         status = "interrupted" if reason == "interrupted" else "finished"
@@ -325,6 +340,7 @@ def execute(prepared: Prepared, *, observers: Sequence[SearchObserver] = (), sto
         record = read_record(entry)
         tracker.flush()  # the leaderboard names the runs of all trials
         facts = complete_facts(entry, [trial.config.backbone for trial in record.trials])
+        keep_facts(entry, facts)
         notes = leaderboard_notes(record, leaderboard(record, {}, facts), facts)
         artifacts = {
             "leaderboard.csv": leaderboard_csv(record, tracker.run_ids(), facts),

@@ -12,7 +12,6 @@ from tlsearch.config import SpaceFile, dump_resolved
 from tlsearch.errors import StorageError
 from tlsearch.search.database import read_pointer, write_pointer
 from tlsearch.search.folder import SearchFolder
-from tlsearch.search.lock import holder_of
 from tlsearch.space import Space, load_resolved
 
 logger = logging.getLogger(__name__)
@@ -35,7 +34,7 @@ def stored_file(entry: SearchEntry, purpose: str) -> tuple[SpaceFile, Space]:
 
 
 def settle(entry: SearchEntry) -> SearchEntry:
-    """Takes a search's place for its own before it is written to.
+    """Takes a search's place for its own before it is written to; the caller holds its lock.
 
     Paths in its files follow a folder that has moved. A copy of a search that is still there becomes a search of its
     own: it gets a unique id, and with it runs of its own in MLflow.
@@ -44,7 +43,7 @@ def settle(entry: SearchEntry) -> SearchEntry:
         StorageError: The study of a copy is in the database that the other one writes to.
     """
     others = copies_of(entry)
-    if holder_of(SearchFolder(root=entry.path).lock) is not None or not (others or entry.moved_from):
+    if not (others or entry.moved_from):
         return entry
     if others:
         _refuse_shared_study(entry, str(others[0]))
@@ -57,13 +56,14 @@ def settle(entry: SearchEntry) -> SearchEntry:
     if entry.moved_from:
         file, _ = stored_file(entry, f"nor can it be written to: {MANIFEST} alone is no search")
         write(entry.path / RESOLVED, dump_resolved(file))
+        _settle_study(entry)
     entry = replace(entry, moved_from="")
     register(entry)
     return entry
 
 
-def settle_study(entry: SearchEntry) -> None:
-    """Lets the folder of a search that has moved name its study's SQLite file where that is now."""
+def _settle_study(entry: SearchEntry) -> None:
+    """The folder of a search that has moved names its study's SQLite file where that is now."""
     path = SearchFolder(root=entry.path).pointer
     if entry.moved is None or (pointer := read_pointer(path)) is None:
         return
@@ -76,6 +76,7 @@ def _refuse_shared_study(entry: SearchEntry, other: str) -> None:
     here = read_pointer(SearchFolder(root=entry.path).pointer)
     if here is None:
         return
+    here = replace(here, url=entry.moved(here.url)) if entry.moved else here
     found = read_entry(Path(other))
     there = None if found is None else read_pointer(SearchFolder(root=found.path).pointer)
     if there == here:

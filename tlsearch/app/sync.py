@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tlsearch.app.catalog import SearchEntry
 from tlsearch.app.ending import kept_end
 from tlsearch.app.evidence import record_start
-from tlsearch.app.facts import complete_facts
+from tlsearch.app.facts import complete_facts, keep_facts
 from tlsearch.app.run import make_tracker, read_record
 from tlsearch.app.stored import settle, stored_file
 from tlsearch.results import leaderboard_csv
@@ -37,8 +37,8 @@ def sync_search(entry: SearchEntry, *, timeout_s: float = 300.0) -> SyncEnd:
         StorageError: The search runs, or its folder cannot be read.
         TrackingError: MLflow cannot be used.
     """
-    entry = settle(entry)
-    with holding(entry.path):
+    with holding(entry.path, "sync"):
+        entry = settle(entry)
         file, record = stored_file(entry, "so it cannot be sent")[0], read_record(entry)
         tracker = make_tracker(entry)
         keeper = BestKeeper(tracker, directory=entry.path, keep=file.tracking.keep_best, mode=record.mode)
@@ -48,6 +48,7 @@ def sync_search(entry: SearchEntry, *, timeout_s: float = 300.0) -> SyncEnd:
             keeper.restore(record)
             tracker.flush(timeout_s)
             facts = complete_facts(entry, [trial.config.backbone for trial in record.trials])
+            keep_facts(entry, facts)
             table = leaderboard_csv(record, tracker.run_ids(), facts)
             tracker.search_ended(kept_end(entry), {"leaderboard.csv": table})
         finally:

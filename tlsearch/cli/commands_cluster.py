@@ -10,6 +10,7 @@ import typer
 from tlsearch.cli.interrupts import EXIT_INTERRUPTED
 from tlsearch.cli.root import Data, File, Json, Set, app
 from tlsearch.cli.session import EXIT_FAILED, err, out, print_json, told_errors
+from tlsearch.text import command
 
 
 @app.command()
@@ -44,7 +45,7 @@ def submit(
             if json:
                 print_json({**told, "status": "SUBMITTED" if submitted.new else "RUNNING"})
             return
-        again = f"tlsearch submit {file} --address {address} --name {submitted.search_id}"
+        again = command("submit", str(file), "--address", address, "--name", submitted.search_id)
         try:
             state = follow_search(
                 submitted,

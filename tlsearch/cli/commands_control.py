@@ -10,7 +10,7 @@ import typer
 from tlsearch.cli.cluster_answers import Cluster, flags, relay
 from tlsearch.cli.root import Json, Search, Storage, app
 from tlsearch.cli.session import EXIT_FAILED, err, out, print_json, told_errors
-from tlsearch.text import agree, plural
+from tlsearch.text import agree, command, plural
 
 
 @app.command()
@@ -61,7 +61,7 @@ def stop(
     elif answer.holder is None:
         out.print(f"the search {name} is not running", markup=False, soft_wrap=True)
     elif answer.stopped:
-        out.print(f"the search {name} has stopped; go on with `tlsearch resume {name}`", markup=False, soft_wrap=True)
+        out.print(f"the search {name} has stopped; go on with {command('resume', name)}", markup=False, soft_wrap=True)
     if not answer.stopped:
         text = f"the search {name} was asked to stop, but still runs after {timeout:g} s: {answer.holder}"
         err.print(text, markup=False, soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Annotated
 
 import typer
@@ -23,7 +24,7 @@ def confirm(
     json: Json = False,
 ) -> None:
     """Train the best configurations again with several seeds, and test which is really the best."""
-    with told_errors(as_json=json):
+    with told_errors(as_json=json), ExitStack() as stack:
         from tlsearch.app.catalog import find
         from tlsearch.app.conclude import conclude
         from tlsearch.app.confirm import prepare_confirm
@@ -33,7 +34,8 @@ def confirm(
         from tlsearch.cli.progress import Progress
 
         when_output_ends(GOES_ON)
-        confirmed = prepare_confirm(find(search, storage), top=top, seeds=seeds, address=address)
+        confirming = prepare_confirm(find(search, storage), top=top, seeds=seeds, address=address)
+        confirmed = stack.enter_context(confirming)
         prepared, console = confirmed.prepared, err if json else out
         settings = prepared.file.search
         console.print(f"search {prepared.entry.search_id} in {prepared.entry.directory}", markup=False, soft_wrap=True)

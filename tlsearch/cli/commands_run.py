@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
@@ -13,11 +14,12 @@ from tlsearch.cli.root import Address, Data, File, Json, Search, Set, Storage, a
 from tlsearch.cli.session import EXIT_FAILED, err, out, print_json, told_errors
 from tlsearch.cli.steps import Steps
 from tlsearch.cli.streams import GOES_ON, when_output_ends
-from tlsearch.text import agree, plural
+from tlsearch.text import agree, command, plural
 
 if TYPE_CHECKING:
     from tlsearch.app.catalog import SearchEntry
     from tlsearch.app.run import Prepared, SearchEnd
+    from tlsearch.search import SearchLock
 
 
 @app.command()
@@ -44,20 +46,31 @@ def run(
         overrides.append(f"search.time_budget={time_budget}")
     with told_errors(as_json=json), ExitStack() as stack:
         from tlsearch.app.ahead import ray_ahead
+        from tlsearch.app.bucket import refuse_taken
         from tlsearch.app.catalog import require_folders
+        from tlsearch.app.names import check_name
         from tlsearch.space import load, load_warnings
 
         when_output_ends(GOES_ON)
         steps = stack.enter_context(Steps(err if json else out))
         steps(f"checking {file}")
-        load(file, overrides=overrides, data_path=data)  # a fault is told at once
+        storage = load(file, overrides=overrides, data_path=data)[0].storage  # a fault is told at once
+        if name is not None and not or_resume:
+            refuse_taken(storage, check_name(name))
         require_folders()
-        stack.enter_context(ray_ahead(address, step=steps))
-        from tlsearch.app.again import prepare_or_resume
-        from tlsearch.app.run import RunOptions, prepare
+        earlier = None
+        if or_resume:
+            from tlsearch.app.again import begun
 
-        options = RunOptions(file=file, overrides=overrides, data_path=data, address=address, name=name)
-        prepared = prepare_or_resume(options, step=steps) if or_resume else prepare(options, step=steps)
+            earlier = stack.enter_context(begun(file, name=name, overrides=overrides, data_path=data))
+        stack.enter_context(ray_ahead(address, step=steps))
+        from tlsearch.app.run import RunOptions, prepare, prepare_resume
+
+        if earlier is not None:
+            prepared = prepare_resume(earlier.entry, lock=earlier.lock, address=address, step=steps)
+        else:
+            options = RunOptions(file=file, overrides=overrides, data_path=data, address=address, name=name)
+            prepared = stack.enter_context(prepare(options, step=steps))
         steps.over()
         for warning in load_warnings(file, overrides, data):
             err.print(f"warning: {warning}", soft_wrap=True)
@@ -79,15 +92,18 @@ def resume(
     json: Json = False,
 ) -> None:
     """Continue a search that was interrupted, or extend one that has finished."""
-    if trials is not None and not trials.removeprefix("+").isdigit():
-        raise typer.BadParameter(f"a number of trials is N or +N, not {trials!r}", param_hint="--trials")
     if changed and stored:
         raise typer.BadParameter("the search goes on with the file as it is now, or as it was", param_hint="--changed")
     with told_errors(as_json=json), ExitStack() as stack:
         from tlsearch.app.ahead import ray_ahead
         from tlsearch.app.catalog import find, require_folders
+        from tlsearch.app.limits import total_trials
+        from tlsearch.search import holding
 
+        if trials is not None:
+            total_trials(trials, 0)  # refused before anything is begun
         entry = find(search, storage)
+        lock = stack.enter_context(holding(entry.path, "resume"))
         if not changed and _nothing_left(entry, trials=trials, stored=stored, as_json=json):
             return
         when_output_ends(GOES_ON)
@@ -97,9 +113,9 @@ def resume(
         from tlsearch.app.run import prepare_resume
 
         if changed:
-            prepared = _take_over(entry, trials=trials, address=address)
+            prepared = _take_over(entry, lock, trials=trials, address=address)
         else:
-            prepared = prepare_resume(entry, trials=trials, address=address, stored=stored, step=steps)
+            prepared = prepare_resume(entry, lock=lock, trials=trials, address=address, stored=stored, step=steps)
         steps.over()
         _execute(prepared, as_json=json)
 
@@ -118,11 +134,11 @@ def _nothing_left(entry: SearchEntry, *, trials: str | None, stored: bool, as_js
     return bool(why)
 
 
-def _take_over(entry: SearchEntry, *, trials: str | None, address: str) -> Prepared:
+def _take_over(entry: SearchEntry, lock: SearchLock, *, trials: str | None, address: str) -> Prepared:
     """Says what has changed, and what becomes of the old trials."""
     from tlsearch.app.changed import prepare_changed
 
-    taken = prepare_changed(entry, trials=trials, address=address)
+    taken = prepare_changed(entry, lock=lock, trials=trials, address=address)
     for change in taken.changes or ("the space file has not changed",):
         err.print(str(change), markup=False, soft_wrap=True)
     if taken.carried is not None and (taken.carried.inside or taken.carried.outside):
@@ -168,11 +184,11 @@ def _execute(prepared: Prepared, *, as_json: bool) -> None:
     if end.reason != "interrupted":
         from tlsearch.app.report import report_at_end  # brings matplotlib: only once the results are on the screen
 
-        page = report_at_end(entry)
+        page = report_at_end(entry, prepared.lock)
         if page is not None:
             console.print(f"report: {page}", markup=False, soft_wrap=True)
     if end.reason == "interrupted":
-        err.print(f"interrupted; go on with `tlsearch resume {entry.search_id}`", markup=False)
+        err.print(f"interrupted; go on with {command('resume', entry.search_id)}", markup=False)
         raise typer.Exit(EXIT_INTERRUPTED)
     if results["best"] is None:
         err.print("no trial has a result", markup=False)
@@ -193,7 +209,7 @@ def _print_end(end: SearchEnd) -> None:
         waiting = f"{plural(end.unsent, 'MLflow record')} could not be sent and {agree(end.unsent, 'waits', 'wait')}"
         err.print(f"{waiting} in the search's spool: `tlsearch sync` sends again")
     if record.best is not None:
-        search = record.search_id
+        search = shlex.quote(record.search_id)
         out.print("what to try next:")
         steps = (
             ("report", "what mattered, mistakes"),
@@ -205,6 +221,6 @@ def _print_end(end: SearchEnd) -> None:
             if end.reason == "interrupted"
             else (f"resume {search} --trials +12", "search on"),
         )
-        width = max(len(command) for command, _ in steps) + 1
-        for command, purpose in steps:
-            out.print(f"  tlsearch {command:<{width}} {purpose}", soft_wrap=True)
+        width = max(len(line) for line, _ in steps) + 1
+        for line, purpose in steps:
+            out.print(f"  tlsearch {line:<{width}} {purpose}", soft_wrap=True)

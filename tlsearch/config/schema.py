@@ -66,9 +66,11 @@ def _or_empty(value: Any) -> Any:
 
 
 def _name(value: Any) -> Any:
-    if isinstance(value, str) and (len(value) > 100 or not value.isprintable() or re.search(r"[/\\]|^\s|\s$", value)):
+    wrong = r"[/\\]|^\s|\s$|^\.+$"
+    if isinstance(value, str) and (len(value) > 100 or not value.isprintable() or re.search(wrong, value)):
         raise broken(
-            f"a name has 1 to 100 printable characters, no slash and no space at its ends, unlike {show(value)}"
+            "a name has 1 to 100 printable characters, not only dots, no slash and no space at its ends, unlike "
+            f"{show(value)}"
         )
     return value
 

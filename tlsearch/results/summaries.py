@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tlsearch.results.leaderboard import LeaderboardRow, epoch_text, leaderboard_notes
 from tlsearch.results.plots.view import View, is_number, value_of, varied_parameters
-from tlsearch.text import agree, plural
+from tlsearch.text import agree, command, plural
 from tlsearch.types import INTERRUPTED, Scalar, TrialRecord, TrialState
 
 
@@ -126,7 +126,7 @@ def findings(view: View) -> list[str]:
     if waiting:
         sentences.append(
             f"The search was interrupted with {plural(waiting, 'unfinished trial')}: "
-            f"`tlsearch resume {view.record.search_id}` goes on."
+            f"{command('resume', view.record.search_id)} goes on."
         )
     elif _running(view):
         sentences.append(

@@ -1,7 +1,7 @@
 """The search: Ray Tune runs the trials, the durable Optuna study is the only truth."""
 
 from tlsearch.search.importance import parameter_importance
-from tlsearch.search.lock import Holder, holding
+from tlsearch.search.lock import Holder, SearchLock, holding
 from tlsearch.search.plan import SearchPlan
 from tlsearch.search.record import read_search
 from tlsearch.search.start import run_search
@@ -12,6 +12,7 @@ from tlsearch.search.supersede import Carried, supersede
 __all__ = [
     "Carried",
     "Holder",
+    "SearchLock",
     "SearchPlan",
     "SearchStatus",
     "holding",

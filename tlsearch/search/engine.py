@@ -18,6 +18,7 @@ from tlsearch.search.conductor import Conductor
 from tlsearch.search.connect import connected
 from tlsearch.search.dashboard import telling_dashboard
 from tlsearch.search.database import database_errors
+from tlsearch.search.lock import SearchLock
 from tlsearch.search.opening import open_for_writing, study_attrs
 from tlsearch.search.plan import SearchPlan
 from tlsearch.search.quiet import NoOutput, tune_environment
@@ -38,14 +39,22 @@ def run(
     factory: TrialFactory | None = None,
     observers: Sequence[SearchObserver] = (),
     stop: threading.Event | None = None,
+    lock: SearchLock | None = None,
 ) -> str:
     """See ``tlsearch.search.run_search``."""
     with database_errors(plan.search.study):
-        return _run(plan, factory or fine_tuning, observers, stop or threading.Event())
+        return _run(plan, factory or fine_tuning, observers, stop or threading.Event(), lock)
 
 
-def _run(plan: SearchPlan, factory: TrialFactory, observers: Sequence[SearchObserver], stop: threading.Event) -> str:
-    study = open_for_writing(plan.folder, mode=plan.setup.mode, attrs=study_attrs(plan), url=plan.search.study)
+def _run(
+    plan: SearchPlan,
+    factory: TrialFactory,
+    observers: Sequence[SearchObserver],
+    stop: threading.Event,
+    lock: SearchLock | None,
+) -> str:
+    attrs = study_attrs(plan)
+    study = open_for_writing(plan.folder, mode=plan.setup.mode, attrs=attrs, url=plan.search.study, lock=lock)
 
     def begun() -> Conductor:
         return Conductor(plan, study, observers=observers, stop=stop)

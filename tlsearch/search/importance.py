@@ -11,7 +11,7 @@ import logging
 import math
 import random
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import optuna
@@ -33,11 +33,12 @@ _RESAMPLED_TRIALS = 150  # enough to see the spread of a large search, in a frac
 _SAME = {"bn_policy_head_only": "bn_policy"}  # two names of the study that a user sees as one
 
 
-def parameter_importance(directory: Path) -> ParameterImportance:
+def parameter_importance(directory: Path, moved: Callable[[str], str] | None = None) -> ParameterImportance:
     """The importance of each parameter that the search varied; reads only.
 
     Args:
         directory: The search's folder.
+        moved: As for ``open_for_reading``.
 
     Returns:
         Shares that sum to 1, largest first; without values, but with the reason, where there is too little
@@ -46,7 +47,7 @@ def parameter_importance(directory: Path) -> ParameterImportance:
     Raises:
         StorageError: The study is damaged.
     """
-    study = open_for_reading(SearchFolder(root=Path(directory)))
+    study = open_for_reading(SearchFolder(root=Path(directory)), moved)
     if study is None:
         return ParameterImportance(reason="the search has not started")
     mode: Mode = METRIC_MODES.get(str(study.attrs.get("metric")), "max")

@@ -1,4 +1,4 @@
-"""One writer per search: a lock on a file of the search's folder, held for the process's life."""
+"""One writer per search: a lock on a file of the search's folder, taken before anything of the search is written."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from tlsearch.codec import from_plain, parse_json, read_json
 from tlsearch.crash import crash_point
 from tlsearch.errors import StorageError
 from tlsearch.search.folder import SearchFolder
+from tlsearch.text import command as shown
 
 _LINES = "study_lines"
 _TRIES, _PAUSE_S = 10, 0.05  # a look at the lock holds it for an instant; its holder writes its name an instant later
@@ -23,15 +25,26 @@ _TRIES, _PAUSE_S = 10, 0.05  # a look at the lock holds it for an instant; its h
 
 @dataclass(frozen=True, kw_only=True)
 class Holder:
-    """The process that runs a search; ``since`` tells two starts in one process apart."""
+    """The process that holds a search's lock.
+
+    Attributes:
+        since: When it took the lock, Unix time in seconds; tells two starts in one process apart.
+        command: What it holds the lock for, ``resume``, ``promote``, ...; empty while it runs the search's trials.
+    """
 
     pid: int
     host: str
     since: float
+    command: str = ""
 
     def __str__(self) -> str:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.since))
-        return f"process {self.pid} on {self.host}, since {since}"
+        by = f" (tlsearch {self.command})" if self.command else ""
+        return f"process {self.pid} on {self.host}, since {since}{by}"
+
+    def plain(self) -> dict[str, Any]:
+        """For JSON; a command that is empty is left out, as earlier versions know none."""
+        return {name: value for name, value in asdict(self).items() if name != "command" or value}
 
 
 class SearchLock:
@@ -42,44 +55,71 @@ class SearchLock:
         study_lines: How many lines the study's journal has; stays in the file when the lock is given back.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Takes the lock; makes the folder where it is missing.
+    def __init__(self, path: Path, command: str = "") -> None:
+        """Takes the lock.
+
+        Args:
+            path: The lock's file; its folder exists.
+            command: See ``Holder``.
 
         Raises:
-            StorageError: Another process holds it, or the folder cannot be written.
+            StorageError: Another process holds it, or the folder is gone or cannot be written.
         """
         self._path = path
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             self._handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)  # not inherited by Ray's processes
         except OSError as error:
             raise StorageError(f"a search's folder must be writable; {path}: {error.strerror}") from error
-        if not _taken(self._handle, fcntl.LOCK_EX):
-            holder = _named(self._handle) or "another process"
+        if not (_taken(self._handle, fcntl.LOCK_EX) and self._is_in_place()):
+            holder = _named(self._handle)
             os.close(self._handle)
-            raise StorageError(f"a search has one writer at a time; {path.parent} is in use by {holder}") from None
+            raise StorageError(_in_use(path.parent, holder)) from None
         crash_point("lock_taken")
         self.study_lines = study_lines(path)
-        self.holder = Holder(pid=os.getpid(), host=socket.gethostname(), since=time.time())
+        self._owner = Holder(pid=os.getpid(), host=socket.gethostname(), since=time.time(), command=command)
+        self._runs = False
         try:
-            self._write(asdict(self.holder))
+            self._write(self._owner.plain())
         except OSError as error:
             os.close(self._handle)
             raise StorageError(f"a search's folder must be writable; {path}: {error.strerror}") from error
 
+    @property
+    def holder(self) -> Holder:
+        """This process, as the lock names it now."""
+        return replace(self._owner, command="") if self._runs else self._owner
+
+    def run(self) -> SearchLock:
+        """From now to the next ``release`` this process runs the search, and keeps the lock after that."""
+        self._runs = True
+        self._write(self.holder.plain())
+        return self
+
     def release(self) -> None:
-        """Gives the lock back; the file stays, so that two processes never lock two files."""
+        """Ends the run, if there is one; else gives the lock back.
+
+        The file stays, so that two processes never lock two files.
+        """
+        runs, self._runs = self._runs, False
         try:
-            self._write({_LINES: self.study_lines})
+            self._write(self._owner.plain() if runs else {_LINES: self.study_lines})
         except OSError:
             pass  # it names a process that has ended, as after a crash
         finally:
-            os.close(self._handle)
+            if not runs:
+                os.close(self._handle)
 
     def _write(self, plain: object) -> None:
         text = json.dumps(plain).encode()
         os.pwrite(self._handle, text, 0)
         os.ftruncate(self._handle, len(text))
+
+    def _is_in_place(self) -> bool:
+        """False where the folder was removed or renamed while this process waited for the lock."""
+        try:
+            return os.path.samestat(os.fstat(self._handle), os.stat(self._path))
+        except OSError:
+            return False
 
 
 def study_lines(path: Path) -> int:
@@ -91,19 +131,29 @@ def study_lines(path: Path) -> int:
     return found if isinstance(found, int) else 0
 
 
+def _in_use(folder: Path, holder: Holder | None) -> str:
+    advice = "wait until it has ended, then try again"
+    if holder is not None and not holder.command:
+        advice = (
+            f"{shown('status', folder.name)} shows what it does, {shown('stop', folder.name)} ends it; then try again"
+        )
+    return f"a search has one writer at a time; {folder} is in use by {holder or 'another process'}: {advice}"
+
+
 @contextmanager
-def holding(directory: Path) -> Iterator[None]:
-    """No process runs the search while the body does.
+def holding(directory: Path, command: str) -> Iterator[SearchLock]:
+    """This process alone writes to a search while the body runs.
 
     Args:
         directory: The search's folder.
+        command: What for; see ``Holder``.
 
     Raises:
-        StorageError: One does already.
+        StorageError: Another process holds the lock, or the folder is gone or cannot be written.
     """
-    lock = SearchLock(SearchFolder(root=directory).lock)
+    lock = SearchLock(SearchFolder(root=directory).lock, command)
     try:
-        yield
+        yield lock
     finally:
         lock.release()
 
@@ -131,10 +181,16 @@ def holder_of(path: Path) -> Holder | None:
     raise StorageError(f"a process holds {path} without saying which it is")
 
 
-def is_held(path: Path) -> bool:
-    """Whether a process holds the lock now, also where it does not say which."""
+def runner_of(path: Path) -> Holder | None:
+    """The process that runs the search's trials now; errors as of ``holder_of``."""
+    holder = holder_of(path)
+    return holder if holder is not None and not holder.command else None
+
+
+def is_running(path: Path) -> bool:
+    """Whether a process runs the search's trials now, also where it does not say which."""
     try:
-        return holder_of(path) is not None
+        return runner_of(path) is not None
     except StorageError:
         return True
 

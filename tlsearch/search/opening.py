@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import optuna
@@ -37,23 +37,31 @@ def study_attrs(plan: SearchPlan) -> dict[str, Scalar]:
     }
 
 
-def open_for_writing(folder: SearchFolder, *, mode: Mode, attrs: Mapping[str, Scalar], url: str = JOURNAL) -> Study:
+def open_for_writing(
+    folder: SearchFolder,
+    *,
+    mode: Mode,
+    attrs: Mapping[str, Scalar],
+    url: str = JOURNAL,
+    lock: SearchLock | None = None,
+) -> Study:
     """Opens the search's study as its one writer, or creates it.
 
-    Takes the search's lock, cuts a torn journal back to its last whole line (the rest is kept
-    beside it) and removes stale locks.
+    Takes the search's lock unless the caller holds it, cuts a torn journal back to its last whole line (the rest is
+    kept beside it) and removes stale locks.
 
     Args:
         folder: The search's; also where the study is in a database, it holds the lock.
         mode: The direction of a new study.
         attrs: What a new study says of its search.
         url: ``auto`` for a journal in the folder, else a database's.
+        lock: The search's, where the caller holds it already; None takes it, and makes the folder where it is missing.
 
     Raises:
         StorageError: Another process is writing, the journal is damaged, the folder or the database cannot be
             written, or the study is not where ``url`` says.
     """
-    lock = SearchLock(folder.lock)
+    lock = lock.run() if lock else _new_lock(folder)
     try:
         _quiet_optuna()
         if url != JOURNAL:
@@ -74,6 +82,14 @@ def open_for_writing(folder: SearchFolder, *, mode: Mode, attrs: Mapping[str, Sc
     except BaseException:
         lock.release()
         raise
+
+
+def _new_lock(folder: SearchFolder) -> SearchLock:
+    try:
+        folder.root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"a search's folder must be writable; {folder.root}: {error.strerror}") from error
+    return SearchLock(folder.lock)
 
 
 def _journal(folder: SearchFolder, left: int, *, writable: bool) -> Journal:
@@ -131,8 +147,12 @@ def _delete_unused(storage: BaseStorage, name: str, url: str, *, uid: str) -> No
     storage.delete_study(study_id)
 
 
-def open_for_reading(folder: SearchFolder) -> Study | None:
+def open_for_reading(folder: SearchFolder, moved: Callable[[str], str] | None = None) -> Study | None:
     """A snapshot of the study as it is now, also while it is written; None where there is none yet.
+
+    Args:
+        folder: The search's.
+        moved: Gives a database's address as it is now, where the search's folder has moved.
 
     Raises:
         StorageError: The journal is damaged, or the database cannot be read.
@@ -140,8 +160,9 @@ def open_for_reading(folder: SearchFolder) -> Study | None:
     _quiet_optuna()
     pointer = read_pointer(folder.pointer)
     if pointer:
-        storage = connect(pointer.url, writable=False)
-        with database_errors(pointer.url):
+        url = moved(pointer.url) if moved else pointer.url
+        storage = connect(url, writable=False)
+        with database_errors(url):
             return Study(storage, storage.get_study_id_from_name(pointer.name), journal=None, lock=None)
     left = study_lines(folder.lock)
     if not left and not folder.journal.exists():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from optuna.trial import FrozenTrial
@@ -11,7 +11,7 @@ from optuna.trial import TrialState as OptunaState
 from tlsearch.codec import from_plain
 from tlsearch.search.folder import SearchFolder
 from tlsearch.search.judge import Best
-from tlsearch.search.lock import is_held
+from tlsearch.search.lock import is_running
 from tlsearch.search.opening import open_for_reading
 from tlsearch.search.study import SPACE_TRIED, StoredReport, Study, naming_damage, stored_reports
 from tlsearch.secrets import mask
@@ -33,7 +33,14 @@ def state_and_reason(state: OptunaState, reason: str) -> tuple[TrialState, str]:
     return shown, reason
 
 
-def read_search(directory: Path, *, search_id: str = "", experiment: str = "", metric: str = "") -> SearchRecord:
+def read_search(
+    directory: Path,
+    *,
+    search_id: str = "",
+    experiment: str = "",
+    metric: str = "",
+    moved: Callable[[str], str] | None = None,
+) -> SearchRecord:
     """The search as its study tells it at this moment.
 
     Args:
@@ -41,13 +48,14 @@ def read_search(directory: Path, *, search_id: str = "", experiment: str = "", m
         search_id: The search's, the name of its folder; the study's where left out.
         experiment: Taken from the study where it exists: describes a search that has not started yet.
         metric: As ``experiment``.
+        moved: As for ``open_for_reading``.
 
     Raises:
         StorageError: The study is damaged.
     """
     folder = SearchFolder(root=Path(directory))
-    live = is_held(folder.lock)  # first: a trial that ends meanwhile is no interrupted one
-    study = open_for_reading(folder)
+    live = is_running(folder.lock)  # first: a trial that ends meanwhile is no interrupted one
+    study = open_for_reading(folder, moved)
     return record_of(study, directory, search_id=search_id, experiment=experiment, metric=metric, live=live)
 
 

@@ -26,7 +26,7 @@ def remove_folder(folder: Path, mark: str) -> None:
     """
     finish_removals(folder.parent)
     aside = folder.with_name(f"{_REMOVED}{mark[:16]}")
-    with holding(folder):
+    with holding(folder, "remove"):
         try:
             folder.rename(aside)
         except OSError as error:
@@ -38,7 +38,7 @@ def remove_folder(folder: Path, mark: str) -> None:
 def finish_removals(storage: Path) -> None:
     """Removes what a death has left of searches that were being removed."""
     for folder in storage.glob(f"{_REMOVED}*"):
-        with suppress(StorageError), holding(folder):
+        with suppress(StorageError), holding(folder, "remove"):
             _remove(folder)
 
 

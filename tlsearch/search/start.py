@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 
 from tlsearch.search.connect import settle_authentication
+from tlsearch.search.lock import SearchLock
 from tlsearch.search.plan import SearchPlan
 from tlsearch.types import SearchObserver, TrialFactory
 
@@ -16,6 +17,7 @@ def run_search(
     factory: TrialFactory | None = None,
     observers: Sequence[SearchObserver] = (),
     stop: threading.Event | None = None,
+    lock: SearchLock | None = None,
 ) -> str:
     """Runs a search until its budget ends, or goes on with one.
 
@@ -28,6 +30,7 @@ def run_search(
         factory: Opens a trial in its worker; None is the real fine-tuning.
         observers: Called on this thread after the study has been written.
         stop: When set, the search ends within seconds; running trials stay RUNNING in the study.
+        lock: The search's, where the caller holds it already.
 
     Returns:
         ``finished``, ``interrupted`` (resumable), ``budget`` (the time is spent) or ``space``: every configuration
@@ -41,4 +44,4 @@ def run_search(
     settle_authentication(plan.address)
     from tlsearch.search.engine import run
 
-    return run(plan, factory=factory, observers=observers, stop=stop)
+    return run(plan, factory=factory, observers=observers, stop=stop, lock=lock)

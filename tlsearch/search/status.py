@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from optuna.trial import TrialState as OptunaState
 
 from tlsearch.search.dashboard import read_dashboard
 from tlsearch.search.folder import SearchFolder
-from tlsearch.search.lock import Holder, holder_of
+from tlsearch.search.lock import Holder, runner_of
 from tlsearch.search.opening import open_for_reading
 from tlsearch.search.record import record_of
 from tlsearch.search.study import REPORT
@@ -41,11 +41,18 @@ class SearchStatus:
     log: Path | None = None
 
 
-def read_status(directory: Path, *, search_id: str = "", experiment: str = "", metric: str = "") -> SearchStatus:
+def read_status(
+    directory: Path,
+    *,
+    search_id: str = "",
+    experiment: str = "",
+    metric: str = "",
+    moved: Callable[[str], str] | None = None,
+) -> SearchStatus:
     """The search's status; arguments and errors as of ``read_search``."""
     folder = SearchFolder(root=Path(directory))
-    holder = holder_of(folder.lock)
-    study = open_for_reading(folder)
+    holder = runner_of(folder.lock)
+    study = open_for_reading(folder, moved)
     record = record_of(study, directory, search_id=search_id, experiment=experiment, metric=metric, live=bool(holder))
     trials = study.trials() if study else []
     return SearchStatus(

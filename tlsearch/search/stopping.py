@@ -12,13 +12,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 
 from tlsearch.codec import read_json
 from tlsearch.errors import StorageError
 from tlsearch.search.folder import SearchFolder
-from tlsearch.search.lock import Holder, holder_of
+from tlsearch.search.lock import Holder, holder_of, runner_of
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def heeding_stop_requests(folder: SearchFolder, holder: Holder, stop: threading.
 
     def watch() -> None:
         while not done.wait(_POLL_S):
-            if _requested(folder.stop_request) == asdict(holder):
+            if _requested(folder.stop_request) == holder.plain():
                 logger.info("a stop was asked for from another process")
                 stop.set()
                 return
@@ -66,12 +66,12 @@ def request_stop(directory: Path) -> Holder | None:
         StorageError: The folder cannot be written.
     """
     folder = SearchFolder(root=directory)
-    holder = holder_of(folder.lock)
+    holder = runner_of(folder.lock)
     if holder is None:
         return None
     temporary = directory / f".stop.{os.getpid()}.tmp"
     try:
-        temporary.write_text(json.dumps(asdict(holder)), encoding="utf-8")
+        temporary.write_text(json.dumps(holder.plain()), encoding="utf-8")
         os.replace(temporary, folder.stop_request)
     except OSError as error:
         raise StorageError(f"a stop is asked for by a file in {directory}, which failed: {error.strerror}") from error
@@ -79,9 +79,9 @@ def request_stop(directory: Path) -> Holder | None:
 
 
 def wait_until_stopped(directory: Path, holder: Holder, timeout_s: float) -> bool:
-    """Waits until that process runs the search no more; False where it still does after ``timeout_s``."""
+    """Waits until that process has let go of the search, its last records sent; False where it has not in time."""
     lock, deadline = SearchFolder(root=directory).lock, time.monotonic() + timeout_s
-    while holder_of(lock) == holder:
+    while (now := holder_of(lock)) is not None and replace(now, command=holder.command) == holder:
         if time.monotonic() > deadline:
             return False
         time.sleep(_POLL_S)

@@ -20,6 +20,7 @@ from tlsearch.codec import from_plain
 from tlsearch.errors import StorageError
 from tlsearch.search.database import Pointer, database_errors, write_pointer
 from tlsearch.search.first_points import FirstPoint, first_points
+from tlsearch.search.lock import SearchLock
 from tlsearch.search.opening import JOURNAL, open_for_writing, study_attrs
 from tlsearch.search.plan import SearchPlan
 from tlsearch.search.untried import Configurations
@@ -42,8 +43,11 @@ class Carried:
     num_new_points: int = 0
 
 
-def supersede(plan: SearchPlan) -> Carried:
+def supersede(plan: SearchPlan, *, lock: SearchLock | None = None) -> Carried:
     """Carries a search's trials over into a study under the space of ``plan``; does not run it.
+
+    Args:
+        lock: The search's, where the caller holds it already.
 
     Raises:
         StorageError: The search runs, or its study cannot be written.
@@ -51,7 +55,7 @@ def supersede(plan: SearchPlan) -> Carried:
     folder, url = plan.folder, plan.search.study
     if not folder.journal.exists() and not folder.pointer.exists():
         return Carried()  # it has not begun
-    study = open_for_writing(folder, mode=plan.setup.mode, attrs=study_attrs(plan), url=url)
+    study = open_for_writing(folder, mode=plan.setup.mode, attrs=study_attrs(plan), url=url, lock=lock)
     try:
         with database_errors(url):
             carried, trials = _carry(study.trials(), plan)

@@ -36,36 +36,29 @@ def log_search_files(
         tags: Set after the files.
 
     Returns:
-        The id of the run; None, with a warning, where MLflow does not answer or does not know the search.
-
-    Raises:
-        TrackingError: The URI is wrong, the experiment was deleted, or the files are refused.
+        The id of the run; None, with a warning, where MLflow cannot take them, whatever the reason: the files are
+        in the search's folder.
     """
-    path = sqlite_path(uri)
-    if path is not None and not path.exists():
-        logger.warning("MLflow at %s does not exist: the files are not logged", mask(uri))
-        return None
     try:
+        path = sqlite_path(uri)
+        if path is not None and not path.exists():
+            raise TrackingError(f"{path} does not exist")
         client = connect(uri)
         found = find_experiment(client, experiment, uri)
         if found is None:
-            logger.warning("MLflow at %s has no experiment %r: the files are not logged", mask(uri), experiment)
-            return None
+            raise TrackingError(f"it has no experiment {experiment!r}")
         with store_errors(uri):
             runs = find_runs(client, found.experiment_id, search_id, uid)
             parent = next((run for run in runs if run.data.tags.get(KIND) == "search"), None)
             if parent is None:
-                logger.warning("MLflow at %s has no run of %s: the files are not logged", mask(uri), search_id)
-                return None
+                raise TrackingError(f"it has no run of {search_id}")
             for name, file in files.items():
                 folder = str(PurePosixPath(name).parent)
                 assert file.name == PurePosixPath(name).name, "MLflow keeps a file's name"
                 client.log_artifact(parent.info.run_id, str(file), None if folder == "." else folder)
             for key, value in (tags or {}).items():
                 client.set_tag(parent.info.run_id, key, value)
-    except Away as error:
-        logger.warning("MLflow at %s is away, the files are not logged: %s", mask(uri), error)
+    except (TrackingError, Away, Refused) as error:
+        logger.warning("%s: not logged to MLflow at %s: %s", ", ".join(files), mask(uri), error)
         return None
-    except Refused as error:
-        raise TrackingError(f"MLflow at {uri} refuses the files of {search_id}: {error}") from error
     return str(parent.info.run_id)

@@ -189,28 +189,25 @@ class MlflowTracker:
 def find_run_ids(uri: str, *, experiment: str, search_id: str, uid: str = "") -> dict[int, str]:
     """The MLflow runs of a search's trials, by trial number; reads only. ``uid`` as for ``find_runs``.
 
-    Empty, with a warning, where MLflow does not answer: the results of a search do not depend on it.
-
-    Raises:
-        TrackingError: The URI is wrong, or the experiment was deleted.
+    Empty, with a warning, where MLflow cannot be read, whatever the reason: results come from the study.
     """
     path = sqlite_path(uri)
-    if path is not None:
-        if not path.exists():
-            return {}
-        seen = peek_run_ids(path, experiment=experiment, search_id=search_id, uid=uid)
-        if seen is not None:
-            return seen
     try:
-        client = connect(uri)
-        found = find_experiment(client, experiment, uri)
-        if found is None:
-            return {}
-        with store_errors(uri):
-            runs = list(find_runs(client, found.experiment_id, search_id, uid))
-    except (Away, Refused) as error:
-        logger.warning("the runs of %s at %s cannot be read: %s", search_id, mask(uri), error)
+        if path is not None:
+            return peek_run_ids(path, experiment=experiment, search_id=search_id, uid=uid)
+        return _ask_run_ids(uri, experiment, search_id, uid)
+    except Exception as error:
+        logger.warning("the ids of MLflow runs are left out: %s", error)
         return {}
+
+
+def _ask_run_ids(uri: str, experiment: str, search_id: str, uid: str) -> dict[int, str]:
+    client = connect(uri)
+    found = find_experiment(client, experiment, uri)
+    if found is None:
+        raise TrackingError(f"MLflow at {mask(uri)} has no experiment {experiment!r}")
+    with store_errors(uri):
+        runs = list(find_runs(client, found.experiment_id, search_id, uid))
     ids: dict[int, str] = {}
     for run in runs:
         number = trial_number(run)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import re
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -16,6 +16,7 @@ from tlsearch.codec import read_json
 from tlsearch.crash import crash_point
 from tlsearch.folders import scratch_folder
 from tlsearch.tracking.batch import Point
+from tlsearch.tracking.names import model_name, quoted
 from tlsearch.tracking.runs import KIND, SEARCH_UID, TRIAL, KnownRun, search_filter, search_tags, trial_name
 
 if TYPE_CHECKING:
@@ -162,11 +163,7 @@ class ModelShelf:
 def is_registered(client: MlflowClient, model: LoggedModel) -> bool:
     """Whether a version in the registry has the files of a logged model."""
     sources = (model.artifact_location, f"models:/{model.model_id}")
-    return any(client.search_model_versions(f"source_path = {_quoted(source)}", max_results=1) for source in sources)
-
-
-def _quoted(text: str) -> str:
-    return f'"{text}"' if "'" in text else f"'{text}'"
+    return any(client.search_model_versions(f"source_path = {quoted(source)}", max_results=1) for source in sources)
 
 
 def read_checkpoint(folder: Path) -> dict[str, Any]:
@@ -189,11 +186,6 @@ def logged_checkpoint(model: LoggedModel, *, tracking_uri: str) -> tuple[str, di
             return path, read_checkpoint(Path(local).parent)
         except (OSError, ValueError):
             return path, None
-
-
-def model_name(text: str) -> str:
-    """The text as MLflow takes it for the name of a logged model."""
-    return re.sub(r"""[/:.%"']""", "-", text)
 
 
 def find_models(client: MlflowClient, experiment_id: str, search_id: str, uid: str = "") -> list[LoggedModel]:
@@ -262,10 +254,14 @@ def delete_model(client: MlflowClient, model: LoggedModel, *, tracking_uri: str)
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     location = model.artifact_location
-    repository: Any = get_artifact_repository(location, tracking_uri=tracking_uri)
-    repository.delete_artifacts()
-    if location.startswith("file:"):
-        _remove_empty(Path(unquote(urlparse(location).path)).parent)
+    if location.startswith("file:"):  # MLflow (3.17) decodes the address twice, and would leave `it%27s` there
+        folder = Path(unquote(urlparse(location).path))
+        if folder.exists():
+            shutil.rmtree(folder)
+        _remove_empty(folder.parent)
+    else:
+        repository: Any = get_artifact_repository(location, tracking_uri=tracking_uri)
+        repository.delete_artifacts()
     client.delete_logged_model(model.model_id)
 
 

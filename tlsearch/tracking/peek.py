@@ -7,7 +7,9 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
+from tlsearch.errors import TrackingError
 from tlsearch.tracking.runs import KIND, SEARCH_ID, SEARCH_UID, TRIAL
+from tlsearch.tracking.schema import deleted_fault
 from tlsearch.tracking.sqlite_file import sqlite_path
 
 _BUSY_S = 5.0  # how long a writer is waited for
@@ -42,21 +44,25 @@ def runs_page(uri: str, experiment: str) -> str:
     return f"/#/experiments/{active[0]}/runs{_MODE}" if len(active) == 1 else f"/#/experiments{_MODE}"
 
 
-def peek_run_ids(path: Path, *, experiment: str, search_id: str, uid: str = "") -> dict[int, str] | None:
+def peek_run_ids(path: Path, *, experiment: str, search_id: str, uid: str = "") -> dict[int, str]:
     """The runs of a search's trials by trial number, of several of one trial the oldest; ``uid`` as for ``find_runs``.
 
-    None where the file does not say it plainly: it is locked, its tables are of another MLflow, or the experiment is
-    missing, deleted or there twice. MLflow itself then knows, or has the right words.
+    Raises:
+        TrackingError: The file is missing, locked or no database of MLflow's; or the experiment is missing or deleted.
     """
+    if not path.exists():
+        raise TrackingError(f"the MLflow database {path} does not exist")
     try:
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=_BUSY_S)) as database:
-            found = database.execute(_EXPERIMENT, (experiment,)).fetchall()
-            if len(found) != 1 or found[0][1] != "active":
-                return None
+            found = database.execute(_EXPERIMENT, (experiment,)).fetchone()
+            if found is None:
+                raise TrackingError(f"the MLflow database {path} has no experiment {experiment!r}")
+            if found[1] != "active":
+                raise TrackingError("; ".join(deleted_fault(experiment, str(found[0]), str(path))))
             name = (SEARCH_UID, uid) if uid else (SEARCH_ID, search_id)
-            rows = database.execute(_RUNS, (*name, KIND, TRIAL, SEARCH_UID, found[0][0], uid)).fetchall()
-    except sqlite3.Error:
-        return None
+            rows = database.execute(_RUNS, (*name, KIND, TRIAL, SEARCH_UID, found[0], uid)).fetchall()
+    except sqlite3.Error as error:
+        raise TrackingError(f"the MLflow database {path} cannot be read: {error}") from error
     ids: dict[int, str] = {}
     for number, run_id in rows:
         if number.isdecimal():

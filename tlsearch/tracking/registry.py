@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,10 +26,10 @@ from tlsearch.tracking.models import (
     find_models,
     is_registered,
     logged_checkpoint,
-    model_name,
     read_checkpoint,
     write_model,
 )
+from tlsearch.tracking.names import model_name, quoted, registered_name
 from tlsearch.tracking.runs import KIND, PARENT, TRIAL, find_runs, search_tags, trial_name
 from tlsearch.tracking.store import connect, errors_told, open_experiment
 
@@ -87,7 +86,7 @@ class Promotion:
     @property
     def name(self) -> str:
         """The registered model's."""
-        return re.sub(r"[/:@]", "-", self.experiment)
+        return registered_name(self.experiment)
 
     @property
     def search_tags(self) -> dict[str, str]:
@@ -143,13 +142,13 @@ def register_model(uri: str, promotion: Promotion, *, served_code: Path) -> Prom
 
 def _find_version(client: MlflowClient, promotion: Promotion) -> ModelVersion | None:
     """The version that an earlier call has made of just this."""
-    found = client.search_model_versions(f"name = '{promotion.name}'")
+    found = client.search_model_versions(f"name = {quoted(promotion.name)}")
     return next((one for one in found if one.tags.get(CONTENT) == promotion.content), None)
 
 
 def _clean_up(client: MlflowClient, experiment_id: str, promotion: Promotion, *, tracking_uri: str) -> None:
     """Deletes models that a death left without a version."""
-    sources = {one.source for one in client.search_model_versions(f"name = '{promotion.name}'")}
+    sources = {one.source for one in client.search_model_versions(f"name = {quoted(promotion.name)}")}
     for model in find_models(client, experiment_id, promotion.search_id, promotion.uid):
         if model.tags.get(KIND) == PROMOTION and model.artifact_location not in sources:
             delete_model(client, model, tracking_uri=tracking_uri)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tlsearch.crash import crash_point
+from tlsearch.tracking.names import quoted
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -141,7 +142,7 @@ def search_tags(search_id: str, uid: str) -> dict[str, str]:
 def search_filter(search_id: str, uid: str) -> str:
     """MLflow's filter for ``search_tags``; without a unique id it finds other searches of that ID as well."""
     key, value = (SEARCH_UID, uid) if uid else (SEARCH_ID, search_id)
-    return f"tags.`{key}` = '{value}'"
+    return f"tags.`{key}` = {quoted(value)}"
 
 
 def find_runs(client: MlflowClient, experiment_id: str, search_id: str, uid: str = "") -> Iterator[Run]:

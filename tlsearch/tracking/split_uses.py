@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from tlsearch.codec import parse_json
-from tlsearch.tracking.store import connect, errors_told, open_experiment
+from tlsearch.tracking.store import connect, errors_told, find_experiment, open_experiment
 
 _TEST_USE = "tlsearch.test_use."
 _MAX_TAG = 5000
@@ -19,8 +19,8 @@ def read_test_uses(uri: str, *, experiment: str, digest: str) -> list[dict[str, 
     """
     with errors_told(uri):
         client = connect(uri)
-        found = client.get_experiment(open_experiment(client, experiment, uri))
-        text = found.tags.get(_TEST_USE + digest[:16])
+        found = find_experiment(client, experiment, uri)
+        text = found.tags.get(_TEST_USE + digest[:16]) if found else None
         return parse_json(text, f"the record of the test split's use in {uri}", list) if text else []
 
 

@@ -12,12 +12,12 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from tlsearch.config import missing_driver, with_driver
 from tlsearch.errors import TrackingError
 from tlsearch.imports import quick_import
 from tlsearch.secrets import remember
+from tlsearch.tracking.names import folder_name
 from tlsearch.tracking.schema import deleted_fault
 from tlsearch.tracking.sqlite_file import check_sqlite, make_sqlite, sqlite_path
 from tlsearch.tracking.worker import Away, Refused
@@ -198,7 +198,7 @@ def artifact_location(uri: str, experiment: str) -> str | None:
     path = sqlite_path(uri)
     if path is None:
         return None
-    return (path.parent / "mlartifacts" / quote(experiment, safe=" ")).as_uri()
+    return (path.parent / "mlartifacts" / folder_name(experiment)).as_uri()
 
 
 def _check_database(uri: str, place: str) -> None:

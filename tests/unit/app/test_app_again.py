@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from preparing import prepare_or_resume
 
-from tlsearch.app.again import prepare_or_resume
 from tlsearch.app.run import RunOptions
 from tlsearch.errors import StorageError
 

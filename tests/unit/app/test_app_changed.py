@@ -6,12 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from preparing import prepare, prepare_changed, prepare_resume
 from search_doubles import drive
 
 from tlsearch.app import catalog
-from tlsearch.app.changed import ChangedSearch, prepare_changed
+from tlsearch.app.changed import ChangedSearch
 from tlsearch.app.differences import differences
-from tlsearch.app.run import Prepared, RunOptions, prepare, prepare_resume, read_record, search_plan
+from tlsearch.app.run import Prepared, RunOptions, read_record, search_plan
 from tlsearch.errors import ConfigError, StorageError
 from tlsearch.space import load
 from tlsearch.types import SearchRecord

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from preparing import prepare_confirm
 from search_doubles import drive
 from small_search import small_search
 
 from tlsearch.app.catalog import SearchEntry, find
 from tlsearch.app.conclude import conclude, read_confirmed
-from tlsearch.app.confirm import PreparedConfirm, best_candidates, prepare_confirm
+from tlsearch.app.confirm import PreparedConfirm, best_candidates
 from tlsearch.app.run import read_record, trial_setup
 from tlsearch.search import SearchPlan
 from tlsearch.trial import FineTuning

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from preparing import prepare, prepare_changed, prepare_resume
 
 from tlsearch.app import catalog
-from tlsearch.app.changed import prepare_changed
 from tlsearch.app.checks import check_file
 from tlsearch.app.defaults import fit_defaults
-from tlsearch.app.run import Prepared, RunOptions, prepare, prepare_resume
+from tlsearch.app.run import Prepared, RunOptions
 from tlsearch.errors import ConfigError
 from tlsearch.space import load
 from tlsearch.types import TrialConfig

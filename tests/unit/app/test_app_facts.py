@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tlsearch.app.catalog import SearchEntry
-from tlsearch.app.facts import FACTS, complete_facts, gather_facts, read_facts, read_space_file, write_facts
+from tlsearch.app.facts import FACTS, complete_facts, gather_facts, keep_facts, read_facts, read_space_file, write_facts
 from tlsearch.data import load_index
 
 SPACE = """
@@ -54,7 +54,9 @@ def test_what_is_missing_is_counted_once(entry: SearchEntry, monkeypatch: pytest
     first = complete_facts(entry, ["mobilenet_v3_small"])
     assert first.num_validation and set(first.parameters) == {"mobilenet_v3_small"}
     both = complete_facts(entry, ["mobilenet_v3_small", "resnet18"])
-    assert set(both.parameters) == {"mobilenet_v3_small", "resnet18"} and read_facts(entry) == both
+    assert set(both.parameters) == {"mobilenet_v3_small", "resnet18"} and read_facts(entry) != both
+    keep_facts(entry, both)  # by whoever writes to the search
+    assert read_facts(entry) == both
 
     def counted_again(*_: object, **__: object) -> None:
         raise AssertionError("counted again")
@@ -89,5 +91,5 @@ def test_facts_that_cannot_be_kept_are_told_not_raised(
 
     monkeypatch.setattr("tlsearch.app.facts.write_atomically", refuse)
     with caplog.at_level(logging.WARNING, logger="tlsearch"):
-        assert complete_facts(entry, []).num_validation
+        keep_facts(entry, complete_facts(entry, []))
     assert "cannot be kept" in caplog.text

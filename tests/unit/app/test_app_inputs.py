@@ -11,16 +11,15 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from preparing import prepare, prepare_changed, prepare_confirm, prepare_resume
 from search_doubles import drive
 from small_search import small_search, write_shapes
 
 from tlsearch.app import catalog
-from tlsearch.app.changed import prepare_changed
-from tlsearch.app.confirm import prepare_confirm
 from tlsearch.app.inputs import INPUTS
 from tlsearch.app.promote import PromoteOptions, promote
 from tlsearch.app.rerun import rerun_trial
-from tlsearch.app.run import RunOptions, prepare, prepare_resume, read_record, search_plan
+from tlsearch.app.run import RunOptions, read_record, search_plan
 from tlsearch.data import load_index
 from tlsearch.errors import DataError
 from tlsearch.trial import run_trial

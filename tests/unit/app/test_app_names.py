@@ -6,11 +6,11 @@ import unicodedata
 from pathlib import Path
 
 import pytest
+from preparing import prepare, prepare_or_resume
 
-from tlsearch.app.again import prepare_or_resume
 from tlsearch.app.confirm import _confirm_name
 from tlsearch.app.names import MAX_BYTES, check_name, new_search_id
-from tlsearch.app.run import RunOptions, prepare
+from tlsearch.app.run import RunOptions
 from tlsearch.app.submit import SubmitOptions, submit_file
 from tlsearch.errors import StorageError
 

@@ -6,10 +6,11 @@ import logging
 from pathlib import Path
 
 import pytest
+from preparing import prepare, prepare_resume
 
 from tlsearch.app import doctor
 from tlsearch.app.catalog import RESOLVED
-from tlsearch.app.run import RunOptions, prepare, prepare_resume
+from tlsearch.app.run import RunOptions
 from tlsearch.config import SpaceFile
 from tlsearch.errors import ClusterError
 from tlsearch.types import Finding

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -20,9 +21,10 @@ from tlsearch.app.predictions import predict_labelled
 from tlsearch.app.promote import PromoteOptions, promote
 from tlsearch.app.run import read_record
 from tlsearch.app.sync import sync_search
-from tlsearch.errors import DataError, StorageError, UserError
+from tlsearch.errors import DataError, StorageError, TrackingError, UserError
 from tlsearch.results import load_model, predict
 from tlsearch.results.seal import read_uses
+from tlsearch.search import holding
 
 
 @pytest.fixture(scope="module")
@@ -274,11 +276,73 @@ def test_limits_choose_the_best_that_keeps_them(entry: SearchEntry) -> None:
         promote(entry, PromoteOptions(trial=2, limits=Limits(parameters=3_000_000), without_test=True))
 
 
-@pytest.mark.parametrize("alias", ["", "a b", "v1", "Latest", "previous", "staging-previous"])
+@pytest.mark.parametrize("alias", ["", "a b", "v1", "Latest", "previous", "staging-previous", "é", "x\n", "a" * 247])
 def test_an_alias_that_cannot_be_is_refused_before_the_test_split_is_opened(entry: SearchEntry, alias: str) -> None:
-    with pytest.raises(UserError, match=f"an alias has letters.*{alias!r}"):
+    with pytest.raises(UserError, match="an alias has letters.*" + re.escape(repr(alias))):
         promote(entry, PromoteOptions(alias=alias))
     assert read_uses(entry.path) == []
+
+
+_CALLS = (
+    "get_experiment_by_name",
+    "create_run",
+    "create_logged_model",
+    "log_model_artifacts",
+    "search_model_versions",
+    "create_registered_model",
+    "create_model_version",
+    "set_registered_model_alias",
+)
+
+
+def test_what_mlflow_refuses_is_refused_before_the_test_split_is_opened(
+    entry: SearchEntry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    for call in _CALLS:
+
+        def refuse(*_: Any, call: str = call, **__: Any) -> None:
+            raise MlflowException(f"{call} is not yours", error_code=7)  # PERMISSION_DENIED
+
+        with monkeypatch.context() as patch:
+            patch.setattr(MlflowClient, call, refuse)
+            _refused(entry, patch, f"{call} is not yours")
+    assert promote(entry, PromoteOptions())["version"] == "1"  # nothing stands in the way of the next
+    with monkeypatch.context() as patch:  # a model that somebody else has made under this name
+        patch.setattr(MlflowClient, "set_registered_model_tag", refuse)
+        _refused(entry, patch, "not yours", trial=2)
+
+
+def test_a_full_disk_is_seen_before_the_test_split_is_opened(
+    entry: SearchEntry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage("/")._replace(free=1000)
+    monkeypatch.setattr("tlsearch.tracking.rehearsal.shutil.disk_usage", lambda place: usage)
+    _refused(entry, monkeypatch, r"MB is to be registered, and .* has 0 MB free")
+
+
+def _refused(entry: SearchEntry, patch: pytest.MonkeyPatch, said: str, **options: Any) -> None:
+    uses = read_uses(entry.path)
+    original = promoting.logits_on
+
+    def watched(model: Any, index: Any, split: str) -> Any:
+        assert split != "test"
+        return original(model, index, split)
+
+    patch.setattr(promoting, "logits_on", watched)
+    with pytest.raises(TrackingError, match=said):
+        promote(entry, PromoteOptions(**options, reuse_test=bool(uses)))
+    assert read_uses(entry.path) == uses
+
+
+def test_any_name_of_a_search_is_promoted(entry: SearchEntry) -> None:
+    entry = replace(entry, experiment='it\'s `50%` "a:b" #1? é')
+    result = promote(entry, PromoteOptions())
+    assert result["model"] == "it's `50%` -a-b- -1- é" and result["version"] == "1"
+    assert load_model(result["uri"], tracking_uri=entry.tracking_uri).classes == CLASSES
+    assert promote(entry, PromoteOptions())["version"] == "1"
 
 
 def test_labelled_test_images_are_not_scored_before(entry: SearchEntry) -> None:
@@ -311,6 +375,8 @@ def test_the_confirmed_winner_comes_first(entry: SearchEntry) -> None:
             }
         )
     )
+    with holding(second.path, ""), pytest.raises(StorageError, match="small-confirm is in use by process"):
+        promote(entry, PromoteOptions())
     result = promote(entry, PromoteOptions())
     assert (result["search_id"], result["trial"]) == ("small-confirm", 1)
     assert "cannot be told apart" in result["card"]

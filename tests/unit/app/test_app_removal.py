@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from preparing import prepare
 from search_doubles import drive
 from typer.testing import CliRunner
 
@@ -17,7 +18,7 @@ from tlsearch.app.cache import searches_total
 from tlsearch.app.listing import list_searches
 from tlsearch.app.outcome import find_checkpoint
 from tlsearch.app.removal import plan_removal, remove_search
-from tlsearch.app.run import RunOptions, prepare, read_record, search_plan
+from tlsearch.app.run import RunOptions, read_record, search_plan
 from tlsearch.cli import commands_cache, commands_searches  # noqa: F401  # they add their commands
 from tlsearch.cli.root import app
 from tlsearch.errors import StorageError
@@ -64,7 +65,7 @@ def test_the_list_shows_every_search_with_what_it_takes(tmp_path: Path, monkeypa
     assert found[second.directory].num_trials == 0 and found[second.directory].best is None
     assert found[str(tmp_path / "a/tlsearch_runs/broken")].state == "unknown"
     assert [one.entry.directory for one in list_searches(tmp_path / "b/tlsearch_runs")] == [second.directory]
-    with holding(first.path):
+    with holding(first.path, ""):
         states = {one.entry.directory: one.state for one in list_searches()}
     assert states[first.directory] == "running" and states[second.directory] == "interrupted"
     code, text = run("list", "--json")
@@ -97,15 +98,11 @@ def test_removing_takes_folder_study_repeats_and_the_catalogues_entry(tmp_path: 
 
 
 def test_a_search_that_runs_or_is_promoted_is_left_alone(tmp_path: Path) -> None:
-    from filelock import FileLock
-
     entry = make(tmp_path, "one", ran=False)
-    with holding(entry.path):
-        code, text = run("remove", "one", "--yes")
-    assert code == 2 and "in use by process" in text
-    with FileLock(entry.path / "promote.lock"):
-        code, text = run("remove", "one", "--yes")
-    assert code == 2 and "promoting" in text
+    for command in ("", "promote"):
+        with holding(entry.path, command):
+            code, text = run("remove", "one", "--yes")
+        assert code == 2 and "in use by process" in text and (not command or "(tlsearch promote)" in text)
     assert entry.path.is_dir()
 
 

@@ -17,6 +17,7 @@ from tlsearch.app.facts import read_space_file
 from tlsearch.app.report import report_at_end, write_search_report
 from tlsearch.app.run import read_record
 from tlsearch.app.settings import log_scaled, search_settings
+from tlsearch.search import holding
 from tlsearch.space import load
 from tlsearch.types import ParameterImportance
 
@@ -31,7 +32,8 @@ def test_the_report_of_run_leaves_out_what_takes_long(tmp_path: Path, monkeypatc
     watched("find_run_ids", {})
     watched("log_search_files", "run")
     watched("parameter_importance", ParameterImportance(reason="too few"))
-    page = report_at_end(entry)
+    with holding(entry.path, "run") as lock:
+        page = report_at_end(entry, lock)
     assert page == entry.path / "report" / "report.html" and done == ["find_run_ids", "log_search_files"]
     short = page.read_text()
     assert short.count("Left out here: <code>tlsearch report</code>") == 2 and "Worst mistakes" not in short
@@ -51,7 +53,8 @@ def test_a_report_that_fails_does_not_fail_the_search(
         raise RuntimeError("planted")
 
     monkeypatch.setattr(report, "find_run_ids", fail)
-    assert report_at_end(entry) is None
+    with holding(entry.path, "run") as lock:
+        assert report_at_end(entry, lock) is None
     assert "planted" in caplog.text
 
 

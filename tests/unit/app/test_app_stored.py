@@ -8,17 +8,16 @@ import shutil
 from pathlib import Path
 
 import pytest
+from preparing import prepare, prepare_changed, prepare_confirm, prepare_resume
 from search_doubles import drive
 
 from tlsearch.app import catalog
-from tlsearch.app.changed import prepare_changed
-from tlsearch.app.confirm import prepare_confirm
 from tlsearch.app.control import overview
 from tlsearch.app.differences import differences, file_now
 from tlsearch.app.ending import keep_end
 from tlsearch.app.facts import read_space_file
 from tlsearch.app.nothing_left import nothing_left
-from tlsearch.app.run import RunOptions, make_tracker, prepare, prepare_resume, read_record, search_plan
+from tlsearch.app.run import RunOptions, make_tracker, read_record, search_plan
 from tlsearch.app.stored import settle, stored_file
 from tlsearch.errors import StorageError
 from tlsearch.search.database import read_pointer
@@ -113,8 +112,10 @@ def test_a_study_in_a_file_of_the_storage_moves_along(tmp_path: Path, how: str) 
     found = catalog.find("one", tmp_path / "new")
     assert len(read_record(found).trials) == 2
     pointer = read_pointer(found.path / "study.json")
-    assert pointer is not None and pointer.url == f"sqlite:///{tmp_path}/new/study.db"
+    assert pointer is not None and pointer.url == f"sqlite:///{tmp_path}/home/tlsearch_runs/study.db"  # a look
     prepared = prepare_resume(found, trials="+1")
+    pointer = read_pointer(found.path / "study.json")
+    assert pointer is not None and pointer.url == f"sqlite:///{tmp_path}/new/study.db"
     assert drive(search_plan(prepared)) == "finished" and len(read_record(prepared.entry).trials) == 3
 
 

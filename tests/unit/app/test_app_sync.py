@@ -57,7 +57,7 @@ def test_sync_makes_mlflow_say_what_the_study_says(entry: catalog.SearchEntry, s
 
 
 def test_a_running_search_sends_by_itself(entry: catalog.SearchEntry) -> None:
-    with holding(entry.path), pytest.raises(StorageError, match="in use by"):
+    with holding(entry.path, "resume"), pytest.raises(StorageError, match="in use by"):
         sync_search(entry)
 
 

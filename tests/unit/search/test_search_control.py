@@ -34,7 +34,7 @@ sys.stdin.read()
 
 
 def test_the_holder_of_a_lock_is_who_holds_it_now(tmp_path: Path) -> None:
-    path = tmp_path / "s" / "lock"
+    path = tmp_path / "lock"
     assert holder_of(path) is None
     process = subprocess.Popen(
         [sys.executable, "-c", _HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -53,7 +53,7 @@ def test_the_holder_of_a_lock_is_who_holds_it_now(tmp_path: Path) -> None:
 
 
 def test_looking_at_the_lock_does_not_keep_a_search_from_starting(tmp_path: Path) -> None:
-    path = tmp_path / "s" / "lock"
+    path = tmp_path / "lock"
     SearchLock(path).release()
     done = threading.Event()
 
@@ -81,22 +81,28 @@ def test_a_lock_without_a_name_is_told(tmp_path: Path) -> None:
 
 def test_a_request_stops_the_process_it_is_meant_for(tmp_path: Path) -> None:
     plan, stop = make_plan(tmp_path / "s"), threading.Event()
-    lock = SearchLock(plan.folder.lock)
-    with heeding_stop_requests(plan.folder, lock.holder, stop):
-        earlier = Holder(pid=lock.holder.pid, host=lock.holder.host, since=lock.holder.since - 1)
-        plan.folder.stop_request.write_text(json.dumps(vars(earlier)))
+    plan.folder.root.mkdir()
+    lock = SearchLock(plan.folder.lock, "resume").run()
+    holder = lock.holder
+    with heeding_stop_requests(plan.folder, holder, stop):
+        earlier = Holder(pid=holder.pid, host=holder.host, since=holder.since - 1)
+        plan.folder.stop_request.write_text(json.dumps(earlier.plain()))
         assert not stop.wait(0.6)
-        assert request_stop(tmp_path / "s") == lock.holder
+        assert request_stop(tmp_path / "s") == holder
         assert stop.wait(WAIT_S)
-        assert not wait_until_stopped(tmp_path / "s", lock.holder, timeout_s=0.3)
+        assert not wait_until_stopped(tmp_path / "s", holder, timeout_s=0.3)
     assert not plan.folder.stop_request.exists()
+    lock.release()  # the trials have stopped, the last records are sent
+    assert request_stop(tmp_path / "s") is None and read_status(tmp_path / "s").holder is None
+    assert not wait_until_stopped(tmp_path / "s", holder, timeout_s=0.3)
     lock.release()
-    assert wait_until_stopped(tmp_path / "s", lock.holder, timeout_s=0.0)
+    assert wait_until_stopped(tmp_path / "s", holder, timeout_s=0.0)
 
 
 def test_a_search_that_does_not_run_is_not_asked(tmp_path: Path) -> None:
     plan = make_plan(tmp_path / "s")
     assert request_stop(tmp_path / "s") is None
+    plan.folder.root.mkdir()
     SearchLock(plan.folder.lock).release()
     assert request_stop(tmp_path / "s") is None
     assert not plan.folder.stop_request.exists()

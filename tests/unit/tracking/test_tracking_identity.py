@@ -49,7 +49,7 @@ def test_searches_of_one_name_do_not_share_runs(tmp_path: Path, monkeypatch: pyt
     from mlflow import MlflowClient
 
     if not peeking:
-        monkeypatch.setattr(mlflow_tracker, "peek_run_ids", lambda *args, **options: None)
+        monkeypatch.setattr(mlflow_tracker, "sqlite_path", lambda uri: None)
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     values = {"": 0.25, "a" * 32: 0.5, "b" * 32: 0.75}  # the first is of a version without unique ids
     ids = {uid: _record(uri, tmp_path / f"of{uid}", uid, value) for uid, value in values.items()}

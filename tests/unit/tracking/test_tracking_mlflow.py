@@ -126,8 +126,6 @@ def test_a_deleted_experiment_is_told_with_its_cure(store: str, tmp_path: Path) 
     _client(store).delete_experiment(number)
     with pytest.raises(TrackingError, match=f"restore --experiment-id {number}"):
         _tracker(store, tmp_path, "deleted").search_started({}, {})
-    with pytest.raises(TrackingError, match="deleted"):
-        find_run_ids(store, experiment="deleted", search_id="deleted")
 
 
 def test_a_server_that_is_away_is_no_error_and_gets_it_later_once(store: str, tmp_path: Path) -> None:
@@ -171,10 +169,11 @@ def test_run_ids_are_read_without_mlflow_as_with_it(store: str, tmp_path: Path) 
     assert ids == {number: run.info.run_id for number, run in sorted(trials.items())} and twin.info.run_id not in ids
     assert list(ids) == [0, 3, 11]
     assert peek_run_ids(path, experiment="peek", search_id="other") == {}
-    assert peek_run_ids(path, experiment="no such", search_id="peek") is None
 
 
-def test_a_file_that_is_not_understood_is_left_to_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_ids_that_cannot_be_read_cost_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     tracker = _tracker(uri, tmp_path, "later")
     tracker.search_started({}, {})
@@ -185,10 +184,30 @@ def test_a_file_that_is_not_understood_is_left_to_mlflow(tmp_path: Path, monkeyp
     with sqlite3.connect(tmp_path / "other.db") as database:
         database.execute("CREATE TABLE experiments (id)")  # tables of another version
     (tmp_path / "text.db").write_text("no database " * 100)
-    for name in ("other.db", "text.db", "missing.db"):
-        assert peek_run_ids(tmp_path / name, experiment="later", search_id="later") is None
-    monkeypatch.setattr(mlflow_tracker, "peek_run_ids", lambda *args, **options: None)
+    (tmp_path / "empty.db").touch()
+    number = _experiment_id(uri, "later")
+    away = f"http://127.0.0.1:{_closed_port()}"
+    cases = {f"sqlite:///{tmp_path}/{name}.db": "cannot be read" for name in ("other", "text", "empty")}
+    cases |= {f"sqlite:///{tmp_path}/missing.db": "does not exist", away: "not answer", "nonsense://x": "nonsense"}
+    for where, said in cases.items():
+        files = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+        assert _ids_and_line(caplog, where, "later")[0] == {} and said in caplog.text, where
+        assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == files
+    assert "no experiment 'unheard'" in _ids_and_line(caplog, uri, "unheard")[1]
+    monkeypatch.setattr(mlflow_tracker, "sqlite_path", lambda uri: None)  # asked as a server is
     assert find_run_ids(uri, experiment="later", search_id="later") == known
+    _client(uri).delete_experiment(number)
+    for _ in range(2):
+        assert f"restore --experiment-id {number}" in _ids_and_line(caplog, uri, "later")[1]
+        monkeypatch.undo()
+
+
+def _ids_and_line(caplog: pytest.LogCaptureFixture, uri: str, experiment: str) -> tuple[dict[int, str], str]:
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, logger="tlsearch"):
+        ids = find_run_ids(uri, experiment=experiment, search_id="later")
+    (record,) = caplog.records
+    return ids, record.getMessage()
 
 
 # --- runs --------------------------------------------------------------------------------
@@ -428,7 +447,7 @@ def test_cut_says_how_much() -> None:
 def test_the_file_of_a_sqlite_uri(uri: str, path: str | None) -> None:
     assert sqlite_path(uri) == (None if path is None else Path(path))
     location = artifact_location(uri, "my/name")
-    assert location == (None if path is None else "file:///a/mlartifacts/my%252Fname")
+    assert location == (None if path is None else "file:///a/mlartifacts/my-name-88336d4f3e7d")
 
 
 def test_requirements_are_pinned_without_local_suffix() -> None:

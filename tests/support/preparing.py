@@ -1,0 +1,53 @@
+"""Searches made ready as the commands do it, and let go at once: what they wrote is looked at, or driven in a test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tlsearch.app import again, changed, confirm, run
+from tlsearch.app.catalog import SearchEntry
+from tlsearch.search import holding
+
+
+def prepare(options: run.RunOptions) -> run.Prepared:
+    """As ``run``."""
+    with run.prepare(options) as prepared:
+        return prepared
+
+
+@contextmanager
+def starting(options: run.RunOptions) -> Iterator[run.Prepared]:
+    """As ``run --or-resume``, held while the body runs."""
+    given = {"overrides": options.overrides, "data_path": options.data_path}
+    with again.begun(options.file, name=options.name, **given) as earlier:  # type: ignore[arg-type]
+        if earlier is not None:
+            yield run.prepare_resume(earlier.entry, lock=earlier.lock, address=options.address)
+            return
+        with run.prepare(options) as prepared:
+            yield prepared
+
+
+def prepare_or_resume(options: run.RunOptions) -> run.Prepared:
+    """As ``run --or-resume``."""
+    with starting(options) as prepared:
+        return prepared
+
+
+def prepare_resume(entry: SearchEntry, **options: Any) -> run.Prepared:
+    """As ``resume``."""
+    with holding(entry.path, "resume") as lock:
+        return run.prepare_resume(entry, lock=lock, **options)
+
+
+def prepare_changed(entry: SearchEntry, **options: Any) -> changed.ChangedSearch:
+    """As ``resume --changed``."""
+    with holding(entry.path, "resume") as lock:
+        return changed.prepare_changed(entry, lock=lock, **options)
+
+
+def prepare_confirm(entry: SearchEntry, **options: Any) -> confirm.PreparedConfirm:
+    """As ``confirm``."""
+    with confirm.prepare_confirm(entry, **options) as prepared:
+        return prepared
