@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 
 from tlsearch.config import SpaceFile
+from tlsearch.config.rules import MOST
 from tlsearch.errors import Fault, UserError
 from tlsearch.space import Space
 from tlsearch.text import agree, plural
@@ -20,9 +21,10 @@ def total_trials(asked: str, now: int) -> int:
     Raises:
         UserError: It is neither.
     """
-    if not _TRIALS.fullmatch(asked):
-        raise UserError(f"--trials takes N or +N, a whole number from 1 on, not {asked!r}")
-    return now + int(asked) if asked.startswith("+") else int(asked)
+    total = (now + int(asked) if asked.startswith("+") else int(asked)) if _TRIALS.fullmatch(asked) else 0
+    if not 0 < total <= MOST:
+        raise UserError(f"--trials takes N or +N, whole numbers from 1 on, at most {MOST:,} in all; not {asked!r}")
+    return total
 
 
 def backbone_sizes(file: SpaceFile, space: Space, num_classes: int) -> dict[str, dict[str, float]]:

@@ -13,7 +13,7 @@ from tlsearch.config.words import show
 
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")
 _MAX_PATTERN = 1000
-_MOST = 10**6  # of anything that is counted
+MOST = 10**6  # of anything that is counted
 _LONGEST_S = 10 * 365 * 86_400
 _DURATION_RULE = "a duration is written like 2h, 30m, 90s or 1h30m, or as seconds, and is above 0"
 
@@ -95,13 +95,13 @@ Number = Annotated[float, Strict(), AllowInfNan(False)]
 Flag = Annotated[bool, Strict()]
 Text = Annotated[str, Strict(), BeforeValidator(_filled)]
 Pattern = Annotated[str, Strict(), BeforeValidator(_pattern)]
-Count = Annotated[int, Strict(), Field(ge=1, le=_MOST)]
-CountFromZero = Annotated[int, Strict(), Field(ge=0, le=_MOST)]
+Count = Annotated[int, Strict(), Field(ge=1, le=MOST)]
+CountFromZero = Annotated[int, Strict(), Field(ge=0, le=MOST)]
 Seed = Annotated[int, Strict(), Field(ge=0, lt=2**32)]
 Duration = Annotated[float | None, BeforeValidator(_duration)]
 AutoFlag = Annotated[bool | None, BeforeValidator(_auto_flag)]
 AutoCount = Annotated[Count | None, BeforeValidator(_auto)]
-AutoAmount = Annotated[Annotated[Number, Field(ge=0, le=_MOST)] | None, BeforeValidator(_auto)]
+AutoAmount = Annotated[Annotated[Number, Field(ge=0, le=MOST)] | None, BeforeValidator(_auto)]
 AutoShare = Annotated[Annotated[Number, Field(ge=0, le=1)] | None, BeforeValidator(_auto)]
 AutoPixels = Annotated[Annotated[Whole, Field(ge=1, le=4096)] | None, BeforeValidator(_auto)]
 AnyScalar = Annotated[Any, BeforeValidator(_scalar)]

@@ -143,9 +143,10 @@ def test_what_another_command_does_is_no_run(entry: catalog.SearchEntry) -> None
 
 
 _REFUSED = {
-    "resume small --trials 0": "a whole number from 1 on",
-    "resume small --trials +²": "a whole number from 1 on",
-    "resume small --trials -3": "a whole number from 1 on",
+    "resume small --trials 0": "whole numbers from 1 on",
+    "resume small --trials +²": "whole numbers from 1 on",
+    "resume small --trials +999999999": "at most",
+    "resume small --trials -3": "whole numbers from 1 on",
     "resume small --stored --changed": "Invalid value for --changed",
     "resume small --trials +5 --address 127.0.0.1:9": "cannot run on this cluster",
     "resume small --trials +5": "has changed since the search began",
