@@ -309,10 +309,11 @@ def test_what_mlflow_refuses_is_refused_before_the_test_split_is_opened(
         with monkeypatch.context() as patch:
             patch.setattr(MlflowClient, call, refuse)
             _refused(entry, patch, f"{call} is not yours")
-    assert promote(entry, PromoteOptions())["version"] == "1"  # nothing stands in the way of the next
+    first = promote(entry, PromoteOptions())
+    assert first["version"] == "1"  # nothing stands in the way of the next
     with monkeypatch.context() as patch:  # a model that somebody else has made under this name
         patch.setattr(MlflowClient, "set_registered_model_tag", refuse)
-        _refused(entry, patch, "not yours", trial=2)
+        _refused(entry, patch, "not yours", trial=1 - min(first["trial"], 1))
 
 
 def test_a_full_disk_is_seen_before_the_test_split_is_opened(
