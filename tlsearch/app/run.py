@@ -193,16 +193,23 @@ def make_folder(
     except OSError as error:
         raise StorageError(f"the search's folder {entry.path} cannot be made: {error.strerror}") from error
     with holding(entry.path, command) as lock:
-        try:
+        with gone_unless_whole(entry.path):
             write_atomically(entry.path / SOURCE, text)
             write_atomically(entry.path / RESOLVED, dump_resolved(file))
             keep_inputs(entry, file, space, index)
             write_facts(entry, gather_facts(file, (), index))  # backbones are counted at the end: only those tried
             register(entry, own=own)  # last: what is in the catalogue is whole
-        except BaseException:  # it would keep its name from the next start
-            shutil.rmtree(entry.path, ignore_errors=True)
-            raise
         yield lock
+
+
+@contextmanager
+def gone_unless_whole(directory: Path) -> Iterator[None]:
+    """Removes a new search's folder where the body fails: a half-made one would keep its name from the next start."""
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
 
 
 def prepare_resume(
