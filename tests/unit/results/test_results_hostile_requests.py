@@ -114,7 +114,7 @@ ATTACKS: list[tuple[int, str, Callable[[random.Random], bytes]]] = [
     (2, JSON, lambda r: _body({"inputs": ["A" * r.choice([10_000, 10_000_000]), *[""] * 250]})),
     (2, JSON, lambda r: _body({"inputs": ["A" * r.choice([30_000_000, 40_000_000])]})),
     (2, JSON, lambda r: _huge(9400, 9400, r.choice([1, 12]))),
-    (2, JSON, lambda r: _huge(7000, 7000, r.choice([1, 3]), r.choice([0, 2, 6]))),
+    (2, JSON, lambda r: _huge(6000, 6000, r.choice([1, 3]), r.choice([0, 2, 6]))),
     (2, JSON, lambda r: _huge(4000, 4000, r.choice([1, 40]), 6)),
     (4, JSON, lambda r: _huge(*r.choice([(9000, 1), (1, 9000), (20_000, 2), (49_000, 1000)]), 1)),
     (8, JSON, lambda r: _body({"inputs": [_text(_png(30, 30)[: r.randint(0, 60)])]})),
