@@ -32,14 +32,14 @@ def test_classes_with_hardly_any_validation_image_are_named() -> None:
 
 
 @pytest.mark.parametrize("images", [24, 100, 348])
-def test_a_difference_that_convinces_is_worth_a_point_in_expectation(images: int) -> None:
+def test_a_difference_that_convinces_is_worth_its_gain_in_expectation(images: int) -> None:
     rng = np.random.default_rng(0)
     true = rng.normal(0, 0.03, size=2_000_000)
     observed = true + rng.normal(0, resolution_of(images), size=true.size)
     near = np.abs(observed - convincing_difference(images)) < 0.005
-    assert true[near].mean() == pytest.approx(0.01, abs=0.001)
+    assert true[near].mean() == pytest.approx(0.015, abs=0.001)
 
 
 def test_more_images_convince_by_less() -> None:
     lines = [convincing_difference(images) for images in (24, 100, 348, 100_000)]
-    assert [round(line, 2) for line in lines] == [0.13, 0.04, 0.02, 0.01]
+    assert [round(line, 2) for line in lines] == [0.19, 0.06, 0.03, 0.02]

@@ -32,9 +32,9 @@ def search(best: float, count: int = 8) -> SearchRecord:
     [
         (0.5, 24, True),
         (0.7, 24, True),
-        (0.72, 24, True),
-        (0.74, 24, False),
-        (0.65, 100, False),
+        (0.78, 24, True),
+        (0.8, 24, False),
+        (0.67, 100, False),
         (0.63, 100, True),
         (0.63, 348, False),
     ],
