@@ -65,8 +65,11 @@ def without_credentials(url: str) -> str:
         return url
     bare, _, _ = url.partition("?")  # options may name files to read a password from
     _tell(url)
-    # libpq takes PGPASSWORD and ~/.pgpass where it is given neither; its other drivers read no such thing.
-    return f"{bare}?password=none&passfile={os.devnull}" if re.match(r"postgres(ql)?\+psycopg", url) else bare
+    if not re.match(r"postgres(ql)?\+psycopg", url):
+        return bare
+    # libpq takes PGPASSWORD and ~/.pgpass where it is given neither; a password in the address is the file's own.
+    password = "" if re.match(r"[^/]+//[^/@]*:[^/@]+@", bare) else "password=none&"
+    return f"{bare}?{password}passfile={os.devnull}"
 
 
 def guard(credentials: ModuleType) -> None:

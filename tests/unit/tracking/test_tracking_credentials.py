@@ -176,6 +176,8 @@ def test_an_origin(uri: str, expected: str) -> None:
 def test_a_database_that_only_a_file_names_is_opened_without_passwords() -> None:
     url = "postgresql+psycopg2://me@evil.org/db?passfile=/home/me/secrets"
     assert without_credentials(url) == "postgresql+psycopg2://me@evil.org/db?password=none&passfile=/dev/null"
+    own = "postgresql+psycopg2://me:theirs@evil.org/db?service=mine"
+    assert without_credentials(own) == "postgresql+psycopg2://me:theirs@evil.org/db?passfile=/dev/null"
     assert (
         without_credentials("mysql+pymysql://evil.org/db?read_default_file=~/.my.cnf") == "mysql+pymysql://evil.org/db"
     )
