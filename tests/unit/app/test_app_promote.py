@@ -372,7 +372,7 @@ def test_the_confirmed_winner_comes_first(entry: SearchEntry) -> None:
                 "recommended": 1,
                 "seeds": 1,
                 "verdict": "cannot be told apart",
-                "candidates": [{"trial": 1, "best_trial": 1}],
+                "candidates": [{"trial": 1, "best_trial": 1, "values": [{"trial": 1}]}],
             }
         )
     )
