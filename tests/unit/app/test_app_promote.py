@@ -462,7 +462,10 @@ def test_a_death_while_the_kept_model_is_changed_can_be_gone_on_from(
     kept = _keep_models(entry)
 
     def half(self: Any, model_id: str, local_dir: str, artifact_path: str | None = None) -> None:
-        (file,) = Path(local_dir).glob("artifacts/*/checkpoint.json")
+        found = list(Path(local_dir).glob("artifacts/*/checkpoint.json"))
+        if not found:  # of the rehearsal
+            return
+        (file,) = found
         location = Path(self.get_logged_model(model_id).artifact_location.removeprefix("file://"))
         (location / file.relative_to(local_dir)).write_text(file.read_text()[:100])
         raise KeyboardInterrupt
