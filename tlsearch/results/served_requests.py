@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from functools import wraps
-from threading import Lock
 from typing import Any
 
 from mlflow.exceptions import MlflowException
@@ -24,7 +25,9 @@ _MAX_MESSAGE = 2000
 _FORMATS = ("inputs", "instances", "dataframe_split", "dataframe_records")
 _SCORING_SERVER = "mlflow.pyfunc.scoring_server"
 
-_ONE_AT_A_TIME = Lock()  # a request may take all the memory there is for one, and uses every processor by itself
+# One request at a time, since it may take all the memory there is for one and uses every processor by itself; and
+# always in this thread, since OpenMP keeps a team of threads for each thread that has ever computed.
+_WORKER = ThreadPoolExecutor(1, thread_name_prefix="served")
 
 logger = logging.getLogger(__name__)
 
@@ -40,17 +43,19 @@ def guard_server(name: str) -> None:
     if answer is None or hasattr(answer, "__wrapped__"):
         return
 
+    def work(data: Any, content_type: str | None, model: Any, input_schema: Any) -> Any:
+        try:
+            return answer(checked_request(data, content_type), content_type, model, input_schema)
+        except MemoryError:
+            raise _refusal("a request must fit this server's memory: send fewer images at a time") from None
+        except MlflowException as error:
+            raise _brief(error) from None
+
     @wraps(answer)
     def guarded(data: Any, content_type: str | None, model: Any, input_schema: Any) -> Any:
         if type(model.unwrap_python_model()).__name__ != name:
             return answer(data, content_type, model, input_schema)
-        with _ONE_AT_A_TIME:
-            try:
-                return answer(checked_request(data, content_type), content_type, model, input_schema)
-            except MemoryError:
-                raise _refusal("a request must fit this server's memory: send fewer images at a time") from None
-            except MlflowException as error:
-                raise _brief(error) from None
+        return _WORKER.submit(copy_context().run, work, data, content_type, model, input_schema).result()
 
     server.invocations = guarded
 
