@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from preparing import prepare
 from search_doubles import drive
 from secret_urls import SecretUrl, secret_url
 from typer.testing import CliRunner
@@ -21,7 +22,7 @@ from tlsearch.app import catalog, doctor
 from tlsearch.app import run as app_run
 from tlsearch.app.evidence import keep_evidence, record_start
 from tlsearch.app.logbook import search_log
-from tlsearch.app.run import RunOptions, prepare, search_plan
+from tlsearch.app.run import RunOptions, search_plan
 from tlsearch.cli import (  # noqa: F401
     commands_cache,
     commands_check,

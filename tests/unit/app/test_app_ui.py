@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from default_signals import default_signals
 from services import free_port
 from typer.testing import CliRunner
 
@@ -80,7 +81,9 @@ def served(entry: catalog.SearchEntry, tmp_path: Path) -> Iterator[tuple[subproc
     """The command, whose server answers, and its port."""
     port = free_port()
     command = [sys.executable, "-c", _COMMAND.format(server=_SERVER), str(tmp_path / "pids"), str(port)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, cwd=tmp_path, preexec_fn=default_signals
+    ) as process:
         try:
             yield process, port
         finally:
@@ -111,7 +114,9 @@ def test_no_process_has_the_store_among_its_arguments(entry: catalog.SearchEntry
     catalog.register(replace(entry, tracking_uri=store), own=[store])
     port = free_port()
     command = [sys.executable, "-c", _COMMAND.format(server=_SERVER), str(tmp_path / "pids"), str(port)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, cwd=tmp_path, preexec_fn=default_signals
+    ) as process:
         try:
             assert process.stdout is not None and "http://127.0.0.1" in process.stdout.readline()
             watchdogs = [" ".join(one.cmdline()) for one in psutil.Process(process.pid).children(recursive=True)]

@@ -6,9 +6,11 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from default_signals import default_signals
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
@@ -32,7 +34,11 @@ BODIES = {
 }
 
 
-def run(script: str, folder: Path, **options: object) -> subprocess.CompletedProcess[str]:
+def _no_hangup() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+def run(script: str, folder: Path, *, before: Callable[[], None] = default_signals) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", script],
         capture_output=True,
@@ -41,7 +47,7 @@ def run(script: str, folder: Path, **options: object) -> subprocess.CompletedPro
         env=os.environ | {"TMPDIR": str(folder)},
         check=False,
         timeout=300,
-        **options,  # type: ignore[call-overload]
+        preexec_fn=before,
     )
 
 
@@ -69,7 +75,7 @@ def test_what_nohup_ignores_stays_ignored(tmp_path: Path) -> None:
     done = run(
         _SCRIPT.format(number=1, body="here(); sys.exit(0)"),
         tmp_path,
-        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+        before=_no_hangup,
     )
     assert done.returncode == 0
 
