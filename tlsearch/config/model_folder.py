@@ -127,6 +127,11 @@ def _read_object(path: Path) -> dict[str, Any]:
         data = read_regular(path, _MAX_BYTES)
     except OSError as error:
         raise StorageError(f"a model checkpoint must be readable: {path}: {error.strerror}") from error
+    if data.startswith(b"version https://git-lfs"):
+        raise StorageError(
+            f"{path} is a Git LFS pointer, not the file that it stands for: `git lfs pull` in its repository "
+            "fetches that"
+        )
     try:
         content = json.loads(data, object_pairs_hook=_unique, parse_constant=_no_constant)
     except RecursionError:
