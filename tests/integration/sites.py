@@ -158,6 +158,7 @@ def assert_recorded(site: Site, results: Mapping[str, Any], monkeypatch: pytest.
     """MLflow, asked from here as its user, says of every trial what the results say."""
     from mlflow import MlflowClient
 
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", site.tracking.uri())  # the user's own server, which may have the password
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", site.secrets["mlflow"])
     client = MlflowClient(tracking_uri=site.tracking.uri())

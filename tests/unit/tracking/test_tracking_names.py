@@ -66,7 +66,9 @@ def test_every_name_can_be_promoted_and_found(store: str, tmp_path: Path, name: 
     )
 
 
-def test_a_rehearsal_leaves_nothing(store: str) -> None:
+def test_a_rehearsal_leaves_nothing(tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path}/mlflow.db"
+    rehearse_promotion(store, experiment="it's", search_id="s", uid="0" * 32, alias="champion", num_bytes=0)
     client = _client(store)
     experiment = client.get_experiment_by_name("it's").experiment_id
     assert client.search_runs([experiment]) == [] and client.search_logged_models([experiment]) == []

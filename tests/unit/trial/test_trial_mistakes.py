@@ -11,15 +11,17 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 from torchvision.transforms import functional as TF
 
+from tlsearch.config import model_folder
 from tlsearch.data import load_index, normalise
 from tlsearch.errors import DataError, Diverged, FrozenMoved, StorageError
 from tlsearch.model import PART_NAMES, Part, StagedModel
 from tlsearch.model import build as build_module
 from tlsearch.results import accuracy_on, load_model, predict, predictor
-from tlsearch.train import ModelMeta, evaluate
+from tlsearch.train import evaluate
 from tlsearch.train import optimizer as optimizer_module
 from tlsearch.trial import FineTuning, run_trial, sources, watch
 from tlsearch.trial.held import held_index
@@ -278,8 +280,7 @@ def test_class_order_changed_at_inference_would_be_noticed(
     if guard == "data":
         monkeypatch.setattr(predictor, "check_classes", lambda *_: None)
     else:
-        indices = {"blue": 0, "green": 1, "red": 2}
-        monkeypatch.setattr(ModelMeta, "class_to_idx", property(lambda _: indices))
+        monkeypatch.setattr(model_folder, "_adapter", lambda: TypeAdapter(model_folder._Form))
     with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
         check_class_order(pretrained())
 
