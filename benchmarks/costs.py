@@ -170,7 +170,6 @@ def mlflow_costs(options: argparse.Namespace, root: Path) -> list[dict[str, Any]
             experiment="costs",
             search_id="costs",
             metric="val_accuracy",
-            spool_dir=root / "spool",
             served_code=served,
         )
         tracker.search_started({}, {})

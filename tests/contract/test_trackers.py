@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from tlsearch.tracking import BestKeeper, MemoryTracker, MlflowTracker, RecordTracker, sync_record
+from tlsearch.tracking import BestKeeper, MemoryTracker, MlflowTracker
 from tlsearch.types import (
     Decision,
     EpochReport,
     SearchRecord,
+    Tracker,
     TrialConfig,
     TrialOutcome,
     TrialRecord,
@@ -50,7 +51,7 @@ class Seen:
 class Bench:
     """A tracker under test: ``open`` starts a new process's tracker, ``see`` reads what is recorded."""
 
-    open: Callable[[], RecordTracker]
+    open: Callable[[], Tracker]
     see: Callable[[], tuple[Seen | None, dict[int, Seen]]]
     models: Callable[[], set[int]]
 
@@ -73,10 +74,8 @@ def _mlflow_bench(uri: str, name: str, folder: Path) -> Bench:
     served = folder / "served_stub.py"
     served.write_text(SERVED)
 
-    def start() -> RecordTracker:
-        return MlflowTracker(
-            uri=uri, experiment=name, search_id=name, metric=METRIC, spool_dir=folder / "spool", served_code=served
-        )
+    def start() -> Tracker:
+        return MlflowTracker(uri=uri, experiment=name, search_id=name, metric=METRIC, served_code=served)
 
     def client() -> tuple[Any, str]:
         from mlflow import MlflowClient
@@ -151,7 +150,7 @@ def _outcome(number: int) -> TrialOutcome:
     )
 
 
-def _play(tracker: RecordTracker, *, ends: bool = True) -> None:
+def _play(tracker: Tracker, *, ends: bool = True) -> None:
     tracker.search_started({"trials": 4, "seed": 0, "time_budget": None}, {"space.yaml": "name: x\n"})
     for number, curve in CURVES.items():
         tracker.trial_started(number, CONFIG)
@@ -278,11 +277,11 @@ def test_sending_all_again_changes_nothing(bench: Bench) -> None:
     before = bench.see()
     again = bench.open()
     _play(again)
-    sync_record(again, _record())
+    again.record_search(_record())
     again.close()
     resumed = bench.open()
     resumed.search_started({}, {})
-    sync_record(resumed, _record())
+    resumed.record_search(_record())
     resumed.close()
     assert bench.see() == before
 
@@ -290,7 +289,7 @@ def test_sending_all_again_changes_nothing(bench: Bench) -> None:
 def test_a_record_alone_gives_the_same_runs(bench: Bench) -> None:
     tracker = bench.open()
     tracker.search_started({}, {})
-    sync_record(tracker, _record())
+    tracker.record_search(_record())
     tracker.close()
     alone = bench.see()
     _play(again := bench.open())
@@ -308,7 +307,7 @@ def test_a_killed_search_goes_on_in_the_same_runs(bench: Bench) -> None:
     assert {run.status for run in bench.see()[1].values()} == {"RUNNING"}
     resumed = bench.open()
     resumed.search_started({"trials": 5}, {})
-    sync_record(resumed, _record(running=0))
+    resumed.record_search(_record(running=0))
     resumed.trial_started(0, CONFIG)
     resumed.trial_reported(0, _report(3, 0.5), Decision.CONTINUE)  # an epoch that ran again
     resumed.trial_reported(0, _report(4, 0.9), Decision.COMPLETE)

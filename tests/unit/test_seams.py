@@ -71,7 +71,6 @@ def _a_search(root: Path) -> None:
         experiment="stub",
         search_id=root.name,
         metric="val_accuracy",
-        spool_dir=root / "spool",
         served_code=root / "served.py",
     )
     tracker.search_started({}, {})

@@ -10,14 +10,18 @@ from pathlib import PurePath
 
 from tlsearch import __version__
 from tlsearch.app.catalog import RESOLVED, SOURCE, SearchEntry, write_atomically
+from tlsearch.app.ending import Status
+from tlsearch.app.facts import complete_facts, keep_facts
 from tlsearch.codec import read_json
 from tlsearch.config import SpaceFile, masked_yaml
 from tlsearch.data import ImageIndex, data_card
 from tlsearch.errors import StorageError
 from tlsearch.printable import markdown_code
+from tlsearch.results import leaderboard, leaderboard_csv
+from tlsearch.results.leaderboard import leaderboard_notes
 from tlsearch.secrets import mask
 from tlsearch.text import command
-from tlsearch.types import DataSetFacts, Scalar, Tracker
+from tlsearch.types import DataSetFacts, Scalar, SearchRecord, Tracker
 
 DATA_CARD = "data_card.json"
 ENVIRONMENT = "environment.json"
@@ -94,6 +98,24 @@ def record_start(tracker: Tracker, entry: SearchEntry, file: SpaceFile) -> None:
     data = data_facts(entry, file)
     description = search_description(entry, file, data)
     tracker.search_started(search_params(file), start_artifacts(entry), description=description, data=data)
+
+
+def record_end(
+    tracker: Tracker, entry: SearchEntry, record: SearchRecord, status: Status, *, timeout_s: float = 30.0
+) -> None:
+    """Has a tracker record how a search ended, with its leaderboard.
+
+    Args:
+        timeout_s: How long to wait for the runs of all trials, which the leaderboard names.
+    """
+    tracker.flush(timeout_s)
+    facts = complete_facts(entry, [trial.config.backbone for trial in record.trials])
+    keep_facts(entry, facts)
+    artifacts = {
+        "leaderboard.csv": leaderboard_csv(record, tracker.run_ids(), facts),
+        "notes.txt": "\n".join(leaderboard_notes(record, leaderboard(record, {}, facts), facts)),
+    }
+    tracker.search_ended(status, artifacts)
 
 
 def data_facts(entry: SearchEntry, file: SpaceFile) -> DataSetFacts | None:

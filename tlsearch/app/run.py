@@ -28,8 +28,8 @@ from tlsearch.app.defaults import fit_defaults
 from tlsearch.app.differences import refuse_changes
 from tlsearch.app.doctor import require_places
 from tlsearch.app.ending import Status, forget_end, keep_end
-from tlsearch.app.evidence import keep_evidence, record_start
-from tlsearch.app.facts import complete_facts, gather_facts, keep_facts, write_facts
+from tlsearch.app.evidence import keep_evidence, record_end, record_start
+from tlsearch.app.facts import gather_facts, write_facts
 from tlsearch.app.inputs import keep_inputs, refuse_changed_inputs
 from tlsearch.app.limits import backbone_sizes, limit_faults, metric_faults, total_trials
 from tlsearch.app.names import check_name, new_search_id
@@ -40,12 +40,11 @@ from tlsearch.app.weights import weights_digests, weights_faults
 from tlsearch.config import SpaceFile, bucket_address, dump_resolved
 from tlsearch.data import ImageIndex, load_index, require_ready, seen_digest
 from tlsearch.errors import ConfigError, StorageError
-from tlsearch.results import SERVED_CODE, leaderboard, leaderboard_csv
-from tlsearch.results.leaderboard import leaderboard_notes
+from tlsearch.results import SERVED_CODE
 from tlsearch.search import SearchLock, SearchPlan, holding, read_search, run_search
 from tlsearch.search.logs import TrialTeller
 from tlsearch.space import Space, load
-from tlsearch.tracking import BestKeeper, MlflowTracker, sync_record
+from tlsearch.tracking import BestKeeper, MlflowTracker
 from tlsearch.tracking.reach import credentials_note
 from tlsearch.trust import trust
 from tlsearch.types import SearchObserver, SearchRecord, TrialSetup
@@ -73,7 +72,7 @@ class RunOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchEnd:
-    """How a start of a search ended; ``unsent`` counts MLflow items left in the spool."""
+    """How a start of a search ended; ``unsent`` counts the records that MLflow did not get."""
 
     entry: SearchEntry
     reason: str
@@ -345,15 +344,7 @@ def execute(prepared: Prepared, *, observers: Sequence[SearchObserver] = (), sto
         logger.info("the search has ended: %s", reason)
         keep_end(entry, status)
         record = read_record(entry)
-        tracker.flush()  # the leaderboard names the runs of all trials
-        facts = complete_facts(entry, [trial.config.backbone for trial in record.trials])
-        keep_facts(entry, facts)
-        notes = leaderboard_notes(record, leaderboard(record, {}, facts), facts)
-        artifacts = {
-            "leaderboard.csv": leaderboard_csv(record, tracker.run_ids(), facts),
-            "notes.txt": "\n".join(notes),
-        }
-        tracker.search_ended(status, artifacts)
+        record_end(tracker, entry, record, status)
         unsent = tracker.close()
         through.save()
     return SearchEnd(entry=entry, reason=reason, record=record, run_ids=tracker.run_ids(), unsent=unsent)
@@ -372,7 +363,7 @@ def _recording(
         keep_evidence(entry, prepared.index)
         record_start(tracker, entry, file)
         if earlier is not None:
-            sync_record(tracker, earlier)
+            tracker.record_search(earlier)
             keeper.restore(earlier)
             if not entry.parent:
                 tidier.restore(earlier)
@@ -389,7 +380,6 @@ def make_tracker(entry: SearchEntry) -> MlflowTracker:
         experiment=entry.experiment,
         search_id=entry.search_id,
         metric=entry.metric,
-        spool_dir=entry.path / "spool",
         served_code=SERVED_CODE,
         uid=entry.uid,
         parent_search=entry.parent,

@@ -1,4 +1,4 @@
-"""Sends a search to MLflow again: what waits in its spool, then the whole record."""
+"""Sends a search to MLflow again: the whole record, from its study."""
 
 from __future__ import annotations
 
@@ -7,18 +7,16 @@ from dataclasses import dataclass
 
 from tlsearch.app.catalog import SearchEntry
 from tlsearch.app.ending import kept_end
-from tlsearch.app.evidence import record_start
-from tlsearch.app.facts import complete_facts, keep_facts
+from tlsearch.app.evidence import record_end, record_start
 from tlsearch.app.run import make_tracker, read_record
 from tlsearch.app.stored import settle, stored_file
-from tlsearch.results import leaderboard_csv
 from tlsearch.search import holding
-from tlsearch.tracking import BestKeeper, sync_record
+from tlsearch.tracking import BestKeeper
 
 
 @dataclass(frozen=True, kw_only=True)
 class SyncEnd:
-    """What was sent: ``run_ids`` by trial number; ``unsent`` counts what still waits in the spool."""
+    """What was sent: ``run_ids`` by trial number; ``unsent`` counts the records that MLflow did not get."""
 
     entry: SearchEntry
     num_trials: int
@@ -44,13 +42,9 @@ def sync_search(entry: SearchEntry, *, timeout_s: float = 300.0) -> SyncEnd:
         keeper = BestKeeper(tracker, directory=entry.path, keep=file.tracking.keep_best, mode=record.mode)
         try:
             record_start(tracker, entry, file)
-            sync_record(tracker, record)
+            tracker.record_search(record)
             keeper.restore(record)
-            tracker.flush(timeout_s)
-            facts = complete_facts(entry, [trial.config.backbone for trial in record.trials])
-            keep_facts(entry, facts)
-            table = leaderboard_csv(record, tracker.run_ids(), facts)
-            tracker.search_ended(kept_end(entry), {"leaderboard.csv": table})
+            record_end(tracker, entry, record, kept_end(entry), timeout_s=timeout_s)
         finally:
             unsent = tracker.close(timeout_s)
     return SyncEnd(entry=entry, num_trials=len(record.trials), run_ids=tracker.run_ids(), unsent=unsent)

@@ -84,8 +84,7 @@ def sync(search: Search = None, storage: Storage = None, json: Json = False) -> 
         text = f"{trials} in {plural(len(end.run_ids), 'MLflow run')}"
         out.print(text, markup=False, soft_wrap=True)
     if end.unsent:
-        waiting = f"{plural(end.unsent, 'record')} could not be sent and {agree(end.unsent, 'waits', 'wait')}"
-        err.print(f"{waiting} in the search's spool", markup=False)
+        err.print(f"{plural(end.unsent, 'record')} could not be sent", markup=False)
         raise typer.Exit(EXIT_FAILED)
 
 

@@ -14,7 +14,7 @@ from tlsearch.cli.root import Address, Data, File, Json, Search, Set, Storage, a
 from tlsearch.cli.session import EXIT_FAILED, err, out, print_json, told_errors
 from tlsearch.cli.steps import Steps
 from tlsearch.cli.streams import GOES_ON, when_output_ends
-from tlsearch.text import agree, command, plural
+from tlsearch.text import command, plural
 
 if TYPE_CHECKING:
     from tlsearch.app.catalog import SearchEntry
@@ -206,8 +206,8 @@ def _print_end(end: SearchEnd) -> None:
     for note in comparability_notes(record, read_facts(end.entry)):
         out.print(note, markup=False, soft_wrap=True)
     if end.unsent:
-        waiting = f"{plural(end.unsent, 'MLflow record')} could not be sent and {agree(end.unsent, 'waits', 'wait')}"
-        err.print(f"{waiting} in the search's spool: `tlsearch sync` sends again")
+        unsent = f"{plural(end.unsent, 'MLflow record')} could not be sent"
+        err.print(f"{unsent}: `tlsearch sync` sends what MLflow lacks from the study")
     if record.best is not None:
         search = shlex.quote(record.search_id)
         out.print("what to try next:")

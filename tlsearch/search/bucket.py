@@ -31,7 +31,7 @@ from tlsearch.types import (
     TrialOutcome,
 )
 
-# Of a machine, or of a trial; a log grows and would go to the bucket again and again.
+# Of a machine, or of a trial (`spool`: of earlier versions); a log grows and would go to the bucket again and again.
 _OWN = ("trials", "spool", "lock", "stop", "ray.json", "logs", "log.jsonl", "log.jsonl.1", "log.jsonl.2")
 _CHUNK_BYTES = 1 << 20
 

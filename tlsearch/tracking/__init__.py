@@ -5,7 +5,6 @@ from tlsearch.tracking.best import BestKeeper
 from tlsearch.tracking.memory import MemoryRun, MemoryTracker
 from tlsearch.tracking.mlflow_tracker import MlflowTracker, find_run_ids
 from tlsearch.tracking.origin import Origin, model_origin
-from tlsearch.tracking.sync import RecordTracker, sync_record
 
 __all__ = [
     "BestKeeper",
@@ -13,9 +12,7 @@ __all__ = [
     "MemoryTracker",
     "MlflowTracker",
     "Origin",
-    "RecordTracker",
     "find_run_ids",
     "log_search_files",
     "model_origin",
-    "sync_record",
 ]

@@ -1,13 +1,10 @@
-"""What there is to record, as plain data: the queue's items and the spool's lines."""
+"""What there is to record, as plain data: the items of the queue."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, get_args
 
-from tlsearch.codec import from_plain, parse_json
 from tlsearch.secrets import mask
 from tlsearch.types import DataSetFacts, EpochReport, Scalar, TrialConfig, TrialOutcome, TrialRecord, TrialState
 
@@ -108,27 +105,6 @@ class DropModel:
 Entry = (
     SearchStart | SearchProgress | SearchEnd | TrialStart | TrialReport | TrialEnd | WholeTrial | KeepModel | DropModel
 )
-
-_KINDS: Mapping[str, type[Any]] = {kind.__name__: kind for kind in get_args(Entry)}
-
-
-def to_line(entry: Entry) -> str:
-    """The entry as one line of JSON, without the newline."""
-    return json.dumps({"kind": type(entry).__name__, **asdict(entry)}, separators=(",", ":"))
-
-
-def from_line(line: str) -> Entry:
-    """The entry of a line.
-
-    Raises:
-        ValueError: The line is not one that ``to_line`` wrote (half written, or of another version).
-    """
-    try:
-        fields = parse_json(line, "a line of a spool", dict)
-        entry: Entry = from_plain(_KINDS[fields.pop("kind")], fields)
-        return entry
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"not a line of a spool: {line[:80]!r}") from error
 
 
 def text_params(values: Mapping[str, Scalar]) -> dict[str, str]:

@@ -19,7 +19,6 @@ from tlsearch.types import (
     SearchRecord,
     TrialConfig,
     TrialOutcome,
-    TrialRecord,
 )
 
 
@@ -83,15 +82,13 @@ class MemoryTracker:
         self._write(e.trial_end(number, outcome, at=0.0))
         self._write_progress(self._progress.trial_ended(number, outcome, at=0.0))
 
-    def record_trial(self, record: TrialRecord) -> None:
-        """Records a whole trial from the study."""
-        whole = e.whole_trial(record, now=0.0)
-        for entry in (whole.start, *whole.reports, whole.end):
-            if entry is not None:
-                self._write(entry)
-
-    def record_progress(self, record: SearchRecord) -> None:
-        """Records from the study where the search stood after each end of a trial; what is recorded stays."""
+    def record_search(self, record: SearchRecord) -> None:
+        """Records every trial of a study and the search's progress; what is recorded already stays as it is."""
+        for trial in record.trials:
+            whole = e.whole_trial(trial, now=0.0)
+            for entry in (whole.start, *whole.reports, whole.end):
+                if entry is not None:
+                    self._write(entry)
         for progress in self._progress.restore(record, now=0.0):
             self._write_progress(progress)
 

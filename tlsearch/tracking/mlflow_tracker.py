@@ -14,7 +14,6 @@ from tlsearch.tracking import entries as e
 from tlsearch.tracking.peek import peek_run_ids
 from tlsearch.tracking.progress import Progress
 from tlsearch.tracking.runs import find_runs, trial_number
-from tlsearch.tracking.spool import Spool
 from tlsearch.tracking.sqlite_file import sqlite_path
 from tlsearch.tracking.store import (
     connect,
@@ -33,19 +32,17 @@ from tlsearch.types import (
     SearchRecord,
     TrialConfig,
     TrialOutcome,
-    TrialRecord,
 )
 
 logger = logging.getLogger(__name__)
-
-SPOOL_FILE = "mlflow.jsonl"
 
 
 class MlflowTracker:
     """A Tracker over MLflow: one experiment, a parent run for the search, a nested run for each trial.
 
     All calls but ``search_started`` return at once; a thread of its own sends what they say, in order.
-    While MLflow is away it waits on disk, and is sent first by the next tracker of the same search.
+    While MLflow is away they wait in memory; what has not been sent when the process ends is sent from the study
+    (``record_search``) by the next tracker of the same search.
 
     Args:
         uri: The MLflow tracking URI; a database or a server.
@@ -54,7 +51,6 @@ class MlflowTracker:
         search_id: Tags all runs of the search.
         uid: Its unique id, by which its runs are found; empty for a search of a version that had none.
         metric: The search's metric.
-        spool_dir: A local folder for what MLflow cannot take now.
         served_code: The models-from-code script of kept models.
         parent_search: ID of the search in whose run this one's is nested; empty for none.
         parent_uid: Its unique id.
@@ -69,7 +65,6 @@ class MlflowTracker:
         experiment: str,
         search_id: str,
         metric: str,
-        spool_dir: Path,
         served_code: Path,
         uid: str = "",
         parent_search: str = "",
@@ -91,9 +86,7 @@ class MlflowTracker:
             parent_search=parent_search,
             parent_uid=parent_uid,
         )
-        self._worker = Worker(
-            self._writer.send, Spool(spool_dir / SPOOL_FILE), first_retry_s=first_retry_s, last_retry_s=last_retry_s
-        )
+        self._worker = Worker(self._writer.send, first_retry_s=first_retry_s, last_retry_s=last_retry_s)
 
     def search_started(
         self,
@@ -153,13 +146,11 @@ class MlflowTracker:
         progress = self._progress.trial_ended(number, outcome, at=now)
         self._worker.put(e.trial_end(number, outcome, at=now), progress)
 
-    def record_trial(self, record: TrialRecord) -> None:
-        """Records a whole trial from the study; nothing is sent where its run is complete."""
-        self._worker.put(e.whole_trial(record, now=time.time()))
-
-    def record_progress(self, record: SearchRecord) -> None:
-        """Records from the study where the search stood after each end of a trial; what is recorded stays."""
-        self._worker.put(*self._progress.restore(record, now=time.time()))
+    def record_search(self, record: SearchRecord) -> None:
+        """Records every trial of a study and the search's progress; what is recorded already stays as it is."""
+        now = time.time()
+        self._worker.put(*(e.whole_trial(trial, now=now) for trial in record.trials))
+        self._worker.put(*self._progress.restore(record, now=now))
 
     def keep_model(self, number: int, checkpoint: Path) -> None:
         """Logs a checkpoint folder as an MLflow model of the trial's run, unless it has one."""
@@ -182,7 +173,7 @@ class MlflowTracker:
         return self._worker.flush(timeout_s)
 
     def close(self, timeout_s: float = 30.0) -> int:
-        """Sends what is left, for at most ``timeout_s``; gives how many records stay in the spool."""
+        """Sends what is left, for at most ``timeout_s``; returns how many records stay unsent."""
         return self._worker.close(timeout_s)
 
 

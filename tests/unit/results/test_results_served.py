@@ -47,7 +47,6 @@ def logged(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         experiment="served",
         search_id="served",
         metric="val_accuracy",
-        spool_dir=root,
         served_code=SERVED_CODE,
     )
     tracker.search_started({}, {})

@@ -23,7 +23,6 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
         experiment="exp",
         search_id="one",
         metric="val_accuracy",
-        spool_dir=folder / "spool",
         served_code=served,
     )
     tracker.search_started({}, {})

@@ -27,7 +27,6 @@ def _record(uri: str, folder: Path, uid: str, value: float) -> dict[int, str]:
         experiment="flowers",
         search_id=NAME,
         metric="val_accuracy",
-        spool_dir=folder / "spool",
         served_code=folder / "served.py",
         uid=uid,
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from search_records import record_of
 
 from tlsearch.errors import TrackingError
 from tlsearch.tracking import MlflowTracker, find_run_ids, mlflow_tracker
@@ -22,7 +23,7 @@ from tlsearch.tracking.models import requirements
 from tlsearch.tracking.peek import peek_run_ids
 from tlsearch.tracking.sqlite_file import sqlite_path
 from tlsearch.tracking.store import artifact_location
-from tlsearch.types import Decision, EpochReport, TrialConfig, TrialOutcome, TrialState
+from tlsearch.types import Decision, EpochReport, SearchRecord, TrialConfig, TrialOutcome, TrialRecord, TrialState
 
 SERVED = """
 import pandas as pd
@@ -52,7 +53,6 @@ def _tracker(uri: str, folder: Path, name: str) -> MlflowTracker:
         experiment=name,
         search_id=name,
         metric="val_accuracy",
-        spool_dir=folder / "spool",
         served_code=served,
         first_retry_s=0.05,
         last_retry_s=0.05,
@@ -74,6 +74,23 @@ def _say_one_trial(tracker: MlflowTracker, number: int = 0) -> None:
     report = EpochReport(epoch=1, metrics={"val_accuracy": 0.5, "odd": float("inf")}, timestamp=1000.5)
     tracker.trial_reported(number, report, Decision.COMPLETE)
     tracker.trial_ended(number, DONE)
+
+
+def _record_of_one_trial() -> SearchRecord:
+    """What the study holds after ``_say_one_trial``."""
+    report = EpochReport(epoch=1, metrics={"val_accuracy": 0.5, "odd": float("inf")}, timestamp=1000.5)
+    trial = TrialRecord(
+        number=0,
+        state=DONE.state,
+        reason=DONE.reason,
+        params={},
+        config=CONFIG,
+        seed=0,
+        best_value=0.5,
+        best_epoch=1,
+        reports=(report,),
+    )
+    return record_of([trial])
 
 
 def _checkpoint(folder: Path) -> Path:
@@ -114,7 +131,7 @@ def test_a_store_that_cannot_be_used_is_told_at_the_start(uri: str, said: str, t
     with pytest.raises(TrackingError, match=said) as told:
         tracker.search_started({}, {})
     tracker.search_ended("failed", {})
-    assert tracker.close() == 0 and not (tmp_path / "spool").exists()
+    assert tracker.close() == 0
     assert "secret" not in str(told.value)
 
 
@@ -128,7 +145,7 @@ def test_a_deleted_experiment_is_told_with_its_cure(store: str, tmp_path: Path) 
         _tracker(store, tmp_path, "deleted").search_started({}, {})
 
 
-def test_a_server_that_is_away_is_no_error_and_gets_it_later_once(store: str, tmp_path: Path) -> None:
+def test_a_server_that_is_away_gets_everything_once_from_the_study(store: str, tmp_path: Path) -> None:
     away = _tracker(f"http://127.0.0.1:{_closed_port()}", tmp_path, "away")
     away.search_started({"trials": 1}, {"space.yaml": "name: x"})
     _say_one_trial(away)
@@ -136,13 +153,12 @@ def test_a_server_that_is_away_is_no_error_and_gets_it_later_once(store: str, tm
     assert away.flush(20) is False
     assert away.run_ids() == {}
     assert away.close() == 6
-    for expected in (6, 0):  # the second start finds an empty spool
-        spool = tmp_path / "spool" / "mlflow.jsonl"
-        assert len(spool.read_text().splitlines() if spool.exists() else []) == expected
+    for _ in range(2):
         back = _tracker(store, tmp_path, "away")
         back.search_started({"trials": 1}, {})
+        back.record_search(_record_of_one_trial())
+        back.keep_model(0, tmp_path / "best")
         assert back.close() == 0
-        assert not spool.exists()
         client = _client(store)
         runs = client.search_runs([_experiment_id(store, "away")])
         assert sorted(run.data.tags["tlsearch.kind"] for run in runs) == ["search", "trial"]
@@ -310,7 +326,7 @@ from tlsearch.types import TrialConfig
 root = logging.getLogger()
 before = (root.level, list(root.handlers))
 tracker = MlflowTracker(uri="sqlite:///{tmp_path}/new/mlflow.db", experiment="x", search_id="x",
-                        metric="val_accuracy", spool_dir=Path("{tmp_path}"), served_code=Path("{tmp_path}/s.py"))
+                        metric="val_accuracy", served_code=Path("{tmp_path}/s.py"))
 tracker.search_started({{}}, {{"a.txt": "a"}})
 tracker.trial_started(0, TrialConfig(backbone="resnet18"))
 tracker.keep_model(0, Path("{tmp_path}/best"))
@@ -340,7 +356,7 @@ from pathlib import Path
 from tlsearch.tracking import MlflowTracker
 assert "mlflow" not in sys.modules
 MlflowTracker(uri="sqlite:///{tmp_path}/m.db", experiment="e", search_id="s", metric="val_accuracy",
-              spool_dir=Path("{tmp_path}"), served_code=Path("{tmp_path}/s.py"))
+              served_code=Path("{tmp_path}/s.py"))
 mlflow = sys.modules["mlflow"]
 assert not mlflow.__spec__._initializing and "mlflow.exceptions" in sys.modules
 """

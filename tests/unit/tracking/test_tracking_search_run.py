@@ -50,7 +50,6 @@ def _tracker(uri: str, folder: Path, name: str, *, experiment: str = "") -> Mlfl
         experiment=experiment or name,
         search_id=name,
         metric="val_accuracy",
-        spool_dir=folder / "spool" / name,
         served_code=served,
     )
 

@@ -48,7 +48,6 @@ def test_a_server_goes_away_and_comes_back(server: Server, tmp_path: Path, capfd
         experiment="away",
         search_id="away",
         metric="val_accuracy",
-        spool_dir=tmp_path / "spool",
         served_code=served,
         first_retry_s=0.2,
         last_retry_s=0.5,
@@ -75,7 +74,6 @@ def test_a_server_goes_away_and_comes_back(server: Server, tmp_path: Path, capfd
             tracker.drop_model(number - 1)
         assert time.monotonic() - began < 0.5
     assert tracker.flush(30) is False
-    assert (tmp_path / "spool" / "mlflow.jsonl").exists()
     server.start()
     tracker.search_ended("finished", {"leaderboard.csv": "trial\n"})
     deadline = time.monotonic() + 60
