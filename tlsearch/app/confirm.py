@@ -21,6 +21,7 @@ from tlsearch.data import load_index
 from tlsearch.errors import ConfigError, StorageError, UserError
 from tlsearch.search import holding
 from tlsearch.space import Fixed, Space
+from tlsearch.space.bn_policies import bn_policy
 from tlsearch.types import Scalar, SearchRecord, TrialRecord, TrialState
 
 
@@ -125,8 +126,8 @@ def best_candidates(record: SearchRecord, top: int, *, by_model: bool = True) ->
 
 def _same_model(one: TrialRecord, other: TrialRecord) -> bool:
     if one.best_epoch == 0 == other.best_epoch:
-        adapted = {trial.config.bn_policy == "adapt" for trial in (one, other)}
-        return one.config.backbone == other.config.backbone and len(adapted) == 1
+        recalibrated = {bn_policy(trial.config.bn_policy).recalibrates for trial in (one, other)}
+        return one.config.backbone == other.config.backbone and len(recalibrated) == 1
     return dict(one.params) == dict(other.params)
 
 

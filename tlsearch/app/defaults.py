@@ -8,12 +8,12 @@ from typing import Literal
 from tlsearch.app.weights import weights_source
 from tlsearch.config import DefaultsSpec, SpaceFile
 from tlsearch.space import Space
+from tlsearch.space.bn_policies import BN_POLICIES
 
 LARGEST_BATCH = 32
 MIN_STEPS = 16  # of an epoch
 _SMALLEST_BATCH = 4
 _SMALLEST_WITH_STATISTICS = 8  # statistics of fewer images than that say little
-_MOVING = ("train", "stats")  # BN policies whose statistics are those of the batches
 
 
 def fit_defaults(file: SpaceFile, space: Space, num_train: int) -> tuple[SpaceFile, Space]:
@@ -36,7 +36,7 @@ def fit_defaults(file: SpaceFile, space: Space, num_train: int) -> tuple[SpaceFi
 def _batch_size(space: Space, num_train: int) -> int:
     """The largest power of two up to 32 with which an epoch has 16 steps; not below 4, or 8 where batch norm trains."""
     policies = space.dimensions["bn_policy"].domain
-    moves = any(policies.contains(one) for one in _MOVING)
+    moves = any(policies.contains(one.name) for one in BN_POLICIES.values() if one.moves)
     size, smallest = LARGEST_BATCH, _SMALLEST_WITH_STATISTICS if moves else _SMALLEST_BATCH
     while size > smallest and size * MIN_STEPS > num_train:
         size //= 2

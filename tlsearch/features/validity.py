@@ -8,6 +8,7 @@ import torch
 
 from tlsearch.features.rates import Rates
 from tlsearch.model import StagedModel
+from tlsearch.space.bn_policies import bn_policy
 from tlsearch.types import TrialConfig, TrialSetup
 
 # Computing must be so many times cheaper than reading before a map is left unstored. It counts multiply-adds alone, at
@@ -36,8 +37,8 @@ def why_not(config: TrialConfig, setup: TrialSetup, split: str = "train", *, dep
     """
     if (config.unfreeze_depth if depth is None else depth) >= 5:
         return "depth 5: everything trains, there is no frozen prefix"
-    if config.bn_policy == "stats":
-        return "bn_policy stats: running statistics move in the frozen stages too"
+    if not bn_policy(config.bn_policy).cacheable:
+        return f"bn_policy {config.bn_policy}: running statistics move in the frozen stages too"
     if split == "train" and config.augmentation != "none" and setup.cache.views == 1:
         return f"augmentation {config.augmentation}: every epoch sees other pixels"
     if split == "train" and (config.mixup > 0 or config.cutmix > 0):

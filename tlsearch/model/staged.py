@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from tlsearch.space.bn_policies import BN_POLICIES, BNPolicy, bn_policy
+
 PART_NAMES = ("stem", "stage1", "stage2", "stage3", "stage4", "head")
 MAX_DEPTH = 5
-
-BatchNormPolicy = Literal["frozen", "train", "adapt", "stats"]
 
 
 def batchnorm_layers(module: nn.Module) -> Iterator[_BatchNorm]:
@@ -27,16 +26,16 @@ class Part(nn.Sequential):
 
     Attributes:
         frozen: Whether the part's parameters stand still.
-        bn_policy: What its batch-norm layers do; see `StagedModel.freeze`.
+        policy: What its batch-norm layers do.
     """
 
     frozen: bool = False
-    bn_policy: BatchNormPolicy = "train"
+    policy: BNPolicy = BN_POLICIES["train"]
 
     @property
     def statistics_move(self) -> bool:
         """Whether training batches move the running statistics of this part's batch-norm layers."""
-        return self.bn_policy == "stats" or (self.bn_policy == "train" and not self.frozen)
+        return self.policy.statistics_move(frozen=self.frozen)
 
     def train(self, mode: bool = True) -> Part:
         """Sets the mode of the modules, except that what is frozen stays in eval mode."""
@@ -45,12 +44,12 @@ class Part(nn.Sequential):
             layer.training = mode and self.statistics_move
         return self
 
-    def set_frozen(self, frozen: bool, bn_policy: BatchNormPolicy) -> None:
+    def set_frozen(self, frozen: bool, policy: BNPolicy) -> None:
         """Freezes or frees the part; the caller sets the mode afterwards."""
         self.frozen = frozen
-        self.bn_policy = bn_policy
+        self.policy = policy
         self.requires_grad_(not frozen)
-        if bn_policy in ("frozen", "adapt"):
+        if not policy.affine_trains:
             for layer in batchnorm_layers(self):
                 for parameter in layer.parameters(recurse=False):
                     parameter.requires_grad_(False)
@@ -119,28 +118,23 @@ class StagedModel(nn.Module):
 
     # --- what stands still ------------------------------------------------------------------
 
-    def freeze(self, depth: int, bn_policy: str | None) -> None:
+    def freeze(self, depth: int, policy: str | None) -> None:
         """Makes the last ``depth`` stages and the head trainable; everything before stands still.
 
         Holds through every later ``train()`` and ``eval()``; may be called again with another depth.
 
         Args:
             depth: 0 the head only, 1..4 the last stages, 5 everything; inclusive.
-            bn_policy: ``frozen`` no batch-norm layer moves, also in trainable stages; ``train`` those of trainable
-                stages train fully; ``adapt`` like frozen, after `adapt_statistics` has set the statistics; ``stats``
-                running statistics move in the whole backbone, scale and bias train in trainable stages only.
-                None, for backbones without batch norm, is ``frozen``.
+            policy: The ``bn_policy``, see `tlsearch.space.bn_policies`.
 
         Raises:
             ValueError: No such depth or policy.
         """
         if not 0 <= depth <= MAX_DEPTH:
             raise ValueError(f"unfreeze_depth is 0 to {MAX_DEPTH}, not {depth}")
-        policy = "frozen" if bn_policy is None else bn_policy
-        if policy not in get_args(BatchNormPolicy):
-            raise ValueError(f"bn_policy is one of {', '.join(get_args(BatchNormPolicy))}, not {policy!r}")
+        batchnorm = bn_policy(policy)
         for position, part in enumerate(self.parts):
-            part.set_frozen(position < MAX_DEPTH - depth, cast(BatchNormPolicy, policy))
+            part.set_frozen(position < MAX_DEPTH - depth, batchnorm)
         self.train(self.training)
 
     def trainable_parameters(self) -> dict[str, nn.Parameter]:

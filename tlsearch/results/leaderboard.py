@@ -201,7 +201,7 @@ def leaderboard_notes(record: SearchRecord, rows: Sequence[LeaderboardRow], fact
 def probe_accuracies(record: SearchRecord) -> dict[str, float]:
     """By backbone the best validation accuracy of a linear probe that trials started from, the best first.
 
-    Trials of one backbone share one probe, but those with bn_policy ``adapt`` have another.
+    Trials of one backbone share one probe, but those with recalibrated batch norm have another.
     """
     found: dict[str, float] = {}
     for trial in record.trials:

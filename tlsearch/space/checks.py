@@ -9,6 +9,7 @@ from functools import lru_cache
 from tlsearch.config import Document, Keys, SpaceFile, one_of, show, suggest
 from tlsearch.errors import Fault
 from tlsearch.space.backbones import BackboneFacts, backbone_facts, split_version
+from tlsearch.space.bn_policies import BN_POLICIES
 from tlsearch.space.conditions import SYSTEM_READS
 from tlsearch.space.domains import largest
 from tlsearch.space.parameters import PARAMETERS
@@ -73,8 +74,12 @@ def _image_size(file: SpaceFile, backbones: Mapping[str, BackboneFacts], documen
 def _single_images(space: Space, backbones: Mapping[str, BackboneFacts], document: Document) -> list[Fault]:
     """Batch norm that moves has nothing to normalise by in a batch of one image."""
     at, policy = ("space", "batch_size"), ("space", "bn_policy")
-    policies = ("train", "stats") if largest(space.dimensions["unfreeze_depth"].domain) > 0 else ("stats",)
-    moving = [one for one in policies if space.dimensions["bn_policy"].domain.contains(one)]
+    deep = largest(space.dimensions["unfreeze_depth"].domain) > 0
+    moving = [
+        name
+        for name, one in BN_POLICIES.items()
+        if space.dimensions["bn_policy"].domain.contains(name) and (one.moves if deep else one.moves_in_frozen)
+    ]
     single = space.dimensions["batch_size"].domain.contains(1)
     if not single or not moving or not any(facts.has_batch_norm for facts in backbones.values()):
         return []
@@ -97,7 +102,9 @@ def _views(file: SpaceFile, space: Space, backbones: Mapping[str, BackboneFacts]
     if _deepest_progressive(space) is None:
         needed["unfreeze_depth"] = ((0, 1, 2, 3, 4), "at unfreeze_depth 5 nothing stays frozen that could be stored")
     if all(facts.has_batch_norm for facts in backbones.values()):
-        needed["bn_policy"] = (("frozen", "train", "adapt"), "bn_policy stats moves what could be stored")
+        useful = tuple(name for name, one in BN_POLICIES.items() if one.cacheable)
+        moving = " and ".join(name for name, one in BN_POLICIES.items() if not one.cacheable)
+        needed["bn_policy"] = (useful, f"bn_policy {moving} moves what could be stored")
     also_read = {"unfreeze_depth": ("unfreeze_schedule",), "bn_policy": ("backbone",)}
     for name, (values, message) in needed.items():
         domain = space.dimensions[name].domain

@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 from tlsearch.space.backbones import backbone_facts
+from tlsearch.space.bn_policies import BN_POLICIES, FROZEN
 from tlsearch.space.domains import Choice, Domain, Fixed, IntRange
 from tlsearch.types import Scalar
 
@@ -100,9 +101,9 @@ def system_reason(name: str, point: Mapping[str, Scalar]) -> Reason | None:
 
 @cache
 def head_only_policies(domain: Domain) -> Domain:
-    """The BN policies of ``domain`` that exist at depth 0: all but ``train``; ``frozen`` if none is left."""
+    """The BN policies of ``domain`` that differ at depth 0; ``frozen`` if none is left."""
     values = domain.values if isinstance(domain, Choice) else (domain.nearest(None),)
-    left = tuple(value for value in values if value != "train")
+    left = tuple(value for value in values if BN_POLICIES[str(value)].at_depth_0)
     if len(left) > 1:
         return Choice(values=left)
-    return Fixed(value=left[0] if left else "frozen")
+    return Fixed(value=left[0] if left else FROZEN.name)

@@ -13,6 +13,7 @@ from typing import Literal
 
 from tlsearch.config import one_of, show, suggest
 from tlsearch.space.backbones import TIMM, backbone_facts, backbone_names, split_version, timm_families
+from tlsearch.space.bn_policies import BN_POLICIES
 from tlsearch.space.timm_table import timm_is_newer
 from tlsearch.types import Scalar
 
@@ -118,13 +119,17 @@ PARAMETERS: Mapping[str, Parameter] = {
             name="bn_policy",
             kind="choice",
             default="frozen",
-            choices=("frozen", "train", "adapt", "stats"),
+            choices=tuple(BN_POLICIES),
             meaning=(
-                "What batch-norm layers do: ``frozen`` keeps them, ``train`` trains those of trainable stages, "
-                "``adapt`` estimates their statistics once on the training images, ``stats`` lets the statistics "
-                "move."
+                "What batch-norm layers do: "
+                + ", ".join(f"``{one.name}`` {one.meaning}" for one in BN_POLICIES.values())
+                + "."
             ),
-            where="the backbone has batch norm; ``train``: unfreeze_depth > 0",
+            where=(
+                "the backbone has batch norm; "
+                + ", ".join(f"``{one.name}``" for one in BN_POLICIES.values() if not one.at_depth_0)
+                + ": unfreeze_depth > 0"
+            ),
         ),
         Parameter(
             name="unfreeze_schedule",

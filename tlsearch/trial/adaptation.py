@@ -1,4 +1,4 @@
-"""bn_policy ``adapt``: batch norm's statistics become those of the training images, computed once per node."""
+"""BN policies that recalibrate: the running statistics become those of the training images, computed once per node."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def adapt_to_training_images(model: StagedModel, inputs: SourceInputs) -> None:
 
     def compute() -> dict[str, Tensor]:
         if len(inputs.index.splits["train"].labels) < 2:
-            raise DataError("bn_policy adapt needs two training images or more")
+            raise DataError(f"bn_policy {inputs.config.bn_policy} needs two training images or more")
         with out_of_memory_is_infeasible("the statistics of batch norm"):
             adapt_statistics(model, _batches(inputs))
         return _statistics(model)

@@ -10,6 +10,7 @@ import torch
 from tlsearch.data import ImageIndex, with_image_size
 from tlsearch.errors import DataError, WeightsError
 from tlsearch.model import StagedModel, Weights, build_model, fold_batchnorm, resolve_weights
+from tlsearch.space.bn_policies import bn_policy
 from tlsearch.train import (
     Evaluation,
     Runtime,
@@ -130,7 +131,7 @@ def open_trial(
         model.to(device=runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if runtime.folds_batchnorm:
             fold_batchnorm(model)
-    if config.bn_policy == "adapt":
+    if bn_policy(config.bn_policy).recalibrates:
         adapt_to_training_images(model, inputs)
     start = start_from_probe(model, inputs) if config.head_init == "probe" else None
     lasting = _frozen_names(model, config.unfreeze_depth, config.bn_policy)
@@ -184,8 +185,8 @@ def _held(inputs: SourceInputs, train: Source) -> dict[int, Source]:
     return {} if view is None else {view: train}
 
 
-def _frozen_names(model: StagedModel, depth: int, bn_policy: str | None) -> frozenset[str]:
-    model.freeze(depth, bn_policy)
+def _frozen_names(model: StagedModel, depth: int, policy: str | None) -> frozenset[str]:
+    model.freeze(depth, policy)
     return frozenset(model.frozen_state())
 
 

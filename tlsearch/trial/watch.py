@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tlsearch.errors import Diverged
+from tlsearch.space.bn_policies import bn_policy
 from tlsearch.train import TrainFigures, check_finite, feature_drift, probe_features
 from tlsearch.trial.opening import OpenTrial
 
@@ -39,7 +40,7 @@ class FeatureWatch:
     def after_step(self, step: int, num_steps: int, loss: Tensor) -> None:
         """Looks at the features after a quarter of the epoch: most that are destroyed are so by then.
 
-        Only with ``bn_policy`` frozen: with others, features that had drifted as far were seen to recover.
+        Only where batch norm keeps all it has: with others, features that had drifted as far were seen to recover.
 
         Args:
             step: Steps done.
@@ -57,7 +58,8 @@ class FeatureWatch:
             return
         recent = float(torch.stack(self._losses).mean())
         check_finite(recent, "training")
-        if recent < self._even_odds or self._opened.inputs.config.bn_policy != "frozen":
+        policy = self._opened.inputs.config.bn_policy
+        if recent < self._even_odds or policy is None or not bn_policy(policy).keeps_all:
             return
         drift = self._drift()
         self._opened.trainer.model.train()

@@ -12,6 +12,7 @@ from torch import nn
 
 from tlsearch.model import MAX_DEPTH, PART_NAMES, Part, StagedModel, batchnorm_layers, parameter_groups
 from tlsearch.model.library import create_original
+from tlsearch.space.bn_policies import BN_POLICIES, bn_policy
 
 MODELS: dict[str, Callable[[], StagedModel]] = {
     "shufflenet": cases.tiny_shufflenet,
@@ -19,7 +20,7 @@ MODELS: dict[str, Callable[[], StagedModel]] = {
     "convnext": cases.tiny_convnext,
     "vit": cases.tiny_vit,
 }
-POLICIES = ("frozen", "train", "adapt", "stats")
+POLICIES = tuple(BN_POLICIES)
 
 
 def _train(model: StagedModel, *, steps: int = 3) -> torch.optim.Optimizer:
@@ -68,15 +69,12 @@ def test_exactly_what_is_trainable_changes(kind: str, policy: str | None, depth:
     thawed = PART_NAMES[MAX_DEPTH - depth :]
     assert {name.partition(".")[0] for name in trainable} == set(thawed)
     batchnorm = {name for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)}
-    moved_layers = {name.rpartition(".")[0] for name in changed} & batchnorm
-    if policy in ("frozen", "adapt"):
-        assert not moved_layers
-    elif policy in ("train", None):
-        assert moved_layers == {name for name in batchnorm if name.startswith(thawed)}
-    else:
-        statistics = {name.rpartition(".")[0] for name in changed if _is_statistic(name)}
-        assert statistics == batchnorm
-        assert all(name.startswith(thawed) for name in changed if not _is_statistic(name))
+    thawed_layers = {name for name in batchnorm if name.startswith(thawed)}
+    row = bn_policy(policy)
+    statistics = {name.rpartition(".")[0] for name in changed if _is_statistic(name)}
+    assert statistics == (batchnorm if row.moves_in_frozen else thawed_layers if row.moves_in_trainable else set())
+    affine = {name.rpartition(".")[0] for name in changed if not _is_statistic(name)} & batchnorm
+    assert affine == (thawed_layers if row.affine_trains else set())
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -90,7 +88,7 @@ def test_timms_fused_batchnorm_is_batchnorm(policy: str) -> None:
     changed = _changed(model, before)
     assert not changed & frozen
     assert trainable <= changed
-    assert any(_is_statistic(name) for name in changed) == (policy in ("train", "stats"))
+    assert any(_is_statistic(name) for name in changed) == (BN_POLICIES[policy].moves)
 
 
 @pytest.mark.parametrize(
