@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What a search costs its driver, its study and MLflow: seconds of CPU and of waiting, for each trial and each report.
 
-    costs.py study [--study auto|URL] [--sampler tpe|random|gain] [--trials 1000] [--epochs 10]
+    costs.py study [--study auto|URL] [--sampler tpe|random] [--trials 1000] [--epochs 10]
     costs.py mlflow [--auth none|checked|cached] [--trials 30] [--epochs 10]
 
 `study`: the driver's own loop without Ray: hand out a trial, answer its reports, end it; by tenths of the trials, since
@@ -40,7 +40,7 @@ space:
   backbone_lr: {{log: [1.0e-6, 1.0e-2]}}
   bn_policy: [frozen, train]
 search:
-  {{trials: {trials}, max_epochs: {epochs}, scheduler: none, sampler: {sampler}, expected_gain: {gain}, study: {study}}}
+  {{trials: {trials}, max_epochs: {epochs}, scheduler: none, sampler: {sampler}, study: {study}}}
 """
 METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_macro_f1", "val_balanced_accuracy")
 USERS = "[mlflow]\ndefault_permission = READ\nadmin_username = admin\ndatabase_uri = sqlite:///{folder}/users.db\n"
@@ -76,10 +76,8 @@ def study_costs(options: argparse.Namespace, root: Path) -> list[dict[str, Any]]
     from tlsearch.space import load
 
     path = root / "space.yaml"
-    by_gain = options.sampler == "gain"
-    sampler, gain = ("tpe", "true") if by_gain else (options.sampler, "false")
     text = SPACE.format(
-        trials=options.trials, epochs=options.epochs, sampler=sampler, gain=gain, study=json.dumps(options.study)
+        trials=options.trials, epochs=options.epochs, sampler=options.sampler, study=json.dumps(options.study)
     )
     path.write_text(text, encoding="utf-8")
     file, space = load(path)
@@ -220,7 +218,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("study", "mlflow"))
     parser.add_argument("--study", default="auto")
-    parser.add_argument("--sampler", choices=("tpe", "random", "gain"), default="tpe")
+    parser.add_argument("--sampler", choices=("tpe", "random"), default="tpe")
     parser.add_argument("--auth", choices=("none", "checked", "cached"), default="none")
     parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--epochs", type=int, default=10)

@@ -27,7 +27,6 @@ from tlsearch.space import Space
 from tlsearch.types import EpochReport, Scalar, TrialConfig
 
 # What a proposal costs the driver, in CPU seconds of a slow core, among 150 trials; rounded up.
-GAIN_S = 0.08
 TPE_S = 0.02
 RANDOM_S = 0.002
 
@@ -77,10 +76,7 @@ class Ours:
         if handout is None:
             return None
         one = handout.assignment
-        suggest_s = GAIN_S if self._plan.search.by_gain else TPE_S
-        return Start(
-            number=one.number, config=one.config, seed=one.seed, suggest_s=suggest_s, epochs_done=handout.reported
-        )
+        return Start(number=one.number, config=one.config, seed=one.seed, suggest_s=TPE_S, epochs_done=handout.reported)
 
     def report(self, number: int, report: EpochReport, now: float) -> bool:
         """The conductor's answer."""

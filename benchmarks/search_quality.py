@@ -28,7 +28,6 @@ from simulated import Between, Searcher, Source, Trace, simulate
 
 from tlsearch.config import AshaSpec, ResourcesSpec, SearchSpec
 from tlsearch.search import SearchPlan
-from tlsearch.search.allocation import Allocation
 from tlsearch.search.replay import Curves, read_curves
 from tlsearch.space import Space
 from tlsearch.types import DataSpec, TrialSetup
@@ -62,7 +61,7 @@ class Problem:
 Make = Callable[[Problem, int], Searcher]
 
 
-def ours(allocation: Allocation | None = None, **changes: Any) -> Make:
+def ours(**changes: Any) -> Make:
     """The project's search with some settings changed."""
 
     def make(problem: Problem, seed: int) -> Searcher:
@@ -75,7 +74,6 @@ def ours(allocation: Allocation | None = None, **changes: Any) -> Make:
             setup=TrialSetup(data=DataSpec(source="digits"), max_epochs=problem.max_epochs, metric=problem.metric),
             search=search,
             resources=ResourcesSpec(),
-            allocation=allocation or Allocation(),
         )
         return Ours(plan)
 
@@ -127,13 +125,8 @@ CONTESTANTS: Mapping[str, Make] = {
     "one epoch, then the top 8 of 64": one_epoch(64, 8),
 }
 PARTS: Mapping[str, Make] = {
-    "none of the parts: default point, TPE, ASHA": ours(portfolio=False, cost_aware=False, expected_gain=False),
-    "- portfolio, cheap points and TPE in its place": ours(portfolio=False, expected_gain=False),
-    "+ expected gain in place of TPE": ours(expected_gain=True),
-    "+ expected gain, no random points between": ours(Allocation(random_every=0), expected_gain=True),
-    "+ expected gain, - cost_aware": ours(expected_gain=True, cost_aware=False),
-    "- portfolio, cheap points and the expected gain in its place": ours(portfolio=False),
-    "- portfolio, the expected gain in its place, - cost_aware": ours(portfolio=False, cost_aware=False),
+    "none of the parts: default point, TPE, ASHA": ours(starting_points="none", cost_aware=False),
+    "- starting points, cheap points in their place": ours(starting_points="none"),
     "+ grace_period 2": ours(scheduler=AshaSpec(grace_period=2)),
     "+ brackets 2": ours(scheduler=AshaSpec(brackets=2)),
     "+ reduction_factor 2": ours(scheduler=AshaSpec(reduction_factor=2)),

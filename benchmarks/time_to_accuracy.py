@@ -5,11 +5,10 @@
 
 Plain is the search of the Ray Tune guides (plain_ray_tune.py: OptunaSearch, ASHA, MLflow) with so many trials.
 tlsearch searches the same space with its own sampler and ASHA, default settings, empty caches, a fresh process;
-`start_with` is empty and the portfolio is off. It may take as long as plain took, and is interrupted as soon as a trial
-is as good as plain's best. Plain's time is that of its whole run; tlsearch's runs from the start of its process to that
-report. Where it never is as good, the ratio is given as none and counts as 0 in the median. Without --data the images
-are scikit-learn's digits, as files.
-"""
+`start_with` is empty and starting points are off. It may take as long as plain took, and is interrupted as soon as a
+trial is as good as plain's best. Plain's time is that of its whole run; tlsearch's runs from the start of its process
+to that report. Where it never is as good, the ratio is given as none and counts as 0 in the median. Without --data
+the images are scikit-learn's digits, as files."""
 
 from __future__ import annotations
 
@@ -104,7 +103,7 @@ search:
   time_budget: {math.ceil(budget_s)}s
   max_epochs: {options.epochs}
   seed: {seed}
-  portfolio: false
+  starting_points: none
 """
 
 

@@ -88,7 +88,7 @@ def lasting_faults(
     stored: SpaceFile, file: SpaceFile, changes: Sequence[Difference], tried: Sequence[str]
 ) -> list[Fault]:
     """Changes after which the old trials could not be compared with the new ones, or not be found."""
-    listed = "fixed" in (stored.search.sampler, file.search.sampler)
+    listed = stored.search.listed or file.search.listed
     kept = _LASTING + (_LISTED if listed else ())
     faults = []
     for change in changes:

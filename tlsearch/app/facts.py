@@ -94,7 +94,7 @@ def _from_file(file: SpaceFile) -> SearchFacts:
             mode=METRIC_MODES[search.metric],
         )
         rungs = {epoch for bracket in range(search.scheduler.brackets) for epoch in rules.milestones(bracket)}
-    backbones = () if search.sampler == "fixed" else _backbones(file.space.get("backbone"))
+    backbones = () if search.listed else _backbones(file.space.get("backbone"))
     return SearchFacts(max_epochs=search.max_epochs, rungs=tuple(sorted(rungs)), backbones=backbones)
 
 

@@ -72,7 +72,7 @@ def metric_faults(file: SpaceFile, num_classes: int) -> list[Fault]:
 def untried_backbones(file: SpaceFile, space: Space) -> str:
     """A warning where there are fewer trials than it takes to try each backbone once; empty where there are enough."""
     search, num = file.search, len(space.backbones())
-    if search.sampler == "fixed":
+    if search.listed:
         return ""
     points = space.starting_points(search.start_with)[: search.trials]
     tried = {space.to_config(point).backbone for point in points}

@@ -298,7 +298,7 @@ def search_plan(prepared: Prepared) -> SearchPlan:
 
 def _depths(file: SpaceFile, space: Space) -> tuple[int, ...]:
     """The unfreeze depths that the search may try."""
-    if file.search.sampler != "fixed":
+    if not file.search.listed:
         return space.depths()
     configs = [space.to_config(space.complete(entry)) for entry in file.search.start_with]
     return tuple(sorted({config.unfreeze_depth for config in configs}))

@@ -46,7 +46,7 @@ _RULES: Mapping[Any, str] = {
     schema._scheduler: "`none`, `asha`, or `{asha: {...}}`",
     schema._or_empty: "a mapping",
 }
-_AUTO = (rules._auto, rules._auto_flag, schema._auto)
+_AUTO = (rules._auto, schema._auto)
 
 
 def reference() -> str:

@@ -221,16 +221,10 @@ def _search(search: SearchSpec, checker: Checker) -> SearchSpec:
             (*at, "max_epochs"),
         )
     checker.require(
-        search.sampler != "fixed" or bool(search.start_with),
+        not search.listed or bool(search.start_with),
         (*at, "sampler"),
-        "sampler fixed runs the entries of start_with, which has none",
+        f"sampler {search.sampler} runs the entries of start_with, which has none",
         (*at, "start_with"),
-    )
-    checker.require(
-        search.seeds == 1 or search.sampler == "fixed",
-        (*at, "seeds"),
-        f"seeds repeat the entries of start_with under sampler fixed; the sampler is {search.sampler}",
-        (*at, "sampler"),
     )
     num_runs = len(search.start_with) * search.seeds
     checker.require(

@@ -82,6 +82,5 @@ def _search(search: SearchSpec) -> dict[str, Any]:
     tree: dict[str, Any] = _plain(asdict(search))
     names = {"time_budget_s": "time_budget", "trial_timeout_s": "trial_timeout"}
     tree = {names.get(key, key): value for key, value in tree.items()}
-    tree["expected_gain"] = _auto(search.expected_gain)
     tree["scheduler"] = "none" if search.scheduler is None else {"asha": tree["scheduler"]}
     return tree

@@ -59,14 +59,6 @@ def _auto(value: Any) -> Any:
     return value
 
 
-def _auto_flag(value: Any) -> Any:
-    if value == "auto" or value is None:
-        return None
-    if not isinstance(value, bool):
-        raise broken(f"must be auto, true or false, not {show(value)}")
-    return value
-
-
 def _scalar(value: Any) -> Any:
     if isinstance(value, list | dict):
         raise broken(f"must be a single value, not {show(value)}")
@@ -99,7 +91,6 @@ Count = Annotated[int, Strict(), Field(ge=1, le=MOST)]
 CountFromZero = Annotated[int, Strict(), Field(ge=0, le=MOST)]
 Seed = Annotated[int, Strict(), Field(ge=0, lt=2**32)]
 Duration = Annotated[float | None, BeforeValidator(_duration)]
-AutoFlag = Annotated[bool | None, BeforeValidator(_auto_flag)]
 AutoCount = Annotated[Count | None, BeforeValidator(_auto)]
 AutoAmount = Annotated[Annotated[Number, Field(ge=0, le=MOST)] | None, BeforeValidator(_auto)]
 AutoShare = Annotated[Annotated[Number, Field(ge=0, le=1)] | None, BeforeValidator(_auto)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
@@ -17,7 +17,6 @@ from tlsearch.config.document import Document
 from tlsearch.config.rules import (
     AnyScalar,
     AutoCount,
-    AutoFlag,
     AutoShare,
     Count,
     CountFromZero,
@@ -29,12 +28,17 @@ from tlsearch.config.rules import (
     Whole,
     broken,
 )
+from tlsearch.config.samplers import SAMPLERS
 from tlsearch.config.words import show, suggest
 from tlsearch.types import METRIC_MODES, CacheSpec, DataSpec, WeightsSource
 
 STRICT = ConfigDict(extra="forbid")
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+if TYPE_CHECKING:
+    SamplerName = str
+else:  # a type checker cannot read the table
+    SamplerName = Literal[tuple(SAMPLERS)]
 
 
 def _metric(value: Any) -> Any:
@@ -175,11 +179,10 @@ class SearchSpec:
             another seed.
         constraints: Limits on the model.
         patience: Epochs without improvement that end a trial as complete; none never does.
-        portfolio: After the default and a first look at every other backbone: try points that are known to be
-            good, on the backbone that is best by then. Sampler tpe only.
-        cost_aware: Take the measured cost of a trial into account when points are proposed. Sampler tpe only.
-        expected_gain: Propose points by their expected improvement, from Gaussian processes, until a hundred
-            trials have begun; auto is true where portfolio is false. Sampler tpe only.
+        starting_points: After the default and a first look at every other backbone: try points that are known to
+            be good, on the backbone that is best by then. Sampler tpe only.
+        cost_aware: Without starting points: each of the first ten trials is the cheapest of three random ones.
+            Sampler tpe only.
         max_failures: Number of retries of one trial.
         max_failed_trials: The same error in this many trials in a row stops the search.
         trial_timeout_s: A worker without a report for this long is killed, which counts as a failure of its
@@ -195,15 +198,14 @@ class SearchSpec:
     time_budget_s: Annotated[Duration, Field(alias="time_budget")] = None
     on_budget: Literal["finish", "cut"] = "cut"
     metric: Annotated[str, BeforeValidator(_metric)] = "val_accuracy"
-    sampler: Literal["tpe", "random", "fixed"] = "tpe"
+    sampler: SamplerName = "tpe"
     scheduler: Annotated[AshaSpec | None, BeforeValidator(_scheduler)] = field(default_factory=AshaSpec)
     start_with: tuple[Mapping[str, AnyScalar], ...] = ()
     seeds: Annotated[Whole, Field(ge=1, le=1000)] = 1
     constraints: Annotated[ConstraintsSpec, BeforeValidator(_or_empty)] = field(default_factory=ConstraintsSpec)
     patience: Count | None = None
-    portfolio: Flag = True
+    starting_points: Literal["auto", "none"] = "auto"
     cost_aware: Flag = True
-    expected_gain: AutoFlag = None
     max_failures: CountFromZero = 2
     max_failed_trials: Count = 5
     trial_timeout_s: Annotated[Duration, Field(alias="trial_timeout")] = None
@@ -211,9 +213,13 @@ class SearchSpec:
     seed: Seed = 0
 
     @property
-    def by_gain(self) -> bool:
-        """Whether the expected gain chooses points."""
-        return not self.portfolio if self.expected_gain is None else self.expected_gain
+    def listed(self) -> bool:
+        """Whether the entries of ``start_with`` are the whole search."""
+        return SAMPLERS[self.sampler].listed
+
+    def applies(self, option: str) -> bool:
+        """Whether the sampler reads this key, one of those that apply to some samplers only."""
+        return option in SAMPLERS[self.sampler].options
 
 
 @dataclass(frozen=True, kw_only=True)

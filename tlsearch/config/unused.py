@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from tlsearch.config.checker import Checker
 from tlsearch.config.document import Document, Keys
+from tlsearch.config.samplers import SAMPLERS
 from tlsearch.config.schema import SearchSpec, SpaceFile
+from tlsearch.config.words import one_of
 from tlsearch.errors import Fault
 
 _DEFAULTS = SearchSpec()
@@ -70,25 +72,23 @@ def _budget(search: SearchSpec, checker: Checker) -> None:
 
 
 def _sampler(search: SearchSpec, checker: Checker) -> None:
-    """Options of TPE beside another sampler, and of one another."""
+    """Options of other samplers, and one that starting points replace."""
     at: Keys = ("search", "sampler")
     place = checker.document.place(at)
-    if search.sampler != "tpe":
-        for name in ("portfolio", "cost_aware", "expected_gain"):
-            checker.require(
-                getattr(search, name) == getattr(_DEFAULTS, name),
-                ("search", name),
-                f"{name} has no effect with sampler {search.sampler}{place}: it goes with tpe; leave it out",
-                at,
-            )
-    else:
+    for name in dict.fromkeys(name for one in SAMPLERS.values() for name in one.options):
+        right = [key for key, one in SAMPLERS.items() if name in one.options]
         checker.require(
-            search.cost_aware or not search.portfolio or search.by_gain,
-            ("search", "cost_aware"),
-            "cost_aware has no effect where the portfolio is on and expected_gain is not: leave it out",
-            ("search", "portfolio"),
-            ("search", "expected_gain"),
+            search.sampler in right or getattr(search, name) == getattr(_DEFAULTS, name),
+            ("search", name),
+            f"{name} has no effect with sampler {search.sampler}{place}: it goes with {one_of(right)}; leave it out",
+            at,
         )
+    checker.require(
+        search.cost_aware or search.starting_points == "none" or search.sampler != "tpe",
+        ("search", "cost_aware"),
+        "cost_aware has no effect where starting_points is auto: leave it out",
+        ("search", "starting_points"),
+    )
 
 
 def _cache(file: SpaceFile, checker: Checker) -> None:

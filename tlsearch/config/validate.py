@@ -29,6 +29,8 @@ _OPTIONAL_SECTIONS = ("defaults", "weights", "search", "resources", "cache", "tr
 # Keys that files of earlier versions may have, and what to do about them.
 RETIRED: Mapping[Keys, str] = {
     ("search", "probe_first"): "every search takes a first look at each backbone: leave it out",
+    ("search", "expected_gain"): "TPE proposes the points after the first ones: leave it out",
+    ("search", "portfolio"): "it is called starting_points now, which is auto or none",
 }
 
 _WORDS: Mapping[str, str] = {
@@ -76,6 +78,9 @@ def validate(document: Document) -> tuple[FileForm, list[Fault], Document]:
 def without_retired(document: Document) -> Document:
     """The document without keys that a file of an earlier version may have."""
     tree = deepcopy(document.tree)
+    search = tree.get("search")
+    if isinstance(search, dict) and search.get("portfolio") is False:
+        search["starting_points"] = "none"
     for path in RETIRED:
         _prune(tree, path)
     return replace(document, tree=tree)

@@ -55,7 +55,7 @@ def first_points(plan: SearchPlan) -> list[FirstPoint]:
     time, the order of the space's list does not decide which of them are looked at.
     """
     space, search = plan.space, plan.search
-    if search.sampler == "fixed":
+    if search.listed:
         entries = [space.complete(entry) for entry in search.start_with] * search.seeds
         return [FirstPoint(values=entry, origin="start_with") for entry in entries]
     looks = [first_look(space, backbone) for backbone in _feasible_backbones(plan)]
@@ -76,7 +76,7 @@ def first_points(plan: SearchPlan) -> list[FirstPoint]:
 
 def first_look(space: Space, backbone: str) -> dict[str, Scalar]:
     """The point of a backbone's first look."""
-    return dict(nearest(space, {**space.complete({"backbone": backbone}), "head_init": "probe"}).values)
+    return dict(nearest(space, {**space.complete({"backbone": backbone}), "head_init": "probe"}))
 
 
 def num_enqueued(trials: Sequence[FrozenTrial], number: int) -> int:

@@ -35,7 +35,7 @@ class Intake:
     @property
     def trials_left(self) -> bool:
         """Whether any of the trials that were asked for has not begun, and there is one to begin."""
-        if self._search.sampler == "fixed":
+        if self._search.listed:
             return self._num_waiting > 0
         return self._num_started < self._search.trials and not self.space_tried
 
@@ -47,7 +47,7 @@ class Intake:
     @property
     def space_tried(self) -> bool:
         """Whether every configuration of the space has begun, so that fewer trials than were asked for are enough."""
-        if self._search.sampler == "fixed" or self._num_waiting or self._num_started >= self._search.trials:
+        if self._search.listed or self._num_waiting or self._num_started >= self._search.trials:
             return False
         if self._exhausted_at[0] != self._num_started:
             self._exhausted_at = self._num_started, self._proposals.exhausted(self._study.trials())

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tlsearch.search.allocation import Allocation
 from tlsearch.search.asha import AshaRules
 from tlsearch.search.folder import SearchFolder
 from tlsearch.search.judge import Rules
@@ -30,7 +29,6 @@ class SearchPlan:
         search: Its ``trials`` and ``time_budget_s`` are totals over all starts.
         sizes: By backbone what follows from it alone: params_millions, checkpoint_mb. Needed where the search's
             constraints look at them.
-        allocation: How points are weighed where the search is cost-aware.
         address: ``local`` starts an own Ray, ``auto`` joins the one on this machine, else HOST:PORT.
     """
 
@@ -44,7 +42,6 @@ class SearchPlan:
     uid: str = ""
     address: str = "local"
     sizes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    allocation: Allocation = field(default_factory=Allocation)
 
     @property
     def folder(self) -> SearchFolder:

@@ -8,19 +8,20 @@ from __future__ import annotations
 import warnings
 from collections.abc import Container, Mapping, Sequence
 from itertools import islice
-from typing import Any, Literal
+from pkgutil import resolve_name
+from typing import Any
 
 from optuna import Study
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, TPESampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from tlsearch.config.samplers import SAMPLERS
 from tlsearch.search.seeds import derive_seed
 from tlsearch.types import Scalar
 
-SamplerName = Literal["tpe", "random", "fixed"]
 NUM_DRAWN = 10  # TPE proposes at random until so many trials have begun
 NUM_GOOD = 25  # TPE's good group never holds more
 NUM_SEEN = 250  # the smallest number of ended trials of which TPE's good group is NUM_GOOD
@@ -99,15 +100,23 @@ class _BoundedTPE(TPESampler):
         return super().sample_independent(self._window, trial, param_name, param_distribution)
 
 
-def make_sampler(name: SamplerName, *, seed: int, number: int, attempt: int = 0) -> BaseSampler:
-    """The sampler that proposes trial ``number`` of a search with that seed; another one for each attempt.
+def make_tpe(seed: int) -> BaseSampler:
+    """TPE: multivariate within the groups of the conditional space (``group``).
 
-    TPE is multivariate within the groups of the conditional space (``group``), and counts running
-    trials as bad ones so that parallel trials spread (``constant_liar``).
+    It counts running trials as bad ones so that parallel trials spread (``constant_liar``).
     """
-    own_seed = derive_seed(seed, f"sampler, attempt {attempt}" if attempt else "sampler", number)
-    if name != "tpe":
-        return RandomSampler(seed=own_seed)  # a fixed search proposes nothing
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)  # `group`, known and wanted
-        return _BoundedTPE(n_startup_trials=NUM_DRAWN, seed=own_seed, multivariate=True, group=True, constant_liar=True)
+        return _BoundedTPE(n_startup_trials=NUM_DRAWN, seed=seed, multivariate=True, group=True, constant_liar=True)
+
+
+def make_sampler(name: str, *, seed: int, number: int, attempt: int = 0) -> BaseSampler:
+    """The sampler that proposes trial ``number`` of a search with that seed; another one for each attempt.
+
+    Raises:
+        KeyError: No sampler has this name.
+    """
+    own_seed = derive_seed(seed, f"sampler, attempt {attempt}" if attempt else "sampler", number)
+    sampler = resolve_name(SAMPLERS[name].factory)(seed=own_seed)
+    assert isinstance(sampler, BaseSampler)
+    return sampler

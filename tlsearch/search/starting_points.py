@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tlsearch.space import Space
 
 # Head and last stages at rates that keep the pretrained features, rising in cost.
-RECIPES: Sequence[Mapping[str, Scalar]] = (
+STARTING_POINTS: Sequence[Mapping[str, Scalar]] = (
     {"unfreeze_depth": 1, "head_lr": 1e-3, "backbone_lr": 1e-4, "backbone_lr_ratio": 0.1},
     {"unfreeze_depth": 0, "head_lr": 1e-2},
     {"unfreeze_depth": 2, "head_lr": 1e-3, "backbone_lr": 3e-4, "backbone_lr_ratio": 0.3, "augmentation": "light"},
@@ -20,11 +20,11 @@ RECIPES: Sequence[Mapping[str, Scalar]] = (
 )
 
 
-def recipe(space: Space, index: int, backbone: str) -> dict[str, Scalar] | None:
-    """A recipe's point, moved into the space; None where the space has no such depth."""
-    wanted = RECIPES[index]
+def starting_point(space: Space, index: int, backbone: str) -> Mapping[str, Scalar] | None:
+    """A starting point of a backbone, moved into the space; None where the space has no such depth."""
+    wanted = STARTING_POINTS[index]
     try:
         base = space.complete({"backbone": backbone, "unfreeze_depth": wanted["unfreeze_depth"]})
     except ValueError:  # outside the space
         return None
-    return dict(nearest(space, {**base, **wanted, "backbone": backbone}).values)
+    return nearest(space, {**base, **wanted, "backbone": backbone})

@@ -98,7 +98,7 @@ class Untried(BaseSampler):
             if self._new(drafted.values):
                 return drafted.values
         for _ in range(_NUM_DRAWN):
-            drawn = draw(self._space, self._rng).values
+            drawn = draw(self._space, self._rng)
             if self._new(drawn):
                 return drawn
         assert first is not None

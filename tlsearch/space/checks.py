@@ -255,7 +255,7 @@ def repeated_entries(file: SpaceFile, space: Space, document: Document) -> list[
             continue
         earlier: Keys = ("search", "start_with", first[config])
         message = f"the same trial as entry {first[config]}{document.place(earlier)}, counted from 0: leave one out"
-        if file.search.sampler == "fixed":
+        if file.search.listed:
             message += "; search.seeds trains each entry several times"
         faults.append(document.fault(at, message))
     return faults

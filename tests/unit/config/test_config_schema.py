@@ -103,7 +103,7 @@ def test_schedulers(tmp_path: Path, written: Any, expected: AshaSpec | None) -> 
         ("search", {"trials": 0}, "search.trials", "at least 1, not 0"),
         ("search", {"trials": None}, "search.trials", "a whole number, not null"),
         ("search", {"trails": 3}, "search.trails", "did you mean 'trials'"),
-        ("search", {"expected_gain": "yes"}, "search.expected_gain", "auto, true or false, not 'yes'"),
+        ("search", {"starting_points": "yes"}, "search.starting_points", "auto"),
         ("search", {"metric": "val_acc"}, "search.metric", "did you mean 'val_accuracy'"),
         ("search", {"metric": ["val_loss"]}, "search.metric", "not known"),
         ("search", {"sampler": "tep"}, "search.sampler", "did you mean 'tpe'"),
@@ -184,7 +184,7 @@ def test_each_wrong_value_is_one_fault(
 
 def test_defaults_may_be_written_out(tmp_path: Path) -> None:
     search = {"constraints": {}, "patience": None, "trial_timeout": None, "study": "auto"}
-    search |= {"expected_gain": "auto", "scheduler": {"asha": {"brackets": 1}}}
+    search |= {"starting_points": "auto", "scheduler": {"asha": {"brackets": 1}}}
     written = read(tmp_path, {"search": search, "cache": {"views": 1}})
     assert written == read(tmp_path)
 
@@ -294,7 +294,7 @@ def test_seeds_repeat_the_entries_of_a_fixed_search_only(tmp_path: Path) -> None
     fixed = {"search": {"sampler": "fixed", "start_with": [{"head_lr": 1.0e-3}], "seeds": 3}}
     assert read(tmp_path, fixed).search.seeds == 3
     (fault,) = faults(tmp_path, {"search": {"seeds": 3}})
-    assert fault.path == ("search", "seeds") and "sampler fixed" in fault.message
+    assert fault.path == ("search", "seeds") and "goes with fixed" in fault.message
 
 
 # --- bounds of every number -----------------------------------------------------------------

@@ -252,7 +252,7 @@ def test_a_study_of_an_earlier_version_goes_on_without_looks(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
-@pytest.mark.parametrize("options", [{}, {"portfolio": False}, {"portfolio": False, "expected_gain": False}])
+@pytest.mark.parametrize("options", [{}, {"starting_points": "none"}, {"starting_points": "none", "cost_aware": False}])
 def test_a_space_that_was_tried_whole_ends_the_search(tmp_path: Path, sampler: str, options: dict[str, Any]) -> None:
     plan = plan_of(tmp_path / "s", SMALL, 60, sampler=sampler, **options)
     assert drive(plan, slots=3, order=1, factory=QuickTrial) == "space"

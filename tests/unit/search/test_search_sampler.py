@@ -15,10 +15,11 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 from search_doubles import QuickTrial, TinySpace, drive, make_plan
 
+from tlsearch.config.samplers import SAMPLERS
 from tlsearch.search import read_search
 from tlsearch.search.sampler import NUM_GOOD, NUM_SEEN, make_sampler, seen
 from tlsearch.search.seeds import derive_fraction, derive_seed
-from tlsearch.search.starting_points import RECIPES
+from tlsearch.search.starting_points import STARTING_POINTS
 
 
 def proposals(root: Path, starts: tuple[int, ...], **search: Any) -> list[dict[str, Any]]:
@@ -28,7 +29,7 @@ def proposals(root: Path, starts: tuple[int, ...], **search: Any) -> list[dict[s
     return [dict(trial.params) for trial in read_search(root).trials]
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random"])
+@pytest.mark.parametrize("sampler", [name for name, one in SAMPLERS.items() if not one.listed])
 def test_a_restart_goes_on_with_the_same_proposals(tmp_path: Path, sampler: str) -> None:
     whole = proposals(tmp_path / "whole", (16,), sampler=sampler, seed=3)
     parts = proposals(tmp_path / "parts", (5, 9, 16), sampler=sampler, seed=3)
@@ -40,7 +41,7 @@ def test_another_seed_proposes_otherwise(tmp_path: Path) -> None:
     first = proposals(tmp_path / "a", (12,), seed=3)
     second = proposals(tmp_path / "b", (12,), seed=4)
     assert first[0] == second[0] == TinySpace().default_point()
-    chosen = 3 + len(RECIPES)  # the default, a first look, the starting points, one of them twice
+    chosen = 3 + len(STARTING_POINTS)  # the default, a first look, the starting points, one of them twice
     assert not [point for point in first[chosen:] if point in second]
 
 
@@ -90,6 +91,11 @@ def test_tpe_is_made_without_a_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         make_sampler("tpe", seed=0, number=0)
+
+
+def test_an_unknown_name_makes_no_sampler() -> None:
+    with pytest.raises(KeyError, match="grid"):
+        make_sampler("grid", seed=0, number=0)
 
 
 def study_of(num_trials: int, *, direction: str = "maximize") -> optuna.Study:

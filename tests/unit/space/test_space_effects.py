@@ -118,11 +118,10 @@ def test_an_override_that_decides_is_named(tmp_path: Path) -> None:
         ({"max_epochs": 3, "scheduler": {"asha": {"grace_period": 3}}}, "scheduler.asha.grace_period", "no rung"),
         ({"max_epochs": 9, "scheduler": {"asha": {"brackets": 4}}}, "scheduler.asha.brackets", "at most 3"),
         ({"on_budget": "finish"}, "on_budget", "without a time_budget"),
-        ({"seeds": 2}, "seeds", "the sampler is tpe"),
-        ({"sampler": "random", "portfolio": False}, "portfolio", "goes with tpe"),
-        ({"sampler": "random", "expected_gain": True}, "expected_gain", "goes with tpe"),
+        ({"seeds": 2}, "seeds", "goes with fixed"),
+        ({"sampler": "random", "starting_points": "none"}, "starting_points", "goes with tpe"),
         ({"sampler": "fixed", "start_with": [{}], "cost_aware": False, "trials": 1}, "cost_aware", "goes with tpe"),
-        ({"cost_aware": False}, "cost_aware", "portfolio is on"),
+        ({"cost_aware": False}, "cost_aware", "starting_points is auto"),
         ({"start_with": [{}, {"unfreeze_depth": 0}]}, "start_with[1]", "the same trial as entry 0"),
         ({"start_with": [{"head_lr": 1}, {}, {"head_lr": 1.0}]}, "start_with[2]", "the same trial as entry 0 (line"),
         (
@@ -131,6 +130,8 @@ def test_an_override_that_decides_is_named(tmp_path: Path) -> None:
             "search.seeds trains each entry several times",
         ),
         ({"probe_first": True}, "probe_first", "every search takes a first look at each backbone"),
+        ({"expected_gain": "auto"}, "expected_gain", "TPE proposes"),
+        ({"portfolio": False}, "portfolio", "called starting_points now"),
     ],
 )
 def test_settings_of_the_search_without_effect(tmp_path: Path, search: dict[str, Any], path: str, words: str) -> None:
@@ -145,7 +146,7 @@ def test_settings_of_the_search_without_effect(tmp_path: Path, search: dict[str,
         {"max_epochs": 1},
         {"max_epochs": 9, "scheduler": {"asha": {"brackets": 3}}},
         {"on_budget": "finish", "time_budget": "1h"},
-        {"portfolio": False, "cost_aware": False},
+        {"starting_points": "none", "cost_aware": False},
         {"sampler": "fixed", "start_with": [{}], "seeds": 3, "trials": 3},
         {"start_with": [{}, {"unfreeze_depth": 0, "head_lr": 0.5}]},
     ],
@@ -169,11 +170,13 @@ def test_cached_features_that_are_not_kept(tmp_path: Path) -> None:
 
 def test_a_search_of_an_earlier_version_is_still_read(tmp_path: Path) -> None:
     """Its own file may hold what is an error today, and keys that are gone."""
-    search = {"probe_first": True, "on_budget": "finish", "start_with": [{}, {}], "patience": 40}
+    search = {"on_budget": "finish", "start_with": [{}, {}], "patience": 40}
+    search |= {"probe_first": True, "portfolio": False, "expected_gain": "auto"}
     path = write(tmp_path, {"unfreeze_depth": 0, "backbone_lr": 1e-4, "bn_policy": ["frozen", "train"]}, search=search)
-    assert len(faults(tmp_path, yaml.safe_load(path.read_text())["space"], search=search)) == 6
+    assert len(faults(tmp_path, yaml.safe_load(path.read_text())["space"], search=search)) == 8
     file, space = load(path, stored=True)
     assert (file.search.on_budget, file.search.patience, len(file.search.start_with)) == ("finish", 40, 2)
+    assert file.search.starting_points == "none"
     assert space.depths() == (0,)
 
 
