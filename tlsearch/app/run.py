@@ -8,11 +8,11 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tlsearch.app.ahead import UntilReady
 from tlsearch.app.bucket import Through, address_of, folder_of, refuse_taken, through_bucket
 from tlsearch.app.catalog import (
     RESOLVED,
@@ -328,17 +328,15 @@ def execute(prepared: Prepared, *, observers: Sequence[SearchObserver] = (), sto
     entry = prepared.entry
     forget_end(entry)
     tracker, through = make_tracker(entry), through_bucket(entry)
-    recording = _recording(prepared, tracker, through, failed=stop.set)
+    recorders = _recorders(prepared, tracker, through)
     status: Status = "failed"
     reason = "failed"
     try:
         plan = search_plan(prepared)
         logger.info("the search %s on the Ray at %s", "goes on" if prepared.resumed else "begins", plan.address)
-        try:
-            everyone: tuple[SearchObserver, ...] = (recording, TrialTeller(entry.metric), *observers)
+        with _opening(prepared, tracker, failed=stop.set):
+            everyone: tuple[SearchObserver, ...] = (*recorders, TrialTeller(entry.metric), *observers)
             reason = run_search(plan, factory=through.factory, observers=everyone, stop=stop, lock=prepared.lock)
-        finally:
-            recording.finish()
         status = "interrupted" if reason == "interrupted" else "finished"
     finally:
         logger.info("the search has ended: %s", reason)
@@ -350,26 +348,46 @@ def execute(prepared: Prepared, *, observers: Sequence[SearchObserver] = (), sto
     return SearchEnd(entry=entry, reason=reason, record=record, run_ids=tracker.run_ids(), unsent=unsent)
 
 
-def _recording(
-    prepared: Prepared, tracker: MlflowTracker, through: Through, *, failed: Callable[[], None]
-) -> UntilReady:
-    """All that keeps what happens; MLflow is opened beside the first trials, which take seconds to come up."""
-    entry, file = prepared.entry, prepared.file
-    keeper = BestKeeper(tracker, directory=entry.path, keep=file.tracking.keep_best, mode=trial_setup(file).mode)
-    tidier = Tidier(keeper, directory=entry.path)
-    earlier = read_record(entry) if prepared.resumed else None
+@contextmanager
+def _opening(prepared: Prepared, tracker: MlflowTracker, *, failed: Callable[[], None]) -> Iterator[None]:
+    """Opens MLflow beside the body, since it takes seconds, as the first trials do; raises its error after the body.
+
+    Args:
+        failed: Called at once where MLflow cannot be used.
+    """
 
     def begin() -> None:
-        keep_evidence(entry, prepared.index)
-        record_start(tracker, entry, file)
-        if earlier is not None:
-            tracker.record_search(earlier)
-            keeper.restore(earlier)
-            if not entry.parent:
-                tidier.restore(earlier)
+        try:
+            keep_evidence(prepared.entry, prepared.index)
+            record_start(tracker, prepared.entry, prepared.file)
+        except BaseException:
+            failed()
+            raise
 
-    tidiers = () if entry.parent else (tidier,)
-    return UntilReady((*through.before, tracker, keeper, *tidiers, *through.after), begin, failed=failed)
+    with ThreadPoolExecutor(1, thread_name_prefix="search-start") as pool:
+        opened = pool.submit(begin)
+        try:
+            yield
+        finally:
+            opened.result()
+
+
+def _recorders(prepared: Prepared, tracker: MlflowTracker, through: Through) -> tuple[SearchObserver, ...]:
+    """The observers that keep what happens, in the order in which they need each other.
+
+    The bucket's fetcher brings an ended trial's model, the tracker and the keeper record it, the tidier deletes what
+    the keeper does not keep, and the bucket's dropper deletes it there.
+    """
+    entry, file = prepared.entry, prepared.file
+    keeper = BestKeeper(tracker, directory=entry.path, keep=file.tracking.keep_best, mode=trial_setup(file).mode)
+    tidiers = () if entry.parent else (Tidier(keeper, directory=entry.path),)
+    if prepared.resumed:
+        earlier = read_record(entry)
+        tracker.record_search(earlier)
+        keeper.restore(earlier)
+        for tidier in tidiers:
+            tidier.restore(earlier)
+    return (*through.before, tracker, keeper, *tidiers, *through.after)
 
 
 def make_tracker(entry: SearchEntry) -> MlflowTracker:

@@ -6,14 +6,11 @@ import shutil
 from pathlib import Path
 
 from tlsearch.tracking import BestKeeper
-from tlsearch.types import Decision, EpochReport, SearchRecord, TrialConfig, TrialOutcome, TrialState
+from tlsearch.types import SearchObserver, SearchRecord, TrialOutcome, TrialState
 
 
-class Tidier:
-    """A SearchObserver that deletes the folders of ended trials that are not among the best.
-
-    It hears after the keeper: what the keeper has let go is deleted at the next end of a trial.
-    """
+class Tidier(SearchObserver):
+    """Deletes the folders of ended trials that are not among the best; comes after the keeper, which says so."""
 
     def __init__(self, keeper: BestKeeper, *, directory: Path) -> None:
         self._keeper = keeper
@@ -24,12 +21,6 @@ class Tidier:
         """Deletes what an earlier start left behind."""
         self._ended = {trial.number for trial in record.trials if trial.state is not TrialState.RUNNING}
         self._delete()
-
-    def trial_started(self, number: int, config: TrialConfig) -> None:
-        """Nothing to delete."""
-
-    def trial_reported(self, number: int, report: EpochReport, decision: Decision) -> None:
-        """Nothing to delete."""
 
     def trial_ended(self, number: int, outcome: TrialOutcome) -> None:
         """Deletes the trial's running checkpoint, and the folders of all trials that are not kept."""

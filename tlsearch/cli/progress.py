@@ -15,7 +15,16 @@ from rich.text import Text
 from tlsearch.cli.console import Table
 from tlsearch.cli.estimate import Estimate
 from tlsearch.text import about_s, format_s, plural
-from tlsearch.types import METRIC_MODES, Decision, EpochReport, SearchRecord, TrialConfig, TrialOutcome, TrialState
+from tlsearch.types import (
+    METRIC_MODES,
+    Decision,
+    EpochReport,
+    SearchObserver,
+    SearchRecord,
+    TrialConfig,
+    TrialOutcome,
+    TrialState,
+)
 
 _REFRESHES_PER_S = 4
 _QUIET_S = 60.0  # without a terminal: how long nothing is printed while epochs go on
@@ -41,8 +50,8 @@ class _Row:
     outcome: TrialOutcome | None = None
 
 
-class Progress:
-    """Hears a search (SearchObserver) and shows it; a context manager."""
+class Progress(SearchObserver):
+    """Shows a search as it runs; a context manager."""
 
     def __init__(
         self,

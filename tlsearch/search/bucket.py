@@ -22,9 +22,9 @@ from tlsearch.errors import StorageError
 from tlsearch.secrets import holds_secret
 from tlsearch.types import (
     CacheSpec,
-    Decision,
     EpochReport,
     RunningTrial,
+    SearchObserver,
     TrialAssignment,
     TrialConfig,
     TrialFactory,
@@ -234,8 +234,8 @@ class ThroughBucket:
         return BucketTrial(fine_tuning(here), lambda: mirror.push(part))
 
 
-class Fetcher:
-    """A SearchObserver that brings an ended trial's best model to the driver; it hears before those who look at it."""
+class Fetcher(SearchObserver):
+    """Brings an ended trial's best model to the driver; comes before the observers that read it."""
 
     def __init__(self, mirror: Mirror) -> None:
         self._mirror = mirror
@@ -244,27 +244,18 @@ class Fetcher:
         """From now on a start on another machine finds the study."""
         self._mirror.push_own()
 
-    def trial_reported(self, number: int, report: EpochReport, decision: Decision) -> None:
-        """Nothing to fetch."""
-
     def trial_ended(self, number: int, outcome: TrialOutcome) -> None:
         """Takes the best model; the checkpoint to go on from has served."""
         self._mirror.drop(f"trials/{number}/running")
         self._mirror.pull(f"trials/{number}/best")
 
 
-class Dropper:
-    """A SearchObserver that removes from the bucket what the driver keeps no more; it hears after the tidier."""
+class Dropper(SearchObserver):
+    """Removes from the bucket what the driver no longer keeps; comes after the tidier."""
 
     def __init__(self, mirror: Mirror) -> None:
         self._mirror = mirror
         self._ended: set[int] = set()
-
-    def trial_started(self, number: int, config: TrialConfig) -> None:
-        """Nothing to drop."""
-
-    def trial_reported(self, number: int, report: EpochReport, decision: Decision) -> None:
-        """Nothing to drop."""
 
     def trial_ended(self, number: int, outcome: TrialOutcome) -> None:
         """Drops what is gone here."""

@@ -19,8 +19,8 @@ from optuna.trial import TrialState as OptunaState
 from tlsearch.codec import from_plain
 from tlsearch.crash import crash_point
 from tlsearch.errors import StorageError
-from tlsearch.search.audience import Audience
 from tlsearch.search.budget import TimeBudget
+from tlsearch.search.dispatcher import Dispatcher
 from tlsearch.search.faults import ErrorStreak
 from tlsearch.search.first_points import FIRST_LOOK
 from tlsearch.search.intake import Intake
@@ -56,7 +56,7 @@ class Conductor:
         """Reads the study, and tells trials whose last report had ended them."""
         self._plan, self._search, self._study = plan, plan.search, study
         self._limits = plan.search.constraints.limits
-        self._audience = Audience(observers)
+        self._observers = Dispatcher(observers)
         self._stop = stop or threading.Event()
         self._clock, self._timer = clock, timer
         self._judge = Judge(plan.rules)
@@ -137,7 +137,7 @@ class Conductor:
         while not self.exhausted and not self.waiting:
             number = self._going_on.popleft() if self._going_on else self._add_live(self._intake.begin()).number
             live = self._live[number]
-            self._audience.trial_started(number, live.config)
+            self._observers.trial_started(number, live.config)
             broken = complaint(live.measured, self._limits)
             if not broken:
                 return self.handout(number)
@@ -188,7 +188,7 @@ class Conductor:
         self._seq += 1
         live.epoch, live.heard = report.epoch, self._timer()
         live.verdicts[report.epoch] = verdict
-        self._audience.trial_reported(number, report, verdict.decision)
+        self._observers.trial_reported(number, report, verdict.decision)
         if verdict.decision is not Decision.CONTINUE:
             self._end(live, _ending(verdict))
         return verdict.decision is Decision.CONTINUE and not self.halting
@@ -312,7 +312,7 @@ class Conductor:
             best_epoch=best.epoch if best else None,
             error=ending.error,
         )
-        self._audience.trial_ended(live.number, outcome)
+        self._observers.trial_ended(live.number, outcome)
 
     def _drop_checkpoint(self, number: int) -> None:
         """An ended trial has nothing to go on with; its best model stays."""

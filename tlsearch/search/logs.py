@@ -19,7 +19,7 @@ from pathlib import Path
 from tlsearch.search.folder import SearchFolder
 from tlsearch.secrets import mask
 from tlsearch.text import plural
-from tlsearch.types import Decision, EpochReport, TrialConfig, TrialOutcome
+from tlsearch.types import Decision, EpochReport, SearchObserver, TrialConfig, TrialOutcome
 
 logger = logging.getLogger(__name__)
 
@@ -108,25 +108,22 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
-class TrialTeller:
-    """A SearchObserver that logs what becomes of each trial."""
+class TrialTeller(SearchObserver):
+    """Logs what becomes of each trial."""
 
     def __init__(self, metric: str) -> None:
         self._metric = metric
 
     def trial_started(self, number: int, config: TrialConfig) -> None:
-        """It begins, or goes on."""
         told = f"{config.backbone}, unfreeze_depth {config.unfreeze_depth}, head_lr {config.head_lr:.3g}"
         logger.info("trial %d is handed out: %s", number, told, extra={"trial": number})
 
     def trial_reported(self, number: int, report: EpochReport, decision: Decision) -> None:
-        """An epoch is done."""
         value = report.metrics.get(self._metric)
         told = (number, report.epoch, self._metric, value, decision.value)
         logger.info("trial %d, epoch %d: %s %s, %s", *told, extra={"trial": number})
 
     def trial_ended(self, number: int, outcome: TrialOutcome) -> None:
-        """It has ended."""
         told = f"{outcome.state.value} ({outcome.reason}) after {plural(outcome.epochs_run, 'epoch')}"
         error = f": {outcome.error}" if outcome.error else ""
         logger.info("trial %d is %s%s", number, told, error, extra={"trial": number})

@@ -5,22 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from tlsearch.tracking.progress import ranked_value
-from tlsearch.types import (
-    Decision,
-    EpochReport,
-    Mode,
-    SearchRecord,
-    Tracker,
-    TrialConfig,
-    TrialOutcome,
-    TrialState,
-)
+from tlsearch.types import Mode, SearchObserver, SearchRecord, Tracker, TrialOutcome, TrialState
 
 _CHECKPOINT = "trials/{}/best"  # a trial's best checkpoint in the search's folder
 
 
-class BestKeeper:
-    """A SearchObserver that has the tracker keep the models of the ``keep`` best ended trials.
+class BestKeeper(SearchObserver):
+    """Has the tracker keep the models of the ``keep`` best ended trials.
 
     Complete and pruned trials count, diverged ones do not; of two equal values the earlier trial is better.
     What is kept depends on which trials have ended, not on the order in which they did.
@@ -56,12 +47,6 @@ class BestKeeper:
                 self._tracker.drop_model(trial.number)
         for number in best:
             self._tracker.keep_model(number, self._checkpoint(number))
-
-    def trial_started(self, number: int, config: TrialConfig) -> None:
-        """Nothing is kept of a running trial."""
-
-    def trial_reported(self, number: int, report: EpochReport, decision: Decision) -> None:
-        """Nothing is kept of a running trial."""
 
     def trial_ended(self, number: int, outcome: TrialOutcome) -> None:
         """Keeps the trial if it is among the best now, and drops the one that no longer is."""

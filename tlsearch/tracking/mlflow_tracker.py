@@ -40,7 +40,8 @@ logger = logging.getLogger(__name__)
 class MlflowTracker:
     """A Tracker over MLflow: one experiment, a parent run for the search, a nested run for each trial.
 
-    All calls but ``search_started`` return at once; a thread of its own sends what they say, in order.
+    All calls but ``search_started`` return at once; from that call on a thread sends what they say, the search's start
+    first and then the rest in order, also what was recorded before.
     While MLflow is away they wait in memory; what has not been sent when the process ends is sent from the study
     (``record_search``) by the next tracker of the same search.
 
@@ -72,7 +73,8 @@ class MlflowTracker:
         first_retry_s: float = 1.0,
         last_retry_s: float = 60.0,
     ) -> None:
-        # Imports mlflow as a whole, now: Tune imports it, too, and two threads that begin at different parts deadlock.
+        # Imports mlflow as a whole, on this thread: Tune imports it, too, and two threads that begin at different parts
+        # deadlock.
         quiet_mlflow()
         self._uri = uri
         self._progress = Progress(metric)
@@ -121,7 +123,7 @@ class MlflowTracker:
                 self._worker.give_up()
                 raise fault from error
             logger.warning("MLflow is away at the start: %s", error)
-        self._worker.put(
+        self._worker.start(
             e.SearchStart(
                 params=e.text_params(params),
                 artifacts=mask_tree(artifacts),

@@ -27,7 +27,7 @@ class Refused(TlsearchError):
 
 
 class Worker:
-    """Sends entries through ``send`` on one daemon thread, which starts with the first entry.
+    """Sends entries through ``send`` on one daemon thread, from ``start`` on.
 
     Unsent entries wait in memory, in order. They need no copy on disk: the study holds all they say, and a later
     process sends it from there.
@@ -58,20 +58,31 @@ class Worker:
                 return
             if self._closing:
                 raise RuntimeError("the tracker is closed")
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="tlsearch-tracking", daemon=True)
-                self._thread.start()
             self._unsent.extend(entries)
             self._changed.notify_all()
 
+    def start(self, *first: Entry) -> None:
+        """Begins to send, these entries before all that wait."""
+        with self._changed:
+            self._unsent.extendleft(reversed(first))
+            self._start()
+
+    def _start(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="tlsearch-tracking", daemon=True)
+            self._thread.start()
+
     def give_up(self) -> None:
         """Takes and sends nothing any more: the store cannot be used."""
-        self._given_up = True
+        with self._changed:
+            self._given_up = True
+            self._unsent.clear()
 
     def flush(self, timeout_s: float) -> bool:
         """Waits until everything is sent or the store is away; whether everything is sent."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._unsent or self._retry_at is not None, timeout_s)
+            if self._thread is not None:
+                self._changed.wait_for(lambda: not self._unsent or self._retry_at is not None, timeout_s)
             return not self._unsent
 
     def close(self, timeout_s: float) -> int:
@@ -81,6 +92,8 @@ class Worker:
         """
         with self._changed:
             self._closing = True
+            if self._unsent:
+                self._start()
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.join(timeout_s)

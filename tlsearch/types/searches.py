@@ -15,14 +15,20 @@ from tlsearch.types.trials import INTERRUPTED, Decision, EpochReport, StartRepor
 class SearchObserver(Protocol):
     """Hears what happens in a search, in order, on the driver's thread; must return at once.
 
-    After a resume ``trial_started`` comes again for trials that go on.
+    A subclass overrides the events it needs.
     """
 
-    def trial_started(self, number: int, config: TrialConfig) -> None: ...
+    def trial_started(self, number: int, config: TrialConfig) -> None:
+        """A trial starts, or continues after a resume."""
+        return
 
-    def trial_reported(self, number: int, report: EpochReport, decision: Decision) -> None: ...
+    def trial_reported(self, number: int, report: EpochReport, decision: Decision) -> None:
+        """An epoch's report and its decision are in the study."""
+        return
 
-    def trial_ended(self, number: int, outcome: TrialOutcome) -> None: ...
+    def trial_ended(self, number: int, outcome: TrialOutcome) -> None:
+        """A trial's end is in the study."""
+        return
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,7 +46,9 @@ def store() -> Iterator[Store]:
 
 
 def _worker(store: Store, *, retry_s: float = 0.01) -> Worker:
-    return Worker(store.send, first_retry_s=retry_s, last_retry_s=retry_s)
+    worker = Worker(store.send, first_retry_s=retry_s, last_retry_s=retry_s)
+    worker.start()
+    return worker
 
 
 def _entries(*numbers: int) -> list[Entry]:
@@ -62,6 +64,23 @@ def test_all_is_sent_in_order_and_many_in_one_go(store: Store) -> None:
     assert worker.close(WAIT_S) == 0
     assert store.taken == list(range(100))
     assert store.calls <= 3
+
+
+def test_the_first_entries_go_before_those_that_wait(store: Store) -> None:
+    worker = Worker(store.send, first_retry_s=0.01, last_retry_s=0.01)
+    worker.put(*_entries(2, 3))
+    assert worker.flush(0) is False and store.calls == 0
+    worker.start(*_entries(0, 1))
+    worker.put(*_entries(4))
+    assert worker.close(WAIT_S) == 0
+    assert store.taken == [0, 1, 2, 3, 4]
+
+
+def test_what_was_put_before_a_start_is_sent_at_the_end(store: Store) -> None:
+    worker = Worker(store.send, first_retry_s=0.01, last_retry_s=0.01)
+    worker.put(*_entries(1))
+    assert worker.close(WAIT_S) == 0
+    assert store.taken == [1]
 
 
 def test_the_caller_never_waits_for_the_store(store: Store) -> None:
