@@ -16,11 +16,12 @@ from tlsearch.app.catalog import SearchEntry, write_atomically
 from tlsearch.app.confirm import PreparedConfirm
 from tlsearch.app.run import read_record
 from tlsearch.codec import read_shaped
+from tlsearch.core.metrics import METRICS
 from tlsearch.data import ImageIndex
 from tlsearch.errors import UserError
 from tlsearch.model import describe_backbone
 from tlsearch.results import load_model, logits_on
-from tlsearch.results.repeats import Difference, Values, per_image_scores
+from tlsearch.results.repeats import Difference, Values
 from tlsearch.results.verdict import Comparison, Repeated, Verdict, judge
 from tlsearch.tracking import log_search_files
 from tlsearch.types import SearchRecord, TrialRecord, TrialState
@@ -140,18 +141,18 @@ def _repeated(confirm: PreparedConfirm, record: SearchRecord) -> list[Repeated]:
 def _scores(
     entry: SearchEntry, metric: str, trials: Mapping[int, TrialRecord], index: ImageIndex
 ) -> dict[int, Values] | None:
-    """What every validation image adds to the metric, by seed; None where a checkpoint or such a metric is missing."""
-    labels = np.array(index.splits["val"].labels)
+    """What each validation image adds to the metric, larger is better, by seed; None where that is not known."""
+    one = METRICS[metric]
+    if one.per_image is None:
+        return None
+    labels, sign = np.array(index.splits["val"].labels), 1.0 if one.mode == "max" else -1.0
     scores = {}
     for seed, trial in trials.items():
         folder = entry.path / "trials" / str(trial.number)
         if not (folder / "best").is_dir():
             return None
         logits = logits_on(load_model(folder), index, "val")
-        one = per_image_scores(metric, logits.double().softmax(1).numpy(), labels)
-        if one is None:
-            return None
-        scores[seed] = one
+        scores[seed] = sign * one.per_image(logits.double().numpy(), labels)
     return scores
 
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 
 from tlsearch.config import SpaceFile
 from tlsearch.config.rules import MOST
+from tlsearch.core.metrics import METRICS
 from tlsearch.errors import Fault, UserError
 from tlsearch.space import Space
 from tlsearch.text import agree, plural
-from tlsearch.types import TOP5_MIN_CLASSES
 
 _TRIALS = re.compile(r"\+?[1-9][0-9]{0,8}")
 
@@ -62,9 +62,10 @@ def limit_faults(file: SpaceFile, sizes: Mapping[str, Mapping[str, float]]) -> l
 
 def metric_faults(file: SpaceFile, num_classes: int) -> list[Fault]:
     """A fault where data of so many classes do not have the metric."""
-    if file.search.metric != "val_top5_accuracy" or num_classes >= TOP5_MIN_CLASSES:
+    needed_classes = METRICS[file.search.metric].min_classes
+    if num_classes >= needed_classes:
         return []
-    needed = f"{file.search.metric} needs {TOP5_MIN_CLASSES} classes or more"
+    needed = f"{file.search.metric} needs {needed_classes} classes or more"
     message = f"{needed}; the data have {num_classes}: take val_accuracy or val_macro_f1"
     return [Fault(path=("search", "metric"), message=message)]
 

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tlsearch.core.metrics import is_share
 from tlsearch.errors import DataError
 from tlsearch.results.evaluation import Evaluation
 from tlsearch.results.facts import SearchFacts
 from tlsearch.results.leaderboard import LeaderboardRow
 from tlsearch.results.statistics import (
-    SHARES,
     Interval,
     PairedTest,
     compare_paired,
@@ -247,7 +247,7 @@ def compare_searches(
     a, b = sides[0].best.best_value, sides[1].best.best_value
     assert a is not None and b is not None
     num = facts[0].num_validation or facts[1].num_validation
-    interval = unpaired_interval(a, num, b, num) if num and records[0].metric in SHARES else None
+    interval = unpaired_interval(a, num, b, num) if num and is_share(records[0].metric) else None
     return SearchComparison(
         metric=records[0].metric,
         maximise=records[0].mode == "max",

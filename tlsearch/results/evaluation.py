@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from tlsearch.core.metrics import confusion_matrix
 from tlsearch.results.statistics import LABELS, PROBABILITIES
 
 if TYPE_CHECKING:
@@ -56,8 +57,7 @@ class Evaluation:
 
     def confusion(self) -> NDArray[np.int64]:
         """int (C, C): counts by true and predicted class."""
-        num = len(self.classes)
-        return np.bincount(self.labels * num + self.predicted, minlength=num * num).reshape(num, num)
+        return confusion_matrix(self.predicted, self.labels, len(self.classes))
 
 
 @dataclass(frozen=True, kw_only=True)

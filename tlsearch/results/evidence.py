@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlsearch.codec import from_plain
+from tlsearch.core.metrics import confusion_matrix
 from tlsearch.results.calibration import cross_entropy, expected_calibration_error, scaled_probabilities
 from tlsearch.results.statistics import wilson_interval
 
@@ -89,7 +90,7 @@ def gather_evidence(
     before, after = scaled_probabilities(logits), scaled_probabilities(logits, temperature)
     predicted = logits.argmax(1)
     num = len(classes)
-    confusion = np.bincount(labels * num + predicted, minlength=num * num).reshape(num, num)
+    confusion = confusion_matrix(predicted, labels, num)
     per_class = tuple(_class_evidence(name, confusion, place) for place, name in enumerate(classes))
     present = [one for one in per_class if one.images]
     occurring = [one for place, one in enumerate(per_class) if one.images or confusion[:, place].any()]

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tlsearch.core.metrics import is_share
 from tlsearch.printable import csv_text
 from tlsearch.results.comparability import comparability_notes
 from tlsearch.results.facts import SearchFacts
-from tlsearch.results.statistics import SHARES, standard_error, wilson_interval
+from tlsearch.results.statistics import standard_error, wilson_interval
 from tlsearch.text import NumberForm, agree, plural
 from tlsearch.types import Mode, Scalar, SearchRecord, TrialRecord, TrialState
 
@@ -183,7 +184,7 @@ def leaderboard_notes(record: SearchRecord, rows: Sequence[LeaderboardRow], fact
             f"{plural(len(near), 'more trial')} {agree(len(near), 'is', 'are')} within one standard error of the best: "
             f"{facts.num_validation} validation images cannot tell them apart"
         )
-    if record.metric not in SHARES:
+    if not is_share(record.metric):
         notes.append(
             f"no standard error: {record.metric} is no share of the images, so its spread needs the predictions"
         )

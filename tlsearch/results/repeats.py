@@ -108,31 +108,6 @@ def difference_over_both(first: Values, second: Values) -> Difference:
     return _test("both", float(differences.mean()), math.sqrt(total), degrees)
 
 
-def per_image_scores(metric: str, probabilities: Values, labels: NDArray[np.int64]) -> Values | None:
-    """What each image adds to a metric that is a mean over images, larger is better; None for other metrics.
-
-    Args:
-        metric: As ``val_accuracy``.
-        probabilities: float (N, C).
-        labels: int (N,).
-
-    Returns:
-        float (N,).
-    """
-    chosen = probabilities[np.arange(len(labels)), labels]
-    if metric == "val_accuracy":
-        return np.asarray(probabilities.argmax(1) == labels, dtype=np.float64)
-    if metric == "val_top5_accuracy":
-        return np.asarray((probabilities > chosen[:, None]).sum(1) < 5, dtype=np.float64)
-    if metric == "val_loss":
-        return np.asarray(np.log(np.maximum(chosen, np.finfo(np.float64).tiny)), dtype=np.float64)
-    if metric == "val_balanced_accuracy":
-        counts = np.bincount(labels, minlength=probabilities.shape[1])
-        weights = len(labels) / (np.count_nonzero(counts) * counts[labels])
-        return np.asarray((probabilities.argmax(1) == labels) * weights, dtype=np.float64)
-    return None
-
-
 def _test(over: str, value: float, error: float, degrees: float) -> Difference:
     if error > 0:
         p_value = 2.0 * float(stdtr(degrees, -abs(value) / error))

@@ -6,17 +6,15 @@ Accuracies are fractions of N images; intervals cover 95 % unless told otherwise
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tlsearch.core.metrics import METRICS, is_share
+
 Z95 = 1.959963984540054  # the normal distribution's 97.5 % point
 BOOTSTRAPS = 1000
-
-# Metrics that are a share of the images, so that their spread follows from the binomial distribution alone.
-SHARES = frozenset({"val_accuracy", "val_top5_accuracy", "test_accuracy", "accuracy", "top5_accuracy"})
 
 LABELS = NDArray[np.int64]
 PROBABILITIES = NDArray[np.float64]
@@ -61,7 +59,7 @@ def standard_error(metric: str, value: float, num_images: int | None) -> float |
 
     Balanced accuracy, macro F1 and loss depend on single predictions, which only a kept model can give again.
     """
-    if metric not in SHARES or not num_images or not 0.0 <= value <= 1.0:
+    if not is_share(metric) or not num_images or not 0.0 <= value <= 1.0:
         return None
     return binomial_standard_error(value, num_images)
 
@@ -134,17 +132,6 @@ def unpaired_interval(share_a: float, num_a: int, share_b: float, num_b: int) ->
     return Interval(low=low, high=high, method="Newcombe")
 
 
-def metric_of(metric: str) -> Callable[[PROBABILITIES, LABELS], float]:
-    """The function of probabilities (N, C) and labels (N,) that a validation metric is."""
-    return {
-        "accuracy": _accuracy,
-        "loss": _loss,
-        "macro_f1": _macro_f1,
-        "balanced_accuracy": _balanced_accuracy,
-        "top5_accuracy": _top5_accuracy,
-    }[metric.removeprefix("val_").removeprefix("test_")]
-
-
 def bootstrap_metric(
     metric: str, probabilities: PROBABILITIES, labels: LABELS, *, seed: int = 0, num_bootstraps: int = BOOTSTRAPS
 ) -> tuple[float, Interval]:
@@ -157,47 +144,14 @@ def bootstrap_metric(
         seed: Of the draws; the same seed gives the same interval.
         num_bootstraps: Number of draws of N images.
     """
-    function = metric_of(metric)
+    one = METRICS[metric]
+    scores = np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
     rng = np.random.default_rng(seed)
     draws = (rng.integers(0, len(labels), len(labels)) for _ in range(num_bootstraps))
-    values = np.array([function(probabilities[rows], labels[rows]) for rows in draws])
+    values = np.array([one.value(scores[rows], labels[rows]) for rows in draws])
     low, high = np.quantile(values, [0.025, 0.975])
     return float(values.std(ddof=1)), Interval(low=float(low), high=float(high), method="bootstrap")
 
 
 def _log_choose(total: int, chosen: int) -> float:
     return math.lgamma(total + 1) - math.lgamma(chosen + 1) - math.lgamma(total - chosen + 1)
-
-
-def _accuracy(probabilities: PROBABILITIES, labels: LABELS) -> float:
-    return float((probabilities.argmax(1) == labels).mean())
-
-
-def _loss(probabilities: PROBABILITIES, labels: LABELS) -> float:
-    chosen = probabilities[np.arange(len(labels)), labels]
-    return float(-np.log(np.maximum(chosen, np.finfo(np.float64).tiny)).mean())
-
-
-def _top5_accuracy(probabilities: PROBABILITIES, labels: LABELS) -> float:
-    chosen = probabilities[np.arange(len(labels)), labels]
-    return float(((probabilities > chosen[:, None]).sum(1) < 5).mean())
-
-
-def _confusion(probabilities: PROBABILITIES, labels: LABELS) -> NDArray[np.int64]:
-    classes = probabilities.shape[1]
-    cells = labels * classes + probabilities.argmax(1)
-    return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
-
-
-def _macro_f1(probabilities: PROBABILITIES, labels: LABELS) -> float:
-    confusion = _confusion(probabilities, labels)
-    occurrences = confusion.sum(0) + confusion.sum(1)
-    present = occurrences > 0
-    return float((2 * confusion.diagonal()[present] / occurrences[present]).mean())
-
-
-def _balanced_accuracy(probabilities: PROBABILITIES, labels: LABELS) -> float:
-    confusion = _confusion(probabilities, labels)
-    support = confusion.sum(1)
-    present = support > 0
-    return float((confusion.diagonal()[present] / support[present]).mean())

@@ -15,7 +15,6 @@ from tlsearch.train.drift import feature_drift, probe_features
 from tlsearch.train.evaluation import EVAL_BATCH_SIZE, Evaluation, check_finite, evaluate, predict_logits
 from tlsearch.train.files import read_json, read_tensors, remove_others, write_json, write_tensors
 from tlsearch.train.loop import Trainer, TrainFigures
-from tlsearch.train.metrics import classification_metrics
 from tlsearch.train.optimizer import build_optimizer, extend_optimizer
 from tlsearch.train.phases import depth_at, phases
 from tlsearch.train.probe import Probe, affordable_rows, fit_probe, solve_probe
@@ -43,7 +42,6 @@ __all__ = [
     "WeightAverage",
     "build_optimizer",
     "check_finite",
-    "classification_metrics",
     "copy_with_temperature",
     "depth_at",
     "derive_seed",

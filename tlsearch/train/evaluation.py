@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tlsearch.core.metrics import METRICS, confusion_matrix
 from tlsearch.errors import Diverged, Infeasible
 from tlsearch.features import PASS_BATCH_SIZE
 from tlsearch.model import MAX_DEPTH, StagedModel
-from tlsearch.train.metrics import classification_metrics, confusion_matrix
 from tlsearch.train.runtime import Runtime, is_out_of_memory, release_memory
 from tlsearch.train.source import Source, load_batch
 
@@ -67,7 +67,7 @@ class Evaluation:
     """One pass over a split.
 
     Attributes:
-        metrics: See ``classification_metrics``.
+        metrics: All of ``METRICS`` that the number of classes allows.
         confusion: Counts by (true class, predicted class): int64 (C, C).
     """
 
@@ -83,10 +83,12 @@ def evaluate(model: StagedModel, source: Source, runtime: Runtime, *, depth: int
         Infeasible: Out of memory with a single image.
     """
     logits = predict_logits(model, source, runtime, depth=depth)
-    metrics = classification_metrics(logits, source.labels)
+    scores, labels = logits.float().numpy(), source.labels.numpy()
+    num_classes = scores.shape[1]
+    metrics = {name: one.value(scores, labels) for name, one in METRICS.items() if num_classes >= one.min_classes}
     check_finite(metrics["val_loss"], "validation")
-    confusion = confusion_matrix(logits.argmax(1), source.labels, logits.shape[1])
-    return Evaluation(metrics=metrics, confusion=confusion)
+    confusion = confusion_matrix(scores.argmax(1), labels, num_classes)
+    return Evaluation(metrics=metrics, confusion=torch.from_numpy(confusion))
 
 
 def check_finite(loss: float, which: str) -> None:

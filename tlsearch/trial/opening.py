@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
+from tlsearch.core.metrics import METRICS
 from tlsearch.data import ImageIndex, with_image_size
 from tlsearch.errors import DataError, WeightsError
 from tlsearch.model import StagedModel, Weights, build_model, fold_batchnorm, resolve_weights
@@ -26,7 +27,7 @@ from tlsearch.trial.frozen import FrozenGuard, guard_frozen
 from tlsearch.trial.held import held_index
 from tlsearch.trial.probing import start_from_probe
 from tlsearch.trial.sources import SourceInputs, open_source
-from tlsearch.types import TOP5_MIN_CLASSES, TransformSpec, TrialAssignment, WeightsSource
+from tlsearch.types import TransformSpec, TrialAssignment, WeightsSource
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,5 +192,6 @@ def _frozen_names(model: StagedModel, depth: int, policy: str | None) -> frozens
 
 
 def _check_metric(metric: str, num_classes: int) -> None:
-    if metric == "val_top5_accuracy" and num_classes < TOP5_MIN_CLASSES:
-        raise DataError(f"search.metric {metric} needs {TOP5_MIN_CLASSES} classes or more; the data have {num_classes}")
+    needed = METRICS[metric].min_classes
+    if num_classes < needed:
+        raise DataError(f"search.metric {metric} needs {needed} classes or more; the data have {num_classes}")

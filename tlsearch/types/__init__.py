@@ -4,6 +4,7 @@ Units: ``*_s`` seconds, ``*_bytes`` bytes, accuracies are fractions, epochs coun
 image sizes are pixels of the square crop. All timestamps are Unix time in seconds.
 """
 
+from tlsearch.core.metrics import Mode
 from tlsearch.types.searches import (
     DataSetFacts,
     Finding,
@@ -16,12 +17,10 @@ from tlsearch.types.searches import (
 from tlsearch.types.specs import (
     MAX_PIXELS,
     METRIC_MODES,
-    TOP5_MIN_CLASSES,
     CacheSpec,
     CropMode,
     DataSpec,
     Layout,
-    Mode,
     Scalar,
     SplitSpec,
     TransformSpec,
@@ -57,7 +56,6 @@ __all__ = [
     "Layout",
     "MAX_PIXELS",
     "METRIC_MODES",
-    "TOP5_MIN_CLASSES",
     "Mode",
     "ParameterImportance",
     "REASONS",

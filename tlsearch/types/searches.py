@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
+from tlsearch.core.metrics import Mode
 from tlsearch.secrets import mask
-from tlsearch.types.specs import Mode, Scalar, TrialConfig
+from tlsearch.types.specs import Scalar, TrialConfig
 from tlsearch.types.trials import INTERRUPTED, Decision, EpochReport, StartReport, TrialOutcome, TrialState
 
 

@@ -6,21 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from tlsearch.core.metrics import METRICS, Mode
+
 Scalar = str | int | float | bool | None
-Mode = Literal["max", "min"]
 CropMode = Literal["center", "squash"]
 Layout = Literal["auto", "classes"]
 
 MAX_PIXELS = 89_478_485  # of one image, by default: as many as Pillow reads without a warning
 
-METRIC_MODES: Mapping[str, Mode] = {
-    "val_accuracy": "max",
-    "val_loss": "min",
-    "val_macro_f1": "max",
-    "val_balanced_accuracy": "max",
-    "val_top5_accuracy": "max",
-}
-TOP5_MIN_CLASSES = 10  # with fewer classes the top five say next to nothing
+METRIC_MODES: Mapping[str, Mode] = {name: one.mode for name, one in METRICS.items()}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import stats
-from sklearn.metrics import balanced_accuracy_score
 
 from tlsearch.results.repeats import (
     difference_over_both,
     difference_over_images,
     difference_over_seeds,
     mean_over_seeds,
-    per_image_scores,
 )
 from tlsearch.results.verdict import Repeated, judge
 
@@ -67,22 +65,6 @@ def test_the_test_over_both_holds_its_level() -> None:
 def test_equal_numbers_are_equal_and_a_constant_advantage_is_one() -> None:
     assert difference_over_seeds([0.5, 0.6], [0.5, 0.6]).p_value == 1.0
     assert difference_over_seeds([0.75, 0.5], [0.5, 0.25]).p_value == 0.0
-
-
-@pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
-def test_scores_of_images_add_up_to_the_metric() -> None:
-    rng = np.random.default_rng(3)
-    probabilities = rng.dirichlet(np.ones(4), 90)
-    labels = np.sort(rng.integers(0, 4, 90) ** 2 // 3)
-    predicted = probabilities.argmax(1)
-    for metric, expected in (
-        ("val_accuracy", (predicted == labels).mean()),
-        ("val_balanced_accuracy", balanced_accuracy_score(labels, predicted)),
-        ("val_loss", np.log(probabilities[np.arange(90), labels]).mean()),
-    ):
-        scores = per_image_scores(metric, probabilities, labels)
-        assert scores is not None and scores.mean() == pytest.approx(expected)
-    assert per_image_scores("val_macro_f1", probabilities, labels) is None
 
 
 def _planted(trial: int, accuracy: float, *, rng: np.random.Generator, parameters: int, scored: bool) -> Repeated:

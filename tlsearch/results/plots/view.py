@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from tlsearch.core.metrics import METRICS
 from tlsearch.printable import printable
 from tlsearch.results.facts import SearchFacts
 from tlsearch.results.leaderboard import LeaderboardRow, counts, number_forms
@@ -14,13 +15,6 @@ from tlsearch.results.plots.style import BAD, CUT, DONE, OTHER
 from tlsearch.text import NumberForm
 from tlsearch.types import ParameterImportance, Scalar, SearchRecord, TrialRecord, TrialState
 
-METRIC_NAMES = {
-    "val_accuracy": "validation accuracy",
-    "val_loss": "validation loss",
-    "val_macro_f1": "validation macro F1",
-    "val_balanced_accuracy": "validation balanced accuracy",
-    "val_top5_accuracy": "validation top-5 accuracy",
-}
 # How a trial ended -> words of the legends, colour; drawn in this order, so that the first are below.
 ENDINGS = {
     "asha": ("cut by ASHA", CUT),
@@ -53,7 +47,7 @@ class View:
     @property
     def label(self) -> str:
         """The metric's name for axes."""
-        return METRIC_NAMES.get(self.record.metric, self.record.metric)
+        return METRICS[self.record.metric].label if self.record.metric in METRICS else self.record.metric
 
     @property
     def maximise(self) -> bool:

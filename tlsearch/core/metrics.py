@@ -1,0 +1,125 @@
+"""The metrics of a search, equal to scikit-learn's. A new one is a row of ``METRICS`` and its function.
+
+Functions take scores (N, C), one row per image: logits, or logarithms of probabilities; and labels (N,), each in
+[0, C). numpy is imported where it is used: reading a space file needs only the names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Scores = NDArray[np.floating[Any]]
+    Labels = NDArray[np.int64]
+    Values = NDArray[np.float64]
+
+Mode = Literal["max", "min"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """One metric.
+
+    Attributes:
+        name: As in ``search.metric``, MLflow and the study.
+        label: Its name in reports.
+        per_image: What each image adds, float (N,): the metric is the mean; None where it is not a mean over images.
+        whole: The metric over all images, where ``per_image`` is None.
+        is_share: It is a fraction of the images, so that the binomial distribution alone gives its spread.
+        min_classes: With fewer classes it says next to nothing.
+    """
+
+    name: str
+    mode: Mode
+    label: str
+    per_image: Callable[[Scores, Labels], Values] | None = None
+    whole: Callable[[Scores, Labels], float] | None = None
+    is_share: bool = False
+    min_classes: int = 1
+
+    def value(self, scores: Scores, labels: Labels) -> float:
+        """The metric over all images."""
+        if self.per_image is not None:
+            return float(self.per_image(scores, labels).mean())
+        assert self.whole is not None, f"{self.name} needs per_image or whole"
+        return self.whole(scores, labels)
+
+
+def confusion_matrix(predicted: Labels, labels: Labels, num_classes: int) -> Labels:
+    """Counts by (true class, predicted class): int64 (C, C)."""
+    import numpy as np
+
+    cells = labels * num_classes + predicted
+    return np.bincount(cells, minlength=num_classes * num_classes).reshape(num_classes, num_classes)
+
+
+def is_share(name: str) -> bool:
+    """Whether a metric is a fraction of the images."""
+    return name in METRICS and METRICS[name].is_share
+
+
+def _hits(scores: Scores, labels: Labels) -> Values:
+    import numpy as np
+
+    return np.asarray(scores.argmax(1) == labels, dtype=np.float64)
+
+
+def _top5_hits(scores: Scores, labels: Labels) -> Values:
+    import numpy as np
+
+    chosen = np.take_along_axis(scores, labels[:, None], 1)
+    earlier = np.arange(scores.shape[1]) < labels[:, None]  # of equal scores the first counts, as in argmax
+    ahead = (scores > chosen) | ((scores == chosen) & earlier)
+    return np.asarray(ahead.sum(1) < 5, dtype=np.float64)
+
+
+def _losses(scores: Scores, labels: Labels) -> Values:
+    """Cross-entropy; not finite where a score is not."""
+    import numpy as np
+
+    with np.errstate(invalid="ignore"):  # the difference of two infinities
+        shifted = scores - scores.max(1, keepdims=True)
+        chosen = np.take_along_axis(shifted, labels[:, None], 1)[:, 0]
+        return np.asarray(np.log(np.exp(shifted).sum(1)) - chosen, dtype=np.float64)
+
+
+def _balanced_hits(scores: Scores, labels: Labels) -> Values:
+    """Hits weighted so that each class that occurs counts alike: their mean is the mean recall."""
+    import numpy as np
+
+    counts = np.bincount(labels)
+    return _hits(scores, labels) * (len(labels) / (np.count_nonzero(counts) * counts[labels]))
+
+
+def _macro_f1(scores: Scores, labels: Labels) -> float:
+    """Mean F1 over the classes that occur as a label or as a prediction."""
+    confusion = confusion_matrix(scores.argmax(1), labels, scores.shape[1])
+    occurrences = confusion.sum(0) + confusion.sum(1)
+    present = occurrences > 0
+    return float((2 * confusion.diagonal()[present] / occurrences[present]).mean())
+
+
+METRICS: Mapping[str, Metric] = {
+    one.name: one
+    for one in (
+        Metric(name="val_accuracy", mode="max", label="validation accuracy", per_image=_hits, is_share=True),
+        Metric(name="val_loss", mode="min", label="validation loss", per_image=_losses),
+        Metric(name="val_macro_f1", mode="max", label="validation macro F1", whole=_macro_f1),
+        Metric(
+            name="val_balanced_accuracy", mode="max", label="validation balanced accuracy", per_image=_balanced_hits
+        ),
+        Metric(
+            name="val_top5_accuracy",
+            mode="max",
+            label="validation top-5 accuracy",
+            per_image=_top5_hits,
+            is_share=True,
+            min_classes=10,
+        ),
+    )
+}
