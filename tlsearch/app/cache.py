@@ -23,7 +23,7 @@ FETCHED: Mapping[str, str] = {
     "datasets": "torchvision's data sets",
     "huggingface": "a set of the Hugging Face Hub",
 }
-STORES: Mapping[str, str] = {"images": ".npy", "features": ".bin", "solutions": ".safetensors", "rates": ".json"}
+STORES: Mapping[str, str] = {"images": ".npy", "features": ".bin", "solutions": ".safetensors"}
 ALL_STORES = (*STORES, *FETCHED)
 
 
@@ -33,7 +33,7 @@ class CacheEntry:
 
     Attributes:
         store: ``images`` (decoded and resized), ``features`` (activations of a frozen prefix), ``solutions`` (linear
-            probes, adapted statistics), ``rates`` (how fast this machine computes and reads) or one of FETCHED.
+            probes, adapted statistics) or one of FETCHED.
         name: Its file's name; without the ending, where a .json file lies beside it.
         content: What it is of, for people.
         num_bytes: Its data.
@@ -145,16 +145,10 @@ def _solution_content(plain: Mapping[str, Any]) -> str:
     return f"{str(plain.get('kind')).replace('_', ' ')} of {_feature_content(plain)}"
 
 
-def _rates_content(plain: Mapping[str, Any]) -> str:
-    rates = f"{float(plain.get('macs_per_s', 0)) / 1e9:.3g} GMAC/s, {float(plain.get('bytes_per_s', 0)) / 1e9:.3g} GB/s"
-    return f"{rates} of {plain.get('device')}, {plain.get('num_threads')} threads, {plain.get('precision')}"
-
-
 _CONTENTS = {
     "images": _image_content,
     "features": _feature_content,
     "solutions": _solution_content,
-    "rates": _rates_content,
 }
 
 

@@ -18,7 +18,6 @@ class Store(str, Enum):
     images = "images"
     features = "features"
     solutions = "solutions"
-    rates = "rates"
     weights = "weights"
     data = "data"
     datasets = "datasets"
@@ -31,7 +30,7 @@ def cache(
     only: Annotated[list[Store] | None, typer.Option("--only", help="Only this cache. May be repeated.")] = None,
     json: Json = False,
 ) -> None:
-    """List or clear this machine's caches: images, features, probes, rates, and what was fetched (weights, data)."""
+    """List or clear this machine's caches: images, features, probes, and what was fetched (weights, data)."""
     with told_errors(as_json=json):
         from tlsearch.app.cache import ALL_STORES, cache_entries, cache_json, clear_cache, searches_total
         from tlsearch.cli.tables import cache_table

@@ -1,7 +1,6 @@
 """The frozen-prefix feature store."""
 
 from tlsearch.features.keys import PASS_BATCH_SIZE, FeatureKey, combined_digest, library_versions, tensor_digests
-from tlsearch.features.rates import Rates, forget_rates, node_rates
 from tlsearch.features.solutions import open_solution
 from tlsearch.features.store import Features, NotStored, find_features, forget_open, open_features
 from tlsearch.features.validity import Boundary, measure_boundary, view_of, why_not, why_not_worth
@@ -12,14 +11,11 @@ __all__ = [
     "FeatureKey",
     "Features",
     "NotStored",
-    "Rates",
     "combined_digest",
     "find_features",
     "forget_open",
-    "forget_rates",
     "library_versions",
     "measure_boundary",
-    "node_rates",
     "open_features",
     "open_solution",
     "tensor_digests",

@@ -6,15 +6,16 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from tlsearch.features.rates import Rates
 from tlsearch.model import StagedModel
 from tlsearch.space.bn_policies import bn_policy
 from tlsearch.types import TrialConfig, TrialSetup
 
-# Computing must be so many times cheaper than reading before a map is left unstored. It counts multiply-adds alone, at
-# the rate of plain convolutions: augmenting and normalising come on top of it, and depthwise and narrow layers are
-# slower. Near the border, where rates that are measured anew may tip the scale, both ways cost about the same.
-_CLEARLY = 2.0
+# Multiply-adds that a device computes in the time that it takes to read a byte of stored features: convolutions of a
+# small network against random rows of a mapped file. CPUs come within a factor of two of it, whatever their load.
+_MACS_PER_BYTE = {"cpu": 8, "cuda": 4096}
+# Computing must be cheaper by this factor before a map is left unstored: multiply-adds leave out augmentation and
+# normalisation, and depthwise and narrow layers are slower. Near the border both ways cost about the same.
+_CLEARLY = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,20 +90,15 @@ def measure_boundary(model: StagedModel, depth: int, image_size: int) -> Boundar
     )
 
 
-def why_not_worth(boundary: Boundary, rates: Rates) -> str | None:
+def why_not_worth(boundary: Boundary, device_type: str) -> str | None:
     """Why computing a feature map beats reading it; None where reading wins, or where neither clearly does.
 
     Pooled features need no such question: they are always the smaller side.
-
-    Args:
-        rates: What this node was measured to do.
     """
-    load_s = boundary.num_bytes / rates.bytes_per_s
-    compute_s = boundary.macs / rates.macs_per_s
-    if compute_s * _CLEARLY >= load_s:
+    macs_per_byte = _MACS_PER_BYTE.get(device_type, _MACS_PER_BYTE["cuda"])
+    if boundary.macs * _CLEARLY >= boundary.num_bytes * macs_per_byte:
         return None
     return (
         f"computing is cheaper: {boundary.macs / 1e6:.3g} million MACs per image against "
-        f"{boundary.num_bytes / 1024:.3g} KiB to read, at {rates.macs_per_s / 1e9:.3g} GMAC/s and "
-        f"{rates.bytes_per_s / 1e9:.3g} GB/s"
+        f"{boundary.num_bytes / 1024:.3g} KiB to read, where a byte takes as long as {macs_per_byte} MACs"
     )

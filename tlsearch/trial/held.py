@@ -9,7 +9,7 @@ from collections import OrderedDict
 
 from tlsearch.data import ImageIndex, close_pixels, load_index, seen_digest, with_val_in_train
 from tlsearch.errors import DataError
-from tlsearch.features import forget_open, forget_rates
+from tlsearch.features import forget_open
 from tlsearch.model import release_weights
 from tlsearch.types import DataSpec
 
@@ -47,4 +47,3 @@ def release_held() -> None:
     release_weights()
     close_pixels()
     forget_open()
-    forget_rates()

@@ -19,7 +19,6 @@ from tlsearch.features import (
     find_features,
     library_versions,
     measure_boundary,
-    node_rates,
     open_features,
     view_of,
     why_not,
@@ -165,8 +164,7 @@ def _not_worth(model: StagedModel, inputs: SourceInputs) -> str | None:
     key = (inputs.config.backbone, depth, inputs.transform.crop_size, inputs.runtime.device.type)
     if key not in _boundaries:
         _boundaries[key] = measure_boundary(model, depth, inputs.transform.crop_size)
-    rates = node_rates(inputs.runtime.device, inputs.runtime.precision, inputs.setup.cache)
-    return why_not_worth(_boundaries[key], rates)
+    return why_not_worth(_boundaries[key], inputs.runtime.device.type)
 
 
 def _key(inputs: SourceInputs, split: str) -> FeatureKey:

@@ -19,13 +19,9 @@ from tlsearch.data.room import keep_fetched
 from tlsearch.features import (
     FeatureKey,
     Features,
-    Rates,
     forget_open,
-    forget_rates,
-    node_rates,
     open_features,
     open_solution,
-    rates,
 )
 from tlsearch.types import CacheSpec, DataSpec, TransformSpec
 
@@ -43,16 +39,13 @@ ROWS = torch.arange(40.0).reshape(10, 4)
 
 
 @pytest.fixture
-def filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def filled(tmp_path: Path) -> Path:
     """One entry in each store; gives the cache folder."""
     open_pixels(load_index(DataSpec(source="digits")), "val", TRANSFORM, CacheSpec())
     close_pixels()
     open_features(KEY, num_rows=10, compute=lambda: [ROWS], cache=CacheSpec())
     forget_open()
     open_solution("linear_probe", KEY, compute=lambda: {"weight": ROWS}, cache=CacheSpec())
-    monkeypatch.setattr(rates, "measure", lambda *_: Rates(macs_per_s=2.0**33, bytes_per_s=2.0**30))
-    forget_rates()
-    node_rates(torch.device("cpu"), "fp32", CacheSpec())
     return tmp_path / "cache"
 
 
@@ -69,7 +62,6 @@ def test_every_store_is_listed_with_what_it_holds(filled: Path) -> None:
     assert by_store["features"].num_bytes == ROWS.numel() * 4
     assert by_store["images"].content.startswith("val images of data ")
     assert by_store["solutions"].content.startswith("linear probe of resnet18")
-    assert by_store["rates"].content.startswith("8.59 GMAC/s, 1.07 GB/s of cpu ") and by_store["rates"].num_bytes > 0
     open_features(replace(KEY, augmentation="light", view=2), num_rows=10, compute=lambda: [ROWS], cache=CacheSpec())
     contents = {entry.content for entry in cache_entries(["features"])}
     assert by_store["features"].content + ", view 2 of augmentation light" in contents
@@ -81,11 +73,11 @@ def test_every_store_is_listed_with_what_it_holds(filled: Path) -> None:
 
 
 def test_the_command_lists_clears_and_says_both(filled: Path) -> None:
-    assert "4 entries" in run() and "resnet18" in run()
+    assert "3 entries" in run() and "resnet18" in run()
     assert json.loads(run("--json"))["images"]["entries"] == 1
     assert "removed 1 entry" in run("--clear", "--only", "features")
-    assert {entry.store for entry in cache_entries()} == {"images", "solutions", "rates"}
-    assert len(json.loads(run("--clear", "--json"))["removed"]) == 3
+    assert {entry.store for entry in cache_entries()} == {"images", "solutions"}
+    assert len(json.loads(run("--clear", "--json"))["removed"]) == 2
     assert "0 entries" in run()
     assert not [path for path in filled.rglob("*") if path.suffix in (*STORES.values(), ".json")]
 

@@ -20,7 +20,6 @@ from tlsearch.app.facts import FACTS, read_facts, read_space_file
 from tlsearch.app.inputs import INPUTS, _kept
 from tlsearch.app.remote import locate
 from tlsearch.errors import TlsearchError
-from tlsearch.features.rates import _read as read_rates
 from tlsearch.results.seal import USES, read_uses
 from tlsearch.search.dashboard import read_dashboard
 from tlsearch.search.database import read_pointer
@@ -65,7 +64,6 @@ READERS: dict[str, Callable[[Entry], object]] = {
     CONFIRMED: read_confirmed,
     USES: lambda entry: read_uses(entry.path),
     "curves.json": lambda entry: read_curves(entry.path / "curves.json"),
-    "rates.json": lambda entry: read_rates(entry.path / "rates.json"),
 }
 
 
@@ -105,7 +103,7 @@ def test_damaged_files_of_the_caches_and_of_submitted_searches_are_done_without(
 ) -> None:
     monkeypatch.setenv("TLSEARCH_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("TLSEARCH_STATE_DIR", str(tmp_path / "state"))
-    for place in ("cache/images", "cache/features", "cache/solutions", "cache/rates", "state/submitted"):
+    for place in ("cache/images", "cache/features", "cache/solutions", "state/submitted"):
         (tmp_path / place).mkdir(parents=True)
         for number, text in enumerate(DAMAGED):
             (tmp_path / place / f"{number}.json").write_text(text)

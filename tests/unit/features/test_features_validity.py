@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from tlsearch.features import Boundary, Rates, measure_boundary, view_of, why_not, why_not_worth
+from tlsearch.features import Boundary, measure_boundary, view_of, why_not, why_not_worth
 from tlsearch.model import Part, StagedModel
 from tlsearch.types import CacheSpec, DataSpec, TrialConfig, TrialSetup
 
@@ -75,25 +75,20 @@ def test_a_progressive_trial_reads_features_before_its_last_phase() -> None:
     assert why_not(everything, SETUP, depth=5) is not None
 
 
-CPU = Rates(macs_per_s=2.0**34, bytes_per_s=2.0**31)
-
-
 def test_a_map_is_stored_unless_computing_it_is_clearly_cheaper() -> None:
     late = Boundary(shape=(32, 12, 12), num_bytes=18_432, macs=20_000_000)
     early = Boundary(shape=(64, 56, 56), num_bytes=802_816, macs=2_000_000)
-    assert why_not_worth(late, CPU) is None
-    reason = why_not_worth(early, CPU)
+    assert why_not_worth(late, "cpu") is None
+    reason = why_not_worth(early, "cpu")
     assert reason is not None and "784 KiB" in reason and "2 million MACs" in reason
-    assert "at 17.2 GMAC/s and 2.15 GB/s" in reason
-    fast = replace(CPU, macs_per_s=2.0**43)
-    assert why_not_worth(late, fast) is not None  # a GPU computes it faster than it could be loaded
+    assert why_not_worth(late, "cuda") is not None  # a GPU computes it faster than it could be loaded
 
 
 @pytest.mark.parametrize(("macs", "stored"), [(7, True), (4, True), (3, False), (0, False)])
 def test_near_the_border_it_is_read(macs: int, stored: bool) -> None:
     """At eight multiply-adds in the time of a byte both cost the same; below four computing is clearly cheaper."""
     boundary = Boundary(shape=(1, 1, 1), num_bytes=1000, macs=1000 * macs)
-    assert (why_not_worth(boundary, CPU) is None) == stored
+    assert (why_not_worth(boundary, "cpu") is None) == stored
 
 
 def test_the_boundary_is_measured_without_moving_the_model() -> None:

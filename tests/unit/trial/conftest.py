@@ -13,8 +13,7 @@ import torch
 import torchvision
 from PIL import Image
 
-from tlsearch.features import Rates
-from tlsearch.trial import release_held, sources
+from tlsearch.trial import release_held
 from tlsearch.types import CacheSpec, DataSpec, TrialAssignment, TrialConfig, TrialSetup, WeightsSource
 
 Assign = Callable[..., TrialAssignment]
@@ -28,12 +27,6 @@ def _nothing_held() -> Iterator[None]:
     yield
     torch.set_num_threads(threads)
     release_held()
-
-
-@pytest.fixture(autouse=True)
-def _known_rates(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is worth storing must not hang on the machine that the tests run on."""
-    monkeypatch.setattr(sources, "node_rates", lambda *_: Rates(macs_per_s=2.0**35, bytes_per_s=2.0**31))
 
 
 @pytest.fixture
