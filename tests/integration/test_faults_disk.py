@@ -22,7 +22,7 @@ from tlsearch.app import run
 from tlsearch.errors import StorageError
 from tlsearch.features import Features, NotStored, open_features
 from tlsearch.search import read_search
-from tlsearch.tracking.sqlite_file import make_sqlite
+from tlsearch.tracking.mlflow_database import make_sqlite
 from tlsearch.trial import FineTuning, finetuning
 from tlsearch.types import CacheSpec, Decision, EpochReport, TrialState
 

@@ -88,11 +88,16 @@ def _a_search(root: Path) -> None:
     catalog.register(entry)
 
 
-@pytest.mark.parametrize("command", [("status",), ("status", "--json"), ("results",), ("results", "--json")])
-def test_a_look_at_a_search_imports_optuna_alone(tmp_path: Path, command: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("command", [("status",), ("status", "--json")])
+def test_the_status_of_a_search_imports_optuna_alone(tmp_path: Path, command: tuple[str, ...]) -> None:
     """Each of the others takes a large part of a second, and MLflow two."""
     _a_search(tmp_path / "s")
     assert _modules_after(_command(*command), of=SLOW) == {"optuna"}
+
+
+def test_the_results_of_a_search_need_no_torch_and_no_ray(tmp_path: Path) -> None:
+    _a_search(tmp_path / "s")
+    assert _modules_after(_command("results")) == {"optuna", "mlflow"}
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from tlsearch.search import holding
 from tlsearch.search.bucket import Mirror
 from tlsearch.search.removal import remove_folder
 from tlsearch.tracking import find_run_ids
-from tlsearch.tracking.removal import Deleted, delete_runs
+from tlsearch.tracking.stored_search import Deleted, delete_runs
 
 
 @dataclass(frozen=True, kw_only=True)

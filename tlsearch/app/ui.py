@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -12,15 +13,15 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlencode
 
 from tlsearch.app.catalog import SearchEntry
 from tlsearch.config import with_driver
 from tlsearch.errors import ClusterError
 from tlsearch.folders import scratch_folder
 from tlsearch.imports import own_python
-from tlsearch.tracking.peek import runs_page
+from tlsearch.tracking.mlflow_database import sqlite_path
 from tlsearch.tracking.reach import CREDENTIALS
-from tlsearch.tracking.sqlite_file import sqlite_path
 from tlsearch.trust import without_credentials
 
 _POLL_S = 0.2
@@ -45,7 +46,7 @@ def serve_ui(entry: SearchEntry, *, host: str, port: int, ready: Callable[[str],
         entry: The search, recorded in a store that is no server.
         host: Address to listen on.
         port: Port to listen on, from 1 to 65535.
-        ready: Called with the URL once the server answers there.
+        ready: Called with the URL of the experiment's page once the server answers.
 
     Returns:
         0 after a signal.
@@ -68,16 +69,23 @@ def serve_ui(entry: SearchEntry, *, host: str, port: int, ready: Callable[[str],
             while server.poll() is None:
                 if not answers and _answers(reached):
                     answers = True
-                    ready(url)
+                    ready(url + _page(reached, entry.experiment))
                 time.sleep(_POLL_S)  # polls another process
     except KeyboardInterrupt:  # as every signal that ends a command comes
         return 0
     raise ClusterError(f"the MLflow UI has ended by itself (exit code {server.returncode}); its own output says why")
 
 
-def page_of(entry: SearchEntry) -> str:
-    """What follows the UI's URL: the page of the experiment's runs."""
-    return runs_page(entry.tracking_uri, entry.experiment)
+def _page(url: str, experiment: str) -> str:
+    """The path of an experiment's training runs; without the mode the UI opens as for language models (3.17)."""
+    query = urlencode({"experiment_name": experiment})
+    try:
+        with urllib.request.urlopen(f"{url}/api/2.0/mlflow/experiments/get-by-name?{query}", timeout=5) as answer:
+            found = json.load(answer)["experiment"]
+    except (OSError, ValueError, KeyError):
+        found = {}
+    place = f"/{found['experiment_id']}/runs" if found.get("lifecycle_stage") == "active" else ""
+    return f"/#/experiments{place}?workflowType=machine_learning"
 
 
 def _check_port(host: str, port: int) -> None:

@@ -6,7 +6,7 @@ import time
 
 from tlsearch.app.catalog import SearchEntry, write_atomically
 from tlsearch.results.seal import USES, TestSplit, TestUse, read_uses, uses_text
-from tlsearch.tracking.split_uses import read_test_uses, write_test_uses
+from tlsearch.tracking.stored_search import read_test_uses, write_test_uses
 
 
 def uses_on_record(entry: SearchEntry, split: TestSplit) -> list[TestUse]:

@@ -98,15 +98,14 @@ def ui(
     """Start the MLflow UI with the runs of a search."""
     with told_errors():
         from tlsearch.app.catalog import find
-        from tlsearch.app.ui import page_of, serve_ui
+        from tlsearch.app.ui import serve_ui
 
         entry = find(search, storage)
         if entry.tracking_uri.startswith(("http://", "https://")):
             out.print(f"the search is recorded on a server: open {entry.tracking_uri}", markup=False)
             return
 
-        def ready(url: str) -> None:
-            page = url + page_of(entry)
+        def ready(page: str) -> None:
             out.print(f"experiment {entry.experiment!r} at {page} (Ctrl-C ends it)", markup=False, soft_wrap=True)
             sys.stdout.flush()
 

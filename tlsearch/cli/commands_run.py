@@ -45,7 +45,6 @@ def run(
     if time_budget is not None:
         overrides.append(f"search.time_budget={time_budget}")
     with told_errors(as_json=json), ExitStack() as stack:
-        from tlsearch.app.ahead import ray_ahead
         from tlsearch.app.bucket import refuse_taken
         from tlsearch.app.catalog import require_folders
         from tlsearch.app.names import check_name
@@ -63,7 +62,7 @@ def run(
             from tlsearch.app.again import begun
 
             earlier = stack.enter_context(begun(file, name=name, overrides=overrides, data_path=data))
-        stack.enter_context(ray_ahead(address, step=steps))
+        steps("loading PyTorch")
         from tlsearch.app.run import RunOptions, prepare, prepare_resume
 
         if earlier is not None:
@@ -95,7 +94,6 @@ def resume(
     if changed and stored:
         raise typer.BadParameter("the search goes on with the file as it is now, or as it was", param_hint="--changed")
     with told_errors(as_json=json), ExitStack() as stack:
-        from tlsearch.app.ahead import ray_ahead
         from tlsearch.app.catalog import find, require_folders
         from tlsearch.app.limits import total_trials
         from tlsearch.search import holding
@@ -109,7 +107,7 @@ def resume(
         when_output_ends(GOES_ON)
         steps = stack.enter_context(Steps(err if json else out))
         require_folders()
-        stack.enter_context(ray_ahead(address, step=steps))
+        steps("loading PyTorch")
         from tlsearch.app.run import prepare_resume
 
         if changed:

@@ -13,7 +13,7 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -77,9 +77,7 @@ def _token_source() -> str | None:
 
 
 @contextmanager
-def connected(
-    address: str, *, num_cpus: int | None = None, meanwhile: Callable[[], None] | None = None
-) -> Iterator[str]:
+def connected(address: str, *, num_cpus: int | None = None) -> Iterator[str]:
     """A connection to Ray while the body runs.
 
     A Ray that this process is connected to already is used and left as it is.
@@ -90,7 +88,6 @@ def connected(
         address: ``local`` starts an own Ray on this machine, ``auto`` joins the one that runs here,
             else HOST:PORT.
         num_cpus: CPUs of an own Ray; None is all.
-        meanwhile: Called before Ray is waited for; must return at once.
 
     Raises:
         ClusterError: Ray cannot be reached or started.
@@ -105,8 +102,6 @@ def connected(
     _check_token(address, authentication)
     options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": logging.ERROR}
     options["job_config"] = job_config()
-    if meanwhile is not None:
-        meanwhile()
     with ExitStack() as stack:
         if address == "local":
             for name, value in _LOCAL_ENVIRONMENT.items():

@@ -1,10 +1,10 @@
 """What people look at: MLflow, and an in-memory twin, behind one Protocol."""
 
-from tlsearch.tracking.artifacts import log_search_files
 from tlsearch.tracking.best import BestKeeper
 from tlsearch.tracking.memory import MemoryRun, MemoryTracker
-from tlsearch.tracking.mlflow_tracker import MlflowTracker, find_run_ids
-from tlsearch.tracking.origin import Origin, model_origin
+from tlsearch.tracking.mlflow_tracker import MlflowTracker
+from tlsearch.tracking.runs import Origin, model_origin
+from tlsearch.tracking.stored_search import find_run_ids, log_search_files
 
 __all__ = [
     "BestKeeper",

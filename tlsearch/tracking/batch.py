@@ -1,14 +1,20 @@
-"""Entries of one trial gathered into one call, within MLflow's limits."""
+"""Entries of one trial gathered into one call, and calls within MLflow's limits."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from tlsearch.tracking.entries import DropModel, Entry, KeepModel, SearchProgress, TrialEnd, TrialReport, TrialStart
-from tlsearch.tracking.runs import ERROR, REASON, STATE
+from tlsearch.tracking.runs import ERROR, REASON, STATE, KnownRun
 
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_METRICS_PER_CALL = 1000
+_PARAMS_PER_CALL = 100
 _MAX_ERROR = 2000
 _MARK = " ... [cut from {} characters]"
 
@@ -97,3 +103,39 @@ def without_lost_models(entries: Sequence[Entry]) -> list[Entry]:
             continue
         left.append(entry)
     return left[::-1]
+
+
+def log(
+    client: MlflowClient,
+    run: KnownRun,
+    *,
+    params: Mapping[str, str],
+    points: Sequence[Point] = (),
+    tags: Mapping[str, str],
+) -> None:
+    """One call, unless MLflow's limits of one call ask for more. A logged param cannot change: it is not resent."""
+    from mlflow.entities import Metric, Param, RunTag
+    from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
+
+    new = {key: cut(value, MAX_PARAM_VAL_LENGTH) for key, value in params.items() if key not in run.params}
+    texts = [Param(key, value) for key, value in new.items()]
+    metrics = [Metric(point.key, point.value, point.time_ms, point.step) for point in points]
+    while len(texts) > _PARAMS_PER_CALL or len(metrics) > _METRICS_PER_CALL:
+        client.log_batch(run.run_id, metrics=metrics[:_METRICS_PER_CALL], params=texts[:_PARAMS_PER_CALL])
+        metrics, texts = metrics[_METRICS_PER_CALL:], texts[_PARAMS_PER_CALL:]
+    labels = [RunTag(key, value) for key, value in tags.items()]
+    client.log_batch(run.run_id, metrics=metrics, params=texts, tags=labels)
+    run.params |= new
+
+
+def set_running(client: MlflowClient, run: KnownRun) -> None:
+    """Opens a run again, unless it is open."""
+    if run.status != "RUNNING":
+        client.update_run(run.run_id, status="RUNNING")
+        run.status = "RUNNING"
+
+
+def log_texts(client: MlflowClient, run: KnownRun, texts: Mapping[str, str]) -> None:
+    """Writes texts among a run's artifacts, by file name."""
+    for name, text in texts.items():
+        client.log_text(run.run_id, text, name)

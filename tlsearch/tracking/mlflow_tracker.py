@@ -11,15 +11,9 @@ from typing import Literal
 from tlsearch.errors import TrackingError
 from tlsearch.secrets import mask, mask_tree
 from tlsearch.tracking import entries as e
-from tlsearch.tracking.peek import peek_run_ids
 from tlsearch.tracking.progress import Progress
-from tlsearch.tracking.runs import find_runs, trial_number
-from tlsearch.tracking.sqlite_file import sqlite_path
 from tlsearch.tracking.store import (
-    connect,
-    find_experiment,
     quiet_mlflow,
-    store_errors,
     told_at_start,
 )
 from tlsearch.tracking.worker import Away, Refused, Worker
@@ -177,33 +171,3 @@ class MlflowTracker:
     def close(self, timeout_s: float = 30.0) -> int:
         """Sends what is left, for at most ``timeout_s``; returns how many records stay unsent."""
         return self._worker.close(timeout_s)
-
-
-def find_run_ids(uri: str, *, experiment: str, search_id: str, uid: str = "") -> dict[int, str]:
-    """The MLflow runs of a search's trials, by trial number; reads only. ``uid`` as for ``find_runs``.
-
-    Empty, with a warning, where MLflow cannot be read, whatever the reason: results come from the study.
-    """
-    path = sqlite_path(uri)
-    try:
-        if path is not None:
-            return peek_run_ids(path, experiment=experiment, search_id=search_id, uid=uid)
-        return _ask_run_ids(uri, experiment, search_id, uid)
-    except Exception as error:
-        logger.warning("the ids of MLflow runs are left out: %s", error)
-        return {}
-
-
-def _ask_run_ids(uri: str, experiment: str, search_id: str, uid: str) -> dict[int, str]:
-    client = connect(uri)
-    found = find_experiment(client, experiment, uri)
-    if found is None:
-        raise TrackingError(f"MLflow at {mask(uri)} has no experiment {experiment!r}")
-    with store_errors(uri):
-        runs = list(find_runs(client, found.experiment_id, search_id, uid))
-    ids: dict[int, str] = {}
-    for run in runs:
-        number = trial_number(run)
-        if number is not None:
-            ids.setdefault(number, run.info.run_id)
-    return dict(sorted(ids.items()))

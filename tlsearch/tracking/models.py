@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +15,8 @@ from tlsearch.codec import read_json
 from tlsearch.crash import crash_point
 from tlsearch.folders import scratch_folder
 from tlsearch.tracking.batch import Point
-from tlsearch.tracking.names import model_name, quoted
 from tlsearch.tracking.runs import KIND, SEARCH_UID, TRIAL, KnownRun, search_filter, search_tags, trial_name
+from tlsearch.tracking.store import model_name, quoted
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -214,36 +213,16 @@ def write_model(folder: Path, model: LoggedModel, *, run_id: str, checkpoint: Pa
     description = Model(
         artifact_path=model.artifact_location, model_uuid=model.model_id, run_id=run_id, model_id=model.model_id
     )
-    with _requirements_taken_as_they_are():
-        pyfunc.save_model(
-            path=str(folder),
-            mlflow_model=description,
-            python_model=str(served_code),
-            artifacts={ARTIFACT: str(checkpoint)},
-            signature=model_signature(),
-            input_example=[_EXAMPLE],
-            pip_requirements=requirements(str(meta["backbone"])),
-            code_paths=[str(Path(tlsearch.__file__).parent)],
-        )
-
-
-@contextmanager
-def _requirements_taken_as_they_are() -> Iterator[None]:
-    """They are pinned to what is installed, so MLflow's comparison with it can find nothing; but it reads the file
-    lists of all installed packages, which takes each search half a second or more.
-    """
-    from mlflow.utils import environment
-
-    name = "warn_dependency_requirement_mismatches"
-    check = getattr(environment, name, None)
-    if check is None:  # another MLflow
-        yield
-        return
-    setattr(environment, name, lambda _: None)
-    try:
-        yield
-    finally:
-        setattr(environment, name, check)
+    pyfunc.save_model(
+        path=str(folder),
+        mlflow_model=description,
+        python_model=str(served_code),
+        artifacts={ARTIFACT: str(checkpoint)},
+        signature=model_signature(),
+        input_example=[_EXAMPLE],
+        pip_requirements=requirements(str(meta["backbone"])),
+        code_paths=[str(Path(tlsearch.__file__).parent)],
+    )
 
 
 def delete_model(client: MlflowClient, model: LoggedModel, *, tracking_uri: str) -> None:

@@ -15,8 +15,7 @@ from urllib.parse import quote
 
 from tlsearch.config import missing_driver, with_driver
 from tlsearch.secrets import remember
-from tlsearch.tracking.schema import Fault, Rows, database_fault, deleted_fault
-from tlsearch.tracking.sqlite_file import sqlite_path
+from tlsearch.tracking.mlflow_database import Fault, Rows, database_fault, deleted_fault, sqlite_path
 from tlsearch.trust import is_trusted, origin, without_credentials
 from tlsearch.types import Finding
 

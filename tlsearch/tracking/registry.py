@@ -29,9 +29,8 @@ from tlsearch.tracking.models import (
     read_checkpoint,
     write_model,
 )
-from tlsearch.tracking.names import model_name, quoted, registered_name
 from tlsearch.tracking.runs import KIND, PARENT, TRIAL, find_runs, search_tags, trial_name
-from tlsearch.tracking.store import connect, errors_told, open_experiment
+from tlsearch.tracking.store import connect, errors_told, model_name, open_experiment, quoted, registered_name
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

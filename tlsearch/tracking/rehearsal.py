@@ -13,9 +13,8 @@ from urllib.parse import unquote, urlsplit
 from tlsearch.errors import TrackingError
 from tlsearch.folders import scratch_folder
 from tlsearch.tracking.models import MODEL_TYPE, delete_model, find_models
-from tlsearch.tracking.names import quoted, registered_name
 from tlsearch.tracking.runs import KIND, find_runs, search_tags
-from tlsearch.tracking.store import connect, errors_told, open_experiment
+from tlsearch.tracking.store import connect, errors_told, open_experiment, quoted, registered_name
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

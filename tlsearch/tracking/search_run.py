@@ -1,22 +1,37 @@
-"""Writes the search's own run: its start and end, its progress, its description, the way to its best model."""
+"""Writes the search's own run: its start and end, its data, its progress, its description, its best model."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tlsearch.tracking import entries as e
-from tlsearch.tracking.batch import progress_points
-from tlsearch.tracking.calls import Session, log, log_texts, set_running
-from tlsearch.tracking.datasets import dataset_input
-from tlsearch.tracking.description import best_line, has_block, with_block
+from tlsearch.tracking.batch import log, log_texts, progress_points, set_running
+from tlsearch.tracking.models import ModelShelf
 from tlsearch.tracking.progress import BEST_TRIAL, COMPLETE
-from tlsearch.tracking.runs import BEST_MODEL, NOTE, STATE, KnownRun
+from tlsearch.tracking.runs import BEST_MODEL, NOTE, STATE, KnownRun, RunTable
+from tlsearch.types import DataSetFacts
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import DatasetInput
 
+_BEGIN, _END = "<!-- written by tlsearch -->", "<!-- end of what tlsearch writes -->"
+_DIGEST = 16  # hex digits; MLflow takes at most 36 characters
+_MAX_NAME = 500
 _STATUS = {"finished": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """What is known of the store while it answers."""
+
+    client: MlflowClient
+    experiment_id: str
+    runs: RunTable
+    shelf: ModelShelf
 
 
 class SearchRun:
@@ -100,3 +115,60 @@ class SearchRun:
 def _note(client: MlflowClient, run: KnownRun) -> str:
     """The run's description, which a person may have changed."""
     return str(client.get_run(run.run_id).data.tags.get(NOTE, ""))
+
+
+def with_block(note: str, text: str) -> str:
+    """A note with our block replaced, or begun where the note is empty; without a block it stays as it is.
+
+    Args:
+        note: What the run's description says now; a person may have changed it.
+        text: What the block is to say, in Markdown.
+    """
+    block = f"{_BEGIN}\n{text.strip()}\n{_END}"
+    if not note.strip():
+        return block
+    head, begin, rest = note.partition(_BEGIN)
+    _, end, tail = rest.partition(_END)
+    return f"{head}{block}{tail}" if begin and end else note
+
+
+def has_block(note: str) -> bool:
+    """Whether a note holds our block."""
+    return _BEGIN in note
+
+
+def best_line(metric: str, value: float, *, trial: int, experiment_id: str, run_id: str | None, model_id: str) -> str:
+    """A line on the best trial; its links are those of MLflow's own pages, wherever its server stands."""
+    page = f"#/experiments/{experiment_id}"
+    name = f"trial {trial}" if run_id is None else f"[trial {trial}]({page}/runs/{run_id})"
+    model = f", [its model]({page}/models/{model_id}) is `models:/{model_id}`" if model_id else ""
+    return f"**Best: {name}**, `{metric}` {value:.4f}{model}"
+
+
+def dataset_input(data: DataSetFacts) -> DatasetInput:
+    """The data set as an input that a run was trained on; logged again it is the same."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+    from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
+
+    source_type, source = _source(data)
+    profile = {"num_rows": sum(data.images.values()), "num_classes": data.num_classes}
+    profile |= {f"num_{split}": count for split, count in data.images.items()}
+    dataset = Dataset(
+        name=data.name[:_MAX_NAME],
+        digest=data.digest[:_DIGEST],
+        source_type=source_type,
+        source=json.dumps(source),
+        profile=json.dumps(profile),
+    )
+    return DatasetInput(dataset, [InputTag(MLFLOW_DATASET_CONTEXT, "training")])
+
+
+def _source(data: DataSetFacts) -> tuple[str, dict[str, str]]:
+    """MLflow's name for the kind of source, and what its UI makes a link of."""
+    if data.source.startswith("s3://"):
+        return "s3", {"uri": data.source}
+    if data.source.startswith(("http://", "https://")):
+        return "http", {"url": data.source}
+    if data.source_type == "huggingface" and not data.source.startswith("/"):
+        return "hugging_face", {"path": data.source}
+    return "local", {"uri": data.source}

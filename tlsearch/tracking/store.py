@@ -1,4 +1,4 @@
-"""One MLflow store: how it is reached, what its errors mean, and the experiment of a search.
+"""One MLflow store: how it is reached, what its errors mean, the names it takes, and the experiment of a search.
 
 mlflow is imported inside of the functions: importing this room must stay cheap. The store's address
 always goes in as an argument; mlflow's global tracking URI is neither read nor set.
@@ -6,6 +6,7 @@ always goes in as an argument; mlflow's global tracking URI is neither read nor 
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import re
@@ -17,9 +18,7 @@ from tlsearch.config import missing_driver, with_driver
 from tlsearch.errors import TrackingError
 from tlsearch.imports import quick_import
 from tlsearch.secrets import remember
-from tlsearch.tracking.names import folder_name
-from tlsearch.tracking.schema import deleted_fault
-from tlsearch.tracking.sqlite_file import check_sqlite, make_sqlite, sqlite_path
+from tlsearch.tracking.mlflow_database import check_sqlite, deleted_fault, make_sqlite, sqlite_path
 from tlsearch.tracking.worker import Away, Refused
 from tlsearch.trust import guard, without_credentials
 
@@ -218,3 +217,35 @@ def _check_database(uri: str, place: str) -> None:
         raise TrackingError(f"tracking.uri {uri} cannot be used: {error}") from error
     finally:
         engine.dispose()
+
+
+def quoted(text: str) -> str:
+    """A text as a value in an MLflow filter, which knows two kinds of quotes and no way to escape one.
+
+    Raises:
+        TrackingError: It has both kinds.
+    """
+    if "'" not in text:
+        return f"'{text}'"
+    if '"' in text:
+        raise TrackingError(f"MLflow cannot look for a name that has both ' and \": {text}")
+    return f'"{text}"'
+
+
+def model_name(text: str) -> str:
+    """The text as MLflow takes it for the name of a logged model."""
+    return re.sub(r"""[/:.%"']""", "-", text)
+
+
+def registered_name(experiment: str) -> str:
+    """The name of an experiment's model in the registry: one that filters and ``models:/NAME@ALIAS`` can hold."""
+    name = re.sub(r"[/:@#?]|^\.+$", "-", experiment)
+    return name.replace('"', "-") if "'" in name else name
+
+
+def folder_name(experiment: str) -> str:
+    """The name of the folder that holds a new experiment's files: short, and the same in an address as on the disk."""
+    plain = re.sub(r"[^A-Za-z0-9 ._-]+", "-", experiment).lstrip(".")
+    if plain == experiment:
+        return plain
+    return f"{plain[:60]}-{hashlib.sha256(experiment.encode()).hexdigest()[:12]}"

@@ -19,14 +19,15 @@ from tlsearch.tracking.batch import (
     Point,
     TrialBatch,
     is_summary,
+    log,
     report_points,
+    set_running,
     summary_points,
     without_lost_models,
 )
-from tlsearch.tracking.calls import Session, log, set_running
 from tlsearch.tracking.models import ModelShelf
 from tlsearch.tracking.runs import PARENT, STATE, KnownRun, RunTable
-from tlsearch.tracking.search_run import SearchRun
+from tlsearch.tracking.search_run import SearchRun, Session
 from tlsearch.tracking.store import connect, open_experiment, store_errors
 from tlsearch.tracking.worker import Away
 from tlsearch.types import repeatable

@@ -8,7 +8,6 @@ import os
 import shutil
 import socket
 import sqlite3
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -50,7 +49,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def root(made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TLSEARCH_STATE_DIR", str(made / "state"))
     monkeypatch.setenv("TLSEARCH_CACHE_DIR", str(made.parent / "cache"))
-    monkeypatch.setattr("tlsearch.app.ahead.ray_ahead", lambda *_, **__: nullcontext())
     monkeypatch.chdir(made.parent)
     return made
 

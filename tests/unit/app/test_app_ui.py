@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import socket
@@ -18,7 +19,7 @@ from default_signals import default_signals
 from services import free_port
 from typer.testing import CliRunner
 
-from tlsearch.app import catalog
+from tlsearch.app import catalog, ui
 from tlsearch.cli.root import app
 
 _WAIT_S = 240  # for other processes, on a machine that has no time
@@ -170,3 +171,25 @@ def test_a_server_that_ends_by_itself_is_a_failure(entry: catalog.SearchEntry, m
     monkeypatch.setattr("tlsearch.app.ui.own_python", lambda *arguments: [sys.executable, "-c", "raise SystemExit(3)"])
     done = CliRunner().invoke(app, ["ui", "--port", str(free_port())])
     assert done.exit_code == 1 and "has ended by itself (exit code 3)" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("answer", "page"),
+    [
+        ('{"experiment": {"experiment_id": "7", "lifecycle_stage": "active"}}', "/#/experiments/7/runs"),
+        ('{"experiment": {"experiment_id": "7", "lifecycle_stage": "deleted"}}', "/#/experiments"),
+        ("", "/#/experiments"),
+    ],
+)
+def test_the_page_is_that_of_the_experiments_training_runs(
+    answer: str, page: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def answered(url: str, timeout: float) -> io.StringIO:
+        asked.append(url)
+        return io.StringIO(answer)
+
+    monkeypatch.setattr(ui.urllib.request, "urlopen", answered)
+    assert ui._page("http://h:1", "a & b") == f"{page}?workflowType=machine_learning"
+    assert asked == ["http://h:1/api/2.0/mlflow/experiments/get-by-name?experiment_name=a+%26+b"]

@@ -6,9 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from tlsearch.tracking import MlflowTracker, find_run_ids, log_search_files, mlflow_tracker
+from tlsearch.tracking import MlflowTracker, find_run_ids, log_search_files
 from tlsearch.types import Decision, EpochReport, TrialConfig, TrialOutcome, TrialState
 
 NAME = "baseline"
@@ -43,12 +41,9 @@ def _record(uri: str, folder: Path, uid: str, value: float) -> dict[int, str]:
     return dict(tracker.run_ids())
 
 
-@pytest.mark.parametrize("peeking", [True, False])
-def test_searches_of_one_name_do_not_share_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, peeking: bool) -> None:
+def test_searches_of_one_name_do_not_share_runs(tmp_path: Path) -> None:
     from mlflow import MlflowClient
 
-    if not peeking:
-        monkeypatch.setattr(mlflow_tracker, "sqlite_path", lambda uri: None)
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     values = {"": 0.25, "a" * 32: 0.5, "b" * 32: 0.75}  # the first is of a version without unique ids
     ids = {uid: _record(uri, tmp_path / f"of{uid}", uid, value) for uid, value in values.items()}

@@ -16,12 +16,11 @@ import pytest
 from search_records import record_of
 
 from tlsearch.errors import TrackingError
-from tlsearch.tracking import MlflowTracker, find_run_ids, mlflow_tracker
+from tlsearch.tracking import MlflowTracker, find_run_ids, stored_search
 from tlsearch.tracking.batch import cut, without_lost_models
 from tlsearch.tracking.entries import DropModel, KeepModel
+from tlsearch.tracking.mlflow_database import sqlite_path
 from tlsearch.tracking.models import requirements
-from tlsearch.tracking.peek import peek_run_ids
-from tlsearch.tracking.sqlite_file import sqlite_path
 from tlsearch.tracking.store import artifact_location
 from tlsearch.types import Decision, EpochReport, SearchRecord, TrialConfig, TrialOutcome, TrialRecord, TrialState
 
@@ -169,22 +168,21 @@ def test_a_server_that_is_away_gets_everything_once_from_the_study(store: str, t
         assert "odd" not in run.data.metrics
 
 
-def test_run_ids_are_read_without_mlflow_as_with_it(store: str, tmp_path: Path) -> None:
+def test_run_ids_are_those_of_the_trials_oldest_runs(store: str, tmp_path: Path) -> None:
     tracker = _tracker(store, tmp_path, "peek")
     tracker.search_started({}, {})
     for number in (3, 0, 11, 7):
         _say_one_trial(tracker, number)
     tracker.close()
-    client, path = _client(store), sqlite_path(store)
-    assert path is not None
+    client = _client(store)
     runs = client.search_runs([_experiment_id(store, "peek")], max_results=10)
     trials = {int(run.data.tags["tlsearch.trial"]): run for run in runs if run.data.tags["tlsearch.kind"] == "trial"}
     client.delete_run(trials.pop(7).info.run_id)
     twin = client.create_run(_experiment_id(store, "peek"), tags=trials[3].data.tags)  # made later: not the trial's
-    ids = peek_run_ids(path, experiment="peek", search_id="peek")
+    ids = find_run_ids(store, experiment="peek", search_id="peek")
     assert ids == {number: run.info.run_id for number, run in sorted(trials.items())} and twin.info.run_id not in ids
     assert list(ids) == [0, 3, 11]
-    assert peek_run_ids(path, experiment="peek", search_id="other") == {}
+    assert find_run_ids(store, experiment="peek", search_id="other") == {}
 
 
 def test_run_ids_that_cannot_be_read_cost_a_line(
@@ -203,14 +201,15 @@ def test_run_ids_that_cannot_be_read_cost_a_line(
     (tmp_path / "empty.db").touch()
     number = _experiment_id(uri, "later")
     away = f"http://127.0.0.1:{_closed_port()}"
-    cases = {f"sqlite:///{tmp_path}/{name}.db": "cannot be read" for name in ("other", "text", "empty")}
-    cases |= {f"sqlite:///{tmp_path}/missing.db": "does not exist", away: "not answer", "nonsense://x": "nonsense"}
+    cases = {f"sqlite:///{tmp_path}/{name}.db": "cannot be read" for name in ("other", "text")}
+    cases |= {f"sqlite:///{tmp_path}/{name}.db": "does not exist" for name in ("missing", "empty")}
+    cases |= {away: "not answer", "nonsense://x": "nonsense"}
     for where, said in cases.items():
         files = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
         assert _ids_and_line(caplog, where, "later")[0] == {} and said in caplog.text, where
         assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == files
     assert "no experiment 'unheard'" in _ids_and_line(caplog, uri, "unheard")[1]
-    monkeypatch.setattr(mlflow_tracker, "sqlite_path", lambda uri: None)  # asked as a server is
+    monkeypatch.setattr(stored_search, "require_file", lambda *_: None)  # asked as a server is
     assert find_run_ids(uri, experiment="later", search_id="later") == known
     _client(uri).delete_experiment(number)
     for _ in range(2):

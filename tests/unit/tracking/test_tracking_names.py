@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 
 from tlsearch.errors import TrackingError
-from tlsearch.tracking.names import folder_name, model_name, quoted, registered_name
 from tlsearch.tracking.rehearsal import rehearse_promotion
 from tlsearch.tracking.runs import KIND, find_runs, search_tags
-from tlsearch.tracking.store import artifact_location
+from tlsearch.tracking.store import artifact_location, folder_name, model_name, quoted, registered_name
 
 NAMES = [
     "it's",

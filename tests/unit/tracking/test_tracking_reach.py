@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tlsearch.tracking.mlflow_database import _revisions
 from tlsearch.tracking.reach import refusal, tracking_finding
-from tlsearch.tracking.schema import _revisions
 from tlsearch.trust import trust
 
 

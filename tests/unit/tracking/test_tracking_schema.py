@@ -13,8 +13,8 @@ from tlsearch.config import SpaceFile
 from tlsearch.errors import TrackingError
 from tlsearch.space import load
 from tlsearch.tracking import schema
+from tlsearch.tracking.mlflow_database import make_sqlite
 from tlsearch.tracking.reach import refusal, tracking_finding
-from tlsearch.tracking.sqlite_file import make_sqlite
 
 NEWEST, KNOWN = schema._revisions()
 OLDER = sorted(KNOWN - {NEWEST})[0]

@@ -9,10 +9,8 @@ from typing import Any
 import pytest
 
 from tlsearch.tracking import MlflowTracker
-from tlsearch.tracking.datasets import dataset_input
-from tlsearch.tracking.description import has_block, with_block
 from tlsearch.tracking.models import model_name
-from tlsearch.tracking.peek import runs_page
+from tlsearch.tracking.search_run import dataset_input, has_block, with_block
 from tlsearch.types import DataSetFacts, Decision, EpochReport, TrialConfig, TrialOutcome, TrialState
 
 SERVED = """
@@ -244,13 +242,3 @@ def test_the_models_of_registered_versions_outlive_the_best(store: str, tmp_path
     again.drop_model(0)  # as every resume does
     again.close()
     assert len(client.search_logged_models([number])) == 2
-
-
-def test_the_page_of_the_runs_is_one_of_training(store: str, tmp_path: Path) -> None:
-    client = _client(store)
-    number = client.create_experiment("page")
-    assert runs_page(store, "page") == f"/#/experiments/{number}/runs?workflowType=machine_learning"
-    for uri, name in ((store, "no such"), (f"sqlite:///{tmp_path}/missing.db", "page"), ("postgresql://h/db", "page")):
-        assert runs_page(uri, name) == "/#/experiments?workflowType=machine_learning"
-    client.delete_experiment(number)
-    assert runs_page(store, "page") == "/#/experiments?workflowType=machine_learning"

@@ -17,7 +17,7 @@ import pytest
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import OperationalError
 
-from tlsearch.tracking.sqlite_file import check_sqlite, make_sqlite
+from tlsearch.tracking.mlflow_database import check_sqlite, make_sqlite
 from tlsearch.tracking.store import connect
 from tlsearch.tracking.worker import Away
 

@@ -1,4 +1,4 @@
-"""What runs beside the start of a search."""
+"""A search and its records: MLflow is opened beside the first trials."""
 
 from __future__ import annotations
 
@@ -9,14 +9,7 @@ from typing import Any, cast
 import pytest
 
 from tlsearch.app import run
-from tlsearch.app.ahead import ray_ahead
 from tlsearch.errors import TrackingError
-
-
-def test_a_cluster_is_not_connected_to_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tlsearch.search.connect.connected", pytest.fail)
-    with ray_ahead("10.0.0.1:6379"):
-        pass
 
 
 def test_a_store_that_cannot_be_opened_stops_the_search_and_is_raised_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
