@@ -164,10 +164,10 @@ def test_no_room_for_the_packed_images(
     disk.fill(leave=8192)
     found = whole(tmp_path / "full", monkeypatch, FineTuning)
     assert "images at 32 px are decoded in every epoch" in caplog.text
-    assert not list(disk.path.rglob("*.npy")) and not list(disk.path.rglob("*.tmp"))
+    assert not list(disk.path.rglob("*.bin")) and not list(disk.path.rglob("*.tmp"))
     disk.make_room()
     check_same_but_for_rounding(found, whole(tmp_path / "roomy", monkeypatch, FineTuning))
-    assert list(disk.path.rglob("*.npy"))
+    assert list(disk.path.rglob("*.bin"))
 
 
 def test_a_disk_that_fills_up_in_the_middle_of_a_features_pass(disk: Disk) -> None:

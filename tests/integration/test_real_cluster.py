@@ -40,7 +40,7 @@ def test_a_submitted_search(stack: ExitStack, tmp_path: Path, monkeypatch: pytes
     if site.net.isolated:
         assert status["job"]["status"] == "SUCCEEDED"  # the head has answered: the folder cannot be seen from here
         assert list(site.net.shared.iterdir()) == []
-    assert any(worker.cache.rglob("*")) and not any(site.head.cache.rglob("*.npy"))
+    assert any(worker.cache.rglob("*")) and not any(site.head.cache.rglob("*.bin"))
     assert_secrets_kept(site, tmp_path)
 
 

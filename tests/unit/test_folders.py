@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 from tlsearch.app import catalog
 from tlsearch.app.run import gone_unless_whole
 from tlsearch.cli.root import app
-from tlsearch.data import cache_directory
 from tlsearch.errors import StorageError
 from tlsearch.folders import lend_home
+from tlsearch.node_cache.directory import cache_directory
 from tlsearch.types import CacheSpec
 
 

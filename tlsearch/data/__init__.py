@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tlsearch.data.augmentation import AUGMENTATIONS, Drawn, apply_drawn, augment, draw_view
-    from tlsearch.data.cachedir import cache_directory
     from tlsearch.data.card import DataCard, data_card
     from tlsearch.data.class_names import nfc, same_classes
     from tlsearch.data.decode import decode_rgb
@@ -26,9 +25,8 @@ if TYPE_CHECKING:
         seen_digest,
         with_val_in_train,
     )
-    from tlsearch.data.pack import Pixels, close_pixels, open_pixels
+    from tlsearch.data.pack import Pixels, open_pixels
     from tlsearch.data.ready import require_ready
-    from tlsearch.data.room import remove_unheld, unused_images
     from tlsearch.data.sources import SOURCES
     from tlsearch.data.streamed import StreamedImages
     from tlsearch.data.transforms import eval_image, normalise, with_image_size
@@ -46,8 +44,6 @@ __all__ = [
     "StreamedImages",
     "apply_drawn",
     "augment",
-    "cache_directory",
-    "close_pixels",
     "data_card",
     "decode_rgb",
     "draw_view",
@@ -60,10 +56,8 @@ __all__ = [
     "open_pixels",
     "read_bytes",
     "read_image",
-    "remove_unheld",
     "require_ready",
     "same_classes",
-    "unused_images",
     "with_image_size",
     "seen_digest",
     "with_val_in_train",
@@ -71,7 +65,6 @@ __all__ = [
 
 _HOMES = {
     "augmentation": ("AUGMENTATIONS", "Drawn", "apply_drawn", "augment", "draw_view"),
-    "cachedir": ("cache_directory",),
     "card": ("DataCard", "data_card"),
     "class_names": ("nfc", "same_classes"),
     "decode": ("decode_rgb",),
@@ -87,9 +80,8 @@ _HOMES = {
         "seen_digest",
         "with_val_in_train",
     ),
-    "pack": ("Pixels", "close_pixels", "open_pixels"),
+    "pack": ("Pixels", "open_pixels"),
     "ready": ("require_ready",),
-    "room": ("remove_unheld", "unused_images"),
     "sources": ("SOURCES",),
     "streamed": ("StreamedImages",),
     "transforms": ("eval_image", "normalise", "with_image_size"),

@@ -14,13 +14,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
-from filelock import FileLock
-
 from tlsearch.codec import read_json
-from tlsearch.data.cachedir import cache_directory
-from tlsearch.data.fetcher import SET_FILE, Limits, fetch_file
-from tlsearch.data.room import keep_fetched
+from tlsearch.data.connection import Limits
+from tlsearch.data.fetcher import SET_FILE, fetch_file
 from tlsearch.errors import DataError
+from tlsearch.node_cache.directory import cache_directory
+from tlsearch.node_cache.holds import keep, writing
 from tlsearch.regular import SET_BYTES, refusal
 from tlsearch.types import CacheSpec, DataSpec
 
@@ -38,7 +37,7 @@ _FETCHERS = 8
 def kept_copy(spec: DataSpec) -> Path | None:
     """This node's copy of a set, whole; None where it has none."""
     folder = _folder(spec)
-    keep_fetched(folder)
+    keep(folder)
     return folder if folder.with_name(f"{folder.name}.json").is_file() else None
 
 
@@ -52,8 +51,8 @@ def fetch_set(spec: DataSpec) -> Path:
     folder = _folder(spec)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     done = folder.with_name(f"{folder.name}.json")
-    with FileLock(folder.with_name(f"{folder.name}.lock")):
-        keep_fetched(folder)
+    with writing(folder):
+        keep(folder)
         if done.is_file():
             return folder
         from huggingface_hub import constants, get_token

@@ -20,14 +20,12 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from filelock import FileLock
-
-from tlsearch.data.cachedir import cache_directory
 from tlsearch.data.contents import file_digests
 from tlsearch.data.failures import raise_together
-from tlsearch.data.fetcher import temporary_file
-from tlsearch.data.room import keep_fetched
 from tlsearch.errors import DataError
+from tlsearch.node_cache.directory import cache_directory
+from tlsearch.node_cache.files import temporary_file
+from tlsearch.node_cache.holds import keep, writing
 from tlsearch.regular import IMAGE_BYTES
 from tlsearch.types import CacheSpec
 
@@ -208,8 +206,8 @@ class RemoteReader:
         """Of each object's copy; those that are not here yet are fetched, by one process of the node at a time."""
         root = self.root
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        keep_fetched(root)
-        with FileLock(f"{root}.lock"), ThreadPoolExecutor(max_workers=_FETCHERS) as pool:
+        keep(root)
+        with writing(root), ThreadPoolExecutor(max_workers=_FETCHERS) as pool:
             failures = [text for text in pool.map(self._try_fetch, keys) if text]
         raise_together(failures, len(keys))
         return file_digests(str(root), keys)

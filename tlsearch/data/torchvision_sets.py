@@ -21,17 +21,17 @@ from typing import Any
 from filelock import FileLock
 from PIL import Image
 
-from tlsearch.data.cachedir import cache_directory
 from tlsearch.data.confined import confined
 from tlsearch.data.folder_walk import refuse_circles
 from tlsearch.data.left_out import LeftOut
 from tlsearch.data.listing import Listing
 from tlsearch.data.parts import Labelled, hash_rows, label_parts, row_key, split_key, unread_files
 from tlsearch.data.readers import FileReader, Reader, encode
-from tlsearch.data.room import keep_fetched
 from tlsearch.data.torchvision_guard import fetch_set_file, guarded
 from tlsearch.data.torchvision_table import READABLE, REFUSED
 from tlsearch.errors import DataError
+from tlsearch.node_cache.directory import cache_directory
+from tlsearch.node_cache.holds import keep
 from tlsearch.regular import IMAGE_BYTES, open_regular
 from tlsearch.types import CacheSpec, DataSpec
 
@@ -63,7 +63,7 @@ def list_torchvision(spec: DataSpec) -> Listing:
         refuse_circles(root)
     parts = _open_parts(dataset_class, spec, root)
     if not spec.path:
-        keep_fetched(root)
+        keep(root)
     first = next(iter(parts.values()))
     for dataset in parts.values():
         _check_files(_stored_files(dataset) or [], root, name)

@@ -52,12 +52,6 @@ class FeatureKey:
         """The key as plain JSON, for the sidecar."""
         return {"format": _FORMAT, "batch_size": PASS_BATCH_SIZE, **dataclasses.asdict(self)}
 
-    @property
-    def digest(self) -> str:
-        """Names the entry: 32 hex digits of the sha256 of the key's JSON."""
-        text = json.dumps(self.as_dict(), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:32]
-
 
 def library_versions(backbone: str) -> str:
     """The versions that the activations of a backbone depend on."""

@@ -1,30 +1,23 @@
-"""Small sets of tensors that all trials of a node share: computed once, kept beside the feature store.
-
-An entry is a .safetensors file, and a .json file with its sha256, written last: the commit point.
-"""
+"""Small sets of tensors that all trials of a node share: computed once, kept as the bytes of a safetensors file."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
-from filelock import FileLock, Timeout
-from safetensors import SafetensorError
+import numpy as np
+from filelock import Timeout
 from safetensors.torch import load, save
 from torch import Tensor
 
-from tlsearch.codec import read_json
-from tlsearch.data import cache_directory
 from tlsearch.features.keys import FeatureKey
+from tlsearch.node_cache.directory import cache_directory
+from tlsearch.node_cache.store import Content, NoRoomError, Store
 from tlsearch.types import CacheSpec, Scalar
 
 _log = logging.getLogger(__name__)
 _LOCK_TIMEOUT_S = 1800.0  # a writer that takes longer is taken for stuck; the tensors are then computed here too
-_MAX_ENTRIES = 256  # the least recently used ones beyond that are deleted
+_BUDGET_GB = 1.0
 
 
 def open_solution(
@@ -46,61 +39,20 @@ def open_solution(
     Returns:
         The tensors, on the CPU. Where the cache cannot be written they are computed and not kept.
     """
-    content = {"kind": kind, "settings": dict(settings or {}), "key": key.as_dict()}
-    name = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
-    directory = cache_directory(cache) / "solutions"
-    found = _read(directory / f"{name}.json")
-    if found is not None:
-        return found
+    folder = cache_directory(cache) / "solutions"
+    store = Store(folder=folder, budget_gb=_BUDGET_GB, wait_s=_LOCK_TIMEOUT_S)
+    computed: dict[str, Tensor] = {}
+
+    def content() -> Content:
+        computed.update((name, tensor.detach().cpu().contiguous()) for name, tensor in compute().items())
+        data = np.frombuffer(save(computed), dtype=np.uint8)
+        return Content(shape=data.shape, dtype=data.dtype, rows=[data])
+
     try:
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with FileLock(directory / f"{name}.lock", timeout=_LOCK_TIMEOUT_S):
-            found = _read(directory / f"{name}.json")  # someone else may have computed it while we waited
-            if found is None:
-                found = _computed(compute)
-                _write(directory / f"{name}.json", found, content)
-            return found
-    except (Timeout, OSError) as error:
+        array, _ = store.open({"kind": kind, "settings": dict(settings or {}), "of": key.as_dict()}, content)
+        return load(array.tobytes())
+    except (NoRoomError, Timeout, OSError) as error:
         _log.warning("%s is computed and not kept: %s", kind, error)
-        return found or _computed(compute)
-
-
-def _computed(compute: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in compute().items()}
-
-
-def _read(sidecar: Path) -> dict[str, Tensor] | None:
-    try:
-        os.utime(sidecar)  # its last use
-        content = read_json(sidecar)
-        data = sidecar.with_suffix(".safetensors").read_bytes()
-        if hashlib.sha256(data).hexdigest() != content["sha256"]:
-            raise ValueError("it does not match its checksum")
-        tensors: dict[str, Tensor] = load(data)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        _log.warning("%s cannot be used and is computed anew: %s", sidecar, error)
-        return None
-    return tensors
-
-
-def _write(sidecar: Path, tensors: Mapping[str, Tensor], content: Mapping[str, object]) -> None:
-    """Writes and commits an entry; the caller holds its lock."""
-    data = save(dict(tensors))
-    _replace(sidecar.with_suffix(".safetensors"), data)
-    text = json.dumps({**content, "sha256": hashlib.sha256(data).hexdigest()}, indent=1)
-    _replace(sidecar, text.encode())
-    entries = sorted(sidecar.parent.glob("*.json"), key=lambda path: path.stat().st_mtime)
-    for old in entries[:-_MAX_ENTRIES]:
-        for suffix in (".json", ".safetensors", ".lock"):
-            old.with_suffix(suffix).unlink(missing_ok=True)
-
-
-def _replace(path: Path, data: bytes) -> None:
-    temporary = path.with_name(path.name + ".tmp")  # the lock makes us its only writer
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        if not computed:
+            content()
+        return computed

@@ -9,12 +9,12 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from filelock import FileLock
-
-from tlsearch.data import cache_directory
-from tlsearch.data.fetcher import WEIGHTS, RefusedError, fetch_file, shown
+from tlsearch.data.connection import RefusedError, shown
+from tlsearch.data.fetcher import WEIGHTS, fetch_file
 from tlsearch.errors import WeightsError
 from tlsearch.model.file_kinds import begins_with, kind_of, other_kind, page_hint
+from tlsearch.node_cache.directory import cache_directory
+from tlsearch.node_cache.holds import writing
 from tlsearch.types import CacheSpec
 
 STORE = "weights"
@@ -45,8 +45,7 @@ def fetch(url: str, backbone: str, *, what: str = "", headers: Mapping[str, str]
     if path.is_file():
         return path
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with FileLock(f"{path}.lock"):
+        with writing(path):
             if not path.is_file():  # another process may have fetched it while we waited
                 _download(url, path, backbone, what or f"the weights {shown(url)} of {backbone}", headers)
     except OSError as error:

@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tlsearch.data.fetcher import forget_silence, shown
+from tlsearch.data.connection import shown
+from tlsearch.data.fetcher import forget_silence
 from tlsearch.errors import WeightsError
 from tlsearch.model.downloads import download_timm, download_torchvision, look_for_timm, look_for_torchvision
 from tlsearch.model.library import is_timm, split_backbone, timm_config, timm_name, torchvision_weights

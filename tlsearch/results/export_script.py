@@ -15,11 +15,11 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from tlsearch.data.modes import give_usual_mode
 from tlsearch.errors import UserError
 from tlsearch.model import StagedModel
 from tlsearch.model.construction import meta_original
 from tlsearch.model.library import is_timm, split_backbone, timm_name, timm_options, torchvision_options
+from tlsearch.node_cache.files import give_usual_mode
 from tlsearch.results.export_form import description
 from tlsearch.results.predictor import Classifier
 

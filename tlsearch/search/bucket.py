@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tlsearch.data import cache_directory
 from tlsearch.data.remote import remote_system
 from tlsearch.errors import StorageError
+from tlsearch.node_cache.directory import cache_directory
 from tlsearch.secrets import holds_secret
 from tlsearch.types import (
     CacheSpec,

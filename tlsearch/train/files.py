@@ -20,9 +20,9 @@ from torch import Tensor
 
 from tlsearch.codec import parse_json
 from tlsearch.config.model_folder import TensorFile, tensor_name_fault
-from tlsearch.data.modes import give_usual_mode
 from tlsearch.errors import StorageError
 from tlsearch.model.file_kinds import other_kind
+from tlsearch.node_cache.files import give_usual_mode
 
 _SUFFIX = ".safetensors"
 _MAX_HEADER = 20_000_000  # bytes of JSON: of some 100,000 tensors

@@ -1,16 +1,16 @@
 """What a process keeps between trials, so that a second one lists no folder and reads no file again.
 
-Data sets' indexes are held here; weights, mapped pixels and mapped features by their own rooms.
+Data sets' indexes are held here; weights, mapped pixels and mapped features by their own packages.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 
-from tlsearch.data import ImageIndex, close_pixels, load_index, seen_digest, with_val_in_train
+from tlsearch.data import ImageIndex, load_index, seen_digest, with_val_in_train
 from tlsearch.errors import DataError
-from tlsearch.features import forget_open
 from tlsearch.model import release_weights
+from tlsearch.node_cache import store
 from tlsearch.types import DataSpec
 
 _MAX_INDEXES = 2
@@ -45,5 +45,4 @@ def release_held() -> None:
     """Drops everything that this process keeps between trials."""
     _indexes.clear()
     release_weights()
-    close_pixels()
-    forget_open()
+    store.close()

@@ -14,15 +14,10 @@ from typer.testing import CliRunner
 from tlsearch.app.cache import FETCHED, STORES, cache_entries, cache_json, clear_cache
 from tlsearch.cli import commands_cache  # noqa: F401
 from tlsearch.cli.root import app
-from tlsearch.data import close_pixels, load_index, open_pixels
-from tlsearch.data.room import keep_fetched
-from tlsearch.features import (
-    FeatureKey,
-    Features,
-    forget_open,
-    open_features,
-    open_solution,
-)
+from tlsearch.data import load_index, open_pixels
+from tlsearch.features import FeatureKey, Features, open_features, open_solution
+from tlsearch.node_cache.holds import keep
+from tlsearch.node_cache.store import close
 from tlsearch.types import CacheSpec, DataSpec, TransformSpec
 
 TRANSFORM = TransformSpec(resize_size=8, crop_size=8)
@@ -42,9 +37,9 @@ ROWS = torch.arange(40.0).reshape(10, 4)
 def filled(tmp_path: Path) -> Path:
     """One entry in each store; gives the cache folder."""
     open_pixels(load_index(DataSpec(source="digits")), "val", TRANSFORM, CacheSpec())
-    close_pixels()
+    close()
     open_features(KEY, num_rows=10, compute=lambda: [ROWS], cache=CacheSpec())
-    forget_open()
+    close()
     open_solution("linear_probe", KEY, compute=lambda: {"weight": ROWS}, cache=CacheSpec())
     return tmp_path / "cache"
 
@@ -57,7 +52,7 @@ def run(*arguments: str) -> str:
 
 def test_every_store_is_listed_with_what_it_holds(filled: Path) -> None:
     by_store = {entry.store: entry for entry in cache_entries()}
-    assert by_store.keys() == STORES.keys()
+    assert by_store.keys() == set(STORES)
     assert by_store["features"].content == "resnet18 below depth 1, train images of data 01234567 at 8 px"
     assert by_store["features"].num_bytes == ROWS.numel() * 4
     assert by_store["images"].content.startswith("val images of data ")
@@ -65,6 +60,7 @@ def test_every_store_is_listed_with_what_it_holds(filled: Path) -> None:
     open_features(replace(KEY, augmentation="light", view=2), num_rows=10, compute=lambda: [ROWS], cache=CacheSpec())
     contents = {entry.content for entry in cache_entries(["features"])}
     assert by_store["features"].content + ", view 2 of augmentation light" in contents
+    close()
     clear_cache(["features"])
     open_features(KEY, num_rows=10, compute=lambda: [ROWS], cache=CacheSpec())
     totals = cache_json(cache_entries())
@@ -79,7 +75,7 @@ def test_the_command_lists_clears_and_says_both(filled: Path) -> None:
     assert {entry.store for entry in cache_entries()} == {"images", "solutions"}
     assert len(json.loads(run("--clear", "--json"))["removed"]) == 2
     assert "0 entries" in run()
-    assert not [path for path in filled.rglob("*") if path.suffix in (*STORES.values(), ".json")]
+    assert not [path for path in filled.rglob("*") if path.suffix in (".bin", ".json")]
 
 
 def test_what_is_mapped_or_being_written_stays(filled: Path) -> None:
@@ -89,12 +85,12 @@ def test_what_is_mapped_or_being_written_stays(filled: Path) -> None:
     solution = next((filled / "solutions").glob("*.json"))
     with FileLock(solution.with_suffix(".lock")):
         cleared = clear_cache()
-    assert {entry.store for entry in cleared.in_use} == {"images", "solutions"}
-    assert torch.equal(found.rows, ROWS)  # removed, and readable as long as it is mapped
+    assert {entry.store for entry in cleared.in_use} == set(STORES)
+    assert torch.equal(found.rows, ROWS)
     assert len(pixels.images) > 0
-    del pixels
-    close_pixels()
-    assert {entry.store for entry in clear_cache().removed} == {"images", "solutions"}
+    del pixels, found
+    close()
+    assert {entry.store for entry in clear_cache().removed} == set(STORES)
 
 
 def test_a_damaged_entry_is_listed_and_cleared(filled: Path) -> None:
@@ -135,8 +131,8 @@ def test_what_was_fetched_is_listed_and_cleared(fetched: Path) -> None:
 
 
 def test_a_set_that_a_process_works_with_stays(fetched: Path) -> None:
-    keep_fetched(fetched / "datasets")
-    keep_fetched(fetched / "huggingface" / "89ab-u--set")
+    keep(fetched / "datasets")
+    keep(fetched / "huggingface" / "89ab-u--set")
     with FileLock(fetched / "weights" / "0123-w.pth.lock"):  # it is being fetched
         assert {entry.store for entry in clear_cache().in_use} == {"datasets", "huggingface", "weights"}
     assert (fetched / "datasets" / "svhn.mat").exists()

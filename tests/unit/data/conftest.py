@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tlsearch.data import close_pixels
+from tlsearch.node_cache.store import close
 
 WriteImages = Callable[..., list[Path]]
 
@@ -17,7 +17,7 @@ WriteImages = Callable[..., list[Path]]
 @pytest.fixture(autouse=True)
 def _no_open_handles() -> Iterator[None]:
     yield
-    close_pixels()
+    close()
 
 
 @pytest.fixture

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from web_site import Site
 
-from tlsearch.data import fetcher
-from tlsearch.data.fetcher import Limits, RefusedError, fetch_file, look
+from tlsearch.data import connection, fetcher
+from tlsearch.data.connection import Limits, RefusedError
+from tlsearch.data.fetcher import fetch_file, look
 
 SMALL = Limits(max_bytes=10_000, total_s=60.0)
 FILE = b"the file" * 100
@@ -25,13 +26,13 @@ def get(url: str, tmp_path: Path, limits: Limits = SMALL, **options: Any) -> byt
 @pytest.fixture
 def public(monkeypatch: pytest.MonkeyPatch) -> None:
     """127.0.0.1 counts as a public address, the others of this machine do not."""
-    real = fetcher._is_inside
-    monkeypatch.setattr(fetcher, "_is_inside", lambda number: number != "127.0.0.1" and real(number))
+    real = connection._is_inside
+    monkeypatch.setattr(connection, "_is_inside", lambda number: number != "127.0.0.1" and real(number))
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetcher, "GRACE_S", 0.3)
+    monkeypatch.setattr(connection, "GRACE_S", 0.3)
 
 
 @pytest.mark.parametrize("fault", ["drip", "silent head"])
@@ -47,7 +48,7 @@ def test_a_server_that_drips_is_given_up_once(site: Site, tmp_path: Path, quick:
 def test_the_total_time_ends_a_server_that_is_fast_enough(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetcher, "MIN_BYTES_PER_S", 0.001)
+    monkeypatch.setattr(connection, "MIN_BYTES_PER_S", 0.001)
     site.files["/f"] = FILE
     site.faults = ["drip"]
     with pytest.raises(RefusedError, match="was given up"):
@@ -152,7 +153,7 @@ def test_a_name_that_resolves_to_another_address_the_second_time(
 
 
 def test_nothing_leads_from_https_to_http() -> None:
-    watch = fetcher._Watch(url="https://host.test/f", limits=SMALL)
+    watch = connection.Watch(url="https://host.test/f", limits=SMALL)
     with pytest.raises(RefusedError, match="from https to http"):
         watch._check_step("https://host.test/f", "http://host.test/f", False)
     with pytest.raises(RefusedError, match="from https to http"):  # a private host of the user's own, too
@@ -168,9 +169,9 @@ def test_nothing_leads_from_https_to_http() -> None:
     ],
 )  # fmt: skip
 def test_addresses_inside(number: str) -> None:
-    assert fetcher._is_inside(number)
+    assert connection._is_inside(number)
 
 
 @pytest.mark.parametrize("number", ["1.1.1.1", "140.82.121.4", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"])
 def test_addresses_outside(number: str) -> None:
-    assert not fetcher._is_inside(number)
+    assert not connection._is_inside(number)

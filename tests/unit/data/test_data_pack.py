@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -16,10 +15,11 @@ import numpy as np
 import pytest
 import torch
 
-import tlsearch.data.pack as pack
 import tlsearch.data.squares as squares
-from tlsearch.data import cache_directory, close_pixels, eval_image, load_index, open_pixels, read_image
+from tlsearch.data import eval_image, load_index, open_pixels, read_image
 from tlsearch.errors import DataError, StorageError
+from tlsearch.node_cache.directory import cache_directory
+from tlsearch.node_cache.store import Store, close
 from tlsearch.types import CacheSpec, DataSpec, TransformSpec
 
 SPEC = TransformSpec(resize_size=20, crop_size=16)
@@ -34,13 +34,13 @@ def index(ready_folder):
 def builds(monkeypatch) -> list[str]:
     """The splits built so far."""
     done: list[str] = []
-    real = pack._build
+    real = Store._build
 
-    def build(folder, rule, *rest):
-        done.append(rule.split)
-        return real(folder, rule, *rest)
+    def build(self, path, key, *rest):
+        done.append(key["split"])
+        real(self, path, key, *rest)
 
-    monkeypatch.setattr(pack, "_build", build)
+    monkeypatch.setattr(Store, "_build", build)
     return done
 
 
@@ -84,28 +84,29 @@ def test_margin_is_the_square_of_the_resize_around_the_crop(index):
     # Without a margin both are one entry.
     flat = TransformSpec(resize_size=16, crop_size=16)
     a = open_pixels(index, "train", flat, CacheSpec())
-    assert open_pixels(index, "train", flat, CacheSpec(), margin=True) is a
+    again = open_pixels(index, "train", flat, CacheSpec(), margin=True)
+    assert again.images.data_ptr() == a.images.data_ptr()
 
 
 def test_no_warning_and_no_write_reaches_the_file(index):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         images = open_pixels(index, "train", SPEC, CacheSpec()).images
-    before = entry(".npy").read_bytes()
+    before = entry(".bin").read_bytes()
     images.zero_()
-    close_pixels()
-    assert entry(".npy").read_bytes() == before
+    close()
+    assert entry(".bin").read_bytes() == before
     assert open_pixels(index, "train", SPEC, CacheSpec()).images.any()
 
 
 def test_built_once_per_node_and_opened_once_per_process(index, builds, monkeypatch):
     first = open_pixels(index, "train", SPEC, CacheSpec())
-    close_pixels()
+    close()
     again = open_pixels(index, "train", SPEC, CacheSpec())
     assert builds == ["train"]
     assert torch.equal(again.images, first.images)
-    monkeypatch.setattr(pack, "_open_entry", None)  # would fail if it were called
-    assert open_pixels(index, "train", SPEC, CacheSpec()) is again
+    monkeypatch.setattr("tlsearch.node_cache.store._map", None)  # would fail if it were called
+    assert open_pixels(index, "train", SPEC, CacheSpec()).images.data_ptr() == again.images.data_ptr()
 
 
 @pytest.mark.parametrize(
@@ -153,30 +154,20 @@ def _flip(path: Path) -> None:
 @pytest.mark.parametrize(
     "spoil",
     [
-        lambda: _flip(entry(".npy")),
+        lambda: _flip(entry(".bin")),
         lambda: entry(".json").unlink(),
-        lambda: entry(".npy").unlink(),
-        lambda: _cut(entry(".npy")),
-        lambda: entry(".npy").write_bytes(b""),
+        lambda: entry(".bin").unlink(),
+        lambda: _cut(entry(".bin")),
+        lambda: entry(".bin").write_bytes(b""),
         lambda: entry(".json").write_text("{"),
         lambda: entry(".json").write_text("[]"),
-        lambda: entry(".json").write_text(json.dumps({"size_bytes": 3})),
+        lambda: entry(".json").write_text('{"crc32": 3}'),
     ],
 )
 def test_an_entry_that_is_not_whole_is_built_anew(index, builds, spoil):
     want = open_pixels(index, "val", SPEC, CacheSpec()).images.clone()
-    close_pixels()
+    close()
     spoil()
-    assert torch.equal(open_pixels(index, "val", SPEC, CacheSpec()).images, want)
-    assert len(builds) == 2
-
-
-def test_no_pickle_is_loaded(index, builds):
-    want = open_pixels(index, "val", SPEC, CacheSpec()).images.clone()
-    close_pixels()
-    np.save(entry(".npy"), np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    meta = json.loads(entry(".json").read_text())
-    entry(".json").write_text(json.dumps(meta | {"size_bytes": entry(".npy").stat().st_size}))
     assert torch.equal(open_pixels(index, "val", SPEC, CacheSpec()).images, want)
     assert len(builds) == 2
 
@@ -192,7 +183,7 @@ def test_one_builds_and_the_others_wait(index, monkeypatch, builds):
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(lambda _: open_pixels(index, "train", SPEC, CacheSpec()), range(4)))
     assert builds == ["train"]
-    assert all(result is results[0] for result in results)
+    assert len({result.images.data_ptr() for result in results}) == 1
 
 
 def test_all_corrupt_files_are_reported_together(ready_folder, index):
@@ -239,23 +230,10 @@ def test_a_full_disk_is_said_and_leaves_nothing(index, monkeypatch):
     def full(file):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pack, "_flush", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(StorageError, match=r"image cache .* cannot be written: No space left on device"):
         open_pixels(index, "val", SPEC, CacheSpec())
     assert [path.suffix for path in entries()] == [".lock"]
-
-
-def test_the_cache_folder(tmp_path, monkeypatch):
-    assert cache_directory(CacheSpec()) == tmp_path / "cache"
-    assert (tmp_path / "cache").stat().st_mode & 0o777 == 0o700
-    assert cache_directory(CacheSpec(directory=str(tmp_path / "mine"))) == tmp_path / "mine"
-    monkeypatch.delenv("TLSEARCH_CACHE_DIR")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    monkeypatch.setattr(sys, "platform", "linux")
-    assert cache_directory(CacheSpec()) == tmp_path / "xdg" / "tlsearch"
-    (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="TLSEARCH_CACHE_DIR names another"):
-        cache_directory(CacheSpec(directory=str(tmp_path / "file")))
 
 
 _SLOW_BUILD = """
@@ -290,4 +268,4 @@ def test_a_killed_writer_leaves_nothing_that_is_trusted(ready_folder, index, bui
     assert builds == ["train"]
     key = index.splits["train"].keys[-1]
     assert np.array_equal(pixels.images[-1].permute(1, 2, 0).numpy(), eval_image(read_image(index, key), SPEC))
-    assert sorted(path.suffix for path in entries()) == [".json", ".lock", ".npy"]
+    assert sorted(path.suffix for path in entries()) == [".bin", ".json", ".lock"]

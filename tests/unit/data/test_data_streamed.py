@@ -14,8 +14,10 @@ import pytest
 import torch
 
 import tlsearch.data.streamed as streamed
-from tlsearch.data import StreamedImages, cache_directory, close_pixels, load_index, open_pixels
+from tlsearch.data import StreamedImages, load_index, open_pixels
 from tlsearch.errors import DataError
+from tlsearch.node_cache.directory import cache_directory
+from tlsearch.node_cache.store import close
 from tlsearch.types import CacheSpec, DataSpec, TransformSpec
 
 SPEC = TransformSpec(resize_size=20, crop_size=16)
@@ -45,7 +47,7 @@ def gigabytes(count: float) -> CacheSpec:
     return CacheSpec(images_gb=count / 1e9)
 
 
-def packed(suffix: str = ".npy") -> list[Path]:
+def packed(suffix: str = ".bin") -> list[Path]:
     return sorted((cache_directory(CacheSpec()) / "images").glob(f"*{suffix}"))
 
 
@@ -55,7 +57,7 @@ def packed(suffix: str = ".npy") -> list[Path]:
 @pytest.mark.parametrize("margin", [False, True])
 def test_the_pixels_are_those_of_the_store(index, margin):
     whole = open_pixels(index, "train", SPEC, CacheSpec(), margin=margin)
-    close_pixels()
+    close()
     for path in packed(".json"):
         path.unlink()
     pixels = open_pixels(index, "train", SPEC, gigabytes(1000), margin=margin)
@@ -71,10 +73,9 @@ def test_the_pixels_are_those_of_the_store(index, margin):
 
 def test_what_does_not_fit_is_said_and_left_unpacked(index, caplog):
     with caplog.at_level(logging.WARNING):
-        pixels = open_pixels(index, "train", SPEC, gigabytes(TRAIN_BYTES - 1))
+        open_pixels(index, "train", SPEC, gigabytes(TRAIN_BYTES - 1))
     assert "the train images at 16 px are decoded in every epoch: they take 9.22e-06 GB" in caplog.text
     assert packed() == packed(".json") == packed(".tmp") == []
-    assert open_pixels(index, "train", SPEC, gigabytes(TRAIN_BYTES - 1)) is pixels
     assert isinstance(open_pixels(index, "val", SPEC, gigabytes(TRAIN_BYTES - 1)).images, torch.Tensor)
 
 
@@ -129,7 +130,7 @@ def test_its_threads_end_with_it(index):
     pixels = open_pixels(index, "train", SPEC, gigabytes(1))
     pixels.images[0:4]
     assert any(thread.name.startswith("decode") for thread in threading.enumerate())
-    close_pixels()
+    close()
     del pixels
     gc.collect()
     for thread in threading.enumerate():
@@ -143,7 +144,7 @@ def test_its_threads_end_with_it(index):
 
 def open_and_leave(index, split: str, size: int, cache: CacheSpec) -> None:
     open_pixels(index, split, TransformSpec(resize_size=size, crop_size=size), cache)
-    close_pixels()
+    close()
     gc.collect()
 
 
@@ -176,11 +177,11 @@ def test_an_entry_in_use_stays(index):
     assert torch.equal(first.images, before)
     images = first.images
     del first
-    close_pixels()
+    close()
     third = open_pixels(index, "train", TransformSpec(resize_size=15, crop_size=15), cache)
     assert isinstance(third.images, StreamedImages)  # a tensor alone keeps its entry
     del images
-    close_pixels()
+    close()
     gc.collect()
     fourth = open_pixels(index, "train", TransformSpec(resize_size=15, crop_size=15), cache)
     assert isinstance(fourth.images, torch.Tensor)
@@ -220,7 +221,7 @@ def test_an_entry_that_another_process_reads_stays(ready_folder, index):
         assert sides() == [16]
         reader.communicate("\n")
     assert reader.returncode == 0
-    close_pixels()
+    close()
     assert isinstance(open_pixels(index, "train", small, gigabytes(1.5 * TRAIN_BYTES)).images, torch.Tensor)
     assert sides() == [15]
 
@@ -235,7 +236,7 @@ def test_nothing_is_removed_for_what_cannot_fit(index):
 def test_what_killed_writers_left_is_removed(index):
     folder = cache_directory(CacheSpec()) / "images"
     folder.mkdir()
-    (folder / "0123.abc.tmp").write_bytes(bytes(2 * TRAIN_BYTES))
+    (folder / ".0123.abc.tmp").write_bytes(bytes(2 * TRAIN_BYTES))
     assert isinstance(open_pixels(index, "train", SPEC, gigabytes(1.5 * TRAIN_BYTES)).images, torch.Tensor)
     assert packed(".tmp") == []
 
@@ -246,6 +247,6 @@ def test_auto_leaves_half_of_the_disk(index, monkeypatch):
     usage = namedtuple("usage", "free")
     monkeypatch.setattr("shutil.disk_usage", lambda folder: usage(1.9 * TRAIN_BYTES))
     assert isinstance(open_pixels(index, "train", SPEC, CacheSpec()).images, StreamedImages)
-    close_pixels()
+    close()
     monkeypatch.setattr("shutil.disk_usage", lambda folder: usage(2.1 * TRAIN_BYTES))
     assert isinstance(open_pixels(index, "train", SPEC, CacheSpec()).images, torch.Tensor)

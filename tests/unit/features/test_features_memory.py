@@ -13,8 +13,9 @@ from feature_keys import KEY
 from PIL import Image
 from torch import Tensor
 
-from tlsearch.data import close_pixels, load_index, open_pixels
-from tlsearch.features import Features, forget_open, open_features
+from tlsearch.data import load_index, open_pixels
+from tlsearch.features import Features, open_features
+from tlsearch.node_cache.store import close
 from tlsearch.types import CacheSpec, DataSpec, TransformSpec
 
 NUM_ROWS, NUM_FEATURES = 4096, 4096  # 64 MiB
@@ -75,7 +76,7 @@ def compute():
 def test_the_second_worker_holds_no_copy_of_the_features(tmp_path: Path) -> None:
     built = open_features(KEY, num_rows=NUM_ROWS, compute=batches, cache=CacheSpec())
     assert isinstance(built, Features) and built.built
-    forget_open()
+    close()
     opened = f"open_features(key, num_rows={NUM_ROWS}, compute=compute, cache=CacheSpec()).rows"
     assert growth(tmp_path, warm_up=ROWS, preamble=_FEATURES.format(key=KEY), opened=opened) < 0.1
 
@@ -100,7 +101,7 @@ def test_the_second_worker_holds_no_copy_of_the_images(tmp_path: Path) -> None:
     spec = f"TransformSpec(resize_size={SIDE}, crop_size={SIDE})"
     index = load_index(DataSpec(source="folder", path=str(tmp_path / "images")))
     open_pixels(index, "train", TransformSpec(resize_size=SIDE, crop_size=SIDE), CacheSpec())
-    close_pixels()
+    close()
     opened = f'open_pixels(index, "train", {spec}, CacheSpec()).images'
     warm_up = f"torch.zeros(16, {SIDE}, {SIDE}, 3, dtype=torch.uint8).permute(0, 3, 1, 2)"
     preamble = _IMAGES.format(path=str(tmp_path / "images"))

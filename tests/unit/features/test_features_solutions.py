@@ -28,7 +28,7 @@ class Counter:
 
 
 def entries(cache_path: Path) -> list[Path]:
-    return sorted((cache_path / "solutions").glob("*.safetensors"))
+    return sorted((cache_path / "solutions").glob("*.bin"))
 
 
 def test_an_entry_is_computed_once_for_its_kind_settings_and_key(tmp_path: Path) -> None:
@@ -87,7 +87,8 @@ def test_where_nothing_can_be_kept_it_is_computed(tmp_path: Path) -> None:
 
 
 def test_old_entries_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(solutions, "_MAX_ENTRIES", 2)
-    for kind in ("a", "b", "c"):
+    open_solution("a", KEY, compute=Counter(), cache=CACHE)
+    monkeypatch.setattr(solutions, "_BUDGET_GB", 2.5e-9 * entries(tmp_path / "cache")[0].stat().st_size)
+    for kind in ("b", "c"):
         open_solution(kind, KEY, compute=Counter(), cache=CACHE)
     assert len(entries(tmp_path / "cache")) == 2

@@ -80,7 +80,7 @@ def test_a_page_in_place_of_official_weights_is_not_kept(
     _publish(site, monkeypatch, page, "0123abcdef")
     with pytest.raises(WeightsError, match="should have the sha256 0123abcdef"):
         resolve_weights("shufflenet_v2_x0_5", WeightsSource())
-    assert not list(tmp_path.rglob("*.pth")) and not list(tmp_path.rglob("*.fetch"))
+    assert not list(tmp_path.rglob("*.pth")) and not list(tmp_path.rglob("*.tmp"))
 
 
 def test_without_a_network_the_ways_out_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

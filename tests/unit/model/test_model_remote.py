@@ -13,7 +13,8 @@ from model_cases import fill_cheaply
 from torch import Tensor
 from web_site import Site
 
-from tlsearch.data.fetcher import Limits, look
+from tlsearch.data.connection import Limits
+from tlsearch.data.fetcher import look
 from tlsearch.errors import WeightsError
 from tlsearch.model import release_weights, resolve_weights
 from tlsearch.model.construction import empty_original

@@ -14,7 +14,7 @@ import pytest
 import torch
 from matplotlib.text import Text
 
-from tlsearch.data.modes import give_usual_mode
+from tlsearch.node_cache.files import give_usual_mode
 from tlsearch.printable import csv_text, from_cell, markdown_code, markdown_text, printable
 from tlsearch.results.card import CardFacts, model_card
 from tlsearch.results.evidence import TestEvidence, gather_evidence

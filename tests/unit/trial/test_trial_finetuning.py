@@ -114,7 +114,7 @@ def test_a_report_says_what_it_read_and_why(assign: Assign, changes: dict[str, A
 
 
 def test_a_full_disk_sends_the_trial_to_the_pixels(assign: Assign, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tlsearch.features.store.make_room", lambda *_: False)
+    monkeypatch.setattr("tlsearch.node_cache.store.Store._evict", lambda *_: False)
     reports = run(assign())
     assert reports[0].source == "pixels" and "feature store may hold" in reports[0].source_reason
 
