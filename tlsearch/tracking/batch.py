@@ -7,8 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tlsearch.secrets import mask
 from tlsearch.tracking.entries import DropModel, Entry, KeepModel, SearchProgress, TrialEnd, TrialReport, TrialStart
 from tlsearch.tracking.runs import ERROR, REASON, STATE, KnownRun
+from tlsearch.types import EpochReport, StartReport, TrialOutcome
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -48,23 +50,30 @@ class TrialBatch:
                 self.tags[STATE] = "running"
                 self.started, self.end = True, None
             case TrialReport():
-                self.points += report_points(entry)
+                self.points += report_points(entry.report)
             case TrialEnd():
-                self.tags |= {STATE: entry.state, REASON: entry.reason}
-                if entry.error:
-                    self.tags[ERROR] = cut(entry.error, _MAX_ERROR)
+                outcome = entry.outcome
+                self.tags |= {STATE: outcome.state.value, REASON: outcome.reason}
+                if outcome.error:
+                    self.tags[ERROR] = cut(mask(outcome.error), _MAX_ERROR)
                 self.end = entry
 
 
-def report_points(report: TrialReport) -> Iterator[Point]:
-    """The points of an epoch; MLflow stores infinity as 1.8e308, so only finite values are sent."""
-    at = int(report.timestamp * 1000)
-    for key, value in report.metrics.items():
-        if math.isfinite(value):
-            yield Point(key=key, value=value, time_ms=at, step=report.epoch)
+def report_points(report: EpochReport) -> Iterator[Point]:
+    """The points of an epoch; before the first one those of the model at the start, as epoch 0.
+
+    MLflow stores infinity as 1.8e308, so only finite values are sent.
+    """
+    by_epoch: dict[int, EpochReport | StartReport | None] = {0: report.start, report.epoch: report}
+    for epoch, one in by_epoch.items():
+        if one is None:
+            continue
+        for key, value in one.metrics.items():
+            if math.isfinite(value):
+                yield Point(key=key, value=value, time_ms=int(one.timestamp * 1000), step=epoch)
 
 
-def summary_points(end: TrialEnd, metric: str, time_ms: int) -> list[Point]:
+def summary_points(end: TrialOutcome, metric: str, time_ms: int) -> list[Point]:
     """``best_<metric>`` and ``best_epoch``, at the step and time of the best epoch."""
     if end.best_value is None or end.best_epoch is None or not math.isfinite(end.best_value):
         return []

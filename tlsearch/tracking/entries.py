@@ -60,9 +60,7 @@ class TrialReport:
     """One epoch of a trial."""
 
     number: int
-    epoch: int
-    metrics: Mapping[str, float]
-    timestamp: float
+    report: EpochReport
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,11 +68,7 @@ class TrialEnd:
     """A trial has ended."""
 
     number: int
-    state: str
-    reason: str
-    best_value: float | None
-    best_epoch: int | None
-    error: str
+    outcome: TrialOutcome
     at: float
 
 
@@ -117,33 +111,11 @@ def trial_start(number: int, config: TrialConfig, *, at: float) -> TrialStart:
     return TrialStart(number=number, params=text_params(asdict(config)), at=at)
 
 
-def trial_reports(number: int, report: EpochReport) -> tuple[TrialReport, ...]:
-    """One epoch of a trial; before the first one what its model was worth at the start, as epoch 0."""
-    own = TrialReport(number=number, epoch=report.epoch, metrics=dict(report.metrics), timestamp=report.timestamp)
-    start = report.start
-    if start is None:
-        return (own,)
-    return (TrialReport(number=number, epoch=0, metrics=dict(start.metrics), timestamp=start.timestamp), own)
-
-
-def trial_end(number: int, outcome: TrialOutcome, *, at: float) -> TrialEnd:
-    """The end of a trial."""
-    return TrialEnd(
-        number=number,
-        state=outcome.state.value,
-        reason=outcome.reason,
-        best_value=outcome.best_value,
-        best_epoch=outcome.best_epoch,
-        error=mask(outcome.error),
-        at=at,
-    )
-
-
 def whole_trial(record: TrialRecord, *, now: float) -> WholeTrial:
     """A trial of the study, with its own times where the study knows them."""
-    reports = tuple(one for report in record.reports for one in trial_reports(record.number, report))
-    first = reports[0].timestamp if reports else now
-    last = reports[-1].timestamp if reports else now
+    first, last = now, now
+    if record.reports:
+        first, last = (record.start or record.reports[0]).timestamp, record.reports[-1].timestamp
     end = None
     if record.state is not TrialState.RUNNING:
         outcome = TrialOutcome(
@@ -154,6 +126,7 @@ def whole_trial(record: TrialRecord, *, now: float) -> WholeTrial:
             best_epoch=record.best_epoch,
             error=record.error,
         )
-        end = trial_end(record.number, outcome, at=last if record.ended is None else record.ended)
+        end = TrialEnd(number=record.number, outcome=outcome, at=last if record.ended is None else record.ended)
     started = first if record.started is None else record.started
+    reports = tuple(TrialReport(number=record.number, report=report) for report in record.reports)
     return WholeTrial(start=trial_start(record.number, record.config, at=started), reports=reports, end=end)

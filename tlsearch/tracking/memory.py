@@ -19,6 +19,7 @@ from tlsearch.types import (
     SearchRecord,
     TrialConfig,
     TrialOutcome,
+    TrialState,
 )
 
 
@@ -74,12 +75,11 @@ class MemoryTracker:
 
     def trial_reported(self, number: int, report: EpochReport, decision: Decision) -> None:
         """Records an epoch."""
-        for entry in e.trial_reports(number, report):
-            self._write(entry)
+        self._write(e.TrialReport(number=number, report=report))
 
     def trial_ended(self, number: int, outcome: TrialOutcome) -> None:
         """Records how a trial ended, and where the search stands then."""
-        self._write(e.trial_end(number, outcome, at=0.0))
+        self._write(e.TrialEnd(number=number, outcome=outcome, at=0.0))
         self._write_progress(self._progress.trial_ended(number, outcome, at=0.0))
 
     def record_search(self, record: SearchRecord) -> None:
@@ -134,6 +134,6 @@ class MemoryTracker:
         if batch.started:
             run.status = "RUNNING"
         if isinstance(entry, e.TrialEnd):
-            run.status = "FAILED" if entry.state == "failed" else "FINISHED"
+            run.status = "FAILED" if entry.outcome.state is TrialState.FAILED else "FINISHED"
             times = {p.step: p.time_ms for p in run.points if p.key == self._metric}
-            run.points |= set(summary_points(entry, self._metric, times.get(entry.best_epoch or 0, 0)))
+            run.points |= set(summary_points(entry.outcome, self._metric, times.get(entry.outcome.best_epoch or 0, 0)))

@@ -134,13 +134,13 @@ class MlflowTracker:
 
     def trial_reported(self, number: int, report: EpochReport, decision: Decision) -> None:
         """Records an epoch."""
-        self._worker.put(*e.trial_reports(number, report))
+        self._worker.put(e.TrialReport(number=number, report=report))
 
     def trial_ended(self, number: int, outcome: TrialOutcome) -> None:
         """Records how a trial ended, and where the search stands then."""
         now = time.time()
         progress = self._progress.trial_ended(number, outcome, at=now)
-        self._worker.put(e.trial_end(number, outcome, at=now), progress)
+        self._worker.put(e.TrialEnd(number=number, outcome=outcome, at=now), progress)
 
     def record_search(self, record: SearchRecord) -> None:
         """Records every trial of a study and the search's progress; what is recorded already stays as it is."""

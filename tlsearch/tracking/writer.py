@@ -30,7 +30,7 @@ from tlsearch.tracking.runs import PARENT, STATE, KnownRun, RunTable
 from tlsearch.tracking.search_run import SearchRun, Session
 from tlsearch.tracking.store import connect, open_experiment, store_errors
 from tlsearch.tracking.worker import Away
-from tlsearch.types import repeatable
+from tlsearch.types import TrialState, repeatable
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -148,8 +148,10 @@ class MlflowWriter:
         progress: list[e.SearchProgress] = []
         for entry in entries:
             if isinstance(entry, e.TrialReport):
-                self._points.setdefault(entry.number, {})[entry.epoch] = list(report_points(entry))
-                batches.setdefault(entry.number, TrialBatch(at=entry.timestamp)).add(entry)
+                points = list(report_points(entry.report))
+                by_epoch = {step: [one for one in points if one.step == step] for step in {one.step for one in points}}
+                self._points.setdefault(entry.number, {}).update(by_epoch)
+                batches.setdefault(entry.number, TrialBatch(at=entry.report.timestamp)).add(entry)
             elif isinstance(entry, e.TrialStart | e.TrialEnd):
                 batches.setdefault(entry.number, TrialBatch(at=entry.at)).add(entry)
             elif isinstance(entry, e.SearchProgress):
@@ -194,21 +196,22 @@ class MlflowWriter:
 
     def _write_batch(self, client: MlflowClient, number: int, run: KnownRun, batch: TrialBatch) -> None:
         end = batch.end
-        if end is not None and end.best_epoch is not None:
-            time_ms = self._time_ms(client, run, number, end.best_epoch, otherwise=end.at)
-            batch.points += summary_points(end, self._metric, time_ms)
+        best = None if end is None else end.outcome.best_epoch
+        if end is not None and best is not None:
+            time_ms = self._time_ms(client, run, number, best, otherwise=end.at)
+            batch.points += summary_points(end.outcome, self._metric, time_ms)
         log(client, run, params=batch.params, points=batch.points, tags=batch.tags)
         run.state = batch.tags.get(STATE, run.state)
         if end is not None:
-            run.status = "FAILED" if end.state == "failed" else "FINISHED"
+            run.status = "FAILED" if end.outcome.state is TrialState.FAILED else "FINISHED"
             client.set_terminated(run.run_id, status=run.status, end_time=int(end.at * 1000))
             epochs = self._points.pop(number, {})
-            if end.best_epoch in epochs:  # what its model may be shown with; the rest is written
-                self._points[number] = {end.best_epoch: epochs[end.best_epoch]}
+            if best in epochs:  # what its model may be shown with; the rest is written
+                self._points[number] = {best: epochs[best]}
 
     def _write_whole(self, session: Session, entry: e.WholeTrial) -> None:
         known = session.runs.trials.get(entry.start.number)
-        if entry.end is not None and known is not None and known.has_ended(entry.end.state):
+        if entry.end is not None and known is not None and known.has_ended(entry.end.outcome.state.value):
             return  # the end is written last: all the rest is there
         self._write(session, [entry.start, *entry.reports, *([entry.end] if entry.end else [])])
 
