@@ -128,7 +128,8 @@ def remember(*values: str) -> None:
 
 def _environment() -> Iterator[frozenset[str]]:
     """The secrets in this process's variables: those named so, and those in addresses."""
-    for name, value in os.environ.items():
+    for name in list(os.environ):  # copied at once: another thread may change a variable, as an import of MLflow does
+        value = os.environ.get(name, "")
         if "://" in value:
             yield _secrets_of(value)
         elif _SECRET_NAME.search(name) and not _NAMES_A_FILE.search(name):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import traceback
+from collections import UserDict
 
 import pytest
 from secret_urls import SecretUrl, secret_url
@@ -141,3 +143,14 @@ def test_words_that_are_passwords_stay_words_elsewhere() -> None:
 def test_a_hostile_text_costs_little() -> None:
     for piece in ("a://", "token", "%3A%2F%2F", "password=", "x@", "&key", '"token', "Basic 1", "a:b@", "://u:p"):
         mask(piece * (200_000 // len(piece)))
+
+
+def test_masking_goes_on_while_another_thread_changes_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Changing(UserDict[str, str]):
+        """A variable is gone once its name has been listed."""
+
+        def __getitem__(self, name: str) -> str:
+            raise KeyError(name)
+
+    monkeypatch.setattr(os, "environ", Changing(SOME_TOKEN="of-a-thread"))
+    assert secrets.mask("plain text") == "plain text"

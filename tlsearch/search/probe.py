@@ -36,7 +36,7 @@ def probe_head(address: str, *, with_token: bool = True) -> Answer:
     Args:
         address: HOST:PORT, where something is known to listen.
     """
-    environment = dict(os.environ)
+    environment = {name: os.environ.get(name, "") for name in list(os.environ)}  # other threads may change one
     if not with_token:
         environment = {name: value for name, value in environment.items() if name not in _TOKENS}
         environment[_MODE] = "disabled"
