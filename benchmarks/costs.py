@@ -27,7 +27,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from tlsearch.types import Decision, EpochReport, TrialConfig, TrialOutcome, TrialState
+from tlsearch.types import Decision, EndReason, EpochReport, TrialConfig, TrialOutcome
 
 SPACE = """
 name: costs
@@ -182,8 +182,7 @@ def mlflow_costs(options: argparse.Namespace, root: Path) -> list[dict[str, Any]
             for epoch in range(1, options.epochs + 1):
                 tracker.trial_reported(number, report_of(epoch, 0.5), Decision.CONTINUE)
             outcome = TrialOutcome(
-                state=TrialState.COMPLETE,
-                reason="completed",
+                reason=EndReason.COMPLETED,
                 epochs_run=options.epochs,
                 best_value=0.5,
                 best_epoch=1,

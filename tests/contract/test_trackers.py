@@ -14,6 +14,7 @@ import pytest
 from tlsearch.tracking import BestKeeper, MemoryTracker, MlflowTracker
 from tlsearch.types import (
     Decision,
+    EndReason,
     EpochReport,
     SearchRecord,
     Tracker,
@@ -129,19 +130,18 @@ def _report(epoch: int, accuracy: float) -> EpochReport:
 CONFIG = TrialConfig(backbone="resnet18", unfreeze_depth=2, head_lr=0.01, backbone_lr=1e-4)
 CURVES = {0: (0.3, 0.6, 0.5), 1: (0.2,), 2: (0.4, 0.7), 3: ()}
 ENDS = {
-    0: (TrialState.COMPLETE, "completed"),
-    1: (TrialState.PRUNED, "asha"),
-    2: (TrialState.INFEASIBLE, "memory"),
-    3: (TrialState.FAILED, "error"),
+    0: (TrialState.COMPLETE, EndReason.COMPLETED),
+    1: (TrialState.PRUNED, EndReason.ASHA),
+    2: (TrialState.INFEASIBLE, EndReason.MEMORY),
+    3: (TrialState.FAILED, EndReason.ERROR),
 }
 
 
 def _outcome(number: int) -> TrialOutcome:
     curve = CURVES[number]
     best = max(curve) if curve else None
-    state, reason = ENDS[number]
+    _, reason = ENDS[number]
     return TrialOutcome(
-        state=state,
         reason=reason,
         epochs_run=len(curve),
         best_value=best,
@@ -245,10 +245,9 @@ def test_the_best_of_equal_trials_is_the_earlier_one_and_a_diverged_one_never(be
     tracker = bench.open()
     tracker.search_started({}, {})
     for number, value, reason in ((3, 0.7, "completed"), (1, 0.7, "completed"), (2, 0.9, "diverged")):
-        state = TrialState.PRUNED if reason == "diverged" else TrialState.COMPLETE
         tracker.trial_started(number, CONFIG)
         tracker.trial_ended(
-            number, TrialOutcome(state=state, reason=reason, epochs_run=1, best_value=value, best_epoch=1)
+            number, TrialOutcome(reason=EndReason(reason), epochs_run=1, best_value=value, best_epoch=1)
         )
     tracker.close()
     assert (search := bench.see()[0]) is not None
@@ -311,9 +310,7 @@ def test_a_killed_search_goes_on_in_the_same_runs(bench: Bench) -> None:
     resumed.trial_started(0, CONFIG)
     resumed.trial_reported(0, _report(3, 0.5), Decision.CONTINUE)  # an epoch that ran again
     resumed.trial_reported(0, _report(4, 0.9), Decision.COMPLETE)
-    resumed.trial_ended(
-        0, TrialOutcome(state=TrialState.COMPLETE, reason="completed", epochs_run=4, best_value=0.9, best_epoch=4)
-    )
+    resumed.trial_ended(0, TrialOutcome(reason=EndReason.COMPLETED, epochs_run=4, best_value=0.9, best_epoch=4))
     resumed.search_ended("finished", {})
     resumed.close()
     search, trials = bench.see()
@@ -358,9 +355,7 @@ def test_only_the_best_models_are_kept(bench: Bench, tmp_path: Path) -> None:
     kept = []
     for number, value in values.items():
         _write_checkpoint(tmp_path / "trials" / str(number) / "best", value)
-        outcome = TrialOutcome(
-            state=TrialState.COMPLETE, reason="completed", epochs_run=1, best_value=value, best_epoch=1
-        )
+        outcome = TrialOutcome(reason=EndReason.COMPLETED, epochs_run=1, best_value=value, best_epoch=1)
         for observer in (tracker, keeper):
             observer.trial_started(number, CONFIG)
             observer.trial_reported(number, _report(1, value), Decision.COMPLETE)

@@ -12,6 +12,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,7 @@ from tlsearch.config import AshaSpec, ResourcesSpec, SearchSpec
 from tlsearch.errors import Diverged, Infeasible
 from tlsearch.search import SearchLock, SearchPlan
 from tlsearch.search.conductor import Conductor
-from tlsearch.search.live import Handout, TrialFailure
-from tlsearch.search.messages import pack, unpack_job, unpack_message
+from tlsearch.search.messages import Job, pack, unpack_job, unpack_message
 from tlsearch.search.opening import open_for_writing, study_attrs
 from tlsearch.search.runner import Runner
 from tlsearch.types import (
@@ -226,9 +226,9 @@ def with_factory(search: Callable[..., str], factory: Any, **options: Any) -> Ca
     return lambda plan, **rest: search(plan, **{**rest, **options, "factory": factory})
 
 
-def start_trial(handout: Handout, factory: Any = StubTrial, max_failures: int = 0) -> Runner:
+def start_trial(job: Job, factory: Any = StubTrial, max_failures: int = 0) -> Runner:
     """A trial as its worker runs it."""
-    return Runner(unpack_job(pack(handout.job(max_failures))), factory, gauge=stub_gauge)
+    return Runner(unpack_job(pack(replace(job, max_failures=max_failures))), factory, gauge=stub_gauge)
 
 
 def stub_gauge(assignment: TrialAssignment, names: Sequence[str]) -> Mapping[str, float]:
@@ -241,7 +241,8 @@ def step_once(conductor: Conductor, number: int, runner: Runner) -> bool:
     message = unpack_message(pack(runner.step()))
     if message.report is not None:
         return conductor.report(number, message.report, measured=message.measured)
-    conductor.fail(number, TrialFailure.of(message))
+    assert message.outcome is not None
+    conductor.fail(number, message.outcome, measured=message.measured)
     return False
 
 

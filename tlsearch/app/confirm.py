@@ -22,7 +22,7 @@ from tlsearch.errors import ConfigError, StorageError, UserError
 from tlsearch.search import holding
 from tlsearch.space import Fixed, Space
 from tlsearch.space.bn_policies import bn_policy
-from tlsearch.types import Scalar, SearchRecord, TrialRecord, TrialState
+from tlsearch.types import EndReason, Scalar, SearchRecord, TrialRecord, TrialState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +115,7 @@ def best_candidates(record: SearchRecord, top: int, *, by_model: bool = True) ->
         for trial in record.trials
         if trial.best_value is not None
         and trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
-        and trial.reason != "diverged"
+        and trial.reason != EndReason.DIVERGED
     ]
     chosen: list[TrialRecord] = []
     for trial in sorted(done, key=lambda one: (-sign * (one.best_value or 0.0), one.number)):

@@ -15,7 +15,7 @@ from tlsearch.codec import read_json
 from tlsearch.config import SearchSpec, parse_space_file
 from tlsearch.search import Holder, SearchStatus, read_status, request_stop, wait_until_stopped
 from tlsearch.search.folder import SearchFolder
-from tlsearch.types import TrialRecord, TrialState
+from tlsearch.types import EndReason, TrialRecord, TrialState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class Overview:
     def best(self) -> TrialRecord | None:
         """The best trial so far, running ones too; the earlier one where equal."""
         sign = 1 if self.status.record.mode == "max" else -1
-        able = [t for t in self.status.record.trials if t.best_value is not None and t.reason != "diverged"]
+        able = [t for t in self.status.record.trials if t.best_value is not None and t.reason != EndReason.DIVERGED]
         able = [t for t in able if t.state not in (TrialState.FAILED, TrialState.INFEASIBLE)]
         return max(able, key=lambda t: (sign * (t.best_value or 0.0), -t.number), default=None)
 

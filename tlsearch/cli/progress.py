@@ -115,12 +115,10 @@ class Progress(SearchObserver):
         """Takes over what earlier starts of the search have done, and the time they took."""
         self._spent_before_s = record.spent_s
         for trial in record.trials:
-            ended = TrialOutcome(state=trial.state, reason=trial.reason, epochs_run=trial.epochs_run)
-            running = trial.state is TrialState.RUNNING
             self._rows[trial.number] = _Row(
-                config=trial.config, epoch=trial.epochs_run, best=trial.best_value, outcome=None if running else ended
+                config=trial.config, epoch=trial.epochs_run, best=trial.best_value, outcome=trial.outcome
             )
-            if not running:
+            if trial.outcome is not None:
                 self._estimate.ended(trial.epochs_run)
 
     # --- SearchObserver ---

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tlsearch.results.facts import SearchFacts
 from tlsearch.text import plural
-from tlsearch.types import SearchRecord, TrialRecord, TrialState
+from tlsearch.types import EndReason, SearchRecord, TrialRecord, TrialState
 
 
 def comparability_notes(record: SearchRecord, facts: SearchFacts) -> list[str]:
@@ -49,12 +49,12 @@ def _unfinished(trials: Sequence[TrialRecord]) -> str:
     """What became of a backbone's trials where none of them ran to its end; empty where one did or still may."""
     if any(trial.state in (TrialState.COMPLETE, TrialState.RUNNING) for trial in trials):
         return ""
-    stopped = [trial for trial in trials if trial.state is TrialState.PRUNED and trial.reason != "diverged"]
+    stopped = [trial for trial in trials if trial.state is TrialState.PRUNED and trial.reason != EndReason.DIVERGED]
     text = plural(len(trials), "trial")
     if len(stopped) == len(trials):
         return f"{text}, {_all(len(trials))}stopped at {_epochs(stopped)}"
     counts = {
-        "diverged": sum(trial.reason == "diverged" for trial in trials),
+        "diverged": sum(trial.reason == EndReason.DIVERGED for trial in trials),
         "infeasible": sum(trial.state is TrialState.INFEASIBLE for trial in trials),
         "failed": sum(trial.state is TrialState.FAILED for trial in trials),
     }

@@ -13,7 +13,7 @@ from tlsearch.results.comparability import comparability_notes
 from tlsearch.results.facts import SearchFacts
 from tlsearch.results.statistics import standard_error, wilson_interval
 from tlsearch.text import NumberForm, agree, plural
-from tlsearch.types import Mode, Scalar, SearchRecord, TrialRecord, TrialState
+from tlsearch.types import EndReason, Mode, Scalar, SearchRecord, TrialRecord, TrialState
 
 _NO_FACTS = SearchFacts()
 _CSV_DETAILS = (
@@ -139,7 +139,7 @@ def number_forms(record: SearchRecord) -> dict[str, NumberForm]:
 
 def counts(trial: TrialRecord) -> bool:
     """Whether a trial's value counts as a result: it is complete or pruned, and did not diverge."""
-    ended = trial.state in (TrialState.COMPLETE, TrialState.PRUNED) and trial.reason != "diverged"
+    ended = trial.state in (TrialState.COMPLETE, TrialState.PRUNED) and trial.reason != EndReason.DIVERGED
     return ended and trial.best_value is not None
 
 

@@ -26,16 +26,15 @@ from tlsearch.search.first_points import FIRST_LOOK
 from tlsearch.search.intake import Intake
 from tlsearch.search.judge import Judge, Observation, Verdict
 from tlsearch.search.limits import MEASURED_BY_WORKERS, complaint, excess
-from tlsearch.search.live import Handout, Live, TrialFailure
+from tlsearch.search.live import Live
+from tlsearch.search.messages import Job
 from tlsearch.search.plan import SearchPlan
-from tlsearch.search.record import state_and_reason
-from tlsearch.search.study import Ending, StoredReport, Study, stored_reports
-from tlsearch.types import Decision, EpochReport, SearchObserver, TrialAssignment, TrialConfig, TrialOutcome
+from tlsearch.search.study import StoredReport, Study, stored_reports
+from tlsearch.types import Decision, EndReason, EpochReport, SearchObserver, TrialAssignment, TrialConfig, TrialOutcome
 
 logger = logging.getLogger(__name__)
 
-_PRUNED, _COMPLETE, _FAIL = OptunaState.PRUNED, OptunaState.COMPLETE, OptunaState.FAIL
-_CONSTRAINTS: Mapping[str, str] = {"diverged": "finite", "memory": "memory"}  # reason -> constraint told to TPE
+_CONSTRAINTS = {EndReason.DIVERGED: "finite", EndReason.MEMORY: "memory"}  # the constraint that TPE sees
 _OVERDUE_S = 600.0  # a first look that has said nothing for so long, and for each retry again, is waited for no more
 _MAX_UNCOUNTED_DEATHS = 50  # of one trial on nodes that were lost: beyond, something else is wrong
 
@@ -129,7 +128,7 @@ class Conductor:
         timeout_s = self._search.trial_timeout_s or _OVERDUE_S  # with a timeout its worker is killed, then it fails
         return any(self._timer() - live.heard < timeout_s * (1 + self._search.max_failures) for live in looks)
 
-    def next_trial(self) -> Handout | None:
+    def next_trial(self) -> Job | None:
         """The next trial to run: one that was RUNNING, then WAITING ones, then a new one; None at the end.
 
         None also while ``waiting``.
@@ -140,11 +139,11 @@ class Conductor:
             self._observers.trial_started(number, live.config)
             broken = complaint(live.measured, self._limits)
             if not broken:
-                return self.handout(number)
-            self._end(live, Ending(state=_PRUNED, reason="constraint", error=broken))
+                return self.job(number)
+            self._end(live, TrialOutcome(reason=EndReason.CONSTRAINT, error=broken))
         return None
 
-    def handout(self, number: int) -> Handout:
+    def job(self, number: int) -> Job:
         """A live trial as a worker needs it, now; again where its worker died."""
         live = self._live[number]
         assignment = TrialAssignment(
@@ -155,7 +154,13 @@ class Conductor:
             directory=str(self._plan.folder.trial(number)),
         )
         limits = {name: limit for name, limit in self._limits.items() if name in MEASURED_BY_WORKERS}
-        return Handout(assignment=assignment, reported=live.epoch, limits=limits, measured=live.measured)
+        return Job(
+            assignment=assignment,
+            reported=live.epoch,
+            max_failures=self._search.max_failures,
+            limits=limits,
+            measured=live.measured,
+        )
 
     # --- what workers say --------------------------------------------------------------------
 
@@ -178,7 +183,7 @@ class Conductor:
         value = report.metrics[self._plan.setup.metric]
         verdict = self._judge.observe(self._seen(number, live.bracket, report, uncut=live.first_look))
         if verdict.decision is Decision.CONTINUE and self._time.over and self._search.on_budget == "cut":
-            verdict = Verdict(decision=Decision.STOP, reason="budget")
+            verdict = Verdict(decision=Decision.STOP, reason=EndReason.BUDGET)
         stored = StoredReport(
             seq=self._seq, verdict=verdict, report=report, value=value, spent_s=round(self._time.spent_s, 3)
         )
@@ -190,29 +195,30 @@ class Conductor:
         live.verdicts[report.epoch] = verdict
         self._observers.trial_reported(number, report, verdict.decision)
         if verdict.decision is not Decision.CONTINUE:
-            self._end(live, _ending(verdict))
+            self._end(live, TrialOutcome(reason=EndReason(verdict.reason)))
         return verdict.decision is Decision.CONTINUE and not self.halting
 
-    def fail(self, number: int, failure: TrialFailure) -> None:
+    def fail(self, number: int, outcome: TrialOutcome, *, measured: Mapping[str, float] | None = None) -> None:
         """Ends a trial that cannot go on: PRUNED with a constraint, or FAIL with its error.
 
         A trial that cannot write is not ended: the search pauses, and the trial goes on after a resume.
+
+        Args:
+            measured: What the worker has measured for the constraints.
         """
         live = self._live.get(number)
         if live is None:
             return
-        if failure.reason == "storage":
+        if outcome.reason is EndReason.STORAGE:
             self.failure = self.failure or StorageError(
-                f"the search has paused, since trial {number} cannot write ({failure.error}): "
+                f"the search has paused, since trial {number} cannot write ({outcome.error}): "
                 "make room, or make the disk writable, then go on with `tlsearch resume`"
             )
             return
-        self._note_measured(live, failure.measured)
-        if failure.reason in ("diverged", "memory", "constraint"):
-            self._end(live, Ending(state=_PRUNED, reason=failure.reason, error=failure.error))
-            return
-        self._end(live, Ending(state=_FAIL, reason="error", error=failure.error, traceback=failure.traceback))
-        self.failure = self.failure or self._streak.failed(number, failure.error)
+        self._note_measured(live, measured or {})
+        self._end(live, outcome)
+        if outcome.reason is EndReason.ERROR:
+            self.failure = self.failure or self._streak.failed(number, outcome.error)
 
     def worker_died(
         self, number: int, *, node: str, message: str, alive: Callable[[], Collection[str]], settled: bool = True
@@ -240,7 +246,7 @@ class Conductor:
         )
         if counted <= self._search.max_failures and len(live.deaths) <= _MAX_UNCOUNTED_DEATHS:
             return True
-        self.fail(number, TrialFailure(reason="error", error=f"the worker died: {message}"))
+        self.fail(number, TrialOutcome(reason=EndReason.ERROR, error=f"the worker died: {message}"))
         return False
 
     # --- inside ------------------------------------------------------------------------------
@@ -284,41 +290,34 @@ class Conductor:
             live.verdicts[live.epoch] = stored.verdict
         last = live.verdicts.get(live.epoch, Verdict(decision=Decision.CONTINUE))
         if last.decision is Decision.CONTINUE and self._time.over and self._search.on_budget == "cut":
-            last = Verdict(decision=Decision.STOP, reason="budget")
+            last = Verdict(decision=Decision.STOP, reason=EndReason.BUDGET)
         if last.decision is Decision.CONTINUE:
             self._going_on.append(trial.number)
         else:
-            self._end(live, _ending(last))
+            self._end(live, TrialOutcome(reason=EndReason(last.reason)))
 
-    def _end(self, live: Live, ending: Ending) -> None:
+    def _end(self, live: Live, outcome: TrialOutcome) -> None:
         best = self._judge.best(live.number)
-        told = {_CONSTRAINTS[ending.reason]: 1.0} if ending.reason in _CONSTRAINTS else {}
-        ending = replace(ending, constraints=told | excess(live.measured, self._limits))
+        outcome = replace(outcome, epochs_run=live.epoch)
+        if best is not None:
+            outcome = replace(outcome, best_value=best.value, best_epoch=best.epoch)
+        own = {_CONSTRAINTS[outcome.reason]: 1.0} if outcome.reason in _CONSTRAINTS else {}
         crash_point("before_tell")
-        trained = self._judge.trained(live.number)
-        ended, measured = self._clock(), live.measured
-        self._study.tell(live.number, ending, best=best, trained=trained, ended=ended, measured=measured)
+        self._study.tell(
+            live.number,
+            outcome,
+            trained=self._judge.trained(live.number),
+            ended=self._clock(),
+            measured=live.measured,
+            constraints=own | excess(live.measured, self._limits),
+        )
         crash_point("after_tell")
         del self._live[live.number]
         self._drop_checkpoint(live.number)
-        if ending.state is not _FAIL:
+        if outcome.reason is not EndReason.ERROR:
             self._streak.broken()
-        state, reason = state_and_reason(ending.state, ending.reason)
-        outcome = TrialOutcome(
-            state=state,
-            reason=reason,
-            epochs_run=live.epoch,
-            best_value=best.value if best else None,
-            best_epoch=best.epoch if best else None,
-            error=ending.error,
-        )
         self._observers.trial_ended(live.number, outcome)
 
     def _drop_checkpoint(self, number: int) -> None:
         """An ended trial has nothing to go on with; its best model stays."""
         shutil.rmtree(self._plan.folder.running(number), ignore_errors=True)
-
-
-def _ending(verdict: Verdict) -> Ending:
-    complete = verdict.decision is Decision.COMPLETE
-    return Ending(state=_COMPLETE if complete else _PRUNED, reason=verdict.reason)

@@ -115,14 +115,14 @@ def _tune(plan: SearchPlan, conductor: Conductor, factory: TrialFactory, stop: t
     """One run of Tune, until the conductor is exhausted and no trial is live."""
     per_trial = trial_resources(plan.resources, alive_nodes())
     live_limit = LiveLimit(per_trial, plan.resources.max_concurrent)
-    max_failures, timeout_s = plan.search.max_failures, plan.search.trial_timeout_s
+    timeout_s = plan.search.trial_timeout_s
     watch = Watch()
     with tune_environment(), scratch_folder("tune") as unread:
         tuner = tune.Tuner(
             tune.with_resources(make_worker(factory), per_trial),
             tune_config=tune.TuneConfig(
-                search_alg=StudySearcher(conductor, watch, live_limit=live_limit, max_failures=max_failures),
-                scheduler=StudyScheduler(conductor, watch, max_failures=max_failures, timeout_s=timeout_s),
+                search_alg=StudySearcher(conductor, watch, live_limit=live_limit),
+                scheduler=StudyScheduler(conductor, watch, timeout_s=timeout_s),
                 num_samples=-1,
                 reuse_actors=True,
                 trial_name_creator=_short_name,

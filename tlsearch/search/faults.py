@@ -6,10 +6,10 @@ import errno
 import re
 import traceback
 from dataclasses import dataclass
-from typing import Literal
 
 from tlsearch.errors import Diverged, Infeasible, SearchStopped, TlsearchError
 from tlsearch.secrets import mask
+from tlsearch.types import EndReason, TrialOutcome
 
 _TRACEBACK_CHARACTERS = 4000
 _NO_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -23,15 +23,11 @@ class Classified:
     """An exception, judged.
 
     Attributes:
-        reason: diverged and memory end the trial without failing it; storage is nothing that the trial can help:
-            a disk that is full or read-only; error is a failure.
         retry: Whether a second try from the checkpoint can help.
         sticky: The process is spoilt (a CUDA context that has failed stays failed).
     """
 
-    reason: Literal["diverged", "memory", "storage", "error"]
-    error: str
-    traceback: str
+    outcome: TrialOutcome
     retry: bool = False
     sticky: bool = False
 
@@ -41,14 +37,18 @@ def classify(error: Exception) -> Classified:
     text = mask(f"{type(error).__name__}: {error}")
     trace = mask("".join(traceback.format_exception(error)))[-_TRACEBACK_CHARACTERS:]
     if isinstance(error, Diverged):
-        return Classified(reason="diverged", error=text, traceback=trace)
-    if isinstance(error, Infeasible | MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return Classified(reason="memory", error=text, traceback=trace)
-    if _cannot_write(error):
-        return Classified(reason="storage", error=text, traceback=trace)
-    sticky = any(sign in str(error) for sign in _STICKY)
+        reason = EndReason.DIVERGED
+    elif isinstance(error, Infeasible | MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        reason = EndReason.MEMORY
+    elif _cannot_write(error):
+        reason = EndReason.STORAGE
+    else:
+        reason = EndReason.ERROR
+    failed = reason is EndReason.ERROR
     return Classified(
-        reason="error", error=text, traceback=trace, retry=not isinstance(error, TlsearchError), sticky=sticky
+        outcome=TrialOutcome(reason=reason, error=text, traceback=trace),
+        retry=failed and not isinstance(error, TlsearchError),
+        sticky=failed and any(sign in str(error) for sign in _STICKY),
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tlsearch.search.asha import AshaRules, Rungs
-from tlsearch.types import Decision, Mode
+from tlsearch.types import Decision, EndReason, Mode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,14 +81,14 @@ class Judge:
         if best is None or best.improved_by(seen.value, self._rules.mode):
             best = self._best[seen.trial] = Best(value=seen.value, epoch=seen.epoch)
         if seen.epoch >= self._rules.max_epochs:
-            return Verdict(decision=Decision.COMPLETE, reason="completed")
+            return Verdict(decision=Decision.COMPLETE, reason=EndReason.COMPLETED)
         goes_on = self._rungs is None or self._rungs.enter(
             trial=seen.trial, bracket=seen.bracket, epoch=seen.epoch, best=best.value
         )
         if not goes_on and not seen.uncut:  # it has entered the rung: others are measured by it
-            return Verdict(decision=Decision.STOP, reason="asha")
+            return Verdict(decision=Decision.STOP, reason=EndReason.ASHA)
         if self._plateaued(seen, best):
-            return Verdict(decision=Decision.COMPLETE, reason="plateaued")
+            return Verdict(decision=Decision.COMPLETE, reason=EndReason.PLATEAUED)
         return Verdict(decision=Decision.CONTINUE)
 
     def best(self, trial: int) -> Best | None:

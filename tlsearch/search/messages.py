@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from tlsearch.codec import from_plain, parse_json, to_plain
-from tlsearch.types import EpochReport, TrialAssignment
+from tlsearch.types import EpochReport, TrialAssignment, TrialOutcome
 
 KEY = "tlsearch"
 
@@ -42,9 +42,7 @@ class Message:
         node: The id of the worker's node.
         failures: Failures of the trial in this worker so far.
         report: The report, where there is one.
-        reason: diverged, memory, storage, constraint or error, where the trial cannot go on.
-        error: Type and text of the error.
-        traceback: Its last lines.
+        outcome: Why the trial cannot go on, where there is no report.
         measured: What the worker has measured for the constraints.
     """
 
@@ -52,9 +50,7 @@ class Message:
     node: str
     failures: int = 0
     report: EpochReport | None = None
-    reason: Literal["", "diverged", "memory", "storage", "constraint", "error"] = ""
-    error: str = ""
-    traceback: str = ""
+    outcome: TrialOutcome | None = None
     measured: Mapping[str, float] = field(default_factory=dict)
 
 

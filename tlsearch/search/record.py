@@ -15,7 +15,16 @@ from tlsearch.search.lock import is_running
 from tlsearch.search.opening import open_for_reading
 from tlsearch.search.study import SPACE_TRIED, StoredReport, Study, naming_damage, stored_reports
 from tlsearch.secrets import mask
-from tlsearch.types import INTERRUPTED, METRIC_MODES, Mode, SearchRecord, TrialConfig, TrialRecord, TrialState
+from tlsearch.types import (
+    INTERRUPTED,
+    METRIC_MODES,
+    EndReason,
+    Mode,
+    SearchRecord,
+    TrialConfig,
+    TrialRecord,
+    TrialState,
+)
 
 _PROMPT_S = 2.0  # a report reaches the driver so soon, and clocks of nodes agree about as well
 
@@ -25,12 +34,6 @@ _STATES = {
     OptunaState.PRUNED: TrialState.PRUNED,
     OptunaState.FAIL: TrialState.FAILED,
 }
-
-
-def state_and_reason(state: OptunaState, reason: str) -> tuple[TrialState, str]:
-    """The state a user sees: PRUNED for lack of memory, or by a constraint of the user's, is infeasible."""
-    shown = TrialState.INFEASIBLE if reason in ("memory", "constraint") else _STATES[state]
-    return shown, reason
 
 
 def read_search(
@@ -105,7 +108,9 @@ def _trial_record(
 ) -> TrialRecord:
     with naming_damage(trial):
         attrs = trial.user_attrs
-        state, reason = state_and_reason(trial.state, attrs.get("reason", ""))
+        state, reason = _STATES[trial.state], attrs.get("reason", "")
+        if reason in (EndReason.MEMORY, EndReason.CONSTRAINT):
+            state = TrialState.INFEASIBLE
         if state is TrialState.RUNNING:
             reason = "" if live else INTERRUPTED
         best = _best(reports, metric, mode)

@@ -13,7 +13,7 @@ from tlsearch.errors import Diverged
 from tlsearch.search.faults import classify
 from tlsearch.search.limits import complaint
 from tlsearch.search.messages import Job, Message
-from tlsearch.types import EpochReport, RunningTrial, TrialAssignment, TrialFactory
+from tlsearch.types import EndReason, EpochReport, RunningTrial, TrialAssignment, TrialFactory, TrialOutcome
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class Runner:
                 self._measure()
                 broken = complaint(self._measured, self._job.limits)
                 if broken:
-                    return self._message(reason="constraint", error=broken)
+                    return self._message(outcome=TrialOutcome(reason=EndReason.CONSTRAINT, error=broken))
                 return self._message(report=self._next_report())
             except Exception as error:
                 found = classify(error)
@@ -69,8 +69,8 @@ class Runner:
                     raise  # Ray replaces the actor; the driver counts
                 self._failures += 1
                 if not found.retry or self._failures > self._job.max_failures:
-                    return self._message(reason=found.reason, error=found.error, traceback=found.traceback)
-                logger.warning("trial %d is retried: %s", self._number, found.error)
+                    return self._message(outcome=found.outcome)
+                logger.warning("trial %d is retried: %s", self._number, found.outcome.error)
 
     def close(self) -> None:
         """Closes the trial, if it is open."""

@@ -13,7 +13,6 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
 from tlsearch.search.conductor import Conductor
-from tlsearch.search.live import TrialFailure
 from tlsearch.search.messages import pack, unpack_message
 from tlsearch.search.resources import lasting_node_ids
 from tlsearch.search.silence import Silence
@@ -38,14 +37,12 @@ class StudyScheduler(TrialScheduler):
         conductor: Conductor,
         watch: Watch,
         *,
-        max_failures: int,
         timeout_s: float | None = None,
         grace_s: float = GRACE_S,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._conductor = conductor
         self._watch = watch
-        self._max_failures = max_failures
         self._silence = Silence(timeout_s)
         self._grace_s = grace_s
         self._halt_since: float | None = None
@@ -72,8 +69,8 @@ class StudyScheduler(TrialScheduler):
             self._nodes[message.number] = message.node
             if message.report is not None:
                 goes_on = self._conductor.report(message.number, message.report, measured=message.measured)
-            else:
-                self._conductor.fail(message.number, TrialFailure.of(message))
+            elif message.outcome is not None:
+                self._conductor.fail(message.number, message.outcome, measured=message.measured)
         return str(TrialScheduler.CONTINUE if goes_on and not self._halting else TrialScheduler.STOP)
 
     def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:
@@ -87,7 +84,7 @@ class StudyScheduler(TrialScheduler):
             node = lost.group(1) if lost else self._nodes.get(number, "")
             summary, settled = self._silence.verdict(trial.trial_id) or _summary(message), _UNSETTLED not in message
             if self._conductor.worker_died(number, node=node, message=summary, alive=lasting_node_ids, settled=settled):
-                trial.set_config(pack(self._conductor.handout(number).job(self._max_failures)))
+                trial.set_config(pack(self._conductor.job(number)))
             else:
                 self._given_up.append(trial)
 

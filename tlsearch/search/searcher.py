@@ -15,12 +15,11 @@ from tlsearch.search.watch import Watch
 class StudySearcher(Searcher):
     """Hands out trials up to the live limit."""
 
-    def __init__(self, conductor: Conductor, watch: Watch, *, live_limit: Callable[[], int], max_failures: int) -> None:
+    def __init__(self, conductor: Conductor, watch: Watch, *, live_limit: Callable[[], int]) -> None:
         super().__init__()
         self._conductor = conductor
         self._watch = watch
         self._live_limit = live_limit
-        self._max_failures = max_failures
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         """A trial's job; None while all slots are taken or trials have to end first; FINISHED when none will come.
@@ -36,11 +35,11 @@ class StudySearcher(Searcher):
     def _next_job(self, trial_id: str) -> dict[str, str] | str | None:
         if len(self._watch.handed_out) >= self._live_limit():
             return None
-        handout = self._conductor.next_trial()
-        if handout is None:
+        job = self._conductor.next_trial()
+        if job is None:
             return Searcher.FINISHED if self._conductor.exhausted else None
-        self._watch.handed_out[trial_id] = handout.assignment.number
-        return pack(handout.job(self._max_failures))
+        self._watch.handed_out[trial_id] = job.assignment.number
+        return pack(job)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """The trial has left Tune, however it ended."""

@@ -13,7 +13,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ from tlsearch.errors import StorageError
 from tlsearch.search.journal import Journal
 from tlsearch.search.judge import Best, Verdict
 from tlsearch.search.lock import Holder, SearchLock
-from tlsearch.types import EpochReport, Scalar
+from tlsearch.types import EpochReport, Scalar, TrialOutcome, TrialState
 
 if TYPE_CHECKING:
     from tlsearch.space import Space
@@ -50,19 +50,7 @@ class StoredReport:
     spent_s: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ending:
-    """How a trial ends: the study's state, the reason, and the error where it failed.
-
-    Attributes:
-        constraints: Told to TPE: above 0 is infeasible.
-    """
-
-    state: OptunaState
-    reason: str
-    error: str = ""
-    traceback: str = ""
-    constraints: Mapping[str, float] = field(default_factory=dict)
+_STATES = {TrialState.COMPLETE: OptunaState.COMPLETE, TrialState.FAILED: OptunaState.FAIL}  # all others are PRUNED
 
 
 def stored_reports(trial: FrozenTrial) -> list[StoredReport]:
@@ -221,32 +209,34 @@ class Study:
     def tell(
         self,
         number: int,
-        ending: Ending,
+        outcome: TrialOutcome,
         *,
-        best: Best | None,
         trained: Best | None,
         ended: float,
         measured: Mapping[str, float],
+        constraints: Mapping[str, float],
     ) -> None:
         """Ends a RUNNING trial.
 
         Args:
-            best: The trial's score, which may be that of its start.
+            outcome: Its best value may be that of its start.
             trained: The best of its epochs: Optuna's value of a COMPLETE one. Trials do not differ by their start.
+            constraints: For TPE: above 0 is infeasible.
         """
-        attrs: dict[str, Any] = {"reason": ending.reason, "ended": ended}
-        if best is not None:
-            attrs |= {"best_value": best.value, "best_epoch": best.epoch}
+        attrs: dict[str, Any] = {"reason": outcome.reason.value, "ended": ended}
+        if outcome.best_value is not None:
+            attrs |= {"best_value": outcome.best_value, "best_epoch": outcome.best_epoch}
         if measured:
             attrs["measured"] = dict(measured)
-        if ending.error:
-            attrs |= {"error": ending.error, "traceback": ending.traceback}
+        if outcome.error:
+            attrs |= {"error": outcome.error, "traceback": outcome.traceback}
         with self._batch():
-            self._set_constraints(number, ending.constraints)
+            self._set_constraints(number, constraints)
             self.set_attrs(number, attrs)
-            complete = ending.state is OptunaState.COMPLETE
+            state = _STATES.get(outcome.state, OptunaState.PRUNED)
+            complete = state is OptunaState.COMPLETE
             assert trained is not None or not complete
-            self._study.tell(number, trained.value if trained and complete else None, state=ending.state)
+            self._study.tell(number, trained.value if trained and complete else None, state=state)
 
     def _set_constraints(self, number: int, constraints: Mapping[str, float]) -> None:
         known = self.trial(number).constraints  # from a tell that a crash cut short; only a database can hold it

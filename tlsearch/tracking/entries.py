@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from tlsearch.secrets import mask
-from tlsearch.types import DataSetFacts, EpochReport, Scalar, TrialConfig, TrialOutcome, TrialRecord, TrialState
+from tlsearch.types import DataSetFacts, EpochReport, Scalar, TrialConfig, TrialOutcome, TrialRecord
 
 # A metric's value is stored with its own time, so that a resend is the same point.
 # All times are Unix time in seconds.
@@ -117,16 +117,9 @@ def whole_trial(record: TrialRecord, *, now: float) -> WholeTrial:
     if record.reports:
         first, last = (record.start or record.reports[0]).timestamp, record.reports[-1].timestamp
     end = None
-    if record.state is not TrialState.RUNNING:
-        outcome = TrialOutcome(
-            state=record.state,
-            reason=record.reason,
-            epochs_run=record.epochs_run,
-            best_value=record.best_value,
-            best_epoch=record.best_epoch,
-            error=record.error,
-        )
-        end = TrialEnd(number=record.number, outcome=outcome, at=last if record.ended is None else record.ended)
+    if record.outcome is not None:
+        ended = last if record.ended is None else record.ended
+        end = TrialEnd(number=record.number, outcome=record.outcome, at=ended)
     started = first if record.started is None else record.started
     reports = tuple(TrialReport(number=record.number, report=report) for report in record.reports)
     return WholeTrial(start=trial_start(record.number, record.config, at=started), reports=reports, end=end)

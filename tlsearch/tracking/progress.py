@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from tlsearch.tracking.entries import SearchProgress
-from tlsearch.types import METRIC_MODES, SearchRecord, TrialOutcome, TrialRecord, TrialState
+from tlsearch.types import METRIC_MODES, EndReason, SearchRecord, TrialOutcome, TrialRecord, TrialState
 
 BEST_TRIAL = "best_trial"
 COMPLETE = "trials_complete"  # in every SearchProgress
@@ -67,7 +67,7 @@ class Progress:
 
 def ranked_value(trial: TrialOutcome | TrialRecord) -> float | None:
     """What a trial is ranked by; None for one that has not ended, failed or diverged."""
-    return trial.best_value if trial.state in _DONE and trial.reason != "diverged" else None
+    return trial.best_value if trial.state in _DONE and trial.reason != EndReason.DIVERGED else None
 
 
 def _start(trial: TrialRecord, now: float) -> float:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tlsearch.errors import Diverged, Infeasible
 from tlsearch.trial.finetuning import RUNNING_FOLDER, FineTuning
-from tlsearch.types import Decision, EpochReport, Reporter, RunningTrial, TrialAssignment, TrialOutcome, TrialState
+from tlsearch.types import Decision, EndReason, EpochReport, Reporter, RunningTrial, TrialAssignment, TrialOutcome
 
 _log = logging.getLogger(__name__)
 
@@ -21,18 +21,18 @@ def run_trial(assignment: TrialAssignment, reporter: Reporter) -> TrialOutcome:
     An interruption (KeyboardInterrupt) passes through and leaves it.
     """
     seen: list[EpochReport] = []
+    error = ""
     try:
-        state, reason = _run(FineTuning(assignment), assignment.setup.max_epochs, reporter, seen)
-        error = ""
+        reason = _run(FineTuning(assignment), assignment.setup.max_epochs, reporter, seen)
     except Diverged as fault:
-        state, reason, error = TrialState.PRUNED, "diverged", str(fault)
+        reason, error = EndReason.DIVERGED, str(fault)
     except Infeasible as fault:
-        state, reason, error = TrialState.INFEASIBLE, "memory", str(fault)
+        reason, error = EndReason.MEMORY, str(fault)
     except Exception as fault:
         _log.exception("trial %d failed", assignment.number)
-        state, reason, error = TrialState.FAILED, "error", f"{type(fault).__name__}: {fault}"
+        reason, error = EndReason.ERROR, f"{type(fault).__name__}: {fault}"
     shutil.rmtree(Path(assignment.directory) / RUNNING_FOLDER, ignore_errors=True)
-    return _outcome(assignment, state, reason, error, seen)
+    return _outcome(assignment, reason, error, seen)
 
 
 def keep_start(assignment: TrialAssignment) -> None:
@@ -44,7 +44,7 @@ def keep_start(assignment: TrialAssignment) -> None:
         trial.close()
 
 
-def _run(trial: RunningTrial, max_epochs: int, reporter: Reporter, seen: list[EpochReport]) -> tuple[TrialState, str]:
+def _run(trial: RunningTrial, max_epochs: int, reporter: Reporter, seen: list[EpochReport]) -> EndReason:
     decision = Decision.CONTINUE
     try:
         for report in _reports(trial, max_epochs):
@@ -55,8 +55,8 @@ def _run(trial: RunningTrial, max_epochs: int, reporter: Reporter, seen: list[Ep
     finally:
         trial.close()
     if decision is Decision.STOP:
-        return TrialState.PRUNED, "asha"
-    return TrialState.COMPLETE, "completed" if seen[-1].epoch == max_epochs else "plateaued"
+        return EndReason.STOPPED
+    return EndReason.COMPLETED if seen[-1].epoch == max_epochs else EndReason.PLATEAUED
 
 
 def _reports(trial: RunningTrial, max_epochs: int) -> Iterator[EpochReport]:
@@ -65,16 +65,13 @@ def _reports(trial: RunningTrial, max_epochs: int) -> Iterator[EpochReport]:
         yield trial.step()
 
 
-def _outcome(
-    assignment: TrialAssignment, state: TrialState, reason: str, error: str, seen: list[EpochReport]
-) -> TrialOutcome:
+def _outcome(assignment: TrialAssignment, reason: EndReason, error: str, seen: list[EpochReport]) -> TrialOutcome:
     metric, sign = assignment.setup.metric, 1.0 if assignment.setup.mode == "max" else -1.0
     values = [(report.metrics[metric], report.epoch) for report in seen]
     if seen and seen[0].start is not None:
         values.insert(0, (seen[0].start.metrics[metric], 0))
     best_value, best_epoch = max(values, key=lambda one: sign * one[0], default=(None, None))
     return TrialOutcome(
-        state=state,
         reason=reason,
         epochs_run=seen[-1].epoch if seen else 0,
         best_value=best_value,

@@ -31,9 +31,9 @@ from tlsearch.types.specs import (
 )
 from tlsearch.types.trials import (
     INTERRUPTED,
-    REASONS,
     SYSTEM,
     Decision,
+    EndReason,
     EpochReport,
     Reporter,
     RunningTrial,
@@ -51,6 +51,7 @@ __all__ = [
     "DataSetFacts",
     "DataSpec",
     "Decision",
+    "EndReason",
     "EpochReport",
     "Finding",
     "Layout",
@@ -58,7 +59,6 @@ __all__ = [
     "METRIC_MODES",
     "Mode",
     "ParameterImportance",
-    "REASONS",
     "Reporter",
     "RunningTrial",
     "SYSTEM",

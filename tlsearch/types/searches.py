@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 from tlsearch.core.metrics import Mode
 from tlsearch.secrets import mask
 from tlsearch.types.specs import Scalar, TrialConfig
-from tlsearch.types.trials import INTERRUPTED, Decision, EpochReport, StartReport, TrialOutcome, TrialState
+from tlsearch.types.trials import INTERRUPTED, Decision, EndReason, EpochReport, StartReport, TrialOutcome, TrialState
 
 
 class SearchObserver(Protocol):
@@ -37,7 +37,7 @@ class TrialRecord:
     """One trial as the study tells it; ``params`` are the active dimensions, Optuna's names merged.
 
     Attributes:
-        reason: One of REASONS once it has ended; empty while it runs, ``interrupted`` where it is unfinished and no
+        reason: An ``EndReason`` once it has ended; empty while it runs, ``interrupted`` where it is unfinished and no
             process runs the search.
         best_epoch: From 1; 0 where no epoch was better than the solved head before the first step.
         measured: What the search's constraints look at: params_millions, checkpoint_mb, latency_ms.
@@ -66,6 +66,19 @@ class TrialRecord:
     def epochs_run(self) -> int:
         """The last epoch reported; 0 before the first report."""
         return self.reports[-1].epoch if self.reports else 0
+
+    @property
+    def outcome(self) -> TrialOutcome | None:
+        """How it ended; None while it runs or is interrupted."""
+        if self.state is TrialState.RUNNING:
+            return None
+        return TrialOutcome(
+            reason=EndReason(self.reason),
+            error=self.error,
+            epochs_run=self.epochs_run,
+            best_value=self.best_value,
+            best_epoch=self.best_epoch,
+        )
 
     @property
     def interrupted(self) -> bool:
@@ -106,7 +119,7 @@ class SearchRecord:
             for t in self.trials
             if t.best_value is not None
             and t.state in (TrialState.COMPLETE, TrialState.PRUNED)
-            and t.reason != "diverged"
+            and t.reason != EndReason.DIVERGED
         ]
         sign = 1 if self.mode == "max" else -1
         return max(done, key=lambda t: (sign * (t.best_value or 0.0), -t.number), default=None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import Protocol
 
 from tlsearch.types.specs import TrialAssignment
@@ -73,19 +73,55 @@ class TrialState(str, Enum):
 
 
 INTERRUPTED = "interrupted"  # an unfinished trial of a search that no process runs
-REASONS = ("completed", "plateaued", "asha", "diverged", "memory", "constraint", "error", "budget")
+
+
+class EndReason(StrEnum):
+    """Why a trial ended."""
+
+    COMPLETED = "completed"
+    PLATEAUED = "plateaued"
+    ASHA = "asha"
+    BUDGET = "budget"
+    STOPPED = "stopped"  # by the reporter of a trial that runs outside a search
+    DIVERGED = "diverged"
+    MEMORY = "memory"
+    CONSTRAINT = "constraint"
+    ERROR = "error"
+    STORAGE = "storage"  # its worker cannot write: the search pauses, and a resume continues the trial
+
+    @property
+    def state(self) -> TrialState:
+        """The state of a trial that ended so."""
+        if self in (EndReason.COMPLETED, EndReason.PLATEAUED):
+            return TrialState.COMPLETE
+        if self in (EndReason.MEMORY, EndReason.CONSTRAINT):
+            return TrialState.INFEASIBLE
+        return TrialState.FAILED if self in (EndReason.ERROR, EndReason.STORAGE) else TrialState.PRUNED
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialOutcome:
-    """How a trial ended; ``reason`` is one of REASONS, ``error`` the message of a failed one."""
+    """How a trial ended, from its worker to the study and the observers.
 
-    state: TrialState
-    reason: str
-    epochs_run: int
+    Attributes:
+        error: Type and text of the error, where there was one.
+        traceback: Its last lines.
+        epochs_run: The last epoch reported; 0 before the first report.
+        best_value: The best value, of the solved head before the first step too; None without a report.
+        best_epoch: From 1; 0 before the first step.
+    """
+
+    reason: EndReason
+    error: str = ""
+    traceback: str = ""
+    epochs_run: int = 0
     best_value: float | None = None
     best_epoch: int | None = None
-    error: str = ""
+
+    @property
+    def state(self) -> TrialState:
+        """The state of the trial; it follows from the reason."""
+        return self.reason.state
 
 
 class Reporter(Protocol):

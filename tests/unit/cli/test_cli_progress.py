@@ -9,7 +9,7 @@ from rich.console import Console
 
 from tlsearch.cli import progress as progress_module
 from tlsearch.cli.progress import Progress, short_config
-from tlsearch.types import Decision, EpochReport, SearchRecord, StartReport, TrialConfig, TrialOutcome, TrialState
+from tlsearch.types import Decision, EndReason, EpochReport, SearchRecord, StartReport, TrialConfig, TrialOutcome
 
 DEEP = TrialConfig(backbone="resnet18", unfreeze_depth=2, head_lr=1e-3, backbone_lr=2e-5, bn_policy="train")
 
@@ -38,13 +38,9 @@ def test_plain_lines_where_there_is_no_terminal() -> None:
     with progress:
         progress.trial_started(0, DEEP)
         progress.trial_reported(0, _report(1, val_accuracy=0.5), Decision.CONTINUE)
-        progress.trial_ended(
-            0, TrialOutcome(state=TrialState.PRUNED, reason="asha", epochs_run=1, best_value=0.5, best_epoch=1)
-        )
+        progress.trial_ended(0, TrialOutcome(reason=EndReason.ASHA, epochs_run=1, best_value=0.5, best_epoch=1))
         progress.trial_started(1, DEEP)
-        progress.trial_ended(
-            1, TrialOutcome(state=TrialState.FAILED, reason="error", epochs_run=0, error="trace\nKeyError: 'x'")
-        )
+        progress.trial_ended(1, TrialOutcome(reason=EndReason.ERROR, epochs_run=0, error="trace\nKeyError: 'x'"))
     phases, lines = text.getvalue().splitlines()[:2], text.getvalue().splitlines()[2:]
     assert phases == [
         "opening the study and MLflow, starting the search",
@@ -63,7 +59,7 @@ def test_live_table_shows_running_trials_and_the_best() -> None:
             progress.trial_started(number, DEEP)
             progress.trial_reported(number, _report(1, val_loss=loss), Decision.CONTINUE)
         progress.trial_reported(1, _report(2, val_loss=0.6), Decision.CONTINUE)
-        progress.trial_ended(0, TrialOutcome(state=TrialState.COMPLETE, reason="completed", epochs_run=1))
+        progress.trial_ended(0, TrialOutcome(reason=EndReason.COMPLETED, epochs_run=1))
     shown = text.getvalue()
     assert "1 of 3 trials ended" in shown and "running 1" in shown and "complete 1" in shown
     assert "best so far: trial 1 with val_loss 0.4000" in shown  # the best epoch, and lower is better
@@ -91,9 +87,7 @@ def _run_trials(progress: Progress, clock: list[float], count: int, *, epoch_s: 
         for epoch in (1, 2, 3):
             clock[0] += epoch_s
             progress.trial_reported(number, _report(epoch, val_accuracy=0.5), Decision.CONTINUE)
-        progress.trial_ended(
-            number, TrialOutcome(state=TrialState.PRUNED, reason="asha", epochs_run=3, best_value=0.5, best_epoch=1)
-        )
+        progress.trial_ended(number, TrialOutcome(reason=EndReason.ASHA, epochs_run=3, best_value=0.5, best_epoch=1))
 
 
 def test_lines_say_how_long_it_will_take_once_that_is_known(clock: list[float]) -> None:

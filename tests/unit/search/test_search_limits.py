@@ -115,14 +115,14 @@ def test_a_trial_that_goes_on_is_not_measured_again(tmp_path: Path) -> None:
     study = open_for_writing(plan.folder, mode="max", attrs=study_attrs(plan))
     handout = Conductor(plan, study).next_trial()
     study.close()
-    assert handout is not None and handout.job(0).measured == {"latency_ms": 0.0}
+    assert handout is not None and handout.measured == {"latency_ms": 0.0}
     asked: list[object] = []
 
     def gauge(assignment: object, names: object) -> dict[str, float]:
         asked.append(assignment)
         return {"latency_ms": 1e9}
 
-    assert Runner(handout.job(0), StubTrial, gauge=gauge).step().report is not None
+    assert Runner(handout, StubTrial, gauge=gauge).step().report is not None
     assert asked == []
 
 
@@ -147,4 +147,5 @@ def test_a_gauge_that_fails_is_retried_like_a_trial(tmp_path: Path) -> None:
     message = Runner(job, StubTrial, gauge=gauge).step()
     assert message.report is not None and message.failures == 2 and len(calls) == 3
     failing = Runner(replace(job, max_failures=0), StubTrial, gauge=lambda a, n: {}[str(a)]).step()  # type: ignore[arg-type]
-    assert failing.reason == "error" and failing.error.startswith("KeyError")
+    assert failing.outcome is not None and failing.outcome.reason == "error"
+    assert failing.outcome.error.startswith("KeyError")

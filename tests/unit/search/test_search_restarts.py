@@ -164,7 +164,7 @@ def test_worker_deaths_are_counted_where_the_node_lives(tmp_path: Path) -> None:
     for _ in range(5):  # five nodes lost: no failure of the trial
         assert conductor.worker_died(0, node="gone", message="node died", alive=lambda: {"here"})
     assert conductor.worker_died(0, node="here", message="killed", alive=lambda: {"here"})
-    assert conductor.handout(0).reported == 1
+    assert conductor.job(0).reported == 1
     assert not conductor.worker_died(0, node="", message="killed again", alive=lambda: {"here"})
     assert not step_once(conductor, 0, trial)  # too late: it has ended
     study.close()

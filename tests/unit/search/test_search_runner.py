@@ -16,7 +16,7 @@ from tlsearch.errors import DataError, Diverged, FrozenMoved, Infeasible, Storag
 from tlsearch.search.faults import ErrorStreak, classify
 from tlsearch.search.messages import Job, Message, pack, unpack_job, unpack_message
 from tlsearch.search.runner import Runner
-from tlsearch.types import EpochReport, TrialAssignment, WeightsSource
+from tlsearch.types import EndReason, EpochReport, TrialAssignment, TrialOutcome, WeightsSource
 
 
 def assignment(root: Path) -> TrialAssignment:
@@ -66,9 +66,11 @@ def test_after_max_failures_the_trial_has_failed(tmp_path: Path, max_failures: i
     trial = runner(root, max_failures=max_failures)
     assert trial.step().report is not None
     message = trial.step()
-    assert (message.report, message.reason, message.error) == (None, "error", "RuntimeError: no such thing")
+    ended = message.outcome
+    assert message.report is None and ended is not None
+    assert (ended.reason, ended.error) == ("error", "RuntimeError: no such thing")
     assert message.failures == max_failures + 1 == sum(line["what"] == "error" for line in read_log(root))
-    assert "raise RuntimeError" in message.traceback
+    assert "raise RuntimeError" in ended.traceback
 
 
 @pytest.mark.parametrize(("kind", "reason"), [("diverge", "diverged"), ("memory", "memory")])
@@ -76,7 +78,7 @@ def test_what_is_no_bug_is_not_retried(tmp_path: Path, kind: str, reason: str) -
     root = tmp_path / "s"
     behave(root, {"kind": kind})
     message = runner(root).step()
-    assert (message.reason, message.failures) == (reason, 1)
+    assert message.outcome is not None and (message.outcome.reason, message.failures) == (reason, 1)
 
 
 class Reporting(StubTrial):
@@ -93,14 +95,17 @@ class Reporting(StubTrial):
 def test_a_metric_that_is_not_finite_is_a_divergence(tmp_path: Path, value: float) -> None:
     Reporting.metrics = {"val_accuracy": 0.5, "train_loss": value}
     message = runner(tmp_path / "s", factory=Reporting).step()
-    assert message.reason == "diverged" and "train_loss is" in message.error
+    ended = message.outcome
+    assert ended is not None and ended.reason == "diverged" and "train_loss is" in ended.error
 
 
 def test_a_report_without_the_metric_is_an_error(tmp_path: Path) -> None:
     behave(tmp_path / "s", {"checkpoint": False})
     Reporting.metrics = {"val_loss": 0.5}
     message = runner(tmp_path / "s", factory=Reporting).step()
-    assert message.reason == "error" and "must hold val_accuracy; it holds val_loss" in message.error
+    ended = message.outcome
+    assert ended is not None and ended.reason == "error"
+    assert "must hold val_accuracy; it holds val_loss" in ended.error
 
 
 def test_a_report_that_never_reached_the_study_is_sent_again(tmp_path: Path) -> None:
@@ -167,7 +172,9 @@ def test_opening_may_fail_too(tmp_path: Path) -> None:
         raise DataError("the images are gone")
 
     message = runner(tmp_path / "s", factory=broken).step()
-    assert (message.reason, message.error, message.failures) == ("error", "DataError: the images are gone", 1)
+    ended = message.outcome
+    assert ended is not None and (ended.reason, ended.error) == ("error", "DataError: the images are gone")
+    assert message.failures == 1
 
 
 class OutOfMemoryError(RuntimeError):
@@ -198,7 +205,7 @@ def _caused(error: Exception, cause: Exception) -> Exception:
 )
 def test_errors_are_classified(error: Exception, reason: str, retry: bool) -> None:
     found = classify(error)
-    assert (found.reason, found.retry, found.sticky) == (reason, retry, False)
+    assert (found.outcome.reason, found.retry, found.sticky) == (reason, retry, False)
 
 
 def test_a_streak_is_of_one_error_and_without_other_ends() -> None:
@@ -223,4 +230,5 @@ def test_jobs_and_messages_travel_unchanged(tmp_path: Path) -> None:
     )
     message = Message(number=4, node="n", report=report)
     assert unpack_message(pack(message)) == message
-    assert unpack_message(pack(Message(number=4, node="n", reason="error", error="e"))).report is None
+    failed = Message(number=4, node="n", outcome=TrialOutcome(reason=EndReason.ERROR, error="e"))
+    assert unpack_message(pack(failed)) == failed

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tlsearch.tracking import BestKeeper, MemoryTracker
-from tlsearch.types import Mode, SearchRecord, TrialConfig, TrialOutcome, TrialRecord, TrialState
+from tlsearch.types import EndReason, Mode, SearchRecord, TrialConfig, TrialOutcome, TrialRecord, TrialState
 
 FOLDER = Path("/runs/search")
 
@@ -19,8 +19,8 @@ def _keeper(tracker: MemoryTracker, keep: int = 2, mode: Mode = "max") -> BestKe
     return BestKeeper(tracker, directory=FOLDER, keep=keep, mode=mode)
 
 
-def _ended(value: float | None, state: TrialState = TrialState.COMPLETE, reason: str = "completed") -> TrialOutcome:
-    return TrialOutcome(state=state, reason=reason, epochs_run=1, best_value=value, best_epoch=1 if value else None)
+def _ended(value: float | None, reason: EndReason = EndReason.COMPLETED) -> TrialOutcome:
+    return TrialOutcome(reason=reason, epochs_run=1, best_value=value, best_epoch=1 if value else None)
 
 
 @given(
@@ -51,9 +51,9 @@ def test_models_come_from_the_trials_best_checkpoint() -> None:
 @pytest.mark.parametrize(
     "outcome",
     [
-        _ended(0.9, TrialState.FAILED, "error"),
-        _ended(0.9, TrialState.INFEASIBLE, "memory"),
-        _ended(0.9, TrialState.PRUNED, "diverged"),
+        _ended(0.9, EndReason.ERROR),
+        _ended(0.9, EndReason.MEMORY),
+        _ended(0.9, EndReason.DIVERGED),
         _ended(None),
     ],
 )
@@ -69,7 +69,7 @@ def test_a_pruned_trial_counts_and_a_repeated_end_changes_nothing() -> None:
     tracker = MemoryTracker()
     keeper = _keeper(tracker, keep=1)
     for _ in range(2):
-        keeper.trial_ended(0, _ended(0.9, TrialState.PRUNED, "asha"))
+        keeper.trial_ended(0, _ended(0.9, EndReason.ASHA))
         keeper.trial_ended(1, _ended(0.5))
     assert set(tracker.models) == {0}
 

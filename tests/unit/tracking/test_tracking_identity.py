@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tlsearch.tracking import MlflowTracker, find_run_ids, log_search_files
-from tlsearch.types import Decision, EpochReport, TrialConfig, TrialOutcome, TrialState
+from tlsearch.types import Decision, EndReason, EpochReport, TrialConfig, TrialOutcome
 
 NAME = "baseline"
 
@@ -32,9 +32,7 @@ def _record(uri: str, folder: Path, uid: str, value: float) -> dict[int, str]:
     tracker.trial_started(0, TrialConfig(backbone="resnet18", head_lr=value))
     report = EpochReport(epoch=1, metrics={"val_accuracy": value}, timestamp=1.0)
     tracker.trial_reported(0, report, Decision.COMPLETE)
-    done = TrialOutcome(
-        state=TrialState.COMPLETE, reason="completed", epochs_run=1, best_value=value, best_epoch=1, error=""
-    )
+    done = TrialOutcome(reason=EndReason.COMPLETED, epochs_run=1, best_value=value, best_epoch=1, error="")
     tracker.trial_ended(0, done)
     tracker.search_ended("finished", {})
     assert tracker.close() == 0

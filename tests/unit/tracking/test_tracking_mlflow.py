@@ -22,7 +22,7 @@ from tlsearch.tracking.entries import DropModel, KeepModel
 from tlsearch.tracking.mlflow_database import sqlite_path
 from tlsearch.tracking.models import requirements
 from tlsearch.tracking.store import artifact_location
-from tlsearch.types import Decision, EpochReport, SearchRecord, TrialConfig, TrialOutcome, TrialRecord, TrialState
+from tlsearch.types import Decision, EndReason, EpochReport, SearchRecord, TrialConfig, TrialOutcome, TrialRecord
 
 SERVED = """
 import pandas as pd
@@ -36,7 +36,7 @@ class Stub(PythonModel):
 set_model(Stub())
 """
 CONFIG = TrialConfig(backbone="timm/tf_efficientnet_lite0", head_lr=0.01)
-DONE = TrialOutcome(state=TrialState.COMPLETE, reason="completed", epochs_run=1, best_value=0.5, best_epoch=1)
+DONE = TrialOutcome(reason=EndReason.COMPLETED, epochs_run=1, best_value=0.5, best_epoch=1)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 from tlsearch.tracking import MlflowTracker
 from tlsearch.tracking.models import model_name
 from tlsearch.tracking.search_run import dataset_input, has_block, with_block
-from tlsearch.types import DataSetFacts, Decision, EpochReport, TrialConfig, TrialOutcome, TrialState
+from tlsearch.types import DataSetFacts, Decision, EndReason, EpochReport, TrialConfig, TrialOutcome
 
 SERVED = """
 import pandas as pd
@@ -67,7 +67,7 @@ def _trial(tracker: MlflowTracker, folder: Path, number: int, value: float) -> N
         tracker.trial_reported(number, report, Decision.CONTINUE)
     tracker.trial_ended(
         number,
-        TrialOutcome(state=TrialState.COMPLETE, reason="completed", epochs_run=2, best_value=value, best_epoch=1),
+        TrialOutcome(reason=EndReason.COMPLETED, epochs_run=2, best_value=value, best_epoch=1),
     )
     checkpoint = folder / str(number) / "best"
     checkpoint.mkdir(parents=True, exist_ok=True)

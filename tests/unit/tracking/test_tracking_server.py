@@ -11,7 +11,7 @@ import pytest
 from mortal_server import Server
 
 from tlsearch.tracking import MlflowTracker, find_run_ids
-from tlsearch.types import Decision, EpochReport, TrialConfig, TrialOutcome, TrialState
+from tlsearch.types import Decision, EndReason, EpochReport, TrialConfig, TrialOutcome
 
 pytestmark = [pytest.mark.slow]
 
@@ -67,7 +67,7 @@ def test_a_server_goes_away_and_comes_back(server: Server, tmp_path: Path, capfd
         for epoch in (1, 2):
             report = EpochReport(epoch=epoch, metrics={"val_accuracy": 0.5 / epoch}, timestamp=1000.0 * number + epoch)
             tracker.trial_reported(number, report, Decision.CONTINUE)
-        done = TrialOutcome(state=TrialState.COMPLETE, reason="completed", epochs_run=2, best_value=0.5, best_epoch=1)
+        done = TrialOutcome(reason=EndReason.COMPLETED, epochs_run=2, best_value=0.5, best_epoch=1)
         tracker.trial_ended(number, done)
         tracker.keep_model(number, checkpoint)
         if number:

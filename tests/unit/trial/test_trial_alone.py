@@ -33,7 +33,7 @@ class Recorder:
         (Decision.CONTINUE, 1, TrialState.COMPLETE, "completed", 3),
         (Decision.COMPLETE, 3, TrialState.COMPLETE, "completed", 3),
         (Decision.COMPLETE, 2, TrialState.COMPLETE, "plateaued", 2),
-        (Decision.STOP, 1, TrialState.PRUNED, "asha", 1),
+        (Decision.STOP, 1, TrialState.PRUNED, "stopped", 1),
     ],
 )
 def test_the_reporter_decides(
