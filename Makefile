@@ -30,7 +30,7 @@ demo: $(VENV)/.demo
 
 # The reference of the space file, from the classes that read it.
 reference: $(VENV)/.dev
-	$(BIN)/python -m tlsearch.app.space_reference docs/space_file.md
+	$(BIN)/python -m tlsearch.app.views.space_reference docs/space_file.md
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -27,7 +27,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from tlsearch.types import Decision, EndReason, EpochReport, TrialConfig, TrialOutcome
+from tlsearch.core.types import Decision, EndReason, EpochReport, TrialConfig, TrialOutcome
 
 SPACE = """
 name: costs
@@ -69,10 +69,10 @@ def report_of(epoch: int, value: float) -> EpochReport:
 
 def study_costs(options: argparse.Namespace, root: Path) -> list[dict[str, Any]]:
     """The conductor driven by hand; by tenths of the trials."""
-    from tlsearch.app.run import trial_setup
+    from tlsearch.app.searches.run import trial_setup
     from tlsearch.search import SearchPlan
-    from tlsearch.search.conductor import Conductor
-    from tlsearch.search.opening import open_for_writing, study_attrs
+    from tlsearch.search.controller.controller import Conductor
+    from tlsearch.search.study.storage import open_for_writing, study_attrs
     from tlsearch.space import load
 
     path = root / "space.yaml"

@@ -22,8 +22,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tlsearch.trial import run_trial
-from tlsearch.types import (
+from tlsearch.core.types import (
     CacheSpec,
     DataSpec,
     Decision,
@@ -33,6 +32,7 @@ from tlsearch.types import (
     TrialSetup,
     WeightsSource,
 )
+from tlsearch.trial import run_trial
 
 Changes = Mapping[str, Any]
 IMAGE_SIZE = 96

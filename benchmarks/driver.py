@@ -37,9 +37,9 @@ search: {{trials: {trials}, max_epochs: {epochs}, scheduler: none}}
 
 def watch_driver() -> dict[str, float]:
     """Times this process's calls from now on: seconds that the main thread waits, and CPU of the threads beside it."""
-    from tlsearch.search.conductor import Conductor
+    from tlsearch.search.controller.controller import Conductor
     from tlsearch.tracking import MlflowTracker
-    from tlsearch.tracking.worker import Worker
+    from tlsearch.tracking.sink.worker import Worker
 
     seconds = {"study_wait_s": 0.0, "mlflow_wait_s": 0.0, "beside_cpu_s": 0.0}
 

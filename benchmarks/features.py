@@ -32,11 +32,7 @@ from typing import Any
 
 import torch
 
-from tlsearch.data import load_index, open_pixels, with_image_size
-from tlsearch.features import measure_boundary
-from tlsearch.model import build_model, resolve_weights
-from tlsearch.trial import release_held, run_trial
-from tlsearch.types import (
+from tlsearch.core.types import (
     CacheSpec,
     DataSpec,
     Decision,
@@ -46,6 +42,10 @@ from tlsearch.types import (
     TrialSetup,
     WeightsSource,
 )
+from tlsearch.data import load_index, open_pixels, with_image_size
+from tlsearch.features import measure_boundary
+from tlsearch.model import build_model, resolve_weights
+from tlsearch.trial import release_held, run_trial
 
 # By list its trials by unfreeze depth, the ratio wanted, and whether that is a share of the limit.
 LISTS: Mapping[str, tuple[Mapping[int, int], float, bool]] = {

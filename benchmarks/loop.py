@@ -25,10 +25,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tlsearch.core.types import TransformSpec, TrialConfig, WeightsSource
 from tlsearch.data import normalise
 from tlsearch.model import StagedModel, build_model, resolve_weights
 from tlsearch.train import Runtime, Source, Trainer
-from tlsearch.types import TransformSpec, TrialConfig, WeightsSource
 
 BATCH_SIZE = 32
 NUM_CLASSES = 16

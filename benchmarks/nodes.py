@@ -44,10 +44,10 @@ def search_once(root: Path, *, nodes: int, cpus: int, trials: int, speed: float)
     import ray
     from ray.cluster_utils import Cluster
 
-    from tlsearch.app.run import trial_setup
+    from tlsearch.app.searches.run import trial_setup
     from tlsearch.search import SearchPlan, read_search, run_search
-    from tlsearch.search.replay import Replay
     from tlsearch.space import load
+    from tlsearch.testing.replay import Replay
 
     path = root / "space.yaml"
     path.write_text(SPACE.format(trials=trials), encoding="utf-8")

@@ -52,7 +52,7 @@ class StubTrial:
         return len(self.reports)
 
     def step(self) -> Any:
-        from tlsearch.types import EpochReport
+        from tlsearch.core.types import EpochReport
 
         epoch = self.epochs_done + 1
         metrics = {"val_accuracy": (self._seed % 1000) / 2000 * (1 - 0.5**epoch), "train_loss": 1.0 / epoch}
@@ -96,7 +96,7 @@ def resident_mb() -> float:
 
 def run_tlsearch(arguments: argparse.Namespace, ends: Ends) -> None:
     """A search in the current folder."""
-    from tlsearch.app import run
+    from tlsearch.app.searches import run
     from tlsearch.search import run_search
 
     path = Path("space.yaml")
@@ -156,7 +156,7 @@ def run_bare(arguments: argparse.Namespace, ends: Ends, *, files: bool) -> None:
 def child(arguments: argparse.Namespace) -> None:
     """One side in this process; prints one line of JSON."""
     ends = Ends()
-    from tlsearch.search.connect import connected
+    from tlsearch.search.cluster.connect import connected
 
     with connected("local", num_cpus=arguments.slots):
         memory_mb, start, cpu_s = resident_mb(), time.monotonic(), time.process_time()

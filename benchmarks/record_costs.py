@@ -18,8 +18,8 @@ from pathlib import Path
 from record_curves import recorded
 
 from tlsearch.config import SpaceFile
-from tlsearch.search.replay import Curve, read_curves, write_curves
 from tlsearch.space import load
+from tlsearch.testing.replay import Curve, read_curves, write_curves
 
 _SECONDS = "epoch_seconds"
 _HEAD_LR, _BACKBONE_LR = 1e-3, 1e-4

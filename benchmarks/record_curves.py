@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Records the curves of real trials, for replaying searches without training (tlsearch.search.replay).
+"""Records the curves of real trials, for replaying searches without training (tlsearch.testing.replay).
 
     record_curves.py SPACE.yaml --out curves.json --count 120 [--start 0] [--data PATH] [--set KEY=VALUE ...]
 
@@ -22,16 +22,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tlsearch.app.evidence import environment
-from tlsearch.app.run import trial_setup
+from tlsearch.app.catalog.provenance import environment
+from tlsearch.app.searches.run import trial_setup
 from tlsearch.config import SpaceFile
+from tlsearch.core.errors import Diverged
+from tlsearch.core.types import TrialAssignment, TrialConfig
 from tlsearch.data import load_index
-from tlsearch.errors import Diverged
-from tlsearch.search.replay import Curve, Curves, read_curves, write_curves
 from tlsearch.search.seeds import derive_seed
 from tlsearch.space import Space, load
+from tlsearch.testing.replay import Curve, Curves, read_curves, write_curves
 from tlsearch.trial import FineTuning
-from tlsearch.types import TrialAssignment, TrialConfig
 
 _DEPTHS = range(6)
 _TRIES = 10_000

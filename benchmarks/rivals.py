@@ -19,12 +19,12 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 from simulated import Start
 
-from tlsearch.search.conductor import Conductor
+from tlsearch.core.types import EndReason, EpochReport, Scalar, TrialConfig, TrialOutcome
+from tlsearch.search.controller.controller import Conductor
 from tlsearch.search.plan import SearchPlan
 from tlsearch.search.seeds import derive_seed
-from tlsearch.search.study import Study
+from tlsearch.search.study.study import Study
 from tlsearch.space import Space
-from tlsearch.types import EndReason, EpochReport, Scalar, TrialConfig, TrialOutcome
 
 # What a proposal costs the driver, in CPU seconds of a slow core, among 150 trials; rounded up.
 TPE_S = 0.02

@@ -27,10 +27,10 @@ from rivals import OneEpochTopK, Ours, Stock
 from simulated import Between, Searcher, Source, Trace, simulate
 
 from tlsearch.config import AshaSpec, ResourcesSpec, SearchSpec
+from tlsearch.core.types import DataSpec, TrialSetup
 from tlsearch.search import SearchPlan
-from tlsearch.search.replay import Curves, read_curves
 from tlsearch.space import Space
-from tlsearch.types import DataSpec, TrialSetup
+from tlsearch.testing.replay import Curves, read_curves
 
 HERE = Path(__file__).parent
 ENDLESS = 10**6

@@ -12,8 +12,8 @@ import statistics
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from tlsearch.search.replay import Curve, Curves, distance
-from tlsearch.types import EpochReport, TrialConfig
+from tlsearch.core.types import EpochReport, TrialConfig
+from tlsearch.testing.replay import Curve, Curves, distance
 
 START_S = 0.3  # what Ray takes to hand a trial to a warm worker and to hear its end (docs/search_quality.md)
 _NEIGHBOURS = 4

@@ -31,9 +31,9 @@ from PIL import Image
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegressionCV
 
+from tlsearch.core.types import CacheSpec, DataSpec, WeightsSource
 from tlsearch.data import load_index, normalise, open_pixels, with_image_size
 from tlsearch.model import build_model, resolve_weights
-from tlsearch.types import CacheSpec, DataSpec, WeightsSource
 
 SETS = {"emoji-10": ("emoji", 10), "emoji-20": ("emoji", 20), "digits-10": ("digits", 10)}
 PENALTIES = np.logspace(-4, 2, 7)

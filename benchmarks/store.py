@@ -27,8 +27,8 @@ from torch.utils.data import DataLoader
 from torchvision import datasets
 from torchvision.transforms import v2
 
+from tlsearch.core.types import CacheSpec, DataSpec, TransformSpec
 from tlsearch.data import load_index, open_pixels
-from tlsearch.types import CacheSpec, DataSpec, TransformSpec
 
 BATCH_SIZE = 32
 

@@ -30,15 +30,15 @@ def _clean_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TLSEARCH_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setenv("TLSEARCH_CACHE_DIR", str(tmp_path / "cache"))
-    for name in ("secrets._remembered", "trust._trusted", "trust._told"):
-        monkeypatch.setattr(f"tlsearch.{name}", set())
+    for name in ("secrets._remembered", "trusted_hosts._trusted", "trusted_hosts._told"):
+        monkeypatch.setattr(f"tlsearch.core.{name}", set())
 
 
 @pytest.fixture
 def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     """A web server on this machine; failed downloads are tried again at once."""
     monkeypatch.setenv("NO_PROXY", "*")
-    monkeypatch.setattr("tlsearch.data.fetcher._PAUSE_S", 0.01)
+    monkeypatch.setattr("tlsearch.data.fetch.fetcher._PAUSE_S", 0.01)
     with web_site() as site:
         yield site
 

@@ -18,7 +18,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_LAZY = {"load_model": "tlsearch.results.predictor", "predict": "tlsearch.results.predictor"}
+_LAZY = {"load_model": "tlsearch.results.inference.predictor", "predict": "tlsearch.results.inference.predictor"}
 
 __all__ = ["__version__", "load_model", "predict"]
 

@@ -42,10 +42,9 @@ def tlsearch_commands() -> dict[str, Any]:
     """Options of each command of ours."""
     import typer
 
-    from tlsearch.cli import commands_check, commands_cluster, commands_control, commands_results, commands_run
+    import tlsearch.cli.commands  # noqa: F401  # its modules add their commands
     from tlsearch.cli.root import app
 
-    assert commands_check and commands_cluster and commands_control and commands_results and commands_run
     group: Any = typer.main.get_command(app)
     return {name: {one for p in c.params for one in p.opts} for name, c in group.commands.items()}
 
@@ -63,7 +62,7 @@ def test_our_own_commands_have_these_options() -> None:
 
 def test_what_the_files_set_is_accepted(tmp_path: Path) -> None:
     """Every ``--set`` of a literal value, in one space file."""
-    from tlsearch.app.submit import SubmitOptions, checked_file
+    from tlsearch.app.cluster.submit import SubmitOptions, checked_file
 
     (tmp_path / "space.yaml").write_text(SPACE)
     given = set()
@@ -120,7 +119,7 @@ def test_the_shipped_package_runs_where_it_is_not_installed(tmp_path: Path) -> N
     from ray._private.runtime_env.packaging import create_package
 
     import tlsearch
-    from tlsearch.search.jobs import JobRequest
+    from tlsearch.search.cluster.jobs import JobRequest
 
     package = Path(tlsearch.__file__).parent
     request = JobRequest(job_id="a", entrypoint="b", working_dir=tmp_path, py_modules=(package,))
@@ -137,7 +136,7 @@ def test_the_shipped_package_runs_where_it_is_not_installed(tmp_path: Path) -> N
         packed.extractall(tmp_path / "node")
     assert not [one for one in names if "__pycache__" in one]
     assert {f"tlsearch/{p.relative_to(package)}" for p in package.rglob("*.py")} <= set(names)
-    code = "import tlsearch.cli.commands_run as c, sys; print(c.__file__)"
+    code = "import tlsearch.cli.commands.run as c, sys; print(c.__file__)"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={"PYTHONPATH": str(tmp_path / "node"), "PATH": "/usr/bin:/bin"},

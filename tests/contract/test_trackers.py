@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from tlsearch.tracking import BestKeeper, MemoryTracker, MlflowTracker
-from tlsearch.types import (
+from tlsearch.core.types import (
     Decision,
     EndReason,
     EpochReport,
@@ -23,6 +22,8 @@ from tlsearch.types import (
     TrialRecord,
     TrialState,
 )
+from tlsearch.testing.memory_tracker import MemoryTracker
+from tlsearch.tracking import BestKeeper, MlflowTracker
 
 METRIC = "val_accuracy"
 SERVED = """

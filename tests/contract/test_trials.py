@@ -13,11 +13,11 @@ import pytest
 from search_doubles import drive
 from twice import prepared_plan, told
 
-from tlsearch.errors import Diverged, UserError
+from tlsearch.core.errors import Diverged, UserError
+from tlsearch.core.types import EpochReport, RunningTrial, TrialAssignment, TrialConfig, TrialFactory, repeatable
 from tlsearch.search import SearchPlan, read_search
-from tlsearch.search.replay import Curve, Curves, Replay, ReplayedTrial, read_curves, write_curves
+from tlsearch.testing.replay import Curve, Curves, Replay, ReplayedTrial, read_curves, write_curves
 from tlsearch.trial import FineTuning, finetuning, release_held
-from tlsearch.types import EpochReport, RunningTrial, TrialAssignment, TrialConfig, TrialFactory, repeatable
 
 CONFIGS = (
     TrialConfig(backbone="mobilenet_v3_small", unfreeze_depth=0, head_lr=1e-2, bn_policy="frozen"),

@@ -38,7 +38,7 @@ def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
             patch.delenv(name)
         import ray  # noqa: F401  # before authentication is settled, as another library might
 
-        from tlsearch.search.connect import connected
+        from tlsearch.search.cluster.connect import connected
 
         with connected("local", num_cpus=2):
             yield

@@ -10,8 +10,8 @@ from search_checks import study_trials
 from twice import prepared_plan
 
 from tlsearch.config import ConstraintsSpec, Limit
+from tlsearch.core.types import TrialState
 from tlsearch.search import read_search, run_search
-from tlsearch.types import TrialState
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(600)]
 

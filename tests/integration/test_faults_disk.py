@@ -18,13 +18,13 @@ from preparing import starting
 from search_doubles import QuickTrial, Recorder, drive, with_factory
 from twice import told
 
-from tlsearch.app import run
-from tlsearch.errors import StorageError
+from tlsearch.app.searches import run
+from tlsearch.core.errors import StorageError
+from tlsearch.core.types import CacheSpec, Decision, EpochReport, TrialState
 from tlsearch.features import Features, NotStored, open_features
 from tlsearch.search import read_search
 from tlsearch.tracking.mlflow_database import make_sqlite
 from tlsearch.trial import FineTuning, finetuning
-from tlsearch.types import CacheSpec, Decision, EpochReport, TrialState
 
 pytestmark = pytest.mark.timeout(600)
 

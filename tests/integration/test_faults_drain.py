@@ -11,8 +11,8 @@ from search_checks import check_agreement
 from search_doubles import make_plan, read_log
 from test_faults_nodes import run_apart
 
+from tlsearch.core.types import TrialState
 from tlsearch.search import read_search
-from tlsearch.types import TrialState
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.cluster, pytest.mark.timeout(900)]
 

@@ -18,10 +18,10 @@ from preparing import prepare_resume
 from search_checks import check_decisions
 from test_crashes import SUPPORT, environment
 
-from tlsearch.app import catalog
-from tlsearch.app.control import overview
-from tlsearch.app.outcome import read_leaderboard
-from tlsearch.app.run import search_plan
+from tlsearch.app.catalog import catalog
+from tlsearch.app.searches.run import search_plan
+from tlsearch.app.views.outcome import read_leaderboard
+from tlsearch.app.views.status import overview
 from tlsearch.search import read_search
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(3600)]

@@ -15,11 +15,12 @@ import pytest
 from mortal_server import Server
 from search_doubles import drive, with_factory
 
-from tlsearch.app import catalog, run
-from tlsearch.app.run import SearchEnd
-from tlsearch.app.sync import sync_search
-from tlsearch.search.replay import Replay
-from tlsearch.types import Decision, EpochReport
+from tlsearch.app.catalog import catalog
+from tlsearch.app.searches import run
+from tlsearch.app.searches.run import SearchEnd
+from tlsearch.app.searches.sync import sync_search
+from tlsearch.core.types import Decision, EpochReport
+from tlsearch.testing.replay import Replay
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

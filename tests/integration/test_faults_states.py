@@ -18,8 +18,8 @@ from search_doubles import drive, with_factory
 from small_search import write_shapes
 from typer.testing import CliRunner
 
-from tlsearch.app import run
-from tlsearch.cli import commands_results  # noqa: F401  registers the command
+import tlsearch.cli.commands  # noqa: F401  # its modules add their commands
+from tlsearch.app.searches import run
 from tlsearch.cli.root import app
 from tlsearch.search import run_search
 

@@ -9,9 +9,9 @@ from preparing import prepare
 from search_checks import check_decisions, study_trials
 from small_search import write_shapes
 
-from tlsearch.app.run import RunOptions, search_plan
+from tlsearch.app.searches.run import RunOptions, search_plan
 from tlsearch.search import read_search, run_search
-from tlsearch.search.study import stored_reports
+from tlsearch.search.study.study import stored_reports
 
 BACKBONES = ("mobilenet_v3_small", "squeezenet1_1", "shufflenet_v2_x0_5")
 SPACE = """

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
 _READS_IN_A_WORKER = """
 import ray
-from tlsearch.search.connect import connected, settle_authentication
+from tlsearch.search.cluster.connect import connected, settle_authentication
 settle_authentication("local")
 with connected("local", num_cpus=1):
     read = ray.remote(lambda: len(open({path!r}, "rb").read()))

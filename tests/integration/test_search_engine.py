@@ -15,9 +15,9 @@ import search_doubles
 from search_checks import behave, check_agreement, study_trials
 from search_doubles import Recorder, StubTrial, make_plan, read_log
 
-from tlsearch.errors import SearchStopped
+from tlsearch.core.errors import SearchStopped
+from tlsearch.core.types import Decision, EpochReport, TrialState
 from tlsearch.search import read_search, read_status, request_stop, run_search
-from tlsearch.types import Decision, EpochReport, TrialState
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 

@@ -23,7 +23,7 @@ class _Served:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Served]:
-    from tlsearch.app.promote import PromoteOptions, promote
+    from tlsearch.app.production.promote import PromoteOptions, promote
 
     root = tmp_path_factory.mktemp("serving")
     with pytest.MonkeyPatch.context() as patch:
@@ -37,7 +37,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Served]:
 
 
 def test_the_server_answers_as_predict_does(served: _Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tlsearch.app.predictions import predict_images
+    from tlsearch.app.views.predictions import predict_images
 
     files = sorted((served.root / "images").rglob("*.png"))[::5]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", served.store)

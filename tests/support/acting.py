@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tlsearch.types import EpochReport, TrialAssignment
+from tlsearch.core.types import EpochReport, TrialAssignment
 
 
 def write_acts(root: Path, acts: dict[int, dict[str, Any]]) -> None:

@@ -53,9 +53,9 @@ def main(root: Path, how: str) -> str:
     from preparing import starting
     from search_doubles import drive, with_factory
 
-    from tlsearch.app import run
+    from tlsearch.app.searches import run
     from tlsearch.search import run_search
-    from tlsearch.search.replay import Replay
+    from tlsearch.testing.replay import Replay
     from tlsearch.trial import finetuning
 
     finetuning.RUNNING_INTERVAL_S = 0.0  # a checkpoint at every epoch
@@ -72,8 +72,8 @@ def check_mlflow(root: Path, *, models: bool = True) -> None:
     """MLflow and study agree: a run for each trial, each point once, no run open, the best models and no others."""
     from mlflow import MlflowClient
 
-    from tlsearch.app import catalog
-    from tlsearch.app.run import read_record
+    from tlsearch.app.catalog import catalog
+    from tlsearch.app.searches.run import read_record
 
     entry = catalog.find(NAME, root / "tlsearch_runs")
     record = read_record(entry)
@@ -119,7 +119,7 @@ def check_mlflow(root: Path, *, models: bool = True) -> None:
 
 def main_with_slots(root: Path, how: str, slots: int) -> str:
     """As ``main``, on a Ray of its own with so many CPUs, whatever the machine has."""
-    from tlsearch.search.connect import connected
+    from tlsearch.search.cluster.connect import connected
 
     with connected("local", num_cpus=slots):
         return main(root, how)

@@ -20,7 +20,7 @@ from losing import PlacedTrial
 from search_checks import behave
 from search_doubles import make_plan, read_log
 
-from tlsearch.types import EpochReport, RunningTrial, TrialAssignment
+from tlsearch.core.types import EpochReport, RunningTrial, TrialAssignment
 
 TRIALS, MAX_EPOCHS = 5, 60
 WARNED = "warned"  # a file of the search's folder: the nodes have been warned

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from tlsearch.core.types import TransformSpec
 from tlsearch.features import FeatureKey
-from tlsearch.types import TransformSpec
 
 KEY = FeatureKey(
     backbone="tiny",

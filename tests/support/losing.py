@@ -17,7 +17,7 @@ from typing import Any
 from search_checks import behave
 from search_doubles import StubTrial, make_plan, read_log
 
-from tlsearch.types import RunningTrial, TrialAssignment
+from tlsearch.core.types import RunningTrial, TrialAssignment
 
 TRIALS, MAX_EPOCHS = 12, 6
 

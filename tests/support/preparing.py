@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tlsearch.app import again, changed, confirm, run
-from tlsearch.app.catalog import SearchEntry
+from tlsearch.app.catalog.catalog import SearchEntry
+from tlsearch.app.production import confirm
+from tlsearch.app.searches import resume_changed, run, run_or_resume
 from tlsearch.search import holding
 
 
@@ -21,7 +22,7 @@ def prepare(options: run.RunOptions) -> run.Prepared:
 def starting(options: run.RunOptions) -> Iterator[run.Prepared]:
     """As ``run --or-resume``, held while the body runs."""
     given = {"overrides": options.overrides, "data_path": options.data_path}
-    with again.begun(options.file, name=options.name, **given) as earlier:  # type: ignore[arg-type]
+    with run_or_resume.begun(options.file, name=options.name, **given) as earlier:  # type: ignore[arg-type]
         if earlier is not None:
             yield run.prepare_resume(earlier.entry, lock=earlier.lock, address=options.address)
             return
@@ -41,10 +42,10 @@ def prepare_resume(entry: SearchEntry, **options: Any) -> run.Prepared:
         return run.prepare_resume(entry, lock=lock, **options)
 
 
-def prepare_changed(entry: SearchEntry, **options: Any) -> changed.ChangedSearch:
+def prepare_changed(entry: SearchEntry, **options: Any) -> resume_changed.ChangedSearch:
     """As ``resume --changed``."""
     with holding(entry.path, "resume") as lock:
-        return changed.prepare_changed(entry, lock=lock, **options)
+        return resume_changed.prepare_changed(entry, lock=lock, **options)
 
 
 def prepare_confirm(entry: SearchEntry, **options: Any) -> confirm.PreparedConfirm:

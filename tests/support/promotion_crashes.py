@@ -27,8 +27,8 @@ def main(root: Path) -> None:
     import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
     import small_search  # noqa: F401
 
-    import tlsearch.app.promote  # noqa: F401
-    from tlsearch.crash import PROMOTION
+    import tlsearch.app.production.promote  # noqa: F401
+    from tlsearch.core.crash import PROMOTION
     from tlsearch.trial import FineTuning  # noqa: F401
 
     home.mkdir()
@@ -70,8 +70,8 @@ def _prepare(home: Path) -> None:
 
 
 def _promote(home: Path, trial: int, crash_at: str = "") -> None:
-    from tlsearch.app.catalog import SearchEntry
-    from tlsearch.app.promote import PromoteOptions, promote
+    from tlsearch.app.catalog.catalog import SearchEntry
+    from tlsearch.app.production.promote import PromoteOptions, promote
 
     os.environ["TLSEARCH_CRASH_AT"] = crash_at
     entry = SearchEntry(**json.loads((home / "tlsearch_runs/small/search.json").read_text()))
@@ -90,7 +90,7 @@ def _read_state(home: Path) -> dict[str, Any]:
     from mlflow import MlflowClient
 
     from tlsearch.results import load_model
-    from tlsearch.results.seal import read_uses
+    from tlsearch.results.promotion.test_split import read_uses
 
     uri = f"sqlite:///{home}/mlflow.db"
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)

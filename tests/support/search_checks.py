@@ -10,12 +10,12 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 from search_doubles import read_log
 
+from tlsearch.core.layout import SearchFolder
+from tlsearch.core.types import Decision
 from tlsearch.search import SearchPlan
-from tlsearch.search.folder import SearchFolder
-from tlsearch.search.judge import Observation, replay
-from tlsearch.search.opening import open_for_reading
-from tlsearch.search.study import StoredReport, stored_reports
-from tlsearch.types import Decision
+from tlsearch.search.scheduling.stopping_rules import Observation, replay
+from tlsearch.search.study.storage import open_for_reading
+from tlsearch.search.study.study import StoredReport, stored_reports
 
 
 def behave(root: Path, rules: dict[str, Any]) -> None:

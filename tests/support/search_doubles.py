@@ -17,13 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from tlsearch.config import AshaSpec, ResourcesSpec, SearchSpec
-from tlsearch.errors import Diverged, Infeasible
-from tlsearch.search import SearchLock, SearchPlan
-from tlsearch.search.conductor import Conductor
-from tlsearch.search.messages import Job, pack, unpack_job, unpack_message
-from tlsearch.search.opening import open_for_writing, study_attrs
-from tlsearch.search.runner import Runner
-from tlsearch.types import (
+from tlsearch.core.errors import Diverged, Infeasible
+from tlsearch.core.types import (
     DataSpec,
     Decision,
     EpochReport,
@@ -33,6 +28,11 @@ from tlsearch.types import (
     TrialOutcome,
     TrialSetup,
 )
+from tlsearch.search import SearchLock, SearchPlan
+from tlsearch.search.controller.controller import Conductor
+from tlsearch.search.study.storage import open_for_writing, study_attrs
+from tlsearch.search.worker.messages import Job, pack, unpack_job, unpack_message
+from tlsearch.search.worker.trial_runner import Runner
 
 
 class TinySpace:

@@ -6,8 +6,8 @@ import math
 import random
 from collections.abc import Sequence
 
-from tlsearch.results.facts import SearchFacts
-from tlsearch.types import METRIC_MODES, EpochReport, Scalar, SearchRecord, TrialConfig, TrialRecord, TrialState
+from tlsearch.core.types import METRIC_MODES, EpochReport, Scalar, SearchRecord, TrialConfig, TrialRecord, TrialState
+from tlsearch.results.leaderboard.search_facts import SearchFacts
 
 BACKBONES = ("resnet18", "mobilenet_v2", "efficientnet_b0", "timm/tf_efficientnet_lite0")
 RUNGS = (1, 3, 9)

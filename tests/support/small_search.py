@@ -9,8 +9,8 @@ from PIL import Image
 from preparing import prepare
 from search_doubles import drive
 
-from tlsearch.app.catalog import SearchEntry
-from tlsearch.app.run import RunOptions, trial_setup
+from tlsearch.app.catalog.catalog import SearchEntry
+from tlsearch.app.searches.run import RunOptions, trial_setup
 from tlsearch.search import SearchPlan
 from tlsearch.trial import FineTuning
 

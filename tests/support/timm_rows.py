@@ -15,11 +15,11 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from tlsearch.errors import UserError
+from tlsearch.core.errors import UserError
 from tlsearch.model import StagedModel, batchnorm_layers, default_transform
-from tlsearch.model.construction import meta_original
-from tlsearch.model.library import import_timm, timm_config, timm_size_options
-from tlsearch.model.staging import stage_model
+from tlsearch.model.libraries.fast_init import meta_original
+from tlsearch.model.libraries.libraries import import_timm, timm_config, timm_size_options
+from tlsearch.model.staging.cut import stage_model
 
 _SMALLEST = 32
 _ONE_PATCH = 8  # a transformer takes an image of one patch; Swin's patches of 4 px are merged three times

@@ -8,9 +8,9 @@ from typing import Any
 from preparing import prepare
 from small_search import write_shapes
 
-from tlsearch.app.run import RunOptions, search_plan
+from tlsearch.app.searches.run import RunOptions, search_plan
+from tlsearch.core.types import SearchRecord, repeatable
 from tlsearch.search import SearchPlan
-from tlsearch.types import SearchRecord, repeatable
 
 SPACE = """
 name: twice

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from search_doubles import QuickTrial, drive, make_plan
 
-from tlsearch.app import catalog
+from tlsearch.app.catalog import catalog
 from tlsearch.tracking import MlflowTracker
 
 HEAVY = ("torch", "torchvision", "timm", "ray", "mlflow", "optuna")
@@ -107,10 +107,10 @@ def test_the_results_of_a_search_need_no_torch_and_no_ray(tmp_path: Path) -> Non
         ("tlsearch.space", set()),
         ("tlsearch.config", set()),
         ("tlsearch.trial", {"torch", "torchvision"}),
-        ("tlsearch.results.served", {"torch", "torchvision", "mlflow"}),
-        ("tlsearch.results.predictor", {"torch", "torchvision"}),
+        ("tlsearch.results.inference.mlflow_model", {"torch", "torchvision", "mlflow"}),
+        ("tlsearch.results.inference.predictor", {"torch", "torchvision"}),
         ("tlsearch.tracking", {"mlflow"}),
-        ("tlsearch.app.remote", {"optuna"}),  # what `status` needs
+        ("tlsearch.app.cluster.relay", {"optuna"}),  # what `status` needs
     ],
 )
 def test_a_room_imports_only_what_it_may(module: str, allowed: set[str]) -> None:

@@ -16,29 +16,18 @@ def main() -> None:
 
 def _main() -> None:
     atexit.register(gc.freeze)  # Python would search all of torch and MLflow for garbage before it ends: over a second
-    from tlsearch.imports import leave_current_folder
+    from tlsearch.core.imports import leave_current_folder
 
     try:
         leave_current_folder()
     except FileNotFoundError:
         sys.exit("the current folder does not exist any more: change to another one and try again")
     from tlsearch.cli.streams import exit_code, open_streams
-    from tlsearch.folders import lend_home
+    from tlsearch.core.user_folders import lend_home
 
     output = open_streams()
     lend_home()
-    from tlsearch.cli import (  # noqa: F401
-        commands_cache,
-        commands_check,
-        commands_cluster,
-        commands_compare,
-        commands_control,
-        commands_models,
-        commands_production,
-        commands_results,
-        commands_run,
-        commands_searches,
-    )
+    import tlsearch.cli.commands  # noqa: F401  # its modules add their commands
     from tlsearch.cli.console import show_all_texts
     from tlsearch.cli.root import app
 

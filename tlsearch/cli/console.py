@@ -10,8 +10,8 @@ import rich.console
 import rich.table
 from rich.text import Text
 
-from tlsearch.printable import ENCODING_BYTES, ENCODING_ERRORS, printable, printable_lines
-from tlsearch.secrets import mask
+from tlsearch.core.printable import ENCODING_BYTES, ENCODING_ERRORS, printable, printable_lines
+from tlsearch.core.secrets import mask
 
 _PIPED_WIDTH = 10_000  # a file or a pipe has no width of its own, unless COLUMNS says so; rich would take 80
 

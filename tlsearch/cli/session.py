@@ -14,9 +14,9 @@ import typer
 
 from tlsearch.cli.console import Console
 from tlsearch.cli.interrupts import EXIT_INTERRUPTED
-from tlsearch.errors import ConfigError, TlsearchError, UserError
-from tlsearch.printable import PrintableFormatter
-from tlsearch.secrets import mask_tree
+from tlsearch.core.errors import ConfigError, TlsearchError, UserError
+from tlsearch.core.printable import PrintableFormatter
+from tlsearch.core.secrets import mask_tree
 
 EXIT_FAILED = 1
 EXIT_USER = 2

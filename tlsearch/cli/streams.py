@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any, BinaryIO, TextIO
 
-from tlsearch.secrets import mask
+from tlsearch.core.secrets import mask
 
 logger = logging.getLogger(__name__)
 

@@ -1,11 +1,12 @@
 """space.yaml: safe YAML with places, a typed schema, all faults at once."""
 
-from tlsearch.config.databases import missing_driver, with_driver
-from tlsearch.config.document import Document, Keys, Position
+from tlsearch.config.document.masking import masked_yaml
+from tlsearch.config.document.positions import Document, Keys, Position
 from tlsearch.config.dump import as_tree, dump_part, dump_resolved
-from tlsearch.config.masked import masked_yaml
 from tlsearch.config.parse import load_space_file, parse_space_file
-from tlsearch.config.rules import parse_duration
+from tlsearch.config.rules.databases import missing_driver, with_driver
+from tlsearch.config.rules.values import parse_duration
+from tlsearch.config.rules.wording import bucket_address, nearest, one_of, show, suggest
 from tlsearch.config.schema import (
     AshaSpec,
     ConstraintsSpec,
@@ -17,7 +18,6 @@ from tlsearch.config.schema import (
     SpaceFile,
     TrackingSpec,
 )
-from tlsearch.config.words import bucket_address, nearest, one_of, show, suggest
 
 __all__ = [
     "AshaSpec",

@@ -8,11 +8,11 @@ from typing import Any
 
 import yaml
 
+from tlsearch.config.document.loader import SpaceDumper
 from tlsearch.config.forms import CacheForm, DataForm, SplitForm
-from tlsearch.config.loader import SpaceDumper
+from tlsearch.config.rules.schema_errors import file_keys
 from tlsearch.config.schema import SearchSpec, SpaceFile
-from tlsearch.config.validate import file_keys
-from tlsearch.types import WeightsSource
+from tlsearch.core.types import WeightsSource
 
 
 def dump_resolved(file: SpaceFile) -> str:
@@ -48,7 +48,7 @@ def as_tree(file: SpaceFile) -> dict[str, Any]:
 
 
 def _known(form: type, tree: dict[str, Any]) -> dict[str, Any]:
-    """The keys that the file has: the dataclasses of ``tlsearch.types`` may hold more."""
+    """The keys that the file has: the dataclasses of ``tlsearch.core.types`` may hold more."""
     return {key: tree[key] for key in file_keys(form)}
 
 

@@ -1,4 +1,4 @@
-"""The sections whose shape in the file differs from the dataclasses of ``tlsearch.types``."""
+"""The sections whose shape in the file differs from the dataclasses of ``tlsearch.core.types``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,18 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from tlsearch.config.rules import AnyScalar, AutoAmount, AutoPixels, Flag, Number, Pattern, Seed, Text, Whole, broken
+from tlsearch.config.rules.values import (
+    AnyScalar,
+    AutoAmount,
+    AutoPixels,
+    Flag,
+    Number,
+    Pattern,
+    Seed,
+    Text,
+    Whole,
+    broken,
+)
 from tlsearch.config.schema import (
     STRICT,
     AshaSpec,
@@ -20,7 +31,7 @@ from tlsearch.config.schema import (
     SearchSpec,
     TrackingSpec,
 )
-from tlsearch.types import MAX_PIXELS
+from tlsearch.core.types import MAX_PIXELS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,16 +6,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tlsearch.config.checks import resolve
-from tlsearch.config.document import Document
-from tlsearch.config.loader import read_document
-from tlsearch.config.moved import with_moved_paths
-from tlsearch.config.overrides import apply_overrides
+from tlsearch.config.document.loader import read_document
+from tlsearch.config.document.overrides import apply_overrides
+from tlsearch.config.document.positions import Document
+from tlsearch.config.document.relocation import with_moved_paths
+from tlsearch.config.rules.between_values import resolve
+from tlsearch.config.rules.schema_errors import validate, without_retired
+from tlsearch.config.rules.unused_settings import unused_settings
 from tlsearch.config.schema import Loaded, SpaceFile
-from tlsearch.config.unused import unused_settings
-from tlsearch.config.validate import validate, without_retired
-from tlsearch.errors import ConfigError, Fault
-from tlsearch.secrets import remember
+from tlsearch.core.errors import ConfigError, Fault
+from tlsearch.core.secrets import remember
 
 
 def parse_space_file(

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from tlsearch.config.document import Document
-from tlsearch.config.rules import (
+from tlsearch.config.document.positions import Document
+from tlsearch.config.rules.values import (
     AnyScalar,
     AutoCount,
     AutoShare,
@@ -28,9 +28,9 @@ from tlsearch.config.rules import (
     Whole,
     broken,
 )
+from tlsearch.config.rules.wording import show, suggest
 from tlsearch.config.samplers import SAMPLERS
-from tlsearch.config.words import show, suggest
-from tlsearch.types import METRIC_MODES, CacheSpec, DataSpec, WeightsSource
+from tlsearch.core.types import METRIC_MODES, CacheSpec, DataSpec, WeightsSource
 
 STRICT = ConfigDict(extra="forbid")
 

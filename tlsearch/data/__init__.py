@@ -9,12 +9,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tlsearch.data.augmentation import AUGMENTATIONS, Drawn, apply_drawn, augment, draw_view
-    from tlsearch.data.card import DataCard, data_card
-    from tlsearch.data.class_names import nfc, same_classes
-    from tlsearch.data.decode import decode_rgb
-    from tlsearch.data.folder_walk import FolderImages, images_below
-    from tlsearch.data.formats import IMAGE_SUFFIXES
+    from tlsearch.data.images.augmentation import AUGMENTATIONS, Drawn, apply_drawn, augment, draw_view
+    from tlsearch.data.images.decode import decode_rgb
+    from tlsearch.data.images.file_formats import IMAGE_SUFFIXES
+    from tlsearch.data.images.preprocessing import eval_image, normalise, with_image_size
     from tlsearch.data.index import (
         ImageIndex,
         Split,
@@ -25,11 +23,13 @@ if TYPE_CHECKING:
         seen_digest,
         with_val_in_train,
     )
-    from tlsearch.data.pack import Pixels, open_pixels
-    from tlsearch.data.ready import require_ready
-    from tlsearch.data.sources import SOURCES
-    from tlsearch.data.streamed import StreamedImages
-    from tlsearch.data.transforms import eval_image, normalise, with_image_size
+    from tlsearch.data.inspect.data_card import DataCard, data_card
+    from tlsearch.data.inspect.ready import require_ready
+    from tlsearch.data.packed.packed import Pixels, open_pixels
+    from tlsearch.data.packed.streamed import StreamedImages
+    from tlsearch.data.source_registry import SOURCES
+    from tlsearch.data.sources.class_names import nfc, same_classes
+    from tlsearch.data.sources.folder_walk import FolderImages, images_below
 
 __all__ = [
     "AUGMENTATIONS",
@@ -64,12 +64,12 @@ __all__ = [
 ]
 
 _HOMES = {
-    "augmentation": ("AUGMENTATIONS", "Drawn", "apply_drawn", "augment", "draw_view"),
-    "card": ("DataCard", "data_card"),
-    "class_names": ("nfc", "same_classes"),
-    "decode": ("decode_rgb",),
-    "folder_walk": ("FolderImages", "images_below"),
-    "formats": ("IMAGE_SUFFIXES",),
+    "images.augmentation": ("AUGMENTATIONS", "Drawn", "apply_drawn", "augment", "draw_view"),
+    "inspect.data_card": ("DataCard", "data_card"),
+    "sources.class_names": ("nfc", "same_classes"),
+    "images.decode": ("decode_rgb",),
+    "sources.folder_walk": ("FolderImages", "images_below"),
+    "images.file_formats": ("IMAGE_SUFFIXES",),
     "index": (
         "ImageIndex",
         "Split",
@@ -80,11 +80,11 @@ _HOMES = {
         "seen_digest",
         "with_val_in_train",
     ),
-    "pack": ("Pixels", "open_pixels"),
-    "ready": ("require_ready",),
-    "sources": ("SOURCES",),
-    "streamed": ("StreamedImages",),
-    "transforms": ("eval_image", "normalise", "with_image_size"),
+    "packed.packed": ("Pixels", "open_pixels"),
+    "inspect.ready": ("require_ready",),
+    "source_registry": ("SOURCES",),
+    "packed.streamed": ("StreamedImages",),
+    "images.preprocessing": ("eval_image", "normalise", "with_image_size"),
 }
 
 

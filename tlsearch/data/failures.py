@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tlsearch.errors import DataError
-from tlsearch.printable import printable
+from tlsearch.core.errors import DataError
+from tlsearch.core.printable import printable
 
 MAX_NAMED = 20
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from tlsearch.errors import DataError
+from tlsearch.core.errors import DataError
 
 LIMIT_S = 20.0
 _PATHS_PER_S = 20_000  # slower than any expression without such a search, on a slow machine

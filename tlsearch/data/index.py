@@ -14,14 +14,14 @@ from dataclasses import dataclass, field, replace
 
 from PIL import Image
 
-from tlsearch.data.decode import decode_rgb
-from tlsearch.data.left_out import LeftOut
-from tlsearch.data.listing import Item, Listing
-from tlsearch.data.readers import Reader
-from tlsearch.data.sources import list_source
+from tlsearch.core.errors import DataError
+from tlsearch.core.types import MAX_PIXELS, DataSpec, SplitSpec
+from tlsearch.data.images.decode import decode_rgb
+from tlsearch.data.source_registry import list_source
+from tlsearch.data.sources.left_out import LeftOut
+from tlsearch.data.sources.listing import Item, Listing
+from tlsearch.data.sources.readers import Reader
 from tlsearch.data.splits import split_items
-from tlsearch.errors import DataError
-from tlsearch.types import MAX_PIXELS, DataSpec, SplitSpec
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,8 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
-from tlsearch.data.listing import Item
-from tlsearch.errors import DataError
+from tlsearch.core.errors import DataError
+from tlsearch.data.sources.listing import Item
 
 
 def split_items(

@@ -12,7 +12,7 @@ import torch
 import torchvision
 from torch import Tensor
 
-from tlsearch.types import TransformSpec
+from tlsearch.core.types import TransformSpec
 
 PASS_BATCH_SIZE = 64  # of every pass: another batch size moves activations by about 1e-5
 _FORMAT = 2  # of the entries on disk; counts up when bytes or meaning change

@@ -10,10 +10,10 @@ from filelock import Timeout
 from safetensors.torch import load, save
 from torch import Tensor
 
+from tlsearch.core.types import CacheSpec, Scalar
 from tlsearch.features.keys import FeatureKey
 from tlsearch.node_cache.directory import cache_directory
 from tlsearch.node_cache.store import Content, NoRoomError, Store
-from tlsearch.types import CacheSpec, Scalar
 
 _log = logging.getLogger(__name__)
 _LOCK_TIMEOUT_S = 1800.0  # a writer that takes longer is taken for stuck; the tensors are then computed here too

@@ -16,10 +16,10 @@ from filelock import Timeout
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tlsearch.core.types import CacheSpec
 from tlsearch.features.keys import FeatureKey
 from tlsearch.node_cache.directory import cache_directory
 from tlsearch.node_cache.store import Content, NoRoomError, Store
-from tlsearch.types import CacheSpec
 
 _LOCK_TIMEOUT_S = 3600.0  # a writer that takes longer is taken for stuck; the trial then reads pixels
 _HALF_MAX = 65504.0

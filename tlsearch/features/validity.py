@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from tlsearch.core.types import TrialConfig, TrialSetup
 from tlsearch.model import StagedModel
 from tlsearch.space.bn_policies import bn_policy
-from tlsearch.types import TrialConfig, TrialSetup
 
 # Multiply-adds that a device computes in the time that it takes to read a byte of stored features: convolutions of a
 # small network against random rows of a mapped file. CPUs come within a factor of two of it, whatever their load.

@@ -1,14 +1,14 @@
 """Backbones as stem, four stages and head: weights, freezing, batch-norm policy, parameter groups."""
 
+from tlsearch.model.batchnorm.folding import fold_batchnorm
+from tlsearch.model.batchnorm.recalibration import adapt_statistics, batchnorm_digest
 from tlsearch.model.build import build_model, meta_model
 from tlsearch.model.describe import BackboneDescription, StageDescription, describe_backbone
-from tlsearch.model.folding import fold_batchnorm
-from tlsearch.model.groups import parameter_groups
-from tlsearch.model.library import split_backbone, torchvision_names
-from tlsearch.model.staged import MAX_DEPTH, PART_NAMES, Part, StagedModel, batchnorm_layers
-from tlsearch.model.statistics import adapt_statistics, batchnorm_digest
-from tlsearch.model.transforms import default_transform
-from tlsearch.model.weights import (
+from tlsearch.model.libraries.libraries import split_backbone, torchvision_names
+from tlsearch.model.libraries.published_transforms import default_transform
+from tlsearch.model.param_groups import parameter_groups
+from tlsearch.model.staging.staged import MAX_DEPTH, PART_NAMES, Part, StagedModel, batchnorm_layers
+from tlsearch.model.weights.resolve import (
     Weights,
     WeightsCard,
     check_weights,

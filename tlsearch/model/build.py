@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 from torchvision.models.vision_transformer import interpolate_embeddings
 
-from tlsearch.model.construction import empty_original, meta_original, random_original
 from tlsearch.model.head import replace_head
-from tlsearch.model.library import is_timm, split_backbone
-from tlsearch.model.staged import StagedModel
-from tlsearch.model.staging import stage_model
-from tlsearch.model.timm_states import at_size
-from tlsearch.model.weights import Weights
+from tlsearch.model.libraries.fast_init import empty_original, meta_original, random_original
+from tlsearch.model.libraries.libraries import is_timm, split_backbone
+from tlsearch.model.staging.cut import stage_model
+from tlsearch.model.staging.staged import StagedModel
+from tlsearch.model.weights.resolve import Weights
+from tlsearch.model.weights.timm_states import at_size
 
 _POSITIONS = "encoder.pos_embedding"
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tlsearch.model.construction import MetaAllocation, meta_original
 from tlsearch.model.head import replace_head
-from tlsearch.model.library import split_backbone
-from tlsearch.model.staged import MAX_DEPTH, PART_NAMES, batchnorm_layers
-from tlsearch.model.staging import stage_model
-from tlsearch.model.transforms import native_size
+from tlsearch.model.libraries.fast_init import MetaAllocation, meta_original
+from tlsearch.model.libraries.libraries import split_backbone
+from tlsearch.model.libraries.published_transforms import native_size
+from tlsearch.model.staging.cut import stage_model
+from tlsearch.model.staging.staged import MAX_DEPTH, PART_NAMES, batchnorm_layers
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,8 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
-from tlsearch.model.construction import forked_seed
-from tlsearch.model.staged import Part, StagedModel
+from tlsearch.model.libraries.fast_init import forked_seed
+from tlsearch.model.staging.staged import Part, StagedModel
 
 CLASSIFIER = "classifier"
 

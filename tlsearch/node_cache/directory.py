@@ -6,8 +6,8 @@ import os
 import sys
 from pathlib import Path
 
-from tlsearch.folders import CACHE_VARIABLE, own_folder, user_cache
-from tlsearch.types import CacheSpec
+from tlsearch.core.types import CacheSpec
+from tlsearch.core.user_folders import CACHE_VARIABLE, own_folder, user_cache
 
 
 def cache_directory(cache: CacheSpec) -> Path:

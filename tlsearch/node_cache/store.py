@@ -31,7 +31,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from tlsearch.codec import read_json
+from tlsearch.core.codec import read_json
 from tlsearch.node_cache.files import draft_prefix, remove_drafts, temporary_file
 from tlsearch.node_cache.holds import hold, unused, writing
 

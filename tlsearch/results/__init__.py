@@ -8,12 +8,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tlsearch.results.leaderboard import LeaderboardRow, leaderboard, leaderboard_csv, results_json
+from tlsearch.results.leaderboard.leaderboard import LeaderboardRow, leaderboard, leaderboard_csv, results_json
 
 if TYPE_CHECKING:
-    from tlsearch.results.predictor import Classifier, Prediction, Score, accuracy_on, load_model, logits_on, predict
+    from tlsearch.results.inference.predictor import (
+        Classifier,
+        Prediction,
+        Score,
+        accuracy_on,
+        load_model,
+        logits_on,
+        predict,
+    )
 
-SERVED_CODE = Path(__file__).parent / "served.py"  # the models-from-code script of every logged model
+SERVED_CODE = Path(__file__).parent / "inference" / "mlflow_model.py"  # of every logged model
 
 __all__ = [
     "SERVED_CODE",
@@ -35,7 +43,7 @@ _PREDICTOR = frozenset({"Classifier", "Prediction", "Score", "accuracy_on", "loa
 
 def __getattr__(name: str) -> Any:
     if name in _PREDICTOR:
-        from tlsearch.results import predictor
+        from tlsearch.results.inference import predictor
 
         return getattr(predictor, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

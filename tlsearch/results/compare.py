@@ -6,19 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tlsearch.core.errors import DataError
 from tlsearch.core.metrics import is_share
-from tlsearch.errors import DataError
-from tlsearch.results.evaluation import Evaluation
-from tlsearch.results.facts import SearchFacts
-from tlsearch.results.leaderboard import LeaderboardRow
-from tlsearch.results.statistics import (
+from tlsearch.core.types import Scalar, SearchRecord
+from tlsearch.results.inference.labelled import Evaluation
+from tlsearch.results.leaderboard.leaderboard import LeaderboardRow
+from tlsearch.results.leaderboard.search_facts import SearchFacts
+from tlsearch.results.stats.intervals import (
     Interval,
     PairedTest,
     compare_paired,
     unpaired_interval,
     wilson_interval,
 )
-from tlsearch.types import Scalar, SearchRecord
 
 ALPHA = 0.05
 

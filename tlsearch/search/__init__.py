@@ -1,13 +1,13 @@
 """The search: Ray Tune runs the trials, the durable Optuna study is the only truth."""
 
-from tlsearch.search.importance import parameter_importance
-from tlsearch.search.lock import Holder, SearchLock, holding
+from tlsearch.search.controller.migrate import Carried, supersede
+from tlsearch.search.inspect.importance import parameter_importance
+from tlsearch.search.inspect.running_status import SearchStatus, read_status
 from tlsearch.search.plan import SearchPlan
-from tlsearch.search.record import read_search
-from tlsearch.search.start import run_search
-from tlsearch.search.status import SearchStatus, read_status
-from tlsearch.search.stopping import request_stop, wait_until_stopped
-from tlsearch.search.supersede import Carried, supersede
+from tlsearch.search.ray_tune.start import run_search
+from tlsearch.search.study.lock import Holder, SearchLock, holding
+from tlsearch.search.study.records import read_search
+from tlsearch.search.study.stop_request import request_stop, wait_until_stopped
 
 __all__ = [
     "Carried",

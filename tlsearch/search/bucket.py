@@ -16,11 +16,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tlsearch.data.remote import remote_system
-from tlsearch.errors import StorageError
-from tlsearch.node_cache.directory import cache_directory
-from tlsearch.secrets import holds_secret
-from tlsearch.types import (
+from tlsearch.core.errors import StorageError
+from tlsearch.core.secrets import holds_secret
+from tlsearch.core.types import (
     CacheSpec,
     EpochReport,
     RunningTrial,
@@ -30,6 +28,8 @@ from tlsearch.types import (
     TrialFactory,
     TrialOutcome,
 )
+from tlsearch.data.fetch.bucket_images import remote_system
+from tlsearch.node_cache.directory import cache_directory
 
 # Of a machine, or of a trial (`spool`: of earlier versions); a log grows and would go to the bucket again and again.
 _OWN = ("trials", "spool", "lock", "stop", "ray.json", "logs", "log.jsonl", "log.jsonl.1", "log.jsonl.2")
@@ -229,7 +229,7 @@ class ThroughBucket:
         here: Any = replace(assignment, directory=str(mirror.directory / part))
         if self.inner is not None:
             return BucketTrial(self.inner(here), lambda: mirror.push(part))
-        from tlsearch.search.trainable import fine_tuning  # imports Ray, which those who only look do without
+        from tlsearch.search.ray_tune.trainable import fine_tuning  # imports Ray, which those who only look do without
 
         return BucketTrial(fine_tuning(here), lambda: mirror.push(part))
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tlsearch.search.asha import AshaRules
-from tlsearch.search.folder import SearchFolder
-from tlsearch.search.judge import Rules
-from tlsearch.types import TrialSetup
+from tlsearch.core.layout import SearchFolder
+from tlsearch.core.types import TrialSetup
+from tlsearch.search.scheduling.asha import AshaRules
+from tlsearch.search.scheduling.stopping_rules import Rules
 
 if TYPE_CHECKING:
     from tlsearch.config import ResourcesSpec, SearchSpec

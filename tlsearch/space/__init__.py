@@ -1,11 +1,11 @@
 """What a search may try: domains, conditions, starting points, and the static table of backbones."""
 
 from tlsearch.space.backbones import BackboneFacts, backbone_facts, backbone_names, split_version
-from tlsearch.space.build import build_space
 from tlsearch.space.conditions import Condition
+from tlsearch.space.dimensions import PARAMETERS, Parameter
 from tlsearch.space.domains import Choice, Domain, Fixed, FloatRange, IntRange, Suggester
 from tlsearch.space.load import load, load_resolved, load_warnings
-from tlsearch.space.parameters import PARAMETERS, Parameter
+from tlsearch.space.parse_space import build_space
 from tlsearch.space.slots import Dimension
 from tlsearch.space.space import Space
 

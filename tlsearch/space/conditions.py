@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from tlsearch.core.types import Scalar
 from tlsearch.space.backbones import backbone_facts
 from tlsearch.space.bn_policies import BN_POLICIES, FROZEN
 from tlsearch.space.domains import Choice, Domain, Fixed, IntRange
-from tlsearch.types import Scalar
 
 # Which dimensions the system's own conditions of a dimension read.
 SYSTEM_READS: Mapping[str, tuple[str, ...]] = {

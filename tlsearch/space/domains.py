@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from tlsearch.types import Scalar
+from tlsearch.core.types import Scalar
 
 
 class Suggester(Protocol):

@@ -11,13 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tlsearch.config import Document, Keys, SpaceFile
-from tlsearch.errors import Fault
+from tlsearch.core.errors import Fault
+from tlsearch.core.types import Scalar
 from tlsearch.space.backbones import backbone_facts
 from tlsearch.space.conditions import SYSTEM_READS, Condition, Reason
 from tlsearch.space.domains import Choice, Domain, Fixed, IntRange
 from tlsearch.space.slots import BN_POLICY, SCHEDULE, Dimension, Slot
 from tlsearch.space.space import Space
-from tlsearch.types import Scalar
 
 # The depths that the values need which not every depth has: train, and progressive.
 _LEAST_DEPTHS: Mapping[str, int] = {BN_POLICY: 1, SCHEDULE: 2}

@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from tlsearch.config import DefaultsSpec, SpaceFile, parse_space_file
-from tlsearch.errors import ConfigError, Fault
-from tlsearch.space.build import build_space
-from tlsearch.space.checks import unused_weights
+from tlsearch.core.errors import ConfigError, Fault
+from tlsearch.space.file_checks import unused_weights
+from tlsearch.space.parse_space import build_space
 from tlsearch.space.space import EARLIER_DEFAULTS, Space
 
 

@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tlsearch.core.types import Scalar
 from tlsearch.space.conditions import Condition, head_only_policies
 from tlsearch.space.domains import Domain, Fixed
-from tlsearch.types import Scalar
 
 BN_POLICY = "bn_policy"
 BN_POLICY_HEAD_ONLY = "bn_policy_head_only"

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from tlsearch.codec import parse_json
 from tlsearch.config import nearest, suggest
+from tlsearch.core.codec import parse_json
+from tlsearch.core.types import Scalar, TrialConfig
 from tlsearch.space.conditions import SYSTEM_READS, Condition, Reason, system_reason
+from tlsearch.space.dimensions import PARAMETERS
 from tlsearch.space.domains import Fixed, Suggester, domain_from_tree, domain_tree
-from tlsearch.space.parameters import PARAMETERS
 from tlsearch.space.slots import Dimension, Slot, is_steady, outside, slot_of
-from tlsearch.types import Scalar, TrialConfig
 
 _MAX_DEPTH = 5  # everything
 

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from tlsearch.config import Document, Keys, nearest, show, suggest
-from tlsearch.errors import Fault
+from tlsearch.core.errors import Fault
 from tlsearch.space.conditions import Condition
+from tlsearch.space.dimensions import PARAMETERS, RATIO_OF, Parameter
 from tlsearch.space.domains import Choice, Domain, Fixed, FloatRange, IntRange
-from tlsearch.space.parameters import PARAMETERS, RATIO_OF, Parameter
 
 _FORMS = ("choice", "int", "float", "log")
 _KEYS = (*_FORMS, "step", "when", "ratio_of")

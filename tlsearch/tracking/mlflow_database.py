@@ -18,8 +18,8 @@ from urllib.parse import quote, unquote
 
 from filelock import FileLock, Timeout
 
-from tlsearch.errors import TrackingError
-from tlsearch.tracking.worker import Away
+from tlsearch.core.errors import TrackingError
+from tlsearch.tracking.sink.worker import Away
 
 Fault = tuple[str, str]  # what is wrong, and what to do
 Rows = Sequence[Sequence[object]]

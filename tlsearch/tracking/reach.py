@@ -14,10 +14,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 from tlsearch.config import missing_driver, with_driver
-from tlsearch.secrets import remember
+from tlsearch.core.secrets import remember
+from tlsearch.core.trusted_hosts import is_trusted, origin, without_credentials
+from tlsearch.core.types import Finding
 from tlsearch.tracking.mlflow_database import Fault, Rows, database_fault, deleted_fault, sqlite_path
-from tlsearch.trust import is_trusted, origin, without_credentials
-from tlsearch.types import Finding
 
 _TIMEOUT_S = 10.0
 _TEXT_BYTES = 4000  # an experiment with its tags

@@ -15,12 +15,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from tlsearch.config import missing_driver, with_driver
-from tlsearch.errors import TrackingError
-from tlsearch.imports import quick_import
-from tlsearch.secrets import remember
+from tlsearch.core.errors import TrackingError
+from tlsearch.core.imports import quick_import
+from tlsearch.core.secrets import remember
+from tlsearch.core.trusted_hosts import guard, without_credentials
 from tlsearch.tracking.mlflow_database import check_sqlite, deleted_fault, make_sqlite, sqlite_path
-from tlsearch.tracking.worker import Away, Refused
-from tlsearch.trust import guard, without_credentials
+from tlsearch.tracking.sink.worker import Away, Refused
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

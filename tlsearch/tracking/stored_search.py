@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from tlsearch.codec import parse_json
-from tlsearch.errors import TrackingError
-from tlsearch.secrets import mask
+from tlsearch.core.codec import parse_json
+from tlsearch.core.errors import TrackingError
+from tlsearch.core.secrets import mask
 from tlsearch.tracking.mlflow_database import sqlite_path
-from tlsearch.tracking.models import delete_model, find_models
 from tlsearch.tracking.reach import refusal
-from tlsearch.tracking.runs import KIND, find_runs, trial_number
+from tlsearch.tracking.registry.logged_models import delete_model, find_models
+from tlsearch.tracking.sink.runs import KIND, find_runs, trial_number
+from tlsearch.tracking.sink.worker import Away, Refused
 from tlsearch.tracking.store import connect, errors_told, find_experiment, open_experiment, store_errors
-from tlsearch.tracking.worker import Away, Refused
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

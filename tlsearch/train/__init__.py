@@ -1,8 +1,7 @@
 """The loop, the metrics and the checkpoints of a fine-tuning."""
 
-from tlsearch.config.model_folder import ModelMeta, TensorFile, read_model_file
-from tlsearch.train.averaging import WeightAverage, moving_state
-from tlsearch.train.checkpoints import (
+from tlsearch.config.checkpoint_meta import ModelMeta, TensorFile, read_model_file
+from tlsearch.train.checkpoint.model_checkpoints import (
     FrozenPart,
     copy_with_temperature,
     read_model_meta,
@@ -11,14 +10,9 @@ from tlsearch.train.checkpoints import (
     save_model_checkpoint,
     write_frozen_part,
 )
-from tlsearch.train.drift import feature_drift, probe_features
-from tlsearch.train.evaluation import EVAL_BATCH_SIZE, Evaluation, check_finite, evaluate, predict_logits
-from tlsearch.train.files import read_json, read_tensors, remove_others, write_json, write_tensors
-from tlsearch.train.loop import Trainer, TrainFigures
-from tlsearch.train.optimizer import build_optimizer, extend_optimizer
-from tlsearch.train.phases import depth_at, phases
-from tlsearch.train.probe import Probe, affordable_rows, fit_probe, solve_probe
-from tlsearch.train.runtime import (
+from tlsearch.train.checkpoint.tensor_files import read_json, read_tensors, remove_others, write_json, write_tensors
+from tlsearch.train.cka import feature_drift, probe_features
+from tlsearch.train.device import (
     Runtime,
     derive_seed,
     is_out_of_memory,
@@ -26,7 +20,13 @@ from tlsearch.train.runtime import (
     out_of_memory_is_infeasible,
     release_memory,
 )
-from tlsearch.train.source import Source, load_batch
+from tlsearch.train.linear_probe import Probe, affordable_rows, fit_probe, solve_probe
+from tlsearch.train.loop.batches import Source, load_batch
+from tlsearch.train.loop.ema import WeightAverage, moving_state
+from tlsearch.train.loop.evaluation import EVAL_BATCH_SIZE, Evaluation, check_finite, evaluate, predict_logits
+from tlsearch.train.loop.trainer import Trainer, TrainFigures
+from tlsearch.train.optim.optimizer import build_optimizer, extend_optimizer
+from tlsearch.train.optim.unfreezing import depth_at, phases
 
 __all__ = [
     "EVAL_BATCH_SIZE",

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from tlsearch.crash import crash_point
+from tlsearch.core.crash import crash_point
+from tlsearch.core.types import SYSTEM, EpochReport, StartReport, TrialAssignment
 from tlsearch.model import StagedModel
 from tlsearch.train import (
     Evaluation,
@@ -20,12 +21,11 @@ from tlsearch.train import (
     save_model_checkpoint,
     write_frozen_part,
 )
-from tlsearch.trial.doing import Doing
-from tlsearch.trial.opening import OpenTrial, next_epoch, next_phase, open_trial
-from tlsearch.trial.running import Progress, epochs_of, load_running, read_running, save_running
-from tlsearch.trial.usage import Usage
-from tlsearch.trial.watch import watch_features
-from tlsearch.types import SYSTEM, EpochReport, StartReport, TrialAssignment
+from tlsearch.trial.feature_collapse import watch_features
+from tlsearch.trial.preparation import Doing
+from tlsearch.trial.resume_point import Progress, epochs_of, load_running, read_running, save_running
+from tlsearch.trial.setup import OpenTrial, next_epoch, next_phase, open_trial
+from tlsearch.trial.system_metrics import Usage
 
 RUNNING_INTERVAL_S = 15.0  # at most one running checkpoint in so many seconds: shorter trials write none
 RUNNING_FOLDER, BEST_FOLDER = "running", "best"

@@ -8,11 +8,11 @@ import time
 import torch
 from torch import nn
 
+from tlsearch.core.types import TrialAssignment, WeightsSource
 from tlsearch.data import with_image_size
 from tlsearch.model import build_model, resolve_weights
 from tlsearch.train import Runtime, open_runtime, out_of_memory_is_infeasible
-from tlsearch.trial.held import held_index
-from tlsearch.types import TrialAssignment, WeightsSource
+from tlsearch.trial.process_cache import held_index
 
 WARMUPS = 3
 REPEATS = 20

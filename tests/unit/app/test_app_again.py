@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from preparing import prepare_or_resume
 
-from tlsearch.app.run import RunOptions
-from tlsearch.errors import StorageError
+from tlsearch.app.searches.run import RunOptions
+from tlsearch.core.errors import StorageError
 
 TEXT = """
 name: small

@@ -11,14 +11,14 @@ import torch
 from filelock import FileLock
 from typer.testing import CliRunner
 
-from tlsearch.app.cache import FETCHED, STORES, cache_entries, cache_json, clear_cache
-from tlsearch.cli import commands_cache  # noqa: F401
+import tlsearch.cli.commands  # noqa: F401  # its modules add their commands
+from tlsearch.app.views.cache_contents import FETCHED, STORES, cache_entries, cache_json, clear_cache
 from tlsearch.cli.root import app
+from tlsearch.core.types import CacheSpec, DataSpec, TransformSpec
 from tlsearch.data import load_index, open_pixels
 from tlsearch.features import FeatureKey, Features, open_features, open_solution
 from tlsearch.node_cache.holds import keep
 from tlsearch.node_cache.store import close
-from tlsearch.types import CacheSpec, DataSpec, TransformSpec
 
 TRANSFORM = TransformSpec(resize_size=8, crop_size=8)
 KEY = FeatureKey(

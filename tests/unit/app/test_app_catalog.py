@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tlsearch.app import catalog
-from tlsearch.errors import StorageError
-from tlsearch.trust import is_trusted
+from tlsearch.app.catalog import catalog
+from tlsearch.core import user_folders
+from tlsearch.core.errors import StorageError
+from tlsearch.core.trusted_hosts import is_trusted
 
 
 def _entry(storage: Path, search_id: str, *, uid: str = "", created: float = 1.0) -> catalog.SearchEntry:
@@ -30,7 +31,7 @@ def _entry(storage: Path, search_id: str, *, uid: str = "", created: float = 1.0
 
 
 def _age(search_id: str, seconds: float) -> None:
-    (file,) = catalog.state_directory().glob(f"{search_id}.*json")
+    (file,) = user_folders.state_directory().glob(f"{search_id}.*json")
     os.utime(file, (file.stat().st_atime, file.stat().st_mtime - seconds))
 
 
@@ -73,7 +74,7 @@ def test_a_deleted_search_and_a_broken_entry_are_passed_over(tmp_path: Path) -> 
     catalog.register(gone)
     shutil.rmtree(tmp_path / "gone")
     for name, text in (("broken", "{half"), ("list", "[1]"), ("number", "7")):
-        (catalog.state_directory() / f"{name}.json").write_text(text)
+        (user_folders.state_directory() / f"{name}.json").write_text(text)
         (tmp_path / name).mkdir()
         (tmp_path / name / catalog.MANIFEST).write_text(text)
     assert catalog.find() == kept
@@ -100,7 +101,7 @@ def test_a_search_made_again_in_the_same_folder_is_the_one_that_counts(tmp_path:
     again = _entry(tmp_path, "one", uid="another", created=2.0)
     catalog.register(again)
     assert catalog.find("one") == again
-    assert len(list(catalog.state_directory().glob("*.json"))) == 1
+    assert len(list(user_folders.state_directory().glob("*.json"))) == 1
 
 
 def test_a_catalogue_of_the_version_before_is_read_and_replaced(tmp_path: Path) -> None:
@@ -108,13 +109,13 @@ def test_a_catalogue_of_the_version_before_is_read_and_replaced(tmp_path: Path) 
     plain = asdict(entry)
     for name in ("uid", "cwd", "moved_from"):
         del plain[name]
-    for file in (entry.path / catalog.MANIFEST, catalog.state_directory(write=True) / "one.json"):
+    for file in (entry.path / catalog.MANIFEST, user_folders.state_directory(write=True) / "one.json"):
         file.write_text(json.dumps(plain))
     found = catalog.find("one")
     assert found.uid == "" and found.created == entry.created
     catalog.register(found)
     assert catalog.find("one") == found
-    assert not (catalog.state_directory() / "one.json").exists()
+    assert not (user_folders.state_directory() / "one.json").exists()
 
 
 def test_a_moved_search_is_where_it_lies(tmp_path: Path) -> None:
@@ -170,12 +171,12 @@ def test_only_the_stores_of_own_starts_are_trusted(tmp_path: Path) -> None:
     catalog.register(foreign)
     catalog.find("one")
     assert is_trusted(server) and is_trusted(database)
-    assert "me@" not in "".join(one.read_text() for one in catalog.state_directory().glob("*.json"))
+    assert "me@" not in "".join(one.read_text() for one in user_folders.state_directory().glob("*.json"))
 
 
 def test_the_store_in_the_catalogue_of_an_earlier_version_is_trusted(tmp_path: Path) -> None:
-    catalog.state_directory(write=True)
+    user_folders.state_directory(write=True)
     plain = {"directory": str(tmp_path / "one"), "tracking_uri": "https://old.example.org"}
-    (catalog.state_directory() / "one.json").write_text(json.dumps(plain))
+    (user_folders.state_directory() / "one.json").write_text(json.dumps(plain))
     catalog.searches()
     assert is_trusted("https://old.example.org/")

@@ -9,13 +9,13 @@ import pytest
 from preparing import prepare, prepare_changed, prepare_resume
 from search_doubles import drive
 
-from tlsearch.app import catalog
-from tlsearch.app.changed import ChangedSearch
-from tlsearch.app.differences import differences
-from tlsearch.app.run import Prepared, RunOptions, read_record, search_plan
-from tlsearch.errors import ConfigError, StorageError
+from tlsearch.app.catalog import catalog
+from tlsearch.app.catalog.space_diff import differences
+from tlsearch.app.searches.resume_changed import ChangedSearch
+from tlsearch.app.searches.run import Prepared, RunOptions, read_record, search_plan
+from tlsearch.core.errors import ConfigError, StorageError
+from tlsearch.core.types import SearchRecord
 from tlsearch.space import load
-from tlsearch.types import SearchRecord
 
 FILE = """
 name: changing

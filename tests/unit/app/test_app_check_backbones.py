@@ -8,9 +8,9 @@ from urllib.error import URLError
 import pytest
 from rich.console import Console
 
-from tlsearch.app.checks import check_file
-from tlsearch.cli.tables import backbone_table
-from tlsearch.errors import UserError
+from tlsearch.app.checks.check import check_file
+from tlsearch.cli.tables.data_tables import backbone_table
+from tlsearch.core.errors import UserError
 from tlsearch.space import backbone_names
 
 PARTS = ["stem", "stage1", "stage2", "stage3", "stage4", "head"]
@@ -43,7 +43,7 @@ def test_all_80_in_one_file(tmp_path: Path) -> None:
 def test_official_weights_are_named_with_their_licence_and_only_looked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tlsearch.model.downloads.look", lambda url, headers=None: None)
+    monkeypatch.setattr("tlsearch.model.weights.official.look", lambda url, headers=None: None)
     report = check_file(_file(tmp_path, ["resnet50@IMAGENET1K_V1", "timm/vit_tiny_patch16_224"], "default"))
     assert report.ok
     resnet, vit = report.backbones
@@ -61,7 +61,7 @@ def test_what_cannot_be_had_or_built_is_a_fault_each(tmp_path: Path, monkeypatch
     def describe(name: str, **options: object) -> None:
         raise UserError(f"no staging rule fits {name}")
 
-    monkeypatch.setattr("tlsearch.model.downloads.look", lambda url, headers=None: URLError("no route to host"))
+    monkeypatch.setattr("tlsearch.model.weights.official.look", lambda url, headers=None: URLError("no route to host"))
     monkeypatch.setattr("tlsearch.model.describe_backbone", describe)
     path = _file(tmp_path, ["resnet18", "mobilenet_v2"], "default")
     report = check_file(path)

@@ -13,13 +13,13 @@ from preparing import prepare_confirm
 from search_doubles import drive
 from small_search import small_search
 
-from tlsearch.app.catalog import SearchEntry, find
-from tlsearch.app.conclude import conclude, read_confirmed
-from tlsearch.app.confirm import PreparedConfirm, best_candidates
-from tlsearch.app.run import read_record, trial_setup
+from tlsearch.app.catalog.catalog import SearchEntry, find
+from tlsearch.app.production.conclude import conclude, read_confirmed
+from tlsearch.app.production.confirm import PreparedConfirm, best_candidates
+from tlsearch.app.searches.run import read_record, trial_setup
+from tlsearch.core.types import EpochReport, TrialAssignment
 from tlsearch.search import SearchPlan
 from tlsearch.trial import FineTuning
-from tlsearch.types import EpochReport, TrialAssignment
 
 
 class Planted:

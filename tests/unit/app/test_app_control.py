@@ -14,16 +14,16 @@ import pytest
 from search_doubles import QuickTrial, drive, make_plan, start_trial, step_once
 from typer.testing import CliRunner
 
-from tlsearch.app import catalog
-from tlsearch.app.control import overview
-from tlsearch.app.ending import Status, forget_end, keep_end
-from tlsearch.app.logbook import search_log
-from tlsearch.app.nothing_left import nothing_left
-from tlsearch.search.conductor import Conductor
-from tlsearch.search.dashboard import telling_dashboard
-from tlsearch.search.opening import open_for_writing, study_attrs
+from tlsearch.app.catalog import catalog
+from tlsearch.app.catalog.ending import Status, forget_end, keep_end
+from tlsearch.app.searches.logbook import search_log
+from tlsearch.app.searches.nothing_left import nothing_left
+from tlsearch.app.views.status import overview
+from tlsearch.search.cluster.dashboard import telling_dashboard
+from tlsearch.search.controller.controller import Conductor
 from tlsearch.search.plan import SearchPlan
-from tlsearch.search.study import Study
+from tlsearch.search.study.storage import open_for_writing, study_attrs
+from tlsearch.search.study.study import Study
 
 RESOLVED = """
 name: stub
@@ -53,7 +53,7 @@ def entry(tmp_path: Path) -> catalog.SearchEntry:
 
 
 def _command(*arguments: str, code: int = 0) -> str:
-    from tlsearch.cli import commands_control  # noqa: F401
+    import tlsearch.cli.commands  # noqa: F401  # its modules add their commands
     from tlsearch.cli.root import app
 
     done = CliRunner().invoke(app, list(arguments))
@@ -148,7 +148,7 @@ def test_status_of_a_thousand_trials_comes_within_two_seconds(entry: catalog.Sea
 
 
 def test_every_view_says_that_a_killed_search_is_interrupted(entry: catalog.SearchEntry) -> None:
-    from tlsearch.cli import commands_results  # noqa: F401
+    import tlsearch.cli.commands  # noqa: F401  # its modules add their commands
 
     plan = make_plan(entry.path, trials=9, scheduler=None)
     study = _in_its_middle(plan)

@@ -10,21 +10,21 @@ from typing import Any
 import pytest
 from search_doubles import QuickTrial, drive, make_plan
 
-from tlsearch.app import catalog
-from tlsearch.app.cache import cache_entries
-from tlsearch.app.conclude import CONFIRMED, read_confirmed
-from tlsearch.app.control import overview, trial_doing
-from tlsearch.app.ending import ENDED, kept_end
-from tlsearch.app.evidence import DATA_CARD, ENVIRONMENT, data_facts, kept_environment
-from tlsearch.app.facts import FACTS, read_facts, read_space_file
-from tlsearch.app.inputs import INPUTS, _kept
-from tlsearch.app.remote import locate
-from tlsearch.errors import TlsearchError
-from tlsearch.results.seal import USES, read_uses
-from tlsearch.search.dashboard import read_dashboard
-from tlsearch.search.database import read_pointer
-from tlsearch.search.folder import SearchFolder
-from tlsearch.search.replay import read_curves
+from tlsearch.app.catalog import catalog
+from tlsearch.app.catalog.ending import ENDED, kept_end
+from tlsearch.app.catalog.gather_facts import FACTS, read_facts, read_space_file
+from tlsearch.app.catalog.provenance import DATA_CARD, ENVIRONMENT, data_facts, kept_environment
+from tlsearch.app.cluster.relay import locate
+from tlsearch.app.production.conclude import CONFIRMED, read_confirmed
+from tlsearch.app.searches.input_digests import INPUTS, _kept
+from tlsearch.app.views.cache_contents import cache_entries
+from tlsearch.app.views.status import overview, trial_doing
+from tlsearch.core.errors import TlsearchError
+from tlsearch.core.layout import SearchFolder
+from tlsearch.results.promotion.test_split import USES, read_uses
+from tlsearch.search.cluster.dashboard import read_dashboard
+from tlsearch.search.study.rdb import read_pointer
+from tlsearch.testing.replay import read_curves
 
 RESOLVED = """
 name: stub

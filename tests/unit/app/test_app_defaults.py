@@ -8,13 +8,13 @@ import pytest
 import yaml
 from preparing import prepare, prepare_changed, prepare_resume
 
-from tlsearch.app import catalog
-from tlsearch.app.checks import check_file
-from tlsearch.app.defaults import fit_defaults
-from tlsearch.app.run import Prepared, RunOptions
-from tlsearch.errors import ConfigError
+from tlsearch.app.catalog import catalog
+from tlsearch.app.checks.check import check_file
+from tlsearch.app.checks.data_defaults import fit_defaults
+from tlsearch.app.searches.run import Prepared, RunOptions
+from tlsearch.core.errors import ConfigError
+from tlsearch.core.types import TrialConfig
 from tlsearch.space import load
-from tlsearch.types import TrialConfig
 
 FILE = """
 name: fitted

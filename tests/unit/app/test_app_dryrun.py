@@ -12,7 +12,7 @@ from small_search import SPACE, write_shapes
 from typer.testing import CliRunner
 
 from tlsearch.cli.root import app
-from tlsearch.trial import doing
+from tlsearch.trial import preparation
 
 
 def _tree(root: Path) -> dict[str, str]:
@@ -24,7 +24,7 @@ def _tree(root: Path) -> dict[str, str]:
 
 
 def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doing, "_INTERVAL_S", 0.0)  # as on a machine where all work takes long
+    monkeypatch.setattr(preparation, "_INTERVAL_S", 0.0)  # as on a machine where all work takes long
     root, scratch = tmp_path / "work", tmp_path / "tmp"
     scratch.mkdir()
     write_shapes(root / "images")
@@ -32,7 +32,7 @@ def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     monkeypatch.chdir(root)
     before = _tree(root)
-    from tlsearch.cli import commands_check  # noqa: F401
+    import tlsearch.cli.commands  # noqa: F401  # its modules add their commands
 
     done = CliRunner().invoke(app, ["check", "space.yaml", "--dry-run"])
     assert done.exit_code == 0, done.output

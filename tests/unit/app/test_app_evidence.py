@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from small_search import small_search
 
-from tlsearch.app.evidence import keep_evidence
+from tlsearch.app.catalog.provenance import keep_evidence
+from tlsearch.core.errors import StorageError
 from tlsearch.data import load_index
-from tlsearch.errors import StorageError
 from tlsearch.space import load
 
 

@@ -8,8 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from tlsearch.app.catalog import SearchEntry
-from tlsearch.app.facts import FACTS, complete_facts, gather_facts, keep_facts, read_facts, read_space_file, write_facts
+from tlsearch.app.catalog.catalog import SearchEntry
+from tlsearch.app.catalog.gather_facts import (
+    FACTS,
+    complete_facts,
+    gather_facts,
+    keep_facts,
+    read_facts,
+    read_space_file,
+    write_facts,
+)
 from tlsearch.data import load_index
 
 SPACE = """
@@ -89,7 +97,7 @@ def test_facts_that_cannot_be_kept_are_told_not_raised(
     def refuse(*_: object) -> None:
         raise PermissionError("read only")
 
-    monkeypatch.setattr("tlsearch.app.facts.write_atomically", refuse)
+    monkeypatch.setattr("tlsearch.app.catalog.gather_facts.write_atomically", refuse)
     with caplog.at_level(logging.WARNING, logger="tlsearch"):
         keep_facts(entry, complete_facts(entry, []))
     assert "cannot be kept" in caplog.text

@@ -15,16 +15,16 @@ from preparing import prepare, prepare_changed, prepare_confirm, prepare_resume
 from search_doubles import drive
 from small_search import small_search, write_shapes
 
-from tlsearch.app import catalog
-from tlsearch.app.inputs import INPUTS
-from tlsearch.app.promote import PromoteOptions, promote
-from tlsearch.app.rerun import rerun_trial
-from tlsearch.app.run import RunOptions, read_record, search_plan
+from tlsearch.app.catalog import catalog
+from tlsearch.app.production.promote import PromoteOptions, promote
+from tlsearch.app.searches.input_digests import INPUTS
+from tlsearch.app.searches.rerun import rerun_trial
+from tlsearch.app.searches.run import RunOptions, read_record, search_plan
+from tlsearch.core.errors import DataError
+from tlsearch.core.types import Decision, EpochReport, TrialAssignment
 from tlsearch.data import load_index
-from tlsearch.errors import DataError
 from tlsearch.trial import run_trial
-from tlsearch.trial.held import release_held
-from tlsearch.types import Decision, EpochReport, TrialAssignment
+from tlsearch.trial.process_cache import release_held
 
 TEXT = """
 name: pictures

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tlsearch.app.checks import check_file
-from tlsearch.app.limits import backbone_sizes, limit_faults
+from tlsearch.app.checks.check import check_file
+from tlsearch.app.checks.feasibility import backbone_sizes, limit_faults
 from tlsearch.space import load
 
 FILE = """

@@ -14,18 +14,10 @@ import pytest
 from small_search import small_search
 from typer.testing import CliRunner
 
-from tlsearch.app import catalog
-from tlsearch.app.ending import keep_end
-from tlsearch.app.sync import sync_search
-from tlsearch.cli import (  # noqa: F401
-    commands_compare,
-    commands_control,
-    commands_models,
-    commands_production,
-    commands_results,
-    commands_run,
-    commands_searches,
-)
+import tlsearch.cli.commands  # noqa: F401  # its modules add their commands
+from tlsearch.app.catalog import catalog
+from tlsearch.app.catalog.ending import keep_end
+from tlsearch.app.searches.sync import sync_search
 from tlsearch.cli.root import app
 from tlsearch.search import holding
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from search_doubles import QuickTrial, Recorder, drive, make_plan
 
-from tlsearch.app import catalog
-from tlsearch.app.control import overview
-from tlsearch.app.outcome import read_leaderboard
-from tlsearch.types import TrialOutcome, TrialState
+from tlsearch.app.catalog import catalog
+from tlsearch.app.views.outcome import read_leaderboard
+from tlsearch.app.views.status import overview
+from tlsearch.core.types import TrialOutcome, TrialState
 
 TRIALS, SLOTS = 90, 16
 

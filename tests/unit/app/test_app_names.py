@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from preparing import prepare, prepare_or_resume
 
-from tlsearch.app.confirm import _confirm_name
-from tlsearch.app.names import MAX_BYTES, check_name, new_search_id
-from tlsearch.app.run import RunOptions
-from tlsearch.app.submit import SubmitOptions, submit_file
-from tlsearch.errors import StorageError
+from tlsearch.app.catalog.search_names import MAX_BYTES, check_name, new_search_id
+from tlsearch.app.cluster.submit import SubmitOptions, submit_file
+from tlsearch.app.production.confirm import _confirm_name
+from tlsearch.app.searches.run import RunOptions
+from tlsearch.core.errors import StorageError
 
 TEXT = """
 name: small

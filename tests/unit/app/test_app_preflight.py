@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from preparing import prepare, prepare_resume
 
-from tlsearch.app import doctor
-from tlsearch.app.catalog import RESOLVED
-from tlsearch.app.run import RunOptions
+from tlsearch.app.catalog.catalog import RESOLVED
+from tlsearch.app.searches.run import RunOptions
 from tlsearch.config import SpaceFile
-from tlsearch.errors import ClusterError
-from tlsearch.types import Finding
+from tlsearch.core.errors import ClusterError
+from tlsearch.core.types import Finding
+from tlsearch.doctor import report
 
 TEXT = """
 name: small
@@ -36,8 +36,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         addresses.append(address)
         return [WRONG, OLD, LOW]
 
-    monkeypatch.setattr(doctor, "tracking_finding", lambda uri, experiment: OK)
-    monkeypatch.setattr(doctor, "_nodes", nodes)
+    monkeypatch.setattr(report, "tracking_finding", lambda uri, experiment: OK)
+    monkeypatch.setattr(report, "_nodes", nodes)
     return addresses
 
 
@@ -74,5 +74,5 @@ def test_an_own_ray_is_asked_nothing_and_a_resume_asks_again(space: Path, asked:
 
 
 def test_what_is_only_a_warning_stops_nothing(space: Path, asked: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_nodes", lambda address, file: [OK, LOW])
+    monkeypatch.setattr(report, "_nodes", lambda address, file: [OK, LOW])
     assert prepare(RunOptions(file=space, address="10.0.0.1:6379", name="one")).address == "10.0.0.1:6379"

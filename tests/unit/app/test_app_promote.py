@@ -13,17 +13,17 @@ import pytest
 from opens import opens_below
 from small_search import CLASSES, COUNTS, small_search, write_shapes
 
-from tlsearch.app import promote as promoting
-from tlsearch.app.catalog import SearchEntry
-from tlsearch.app.choice import Limits
-from tlsearch.app.export import search_of_model
-from tlsearch.app.predictions import predict_labelled
-from tlsearch.app.promote import PromoteOptions, promote
-from tlsearch.app.run import read_record
-from tlsearch.app.sync import sync_search
-from tlsearch.errors import DataError, StorageError, TrackingError, UserError
+from tlsearch.app.catalog.catalog import SearchEntry
+from tlsearch.app.production import promote as promoting
+from tlsearch.app.production.choice import Limits
+from tlsearch.app.production.export_model import search_of_model
+from tlsearch.app.production.promote import PromoteOptions, promote
+from tlsearch.app.searches.run import read_record
+from tlsearch.app.searches.sync import sync_search
+from tlsearch.app.views.predictions import predict_labelled
+from tlsearch.core.errors import DataError, StorageError, TrackingError, UserError
 from tlsearch.results import load_model, predict
-from tlsearch.results.seal import read_uses
+from tlsearch.results.promotion.test_split import read_uses
 from tlsearch.search import holding
 
 
@@ -320,7 +320,7 @@ def test_a_full_disk_is_seen_before_the_test_split_is_opened(
     entry: SearchEntry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage("/")._replace(free=1000)
-    monkeypatch.setattr("tlsearch.tracking.rehearsal.shutil.disk_usage", lambda place: usage)
+    monkeypatch.setattr("tlsearch.tracking.registry.rehearsal.shutil.disk_usage", lambda place: usage)
     _refused(entry, monkeypatch, r"MB is to be registered, and .* has 0 MB free")
 
 

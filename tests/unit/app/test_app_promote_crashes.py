@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tlsearch.crash import PROMOTION
+from tlsearch.core.crash import PROMOTION
 
 SCRIPT = Path(__file__).resolve().parents[2] / "support" / "promotion_crashes.py"
 

@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from tlsearch.app import remote
-from tlsearch.app.catalog import MANIFEST, SearchEntry, register, state_directory
-from tlsearch.app.submit import SUBMITTED, Submitted
-from tlsearch.cli import commands_control, commands_results  # noqa: F401  # they add their commands
+import tlsearch.cli.commands  # noqa: F401  # its modules add their commands
+from tlsearch.app.catalog.catalog import MANIFEST, SearchEntry, register
+from tlsearch.app.cluster import relay
+from tlsearch.app.cluster.submit import SUBMITTED, Submitted
 from tlsearch.cli.root import app
-from tlsearch.errors import ClusterError, StorageError
-from tlsearch.search.jobs import JobRequest, JobsAway, JobState
+from tlsearch.core.errors import ClusterError, StorageError
+from tlsearch.core.user_folders import state_directory
+from tlsearch.search.cluster.jobs import JobRequest, JobsAway, JobState
 
 FLOWERS = Submitted(search_id="flowers", job_id="flowers-2", address="http://127.0.0.1:8265", storage="/shared/runs")
 
@@ -85,7 +86,7 @@ def make_entry(root: Path, name: str) -> SearchEntry:
 def test_the_command_runs_on_the_head(tmp_path: Path) -> None:
     jobs = HeadHere(gaps=1)
     waited: list[float] = []
-    answer = remote.ask(FLOWERS, ["status", "flowers", "--storage", str(tmp_path)], jobs=jobs, wait=waited.append)
+    answer = relay.ask(FLOWERS, ["status", "flowers", "--storage", str(tmp_path)], jobs=jobs, wait=waited.append)
     assert (answer.code, answer.stdout) == (2, "")
     assert answer.stderr == f"there is no search in {tmp_path}; start one with `tlsearch run FILE`\n"
     assert answer.job == JobState(job_id="flowers-2", status="RUNNING") and len(waited) == 1
@@ -97,25 +98,25 @@ def test_the_command_runs_on_the_head(tmp_path: Path) -> None:
 def test_a_head_that_cannot_run_it_says_why() -> None:
     jobs = HeadHere(command=f"{sys.executable} -c 'raise SystemExit(\"no space left\")'")
     with pytest.raises(ClusterError, match=r"could not run `tlsearch status flowers`: no space left"):
-        remote.ask(FLOWERS, ["status", "flowers"], jobs=jobs)
+        relay.ask(FLOWERS, ["status", "flowers"], jobs=jobs)
 
 
 def test_a_head_that_is_silent_is_given_up_and_its_job_ended() -> None:
     jobs = HeadHere(gaps=10**9, command="true")
     with pytest.raises(ClusterError, match=r"not answered within 0.01 s"):
-        remote.ask(FLOWERS, ["status"], jobs=jobs, wait=lambda s: None, timeout_s=0.01)
+        relay.ask(FLOWERS, ["status"], jobs=jobs, wait=lambda s: None, timeout_s=0.01)
     assert jobs.stopped == jobs.forgotten == [jobs.requests[0].job_id]
 
 
 def test_a_submitted_search_is_found_by_name_or_as_the_latest(tmp_path: Path) -> None:
     remember(FLOWERS)
-    assert remote.locate("flowers") == remote.locate(None) == FLOWERS
+    assert relay.locate("flowers") == relay.locate(None) == FLOWERS
     entry = make_entry(tmp_path / "runs", "later")
     (written,) = state_directory().glob("later.*.json")
     os.utime(written, (2e9, 2e9))
-    assert remote.locate(None) == entry and remote.locate("flowers") == FLOWERS
+    assert relay.locate(None) == entry and relay.locate("flowers") == FLOWERS
     with pytest.raises(StorageError, match="there is no search 'trees'"):
-        remote.locate("trees")
+        relay.locate("trees")
 
 
 def test_a_storage_that_this_machine_sees_is_read_here(tmp_path: Path) -> None:
@@ -123,30 +124,30 @@ def test_a_storage_that_this_machine_sees_is_read_here(tmp_path: Path) -> None:
     (written,) = state_directory().glob("flowers.*.json")
     written.unlink()  # it was started on the head
     remember(Submitted(search_id="flowers", job_id="flowers", address="http://h:1", storage=str(tmp_path / "shared")))
-    assert (entry.path / MANIFEST).is_file() and remote.locate("flowers") == entry
-    assert remote.locate("flowers", tmp_path / "shared") == entry
+    assert (entry.path / MANIFEST).is_file() and relay.locate("flowers") == entry
+    assert relay.locate("flowers", tmp_path / "shared") == entry
 
 
 def test_an_address_asks_the_cluster_also_for_others_searches() -> None:
     remember(FLOWERS)
-    moved = remote.locate("flowers", None, "http://127.0.0.1:9999")
+    moved = relay.locate("flowers", None, "http://127.0.0.1:9999")
     assert isinstance(moved, Submitted) and (moved.address, moved.storage) == ("http://127.0.0.1:9999", "/shared/runs")
-    theirs = remote.locate("trees", "/their/runs", "http://h:1")
+    theirs = relay.locate("trees", "/their/runs", "http://h:1")
     assert theirs == Submitted(search_id="trees", job_id="trees", address="http://h:1", storage="/their/runs")
     with pytest.raises(StorageError, match="by its ID and its cluster's --storage"):
-        remote.locate("trees", None, "http://h:1")
+        relay.locate("trees", None, "http://h:1")
 
 
 def test_the_commands_print_what_the_head_says(monkeypatch: pytest.MonkeyPatch) -> None:
     remember(FLOWERS)
     asked: list[list[str]] = []
 
-    def ask(submitted: Submitted, arguments: list[str], *, timeout_s: float) -> remote.Answer:
+    def ask(submitted: Submitted, arguments: list[str], *, timeout_s: float) -> relay.Answer:
         asked.append(arguments)
         document = {"running": True, "running_trials": []}
-        return remote.Answer(code=0, stdout=json.dumps(document), stderr="", job=JobState(job_id="j", status="RUNNING"))
+        return relay.Answer(code=0, stdout=json.dumps(document), stderr="", job=JobState(job_id="j", status="RUNNING"))
 
-    monkeypatch.setattr(remote, "ask", ask)
+    monkeypatch.setattr(relay, "ask", ask)
     done = CliRunner().invoke(app, ["status", "flowers", "--json"])
     assert done.exit_code == 0 and json.loads(done.stdout)["job"]["status"] == "RUNNING"
     assert CliRunner().invoke(app, ["stop", "flowers", "--timeout", "5"]).exit_code == 0

@@ -13,19 +13,19 @@ from preparing import prepare
 from search_doubles import drive
 from typer.testing import CliRunner
 
-from tlsearch.app import catalog
-from tlsearch.app.cache import searches_total
-from tlsearch.app.listing import list_searches
-from tlsearch.app.outcome import find_checkpoint
-from tlsearch.app.removal import plan_removal, remove_search
-from tlsearch.app.run import RunOptions, read_record, search_plan
-from tlsearch.cli import commands_cache, commands_searches  # noqa: F401  # they add their commands
+import tlsearch.cli.commands  # noqa: F401  # its modules add their commands
+from tlsearch.app.catalog import catalog
+from tlsearch.app.catalog.remove_search import plan_removal, remove_search
+from tlsearch.app.catalog.search_list import list_searches
+from tlsearch.app.searches.run import RunOptions, read_record, search_plan
+from tlsearch.app.views.cache_contents import searches_total
+from tlsearch.app.views.outcome import find_checkpoint
 from tlsearch.cli.root import app
-from tlsearch.errors import StorageError
+from tlsearch.core.errors import StorageError
 from tlsearch.search import holding
-from tlsearch.search.database import connect
-from tlsearch.search.removal import finish_removals
-from tlsearch.tracking.runs import KIND, TRIAL, search_tags
+from tlsearch.search.study.rdb import connect
+from tlsearch.search.study.remove_folder import finish_removals
+from tlsearch.tracking.sink.runs import KIND, TRIAL, search_tags
 
 TEXT = """
 name: small

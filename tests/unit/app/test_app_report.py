@@ -12,14 +12,14 @@ import pytest
 import yaml
 from small_search import small_search
 
-from tlsearch.app import report
-from tlsearch.app.facts import read_space_file
-from tlsearch.app.report import report_at_end, write_search_report
-from tlsearch.app.run import read_record
-from tlsearch.app.settings import log_scaled, search_settings
+from tlsearch.app.catalog.gather_facts import read_space_file
+from tlsearch.app.searches.run import read_record
+from tlsearch.app.views import report
+from tlsearch.app.views.report import report_at_end, write_search_report
+from tlsearch.app.views.report_settings import log_scaled, search_settings
+from tlsearch.core.types import ParameterImportance
 from tlsearch.search import holding
 from tlsearch.space import load
-from tlsearch.types import ParameterImportance
 
 
 def test_the_report_of_run_leaves_out_what_takes_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,12 +10,13 @@ import pytest
 from small_search import small_search
 from typer.testing import CliRunner
 
-from tlsearch.app import catalog, evidence, rerun
-from tlsearch.app.rerun import Deviation, deviations, rerun_trial
-from tlsearch.app.run import read_record
-from tlsearch.errors import StorageError
+from tlsearch.app.catalog import catalog, provenance
+from tlsearch.app.searches import rerun
+from tlsearch.app.searches.rerun import Deviation, deviations, rerun_trial
+from tlsearch.app.searches.run import read_record
+from tlsearch.core.errors import StorageError
+from tlsearch.core.types import Decision, EpochReport, SearchRecord
 from tlsearch.train import read_model_meta
-from tlsearch.types import Decision, EpochReport, SearchRecord
 
 
 @pytest.fixture
@@ -53,12 +54,12 @@ def test_a_trial_repeats_its_curve(entry: catalog.SearchEntry, tmp_path: Path) -
 
 
 def test_the_command_says_where_a_trial_differs(entry: catalog.SearchEntry, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tlsearch.cli import commands_control  # noqa: F401
+    import tlsearch.cli.commands  # noqa: F401  # its modules add their commands
     from tlsearch.cli.root import app
 
     monkeypatch.setattr(rerun, "read_record", lambda entry: _with_other_seed(read_record(entry)))
-    kept = {**evidence.environment(), "torch": "1.0"}
-    (entry.path / evidence.ENVIRONMENT).write_text(json.dumps(kept))
+    kept = {**provenance.environment(), "torch": "1.0"}
+    (entry.path / provenance.ENVIRONMENT).write_text(json.dumps(kept))
     done = CliRunner().invoke(app, ["rerun", "small", "--trial", "0"])
     assert done.exit_code == 1, done.output
     assert "trial 0 differs from epoch 1 on, in " in done.output
@@ -86,8 +87,8 @@ def test_deviations_are_of_any_bit_but_not_of_times() -> None:
 def test_a_trial_that_failed_is_taken_to_where_it_failed(
     entry: catalog.SearchEntry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from tlsearch.core.types import TrialRecord, TrialState
     from tlsearch.trial import FineTuning
-    from tlsearch.types import TrialRecord, TrialState
 
     stored = read_record(entry).trials[0]
     failed = replace(stored, state=TrialState.FAILED, reason="error", reports=stored.reports[:1], error="E: boom")

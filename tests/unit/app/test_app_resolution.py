@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tlsearch.app.resolution import DISAGREEMENT, convincing_difference, resolution, resolution_of
+from tlsearch.app.checks.resolution import DISAGREEMENT, convincing_difference, resolution, resolution_of
 
 
 @pytest.mark.parametrize(("images", "chance"), [(24, "0.10"), (348, "0.03"), (100, "0.05"), (1, "0.50"), (6, "0.20")])

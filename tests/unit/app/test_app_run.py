@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import pytest
 
-from tlsearch.app import run
-from tlsearch.errors import TrackingError
+from tlsearch.app.searches import run
+from tlsearch.core.errors import TrackingError
 
 
 def test_a_store_that_cannot_be_opened_stops_the_search_and_is_raised_after_it(monkeypatch: pytest.MonkeyPatch) -> None:

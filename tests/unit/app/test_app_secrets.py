@@ -17,27 +17,16 @@ from search_doubles import drive
 from secret_urls import SecretUrl, secret_url
 from typer.testing import CliRunner
 
-from tlsearch import secrets
-from tlsearch.app import catalog, doctor
-from tlsearch.app import run as app_run
-from tlsearch.app.evidence import keep_evidence, record_start
-from tlsearch.app.logbook import search_log
-from tlsearch.app.run import RunOptions, search_plan
-from tlsearch.cli import (  # noqa: F401
-    commands_cache,
-    commands_check,
-    commands_cluster,
-    commands_compare,
-    commands_control,
-    commands_models,
-    commands_production,
-    commands_results,
-    commands_run,
-    commands_searches,
-)
+import tlsearch.cli.commands  # noqa: F401  # its modules add their commands
+from tlsearch.app.catalog.provenance import keep_evidence, record_start
+from tlsearch.app.searches import run as app_run
+from tlsearch.app.searches.logbook import search_log
+from tlsearch.app.searches.run import RunOptions, search_plan
 from tlsearch.cli.root import app
-from tlsearch.errors import TlsearchError
-from tlsearch.tracking import MemoryTracker
+from tlsearch.core import secrets, user_folders
+from tlsearch.core.errors import TlsearchError
+from tlsearch.doctor import report
+from tlsearch.testing.memory_tracker import MemoryTracker
 
 _COMMANDS = (
     *(("status",), ("list", "--json"), ("results", "--json"), ("sync",), ("results",), ("status", "--json"), ("list",)),
@@ -61,7 +50,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _nothing_far(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "ray_findings", lambda address: [])
+    monkeypatch.setattr(report, "ray_findings", lambda address: [])
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
     monkeypatch.setenv("NO_PROXY", "*")
 
@@ -121,7 +110,7 @@ def of_a_search(file: Path, part: slice) -> Iterator[str]:
             logging.getLogger("tlsearch.test").exception("at %s", prepared.file.tracking.uri)
     for arguments in _COMMANDS[part]:
         yield command(*arguments)
-    for path in sorted(one for root in (entry.path, catalog.state_directory()) for one in root.rglob("*")):
+    for path in sorted(one for root in (entry.path, user_folders.state_directory()) for one in root.rglob("*")):
         if path.is_file() and path not in private:
             yield f"{path.name}: {path.read_text(errors='replace')}"
 

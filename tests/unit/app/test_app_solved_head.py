@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 from search_records import make_trial, record_of
 
-from tlsearch.app.choice import solved_head
-from tlsearch.app.confirm import best_candidates
-from tlsearch.types import SearchRecord, StartReport, TrialRecord
+from tlsearch.app.production.choice import solved_head
+from tlsearch.app.production.confirm import best_candidates
+from tlsearch.core.types import SearchRecord, StartReport, TrialRecord
 
 
 def started(number: int, start: float, value: float, **more: object) -> TrialRecord:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tlsearch.app.space_reference import meanings_of, reference
+from tlsearch.app.views.space_reference import meanings_of, reference
 from tlsearch.config.forms import FORMS
-from tlsearch.config.validate import file_keys
-from tlsearch.space.parameters import PARAMETERS
+from tlsearch.config.rules.schema_errors import file_keys
+from tlsearch.space.dimensions import PARAMETERS
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "space_file.md"
 

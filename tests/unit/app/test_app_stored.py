@@ -11,16 +11,16 @@ import pytest
 from preparing import prepare, prepare_changed, prepare_confirm, prepare_resume
 from search_doubles import drive
 
-from tlsearch.app import catalog
-from tlsearch.app.control import overview
-from tlsearch.app.differences import differences, file_now
-from tlsearch.app.ending import keep_end
-from tlsearch.app.facts import read_space_file
-from tlsearch.app.nothing_left import nothing_left
-from tlsearch.app.run import RunOptions, make_tracker, read_record, search_plan
-from tlsearch.app.stored import settle, stored_file
-from tlsearch.errors import StorageError
-from tlsearch.search.database import read_pointer
+from tlsearch.app.catalog import catalog
+from tlsearch.app.catalog.ending import keep_end
+from tlsearch.app.catalog.gather_facts import read_space_file
+from tlsearch.app.catalog.space_diff import differences, file_now
+from tlsearch.app.catalog.stored import settle, stored_file
+from tlsearch.app.searches.nothing_left import nothing_left
+from tlsearch.app.searches.run import RunOptions, make_tracker, read_record, search_plan
+from tlsearch.app.views.status import overview
+from tlsearch.core.errors import StorageError
+from tlsearch.search.study.rdb import read_pointer
 
 TEXT = """
 name: small
@@ -163,6 +163,6 @@ def test_the_run_of_a_repetition_hangs_in_that_of_its_own_search(
 ) -> None:
     entry = make(tmp_path / "home")
     made = prepare_confirm(entry, top=1, seeds=2).prepared.entry
-    monkeypatch.setattr("tlsearch.app.run.MlflowTracker", lambda **options: options)
+    monkeypatch.setattr("tlsearch.app.searches.run.MlflowTracker", lambda **options: options)
     options: dict[str, object] = make_tracker(made)  # type: ignore[assignment]
     assert (options["parent_search"], options["parent_uid"], options["uid"]) == ("one", entry.uid, made.uid)

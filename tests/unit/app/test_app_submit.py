@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 import tlsearch
-from tlsearch.app.catalog import state_directory
-from tlsearch.app.submit import SubmitOptions, checked_file, entrypoint, submit_file
-from tlsearch.errors import ConfigError
-from tlsearch.search.jobs import JobRequest, JobState
+from tlsearch.app.cluster.submit import SubmitOptions, checked_file, entrypoint, submit_file
+from tlsearch.core.errors import ConfigError
+from tlsearch.core.user_folders import state_directory
+from tlsearch.search.cluster.jobs import JobRequest, JobState
 
 GOOD = """
 name: flowers

@@ -10,13 +10,13 @@ from mlflow import MlflowClient
 from small_search import small_search
 from typer.testing import CliRunner
 
-from tlsearch.app import catalog
-from tlsearch.app.ending import forget_end, keep_end, kept_end
-from tlsearch.app.evidence import keep_evidence
-from tlsearch.app.run import read_record
-from tlsearch.app.sync import sync_search
+from tlsearch.app.catalog import catalog
+from tlsearch.app.catalog.ending import forget_end, keep_end, kept_end
+from tlsearch.app.catalog.provenance import keep_evidence
+from tlsearch.app.searches.run import read_record
+from tlsearch.app.searches.sync import sync_search
+from tlsearch.core.errors import StorageError, TrackingError
 from tlsearch.data import load_index
-from tlsearch.errors import StorageError, TrackingError
 from tlsearch.search import holding
 from tlsearch.space import load
 
@@ -70,7 +70,7 @@ def test_a_start_that_was_killed_is_interrupted(entry: catalog.SearchEntry) -> N
 
 
 def test_the_command(entry: catalog.SearchEntry) -> None:
-    from tlsearch.cli import commands_control  # noqa: F401
+    import tlsearch.cli.commands  # noqa: F401  # its modules add their commands
     from tlsearch.cli.root import app
 
     done = CliRunner().invoke(app, ["sync", "--json"])

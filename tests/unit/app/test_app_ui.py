@@ -19,8 +19,10 @@ from default_signals import default_signals
 from services import free_port
 from typer.testing import CliRunner
 
-from tlsearch.app import catalog, ui
+from tlsearch.app.catalog import catalog
+from tlsearch.app.views import mlflow_ui
 from tlsearch.cli.root import app
+from tlsearch.core import user_folders
 
 _WAIT_S = 240  # for other processes, on a machine that has no time
 
@@ -127,7 +129,7 @@ def test_no_process_has_the_store_among_its_arguments(entry: catalog.SearchEntry
     assert seen == f"store: {store}"
     assert len(watchdogs) >= 2 and "s3cret" not in " ".join([*commands, *watchdogs])
     assert (entry.path / "search.json").stat().st_mode & 0o077 == 0
-    assert not any("s3cret" in one.read_text() for one in catalog.state_directory().glob("*.json"))
+    assert not any("s3cret" in one.read_text() for one in user_folders.state_directory().glob("*.json"))
 
 
 def _alive(pid: int) -> bool:
@@ -138,7 +140,7 @@ def _alive(pid: int) -> bool:
 
 
 def test_a_port_that_is_taken_is_refused(entry: catalog.SearchEntry) -> None:
-    from tlsearch.cli import commands_results  # noqa: F401
+    import tlsearch.cli.commands  # noqa: F401  # its modules add their commands
 
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
@@ -152,7 +154,7 @@ def test_a_port_that_is_taken_is_refused(entry: catalog.SearchEntry) -> None:
 
 @pytest.mark.parametrize("host", ["203.0.113.7", "no.such.host.invalid"])
 def test_an_address_that_is_not_this_machines_is_refused(host: str, entry: catalog.SearchEntry) -> None:
-    from tlsearch.cli import commands_results  # noqa: F401
+    import tlsearch.cli.commands  # noqa: F401  # its modules add their commands
 
     done = CliRunner().invoke(app, ["ui", "--host", host])
     assert done.exit_code == 1 and f"the UI cannot listen at {host}:5000: " in done.stderr
@@ -160,15 +162,17 @@ def test_an_address_that_is_not_this_machines_is_refused(host: str, entry: catal
 
 @pytest.mark.parametrize("port", ["0", "-1", "65536", "http"])
 def test_what_is_no_port_is_a_wrong_command_line(port: str, entry: catalog.SearchEntry) -> None:
-    from tlsearch.cli import commands_results  # noqa: F401
+    import tlsearch.cli.commands  # noqa: F401  # its modules add their commands
 
     assert CliRunner().invoke(app, ["ui", "--port", port]).exit_code == 2
 
 
 def test_a_server_that_ends_by_itself_is_a_failure(entry: catalog.SearchEntry, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tlsearch.cli import commands_results  # noqa: F401
+    import tlsearch.cli.commands  # noqa: F401  # its modules add their commands
 
-    monkeypatch.setattr("tlsearch.app.ui.own_python", lambda *arguments: [sys.executable, "-c", "raise SystemExit(3)"])
+    monkeypatch.setattr(
+        "tlsearch.app.views.mlflow_ui.own_python", lambda *arguments: [sys.executable, "-c", "raise SystemExit(3)"]
+    )
     done = CliRunner().invoke(app, ["ui", "--port", str(free_port())])
     assert done.exit_code == 1 and "has ended by itself (exit code 3)" in done.stderr
 
@@ -190,6 +194,6 @@ def test_the_page_is_that_of_the_experiments_training_runs(
         asked.append(url)
         return io.StringIO(answer)
 
-    monkeypatch.setattr(ui.urllib.request, "urlopen", answered)
-    assert ui._page("http://h:1", "a & b") == f"{page}?workflowType=machine_learning"
+    monkeypatch.setattr(mlflow_ui.urllib.request, "urlopen", answered)
+    assert mlflow_ui._page("http://h:1", "a & b") == f"{page}?workflowType=machine_learning"
     assert asked == ["http://h:1/api/2.0/mlflow/experiments/get-by-name?experiment_name=a+%26+b"]

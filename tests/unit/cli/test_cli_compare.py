@@ -12,12 +12,9 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from tlsearch.cli import commands_compare  # noqa: F401  registers the command
+import tlsearch.cli.commands  # noqa: F401  # its modules add their commands
 from tlsearch.cli.root import app
-from tlsearch.data import load_index
-from tlsearch.results import accuracy_on, load_model
-from tlsearch.trial import run_trial
-from tlsearch.types import (
+from tlsearch.core.types import (
     CacheSpec,
     DataSpec,
     Decision,
@@ -27,6 +24,9 @@ from tlsearch.types import (
     TrialSetup,
     WeightsSource,
 )
+from tlsearch.data import load_index
+from tlsearch.results import accuracy_on, load_model
+from tlsearch.trial import run_trial
 
 CLASSES = ("circle", "square")
 
@@ -110,7 +110,7 @@ def test_what_cannot_be_compared(home: Path, tmp_path: Path) -> None:
 
 
 def test_the_sealed_test_split_stays_closed(home: Path, tmp_path: Path) -> None:
-    from tlsearch.app.catalog import SearchEntry, register
+    from tlsearch.app.catalog.catalog import SearchEntry, register
 
     images = tmp_path / "images"
     _write_images(images, {"train": 2, "val": 2, "test": 2})

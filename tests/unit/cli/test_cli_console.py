@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 import tlsearch.cli
 from tlsearch.cli.console import Console, Table
-from tlsearch.cli.tables import backbone_table, data_lines, data_table, prediction_table
-from tlsearch.printable import printable
+from tlsearch.cli.tables.data_tables import backbone_table, data_lines, data_table, prediction_table
+from tlsearch.core.printable import printable
 
 MARKUP = [
     "[red]cat",

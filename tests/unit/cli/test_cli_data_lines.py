@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tlsearch.cli.tables import data_lines
+from tlsearch.cli.tables.data_tables import data_lines
 
 
 def card(**found: Any) -> dict[str, Any]:

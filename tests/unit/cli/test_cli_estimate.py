@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tlsearch.cli.estimate import Estimate
+from tlsearch.cli.tables.estimate import Estimate
 
 
 def _search(*, trials: int, epochs: int, epoch_s: float, ended: int) -> tuple[Estimate, float]:

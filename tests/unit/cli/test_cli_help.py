@@ -10,18 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from tlsearch.cli import (  # noqa: F401
-    commands_cache,
-    commands_check,
-    commands_cluster,
-    commands_compare,
-    commands_control,
-    commands_models,
-    commands_production,
-    commands_results,
-    commands_run,
-    commands_searches,
-)
+import tlsearch.cli.commands  # noqa: F401  # its modules add their commands
 from tlsearch.cli.help import PANELS
 from tlsearch.cli.root import app
 

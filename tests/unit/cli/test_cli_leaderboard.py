@@ -8,10 +8,10 @@ import re
 import pytest
 from rich.console import Console
 
-from tlsearch.cli.results_table import print_leaderboard
-from tlsearch.results.facts import SearchFacts
-from tlsearch.results.leaderboard import leaderboard
-from tlsearch.types import EpochReport, Scalar, SearchRecord, TrialConfig, TrialRecord, TrialState
+from tlsearch.cli.tables.results_table import print_leaderboard
+from tlsearch.core.types import EpochReport, Scalar, SearchRecord, TrialConfig, TrialRecord, TrialState
+from tlsearch.results.leaderboard.leaderboard import leaderboard
+from tlsearch.results.leaderboard.search_facts import SearchFacts
 
 WIDTHS = (60, 80, 120, 200, 10_000)
 FACTS = SearchFacts(classes=("a", "b"), images={"train": 100, "val": 50}, parameters={"resnet18": 11_000_000})

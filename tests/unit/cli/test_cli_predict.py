@@ -17,10 +17,9 @@ from click.testing import Result
 from PIL import Image
 from typer.testing import CliRunner
 
-from tlsearch.cli import commands_models  # noqa: F401  registers the command
+import tlsearch.cli.commands  # noqa: F401  # its modules add their commands
 from tlsearch.cli.root import app
-from tlsearch.trial import run_trial
-from tlsearch.types import (
+from tlsearch.core.types import (
     CacheSpec,
     DataSpec,
     Decision,
@@ -30,6 +29,7 @@ from tlsearch.types import (
     TrialSetup,
     WeightsSource,
 )
+from tlsearch.trial import run_trial
 
 CLASSES = ("[red] circle", "sq\x1b[2Juare")  # names are data
 
@@ -194,7 +194,7 @@ def test_an_output_that_cannot_be_written_is_found_before_the_work(
     def _never(*_: Any, **__: Any) -> Any:
         raise AssertionError("the model was loaded")
 
-    monkeypatch.setattr("tlsearch.app.predictions.load_model", _never)
+    monkeypatch.setattr("tlsearch.app.views.predictions.load_model", _never)
     (tmp_path / "file").write_text("")
     for output, words in (
         (tmp_path / "no" / "o.csv", "does not exist"),

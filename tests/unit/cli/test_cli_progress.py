@@ -7,9 +7,9 @@ import io
 import pytest
 from rich.console import Console
 
-from tlsearch.cli import progress as progress_module
-from tlsearch.cli.progress import Progress, short_config
-from tlsearch.types import Decision, EndReason, EpochReport, SearchRecord, StartReport, TrialConfig, TrialOutcome
+from tlsearch.cli.tables import live_progress as progress_module
+from tlsearch.cli.tables.live_progress import Progress, short_config
+from tlsearch.core.types import Decision, EndReason, EpochReport, SearchRecord, StartReport, TrialConfig, TrialOutcome
 
 DEEP = TrialConfig(backbone="resnet18", unfreeze_depth=2, head_lr=1e-3, backbone_lr=2e-5, bn_policy="train")
 

@@ -11,11 +11,11 @@ import pytest
 from search_doubles import drive, make_plan
 from typer.testing import CliRunner
 
-from tlsearch.app.catalog import SearchEntry, register
-from tlsearch.app.facts import write_facts
-from tlsearch.cli import commands_results  # noqa: F401  registers the commands
+import tlsearch.cli.commands  # noqa: F401  # its modules add their commands
+from tlsearch.app.catalog.catalog import SearchEntry, register
+from tlsearch.app.catalog.gather_facts import write_facts
 from tlsearch.cli.root import app
-from tlsearch.results.facts import SearchFacts
+from tlsearch.results.leaderboard.search_facts import SearchFacts
 
 TRIALS = 14
 

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from tlsearch.config import dump_resolved, load_space_file
-from tlsearch.errors import ConfigError
-from tlsearch.types import DataSpec
+from tlsearch.core.errors import ConfigError
+from tlsearch.core.types import DataSpec
 
 SOURCES: dict[str, tuple[dict[str, Any], DataSpec]] = {
     "manifest": (

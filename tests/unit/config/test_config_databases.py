@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tlsearch.config import databases, missing_driver, with_driver
+from tlsearch.config import missing_driver, with_driver
+from tlsearch.config.rules import databases
 
 ROOT = Path(__file__).parents[3]
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tlsearch.config import dump_resolved, load_space_file
-from tlsearch.config.loader import SpaceDumper, parse_value
-from tlsearch.errors import ConfigError, Fault
+from tlsearch.config.document.loader import SpaceDumper, parse_value
+from tlsearch.core.errors import ConfigError, Fault
 
 TEXT = """\
 name: emoji

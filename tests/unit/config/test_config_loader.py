@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tlsearch.config.loader import MAX_BYTES, parse_document, parse_value, read_document
-from tlsearch.errors import Fault
+from tlsearch.config.document.loader import MAX_BYTES, parse_document, parse_value, read_document
+from tlsearch.core.errors import Fault
 
 
 def only_fault(text: str) -> Fault:

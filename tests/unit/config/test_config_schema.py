@@ -10,11 +10,11 @@ import yaml
 
 from tlsearch.config import AshaSpec, SpaceFile, dump_resolved, load_space_file, parse_duration, parse_space_file
 from tlsearch.config.forms import FORMS
-from tlsearch.config.rules import AnyScalar
-from tlsearch.errors import ConfigError, Fault
+from tlsearch.config.rules.values import AnyScalar
+from tlsearch.core.errors import ConfigError, Fault
+from tlsearch.core.types import WeightsSource
 from tlsearch.space import load
-from tlsearch.space.parameters import PARAMETERS
-from tlsearch.types import WeightsSource
+from tlsearch.space.dimensions import PARAMETERS
 
 BASE: dict[str, Any] = {"name": "digits", "data": {"source": "digits"}, "space": {"backbone": "resnet18"}}
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tlsearch.data import AUGMENTATIONS, augment
-from tlsearch.data.augmentation import apply_drawn, crop_and_flip, draw, draw_boxes, draw_view
+from tlsearch.data.images.augmentation import apply_drawn, crop_and_flip, draw, draw_boxes, draw_view
 
 
 def batch(count: int = 8, side: int = 40) -> torch.Tensor:
@@ -193,7 +193,7 @@ def test_a_view_depends_on_its_arguments_alone(kind):
 
 
 def test_a_view_of_many_images_is_drawn_in_blocks(monkeypatch):
-    from tlsearch.data import augmentation
+    from tlsearch.data.images import augmentation
 
     monkeypatch.setattr(augmentation, "_BLOCK", 8)
     view = draw_view("strong", 1, data_digest="d", num_images=20, side=40)

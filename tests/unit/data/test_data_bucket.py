@@ -12,11 +12,11 @@ import pytest
 from conftest import WriteImages
 from services import ObjectStore, object_store
 
+from tlsearch.core.errors import DataError
+from tlsearch.core.types import CacheSpec, DataSpec, TransformSpec
 from tlsearch.data import load_index, open_pixels, read_image
-from tlsearch.data.remote import RemoteFolder, RemoteReader, remote_fault
-from tlsearch.errors import DataError
-from tlsearch.search.doctor_storage import data_fault
-from tlsearch.types import CacheSpec, DataSpec, TransformSpec
+from tlsearch.data.fetch.bucket_images import RemoteFolder, RemoteReader, remote_fault
+from tlsearch.doctor.storage_marks import data_fault
 
 SECRET = "only-in-the-environment"
 
@@ -139,7 +139,7 @@ def test_a_connection_that_breaks_is_tried_again(
     images: Path, bucket: str, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.upload(images, bucket, "some/images")
-    monkeypatch.setattr("tlsearch.data.remote._FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr("tlsearch.data.fetch.bucket_images._FIRST_PAUSE_S", 0.0)
     real, broken = RemoteReader._download, [OSError("cut"), OSError("cut"), OSError("cut")]
 
     def download(self: RemoteReader, *arguments: object) -> None:

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from tlsearch.core.types import DataSpec, SplitSpec
 from tlsearch.data import data_card, load_index
-from tlsearch.types import DataSpec, SplitSpec
 
 
 def card(path: Path, *, scan: bool = True, include_test: bool = True) -> dict:
@@ -229,7 +229,7 @@ def test_listing_and_scanning_need_no_torch(pictures):
     code = f"""
 import sys
 from tlsearch.data import data_card, load_index
-from tlsearch.types import DataSpec
+from tlsearch.core.types import DataSpec
 data_card(load_index(DataSpec(source="folder", path={str(pictures)!r})), scan=True)
 assert "torch" not in sys.modules and "torchvision" not in sys.modules
 """

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from web_site import Site
 
-from tlsearch.data.confined import confined
+from tlsearch.data.libraries.confined import confined
 
 
 def connect(site: Site) -> None:

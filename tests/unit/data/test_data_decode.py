@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tlsearch.core.errors import DataError
 from tlsearch.data import decode_rgb
-from tlsearch.data.decode import inspect_image
-from tlsearch.errors import DataError
+from tlsearch.data.images.decode import inspect_image
 
 ORIENTATION = 0x0112
 
@@ -359,7 +359,7 @@ def _heif(brand: bytes, *others: bytes) -> bytes:
 
 @pytest.mark.parametrize("data", [_heif(b"heic", b"mif1", b"heic"), _heif(b"mif1", b"heic"), _heif(b"msf1")])
 def test_a_missing_decoder_is_named(data, monkeypatch):
-    monkeypatch.setattr("tlsearch.data.decode.has_decoder", lambda _: False)
+    monkeypatch.setattr("tlsearch.data.images.decode.has_decoder", lambda _: False)
     with pytest.raises(DataError, match=r"^a.heic: HEIF needs pillow-heif \(pip install pillow-heif\), or convert"):
         decode_rgb(data, "a.heic")
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from web_site import Site
 
-from tlsearch.data import connection, fetcher
-from tlsearch.data.connection import Limits, RefusedError
-from tlsearch.data.fetcher import fetch_file, look
+from tlsearch.data.fetch import connection, fetcher
+from tlsearch.data.fetch.connection import Limits, RefusedError
+from tlsearch.data.fetch.fetcher import fetch_file, look
 
 SMALL = Limits(max_bytes=10_000, total_s=60.0)
 FILE = b"the file" * 100

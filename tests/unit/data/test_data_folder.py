@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tlsearch.core.errors import DataError
+from tlsearch.core.types import DataSpec, SplitSpec
 from tlsearch.data import IMAGE_SUFFIXES, load_index
-from tlsearch.data.left_out import JUNK, NO_SPLIT, STRAY
-from tlsearch.errors import DataError
-from tlsearch.types import DataSpec, SplitSpec
+from tlsearch.data.sources.left_out import JUNK, NO_SPLIT, STRAY
 
 
 def load(path: Path, **split: object):
@@ -259,7 +259,7 @@ def test_a_pattern_of_exponential_cost_is_given_up(tmp_path, write_images, monke
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("inside", ["", "inner/"])
 def test_links_that_lead_round_in_circles_end(tmp_path, write_images, monkeypatch, inside):
-    monkeypatch.setattr("tlsearch.data.folder_walk.MAX_LINKED", 200)
+    monkeypatch.setattr("tlsearch.data.sources.folder_walk.MAX_LINKED", 200)
     for name in ("a", "b"):
         write_images(tmp_path / name, 3)
         folders = [tmp_path / name / f"{inside}{number}" for number in range(9)]

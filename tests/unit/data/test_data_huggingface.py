@@ -20,10 +20,10 @@ import pytest
 from PIL import Image
 from web_site import Site
 
+from tlsearch.core.errors import DataError
+from tlsearch.core.types import CacheSpec, DataSpec, SplitSpec, TransformSpec
 from tlsearch.data import image_name, load_index, open_pixels, read_bytes, read_image
-from tlsearch.data.hub import MODULES
-from tlsearch.errors import DataError
-from tlsearch.types import CacheSpec, DataSpec, SplitSpec, TransformSpec
+from tlsearch.data.libraries.hub import MODULES
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tlsearch.core.errors import DataError
+from tlsearch.core.types import CacheSpec, DataSpec, SplitSpec, TransformSpec
 from tlsearch.data import load_index, open_pixels, read_image, with_val_in_train
-from tlsearch.errors import DataError
-from tlsearch.types import CacheSpec, DataSpec, SplitSpec, TransformSpec
 
 _OPENED: list[str] | None = None
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tlsearch.core.errors import DataError
+from tlsearch.core.types import DataSpec
 from tlsearch.data import load_index, require_ready
-from tlsearch.data.split_names import read_split_names
-from tlsearch.errors import DataError
-from tlsearch.types import DataSpec
+from tlsearch.data.sources.split_names import read_split_names
 
 
 def load(path: Path, **options: object):
@@ -170,8 +170,8 @@ def test_data_in_one_unicode_form_keep_order_and_digest(make, monkeypatch):
     # As before names were composed: sorted and hashed as the folders are written.
     index = load(make(DECOMPOSED, "x", "f"))
     assert index.classes == (COMPOSED, "f", "x")
-    monkeypatch.setattr("tlsearch.data.class_names.nfc", lambda name: name)
-    monkeypatch.setattr("tlsearch.data.folder.nfc", lambda name: name)
+    monkeypatch.setattr("tlsearch.data.sources.class_names.nfc", lambda name: name)
+    monkeypatch.setattr("tlsearch.data.sources.image_folder.nfc", lambda name: name)
     before = load(make(DECOMPOSED, "x", "f"))
     assert before.classes == (DECOMPOSED, "f", "x")
     assert (before.digest, before.splits) == (index.digest, index.splits)

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tlsearch.cli.tables import data_lines
+from tlsearch.cli.tables.data_tables import data_lines
+from tlsearch.core.errors import DataError
+from tlsearch.core.types import DataSpec, SplitSpec
 from tlsearch.data import data_card, load_index, read_image, require_ready
-from tlsearch.data.left_out import JUNK
-from tlsearch.errors import DataError
-from tlsearch.types import DataSpec, SplitSpec
+from tlsearch.data.sources.left_out import JUNK
 
 AS_IMAGES = {
     ".jfif": "JPEG",
@@ -139,7 +139,9 @@ def test_a_search_opens_no_file_that_is_left_out(root, monkeypatch):
     (root / "cat" / "x").write_bytes(encoded())
     index = load(root)
     opened: list[str] = []
-    monkeypatch.setattr("tlsearch.data.readers.FileReader.head", lambda self, key, num_bytes: opened.append(key))
+    monkeypatch.setattr(
+        "tlsearch.data.sources.readers.FileReader.head", lambda self, key, num_bytes: opened.append(key)
+    )
     card = data_card(index, scan=True)
     assert opened == [] and [one.reason for one in card.left_out] == ["without a suffix"]
 
@@ -156,7 +158,7 @@ HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)
 
 @pytest.mark.parametrize("suffix", [".heic", ".HEIF", ".hif"])
 def test_heic_without_its_decoder_is_found_before_a_search(ready_folder, suffix, monkeypatch, caplog):
-    monkeypatch.setattr("tlsearch.data.decode.importlib.util.find_spec", lambda _: None)
+    monkeypatch.setattr("tlsearch.data.images.decode.importlib.util.find_spec", lambda _: None)
     (ready_folder / "test" / "a" / f"x{suffix}").write_bytes(HEIC)
     (ready_folder / "val" / "a" / f"png{suffix}").write_bytes(encoded())
     require_ready(load(ready_folder))

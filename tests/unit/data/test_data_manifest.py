@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tlsearch.core.errors import DataError
+from tlsearch.core.types import DataSpec, SplitSpec
 from tlsearch.data import load_index, read_image, require_ready
-from tlsearch.errors import DataError
-from tlsearch.types import DataSpec, SplitSpec
 
 
 def load(path: Path, **split: object):

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tlsearch.data import decode, decode_rgb, pixel_budget
-from tlsearch.data.decode import inspect_image, num_pixels
-from tlsearch.data.pixel_budget import PixelBudget, num_decoders
-from tlsearch.errors import DataError
+from tlsearch.core.errors import DataError
+from tlsearch.data import decode_rgb
+from tlsearch.data.images import decode, pixel_budget
+from tlsearch.data.images.decode import inspect_image, num_pixels
+from tlsearch.data.images.pixel_budget import PixelBudget, num_decoders
 
 
 def _png(image: Image.Image, **options: object) -> bytes:

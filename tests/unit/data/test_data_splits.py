@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tlsearch.data.listing import Item
+from tlsearch.core.errors import DataError
+from tlsearch.data.sources.listing import Item
 from tlsearch.data.splits import split_items
-from tlsearch.errors import DataError
 
 FRACTIONS = {"val": 0.15, "test": 0.15}
 

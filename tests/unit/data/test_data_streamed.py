@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 
-import tlsearch.data.streamed as streamed
+import tlsearch.data.packed.streamed as streamed
+from tlsearch.core.errors import DataError
+from tlsearch.core.types import CacheSpec, DataSpec, TransformSpec
 from tlsearch.data import StreamedImages, load_index, open_pixels
-from tlsearch.errors import DataError
 from tlsearch.node_cache.directory import cache_directory
 from tlsearch.node_cache.store import close
-from tlsearch.types import CacheSpec, DataSpec, TransformSpec
 
 SPEC = TransformSpec(resize_size=20, crop_size=16)
 TRAIN_BYTES = 12 * 16 * 16 * 3  # of the packed train images
@@ -200,7 +200,7 @@ def test_what_this_process_no_longer_uses_makes_room(index):
 _READER = """
 import sys
 from tlsearch.data import load_index, open_pixels
-from tlsearch.types import CacheSpec, DataSpec, TransformSpec
+from tlsearch.core.types import CacheSpec, DataSpec, TransformSpec
 index = load_index(DataSpec(source="folder", path=sys.argv[1]))
 pixels = open_pixels(index, "train", TransformSpec(resize_size=20, crop_size=16), CacheSpec())
 total = int(pixels.images.sum())

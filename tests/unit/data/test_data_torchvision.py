@@ -20,10 +20,10 @@ import torch
 from PIL import Image
 from torchvision.datasets import VisionDataset
 
+from tlsearch.core.errors import DataError
+from tlsearch.core.types import CacheSpec, DataSpec, SplitSpec, TransformSpec
 from tlsearch.data import image_name, load_index, open_pixels, read_bytes, read_image
-from tlsearch.data.torchvision_table import READABLE, REFUSED
-from tlsearch.errors import DataError
-from tlsearch.types import CacheSpec, DataSpec, SplitSpec, TransformSpec
+from tlsearch.data.libraries.torchvision_sets_table import READABLE, REFUSED
 
 
 def load(name: str | None, path: Path | None = None, **spec: Any):
@@ -247,7 +247,7 @@ def test_labels_that_disagree_with_the_items_are_not_believed(tmp_path, monkeypa
 
 
 def test_rows_without_a_label_are_left_out():
-    from tlsearch.data.parts import label_parts
+    from tlsearch.data.libraries.library_rows import label_parts
 
     found = label_parts(
         "x",
@@ -265,7 +265,7 @@ def test_rows_without_a_label_are_left_out():
 
 
 def test_unicode_forms_of_a_name_are_one_class():
-    from tlsearch.data.parts import label_parts
+    from tlsearch.data.libraries.library_rows import label_parts
 
     names = ["dog", "caf\u00e9", "cafe\u0301"]
     found = label_parts("x", names, {"all": [0, 1, 2, 2]}, "{}/{}".format)

@@ -8,9 +8,9 @@ import torch
 import torchvision.models as tvm
 from PIL import Image
 
+from tlsearch.core.types import TransformSpec
 from tlsearch.data import decode_rgb, eval_image, normalise, with_image_size
-from tlsearch.data.transforms import resized_square
-from tlsearch.types import TransformSpec
+from tlsearch.data.images.preprocessing import resized_square
 
 WEIGHTS = [
     tvm.ResNet18_Weights.IMAGENET1K_V1,  # 256/224 bilinear
@@ -129,7 +129,7 @@ def test_of_a_long_and_thin_image_only_the_middle_is_resized(monkeypatch, size, 
                        (TransformSpec(resize_size=24, crop_size=32, interpolation=interpolation), 32)):  # fmt: skip
         whole = resized_square(image, spec, side)
         with monkeypatch.context() as patch:
-            patch.setattr("tlsearch.data.transforms._MAX_RESIZED_PIXELS", 1000)
+            patch.setattr("tlsearch.data.images.preprocessing._MAX_RESIZED_PIXELS", 1000)
             part = resized_square(image, spec, side)
         assert part.shape == (side, side, 3)
         assert np.abs(part.astype(int) - whole).max() <= 1 and (part == whole).mean() > 0.9

@@ -13,10 +13,10 @@ from feature_keys import KEY
 from PIL import Image
 from torch import Tensor
 
+from tlsearch.core.types import CacheSpec, DataSpec, TransformSpec
 from tlsearch.data import load_index, open_pixels
 from tlsearch.features import Features, open_features
 from tlsearch.node_cache.store import close
-from tlsearch.types import CacheSpec, DataSpec, TransformSpec
 
 NUM_ROWS, NUM_FEATURES = 4096, 4096  # 64 MiB
 ROWS = f"torch.ones(16, {NUM_FEATURES})"
@@ -28,8 +28,8 @@ SIDE, NUM_IMAGES = 256, 300  # 56 MiB of pixels
 _READER = """
 import sys
 import torch
-from tlsearch.train.heap import trim_heap
-from tlsearch.train.source import gather
+from tlsearch.train.cpu.heap import trim_heap
+from tlsearch.train.loop.batches import gather
 
 def own_bytes():
     trim_heap()
@@ -66,7 +66,7 @@ def batches() -> Iterator[Tensor]:
 
 _FEATURES = """
 from tlsearch.features import FeatureKey, open_features
-from tlsearch.types import CacheSpec, TransformSpec
+from tlsearch.core.types import CacheSpec, TransformSpec
 key = {key!r}
 def compute():
     raise AssertionError("computed twice")
@@ -83,7 +83,7 @@ def test_the_second_worker_holds_no_copy_of_the_features(tmp_path: Path) -> None
 
 _IMAGES = """
 from tlsearch.data import load_index, open_pixels, squares
-from tlsearch.types import CacheSpec, DataSpec, TransformSpec
+from tlsearch.core.types import CacheSpec, DataSpec, TransformSpec
 index = load_index(DataSpec(source="folder", path={path!r}))
 def decode(*args):
     raise AssertionError("decoded twice")

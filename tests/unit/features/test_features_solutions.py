@@ -10,8 +10,8 @@ import torch
 from feature_keys import KEY
 from torch import Tensor
 
+from tlsearch.core.types import CacheSpec
 from tlsearch.features import open_solution, solutions
-from tlsearch.types import CacheSpec
 
 CACHE = CacheSpec()
 

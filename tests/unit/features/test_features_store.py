@@ -19,9 +19,9 @@ import torch
 from feature_keys import KEY
 from torch import Tensor
 
+from tlsearch.core.types import CacheSpec, TransformSpec
 from tlsearch.features import FeatureKey, Features, NotStored, open_features, store, tensor_digests
 from tlsearch.node_cache.store import close
-from tlsearch.types import CacheSpec, TransformSpec
 
 CACHE = CacheSpec()
 ROWS = torch.randn(10, 4, generator=torch.Generator().manual_seed(0))
@@ -147,7 +147,7 @@ _KILLED_WRITER = """
 import os, sys, torch
 from tests_key import KEY
 from tlsearch.features import open_features
-from tlsearch.types import CacheSpec
+from tlsearch.core.types import CacheSpec
 
 def compute():
     yield torch.zeros(4, 4)
@@ -160,7 +160,7 @@ open_features(KEY, num_rows=10, compute=compute, cache=CacheSpec())
 
 def test_a_killed_writer_holds_nobody_up(tmp_path: Path) -> None:
     (tmp_path / "tests_key.py").write_text(
-        f"from tlsearch.features import FeatureKey\nfrom tlsearch.types import TransformSpec\nKEY = {KEY!r}\n"
+        f"from tlsearch.features import FeatureKey\nfrom tlsearch.core.types import TransformSpec\nKEY = {KEY!r}\n"
     )
     writer = subprocess.Popen(
         [sys.executable, "-c", _KILLED_WRITER],

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from tlsearch.core.types import CacheSpec, DataSpec, TrialConfig, TrialSetup
 from tlsearch.features import Boundary, measure_boundary, view_of, why_not, why_not_worth
 from tlsearch.model import Part, StagedModel
-from tlsearch.types import CacheSpec, DataSpec, TrialConfig, TrialSetup
 
 SETUP = TrialSetup(data=DataSpec(source="digits"))
 VIEWS = replace(SETUP, cache=CacheSpec(views=3))

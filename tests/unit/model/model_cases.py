@@ -8,12 +8,12 @@ from torch import Tensor, nn
 from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 from torchvision.models.vision_transformer import VisionTransformer
 
-from tlsearch.model.construction import empty_original, meta_original
 from tlsearch.model.head import replace_head
-from tlsearch.model.library import create_original, torchvision_weights
-from tlsearch.model.staged import StagedModel
-from tlsearch.model.staging import stage_model
-from tlsearch.model.transforms import native_size
+from tlsearch.model.libraries.fast_init import empty_original, meta_original
+from tlsearch.model.libraries.libraries import create_original, torchvision_weights
+from tlsearch.model.libraries.published_transforms import native_size
+from tlsearch.model.staging.cut import stage_model
+from tlsearch.model.staging.staged import StagedModel
 
 # One or two small members of each family; the others run in the slow set.
 FAMILY_MEMBERS = (

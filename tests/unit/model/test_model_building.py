@@ -8,15 +8,15 @@ from model_cases import fill_cheaply, filled_original, images
 from torch import Tensor, nn
 from torchvision.models.vision_transformer import interpolate_embeddings
 
-from tlsearch.errors import UserError
+from tlsearch.core.errors import UserError
 from tlsearch.model import (
     Weights,
     build_model,
     default_transform,
     describe_backbone,
 )
-from tlsearch.model.construction import empty_original
-from tlsearch.model.matching import layout_of
+from tlsearch.model.libraries.fast_init import empty_original
+from tlsearch.model.weights.matching import layout_of
 
 
 def _weights(name: str, state: dict[str, Tensor] | None) -> Weights:

@@ -21,12 +21,12 @@ from model_cases import fill_cheaply
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from tlsearch.errors import WeightsError
+from tlsearch.core.errors import WeightsError
+from tlsearch.core.types import WeightsSource
 from tlsearch.model import release_weights, resolve_weights
-from tlsearch.model.construction import empty_original
-from tlsearch.model.file_kinds import page_hint
-from tlsearch.model.state_files import read_state
-from tlsearch.types import WeightsSource
+from tlsearch.model.libraries.fast_init import empty_original
+from tlsearch.model.weights.file_kinds import page_hint
+from tlsearch.model.weights.state_files import read_state
 
 NAME = "shufflenet_v2_x0_5"
 

@@ -20,7 +20,8 @@ from model_cases import (
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tlsearch.model import Part, StagedModel, adapt_statistics, batchnorm_layers, fold_batchnorm, folding
+from tlsearch.model import Part, StagedModel, adapt_statistics, batchnorm_layers, fold_batchnorm
+from tlsearch.model.batchnorm import folding
 
 Make = Callable[[], StagedModel]
 FAMILIES = "densenet121 efficientnet_b0 googlenet mnasnet0_5 maxvit_t regnet_y_400mf resnet18 vgg11_bn".split()

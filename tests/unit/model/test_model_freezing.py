@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from tlsearch.model import MAX_DEPTH, PART_NAMES, Part, StagedModel, batchnorm_layers, parameter_groups
-from tlsearch.model.library import create_original
+from tlsearch.model.libraries.libraries import create_original
 from tlsearch.space.bn_policies import BN_POLICIES, bn_policy
 
 MODELS: dict[str, Callable[[], StagedModel]] = {

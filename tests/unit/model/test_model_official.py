@@ -15,7 +15,8 @@ from safetensors.torch import save
 from torch import Tensor
 from web_site import Site
 
-from tlsearch.errors import UserError, WeightsError
+from tlsearch.core.errors import UserError, WeightsError
+from tlsearch.core.types import WeightsSource
 from tlsearch.model import (
     WeightsCard,
     check_weights,
@@ -24,8 +25,7 @@ from tlsearch.model import (
     resolve_weights,
     weights_card,
 )
-from tlsearch.model.construction import empty_original
-from tlsearch.types import WeightsSource
+from tlsearch.model.libraries.fast_init import empty_original
 
 LITE0 = "timm/tf_efficientnet_lite0"
 
@@ -88,7 +88,7 @@ def test_without_a_network_the_ways_out_are_named(monkeypatch: pytest.MonkeyPatc
         raise OSError("no route to host")
 
     monkeypatch.setattr("socket.getaddrinfo", refuse)
-    monkeypatch.setattr("tlsearch.data.fetcher._PAUSE_S", 0)
+    monkeypatch.setattr("tlsearch.data.fetch.fetcher._PAUSE_S", 0)
     with pytest.raises(WeightsError) as caught:
         resolve_weights("resnet50@IMAGENET1K_V1", WeightsSource())
     message = str(caught.value)
@@ -104,7 +104,7 @@ def test_timm_without_a_network_names_the_ways_out(monkeypatch: pytest.MonkeyPat
         raise OSError("cannot reach the hub")
 
     monkeypatch.setattr("socket.getaddrinfo", refuse)
-    monkeypatch.setattr("tlsearch.data.fetcher._PAUSE_S", 0)
+    monkeypatch.setattr("tlsearch.data.fetch.fetcher._PAUSE_S", 0)
     with pytest.raises(WeightsError, match=r"cannot reach the hub.*Ways out"):
         resolve_weights(LITE0, WeightsSource())
 
@@ -116,7 +116,7 @@ def test_official_weights_are_looked_for_without_fetching_them(monkeypatch: pyte
         asked.append(url)
         return None if "IMAGENET" not in url and "resnet18" in url else URLError("no route to host")
 
-    monkeypatch.setattr("tlsearch.model.downloads.look", look)
+    monkeypatch.setattr("tlsearch.model.weights.official.look", look)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     check_weights("resnet18", WeightsSource())
     assert asked == ["https://download.pytorch.org/models/resnet18-f37072fd.pth"]
@@ -135,11 +135,11 @@ def test_official_weights_are_looked_for_without_fetching_them(monkeypatch: pyte
 def test_timms_weights_are_looked_for_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("timm")
     asked: list[str] = []
-    monkeypatch.setattr("tlsearch.model.downloads.look", lambda url, headers: asked.append(url))
+    monkeypatch.setattr("tlsearch.model.weights.official.look", lambda url, headers: asked.append(url))
     check_weights("timm/vit_small_patch14_dinov2.lvd142m", WeightsSource())
     [url] = asked
     assert url.endswith("/timm/vit_small_patch14_dinov2.lvd142m/resolve/main/model.safetensors")
-    monkeypatch.setattr("tlsearch.model.downloads.look", lambda url, headers: URLError("no route to host"))
+    monkeypatch.setattr("tlsearch.model.weights.official.look", lambda url, headers: URLError("no route to host"))
     with pytest.raises(WeightsError, match="no route to host.*Ways out"):
         check_weights("timm/vit_small_patch14_dinov2.lvd142m", WeightsSource())
     with pytest.raises(WeightsError, match="timm/efficientnet_b6 could not be loaded: timm publishes none"):

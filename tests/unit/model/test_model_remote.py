@@ -13,13 +13,13 @@ from model_cases import fill_cheaply
 from torch import Tensor
 from web_site import Site
 
-from tlsearch.data.connection import Limits
-from tlsearch.data.fetcher import look
-from tlsearch.errors import WeightsError
+from tlsearch.core.errors import WeightsError
+from tlsearch.core.types import WeightsSource
+from tlsearch.data.fetch.connection import Limits
+from tlsearch.data.fetch.fetcher import look
 from tlsearch.model import release_weights, resolve_weights
-from tlsearch.model.construction import empty_original
-from tlsearch.model.remote import fetch
-from tlsearch.types import WeightsSource
+from tlsearch.model.libraries.fast_init import empty_original
+from tlsearch.model.weights.url import fetch
 
 TENSORS = b"\x02\0\0\0\0\0\0\0{}" + b"x" * 99_990  # begins as a file of safetensors does
 
@@ -128,7 +128,7 @@ def test_hashes_are_checked(site: Site, tmp_path: Path) -> None:
 
 def test_too_large_and_empty_files_are_refused(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site.files = {"/large.pth": TENSORS, "/empty.pth": b""}
-    monkeypatch.setattr("tlsearch.model.remote.WEIGHTS", Limits(max_bytes=4000, total_s=60))
+    monkeypatch.setattr("tlsearch.model.weights.url.WEIGHTS", Limits(max_bytes=4000, total_s=60))
     with pytest.raises(WeightsError, match="too much for such a file"):
         fetch(f"{site.address}/large.pth", "resnet18")
     with pytest.raises(WeightsError, match="is an empty file"):

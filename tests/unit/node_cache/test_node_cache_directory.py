@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tlsearch.errors import StorageError
+from tlsearch.core.errors import StorageError
+from tlsearch.core.types import CacheSpec
 from tlsearch.node_cache.directory import cache_directory
-from tlsearch.types import CacheSpec
 
 
 def test_the_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,9 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tlsearch.data import ImageIndex, load_index
-from tlsearch.trial import run_trial
-from tlsearch.types import (
+from tlsearch.core.types import (
     CacheSpec,
     DataSpec,
     Decision,
@@ -23,6 +21,8 @@ from tlsearch.types import (
     TrialSetup,
     WeightsSource,
 )
+from tlsearch.data import ImageIndex, load_index
+from tlsearch.trial import run_trial
 
 CLASSES = ("circle", "square", "stripe")
 

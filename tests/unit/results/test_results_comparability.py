@@ -8,11 +8,11 @@ from typing import Any
 
 from search_records import make_facts, record_of
 
-from tlsearch.app.limits import untried_backbones
-from tlsearch.results.comparability import comparability_notes
-from tlsearch.results.leaderboard import leaderboard, leaderboard_notes
+from tlsearch.app.checks.feasibility import untried_backbones
+from tlsearch.core.types import EpochReport, TrialConfig, TrialRecord, TrialState
+from tlsearch.results.leaderboard.comparability import comparability_notes
+from tlsearch.results.leaderboard.leaderboard import leaderboard, leaderboard_notes
 from tlsearch.space import load
-from tlsearch.types import EpochReport, TrialConfig, TrialRecord, TrialState
 
 
 def trial(number: int, backbone: str, epochs: int, state: str = "pruned", reason: str = "asha") -> TrialRecord:

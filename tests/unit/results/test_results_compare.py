@@ -11,11 +11,11 @@ import pytest
 from scipy import stats
 from search_records import make_facts, make_trial, record_of
 
-from tlsearch.errors import DataError
+from tlsearch.core.errors import DataError
+from tlsearch.core.types import SearchRecord, TrialState
 from tlsearch.results.compare import SearchComparison, compare_models, compare_searches, search_side
-from tlsearch.results.evaluation import Evaluation
-from tlsearch.results.leaderboard import leaderboard
-from tlsearch.types import SearchRecord, TrialState
+from tlsearch.results.inference.labelled import Evaluation
+from tlsearch.results.leaderboard.leaderboard import leaderboard
 
 CLASSES = ("a", "b", "c")
 LABELS = np.arange(300) % 3

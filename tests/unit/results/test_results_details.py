@@ -9,10 +9,10 @@ from dataclasses import replace
 import pytest
 from search_records import make_facts, make_record, make_trial, record_of
 
-from tlsearch.errors import UserError
-from tlsearch.results.facts import SearchFacts
-from tlsearch.results.filters import parse_condition, select_rows
-from tlsearch.results.leaderboard import (
+from tlsearch.core.errors import UserError
+from tlsearch.core.types import TrialConfig, TrialState
+from tlsearch.results.leaderboard.filters import parse_condition, select_rows
+from tlsearch.results.leaderboard.leaderboard import (
     leaderboard,
     leaderboard_csv,
     leaderboard_notes,
@@ -20,11 +20,11 @@ from tlsearch.results.leaderboard import (
     rows_csv,
     rows_json,
 )
-from tlsearch.results.plots.parallel import parameter_scale
-from tlsearch.results.plots.tradeoffs import pareto_front
-from tlsearch.results.plots.view import View, clock_of, robust_limits, varied_parameters
-from tlsearch.results.summaries import by_backbone, by_depth, cheaper_equal, findings, shared_by_the_best
-from tlsearch.types import TrialConfig, TrialState
+from tlsearch.results.leaderboard.search_facts import SearchFacts
+from tlsearch.results.report.findings import by_backbone, by_depth, cheaper_equal, findings, shared_by_the_best
+from tlsearch.results.report.plots.parallel import parameter_scale
+from tlsearch.results.report.plots.tradeoffs import pareto_front
+from tlsearch.results.report.plots.view import View, clock_of, robust_limits, varied_parameters
 
 LITE = {"backbone": "mobilenet_v2", "unfreeze_depth": 3, "backbone_lr": 1e-4}
 TRIALS = [

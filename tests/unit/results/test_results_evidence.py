@@ -13,8 +13,11 @@ from scipy.special import log_softmax, softmax
 from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss, precision_recall_fscore_support
 
-from tlsearch.errors import DataError, StorageError
-from tlsearch.results.calibration import (
+from tlsearch.core.errors import DataError, StorageError
+from tlsearch.results.inference.class_check import check_classes
+from tlsearch.results.promotion.test_evaluation import TestEvidence, gather_evidence
+from tlsearch.results.promotion.test_split import USES, TestUse, other_uses, read_uses, uses_text
+from tlsearch.results.stats.calibration import (
     MAX_TEMPERATURE,
     MIN_TEMPERATURE,
     cross_entropy,
@@ -22,9 +25,6 @@ from tlsearch.results.calibration import (
     fit_temperature,
     scaled_probabilities,
 )
-from tlsearch.results.classes import check_classes
-from tlsearch.results.evidence import TestEvidence, gather_evidence
-from tlsearch.results.seal import USES, TestUse, other_uses, read_uses, uses_text
 
 Logits = tuple[NDArray[np.float64], NDArray[np.int64]]
 

@@ -12,13 +12,14 @@ import pytest
 import torch
 from small_search import write_shapes
 
-from tlsearch.app.export import export_model
-from tlsearch.errors import StorageError, UserError
+from tlsearch.app.production.export_model import export_model
+from tlsearch.core.errors import StorageError, UserError
+from tlsearch.core.types import TransformSpec, TrialConfig, WeightsSource
 from tlsearch.model import build_model, default_transform, resolve_weights
-from tlsearch.results import export_form, load_model, predict
-from tlsearch.results.export_form import ParityError, check_parity
+from tlsearch.results import load_model, predict
+from tlsearch.results.export import base
+from tlsearch.results.export.base import ParityError, check_parity
 from tlsearch.train import ModelMeta, save_model_checkpoint
-from tlsearch.types import TransformSpec, TrialConfig, WeightsSource
 
 SIZES = {"mobilenet_v3_small": 48, "swin_t": 64, "timm/tf_efficientnet_lite0": 64, "squeezenet1_1": 64}
 NUM_IMAGES = 102
@@ -126,7 +127,7 @@ def test_an_export_that_differs_is_not_handed_out(
     tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoint = _checkpoint(tmp_path / "model", "mobilenet_v3_small")
-    monkeypatch.setattr(export_form, "TOLERANCE", -1.0)
+    monkeypatch.setattr(base, "TOLERANCE", -1.0)
     with pytest.raises(ParityError, match="its logits differ by"):
         export_model(str(checkpoint), form="torch", output=tmp_path / "out", images=images)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]

@@ -18,9 +18,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tlsearch.errors import DataError, StorageError, TlsearchError
+from tlsearch.core.errors import DataError, StorageError, TlsearchError
 from tlsearch.results import load_model, predict
-from tlsearch.results.locate import checkpoint_folder
+from tlsearch.results.inference.checkpoint_uri import checkpoint_folder
 
 if TYPE_CHECKING:
     from conftest import Trained

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from tlsearch.results import SERVED_CODE
-from tlsearch.tracking.models import write_model
+from tlsearch.tracking.registry.logged_models import write_model
 
 if TYPE_CHECKING:
     from conftest import Trained

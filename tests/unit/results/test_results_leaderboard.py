@@ -7,8 +7,8 @@ import json
 
 import pytest
 
+from tlsearch.core.types import EpochReport, Mode, SearchRecord, TrialConfig, TrialRecord, TrialState
 from tlsearch.results import LeaderboardRow, leaderboard, leaderboard_csv, results_json
-from tlsearch.types import EpochReport, Mode, SearchRecord, TrialConfig, TrialRecord, TrialState
 
 C, P, F, R = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED, TrialState.RUNNING
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from tlsearch.errors import StorageError
+from tlsearch.core.errors import StorageError
 from tlsearch.results import load_model
 
 if TYPE_CHECKING:

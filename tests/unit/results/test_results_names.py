@@ -14,16 +14,16 @@ import pytest
 import torch
 from matplotlib.text import Text
 
+from tlsearch.core.printable import csv_text, from_cell, markdown_code, markdown_text, printable
+from tlsearch.core.types import TransformSpec, TrialConfig
 from tlsearch.node_cache.files import give_usual_mode
-from tlsearch.printable import csv_text, from_cell, markdown_code, markdown_text, printable
-from tlsearch.results.card import CardFacts, model_card
-from tlsearch.results.evidence import TestEvidence, gather_evidence
-from tlsearch.results.plots.mistakes import plot_confusion
-from tlsearch.results.plots.style import new_figure, plot_style
-from tlsearch.results.plots.view import short
+from tlsearch.results.promotion.model_card import CardFacts, model_card
+from tlsearch.results.promotion.test_evaluation import TestEvidence, gather_evidence
+from tlsearch.results.report.plots.mistakes import plot_confusion
+from tlsearch.results.report.plots.style import new_figure, plot_style
+from tlsearch.results.report.plots.view import short
 from tlsearch.train import ModelMeta
-from tlsearch.train.files import write_tensors
-from tlsearch.types import TransformSpec, TrialConfig
+from tlsearch.train.checkpoint.tensor_files import write_tensors
 
 NAMES = ["$a_1$", "$\\frac{", "[red]x", "猫", "قطة", "😀", "a\nb", "<b>", "$", "b\x1b[2J", "\\$x$"]
 

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import tlsearch
-from tlsearch.errors import DataError, StorageError, TrackingError, UserError
+from tlsearch.core.errors import DataError, StorageError, TrackingError, UserError
 from tlsearch.results import accuracy_on, load_model, predict
 
 if TYPE_CHECKING:

@@ -15,17 +15,17 @@ import pytest
 from PIL import Image
 from search_records import make_facts, make_record, make_trial, record_of
 
-from tlsearch.results.evaluation import Evaluation, class_scores, most_confused, worst_mistakes
-from tlsearch.results.facts import SearchFacts
-from tlsearch.results.leaderboard import leaderboard
-from tlsearch.results.plots.parallel import parameter_scale
-from tlsearch.results.plots.parameters import log_ticks, rate_text
-from tlsearch.results.plots.timing import paces
-from tlsearch.results.plots.view import View
-from tlsearch.results.report import Report, make_report, write_report
-from tlsearch.results.sections import BestModel
-from tlsearch.results.settings import SearchSettings, WeightsUsed
-from tlsearch.types import ParameterImportance, SearchRecord, TrialConfig, TrialState
+from tlsearch.core.types import ParameterImportance, SearchRecord, TrialConfig, TrialState
+from tlsearch.results.inference.labelled import Evaluation, class_scores, most_confused, worst_mistakes
+from tlsearch.results.leaderboard.leaderboard import leaderboard
+from tlsearch.results.leaderboard.search_facts import SearchFacts
+from tlsearch.results.report.page import Report, make_report, write_report
+from tlsearch.results.report.plots.parallel import parameter_scale
+from tlsearch.results.report.plots.parameters import log_ticks, rate_text
+from tlsearch.results.report.plots.timing import paces
+from tlsearch.results.report.plots.view import View
+from tlsearch.results.report.sections import BestModel
+from tlsearch.results.report.settings_section import SearchSettings, WeightsUsed
 
 VOID = {"meta", "img", "br", "hr", "wbr", "link", "input"}
 IMPORTANCE = ParameterImportance(

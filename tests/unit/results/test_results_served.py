@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from tlsearch.errors import TrackingError, UserError
+from tlsearch.core.errors import TrackingError, UserError
+from tlsearch.core.types import Decision
 from tlsearch.results import SERVED_CODE, load_model, predict
 from tlsearch.tracking import MlflowTracker
-from tlsearch.types import Decision
 
 if TYPE_CHECKING:
     from conftest import Trained
@@ -202,7 +202,7 @@ def test_writing_a_model_does_not_scan_all_installed_packages(
 ) -> None:
     from mlflow.utils import requirements_utils
 
-    from tlsearch.tracking.models import write_model
+    from tlsearch.tracking.registry.logged_models import write_model
 
     scans: list[str] = []
     monkeypatch.setattr(requirements_utils, "_MODULES_TO_PACKAGES", None)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tlsearch.results.statistics import (
+from tlsearch.results.stats.intervals import (
     binomial_standard_error,
     bootstrap_metric,
     compare_paired,

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tlsearch.results.repeats import (
+from tlsearch.results.stats.seed_tests import (
     difference_over_both,
     difference_over_images,
     difference_over_seeds,
     mean_over_seeds,
 )
-from tlsearch.results.verdict import Repeated, judge
+from tlsearch.results.stats.verdict import Repeated, judge
 
 NUM_IMAGES = 400
 

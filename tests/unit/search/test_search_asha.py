@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tlsearch.search.asha import AshaRules, Rungs
-from tlsearch.search.judge import Judge, Observation, Rules, Verdict, replay
-from tlsearch.types import Decision
+from tlsearch.core.types import Decision
+from tlsearch.search.scheduling.asha import AshaRules, Rungs
+from tlsearch.search.scheduling.stopping_rules import Judge, Observation, Rules, Verdict, replay
 
 
 def rules(max_epochs: int = 9, patience: int | None = None, asha: bool = True, **options: int) -> Rules:

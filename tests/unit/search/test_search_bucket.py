@@ -10,10 +10,10 @@ import pytest
 from search_doubles import StubTrial, drive, make_plan
 from services import ObjectStore, object_store
 
-from tlsearch.errors import StorageError
+from tlsearch.core.errors import StorageError
+from tlsearch.core.types import EpochReport, TrialAssignment, TrialConfig, TrialOutcome
 from tlsearch.search import bucket, read_search
 from tlsearch.search.bucket import Dropper, Fetcher, Mirror, ThroughBucket, machine_folder
-from tlsearch.types import EpochReport, TrialAssignment, TrialConfig, TrialOutcome
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from tlsearch.config import ResourcesSpec
-from tlsearch.errors import ClusterError
-from tlsearch.search.connect import connected, settle_authentication
-from tlsearch.search.resources import LiveLimit, num_slots, trial_resources
+from tlsearch.core.errors import ClusterError
+from tlsearch.search.cluster.connect import connected, settle_authentication
+from tlsearch.search.ray_tune.resources import LiveLimit, num_slots, trial_resources
 
 
 def node(cpus: float, gpus: float = 0.0) -> dict[str, Any]:

@@ -11,12 +11,12 @@ from search_checks import behave, check_agreement, study_trials
 from search_doubles import Recorder, curve, drive, make_plan
 
 from tlsearch.config import AshaSpec
-from tlsearch.errors import SearchStopped
+from tlsearch.core.errors import SearchStopped
+from tlsearch.core.types import Decision, EpochReport, TrialState
 from tlsearch.search import read_search
-from tlsearch.search.conductor import Conductor
-from tlsearch.search.opening import open_for_writing, study_attrs
+from tlsearch.search.controller.controller import Conductor
 from tlsearch.search.seeds import derive_seed
-from tlsearch.types import Decision, EpochReport, TrialState
+from tlsearch.search.study.storage import open_for_writing, study_attrs
 
 
 @pytest.mark.parametrize("slots", [1, 4])

@@ -13,20 +13,20 @@ from pathlib import Path
 import pytest
 from search_doubles import QuickTrial, StubTrial, make_plan, start_trial, step_once
 
-from tlsearch.errors import StorageError
+from tlsearch.core.errors import StorageError
+from tlsearch.core.types import TrialState
 from tlsearch.search import read_status, request_stop, wait_until_stopped
-from tlsearch.search.conductor import Conductor
-from tlsearch.search.lock import Holder, SearchLock, holder_of
-from tlsearch.search.opening import open_for_writing, study_attrs
-from tlsearch.search.stopping import heeding_stop_requests
-from tlsearch.types import TrialState
+from tlsearch.search.controller.controller import Conductor
+from tlsearch.search.study.lock import Holder, SearchLock, holder_of
+from tlsearch.search.study.stop_request import heeding_stop_requests
+from tlsearch.search.study.storage import open_for_writing, study_attrs
 
 WAIT_S = 240  # for another thread, on a machine that has no time
 
 _HOLD = """
 import sys
 from pathlib import Path
-from tlsearch.search.lock import SearchLock
+from tlsearch.search.study.lock import SearchLock
 lock = SearchLock(Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()

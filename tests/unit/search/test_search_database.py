@@ -16,10 +16,10 @@ from search_doubles import drive, make_plan
 from services import postgres_server
 from sqlalchemy import create_engine, text
 
-from tlsearch.errors import StorageError
+from tlsearch.core.errors import StorageError
+from tlsearch.core.types import TrialState
 from tlsearch.search import SearchPlan, read_search, read_status
-from tlsearch.search.database import Pointer, connect, database_errors, read_pointer, write_pointer
-from tlsearch.types import TrialState
+from tlsearch.search.study.rdb import Pointer, connect, database_errors, read_pointer, write_pointer
 
 
 def sqlite_plan(root: Path, **search: object) -> SearchPlan:
@@ -85,8 +85,8 @@ def test_a_proposal_that_a_crash_cut_in_half_is_completed(tmp_path: Path) -> Non
     plan = sqlite_plan(tmp_path / "s", trials=3, sampler="random")
     drive(make_plan(tmp_path / "whole", trials=3, sampler="random"))
     drive(sqlite_plan(tmp_path / "s", trials=1, sampler="random"))
-    from tlsearch.search.opening import open_for_writing, study_attrs
-    from tlsearch.search.sampler import make_sampler
+    from tlsearch.search.sampling.samplers import make_sampler
+    from tlsearch.search.study.storage import open_for_writing, study_attrs
 
     study = open_for_writing(plan.folder, mode="max", attrs=study_attrs(plan), url=plan.search.study)
     study._study.sampler = make_sampler("random", seed=0, number=1)

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from tlsearch.search.doctor_nodes import COMPARED, NodeQuestion, NodeReport, compare, look, node_findings, versions
-from tlsearch.search.doctor_ray import ray_findings
-from tlsearch.search.doctor_storage import drop_mark, locked_mark, read_mark, sees_lock, write_mark
-from tlsearch.search.probe import Answer
-from tlsearch.types import Finding
+from tlsearch.core.types import Finding
+from tlsearch.doctor.nodes import COMPARED, NodeQuestion, NodeReport, compare, look, node_findings, versions
+from tlsearch.doctor.ray_cluster import ray_findings
+from tlsearch.doctor.storage_marks import drop_mark, locked_mark, read_mark, sees_lock, write_mark
+from tlsearch.search.cluster.auth_probe import Answer
 
 
 @pytest.fixture(autouse=True)
@@ -254,9 +254,9 @@ def test_marks_are_removed_and_an_unwritable_storage_is_told(tmp_path: Path) -> 
 SCRIPT = """
 import dataclasses, json, os, sys
 os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="a" * 32)
-from tlsearch.search.connect import connected
-from tlsearch.search.doctor_nodes import node_findings
-from tlsearch.search.probe import probe_head
+from tlsearch.search.cluster.connect import connected
+from tlsearch.doctor.nodes import node_findings
+from tlsearch.search.cluster.auth_probe import probe_head
 with connected("local", num_cpus=1):
     import ray
     address = ray.get_runtime_context().gcs_address

@@ -10,10 +10,10 @@ import pytest
 from ray.exceptions import RaySystemError
 from search_doubles import make_plan
 
-from tlsearch.search import resources
-from tlsearch.search.conductor import Conductor
-from tlsearch.search.draining import DrainWatch
-from tlsearch.search.opening import open_for_writing, study_attrs
+from tlsearch.search.controller.controller import Conductor
+from tlsearch.search.ray_tune import resources
+from tlsearch.search.ray_tune.preemption import DrainWatch
+from tlsearch.search.study.storage import open_for_writing, study_attrs
 
 WAIT_S = 20.0
 

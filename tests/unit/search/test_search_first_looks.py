@@ -16,14 +16,14 @@ from test_search_restarts import StopAfter
 from test_search_supersede import space
 
 from tlsearch.config import AshaSpec
+from tlsearch.core.types import EpochReport, StartReport, TrialState
 from tlsearch.search import SearchPlan, read_search
-from tlsearch.search.conductor import Conductor
-from tlsearch.search.first_points import first_points
-from tlsearch.search.opening import open_for_writing, study_attrs
-from tlsearch.search.study import stored_reports
-from tlsearch.search.untried import untried_point
+from tlsearch.search.controller.controller import Conductor
+from tlsearch.search.sampling.first_points import first_points
+from tlsearch.search.sampling.untried import untried_point
+from tlsearch.search.study.storage import open_for_writing, study_attrs
+from tlsearch.search.study.study import stored_reports
 from tlsearch.space import Choice, Fixed, FloatRange, IntRange, Space
-from tlsearch.types import EpochReport, StartReport, TrialState
 
 THREE = ("resnet18", "mobilenet_v2", "vit_b_16")
 WIDE: Mapping[str, Any] = {"backbone": Choice(values=THREE), "unfreeze_depth": IntRange(low=0, high=5)}

@@ -15,7 +15,7 @@ from optuna.trial import TrialState as OptunaState
 from search_doubles import drive, make_plan
 
 from tlsearch.search import parameter_importance
-from tlsearch.search.importance import MIN_TRIALS, importance_of
+from tlsearch.search.inspect.importance import MIN_TRIALS, importance_of
 
 DEPTH = IntDistribution(0, 5)
 RATE = FloatDistribution(1e-6, 1e-3, log=True)

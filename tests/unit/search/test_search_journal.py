@@ -16,12 +16,12 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from tlsearch.errors import StorageError
-from tlsearch.search.folder import SearchFolder
-from tlsearch.search.journal import Journal
-from tlsearch.search.lock import SearchLock
-from tlsearch.search.opening import open_for_reading, open_for_writing
-from tlsearch.search.study import Study
+from tlsearch.core.errors import StorageError
+from tlsearch.core.layout import SearchFolder
+from tlsearch.search.study.journal import Journal
+from tlsearch.search.study.lock import SearchLock
+from tlsearch.search.study.storage import open_for_reading, open_for_writing
+from tlsearch.search.study.study import Study
 
 ATTRS = {"search_id": "s", "experiment": "e", "metric": "val_accuracy", "mode": "max"}
 
@@ -110,8 +110,8 @@ def test_stale_locks_of_optuna_are_removed(folder: SearchFolder) -> None:
 def test_a_second_writer_is_told_who_holds_the_study(folder: SearchFolder) -> None:
     study = write_study(folder)
     script = (
-        "import sys; from pathlib import Path; from tlsearch.search.folder import SearchFolder\n"
-        "from tlsearch.search.opening import open_for_writing\n"
+        "import sys; from pathlib import Path; from tlsearch.core.layout import SearchFolder\n"
+        "from tlsearch.search.study.storage import open_for_writing\n"
         f"open_for_writing(SearchFolder(root=Path({str(folder.root)!r})), mode='max', attrs={ATTRS!r})"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)

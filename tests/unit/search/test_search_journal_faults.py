@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from search_doubles import drive, make_plan
 
-from tlsearch.errors import StorageError
+from tlsearch.core.errors import StorageError
+from tlsearch.core.layout import SearchFolder
 from tlsearch.search import read_search
-from tlsearch.search.folder import SearchFolder
-from tlsearch.search.opening import open_for_writing
+from tlsearch.search.study.storage import open_for_writing
 
 FAULTS = {"full": (errno.ENOSPC, False), "read-only": (errno.EROFS, True), "broken": (errno.EIO, True)}
 ATTRS = {"search_id": "s", "experiment": "e", "metric": "val_accuracy", "mode": "max"}

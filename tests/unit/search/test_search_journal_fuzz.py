@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from search_doubles import drive, make_plan
 
-from tlsearch.errors import StorageError
+from tlsearch.core.errors import StorageError
+from tlsearch.core.layout import SearchFolder
 from tlsearch.search import read_search
-from tlsearch.search.folder import SearchFolder
-from tlsearch.search.opening import open_for_writing
+from tlsearch.search.study.storage import open_for_writing
 
 Mutation = Callable[[random.Random, list[bytes]], bytes]
 ODD: tuple[Any, ...] = (None, True, -1, 0, 3, 11, 2**63, 1e308, float("nan"), "", "x", [], {}, [[]], {"a": 1}, "0")

@@ -13,11 +13,11 @@ from search_doubles import Recorder, StubTrial, drive, make_plan, read_log, stub
 from test_search_restarts import StopAfter
 
 from tlsearch.config import ConstraintsSpec, Limit
+from tlsearch.core.types import TrialState
 from tlsearch.search import SearchPlan, read_search
-from tlsearch.search.limits import complaint, excess
-from tlsearch.search.messages import Job
-from tlsearch.search.runner import Runner
-from tlsearch.types import TrialState
+from tlsearch.search.scheduling.constraints import complaint, excess
+from tlsearch.search.worker.messages import Job
+from tlsearch.search.worker.trial_runner import Runner
 
 SIZES = {
     "resnet18": {"params_millions": 11.2, "checkpoint_mb": 44.8},
@@ -109,8 +109,8 @@ def test_a_trial_that_goes_on_is_not_measured_again(tmp_path: Path) -> None:
     drive(plan, observers=[StopAfter(stop, 2)], stop=stop)
     first = read_search(root).trials[0]
     assert first.state is TrialState.RUNNING and first.measured == {"latency_ms": 0.0}
-    from tlsearch.search.conductor import Conductor
-    from tlsearch.search.opening import open_for_writing, study_attrs
+    from tlsearch.search.controller.controller import Conductor
+    from tlsearch.search.study.storage import open_for_writing, study_attrs
 
     study = open_for_writing(plan.folder, mode="max", attrs=study_attrs(plan))
     handout = Conductor(plan, study).next_trial()
@@ -130,7 +130,7 @@ def test_a_gauge_that_fails_is_retried_like_a_trial(tmp_path: Path) -> None:
     plan = limited(tmp_path / "s", limits={"latency_ms": 25.0}, trials=1)
     drive(plan)
     record = read_search(tmp_path / "s").trials[0]
-    from tlsearch.types import TrialAssignment
+    from tlsearch.core.types import TrialAssignment
 
     assignment = TrialAssignment(
         number=0, seed=1, config=record.config, setup=plan.setup, directory=str(tmp_path / "s" / "trials" / "0")

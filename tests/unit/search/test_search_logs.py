@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from search_doubles import drive, make_plan
 
-from tlsearch.search import logs
-from tlsearch.search.logs import TrialTeller, WorkerLog, logging_to
+from tlsearch.search import json_logs
+from tlsearch.search.json_logs import TrialTeller, WorkerLog, logging_to
 
 ours, others = logging.getLogger("tlsearch.search.somewhere"), logging.getLogger("alibrary.somewhere")
 
@@ -71,7 +71,7 @@ def test_no_secret_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_log_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logs, "_DRIVER_BYTES", 1000)
+    monkeypatch.setattr(json_logs, "_DRIVER_BYTES", 1000)
     with logging_to(tmp_path / "log.jsonl", search="s"):
         for number in range(100):
             ours.info("number %d", number)
@@ -108,7 +108,7 @@ def test_the_driver_tells_of_every_trial(tmp_path: Path) -> None:
     plan = make_plan(tmp_path / "s", trials=2, max_epochs=2, scheduler=None)
     with logging_to(tmp_path / "log.jsonl", search="s"):
         drive(plan, observers=[TrialTeller("val_accuracy")])
-    told = [line for line in lines(tmp_path / "log.jsonl") if line["logger"] == "tlsearch.search.logs"]
+    told = [line for line in lines(tmp_path / "log.jsonl") if line["logger"] == "tlsearch.search.json_logs"]
     assert [line["trial"] for line in told] == [0, 0, 0, 0, 1, 1, 1, 1]
     assert told[1]["message"].startswith("trial 0, epoch 1: val_accuracy 0.") and "continue" in told[1]["message"]
     assert told[3]["message"] == "trial 0 is complete (completed) after 2 epochs"

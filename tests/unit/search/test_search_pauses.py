@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tlsearch.search.judge import Verdict
-from tlsearch.search.record import pauses_of
-from tlsearch.search.study import StoredReport
-from tlsearch.types import Decision, EpochReport
+from tlsearch.core.types import Decision, EpochReport
+from tlsearch.search.scheduling.stopping_rules import Verdict
+from tlsearch.search.study.records import pauses_of
+from tlsearch.search.study.study import StoredReport
 
 
 def _reports(*times: tuple[float, float]) -> list[StoredReport]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from small_search import write_shapes
 from twice import SPACE
 
-from tlsearch.search.replay import read_curves
+from tlsearch.testing.replay import read_curves
 
 SCRIPT = Path(__file__).parents[3] / "benchmarks" / "record_curves.py"
 

@@ -10,8 +10,8 @@ from search_doubles import drive, make_plan
 from test_search_supersede import space
 
 from tlsearch.search import read_search
-from tlsearch.search.replay import Replay, read_curves
 from tlsearch.space import Choice, FloatRange, IntRange
+from tlsearch.testing.replay import Replay, read_curves
 
 RECORDED = Path(__file__).parents[3] / "benchmarks" / "curves" / "emoji_few.json"
 

@@ -12,10 +12,10 @@ from search_checks import behave, check_agreement, study_trials
 from search_doubles import Recorder, drive, make_plan, read_log, start_trial, step_once
 
 from tlsearch.config import AshaSpec
+from tlsearch.core.types import Decision, EpochReport, TrialState
 from tlsearch.search import read_search
-from tlsearch.search.conductor import Conductor
-from tlsearch.search.opening import open_for_writing, study_attrs
-from tlsearch.types import Decision, EpochReport, TrialState
+from tlsearch.search.controller.controller import Conductor
+from tlsearch.search.study.storage import open_for_writing, study_attrs
 
 
 @pytest.mark.parametrize("point", ["after_report_write:5", "before_tell:1"])

@@ -19,13 +19,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tlsearch.model import StagedModel
-from tlsearch.search import trainable
-from tlsearch.search.draining import DrainWatch
-from tlsearch.search.messages import Job, Message, pack, unpack_message
-from tlsearch.search.trainable import TrialWorker, make_worker
-from tlsearch.trial import FineTuning, release_held
-from tlsearch.types import (
+from tlsearch.core.types import (
     DataSpec,
     EpochReport,
     RunningTrial,
@@ -35,6 +29,12 @@ from tlsearch.types import (
     WeightsSource,
     repeatable,
 )
+from tlsearch.model import StagedModel
+from tlsearch.search.ray_tune import trainable
+from tlsearch.search.ray_tune.preemption import DrainWatch
+from tlsearch.search.ray_tune.trainable import TrialWorker, make_worker
+from tlsearch.search.worker.messages import Job, Message, pack, unpack_message
+from tlsearch.trial import FineTuning, release_held
 
 BACKBONE = "timm/test_efficientnet"
 WARM_UP = 20  # allocators, thread pools and imports settle

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from search_doubles import StubTrial, TinySpace, make_plan, read_log
 
-from tlsearch.errors import DataError, Diverged, FrozenMoved, Infeasible, StorageError
-from tlsearch.search.faults import ErrorStreak, classify
-from tlsearch.search.messages import Job, Message, pack, unpack_job, unpack_message
-from tlsearch.search.runner import Runner
-from tlsearch.types import EndReason, EpochReport, TrialAssignment, TrialOutcome, WeightsSource
+from tlsearch.core.errors import DataError, Diverged, FrozenMoved, Infeasible, StorageError
+from tlsearch.core.types import EndReason, EpochReport, TrialAssignment, TrialOutcome, WeightsSource
+from tlsearch.search.worker.messages import Job, Message, pack, unpack_job, unpack_message
+from tlsearch.search.worker.trial_errors import ErrorStreak, classify
+from tlsearch.search.worker.trial_runner import Runner
 
 
 def assignment(root: Path) -> TrialAssignment:

@@ -17,9 +17,9 @@ from search_doubles import QuickTrial, TinySpace, drive, make_plan
 
 from tlsearch.config.samplers import SAMPLERS
 from tlsearch.search import read_search
-from tlsearch.search.sampler import NUM_GOOD, NUM_SEEN, make_sampler, seen
+from tlsearch.search.sampling.samplers import NUM_GOOD, NUM_SEEN, make_sampler, seen
+from tlsearch.search.sampling.starting_points import STARTING_POINTS
 from tlsearch.search.seeds import derive_fraction, derive_seed
-from tlsearch.search.starting_points import STARTING_POINTS
 
 
 def proposals(root: Path, starts: tuple[int, ...], **search: Any) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tlsearch.search.silence import Silence
+from tlsearch.search.ray_tune.hang_detector import Silence
 
 
 class Timer:

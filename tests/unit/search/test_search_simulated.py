@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from test_search_supersede import space
 
-from tlsearch.search.replay import Curve, Curves, read_curves, write_curves
+from tlsearch.core.types import EpochReport, TrialConfig
 from tlsearch.space import Choice, FloatRange, IntRange
-from tlsearch.types import EpochReport, TrialConfig
+from tlsearch.testing.replay import Curve, Curves, read_curves, write_curves
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 

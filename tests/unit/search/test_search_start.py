@@ -10,11 +10,11 @@ from search_checks import study_trials
 from search_doubles import Recorder, StubTrial, drive, make_plan
 
 from tlsearch.config import AshaSpec
+from tlsearch.core.types import Decision, EpochReport, Mode, StartReport
 from tlsearch.search import read_search
-from tlsearch.search.asha import AshaRules
-from tlsearch.search.judge import Judge, Observation, Rules
-from tlsearch.tracking.memory import MemoryTracker
-from tlsearch.types import Decision, EpochReport, Mode, StartReport
+from tlsearch.search.scheduling.asha import AshaRules
+from tlsearch.search.scheduling.stopping_rules import Judge, Observation, Rules
+from tlsearch.testing.memory_tracker import MemoryTracker
 
 RULES = Rules(mode="max", max_epochs=9, asha=AshaRules(max_epochs=9, mode="max"))
 

@@ -14,9 +14,9 @@ from search_doubles import QuickTrial, drive, make_plan
 from test_search_supersede import space as real_space
 
 from tlsearch.search import read_search
-from tlsearch.search.drawing import draw, nearest
-from tlsearch.search.first_points import first_look
-from tlsearch.search.starting_points import STARTING_POINTS, starting_point
+from tlsearch.search.sampling.drawing import draw, nearest
+from tlsearch.search.sampling.first_points import first_look
+from tlsearch.search.sampling.starting_points import STARTING_POINTS, starting_point
 from tlsearch.space import Choice, Fixed, FloatRange, IntRange
 
 WIDE = real_space(

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tlsearch.errors import ClusterError
-from tlsearch.search.jobs import JobRequest, JobsAway, JobState, RayJobs, check_http_address
-from tlsearch.search.probe import refused
-from tlsearch.search.submit import follow, submit_once
+from tlsearch.core.errors import ClusterError
+from tlsearch.search.cluster.auth_probe import refused
+from tlsearch.search.cluster.job_submission import follow, submit_once
+from tlsearch.search.cluster.jobs import JobRequest, JobsAway, JobState, RayJobs, check_http_address
 
 REQUEST = JobRequest(job_id="flowers", entrypoint="true", working_dir=Path("/tmp"))
 
@@ -163,7 +163,7 @@ def test_tune_puts_no_key_into_the_workers_runtime_environment(monkeypatch: pyte
     """It would by default, and Ray logs such environments on every node."""
     from ray.tune.execution.class_cache import _ActorClassCache
 
-    from tlsearch.search.quiet import tune_environment
+    from tlsearch.search.ray_tune.tune_settings import tune_environment
 
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
     with tune_environment():

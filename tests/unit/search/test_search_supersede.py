@@ -14,14 +14,14 @@ from search_checks import check_agreement, study_trials
 from search_doubles import drive, make_plan, read_log
 from test_search_restarts import StopAfter
 
-from tlsearch.errors import StorageError
+from tlsearch.core.errors import StorageError
+from tlsearch.core.layout import SearchFolder
+from tlsearch.core.types import Scalar, TrialState
 from tlsearch.search import SearchPlan, read_search
-from tlsearch.search.folder import SearchFolder
-from tlsearch.search.lock import SearchLock
-from tlsearch.search.opening import open_for_reading
-from tlsearch.search.supersede import supersede
+from tlsearch.search.controller.migrate import supersede
+from tlsearch.search.study.lock import SearchLock
+from tlsearch.search.study.storage import open_for_reading
 from tlsearch.space import Choice, Dimension, Fixed, FloatRange, IntRange, Space
-from tlsearch.types import Scalar, TrialState
 
 NARROW: Mapping[str, Any] = {
     "backbone": Fixed(value="resnet18"),

@@ -13,9 +13,10 @@ from ray.exceptions import OutOfMemoryError
 from search_checks import check_agreement
 from search_doubles import Recorder, drive, make_plan
 
-from tlsearch.errors import ClusterError
-from tlsearch.search import engine, read_search
-from tlsearch.types import TrialState
+from tlsearch.core.errors import ClusterError
+from tlsearch.core.types import TrialState
+from tlsearch.search import read_search
+from tlsearch.search.ray_tune import tuner
 
 
 @pytest.fixture
@@ -34,11 +35,11 @@ def starts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             # as Tune's actor manager says it
             raise RuntimeError("Caught unexpected exception: 1 worker(s) were killed") from OutOfMemoryError("killed")
 
-    monkeypatch.setattr(engine.tune, "Tuner", Dying)
-    monkeypatch.setattr(engine, "connected", lambda address: nullcontext())
-    monkeypatch.setattr(engine, "alive_nodes", list)
-    monkeypatch.setattr(engine, "trial_resources", lambda resources, nodes: {"CPU": 1})
-    monkeypatch.setattr(engine, "LiveLimit", lambda *arguments: lambda: 1)
+    monkeypatch.setattr(tuner.tune, "Tuner", Dying)
+    monkeypatch.setattr(tuner, "connected", lambda address: nullcontext())
+    monkeypatch.setattr(tuner, "alive_nodes", list)
+    monkeypatch.setattr(tuner, "trial_resources", lambda resources, nodes: {"CPU": 1})
+    monkeypatch.setattr(tuner, "LiveLimit", lambda *arguments: lambda: 1)
     return found
 
 
@@ -47,10 +48,10 @@ def test_it_begins_again_so_often_and_says_what_to_do(
 ) -> None:
     plan = make_plan(tmp_path / "s", trials=3, max_failures=2)
     read = []
-    begin = engine.Conductor
-    monkeypatch.setattr(engine, "Conductor", lambda *args, **rest: read.append(1) or begin(*args, **rest))
+    begin = tuner.Conductor
+    monkeypatch.setattr(tuner, "Conductor", lambda *args, **rest: read.append(1) or begin(*args, **rest))
     with pytest.raises(ClusterError, match="ran out 3 times.*max_concurrent.*killed"):
-        engine.run(plan, observers=(log := Recorder(),))
+        tuner.run(plan, observers=(log := Recorder(),))
     assert len(read) == 3  # the study is read once for each start
     assert starts == [0, 1, 1]  # the trial that ran goes on, and no second one takes its place
     assert [number for _, number, _ in log.of("started")] == [0, 0, 0]
@@ -60,7 +61,7 @@ def test_it_begins_again_so_often_and_says_what_to_do(
 def test_afterwards_the_search_can_be_resumed(tmp_path: Path, starts: list[int]) -> None:
     plan = make_plan(tmp_path / "s", trials=3, max_failures=0)
     with pytest.raises(ClusterError):
-        engine.run(plan)
+        tuner.run(plan)
     assert drive(plan) == "finished"
     check_agreement(plan)
     assert len(read_search(tmp_path / "s").trials) == 3
@@ -72,22 +73,22 @@ def test_other_errors_of_tune_are_raised_as_they_are(
     def fit(self: object) -> None:
         raise RuntimeError("something else")
 
-    monkeypatch.setattr(engine.tune.Tuner, "fit", fit)
+    monkeypatch.setattr(tuner.tune.Tuner, "fit", fit)
     with pytest.raises(RuntimeError, match="something else"):
-        engine.run(make_plan(tmp_path / "s", trials=3))
+        tuner.run(make_plan(tmp_path / "s", trials=3))
 
 
 def test_results_that_tune_cannot_list_are_not_missed(
     tmp_path: Path, starts: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fit(self: object) -> None:
-        engine.ResultGrid(SimpleNamespace(trials=[object()]))  # a trial that ended before it had a folder
+        tuner.ResultGrid(SimpleNamespace(trials=[object()]))  # a trial that ended before it had a folder
 
-    monkeypatch.setattr(engine.tune.Tuner, "fit", fit)
+    monkeypatch.setattr(tuner.tune.Tuner, "fit", fit)
     stop = threading.Event()
     stop.set()
     with pytest.raises(AttributeError):
         fit(None)
     plan = make_plan(tmp_path / "s", trials=3)
-    monkeypatch.setattr(engine.Conductor, "exhausted", property(lambda self: False))
-    assert engine.run(plan, stop=stop) == "interrupted"
+    monkeypatch.setattr(tuner.Conductor, "exhausted", property(lambda self: False))
+    assert tuner.run(plan, stop=stop) == "interrupted"

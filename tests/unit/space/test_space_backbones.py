@@ -6,7 +6,7 @@ import pytest
 from timm_rows import published, row_of, table
 
 from tlsearch.space import BackboneFacts, backbone_facts, backbone_names, split_version
-from tlsearch.space.parameters import PARAMETERS
+from tlsearch.space.dimensions import PARAMETERS
 from tlsearch.space.timm_table import _lines, timm_rows
 
 TORCHVISION = [name for name in backbone_names() if not name.startswith("timm/")]

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import yaml
 
-from tlsearch.config import aliases, nearest
-from tlsearch.config.aliases import home
-from tlsearch.errors import ConfigError, Fault
-from tlsearch.space import PARAMETERS, Choice, Fixed, FloatRange, IntRange, Space, checks, load, load_warnings
+from tlsearch.config import nearest
+from tlsearch.config.document import key_aliases
+from tlsearch.config.document.key_aliases import home
+from tlsearch.core.errors import ConfigError, Fault
+from tlsearch.space import PARAMETERS, Choice, Fixed, FloatRange, IntRange, Space, file_checks, load, load_warnings
 
 BACKBONES = ["resnet18", "vit_b_16"]
 
@@ -336,7 +337,7 @@ def test_a_key_of_another_section_is_sent_there(tmp_path: Path, section: str, ke
 def test_the_table_of_names_has_every_dimension() -> None:
     for name in PARAMETERS:
         assert home(name) == f"space.{name}" and nearest(name, PARAMETERS) == name
-    for key, others in aliases._OTHERS.items():
+    for key, others in key_aliases._OTHERS.items():
         for other in others.split():
             assert other not in PARAMETERS or key == f"space.{other}", f"{other} is a name of ours"
 
@@ -347,7 +348,7 @@ def test_a_transform_may_be_a_version_or_a_backbone(tmp_path: Path) -> None:
 
 
 def test_timm_backbones_need_timm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "_has_timm", lambda: False)
+    monkeypatch.setattr(file_checks, "_has_timm", lambda: False)
     found = faults(tmp_path, {"backbone": ["resnet18", "timm/tf_efficientnet_lite0"]})
     assert [fault.dotted for fault in found] == ["space.backbone[1]"]
     assert "pip install 'tlsearch[timm]'" in found[0].message
@@ -381,4 +382,4 @@ def test_reading_a_space_imports_no_torch(tmp_path: Path) -> None:
 
 
 def test_timm_is_found_without_importing_it() -> None:
-    assert checks._has_timm() == (importlib.util.find_spec("timm") is not None)
+    assert file_checks._has_timm() == (importlib.util.find_spec("timm") is not None)

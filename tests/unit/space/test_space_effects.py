@@ -9,7 +9,7 @@ import pytest
 import yaml
 from test_space_build import faults, read, write
 
-from tlsearch.errors import ConfigError
+from tlsearch.core.errors import ConfigError
 from tlsearch.space import load
 
 REPOSITORY = Path(__file__).parents[3]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from space_mutations import Mutant, mutants
 
-from tlsearch.errors import ConfigError
+from tlsearch.core.errors import ConfigError
 from tlsearch.space import load
 
 FULL = """

@@ -12,7 +12,7 @@ import pytest
 from space_noise import noise
 from test_space_mutations import FULL, SMALL
 
-from tlsearch.errors import ConfigError
+from tlsearch.core.errors import ConfigError
 from tlsearch.space import load
 
 SHIPPED = sorted((Path(__file__).parents[3] / "search_spaces").glob("*.yaml"))

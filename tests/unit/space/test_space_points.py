@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from tlsearch.core.types import TrialConfig
 from tlsearch.space import Space, backbone_facts, load
-from tlsearch.types import TrialConfig
 
 TEXT = """
 name: a

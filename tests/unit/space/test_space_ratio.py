@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tlsearch.errors import ConfigError, Fault
+from tlsearch.core.errors import ConfigError, Fault
 from tlsearch.space import Space, load
 
 RATIO = {"ratio_of": "head_lr", "log": [0.001, 1.0]}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tlsearch.errors import ConfigError
+from tlsearch.core.errors import ConfigError
 from tlsearch.space import load
 
 TEXT = """\

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tlsearch.errors import ConfigError, Fault
+from tlsearch.core.errors import ConfigError, Fault
 from tlsearch.space import load
 
 LIGHT = {"augmentation": ["none", "light"]}

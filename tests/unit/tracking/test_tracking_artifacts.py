@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tlsearch.core.types import Decision, EpochReport, TrialConfig
 from tlsearch.tracking import MlflowTracker, log_search_files
-from tlsearch.types import Decision, EpochReport, TrialConfig
 
 
 @pytest.fixture(scope="module")

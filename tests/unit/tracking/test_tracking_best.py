@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tlsearch.tracking import BestKeeper, MemoryTracker
-from tlsearch.types import EndReason, Mode, SearchRecord, TrialConfig, TrialOutcome, TrialRecord, TrialState
+from tlsearch.core.types import EndReason, Mode, SearchRecord, TrialConfig, TrialOutcome, TrialRecord, TrialState
+from tlsearch.testing.memory_tracker import MemoryTracker
+from tlsearch.tracking import BestKeeper
 
 FOLDER = Path("/runs/search")
 

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tlsearch.core.types import Decision, EndReason, EpochReport, TrialConfig, TrialOutcome
 from tlsearch.tracking import MlflowTracker, find_run_ids, log_search_files
-from tlsearch.types import Decision, EndReason, EpochReport, TrialConfig, TrialOutcome
 
 NAME = "baseline"
 

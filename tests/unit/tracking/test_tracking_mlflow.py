@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 from search_records import record_of
 
-from tlsearch.errors import TrackingError
+from tlsearch.core.errors import TrackingError
+from tlsearch.core.types import Decision, EndReason, EpochReport, SearchRecord, TrialConfig, TrialOutcome, TrialRecord
 from tlsearch.tracking import MlflowTracker, find_run_ids, stored_search
-from tlsearch.tracking.batch import cut, without_lost_models
-from tlsearch.tracking.entries import DropModel, KeepModel
 from tlsearch.tracking.mlflow_database import sqlite_path
-from tlsearch.tracking.models import requirements
+from tlsearch.tracking.registry.logged_models import requirements
+from tlsearch.tracking.sink.batch import cut, without_lost_models
+from tlsearch.tracking.sink.entries import DropModel, KeepModel
 from tlsearch.tracking.store import artifact_location
-from tlsearch.types import Decision, EndReason, EpochReport, SearchRecord, TrialConfig, TrialOutcome, TrialRecord
 
 SERVED = """
 import pandas as pd
@@ -221,7 +221,9 @@ def _ids_and_line(caplog: pytest.LogCaptureFixture, uri: str, experiment: str) -
     caplog.clear()
     with caplog.at_level(logging.WARNING, logger="tlsearch"):
         ids = find_run_ids(uri, experiment=experiment, search_id="later")
-    (record,) = (one for one in caplog.records if one.name.startswith("tlsearch.tracking"))  # not tlsearch.trust
+    (record,) = (
+        one for one in caplog.records if one.name.startswith("tlsearch.tracking")
+    )  # not tlsearch.core.trusted_hosts
     return ids, record.getMessage()
 
 
@@ -321,7 +323,7 @@ def test_nothing_of_mlflows_reaches_the_output(tmp_path: Path) -> None:
 import json, logging
 from pathlib import Path
 from tlsearch.tracking import MlflowTracker
-from tlsearch.types import TrialConfig
+from tlsearch.core.types import TrialConfig
 root = logging.getLogger()
 before = (root.level, list(root.handlers))
 tracker = MlflowTracker(uri="sqlite:///{tmp_path}/new/mlflow.db", experiment="x", search_id="x",

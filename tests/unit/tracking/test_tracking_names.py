@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tlsearch.errors import TrackingError
-from tlsearch.tracking.rehearsal import rehearse_promotion
-from tlsearch.tracking.runs import KIND, find_runs, search_tags
+from tlsearch.core.errors import TrackingError
+from tlsearch.tracking.registry.rehearsal import rehearse_promotion
+from tlsearch.tracking.sink.runs import KIND, find_runs, search_tags
 from tlsearch.tracking.store import artifact_location, folder_name, model_name, quoted, registered_name
 
 NAMES = [

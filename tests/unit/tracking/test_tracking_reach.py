@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from tlsearch.core.trusted_hosts import trust
 from tlsearch.tracking.mlflow_database import _revisions
 from tlsearch.tracking.reach import refusal, tracking_finding
-from tlsearch.trust import trust
 
 
 class Server(http.server.BaseHTTPRequestHandler):

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tlsearch.app.doctor import require_places
 from tlsearch.config import SpaceFile
-from tlsearch.errors import TrackingError
+from tlsearch.core.errors import TrackingError
+from tlsearch.doctor.report import require_places
 from tlsearch.space import load
 from tlsearch.tracking import schema
 from tlsearch.tracking.mlflow_database import make_sqlite

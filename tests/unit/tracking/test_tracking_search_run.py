@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from tlsearch.core.types import DataSetFacts, Decision, EndReason, EpochReport, TrialConfig, TrialOutcome
 from tlsearch.tracking import MlflowTracker
-from tlsearch.tracking.models import model_name
-from tlsearch.tracking.search_run import dataset_input, has_block, with_block
-from tlsearch.types import DataSetFacts, Decision, EndReason, EpochReport, TrialConfig, TrialOutcome
+from tlsearch.tracking.registry.logged_models import model_name
+from tlsearch.tracking.sink.search_run import dataset_input, has_block, with_block
 
 SERVED = """
 import pandas as pd

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from mortal_server import Server
 
+from tlsearch.core.types import Decision, EndReason, EpochReport, TrialConfig, TrialOutcome
 from tlsearch.tracking import MlflowTracker, find_run_ids
-from tlsearch.types import Decision, EndReason, EpochReport, TrialConfig, TrialOutcome
 
 pytestmark = [pytest.mark.slow]
 

@@ -18,8 +18,8 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import OperationalError
 
 from tlsearch.tracking.mlflow_database import check_sqlite, make_sqlite
+from tlsearch.tracking.sink.worker import Away
 from tlsearch.tracking.store import connect
-from tlsearch.tracking.worker import Away
 
 
 def tables(path: Path) -> set[str]:

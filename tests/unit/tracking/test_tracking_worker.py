@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from tlsearch.tracking.entries import DropModel, Entry
-from tlsearch.tracking.worker import Away, Refused, Worker
+from tlsearch.tracking.sink.entries import DropModel, Entry
+from tlsearch.tracking.sink.worker import Away, Refused, Worker
 
 WAIT_S = 240  # for another thread, on a machine that has no time
 

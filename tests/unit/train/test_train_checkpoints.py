@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from tlsearch.errors import StorageError
+from tlsearch.core.errors import StorageError
+from tlsearch.core.types import TransformSpec, TrialConfig
 from tlsearch.model import StagedModel
 from tlsearch.train import (
     ModelMeta,
-    checkpoints,
     copy_with_temperature,
     read_model_file,
     read_model_meta,
@@ -23,7 +23,7 @@ from tlsearch.train import (
     save_model_checkpoint,
     write_frozen_part,
 )
-from tlsearch.types import TransformSpec, TrialConfig
+from tlsearch.train.checkpoint import model_checkpoints
 
 Build = Callable[..., StagedModel]
 META = ModelMeta(
@@ -80,7 +80,7 @@ def test_a_death_before_the_commit_leaves_the_old_checkpoint(
     model = tiny_model(seed=1)
     save_model_checkpoint(tmp_path, model=model, meta=META)
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(model_checkpoints, "write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             save_model_checkpoint(tmp_path, model=tiny_model(seed=2), meta=META)  # the same epoch, other weights
     state = _state(tmp_path, model)

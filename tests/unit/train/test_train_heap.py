@@ -13,7 +13,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="glibc's heap")
 # Each of the counts is of taking and freeing 64 MiB twenty times.
 _COUNTING = """
 import resource, torch
-from tlsearch.train.heap import keep_heap
+from tlsearch.train.cpu.heap import keep_heap
 from tlsearch.train import open_runtime, release_memory
 
 def faults():

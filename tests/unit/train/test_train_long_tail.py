@@ -9,9 +9,9 @@ import torch
 from sklearn import metrics as sk
 from torch import Tensor, nn
 
+from tlsearch.core.types import TrialConfig
 from tlsearch.model import Part, StagedModel
 from tlsearch.train import Source, Trainer, evaluate, open_runtime, predict_logits
-from tlsearch.types import TrialConfig
 
 NUM_CLASSES, NUM_FEATURES = 60, 24
 RUNTIME = open_runtime("cpu")

@@ -11,15 +11,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tlsearch.errors import Diverged, Infeasible
+from tlsearch.core.errors import Diverged, Infeasible
+from tlsearch.core.types import TrialConfig
 from tlsearch.model import StagedModel
 from tlsearch.train import Source, Trainer, evaluate, open_runtime, predict_logits
-from tlsearch.train import linear as linear_module
-from tlsearch.train import loop as loop_module
-from tlsearch.train.linear import linear_head
-from tlsearch.train.objective import Objective
-from tlsearch.train.source import epoch_order, gather, split_order
-from tlsearch.types import TrialConfig
+from tlsearch.train.loop import linear_head as linear_module
+from tlsearch.train.loop import trainer as loop_module
+from tlsearch.train.loop.batches import epoch_order, gather, split_order
+from tlsearch.train.loop.linear_head import linear_head
+from tlsearch.train.loop.loss import Objective
 
 Build = Callable[..., StagedModel]
 RUNTIME = open_runtime("cpu")

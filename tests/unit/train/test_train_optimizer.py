@@ -7,11 +7,11 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from tlsearch.core.types import TrialConfig
 from tlsearch.model import StagedModel
 from tlsearch.train import build_optimizer, extend_optimizer
-from tlsearch.train.optimizer import QuickStep, learning_rates, set_rates
-from tlsearch.train.schedule import Schedule, join_factor
-from tlsearch.types import TrialConfig
+from tlsearch.train.optim.lr_schedule import Schedule, join_factor
+from tlsearch.train.optim.optimizer import QuickStep, learning_rates, set_rates
 
 Build = Callable[..., StagedModel]
 STEPS = 10

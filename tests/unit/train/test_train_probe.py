@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn import functional as F
 
-from tlsearch.train import probe as probe_module
+from tlsearch.train import linear_probe as probe_module
 from tlsearch.train import solve_probe
 
 

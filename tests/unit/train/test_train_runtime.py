@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tlsearch.errors import UserError
+from tlsearch.core.errors import UserError
 from tlsearch.train import derive_seed, is_out_of_memory, open_runtime
 
 
@@ -21,10 +21,10 @@ def test_the_cpu_computes_in_fp32_and_takes_the_given_threads() -> None:
 
 
 def test_bf16_on_a_cpu_only_where_its_hardware_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tlsearch.train.runtime.cpu_has_bf16", lambda: True)
+    monkeypatch.setattr("tlsearch.train.device.cpu_has_bf16", lambda: True)
     with open_runtime("cpu", "bf16").autocast():
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
-    monkeypatch.setattr("tlsearch.train.runtime.cpu_has_bf16", lambda: False)
+    monkeypatch.setattr("tlsearch.train.device.cpu_has_bf16", lambda: False)
     with pytest.raises(UserError, match="AVX512-BF16"):
         open_runtime("cpu", "bf16")
 

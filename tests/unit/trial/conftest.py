@@ -13,9 +13,9 @@ import torch
 import torchvision
 from PIL import Image
 
+from tlsearch.core.types import CacheSpec, DataSpec, TrialAssignment, TrialConfig, TrialSetup, WeightsSource
 from tlsearch.features import validity
 from tlsearch.trial import release_held
-from tlsearch.types import CacheSpec, DataSpec, TrialAssignment, TrialConfig, TrialSetup, WeightsSource
 
 Assign = Callable[..., TrialAssignment]
 BACKBONE = "mobilenet_v3_small"

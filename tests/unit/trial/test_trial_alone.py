@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tlsearch.errors import FrozenMoved, Infeasible
+from tlsearch.core.errors import FrozenMoved, Infeasible
+from tlsearch.core.types import Decision, EpochReport, TrialAssignment, TrialState
 from tlsearch.trial import FineTuning, finetuning, run_trial
-from tlsearch.types import Decision, EpochReport, TrialAssignment, TrialState
 
 Assign = Callable[..., TrialAssignment]
 

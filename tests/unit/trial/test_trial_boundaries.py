@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from tlsearch.core.types import CacheSpec, TrialAssignment
 from tlsearch.features import NotStored
 from tlsearch.model import PART_NAMES, StagedModel
-from tlsearch.trial import FineTuning, release_held, sources
-from tlsearch.types import CacheSpec, TrialAssignment
+from tlsearch.trial import FineTuning, release_held
+from tlsearch.trial import inputs as sources
 
 Assign = Callable[..., TrialAssignment]
 IMAGES = 30 + 21

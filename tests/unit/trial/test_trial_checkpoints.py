@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import torch
 
+from tlsearch.core.errors import StorageError
+from tlsearch.core.types import EpochReport, TrialAssignment, repeatable
 from tlsearch.data import normalise, open_pixels
-from tlsearch.errors import StorageError
 from tlsearch.trial import FineTuning, finetuning, load_trained
-from tlsearch.trial.held import held_index
-from tlsearch.types import EpochReport, TrialAssignment, repeatable
+from tlsearch.trial.process_cache import held_index
 
 Assign = Callable[..., TrialAssignment]
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
+from tlsearch.core.types import TrialAssignment
 from tlsearch.trial import FineTuning
-from tlsearch.types import TrialAssignment
 
 Assign = Callable[..., TrialAssignment]
 

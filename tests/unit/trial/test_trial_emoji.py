@@ -11,12 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from tlsearch.data import normalise, open_pixels
-from tlsearch.errors import Diverged
-from tlsearch.train.evaluation import predict_logits
-from tlsearch.trial import FineTuning, finetuning, load_trained, sources
-from tlsearch.trial.held import held_index
-from tlsearch.types import (
+from tlsearch.core.errors import Diverged
+from tlsearch.core.types import (
     CacheSpec,
     DataSpec,
     EpochReport,
@@ -26,6 +22,10 @@ from tlsearch.types import (
     WeightsSource,
     repeatable,
 )
+from tlsearch.data import normalise, open_pixels
+from tlsearch.train.loop.evaluation import predict_logits
+from tlsearch.trial import FineTuning, finetuning, inputs, load_trained
+from tlsearch.trial.process_cache import held_index
 
 Real = Callable[..., TrialAssignment]
 BACKBONES = ("mobilenet_v2", "timm/tf_efficientnet_lite0")
@@ -148,7 +148,7 @@ def test_sound_rates_are_left_alone(real: Real, policy: str, backbone_lr: float)
 def test_store_frozen_tensors_and_checkpoint_on_real_weights(
     real: Real, backbone: str, policy: str, depth: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "why_not_worth", lambda *_: None)
+    monkeypatch.setattr(inputs, "why_not_worth", lambda *_: None)
     curves = []
     for stored in (True, False):
         name = f"{stored}"
@@ -175,7 +175,7 @@ def test_store_frozen_tensors_and_checkpoint_on_real_weights(
 def test_stored_views_on_real_weights(
     real: Real, backbone: str, depth: int, augmentation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "why_not_worth", lambda *_: None)
+    monkeypatch.setattr(inputs, "why_not_worth", lambda *_: None)
     curves, logits = [], []
     for stored in (True, False):
         more = {"policy": "train", "augmentation": augmentation, "views": 2, "stored": stored, "per_class": 6}

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from tlsearch.core.types import TrialAssignment
 from tlsearch.model import StagedModel, adapt_statistics
 from tlsearch.train import predict_logits
-from tlsearch.trial import FineTuning, opening, sources
-from tlsearch.types import TrialAssignment
+from tlsearch.trial import FineTuning, inputs, setup
 
 Assign = Callable[..., TrialAssignment]
 LOSSES = ("train_loss", "val_loss")
@@ -37,15 +37,15 @@ _QUICK = {  # each depth, policy, family and schedule once or more; all of them 
 @pytest.fixture(autouse=True)
 def _lively(monkeypatch: pytest.MonkeyPatch) -> None:
     """Random weights whose features tell images apart: batch norm's statistics are those of some images."""
-    build = opening.build_model
+    build = setup.build_model
 
     def built(*args: Any, **more: Any) -> StagedModel:
         model = build(*args, **more)
         adapt_statistics(model, [torch.randn(32, 3, 32, 32, generator=torch.Generator().manual_seed(0))])
         return model
 
-    monkeypatch.setattr(opening, "build_model", built)
-    monkeypatch.setattr(sources, "why_not_worth", lambda *_: None)  # of images so small no map is worth it
+    monkeypatch.setattr(setup, "build_model", built)
+    monkeypatch.setattr(inputs, "why_not_worth", lambda *_: None)  # of images so small no map is worth it
 
 
 def cases() -> Iterator[object]:

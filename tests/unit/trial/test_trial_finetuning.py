@@ -13,12 +13,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tlsearch.core.errors import DataError, FrozenMoved, Infeasible
+from tlsearch.core.types import CacheSpec, DataSpec, EpochReport, TrialAssignment, repeatable
 from tlsearch.data import open_pixels
-from tlsearch.errors import DataError, FrozenMoved, Infeasible
 from tlsearch.model import Part, StagedModel
-from tlsearch.model import weights as weights_module
-from tlsearch.trial import FineTuning, held, release_held, sources
-from tlsearch.types import CacheSpec, DataSpec, EpochReport, TrialAssignment, repeatable
+from tlsearch.model.weights import resolve as weights_module
+from tlsearch.trial import FineTuning, inputs, process_cache, release_held
 
 Assign = Callable[..., TrialAssignment]
 
@@ -83,7 +83,7 @@ def test_the_same_seed_repeats_the_trial_and_another_does_not(assign: Assign) ->
 def test_stored_features_give_the_same_metrics(
     assign: Assign, depth: int, policy: str, backbone: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "why_not_worth", lambda *_: None)  # small images: early maps would not pay
+    monkeypatch.setattr(inputs, "why_not_worth", lambda *_: None)  # small images: early maps would not pay
     curves = []
     for stored in (True, False):
         reports = run(assign(f"{stored}", depth=depth, policy=policy, backbone=backbone, stored=stored))
@@ -127,7 +127,7 @@ def test_a_pass_that_does_not_fit_the_memory_sends_the_trial_to_the_pixels(
         raise torch.OutOfMemoryError("CUDA out of memory")
         yield
 
-    monkeypatch.setattr(sources, "_pass", no_room)
+    monkeypatch.setattr(inputs, "_pass", no_room)
     reports = run(assign(**changes))
     assert {report.source for report in reports} == {"pixels"}
     assert reports[0].source_reason.startswith("out of memory in a pass of 64 images")
@@ -140,8 +140,8 @@ def test_a_second_trial_computes_and_lists_nothing_again(assign: Assign, monkeyp
         pytest.fail("done twice")
 
     monkeypatch.setattr(StagedModel, "forward_prefix", fail)
-    monkeypatch.setattr(held, "load_index", fail)
-    monkeypatch.setattr(sources, "open_pixels", fail)
+    monkeypatch.setattr(process_cache, "load_index", fail)
+    monkeypatch.setattr(inputs, "open_pixels", fail)
     monkeypatch.setattr(weights_module, "_resolve", fail)
     reports = run(assign("second", head_lr=1e-3, batch_size=16))
     assert {report.source_reason for report in reports} == {"frozen below depth 0: shared"}
@@ -246,9 +246,9 @@ def test_a_model_that_does_not_fit_is_infeasible(assign: Assign, monkeypatch: py
 
 def test_a_second_process_finds_the_features_without_a_forward(assign: Assign, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not even to decide whether reading pays."""
-    monkeypatch.setattr(sources, "why_not_worth", lambda *_: None)
+    monkeypatch.setattr(inputs, "why_not_worth", lambda *_: None)
     run(assign("first", depth=1))
     release_held()
-    sources._boundaries.clear()
+    inputs._boundaries.clear()
     monkeypatch.setattr(StagedModel, "forward_prefix", lambda *_: pytest.fail("a forward"))
     assert {report.source for report in run(assign("second", depth=1))} == {"features"}

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
+from tlsearch.core.types import TrialAssignment
 from tlsearch.model import build_model, describe_backbone
 from tlsearch.train import Runtime
 from tlsearch.trial import latency, time_one_image, trial_latency
-from tlsearch.types import TrialAssignment
 
 
 class Counting(nn.Module):

@@ -15,17 +15,19 @@ from pydantic import TypeAdapter
 from torch import Tensor, nn
 from torchvision.transforms import functional as TF
 
-from tlsearch.config import model_folder
+from tlsearch.config import checkpoint_meta
+from tlsearch.core.errors import DataError, Diverged, FrozenMoved, StorageError
+from tlsearch.core.types import Decision, EpochReport, TransformSpec, TrialAssignment, TrialState
 from tlsearch.data import load_index, normalise
-from tlsearch.errors import DataError, Diverged, FrozenMoved, StorageError
 from tlsearch.model import PART_NAMES, Part, StagedModel
 from tlsearch.model import build as build_module
-from tlsearch.results import accuracy_on, load_model, predict, predictor
+from tlsearch.results import accuracy_on, load_model, predict
+from tlsearch.results.inference import predictor
 from tlsearch.train import evaluate
-from tlsearch.train import optimizer as optimizer_module
-from tlsearch.trial import FineTuning, run_trial, sources, watch
-from tlsearch.trial.held import held_index
-from tlsearch.types import Decision, EpochReport, TransformSpec, TrialAssignment, TrialState
+from tlsearch.train.optim import optimizer as optimizer_module
+from tlsearch.trial import FineTuning, feature_collapse, run_trial
+from tlsearch.trial import inputs as sources
+from tlsearch.trial.process_cache import held_index
 
 Assign = Callable[..., TrialAssignment]
 Checks = Callable[[TrialAssignment], None]
@@ -212,7 +214,7 @@ def test_features_destroyed(pretrained: Assign, optimizer: str, backbone_lr: flo
 
 
 def test_features_destroyed_would_be_noticed(pretrained: Assign, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "_DESTROYED_DRIFT", 2.0)
+    monkeypatch.setattr(feature_collapse, "_DESTROYED_DRIFT", 2.0)
     with pytest.raises(AssertionError):
         check_destroyed(pretrained(depth=2, policy="frozen", backbone_lr=1.0))
 
@@ -280,7 +282,7 @@ def test_class_order_changed_at_inference_would_be_noticed(
     if guard == "data":
         monkeypatch.setattr(predictor, "check_classes", lambda *_: None)
     else:
-        monkeypatch.setattr(model_folder, "_adapter", lambda: TypeAdapter(model_folder._Form))
+        monkeypatch.setattr(checkpoint_meta, "_adapter", lambda: TypeAdapter(checkpoint_meta._Form))
     with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
         check_class_order(pretrained())
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from tlsearch.errors import FrozenMoved, UserError
+from tlsearch.core.errors import FrozenMoved, UserError
+from tlsearch.core.types import EpochReport, TrialAssignment, TrialConfig, repeatable
 from tlsearch.train import depth_at, phases
-from tlsearch.trial import FineTuning, finetuning, load_trained, sources
-from tlsearch.types import EpochReport, TrialAssignment, TrialConfig, repeatable
+from tlsearch.trial import FineTuning, finetuning, inputs, load_trained
 
 Assign = Callable[..., TrialAssignment]
 DEEP = TrialConfig(backbone="resnet18", unfreeze_depth=3, unfreeze_schedule="progressive")
@@ -79,7 +79,7 @@ def test_a_stage_that_moved_before_its_phase_is_found(progressive: Assign) -> No
 def test_the_store_moves_from_deep_boundaries_to_shallow_ones(
     progressive: Assign, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "why_not_worth", lambda *_: None)
+    monkeypatch.setattr(inputs, "why_not_worth", lambda *_: None)
     curves = []
     for stored in (True, False):
         trial = FineTuning(progressive(f"{stored}", max_epochs=3, stored=stored, policy="frozen"))

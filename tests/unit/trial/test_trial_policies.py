@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from tlsearch.core.errors import DataError
+from tlsearch.core.types import TrialAssignment, WeightsSource
 from tlsearch.data import normalise, open_pixels
-from tlsearch.errors import DataError
 from tlsearch.model import adapt_statistics, build_model, resolve_weights
-from tlsearch.trial import FineTuning, adaptation, release_held
-from tlsearch.trial.held import held_index
-from tlsearch.types import TrialAssignment, WeightsSource
+from tlsearch.trial import FineTuning, bn_recalibration, release_held
+from tlsearch.trial.process_cache import held_index
 
 Assign = Callable[..., TrialAssignment]
 STATISTICS = ("running_mean", "running_var")
@@ -57,7 +57,7 @@ def test_adapted_statistics_are_computed_once_and_have_features_of_their_own(
     for name, policy in (("a", "frozen"), ("b", "adapt"), ("c", "adapt"), ("d", "frozen")):
         if name == "c":
             release_held()
-            monkeypatch.setattr(adaptation, "adapt_statistics", lambda *_: pytest.fail("computed twice"))
+            monkeypatch.setattr(bn_recalibration, "adapt_statistics", lambda *_: pytest.fail("computed twice"))
         trial = FineTuning(assign(name, policy=policy))
         report = trial.step()
         trial.close()

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from tlsearch.core.types import EpochReport, TrialAssignment, repeatable
 from tlsearch.train import predict_logits, solve_probe
-from tlsearch.trial import FineTuning, finetuning, probing, release_held
-from tlsearch.types import EpochReport, TrialAssignment, repeatable
+from tlsearch.trial import FineTuning, finetuning, release_held
+from tlsearch.trial import head_init as probing
 
 Assign = Callable[..., TrialAssignment]
 

@@ -16,11 +16,12 @@ import torch
 import torchvision
 from torch import Tensor
 
-from tlsearch.data import squares
+from tlsearch.core.types import Decision, EpochReport, TrialAssignment, WeightsSource
+from tlsearch.data.packed import squares
 from tlsearch.model import PART_NAMES, StagedModel
-from tlsearch.search.messages import Job, pack
-from tlsearch.trial import release_held, run_trial, sources
-from tlsearch.types import Decision, EpochReport, TrialAssignment, WeightsSource
+from tlsearch.search.worker.messages import Job, pack
+from tlsearch.trial import inputs as sources
+from tlsearch.trial import release_held, run_trial
 
 Assign = Callable[..., TrialAssignment]
 BACKBONE = "mobilenet_v3_small"
@@ -89,7 +90,7 @@ import json, sys
 from collections import Counter
 from tlsearch.data import squares
 from tlsearch.model import PART_NAMES, StagedModel
-from tlsearch.search.messages import unpack_job
+from tlsearch.search.worker.messages import unpack_job
 from tlsearch.trial import FineTuning, sources
 
 done = Counter()

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
+from tlsearch.core.types import Decision, EpochReport, TrialAssignment, TrialState
 from tlsearch.train import evaluate, read_model_meta
 from tlsearch.trial import FineTuning, finetuning, keep_start, load_trained, run_trial
-from tlsearch.types import Decision, EpochReport, TrialAssignment, TrialState
 
 Assign = Callable[..., TrialAssignment]
 TRIALS: list[dict[str, Any]] = [

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tlsearch.core.types import CacheSpec, Decision, EpochReport, TrialAssignment, repeatable
 from tlsearch.data import StreamedImages
-from tlsearch.trial import release_held, run_trial, sources
-from tlsearch.types import CacheSpec, Decision, EpochReport, TrialAssignment, repeatable
+from tlsearch.trial import inputs, release_held, run_trial
 
 Assign = Callable[..., TrialAssignment]
 
@@ -30,14 +30,14 @@ def test_images_decoded_on_the_fly_change_nothing(
     assign: Assign, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, augmentation: str, depth: int
 ) -> None:
     kinds = []
-    real = sources.open_pixels
+    real = inputs.open_pixels
 
     def opened(*arguments: object, **options: bool) -> object:
         pixels = real(*arguments, **options)  # type: ignore[arg-type]
         kinds.append(type(pixels.images))
         return pixels
 
-    monkeypatch.setattr(sources, "open_pixels", opened)
+    monkeypatch.setattr(inputs, "open_pixels", opened)
     found = []
     for name, images_gb in (("packed", None), ("streamed", 0.0)):
         recorder = Recorder()

@@ -11,9 +11,9 @@ import psutil
 import pytest
 import torch
 
+from tlsearch.core.types import TrialAssignment, repeatable
 from tlsearch.trial import FineTuning
-from tlsearch.trial.usage import Usage
-from tlsearch.types import TrialAssignment, repeatable
+from tlsearch.trial.system_metrics import Usage
 
 CPU, MEMORY = "system/cpu_utilization_percentage", "system/system_memory_usage_megabytes"
 GPU, GPU_MEMORY = "system/gpu_0_utilization_percentage", "system/gpu_0_memory_usage_megabytes"

@@ -12,12 +12,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from tlsearch.core.types import CacheSpec, EpochReport, TrialAssignment, repeatable
 from tlsearch.data import Drawn
 from tlsearch.model import PART_NAMES, StagedModel
 from tlsearch.train import Source
-from tlsearch.train.evaluation import predict_logits
-from tlsearch.trial import FineTuning, finetuning, release_held, sources
-from tlsearch.types import CacheSpec, EpochReport, TrialAssignment, repeatable
+from tlsearch.train.loop.evaluation import predict_logits
+from tlsearch.trial import FineTuning, finetuning, release_held
+from tlsearch.trial import inputs as sources
 
 Assign = Callable[..., TrialAssignment]
 TRAIN, VAL = 30, 21

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from tlsearch.errors import Diverged
-from tlsearch.trial import FineTuning, watch
-from tlsearch.types import EpochReport, TrialAssignment
+from tlsearch.core.errors import Diverged
+from tlsearch.core.types import EpochReport, TrialAssignment
+from tlsearch.trial import FineTuning, feature_collapse
 
 Assign = Callable[..., TrialAssignment]
 PAIRS = {"depth": 2, "batch_size": 2}  # 15 steps
@@ -18,7 +18,7 @@ PAIRS = {"depth": 2, "batch_size": 2}  # 15 steps
 
 @pytest.fixture(autouse=True)
 def _early(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "_MIN_EARLY_STEPS", 4)
+    monkeypatch.setattr(feature_collapse, "_MIN_EARLY_STEPS", 4)
 
 
 def first_epoch(assignment: TrialAssignment) -> EpochReport:
@@ -44,20 +44,20 @@ def test_statistics_that_adapt_are_waited_for(pretrained: Assign, policy: str, b
 
 
 def test_few_steps_say_too_little(pretrained: Assign, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "_MIN_EARLY_STEPS", 5)
+    monkeypatch.setattr(feature_collapse, "_MIN_EARLY_STEPS", 5)
     with pytest.raises(Diverged, match="after epoch 1"):
         first_epoch(pretrained(backbone_lr=1.0, **PAIRS))
 
 
 def test_a_loss_that_is_not_finite_is_told_early(pretrained: Assign, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = []
-    look = watch.FeatureWatch.after_step
+    look = feature_collapse.FeatureWatch.after_step
 
-    def counted(self: watch.FeatureWatch, step: int, num_steps: int, loss: object) -> None:
+    def counted(self: feature_collapse.FeatureWatch, step: int, num_steps: int, loss: object) -> None:
         steps.append(step)
         look(self, step, num_steps, loss * math.nan)  # type: ignore[operator]
 
-    monkeypatch.setattr(watch.FeatureWatch, "after_step", counted)
+    monkeypatch.setattr(feature_collapse.FeatureWatch, "after_step", counted)
     with pytest.raises(Diverged, match="loss must be finite"):
         first_epoch(pretrained(policy="train", backbone_lr=1e-5, **PAIRS))
     assert steps == [1, 2, 3, 4]
@@ -65,13 +65,15 @@ def test_a_loss_that_is_not_finite_is_told_early(pretrained: Assign, monkeypatch
 
 def test_a_look_changes_nothing(pretrained: Assign, monkeypatch: pytest.MonkeyPatch) -> None:
     more = {"policy": "frozen", "backbone_lr": 1e-4, "head_dropout": 0.5, **PAIRS}
-    monkeypatch.setattr(watch, "_MIN_EARLY_STEPS", 5)
+    monkeypatch.setattr(feature_collapse, "_MIN_EARLY_STEPS", 5)
     without = first_epoch(pretrained("without", **more))
-    monkeypatch.setattr(watch, "_MIN_EARLY_STEPS", 4)
-    monkeypatch.setattr(watch, "math", SimpleNamespace(log=lambda _: 0.0, ceil=math.ceil))  # any loss is too high
+    monkeypatch.setattr(feature_collapse, "_MIN_EARLY_STEPS", 4)
+    monkeypatch.setattr(
+        feature_collapse, "math", SimpleNamespace(log=lambda _: 0.0, ceil=math.ceil)
+    )  # any loss is too high
     looks = []
-    drift = watch.feature_drift
-    monkeypatch.setattr(watch, "feature_drift", lambda *both: looks.append(1) or drift(*both))
+    drift = feature_collapse.feature_drift
+    monkeypatch.setattr(feature_collapse, "feature_drift", lambda *both: looks.append(1) or drift(*both))
     looked = first_epoch(pretrained("looked", **more))
     assert len(looks) == 2  # after a quarter and after the epoch
     for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "feature_drift"):

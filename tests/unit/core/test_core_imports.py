@@ -1,0 +1,55 @@
+"""Imports while the garbage collector rests."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tlsearch.core.imports import quick_import
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module that notes whether the collector was at work while it was imported."""
+    (tmp_path / "brought_by_test.py").write_text("import gc\nenabled = gc.isenabled()\n")
+    (tmp_path / "broken_by_test.py").write_text("raise ValueError('no')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "brought_by_test", raising=False)
+    return "brought_by_test"
+
+
+def test_what_is_imported_is_brought_unsearched_and_once(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    frozen: list[int] = []
+    monkeypatch.setattr(gc, "freeze", lambda: frozen.append(1))
+    quick_import(module)
+    assert not sys.modules[module].enabled and gc.isenabled()
+    quick_import(module)
+    assert frozen == [1], "a trial's own objects must not be frozen when the next trial asks for the same module"
+
+
+def test_the_collector_works_on_after_a_fault_and_stays_off_where_it_was(module: str) -> None:
+    with pytest.raises(ValueError, match="no"):
+        quick_import("broken_by_test")
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        quick_import(module)
+        assert module in sys.modules and not gc.isenabled()
+    finally:
+        gc.enable()
+
+
+def test_a_command_ends_without_a_last_search_for_garbage() -> None:
+    code = (
+        "import atexit, gc\n"
+        "atexit.register(lambda: print('frozen', gc.get_freeze_count() > 0))\n"  # runs last: it came first
+        "from tlsearch.cli import main\n"
+        "import sys; sys.argv = ['tlsearch', '--version']\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "frozen True"

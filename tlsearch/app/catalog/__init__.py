@@ -1,0 +1,1 @@
+"""The user's searches: where they are, and what belongs to each."""

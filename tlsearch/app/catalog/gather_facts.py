@@ -1,0 +1,124 @@
+"""Gathers what results need beside the study, once per search, and keeps it in the search's folder."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from tlsearch.app.catalog.catalog import SearchEntry, write_atomically
+from tlsearch.core.codec import read_json
+from tlsearch.core.errors import UserError
+from tlsearch.results.leaderboard.search_facts import SearchFacts
+
+if TYPE_CHECKING:
+    from tlsearch.config import SpaceFile
+    from tlsearch.data import ImageIndex
+
+logger = logging.getLogger(__name__)
+
+FACTS = "facts.json"
+
+
+def gather_facts(file: SpaceFile, backbones: Iterable[str], index: ImageIndex) -> SearchFacts:
+    """Counts the images from the index and the parameters of each backbone on the meta device."""
+    return _add_backbones(_add_data(_from_file(file), index), file, backbones)
+
+
+def write_facts(entry: SearchEntry, facts: SearchFacts) -> None:
+    """Keeps them with the search."""
+    write_atomically(entry.path / FACTS, json.dumps(facts.to_json(), indent=2))
+
+
+def read_facts(entry: SearchEntry) -> SearchFacts:
+    """What is kept; without it what resolved.yaml says, which is quick and counts nothing."""
+    try:
+        return SearchFacts.from_json(read_json(entry.path / FACTS))
+    except (OSError, ValueError):
+        file = read_space_file(entry)
+        return SearchFacts() if file is None else _from_file(file)
+
+
+def complete_facts(entry: SearchEntry, backbones: Iterable[str]) -> SearchFacts:
+    """As ``read_facts``, with what is missing counted now; data that are gone are left out."""
+    facts = read_facts(entry)
+    missing = [name for name in dict.fromkeys(backbones) if name not in facts.parameters]
+    file = read_space_file(entry)
+    if file is None or not (missing or facts.num_validation is None):
+        return facts
+    if facts.num_validation is None:
+        from tlsearch.data import load_index
+
+        try:
+            facts = _add_data(facts, load_index(file.data))
+        except UserError as error:
+            logger.warning("the search's images cannot be counted: %s", error)
+    return _add_backbones(facts, file, missing) if facts.classes else facts
+
+
+def keep_facts(entry: SearchEntry, facts: SearchFacts) -> None:
+    """Writes them where they have changed; on a full disk they are counted again next time."""
+    try:
+        if facts != read_facts(entry):
+            write_facts(entry, facts)
+    except OSError as error:
+        logger.warning("%s cannot be kept in %s: %s", FACTS, entry.path, error)
+
+
+def read_space_file(entry: SearchEntry) -> SpaceFile | None:
+    """The search's resolved.yaml; None where it cannot be read any more.
+
+    Faults are passed over: data or weights that are gone since are no reason not to know the rest.
+    """
+    from tlsearch.config import parse_space_file
+
+    file, _, faults = parse_space_file(entry.path / "resolved.yaml", moved=entry.moved, stored=True)
+    if file is None:
+        logger.warning("the search's resolved.yaml cannot be read: %s", "; ".join(map(str, faults)))
+    return file
+
+
+def _from_file(file: SpaceFile) -> SearchFacts:
+    from tlsearch.core.types import METRIC_MODES
+    from tlsearch.search.scheduling.asha import AshaRules
+
+    search, rungs = file.search, set[int]()
+    if search.scheduler:
+        rules = AshaRules(
+            grace_period=search.scheduler.grace_period,
+            reduction_factor=search.scheduler.reduction_factor,
+            brackets=search.scheduler.brackets,
+            max_epochs=search.max_epochs,
+            mode=METRIC_MODES[search.metric],
+        )
+        rungs = {epoch for bracket in range(search.scheduler.brackets) for epoch in rules.milestones(bracket)}
+    backbones = () if search.listed else _backbones(file.space.get("backbone"))
+    return SearchFacts(max_epochs=search.max_epochs, rungs=tuple(sorted(rungs)), backbones=backbones)
+
+
+def _backbones(written: Any) -> tuple[str, ...]:
+    """The backbones of a space as its file writes them."""
+    listed = written.get("choice", ()) if isinstance(written, dict) else written
+    return (listed,) if isinstance(listed, str) else tuple(listed or ())
+
+
+def _add_data(facts: SearchFacts, index: ImageIndex) -> SearchFacts:
+    images = {name: len(split) for name, split in index.splits.items()}
+    return replace(facts, classes=index.classes, images=images, digest=index.digest)
+
+
+def _add_backbones(facts: SearchFacts, file: SpaceFile, backbones: Iterable[str]) -> SearchFacts:
+    from tlsearch.model import describe_backbone
+
+    parameters, trainable = dict(facts.parameters), dict(facts.trainable)
+    for name in backbones:
+        try:
+            described = describe_backbone(name, num_classes=len(facts.classes), image_size=file.data.image_size)
+        except UserError as error:
+            logger.warning("the parameters of %s cannot be counted: %s", name, error)
+            continue
+        parameters[name] = sum(stage.parameters for stage in described.stages)
+        trainable[name] = dict(described.trainable_parameters)
+    return replace(facts, parameters=parameters, trainable=trainable)

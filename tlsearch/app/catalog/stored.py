@@ -1,0 +1,86 @@
+"""A search's own space file, complete, as it was stored; and the search made ready to be written to again."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+from tlsearch.app.catalog.catalog import MANIFEST, RESOLVED, SearchEntry, copies_of, new_uid, read_entry, register
+from tlsearch.app.catalog.catalog import write_atomically as write
+from tlsearch.config import SpaceFile, dump_resolved
+from tlsearch.core.errors import StorageError
+from tlsearch.core.layout import SearchFolder
+from tlsearch.search.study.rdb import read_pointer, write_pointer
+from tlsearch.space import Space, load_resolved
+
+logger = logging.getLogger(__name__)
+
+
+def stored_file(entry: SearchEntry, purpose: str) -> tuple[SpaceFile, Space]:
+    """What the search goes by, with its paths as they are now.
+
+    Args:
+        purpose: For the message: ``so it cannot be resumed``.
+
+    Raises:
+        StorageError: The folder does not hold it.
+        ConfigError: It has faults: what it names may have gone.
+    """
+    path = entry.path / RESOLVED
+    if not path.exists():
+        raise StorageError(f"a search's folder holds {RESOLVED}; {entry.path} does not, {purpose}")
+    return load_resolved(path, moved=entry.moved)
+
+
+def settle(entry: SearchEntry) -> SearchEntry:
+    """Takes a search's place for its own before it is written to; the caller holds its lock.
+
+    Paths in its files follow a folder that has moved. A copy of a search that is still there becomes a search of its
+    own: it gets a unique id, and with it runs of its own in MLflow.
+
+    Raises:
+        StorageError: The study of a copy is in the database that the other one writes to.
+    """
+    others = copies_of(entry)
+    if not (others or entry.moved_from):
+        return entry
+    if others:
+        _refuse_shared_study(entry, str(others[0]))
+        logger.warning(
+            "%s is a copy of the search in %s: from now on it is a search of its own, with its own runs in MLflow",
+            entry.path,
+            others[0],
+        )
+        entry = replace(entry, uid=new_uid())
+    if entry.moved_from:
+        file, _ = stored_file(entry, f"nor can it be written to: {MANIFEST} alone is no search")
+        write(entry.path / RESOLVED, dump_resolved(file))
+        _settle_study(entry)
+    entry = replace(entry, moved_from="")
+    register(entry)
+    return entry
+
+
+def _settle_study(entry: SearchEntry) -> None:
+    """The folder of a search that has moved names its study's SQLite file where that is now."""
+    path = SearchFolder(root=entry.path).pointer
+    if entry.moved is None or (pointer := read_pointer(path)) is None:
+        return
+    url = entry.moved(pointer.url)
+    if url != pointer.url:
+        write_pointer(path, replace(pointer, url=url))
+
+
+def _refuse_shared_study(entry: SearchEntry, other: str) -> None:
+    here = read_pointer(SearchFolder(root=entry.path).pointer)
+    if here is None:
+        return
+    here = replace(here, url=entry.moved(here.url)) if entry.moved else here
+    found = read_entry(Path(other))
+    there = None if found is None else read_pointer(SearchFolder(root=found.path).pointer)
+    if there == here:
+        raise StorageError(
+            f"{entry.path} is a copy of the search in {other}, and both would write to one study, {here.name!r} in its "
+            f"database: go on with that search, or remove its folder if this one takes its place"
+        )

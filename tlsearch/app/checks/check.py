@@ -1,0 +1,163 @@
+"""What can be known before a trial is spent: the file, the data, the weights, the stages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tlsearch.app.checks.data_defaults import fit_defaults
+from tlsearch.app.checks.error_places import place_faults
+from tlsearch.app.checks.feasibility import backbone_sizes, limit_faults, metric_faults, untried_backbones
+from tlsearch.app.checks.resolution import Resolution, resolution
+from tlsearch.app.checks.weights_found import weights_faults, weights_source
+from tlsearch.config import SpaceFile, missing_driver
+from tlsearch.core.errors import ConfigError, DataError, Fault, UserError
+from tlsearch.core.types import Scalar
+from tlsearch.space import Space, backbone_facts, load, load_warnings
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckReport:
+    """What ``tlsearch check`` found; ``as_json`` has the published shape.
+
+    Attributes:
+        defaults: Of the dimensions that the space leaves out, those that were fitted to data and weights.
+        validation: What the validation split can tell apart; None where the data cannot be read.
+    """
+
+    faults: tuple[Fault, ...] = ()
+    warnings: tuple[Fault, ...] = ()
+    data: Mapping[str, Any] | None = None
+    backbones: tuple[Mapping[str, Any], ...] = ()
+    defaults: Mapping[str, Scalar] = field(default_factory=dict)
+    validation: Resolution | None = None
+
+    @property
+    def ok(self) -> bool:
+        """No fault."""
+        return not self.faults
+
+    def as_json(self) -> dict[str, Any]:
+        """{ok, faults: [{line, column, path, message}], data, backbones, warnings, defaults, validation}.
+
+        Warnings look like faults.
+        """
+        return {
+            "ok": self.ok,
+            "faults": [_plain(one) for one in self.faults],
+            "data": self.data or {},
+            "backbones": list(self.backbones),
+            "warnings": [_plain(one) for one in self.warnings],
+            "defaults": dict(self.defaults),
+            "validation": None if self.validation is None else self.validation.as_json(),
+        }
+
+
+def _plain(fault: Fault) -> dict[str, Any]:
+    return {"line": fault.line, "column": fault.column, "path": fault.dotted, "message": fault.message}
+
+
+def check_file(
+    path: Path,
+    *,
+    overrides: tuple[str, ...] = (),
+    data_path: Path | None = None,
+    with_model: bool = True,
+    with_batch: bool = False,
+) -> CheckReport:
+    """Checks a space file, its data, (``with_model``) its backbones and weights, (``with_batch``) a real batch of each.
+
+    Faults of the file end the check, since the rest cannot be read; faults of data and weights are
+    all listed.
+    """
+    try:
+        file, space = load(path, overrides=overrides, data_path=data_path)
+    except ConfigError as error:
+        return CheckReport(faults=error.faults)
+    stores = {("tracking", "uri"): (file.tracking.uri, "MLflow"), ("search", "study"): (file.search.study, "the study")}
+    wrong = {path: missing_driver(*store) for path, store in stores.items()}
+    faults = [Fault(path=path, message="; ".join(found)) for path, found in wrong.items() if found]
+    card: Mapping[str, Any] | None = None
+    defaults: Mapping[str, Scalar] = {}
+    validation: Resolution | None = None
+    num_classes = 0
+    try:
+        from tlsearch.data import data_card, load_index
+
+        index = load_index(file.data)
+        num_classes = len(index.classes)
+        file, space = fit_defaults(file, space, len(index.splits["train"]))
+        defaults = {name: space.default_of(name) for name in file.defaults.values if space.dimensions[name].left_out}
+        validation = resolution(index.classes, index.splits["val"].labels)
+        seen = data_card(index, scan=True, include_test=True)
+        card = seen.to_json()
+        if seen.corrupt:
+            faults.append(Fault(path=("data",), message=seen.corrupt_message()))
+        if index.doubt:
+            faults.append(Fault(path=("data",), message=index.doubt))
+    except DataError as error:
+        faults.append(Fault(path=("data",), message=str(error)))
+    if num_classes:
+        faults += metric_faults(file, num_classes)
+    backbones: list[Mapping[str, Any]] = []
+    if with_model:
+        faults += weights_faults(file, space, fetch=False)
+        backbones, unbuilt = _describe_all(file, space, num_classes or 2)
+        faults += unbuilt
+        if not unbuilt:
+            faults += limit_faults(file, backbone_sizes(file, space, num_classes or 2))
+    if with_batch and not faults:
+        from tlsearch.app.checks.dry_run import dry_run
+
+        faults += dry_run(file, space)[1]
+    placed = place_faults(faults, path, overrides=overrides, data_path=data_path)
+    found = untried_backbones(file, space)
+    untried = [Fault(path=("space", "backbone"), message=found)] if found else []
+    warnings = place_faults(untried, path, overrides=overrides, data_path=data_path)
+    return CheckReport(
+        faults=placed,
+        data=card,
+        backbones=tuple(backbones),
+        warnings=(*load_warnings(path, overrides, data_path), *warnings),
+        defaults=defaults,
+        validation=validation,
+    )
+
+
+def _describe_all(file: SpaceFile, space: Space, num_classes: int) -> tuple[list[Mapping[str, Any]], list[Fault]]:
+    described: list[Mapping[str, Any]] = []
+    faults: list[Fault] = []
+    for backbone in space.backbones():
+        try:
+            described.append(_describe(backbone, file, num_classes))
+        except UserError as error:
+            faults.append(Fault(path=("space", "backbone", backbone), message=str(error)))
+    return described, faults
+
+
+def _describe(backbone: str, file: SpaceFile, num_classes: int) -> dict[str, Any]:
+    from tlsearch.model import describe_backbone, weights_card
+
+    described = describe_backbone(backbone, num_classes=num_classes, image_size=file.data.image_size)
+    card = weights_card(backbone, weights_source(file, backbone))
+    facts = backbone_facts(backbone)
+    return {
+        "name": backbone,
+        "weights": card.id,
+        "licence": card.licence,
+        "image_size": described.image_size,
+        "min_image_size": None if facts is None else facts.min_size,
+        "image_sizes": None if facts is None else facts.size_rule(),
+        "stages": [
+            {
+                "name": stage.name,
+                "parameters": stage.parameters,
+                "batchnorm_layers": stage.batchnorm_layers,
+                "modules": list(stage.modules),
+            }
+            for stage in described.stages
+        ],
+        "trainable_parameters": {str(depth): count for depth, count in described.trainable_parameters.items()},
+    }

@@ -1,0 +1,49 @@
+"""The defaults of dimensions that follow from the data and the weights: a space cannot see these."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+from tlsearch.app.checks.weights_found import weights_source
+from tlsearch.config import DefaultsSpec, SpaceFile
+from tlsearch.space import Space
+from tlsearch.space.bn_policies import BN_POLICIES
+
+LARGEST_BATCH = 32
+MIN_STEPS = 16  # of an epoch
+_SMALLEST_BATCH = 4
+_SMALLEST_WITH_STATISTICS = 8  # statistics of fewer images than that say little
+
+
+def fit_defaults(file: SpaceFile, space: Space, num_train: int) -> tuple[SpaceFile, Space]:
+    """The file and its space with the defaults that it leaves open.
+
+    A dimension that the file reads elsewhere, in a condition or a starting point, keeps the default that it was
+    checked with.
+
+    Args:
+        num_train: Images of the training split.
+    """
+    fitted = DefaultsSpec(batch_size=_batch_size(space, num_train), head_init=_head_init(file, space))
+    read = {one.on for dimension in space.dimensions.values() for one in dimension.when}
+    read |= {name for entry in file.search.start_with for name in entry}
+    as_checked = {name: space.default_of(name) for name in fitted.values if name in read}
+    defaults = file.defaults.completed(replace(fitted, **as_checked))  # type: ignore[arg-type]
+    return replace(file, defaults=defaults), space.with_defaults(defaults.values)
+
+
+def _batch_size(space: Space, num_train: int) -> int:
+    """The largest power of two up to 32 with which an epoch has 16 steps; not below 4, or 8 where batch norm trains."""
+    policies = space.dimensions["bn_policy"].domain
+    moves = any(policies.contains(one.name) for one in BN_POLICIES.values() if one.moves)
+    size, smallest = LARGEST_BATCH, _SMALLEST_WITH_STATISTICS if moves else _SMALLEST_BATCH
+    while size > smallest and size * MIN_STEPS > num_train:
+        size //= 2
+    return size
+
+
+def _head_init(file: SpaceFile, space: Space) -> Literal["probe", "random"]:
+    """The linear probe, unless no backbone has features that are worth one."""
+    pretrained = any(weights_source(file, one).kind != "none" for one in space.backbones())
+    return "probe" if pretrained else "random"

@@ -1,0 +1,86 @@
+"""What a search cannot do, known before a trial: limits that no backbone keeps, backbones without a trial."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from tlsearch.config import SpaceFile
+from tlsearch.config.rules.values import MOST
+from tlsearch.core.errors import Fault, UserError
+from tlsearch.core.metrics import METRICS
+from tlsearch.core.text import agree, plural
+from tlsearch.space import Space
+
+_TRIALS = re.compile(r"\+?[1-9][0-9]{0,8}")
+
+
+def total_trials(asked: str, now: int) -> int:
+    """The total that ``--trials`` asks for: ``N`` in all, or ``+N`` more than ``now``.
+
+    Raises:
+        UserError: It is neither.
+    """
+    total = (now + int(asked) if asked.startswith("+") else int(asked)) if _TRIALS.fullmatch(asked) else 0
+    if not 0 < total <= MOST:
+        raise UserError(f"--trials takes N or +N, whole numbers from 1 on, at most {MOST:,} in all; not {asked!r}")
+    return total
+
+
+def backbone_sizes(file: SpaceFile, space: Space, num_classes: int) -> dict[str, dict[str, float]]:
+    """params_millions and checkpoint_mb of each backbone, counted on the meta device where a constraint asks for them.
+
+    Raises:
+        UserError: A backbone cannot take the file's image size.
+    """
+    if not file.search.constraints.limits.keys() & {"params_millions", "checkpoint_mb"}:
+        return {}
+    from tlsearch.model import describe_backbone
+
+    sizes = {}
+    for name in space.backbones():
+        described = describe_backbone(name, num_classes=num_classes, image_size=file.data.image_size)
+        parameters = sum(stage.parameters for stage in described.stages)
+        sizes[name] = {"params_millions": parameters / 1e6, "checkpoint_mb": described.state_bytes / 1e6}
+    return sizes
+
+
+def limit_faults(file: SpaceFile, sizes: Mapping[str, Mapping[str, float]]) -> list[Fault]:
+    """A fault for each constraint that every backbone of the space breaks: no trial could be feasible."""
+    faults = []
+    for name, limit in file.search.constraints.limits.items():
+        values = {backbone: known[name] for backbone, known in sizes.items() if name in known}
+        if values and min(values.values()) > limit:
+            smallest = min(values, key=lambda backbone: values[backbone])
+            message = (
+                f"no backbone of the space has {name} of at most {limit:g}; "
+                f"the smallest, {smallest}, has {values[smallest]:.3g}"
+            )
+            faults.append(Fault(path=("search", "constraints", name, "max"), message=message))
+    return faults
+
+
+def metric_faults(file: SpaceFile, num_classes: int) -> list[Fault]:
+    """A fault where data of so many classes do not have the metric."""
+    needed_classes = METRICS[file.search.metric].min_classes
+    if num_classes >= needed_classes:
+        return []
+    needed = f"{file.search.metric} needs {needed_classes} classes or more"
+    message = f"{needed}; the data have {num_classes}: take val_accuracy or val_macro_f1"
+    return [Fault(path=("search", "metric"), message=message)]
+
+
+def untried_backbones(file: SpaceFile, space: Space) -> str:
+    """A warning where there are fewer trials than it takes to try each backbone once; empty where there are enough."""
+    search, num = file.search, len(space.backbones())
+    if search.listed:
+        return ""
+    points = space.starting_points(search.start_with)[: search.trials]
+    tried = {space.to_config(point).backbone for point in points}
+    missing = num - len(tried) - (search.trials - len(points))
+    if missing <= 0:
+        return ""
+    return (
+        f"{num} backbones, {plural(search.trials, 'trial')}: {missing} {agree(missing, 'is', 'are')} never tried; "
+        f"list fewer backbones, or set search.trials to {search.trials + missing} or more"
+    )

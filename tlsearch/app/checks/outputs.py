@@ -1,0 +1,65 @@
+"""Files that the user asks for by name: whether they can be written is known before the work, not after it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from pathlib import Path
+
+from tlsearch.app.catalog.catalog import write_atomically
+from tlsearch.core.errors import StorageError
+from tlsearch.core.printable import ENCODING_BYTES
+
+
+def check_output(path: Path, option: str) -> None:
+    """Finds out whether a file can be written; changes nothing.
+
+    Args:
+        path: The file; one that exists is going to be replaced.
+        option: Names it in messages: ``--output``.
+
+    Raises:
+        StorageError: It is a folder, its folder is missing, or that cannot be written.
+    """
+    try:
+        if path.is_dir():
+            raise StorageError(f"{option} must name a file, and {path} is a folder; try {path / 'FILE'}")
+        if _is_stream(path):
+            if not os.access(path, os.W_OK):  # not opened: who reads a pipe would take its closing for the end
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return
+        folder = path.resolve().parent
+        if not folder.is_dir():
+            wrong = "is not a folder" if folder.exists() else "does not exist"
+            raise StorageError(f"{option} must name a file in a folder that exists; {folder} {wrong}")
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{path.name}."):
+            pass
+    except OSError as error:
+        raise _unwritable(path, option, error) from error
+
+
+def write_output(path: Path, text: str, option: str) -> None:
+    """Writes a text file whole or not at all; a name in it that is not UTF-8 comes out byte for byte.
+
+    A link keeps pointing to the file, and a device or pipe (``/dev/stdout``) is written to, not replaced.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    try:
+        if _is_stream(path):
+            with path.open("w", encoding="utf-8", errors=ENCODING_BYTES) as stream:
+                stream.write(text)
+        else:
+            write_atomically(path.resolve(), text)
+    except OSError as error:
+        raise _unwritable(path, option, error) from error
+
+
+def _is_stream(path: Path) -> bool:
+    return path.exists() and not path.is_file()
+
+
+def _unwritable(path: Path, option: str, error: OSError) -> StorageError:
+    return StorageError(f"{option} must name a file that can be written; {path}: {error.strerror or error}")

@@ -1,0 +1,85 @@
+"""What a validation split can tell apart: said before a trial is spent."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tlsearch.core.text import plural
+
+DISAGREEMENT = 0.25  # fraction of the images that one of two models gets right and the other wrong
+_COARSE = 0.05  # a difference from which more images are worth having
+_FEW = 2  # validation images of a class
+_MAX_NAMED = 5
+_SPREAD = (
+    0.03  # of true accuracies around the solved head's: fine-tuning gains or loses a few points (emoji, 996 images)
+)
+_WORTH = 0.015  # a solved head's gain from being solved again on train and val: 0.009, 0.010 and 0.027 on tiny sets
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resolution:
+    """What a validation split can resolve.
+
+    Attributes:
+        num_images: Validation images.
+        chance: Differences of two accuracies below this are chance: one standard error of the difference of two models
+            that disagree on a quarter of the images, sqrt(0.25 / num_images).
+        few: By class its validation images, where these are at most 2.
+    """
+
+    num_images: int
+    chance: float
+    few: Mapping[str, int]
+
+    def as_json(self) -> dict[str, Any]:
+        """{images, chance, few}."""
+        return {"images": self.num_images, "chance": round(self.chance, 4), "few": dict(self.few)}
+
+    def lines(self) -> list[str]:
+        """In words, with what to do about it."""
+        images = plural(self.num_images, "validation image")
+        advice = ""
+        if self.chance > _COARSE:
+            advice = (
+                ": a larger validation split (data.split.val, or more in val/) tells more, and `tlsearch confirm` "
+                "trains the best trials again with several seeds"
+            )
+        lines = [f"{images}: differences of accuracy under {self.chance:.2f} are chance{advice}"]
+        if self.few:
+            named = ", ".join(f"{name} ({count})" for name, count in list(self.few.items())[:_MAX_NAMED])
+            more = f" and {len(self.few) - _MAX_NAMED} more" if len(self.few) > _MAX_NAMED else ""
+            lines.append(f"classes with {_FEW} validation images or fewer, which say little of them: {named}{more}")
+        return lines
+
+
+def resolution(classes: Sequence[str], val_labels: Sequence[int]) -> Resolution:
+    """What a split with these labels can resolve.
+
+    Args:
+        val_labels: Each an index into ``classes``; at least one.
+    """
+    counts = Counter(val_labels)
+    few = {name: counts[index] for index, name in enumerate(classes) if counts[index] <= _FEW}
+    chance = resolution_of(len(val_labels))
+    return Resolution(num_images=len(val_labels), chance=chance, few=dict(sorted(few.items(), key=lambda one: one[1])))
+
+
+def resolution_of(num_images: int) -> float:
+    """The difference of two accuracies below which it is chance: see ``Resolution``."""
+    return math.sqrt(DISAGREEMENT / num_images)
+
+
+def convincing_difference(num_images: int) -> float:
+    """How much better than the solved head a trial has to look on validation to be expected to be worth taking.
+
+    The true differences are taken for normal with deviation ``_SPREAD``; what is observed adds the noise of
+    ``Resolution``. The expected true difference is the observed one, shrunk by spread^2 / (spread^2 + noise^2)
+    (Efron and Morris, 1975), and shrunk values allow for having chosen the largest of many trials. The line is where
+    it exceeds ``_WORTH``: 0.19 for 24 images, 0.06 for 100, 0.03 for 348.
+    """
+    noise = resolution_of(num_images)
+    return _WORTH * (1.0 + (noise / _SPREAD) ** 2)

@@ -1,0 +1,1 @@
+"""Submits searches to a cluster, and asks its head about them."""

@@ -1,0 +1,1 @@
+"""From the winner of a search to production: confirm, promote, export."""

@@ -1,0 +1,251 @@
+"""Which trial goes into production, and its checkpoint: as the search kept it, or trained again."""
+
+from __future__ import annotations
+
+import logging
+import math
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tlsearch.app.catalog.catalog import SearchEntry, find
+from tlsearch.app.checks.resolution import convincing_difference
+from tlsearch.app.production.conclude import read_confirmed
+from tlsearch.app.production.confirm import best_candidates
+from tlsearch.app.searches.run import read_record, trial_setup
+from tlsearch.config import SpaceFile
+from tlsearch.core.errors import SearchStopped, StorageError, UserError
+from tlsearch.core.types import Decision, EpochReport, SearchRecord, TrialAssignment, TrialRecord
+from tlsearch.model import describe_backbone
+from tlsearch.results.inference.cpu_latency import measure_latency, this_cpu
+from tlsearch.train import read_model_meta
+from tlsearch.trial import BEST_FOLDER, keep_start, run_trial
+
+logger = logging.getLogger(__name__)
+
+FOLDER = "promoted"  # of the search's folder: checkpoints that were trained for a promotion
+_CLOSE = 1e-6  # how far a training that is repeated on the same kind of device may be off
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a model in production may need.
+
+    Attributes:
+        latency_ms: Of one image on this machine's CPU, one thread.
+        parameters: Of the whole model.
+    """
+
+    latency_ms: float | None = None
+    parameters: int | None = None
+
+    @property
+    def any(self) -> bool:
+        """Whether there is a limit."""
+        return self.latency_ms is not None or self.parameters is not None
+
+    @property
+    def text(self) -> str:
+        """In words."""
+        latency = [] if self.latency_ms is None else [f"at most {self.latency_ms:g} ms an image"]
+        return " and ".join(latency + ([] if self.parameters is None else [f"at most {self.parameters:,} parameters"]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A trial with the reason why it is the one.
+
+    Attributes:
+        entry: The search that the trial belongs to: the user's, or the one that repeated its best.
+        latency: In words; empty where it was not measured.
+    """
+
+    entry: SearchEntry
+    trial: TrialRecord
+    reason: str
+    parameters: int
+    latency: str = ""
+
+
+class _Sizes:
+    """Parameters and latency of backbones, each looked at once."""
+
+    def __init__(self, file: SpaceFile, num_classes: int) -> None:
+        self._size, self._num_classes = file.data.image_size, num_classes
+        self._parameters: dict[str, int] = {}
+        self._latencies: dict[str, float] = {}
+
+    def parameters(self, backbone: str) -> int:
+        if backbone not in self._parameters:
+            found = describe_backbone(backbone, num_classes=self._num_classes, image_size=self._size)
+            self._parameters[backbone] = sum(stage.parameters for stage in found.stages)
+        return self._parameters[backbone]
+
+    def latency(self, backbone: str) -> float:
+        if backbone not in self._latencies:
+            self._latencies[backbone] = measure_latency(backbone, num_classes=self._num_classes, image_size=self._size)
+        return self._latencies[backbone]
+
+    def within(self, backbone: str, limits: Limits) -> bool:
+        if limits.parameters is not None and self.parameters(backbone) > limits.parameters:
+            return False
+        return limits.latency_ms is None or self.latency(backbone) <= limits.latency_ms
+
+
+def choose(
+    entry: SearchEntry, file: SpaceFile, *, num_classes: int, trial: int | None, limits: Limits, num_val: int
+) -> Choice:
+    """The trial that was asked for; else of the confirmed one, then the others by rank, the first within the limits.
+
+    Before the others comes the best solved head, where the best trial is not convincingly better on validation: what
+    looks best of many trials on few images is mostly the luckiest.
+
+    Args:
+        num_val: Validation images.
+
+    Raises:
+        UserError: No such trial, none with a result, or none within the limits.
+    """
+    sizes = _Sizes(file, num_classes)
+    for owner, record, reason in _candidates(entry, trial, num_val):
+        backbone = record.config.backbone
+        if not sizes.within(backbone, limits):
+            if trial is not None:
+                raise UserError(f"trial {trial} is not within the limits: {_sizes_text(sizes, backbone, limits)}")
+            continue
+        latency = ""
+        if limits.latency_ms is not None:
+            latency = f"{sizes.latency(backbone):.1f} ms an image ({this_cpu()}, batch of 1)"
+        if limits.any and trial is None:
+            reason = f"{reason} within the limits ({_sizes_text(sizes, backbone, limits)})"
+        return Choice(entry=owner, trial=record, reason=reason, parameters=sizes.parameters(backbone), latency=latency)
+    if limits.any:
+        raise UserError(f"no trial of {entry.search_id} with a result is within the limits: {limits.text}")
+    raise UserError(f"the search {entry.search_id} has no trial with a result yet")
+
+
+def _candidates(entry: SearchEntry, number: int | None, num_val: int) -> Iterator[tuple[SearchEntry, TrialRecord, str]]:
+    record = read_record(entry)
+    if number is not None:
+        asked = next((one for one in record.trials if one.number == number), None)
+        if asked is None:
+            raise UserError(f"the search {entry.search_id} has no trial {number}; it has {len(record.trials)}")
+        if asked.best_epoch is None:
+            raise UserError(f"trial {number} of {entry.search_id} has no result: {asked.state.value} {asked.error}")
+        yield entry, asked, "asked for by its number"
+        return
+    confirmed = read_confirmed(entry)
+    if confirmed is not None:
+        yield _confirmed_winner(entry, confirmed)
+    solved = solved_head(record, num_val)
+    if solved is not None:
+        yield entry, *solved
+    for trial in best_candidates(record, len(record.trials)):
+        yield entry, trial, f"the best by {record.metric} on validation"
+
+
+def solved_head(record: SearchRecord, num_val: int) -> tuple[TrialRecord, str] | None:
+    """The trial with the best solved head, as it was before its first step, where no trial is convincingly better.
+
+    Returns:
+        None where one is, where no head was solved, and for metrics of which no chance is known.
+    """
+    best = record.best
+    started = [t for t in best_candidates(record, len(record.trials), by_model=False) if t.start is not None]
+    if best is None or best.best_value is None or not started or record.metric != "val_accuracy":
+        return None
+    values = {t.number: t.start.metrics[record.metric] for t in started if t.start is not None}
+    first = min(started, key=lambda one: (-values[one.number], one.number))
+    value, line = values[first.number], convincing_difference(num_val)
+    if best.best_value - value >= line:
+        return None
+    reason = f"its solved head before the first step, {record.metric} {value:.4f}"
+    if best.best_value > value:
+        reason += (
+            f": on {num_val} validation images trial {best.number} with {best.best_value:.4f} is not convincingly "
+            f"better (that takes {line:.2f})"
+        )
+    return replace(first, best_value=value, best_epoch=0), reason
+
+
+def _confirmed_winner(entry: SearchEntry, confirmed: Mapping[str, Any]) -> tuple[SearchEntry, TrialRecord, str]:
+    winner = next(one for one in confirmed["candidates"] if one["trial"] == confirmed["recommended"])
+    owner = find(confirmed["confirm_search_id"], entry.path.parent)
+    trial = next(one for one in read_record(owner).trials if one.number == winner["best_trial"])
+    reason = f"the best training of the configuration that was confirmed: trial {winner['trial']} of {entry.search_id}"
+    return owner, trial, reason
+
+
+def _sizes_text(sizes: _Sizes, backbone: str, limits: Limits) -> str:
+    parts = []
+    if limits.parameters is not None:
+        parts.append(f"{sizes.parameters(backbone):,} parameters, at most {limits.parameters:,}")
+    if limits.latency_ms is not None:
+        parts.append(f"{sizes.latency(backbone):.1f} ms an image, at most {limits.latency_ms:g}")
+    return "; ".join(parts)
+
+
+def find_or_train(choice: Choice, file: SpaceFile) -> Path:
+    """The checkpoint of the chosen trial; trained again, with the same seed, where the search has not kept it."""
+    kept = choice.entry.path / "trials" / str(choice.trial.number) / BEST_FOLDER
+    solved = choice.trial.best_epoch == 0
+    if (kept / "checkpoint.json").is_file():
+        meta = read_model_meta(kept)
+        if meta.config == choice.trial.config and (meta.epoch == 0 or not solved):
+            return kept
+    if not solved:  # a head is solved again in a second
+        logger.warning("trial %d is not among the kept ones: it is trained again", choice.trial.number)
+    folder = _train(choice, file, choice.entry.path / FOLDER / str(choice.trial.number), refit=False)
+    value, known = read_model_meta(folder).value, choice.trial.best_value
+    if known is not None and not math.isclose(value, known, abs_tol=_CLOSE):
+        logger.warning("trained again, trial %d reaches %.4f instead of %.4f", choice.trial.number, value, known)
+    return folder
+
+
+def train_on_all(choice: Choice, file: SpaceFile) -> Path:
+    """The checkpoint of the chosen configuration, trained on train and val for its best number of epochs."""
+    return _train(choice, file, choice.entry.path / FOLDER / f"{choice.trial.number}-refit", refit=True)
+
+
+class _StopAt:
+    """A Reporter that ends a trial at an epoch."""
+
+    def __init__(self, epoch: int) -> None:
+        self._epoch = epoch
+
+    def report(self, report: EpochReport) -> Decision:
+        return Decision.STOP if report.epoch >= self._epoch else Decision.CONTINUE
+
+
+def _train(choice: Choice, file: SpaceFile, directory: Path, *, refit: bool) -> Path:
+    """A training that ended is found again; one that was cut short goes on or begins anew."""
+    trial, folder = choice.trial, directory / BEST_FOLDER
+    assert trial.best_epoch is not None
+    if _is_done(folder, trial, refit=refit):
+        return folder
+    if not (directory / "running").is_dir():
+        shutil.rmtree(directory, ignore_errors=True)
+    assignment = TrialAssignment(
+        number=trial.number,
+        seed=trial.seed,
+        config=trial.config,
+        setup=replace(trial_setup(file), refit=refit),
+        directory=str(directory),
+    )
+    if trial.best_epoch == 0:
+        keep_start(assignment)
+        return folder
+    outcome = run_trial(assignment, _StopAt(trial.best_epoch))
+    if outcome.error or not folder.is_dir():
+        raise SearchStopped(f"trial {trial.number} could not be trained again: {outcome.error or outcome.reason}")
+    return folder
+
+
+def _is_done(folder: Path, trial: TrialRecord, *, refit: bool) -> bool:
+    try:
+        meta = read_model_meta(folder)
+    except StorageError:
+        return False
+    return meta.config == trial.config and (meta.epoch == trial.best_epoch if refit else meta.value == trial.best_value)

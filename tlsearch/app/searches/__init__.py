@@ -1,0 +1,1 @@
+"""Starts, resumes, repeats and synchronises searches."""

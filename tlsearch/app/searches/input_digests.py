@@ -1,0 +1,201 @@
+"""What all trials of a search are made from, images and weights, by digest: one search has one of each.
+
+Every value of a study was measured on the images of then. One leaderboard, one stopping rule and one choice of the best
+cannot mix them with values on other images, so nothing that trains or scores goes on once they have changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tlsearch.app.catalog.catalog import SearchEntry, write_atomically
+from tlsearch.app.catalog.gather_facts import read_facts
+from tlsearch.app.checks.weights_found import weights_digests
+from tlsearch.config import SpaceFile
+from tlsearch.core.codec import read_json, read_shaped
+from tlsearch.core.errors import DataError
+from tlsearch.data import ImageIndex, Split, nfc, seen_digest
+from tlsearch.space import Space
+
+logger = logging.getLogger(__name__)
+
+INPUTS = "inputs.json"
+_FORMAT = 1
+_SHOWN = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    images: int
+    digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Data:
+    digest: str
+    classes: tuple[str, ...]
+    splits: Mapping[str, Mapping[str, _Part]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Inputs:
+    """What ``inputs.json`` holds."""
+
+    format: Literal[1]
+    data: _Data
+    weights: Mapping[str, str]
+
+
+def keep_inputs(entry: SearchEntry, file: SpaceFile, space: Space, index: ImageIndex) -> None:
+    """Writes what the search's trials are made from into its folder."""
+    weights = weights_digests(file, space.backbones())
+    plain = {"format": _FORMAT, "data": _data_now(index), "weights": weights}
+    write_atomically(entry.path / INPUTS, json.dumps(plain, indent=2))
+
+
+def refuse_changed_inputs(entry: SearchEntry, file: SpaceFile, index: ImageIndex, *, purpose: str) -> None:
+    """Sees to it that images and weights are those that the search began with.
+
+    Images of the test split alone may change, with a warning: no trial looks at them.
+
+    Args:
+        purpose: What cannot be done: ``the search cannot go on``.
+
+    Raises:
+        DataError: They have changed; says what, and what to do.
+    """
+    kept = _kept(entry)
+    before = kept.get("data") or _data_of_facts(entry)
+    found = list(_data_changes(before, _data_now(index))) if before else []
+    unseen = bool(found) and before.get("seen") == seen_digest(index)
+    if unseen:
+        logger.warning("the test split has changed since %s began: %s", entry.search_id, "; ".join(found))
+    elif found:
+        digests = f"digest {before['digest'][:8]} -> {index.digest[:8]}"
+        raise DataError(_message(entry, f"the images have changed since the search began ({digests})", found, purpose))
+    known = {**_weights_of_models(entry), **kept.get("weights", {})}
+    tried = [name for name in _tried(entry) if name in known]
+    now = weights_digests(file, tried) if tried else {}
+    changed = [f"{name}: {known[name][:8]} -> {now[name][:8]}" for name in now if now[name] != known[name]]
+    if changed:
+        raise DataError(_message(entry, "weights have changed since trials began from them", changed, purpose))
+
+
+def _message(entry: SearchEntry, what: str, changes: list[str], purpose: str) -> str:
+    more = [f"and {len(changes) - _SHOWN} more"] if len(changes) > _SHOWN else []
+    return (
+        f"{what}:\n  "
+        + "\n  ".join([*changes[:_SHOWN], *more])
+        + f"\n{purpose}: what its trials reached is not comparable with trials on anything else, and `--changed` takes "
+        "over settings only. Put back what was there, or start a new search with `tlsearch run FILE`; the best "
+        f"configurations of {entry.search_id} (`tlsearch results`) can begin it, as search.start_with"
+    )
+
+
+def _kept(entry: SearchEntry) -> dict[str, Any]:
+    """What the search's folder says; empty for a search of a version that wrote no such file."""
+    try:
+        return read_shaped(entry.path / INPUTS, _Inputs)
+    except FileNotFoundError:
+        return {}
+
+
+def _data_now(index: ImageIndex) -> dict[str, Any]:
+    """{digest, seen, classes, splits: {split: {class: {images, digest}}}}; no digest where files stay closed."""
+    return {
+        "digest": index.digest,
+        "seen": seen_digest(index),
+        "classes": list(index.classes),
+        "splits": {name: _per_class(split, index.classes) for name, split in index.splits.items()},
+    }
+
+
+def _per_class(split: Split, classes: tuple[str, ...]) -> dict[str, Any]:
+    totals = {label: hashlib.sha256() for label in range(len(classes))}
+    for i, (key, label) in enumerate(zip(split.keys, split.labels, strict=True)):
+        totals[label].update(key.encode("utf-8", "surrogateescape") + b"\0")
+        totals[label].update(split.digests[i] if split.digests else b"")
+    counts = Counter(split.labels)
+    return {
+        classes[label]: {"images": counts[label], "digest": total.hexdigest()[:16]} for label, total in totals.items()
+    }
+
+
+def _data_of_facts(entry: SearchEntry) -> dict[str, Any]:
+    """What a search of the version before has kept: totals."""
+    facts = read_facts(entry)
+    if not facts.digest:
+        return {}
+    return {"digest": facts.digest, "classes": list(facts.classes), "images": dict(facts.images)}
+
+
+def _data_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """What differs, in words; nothing where the digests are equal."""
+    if before["digest"] == now["digest"]:
+        return
+    said = 0
+    for line in _class_changes(before["classes"], now["classes"]):
+        said += 1
+        yield line
+    counts = before.get("images") or {name: _total(split) for name, split in before["splits"].items()}
+    for name in dict.fromkeys((*counts, *now["splits"])):
+        then, today = counts.get(name, 0), _total(now["splits"].get(name, {}))
+        if then != today:
+            said += 1
+            yield f"{name}: {then} -> {today} images"
+    for name, split in before.get("splits", {}).items():
+        for label, part in split.items():
+            other = now["splits"].get(name, {}).get(label)
+            if other is not None and other != part:
+                said += 1
+                same = other["images"] == part["images"]
+                how = "other files or contents" if same else f"{part['images']} -> {other['images']} images"
+                yield f"{name}, class {label!r}: {how}"
+    if not said:
+        yield "the same classes and counts: files were renamed, replaced or edited"
+
+
+def _class_changes(before: list[str], now: list[str]) -> Iterator[str]:
+    before, now = [nfc(name) for name in before], [nfc(name) for name in now]
+    if before == now:
+        return
+    gone, new = [name for name in before if name not in now], [name for name in now if name not in before]
+    parts = [f"{len(before)} -> {len(now)}"]
+    parts += [f"new: {', '.join(map(repr, new))}"] if new else []
+    parts += [f"gone: {', '.join(map(repr, gone))}"] if gone else []
+    yield f"classes: {'; '.join(parts)}" if new or gone else "classes: in another order"
+
+
+def _total(split: Mapping[str, Any]) -> int:
+    return sum(part["images"] for part in split.values())
+
+
+def _models(entry: SearchEntry) -> Iterator[dict[str, Any]]:
+    for file in entry.path.glob("trials/*/best/checkpoint.json"):
+        try:
+            yield read_json(file)
+        except (OSError, ValueError):
+            continue
+
+
+def _weights_of_models(entry: SearchEntry) -> dict[str, str]:
+    """The digest of each backbone's weights, as far as a kept model tells."""
+    found = {}
+    for model in _models(entry):
+        backbone, digest = model.get("backbone"), model.get("weights_digest")
+        if isinstance(backbone, str) and isinstance(digest, str):
+            found[backbone] = digest
+    return found
+
+
+def _tried(entry: SearchEntry) -> list[str]:
+    from tlsearch.search import read_search
+
+    trials = read_search(entry.path, search_id=entry.search_id, moved=entry.moved).trials
+    return list(dict.fromkeys(trial.config.backbone for trial in trials))

@@ -1,0 +1,107 @@
+"""Goes on with a search whose space file has changed: ``resume --changed``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tlsearch.app.catalog.catalog import RESOLVED, SOURCE, SearchEntry, register, write_atomically
+from tlsearch.app.catalog.gather_facts import gather_facts, write_facts
+from tlsearch.app.catalog.space_diff import Difference, differences, file_now
+from tlsearch.app.catalog.stored import settle, stored_file
+from tlsearch.app.checks.error_places import place_faults
+from tlsearch.app.checks.feasibility import backbone_sizes, limit_faults
+from tlsearch.app.checks.weights_found import weights_faults, weights_source
+from tlsearch.app.searches.input_digests import keep_inputs, refuse_changed_inputs
+from tlsearch.app.searches.run import Prepared, read_record, search_plan, with_trials
+from tlsearch.config import SpaceFile, dump_resolved
+from tlsearch.core.errors import ConfigError, Fault, StorageError
+from tlsearch.data import load_index
+from tlsearch.search import Carried, SearchLock, supersede
+
+# What all trials of a search have in common, or where they are.
+_LASTING = ("name", "data", "storage", "search.metric", "search.max_epochs", "search.study", "tracking.uri")
+# Of a search that runs a list: which entry a trial's number stands for.
+_LISTED = ("space", "search.start_with", "search.seeds", "search.sampler")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChangedSearch:
+    """A search that is ready to go on with its changed file; ``carried`` is None where its space is the same."""
+
+    prepared: Prepared
+    changes: Sequence[Difference]
+    carried: Carried | None = None
+
+
+def prepare_changed(
+    entry: SearchEntry, *, lock: SearchLock, trials: str | None = None, address: str = "local"
+) -> ChangedSearch:
+    """Takes over the user's file as it is now: a new study supersedes the old one where the space has changed.
+
+    Args:
+        entry: The search.
+        lock: The search's, held.
+        trials: As for ``prepare_resume``.
+
+    Raises:
+        ConfigError: The file has faults, or a change that one search cannot hold.
+        DataError: The images; or they, or weights that trials began from, have changed.
+        StorageError: The file is gone.
+    """
+    if entry.parent:
+        raise StorageError(f"{entry.search_id} was made by another search and has no file of its own")
+    stored, _ = stored_file(entry, "so it cannot be resumed")
+    file, space = file_now(entry, stored)
+    if trials is not None:
+        file, entry = with_trials(file, entry, trials)
+    changes = differences(stored, file)
+    index = load_index(file.data)
+    faults = lasting_faults(stored, file, changes, _tried(entry)) + weights_faults(file, space)
+    faults += limit_faults(file, backbone_sizes(file, space, len(index.classes)))
+    if faults:
+        raise ConfigError(
+            place_faults(
+                faults,
+                Path(entry.source),
+                overrides=entry.overrides,
+                data_path=Path(entry.data_path) if entry.data_path else None,
+                current=Path(entry.cwd) if entry.cwd else None,
+            )
+        )
+    refuse_changed_inputs(entry, file, index, purpose="the search cannot go on")
+    entry = settle(entry)
+    prepared = Prepared(entry=entry, file=file, space=space, index=index, address=address, lock=lock, resumed=True)
+    carried = None
+    if any(one.path[0] == "space" or one.dotted == "search.start_with" for one in changes):
+        carried = supersede(search_plan(prepared), lock=lock)
+    write_atomically(entry.path / SOURCE, Path(entry.source).read_text(encoding="utf-8"))
+    write_atomically(entry.path / RESOLVED, dump_resolved(file))
+    keep_inputs(entry, file, space, index)
+    write_facts(entry, gather_facts(file, (), index))
+    register(entry)
+    return ChangedSearch(prepared=prepared, changes=changes, carried=carried)
+
+
+def lasting_faults(
+    stored: SpaceFile, file: SpaceFile, changes: Sequence[Difference], tried: Sequence[str]
+) -> list[Fault]:
+    """Changes after which the old trials could not be compared with the new ones, or not be found."""
+    listed = stored.search.listed or file.search.listed
+    kept = _LASTING + (_LISTED if listed else ())
+    faults = []
+    for change in changes:
+        place = next((one for one in kept if f"{change.dotted}.".startswith(f"{one}.")), None)
+        if place is not None:
+            message = f"one search has one {place}; it began with {str(change).partition(': ')[2]}: start a new search"
+            faults.append(Fault(path=change.path, message=message))
+    for backbone in tried:
+        if weights_source(stored, backbone) != weights_source(file, backbone):
+            message = f"trials of {backbone} have begun from other weights: start a new search"
+            faults.append(Fault(path=("weights", backbone), message=message))
+    return faults
+
+
+def _tried(entry: SearchEntry) -> list[str]:
+    return list(dict.fromkeys(trial.config.backbone for trial in read_record(entry).trials))

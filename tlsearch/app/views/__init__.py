@@ -1,0 +1,1 @@
+"""What a user looks at: results, status, reports, predictions, the MLflow UI."""

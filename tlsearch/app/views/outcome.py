@@ -1,0 +1,111 @@
+"""Reads what a search has found: its results, and which of its models a name means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tlsearch.app.catalog.catalog import SearchEntry, find, names_search
+from tlsearch.app.catalog.ending import SearchState, ending_text, search_state
+from tlsearch.app.catalog.gather_facts import read_facts
+from tlsearch.app.checks.outputs import check_output, write_output
+from tlsearch.app.searches.run import read_record
+from tlsearch.core.errors import StorageError
+from tlsearch.core.types import SearchRecord
+from tlsearch.results.leaderboard.filters import select_rows
+from tlsearch.results.leaderboard.leaderboard import LeaderboardRow, leaderboard, leaderboard_notes, rows_csv, rows_json
+from tlsearch.results.leaderboard.search_facts import SearchFacts
+from tlsearch.tracking import find_run_ids
+
+BEST = "best"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leaderboard:
+    """A search's rows as asked for, with what it takes to show them."""
+
+    record: SearchRecord
+    facts: SearchFacts
+    rows: Sequence[LeaderboardRow]
+    state: SearchState
+
+    def as_json(self, *, details: bool = False) -> dict[str, Any]:
+        """The published shape and the search's state; ``details`` adds standard errors, sizes, times and notes."""
+        return {**rows_json(self.record, self.rows, self.facts if details else None), "state": self.state}
+
+    def notes(self) -> list[str]:
+        """Sentences about all trials of the search, those too that were not asked for."""
+        ended = self.state in ("finished", "running")
+        state = [] if ended else [f"the search {ending_text(self.record, self.state)}"]
+        return state + leaderboard_notes(self.record, leaderboard(self.record, {}, self.facts), self.facts)
+
+
+def read_leaderboard(
+    entry: SearchEntry, *, states: Sequence[str] = (), conditions: Sequence[str] = (), top: int | None = None
+) -> Leaderboard:
+    """The trials of a search, best first: the study is the truth, MLflow gives its run ids.
+
+    Args:
+        entry: The search.
+        states: Only trials in one of these states; empty for all.
+        conditions: Only trials that meet all of these: ``backbone=resnet18``, ``unfreeze_depth>=2``.
+        top: Only the first so many of these.
+
+    Raises:
+        UserError: A state or condition that cannot be understood.
+    """
+    record, facts = read_record(entry), read_facts(entry)
+    run_ids = find_run_ids(entry.tracking_uri, experiment=entry.experiment, search_id=entry.search_id, uid=entry.uid)
+    rows = select_rows(leaderboard(record, run_ids, facts), states=states, conditions=conditions)
+    return Leaderboard(record=record, facts=facts, rows=rows[:top], state=search_state(entry, record))
+
+
+def write_csv(found: Leaderboard, path: Path) -> None:
+    """Writes the rows with all their columns.
+
+    Raises:
+        StorageError: The file cannot be written.
+    """
+    check_output(path, "--csv")
+    write_output(path, rows_csv(found.rows), "--csv")
+
+
+def find_checkpoint(model: str, storage: Path | None = None) -> str:
+    """What ``model`` names: an existing folder or an MLflow URI as it is, else a search's checkpoint.
+
+    Args:
+        model: Folder, ``models:/...``, ``runs:/...``, a search's ID or folder (its best trial), or one with ``:TRIAL``.
+        storage: Where to look for the search instead of the catalogue.
+
+    Raises:
+        StorageError: No such search, trial or checkpoint.
+    """
+    if not names_search(model):
+        return model
+    search_id, _, number = model.partition(":")
+    try:
+        entry = find(search_id, storage)
+    except StorageError:
+        if Path(model).is_file():
+            return model  # whoever loads it says what it is
+        raise
+    if number:
+        if not number.isdigit():
+            raise StorageError(f"a model of a search is named ID or ID:TRIAL with a trial's number, not {model!r}")
+        trial = int(number)
+    else:
+        best = read_record(entry).best
+        if best is None:
+            raise StorageError(f"the search {entry.search_id} has no trial with a result yet")
+        trial = best.number
+    folder = entry.path / "trials" / str(trial) / BEST
+    if not folder.is_dir():
+        kept = sorted(int(one.parent.name) for one in entry.path.glob(f"trials/*/{BEST}") if one.parent.name.isdigit())
+        names = ", ".join(f"{entry.search_id}:{one}" for one in kept) or "none"
+        raise StorageError(
+            f"{entry.search_id}:{trial} must name a model that is kept, those of the tracking.keep_best best trials: "
+            f"{names}; `tlsearch rerun` trains a trial again"
+        )
+    return str(folder)

@@ -1,0 +1,193 @@
+"""Makes the report of a search: reads study, facts and kept model, writes page and pictures, logs them to MLflow."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tlsearch.app.catalog.catalog import SearchEntry
+from tlsearch.app.catalog.gather_facts import complete_facts, keep_facts, read_space_file
+from tlsearch.app.searches.run import read_record
+from tlsearch.app.views.report_settings import log_scaled, search_settings
+from tlsearch.core.errors import StorageError, UserError
+from tlsearch.core.types import ParameterImportance, SearchRecord
+from tlsearch.results.inference.cpu_latency import measure_latency, this_cpu
+from tlsearch.results.leaderboard.leaderboard import LeaderboardRow, leaderboard, rows_csv
+from tlsearch.results.leaderboard.search_facts import SearchFacts
+from tlsearch.results.report.page import PAGE, Report, make_report, write_report
+from tlsearch.results.report.plots.view import View
+from tlsearch.results.report.sections import BestModel
+from tlsearch.search import SearchLock, holding, parameter_importance
+from tlsearch.tracking import find_run_ids, log_search_files
+
+logger = logging.getLogger(__name__)
+
+FOLDER = "report"
+_LEADERBOARD = "leaderboard.csv"
+_NUM_PICTURES = 12
+_NO_IMPORTANCE = "left out here: `tlsearch report` works them out"
+_NO_MODEL = "Left out here: `tlsearch report` evaluates the best model over the validation images."
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportResult:
+    """A report that was written.
+
+    Attributes:
+        page: The HTML file.
+        files: All files by their path in the report's folder, the page among them.
+        skipped: What could not be shown, with the reason.
+        run_id: The MLflow run that holds the report; None where MLflow is away or was not asked.
+    """
+
+    page: Path
+    files: Mapping[str, Path]
+    skipped: Mapping[str, str]
+    run_id: str | None
+
+
+def write_search_report(
+    entry: SearchEntry,
+    *,
+    directory: Path | None = None,
+    with_model: bool = True,
+    with_importance: bool = True,
+    with_latency: bool = False,
+    log: bool = True,
+    lock: SearchLock | None = None,
+) -> ReportResult:
+    """Writes the report of a search.
+
+    The folder and the MLflow run of a search are its one writer's: while another process has it, the report goes to
+    ``directory`` alone.
+
+    Args:
+        entry: The search.
+        directory: Where to; the folder ``report`` of the search if left out.
+        with_model: Evaluate the best model over the validation images.
+        with_importance: Work out the importance of each parameter.
+        with_latency: Measure the latency of every backbone that was tried, on this machine.
+        log: Add the files to the search's MLflow run.
+        lock: The search's, where the caller holds it already.
+
+    Raises:
+        StorageError: The study is damaged, the folder cannot be written, or another process has the search and no
+            ``directory`` was given.
+    """
+    target = directory or entry.path / FOLDER
+    with ExitStack() as stack:
+        owner = lock is not None or _takes(entry, stack, target, log=log)
+        record = read_record(entry)
+        facts = complete_facts(entry, [trial.config.backbone for trial in record.trials])
+        if with_latency:
+            facts = _add_latency(entry, facts, record)
+        if owner:
+            keep_facts(entry, facts)
+        run_ids = find_run_ids(
+            entry.tracking_uri, experiment=entry.experiment, search_id=entry.search_id, uid=entry.uid
+        )
+        rows = leaderboard(record, run_ids, facts)
+        importance = ParameterImportance(reason=_NO_IMPORTANCE)
+        if with_importance:
+            importance = parameter_importance(entry.path, entry.moved)
+        file = read_space_file(entry)
+        view = View(record=record, rows=rows, facts=facts, importance=importance, log_scaled=log_scaled(file))
+        model, missing = _best_model(entry, record, facts) if with_model else (None, _NO_MODEL)
+        report = make_report(view, model, settings=search_settings(entry, file, record), model_missing=missing)
+        files = _write(report, rows, target)
+        skipped = {plot.name: plot.missing for plot in report.plots if plot.missing}
+        if model is None:
+            skipped["model"] = missing
+        run_id = _log(entry, files) if log and owner else None
+    return ReportResult(page=target / PAGE, files=files, skipped=skipped, run_id=run_id)
+
+
+def _takes(entry: SearchEntry, stack: ExitStack, target: Path, *, log: bool) -> bool:
+    """Whether this process holds the search while the stack is open; it need not where the report goes elsewhere."""
+    try:
+        stack.enter_context(holding(entry.path, "report"))
+    except StorageError as error:
+        if target.resolve().is_relative_to(entry.path.resolve()):
+            raise StorageError(f"{error}; or give --out FOLDER: a report of it as it is now is written there") from None
+        if log:
+            logger.warning("the report is not added to the search's MLflow run: %s", error)
+        return False
+    return True
+
+
+def _write(report: Report, rows: Sequence[LeaderboardRow], target: Path) -> dict[str, Path]:
+    try:
+        files = write_report(report, target)
+        (target / _LEADERBOARD).write_text(rows_csv(rows), encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"the report's folder {target} cannot be written: {error.strerror or error}") from error
+    return {**files, _LEADERBOARD: target / _LEADERBOARD}
+
+
+def report_at_end(entry: SearchEntry, lock: SearchLock) -> Path | None:
+    """The report of a search that has just ended, without what takes long: the best model and the importances.
+
+    Nothing that goes wrong in it may fail a search that went well: that is logged.
+    """
+    try:
+        return write_search_report(entry, with_model=False, with_importance=False, lock=lock).page
+    except KeyboardInterrupt:  # the search is done, and whoever waits for it wants no more
+        return None
+    except Exception as error:
+        logger.warning("the report of %s could not be made: %s", entry.search_id, error, exc_info=True)
+        return None
+
+
+def _log(entry: SearchEntry, files: Mapping[str, Path]) -> str | None:
+    return log_search_files(
+        entry.tracking_uri, experiment=entry.experiment, search_id=entry.search_id, uid=entry.uid, files=files
+    )
+
+
+def _add_latency(entry: SearchEntry, facts: SearchFacts, record: SearchRecord) -> SearchFacts:
+    file = read_space_file(entry)
+    size = None if file is None else file.data.image_size
+    measured = dict(facts.latency_ms) if facts.latency_on == this_cpu() else {}
+    for backbone in _tried(record):
+        if backbone not in measured:
+            try:
+                measured[backbone] = measure_latency(backbone, num_classes=max(len(facts.classes), 2), image_size=size)
+            except UserError as error:
+                logger.warning("the latency of %s cannot be measured: %s", backbone, error)
+    return replace(facts, latency_ms=measured, latency_on=this_cpu())
+
+
+def _tried(record: SearchRecord) -> Iterable[str]:
+    return dict.fromkeys(trial.config.backbone for trial in record.trials)
+
+
+def _best_model(entry: SearchEntry, record: SearchRecord, facts: SearchFacts) -> tuple[BestModel | None, str]:
+    """The best trial's kept model, evaluated; else None and the reason."""
+    best = record.best
+    if best is None:
+        return None, "No trial has a result."
+    folder = entry.path / "trials" / str(best.number) / "best"
+    if not folder.is_dir():
+        return None, (
+            f"The model of trial {best.number} is not in {folder}: a search keeps those of its "
+            "`tracking.keep_best` best trials."
+        )
+    file = read_space_file(entry)
+    if file is None:
+        return None, "The search's resolved.yaml cannot be read, so its data are not known."
+    from tlsearch.data import load_index
+    from tlsearch.results.inference.labelled import evaluate_split, thumbnails, worst_mistakes
+    from tlsearch.results.inference.predictor import load_model
+
+    try:
+        index = load_index(file.data)
+        if facts.digest and index.digest != facts.digest:
+            return None, "The data have changed since the search, so its model is not scored on them."
+        evaluation = evaluate_split(load_model(folder), index, "val")
+        keys = [mistake.key for mistake in worst_mistakes(evaluation, _NUM_PICTURES)]
+        return BestModel(trial=best.number, evaluation=evaluation, pictures=thumbnails(index, keys)), ""
+    except UserError as error:
+        return None, f"The model of trial {best.number} cannot be evaluated: {error}"

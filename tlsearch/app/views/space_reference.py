@@ -1,0 +1,172 @@
+"""The reference of the space file, written from the classes that read it.
+
+``python -m tlsearch.app.views.space_reference docs/space_file.md`` writes the page; a test holds that it is up to date.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+import sys
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from pydantic import BeforeValidator
+from pydantic.fields import FieldInfo
+
+from tlsearch.config import schema
+from tlsearch.config.forms import FORMS
+from tlsearch.config.rules import values as rules
+from tlsearch.config.rules.schema_errors import file_keys
+from tlsearch.core.types import METRIC_MODES
+from tlsearch.space.dimensions import PARAMETERS, RATIOS, Parameter
+
+_HEAD = """# The space file
+
+Every key of a space file (`space.yaml`), written from the classes that read it (`make reference`).
+[dimensions.md](dimensions.md) says what the dimensions of `space` were worth, [data.md](data.md) how images are read.
+A key that is left out has its default. Unknown keys are errors. Relative paths start at the folder of the space file.
+"""
+_SPACE = """## `space`
+
+Each dimension is one value, a list of values, or a range: `{int: [low, high]}`, `{float: [low, high]}`, or
+`{log: [low, high]}`, both ends included, with `step: S` where a grid is wanted. `when: {unfreeze_depth: {ge: 2}}` in a
+mapping limits a dimension to trials that meet the condition: a value (equal), a list (any of), `ge` or `le`.
+A dimension that is left out has its default.
+"""
+_EXAMPLE = {"ratio": "`{ratio_of: head_lr, log: [0.001, 1]}`"}
+# Rules that a type does not show -> the values that they allow.
+_RULES: Mapping[Any, str] = {
+    rules._duration: "a duration such as 2h, 30m, 90s or 1h30m, or a number of seconds; none",
+    rules._pattern: "a regular expression",
+    rules._scalar: "one value",
+    schema._metric: ", ".join(f"`{name}`" for name in METRIC_MODES),
+    schema._scheduler: "`none`, `asha`, or `{asha: {...}}`",
+    schema._or_empty: "a mapping",
+}
+_AUTO = (rules._auto, schema._auto)
+
+
+def reference() -> str:
+    """The whole page, in Markdown."""
+    parts = [_HEAD]
+    for path, form in FORMS.items():
+        parts.append(_section(path, form))
+        if path == ("data", "split"):
+            parts.append(_space())
+    return "\n".join(parts).replace("``", "`")
+
+
+def _section(path: tuple[str, ...], form: type) -> str:
+    title = "The file" if not path else f"`{'.'.join('KEY' if part == '*' else part for part in path)}`"
+    meanings, hints = meanings_of(form), get_type_hints(form, include_extras=True)
+    rows = []
+    for key, one in zip(file_keys(form), dataclasses.fields(form), strict=True):
+        values = _values(hints[one.name])
+        rows.append((f"`{key}`", meanings[one.name], values, _default(one, hints[one.name])))
+    return f"## {title}\n\n{_table(('key', 'meaning', 'values', 'default'), rows)}"
+
+
+def _space() -> str:
+    rows = []
+    for name, one in PARAMETERS.items():
+        values = _parameter_values(one)
+        if name in RATIOS:
+            values += f"; or {_EXAMPLE['ratio']}"
+        default = "required" if name == "backbone" else _text(one.default)
+        default = "auto, see `defaults`" if name in file_keys(schema.DefaultsSpec) else default
+        rows.append((f"`{name}`", one.meaning, values, default, one.where or "everywhere"))
+    return f"{_SPACE}\n{_table(('dimension', 'meaning', 'values', 'default', 'has an effect where'), rows)}"
+
+
+def _parameter_values(one: Parameter) -> str:
+    if one.name == "backbone":
+        return "a name"
+    if one.kind == "choice":
+        return ", ".join(f"`{value}`" for value in one.choices)
+    kind = "a whole number" if one.kind == "whole" else "a number"
+    return f"{kind}, {'above' if one.above_low else 'from'} {one.low:g} to {one.high:g}"
+
+
+def meanings_of(form: type) -> dict[str, str]:
+    """The sentences about a class's fields, from the section Attributes of its docstring, by field."""
+    text = inspect.getdoc(form) or ""
+    found: dict[str, str] = {}
+    name = ""
+    for line in text.partition("Attributes:\n")[2].splitlines():
+        begun = re.match(r" {4}(\w+): (.*)", line)
+        if begun:
+            name, found[begun[1]] = begun[1], begun[2]
+        elif name and line.strip():
+            found[name] += f" {line.strip()}"
+    return {name: sentence.replace("``", "`") for name, sentence in found.items()}
+
+
+def _values(hint: Any) -> str:
+    """The allowed values of a field, from its annotation."""
+    base, notes = hint, list[Any]()
+    while get_origin(base) is Annotated:
+        notes += get_args(base)[1:]
+        base = get_args(base)[0]
+    told = [one.func for one in notes if isinstance(one, BeforeValidator)]
+    for rule in told:
+        if rule in _RULES:
+            return _RULES[rule]
+    text = _of_type(base)
+    limits = " and ".join(_limits(notes))
+    text = f"{text}, {limits}" if limits else text
+    return f"auto, or {text.removesuffix('; none')}" if any(rule in _AUTO for rule in told) else text
+
+
+def _of_type(base: Any) -> str:
+    origin, arguments = get_origin(base), get_args(base)
+    if origin is Literal:
+        return ", ".join(f"`{value}`" for value in arguments)
+    if origin in (Union, types.UnionType):
+        return f"{_values(next(one for one in arguments if one is not type(None)))}; none"
+    names = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+    if base in names:
+        return names[base]
+    if dataclasses.is_dataclass(base) or origin is not None and issubclass(origin, Mapping):
+        return "a mapping"
+    return "a list of mappings" if origin is tuple else "one value"
+
+
+def _limits(notes: list[Any]) -> Iterator[str]:
+    words = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
+    for note in notes:
+        for rule in note.metadata if isinstance(note, FieldInfo) else ():
+            for name, word in words.items():
+                if hasattr(rule, name):
+                    yield f"{word} {_text(getattr(rule, name))}"
+
+
+def _default(one: dataclasses.Field[Any], hint: Any) -> str:
+    if one.default_factory is not dataclasses.MISSING:
+        made = one.default_factory()
+        return "its own defaults" if dataclasses.is_dataclass(made) else "empty"
+    if one.default is dataclasses.MISSING:
+        return "required"
+    if one.default is None:
+        return "auto" if _values(hint).startswith("auto") else "none"
+    return "empty" if one.default == () else _text(one.default)
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    lines = [heads, tuple("---" for _ in heads), *rows]
+    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(reference(), encoding="utf-8")

@@ -1,0 +1,63 @@
+"""``cache``: what this machine's stores hold, and clearing them."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated
+
+import typer
+
+from tlsearch.cli.root import Json, app
+from tlsearch.cli.session import out, print_json, told_errors
+from tlsearch.core.text import plural
+
+
+class Store(str, Enum):
+    """What ``--only`` may say."""
+
+    images = "images"
+    features = "features"
+    solutions = "solutions"
+    weights = "weights"
+    data = "data"
+    datasets = "datasets"
+    huggingface = "huggingface"
+
+
+@app.command()
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Remove the entries that no trial uses now.")] = False,
+    only: Annotated[list[Store] | None, typer.Option("--only", help="Only this cache. May be repeated.")] = None,
+    json: Json = False,
+) -> None:
+    """List or clear this machine's caches: images, features, probes, and what was fetched (weights, data)."""
+    with told_errors(as_json=json):
+        from tlsearch.app.views.cache_contents import ALL_STORES, cache_entries, cache_json, clear_cache, searches_total
+        from tlsearch.cli.tables.data_tables import cache_table
+
+        stores = [store.value for store in only] if only else list(ALL_STORES)
+        cleared = clear_cache(stores) if clear else None
+        entries = cache_entries(stores)
+        if json:
+            print_json(cache_json(entries, cleared))
+        elif cleared is not None:
+            freed = sum(entry.num_bytes for entry in cleared.removed)
+            out.print(
+                f"removed {plural(len(cleared.removed), 'entry', 'entries')}, {freed / 1e6:,.1f} MB", highlight=False
+            )
+            if cleared.in_use:
+                out.print(f"left {len(cleared.in_use)} that trials are using", highlight=False)
+        else:
+            directory = cache_json(entries)["directory"]
+            out.print(
+                f"{directory}: {plural(len(entries), 'entry', 'entries')}",
+                markup=False,
+                soft_wrap=True,
+                highlight=False,
+            )
+            if entries:
+                out.print(cache_table(entries))
+            total = searches_total()
+            if total["entries"]:
+                size = f"{plural(total['entries'], 'search', 'searches')}: {total['num_bytes'] / 1e6:,.1f} MB"
+                out.print(f"outside of the cache: {size} (`tlsearch list`, `tlsearch remove ID`)")

@@ -1,0 +1,92 @@
+"""``submit`` and ``doctor``: a cluster, seen from this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tlsearch.cli.interrupts import EXIT_INTERRUPTED
+from tlsearch.cli.root import Data, File, Json, Set, app
+from tlsearch.cli.session import EXIT_FAILED, err, out, print_json, told_errors
+from tlsearch.core.text import command
+
+
+@app.command()
+def submit(
+    file: File,
+    address: Annotated[str, typer.Option("--address", help="Dashboard of the cluster: http://HEAD:8265.")],
+    data: Annotated[str | None, typer.Option("--data", help="Folder of the images on the cluster.")] = None,
+    set_: Set = None,
+    trials: Annotated[int | None, typer.Option(help="Number of trials. Replaces search.trials.")] = None,
+    time_budget: Annotated[
+        str | None, typer.Option(help="Time, such as 2h or 30m. Replaces search.time_budget.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the search. Again: follow or resume it.")] = None,
+    ship: Annotated[bool, typer.Option(help="Copy this machine's tlsearch to the cluster.")] = True,
+    wait: Annotated[bool, typer.Option(help="Show what the search prints until it ends.")] = True,
+    json: Json = False,
+) -> None:
+    """Start a search on a Ray cluster. It runs on while this machine sleeps."""
+    overrides = list(set_ or ())
+    overrides += [f"search.trials={trials}"] if trials is not None else []
+    overrides += [f"search.time_budget={time_budget}"] if time_budget is not None else []
+    with told_errors(as_json=json):
+        from tlsearch.app.cluster.submit import SubmitOptions, follow_search, submit_file
+
+        options = SubmitOptions(file=file, address=address, overrides=overrides, data_path=data, name=name, ship=ship)
+        submitted = submit_file(options)
+        told = {"search_id": submitted.search_id, "job_id": submitted.job_id, "address": submitted.address}
+        console = err if json else out
+        verb = "submitted as" if submitted.new else "runs already as"
+        console.print(f"search {submitted.search_id} {verb} job {submitted.job_id}", markup=False, soft_wrap=True)
+        if not wait:
+            if json:
+                print_json({**told, "status": "SUBMITTED" if submitted.new else "RUNNING"})
+            return
+        again = command("submit", str(file), "--address", address, "--name", submitted.search_id)
+        try:
+            state = follow_search(
+                submitted,
+                lambda text: console.print(text, end="", markup=False, soft_wrap=True),
+                note=lambda text: err.print(text, markup=False, soft_wrap=True),
+            )
+        except KeyboardInterrupt:
+            err.print(f"no longer followed; the search goes on. Follow it again: {again}", markup=False, soft_wrap=True)
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+    status = state.status if state is not None else "UNKNOWN"
+    if json:
+        print_json({**told, "status": status})
+    if status != "SUCCEEDED":
+        why = state.message if state is not None else "the cluster knows it no more: its head was started anew"
+        err.print(f"job {submitted.job_id}: {status}: {why}", markup=False, soft_wrap=True)
+        err.print(f"what was done is in {submitted.storage}; go on with: {again}", markup=False, soft_wrap=True)
+        raise typer.Exit(EXIT_FAILED)
+
+
+@app.command()
+def doctor(
+    file: Annotated[
+        Path | None, typer.Argument(help="A space.yaml. Its storage, images and MLflow store are checked too.")
+    ] = None,
+    address: Annotated[
+        str, typer.Option("--address", help="What to check: local, auto, HOST:PORT, or http://HEAD:8265 of a cluster.")
+    ] = "local",
+    data: Data = None,
+    set_: Set = None,
+    json: Json = False,
+) -> None:
+    """Check what could stop a search: versions, devices, disks, MLflow, and the nodes of a cluster."""
+    with told_errors(as_json=json):
+        from tlsearch.doctor.report import DoctorOptions, diagnose
+
+        seen = diagnose(DoctorOptions(file=file, overrides=tuple(set_ or ()), data_path=data, address=address))
+    if json:
+        print_json(seen.as_json())
+    else:
+        for finding in seen.findings:
+            out.print(f"{finding.status:4} {finding.name}: {finding.text}", markup=False, soft_wrap=True)
+            if finding.advice:
+                out.print(f"     -> {finding.advice}", markup=False, soft_wrap=True)
+    raise typer.Exit(0 if seen.ok else EXIT_FAILED)

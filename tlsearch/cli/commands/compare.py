@@ -1,0 +1,115 @@
+"""``compare``: two searches, or two models on labelled images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tlsearch.cli.root import Json, Storage, app
+from tlsearch.cli.session import out, print_json, told_errors
+
+if TYPE_CHECKING:
+    from tlsearch.cli.console import Table
+    from tlsearch.results.compare import ModelComparison, SearchComparison
+    from tlsearch.results.leaderboard.leaderboard import LeaderboardRow
+
+_SHOWN = 15
+
+
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="A search (its ID) or a model (ID:TRIAL, a folder, or an MLflow URI).")],
+    b: Annotated[str, typer.Argument(help="The other search or model.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Labelled images for two models: a folder with val/, or with one folder per class."),
+    ] = None,
+    storage: Storage = None,
+    device: Annotated[str, typer.Option(help="Where the models run: cpu, cuda, or auto.")] = "auto",
+    json: Json = False,
+) -> None:
+    """Compare two searches on one data set, or two models on the same images, and test the difference."""
+    with told_errors(as_json=json):
+        from tlsearch.app.views.compare_searches import compare as compare_both
+        from tlsearch.results.compare import SearchComparison
+
+        found = compare_both(a, b, data=data, storage=storage, device=device)
+    if json:
+        print_json({"kind": "searches" if isinstance(found, SearchComparison) else "models", **found.as_json()})
+    elif isinstance(found, SearchComparison):
+        _print_searches(found)
+    else:
+        _print_models(found)
+
+
+def _print_searches(found: SearchComparison) -> None:
+    table = _table(found.metric, "trials", "best", "of trial", "backbone")
+    for side in (found.a, found.b):
+        best, backbone = side.best, str(side.best.params.get("backbone", ""))
+        table.add_row(side.search_id, str(side.trials), _value(best), str(best.trial), backbone)
+    out.print(table)
+    per_backbone = _table("backbone", found.a.search_id, found.b.search_id)
+    for backbone in dict.fromkeys([*found.a.backbones, *found.b.backbones]):
+        cells = [_value(side.backbones.get(backbone)) for side in (found.a, found.b)]
+        per_backbone.add_row(backbone, *cells)
+    out.print(per_backbone)
+    text = f"difference {found.difference:+.4f}"
+    if found.interval is not None:
+        text += f", 95 %: {found.interval.low:+.4f} to {found.interval.high:+.4f} (as if on images of their own)"
+    out.print(text, markup=False, soft_wrap=True)
+    if found.models is not None:
+        out.print("the best models of both on the same validation images:")
+        _print_models(found.models)
+    else:
+        out.print(f"no paired test: {found.models_missing}", markup=False, soft_wrap=True)
+        out.print(found.verdict, markup=False, soft_wrap=True)
+    out.print(
+        "both were chosen by these validation images: `tlsearch confirm` and `promote` measure afresh", markup=False
+    )
+
+
+def _print_models(found: ModelComparison) -> None:
+    test = found.paired
+    scores = _table("model", "accuracy", "95 %", "right alone")
+    for score, alone in ((found.a, test.only_a), (found.b, test.only_b)):
+        interval = f"{score.interval.low:.4f} to {score.interval.high:.4f}"
+        scores.add_row(score.name, f"{score.accuracy:.4f}", interval, str(alone))
+    out.print(scores)
+    interval = f"{test.interval.low:+.4f} to {test.interval.high:+.4f}"
+    out.print(
+        f"{test.num_images} images: {found.both_right} right by both, {found.both_wrong} wrong by both; "
+        f"difference {test.difference:+.4f}, 95 %: {interval}; McNemar's exact test p = {test.p_value:.3g}",
+        markup=False,
+        soft_wrap=True,
+    )
+    out.print(found.verdict, markup=False, soft_wrap=True, style="bold")
+    differing = [one for one in found.classes if one.right_a != one.right_b][:_SHOWN]
+    if differing:
+        classes = _table("class", "images", "right by A", "right by B")
+        for one in differing:
+            classes.add_row(one.name, str(one.images), str(one.right_a), str(one.right_b))
+        out.print(classes)
+    if found.disagreements:
+        images = _table("image", "label", "A", "B", left=4)
+        for image in found.disagreements[:_SHOWN]:
+            images.add_row(image.key, image.label, f"{image.a} {image.score_a:.2f}", f"{image.b} {image.score_b:.2f}")
+        out.print(images)
+        if len(found.disagreements) > _SHOWN:
+            out.print(f"and {len(found.disagreements) - _SHOWN} more, see --json")
+
+
+def _table(*heads: str, left: int = 1) -> Table:
+    from tlsearch.cli.console import Table
+
+    table = Table()
+    for place, head in enumerate(heads):
+        table.add_column(head, justify="left" if place < left else "right", overflow="fold")
+    return table
+
+
+def _value(row: LeaderboardRow | None) -> str:
+    if row is None or row.best_value is None:
+        return "-"
+    return f"{row.best_value:.4f}" + (f" ±{row.standard_error:.4f}" if row.standard_error is not None else "")

@@ -1,0 +1,114 @@
+"""``status``, ``stop``, ``sync`` and ``rerun``: a search seen, ended, sent again, and a trial of it repeated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tlsearch.cli.root import Json, Search, Storage, app
+from tlsearch.cli.session import EXIT_FAILED, err, out, print_json, told_errors
+from tlsearch.cli.tables.cluster_answers import Cluster, flags, relay
+from tlsearch.core.text import agree, command, plural
+
+
+@app.command()
+def status(search: Search = None, storage: Storage = None, address: Cluster = None, json: Json = False) -> None:
+    """Show what a search does now: trials by state, the best so far, running trials."""
+    with told_errors(as_json=json):
+        from tlsearch.app.cluster.relay import locate
+        from tlsearch.app.cluster.submit import Submitted
+        from tlsearch.app.views.status import overview
+        from tlsearch.cli.tables.status_table import running_table, status_lines
+
+        entry = locate(search, storage, address)
+        if isinstance(entry, Submitted):
+            relay(entry, "status", [], as_json=json)
+            return
+        seen = overview(entry)
+        if json:
+            print_json(seen.as_json())
+            return
+        for line in status_lines(seen):
+            out.print(line, markup=False, soft_wrap=True)
+        if seen.unfinished:
+            out.print(running_table(seen))
+
+
+@app.command()
+def stop(
+    search: Search = None,
+    storage: Storage = None,
+    timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait until it has stopped.")] = 60.0,
+    address: Cluster = None,
+    json: Json = False,
+) -> None:
+    """Stop a running search from another terminal. It can be resumed."""
+    with told_errors(as_json=json):
+        from tlsearch.app.cluster.relay import locate
+        from tlsearch.app.cluster.submit import Submitted
+        from tlsearch.app.views.status import stop_search
+
+        entry = locate(search, storage, address)
+        if isinstance(entry, Submitted):
+            relay(entry, "stop", flags(timeout=timeout), as_json=json, timeout_s=timeout)
+            return
+        answer = stop_search(entry, timeout_s=timeout)
+    name = entry.search_id
+    if json:
+        print_json({"search_id": name, "was_running": answer.holder is not None, "stopped": answer.stopped})
+    elif answer.holder is None:
+        out.print(f"the search {name} is not running", markup=False, soft_wrap=True)
+    elif answer.stopped:
+        out.print(f"the search {name} has stopped; go on with {command('resume', name)}", markup=False, soft_wrap=True)
+    if not answer.stopped:
+        text = f"the search {name} was asked to stop, but still runs after {timeout:g} s: {answer.holder}"
+        err.print(text, markup=False, soft_wrap=True)
+        raise typer.Exit(EXIT_FAILED)
+
+
+@app.command()
+def sync(search: Search = None, storage: Storage = None, json: Json = False) -> None:
+    """Send a search to MLflow again, for example after MLflow was away."""
+    with told_errors(as_json=json):
+        from tlsearch.app.catalog.catalog import find
+        from tlsearch.app.searches.sync import sync_search
+
+        end = sync_search(find(search, storage))
+    told = {"search_id": end.entry.search_id, "trials": end.num_trials, "runs": len(end.run_ids), "unsent": end.unsent}
+    if json:
+        print_json(told)
+    else:
+        trials = f"{plural(end.num_trials, 'trial')} of {end.entry.search_id} {agree(end.num_trials, 'is', 'are')}"
+        text = f"{trials} in {plural(len(end.run_ids), 'MLflow run')}"
+        out.print(text, markup=False, soft_wrap=True)
+    if end.unsent:
+        err.print(f"{plural(end.unsent, 'record')} could not be sent", markup=False)
+        raise typer.Exit(EXIT_FAILED)
+
+
+@app.command()
+def rerun(
+    trial: Annotated[int, typer.Option(min=0, help="Number of the trial.")],
+    search: Search = None,
+    to: Annotated[Path | None, typer.Option(help="Keep the trial's checkpoints in this folder.")] = None,
+    storage: Storage = None,
+    json: Json = False,
+) -> None:
+    """Train one trial again, without Ray, and compare its curve with the recorded one."""
+    with told_errors(as_json=json):
+        from tlsearch.app.catalog.catalog import find
+        from tlsearch.app.searches.rerun import rerun_trial
+        from tlsearch.cli.tables.rerun_lines import EpochLines, rerun_lines
+
+        entry = find(search, storage)
+        lines = EpochLines(err if json else out, metric=entry.metric)
+        done = rerun_trial(entry, trial, reporter=lines, directory=to)
+    if json:
+        print_json(done.as_json())
+    else:
+        for line in rerun_lines(done):
+            out.print(line, markup=False, soft_wrap=True)
+    if not done.equal:
+        raise typer.Exit(EXIT_FAILED)

@@ -1,0 +1,149 @@
+"""``predict`` and ``export``: what is done with a trained model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tlsearch.cli.console import print_data
+from tlsearch.cli.root import Json, Storage, app
+from tlsearch.cli.session import EXIT_FAILED, err, json_text, out, print_json, told_errors
+from tlsearch.cli.tables.data_tables import prediction_table
+from tlsearch.core.printable import csv_text
+from tlsearch.core.text import plural
+
+if TYPE_CHECKING:
+    from tlsearch.app.views.predictions import Predictions
+
+_MAX_ERRORS = 20
+
+Model = Annotated[str, typer.Argument(help="A search (its ID: the best model), ID:TRIAL, a folder, or an MLflow URI.")]
+
+
+@app.command()
+def predict(
+    model: Model,
+    images: Annotated[list[Path] | None, typer.Argument(help="Image files, or folders of them.")] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="A folder of labelled images, one folder for each class.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Split of --data to predict: train or val.")] = "val",
+    storage: Storage = None,
+    device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, or auto.")] = "auto",
+    output: Annotated[
+        Path | None, typer.Option("--output", help="Write JSON, or CSV if it ends in .csv, to this file instead.")
+    ] = None,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="Print CSV: path, label, score, truth where known, and error.")
+    ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Predict nothing if an image cannot be read.")] = False,
+    json: Json = False,
+) -> None:
+    """Predict the classes of images with a trained model.
+
+    An image that cannot be read is reported, and the exit code is 1; the predictions of the others are given.
+    """
+    if (data is None) == (not images):
+        raise typer.BadParameter("give image files or folders, or --data with labelled ones")
+    with told_errors(as_json=json):
+        from tlsearch.app.checks.outputs import check_output, write_output
+        from tlsearch.app.views.predictions import Predictions, predict_images, predict_labelled
+
+        if output is not None:
+            check_output(output, "--output")
+        document: Any
+        if data is not None:
+            document = predict_labelled(model, data, split=split, storage=storage, device=device, strict=strict)
+            found = Predictions(images=document["predictions"])
+        else:
+            with _progress() as progress:
+                found = predict_images(
+                    model, images or [], storage=storage, device=device, strict=strict, progress=progress
+                )
+            document = found.images
+        for note in found.notes:
+            err.print(note, soft_wrap=True)
+        if output is not None:
+            wants_csv = as_csv or output.suffix.lower() == ".csv"
+            write_output(output, _csv(found.images) if wants_csv else json_text(document), "--output")
+        elif json:
+            print_json(document)
+        elif as_csv:
+            print_data(_csv(found.images))
+        else:
+            out.print(prediction_table([one for one in found.images if one["error"] is None]))
+        if data is not None and not json:
+            low, high = document["interval"]
+            interval = f"(95 % interval {low:.4f} .. {high:.4f})"
+            err.print(f"accuracy {document['accuracy']:.4f} of {document['images']} {interval}")
+        _print_errors(found, output)
+
+
+def _print_errors(found: Predictions, output: Path | None) -> None:
+    """Names what has no prediction and leaves with exit code 1 where there is such; else says where they are."""
+    predicted = sum(one["error"] is None for one in found.images)
+    for error in found.errors[:_MAX_ERRORS]:
+        err.print(error, soft_wrap=True)
+    if len(found.errors) > _MAX_ERRORS:
+        err.print(f"and {len(found.errors) - _MAX_ERRORS} more, see the column `error` of --csv, or --json")
+    text = plural(predicted, "prediction")
+    text += f" in {output}" if output is not None else ""
+    if found.errors:
+        err.print(f"{text}; {len(found.errors)} cannot be read", soft_wrap=True)
+        raise typer.Exit(EXIT_FAILED)
+    if output is not None:
+        err.print(text, soft_wrap=True)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None] | None]:
+    """A bar on a terminal, nothing elsewhere."""
+    if not err.is_terminal:
+        yield None
+        return
+    from rich.progress import Progress
+
+    with Progress(console=err, transient=True) as bar:
+        task = bar.add_task("images", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _csv(predictions: Sequence[Mapping[str, Any]]) -> str:
+    names = ["path", "label", "score", *(["truth"] if predictions and "truth" in predictions[0] else []), "error"]
+    return csv_text(names, ([one[name] for name in names] for one in predictions))
+
+
+@app.command()
+def export(
+    model: Model,
+    format_: Annotated[str, typer.Option("--format", help="onnx, torch (torch.export), or script (plain PyTorch).")],
+    output: Annotated[Path | None, typer.Option("--output", help="File to write. For script: the folder.")] = None,
+    images: Annotated[
+        Path | None, typer.Option("--images", help="Images for the check. Default: validation images of the search.")
+    ] = None,
+    storage: Storage = None,
+    json: Json = False,
+) -> None:
+    """Write a model in a format that runs without tlsearch, and check it against the model."""
+    with told_errors(as_json=json):
+        from tlsearch.app.production.export_model import export_model
+        from tlsearch.cli.tables.production_tables import export_table
+
+        result = export_model(model, form=format_, output=output, images=images, storage=storage)
+        if json:
+            print_json(result)
+            return
+        out.print(export_table(result))
+        parity = result["parity"]
+        kind = "images" if parity["real"] else "made-up images (--images names real ones)"
+        out.print(
+            f"equal to the model on {parity['images']} {kind}: logits (up to {parity['largest_logit']:.3g}) to "
+            f"{parity['logits']:.1e}, "
+            f"scores to {parity['scores']:.1e}",
+            markup=False,
+        )
+        out.print(f"written: {result['path']}", markup=False, soft_wrap=True)

@@ -1,0 +1,117 @@
+"""``confirm`` and ``promote``: from the winner of a search to production."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Annotated
+
+import typer
+
+from tlsearch.cli.interrupts import EXIT_INTERRUPTED, interruptible
+from tlsearch.cli.root import Address, Json, Search, Storage, app
+from tlsearch.cli.session import err, out, print_json, told_errors
+from tlsearch.cli.streams import GOES_ON, when_output_ends
+from tlsearch.core.text import agree, plural
+
+
+@app.command()
+def confirm(
+    search: Search = None,
+    top: Annotated[int, typer.Option(min=1, help="Number of configurations to train again, from the best on.")] = 3,
+    seeds: Annotated[int, typer.Option(min=2, help="Number of seeds for each configuration.")] = 3,
+    storage: Storage = None,
+    address: Address = "local",
+    json: Json = False,
+) -> None:
+    """Train the best configurations again with several seeds, and test which is really the best."""
+    with told_errors(as_json=json), ExitStack() as stack:
+        from tlsearch.app.catalog.catalog import find
+        from tlsearch.app.production.conclude import conclude
+        from tlsearch.app.production.confirm import prepare_confirm
+        from tlsearch.app.searches.logbook import search_log
+        from tlsearch.app.searches.run import execute, read_record
+        from tlsearch.cli.tables.live_progress import Progress
+        from tlsearch.cli.tables.production_tables import confirm_table
+
+        when_output_ends(GOES_ON)
+        confirming = prepare_confirm(find(search, storage), top=top, seeds=seeds, address=address)
+        confirmed = stack.enter_context(confirming)
+        prepared, console = confirmed.prepared, err if json else out
+        settings = prepared.file.search
+        console.print(f"search {prepared.entry.search_id} in {prepared.entry.directory}", markup=False, soft_wrap=True)
+        numbers = ", ".join(str(trial.number) for trial in confirmed.candidates)
+        trials = f"{agree(len(confirmed.candidates), 'trial', 'trials')} {numbers} of {confirmed.entry.search_id}"
+        console.print(f"training {trials} again, with {plural(settings.seeds, 'seed')} each", soft_wrap=True)
+        progress = Progress(
+            console,
+            metric=settings.metric,
+            trials=settings.trials,
+            max_epochs=settings.max_epochs,
+            time_budget_s=None,
+            address=address,
+            name=confirmed.name,
+        )
+        if prepared.resumed:
+            progress.restore(read_record(prepared.entry))
+        stopping = interruptible(lambda: progress.note("stopping; confirm can be called again to go on"))
+        with search_log(prepared.entry), stopping as stop, progress:
+            end = execute(prepared, observers=(progress,), stop=stop)
+        if end.reason == "interrupted":
+            err.print("interrupted; the same `tlsearch confirm` goes on", markup=False)
+            raise typer.Exit(EXIT_INTERRUPTED)
+        result = conclude(confirmed)
+        if json:
+            print_json(result)
+        else:
+            out.print(confirm_table(result))
+            out.print(result["verdict"], markup=False, soft_wrap=True)
+            out.print(f"recommended: trial {result['recommended']} (tlsearch promote takes it)", markup=False)
+
+
+@app.command()
+def promote(
+    search: Search = None,
+    trial: Annotated[
+        int | None, typer.Option(help="Trial to promote. Default: the winner of confirm, or the best.")
+    ] = None,
+    alias: Annotated[str, typer.Option(help="MLflow alias that points to the new version.")] = "champion",
+    max_latency_ms: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="Only models that take at most this long for one image (ms, CPU)."),
+    ] = None,
+    max_params: Annotated[
+        int | None, typer.Option(min=1, help="Only models with at most this many parameters.")
+    ] = None,
+    refit: Annotated[bool, typer.Option("--refit", help="Train the model again on train and val together.")] = False,
+    without_test: Annotated[bool, typer.Option("--without-test", help="Register without a test.")] = False,
+    reuse_test: Annotated[
+        bool, typer.Option("--reuse-test", help="Use a test split that was used before. The model card says so.")
+    ] = False,
+    storage: Storage = None,
+    json: Json = False,
+) -> None:
+    """Evaluate the best model once on the sealed test split and register it in MLflow with a model card."""
+    with told_errors(as_json=json):
+        from tlsearch.app.catalog.catalog import find
+        from tlsearch.app.production.choice import Limits
+        from tlsearch.app.production.promote import PromoteOptions
+        from tlsearch.app.production.promote import promote as promote_search
+        from tlsearch.cli.tables.production_tables import evidence_table
+
+        options = PromoteOptions(
+            trial=trial,
+            alias=alias,
+            limits=Limits(latency_ms=max_latency_ms, parameters=max_params),
+            refit=refit,
+            without_test=without_test,
+            reuse_test=reuse_test,
+        )
+        result = promote_search(find(search, storage), options)
+        if json:
+            print_json(result)
+            return
+        out.print(f"trial {result['trial']} of {result['search_id']}: {result['reason']}", markup=False, soft_wrap=True)
+        out.print(evidence_table(result))
+        out.print(f"registered: {result['uri']} (version {result['version']})", markup=False, soft_wrap=True)
+        if result["previous"]:
+            out.print(f"before: version {result['previous']}, kept as the previous one", markup=False)

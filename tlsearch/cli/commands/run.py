@@ -1,0 +1,226 @@
+"""``run`` and ``resume``: searches, with their display and exit codes."""
+
+from __future__ import annotations
+
+import shlex
+from contextlib import ExitStack
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tlsearch.cli.interrupts import EXIT_INTERRUPTED, interruptible
+from tlsearch.cli.root import Address, Data, File, Json, Search, Set, Storage, app
+from tlsearch.cli.session import EXIT_FAILED, err, out, print_json, told_errors
+from tlsearch.cli.streams import GOES_ON, when_output_ends
+from tlsearch.cli.tables.steps import Steps
+from tlsearch.core.text import command, plural
+
+if TYPE_CHECKING:
+    from tlsearch.app.catalog.catalog import SearchEntry
+    from tlsearch.app.searches.run import Prepared, SearchEnd
+    from tlsearch.search import SearchLock
+
+
+@app.command()
+def run(
+    file: File,
+    data: Data = None,
+    set_: Set = None,
+    address: Address = "local",
+    trials: Annotated[int | None, typer.Option(help="Number of trials. Replaces search.trials.")] = None,
+    time_budget: Annotated[
+        str | None, typer.Option(help="Time, such as 2h or 30m. Replaces search.time_budget.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the search. Default: made from the time.")] = None,
+    or_resume: Annotated[
+        bool, typer.Option("--or-resume", help="Resume the search of this --name, if there is one.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Run a search: Ray Tune runs the fine-tuning trials, MLflow records them."""
+    overrides = list(set_ or ())
+    if trials is not None:
+        overrides.append(f"search.trials={trials}")
+    if time_budget is not None:
+        overrides.append(f"search.time_budget={time_budget}")
+    with told_errors(as_json=json), ExitStack() as stack:
+        from tlsearch.app.catalog.bucket_searches import refuse_taken
+        from tlsearch.app.catalog.catalog import require_folders
+        from tlsearch.app.catalog.search_names import check_name
+        from tlsearch.space import load, load_warnings
+
+        when_output_ends(GOES_ON)
+        steps = stack.enter_context(Steps(err if json else out))
+        steps(f"checking {file}")
+        storage = load(file, overrides=overrides, data_path=data)[0].storage  # a fault is told at once
+        if name is not None and not or_resume:
+            refuse_taken(storage, check_name(name))
+        require_folders()
+        earlier = None
+        if or_resume:
+            from tlsearch.app.searches.run_or_resume import begun
+
+            earlier = stack.enter_context(begun(file, name=name, overrides=overrides, data_path=data))
+        steps("loading PyTorch")
+        from tlsearch.app.searches.run import RunOptions, prepare, prepare_resume
+
+        if earlier is not None:
+            prepared = prepare_resume(earlier.entry, lock=earlier.lock, address=address, step=steps)
+        else:
+            options = RunOptions(file=file, overrides=overrides, data_path=data, address=address, name=name)
+            prepared = stack.enter_context(prepare(options, step=steps))
+        steps.over()
+        for warning in load_warnings(file, overrides, data):
+            err.print(f"warning: {warning}", soft_wrap=True)
+        _execute(prepared, as_json=json)
+
+
+@app.command()
+def resume(
+    search: Search = None,
+    storage: Storage = None,
+    address: Address = "local",
+    trials: Annotated[str | None, typer.Option(help="Total number of trials (N), or this many more (+N).")] = None,
+    changed: Annotated[
+        bool, typer.Option("--changed", help="Use the space file as it is now. The old trials stay.")
+    ] = False,
+    stored: Annotated[
+        bool, typer.Option("--stored", help="Use the space file as it was when the search began.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Continue a search that was interrupted, or extend one that has finished."""
+    if changed and stored:
+        raise typer.BadParameter("the search goes on with the file as it is now, or as it was", param_hint="--changed")
+    with told_errors(as_json=json), ExitStack() as stack:
+        from tlsearch.app.catalog.catalog import find, require_folders
+        from tlsearch.app.checks.feasibility import total_trials
+        from tlsearch.search import holding
+
+        if trials is not None:
+            total_trials(trials, 0)  # refused before anything is begun
+        entry = find(search, storage)
+        lock = stack.enter_context(holding(entry.path, "resume"))
+        if not changed and _nothing_left(entry, trials=trials, stored=stored, as_json=json):
+            return
+        when_output_ends(GOES_ON)
+        steps = stack.enter_context(Steps(err if json else out))
+        require_folders()
+        steps("loading PyTorch")
+        from tlsearch.app.searches.run import prepare_resume
+
+        if changed:
+            prepared = _take_over(entry, lock, trials=trials, address=address)
+        else:
+            prepared = prepare_resume(entry, lock=lock, trials=trials, address=address, stored=stored, step=steps)
+        steps.over()
+        _execute(prepared, as_json=json)
+
+
+def _nothing_left(entry: SearchEntry, *, trials: str | None, stored: bool, as_json: bool) -> bool:
+    """Says so where a resume would do nothing, before anything is started for it."""
+    from tlsearch.app.searches.nothing_left import nothing_left
+
+    why = nothing_left(entry, trials=trials, stored=stored)
+    if why and as_json:
+        from tlsearch.app.views.outcome import read_leaderboard
+
+        print_json(read_leaderboard(entry).as_json())
+    if why:
+        (err if as_json else out).print(why, soft_wrap=True)
+    return bool(why)
+
+
+def _take_over(entry: SearchEntry, lock: SearchLock, *, trials: str | None, address: str) -> Prepared:
+    """Says what has changed, and what becomes of the old trials."""
+    from tlsearch.app.searches.resume_changed import prepare_changed
+
+    taken = prepare_changed(entry, lock=lock, trials=trials, address=address)
+    for change in taken.changes or ("the space file has not changed",):
+        err.print(str(change), markup=False, soft_wrap=True)
+    if taken.carried is not None and (taken.carried.inside or taken.carried.outside):
+        inside, outside = len(taken.carried.inside), len(taken.carried.outside)
+        text = f"{plural(inside + outside, 'trial')} carried over, {outside} of them outside the new space"
+        err.print(text, markup=False, soft_wrap=True)
+    return taken.prepared
+
+
+def _execute(prepared: Prepared, *, as_json: bool) -> None:
+    """Runs a prepared search with its display, then prints its results and leaves with its exit code."""
+    from tlsearch.app.checks.feasibility import untried_backbones
+    from tlsearch.app.searches.logbook import search_log
+    from tlsearch.app.searches.run import execute, read_record
+    from tlsearch.app.views.status import trial_doing
+    from tlsearch.cli.tables.live_progress import Progress
+    from tlsearch.results import results_json
+
+    settings, entry = prepared.file.search, prepared.entry
+    console = err if as_json else out
+    console.print(f"search {entry.search_id} in {entry.directory}", markup=False, soft_wrap=True)
+    progress = Progress(
+        console,
+        metric=settings.metric,
+        trials=settings.trials,
+        max_epochs=settings.max_epochs,
+        time_budget_s=settings.time_budget_s,
+        address=prepared.address,
+        doing=partial(trial_doing, entry.directory),
+    )
+    if warning := untried_backbones(prepared.file, prepared.space):
+        err.print(f"warning: {warning}", markup=False, soft_wrap=True)
+    if prepared.resumed:
+        progress.restore(read_record(entry))
+    stopping = interruptible(lambda: progress.note("stopping; the search can be resumed"))
+    with search_log(entry), stopping as stop, progress:
+        end = execute(prepared, observers=(progress,), stop=stop)
+    results = results_json(end.record, end.run_ids)
+    if as_json:
+        print_json(results)
+    else:
+        _print_end(end)
+    if end.reason != "interrupted":
+        from tlsearch.app.views.report import (
+            report_at_end,  # brings matplotlib: only once the results are on the screen
+        )
+
+        page = report_at_end(entry, prepared.lock)
+        if page is not None:
+            console.print(f"report: {page}", markup=False, soft_wrap=True)
+    if end.reason == "interrupted":
+        err.print(f"interrupted; go on with {command('resume', entry.search_id)}", markup=False)
+        raise typer.Exit(EXIT_INTERRUPTED)
+    if results["best"] is None:
+        err.print("no trial has a result", markup=False)
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _print_end(end: SearchEnd) -> None:
+    from tlsearch.app.catalog.gather_facts import read_facts
+    from tlsearch.cli.tables.results_table import print_leaderboard
+    from tlsearch.results import leaderboard
+    from tlsearch.results.leaderboard.comparability import comparability_notes
+
+    record = end.record
+    print_leaderboard(out, record, leaderboard(record, end.run_ids, read_facts(end.entry))[:10])
+    for note in comparability_notes(record, read_facts(end.entry)):
+        out.print(note, markup=False, soft_wrap=True)
+    if end.unsent:
+        unsent = f"{plural(end.unsent, 'MLflow record')} could not be sent"
+        err.print(f"{unsent}: `tlsearch sync` sends what MLflow lacks from the study")
+    if record.best is not None:
+        search = shlex.quote(record.search_id)
+        out.print("what to try next:")
+        steps = (
+            ("report", "what mattered, mistakes"),
+            ("ui", "the trials in MLflow"),
+            ("confirm", "is the best really better?"),
+            ("promote", "test it once, register it"),
+            (f"predict {search} IMAGES...", "use the best model"),
+            (f"resume {search}", "go on")
+            if end.reason == "interrupted"
+            else (f"resume {search} --trials +12", "search on"),
+        )
+        width = max(len(line) for line, _ in steps) + 1
+        for line, purpose in steps:
+            out.print(f"  tlsearch {line:<{width}} {purpose}", soft_wrap=True)

@@ -1,0 +1,131 @@
+"""``list`` and ``remove``: the searches that this user knows, and getting rid of one."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tlsearch.cli.console import Table
+from tlsearch.cli.root import Json, Storage, app
+from tlsearch.cli.session import err, out, print_json, told_errors
+
+if TYPE_CHECKING:
+    from tlsearch.app.catalog.remove_search import Removal, Removed
+    from tlsearch.app.catalog.search_list import ListedSearch
+
+_WIDE = 120  # columns from which on the storage has room beside the rest
+
+
+@app.command("list")
+def list_(storage: Storage = None, json: Json = False) -> None:
+    """List all searches that were started here, or those of a storage folder, the latest first."""
+    with told_errors(as_json=json):
+        from tlsearch.app.catalog.search_list import list_searches
+        from tlsearch.core.errors import StorageError
+
+        if storage is not None and not storage.is_dir():
+            raise StorageError(f"--storage names a folder that holds searches; {storage} is none")
+        found = list_searches(storage)
+    if json:
+        print_json([one.as_json() for one in found])
+        return
+    if not found:
+        place = f"in {storage}" if storage else "in the catalogue of this user"
+        out.print(f"there is no search {place}; start one with `tlsearch run FILE`", soft_wrap=True)
+        return
+    storages = sorted({one.entry.storage for one in found})
+    named = len(storages) > 1 or out.width >= _WIDE
+    out.print(_table(found, with_storage=named))
+    if not named:
+        out.print(f"in {storages[0]}", soft_wrap=True)
+    for one in found:
+        if one.problem:
+            out.print(f"{one.entry.search_id}: {one.problem}", soft_wrap=True)
+
+
+def _table(found: list[ListedSearch], *, with_storage: bool) -> Table:
+    """Names, the best and the storage fold where the terminal is narrow; what is short stays whole."""
+    table = Table()
+    table.add_column("search", overflow="fold")
+    table.add_column("started", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    table.add_column("trials", justify="right", no_wrap=True)
+    table.add_column("best", overflow="fold")
+    table.add_column("MB", justify="right", no_wrap=True)
+    if with_storage:
+        table.add_column("storage", overflow="fold")
+    for one in found:
+        best = "-" if one.best is None else f"{one.entry.metric} {one.best.best_value:.4f} (trial {one.best.number})"
+        table.add_row(
+            one.entry.search_id,
+            time.strftime("%Y-%m-%d %H:%M", time.localtime(one.started)),
+            one.state,
+            "-" if one.num_trials is None else str(one.num_trials),
+            best,
+            f"{one.num_bytes / 1e6:,.1f}",
+            *([one.entry.storage] if with_storage else []),
+        )
+    return table
+
+
+@app.command()
+def remove(
+    search: Annotated[str, typer.Argument(metavar="ID", help="The search.")],
+    mlflow: Annotated[
+        bool, typer.Option("--mlflow", help="Delete its runs and models in MLflow too; registered versions stay.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    storage: Storage = None,
+    json: Json = False,
+) -> None:
+    """Remove a search that does not run: its folder with study and checkpoints. It asks before."""
+    with told_errors(as_json=json):
+        from tlsearch.app.catalog.catalog import find
+        from tlsearch.app.catalog.remove_search import plan_removal, remove_search
+        from tlsearch.core.errors import UserError
+
+        removal = plan_removal(find(search, storage))
+        if not yes:
+            if json or not sys.stdin.isatty():
+                raise UserError("removing a search cannot be undone: give --yes to remove it without a question")
+            for line in _plan_lines(removal, with_runs=mlflow):
+                out.print(line, soft_wrap=True)
+            if not typer.confirm("Remove it?"):
+                raise typer.Exit(1)
+        removed = remove_search(removal, with_runs=mlflow)
+    if json:
+        print_json(removed.as_json())
+        return
+    for line in _removed_lines(removed):
+        out.print(line, soft_wrap=True)
+    if not mlflow and removal.num_runs and not removal.shared_with:
+        err.print(f"MLflow at {removal.entry.tracking_uri} keeps its runs and models", soft_wrap=True)
+
+
+def _plan_lines(removal: Removal, *, with_runs: bool) -> Iterator[str]:
+    from tlsearch.core.text import plural
+
+    yield f"{removal.entry.search_id} in {removal.entry.directory}, {removal.num_bytes / 1e6:,.1f} MB in all"
+    for one in removal.repeats:
+        yield f"  with {one.search_id}, which repeats its best trials"
+    if removal.num_runs:
+        what = f"the runs of its {plural(removal.num_runs, 'trial')} and its models"
+        yield f"  MLflow: {what} {'are deleted too' if with_runs else 'stay; --mlflow deletes them too'}"
+    yield "  what was promoted stays in the registry"
+
+
+def _removed_lines(removed: Removed) -> Iterator[str]:
+    from tlsearch.core.text import plural
+
+    names = ", ".join(one.search_id for one in removed.removal.all)
+    yield f"removed {names}: {removed.removal.num_bytes / 1e6:,.1f} MB"
+    gone = removed.deleted
+    if gone is not None:
+        runs, models = plural(gone.num_runs, "run"), plural(gone.num_models, "model")
+        yield f"deleted in MLflow: {runs} and {models}; `mlflow gc` removes the runs for good"
+        if gone.num_registered:
+            yield f"kept for registered versions: {plural(gone.num_registered, 'model')}"

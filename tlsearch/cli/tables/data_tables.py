@@ -1,0 +1,115 @@
+"""Tables for people: the data card, the stages of backbones, predictions, this machine's stores."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tlsearch.cli.console import Table
+from tlsearch.core.printable import printable
+from tlsearch.core.text import plural
+
+if TYPE_CHECKING:
+    from tlsearch.app.views.cache_contents import CacheEntry
+
+_MAX_PAIRS = 20
+
+
+def cache_table(entries: Sequence[CacheEntry]) -> Table:
+    """The entries of this machine's stores."""
+    table = Table()
+    for name, justify in (("store", "left"), ("what", "left"), ("MB", "right"), ("last used", "left")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for entry in entries:
+        used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.last_used))
+        table.add_row(entry.store, entry.content, f"{entry.num_bytes / 1e6:,.1f}", used)
+    return table
+
+
+def data_table(card: Mapping[str, Any]) -> Table:
+    """Images of each class in each split."""
+    splits = card["splits"]
+    table = Table(
+        title=f"{plural(len(card['classes']), 'class', 'classes')}, largest to smallest {card['imbalance']}:1"
+    )
+    table.add_column("class")
+    for name in splits:
+        table.add_column(name, justify="right")
+    for label in card["classes"]:
+        table.add_row(label, *(str(split["per_class"][label]) for split in splits.values()))
+    table.add_row("all", *(str(split["images"]) for split in splits.values()), style="bold")
+    return table
+
+
+def data_lines(card: Mapping[str, Any]) -> list[str]:
+    """Sizes, modes, how the source was read, what is left out, and pictures that stand twice, the first 20 of a kind.
+
+    Corrupt files are faults.
+    """
+    lines = []
+    if card["width"] and card["height"]:
+        width, height = (_extent(card[side]) for side in ("width", "height"))
+        modes = ", ".join(f"{count} {mode}" for mode, count in card["modes"].items())
+        lines.append(f"width {width}, height {height} pixels; {modes}")
+    lines += [printable(note) for note in card.get("notes", ())]
+    if left_out := card.get("left_out", ()):
+        total = sum(one["count"] for one in left_out)
+        lines.append(f"left out of the data: {total:,} {'file' if total == 1 else 'files'}")
+        lines += [f"  {_left_out(one)}" for one in left_out]
+    for title, pairs in (("in two splits", card["leaks"]), ("twice in one split", card["duplicates"])):
+        if pairs:
+            lines.append(f"{len(pairs)} {'picture stands' if len(pairs) == 1 else 'pictures stand'} {title}:")
+            lines += [f"  {_pair(pair)}" for pair in pairs[:_MAX_PAIRS]]
+        if len(pairs) > _MAX_PAIRS:
+            lines.append(f"  and {len(pairs) - _MAX_PAIRS} more, see --json")
+    return lines
+
+
+def _left_out(one: Mapping[str, Any]) -> str:
+    more = one["count"] - len(one["examples"])
+    examples = ", ".join(one["examples"]) + (f" and {more:,} more" if more > 0 else "")
+    return printable(f"{one['reason']}: {one['count']:,} ({examples})")
+
+
+def _extent(extent: Mapping[str, float]) -> str:
+    return f"{extent['min']} to {extent['max']} (median {extent['median']:g})"
+
+
+def _pair(pair: Mapping[str, Any]) -> str:
+    first, second = pair["first"], pair["second"]
+    likeness = "is the same file as" if pair["kind"] == "exact" else "looks like"
+    labels = first["label"] if first["label"] == second["label"] else f"{second['label']} and {first['label']}"
+    return printable(f"{second['path']} {likeness} {first['path']} ({labels})")
+
+
+def backbone_table(backbone: Mapping[str, Any]) -> Table:
+    """One backbone's weights and sizes, its stages, and how many parameters train at each depth."""
+    licence = f", licence {backbone['licence']}" if backbone["licence"] else ""
+    sizes = f"{backbone['image_size']} px images (it takes {backbone['image_sizes']})"
+    table = Table(title=f"{backbone['name']}: weights {backbone['weights']}{licence}; {sizes}")
+    for title in ("stage", "modules", "parameters", "BN layers", "depth that trains it", "trainable there"):
+        table.add_column(title, justify="left" if title in ("stage", "modules") else "right")
+    depths = len(backbone["stages"]) - 1
+    for position, stage in enumerate(backbone["stages"]):
+        depth = depths - position
+        modules = stage["modules"]
+        table.add_row(
+            stage["name"],
+            modules[0] if len(modules) == 1 else f"{modules[0]} .. {modules[-1]}",
+            f"{stage['parameters']:,}",
+            str(stage["batchnorm_layers"]),
+            f"{depth}",
+            f"{backbone['trainable_parameters'].get(str(depth), 0):,}",
+        )
+    return table
+
+
+def prediction_table(predictions: Sequence[Mapping[str, Any]]) -> Table:
+    """One line an image."""
+    table = Table()
+    for title in ("image", "label", "score"):
+        table.add_column(title, justify="right" if title == "score" else "left", overflow="fold")
+    for prediction in predictions:
+        table.add_row(prediction["path"], prediction["label"], f"{prediction['score']:.3f}")
+    return table

@@ -1,0 +1,239 @@
+"""What ``run`` and ``resume`` show while they run: a live table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from types import TracebackType
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from tlsearch.cli.console import Table
+from tlsearch.cli.tables.estimate import Estimate
+from tlsearch.core.text import about_s, format_s, plural
+from tlsearch.core.types import (
+    METRIC_MODES,
+    Decision,
+    EpochReport,
+    SearchObserver,
+    SearchRecord,
+    TrialConfig,
+    TrialOutcome,
+    TrialState,
+)
+
+_REFRESHES_PER_S = 4
+_QUIET_S = 60.0  # without a terminal: how long nothing is printed while epochs go on
+
+
+def short_config(config: TrialConfig) -> str:
+    """One trial's configuration in a few words: ``resnet18 depth 2 lr 1.0e-03/2.1e-05 bn train``."""
+    rates = f"{config.head_lr:.1e}" + (f"/{config.backbone_lr:.1e}" if config.backbone_lr is not None else "")
+    words = [config.backbone, f"depth {config.unfreeze_depth}", f"lr {rates}"]
+    if config.bn_policy is not None and config.unfreeze_depth:
+        words.append(f"bn {config.bn_policy}")
+    if config.augmentation != "none":
+        words.append(config.augmentation)
+    return " ".join(words)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Row:
+    config: TrialConfig
+    epoch: int = 0
+    value: float | None = None  # of the last report
+    best: float | None = None
+    outcome: TrialOutcome | None = None
+
+
+class Progress(SearchObserver):
+    """Shows a search as it runs; a context manager."""
+
+    def __init__(
+        self,
+        console: Console,
+        *,
+        metric: str,
+        trials: int,
+        max_epochs: int,
+        time_budget_s: float | None,
+        address: str = "local",
+        doing: Callable[[int], str] = lambda number: "",
+        name: Callable[[int], str] = str,
+    ) -> None:
+        """Draws nothing yet.
+
+        Args:
+            address: Of the Ray that the search runs on.
+            doing: What a trial does before its next epoch; empty where nothing is known.
+            name: What a trial is called; by default its number.
+        """
+        self._console = console
+        self._metric = metric
+        self._sign = 1 if METRIC_MODES[metric] == "max" else -1
+        self._trials = trials
+        self._max_epochs = max_epochs
+        self._time_budget_s = time_budget_s
+        self._address = address
+        self._doing, self._name = doing, name
+        self._started = time.monotonic()
+        self._spent_before_s = 0.0
+        self._first_trial: float | None = None  # when it began in this start
+        self._first_report = False
+        self._printed = self._started
+        self._estimate = Estimate(trials=trials, max_epochs=max_epochs)
+        self._rows: dict[int, _Row] = {}
+        self._live: Live | None = None
+        self._note = ""
+        if console.is_terminal and not console.is_dumb_terminal:
+            self._live = Live(console=console, refresh_per_second=_REFRESHES_PER_S, get_renderable=self._render)
+
+    def __enter__(self) -> Progress:
+        if self._live:
+            self._live.start(refresh=True)
+        else:
+            self._print(self._phase())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def note(self, text: str) -> None:
+        """Says something beside the table: ``stopping``."""
+        self._note = text
+        if not self._live:
+            self._print(text)
+
+    def restore(self, record: SearchRecord) -> None:
+        """Takes over what earlier starts of the search have done, and the time they took."""
+        self._spent_before_s = record.spent_s
+        for trial in record.trials:
+            self._rows[trial.number] = _Row(
+                config=trial.config, epoch=trial.epochs_run, best=trial.best_value, outcome=trial.outcome
+            )
+            if trial.outcome is not None:
+                self._estimate.ended(trial.epochs_run)
+
+    # --- SearchObserver ---
+
+    def trial_started(self, number: int, config: TrialConfig) -> None:
+        """A trial starts, or goes on after a resume."""
+        before = self._rows.get(number, _Row(config=config))
+        self._rows[number] = replace(before, config=config, outcome=None)
+        if self._first_trial is None:
+            self._first_trial = time.monotonic()
+            if not self._live:
+                self._print(self._phase())
+
+    def trial_reported(self, number: int, report: EpochReport, decision: Decision) -> None:
+        """An epoch has ended."""
+        row = self._rows[number]
+        value = report.metrics[self._metric]
+        started = [] if report.start is None else [report.start.metrics[self._metric]]  # the solved head counts, too
+        known = [value, *started, *([] if row.best is None else [row.best])]
+        best = max(known, key=lambda one: self._sign * one)
+        self._rows[number] = replace(row, epoch=report.epoch, value=value, best=best)
+        self._first_report = True
+        self._estimate.reported(time.monotonic())
+        if not self._live and decision is Decision.CONTINUE and time.monotonic() - self._printed >= _QUIET_S:
+            counts = f"{self._ended_text()}; trial {self._name(number)}, epoch {report.epoch}/{self._max_epochs}"
+            self._print(f"{counts}: {self._metric} {value:.4f}; {self._times()}")
+
+    def trial_ended(self, number: int, outcome: TrialOutcome) -> None:
+        """A trial has ended; prints its line where there is no live table."""
+        row = replace(self._rows[number], outcome=outcome)
+        self._rows[number] = row
+        self._estimate.ended(outcome.epochs_run)
+        if self._live:
+            return
+        value = "-" if outcome.best_value is None else f"{outcome.best_value:.4f}"
+        left_s = self._left_s()
+        left = "" if left_s is None else f", {about_s(left_s)} left"
+        self._print(
+            f"[{self._num_ended()}/{self._trials}{left}] trial {self._name(number)} {outcome.state.value} "
+            f"({outcome.reason}) after {plural(outcome.epochs_run, 'epoch')}: "
+            f"{self._metric} {value}  {short_config(row.config)}"
+        )
+        if outcome.error:
+            self._print(f"    {outcome.error.splitlines()[-1]}")
+
+    # --- drawing ---
+
+    def _print(self, text: str) -> None:
+        self._printed = time.monotonic()
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _render(self) -> Group:
+        rows = dict(self._rows)
+        counts = Counter(r.outcome.state if r.outcome else TrialState.RUNNING for r in rows.values())
+        states = "  ".join(f"{state.value} {counts[state]}" for state in TrialState if counts[state])
+        lines = [
+            Text(f"{self._ended_text()}   {states}".rstrip()),
+            Text(self._times()),
+            Text(self._best(rows) if self._first_report or not self._phase() else self._phase()),
+        ]
+        note = [Text(self._note, style="yellow")] if self._note else []
+        running = {number: row for number, row in rows.items() if row.outcome is None}
+        return Group(*lines, *([self._table(running)] if running else []), *note)
+
+    def _table(self, running: Mapping[int, _Row]) -> Table:
+        table = Table(box=None, pad_edge=False)
+        for title in ("trial", "epoch", self._metric, "best"):
+            table.add_column(title, justify="right", no_wrap=True)
+        table.add_column("configuration")
+        for number, row in running.items():
+            figures = ["-" if v is None else f"{v:.4f}" for v in (row.value, row.best)]
+            doing = self._doing(number) or ("starting a worker" if self._phase() else "")
+            what = "  ".join(filter(None, (short_config(row.config), doing)))
+            table.add_row(self._name(number), f"{row.epoch}/{self._max_epochs}", *figures, what)
+        return table
+
+    def _phase(self) -> str:
+        """What happens before the first report of this start; empty after it."""
+        if self._first_report:
+            return ""
+        if self._first_trial is None:
+            where = "" if self._address == "local" else f" on the Ray at {self._address}"
+            return f"opening the study and MLflow, starting the search{where}"
+        waited = f"  {format_s(time.monotonic() - self._first_trial)}" if self._live else ""
+        return f"starting workers, then the first epoch of each{waited}"
+
+    def _num_ended(self) -> int:
+        return sum(1 for row in self._rows.values() if row.outcome)
+
+    def _ended_text(self) -> str:
+        return f"{self._num_ended()} of {plural(self._trials, 'trial')} ended"
+
+    def _spent_s(self) -> float:
+        return self._spent_before_s + time.monotonic() - self._started
+
+    def _left_s(self) -> float | None:
+        """Seconds left as far as they are known, at most what the time budget leaves."""
+        running = [row.epoch for row in self._rows.values() if row.outcome is None]
+        left_s = self._estimate.left_s(time.monotonic(), running)
+        if left_s is None or self._time_budget_s is None:
+            return left_s
+        return min(left_s, max(self._time_budget_s - self._spent_s(), 0.0))
+
+    def _times(self) -> str:
+        elapsed = f"{format_s(self._spent_s())} elapsed"
+        left_s = self._left_s()
+        parts = [elapsed] if left_s is None else [elapsed, f"{about_s(left_s)} left"]
+        if self._time_budget_s is not None:
+            rest_s = max(self._time_budget_s - self._spent_s(), 0.0)
+            parts.append(f"{format_s(rest_s)} of the time budget of {format_s(self._time_budget_s)} left")
+        return ", ".join(parts)
+
+    def _best(self, rows: Mapping[int, _Row]) -> str:
+        known = [(number, row) for number, row in rows.items() if row.best is not None]
+        if not known:
+            return "no report yet"
+        number, row = max(known, key=lambda item: self._sign * (item[1].best or 0.0))
+        return f"best so far: trial {self._name(number)} with {self._metric} {row.best:.4f}  {short_config(row.config)}"

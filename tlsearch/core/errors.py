@@ -1,0 +1,120 @@
+"""Every error that tlsearch raises on purpose.
+
+TlsearchError
+├── UserError (ValueError)        the user's input is at fault: exit code 2, no traceback
+│   ├── ConfigError               faults of a space.yaml, all of them listed
+│   ├── DataError                 the images: a corrupt file, classes that differ, an empty split
+│   ├── WeightsError              weights that cannot be had or do not fit
+│   └── StorageError              a search that is not there, is in use, or cannot be written
+├── ClusterError (RuntimeError)   Ray cannot be reached or is not what was asked for
+├── TrackingError (RuntimeError)  MLflow refuses or cannot be reached
+├── SearchStopped (RuntimeError)  the search ended itself: one error too often in a row
+└── TrialFault (RuntimeError)     one trial cannot go on
+    ├── Diverged                  the loss is not finite
+    ├── Infeasible                out of memory, nothing left to halve
+    └── FrozenMoved               a frozen tensor changed: a bug, never the user's fault
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tlsearch.core.secrets import mask
+
+_MOST_TEXT = 1000  # letters of a fault that quotes a file
+
+
+class TlsearchError(Exception):
+    """Base of all errors of this package; secrets in its text are masked."""
+
+    def __init__(self, *parts: object) -> None:
+        super().__init__(*(mask(one) if isinstance(one, str) else one for one in parts))
+
+
+class UserError(TlsearchError, ValueError):
+    """The user's input breaks a rule; the message gives rule, value and place."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """One broken rule in a space.yaml.
+
+    Attributes:
+        path: Keys from the root to the value, e.g. ``("space", "head_lr", "log", 0)``.
+        message: The rule, the value, and the nearest right name where there is one.
+        file: The file the value stands in; empty where it came from elsewhere (``--set``).
+        line: Line of the value, from 1; 0 where unknown.
+        column: Column of the value, from 1; 0 where unknown.
+    """
+
+    path: tuple[str | int, ...]
+    message: str
+    file: str = ""
+    line: int = 0
+    column: int = 0
+
+    def __post_init__(self) -> None:
+        text = mask(self.message)
+        object.__setattr__(self, "message", text if len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]}...")
+
+    @property
+    def dotted(self) -> str:
+        """The path as a reader writes it: ``space.head_lr.log[0]``."""
+        text = ""
+        for part in self.path:
+            text += f"[{part}]" if isinstance(part, int) else f".{part}"[:_MOST_TEXT]
+        return text.lstrip(".")
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}:{self.column}: " if self.line else ""
+        where = f"{self.dotted}: " if self.path else ""
+        return f"{place}{where}{self.message}"
+
+
+class ConfigError(UserError):
+    """One or more faults of a space.yaml, in the order of the file."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        self.faults: tuple[Fault, ...] = tuple(sorted(faults, key=lambda fault: (fault.line, fault.column)))
+        super().__init__("\n".join(str(fault) for fault in self.faults))
+
+
+class DataError(UserError):
+    """The images, labels or splits break a rule."""
+
+
+class WeightsError(UserError):
+    """Pretrained weights cannot be had, or do not fit their backbone."""
+
+
+class StorageError(UserError):
+    """A search's folder is missing, held by another process, or cannot be written."""
+
+
+class ClusterError(TlsearchError, RuntimeError):
+    """Ray cannot be reached, or is not what was asked for."""
+
+
+class TrackingError(TlsearchError, RuntimeError):
+    """The MLflow store refuses or cannot be reached."""
+
+
+class SearchStopped(TlsearchError, RuntimeError):
+    """The search stopped itself, since one error came too often in a row."""
+
+
+class TrialFault(TlsearchError, RuntimeError):
+    """One trial cannot go on."""
+
+
+class Diverged(TrialFault):
+    """The training loss is not finite: the trial is pruned and told as a constraint."""
+
+
+class Infeasible(TrialFault):
+    """The trial does not fit the device's memory, with nothing left to halve."""
+
+
+class FrozenMoved(TrialFault):
+    """A tensor that must stand still has changed; names the first such tensor."""

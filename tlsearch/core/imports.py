@@ -1,0 +1,74 @@
+"""Where this package is imported from, and imports while the garbage collector rests."""
+
+from __future__ import annotations
+
+import gc
+import os
+import site
+import sys
+from importlib import import_module
+from pathlib import Path
+
+
+def quick_import(name: str) -> None:
+    """Imports a module that is not there yet; what it brings is not searched for garbage later, either.
+
+    The collector would search all that torch, torchvision and Ray Tune bring, time and again: a quarter of the time
+    in which they are imported.
+    """
+    if name in sys.modules:
+        return
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        import_module(name)
+        gc.freeze()
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def package_folder() -> str | None:
+    """The folder that another interpreter must be given to import this package; None where it finds it by itself.
+
+    It finds what is installed, in place or not, and what PYTHONPATH names: not what was imported from the current
+    folder.
+    """
+    folder = Path(__file__).resolve().parents[2]
+    sites = [*site.getsitepackages(), *([site.getusersitepackages()] if site.ENABLE_USER_SITE else [])]
+    places = [*filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)), *sites]
+    for one in sites:
+        for file in Path(one).glob("*.pth"):
+            places += [os.path.join(one, line.strip()) for line in file.read_text(encoding="utf-8").splitlines()]
+    return None if any(os.path.realpath(place) == str(folder) for place in places) else str(folder)
+
+
+def leave_current_folder() -> None:
+    """Takes the current folder out of PYTHONPATH, for this process and those that it starts.
+
+    Nobody means it who writes ``PYTHONPATH=$PYTHONPATH:/my/code`` where there was none: Python reads the empty entry as
+    the current folder, before its own library. Sources of this package that were found there are looked in last.
+
+    Raises:
+        FileNotFoundError: The current folder was deleted.
+    """
+    here = os.getcwd()
+    named = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    kept = [entry for entry in named if entry not in ("", os.curdir)]
+    if named in ([""], kept):
+        return
+    os.environ["PYTHONPATH"] = os.pathsep.join(kept)
+    if here in sys.path and here not in map(os.path.abspath, kept):
+        sys.path.remove(here)
+        if package_folder() == os.path.realpath(here) and here not in sys.path:
+            sys.path.append(here)
+
+
+def own_python(module: str, *arguments: str) -> list[str]:
+    """The command of another interpreter that runs a module, importing nothing from the folder that it starts in.
+
+    Args:
+        module: By its name, as ``python -m`` takes it.
+    """
+    safe = [] if module.startswith("tlsearch") and package_folder() else ["-P"]
+    return [sys.executable, *safe, "-m", module, *arguments]

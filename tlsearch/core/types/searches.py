@@ -1,0 +1,232 @@
+"""What a search says: its record, who hears of it and who keeps it, and what was found before it began."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+from tlsearch.core.metrics import Mode
+from tlsearch.core.secrets import mask
+from tlsearch.core.types.specs import Scalar, TrialConfig
+from tlsearch.core.types.trials import (
+    INTERRUPTED,
+    Decision,
+    EndReason,
+    EpochReport,
+    StartReport,
+    TrialOutcome,
+    TrialState,
+)
+
+
+class SearchObserver(Protocol):
+    """Hears what happens in a search, in order, on the driver's thread; must return at once.
+
+    A subclass overrides the events it needs.
+    """
+
+    def trial_started(self, number: int, config: TrialConfig) -> None:
+        """A trial starts, or continues after a resume."""
+        return
+
+    def trial_reported(self, number: int, report: EpochReport, decision: Decision) -> None:
+        """An epoch's report and its decision are in the study."""
+        return
+
+    def trial_ended(self, number: int, outcome: TrialOutcome) -> None:
+        """A trial's end is in the study."""
+        return
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRecord:
+    """One trial as the study tells it; ``params`` are the active dimensions, Optuna's names merged.
+
+    Attributes:
+        reason: An ``EndReason`` once it has ended; empty while it runs, ``interrupted`` where it is unfinished and no
+            process runs the search.
+        best_epoch: From 1; 0 where no epoch was better than the solved head before the first step.
+        measured: What the search's constraints look at: params_millions, checkpoint_mb, latency_ms.
+    """
+
+    number: int
+    state: TrialState
+    reason: str
+    params: Mapping[str, Scalar]
+    config: TrialConfig
+    seed: int
+    best_value: float | None = None
+    best_epoch: int | None = None
+    reports: tuple[EpochReport, ...] = ()
+    error: str = ""
+    started: float | None = None
+    ended: float | None = None
+    measured: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def start(self) -> StartReport | None:
+        """The model before the first step; None with a random head, and before the first report."""
+        return self.reports[0].start if self.reports else None
+
+    @property
+    def epochs_run(self) -> int:
+        """The last epoch reported; 0 before the first report."""
+        return self.reports[-1].epoch if self.reports else 0
+
+    @property
+    def outcome(self) -> TrialOutcome | None:
+        """How it ended; None while it runs or is interrupted."""
+        if self.state is TrialState.RUNNING:
+            return None
+        return TrialOutcome(
+            reason=EndReason(self.reason),
+            error=self.error,
+            epochs_run=self.epochs_run,
+            best_value=self.best_value,
+            best_epoch=self.best_epoch,
+        )
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether it waits for a resume of its search."""
+        return self.state is TrialState.RUNNING and self.reason == INTERRUPTED
+
+    @property
+    def state_name(self) -> str:
+        """Its state in a word for people."""
+        return INTERRUPTED if self.interrupted else self.state.value
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchRecord:
+    """A search as its study tells it: the truth that results are read from.
+
+    Attributes:
+        spent_s: Seconds of all its starts, up to the last report.
+        pauses: When no process ran it: (Unix time of the last report before, seconds), in order.
+        space_tried: Whether it ended because its trials are all configurations of its space.
+    """
+
+    search_id: str
+    experiment: str
+    metric: str
+    mode: Mode
+    directory: str
+    trials: tuple[TrialRecord, ...] = ()
+    spent_s: float = 0.0
+    pauses: tuple[tuple[float, float], ...] = ()
+    space_tried: bool = False
+
+    @property
+    def best(self) -> TrialRecord | None:
+        """The trial with the best best-epoch value among complete and pruned ones; ties: the earlier."""
+        done = [
+            t
+            for t in self.trials
+            if t.best_value is not None
+            and t.state in (TrialState.COMPLETE, TrialState.PRUNED)
+            and t.reason != EndReason.DIVERGED
+        ]
+        sign = 1 if self.mode == "max" else -1
+        return max(done, key=lambda t: (sign * (t.best_value or 0.0), -t.number), default=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParameterImportance:
+    """How much each parameter mattered for being among the best trials at one common epoch.
+
+    Attributes:
+        values: Shares that sum to 1, largest first; empty where there is too little to tell.
+        spread: By parameter the range of its share over trials drawn again (10 % to 90 %).
+        epoch: The epoch at which all trials are compared, from 1.
+        num_trials: Trials compared.
+        num_top: How many of them count as the best.
+        reason: Why there are no values.
+    """
+
+    values: Mapping[str, float] = field(default_factory=dict)
+    spread: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    epoch: int | None = None
+    num_trials: int = 0
+    num_top: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSetFacts:
+    """The images of a search, as a tracker shows them; none is opened for it.
+
+    Attributes:
+        name: For people; data sets of different content may share it.
+        digest: Stands for the content, in hex.
+        source: Folder, file or set that the images come from.
+        source_type: ``folder``, ``manifest``, ...
+        images: Number of images by split.
+        num_classes: Number of classes.
+    """
+
+    name: str
+    digest: str
+    source: str
+    source_type: str
+    images: Mapping[str, int]
+    num_classes: int
+
+
+class Tracker(SearchObserver, Protocol):
+    """Records a search for people to look at (MLflow, or the in-memory twin).
+
+    ``artifacts`` are texts by file name. Every call returns at once; the work is done in order in
+    the background. Calls may be repeated (a resume sends all again): what is recorded is the same.
+    """
+
+    def search_started(
+        self,
+        params: Mapping[str, Scalar],
+        artifacts: Mapping[str, str],
+        *,
+        description: str = "",
+        data: DataSetFacts | None = None,
+    ) -> None: ...
+
+    def record_search(self, record: SearchRecord) -> None: ...
+
+    def keep_model(self, number: int, checkpoint: Path) -> None: ...
+
+    def drop_model(self, number: int) -> None: ...
+
+    def search_ended(
+        self, status: Literal["finished", "interrupted", "failed"], artifacts: Mapping[str, str]
+    ) -> None: ...
+
+    def run_ids(self) -> Mapping[int, str]: ...
+
+    def flush(self, timeout_s: float = 30.0) -> bool:
+        """Waits until all is sent or the store is away; whether all is sent."""
+        ...
+
+    def close(self, timeout_s: float = 30.0) -> int:
+        """Sends what is left, for at most ``timeout_s``; returns how many records stay unsent."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that was looked at before a search.
+
+    Attributes:
+        name: What, e.g. ``storage`` or ``ray``; with the node where there are several.
+        status: ``fail`` stops a search or would spoil it; ``warn`` may be meant so.
+        text: What was found, secrets masked.
+        advice: What to do about it; empty where nothing is to be done.
+    """
+
+    name: str
+    status: Literal["ok", "warn", "fail"]
+    text: str
+    advice: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", mask(self.text))

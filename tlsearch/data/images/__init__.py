@@ -1,0 +1,1 @@
+"""From an image's bytes to a model's input: formats, decoding, preprocessing, augmentation."""

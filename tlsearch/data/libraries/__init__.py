@@ -1,0 +1,1 @@
+"""Data sets that a library holds: torchvision's, and those of the Hugging Face Hub."""

@@ -1,0 +1,332 @@
+"""Any of torchvision's classification sets by its class name, with the splits it has itself.
+
+One adapter for all: which splits there are is read from the signature (``train=`` or ``split=``); labels and
+files from the lists that the sets keep, if these agree with the items that the set gives; else from the
+items, one by one.
+"""
+
+from __future__ import annotations
+
+import inspect
+import operator
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from errno import ENOENT
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from filelock import FileLock
+from PIL import Image
+
+from tlsearch.core.errors import DataError
+from tlsearch.core.regular_files import IMAGE_BYTES, open_regular
+from tlsearch.core.types import CacheSpec, DataSpec
+from tlsearch.data.libraries.confined import confined
+from tlsearch.data.libraries.library_rows import Labelled, hash_rows, label_parts, row_key, split_key, unread_files
+from tlsearch.data.libraries.torchvision_guard import fetch_set_file, guarded
+from tlsearch.data.libraries.torchvision_sets_table import READABLE, REFUSED
+from tlsearch.data.sources.folder_walk import refuse_circles
+from tlsearch.data.sources.left_out import LeftOut
+from tlsearch.data.sources.listing import Listing
+from tlsearch.data.sources.readers import FileReader, Reader, encode
+from tlsearch.node_cache.directory import cache_directory
+from tlsearch.node_cache.holds import keep
+
+# What sets call the same split; the first that a set knows is taken.
+_SPLITS = {
+    "train": ("train", "trainval", "train-standard"),
+    "val": ("val", "valid"),
+    "test": ("test",),
+}
+_LABELS = ("targets", "labels", "_labels", "y")
+_PAIRS = ("samples", "_samples", "imgs")
+_FILES = ("_image_files", "_images")
+_NUM_PROBED = 16  # items compared with what the set's own lists say
+
+
+def list_torchvision(spec: DataSpec) -> Listing:
+    """Lists a set; images that are files are not opened, but for a few of train that are compared.
+
+    A set that keeps no list of labels (FakeData) is read whole, its test images included.
+
+    Raises:
+        DataError: No such set, one that is not for classification, one that is not on this machine where
+            ``data.download`` is false, or a download that failed.
+    """
+    dataset_class = _find(spec)
+    root = Path(spec.path) if spec.path else cache_directory(CacheSpec()) / "datasets"
+    name = f"torchvision's {spec.name}"
+    if spec.path and READABLE[str(spec.name)].follows and root.is_dir():
+        refuse_circles(root)
+    parts = _open_parts(dataset_class, spec, root)
+    if not spec.path:
+        keep(root)
+    first = next(iter(parts.values()))
+    for dataset in parts.values():
+        _check_files(_stored_files(dataset) or [], root, name)
+    probed = _probe(first, name)
+    labels = {part: _labels(dataset, name, probed.labels) for part, dataset in parts.items()}
+    if probed.files:
+        files = {part: _relative(_stored_files(dataset), root) for part, dataset in parts.items()}
+        reader: Reader = FileReader(root=str(root.absolute()))
+        found = label_parts(name, _class_names(first), labels, lambda part, row: files[part][row])
+        unread: tuple[LeftOut, ...] = ()
+        if spec.name == "ImageFolder":  # other sets' folders hold what belongs to the set
+            unread = unread_files(str(root), [str(root / one) for paths in files.values() for one in paths])
+        return _listing(found, reader, str(root.absolute()), unread)
+    sizes = {part: len(values) for part, values in labels.items()}
+    found = label_parts(name, _class_names(first), labels, lambda part, row: row_key(part, row, sizes[part]))
+    return _listing(found, TorchvisionReader(set_name=name, parts=parts), "")
+
+
+def _listing(found: Labelled, reader: Reader, root: str, unread: tuple[LeftOut, ...] = ()) -> Listing:
+    return Listing(
+        root=root,
+        reader=reader,
+        classes=found.classes,
+        spellings=found.spellings,
+        items=found.items,
+        left_out=(*found.left_out, *unread),
+        notes=found.notes,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TorchvisionReader:
+    """Rows of sets that hold their images in memory, each as a lossless file."""
+
+    set_name: str
+    parts: dict[str, Any]
+    lock: Lock = field(default_factory=Lock)  # sets need not bear several threads: FakeData seeds the global generator
+
+    def read(self, key: str) -> bytes:
+        """The row's image, encoded."""
+        part, row = split_key(key)
+        with self.lock:
+            image, _ = _item(self.parts[part], row, self.name(key))
+        return encode(image)
+
+    def name(self, key: str) -> str:
+        """The set, the part and the row."""
+        part, row = split_key(key)
+        return f"{self.set_name} {part} row {row}"
+
+    def digests(self, keys: Sequence[str]) -> tuple[bytes, ...]:
+        """Of each row's encoded image."""
+        return hash_rows(keys, self.read)
+
+
+# --- opening -----------------------------------------------------------------------------
+
+
+def _find(spec: DataSpec) -> type[Any]:
+    if spec.split.group_by is not None:
+        raise DataError("data.split.group_by is for folders; torchvision's sets have no paths")
+    if not spec.name:
+        raise DataError("data.name must name a set for data.source torchvision, e.g. CIFAR10")
+    import torchvision
+    from torchvision import datasets
+
+    found = getattr(datasets, spec.name, None)
+    if spec.name not in datasets.__all__ or not inspect.isclass(found) or not issubclass(found, datasets.VisionDataset):
+        near = get_close_matches(spec.name.lower(), [one.lower() for one in READABLE], 1, 0.5)
+        hints = [one for one in READABLE if one.lower() in near]
+        hint = f"; did you mean {hints[0]}?" if hints else ""
+        raise DataError(f"data.name must be a set of torchvision.datasets, not {spec.name!r}{hint}")
+    if spec.name not in READABLE:
+        reason = REFUSED.get(spec.name, f"its code in torchvision {torchvision.__version__} was not reviewed")
+        raise DataError(
+            f"torchvision's {spec.name} is not read: {reason}. Save its images in a folder for each class (data.source "
+            "folder), or name them with their labels in a table (data.source manifest)"
+        )
+    _check_options(spec, found)
+    return found
+
+
+def _check_options(spec: DataSpec, dataset_class: type[Any]) -> None:
+    allowed, known = READABLE[str(spec.name)].options, _parameters(dataset_class)
+    for option, value in spec.options.items():
+        if option not in known | {"train"}:
+            raise DataError(f"data.options: torchvision's {spec.name} has no argument {option!r}")
+        if option not in allowed:
+            raise DataError(f"data.options must leave {option!r} to tlsearch")
+        values = allowed[option]
+        if type(value) is not type(values[0]) or value not in values:
+            of = f"{values[0]} to {values[-1]}" if isinstance(values, range) else ", ".join(map(str, values))
+            raise DataError(f"data.options: {option} of torchvision's {spec.name} may be {of}, not {value!r}")
+
+
+def _parameters(dataset_class: type[Any]) -> set[str]:
+    """Names of the constructor's parameters, those that it hands on as **kwargs included."""
+    names: set[str] = set()
+    for one in dataset_class.__mro__:
+        if "__init__" not in vars(one) or one is object:
+            continue
+        parameters = inspect.signature(vars(one)["__init__"]).parameters.values()
+        names |= {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    return names - {"self"}
+
+
+def _open_parts(dataset_class: type[Any], spec: DataSpec, root: Path) -> dict[str, Any]:
+    """The set's own splits, train first; all of it under ``all`` where it has none."""
+    known = _parameters(dataset_class)
+    fixed = dict(spec.options) | ({"root": str(root)} if "root" in known else {})
+    if "train" in known:
+        choices: dict[str, list[dict[str, Any]]] = {"train": [{"train": True}], "test": [{"train": False}]}
+    elif "split" in known:
+        choices = {part: [{"split": name} for name in names] for part, names in _SPLITS.items()}
+    else:
+        choices = {"all": [{}]}
+    parts = {}
+    for part, candidates in choices.items():
+        for arguments in candidates:
+            try:
+                parts[part] = _construct(dataset_class, fixed | arguments, spec, root, "download" in known)
+                break
+            except _NoSuchSplit as error:
+                unknown = error
+        else:
+            if part == "train":
+                raise DataError(f"torchvision's {spec.name} has no split called train: {unknown}")
+    return parts
+
+
+class _NoSuchSplit(Exception):
+    """The set does not have a split of that name."""
+
+
+def _construct(
+    dataset_class: type[Any], arguments: dict[str, Any], spec: DataSpec, root: Path, can_download: bool
+) -> Any:
+    if lacking := [one for one in READABLE[str(spec.name)].needs if not (root / one).exists()]:
+        raise DataError(f"torchvision's {spec.name} is not unpacked: {root} has no {', '.join(lacking)}")
+    try:
+        with guarded():  # without it some sets download by default
+            return dataset_class(**arguments, **({"download": False} if can_download else {}))
+    except ValueError as error:
+        if "for argument split" in str(error) and "train" not in arguments:
+            raise _NoSuchSplit(str(error)) from error
+        raise DataError(f"torchvision's {spec.name} refuses its arguments: {error}") from error
+    except Exception as error:
+        # as most sets say when their files are not there; the others open them
+        absent = "download=True" in str(error) or getattr(error, "errno", None) == ENOENT
+        if not can_download or not absent:
+            raise DataError(f"torchvision's {spec.name} cannot be opened from {root}: {error}") from error
+        if not spec.download:
+            raise DataError(
+                f"torchvision's {spec.name} is not in {root}: set data.download to true to fetch it, "
+                "or name the folder that has it in data.path"
+            ) from error
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / f".{spec.name}.lock"), guarded(fetch_set_file):  # one process of a node fetches it
+            return dataset_class(**arguments, download=True)
+    except Exception as error:
+        raise DataError(f"torchvision's {spec.name} could not be downloaded into {root}: {error}") from error
+
+
+# --- reading -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Probed:
+    """Whether the lists that a set keeps agree with the items it gives."""
+
+    labels: bool
+    files: bool
+
+
+def _probe(dataset: Any, name: str) -> _Probed:
+    if len(dataset) == 0:
+        raise DataError(f"{name}: has no images")
+    labels, files = _stored_labels(dataset), _stored_files(dataset)
+    labels_agree, files_agree = labels is not None, files is not None
+    for row in range(0, len(dataset), -(-len(dataset) // _NUM_PROBED)):
+        image, label = _item(dataset, row, f"{name} row {row}")
+        labels_agree = labels_agree and labels is not None and labels[row] == label
+        files_agree = files_agree and files is not None and _shows(files[row], image)
+    return _Probed(labels=labels_agree, files=files_agree)
+
+
+def _item(dataset: Any, row: int, name: str) -> tuple[Image.Image, int]:
+    try:
+        with confined():
+            item = dataset[row]
+    except Exception as error:  # whatever a library raises for a broken file
+        raise DataError(f"{name}: cannot be read: {error}") from error
+    kinds = [type(one).__name__ for one in item] if isinstance(item, tuple) else [type(item).__name__]
+    try:
+        image, label = item
+        if isinstance(image, Image.Image):
+            return image, operator.index(label)
+    except (TypeError, ValueError):
+        pass
+    raise DataError(f"{name}: an item must be an image and a label, not {', '.join(kinds)}: no set for classification")
+
+
+def _labels(dataset: Any, name: str, trusted: bool) -> list[int]:
+    stored = _stored_labels(dataset) if trusted else None
+    if stored is not None:
+        return stored
+    return [_item(dataset, row, f"{name} row {row}")[1] for row in range(len(dataset))]
+
+
+def _stored_labels(dataset: Any) -> list[int] | None:
+    for name in (*_LABELS, *_PAIRS):
+        values = getattr(dataset, name, None)
+        if values is None or not hasattr(values, "__len__") or len(values) != len(dataset):
+            continue
+        try:
+            return [operator.index(value[1] if name in _PAIRS else value) for value in values]
+        except (TypeError, ValueError, IndexError):  # not labels after all
+            continue
+    return None
+
+
+def _stored_files(dataset: Any) -> list[str] | None:
+    for name in (*_PAIRS, *_FILES):
+        values = getattr(dataset, name, None)
+        if not isinstance(values, list) or len(values) != len(dataset):
+            continue
+        paths = [value[0] if name in _PAIRS else value for value in values]
+        if all(isinstance(path, (str, Path)) for path in paths):
+            return [str(path) for path in paths]
+    return None
+
+
+def _shows(path: str, image: Image.Image) -> bool:
+    """Whether the file holds that image; how it is then decoded is ours (``decode_rgb``)."""
+    try:
+        with open_regular(path, IMAGE_BYTES) as file, Image.open(file) as stored:
+            return stored.size == image.size and stored.convert("RGB").tobytes() == image.convert("RGB").tobytes()
+    except Exception:  # then the set's own items are used
+        return False
+
+
+def _check_files(files: Sequence[str], root: Path, name: str) -> None:
+    """Lists that lie with a set name its images: none may be elsewhere. Links in the folder are the user's own."""
+    for path in files:
+        if os.path.relpath(path, root).split(os.sep)[0] == os.pardir:
+            raise DataError(f"{name}: names a file outside of {root}: {path}")
+
+
+def _relative(files: list[str] | None, root: Path) -> list[str]:
+    assert files is not None, "every part of a set keeps the same lists"
+    return [Path(os.path.relpath(path, root)).as_posix() for path in files]
+
+
+def _class_names(dataset: Any) -> list[str]:
+    for name in ("classes", "categories"):
+        names = getattr(dataset, name, None)
+        if isinstance(names, (list, tuple)) and names:
+            # ImageNet gives the synonyms of each class.
+            return [", ".join(one) if isinstance(one, (list, tuple)) else str(one) for one in names]
+    numbers = getattr(dataset, "class_to_idx", None)
+    if isinstance(numbers, dict) and sorted(numbers.values()) == list(range(len(numbers))):
+        return sorted(numbers, key=numbers.__getitem__)
+    return []

@@ -1,0 +1,1 @@
+"""Decoded images on disk, and images that are decoded at each read."""

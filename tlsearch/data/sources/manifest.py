@@ -1,0 +1,211 @@
+"""A table of images, CSV or Parquet: columns path, label, and perhaps split and group.
+
+Paths are relative to the manifest's folder. Rows of one group stay in one split. Where the column split is
+there, every row fills it; a missing val is then split from train, as with folders.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tlsearch.core.errors import DataError
+from tlsearch.core.types import DataSpec
+from tlsearch.data.failures import MAX_NAMED
+from tlsearch.data.fetch.bucket_images import RemoteFolder, RemoteReader
+from tlsearch.data.sources.class_names import Classes, gather_classes, name_notes, nfc
+from tlsearch.data.sources.folder_walk import FolderWalk
+from tlsearch.data.sources.left_out import LeftOut
+from tlsearch.data.sources.listing import Item, Listing
+from tlsearch.data.sources.manifest_rows import Row, doubtful_column, read_rows, unread_columns
+from tlsearch.data.sources.readers import FileReader
+from tlsearch.data.sources.split_names import read_split_names
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Entry:
+    """A row with its file found: key relative to the manifest's folder; split ``all`` where none is given."""
+
+    place: str
+    key: str
+    label: str
+    split: str
+    group: str | None
+
+
+def list_manifest(spec: DataSpec) -> Listing:
+    """Lists the images of a manifest; opens none of them.
+
+    Raises:
+        DataError: The manifest cannot be read or lacks a column, or rows break a rule: files that are not
+            there, names of splits that are not known, images twice, groups torn between splits, classes
+            that not every split has. Names file and line (CSV) or row (Parquet), the first 20.
+    """
+    if not spec.path:
+        raise DataError("data.path must name a .csv or .parquet file for data.source manifest")
+    if spec.split.group_by is not None:
+        raise DataError("data.split.group_by is for folders; a manifest names groups in its column 'group'")
+    path, reader, holds = _opened(spec.path)
+    root = str(reader.root)
+    rows = read_rows(path)
+    faults: list[str] = []
+    splits = read_split_names({row.split for row in rows if row.split})
+    entries = [entry for row in rows if (entry := _entry(row, root, holds, splits, faults)) is not None]
+    _check_splits(entries, rows, faults)
+    _check_twice(entries, faults)
+    _check_groups(entries, faults)
+    _raise(path, faults)
+    classes = gather_classes(entry.label for entry in entries)
+    _check_classes(path, entries, classes.names)
+    unread = unread_columns(path)
+    odd = doubtful_column(unread)
+    return Listing(
+        root=root,
+        reader=reader,
+        classes=classes.names,
+        spellings=classes.spellings,
+        items=_items(entries, classes),
+        left_out=_unnamed(spec.path, path, entries),
+        notes=(*([f"columns that are not read: {', '.join(unread)}"] if unread else []), *name_notes(classes.names)),
+        doubt=f"{path}: the column {odd!r} is not read; call it {odd.lower()!r}, or something else" if odd else "",
+    )
+
+
+def _unnamed(place: str, path: Path, entries: Sequence[_Entry]) -> tuple[LeftOut, ...]:
+    """The files that lie beside the manifest's images and are in no row."""
+    walk = FolderWalk(RemoteFolder.open(place.rpartition("/")[0]) if "://" in place else path.absolute().parent)
+    known = {path.name, *(entry.key for entry in entries)}
+    for folder in sorted({entry.key.rpartition("/")[0] for entry in entries}):
+        walk.note_strays(folder, known, "images that no row names")
+    return walk.left_out()
+
+
+def _opened(place: str) -> tuple[Path, FileReader | RemoteReader, Callable[[str], bool] | None]:
+    """The manifest on this machine, who reads its images, and, for a bucket, whether it holds a key.
+
+    Raises:
+        DataError: A bucket cannot be listed, or does not hold the manifest.
+    """
+    if "://" not in place:
+        path = Path(place)
+        return path, FileReader(root=str(path.absolute().parent)), None
+    folder, _, name = place.rpartition("/")
+    reader = RemoteFolder.open(folder).reader()
+    if name not in reader.files:
+        raise DataError(f"data.path must be a file: {place} does not exist")
+    reader.read(name)  # for its errors
+    return reader.root / name, reader, lambda key: key in reader.files
+
+
+def _entry(
+    row: Row, root: str, holds: Callable[[str], bool] | None, splits: Mapping[str, str], faults: list[str]
+) -> _Entry | None:
+    """The row's entry; None, with its faults listed, where it cannot be used."""
+    found = []
+    if not row.path:
+        found.append(f"{row.place}: the path is empty")
+    elif holds is not None and not holds(os.path.normpath(row.path)):
+        found.append(f"{row.place}: {row.path} does not exist beside the manifest")
+    elif holds is None and not os.path.isfile(os.path.join(root, row.path)):
+        state = "is no file" if os.path.exists(os.path.join(root, row.path)) else "does not exist"
+        found.append(f"{row.place}: {os.path.normpath(os.path.join(root, row.path))} {state}")
+    if not row.label:
+        found.append(f"{row.place}: the label is empty")
+    split = splits.get(row.split or "", "")
+    if row.split and not split:
+        found.append(f"{row.place}: the split must be train, val or test, not {row.split!r}")
+    faults += found
+    if found:
+        return None
+    # Relative, so that the digest does not depend on where the folder stands.
+    key = os.path.relpath(row.path, root) if os.path.isabs(row.path) else os.path.normpath(row.path)
+    return _Entry(
+        place=row.place,
+        key=Path(key).as_posix(),
+        label=row.label,
+        split=split if row.split else "all",
+        group=row.group or None,
+    )
+
+
+def _check_splits(entries: Sequence[_Entry], rows: Sequence[Row], faults: list[str]) -> None:
+    named = [row for row in rows if row.split]
+    if named and len(named) < len(rows):
+        faults += [f"{row.place}: the split is empty, though other rows have one" for row in rows if not row.split]
+    elif named and entries and not any(entry.split == "train" for entry in entries):
+        faults.append(f"{named[0].place}: no row of the split train")
+
+
+def _check_twice(entries: Iterable[_Entry], faults: list[str]) -> None:
+    seen: dict[str, _Entry] = {}
+    for entry in entries:
+        first = seen.setdefault(entry.key, entry)
+        if first is entry:
+            continue
+        differ = [
+            f"{what} {mine!r} and {theirs!r}"
+            for what, mine, theirs in (("labels", first.label, entry.label), ("splits", first.split, entry.split))
+            if mine != theirs
+        ]
+        detail = f", with the {' and the '.join(differ)}" if differ else ""
+        faults.append(f"{entry.place}: {entry.key} stands already in {_short(first.place)}{detail}")
+
+
+def _check_groups(entries: Iterable[_Entry], faults: list[str]) -> None:
+    homes: dict[str, _Entry] = {}
+    for entry in entries:
+        if entry.group is None:
+            continue
+        first = homes.setdefault(entry.group, entry)
+        if first.split != entry.split:
+            faults.append(
+                f"{entry.place}: the group {entry.group!r} is in {entry.split} here, "
+                f"in {first.split} in {_short(first.place)}"
+            )
+
+
+def _short(place: str) -> str:
+    """``line 3`` of ``/data/images.csv, line 3``."""
+    return place.rpartition(", ")[2]
+
+
+def _raise(path: Path, faults: Sequence[str]) -> None:
+    if not faults:
+        return
+    lines = [f"{path}: {len(faults)} faults:"] if len(faults) > 1 else []
+    indent = "  " if lines else ""
+    lines += [indent + fault for fault in faults[:MAX_NAMED]]
+    if len(faults) > MAX_NAMED:
+        lines.append(f"  and {len(faults) - MAX_NAMED} more")
+    raise DataError("\n".join(lines))
+
+
+def _check_classes(path: Path, entries: Sequence[_Entry], classes: Sequence[str]) -> None:
+    if len(classes) < 2:
+        raise DataError(f"{path}: at least 2 classes are needed, the column label has {', '.join(classes) or 'none'}")
+    present: dict[str, set[str]] = defaultdict(set)
+    first: dict[str, str] = {}
+    for entry in entries:
+        present[entry.split].add(nfc(entry.label))
+        first.setdefault(nfc(entry.label), entry.place)
+    faults = [
+        f"{first[label]}: the class {label!r} has no image in {split}; every split must have all classes"
+        for label in classes
+        for split in present
+        if label not in present[split]
+    ]
+    _raise(path, faults)
+
+
+def _items(entries: Sequence[_Entry], classes: Classes) -> dict[str, tuple[Item, ...]]:
+    labels = {name: label for label, name in enumerate(classes.names)}
+    items: dict[str, list[Item]] = defaultdict(list)
+    for entry in entries:
+        # The prefixes keep a group called like another image's path apart from it.
+        group = f"group {entry.group}" if entry.group is not None else f"image {entry.key}"
+        items[entry.split].append(Item(key=entry.key, label=labels[nfc(entry.label)], group=group))
+    order = [name for name in ("all", "train", "val", "test") if name in items]
+    return {name: tuple(sorted(items[name], key=lambda item: (item.label, item.key))) for name in order}

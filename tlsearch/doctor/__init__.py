@@ -1,0 +1,1 @@
+"""Every check of an environment: this machine, the storage, MLflow, the cluster's nodes."""

@@ -1,0 +1,1 @@
+"""Batch norm: folded into convolutions, and its statistics recalibrated."""

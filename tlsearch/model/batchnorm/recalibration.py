@@ -1,0 +1,113 @@
+"""Running statistics of batch norm: set once from the training images, and told apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from tlsearch.model.staging.staged import StagedModel, batchnorm_layers
+from tlsearch.model.weights.resolve import state_digest
+
+
+class _Moments:
+    """Mean and variance over everything seen, merged batch by batch (Chan et al. 1983), in float64."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean: Tensor | float = 0.0
+        self.squares: Tensor | float = 0.0
+
+    def add(self, values: Tensor) -> None:
+        """Adds inputs of a layer, (N, C, ...)."""
+        flat = values.detach().double().transpose(0, 1).flatten(1)
+        count = flat.shape[1]
+        mean = flat.mean(1)
+        delta = mean - self.mean
+        total = self.count + count
+        self.squares = self.squares + ((flat - mean[:, None]) ** 2).sum(1) + delta**2 * (self.count * count / total)
+        self.mean = self.mean + delta * (count / total)
+        self.count = total
+
+
+@torch.no_grad()
+def adapt_statistics(model: StagedModel, batches: Iterable[Tensor]) -> None:
+    """Sets every running mean and variance of the backbone to those of the given images: bn_policy ``adapt``.
+
+    One pass: each layer normalises by its batch while the moments of its inputs are pooled over all batches (PreciseBN
+    of Wu and Johnson 2021, section 3), so the first layer's statistics are exact for any batches, and all layers' for a
+    single one. The variance is the unbiased one, as torch keeps it. Dropout and stochastic depth are off. Call it
+    before `StagedModel.freeze` with ``adapt``.
+
+    Args:
+        model: Changed in place; its mode and parameters are left as they are.
+        batches: Normalised training images (N, 3, S, S), each once, on the model's device; the larger the better.
+
+    Raises:
+        ValueError: There are fewer than two images.
+    """
+    layers = [layer for part in model.parts[:-1] for layer in batchnorm_layers(part) if layer.track_running_stats]
+    moments = {id(layer): _Moments() for layer in layers}
+
+    def observe(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+        moments[id(layer)].add(inputs[0])
+
+    was_training = model.training
+    kept = {id(layer): _statistics(layer) for layer in layers}
+    handles = [layer.register_forward_pre_hook(observe) for layer in layers]
+    try:
+        model.eval()
+        for layer in layers:
+            layer.training = True
+        for images in _without_lone_image(batches):
+            model.forward_prefix(images, 0)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for layer in layers:  # the passes above moved them on the way
+            for buffer, value in zip(_buffers(layer), kept[id(layer)], strict=True):
+                buffer.copy_(value)
+        model.train(was_training)
+    for layer in layers:
+        seen = moments[id(layer)]
+        if seen.count == 0:
+            raise ValueError("the statistics of batch norm need at least two images to adapt to")
+        mean, variance = _buffers(layer)[:2]
+        mean.copy_(torch.as_tensor(seen.mean))
+        variance.copy_(torch.as_tensor(seen.squares) / max(seen.count - 1, 1))
+
+
+def batchnorm_digest(model: StagedModel) -> str:
+    """sha256 (hex) of the backbone's running means and variances; empty without batch norm."""
+    state = {
+        name: tensor
+        for name, tensor in model.original_state().items()
+        if name.endswith((".running_mean", ".running_var"))
+    }
+    return state_digest(state) if state else ""
+
+
+def _without_lone_image(batches: Iterable[Tensor]) -> Iterator[Tensor]:
+    """The same images, a batch of one joined to the one before: it has no variance where a map is one pixel large."""
+    held: Tensor | None = None
+    for images in batches:
+        if held is not None and len(images) == 1:
+            held = torch.cat([held, images])
+            continue
+        if held is not None:
+            yield held
+        held = images
+    if held is not None and len(held) > 1:
+        yield held
+
+
+def _buffers(layer: _BatchNorm) -> list[Tensor]:
+    """Running mean, running variance and the counter of batches."""
+    return [b for b in (layer.running_mean, layer.running_var, layer.num_batches_tracked) if b is not None]
+
+
+def _statistics(layer: _BatchNorm) -> list[Tensor]:
+    return [buffer.clone() for buffer in _buffers(layer)]

@@ -1,0 +1,1 @@
+"""torchvision and timm: names, architectures, published transforms."""

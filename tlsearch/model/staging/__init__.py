@@ -1,0 +1,1 @@
+"""Cuts every family's model into stem, four stages and head."""

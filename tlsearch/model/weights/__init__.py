@@ -1,0 +1,1 @@
+"""Pretrained weights: found, fetched, read safely and matched to a backbone."""

@@ -1,0 +1,159 @@
+"""What a model says of labelled images, and what it gets wrong."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tlsearch.core.metrics import confusion_matrix
+from tlsearch.results.stats.intervals import LABELS, PROBABILITIES
+
+if TYPE_CHECKING:
+    from tlsearch.data import ImageIndex
+    from tlsearch.results.inference.predictor import Classifier
+
+_THUMBNAIL_PX = 112
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """A model's predictions for the N images of a split.
+
+    Attributes:
+        classes: C names.
+        keys: N keys of the index.
+        labels: int (N,).
+        probabilities: float (N, C), softmax.
+    """
+
+    classes: tuple[str, ...]
+    keys: tuple[str, ...]
+    labels: LABELS
+    probabilities: PROBABILITIES
+
+    @property
+    def predicted(self) -> NDArray[np.int64]:
+        """int (N,): the most probable class."""
+        found: NDArray[np.int64] = self.probabilities.argmax(1)
+        return found
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """bool (N,): which predictions are right."""
+        found: NDArray[np.bool_] = self.predicted == self.labels
+        return found
+
+    @property
+    def accuracy(self) -> float:
+        """The fraction of right predictions."""
+        return float(self.right.mean())
+
+    def confusion(self) -> NDArray[np.int64]:
+        """int (C, C): counts by true and predicted class."""
+        return confusion_matrix(self.predicted, self.labels, len(self.classes))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassScore:
+    """One class: its images, and how well they are found; None where there is nothing to divide by."""
+
+    name: str
+    images: int
+    right: int
+    recall: float | None
+    precision: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mistake:
+    """One image that the model gets wrong; ``score`` is the probability of the wrong class."""
+
+    key: str
+    label: str
+    predicted: str
+    score: float
+    label_score: float
+
+
+def evaluate_split(model: Classifier, index: ImageIndex, split: str) -> Evaluation:
+    """Predicts a split's images exactly as the trial's own evaluation did.
+
+    Raises:
+        DataError: The classes differ from the model's, or an image is corrupt.
+    """
+    import torch
+
+    from tlsearch.results.inference.predictor import logits_on
+
+    probabilities = torch.softmax(logits_on(model, index, split).double(), dim=1).numpy()
+    chosen = index.splits[split]
+    labels = np.array(chosen.labels, dtype=np.int64)
+    return Evaluation(classes=index.classes, keys=chosen.keys, labels=labels, probabilities=probabilities)
+
+
+def class_scores(evaluation: Evaluation) -> list[ClassScore]:
+    """Recall and precision of each class, the lowest recall first."""
+    confusion = evaluation.confusion()
+    scores = []
+    for place, name in enumerate(evaluation.classes):
+        right, images, said = (
+            int(x) for x in (confusion[place, place], confusion[place].sum(), confusion[:, place].sum())
+        )
+        scores.append(
+            ClassScore(
+                name=name,
+                images=images,
+                right=right,
+                recall=right / images if images else None,
+                precision=right / said if said else None,
+            )
+        )
+    return sorted(scores, key=lambda s: (s.recall is None, s.recall or 0.0, s.name))
+
+
+def most_confused(evaluation: Evaluation, count: int = 8) -> list[tuple[str, str, int]]:
+    """(true class, predicted class, images), the most frequent first."""
+    confusion = evaluation.confusion()
+    np.fill_diagonal(confusion, 0)
+    order = np.argsort(-confusion, axis=None, kind="stable")[:count]
+    pairs = [(int(cell) // len(confusion), int(cell) % len(confusion)) for cell in order]
+    names = evaluation.classes
+    return [(names[t], names[p], int(confusion[t, p])) for t, p in pairs if confusion[t, p] > 0]
+
+
+def worst_mistakes(evaluation: Evaluation, count: int = 12) -> list[Mistake]:
+    """The wrong predictions that the model is surest of."""
+    wrong = np.flatnonzero(~evaluation.right)
+    scores = evaluation.probabilities[wrong, evaluation.predicted[wrong]]
+    names = evaluation.classes
+    return [
+        Mistake(
+            key=evaluation.keys[i],
+            label=names[evaluation.labels[i]],
+            predicted=names[evaluation.predicted[i]],
+            score=float(evaluation.probabilities[i, evaluation.predicted[i]]),
+            label_score=float(evaluation.probabilities[i, evaluation.labels[i]]),
+        )
+        for i in wrong[np.argsort(-scores, kind="stable")[:count]]
+    ]
+
+
+def thumbnails(index: ImageIndex, keys: Sequence[str]) -> list[str]:
+    """Small pictures as data URIs, so that a page needs no other file."""
+    from tlsearch.data import read_image
+
+    return [_data_uri(read_image(index, key)) for key in keys]
+
+
+def _data_uri(image: Image.Image) -> str:
+    image.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX))
+    file = io.BytesIO()
+    image.save(file, format="JPEG", quality=82)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii")

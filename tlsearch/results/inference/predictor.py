@@ -1,0 +1,280 @@
+"""Predictions of a trained model: the same pixels, batches and classes as the trial's own evaluation.
+
+Shapes: N images, C classes, S side of the crop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from tlsearch.core.errors import DataError, Infeasible, StorageError, UserError
+from tlsearch.core.printable import printable
+from tlsearch.core.regular_files import IMAGE_BYTES, read_regular
+from tlsearch.data import ImageIndex, decode_rgb, eval_image, normalise, read_image
+from tlsearch.data.images.pixel_budget import num_decoders
+from tlsearch.model import StagedModel
+from tlsearch.results.inference.checkpoint_uri import checkpoint_folder
+from tlsearch.results.inference.class_check import check_classes
+from tlsearch.train import EVAL_BATCH_SIZE, ModelMeta, Runtime, Source, open_runtime, predict_logits
+from tlsearch.trial import load_trained
+
+TOP = 5
+_BATCH_PIXELS = EVAL_BATCH_SIZE * 640 * 640  # larger images come in smaller batches than the trial's evaluation
+
+ImageLike = Path | str | bytes | NDArray[np.uint8]
+
+
+class Opener(Protocol):
+    """Gives one image; see ``decode_rgb``."""
+
+    def __call__(self, *, hold: ExitStack) -> Image.Image: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """A class with its probability (softmax, a fraction)."""
+
+    label: str
+    score: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What the model says of one image.
+
+    Attributes:
+        path: The image's path as given; ``image N``, N its position from 0, for bytes and arrays.
+        label: The most probable class.
+        score: Its probability, in [0, 1].
+        top: The most probable classes, at most 5, best first.
+    """
+
+    path: str
+    label: str
+    score: float
+    top: tuple[Score, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unreadable:
+    """An image without a prediction.
+
+    Attributes:
+        path: As in `Prediction`.
+        error: What is wrong with it; names it.
+    """
+
+    path: str
+    error: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classifier:
+    """A trained model ready to predict; ``meta`` has its classes, transform, configuration and score.
+
+    ``name`` is what messages call it, e.g. its folder.
+    """
+
+    model: StagedModel
+    meta: ModelMeta
+    runtime: Runtime
+    name: str = "the model"
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """In the order of the logits."""
+        return self.meta.classes
+
+
+def load_model(model: str | Path, *, device: str = "auto", tracking_uri: str | None = None) -> Classifier:
+    """Loads a model of a search; no pickle is read and no code of the model is run.
+
+    Args:
+        model: A trial's ``best`` folder, the folder of an MLflow model, or a URI as ``models:/...``.
+        device: ``auto`` is CUDA where there is one, else the CPU; or a torch device.
+        tracking_uri: The MLflow store for a URI; None is MLflow's own setting.
+
+    Raises:
+        StorageError: No checkpoint, or a damaged one.
+        TrackingError: MLflow does not give the model.
+        UserError: There is no such device.
+    """
+    folder = checkpoint_folder(model, tracking_uri=tracking_uri)
+    trained, meta = load_trained(folder)
+    try:
+        runtime = open_runtime(device)
+        trained.to(device=runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        reason = str(error).splitlines()[0]
+        raise UserError(f"a device is auto, cpu, cuda or cuda:N, and must be here; {device!r}: {reason}") from error
+    return Classifier(model=trained, meta=meta, runtime=runtime, name=str(folder))
+
+
+def predict(
+    model: Classifier, images: Sequence[ImageLike], *, top: int = TOP, progress: Callable[[int], None] | None = None
+) -> list[Prediction]:
+    """Predicts the classes of images, one Prediction for each, in their order.
+
+    Scores are the softmax of the logits over the model's temperature.
+
+    Args:
+        images: Paths (str or Path), encoded files (bytes), or RGB pixels (uint8 of shape (H, W, 3)).
+        top: How many classes each prediction lists, from 1.
+        progress: Hears how many images are done, after each batch.
+
+    Raises:
+        DataError: An image is missing, corrupt, or an array of another type or shape; names it.
+    """
+    predictions: list[Prediction] = []
+    for one in predict_readable(model, images, top=top, progress=progress, strict=True):
+        assert isinstance(one, Prediction)
+        predictions.append(one)
+    return predictions
+
+
+def predict_readable(
+    model: Classifier,
+    images: Sequence[ImageLike],
+    *,
+    top: int = TOP,
+    progress: Callable[[int], None] | None = None,
+    strict: bool = False,
+) -> list[Prediction | Unreadable]:
+    """As `predict`, but an image that cannot be read costs no other its prediction.
+
+    Args:
+        strict: The first image that cannot be read is an error.
+
+    Returns:
+        One for each image, in their order.
+    """
+    if isinstance(images, (str, bytes, Path)):
+        raise DataError("predict takes a sequence of images, not a single one")
+    names = [str(image) if isinstance(image, (str, Path)) else f"image {n}" for n, image in enumerate(images)]
+    openers = [partial(_open, *pair, model.meta.max_pixels) for pair in zip(images, names, strict=True)]
+    answers: list[Prediction | Unreadable] = []
+    for errors, logits in _batches(model, openers, strict=strict):
+        probabilities = torch.softmax(logits.double() / model.meta.temperature, dim=1)
+        scores = iter(_finite(model, probabilities))
+        for error in errors:
+            name = names[len(answers)]
+            if error is None:
+                answers.append(_prediction(model, name, next(scores), top))
+            else:
+                answers.append(Unreadable(path=name, error=str(error)))
+        if progress is not None:
+            progress(len(answers))
+    return answers
+
+
+def logits_on(model: Classifier, index: ImageIndex, split: str) -> Tensor:
+    """The model's raw outputs for a split's images, in the index's order: float32 (N, C) on the CPU.
+
+    They are those of the trial's own evaluation: the same pixels in the same batches.
+
+    Raises:
+        DataError: The data's classes differ from the model's in content or order, or an image is corrupt.
+    """
+    check_classes(model.classes, index.classes)
+    if split not in index.splits:
+        raise DataError(f"the data have the splits {', '.join(index.splits)}, not {split}")
+    openers = [partial(read_image, index, key) for key in index.splits[split].keys]
+    return torch.cat([logits.cpu() for _, logits in _batches(model, openers, strict=True)])
+
+
+def accuracy_on(model: Classifier, index: ImageIndex, split: str) -> float:
+    """The fraction of a split's images that the model gets right; equals what the trial reported for it.
+
+    Raises:
+        DataError: The data's classes differ from the model's in content or order, or an image is corrupt.
+    """
+    logits = logits_on(model, index, split)
+    return (logits.argmax(1) == torch.tensor(index.splits[split].labels)).double().mean().item()
+
+
+def _batches(
+    model: Classifier, openers: Sequence[Opener], *, strict: bool
+) -> Iterator[tuple[list[DataError | None], Tensor]]:
+    """One evaluation batch after the other, so that any number of images fits into memory.
+
+    Returns:
+        What is wrong with each image, None where nothing is; and the logits of those, float32 (B, C).
+    """
+    size = max(1, min(EVAL_BATCH_SIZE, _BATCH_PIXELS // model.meta.image_size**2))
+    with ThreadPoolExecutor(num_decoders()) as pool:
+        for start in range(0, len(openers), size):
+            read = partial(_pixels, model.meta, strict=strict)
+            read_ones = list(pool.map(read, openers[start : start + size]))
+            batch = [one for one in read_ones if not isinstance(one, DataError)]
+            errors = [one if isinstance(one, DataError) else None for one in read_ones]
+            if not batch:
+                yield errors, torch.empty(0, len(model.classes))
+                continue
+            source = Source(
+                kind="pixels",
+                reason="prediction",
+                rows=torch.from_numpy(np.stack(batch)).permute(0, 3, 1, 2),  # channels_last, as in the packed store
+                labels=torch.zeros(len(batch), dtype=torch.int64),
+                prepare=lambda images, _: normalise(images, model.meta.transform),
+            )
+            depth = model.meta.config.unfreeze_depth
+            try:
+                logits = predict_logits(model.model, source, model.runtime, depth=depth, batch_size=size)
+            except Infeasible as error:
+                raise StorageError(f"{model.name} takes more memory than there is: {error}") from error
+            yield errors, _finite(model, logits)
+
+
+def _finite(model: Classifier, values: Tensor) -> Tensor:
+    if not bool(torch.isfinite(values).all()):
+        raise StorageError(
+            f"the scores of a model must be finite, and those of {model.name} are not: its weights or its "
+            "checkpoint.json are damaged"
+        )
+    return values
+
+
+def _pixels(meta: ModelMeta, opener: Opener, *, strict: bool) -> NDArray[np.uint8] | DataError:
+    try:
+        with ExitStack() as hold:
+            return eval_image(opener(hold=hold), meta.transform)
+    except DataError as error:
+        if strict:
+            raise
+        return error
+
+
+def _open(image: ImageLike, name: str, max_pixels: int, *, hold: ExitStack) -> Image.Image:
+    if isinstance(image, bytes):
+        return decode_rgb(image, name, max_pixels=max_pixels, hold=hold)
+    if isinstance(image, (str, Path)):
+        try:
+            return decode_rgb(read_regular(image, IMAGE_BYTES), name, max_pixels=max_pixels, hold=hold)
+        except OSError as error:
+            raise DataError(f"{printable(name)}: cannot be read: {error.strerror or error}") from error
+    if not isinstance(image, np.ndarray):
+        raise DataError(f"{name}: an image is a path, bytes or an array, not {type(image).__name__}")
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise DataError(f"{name}: pixels are uint8 of shape (H, W, 3), not {image.dtype} of shape {image.shape}")
+    return decode_rgb(Image.fromarray(image), name, max_pixels=max_pixels, hold=hold)
+
+
+def _prediction(model: Classifier, name: str, scores: Tensor, top: int) -> Prediction:
+    values, indices = scores.topk(min(top, len(model.classes)))
+    best = tuple(
+        Score(label=model.classes[index], score=value)
+        for value, index in zip(values.tolist(), indices.tolist(), strict=True)
+    )
+    return Prediction(path=name, label=best[0].label, score=best[0].score, top=best)

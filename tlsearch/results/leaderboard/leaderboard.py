@@ -1,0 +1,298 @@
+"""The trials of a search, best first, as rows, JSON and CSV."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tlsearch.core.metrics import is_share
+from tlsearch.core.printable import csv_text
+from tlsearch.core.text import NumberForm, agree, plural
+from tlsearch.core.types import EndReason, Mode, Scalar, SearchRecord, TrialRecord, TrialState
+from tlsearch.results.leaderboard.comparability import comparability_notes
+from tlsearch.results.leaderboard.search_facts import SearchFacts
+from tlsearch.results.stats.intervals import standard_error, wilson_interval
+
+_NO_FACTS = SearchFacts()
+_CSV_DETAILS = (
+    "rank",
+    "standard_error",
+    "within_one_se",
+    "parameters",
+    "trainable_parameters",
+    "latency_ms",
+    "seconds",
+    "error",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeaderboardRow:
+    """One trial.
+
+    Attributes:
+        trial: The trial's number.
+        state: running, complete, pruned, failed or infeasible.
+        params: The active dimensions.
+        best_value: The metric at the best epoch; None before the first report.
+        best_epoch: From 1; 0 where no epoch was better than the solved head before the first step.
+        epochs_run: The last epoch reported.
+        mlflow_run_id: None where MLflow does not know the trial.
+        reason: Why it ended; None while it runs, ``interrupted`` where no process runs the search.
+        rank: From 1 among the trials that count; equal values have equal ranks. None for the others.
+        tied: Another trial that counts has exactly this value.
+        standard_error: Of best_value, on this validation set; None where it does not follow from the value.
+        interval: Wilson's, 95 %; None as above.
+        within_one_se: Whether the best trial's value is at most its standard error away; None where that
+            is unknown. Such trials cannot be told from the best by this validation set.
+        parameters: Of the model.
+        trainable_parameters: Of the model at the trial's depth.
+        latency_ms: Of one image, where it was measured.
+        seconds: Time of all epochs, training and evaluation.
+        error: The message of a failed trial.
+    """
+
+    trial: int
+    state: str
+    params: Mapping[str, Scalar]
+    best_value: float | None
+    best_epoch: int | None
+    epochs_run: int
+    mlflow_run_id: str | None
+    reason: str | None
+    rank: int | None = None
+    tied: bool = False
+    standard_error: float | None = None
+    interval: tuple[float, float] | None = None
+    within_one_se: bool | None = None
+    parameters: int | None = None
+    trainable_parameters: int | None = None
+    latency_ms: float | None = None
+    seconds: float | None = None
+    error: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """The row in the published shape."""
+        return {
+            "trial": self.trial,
+            "state": self.state,
+            "params": dict(self.params),
+            "best_value": self.best_value,
+            "best_epoch": self.best_epoch,
+            "epochs_run": self.epochs_run,
+            "mlflow_run_id": self.mlflow_run_id,
+            "reason": self.reason,
+        }
+
+    def details(self) -> dict[str, Any]:
+        """What ``results --json --details`` adds to the published shape."""
+        return {
+            "rank": self.rank,
+            "tied": self.tied,
+            "standard_error": self.standard_error,
+            "interval": None if self.interval is None else list(self.interval),
+            "within_one_se": self.within_one_se,
+            "parameters": self.parameters,
+            "trainable_parameters": self.trainable_parameters,
+            "latency_ms": self.latency_ms,
+            "seconds": self.seconds,
+            "error": self.error,
+        }
+
+
+def leaderboard(
+    record: SearchRecord, run_ids: Mapping[int, str], facts: SearchFacts = _NO_FACTS
+) -> list[LeaderboardRow]:
+    """All trials of a search, best first.
+
+    Trials that count (complete or pruned, not diverged) come first by their best epoch's value, of equal
+    values the earlier trial; then running ones, then the others. So the first row is ``record.best``.
+
+    Args:
+        run_ids: MLflow's runs by trial number; may lack trials.
+        facts: Sizes of data and backbones, for what goes beyond the study.
+    """
+    ranked = sorted(record.trials, key=lambda trial: _rank(trial, record.mode))
+    values = [trial.best_value for trial in ranked if counts(trial)]
+    times = Counter(values)
+    ranks = {value: place for place, value in reversed(list(enumerate(values, start=1)))}
+    best = values[0] if values else None
+    best_error = None if best is None else standard_error(record.metric, best, facts.num_validation)
+    rows = []
+    for trial in ranked:
+        tied, rank, near = False, None, None
+        if counts(trial) and best is not None and trial.best_value is not None:
+            rank, tied = ranks[trial.best_value], times[trial.best_value] > 1
+            near = None if best_error is None else abs(best - trial.best_value) <= best_error
+        row = _row(trial, record, run_ids.get(trial.number), facts)
+        rows.append(replace(row, rank=rank, tied=tied, within_one_se=near))
+    return rows
+
+
+def number_forms(record: SearchRecord) -> dict[str, NumberForm]:
+    """By parameter how its values are written, one way for all trials."""
+    names = {name for trial in record.trials for name in trial.params}
+    return {name: NumberForm.of(trial.params.get(name) for trial in record.trials) for name in names}
+
+
+def counts(trial: TrialRecord) -> bool:
+    """Whether a trial's value counts as a result: it is complete or pruned, and did not diverge."""
+    ended = trial.state in (TrialState.COMPLETE, TrialState.PRUNED) and trial.reason != EndReason.DIVERGED
+    return ended and trial.best_value is not None
+
+
+def results_json(record: SearchRecord, run_ids: Mapping[int, str]) -> dict[str, Any]:
+    """What ``tlsearch results --json`` prints; ``best`` is a trial's number or None."""
+    return rows_json(record, leaderboard(record, run_ids))
+
+
+def rows_json(record: SearchRecord, rows: Sequence[LeaderboardRow], facts: SearchFacts | None = None) -> dict[str, Any]:
+    """Some rows of a leaderboard in the published shape; with ``facts`` their details too."""
+    best = record.best
+    found: dict[str, Any] = {
+        "search_id": record.search_id,
+        "experiment": record.experiment,
+        "metric": record.metric,
+        "mode": record.mode,
+        "best": None if best is None else best.number,
+        "trials": [row.as_json() for row in rows],
+    }
+    if facts is not None:
+        found["trials"] = [{**row.as_json(), **row.details()} for row in rows]
+        found["validation_images"] = facts.num_validation
+        found["notes"] = leaderboard_notes(record, leaderboard(record, {}, facts), facts)
+    return found
+
+
+def leaderboard_notes(record: SearchRecord, rows: Sequence[LeaderboardRow], facts: SearchFacts) -> list[str]:
+    """Sentences about a whole leaderboard: ties, and how far its first row can be trusted."""
+    notes = []
+    ranked = [row for row in rows if row.rank is not None]
+    if not ranked:
+        return ["no trial has a result", *comparability_notes(record, facts)]
+    first = [row for row in ranked if row.rank == 1]
+    if len(first) > 1:
+        names = ", ".join(str(row.trial) for row in first)
+        notes.append(
+            f"tied for first with exactly the same {record.metric}: trials {names}; the earliest is listed first"
+        )
+    near = [row for row in ranked if row.within_one_se and row.rank != 1]
+    if near:
+        notes.append(
+            f"{plural(len(near), 'more trial')} {agree(len(near), 'is', 'are')} within one standard error of the best: "
+            f"{facts.num_validation} validation images cannot tell them apart"
+        )
+    if not is_share(record.metric):
+        notes.append(
+            f"no standard error: {record.metric} is no share of the images, so its spread needs the predictions"
+        )
+    elif facts.num_validation is None:
+        notes.append("no standard error: the number of validation images is not known")
+    probes = probe_accuracies(record)
+    if probes:
+        told = ", ".join(f"{backbone} {accuracy:.4f}" for backbone, accuracy in probes.items())
+        notes.append(f"validation accuracy of the linear probe that heads start from, solved once: {told}")
+    if any(trial.best_epoch == 0 for trial in record.trials):
+        notes.append("best epoch 0 is the solved head, the linear probe, before the first step: no epoch was better")
+    return notes + comparability_notes(record, facts)
+
+
+def probe_accuracies(record: SearchRecord) -> dict[str, float]:
+    """By backbone the best validation accuracy of a linear probe that trials started from, the best first.
+
+    Trials of one backbone share one probe, but those with recalibrated batch norm have another.
+    """
+    found: dict[str, float] = {}
+    for trial in record.trials:
+        if trial.start is not None:
+            accuracy = trial.start.metrics.get("val_accuracy")
+        else:  # searches of before the start was evaluated
+            accuracy = trial.reports[0].metrics.get("probe_accuracy") if trial.reports else None
+        if accuracy is not None:
+            found[trial.config.backbone] = max(accuracy, found.get(trial.config.backbone, accuracy))
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def leaderboard_csv(record: SearchRecord, run_ids: Mapping[int, str], facts: SearchFacts | None = None) -> str:
+    """The leaderboard with one column for each parameter; a cell is empty where a value does not exist."""
+    return rows_csv(leaderboard(record, run_ids, facts or _NO_FACTS), details=facts is not None)
+
+
+def rows_csv(rows: Sequence[LeaderboardRow], *, details: bool = True) -> str:
+    """Some rows of a leaderboard as CSV; ``details`` adds a column for each of them."""
+    names = sorted({name for row in rows for name in row.params})
+    fixed = ["trial", "state", "reason", "best_value", "best_epoch", "epochs_run"]
+    extra = [name for name in _CSV_DETAILS if details]
+    cells = ((row, {**row.as_json(), **row.details()}) for row in rows)
+    return csv_text(
+        [*fixed, *extra, *names, "mlflow_run_id"],
+        (
+            [*(own[name] for name in fixed + extra), *(row.params.get(name) for name in names), row.mlflow_run_id]
+            for row, own in cells
+        ),
+    )
+
+
+def epoch_text(epoch: int | None) -> str:
+    """A trial's best epoch in a sentence: ``at epoch 3``, or what stands for epoch 0."""
+    return "before the first step, with the solved head" if epoch == 0 else f"at epoch {epoch}"
+
+
+def _row(trial: TrialRecord, record: SearchRecord, run_id: str | None, facts: SearchFacts) -> LeaderboardRow:
+    value, images = trial.best_value, facts.num_validation
+    error = None if value is None else standard_error(record.metric, value, images)
+    interval = None
+    if error is not None and value is not None and images:
+        wilson = wilson_interval(value, images)
+        interval = (wilson.low, wilson.high)
+    return LeaderboardRow(
+        trial=trial.number,
+        state=trial.state.value,
+        params=trial.params,
+        best_value=value,
+        best_epoch=trial.best_epoch,
+        epochs_run=trial.epochs_run,
+        mlflow_run_id=run_id,
+        reason=trial.reason or None,
+        standard_error=error,
+        interval=interval,
+        parameters=parameters_of(trial, facts),
+        trainable_parameters=facts.trainable_of(trial.config),
+        latency_ms=latency_of(trial, facts),
+        seconds=seconds_of(trial),
+        error=trial.error,
+    )
+
+
+def latency_of(trial: TrialRecord, facts: SearchFacts) -> float | None:
+    """Milliseconds for one image: the trial's own measurement, else its backbone's; None where neither was made."""
+    return trial.measured.get("latency_ms", facts.latency_ms.get(trial.config.backbone))
+
+
+def parameters_of(trial: TrialRecord, facts: SearchFacts) -> int | None:
+    """Parameters of the trial's model, counted for the search or for its constraints; None where neither was done."""
+    counted = facts.parameters_of(trial.config)
+    if counted is None and "params_millions" in trial.measured:
+        return round(1e6 * trial.measured["params_millions"])
+    return counted
+
+
+def seconds_of(trial: TrialRecord) -> float | None:
+    """Time of all epochs of a trial; None before the first report."""
+    times = [report.metrics["epoch_seconds"] for report in trial.reports if "epoch_seconds" in report.metrics]
+    return sum(times) if times else None
+
+
+def _rank(trial: TrialRecord, mode: Mode) -> tuple[int, float, int]:
+    """Sorts best first: the trial's group, then its value, then its number."""
+    sign = -1.0 if mode == "max" else 1.0
+    value = float("inf") if trial.best_value is None else sign * trial.best_value
+    return (_group(trial), value, trial.number)
+
+
+def _group(trial: TrialRecord) -> int:
+    if trial.state is TrialState.RUNNING:
+        return 1
+    return 0 if counts(trial) else 2

@@ -1,0 +1,173 @@
+"""The model card: what the model is, what it was trained on, what is known of it, and where that ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tlsearch.core.printable import markdown_code, markdown_text
+from tlsearch.core.secrets import mask
+from tlsearch.results.leaderboard.leaderboard import epoch_text
+from tlsearch.results.promotion.test_evaluation import TestEvidence
+from tlsearch.train import ModelMeta
+
+_MAX_CLASSES = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardFacts:
+    """All that a card says.
+
+    Attributes:
+        trial: The trial in ``search_id`` whose model this is; ``chosen`` says why this one.
+        images: Number of images by split.
+        refit: Whether val was trained on too.
+        licence: Of the pretrained weights.
+        parameters: Of the whole model.
+        latency: Of one image, in words; empty where it was not measured.
+        confirmed: What ``confirm`` wrote, where it was run.
+        evidence: None where the test split was not looked at; ``no_test`` says why.
+        test_notes: What else must be known of the test split's use.
+        val_temperature: Fitted on the validation images.
+    """
+
+    name: str
+    meta: ModelMeta
+    search_id: str
+    trial: int
+    chosen: str
+    data_source: str
+    data_digest: str
+    images: Mapping[str, int]
+    refit: bool
+    licence: str
+    parameters: int
+    temperature: float
+    latency: str = ""
+    confirmed: Mapping[str, Any] | None = None
+    evidence: TestEvidence | None = None
+    no_test: str = ""
+    test_notes: Sequence[str] = field(default_factory=tuple)
+
+
+def model_card(facts: CardFacts) -> str:
+    """The card in Markdown, secrets masked; no text of a search, its data or its weights is markup in it."""
+    sections = [
+        f"# {markdown_text(facts.name)}\n\n{_summary(facts)}",
+        f"## Evidence\n\n{_evidence(facts)}",
+        f"## Intended use and limits\n\n{_limits(facts)}",
+        f"## Data\n\n{_data(facts)}",
+        f"## Model\n\n{_model(facts)}",
+        f"## Classes\n\n{_classes(facts)}",
+    ]
+    return mask("\n\n".join(sections) + "\n")
+
+
+def _summary(facts: CardFacts) -> str:
+    return (
+        f"An image classifier for {len(facts.meta.classes)} classes: {markdown_text(facts.meta.backbone)}, "
+        f"fine-tuned by tlsearch {markdown_text(facts.meta.tlsearch_version)}. Trial {facts.trial} of the search "
+        f"{markdown_code(facts.search_id)}, {markdown_text(facts.chosen)}."
+    )
+
+
+def _evidence(facts: CardFacts) -> str:
+    lines = []
+    evidence = facts.evidence
+    if evidence is None:
+        lines.append(f"**No test evidence**: {markdown_text(facts.no_test)}.")
+    else:
+        low, high = evidence.accuracy_interval
+        lines.append(
+            f"- **Test accuracy {evidence.accuracy:.4f}** (95 % interval {low:.4f} to {high:.4f}, Wilson's, from "
+            f"{evidence.num_images} images that nothing was chosen by)"
+        )
+        lines.append(f"- balanced accuracy {evidence.balanced_accuracy:.4f}, macro F1 {evidence.macro_f1:.4f}")
+        one = evidence.calibration
+        lines.append(
+            f"- calibration: expected calibration error {one.ece_before:.4f} before and {one.ece_after:.4f} after "
+            f"temperature scaling (T = {one.temperature:.3f}, fitted on validation); cross-entropy "
+            f"{one.loss_before:.4f} and {one.loss_after:.4f}. Scores of this model are scaled."
+        )
+    lines += [f"- {markdown_text(note)}" for note in facts.test_notes]
+    meta = facts.meta
+    lines.append(
+        f"- {markdown_text(meta.metric)} {meta.value:.4f} {epoch_text(meta.epoch)}: "
+        + ("on images that were trained on too, so it says nothing" if facts.refit else _chosen_by)
+    )
+    if facts.confirmed is not None:
+        lines.append(f"- over {facts.confirmed['seeds']} seeds: {markdown_text(facts.confirmed['verdict'])}")
+    return "\n".join(lines)
+
+
+_chosen_by = "the search chose by it, so it is optimistic"
+
+
+def _limits(facts: CardFacts) -> str:
+    lines = [
+        f"- For single images like those of the data below, each showing one of the {len(facts.meta.classes)} classes. "
+        "Whatever it is shown, it answers with one of them; it cannot say that an image shows none.",
+        "- The evidence holds for images from the same source. Other cameras, places, times or populations were not "
+        "tested, nor were single groups of people or things within a class.",
+        "- Images with the same content in several splits were looked for; near-duplicates (crops, frames of one "
+        "film) were not."
+        if facts.evidence
+        else "- Nothing was measured on images that played no part in the choice.",
+    ]
+    if facts.evidence is not None:
+        weakest = sorted((one for one in facts.evidence.classes if one.images), key=lambda one: one.recall)[:3]
+        names = ", ".join(f"{markdown_text(one.name)} (recall {one.recall:.2f} of {one.images})" for one in weakest)
+        lines.append(f"- Weakest classes on the test images: {names}.")
+    return "\n".join(lines)
+
+
+def _data(facts: CardFacts) -> str:
+    counts = ", ".join(f"{count} {markdown_text(name)}" for name, count in facts.images.items())
+    trained = "train and val together" if facts.refit else "train"
+    return (
+        f"- source: {markdown_code(facts.data_source)}; images: {counts}\n"
+        f"- trained on {trained}\n"
+        f"- digest of the data: {markdown_code(facts.data_digest)}"
+    )
+
+
+def _model(facts: CardFacts) -> str:
+    meta = facts.meta
+    transform = meta.transform
+    settings = ", ".join(
+        f"{markdown_text(name)} {markdown_text(str(value))}"
+        for name, value in vars(meta.config).items()
+        if name != "backbone" and value is not None
+    )
+    lines = [
+        f"- {markdown_text(meta.backbone)}, {facts.parameters:,} parameters, input {meta.image_size} x "
+        f"{meta.image_size} px",
+        f"- pretrained weights: {markdown_code(meta.weights_id)} (sha256 {markdown_code(meta.weights_digest[:16])}); "
+        f"licence: {markdown_text(facts.licence)}",
+        f"- preprocessing: transparency laid on white, resize to {transform.resize_size} "
+        f"({markdown_text(transform.interpolation)}, {markdown_text(transform.crop_mode)}), crop "
+        f"{transform.crop_size}, mean {_numbers(transform.mean)}, std {_numbers(transform.std)}; the model carries it",
+        f"- training: {settings}; epoch {meta.epoch}",
+        f"- scores: softmax of the logits over the temperature {facts.temperature:.3f}",
+    ]
+    if facts.latency:
+        lines.append(f"- latency: {markdown_text(facts.latency)}")
+    return "\n".join(lines)
+
+
+def _classes(facts: CardFacts) -> str:
+    if facts.evidence is None:
+        return f"The classes are {', '.join(map(markdown_text, facts.meta.classes))}."  # a line begins with no name
+    rows = ["| class | test images | precision | recall | F1 |", "| --- | ---: | ---: | ---: | ---: |"]
+    for one in facts.evidence.classes[:_MAX_CLASSES]:
+        rows.append(
+            f"| {markdown_text(one.name)} | {one.images} | {one.precision:.3f} | {one.recall:.3f} | {one.f1:.3f} |"
+        )
+    if len(facts.evidence.classes) > _MAX_CLASSES:
+        rows.append(f"\n{len(facts.evidence.classes) - _MAX_CLASSES} more classes are in evidence.json.")
+    return "\n".join(rows)
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return "(" + ", ".join(f"{value:g}" for value in values) + ")"

@@ -1,0 +1,126 @@
+"""What the sealed test split says of a model: accuracy with its interval, scores of the classes, calibration.
+
+N test images, C classes; scores are fractions, intervals cover 95 %.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlsearch.core.codec import from_plain
+from tlsearch.core.metrics import confusion_matrix
+from tlsearch.results.stats.calibration import cross_entropy, expected_calibration_error, scaled_probabilities
+from tlsearch.results.stats.intervals import wilson_interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassEvidence:
+    """One class; precision, recall and F1 are 0 where there is nothing to divide by, as in scikit-learn."""
+
+    name: str
+    images: int
+    precision: float
+    recall: float
+    f1: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Before and after the division of the logits by the temperature.
+
+    Attributes:
+        temperature: Fitted on the validation images.
+        ece_before: Expected calibration error, 15 bins.
+        loss_before: Cross-entropy.
+    """
+
+    temperature: float
+    ece_before: float
+    ece_after: float
+    loss_before: float
+    loss_after: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestEvidence:
+    """The one evaluation on the test split.
+
+    Attributes:
+        accuracy_interval: Low and high end: Wilson's, which stays honest on few images and at 0 or 1.
+        confusion: (C, C) counts by true and predicted class.
+    """
+
+    __test__ = False  # no test class, whatever pytest thinks of its name
+
+    num_images: int
+    accuracy: float
+    accuracy_interval: tuple[float, float]
+    balanced_accuracy: float
+    macro_f1: float
+    classes: tuple[ClassEvidence, ...]
+    calibration: Calibration
+    confusion: tuple[tuple[int, ...], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> TestEvidence:
+        """What ``to_json`` gave; raises ValueError for anything else."""
+        return from_plain(cls, plain)
+
+
+def gather_evidence(
+    logits: NDArray[np.float64], labels: NDArray[np.int64], *, classes: Sequence[str], temperature: float
+) -> TestEvidence:
+    """Scores the predictions for the test images.
+
+    Args:
+        logits: float (N, C), as the model gives them.
+        labels: int (N,).
+        classes: C names.
+        temperature: From the validation images.
+    """
+    before, after = scaled_probabilities(logits), scaled_probabilities(logits, temperature)
+    predicted = logits.argmax(1)
+    num = len(classes)
+    confusion = confusion_matrix(predicted, labels, num)
+    per_class = tuple(_class_evidence(name, confusion, place) for place, name in enumerate(classes))
+    present = [one for one in per_class if one.images]
+    occurring = [one for place, one in enumerate(per_class) if one.images or confusion[:, place].any()]
+    accuracy = float((predicted == labels).mean())
+    interval = wilson_interval(accuracy, len(labels))
+    return TestEvidence(
+        num_images=len(labels),
+        accuracy=accuracy,
+        accuracy_interval=(interval.low, interval.high),
+        balanced_accuracy=float(np.mean([one.recall for one in present])),
+        macro_f1=float(np.mean([one.f1 for one in occurring])),
+        classes=per_class,
+        calibration=Calibration(
+            temperature=temperature,
+            ece_before=expected_calibration_error(before, labels),
+            ece_after=expected_calibration_error(after, labels),
+            loss_before=cross_entropy(before, labels),
+            loss_after=cross_entropy(after, labels),
+        ),
+        confusion=tuple(tuple(int(count) for count in row) for row in confusion),
+    )
+
+
+def _class_evidence(name: str, confusion: NDArray[np.int64], place: int) -> ClassEvidence:
+    hits = int(confusion[place, place])
+    images, said = int(confusion[place].sum()), int(confusion[:, place].sum())
+    return ClassEvidence(
+        name=name,
+        images=images,
+        precision=hits / said if said else 0.0,
+        recall=hits / images if images else 0.0,
+        f1=2 * hits / (images + said) if images + said else 0.0,
+    )

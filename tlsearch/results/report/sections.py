@@ -1,0 +1,309 @@
+"""The sections of a report's page."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+from tlsearch.core.printable import printable
+from tlsearch.core.text import agree, format_s, plural
+from tlsearch.results.inference.labelled import Evaluation, Mistake, class_scores, most_confused, worst_mistakes
+from tlsearch.results.report.findings import (
+    GroupSummary,
+    by_backbone,
+    by_depth,
+    describe_params,
+    findings,
+    shared_by_the_best,
+    states_text,
+    value_text,
+)
+from tlsearch.results.report.html import Cell, Row, grid, inline, paragraph, plot_figure, section, table
+from tlsearch.results.report.plots.style import Plot
+from tlsearch.results.report.plots.timing import SOURCES, paces, source_reasons
+from tlsearch.results.report.plots.view import (
+    View,
+    clock_of,
+    ending_of,
+    short,
+    time_unit,
+    varied_parameters,
+)
+from tlsearch.results.stats.intervals import bootstrap_metric
+
+SHOWN_TRIALS = 15
+_MAX_CLASSES = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestModel:
+    """The kept model of the best trial, evaluated again over the validation images.
+
+    Attributes:
+        trial: Its number.
+        pictures: Data URIs of the worst mistakes, in the order of ``worst_mistakes``.
+    """
+
+    trial: int
+    evaluation: Evaluation
+    pictures: Sequence[str] = ()
+
+
+def header(view: View, *, created: float, version: str, sections: Sequence[tuple[str, str]]) -> str:
+    """Title, key figures and the sentences worth knowing first."""
+    record, facts = view.record, view.facts
+    data = f"{plural(len(facts.classes), 'class', 'classes')}, " if facts.classes else ""
+    data += ", ".join(f"{count} {split}" for split, count in facts.images.items())
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(created))
+    parts = [f"search {record.search_id}", f"{data} images" if data else "", f"made {when} by tlsearch {version}"]
+    links = "".join(f'<a href="#{name}">{escape(title)}</a>' for name, title in sections)
+    items = "".join(f"<li>{inline(sentence)}</li>" for sentence in findings(view))
+    return (
+        f"<header><h1>{escape(record.experiment)}</h1>"
+        f'<p class="sub">{escape(" · ".join(part for part in parts if part))}</p><nav>{links}</nav></header>'
+        f'<dl class="figures">{_key_figures(view)}</dl><ul class="findings">{items}</ul>'
+    )
+
+
+def _key_figures(view: View) -> str:
+    best = None if view.best is None else view.by_trial[view.best.number]
+    reports = [report for trial in view.record.trials for report in trial.reports]
+    stored = sum(report.source == "features" for report in reports)
+    figures = [
+        (
+            f"best {view.label}",
+            "–" if best is None or best.best_value is None else f"{best.best_value:.4f}",
+            "" if best is None or best.interval is None else f"95 %: {best.interval[0]:.3f} to {best.interval[1]:.3f}",
+        ),
+        ("trials", str(len(view.record.trials)), states_text(view)),
+        ("wall time", _wall_time(view), plural(len(reports), "epoch")),
+        (
+            "epochs on cached features",
+            f"{stored / len(reports):.0%}" if reports else "–",
+            "instead of images" if reports else "",
+        ),
+        (
+            "validation images",
+            "–" if view.facts.num_validation is None else str(view.facts.num_validation),
+            "what all trials are scored on",
+        ),
+    ]
+    return "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(note)}</small></dd></div>"
+        for name, value, note in figures
+    )
+
+
+def _wall_time(view: View) -> str:
+    if view.record.spent_s:
+        return duration(view.record.spent_s)
+    times = [r.timestamp for t in view.record.trials for r in t.reports]
+    times += [t.ended for t in view.record.trials if t.ended is not None]
+    return duration(clock_of(view.record)(max(times))) if times else "–"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit that suits them."""
+    unit, name = time_unit(seconds)
+    return f"{seconds / unit:.1f} {name}" if seconds >= 10 or unit > 1 else f"{seconds:.2f} seconds"
+
+
+def millions(count: int | None) -> str:
+    """A number of parameters: ``3.4 M``."""
+    return "–" if count is None else f"{count / 1e6:.1f} M"
+
+
+def leaderboard_section(view: View) -> str:
+    """Every trial, best first; sortable."""
+    names = list(dict.fromkeys(name for row in view.rows for name in row.params))
+    varied = varied_parameters(view)
+    names = [name for name in names if name in varied] or names
+    measured = any(row.latency_ms is not None for row in view.rows)
+    sized = any(row.parameters is not None for row in view.rows)
+    heads = ["rank", "trial", "ended", "value", "epoch", "time"]
+    heads += [*(["parameters"] if sized else []), *(["ms"] if measured else []), *names]
+    rows = []
+    for row in view.rows:
+        rank = "" if row.rank is None else f"={row.rank}" if row.tied else str(row.rank)
+        near = " ≈" if row.within_one_se and row.rank != 1 else ""
+        cells: list[Cell | str] = [
+            Cell(text=rank, value=row.rank),
+            Cell(text=str(row.trial), value=row.trial),
+            row.reason or row.state,
+            Cell(text=value_text(row) + near, value=row.best_value),
+            Cell(text=f"{'–' if row.best_epoch is None else row.best_epoch}/{row.epochs_run}", value=row.epochs_run),
+            Cell(text="" if row.seconds is None else format_s(row.seconds, tenths=True), value=row.seconds),
+        ]
+        if sized:
+            cells.append(Cell(text=millions(row.parameters), value=row.parameters))
+        if measured:
+            cells.append(Cell(text="" if row.latency_ms is None else f"{row.latency_ms:.1f}", value=row.latency_ms))
+        for name in names:
+            value = row.params.get(name)
+            number = float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+            text = short(view.forms[name].text(value), 24) if name in row.params else ""
+            cells.append(Cell(text=text, value=number))
+        rows.append(Row(cells=cells, trial=row.trial, best=view.best is not None and row.trial == view.best.number))
+    note = (
+        "± is one standard error on this validation set; ≈ marks values within one of the best; = marks ranks that "
+        "several trials share. Epoch is best/run. An empty parameter does not exist for that trial."
+        + (" ms is the latency of one image." if measured else "")
+    )
+    numeric = ("rank", "trial", "value", "epoch", "time", "parameters", "ms")
+    trials = table(heads, rows, numeric=numeric, shown=SHOWN_TRIALS)
+    return section("leaderboard", "Leaderboard", trials, paragraph(note, note=True))
+
+
+def parameters_section(view: View, importance: Plot, others: Sequence[Plot]) -> str:
+    """Importances, what the best trials have in common, and the plots by parameter."""
+    count = min(5, len(view.counting))
+    rows = [Row(cells=[name, best, Cell(text=spread, wrap=True)]) for name, best, spread in shared_by_the_best(view)]
+    shared = ""
+    if rows and count > 1:
+        heads = ["parameter", "best trial", f"best {count} trials"]
+        shared = f'<div><h3 class="under">What the best {count} trials have</h3>{table(heads, rows)}</div>'
+    parts = [plot_figure(importance), shared, *(plot_figure(plot) for plot in others)]
+    return section("parameters", "What the parameters did", grid(*parts))
+
+
+def groups_section(view: View, plot: Plot) -> str:
+    """Summaries by backbone and by depth."""
+    parts = [grid(plot_figure(plot))]
+    for title, groups in (("backbone", by_backbone(view)), ("unfreeze depth", by_depth(view))):
+        parts.append(f'<h3 class="spaced">By {title}</h3>{_group_table(view, title, groups)}')
+    return section("groups", "Backbones and depths", *parts)
+
+
+def _group_table(view: View, title: str, groups: Sequence[GroupSummary]) -> str:
+    heads = [title, "trials", "complete", "best", "of trial", "median", "epochs", "time"]
+    heads += ["parameters"] if title == "backbone" else []
+    rows = []
+    for group in groups:
+        parameters = view.facts.parameters.get(group.name)
+        cells = [
+            group.name,
+            str(group.trials),
+            str(group.completed),
+            "–" if group.best is None else value_text(group.best),
+            "–" if group.best is None else str(group.best.trial),
+            "–" if group.median is None else f"{group.median:.4f}",
+            str(group.epochs),
+            format_s(group.seconds, tenths=True),
+        ]
+        cells += [] if title != "backbone" else [millions(parameters)]
+        rows.append(Row(cells=cells))
+    return table(heads, rows, numeric=heads[1:], shown=SHOWN_TRIALS)
+
+
+def time_section(view: View, plots: Sequence[Plot]) -> str:
+    """Where the time went, and why epochs read images."""
+    rows = []
+    for source, reason, count, seconds in source_reasons(view):
+        what, why = SOURCES.get(source, (source,))[0], Cell(text=reason or "–", wrap=True)
+        rows.append(Row(cells=[what, why, str(count), duration(seconds)]))
+    heads = ["epochs read", "because", "epochs", "time"]
+    parts = [grid(*(plot_figure(plot) for plot in plots)), _pace_table(view)]
+    if rows:
+        parts += ['<h3 class="spaced">What epochs read</h3>', table(heads, rows, numeric=("epochs", "time"))]
+    return section("time", "Time and cached features", *parts)
+
+
+def _pace_table(view: View) -> str:
+    """Seconds of an epoch for what epochs have in common that take about as long."""
+    rows = [
+        Row(
+            cells=[
+                pace.backbone,
+                str(pace.depth),
+                SOURCES.get(pace.source, (pace.source,))[0],
+                str(pace.epochs),
+                Cell(text=f"{pace.median_s:.2f}", value=pace.median_s),
+                Cell(text=f"{pace.least_s:.2f} to {pace.most_s:.2f}", value=pace.most_s),
+            ]
+        )
+        for pace in paces(view)
+    ]
+    if not rows:
+        return ""
+    heads = ["backbone", "depth", "epochs read", "epochs", "median s", "s from to"]
+    return f'<h3 class="spaced">Seconds of an epoch</h3>{table(heads, rows, numeric=heads[3:], shown=SHOWN_TRIALS)}'
+
+
+def model_section(view: View, model: BestModel | None, plot: Plot | None, missing: str) -> str:
+    """What the best model gets wrong."""
+    if model is None or plot is None:
+        return section("model", "The best model", f'<div class="missing">{inline(missing)}</div>')
+    evaluation = model.evaluation
+    wrong = int((~evaluation.right).sum())
+    text = (
+        f"The kept model of trial {model.trial} over the {plural(len(evaluation.keys), 'validation image')}: "
+        f"{wrong} {agree(wrong, 'is', 'are')} wrong, accuracy {evaluation.accuracy:.4f}."
+    )
+    if view.record.metric != "val_accuracy":
+        error, interval = bootstrap_metric(view.record.metric, evaluation.probabilities, evaluation.labels)
+        text += (
+            f" Its {view.label} has a standard error of {error:.4f} and a 95 % interval of {interval.low:.4f} to "
+            f"{interval.high:.4f} (bootstrap over the images)."
+        )
+    tables = f"<div>{_class_table(evaluation)}{_pair_table(evaluation)}</div>"
+    mistakes = worst_mistakes(evaluation, len(model.pictures)) if model.pictures else []
+    gallery = ""
+    if mistakes:
+        shown = "".join(_mistake(m, uri) for m, uri in zip(mistakes, model.pictures, strict=True))
+        gallery = f'<h3 class="spaced">Worst mistakes</h3><div class="gallery">{shown}</div>' + paragraph(
+            "The wrong predictions that the model is surest of. Some may be wrong labels.", note=True
+        )
+    return section("model", "The best model", paragraph(text), grid(plot_figure(plot), tables), gallery)
+
+
+def _class_table(evaluation: Evaluation) -> str:
+    scores = class_scores(evaluation)
+    rows = [
+        Row(
+            cells=[
+                Cell(text=score.name, wrap=True),
+                str(score.images),
+                "–" if score.recall is None else f"{score.recall:.2f}",
+                "–" if score.precision is None else f"{score.precision:.2f}",
+            ]
+        )
+        for score in scores[:_MAX_CLASSES]
+    ]
+    title = "Hardest classes" if len(scores) > _MAX_CLASSES else "Classes, hardest first"
+    heads = ["class", "images", "recall", "precision"]
+    return f"<h3>{title}</h3>{table(heads, rows, numeric=heads[1:])}"
+
+
+def _pair_table(evaluation: Evaluation) -> str:
+    rows = []
+    for true, predicted, count in most_confused(evaluation):
+        rows.append(Row(cells=[Cell(text=true, wrap=True), Cell(text=predicted, wrap=True), str(count)]))
+    if not rows:
+        return ""
+    return f'<h3 class="spaced">Most confused</h3>{table(["true", "predicted", "images"], rows, numeric=("images",))}'
+
+
+def _mistake(mistake: Mistake, uri: str) -> str:
+    name = escape(printable(mistake.key))
+    return (
+        f'<figure><img src="{uri}" alt="{name}">{escape(printable(mistake.label))} '
+        f'<span class="wrong">→ {escape(printable(mistake.predicted))} {mistake.score:.0%}</span>'
+        f'<div class="file">{name}</div></figure>'
+    )
+
+
+def failures_section(view: View) -> str:
+    """Trials that failed, diverged or did not fit, with their errors; empty where there are none."""
+    failed = [t for t in view.record.trials if ending_of(t) in ("failed", "diverged")]
+    if not failed:
+        return ""
+    rows = []
+    for trial in failed:
+        last = trial.error.strip().splitlines()[-1] if trial.error.strip() else "–"
+        params = Cell(text=describe_params(view, trial.params), wrap=True)
+        message = Cell(text=last, wrap=True)
+        rows.append(Row(cells=[str(trial.number), trial.reason, str(trial.epochs_run), message, params]))
+    heads = ["trial", "reason", "epochs", "message", "parameters"]
+    return section("failures", "Failures", table(heads, rows, numeric=("trial", "epochs"), shown=SHOWN_TRIALS))

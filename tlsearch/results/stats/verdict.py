@@ -1,0 +1,174 @@
+"""Which of several configurations to take: the best one, or a cheaper one that is as good as far as can be told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from tlsearch.core.types import Mode, Scalar
+from tlsearch.results.stats.seed_tests import (
+    ALPHA,
+    Difference,
+    Mean,
+    Values,
+    difference_over_both,
+    difference_over_images,
+    difference_over_seeds,
+    mean_over_seeds,
+)
+
+MIN_SEEDS = 2
+_NOTABLE = 0.9  # of rank 1's seconds an epoch, below which an equally large model counts as cheaper
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repeated:
+    """A configuration that was trained with several seeds.
+
+    Attributes:
+        trial: Its trial in the search that it comes from; ``first_value`` is the metric there.
+        values: The metric by seed; a training that failed has none.
+        trials: The trainings, by seed: numbers in the search that repeated them.
+        scores: By seed, what each validation image adds to the metric (float (N,), larger is better); may be absent.
+        parameters: Of the whole model.
+        epoch_seconds: Mean over the trainings.
+    """
+
+    trial: int
+    params: Mapping[str, Scalar]
+    first_value: float | None
+    values: Mapping[int, float]
+    trials: Mapping[int, int]
+    parameters: int
+    epoch_seconds: float
+    scores: Mapping[int, Values] | None = None
+
+    @property
+    def mean(self) -> Mean:
+        """Over its seeds; larger or smaller is better as the metric says."""
+        return mean_over_seeds(list(self.values.values()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Two configurations; differences are positive where ``first`` is better.
+
+    Attributes:
+        decisive: The one that the verdict rests on: over both where it exists, else over seeds; None where fewer
+            than two seeds are common to both.
+    """
+
+    first: int
+    second: int
+    over_seeds: Difference | None
+    over_images: Difference | None
+    decisive: Difference | None
+
+    @property
+    def better(self) -> bool:
+        """Whether ``first`` is really better."""
+        return self.decisive is not None and self.decisive.p_value < ALPHA and self.decisive.value > 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What the repetition says.
+
+    Attributes:
+        ranking: Best mean first; configurations without any result are left out.
+        comparisons: The first of the ranking with each of the others.
+        outcome: ``better``: rank 1 is better than rank 2; ``equal``: they cannot be told apart; ``unknown``: too
+            few trainings to tell.
+        recommended: The trial to take: rank 1, or the cheapest that cannot be told apart from it.
+        text: In words.
+    """
+
+    ranking: tuple[Repeated, ...]
+    comparisons: tuple[Comparison, ...]
+    outcome: Literal["better", "equal", "unknown"]
+    recommended: int
+    text: str
+
+
+def judge(candidates: Sequence[Repeated], *, metric: str, mode: Mode) -> Verdict:
+    """Ranks configurations by their mean and compares the best with the others.
+
+    Args:
+        candidates: At least one with a value.
+    """
+    sign = 1.0 if mode == "max" else -1.0
+    ranking = tuple(
+        sorted((one for one in candidates if one.values), key=lambda one: (-sign * one.mean.value, one.trial))
+    )
+    assert ranking, "a verdict needs a configuration with a value"
+    best, others = ranking[0], ranking[1:]
+    comparisons = tuple(compare_repeated(best, other, sign) for other in others)
+    if not comparisons:
+        text = f"trial {best.trial} is the only configuration with a result: there is nothing to compare it with"
+        return Verdict(ranking=ranking, comparisons=(), outcome="unknown", recommended=best.trial, text=text)
+    first = comparisons[0]
+    if first.decisive is None:
+        text = f"fewer than {MIN_SEEDS} seeds of trials {best.trial} and {first.second} have a result: nothing is shown"
+        return Verdict(ranking=ranking, comparisons=comparisons, outcome="unknown", recommended=best.trial, text=text)
+    if first.better:
+        text = f"rank 1 (trial {best.trial}) is better than rank 2 (trial {first.second}): {_figures(first, metric)}"
+        return Verdict(ranking=ranking, comparisons=comparisons, outcome="better", recommended=best.trial, text=text)
+    alike = [best, *(o for o, c in zip(others, comparisons, strict=True) if c.decisive is not None and not c.better)]
+    cheapest = min(alike, key=lambda one: (one.parameters, one.epoch_seconds))
+    if not _is_cheaper(cheapest, best):
+        cheapest = best
+    differ = any(_is_cheaper(cheapest, other) for other in alike)
+    which = "the cheaper one is as good" if differ else "none is notably cheaper, so rank 1 stays"
+    text = (
+        f"rank 1 (trial {best.trial}) and rank 2 (trial {first.second}) cannot be told apart: "
+        f"{_figures(first, metric)}; {which}: {_cost(cheapest)}"
+    )
+    return Verdict(ranking=ranking, comparisons=comparisons, outcome="equal", recommended=cheapest.trial, text=text)
+
+
+def compare_repeated(first: Repeated, second: Repeated, sign: float) -> Comparison:
+    """Compares two configurations over the seeds that both have.
+
+    Args:
+        sign: 1 where a larger metric is better, else -1.
+    """
+    seeds = sorted(first.values.keys() & second.values.keys())
+    if len(seeds) < MIN_SEEDS:
+        return Comparison(first=first.trial, second=second.trial, over_seeds=None, over_images=None, decisive=None)
+    over_seeds = difference_over_seeds(
+        [sign * first.values[seed] for seed in seeds], [sign * second.values[seed] for seed in seeds]
+    )
+    over_images = over_both = None
+    if first.scores is not None and second.scores is not None:
+        ours = np.stack([first.scores[seed] for seed in seeds])
+        theirs = np.stack([second.scores[seed] for seed in seeds])
+        over_images, over_both = difference_over_images(ours, theirs), difference_over_both(ours, theirs)
+    return Comparison(
+        first=first.trial,
+        second=second.trial,
+        over_seeds=over_seeds,
+        over_images=over_images,
+        decisive=over_both or over_seeds,
+    )
+
+
+def _is_cheaper(one: Repeated, other: Repeated) -> bool:
+    """By parameters; equally large ones by time, of which a few per cent are chance."""
+    if one.parameters != other.parameters:
+        return one.parameters < other.parameters
+    return one.epoch_seconds < _NOTABLE * other.epoch_seconds
+
+
+def _figures(comparison: Comparison, metric: str) -> str:
+    test = comparison.decisive
+    assert test is not None
+    over = {"seeds": "over seeds", "both": "over seeds and validation images"}[test.over]
+    interval = f"95 % interval {test.interval.low:+.4f} to {test.interval.high:+.4f}"
+    return f"advantage in {metric} {test.value:+.4f} {over} ({interval}, p = {test.p_value:.2g})"
+
+
+def _cost(one: Repeated) -> str:
+    return f"trial {one.trial} ({one.parameters:,} parameters, {one.epoch_seconds:.1f} s an epoch)"

@@ -1,0 +1,1 @@
+"""Connections to a Ray cluster, and jobs submitted to it."""

@@ -1,0 +1,169 @@
+"""Connects to Ray, or starts one; ends only what it started.
+
+Ray's token authentication is on in some cases by default and off in others; a driver without the
+right mode fails after 20 s with a bare ConnectionError. Here the mode is settled before, and the
+error says what was tried.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from tlsearch.core.errors import ClusterError
+from tlsearch.core.user_folders import home
+from tlsearch.search.cluster.auth_probe import probe_head, refused
+from tlsearch.search.cluster.local_ray import own_signals, session_kept, start_ray
+from tlsearch.search.cluster.worker_path import job_config
+
+logger = logging.getLogger(__name__)
+
+_MODE, _TOKEN, _TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
+_CONNECT_S = 5.0
+_LOCAL_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent anywhere
+    "RAY_gcs_server_port_wait_time_s": "60",  # Ray gives up after 20 s, too early on a busy machine
+    # Ray would start a worker for each CPU, and Tune then others: its actors have an environment of their own.
+    "RAY_prestart_worker_first_driver": "0",
+}
+
+
+def settle_authentication(address: str) -> str:
+    """Sets RAY_AUTH_MODE where the user has not.
+
+    An own Ray gets a token of this process alone, so that no token file appears in the user's home;
+    for a running one, token mode follows from a token being there.
+
+    Returns:
+        What holds now, for messages: mode and where the token comes from.
+    """
+    mode, source = os.environ.get(_MODE), _token_source()
+    if address == "local" and source is None and mode in (None, "token"):
+        os.environ[_TOKEN] = secrets.token_hex(32)
+        source = _TOKEN
+    if mode is None and source is not None:
+        mode = os.environ[_MODE] = "token"
+        _refresh()
+    return f"{_MODE} is {mode or 'not set'}, token from {source or 'nowhere'}"
+
+
+def _refresh() -> None:
+    """Ray reads the mode once, when it is imported; if it was imported before, it must look again."""
+    if "ray" in sys.modules:
+        from ray._raylet import Config  # type: ignore[attr-defined]
+
+        Config.initialize("")
+
+
+def _token_source() -> str | None:
+    if os.environ.get(_TOKEN):
+        return _TOKEN
+    named = os.environ.get(_TOKEN_PATH)
+    if named:
+        path = Path(named)
+    elif (at_home := home()) is not None:
+        path = at_home / ".ray" / "auth_token"
+    else:
+        return None
+    return str(path) if path.is_file() else None
+
+
+@contextmanager
+def connected(address: str, *, num_cpus: int | None = None) -> Iterator[str]:
+    """A connection to Ray while the body runs.
+
+    A Ray that this process is connected to already is used and left as it is.
+
+    Gives the address of Ray's dashboard, ``http://HOST:PORT``; empty where none is known.
+
+    Args:
+        address: ``local`` starts an own Ray on this machine, ``auto`` joins the one that runs here,
+            else HOST:PORT.
+        num_cpus: CPUs of an own Ray; None is all.
+
+    Raises:
+        ClusterError: Ray cannot be reached or started.
+    """
+    authentication = settle_authentication(address)
+    check_address(address)
+    import ray
+
+    if ray.is_initialized():
+        yield ""
+        return
+    _check_token(address, authentication)
+    options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": logging.ERROR}
+    options["job_config"] = job_config()
+    with ExitStack() as stack:
+        if address == "local":
+            for name, value in _LOCAL_ENVIRONMENT.items():
+                os.environ.setdefault(name, value)
+            with own_signals():
+                started = start_ray(ray.init, options | {"num_cpus": num_cpus}, shutdown=ray.shutdown)
+            stack.enter_context(session_kept(Path(started.address_info["session_dir"])))
+        else:
+            try:
+                with own_signals():
+                    started = ray.init(**options)
+            except Exception as error:
+                raise ClusterError(_explain(address, authentication, error)) from error
+        stack.callback(ray.shutdown)
+        stack.callback(gc.collect)  # Ray (2.60) ends the process if another thread drops an ObjectRef meanwhile
+        _silence()
+        yield f"http://{started.dashboard_url}" if started.dashboard_url else ""
+
+
+def check_address(address: str) -> None:
+    """Finds in a second what Ray takes half a minute to say, or ends the process over.
+
+    Raises:
+        ClusterError: It is no address, or nothing listens there.
+    """
+    if address in ("local", "auto"):
+        return
+    host, _, port = address.rpartition(":")
+    if not host or "/" in address or not port.isdigit():
+        raise ClusterError(
+            f"an address is local, auto or HOST:PORT (the head's port, by default 6379), not {address!r}"
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
+    except (OSError, OverflowError) as error:
+        raise ClusterError(
+            f"nothing answers at {address} ({error}); is it the address of a Ray head that runs? "
+            "`--address local` starts an own Ray on this machine"
+        ) from error
+
+
+def _check_token(address: str, authentication: str) -> None:
+    """The head's own word on this user's token; Ray would try for 20 s and then not say why."""
+    if address in ("local", "auto"):
+        return
+    answer = probe_head(address)
+    if answer.kind == "refused":
+        raise ClusterError(refused(address, answer.text, authentication))
+
+
+def _silence() -> None:
+    """Ray prints lost workers on standard output, where ``--json`` belongs; the conductor logs them."""
+    from ray._private import worker
+
+    if hasattr(worker, "_worker_logs_enabled"):
+        worker._worker_logs_enabled = False
+
+
+def _explain(address: str, authentication: str, error: Exception) -> str:
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return (
+        f"no Ray answers at the address {address!r} ({first}). {authentication}: a cluster with token authentication "
+        f"needs {_MODE}=token and its token in {_TOKEN} or ~/.ray/auth_token, one without needs {_MODE}=disabled; "
+        "`--address local` starts an own Ray on this machine"
+    )

@@ -1,0 +1,1 @@
+"""The controller of a search: dispatches trials, answers reports, ends trials; imports no Ray."""

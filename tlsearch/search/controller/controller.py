@@ -1,0 +1,331 @@
+"""Conducts a search: hands out trials, answers reports, ends trials; knows the study and no Ray.
+
+Every change is written to the study first, then told to the observers, then answered.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState as OptunaState
+
+from tlsearch.core.codec import from_plain
+from tlsearch.core.crash import crash_point
+from tlsearch.core.errors import StorageError
+from tlsearch.core.types import (
+    Decision,
+    EndReason,
+    EpochReport,
+    SearchObserver,
+    TrialAssignment,
+    TrialConfig,
+    TrialOutcome,
+)
+from tlsearch.search.controller.dispatcher import Dispatcher
+from tlsearch.search.controller.live_trials import Live
+from tlsearch.search.controller.trial_queue import Intake
+from tlsearch.search.plan import SearchPlan
+from tlsearch.search.sampling.first_points import FIRST_LOOK
+from tlsearch.search.scheduling.constraints import MEASURED_BY_WORKERS, complaint, excess
+from tlsearch.search.scheduling.stopping_rules import Judge, Observation, Verdict
+from tlsearch.search.scheduling.time_budget import TimeBudget
+from tlsearch.search.study.study import StoredReport, Study, stored_reports
+from tlsearch.search.worker.messages import Job
+from tlsearch.search.worker.trial_errors import ErrorStreak
+
+logger = logging.getLogger(__name__)
+
+_CONSTRAINTS = {EndReason.DIVERGED: "finite", EndReason.MEMORY: "memory"}  # the constraint that TPE sees
+_OVERDUE_S = 600.0  # a first look that has said nothing for so long, and for each retry again, is waited for no more
+_MAX_UNCOUNTED_DEATHS = 50  # of one trial on nodes that were lost: beyond, something else is wrong
+
+
+class Conductor:
+    """One start of a search, from its study to its end."""
+
+    def __init__(
+        self,
+        plan: SearchPlan,
+        study: Study,
+        *,
+        observers: Sequence[SearchObserver] = (),
+        stop: threading.Event | None = None,
+        clock: Callable[[], float] = time.time,
+        timer: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Reads the study, and tells trials whose last report had ended them."""
+        self._plan, self._search, self._study = plan, plan.search, study
+        self._limits = plan.search.constraints.limits
+        self._observers = Dispatcher(observers)
+        self._stop = stop or threading.Event()
+        self._clock, self._timer = clock, timer
+        self._judge = Judge(plan.rules)
+        self._live: dict[int, Live] = {}
+        self._going_on: deque[int] = deque()
+        self._streak = ErrorStreak(plan.search.max_failed_trials)
+        self.failure: Exception | None = None
+        study.restore_values()
+        self._intake = Intake(plan, study, clock=clock)
+        trials = study.trials()
+        reports = sorted(
+            ((stored, trial) for trial in trials for stored in stored_reports(trial)), key=lambda pair: pair[0].seq
+        )
+        for stored, trial in reports:
+            self._judge.observe(
+                self._seen(
+                    trial.number,
+                    trial.user_attrs.get("bracket", 0),
+                    stored.report,
+                    uncut=trial.user_attrs.get(FIRST_LOOK, False),
+                )
+            )
+        self._seq = reports[-1][0].seq + 1 if reports else 0
+        spent_s = max((stored.spent_s for stored, _ in reports), default=0.0)
+        self._time = TimeBudget(self._search.time_budget_s, spent_s=spent_s, timer=timer)
+        for trial in trials:
+            if trial.state is OptunaState.RUNNING:
+                self._take_up(trial)
+            elif trial.state.is_finished():
+                self._drop_checkpoint(trial.number)  # a crash may have come before
+
+    # --- what the search wants ---------------------------------------------------------------
+
+    @property
+    def halting(self) -> bool:
+        """Interrupted or stopped by an error: what runs stays RUNNING in the study, to be resumed."""
+        return self._stop.is_set() or self.failure is not None
+
+    @property
+    def exhausted(self) -> bool:
+        """No trial will be handed out any more."""
+        return self.halting or (not self._going_on and not self._may_start())
+
+    @property
+    def reason(self) -> str:
+        """How this start ended: finished, space (all of it has been tried), interrupted or budget (of time)."""
+        if self._live or (self._stop.is_set() and self._may_start()):
+            return "interrupted"
+        if self._time.over and self._intake.trials_left:
+            return "budget"
+        return "space" if self._intake.space_tried else "finished"
+
+    def finish(self) -> str:
+        """The reason, once no trial is to come; the study keeps that its space has been tried whole."""
+        reason = self.reason
+        if reason == "space":
+            self._study.note_space_tried()
+        return reason
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the next trial is proposed only when the first look at each backbone has ended.
+
+        Until then a backbone that is reported early would be taken for the best. A first look that says nothing for
+        long does not hold up the others for ever.
+        """
+        if self._going_on or self._intake.first_points_left:
+            return False
+        looks = (live for live in self._live.values() if live.first_look)
+        timeout_s = self._search.trial_timeout_s or _OVERDUE_S  # with a timeout its worker is killed, then it fails
+        return any(self._timer() - live.heard < timeout_s * (1 + self._search.max_failures) for live in looks)
+
+    def next_trial(self) -> Job | None:
+        """The next trial to run: one that was RUNNING, then WAITING ones, then a new one; None at the end.
+
+        None also while ``waiting``.
+        """
+        while not self.exhausted and not self.waiting:
+            number = self._going_on.popleft() if self._going_on else self._add_live(self._intake.begin()).number
+            live = self._live[number]
+            self._observers.trial_started(number, live.config)
+            broken = complaint(live.measured, self._limits)
+            if not broken:
+                return self.job(number)
+            self._end(live, TrialOutcome(reason=EndReason.CONSTRAINT, error=broken))
+        return None
+
+    def job(self, number: int) -> Job:
+        """A live trial as a worker needs it, now; again where its worker died."""
+        live = self._live[number]
+        assignment = TrialAssignment(
+            number=number,
+            seed=live.seed,
+            config=live.config,
+            setup=self._plan.setup,
+            directory=str(self._plan.folder.trial(number)),
+        )
+        limits = {name: limit for name, limit in self._limits.items() if name in MEASURED_BY_WORKERS}
+        return Job(
+            assignment=assignment,
+            reported=live.epoch,
+            max_failures=self._search.max_failures,
+            limits=limits,
+            measured=live.measured,
+        )
+
+    # --- what workers say --------------------------------------------------------------------
+
+    def report(self, number: int, report: EpochReport, *, measured: Mapping[str, float] | None = None) -> bool:
+        """Stores a report and its answer; True if the trial goes on now.
+
+        A report of an epoch that the study holds is a repetition after a checkpoint: it gets the
+        stored answer and changes nothing.
+
+        Args:
+            measured: What the worker has measured for the constraints.
+        """
+        live = self._live.get(number)
+        if live is None:
+            return False
+        self._note_measured(live, measured or {})
+        known = live.verdicts.get(report.epoch)
+        if known is not None:
+            return known.decision is Decision.CONTINUE and not self.halting
+        value = report.metrics[self._plan.setup.metric]
+        verdict = self._judge.observe(self._seen(number, live.bracket, report, uncut=live.first_look))
+        if verdict.decision is Decision.CONTINUE and self._time.over and self._search.on_budget == "cut":
+            verdict = Verdict(decision=Decision.STOP, reason=EndReason.BUDGET)
+        stored = StoredReport(
+            seq=self._seq, verdict=verdict, report=report, value=value, spent_s=round(self._time.spent_s, 3)
+        )
+        crash_point("before_report_write")
+        self._study.write_report(number, stored)
+        crash_point("after_report_write")
+        self._seq += 1
+        live.epoch, live.heard = report.epoch, self._timer()
+        live.verdicts[report.epoch] = verdict
+        self._observers.trial_reported(number, report, verdict.decision)
+        if verdict.decision is not Decision.CONTINUE:
+            self._end(live, TrialOutcome(reason=EndReason(verdict.reason)))
+        return verdict.decision is Decision.CONTINUE and not self.halting
+
+    def fail(self, number: int, outcome: TrialOutcome, *, measured: Mapping[str, float] | None = None) -> None:
+        """Ends a trial that cannot go on: PRUNED with a constraint, or FAIL with its error.
+
+        A trial that cannot write is not ended: the search pauses, and the trial goes on after a resume.
+
+        Args:
+            measured: What the worker has measured for the constraints.
+        """
+        live = self._live.get(number)
+        if live is None:
+            return
+        if outcome.reason is EndReason.STORAGE:
+            self.failure = self.failure or StorageError(
+                f"the search has paused, since trial {number} cannot write ({outcome.error}): "
+                "make room, or make the disk writable, then go on with `tlsearch resume`"
+            )
+            return
+        self._note_measured(live, measured or {})
+        self._end(live, outcome)
+        if outcome.reason is EndReason.ERROR:
+            self.failure = self.failure or self._streak.failed(number, outcome.error)
+
+    def worker_died(
+        self, number: int, *, node: str, message: str, alive: Callable[[], Collection[str]], settled: bool = True
+    ) -> bool:
+        """Notes the death of a trial's worker; True if the trial is to be tried again.
+
+        Args:
+            number: The trial.
+            node: The id of the worker's node; empty where unknown, which counts as alive.
+            message: What Ray says.
+            alive: The ids of the nodes that are alive now and are to stay. A death on a node that is lost by now,
+                or is about to go, is no failure of the trial.
+            settled: Whether Ray knows what has happened. A node that was cut off is not known to be lost for
+                some time; such a death is judged when the next one comes.
+        """
+        live = self._live.get(number)
+        if live is None:
+            return False
+        live.deaths.append(node)
+        nodes = alive()
+        judged = live.deaths if settled else live.deaths[:-1]
+        counted = sum(not node or node in nodes for node in judged)
+        logger.warning(
+            "the worker of trial %d died (%d of them counted): %s", number, counted, message, extra={"trial": number}
+        )
+        if counted <= self._search.max_failures and len(live.deaths) <= _MAX_UNCOUNTED_DEATHS:
+            return True
+        self.fail(number, TrialOutcome(reason=EndReason.ERROR, error=f"the worker died: {message}"))
+        return False
+
+    # --- inside ------------------------------------------------------------------------------
+
+    def _seen(self, number: int, bracket: int, report: EpochReport, *, uncut: bool) -> Observation:
+        metric = self._plan.setup.metric
+        start = None if report.start is None else report.start.metrics[metric]
+        value = report.metrics[metric]
+        return Observation(trial=number, bracket=bracket, epoch=report.epoch, value=value, uncut=uncut, start=start)
+
+    def _may_start(self) -> bool:
+        return self._intake.trials_left and not self._time.over
+
+    def _note_measured(self, live: Live, measured: Mapping[str, float]) -> None:
+        """Keeps it in the study: a trial that goes on after a resume is not measured again."""
+        if measured.keys() - live.measured.keys():
+            live.measured |= measured
+            self._study.set_attrs(live.number, {"measured": dict(live.measured)})
+
+    def _add_live(self, trial: FrozenTrial) -> Live:
+        attrs = trial.user_attrs
+        config = from_plain(TrialConfig, attrs["config"])
+        sizes = self._plan.sizes.get(config.backbone, {})
+        live = Live(
+            number=trial.number,
+            config=config,
+            seed=attrs["seed"],
+            bracket=attrs["bracket"],
+            first_look=attrs.get(FIRST_LOOK, False),
+            heard=self._timer(),
+            measured={name: sizes[name] for name in self._limits if name in sizes} | attrs.get("measured", {}),
+        )
+        self._live[trial.number] = live
+        return live
+
+    def _take_up(self, trial: FrozenTrial) -> None:
+        """A trial that an earlier start left RUNNING: ends it if its last report did, else it goes on."""
+        live = self._add_live(self._intake.completed(trial))
+        for stored in stored_reports(trial):
+            live.epoch = stored.report.epoch
+            live.verdicts[live.epoch] = stored.verdict
+        last = live.verdicts.get(live.epoch, Verdict(decision=Decision.CONTINUE))
+        if last.decision is Decision.CONTINUE and self._time.over and self._search.on_budget == "cut":
+            last = Verdict(decision=Decision.STOP, reason=EndReason.BUDGET)
+        if last.decision is Decision.CONTINUE:
+            self._going_on.append(trial.number)
+        else:
+            self._end(live, TrialOutcome(reason=EndReason(last.reason)))
+
+    def _end(self, live: Live, outcome: TrialOutcome) -> None:
+        best = self._judge.best(live.number)
+        outcome = replace(outcome, epochs_run=live.epoch)
+        if best is not None:
+            outcome = replace(outcome, best_value=best.value, best_epoch=best.epoch)
+        own = {_CONSTRAINTS[outcome.reason]: 1.0} if outcome.reason in _CONSTRAINTS else {}
+        crash_point("before_tell")
+        self._study.tell(
+            live.number,
+            outcome,
+            trained=self._judge.trained(live.number),
+            ended=self._clock(),
+            measured=live.measured,
+            constraints=own | excess(live.measured, self._limits),
+        )
+        crash_point("after_tell")
+        del self._live[live.number]
+        self._drop_checkpoint(live.number)
+        if outcome.reason is not EndReason.ERROR:
+            self._streak.broken()
+        self._observers.trial_ended(live.number, outcome)
+
+    def _drop_checkpoint(self, number: int) -> None:
+        """An ended trial has nothing to go on with; its best model stays."""
+        shutil.rmtree(self._plan.folder.running(number), ignore_errors=True)

@@ -1,0 +1,101 @@
+"""Which trial a search begins next: the points that wait, then the sampler's proposals, as many as were asked for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState as OptunaState
+
+from tlsearch.core.crash import crash_point
+from tlsearch.core.types import Scalar
+from tlsearch.search.plan import SearchPlan
+from tlsearch.search.sampling.first_points import ORIGIN, first_points
+from tlsearch.search.sampling.proposals import Proposal, Proposals
+from tlsearch.search.seeds import derive_seed
+from tlsearch.search.study.study import Study
+
+
+class Intake:
+    """Begins trials in the study and counts them, over all starts of the search."""
+
+    def __init__(self, plan: SearchPlan, study: Study, *, clock: Callable[[], float] = time.time) -> None:
+        """Counts what the study holds; enqueues the first points of one that has not begun."""
+        self._plan, self._search, self._study, self._clock = plan, plan.search, study, clock
+        _enqueue_first(plan, study)
+        self._proposals = Proposals(plan)
+        self._proposal: Proposal | None = None
+        self._exhausted_at: tuple[int, bool] = (-1, False)  # by the number of trials that have begun
+        trials = study.trials()
+        self._num_waiting = sum(trial.state is OptunaState.WAITING for trial in trials)
+        self._num_started = len(trials) - self._num_waiting
+
+    @property
+    def trials_left(self) -> bool:
+        """Whether any of the trials that were asked for has not begun, and there is one to begin."""
+        if self._search.listed:
+            return self._num_waiting > 0
+        return self._num_started < self._search.trials and not self.space_tried
+
+    @property
+    def first_points_left(self) -> bool:
+        """Whether the next trial has its point already: it waits for no other trial."""
+        return self._num_waiting > 0
+
+    @property
+    def space_tried(self) -> bool:
+        """Whether every configuration of the space has begun, so that fewer trials than were asked for are enough."""
+        if self._search.listed or self._num_waiting or self._num_started >= self._search.trials:
+            return False
+        if self._exhausted_at[0] != self._num_started:
+            self._exhausted_at = self._num_started, self._proposals.exhausted(self._study.trials())
+        return self._exhausted_at[1]
+
+    def begin(self) -> FrozenTrial:
+        """Begins the next trial: it is RUNNING in the study, with all that it needs."""
+        number = self._study.ask(self._plan.space, sampler_of=self._sampler, attrs_of=self._attrs)
+        crash_point("after_ask")
+        self._num_started += 1
+        self._num_waiting = max(0, self._num_waiting - 1)
+        return self._study.trial(number)
+
+    def completed(self, trial: FrozenTrial) -> FrozenTrial:
+        """A trial that was begun earlier, proposed again where a crash had cut that short."""
+        if "config" in trial.user_attrs:
+            return trial
+        number = trial.number
+        sampler = self._sampler(number)
+        self._study.propose_again(number, self._plan.space, sampler=sampler, attrs=self._attrs(number))
+        return self._study.trial(trial.number)
+
+    def _sampler(self, number: int) -> BaseSampler:
+        self._proposal = self._proposals.propose(self._study.trials(), number)
+        return self._proposal.sampler
+
+    def _attrs(self, number: int) -> dict[str, Scalar]:
+        """The attributes of a trial whose sampler was made just now."""
+        seed, asha = self._search.seed, self._plan.rules.asha
+        assert self._proposal is not None
+        origin: dict[str, Scalar] = {ORIGIN: self._proposal.origin} if self._proposal.origin else {}
+        return {
+            **origin,
+            "seed": self._trial_seed(number),
+            "bracket": asha.bracket_of(seed=seed, number=number) if asha else 0,
+            "started": self._clock(),
+        }
+
+    def _trial_seed(self, number: int) -> int:
+        """A trial's own; of a fixed search with several seeds that of its round, equal for all entries."""
+        if self._search.seeds > 1:
+            return derive_seed(self._search.seed, "round", number // len(self._search.start_with))
+        return derive_seed(self._search.seed, "trial", number)
+
+
+def _enqueue_first(plan: SearchPlan, study: Study) -> None:
+    """A crash may have left some of the points, in their order; an earlier version's points stay as they are."""
+    trials = study.trials()
+    if all(trial.state is OptunaState.WAITING and ORIGIN in trial.user_attrs for trial in trials):
+        points = first_points(plan)[len(trials) :]
+        study.enqueue([point.values for point in points], [point.attrs for point in points])

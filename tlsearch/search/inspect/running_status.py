@@ -1,0 +1,70 @@
+"""What a search is doing now, for somebody in another terminal; reads only, needs no Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState as OptunaState
+
+from tlsearch.core.layout import SearchFolder
+from tlsearch.core.types import SearchRecord
+from tlsearch.search.cluster.dashboard import read_dashboard
+from tlsearch.search.study.lock import Holder, runner_of
+from tlsearch.search.study.records import record_of
+from tlsearch.search.study.storage import open_for_reading
+from tlsearch.search.study.study import REPORT
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchStatus:
+    """A search at one moment.
+
+    Attributes:
+        holder: The process that runs it; None where none does: trials that are RUNNING in the record
+            then wait for a resume.
+        num_waiting: Points that will be tried next, before the sampler proposes.
+        spent_s: Seconds of all starts up to the last report.
+        last_report: When that came, Unix time; None before the first.
+        dashboard: Address of Ray's dashboard while the search runs on a cluster; empty else.
+        log: The file that the search's process writes its log to; None where there is none.
+    """
+
+    record: SearchRecord
+    holder: Holder | None
+    num_waiting: int = 0
+    spent_s: float = 0.0
+    last_report: float | None = None
+    dashboard: str = ""
+    log: Path | None = None
+
+
+def read_status(
+    directory: Path,
+    *,
+    search_id: str = "",
+    experiment: str = "",
+    metric: str = "",
+    moved: Callable[[str], str] | None = None,
+) -> SearchStatus:
+    """The search's status; arguments and errors as of ``read_search``."""
+    folder = SearchFolder(root=Path(directory))
+    holder = runner_of(folder.lock)
+    study = open_for_reading(folder, moved)
+    record = record_of(study, directory, search_id=search_id, experiment=experiment, metric=metric, live=bool(holder))
+    trials = study.trials() if study else []
+    return SearchStatus(
+        record=record,
+        holder=holder,
+        num_waiting=sum(trial.state is OptunaState.WAITING for trial in trials),
+        spent_s=record.spent_s,
+        last_report=max(_report_figures(trials, "timestamp"), default=None),
+        dashboard=read_dashboard(folder.dashboard) if holder else "",
+        log=folder.log if folder.log.exists() else None,
+    )
+
+
+def _report_figures(trials: Iterable[FrozenTrial], name: str) -> Iterable[float]:
+    return (plain[name] for trial in trials for key, plain in trial.user_attrs.items() if key.startswith(REPORT))

@@ -1,0 +1,96 @@
+"""A Ray worker for trials: a class Trainable whose actor is reused from trial to trial."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.tune import Trainable
+
+from tlsearch.core.errors import ClusterError
+from tlsearch.core.imports import quick_import
+from tlsearch.core.layout import SearchFolder
+from tlsearch.core.types import RunningTrial, TrialAssignment, TrialFactory
+from tlsearch.search.json_logs import WorkerLog
+from tlsearch.search.ray_tune.preemption import DrainWatch
+from tlsearch.search.worker.messages import pack, unpack_job
+from tlsearch.search.worker.progress_file import telling
+from tlsearch.search.worker.trial_runner import Gauge, Runner
+
+
+def fine_tuning(assignment: TrialAssignment) -> RunningTrial:
+    """Opens the real trial; torch is imported here, in the worker, and never by the driver."""
+    quick_import("tlsearch.trial")
+    from tlsearch.trial import FineTuning
+
+    return FineTuning(assignment)
+
+
+def trial_measures(assignment: TrialAssignment, names: Sequence[str]) -> Mapping[str, float]:
+    """Measures a real trial's model on this worker's device."""
+    from tlsearch.trial import trial_latency
+
+    return {"latency_ms": trial_latency(assignment)} if "latency_ms" in names else {}
+
+
+class TrialWorker(Trainable):
+    """Runs one trial after another; ``make_worker`` sets the factory.
+
+    Nothing of a trial is opened before ``step``, where its runner catches what it raises: the actor,
+    with all that it has imported, stays.
+    """
+
+    factory: TrialFactory
+    gauge: Gauge
+    _begun: bool  # whether the trial has taken a step here
+    _first = True  # the first step of this process imports what all need
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Takes the first trial."""
+        self._node = ray.get_runtime_context().get_node_id()
+        self._leaving = DrainWatch(self._node)
+        self._log = WorkerLog(Path(unpack_job(config).assignment.directory).parents[1], node=self._node)
+        self._runner = self._take(config)
+        job = unpack_job(config).assignment
+        self._doing = SearchFolder(root=Path(job.directory).parents[1]).doing(job.number)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Takes the next trial."""
+        self._runner.close()
+        self._runner = self._take(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """One epoch, or why there is none.
+
+        Raises:
+            ClusterError: The node is about to go, and the trial has not begun here. Ray starts no worker on such a
+                node, but Tune would give a warm one the next trial.
+        """
+        if not self._begun and self._leaving():
+            # The driver finds the node by these last words, as in Ray's own messages.
+            raise ClusterError(f"no trial begins on a node that is about to go; Node ID: {self._node}")
+        self._begun = True
+        if not self._first:
+            return dict(pack(self._runner.step()))
+        self._first = False
+        with telling(self._doing, "loading PyTorch and the weights"):
+            return dict(pack(self._runner.step()))
+
+    def cleanup(self) -> None:
+        """The actor ends."""
+        self._leaving.close()
+        self._runner.close()
+
+    def _take(self, config: dict[str, Any]) -> Runner:
+        self._begun = False
+        job = unpack_job(config)
+        self._log.about(job.assignment.number)
+        return Runner(job, type(self).factory, gauge=type(self).gauge, node=self._node, leaving=self._leaving)
+
+
+def make_worker(factory: TrialFactory, gauge: Gauge = trial_measures) -> type[TrialWorker]:
+    """The worker class for a factory; it travels to the nodes by value, the factory with it."""
+    return type("TlsearchTrial", (TrialWorker,), {"factory": staticmethod(factory), "gauge": staticmethod(gauge)})

@@ -1,0 +1,1 @@
+"""Which point a search tries next."""

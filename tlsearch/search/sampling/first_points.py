@@ -1,0 +1,97 @@
+"""The points that are fixed before a search begins: the user's, the default, a first look at every other backbone.
+
+A first look is the cheapest fair trial of a backbone: its head alone (the shallowest depth that the space has), at the
+default rates, without augmentation, so that it reads cached features, and from the linear probe where the space has
+it. It runs to its end whatever ASHA thinks of it, so that backbones are compared by equal trials.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from optuna.trial import FrozenTrial
+
+from tlsearch.core.types import Scalar
+from tlsearch.search.plan import SearchPlan
+from tlsearch.search.sampling.drawing import nearest
+from tlsearch.search.seeds import derive_seed
+
+if TYPE_CHECKING:
+    from tlsearch.space import Space
+
+Origin = Literal["start_with", "default", "first_look", "starting_point", "sampler"]
+ORIGIN = "origin"  # user attribute of a trial: why it was tried
+FIRST_LOOK = "first_look"  # user attribute of a trial that ASHA does not stop
+_FIRST: tuple[Origin, ...] = ("start_with", "default", "first_look")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstPoint:
+    """A point that is enqueued before the first trial.
+
+    Attributes:
+        values: By the names that Optuna sees.
+        origin: Why it is tried.
+        first_look: Whether it is its backbone's first look; the default and the user's own points may be one.
+    """
+
+    values: Mapping[str, Scalar]
+    origin: Origin
+    first_look: bool = False
+
+    @property
+    def attrs(self) -> dict[str, Scalar]:
+        """The user attributes of its trial."""
+        return {ORIGIN: self.origin} | ({FIRST_LOOK: True} if self.first_look else {})
+
+
+def first_points(plan: SearchPlan) -> list[FirstPoint]:
+    """The first points of a search, in order.
+
+    The order of the first looks is drawn from the seed: where there are fewer trials than backbones, or too little
+    time, the order of the space's list does not decide which of them are looked at.
+    """
+    space, search = plan.space, plan.search
+    if search.listed:
+        entries = [space.complete(entry) for entry in search.start_with] * search.seeds
+        return [FirstPoint(values=entry, origin="start_with") for entry in entries]
+    looks = [first_look(space, backbone) for backbone in _feasible_backbones(plan)]
+    if len(space.backbones()) == 1:  # nothing to compare
+        looks = []
+    found = [
+        FirstPoint(
+            values=values,
+            origin="start_with" if index < len(search.start_with) else "default",
+            first_look=values in looks,
+        )
+        for index, values in enumerate(space.starting_points(search.start_with))
+    ]
+    left = [look for look in looks if all(look != one.values for one in found)]
+    random.Random(derive_seed(search.seed, "first looks", 0)).shuffle(left)
+    return found + [FirstPoint(values=look, origin="first_look", first_look=True) for look in left]
+
+
+def first_look(space: Space, backbone: str) -> dict[str, Scalar]:
+    """The point of a backbone's first look."""
+    return dict(nearest(space, {**space.complete({"backbone": backbone}), "head_init": "probe"}))
+
+
+def num_enqueued(trials: Sequence[FrozenTrial], number: int) -> int:
+    """How many trials before ``number`` were enqueued as first points, in a study of any version."""
+    before = [trial for trial in trials if trial.number < number]
+    if any(trial.user_attrs.get(ORIGIN) in _FIRST for trial in trials):
+        return sum(trial.user_attrs.get(ORIGIN) in _FIRST for trial in before)
+    return sum("fixed_params" in trial.system_attrs for trial in before)
+
+
+def _feasible_backbones(plan: SearchPlan) -> list[str]:
+    """The backbones that keep the search's limits on their size: the others' trials end before they begin."""
+    limits = plan.search.constraints.limits
+    return [
+        backbone
+        for backbone in plan.space.backbones()
+        if all(plan.sizes.get(backbone, {}).get(name, 0.0) <= limit for name, limit in limits.items())
+    ]

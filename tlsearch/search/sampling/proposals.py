@@ -1,0 +1,141 @@
+"""What a search tries after its first points: known starting points or cheap points, then what a sampler proposes.
+
+Each proposal is a pure function of the trials that the study holds, of the search's seed and of the trial's number. No
+configuration is proposed twice, whatever became of its trial: one that failed has had its retries, and one that was
+infeasible will be so again.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState as OptunaState
+
+from tlsearch.core.codec import to_plain
+from tlsearch.core.types import Scalar, TrialConfig
+from tlsearch.search.plan import SearchPlan
+from tlsearch.search.sampling.drawing import draw
+from tlsearch.search.sampling.first_points import FIRST_LOOK, ORIGIN, Origin, first_points, num_enqueued
+from tlsearch.search.sampling.samplers import NUM_DRAWN, GivenPoint, make_sampler
+from tlsearch.search.sampling.starting_points import STARTING_POINTS, starting_point
+from tlsearch.search.sampling.untried import Configurations, Untried, untried_point
+from tlsearch.search.seeds import derive_seed
+
+_NUM_CHEAP = 3  # random points of which the cheapest is tried
+# Fraction of a backbone's forward work in its trained stages, by unfreeze_depth: typical of torchvision's pyramids.
+_TRAINED = (0.0, 0.15, 0.35, 0.6, 0.85, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proposal:
+    """The sampler of one trial, and why its point is tried; None where the trial was enqueued, which says so."""
+
+    sampler: BaseSampler
+    origin: Origin | None = None
+
+
+class Proposals:
+    """Chooses the points that follow the first ones."""
+
+    def __init__(self, plan: SearchPlan) -> None:
+        self._plan = plan
+        self._tried = Configurations()
+        self._looks = [to_plain(plan.space.to_config(one.values)) for one in first_points(plan) if one.first_look]
+
+    def propose(self, trials: Sequence[FrozenTrial], number: int) -> Proposal:
+        """The proposal of trial ``number``, which is not among ``trials`` or has no values yet."""
+        begun = [trial for trial in trials if trial.state is not OptunaState.WAITING and trial.number != number]
+        if self._plan.search.listed or any(one.number == number and one.state is OptunaState.WAITING for one in trials):
+            return Proposal(sampler=self._named(number, 0))
+        tried = self._tried.of(begun)
+        known = self._starting_point(trials, begun, number)
+        if known is not None and self._plan.space.to_config(known) not in tried:
+            return Proposal(sampler=GivenPoint(known), origin="starting_point")
+        cheap = self._cheap_point(tried, number) if len(begun) < NUM_DRAWN else None
+        if cheap is not None:
+            return Proposal(sampler=GivenPoint(cheap), origin="sampler")
+        rng = random.Random(derive_seed(self._plan.search.seed, "untried", number))
+        drawn = Untried(self._plan.space, tried, lambda attempt: self._named(number, attempt), rng)
+        return Proposal(sampler=drawn, origin="sampler")
+
+    def exhausted(self, trials: Sequence[FrozenTrial]) -> bool:
+        """Whether every configuration of the space has been tried or is being tried."""
+        return untried_point(self._plan.space, self._tried.of(trials), random.Random(0)) is None
+
+    def _named(self, number: int, attempt: int) -> BaseSampler:
+        search = self._plan.search
+        return make_sampler(search.sampler, seed=search.seed, number=number, attempt=attempt)
+
+    def _cheap_point(self, tried: Configurations, number: int) -> Mapping[str, Scalar] | None:
+        """The cheapest of a few random points, so that what costs little is learned first.
+
+        After the cost-effective initial design of Lee et al., arXiv 2003.10870. None where starting points take its
+        place, or where nothing new was drawn.
+        """
+        search, space, views = self._plan.search, self._plan.space, self._plan.setup.cache.views
+        if not (search.applies("cost_aware") and search.cost_aware and search.starting_points == "none"):
+            return None
+        rng = random.Random(derive_seed(search.seed, "cheap", number))
+        points = [draw(space, rng, central=True) for _ in range(_NUM_CHEAP)]  # lean to the middle, as TPE's prior does
+        new = [point for point in points if space.to_config(point) not in tried]
+        return min(new, key=lambda point: _passes(space.to_config(point), views), default=None)
+
+    def _starting_point(
+        self, trials: Sequence[FrozenTrial], begun: Sequence[FrozenTrial], number: int
+    ) -> Mapping[str, Scalar] | None:
+        """The next starting point; None where there is none left, or the space has no such depth.
+
+        The first one is tried on the two backbones whose first looks were best, since heads alone do not always rank
+        backbones as deeper trials do; the others on the backbone that is best so far.
+        """
+        search = self._plan.search
+        looks = self._first_looks(begun)
+        ranked = self._ranked(looks)
+        second = len(ranked) > 1
+        index = number - num_enqueued(trials, number)
+        wanted = search.applies("starting_points") and search.starting_points == "auto"
+        if not wanted or not 0 <= index < len(STARTING_POINTS) + second:
+            return None
+        if index <= second:
+            backbone = (ranked or self._ranked(begun) or self._plan.space.backbones())[index]
+            return starting_point(self._plan.space, 0, backbone)
+        # those that only some backbones have had would favour them
+        equal = [trial for trial in begun if trial.user_attrs.get(ORIGIN) == "starting_point"]
+        best = (self._ranked([*looks, *equal] if looks else begun) or self._plan.space.backbones())[0]
+        return starting_point(self._plan.space, index - second, best)
+
+    def _first_looks(self, begun: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+        """The first looks; where backbones were added later, the default of the first ones is their look."""
+        if not any(trial.user_attrs.get(FIRST_LOOK) for trial in begun):
+            return []
+        return [
+            trial
+            for trial in begun
+            if trial.user_attrs.get(FIRST_LOOK) or trial.user_attrs.get("config") in self._looks
+        ]
+
+    def _ranked(self, trials: Sequence[FrozenTrial]) -> list[str]:
+        """The backbones that these trials have a value of, the best first; of equal ones the first listed."""
+        sign = 1.0 if self._plan.setup.mode == "max" else -1.0
+        scores: dict[str, float] = {}
+        for trial in trials:
+            if trial.intermediate_values and "config" in trial.user_attrs:
+                values = list(trial.intermediate_values.values())
+                if "best_value" in trial.user_attrs:  # of an ended trial: its solved head before the first step counts
+                    values.append(trial.user_attrs["best_value"])
+                score = max(sign * value for value in values)
+                backbone = trial.user_attrs["config"]["backbone"]
+                scores[backbone] = max(score, scores.get(backbone, score))
+        return sorted((one for one in self._plan.space.backbones() if one in scores), key=lambda one: -scores[one])
+
+
+def _passes(config: TrialConfig, views: int) -> float:
+    """An epoch's work, in forward passes over the backbone; a training step is three, cached features save the rest."""
+    fixed = config.augmentation == "none" or views > 1
+    cached = fixed and not config.mixup and not config.cutmix
+    trained = _TRAINED[min(config.unfreeze_depth, len(_TRAINED) - 1)]
+    return 3 * trained + (0.0 if cached else 1 - trained)

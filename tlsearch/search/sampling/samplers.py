@@ -1,0 +1,122 @@
+"""Optuna's samplers as the search uses them: a fresh one for every trial, seeded by its number.
+
+One sampler seeded once would repeat its first proposals after each restart.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Container, Mapping, Sequence
+from itertools import islice
+from pkgutil import resolve_name
+from typing import Any
+
+from optuna import Study
+from optuna.distributions import BaseDistribution
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import BaseSampler, TPESampler
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from tlsearch.config.samplers import SAMPLERS
+from tlsearch.core.types import Scalar
+from tlsearch.search.seeds import derive_seed
+
+NUM_DRAWN = 10  # TPE proposes at random until so many trials have begun
+NUM_GOOD = 25  # TPE's good group never holds more
+NUM_SEEN = 250  # the smallest number of ended trials of which TPE's good group is NUM_GOOD
+
+
+class GivenPoint(BaseSampler):
+    """Proposes a point that has been chosen already."""
+
+    def __init__(self, values: Mapping[str, Scalar]) -> None:
+        self._values = values
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """Nothing is proposed together."""
+        return {}
+
+    def sample_relative(self, study: Study, trial: FrozenTrial, search_space: Any) -> dict[str, Any]:
+        """Nothing is proposed together."""
+        return {}
+
+    def sample_independent(self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: Any) -> Any:
+        """The point's value."""
+        return self._values[param_name]
+
+
+def seen(trials: Sequence[FrozenTrial], direction: StudyDirection) -> list[FrozenTrial]:
+    """The trials that TPE is to know, at a cost that does not grow with the search.
+
+    All of them until NUM_SEEN have ended. From then on the NUM_GOOD best, TPE's good group as it would be of all
+    trials, and the latest others: a sample of the bad group, the only one that still grows.
+    """
+    ended = [trial for trial in trials if trial.state.is_finished()]
+    if len(ended) <= NUM_SEEN:
+        return list(trials)
+    sign = -1.0 if direction is StudyDirection.MAXIMIZE else 1.0
+    complete = [trial for trial in ended if trial.state is TrialState.COMPLETE]  # pruned ones have values, too
+    ranked = sorted(complete, key=lambda trial: sign * float(trial.value or 0.0))
+    best = set(islice((trial.number for trial in ranked if not violates(trial)), NUM_GOOD))
+    others = [trial.number for trial in ended if trial.number not in best]
+    kept = {*best, *others[len(best) - NUM_SEEN :]}
+    return [trial for trial in trials if trial.number in kept or not trial.state.is_finished()]
+
+
+def violates(trial: FrozenTrial) -> bool:
+    """Whether any of the trial's constraints is violated."""
+    return any(value > 0 for value in trial.constraints.values())
+
+
+class _Window(Study):
+    """A study of which only some trials are seen."""
+
+    def __init__(self, study: Study) -> None:
+        vars(self).update(vars(study))
+        states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)  # what TPE asks for
+        self._seen = seen(study._get_trials(deepcopy=False, states=states), study.direction)
+
+    def _get_trials(
+        self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
+    ) -> list[FrozenTrial]:
+        return [trial for trial in self._seen if states is None or trial.state in states]
+
+
+class _BoundedTPE(TPESampler):
+    """TPE over a window of the study as it was when the one trial of this sampler was asked for."""
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """As TPE, of the window."""
+        self._window = _Window(study)
+        return super().infer_relative_search_space(self._window, trial)
+
+    def sample_relative(self, study: Study, trial: FrozenTrial, search_space: Any) -> dict[str, Any]:
+        """As TPE, of the window."""
+        return super().sample_relative(self._window, trial, search_space)
+
+    def sample_independent(self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: Any) -> Any:
+        """As TPE, of the window."""
+        return super().sample_independent(self._window, trial, param_name, param_distribution)
+
+
+def make_tpe(seed: int) -> BaseSampler:
+    """TPE: multivariate within the groups of the conditional space (``group``).
+
+    It counts running trials as bad ones so that parallel trials spread (``constant_liar``).
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # `group`, known and wanted
+        return _BoundedTPE(n_startup_trials=NUM_DRAWN, seed=seed, multivariate=True, group=True, constant_liar=True)
+
+
+def make_sampler(name: str, *, seed: int, number: int, attempt: int = 0) -> BaseSampler:
+    """The sampler that proposes trial ``number`` of a search with that seed; another one for each attempt.
+
+    Raises:
+        KeyError: No sampler has this name.
+    """
+    own_seed = derive_seed(seed, f"sampler, attempt {attempt}" if attempt else "sampler", number)
+    sampler = resolve_name(SAMPLERS[name].factory)(seed=own_seed)
+    assert isinstance(sampler, BaseSampler)
+    return sampler

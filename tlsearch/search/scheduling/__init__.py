@@ -1,0 +1,1 @@
+"""Which trials stop early: ASHA, stopping rules, time budget, constraints. Pure functions."""

@@ -1,0 +1,84 @@
+"""Asynchronous successive halving over epochs, the stopping kind, as a pure function of the reports.
+
+Li et al., "A System for Massively Parallel Hyperparameter Tuning" (MLSys 2020). A bracket's rungs
+lie at the epochs grace_period * reduction_factor^k below max_epochs. A trial that reaches a rung
+enters its best value so far and goes on if it is among the best 1/reduction_factor (rounded up)
+of all that have reached the rung, itself included; ties go on. What happens depends on ranks and
+on the order of reports alone, so the same reports give the same decisions after any restart.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from tlsearch.core.types import Mode
+from tlsearch.search.seeds import derive_fraction
+
+
+@dataclass(frozen=True, kw_only=True)
+class AshaRules:
+    """What the rungs of a search are.
+
+    Attributes:
+        grace_period: Epochs that every trial of bracket 0 may run, from 1.
+        reduction_factor: One in so many goes on at a rung, from 2.
+        brackets: Bracket s has its first rung at grace_period * reduction_factor^s.
+        max_epochs: Epochs of a whole trial; no rung lies there.
+    """
+
+    grace_period: int = 1
+    reduction_factor: int = 3
+    brackets: int = 1
+    max_epochs: int
+    mode: Mode
+
+    def milestones(self, bracket: int) -> tuple[int, ...]:
+        """The epochs of a bracket's rungs, rising."""
+        epochs = []
+        epoch = self.grace_period * self.reduction_factor**bracket
+        while epoch < self.max_epochs:
+            epochs.append(epoch)
+            epoch *= self.reduction_factor
+        return tuple(epochs)
+
+    def bracket_of(self, *, seed: int, number: int) -> int:
+        """The bracket of a trial: s is reduction_factor times rarer than s - 1; stored at the ask."""
+        if self.brackets <= 1:
+            return 0
+        weights = [self.reduction_factor**-bracket for bracket in range(self.brackets)]
+        point = derive_fraction(seed, "bracket", number) * sum(weights)
+        for bracket, weight in enumerate(weights):
+            point -= weight
+            if point < 0:
+                return bracket
+        return self.brackets - 1
+
+
+class Rungs:
+    """The values that trials entered, by bracket and milestone; fed in the stored order of reports."""
+
+    def __init__(self, rules: AshaRules) -> None:
+        self._rules = rules
+        self._sign = 1.0 if rules.mode == "max" else -1.0
+        self._entered: dict[tuple[int, int], dict[int, float]] = {}
+
+    def enter(self, *, trial: int, bracket: int, epoch: int, best: float) -> bool:
+        """Enters a trial that has ended ``epoch``, where a rung lies there; True if it goes on.
+
+        Args:
+            trial: The trial's number.
+            bracket: The trial's bracket, from 0.
+            epoch: The epoch reported.
+            best: The trial's best value up to that epoch.
+        """
+        if epoch not in self._rules.milestones(bracket):
+            return True
+        rung = self._entered.setdefault((bracket, epoch), {})
+        rung[trial] = self._sign * best
+        better = sum(value > rung[trial] for value in rung.values())
+        return better < math.ceil(len(rung) / self._rules.reduction_factor)
+
+    def contents(self) -> dict[tuple[int, int], dict[int, float]]:
+        """Values by (bracket, milestone), then trial."""
+        return {key: {trial: self._sign * v for trial, v in rung.items()} for key, rung in self._entered.items()}

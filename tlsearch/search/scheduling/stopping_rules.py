@@ -1,0 +1,115 @@
+"""What a report is answered: the end of the budget of epochs, ASHA, patience; pure, without time or Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tlsearch.core.types import Decision, EndReason, Mode
+from tlsearch.search.scheduling.asha import AshaRules, Rungs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """All that decides about a trial's reports.
+
+    Attributes:
+        max_epochs: A trial that has run so many is COMPLETE.
+        asha: None: no trial is cut.
+        patience: So many epochs without a new best end a trial as COMPLETE, not before its first
+            rung: TPE ranks any COMPLETE trial above any PRUNED one. None: off.
+    """
+
+    mode: Mode
+    max_epochs: int
+    asha: AshaRules | None = None
+    patience: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """One report as the rules see it.
+
+    Attributes:
+        uncut: Whether it is of a trial that ASHA may not stop.
+        start: The value before the first step, where the report of epoch 1 has one. It counts for the trial's best
+            alone: all trials of a backbone share it, so rungs and patience look at the trained epochs.
+    """
+
+    trial: int
+    bracket: int
+    epoch: int
+    value: float
+    uncut: bool = False
+    start: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """The answer to a report; ``reason`` is empty where the trial goes on."""
+
+    decision: Decision
+    reason: str = ""
+
+
+@dataclass(kw_only=True)
+class Best:
+    """A trial's best value so far and its epoch, 0 before the first step; the earlier epoch where equal."""
+
+    value: float
+    epoch: int
+
+    def improved_by(self, value: float, mode: Mode) -> bool:
+        """Whether ``value`` is strictly better."""
+        return value > self.value if mode == "max" else value < self.value
+
+
+class Judge:
+    """Answers reports; its state is a function of the sequence of observations."""
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self._rungs = Rungs(rules.asha) if rules.asha else None
+        self._best: dict[int, Best] = {}  # of trained epochs
+        self._starts: dict[int, Best] = {}
+
+    def observe(self, seen: Observation) -> Verdict:
+        """Takes one report and answers it."""
+        if seen.start is not None:
+            self._starts[seen.trial] = Best(value=seen.start, epoch=0)
+        best = self._best.get(seen.trial)
+        if best is None or best.improved_by(seen.value, self._rules.mode):
+            best = self._best[seen.trial] = Best(value=seen.value, epoch=seen.epoch)
+        if seen.epoch >= self._rules.max_epochs:
+            return Verdict(decision=Decision.COMPLETE, reason=EndReason.COMPLETED)
+        goes_on = self._rungs is None or self._rungs.enter(
+            trial=seen.trial, bracket=seen.bracket, epoch=seen.epoch, best=best.value
+        )
+        if not goes_on and not seen.uncut:  # it has entered the rung: others are measured by it
+            return Verdict(decision=Decision.STOP, reason=EndReason.ASHA)
+        if self._plateaued(seen, best):
+            return Verdict(decision=Decision.COMPLETE, reason=EndReason.PLATEAUED)
+        return Verdict(decision=Decision.CONTINUE)
+
+    def best(self, trial: int) -> Best | None:
+        """The trial's best so far, the model before the first step included; None before its first report."""
+        start, trained = self._starts.get(trial), self._best.get(trial)
+        if start is None or (trained is not None and start.improved_by(trained.value, self._rules.mode)):
+            return trained
+        return start
+
+    def trained(self, trial: int) -> Best | None:
+        """The best of the trial's epochs; None before its first report."""
+        return self._best.get(trial)
+
+    def _plateaued(self, seen: Observation, best: Best) -> bool:
+        if self._rules.patience is None or seen.epoch - best.epoch < self._rules.patience:
+            return False
+        milestones = self._rules.asha.milestones(seen.bracket) if self._rules.asha else ()
+        return not milestones or seen.epoch >= milestones[0]
+
+
+def replay(rules: Rules, observations: Iterable[Observation]) -> list[Verdict]:
+    """What a fresh judge answers to a stored sequence of reports."""
+    judge = Judge(rules)
+    return [judge.observe(seen) for seen in observations]

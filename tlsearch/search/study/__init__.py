@@ -1,0 +1,1 @@
+"""The durable Optuna study, its storage and its lock."""

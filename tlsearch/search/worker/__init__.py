@@ -1,0 +1,1 @@
+"""A trial in its worker process; imports no Ray."""

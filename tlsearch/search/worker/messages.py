@@ -1,0 +1,69 @@
+"""What a worker and the driver say to each other, as JSON text inside Tune's dicts.
+
+Tune copies, flattens and prints configs and results; one string under one key passes untouched.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tlsearch.core.codec import from_plain, parse_json, to_plain
+from tlsearch.core.types import EpochReport, TrialAssignment, TrialOutcome
+
+KEY = "tlsearch"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Driver to worker: one trial to run.
+
+    Attributes:
+        reported: The last epoch that the study holds.
+        max_failures: Retries of the trial inside its worker.
+        limits: Constraints that the worker measures before the first epoch.
+        measured: What an earlier worker has measured already.
+    """
+
+    assignment: TrialAssignment
+    reported: int
+    max_failures: int
+    limits: Mapping[str, float] = field(default_factory=dict)
+    measured: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    """Worker to driver: an epoch's report, or why the trial cannot go on.
+
+    Attributes:
+        node: The id of the worker's node.
+        failures: Failures of the trial in this worker so far.
+        report: The report, where there is one.
+        outcome: Why the trial cannot go on, where there is no report.
+        measured: What the worker has measured for the constraints.
+    """
+
+    number: int
+    node: str
+    failures: int = 0
+    report: EpochReport | None = None
+    outcome: TrialOutcome | None = None
+    measured: Mapping[str, float] = field(default_factory=dict)
+
+
+def pack(value: Job | Message) -> dict[str, str]:
+    """The one-key dict that travels."""
+    return {KEY: json.dumps(to_plain(value))}
+
+
+def unpack_job(config: Mapping[str, Any]) -> Job:
+    """The job in a Tune config."""
+    return from_plain(Job, parse_json(config[KEY], "a trial's job", dict))
+
+
+def unpack_message(result: Mapping[str, Any]) -> Message:
+    """The message in a Tune result."""
+    return from_plain(Message, parse_json(result[KEY], "a trial's message", dict))

@@ -1,0 +1,274 @@
+"""What a space demands of the rest of its file: weights, image size, starting points."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from functools import lru_cache
+
+from tlsearch.config import Document, Keys, SpaceFile, one_of, show, suggest
+from tlsearch.core.errors import Fault
+from tlsearch.core.types import Scalar, TrialConfig, WeightsSource
+from tlsearch.space.backbones import BackboneFacts, backbone_facts, split_version
+from tlsearch.space.bn_policies import BN_POLICIES
+from tlsearch.space.conditions import SYSTEM_READS
+from tlsearch.space.dimensions import PARAMETERS
+from tlsearch.space.domains import largest
+from tlsearch.space.space import Space
+
+
+def check_file(file: SpaceFile, space: Space, document: Document) -> list[Fault]:
+    """The faults between a space and its file; what a doubtful value would decide is passed over."""
+    faults = _start_with(file, space, document) + _epochs(file, space, document) + _ratios(space, document)
+    if document.doubtful(("space", "backbone")):
+        return faults + _weights_names(file, document)
+    backbones = {name: facts for name in space.backbones() if (facts := backbone_facts(name)) is not None}
+    faults += _installed(backbones, document)
+    faults += _image_size(file, backbones, document)
+    faults += _single_images(space, backbones, document)
+    faults += _views(file, space, backbones, document)
+    faults += _weights(file, backbones, document)
+    return faults
+
+
+def place_of_backbone(name: str, document: Document) -> Keys:
+    """The path of a backbone's entry in the space."""
+    path: Keys = ("space", "backbone")
+    raw = document.as_dict().get("space", {}).get("backbone")
+    if isinstance(raw, dict) and isinstance(raw.get("choice"), list):
+        path, raw = (*path, "choice"), raw["choice"]
+    return (*path, raw.index(name)) if isinstance(raw, list) and name in raw else path
+
+
+@lru_cache(maxsize=1)
+def _has_timm() -> bool:
+    return importlib.util.find_spec("timm") is not None
+
+
+def _installed(backbones: Mapping[str, BackboneFacts], document: Document) -> list[Fault]:
+    if _has_timm():
+        return []
+    message = "needs the package timm, which is not installed: pip install 'tlsearch[timm]'"
+    return [
+        document.fault(place_of_backbone(name, document), f"{name} {message}")
+        for name, facts in backbones.items()
+        if facts.is_timm
+    ]
+
+
+def _image_size(file: SpaceFile, backbones: Mapping[str, BackboneFacts], document: Document) -> list[Fault]:
+    size = file.data.image_size
+    at: Keys = ("data", "image_size")
+    if size is None or document.doubtful(at):
+        return []
+    rules = [
+        f"{name} takes {facts.size_rule()}{document.place(place_of_backbone(name, document))}"
+        for name, facts in backbones.items()
+        if not facts.valid_size(size)
+    ]
+    if not rules:
+        return []
+    return [document.fault(at, f"images of {size} px do not suit every backbone of the space: {'; '.join(rules)}")]
+
+
+def _single_images(space: Space, backbones: Mapping[str, BackboneFacts], document: Document) -> list[Fault]:
+    """Batch norm that moves has nothing to normalise by in a batch of one image."""
+    at, policy = ("space", "batch_size"), ("space", "bn_policy")
+    deep = largest(space.dimensions["unfreeze_depth"].domain) > 0
+    moving = [
+        name
+        for name, one in BN_POLICIES.items()
+        if space.dimensions["bn_policy"].domain.contains(name) and (one.moves if deep else one.moves_in_frozen)
+    ]
+    single = space.dimensions["batch_size"].domain.contains(1)
+    if not single or not moving or not any(facts.has_batch_norm for facts in backbones.values()):
+        return []
+    if any(document.doubtful(one) for one in (at, policy, ("space", "unfreeze_depth"))):
+        return []
+    message = f"batch_size must be 2 or more with bn_policy {' or '.join(moving)}, not 1: one image has no variance"
+    return [document.fault(at, message + document.place(policy, ("space", "unfreeze_depth")))]
+
+
+def _views(file: SpaceFile, space: Space, backbones: Mapping[str, BackboneFacts], document: Document) -> list[Fault]:
+    """Fixed views that no trial could read; the first dimension that rules them out for all of them is named."""
+    at: Keys = ("cache", "views")
+    if file.cache.views == 1 or document.doubtful(at):
+        return []
+    needed: dict[str, tuple[tuple[Scalar, ...], str]] = {
+        "augmentation": (("light", "strong"), "no trial has an augmentation, light or strong"),
+        "mixup": ((0,), "mixup mixes the images of every trial anew"),
+        "cutmix": ((0,), "cutmix mixes the images of every trial anew"),
+    }
+    if _deepest_progressive(space) is None:
+        needed["unfreeze_depth"] = ((0, 1, 2, 3, 4), "at unfreeze_depth 5 nothing stays frozen that could be stored")
+    if all(facts.has_batch_norm for facts in backbones.values()):
+        useful = tuple(name for name, one in BN_POLICIES.items() if one.cacheable)
+        moving = " and ".join(name for name, one in BN_POLICIES.items() if not one.cacheable)
+        needed["bn_policy"] = (useful, f"bn_policy {moving} moves what could be stored")
+    also_read = {"unfreeze_depth": ("unfreeze_schedule",), "bn_policy": ("backbone",)}
+    for name, (values, message) in needed.items():
+        domain = space.dimensions[name].domain
+        # where a user's condition does not hold a trial has the default
+        by_default = bool(space.dimensions[name].when) and space.default_of(name) in values
+        if by_default or any(domain.contains(value) for value in values):
+            continue
+        decided: list[Keys] = [("space", one) for one in (name, *also_read.get(name, ()))]
+        if not any(document.doubtful(one) for one in decided):
+            message = f"views above 1 have no effect in this space: {message}{document.place(*decided)}"
+            return [document.fault(at, message)]
+    return []
+
+
+def _weights_names(file: SpaceFile, document: Document) -> list[Fault]:
+    """Keys of ``weights`` that are no backbones at all; which of them the space lists is not known."""
+    faults = []
+    for name in file.weights:
+        problem = PARAMETERS["backbone"].problem(name)
+        if problem and not document.doubtful(("weights", name)):
+            faults.append(document.fault(("weights", name), problem, at_key=True))
+    return faults
+
+
+def _weights(file: SpaceFile, backbones: Mapping[str, BackboneFacts], document: Document) -> list[Fault]:
+    faults = []
+    for name, source in file.weights.items():
+        at: Keys = ("weights", name)
+        problem = None
+        if name not in backbones:
+            problem = PARAMETERS["backbone"].problem(name)  # of a backbone that is left out here: see `unused_weights`
+        elif split_version(name)[1] is not None and source.kind != "default":
+            problem = f"{name!r} names a version of the library's weights, so it takes no others"
+        if problem and not document.doubtful(at):
+            faults.append(document.fault(at, problem, at_key=True))
+        if source.transform is not None and not document.doubtful((*at, "transform")):
+            message = _transform_problem(name, source.transform)
+            faults += [document.fault((*at, "transform"), message)] if message else []
+    for name, facts in backbones.items():
+        source = file.weights.get(name, WeightsSource())
+        if source.kind == "default" and not facts.versions and not document.doubtful(("weights", name)):
+            message = f"no weights are published for {name}: give a file, or none, under weights"
+            faults.append(document.fault(place_of_backbone(name, document), message))
+    return faults
+
+
+def unused_weights(file: SpaceFile, space: Space, document: Document) -> list[Fault]:
+    """Warnings, with their places: entries of ``weights`` for backbones that the space does not use."""
+    if document.doubtful(("space", "backbone")):
+        return []
+    backbones = space.backbones()
+    warnings = []
+    for name in file.weights:
+        if name not in backbones and PARAMETERS["backbone"].problem(name) is None:
+            near = suggest(name, backbones, most=0)
+            message = f"not used: the space has no backbone {name!r}{document.place(('space', 'backbone'))}{near}"
+            warnings.append(document.fault(("weights", name), message, at_key=True))
+    return warnings
+
+
+def _transform_problem(backbone: str, transform: str) -> str | None:
+    """``transform`` names a backbone, or a version of torchvision's weights of this one."""
+    name, _ = split_version(backbone)
+    facts = backbone_facts(name)
+    if facts is None or (not facts.is_timm and transform in facts.versions):
+        return None
+    if PARAMETERS["backbone"].problem(transform) is None:
+        return None
+    versions = f", or a version: {one_of(facts.versions)}" if facts.versions and not facts.is_timm else ""
+    return f"transform names a backbone whose transform to use{versions}; not {show(transform)}"
+
+
+def _epochs(file: SpaceFile, space: Space, document: Document) -> list[Fault]:
+    """What dimensions demand of the number of epochs."""
+    max_epochs, at_epochs = file.search.max_epochs, ("search", "max_epochs")
+    found: dict[str, tuple[str, Keys]] = {}  # what is at fault, and the place of what decided it
+    longest = largest(space.dimensions["warmup_epochs"].domain)
+    if longest >= max_epochs:
+        message = f"warmup_epochs goes up to {longest:g}, and must be fewer than search.max_epochs, {max_epochs}"
+        found["warmup_epochs"] = (message, ("space", "warmup_epochs"))
+    depth = _deepest_progressive(space)
+    if depth is not None and max_epochs < depth + 1:
+        message = (
+            f"progressive to unfreeze_depth {depth} has {depth + 1} phases, and takes search.max_epochs of "
+            f"{depth + 1} or more, not {max_epochs}"
+        )
+        found["unfreeze_schedule"] = (message, ("space", "unfreeze_depth"))
+    return [
+        document.fault(("space", name), message + document.place(decided, at_epochs))
+        for name, (message, decided) in found.items()
+        if not any(document.doubtful(path) for path in (("space", name), decided, at_epochs))
+    ]
+
+
+def _ratios(space: Space, document: Document) -> list[Fault]:
+    """Dimensions written as a ratio whose largest value is beyond what they may be."""
+    faults = []
+    for name, dimension in space.dimensions.items():
+        if dimension.ratio_of is None:
+            continue
+        at, other = ("space", name), ("space", dimension.ratio_of)
+        value = largest(dimension.domain) * largest(space.dimensions[dimension.ratio_of].domain)
+        problem = PARAMETERS[name].problem(value)
+        if problem and not document.doubtful(at) and not document.doubtful(other):
+            faults.append(
+                document.fault(at, f"{problem}, the largest ratio of {dimension.ratio_of}{document.place(other)}")
+            )
+    return faults
+
+
+def _deepest_progressive(space: Space) -> int | None:
+    """The largest depth at which a trial may be progressive; None where none is."""
+    schedule = space.dimensions["unfreeze_schedule"]
+    when = [one for one in schedule.when if one.on == "unfreeze_depth"]
+    depths = space.dimensions["unfreeze_depth"].domain
+    deep = [depth for depth in range(2, 6) if depths.contains(depth) and all(one.holds(depth) for one in when)]
+    return max(deep, default=None) if schedule.domain.contains("progressive") else None
+
+
+def _start_with(file: SpaceFile, space: Space, document: Document) -> list[Fault]:
+    faults = []
+    for index, entry in enumerate(file.search.start_with):
+        at: Keys = ("search", "start_with", index)
+        for fault in space.entry_faults(entry):
+            name, on = fault.name, fault.on
+            by_itself = name not in PARAMETERS or PARAMETERS[name].problem(entry[name]) is not None
+            reads = {name} if by_itself else _read_by(name, space)
+            if any(document.doubtful((*at, one)) or document.doubtful(("space", one)) for one in reads):
+                continue
+            # what decided it: the other value of the entry, else of the space; and the dimension itself
+            decided: list[Keys] = [(*at, on) if on in entry else ("space", on)] if on else []
+            place = "" if by_itself else document.place(*decided, ("space", name))
+            faults.append(document.fault((*at, name), fault.message + place, at_key=name not in PARAMETERS))
+    return faults
+
+
+def repeated_entries(file: SpaceFile, space: Space, document: Document) -> list[Fault]:
+    """Entries of start_with that are the same trial as an earlier one."""
+    faults: list[Fault] = []
+    first: dict[TrialConfig, int] = {}
+    for index, entry in enumerate(file.search.start_with):
+        at: Keys = ("search", "start_with", index)
+        if document.doubtful(at) or document.doubtful(("space",)) or space.entry_faults(entry):
+            continue
+        config = space.to_config(space.complete(entry))
+        if config not in first:
+            first[config] = index
+            continue
+        earlier: Keys = ("search", "start_with", first[config])
+        message = f"the same trial as entry {first[config]}{document.place(earlier)}, counted from 0: leave one out"
+        if file.search.listed:
+            message += "; search.seeds trains each entry several times"
+        faults.append(document.fault(at, message))
+    return faults
+
+
+def _read_by(name: str, space: Space) -> set[str]:
+    """The dimensions that decide whether a value of this one is inside the space, itself included."""
+    found: set[str] = set()
+    todo = {name}
+    while todo:
+        one = todo.pop()
+        found.add(one)
+        dimension = space.dimensions[one]
+        reads = {*SYSTEM_READS.get(one, ()), *(each.on for each in dimension.when)}
+        todo |= (reads | ({dimension.ratio_of} if dimension.ratio_of else set())) - found
+    return found

@@ -1,0 +1,1 @@
+"""Doubles that are shipped for tests: replayed trials and an in-memory tracker."""

@@ -1,0 +1,1 @@
+"""Logged models, registered versions, and what lies beside them in MLflow."""

@@ -1,0 +1,1 @@
+"""Records a search in MLflow while it runs."""

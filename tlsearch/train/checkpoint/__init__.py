@@ -1,0 +1,1 @@
+"""Model checkpoints in safetensors and JSON."""

@@ -1,0 +1,146 @@
+"""Model checkpoints: all that a prediction needs, in safetensors and JSON.
+
+A checkpoint is a folder::
+
+    checkpoint.json                     written last: the commit point; names its weights with their sha256
+    weights-<epoch>-<hash>.safetensors  the tensors that training changes
+    frozen-<hash>.safetensors           those that stand still, written once per trial; may be absent
+    confusion.json                      the confusion matrix of the epoch; may be absent
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from tlsearch.config.checkpoint_meta import META_FILE, ModelFile, ModelMeta, TensorFile, read_model_file
+from tlsearch.core.errors import StorageError
+from tlsearch.train.checkpoint.tensor_files import (
+    TensorFacts,
+    read_header,
+    read_tensors,
+    remove_others,
+    write_json,
+    write_tensors,
+)
+
+CONFUSION_FILE = "confusion.json"  # for people and their programs: nothing here reads it
+
+# What safetensors calls the kinds of tensors that models have.
+_KINDS = {
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.float64: "F64",
+    torch.int64: "I64",
+} | {
+    torch.int32: "I32",
+    torch.bool: "BOOL",
+    torch.uint8: "U8",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrozenPart:
+    """The file with a trial's unchanging tensors, as ``write_frozen_part`` left it."""
+
+    file: TensorFile
+    names: frozenset[str]
+
+
+def save_confusion(directory: Path, *, epoch: int, classes: Sequence[str], matrix: Tensor) -> None:
+    """Writes an epoch's confusion matrix into a checkpoint's folder, before the checkpoint itself is written.
+
+    Args:
+        matrix: Counts: a row for each true class, a column for each predicted one, in the order of ``classes``.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    content = {"epoch": epoch, "classes": list(classes), "matrix": matrix.tolist()}
+    write_json(directory / CONFUSION_FILE, content, indent=None)
+
+
+def write_frozen_part(directory: Path, tensors: Mapping[str, Tensor]) -> FrozenPart:
+    """Writes the tensors that training leaves alone, so that each new best epoch writes the others only."""
+    return FrozenPart(file=write_tensors(directory, "frozen", tensors), names=frozenset(tensors))
+
+
+def save_model_checkpoint(
+    directory: Path, *, model: nn.Module, meta: ModelMeta, frozen: FrozenPart | None = None
+) -> None:
+    """Replaces the checkpoint of a folder.
+
+    Args:
+        directory: Made if absent. Tensors of earlier checkpoints in it are deleted afterwards.
+        frozen: From ``write_frozen_part`` for this folder; its tensors are not written again.
+    """
+    names = frozen.names if frozen else frozenset()
+    state = {name: tensor for name, tensor in model.state_dict().items() if name not in names}
+    weights = write_tensors(directory, f"weights-{meta.epoch}", state)
+    files = (weights, *([frozen.file] if frozen else []))
+    write_json(directory / META_FILE, ModelFile(meta=meta, files=files).as_json())
+    remove_others(directory, [file.name for file in files])
+
+
+def copy_with_temperature(directory: Path, target: Path, temperature: float) -> None:
+    """Copies a checkpoint into another folder, with the temperature that a calibration has found.
+
+    Raises:
+        StorageError: No checkpoint, or one that this version cannot read.
+    """
+    found = read_model_file(directory)
+    target.mkdir(parents=True, exist_ok=True)
+    for file in found.files:
+        shutil.copyfile(directory / file.name, target / file.name)
+    scaled = replace(found, meta=replace(found.meta, temperature=temperature))
+    write_json(target / META_FILE, scaled.as_json())
+
+
+def read_model_meta(directory: Path) -> ModelMeta:
+    """What a checkpoint says of itself, without its weights.
+
+    Raises:
+        StorageError: No checkpoint, or one that this version cannot read.
+    """
+    return read_model_file(directory).meta
+
+
+def read_model_state(directory: Path, found: ModelFile, model: nn.Module) -> dict[str, Tensor]:
+    """The full state of a checkpoint's model, on the CPU: whole, finite, and of the model's own tensors.
+
+    Nothing is allocated for tensors of other names, shapes or kinds than those of the model.
+
+    Args:
+        model: As the checkpoint's; on the meta device it takes no memory.
+
+    Raises:
+        StorageError: Weights are missing or changed, are not those of the model, or are not finite.
+    """
+    expected = model.state_dict()
+    headers = [read_header(directory, file) for file in found.files]
+    _check_tensors(directory / META_FILE, {name: one for header in headers for name, one in header.items()}, expected)
+    state: dict[str, Tensor] = {}
+    for file in found.files:
+        state.update(read_tensors(directory, file))
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise StorageError(f"the weights of a model must be finite; {name} is not: {directory}")
+    return state
+
+
+def _check_tensors(path: Path, header: Mapping[str, TensorFacts], expected: Mapping[str, Tensor]) -> None:
+    own = {name: (_KINDS[tensor.dtype], tuple(tensor.shape)) for name, tensor in expected.items()}
+    for name in sorted(own.keys() | header.keys()):
+        if own.get(name) != header.get(name):
+            raise StorageError(
+                f"the weights must fit the backbone and the classes of {path}: {name} must be "
+                f"{_described(own.get(name))}, and is {_described(header.get(name))}"
+            )
+
+
+def _described(facts: TensorFacts | None) -> str:
+    return "absent" if facts is None else f"{facts[0]} of shape {list(facts[1])}"

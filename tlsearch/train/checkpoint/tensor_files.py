@@ -1,0 +1,153 @@
+"""Tensors and JSON on disk: atomic, synced, checked by hash, never a pickle.
+
+A set of tensors is committed by a JSON file that names it with its sha256 and is written last. Whoever
+reads sees the old set or the new one, never half of either.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from tlsearch.config.checkpoint_meta import TensorFile, tensor_name_fault
+from tlsearch.core.codec import parse_json
+from tlsearch.core.errors import StorageError
+from tlsearch.model.weights.file_kinds import other_kind
+from tlsearch.node_cache.files import give_usual_mode
+
+_SUFFIX = ".safetensors"
+_MAX_HEADER = 20_000_000  # bytes of JSON: of some 100,000 tensors
+
+TensorFacts = tuple[str, tuple[int, ...]]  # safetensors' name of the kind, and the shape
+
+
+def write_tensors(directory: Path, stem: str, tensors: Mapping[str, Tensor]) -> TensorFile:
+    """Writes tensors as ``<stem>-<hash>.safetensors``: temporary name, sync, rename."""
+    directory.mkdir(parents=True, exist_ok=True)
+    temporary = directory / f"{stem}.{uuid.uuid4().hex[:8]}.tmp"
+    try:
+        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, temporary)
+        give_usual_mode(temporary)
+        digest = file_sha256(temporary)
+        _sync(temporary)
+        name = f"{stem}-{digest[:8]}{_SUFFIX}"
+        os.replace(temporary, directory / name)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return TensorFile(name=name, sha256=digest)
+
+
+def write_json(path: Path, content: Mapping[str, Any], *, indent: int | None = 1) -> None:
+    """Writes plain JSON (NaN and infinity refused) under a temporary name, syncs, renames."""
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            json.dump(content, file, indent=indent, allow_nan=False)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync(path.parent)
+
+
+def read_json(path: Path, what: str) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Raises:
+        StorageError: The file is missing or holds something else.
+    """
+    try:
+        content = parse_json(path.read_bytes(), path, object)
+    except OSError as error:
+        raise StorageError(f"{what} must be readable: {path}: {error.strerror}") from error
+    except ValueError as error:
+        problem = other_kind(path)
+        raise StorageError(
+            f"{what} must be JSON: {path} {problem}" if problem else f"{what} must be JSON: {path}: {error}"
+        ) from error
+    if not isinstance(content, dict):
+        raise StorageError(f"{what} must be a JSON object: {path}")
+    return content
+
+
+def read_header(directory: Path, file: TensorFile) -> dict[str, TensorFacts]:
+    """The kind and shape of each tensor of a safetensors file, which is as long as they take; none is read.
+
+    Raises:
+        StorageError: The file is missing or is not safetensors.
+    """
+    path = _path(directory, file)
+    if int.from_bytes(_start(path), "little") > _MAX_HEADER:
+        problem = other_kind(path) or f"has a header of more than {_MAX_HEADER:,} bytes"
+        raise StorageError(f"a checkpoint's tensors must be {_SUFFIX}: {path} {problem}")
+    try:
+        with safetensors.safe_open(path, framework="pt") as opened:  # compares the offsets with the file's length
+            slices = {name: opened.get_slice(name) for name in opened.keys()}
+            return {name: (str(one.get_dtype()), tuple(one.get_shape())) for name, one in slices.items()}
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        problem = other_kind(path) or str(error)
+        raise StorageError(f"a checkpoint's tensors must be {_SUFFIX}: {path} {problem}") from error
+
+
+def _path(directory: Path, file: TensorFile) -> Path:
+    if fault := tensor_name_fault(file.name):
+        raise StorageError(f"a checkpoint's tensors {fault}: {directory}")
+    path = directory / file.name
+    if not path.is_file():
+        raise StorageError(f"the tensors that the checkpoint names must be there: {path}")
+    return path
+
+
+def _start(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(8)
+
+
+def read_tensors(directory: Path, file: TensorFile) -> dict[str, Tensor]:
+    """Reads safetensors whose hash is known.
+
+    Raises:
+        StorageError: The file is missing, is not safetensors, or its sha256 is another one.
+    """
+    path = _path(directory, file)
+    found = file_sha256(path)
+    if found != file.sha256:
+        if problem := other_kind(path):
+            raise StorageError(f"a checkpoint's tensors must be whole: {path} {problem}")
+        raise StorageError(f"{path} must have the sha256 {file.sha256} that the checkpoint names, and has {found}")
+    try:
+        return load_file(path)
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise StorageError(f"a checkpoint's tensors must be {_SUFFIX}: {path}: {error}") from error
+
+
+def remove_others(directory: Path, keep: Iterable[str]) -> None:
+    """Deletes what earlier commits and killed writers left beside the files that count."""
+    names = set(keep)
+    for path in directory.iterdir():
+        if path.name not in names and path.suffix in (_SUFFIX, ".tmp"):
+            path.unlink(missing_ok=True)
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file's content, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,80 @@
+"""How far training moved the pretrained features: linear CKA of the same images' features before and after.
+
+N images of the probe batch, F features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from tlsearch.model import StagedModel, batchnorm_layers
+from tlsearch.train.device import Runtime
+from tlsearch.train.loop.batches import Source, load_batch
+from tlsearch.train.loop.evaluation import forward_features
+
+PROBE_IMAGES = 64  # one evaluation batch
+
+
+def probe_features(model: StagedModel, source: Source, runtime: Runtime, *, depth: int) -> Tensor:
+    """The pooled inputs of the head for a fixed batch of a split: float32 (N, F) on the CPU.
+
+    Everything is as in an evaluation, except that batch norm layers whose statistics move normalise by this batch: new
+    statistics alone are no drift. The images are spread evenly over the split, so that all classes are among them.
+    """
+    step = max(1, len(source) // PROBE_IMAGES)
+    index = torch.arange(0, len(source), step)[:PROBE_IMAGES]
+    model.eval()
+    with _normalising_by_batch(model), torch.no_grad(), runtime.autocast():
+        rows, _ = load_batch(source, index, runtime)
+        features = forward_features(model, rows, depth=depth, from_pixels=source.kind == "pixels")
+    features = features.float().cpu()
+    return features.mean(dim=tuple(range(2, features.dim()))) if features.dim() > 2 else features
+
+
+@contextmanager
+def _normalising_by_batch(model: StagedModel) -> Iterator[None]:
+    """Batch norm layers whose statistics move in training use each batch's own, and keep theirs."""
+    layers = [layer for part in model.parts if part.statistics_move for layer in batchnorm_layers(part)]
+    kept = [[buffer.clone() for buffer in layer.buffers()] for layer in layers]
+    for layer in layers:
+        layer.training = True
+    try:
+        yield
+    finally:
+        for layer, buffers in zip(layers, kept, strict=True):
+            layer.training = False
+            for buffer, value in zip(layer.buffers(), buffers, strict=True):
+                buffer.copy_(value)
+
+
+def feature_drift(before: Tensor, after: Tensor) -> float:
+    """1 - linear CKA (Kornblith et al. 2019), debiased for few images: 0 the same geometry, about 1 nothing in common.
+
+    Rotating all features or scaling them alike is no drift. Features that no longer differ between images, or are
+    not finite, are 1.
+
+    Args:
+        before: float32 (N, F), N above 3.
+        after: float32 (N, F) of the same images.
+    """
+    own = _hsic(before, before), _hsic(after, after)
+    if not torch.isfinite(after).all() or min(own) <= 0:
+        return 1.0
+    return float(min(1.0, max(0.0, 1 - _hsic(before, after) / (own[0] * own[1]) ** 0.5)))
+
+
+def _hsic(first: Tensor, second: Tensor) -> float:
+    """The unbiased estimate of the dependence of two sets of features (Song et al. 2012), up to a factor."""
+    kernels = []
+    for features in (first.double(), second.double()):
+        features = features - features.mean(0)
+        kernel = features @ features.t()
+        kernels.append(kernel - torch.diag(kernel.diagonal()))
+    k, m = kernels
+    count = len(first)
+    total = (k * m).sum() + k.sum() * m.sum() / ((count - 1) * (count - 2)) - 2 * (k.sum(0) @ m.sum(0)) / (count - 2)
+    return float(total)

@@ -1,0 +1,1 @@
+"""The training of an epoch, and the evaluation after it."""

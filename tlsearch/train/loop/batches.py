@@ -1,0 +1,103 @@
+"""What an epoch reads: rows in memory (pixels or stored features) with their labels.
+
+Shapes: N images of the split, B rows of a batch, S side of the crop; C, H, W of a feature map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from tlsearch.data import Drawn, StreamedImages
+from tlsearch.train.device import Runtime, derive_seed
+
+# Gets a batch, and where its augmentation comes from: a generator, or what was drawn for its images beforehand.
+Prepare = Callable[[Tensor, torch.Generator | Drawn | None], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """The rows of one split.
+
+    Attributes:
+        kind: ``pixels``: rows are images that enter the model whole; ``features``: rows are
+            activations of the frozen prefix that enter behind it.
+        reason: Why it is this kind; goes into the epoch's report.
+        rows: uint8 (N, 3, H, W), or float (N, F) or (N, C, H, W). May be memory-mapped, or decoded as it is
+            read: it is only ever gathered from, never worked on in place.
+        labels: int64 (N,).
+        prepare: Makes a gathered batch on the device ready for the model: augments and normalises
+            pixels with the given generator; None for features.
+        drawn: The augmentation of each of the N images where it is a fixed view: no generator is asked then.
+    """
+
+    kind: Literal["pixels", "features"]
+    reason: str
+    rows: Tensor | StreamedImages
+    labels: Tensor
+    prepare: Prepare | None = None
+    drawn: Drawn | None = None
+
+    def __len__(self) -> int:
+        return int(self.labels.shape[0])
+
+    def expect(self, batches: Iterable[Tensor]) -> None:
+        """Names the batches that come next, so that images that must be decoded are decoded ahead."""
+        if isinstance(self.rows, StreamedImages):
+            self.rows.expect(row for batch in batches for row in batch.tolist())
+
+
+def epoch_order(num_rows: int, seed: int, epoch: int) -> Tensor:
+    """The order of an epoch: int64 (N,), a permutation that depends on (seed, epoch) alone."""
+    generator = torch.Generator().manual_seed(derive_seed(seed, epoch, "order"))
+    return torch.randperm(num_rows, generator=generator)
+
+
+def split_order(order: Tensor, batch_size: int) -> list[Tensor]:
+    """Cuts an order into batches; a last batch of one row is merged into the one before it.
+
+    Batch norm in train mode cannot take a single row whose map is one pixel, and its statistics would be
+    worthless anyway; dropping the row instead would leave another image out in each epoch.
+    """
+    batches = list(torch.split(order, batch_size))
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        batches[-2:] = [torch.cat(batches[-2:])]
+    return batches
+
+
+def gather(rows: Tensor | StreamedImages, index: Tensor | slice) -> Tensor:
+    """Copies rows out of a tensor that may be memory-mapped; keeps channels_last where it is so.
+
+    ``index_select`` alone would turn channels_last into the default layout.
+    """
+    if isinstance(rows, StreamedImages):
+        return rows[index]
+    if rows.dim() == 4 and rows.is_contiguous(memory_format=torch.channels_last):
+        return _take(rows.permute(0, 2, 3, 1), index).permute(0, 3, 1, 2)
+    return _take(rows, index)
+
+
+def _take(rows: Tensor, index: Tensor | slice) -> Tensor:
+    return rows[index].clone() if isinstance(index, slice) else rows.index_select(0, index)
+
+
+def load_batch(
+    source: Source, index: Tensor | slice, runtime: Runtime, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:
+    """One batch on the device, ready for the model: (rows float32 (B, ...), labels int64 (B,))."""
+    labels = on_device(source.labels[index], runtime)
+    rows = on_device(gather(source.rows, index), runtime)
+    if source.prepare is not None:
+        return source.prepare(rows, generator if source.drawn is None else source.drawn[index]), labels
+    return rows.float(), labels  # half-precision features train as float32; float32 passes as it is
+
+
+def on_device(tensor: Tensor, runtime: Runtime) -> Tensor:
+    """A tensor of the host, sent to the device without waiting for it."""
+    if runtime.device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(runtime.device, non_blocking=True)

@@ -1,0 +1,97 @@
+"""Logits and metrics of a split, the model in eval mode."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tlsearch.core.errors import Diverged, Infeasible
+from tlsearch.core.metrics import METRICS, confusion_matrix
+from tlsearch.features import PASS_BATCH_SIZE
+from tlsearch.model import MAX_DEPTH, StagedModel
+from tlsearch.train.device import Runtime, is_out_of_memory, release_memory
+from tlsearch.train.loop.batches import Source, load_batch
+
+EVAL_BATCH_SIZE = PASS_BATCH_SIZE  # one size for both: stored features then equal a direct pass to the bit
+
+
+def forward(model: StagedModel, rows: Tensor, *, depth: int, from_pixels: bool) -> Tensor:
+    """Logits (B, C) of pixels (the whole model) or of features (behind the boundary of ``depth``)."""
+    return model.head(forward_features(model, rows, depth=depth, from_pixels=from_pixels))  # type: ignore[no-any-return]
+
+
+def forward_features(model: StagedModel, rows: Tensor, *, depth: int, from_pixels: bool) -> Tensor:
+    """The head's input for pixels or for features, as ``forward``."""
+    if from_pixels:
+        with torch.no_grad():  # the prefix is frozen: no graph, no stored activations
+            rows = model.forward_prefix(rows, depth)
+    for part in model.parts[MAX_DEPTH - depth : -1]:
+        rows = part(rows)
+    return rows
+
+
+def predict_logits(
+    model: StagedModel, source: Source, runtime: Runtime, *, depth: int, batch_size: int = EVAL_BATCH_SIZE
+) -> Tensor:
+    """Logits float32 (N, C) on the CPU, in the source's order, the model in eval mode.
+
+    Raises:
+        Infeasible: Out of memory with a single image.
+    """
+    model.eval()
+    parts: list[Tensor] = []
+    start = 0
+    while start < len(source):
+        try:
+            with torch.inference_mode(), runtime.autocast():
+                rows, _ = load_batch(source, slice(start, start + batch_size), runtime)
+                parts.append(forward(model, rows, depth=depth, from_pixels=source.kind == "pixels").float())
+            start += batch_size
+            continue
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            message = str(error)
+        if batch_size == 1:
+            raise Infeasible(f"out of memory while evaluating a single image: {message}")
+        batch_size //= 2
+        release_memory(runtime)
+    return torch.cat(parts).cpu()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """One pass over a split.
+
+    Attributes:
+        metrics: All of ``METRICS`` that the number of classes allows.
+        confusion: Counts by (true class, predicted class): int64 (C, C).
+    """
+
+    metrics: dict[str, float]
+    confusion: Tensor
+
+
+def evaluate(model: StagedModel, source: Source, runtime: Runtime, *, depth: int) -> Evaluation:
+    """Metrics and confusion matrix over all rows.
+
+    Raises:
+        Diverged: The validation loss is not finite.
+        Infeasible: Out of memory with a single image.
+    """
+    logits = predict_logits(model, source, runtime, depth=depth)
+    scores, labels = logits.float().numpy(), source.labels.numpy()
+    num_classes = scores.shape[1]
+    metrics = {name: one.value(scores, labels) for name, one in METRICS.items() if num_classes >= one.min_classes}
+    check_finite(metrics["val_loss"], "validation")
+    confusion = confusion_matrix(scores.argmax(1), labels, num_classes)
+    return Evaluation(metrics=metrics, confusion=torch.from_numpy(confusion))
+
+
+def check_finite(loss: float, which: str) -> None:
+    """Raises Diverged where a loss is not finite."""
+    if not math.isfinite(loss):
+        raise Diverged(f"the {which} loss must be finite; it is {loss}")

@@ -1,0 +1,117 @@
+"""Head-only training on stored features as plain linear algebra.
+
+The gradient of cross-entropy through one linear layer is known in closed form, so no autograd graph is
+built. It is that of the head module up to rounding, with the same dropout masks from the same seed.
+
+N rows, B rows of a batch, F features, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tlsearch.model import StagedModel
+from tlsearch.train.device import Runtime
+from tlsearch.train.loop.batches import Source, gather, on_device
+from tlsearch.train.loop.loss import Objective
+
+_BLOCK_ROWS = 2048  # rows whose targets are made, and whose figures are summed, in one go
+
+
+class LinearHead:
+    """A head that is dropout and one linear layer.
+
+    A step takes about a tenth of a millisecond, of which each call of torch is a notable part. So what does not
+    depend on the weights is done for a block of batches at once: targets before its steps, losses and hits, from the
+    logits that the steps have left, after them.
+    """
+
+    def __init__(
+        self, linear: nn.Linear, *, dropout: float, source: Source, runtime: Runtime, objective: Objective
+    ) -> None:
+        self._linear = linear
+        self._dropout = dropout
+        self._source = source
+        self._runtime = runtime
+        self._objective = objective
+
+    @torch.no_grad()
+    def run_epoch(self, batches: Sequence[Tensor], take_step: Callable[[int], None]) -> Tensor:
+        """Puts each batch's gradients beside the parameters, then calls ``take_step`` with the batch's number, from 0.
+
+        Args:
+            batches: The rows of each batch: int64 (B,).
+
+        Returns:
+            float64 (2,): the sums of loss and of hits over all batches.
+        """
+        self._make_gradients()
+        num_steps = max(1, _BLOCK_ROWS // len(batches[0]))
+        blocks = [
+            self._run_block(batches[start : start + num_steps], start, take_step)
+            for start in range(0, len(batches), num_steps)
+        ]
+        return torch.stack(blocks).sum(0)
+
+    def _run_block(self, batches: Sequence[Tensor], first: int, take_step: Callable[[int], None]) -> Tensor:
+        weight, bias = self._linear.weight, self._linear.bias
+        labels = on_device(self._source.labels[torch.cat(list(batches))], self._runtime)
+        targets = self._objective.target_rows(labels, self._linear.out_features)
+        mass = None if self._objective.plain else targets.sum(1, keepdim=True)
+        logits = torch.empty_like(targets)
+        start = 0
+        for step, index in enumerate(batches, first):
+            part = slice(start, start + len(index))
+            rows = on_device(gather(self._source.rows, index), self._runtime).float()
+            if self._dropout > 0:
+                rows = F.dropout(rows, self._dropout, training=True)
+            outputs = logits[part]
+            _into(outputs, rows, weight, bias)
+            error = torch.softmax(outputs, 1)  # (B, C): d loss / d logits = (p sum(t) - t) / B, t the targets
+            if mass is not None:
+                error.mul_(mass[part])
+            error.sub_(targets[part]).mul_(1 / len(index))
+            torch.mm(error.t(), rows, out=weight.grad)
+            if bias is not None:
+                torch.sum(error, 0, out=bias.grad)
+            take_step(step)
+            start = part.stop
+        hits = (logits.argmax(1) == labels).sum()
+        return torch.stack([self._objective.total(logits, labels).double(), hits.double()])
+
+    def _make_gradients(self) -> None:
+        for parameter in self._linear.parameters():
+            if parameter.grad is None:
+                parameter.grad = torch.empty_like(parameter)
+
+
+def _into(logits: Tensor, rows: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    """Writes the layer's outputs into ``logits``."""
+    if bias is None:
+        torch.mm(rows, weight.t(), out=logits)
+    else:
+        torch.addmm(bias, rows, weight.t(), out=logits)
+
+
+def linear_head(model: StagedModel, source: Source, runtime: Runtime, objective: Objective) -> LinearHead | None:
+    """The model's head as a LinearHead, or None where it is something else or the rows do not suit.
+
+    Suits: float32 features (N, F) on a head of dropout, identity and one linear layer at its end.
+    """
+    suits = source.kind == "features" and isinstance(source.rows, Tensor) and source.rows.dim() == 2
+    if not suits or runtime.precision != "fp32":
+        return None
+    *front, last = [m for m in model.head.modules() if not list(m.children())]
+    if not isinstance(last, nn.Linear) or not last.weight.requires_grad:
+        return None
+    rates = [m.p for m in front if isinstance(m, nn.Dropout)]
+    if len(rates) > 1 or not all(isinstance(m, (nn.Dropout, nn.Identity, nn.Flatten)) for m in front):
+        return None
+    if type(model.head).forward not in (nn.Sequential.forward, nn.Linear.forward):
+        return None  # a module with a forward of its own may do more than its children
+    dropout = rates[0] if rates else 0.0
+    return LinearHead(last, dropout=dropout, source=source, runtime=runtime, objective=objective)

@@ -1,0 +1,242 @@
+"""The training of one epoch over rows in memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from tlsearch.core.errors import Infeasible
+from tlsearch.core.types import TrialConfig
+from tlsearch.model import StagedModel
+from tlsearch.train.device import (
+    Runtime,
+    derive_seed,
+    is_out_of_memory,
+    out_of_memory_is_infeasible,
+    release_memory,
+)
+from tlsearch.train.loop.batches import Source, epoch_order, load_batch, split_order
+from tlsearch.train.loop.compiled import compiled_forward
+from tlsearch.train.loop.ema import WeightAverage
+from tlsearch.train.loop.evaluation import check_finite, forward
+from tlsearch.train.loop.linear_head import linear_head
+from tlsearch.train.loop.loss import Objective, balanced_order, balanced_weights
+from tlsearch.train.loop.mixup import Mixer
+from tlsearch.train.optim.lr_schedule import schedule_of
+from tlsearch.train.optim.optimizer import QuickStep, build_optimizer, extend_optimizer, learning_rates, set_rates
+
+_CHECK_EVERY = 256  # steps between looks at the loss: each waits for the device
+
+AfterStep = Callable[[int, int, Tensor], object]  # steps done, steps of the epoch, mean loss of this one
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainFigures:
+    """Means over the rows of one training epoch, measured while the model changes.
+
+    Attributes:
+        loss: What was minimised: smoothing, class weights and mixed targets included.
+        accuracy: Share of the rows whose most probable class is that of the (larger share of the) target.
+    """
+
+    loss: float
+    accuracy: float
+
+
+class Trainer:
+    """Trains a staged model as its config says; shrinks its micro-batch when memory runs out.
+
+    Attributes:
+        depth: The unfreeze depth that the model is frozen to now.
+        micro_batch: Rows of one forward pass, or None for whole batches. The effective batch stays
+            the configured one: gradients of the micro-batches add up. Batch norm in train mode then
+            sees the statistics of the micro-batch.
+        scaler: Loss scaling; active in fp16 only.
+        average: The averaged weights; None where ``ema`` is off.
+
+    Args:
+        model: Frozen to ``depth``, on its device.
+        num_classes: C, the classes of the data.
+        max_epochs: Epochs of the whole trial, which schedules end with.
+    """
+
+    def __init__(
+        self,
+        model: StagedModel,
+        runtime: Runtime,
+        config: TrialConfig,
+        *,
+        depth: int,
+        num_classes: int,
+        max_epochs: int,
+    ) -> None:
+        self.model = model
+        self.runtime = runtime
+        self.depth = depth
+        self.optimizer = build_optimizer(model, config)
+        self.average = WeightAverage(model, config.ema) if config.ema > 0 else None
+        self.micro_batch: int | None = None
+        self._forward = compiled_forward() if runtime.compiled else forward
+        self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision == "fp16")
+        self._config = config
+        self._num_classes = num_classes
+        self._schedule = schedule_of(config, max_epochs)
+        self._epoch = 1
+        self._steps_per_epoch = 1
+
+    def unfreeze(self, depth: int, *, epoch: int) -> None:
+        """Lets more stages train, from ``epoch`` on; what trains already keeps its optimiser's state."""
+        assert depth > self.depth, f"a model at depth {self.depth} is not unfrozen by depth {depth}"
+        self.model.freeze(depth, self._config.bn_policy)
+        self.depth = depth
+        extend_optimizer(self.optimizer, self.model, self._config, epoch=epoch)
+        if self.average is not None:
+            self.average.extend(self.model)
+
+    def learning_rates(self) -> dict[str, float]:
+        """The learning rates of the last step by part of the model; parts that do not train are absent."""
+        return learning_rates(self.optimizer)
+
+    def train_epoch(
+        self, source: Source, *, seed: int, epoch: int, after_step: AfterStep | None = None
+    ) -> TrainFigures:
+        """Trains over all rows once (as often as the sampler says), in an order that (seed, epoch) gives.
+
+        The process's random state is left as it was.
+
+        Args:
+            after_step: Called after every step of a backbone that trains; what it raises ends the epoch.
+
+        Raises:
+            Diverged: The loss is not finite.
+            Infeasible: Out of memory with nothing left to halve.
+        """
+        batches = split_order(self._order(source, seed, epoch), self._config.batch_size)
+        source.expect(batches)
+        device = self.runtime.device
+        augment_rng = torch.Generator().manual_seed(derive_seed(seed, epoch, "augmentation"))
+        self._epoch, self._steps_per_epoch = epoch, len(batches)
+        self.model.train()
+        cuda = [device] if device.type == "cuda" else []
+        with torch.random.fork_rng(devices=cuda):
+            torch.manual_seed(derive_seed(seed, epoch, "model"))
+            totals = self._run(source, batches, augment_rng, self._mixer(seed, epoch), after_step)
+        loss, hits = totals.tolist()
+        check_finite(loss, "training")
+        return TrainFigures(loss=loss / len(source), accuracy=hits / len(source))
+
+    def _order(self, source: Source, seed: int, epoch: int) -> Tensor:
+        if self._config.class_balance == "sampler":
+            generator = torch.Generator().manual_seed(derive_seed(seed, epoch, "order"))
+            return balanced_order(source.labels, generator)
+        return epoch_order(len(source), seed, epoch)
+
+    def _objective(self, source: Source) -> Objective:
+        weights = None
+        if self._config.class_balance == "weighted_loss":
+            weights = balanced_weights(source.labels, self._num_classes).to(self.runtime.device)
+        return Objective(label_smoothing=self._config.label_smoothing, class_weights=weights)
+
+    def _mixer(self, seed: int, epoch: int) -> Mixer | None:
+        mixup, cutmix = self._config.mixup, self._config.cutmix
+        if mixup == 0 and cutmix == 0:
+            return None
+        return Mixer(mixup=mixup, cutmix=cutmix, num_classes=self._num_classes, seed=seed, epoch=epoch)
+
+    def _run(
+        self,
+        source: Source,
+        batches: Sequence[Tensor],
+        augment_rng: torch.Generator,
+        mixer: Mixer | None,
+        after_step: AfterStep | None,
+    ) -> Tensor:
+        """All steps of an epoch; returns float64 (2,): the sums of loss and of hits."""
+        objective = self._objective(source)
+        linear = linear_head(self.model, source, self.runtime, objective) if self.depth == 0 else None
+        if linear is not None:
+            return linear.run_epoch(batches, partial(self._take_step, apply=QuickStep(self.optimizer)))
+        totals = torch.zeros(2, dtype=torch.float64, device=self.runtime.device)
+        apply = partial(self.scaler.step, self.optimizer)
+        for step, index in enumerate(batches):
+            rows, targets = load_batch(source, index, self.runtime, augment_rng)
+            if mixer is not None:
+                assert source.kind == "pixels", "features of mixed images are not mixed features"
+                rows, targets = mixer.mix(rows, targets)
+            figures = self._gradients(source.kind == "pixels", rows, targets, objective)
+            totals += figures
+            if (step + 1) % _CHECK_EVERY == 0:
+                check_finite(float(totals[0]), "training")
+            self._take_step(step, apply=apply)
+            if after_step is not None:
+                after_step(step + 1, len(batches), figures[0] / len(targets))
+        return totals
+
+    def _set_rates(self, step: int) -> None:
+        """Sets the rates at the first step, and at the others where they move within this epoch."""
+        joins = self._epoch > 1 and any(group["joined"] == self._epoch for group in self.optimizer.param_groups)
+        if step == 0 or self._schedule.moves or joins:
+            set_rates(
+                self.optimizer, self._schedule, epoch=self._epoch, step=step, steps_per_epoch=self._steps_per_epoch
+            )
+
+    def _take_step(self, step: int, *, apply: Callable[[], object]) -> None:
+        """Moves the weights, by ``apply``, at this step's rates and by gradients that are there."""
+        self._set_rates(step)
+        if self._config.grad_clip is not None:
+            self.scaler.unscale_(self.optimizer)
+            held = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+            nn.utils.clip_grad_norm_(held, self._config.grad_clip)
+        with out_of_memory_is_infeasible("the optimiser's state"):
+            apply()
+        if self.scaler.is_enabled():
+            self.scaler.update()
+        if self.average is not None:
+            self.average.update((self._epoch - 1) * self._steps_per_epoch + step)
+
+    def _gradients(self, from_pixels: bool, rows: Tensor, targets: Tensor, objective: Objective) -> Tensor:
+        """The gradients of one batch; shrinks the micro-batch until they fit. Returns the sums of loss and hits."""
+        while True:
+            try:
+                return self._accumulate(from_pixels, rows, targets, objective)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                message = str(error)
+            # Outside of the handler: the traceback no longer holds the failed pass's activations.
+            self._halve(len(targets), message)
+
+    def _accumulate(self, from_pixels: bool, rows: Tensor, targets: Tensor, objective: Objective) -> Tensor:
+        """Forward and backward of one batch; returns float64 (2,): the sums of loss and of hits."""
+        self.optimizer.zero_grad(set_to_none=True)
+        num_rows = len(targets)
+        num_parts = 1 if self.micro_batch is None else math.ceil(num_rows / self.micro_batch)
+        figures = torch.zeros(2, dtype=torch.float64, device=targets.device)
+        for part_rows, part_targets in zip(rows.tensor_split(num_parts), targets.tensor_split(num_parts), strict=True):
+            with self.runtime.autocast():
+                logits = self._forward(self.model, part_rows, depth=self.depth, from_pixels=from_pixels)
+            loss = objective.total(logits.float(), part_targets)
+            torch.autograd.backward(self.scaler.scale(loss / num_rows))
+            figures[0] += loss.detach()
+            labels = part_targets if part_targets.dim() == 1 else part_targets.argmax(1)
+            figures[1] += (logits.detach().argmax(1) == labels).sum()
+        return figures
+
+    def _halve(self, num_rows: int, message: str) -> None:
+        current = min(self.micro_batch or num_rows, num_rows)
+        smallest = 2 if trains_batch_norm(self.model) else 1
+        self.optimizer.zero_grad(set_to_none=True)
+        release_memory(self.runtime)
+        if current // 2 < smallest:
+            raise Infeasible(f"out of memory with a micro-batch of {current}, the smallest that can train: {message}")
+        self.micro_batch = current // 2
+
+
+def trains_batch_norm(model: nn.Module) -> bool:
+    """Whether any batch norm layer is in train mode, and so needs two rows or more."""
+    return any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in model.modules())

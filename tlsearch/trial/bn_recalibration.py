@@ -1,0 +1,58 @@
+"""BN policies that recalibrate: the running statistics become those of the training images, computed once per node."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from tlsearch.core.errors import DataError
+from tlsearch.features import PASS_BATCH_SIZE, combined_digest, open_solution, tensor_digests
+from tlsearch.model import StagedModel, adapt_statistics
+from tlsearch.train import load_batch, out_of_memory_is_infeasible
+from tlsearch.trial.inputs import SourceInputs, key_of, plain_pixels
+
+_STATISTICS = (".running_mean", ".running_var")
+
+
+def backbone_digest(model: StagedModel) -> str:
+    """One digest over all tensors before the head as they are now."""
+    state = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("head.")}
+    return combined_digest(tensor_digests(state))
+
+
+@torch.no_grad()
+def adapt_to_training_images(model: StagedModel, inputs: SourceInputs) -> None:
+    """Sets the backbone's running means and variances; the model must have its pretrained tensors and no freeze yet.
+
+    Raises:
+        DataError: There are fewer than two training images, or one cannot be read.
+        Infeasible: The pass does not fit the device.
+    """
+    key = key_of(inputs, "train", depth=0, state_digest=backbone_digest(model))
+
+    def compute() -> dict[str, Tensor]:
+        if len(inputs.index.splits["train"].labels) < 2:
+            raise DataError(f"bn_policy {inputs.config.bn_policy} needs two training images or more")
+        with out_of_memory_is_infeasible("the statistics of batch norm"):
+            adapt_statistics(model, _batches(inputs))
+        return _statistics(model)
+
+    settings = {"batch_size": PASS_BATCH_SIZE}
+    stored = open_solution("bn_statistics", key, compute=compute, cache=inputs.setup.cache, settings=settings)
+    for name, tensor in _statistics(model).items():
+        tensor.copy_(stored[name])
+
+
+def _statistics(model: StagedModel) -> dict[str, Tensor]:
+    state = model.state_dict()
+    return {name: t for name, t in state.items() if name.endswith(_STATISTICS) and not name.startswith("head.")}
+
+
+def _batches(inputs: SourceInputs) -> Iterator[Tensor]:
+    """The training images without augmentation, shuffled: layers normalise by batches, and classes come in order."""
+    source = plain_pixels(inputs, "train")
+    order = torch.randperm(len(source), generator=torch.Generator().manual_seed(0))
+    for index in torch.split(order, PASS_BATCH_SIZE):
+        yield load_batch(source, index, inputs.runtime)[0]

@@ -1,0 +1,114 @@
+"""Watches the pretrained features through the first epoch in which the backbone trains."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from tlsearch.core.errors import Diverged
+from tlsearch.space.bn_policies import bn_policy
+from tlsearch.train import TrainFigures, check_finite, feature_drift, probe_features
+from tlsearch.trial.setup import OpenTrial
+
+# All three together: a trial that is merely slow, or whose features merely moved, goes on.
+_DESTROYED_DRIFT = 0.7
+_GUESSING = 0.2  # an accuracy less than this share of the way from the largest class's share to 1
+_MIN_IMAGES = 4
+
+# After a quarter of the epoch, where there is no accuracy yet (docs/dimensions.md has what this rests on).
+_DESTROYED_EARLY_DRIFT = 0.75
+_EARLY_PART = 0.25
+_MIN_EARLY_STEPS = 8
+
+
+class FeatureWatch:
+    """The features of the probe batch through one epoch, from before its first step on.
+
+    Args:
+        opened: In the phase of the epoch.
+    """
+
+    def __init__(self, opened: OpenTrial, *, epoch: int) -> None:
+        self._opened, self._epoch = opened, epoch
+        self._even_odds = math.log(len(opened.index.classes))
+        self._before = self._features()
+        self._losses: list[Tensor] = []  # of the steps before an early look
+
+    def after_step(self, step: int, num_steps: int, loss: Tensor) -> None:
+        """Looks at the features after a quarter of the epoch: most that are destroyed are so by then.
+
+        Only where batch norm keeps all it has: with others, features that had drifted as far were seen to recover.
+
+        Args:
+            step: Steps done.
+            loss: Mean over the rows of this step.
+
+        Raises:
+            Diverged: The features have drifted far, and the loss of the latest steps is no better than that of equal
+                odds, or not finite.
+        """
+        look_at = math.ceil(num_steps * _EARLY_PART)
+        if look_at < _MIN_EARLY_STEPS or not look_at // 2 < step <= look_at:
+            return
+        self._losses.append(loss)
+        if step < look_at:
+            return
+        recent = float(torch.stack(self._losses).mean())
+        check_finite(recent, "training")
+        policy = self._opened.inputs.config.bn_policy
+        if recent < self._even_odds or policy is None or not bn_policy(policy).keeps_all:
+            return
+        drift = self._drift()
+        self._opened.trainer.model.train()
+        if drift >= _DESTROYED_EARLY_DRIFT:
+            when = f"after {step} of the {num_steps} steps of epoch {self._epoch}"
+            raise self._destroyed(when, drift, _DESTROYED_EARLY_DRIFT, f"the latest training loss {recent:.3g}")
+
+    def after_epoch(self, figures: TrainFigures, metrics: Mapping[str, float]) -> float:
+        """The drift of the features through the epoch: 0 none, 1 nothing in common.
+
+        Args:
+            metrics: Of the evaluation after the epoch.
+
+        Raises:
+            Diverged: The pretrained features are destroyed: they have drifted far, the training loss was no better than
+                that of equal odds, and the model does little better than naming the largest class.
+        """
+        drift = self._drift()
+        labels = self._opened.val.labels
+        largest_share = float(torch.bincount(labels).max()) / len(labels)
+        guessing = largest_share + _GUESSING * (1 - largest_share)
+        accuracy = metrics["val_accuracy"]
+        if drift >= _DESTROYED_DRIFT and figures.loss >= self._even_odds and accuracy < guessing:
+            figure = f"the training loss {figures.loss:.3g} and the validation accuracy {accuracy:.3g}"
+            raise self._destroyed(f"after epoch {self._epoch}", drift, _DESTROYED_DRIFT, figure)
+        return drift
+
+    def _features(self) -> Tensor:
+        trainer = self._opened.trainer
+        return probe_features(trainer.model, self._opened.val, self._opened.runtime, depth=trainer.depth)
+
+    def _drift(self) -> float:
+        return feature_drift(self._before, self._features())
+
+    def _destroyed(self, when: str, drift: float, far: float, figures: str) -> Diverged:
+        return Diverged(
+            f"the pretrained features are destroyed, so the backbone's learning rate is too high: {when} "
+            f"their drift is {drift:.2f} (far from {far} on), {figures}; equal odds have the loss {self._even_odds:.3g}"
+        )
+
+
+def watch_features(opened: OpenTrial, depth_before: int, epoch: int) -> FeatureWatch | None:
+    """Watches where this epoch is the first to train a pretrained backbone.
+
+    Args:
+        opened: In the phase of the epoch.
+        depth_before: The unfreeze depth of the epoch before; any in the first epoch.
+    """
+    begins = opened.trainer.depth > 0 and (epoch == 1 or depth_before == 0)
+    if not begins or opened.weights.state is None or len(opened.val) < _MIN_IMAGES:
+        return None
+    return FeatureWatch(opened, epoch=epoch)

@@ -1,0 +1,125 @@
+"""head_init ``probe``: the head starts from the linear probe of its backbone, solved once per node."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from tlsearch.features import open_solution, tensor_digests
+from tlsearch.model import StagedModel
+from tlsearch.train import (
+    Evaluation,
+    Probe,
+    affordable_rows,
+    evaluate,
+    fit_probe,
+    load_batch,
+    out_of_memory_is_infeasible,
+    solve_probe,
+)
+from tlsearch.trial.frozen_check import FrozenGuard
+from tlsearch.trial.inputs import SourceInputs, key_of, open_source, prefix_pass
+from tlsearch.trial.process_cache import held_index
+
+_SOLVER = 4  # counts up when the solver's results change
+_BATCH_SIZE = 1024
+
+
+@torch.no_grad()
+def start_from_probe(model: StagedModel, inputs: SourceInputs) -> Evaluation:
+    """Puts the linear probe into the new head.
+
+    It is that of the backbone as it is now, on the un-augmented images: the pretrained one, with the statistics that
+    bn_policy ``adapt`` has set. All trials of the node with this backbone share it. For a refit it is fitted to
+    train and val together, with the penalty that the trial's had: val can choose none then.
+
+    Returns:
+        What the model is worth on val before its first step: from cached features of the backbone where there are such.
+
+    Raises:
+        DataError: Images cannot be read.
+        Infeasible: The images' features do not fit the device.
+    """
+    refit = inputs.setup.refit
+    if refit:
+        inputs = replace(inputs, index=held_index(inputs.setup.data))
+    backbone = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("head.")}
+    plain = replace(inputs.config, unfreeze_depth=0, bn_policy="frozen", augmentation="none", mixup=0.0, cutmix=0.0)
+    inputs = replace(inputs, depth=0, config=plain, guard=FrozenGuard(digests=tensor_digests(backbone)))
+    stored = _shared_probe(model, inputs)
+    if refit:
+        stored = _refitted(model, inputs, stored)
+    for name, tensor in _split_head(model)[1].named_parameters():
+        tensor.copy_(stored[name])
+    return evaluate(model, open_source(model, inputs, "val"), inputs.runtime, depth=0)
+
+
+def _split_head(model: StagedModel) -> tuple[list[nn.Module], nn.Linear]:
+    *front, classifier = model.head.children()
+    assert isinstance(classifier, nn.Linear), f"a new head ends in a linear layer, not in {type(classifier).__name__}"
+    return front, classifier
+
+
+def _shared_probe(model: StagedModel, inputs: SourceInputs) -> Mapping[str, Tensor]:
+    """Weight, bias and ``figures`` (penalty, whether standardised) of the probe, solved by this trial or by another."""
+    front, classifier = _split_head(model)
+    key = key_of(inputs, "train", depth=0, state_digest=inputs.guard.digest)
+
+    def compute() -> dict[str, Tensor]:
+        bias = classifier.bias is not None
+        with out_of_memory_is_infeasible("the linear probe"):
+            train, val = (_classifier_inputs(model, front, inputs, split) for split in ("train", "val"))
+            probe = solve_probe(*train, *val, num_classes=classifier.out_features, bias=bias)
+        return _tensors(probe)
+
+    settings = {"solver": _SOLVER}
+    return open_solution("linear_probe", key, compute=compute, cache=inputs.setup.cache, settings=settings)
+
+
+def _refitted(model: StagedModel, inputs: SourceInputs, stored: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    front, classifier = _split_head(model)
+    penalty, standardised = stored["figures"].tolist()
+    with out_of_memory_is_infeasible("the linear probe"):
+        train, val = (_classifier_inputs(model, front, inputs, split) for split in ("train", "val"))
+        rows, labels = (torch.cat(pair) for pair in zip(train, val, strict=True))
+        probe = fit_probe(
+            rows,
+            labels,
+            penalty=penalty * len(train[0]) / len(rows),  # the same penalty beside the sum of the losses
+            standardised=bool(standardised),
+            num_classes=classifier.out_features,
+            bias=classifier.bias is not None,
+        )
+    return _tensors(probe)
+
+
+def _tensors(probe: Probe) -> dict[str, Tensor]:
+    figures = torch.tensor([probe.penalty, float(probe.standardised)], dtype=torch.float64)
+    return {"weight": probe.weight, "figures": figures} | ({} if probe.bias is None else {"bias": probe.bias})
+
+
+def _classifier_inputs(
+    model: StagedModel, front: list[nn.Module], inputs: SourceInputs, split: str
+) -> tuple[Tensor, Tensor]:
+    """What the head's linear layer would see of a split, in eval mode: float32 (N, F) and labels, on the device.
+
+    Of a split that is too large to be fitted to a part: the rest never needs the device's memory.
+    """
+    source = open_source(model, inputs, split)
+    if source.kind == "pixels":  # the store is off or has no room: computed for this once
+        source = replace(source, kind="features", rows=torch.cat(list(prefix_pass(model, inputs, split))), prepare=None)
+    model.eval()
+    classifier = _split_head(model)[1]
+    device_type = inputs.runtime.device.type
+    taken = affordable_rows(len(source), classifier.in_features, classifier.out_features, device_type)
+    parts, labels = [], []
+    for chosen in torch.split(torch.arange(len(source)) if taken is None else taken, _BATCH_SIZE):
+        rows, row_labels = load_batch(source, chosen, inputs.runtime)
+        for module in front:
+            rows = module(rows)
+        parts.append(rows)
+        labels.append(row_labels)
+    return torch.cat(parts), torch.cat(labels)

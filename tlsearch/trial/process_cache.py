@@ -1,0 +1,48 @@
+"""What a process keeps between trials, so that a second one lists no folder and reads no file again.
+
+Data sets' indexes are held here; weights, mapped pixels and mapped features by their own packages.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from tlsearch.core.errors import DataError
+from tlsearch.core.types import DataSpec
+from tlsearch.data import ImageIndex, load_index, seen_digest, with_val_in_train
+from tlsearch.model import release_weights
+from tlsearch.node_cache import store
+
+_MAX_INDEXES = 2
+_indexes: OrderedDict[tuple[DataSpec, bool], ImageIndex] = OrderedDict()
+
+
+def held_index(spec: DataSpec, *, refit: bool = False, digest: str = "") -> ImageIndex:
+    """The data set's index; listed once per process, so a search's data must not change while it runs.
+
+    Args:
+        refit: With the images of val in train too.
+        digest: Of the images that there must be, see ``seen_digest``; empty for whichever there are.
+
+    Raises:
+        DataError: See ``load_index``; or there are other images.
+    """
+    key = (spec, refit)
+    if key not in _indexes:
+        index = load_index(spec)
+        if digest and seen_digest(index) != digest:
+            raise DataError(
+                "the images are not those that the search began with: they have changed since, or this node has others"
+            )
+        _indexes[key] = with_val_in_train(index) if refit else index
+        while len(_indexes) > _MAX_INDEXES:
+            _indexes.popitem(last=False)
+    _indexes.move_to_end(key)
+    return _indexes[key]
+
+
+def release_held() -> None:
+    """Drops everything that this process keeps between trials."""
+    _indexes.clear()
+    release_weights()
+    store.close()

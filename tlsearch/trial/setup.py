@@ -1,0 +1,197 @@
+"""From an assignment to everything that its epochs need."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from tlsearch.core.errors import DataError, WeightsError
+from tlsearch.core.metrics import METRICS
+from tlsearch.core.types import TransformSpec, TrialAssignment, WeightsSource
+from tlsearch.data import ImageIndex, with_image_size
+from tlsearch.model import StagedModel, Weights, build_model, fold_batchnorm, resolve_weights
+from tlsearch.space.bn_policies import bn_policy
+from tlsearch.train import (
+    Evaluation,
+    Runtime,
+    Source,
+    Trainer,
+    open_runtime,
+    out_of_memory_is_infeasible,
+    phases,
+)
+from tlsearch.trial.bn_recalibration import adapt_to_training_images
+from tlsearch.trial.frozen_check import FrozenGuard, guard_frozen
+from tlsearch.trial.head_init import start_from_probe
+from tlsearch.trial.inputs import SourceInputs, open_source
+from tlsearch.trial.preparation import Doing
+from tlsearch.trial.process_cache import held_index
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenTrial:
+    """A trial between two epochs.
+
+    Attributes:
+        trainer: Holds the model, frozen to the depth of its phase, and its optimiser.
+        inputs: What the sources depend on.
+        identity: Digest of the tensors that were frozen before the first step.
+        lasting: Names of the tensors that stand still to the end.
+        train: What the next training epoch reads.
+        val: What evaluations read.
+        start: What the model is worth on val before its first step; None with a random head.
+        views: The training sources of this phase by fixed view, as far as they were opened: later epochs read them
+            again.
+    """
+
+    weights: Weights
+    trainer: Trainer
+    inputs: SourceInputs
+    identity: str
+    lasting: frozenset[str]
+    train: Source
+    val: Source
+    start: Evaluation | None = None
+    views: Mapping[int, Source] = field(default_factory=dict)
+
+    @property
+    def runtime(self) -> Runtime:
+        """Where the trial computes."""
+        return self.inputs.runtime
+
+    @property
+    def index(self) -> ImageIndex:
+        """The data set."""
+        return self.inputs.index
+
+    @property
+    def transform(self) -> TransformSpec:
+        """The evaluation transform."""
+        return self.inputs.transform
+
+    @property
+    def guard(self) -> FrozenGuard:
+        """Of the tensors that are frozen by now, as they were before the first step."""
+        return self.inputs.guard
+
+
+def open_trial(
+    assignment: TrialAssignment,
+    *,
+    index: ImageIndex | None = None,
+    epochs_done: int = 0,
+    doing: Doing | None = None,
+) -> OpenTrial:
+    """Opens data, weights, model and sources; what the process or the node holds already is taken from there.
+
+    Args:
+        index: In place of the data set's whole index.
+        epochs_done: The trial is opened in the phase of the last of them; the tensors are those before the first step
+            all the same.
+        doing: Hears of work that takes long; None keeps no file of it.
+
+    Raises:
+        UserError: Data, weights or settings break a rule.
+        Infeasible: The model does not fit the device.
+    """
+    config, setup = assignment.config, assignment.setup
+    (_, depth), *later = [phase for phase in phases(config, setup.max_epochs) if phase[0] <= max(1, epochs_done)]
+    runtime = open_runtime(setup.device, setup.precision, setup.num_threads, compiled=setup.compiled)
+    index = index or held_index(setup.data, refit=setup.refit, digest=setup.data_digest)
+    _check_metric(setup.metric, len(index.classes))
+    weights = resolve_weights(config.backbone, setup.weights.get(config.backbone, WeightsSource()))
+    if setup.weights_digests.get(config.backbone, weights.digest) != weights.digest:
+        raise WeightsError(
+            f"the weights of {config.backbone} are not those that the search began with: they have changed since, or "
+            "this node has others"
+        )
+    transform = with_image_size(weights.transform, setup.data.image_size)
+    inputs = SourceInputs(
+        config=config,
+        setup=setup,
+        index=index,
+        transform=transform,
+        weights_digest=weights.digest,
+        runtime=runtime,
+        depth=depth,
+        guard=FrozenGuard(digests={}),
+        epoch=min(epochs_done + 1, setup.max_epochs),
+        doing=doing or Doing(),
+    )
+    with out_of_memory_is_infeasible("the model"):
+        model = build_model(
+            config.backbone,
+            num_classes=len(index.classes),
+            weights=weights,
+            image_size=transform.crop_size,
+            seed=assignment.seed,
+            head_dropout=config.head_dropout,
+        )
+        model.to(device=runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if runtime.folds_batchnorm:
+            fold_batchnorm(model)
+    if bn_policy(config.bn_policy).recalibrates:
+        adapt_to_training_images(model, inputs)
+    start = start_from_probe(model, inputs) if config.head_init == "probe" else None
+    lasting = _frozen_names(model, config.unfreeze_depth, config.bn_policy)
+    model.freeze(depth, config.bn_policy)
+    inputs = replace(inputs, guard=guard_frozen(model))
+    trainer = Trainer(model, runtime, config, depth=depth, num_classes=len(index.classes), max_epochs=setup.max_epochs)
+    identity = inputs.guard.digest
+    for first, depth in later:
+        trainer.unfreeze(depth, epoch=first)
+        inputs = replace(inputs, depth=depth, guard=inputs.guard.only(model))
+    train, val = open_source(model, inputs, "train"), open_source(model, inputs, "val")
+    return OpenTrial(
+        weights=weights,
+        trainer=trainer,
+        inputs=inputs,
+        identity=identity,
+        lasting=lasting,
+        train=train,
+        val=val,
+        start=start,
+        views=_held(inputs, train),
+    )
+
+
+def next_phase(opened: OpenTrial, depth: int, *, epoch: int) -> OpenTrial:
+    """The same trial with more stages training from ``epoch`` on, and sources that begin at the new boundary.
+
+    Raises:
+        FrozenMoved: A tensor that was frozen until now has changed.
+    """
+    model, trainer = opened.trainer.model, opened.trainer
+    opened.guard.check(model)
+    trainer.unfreeze(depth, epoch=epoch)
+    inputs = replace(opened.inputs, depth=depth, guard=opened.guard.only(model), epoch=epoch)
+    train, val = open_source(model, inputs, "train"), open_source(model, inputs, "val")
+    return replace(opened, inputs=inputs, train=train, val=val, views=_held(inputs, train))
+
+
+def next_epoch(opened: OpenTrial, *, epoch: int) -> OpenTrial:
+    """The same trial in the same phase, reading what ``epoch`` reads: another fixed view, where there are such."""
+    inputs = replace(opened.inputs, epoch=epoch)
+    view = inputs.view("train")
+    if view is None:
+        return opened
+    train = opened.views.get(view) or open_source(opened.trainer.model, inputs, "train")
+    return replace(opened, inputs=inputs, train=train, views={**opened.views, view: train})
+
+
+def _held(inputs: SourceInputs, train: Source) -> dict[int, Source]:
+    view = inputs.view("train")
+    return {} if view is None else {view: train}
+
+
+def _frozen_names(model: StagedModel, depth: int, policy: str | None) -> frozenset[str]:
+    model.freeze(depth, policy)
+    return frozenset(model.frozen_state())
+
+
+def _check_metric(metric: str, num_classes: int) -> None:
+    needed = METRICS[metric].min_classes
+    if num_classes < needed:
+        raise DataError(f"search.metric {metric} needs {needed} classes or more; the data have {num_classes}")
