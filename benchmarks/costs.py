@@ -69,7 +69,7 @@ def report_of(epoch: int, value: float) -> EpochReport:
 
 def study_costs(options: argparse.Namespace, root: Path) -> list[dict[str, Any]]:
     """The conductor driven by hand; by tenths of the trials."""
-    from tlsearch.app.searches.run import trial_setup
+
     from tlsearch.search import SearchPlan
     from tlsearch.search.controller.controller import Conductor
     from tlsearch.search.study.storage import open_for_writing, study_attrs
@@ -87,7 +87,7 @@ def study_costs(options: argparse.Namespace, root: Path) -> list[dict[str, Any]]
         experiment="costs",
         directory=str(root / name),
         space=space,
-        setup=trial_setup(file),
+        setup=file.trial_setup(),
         search=file.search,
         resources=file.resources,
     )

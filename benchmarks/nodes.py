@@ -44,7 +44,6 @@ def search_once(root: Path, *, nodes: int, cpus: int, trials: int, speed: float)
     import ray
     from ray.cluster_utils import Cluster
 
-    from tlsearch.app.searches.run import trial_setup
     from tlsearch.search import SearchPlan, read_search, run_search
     from tlsearch.space import load
     from tlsearch.testing.replay import Replay
@@ -57,7 +56,7 @@ def search_once(root: Path, *, nodes: int, cpus: int, trials: int, speed: float)
         experiment="nodes",
         directory=str(root / "nodes"),
         space=space,
-        setup=trial_setup(file),
+        setup=file.trial_setup(),
         search=file.search,
         resources=file.resources,
     )

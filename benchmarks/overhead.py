@@ -96,14 +96,14 @@ def resident_mb() -> float:
 
 def run_tlsearch(arguments: argparse.Namespace, ends: Ends) -> None:
     """A search in the current folder."""
-    from tlsearch.app.searches import run
+    from tlsearch.app.searches import execute, prepare
     from tlsearch.search import run_search
 
     path = Path("space.yaml")
     path.write_text(SPACE.format(trials=arguments.trials, epochs=arguments.epochs, sampler=arguments.sampler))
-    run.run_search = lambda plan, **options: run_search(plan, **{**options, "factory": StubTrial})
-    with run.prepare(run.RunOptions(file=path)) as prepared:
-        end = run.execute(prepared, observers=[ends], stop=threading.Event())
+    execute.run_search = lambda plan, **options: run_search(plan, **{**options, "factory": StubTrial})
+    with prepare.prepare(prepare.RunOptions(file=path)) as prepared:
+        end = execute.execute(prepared, observers=[ends], stop=threading.Event())
     assert end.reason == "finished" and end.unsent == 0, end
 
 

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 from tlsearch.app.catalog.provenance import environment
-from tlsearch.app.searches.run import trial_setup
 from tlsearch.config import SpaceFile
 from tlsearch.core.errors import Diverged
 from tlsearch.core.types import TrialAssignment, TrialConfig
@@ -93,7 +92,7 @@ def recorded(file: SpaceFile, config: TrialConfig, seed: int, digits: int) -> Cu
     sources: list[str] = []
     diverged_s = None
     with tempfile.TemporaryDirectory(prefix="tlsearch-record-") as directory:
-        assignment = TrialAssignment(number=0, seed=seed, config=config, setup=trial_setup(file), directory=directory)
+        assignment = TrialAssignment(number=0, seed=seed, config=config, setup=file.trial_setup(), directory=directory)
         started = time.process_time()
         trial = FineTuning(assignment)
         opening_s = time.process_time() - started

@@ -18,7 +18,7 @@ from preparing import starting
 from search_doubles import QuickTrial, Recorder, drive, with_factory
 from twice import told
 
-from tlsearch.app.searches import run
+from tlsearch.app.searches import execute, prepare
 from tlsearch.core.errors import StorageError
 from tlsearch.core.types import CacheSpec, Decision, EpochReport, TrialState
 from tlsearch.features import Features, NotStored, open_features
@@ -86,9 +86,9 @@ class AtReport(Recorder):
 
 def search(root: Path, monkeypatch: pytest.MonkeyPatch, *, factory: Any = FineTuning, observers: Any = ()) -> str:
     """Begins the search of ``crashing`` in a folder, or goes on with it."""
-    monkeypatch.setattr(run, "run_search", with_factory(drive, factory))
-    with starting(run.RunOptions(file=root / "space.yaml", name=NAME)) as prepared:
-        return run.execute(prepared, observers=observers, stop=threading.Event()).reason
+    monkeypatch.setattr(execute, "run_search", with_factory(drive, factory))
+    with starting(prepare.RunOptions(file=root / "space.yaml", name=NAME)) as prepared:
+        return execute.execute(prepared, observers=observers, stop=threading.Event()).reason
 
 
 def check_paused(root: Path, before: list[tuple[Any, ...]]) -> None:

@@ -19,7 +19,7 @@ from search_checks import check_decisions
 from test_crashes import SUPPORT, environment
 
 from tlsearch.app.catalog import catalog
-from tlsearch.app.searches.run import search_plan
+from tlsearch.app.searches.execute import search_plan
 from tlsearch.app.views.outcome import read_leaderboard
 from tlsearch.app.views.status import overview
 from tlsearch.search import read_search

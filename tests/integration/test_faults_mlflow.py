@@ -16,8 +16,8 @@ from mortal_server import Server
 from search_doubles import drive, with_factory
 
 from tlsearch.app.catalog import catalog
-from tlsearch.app.searches import run
-from tlsearch.app.searches.run import SearchEnd
+from tlsearch.app.searches import execute, prepare
+from tlsearch.app.searches.execute import SearchEnd
 from tlsearch.app.searches.sync import sync_search
 from tlsearch.core.types import Decision, EpochReport
 from tlsearch.testing.replay import Replay
@@ -71,9 +71,9 @@ def search(root: Path, uri: str, monkeypatch: pytest.MonkeyPatch, clock: Clock, 
     crashing.prepare_root(root, TRIALS, f"{crashing.REPLAYED}tracking: {{uri: '{uri}'}}\n")
     shutil.copy(RECORDED, root / "curves.json")
     factory = Replay(path=str(root / "curves.json"), speed=speed)
-    monkeypatch.setattr(run, "run_search", with_factory(drive, factory))
-    with run.prepare(run.RunOptions(file=root / "space.yaml", name=crashing.NAME)) as prepared:
-        return run.execute(prepared, observers=[clock], stop=threading.Event())
+    monkeypatch.setattr(execute, "run_search", with_factory(drive, factory))
+    with prepare.prepare(prepare.RunOptions(file=root / "space.yaml", name=crashing.NAME)) as prepared:
+        return execute.execute(prepared, observers=[clock], stop=threading.Event())
 
 
 def test_away_for_a_while(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

@@ -19,7 +19,7 @@ from small_search import write_shapes
 from typer.testing import CliRunner
 
 import tlsearch.cli.commands  # noqa: F401  # its modules add their commands
-from tlsearch.app.searches import run
+from tlsearch.app.searches import execute, prepare
 from tlsearch.cli.root import app
 from tlsearch.search import run_search
 
@@ -103,14 +103,14 @@ def test_all_that_is_told_is_what_happened(
         search = with_factory(run_search, ActingTrial)
     else:
         search = with_factory(drive, ActingTrial, retries=RETRIES)
-    monkeypatch.setattr(run, "run_search", search)
+    monkeypatch.setattr(execute, "run_search", search)
     write_shapes(tmp_path / "images")
     points = [{"head_lr": rate, "unfreeze_depth": int("rows" in ACTS.get(n, {}))} for n, rate in enumerate(RATES)]
     (tmp_path / "space.yaml").write_text(SPACE.format(points=json.dumps(points)))
-    with run.prepare(run.RunOptions(file=tmp_path / "space.yaml", name="states")) as prepared:
+    with prepare.prepare(prepare.RunOptions(file=tmp_path / "space.yaml", name="states")) as prepared:
         folder = prepared.entry.path
         write_acts(folder, ACTS)
-        end = run.execute(prepared, stop=threading.Event())
+        end = execute.execute(prepared, stop=threading.Event())
     assert (end.reason, end.unsent) == ("finished", 0)
 
     lines = what_happened(folder)

@@ -9,7 +9,8 @@ from preparing import prepare
 from search_checks import check_decisions, study_trials
 from small_search import write_shapes
 
-from tlsearch.app.searches.run import RunOptions, search_plan
+from tlsearch.app.searches.execute import search_plan
+from tlsearch.app.searches.prepare import RunOptions
 from tlsearch.search import read_search, run_search
 from tlsearch.search.study.study import stored_reports
 

@@ -18,7 +18,7 @@ from search_checks import check_decisions
 from test_crashes import SUPPORT, environment
 
 from tlsearch.app.catalog import catalog
-from tlsearch.app.searches.run import search_plan
+from tlsearch.app.searches.execute import search_plan
 from tlsearch.search import read_search
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(3000)]

@@ -53,19 +53,19 @@ def main(root: Path, how: str) -> str:
     from preparing import starting
     from search_doubles import drive, with_factory
 
-    from tlsearch.app.searches import run
+    from tlsearch.app.searches import execute, prepare
     from tlsearch.search import run_search
     from tlsearch.testing.replay import Replay
     from tlsearch.trial import finetuning
 
     finetuning.RUNNING_INTERVAL_S = 0.0  # a checkpoint at every epoch
     if how == "here":
-        run.run_search = with_factory(drive, finetuning.FineTuning)  # type: ignore[assignment]
+        execute.run_search = with_factory(drive, finetuning.FineTuning)  # type: ignore[assignment]
     elif how == "replay":
         factory = Replay(path=str(root / "curves.json"), speed=10.0)
-        run.run_search = with_factory(run_search, factory)  # type: ignore[assignment]
-    with starting(run.RunOptions(file=root / "space.yaml", name=NAME)) as prepared:
-        return run.execute(prepared, stop=threading.Event()).reason
+        execute.run_search = with_factory(run_search, factory)  # type: ignore[assignment]
+    with starting(prepare.RunOptions(file=root / "space.yaml", name=NAME)) as prepared:
+        return execute.execute(prepared, stop=threading.Event()).reason
 
 
 def check_mlflow(root: Path, *, models: bool = True) -> None:
@@ -73,7 +73,7 @@ def check_mlflow(root: Path, *, models: bool = True) -> None:
     from mlflow import MlflowClient
 
     from tlsearch.app.catalog import catalog
-    from tlsearch.app.searches.run import read_record
+    from tlsearch.app.catalog.stored import read_record
 
     entry = catalog.find(NAME, root / "tlsearch_runs")
     record = read_record(entry)

@@ -8,38 +8,39 @@ from typing import Any
 
 from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.app.production import confirm
-from tlsearch.app.searches import resume_changed, run, run_or_resume
+from tlsearch.app.searches import prepare as preparation
+from tlsearch.app.searches import resume_changed, run_or_resume
 from tlsearch.search import holding
 
 
-def prepare(options: run.RunOptions) -> run.Prepared:
+def prepare(options: preparation.RunOptions) -> preparation.Prepared:
     """As ``run``."""
-    with run.prepare(options) as prepared:
+    with preparation.prepare(options) as prepared:
         return prepared
 
 
 @contextmanager
-def starting(options: run.RunOptions) -> Iterator[run.Prepared]:
+def starting(options: preparation.RunOptions) -> Iterator[preparation.Prepared]:
     """As ``run --or-resume``, held while the body runs."""
     given = {"overrides": options.overrides, "data_path": options.data_path}
     with run_or_resume.begun(options.file, name=options.name, **given) as earlier:  # type: ignore[arg-type]
         if earlier is not None:
-            yield run.prepare_resume(earlier.entry, lock=earlier.lock, address=options.address)
+            yield preparation.prepare_resume(earlier.entry, lock=earlier.lock, address=options.address)
             return
-        with run.prepare(options) as prepared:
+        with preparation.prepare(options) as prepared:
             yield prepared
 
 
-def prepare_or_resume(options: run.RunOptions) -> run.Prepared:
+def prepare_or_resume(options: preparation.RunOptions) -> preparation.Prepared:
     """As ``run --or-resume``."""
     with starting(options) as prepared:
         return prepared
 
 
-def prepare_resume(entry: SearchEntry, **options: Any) -> run.Prepared:
+def prepare_resume(entry: SearchEntry, **options: Any) -> preparation.Prepared:
     """As ``resume``."""
     with holding(entry.path, "resume") as lock:
-        return run.prepare_resume(entry, lock=lock, **options)
+        return preparation.prepare_resume(entry, lock=lock, **options)
 
 
 def prepare_changed(entry: SearchEntry, **options: Any) -> resume_changed.ChangedSearch:

@@ -10,7 +10,7 @@ from preparing import prepare
 from search_doubles import drive
 
 from tlsearch.app.catalog.catalog import SearchEntry
-from tlsearch.app.searches.run import RunOptions, trial_setup
+from tlsearch.app.searches.prepare import RunOptions
 from tlsearch.search import SearchPlan
 from tlsearch.trial import FineTuning
 
@@ -59,7 +59,7 @@ def small_search(root: Path, *, name: str = "small", counts: dict[str, int] | No
         experiment=prepared.entry.experiment,
         directory=prepared.entry.directory,
         space=prepared.space,
-        setup=trial_setup(prepared.file),
+        setup=prepared.file.trial_setup(),
         search=prepared.file.search,
         resources=prepared.file.resources,
     )

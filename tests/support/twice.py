@@ -8,7 +8,8 @@ from typing import Any
 from preparing import prepare
 from small_search import write_shapes
 
-from tlsearch.app.searches.run import RunOptions, search_plan
+from tlsearch.app.searches.execute import search_plan
+from tlsearch.app.searches.prepare import RunOptions
 from tlsearch.core.types import SearchRecord, repeatable
 from tlsearch.search import SearchPlan
 

@@ -30,7 +30,7 @@ from tlsearch.config.rules.values import (
 )
 from tlsearch.config.rules.wording import show, suggest
 from tlsearch.config.samplers import SAMPLERS
-from tlsearch.core.types import METRIC_MODES, CacheSpec, DataSpec, WeightsSource
+from tlsearch.core.types import METRIC_MODES, CacheSpec, DataSpec, TrialSetup, WeightsSource
 
 STRICT = ConfigDict(extra="forbid")
 
@@ -273,6 +273,19 @@ class SpaceFile:
     cache: CacheSpec
     tracking: TrackingSpec
     storage: str
+
+    def trial_setup(self) -> TrialSetup:
+        """What all trials of the search share."""
+        return TrialSetup(
+            data=self.data,
+            weights=self.weights,
+            max_epochs=self.search.max_epochs,
+            metric=self.search.metric,
+            num_threads=self.resources.cpus_per_trial,
+            precision=self.resources.precision,
+            compiled=self.resources.compile,
+            cache=self.cache,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

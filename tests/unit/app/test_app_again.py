@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from preparing import prepare_or_resume
 
-from tlsearch.app.searches.run import RunOptions
+from tlsearch.app.searches.prepare import RunOptions
 from tlsearch.core.errors import StorageError
 
 TEXT = """

@@ -11,8 +11,10 @@ from search_doubles import drive
 
 from tlsearch.app.catalog import catalog
 from tlsearch.app.catalog.space_diff import differences
+from tlsearch.app.catalog.stored import read_record
+from tlsearch.app.searches.execute import search_plan
+from tlsearch.app.searches.prepare import Prepared, RunOptions
 from tlsearch.app.searches.resume_changed import ChangedSearch
-from tlsearch.app.searches.run import Prepared, RunOptions, read_record, search_plan
 from tlsearch.core.errors import ConfigError, StorageError
 from tlsearch.core.types import SearchRecord
 from tlsearch.space import load

@@ -14,9 +14,9 @@ from search_doubles import drive
 from small_search import small_search
 
 from tlsearch.app.catalog.catalog import SearchEntry, find
+from tlsearch.app.catalog.stored import read_record
 from tlsearch.app.production.conclude import conclude, read_confirmed
 from tlsearch.app.production.confirm import PreparedConfirm, best_candidates
-from tlsearch.app.searches.run import read_record, trial_setup
 from tlsearch.core.types import EpochReport, TrialAssignment
 from tlsearch.search import SearchPlan
 from tlsearch.trial import FineTuning
@@ -64,7 +64,7 @@ def _run(confirm: PreparedConfirm, factory: Any) -> None:
         experiment=prepared.entry.experiment,
         directory=prepared.entry.directory,
         space=prepared.space,
-        setup=trial_setup(prepared.file),
+        setup=prepared.file.trial_setup(),
         search=prepared.file.search,
         resources=prepared.file.resources,
     )

@@ -16,10 +16,12 @@ from search_doubles import drive
 from small_search import small_search, write_shapes
 
 from tlsearch.app.catalog import catalog
+from tlsearch.app.catalog.stored import read_record
 from tlsearch.app.production.promote import PromoteOptions, promote
+from tlsearch.app.searches.execute import search_plan
 from tlsearch.app.searches.input_digests import INPUTS
+from tlsearch.app.searches.prepare import RunOptions
 from tlsearch.app.searches.rerun import rerun_trial
-from tlsearch.app.searches.run import RunOptions, read_record, search_plan
 from tlsearch.core.errors import DataError
 from tlsearch.core.types import Decision, EpochReport, TrialAssignment
 from tlsearch.data import load_index

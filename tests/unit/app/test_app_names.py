@@ -11,7 +11,7 @@ from preparing import prepare, prepare_or_resume
 from tlsearch.app.catalog.search_names import MAX_BYTES, check_name, new_search_id
 from tlsearch.app.cluster.submit import SubmitOptions, submit_file
 from tlsearch.app.production.confirm import _confirm_name
-from tlsearch.app.searches.run import RunOptions
+from tlsearch.app.searches.prepare import RunOptions
 from tlsearch.core.errors import StorageError
 
 TEXT = """

@@ -9,7 +9,7 @@ import pytest
 from preparing import prepare, prepare_resume
 
 from tlsearch.app.catalog.catalog import RESOLVED
-from tlsearch.app.searches.run import RunOptions
+from tlsearch.app.searches.prepare import RunOptions
 from tlsearch.config import SpaceFile
 from tlsearch.core.errors import ClusterError
 from tlsearch.core.types import Finding

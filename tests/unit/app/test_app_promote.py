@@ -14,11 +14,11 @@ from opens import opens_below
 from small_search import CLASSES, COUNTS, small_search, write_shapes
 
 from tlsearch.app.catalog.catalog import SearchEntry
+from tlsearch.app.catalog.stored import read_record
 from tlsearch.app.production import promote as promoting
 from tlsearch.app.production.choice import Limits
 from tlsearch.app.production.export_model import search_of_model
 from tlsearch.app.production.promote import PromoteOptions, promote
-from tlsearch.app.searches.run import read_record
 from tlsearch.app.searches.sync import sync_search
 from tlsearch.app.views.predictions import predict_labelled
 from tlsearch.core.errors import DataError, StorageError, TrackingError, UserError

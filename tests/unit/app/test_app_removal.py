@@ -17,7 +17,9 @@ import tlsearch.cli.commands  # noqa: F401  # its modules add their commands
 from tlsearch.app.catalog import catalog
 from tlsearch.app.catalog.remove_search import plan_removal, remove_search
 from tlsearch.app.catalog.search_list import list_searches
-from tlsearch.app.searches.run import RunOptions, read_record, search_plan
+from tlsearch.app.catalog.stored import read_record
+from tlsearch.app.searches.execute import search_plan
+from tlsearch.app.searches.prepare import RunOptions
 from tlsearch.app.views.cache_contents import searches_total
 from tlsearch.app.views.outcome import find_checkpoint
 from tlsearch.cli.root import app

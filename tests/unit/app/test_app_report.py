@@ -13,7 +13,7 @@ import yaml
 from small_search import small_search
 
 from tlsearch.app.catalog.gather_facts import read_space_file
-from tlsearch.app.searches.run import read_record
+from tlsearch.app.catalog.stored import read_record
 from tlsearch.app.views import report
 from tlsearch.app.views.report import report_at_end, write_search_report
 from tlsearch.app.views.report_settings import log_scaled, search_settings

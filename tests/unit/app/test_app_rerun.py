@@ -11,9 +11,9 @@ from small_search import small_search
 from typer.testing import CliRunner
 
 from tlsearch.app.catalog import catalog, provenance
+from tlsearch.app.catalog.stored import read_record
 from tlsearch.app.searches import rerun
 from tlsearch.app.searches.rerun import Deviation, deviations, rerun_trial
-from tlsearch.app.searches.run import read_record
 from tlsearch.core.errors import StorageError
 from tlsearch.core.types import Decision, EpochReport, SearchRecord
 from tlsearch.train import read_model_meta

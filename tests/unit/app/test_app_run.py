@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from tlsearch.app.searches import run
+from tlsearch.app.searches import execute
 from tlsearch.core.errors import TrackingError
 
 
@@ -16,10 +16,10 @@ def test_a_store_that_cannot_be_opened_stops_the_search_and_is_raised_after_it(m
     def refused(*_: object) -> None:
         raise TrackingError("no such store")
 
-    monkeypatch.setattr(run, "keep_evidence", refused)
+    monkeypatch.setattr(execute, "keep_evidence", refused)
     stopped = threading.Event()
     with (
         pytest.raises(TrackingError, match="no such store"),
-        run._opening(cast(Any, SimpleNamespace(entry=0, index=0)), cast(Any, None), failed=stopped.set),
+        execute._opening(cast(Any, SimpleNamespace(entry=0, index=0)), cast(Any, None), failed=stopped.set),
     ):
         assert stopped.wait(60)

@@ -19,9 +19,9 @@ from typer.testing import CliRunner
 
 import tlsearch.cli.commands  # noqa: F401  # its modules add their commands
 from tlsearch.app.catalog.provenance import keep_evidence, record_start
-from tlsearch.app.searches import run as app_run
+from tlsearch.app.searches.execute import search_plan
 from tlsearch.app.searches.logbook import search_log
-from tlsearch.app.searches.run import RunOptions, search_plan
+from tlsearch.app.searches.prepare import RunOptions
 from tlsearch.cli.root import app
 from tlsearch.core import secrets, user_folders
 from tlsearch.core.errors import TlsearchError
@@ -131,7 +131,9 @@ def outcomes(made: SecretUrl, place: str, images: Path, root: Path, part: slice)
 def test_no_secret_is_seen(
     count: int, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(app_run, "require_places", lambda file, address: None)  # nothing answers there
+    monkeypatch.setattr(
+        "tlsearch.app.searches.prepare.require_places", lambda file, address: None
+    )  # nothing answers there
     whole = 0
     for seed in range(count):
         secrets._remembered.clear()

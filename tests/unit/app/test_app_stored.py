@@ -15,9 +15,10 @@ from tlsearch.app.catalog import catalog
 from tlsearch.app.catalog.ending import keep_end
 from tlsearch.app.catalog.gather_facts import read_space_file
 from tlsearch.app.catalog.space_diff import differences, file_now
-from tlsearch.app.catalog.stored import settle, stored_file
+from tlsearch.app.catalog.stored import read_record, settle, stored_file
+from tlsearch.app.searches.execute import make_tracker, search_plan
 from tlsearch.app.searches.nothing_left import nothing_left
-from tlsearch.app.searches.run import RunOptions, make_tracker, read_record, search_plan
+from tlsearch.app.searches.prepare import RunOptions
 from tlsearch.app.views.status import overview
 from tlsearch.core.errors import StorageError
 from tlsearch.search.study.rdb import read_pointer
@@ -163,6 +164,6 @@ def test_the_run_of_a_repetition_hangs_in_that_of_its_own_search(
 ) -> None:
     entry = make(tmp_path / "home")
     made = prepare_confirm(entry, top=1, seeds=2).prepared.entry
-    monkeypatch.setattr("tlsearch.app.searches.run.MlflowTracker", lambda **options: options)
+    monkeypatch.setattr("tlsearch.app.searches.execute.MlflowTracker", lambda **options: options)
     options: dict[str, object] = make_tracker(made)  # type: ignore[assignment]
     assert (options["parent_search"], options["parent_uid"], options["uid"]) == ("one", entry.uid, made.uid)

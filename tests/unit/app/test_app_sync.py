@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from tlsearch.app.catalog import catalog
 from tlsearch.app.catalog.ending import forget_end, keep_end, kept_end
 from tlsearch.app.catalog.provenance import keep_evidence
-from tlsearch.app.searches.run import read_record
+from tlsearch.app.catalog.stored import read_record
 from tlsearch.app.searches.sync import sync_search
 from tlsearch.core.errors import StorageError, TrackingError
 from tlsearch.data import load_index

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tlsearch.app.catalog import catalog
-from tlsearch.app.searches.run import gone_unless_whole
+from tlsearch.app.searches.prepare import gone_unless_whole
 from tlsearch.cli.root import app
 from tlsearch.core import user_folders
 from tlsearch.core.errors import StorageError

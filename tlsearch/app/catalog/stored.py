@@ -11,6 +11,8 @@ from tlsearch.app.catalog.catalog import write_atomically as write
 from tlsearch.config import SpaceFile, dump_resolved
 from tlsearch.core.errors import StorageError
 from tlsearch.core.layout import SearchFolder
+from tlsearch.core.types import SearchRecord
+from tlsearch.search import read_search
 from tlsearch.search.study.rdb import read_pointer, write_pointer
 from tlsearch.space import Space, load_resolved
 
@@ -31,6 +33,17 @@ def stored_file(entry: SearchEntry, purpose: str) -> tuple[SpaceFile, Space]:
     if not path.exists():
         raise StorageError(f"a search's folder holds {RESOLVED}; {entry.path} does not, {purpose}")
     return load_resolved(path, moved=entry.moved)
+
+
+def read_record(entry: SearchEntry) -> SearchRecord:
+    """The search as its study tells it; works while it runs."""
+    return read_search(
+        entry.path,
+        search_id=entry.search_id,
+        experiment=entry.experiment,
+        metric=entry.metric,
+        moved=entry.moved,
+    )
 
 
 def settle(entry: SearchEntry) -> SearchEntry:

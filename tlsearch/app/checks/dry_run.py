@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from tlsearch.app.searches.run import trial_setup
 from tlsearch.config import SpaceFile
 from tlsearch.core.errors import Fault, TlsearchError
 from tlsearch.core.types import TrialAssignment, TrialConfig
@@ -35,7 +34,7 @@ def dry_run(file: SpaceFile, space: Space) -> tuple[list[DryRun], list[Fault]]:
     for backbone in space.backbones():
         config = deepest_config(space, backbone)
         with scratch_folder("dry") as directory:
-            setup = trial_setup(file)
+            setup = file.trial_setup()
             # No trial would ever read what so few images leave behind, so it does not go into the node's cache.
             setup = replace(setup, cache=replace(setup.cache, directory=f"{directory}/cache"))
             assignment = TrialAssignment(

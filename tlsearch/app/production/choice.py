@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from tlsearch.app.catalog.catalog import SearchEntry, find
+from tlsearch.app.catalog.stored import read_record
 from tlsearch.app.checks.resolution import convincing_difference
 from tlsearch.app.production.conclude import read_confirmed
 from tlsearch.app.production.confirm import best_candidates
-from tlsearch.app.searches.run import read_record, trial_setup
 from tlsearch.config import SpaceFile
 from tlsearch.core.errors import SearchStopped, StorageError, UserError
 from tlsearch.core.types import Decision, EpochReport, SearchRecord, TrialAssignment, TrialRecord
@@ -231,7 +231,7 @@ def _train(choice: Choice, file: SpaceFile, directory: Path, *, refit: bool) -> 
         number=trial.number,
         seed=trial.seed,
         config=trial.config,
-        setup=replace(trial_setup(file), refit=refit),
+        setup=replace(file.trial_setup(), refit=refit),
         directory=str(directory),
     )
     if trial.best_epoch == 0:

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from tlsearch.app.catalog.catalog import SearchEntry, write_atomically
+from tlsearch.app.catalog.stored import read_record
 from tlsearch.app.production.confirm import PreparedConfirm
-from tlsearch.app.searches.run import read_record
 from tlsearch.core.codec import read_shaped
 from tlsearch.core.errors import UserError
 from tlsearch.core.metrics import METRICS

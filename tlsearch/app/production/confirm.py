@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from tlsearch.app.catalog.bucket_searches import folder_of
 from tlsearch.app.catalog.catalog import SOURCE, SearchEntry, searches
 from tlsearch.app.catalog.search_names import MAX_BYTES, free_name
-from tlsearch.app.catalog.stored import settle, stored_file
+from tlsearch.app.catalog.stored import read_record, settle, stored_file
 from tlsearch.app.searches.input_digests import refuse_changed_inputs
-from tlsearch.app.searches.run import Prepared, make_folder, new_entry, prepare_resume, read_record
+from tlsearch.app.searches.prepare import Prepared, make_folder, new_entry, prepare_resume
 from tlsearch.config import SpaceFile, dump_resolved
 from tlsearch.core.errors import ConfigError, StorageError, UserError
 from tlsearch.core.types import EndReason, Scalar, SearchRecord, TrialRecord, TrialState

@@ -5,8 +5,8 @@ from __future__ import annotations
 from tlsearch.app.catalog.catalog import RESOLVED, SearchEntry
 from tlsearch.app.catalog.ending import search_state
 from tlsearch.app.catalog.space_diff import refuse_changes
+from tlsearch.app.catalog.stored import read_record
 from tlsearch.app.checks.feasibility import total_trials
-from tlsearch.app.searches.run import read_record
 from tlsearch.config import parse_space_file
 from tlsearch.core.text import agree, command, format_s, plural
 

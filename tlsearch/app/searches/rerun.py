@@ -10,9 +10,8 @@ from typing import Any
 
 from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.app.catalog.provenance import environment, kept_environment
-from tlsearch.app.catalog.stored import stored_file
+from tlsearch.app.catalog.stored import read_record, stored_file
 from tlsearch.app.searches.input_digests import refuse_changed_inputs
-from tlsearch.app.searches.run import read_record, trial_setup
 from tlsearch.core.errors import StorageError, UserError
 from tlsearch.core.text import plural
 from tlsearch.core.types import (
@@ -107,7 +106,7 @@ def rerun_trial(
     listener = _Listener(min(last, file.search.max_epochs), reporter)
     with _folder(directory) as folder:
         assignment = TrialAssignment(
-            number=number, seed=trial.seed, config=trial.config, setup=trial_setup(file), directory=str(folder)
+            number=number, seed=trial.seed, config=trial.config, setup=file.trial_setup(), directory=str(folder)
         )
         outcome = run_trial(assignment, listener)
     if outcome.state is TrialState.FAILED and trial.state is not TrialState.FAILED and not listener.reports:

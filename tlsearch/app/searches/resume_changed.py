@@ -9,12 +9,13 @@ from pathlib import Path
 from tlsearch.app.catalog.catalog import RESOLVED, SOURCE, SearchEntry, register, write_atomically
 from tlsearch.app.catalog.gather_facts import gather_facts, write_facts
 from tlsearch.app.catalog.space_diff import Difference, differences, file_now
-from tlsearch.app.catalog.stored import settle, stored_file
+from tlsearch.app.catalog.stored import read_record, settle, stored_file
 from tlsearch.app.checks.error_places import place_faults
 from tlsearch.app.checks.feasibility import backbone_sizes, limit_faults
 from tlsearch.app.checks.weights_found import weights_faults, weights_source
+from tlsearch.app.searches.execute import search_plan
 from tlsearch.app.searches.input_digests import keep_inputs, refuse_changed_inputs
-from tlsearch.app.searches.run import Prepared, read_record, search_plan, with_trials
+from tlsearch.app.searches.prepare import Prepared, with_trials
 from tlsearch.config import SpaceFile, dump_resolved
 from tlsearch.core.errors import ConfigError, Fault, StorageError
 from tlsearch.data import load_index

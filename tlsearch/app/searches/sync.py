@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.app.catalog.ending import kept_end
 from tlsearch.app.catalog.provenance import record_end, record_start
-from tlsearch.app.catalog.stored import settle, stored_file
-from tlsearch.app.searches.run import make_tracker, read_record
+from tlsearch.app.catalog.stored import read_record, settle, stored_file
+from tlsearch.app.searches.execute import make_tracker
 from tlsearch.search import holding
 from tlsearch.tracking import BestKeeper
 

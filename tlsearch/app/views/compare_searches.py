@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tlsearch.app.catalog.catalog import SearchEntry, find, names_search
 from tlsearch.app.catalog.gather_facts import complete_facts, read_space_file
-from tlsearch.app.searches.run import read_record
+from tlsearch.app.catalog.stored import read_record
 from tlsearch.app.views.outcome import find_checkpoint
 from tlsearch.core.errors import DataError, StorageError, UserError
 from tlsearch.core.types import DataSpec, SearchRecord

@@ -10,8 +10,8 @@ from typing import Any
 from tlsearch.app.catalog.catalog import SearchEntry, find, names_search
 from tlsearch.app.catalog.ending import SearchState, ending_text, search_state
 from tlsearch.app.catalog.gather_facts import read_facts
+from tlsearch.app.catalog.stored import read_record
 from tlsearch.app.checks.outputs import check_output, write_output
-from tlsearch.app.searches.run import read_record
 from tlsearch.core.errors import StorageError
 from tlsearch.core.types import SearchRecord
 from tlsearch.results.leaderboard.filters import select_rows

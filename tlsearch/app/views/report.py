@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.app.catalog.gather_facts import complete_facts, keep_facts, read_space_file
-from tlsearch.app.searches.run import read_record
+from tlsearch.app.catalog.stored import read_record
 from tlsearch.app.views.report_settings import log_scaled, search_settings
 from tlsearch.core.errors import StorageError, UserError
 from tlsearch.core.types import ParameterImportance, SearchRecord

@@ -18,7 +18,8 @@ from tlsearch.core.text import command, plural
 
 if TYPE_CHECKING:
     from tlsearch.app.catalog.catalog import SearchEntry
-    from tlsearch.app.searches.run import Prepared, SearchEnd
+    from tlsearch.app.searches.execute import SearchEnd
+    from tlsearch.app.searches.prepare import Prepared
     from tlsearch.search import SearchLock
 
 
@@ -63,7 +64,7 @@ def run(
 
             earlier = stack.enter_context(begun(file, name=name, overrides=overrides, data_path=data))
         steps("loading PyTorch")
-        from tlsearch.app.searches.run import RunOptions, prepare, prepare_resume
+        from tlsearch.app.searches.prepare import RunOptions, prepare, prepare_resume
 
         if earlier is not None:
             prepared = prepare_resume(earlier.entry, lock=earlier.lock, address=address, step=steps)
@@ -108,7 +109,7 @@ def resume(
         steps = stack.enter_context(Steps(err if json else out))
         require_folders()
         steps("loading PyTorch")
-        from tlsearch.app.searches.run import prepare_resume
+        from tlsearch.app.searches.prepare import prepare_resume
 
         if changed:
             prepared = _take_over(entry, lock, trials=trials, address=address)
@@ -148,9 +149,10 @@ def _take_over(entry: SearchEntry, lock: SearchLock, *, trials: str | None, addr
 
 def _execute(prepared: Prepared, *, as_json: bool) -> None:
     """Runs a prepared search with its display, then prints its results and leaves with its exit code."""
+    from tlsearch.app.catalog.stored import read_record
     from tlsearch.app.checks.feasibility import untried_backbones
+    from tlsearch.app.searches.execute import execute
     from tlsearch.app.searches.logbook import search_log
-    from tlsearch.app.searches.run import execute, read_record
     from tlsearch.app.views.status import trial_doing
     from tlsearch.cli.tables.live_progress import Progress
     from tlsearch.results import results_json

@@ -1,0 +1,162 @@
+"""Executes a prepared search: joins search, tracking and results until its budget ends or it is stopped."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from tlsearch.app.catalog.bucket_searches import Through, through_bucket
+from tlsearch.app.catalog.catalog import SearchEntry, read_entry
+from tlsearch.app.catalog.ending import Status, forget_end, keep_end
+from tlsearch.app.catalog.provenance import keep_evidence, record_end, record_start
+from tlsearch.app.catalog.stored import read_record
+from tlsearch.app.checks.feasibility import backbone_sizes
+from tlsearch.app.checks.weights_found import weights_digests
+from tlsearch.app.searches.prepare import Prepared
+from tlsearch.app.searches.retention import Tidier
+from tlsearch.config import SpaceFile
+from tlsearch.core.types import SearchObserver, SearchRecord
+from tlsearch.data import seen_digest
+from tlsearch.results import SERVED_CODE
+from tlsearch.search import SearchPlan, run_search
+from tlsearch.search.json_logs import TrialTeller
+from tlsearch.space import Space
+from tlsearch.tracking import BestKeeper, MlflowTracker
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchEnd:
+    """How a start of a search ended; ``unsent`` counts the records that MLflow did not get."""
+
+    entry: SearchEntry
+    reason: str
+    record: SearchRecord
+    run_ids: Mapping[int, str]
+    unsent: int = 0
+
+
+def search_plan(prepared: Prepared) -> SearchPlan:
+    """What the engine is given."""
+    entry, file = prepared.entry, prepared.file
+    setup = replace(
+        file.trial_setup(),
+        depths=_depths(file, prepared.space),
+        data_digest=seen_digest(prepared.index),
+        weights_digests=weights_digests(file, prepared.space.backbones()),
+    )
+    return SearchPlan(
+        search_id=entry.search_id,
+        uid=entry.uid,
+        experiment=entry.experiment,
+        directory=entry.directory,
+        space=prepared.space,
+        setup=setup,
+        search=file.search,
+        resources=file.resources,
+        address=prepared.address,
+        sizes=backbone_sizes(file, prepared.space, len(prepared.index.classes)),
+    )
+
+
+def _depths(file: SpaceFile, space: Space) -> tuple[int, ...]:
+    """The unfreeze depths that the search may try."""
+    if not file.search.listed:
+        return space.depths()
+    configs = [space.to_config(space.complete(entry)) for entry in file.search.start_with]
+    return tuple(sorted({config.unfreeze_depth for config in configs}))
+
+
+def execute(prepared: Prepared, *, observers: Sequence[SearchObserver] = (), stop: threading.Event) -> SearchEnd:
+    """Runs or goes on with a prepared search until its budget ends or ``stop`` is set.
+
+    A search made for another one (``confirm``) keeps the checkpoints of all its trials: they are compared afterwards.
+
+    Raises:
+        SearchStopped: One error came too often in a row.
+        ClusterError: Ray cannot be reached.
+        TrackingError: MLflow cannot be used at the start.
+    """
+    entry = prepared.entry
+    forget_end(entry)
+    tracker, through = make_tracker(entry), through_bucket(entry)
+    recorders = _recorders(prepared, tracker, through)
+    status: Status = "failed"
+    reason = "failed"
+    try:
+        plan = search_plan(prepared)
+        logger.info("the search %s on the Ray at %s", "goes on" if prepared.resumed else "begins", plan.address)
+        with _opening(prepared, tracker, failed=stop.set):
+            everyone: tuple[SearchObserver, ...] = (*recorders, TrialTeller(entry.metric), *observers)
+            reason = run_search(plan, factory=through.factory, observers=everyone, stop=stop, lock=prepared.lock)
+        status = "interrupted" if reason == "interrupted" else "finished"
+    finally:
+        logger.info("the search has ended: %s", reason)
+        keep_end(entry, status)
+        record = read_record(entry)
+        record_end(tracker, entry, record, status)
+        unsent = tracker.close()
+        through.save()
+    return SearchEnd(entry=entry, reason=reason, record=record, run_ids=tracker.run_ids(), unsent=unsent)
+
+
+@contextmanager
+def _opening(prepared: Prepared, tracker: MlflowTracker, *, failed: Callable[[], None]) -> Iterator[None]:
+    """Opens MLflow beside the body, since it takes seconds, as the first trials do; raises its error after the body.
+
+    Args:
+        failed: Called at once where MLflow cannot be used.
+    """
+
+    def begin() -> None:
+        try:
+            keep_evidence(prepared.entry, prepared.index)
+            record_start(tracker, prepared.entry, prepared.file)
+        except BaseException:
+            failed()
+            raise
+
+    with ThreadPoolExecutor(1, thread_name_prefix="search-start") as pool:
+        opened = pool.submit(begin)
+        try:
+            yield
+        finally:
+            opened.result()
+
+
+def _recorders(prepared: Prepared, tracker: MlflowTracker, through: Through) -> tuple[SearchObserver, ...]:
+    """The observers that keep what happens, in the order in which they need each other.
+
+    The bucket's fetcher brings an ended trial's model, the tracker and the keeper record it, the tidier deletes what
+    the keeper does not keep, and the bucket's dropper deletes it there.
+    """
+    entry, file = prepared.entry, prepared.file
+    keeper = BestKeeper(tracker, directory=entry.path, keep=file.tracking.keep_best, mode=file.trial_setup().mode)
+    tidiers = () if entry.parent else (Tidier(keeper, directory=entry.path),)
+    if prepared.resumed:
+        earlier = read_record(entry)
+        tracker.record_search(earlier)
+        keeper.restore(earlier)
+        for tidier in tidiers:
+            tidier.restore(earlier)
+    return (*through.before, tracker, keeper, *tidiers, *through.after)
+
+
+def make_tracker(entry: SearchEntry) -> MlflowTracker:
+    """Records the search in MLflow."""
+    parent = read_entry(entry.path.parent / entry.parent) if entry.parent else None
+    return MlflowTracker(
+        uri=entry.tracking_uri,
+        experiment=entry.experiment,
+        search_id=entry.search_id,
+        metric=entry.metric,
+        served_code=SERVED_CODE,
+        uid=entry.uid,
+        parent_search=entry.parent,
+        parent_uid=parent.uid if parent else "",
+    )
