@@ -97,7 +97,8 @@ def test_the_status_of_a_search_imports_optuna_alone(tmp_path: Path, command: tu
 
 def test_the_results_of_a_search_need_no_torch_and_no_ray(tmp_path: Path) -> None:
     _a_search(tmp_path / "s")
-    assert _modules_after(_command("results")) == {"optuna", "mlflow"}
+    assert _modules_after(_command("results")) == {"optuna"}
+    assert _modules_after(_command("results", "--json")) == {"optuna", "mlflow"}
 
 
 @pytest.mark.parametrize(

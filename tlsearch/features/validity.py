@@ -11,7 +11,8 @@ from tlsearch.model import StagedModel
 from tlsearch.space.bn_policies import bn_policy
 
 # Multiply-adds that a device computes in the time that it takes to read a byte of stored features: convolutions of a
-# small network against random rows of a mapped file. CPUs come within a factor of two of it, whatever their load.
+# small network against random rows of a mapped file. On one CPU of two cores under load it was 3 to 16; cuda was
+# not measured.
 _MACS_PER_BYTE = {"cpu": 8, "cuda": 4096}
 # Computing must be cheaper by this factor before a map is left unstored: multiply-adds leave out augmentation and
 # normalisation, and depthwise and narrow layers are slower. Near the border both ways cost about the same.

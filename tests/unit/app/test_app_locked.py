@@ -190,12 +190,17 @@ def test_what_a_search_has_found_is_shown_without_mlflow(
     text = manifest.read_text()
     manifest.write_text(text.replace(entry.tracking_uri, uri))
     try:
-        for arguments in ("results small", "report small --no-model --out reported", "status small"):
+        for arguments in (
+            "results small --json",
+            "report small --no-model --out reported",
+            "results small",
+            "status small",
+        ):
             caplog.clear()
             code, said = tlsearch_(*arguments.split())
             assert code == 0 and ("mobilenet" in said or "report" in said), said
             lines = [one.getMessage() for one in caplog.records if "MLflow runs are left out" in one.getMessage()]
-            assert len(lines) == ("status" not in arguments)
+            assert len(lines) == (arguments in asking), "a table shows no run IDs"
         found = json.loads(CliRunner().invoke(app, ["results", "small", "--json"]).stdout)
         assert [one["mlflow_run_id"] for one in found["trials"]] == [None] * 3
     finally:

@@ -28,7 +28,7 @@ class Onlooker(Recorder):
         ended = {event[1]: event[2] for event in self.of("ended")}
         if len(ended) % 10:
             return
-        record, rows = overview(self._entry).status.record, read_leaderboard(self._entry).rows
+        record, rows = overview(self._entry).status.record, read_leaderboard(self._entry, run_ids=True).rows
         states = {one: outcome.state for one, outcome in ended.items()}
         self.looks.append(
             {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from tlsearch.core.types import SearchRecord
 from tlsearch.results.leaderboard.filters import select_rows
 from tlsearch.results.leaderboard.leaderboard import LeaderboardRow, leaderboard, leaderboard_notes, rows_csv, rows_json
 from tlsearch.results.leaderboard.search_facts import SearchFacts
-from tlsearch.tracking import find_run_ids
 
 BEST = "best"
 
@@ -43,23 +42,35 @@ class Leaderboard:
 
 
 def read_leaderboard(
-    entry: SearchEntry, *, states: Sequence[str] = (), conditions: Sequence[str] = (), top: int | None = None
+    entry: SearchEntry,
+    *,
+    run_ids: bool,
+    states: Sequence[str] = (),
+    conditions: Sequence[str] = (),
+    top: int | None = None,
 ) -> Leaderboard:
-    """The trials of a search, best first: the study is the truth, MLflow gives its run ids.
+    """The trials of a search, best first, as the study has them.
 
     Args:
         entry: The search.
+        run_ids: Also ask MLflow for the run ID of each trial. A table shows none, and importing MLflow takes seconds.
         states: Only trials in one of these states; empty for all.
         conditions: Only trials that meet all of these: ``backbone=resnet18``, ``unfreeze_depth>=2``.
-        top: Only the first so many of these.
+        top: At most this many of these.
 
     Raises:
         UserError: A state or condition that cannot be understood.
     """
     record, facts = read_record(entry), read_facts(entry)
-    run_ids = find_run_ids(entry.tracking_uri, experiment=entry.experiment, search_id=entry.search_id, uid=entry.uid)
-    rows = select_rows(leaderboard(record, run_ids, facts), states=states, conditions=conditions)
+    known = _run_ids(entry) if run_ids else {}
+    rows = select_rows(leaderboard(record, known, facts), states=states, conditions=conditions)
     return Leaderboard(record=record, facts=facts, rows=rows[:top], state=search_state(entry, record))
+
+
+def _run_ids(entry: SearchEntry) -> Mapping[int, str]:
+    from tlsearch.tracking import find_run_ids  # imports MLflow
+
+    return find_run_ids(entry.tracking_uri, experiment=entry.experiment, search_id=entry.search_id, uid=entry.uid)
 
 
 def write_csv(found: Leaderboard, path: Path) -> None:

@@ -46,7 +46,8 @@ def results(
             if csv is not None:
                 err.print("--csv writes where the search's folder is seen; use --json here", markup=False)
             return
-        found = read_leaderboard(entry, states=state or (), conditions=where or (), top=top)
+        run_ids = json or csv is not None
+        found = read_leaderboard(entry, run_ids=run_ids, states=state or (), conditions=where or (), top=top)
         if csv is not None:
             write_csv(found, csv)
         if json:

@@ -127,7 +127,7 @@ def _nothing_left(entry: SearchEntry, *, trials: str | None, stored: bool, as_js
     if why and as_json:
         from tlsearch.app.views.outcome import read_leaderboard
 
-        print_json(read_leaderboard(entry).as_json())
+        print_json(read_leaderboard(entry, run_ids=True).as_json())
     if why:
         (err if as_json else out).print(why, soft_wrap=True)
     return bool(why)
