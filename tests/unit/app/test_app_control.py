@@ -183,7 +183,7 @@ def test_a_resume_with_nothing_to_do_says_so_without_torch_or_ray(entry: catalog
     keep_end(entry, "finished")
     code = """
 import sys
-from tlsearch.cli import commands_run
+import tlsearch.cli.commands
 from tlsearch.cli.root import app
 try:
     app(args=["resume", "one"])

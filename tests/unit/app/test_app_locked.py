@@ -190,12 +190,8 @@ def test_what_a_search_has_found_is_shown_without_mlflow(
     text = manifest.read_text()
     manifest.write_text(text.replace(entry.tracking_uri, uri))
     try:
-        for arguments in (
-            "results small --json",
-            "report small --no-model --out reported",
-            "results small",
-            "status small",
-        ):
+        asking = ("results small --json", "report small --no-model --out reported")
+        for arguments in (*asking, "results small", "status small"):
             caplog.clear()
             code, said = tlsearch_(*arguments.split())
             assert code == 0 and ("mobilenet" in said or "report" in said), said

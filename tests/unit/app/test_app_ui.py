@@ -47,7 +47,7 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[2])), Health).serve_forever()
 """
 _COMMAND = """
 import sys
-from tlsearch.app import ui
+from tlsearch.app.views import mlflow_ui as ui
 place, port = sys.argv[1], int(sys.argv[2])
 ui.own_python = lambda *arguments: [sys.executable, "-c", {server!r}, place, str(port), *arguments]
 sys.argv = ["tlsearch", "ui", "--port", str(port)]

@@ -88,10 +88,10 @@ def test_a_second_search_computes_no_prefix_and_decodes_no_image(pretrained: Ass
 _WORKER = """
 import json, sys
 from collections import Counter
-from tlsearch.data import squares
+from tlsearch.data.packed import squares
 from tlsearch.model import PART_NAMES, StagedModel
 from tlsearch.search.worker.messages import unpack_job
-from tlsearch.trial import FineTuning, sources
+from tlsearch.trial import FineTuning, inputs
 
 done = Counter()
 whole, decode = StagedModel.forward_prefix, squares.decode_rgb
@@ -105,7 +105,7 @@ def decoded(*args, **limits):
     return decode(*args, **limits)
 
 StagedModel.forward_prefix, squares.decode_rgb = forward, decoded
-sources._not_worth = lambda model, inputs: None
+inputs._not_worth = lambda model, inputs: None
 print("ready", flush=True)
 for line in sys.stdin:
     trial = FineTuning(unpack_job(json.loads(line)).assignment)
