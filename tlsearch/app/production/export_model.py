@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +21,18 @@ from torch import Tensor
 from tlsearch.app.catalog.catalog import SearchEntry, find, names_search, read_entry
 from tlsearch.app.catalog.stored import stored_file
 from tlsearch.app.views.outcome import find_checkpoint
+from tlsearch.config import one_of
 from tlsearch.core.errors import DataError, StorageError, UserError
+from tlsearch.core.export_formats import EXPORT_FORMATS
 from tlsearch.core.regular_files import IMAGE_BYTES, read_regular
 from tlsearch.data import decode_rgb, images_below, load_index, read_image
 from tlsearch.results import load_model
-from tlsearch.results.export.base import FORMATS, check_parity, expected_outputs, prepared_images
-from tlsearch.results.export.onnx import open_onnx, write_onnx
-from tlsearch.results.export.script import open_script, write_script
-from tlsearch.results.export.torch_export import open_program, write_program
+from tlsearch.results.export.base import check_parity, expected_outputs, prepared_images
 from tlsearch.results.inference.cpu_latency import this_cpu
 from tlsearch.tracking import model_origin
 
 MAX_IMAGES = 100
 _URI = re.compile(r"[a-z][a-z0-9+.-]+:/")
-_SUFFIXES = {"onnx": ".onnx", "torch": ".pt2", "script": ""}
-_WRITE = {"onnx": write_onnx, "torch": write_program, "script": write_script}
-_OPEN = {"onnx": open_onnx, "torch": open_program, "script": open_script}
 _WARMUPS, _REPEATS = 3, 20
 
 
@@ -51,7 +48,7 @@ def export_model(
 
     Args:
         model: As for ``predict``.
-        form: onnx, torch or script.
+        form: One of `EXPORT_FORMATS`.
         output: The file, or the folder of a script; must not exist.
         images: A folder of images to check on; else the validation images of the search that the model comes from (by
             its ID, its folder, or the tags of an MLflow model), else made-up ones.
@@ -64,9 +61,9 @@ def export_model(
         StorageError: The output exists or cannot be written.
         ParityError: The exported model gives something else; nothing is left.
     """
-    if form not in FORMATS:
-        raise UserError(f"a format is {', '.join(FORMATS[:-1])} or {FORMATS[-1]}, not {form!r}")
-    target = (output or Path(f"model{_SUFFIXES[form] or '_script'}")).absolute()
+    if form not in EXPORT_FORMATS:
+        raise UserError(f"a format is {one_of(EXPORT_FORMATS)}, not {form!r}")
+    target = (output or Path(EXPORT_FORMATS[form].default_output)).absolute()
     if target.exists():
         raise StorageError(f"{target} exists; an export overwrites nothing")
     classifier = load_model(find_checkpoint(model, storage), device="cpu")
@@ -80,11 +77,10 @@ def export_model(
     except OSError as error:
         raise StorageError(f"{target.parent} cannot be written: {error.strerror or error}") from error
     try:
-        made = scratch / f"model{_SUFFIXES[form]}"
-        if form == "script":
-            made.mkdir()
-        _WRITE[form](classifier, made)
-        run = _OPEN[form](made)
+        made = scratch / f"model{EXPORT_FORMATS[form].suffix}"
+        module = import_module(EXPORT_FORMATS[form].module)
+        module.write(classifier, made)
+        run = module.open_model(made)
         parity = check_parity(form, run, pixels, expected, real=bool(real))
         latency = [
             {"format": "model", "ms": _latency(lambda one: expected_outputs(classifier, one), pixels[:1])},

@@ -13,6 +13,7 @@ from tlsearch.cli.console import print_data
 from tlsearch.cli.root import Json, Storage, app
 from tlsearch.cli.session import EXIT_FAILED, err, json_text, out, print_json, told_errors
 from tlsearch.cli.tables.data_tables import prediction_table
+from tlsearch.core.export_formats import EXPORT_FORMATS
 from tlsearch.core.printable import csv_text
 from tlsearch.core.text import plural
 
@@ -120,7 +121,7 @@ def _csv(predictions: Sequence[Mapping[str, Any]]) -> str:
 @app.command()
 def export(
     model: Model,
-    format_: Annotated[str, typer.Option("--format", help="onnx, torch (torch.export), or script (plain PyTorch).")],
+    format_: Annotated[str, typer.Option("--format", help=", ".join(map(str, EXPORT_FORMATS.values())) + ".")],
     output: Annotated[Path | None, typer.Option("--output", help="File to write. For script: the folder.")] = None,
     images: Annotated[
         Path | None, typer.Option("--images", help="Images for the check. Default: validation images of the search.")

@@ -19,7 +19,6 @@ from tlsearch.data import eval_image, normalise
 from tlsearch.results.inference.predictor import Classifier
 from tlsearch.train import ModelMeta
 
-FORMATS = ("onnx", "torch", "script")
 TOLERANCE = 1e-4
 _SYNTHETIC = 16
 _CHECK_BATCH = 25

@@ -21,7 +21,7 @@ from tlsearch.results.inference.predictor import Classifier
 _MAX_BYTES = 2_000_000_000
 
 
-def import_onnx() -> Any:
+def _import_onnx() -> Any:
     """onnxruntime, with onnx and onnxscript at hand.
 
     Raises:
@@ -38,13 +38,13 @@ def import_onnx() -> Any:
     return onnxruntime
 
 
-def write_onnx(classifier: Classifier, path: Path) -> None:
+def write(classifier: Classifier, path: Path) -> None:
     """Writes the model with all its weights into one file.
 
     Raises:
         UserError: The extra ``export`` is not installed.
     """
-    import_onnx()
+    _import_onnx()
     import onnx
 
     size = classifier.meta.image_size
@@ -67,9 +67,9 @@ def write_onnx(classifier: Classifier, path: Path) -> None:
     onnx.save_model(proto, str(path))
 
 
-def open_onnx(path: Path) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+def open_model(path: Path) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
     """Runs the file in ONNX Runtime on the CPU, with as many threads as torch has."""
-    runtime = import_onnx()
+    runtime = _import_onnx()
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

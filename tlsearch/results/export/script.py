@@ -28,12 +28,13 @@ _TEMPLATE = Path(__file__).parent / "predict_script.txt"
 _HEAD = "head.classifier"
 
 
-def write_script(classifier: Classifier, folder: Path) -> None:
-    """Writes predict.py, model.safetensors and model.json into a folder that exists.
+def write(classifier: Classifier, folder: Path) -> None:
+    """Writes predict.py, model.safetensors and model.json into a new folder.
 
     Raises:
         UserError: The library's model has no single classifier layer that the new one could take the place of.
     """
+    folder.mkdir()
     meta = classifier.meta
     base, version = split_backbone(meta.backbone)
     if is_timm(base):
@@ -68,7 +69,7 @@ def write_script(classifier: Classifier, folder: Path) -> None:
     (folder / SCRIPT).write_text(_TEMPLATE.read_text(encoding="utf-8"), encoding="utf-8")
 
 
-def open_script(folder: Path) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+def open_model(folder: Path) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
     """Runs the script's own model; the script is one that this process has just written."""
     spec = importlib.util.spec_from_file_location("exported_predict", folder / SCRIPT)
     assert spec is not None and spec.loader is not None

@@ -16,7 +16,7 @@ from tlsearch.results.inference.predictor import Classifier
 EXTRA = "tlsearch.json"  # what describes the model, inside the file
 
 
-def write_program(classifier: Classifier, path: Path) -> None:
+def write(classifier: Classifier, path: Path) -> None:
     """Writes the program with a dynamic batch; labels and preprocessing are in its extra file tlsearch.json."""
     size = classifier.meta.image_size
     with warnings.catch_warnings():
@@ -29,7 +29,7 @@ def write_program(classifier: Classifier, path: Path) -> None:
         torch.export.save(program, str(path), extra_files={EXTRA: json.dumps(description(classifier.meta))})
 
 
-def open_program(path: Path) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+def open_model(path: Path) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
     """Runs a file that this process has just written; a file from elsewhere is not to be opened so."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
