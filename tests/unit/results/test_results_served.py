@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -195,23 +194,6 @@ print(json.dumps(answer))
     # Another process may compute with another number of threads, which moves the last digits.
     assert [row["label"] for row in served] == [row["label"] for row in expected]
     assert [row["score"] for row in served] == pytest.approx([row["score"] for row in expected], abs=1e-6)
-
-
-def test_writing_a_model_does_not_scan_all_installed_packages(
-    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from mlflow.utils import requirements_utils
-
-    from tlsearch.tracking.registry.logged_models import write_model
-
-    scans: list[str] = []
-    monkeypatch.setattr(requirements_utils, "_MODULES_TO_PACKAGES", None)
-    monkeypatch.setattr(
-        requirements_utils.importlib_metadata, "packages_distributions", lambda: scans.append("scan") or {}
-    )
-    model: Any = SimpleNamespace(artifact_location="file:///nowhere", model_id="m-1")
-    write_model(tmp_path / "model", model, run_id="r", checkpoint=trained.folder / "best", served_code=SERVED_CODE)
-    assert scans == [] and (tmp_path / "model" / "requirements.txt").read_text().count("==") >= 6
 
 
 def test_the_models_example_can_be_answered(logged: Logged) -> None:

@@ -395,7 +395,7 @@ def test_a_kept_model_is_code_and_the_checkpoints_files(store: str, tmp_path: Pa
     assert str(model.status) == "READY" and model.source_run_id == tracker.run_ids()[0]
     assert {metric.key: metric.value for metric in model.metrics} == {"val_accuracy": 0.5}
     names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    assert {"MLmodel", "stub.py", "requirements.txt", "code/tlsearch/errors.py"} <= names
+    assert {"MLmodel", "stub.py", "requirements.txt", "code/tlsearch/core/errors.py"} <= names
     assert {"artifacts/best/checkpoint.json", "artifacts/best/weights-1.safetensors"} <= names
     assert not [name for name in names if name.endswith((".pkl", ".pickle", ".pt", ".pth", ".pyc"))]
     needed = (folder / "requirements.txt").read_text()
