@@ -78,7 +78,7 @@ class Store:
     wait_s: float = -1
 
     def find(self, key: Mapping[str, Any]) -> NDArray[Any] | None:
-        """Maps an entry, copy-on-write; None where there is no sound one. It is kept as long as the array is in use."""
+        """Maps an entry, copy-on-write; None if it is missing or damaged. It stays while the array is in use."""
         path = self._path(key)
         with _OPEN_LOCK:
             if path in _OPEN:
@@ -122,7 +122,7 @@ class Store:
             self._build(path, key, content(), num_alike)
             found = self.find(key)
         if found is None:
-            raise OSError(f"{path}.npy was damaged or removed right after it was written")
+            raise OSError(f"{path}.bin was damaged or removed right after it was written")
         return found, True
 
     def budget_bytes(self) -> int:

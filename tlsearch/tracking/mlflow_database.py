@@ -96,7 +96,7 @@ def make_sqlite(uri: str) -> None:
 
 
 def _is_made(path: Path) -> bool:
-    return path.exists() and path.stat().st_size > 0  # whoever only looks at SQLite's file leaves an empty one
+    return path.exists() and path.stat().st_size > 0  # reading a missing SQLite file creates an empty one
 
 
 @contextmanager
@@ -105,7 +105,7 @@ def _making(path: Path) -> Iterator[None]:
     try:
         with FileLock(lock, timeout=_LOCK_TIMEOUT_S):
             yield
-            lock.unlink(missing_ok=True)  # whoever waits for it, or makes another, finds the database made
+            lock.unlink(missing_ok=True)  # the next holder of any lock finds the database made
     except Timeout as error:
         raise Away(f"the MLflow database {path} is being made by another process") from error
 

@@ -108,7 +108,7 @@ def test_the_driver_tells_of_every_trial(tmp_path: Path) -> None:
     plan = make_plan(tmp_path / "s", trials=2, max_epochs=2, scheduler=None)
     with logging_to(tmp_path / "log.jsonl", search="s"):
         drive(plan, observers=[TrialTeller("val_accuracy")])
-    told = [line for line in lines(tmp_path / "log.jsonl") if line["logger"] == "tlsearch.search.json_logs"]
-    assert [line["trial"] for line in told] == [0, 0, 0, 0, 1, 1, 1, 1]
-    assert told[1]["message"].startswith("trial 0, epoch 1: val_accuracy 0.") and "continue" in told[1]["message"]
-    assert told[3]["message"] == "trial 0 is complete (completed) after 2 epochs"
+    logged = [line for line in lines(tmp_path / "log.jsonl") if line["logger"] == "tlsearch.search.json_logs"]
+    assert [line["trial"] for line in logged] == [0, 0, 0, 0, 1, 1, 1, 1]
+    assert logged[1]["message"].startswith("trial 0, epoch 1: val_accuracy 0.") and "continue" in logged[1]["message"]
+    assert logged[3]["message"] == "trial 0 is complete (completed) after 2 epochs"

@@ -33,8 +33,8 @@ def test_packing_and_storing_are_told_while_they_last(
 
 
 def test_short_work_is_not_told(tmp_path: Path) -> None:
-    told = preparation.Doing(tmp_path)
-    told("packing train images", 1, 2)
+    doing = preparation.Doing(tmp_path)
+    doing("packing train images", 1, 2)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -83,7 +83,7 @@ def fetch_file(
 
 
 def is_hopeless(error: BaseException) -> bool:
-    """Whether trying again is no use: no network (a name that does not resolve), no such file, no room for it."""
+    """Whether another try would fail too: the host has no address, the file does not exist, or the disk is full."""
     return (
         isinstance(getattr(error, "reason", None), socket.gaierror)
         or getattr(error, "code", None) in _HOPELESS_STATUS

@@ -42,7 +42,7 @@ class Message:
         node: The id of the worker's node.
         failures: Failures of the trial in this worker so far.
         report: The report, where there is one.
-        outcome: Why the trial cannot go on, where there is no report.
+        outcome: How the trial ended, in place of a report.
         measured: What the worker has measured for the constraints.
     """
 
