@@ -258,11 +258,12 @@ def test_without_augmentation_there_are_no_views(viewed: Assign, tmp_path: Path)
 
 def test_views_that_do_not_fit_together_are_not_stored_at_all(viewed: Assign, tmp_path: Path) -> None:
     one = TRAIN * 1024 * 4  # bytes of the pooled features of a view, of which three epochs need three at most
-    for views, room, source in ((2, 2.5, "features"), (4, 2.5, "pixels")):
+    # The 21 validation images take 0.7 more, and are in use all the time.
+    for views, room, source in ((2, 2.8, "features"), (4, 2.8, "pixels")):
         cache = CacheSpec(directory=str(tmp_path / f"cache-{views}"), features_gb=room * one / 1e9, views=views)
         reports, _ = run(viewed(f"{views}", setup={"cache": cache}))
         assert {report.source for report in reports[:views]} == {source}
-    assert "the features need 0.000369 GB; the feature store may hold 0.000307 GB; view 1 of 4" in (
+    assert "the features need 0.000369 GB; the feature store may hold 0.000344 GB; view 1 of 4" in (
         reports[0].source_reason
     )
 
@@ -281,7 +282,7 @@ def test_the_probe_and_adapted_statistics_are_those_of_the_plain_images(viewed: 
         run(viewed(f"{views}", views=views, depth=1, policy="adapt", head_init="probe"))
     keys = [json.loads(path.read_text())["key"] for path in (tmp_path / "cache/solutions").glob("*.json")]
     assert len(keys) == 2, "one of each kind, whatever the views"
-    assert {(key["augmentation"], key["view"]) for key in keys} == {("none", 0)}
+    assert {(key["of"]["augmentation"], key["of"]["view"]) for key in keys} == {("none", 0)}
 
 
 def test_features_have_no_drawing(viewed: Assign) -> None:

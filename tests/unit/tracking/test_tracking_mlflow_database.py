@@ -12,11 +12,11 @@ from tlsearch.config import SpaceFile
 from tlsearch.core.errors import TrackingError
 from tlsearch.doctor.report import require_places
 from tlsearch.space import load
-from tlsearch.tracking import schema
+from tlsearch.tracking import mlflow_database
 from tlsearch.tracking.mlflow_database import make_sqlite
 from tlsearch.tracking.reach import refusal, tracking_finding
 
-NEWEST, KNOWN = schema._revisions()
+NEWEST, KNOWN = mlflow_database._revisions()
 OLDER = sorted(KNOWN - {NEWEST})[0]
 
 
