@@ -24,12 +24,12 @@ if TYPE_CHECKING:
         with_val_in_train,
     )
     from tlsearch.data.inspect.data_card import DataCard, data_card
-    from tlsearch.data.inspect.ready import require_ready
+    from tlsearch.data.inspect.scan import require_ready
     from tlsearch.data.packed.packed import Pixels, open_pixels
     from tlsearch.data.packed.streamed import StreamedImages
-    from tlsearch.data.source_registry import SOURCES
     from tlsearch.data.sources.class_names import nfc, same_classes
     from tlsearch.data.sources.folder_walk import FolderImages, images_below
+    from tlsearch.data.sources.listing import SOURCES
 
 __all__ = [
     "AUGMENTATIONS",
@@ -66,6 +66,7 @@ __all__ = [
 _HOMES = {
     "images.augmentation": ("AUGMENTATIONS", "Drawn", "apply_drawn", "augment", "draw_view"),
     "inspect.data_card": ("DataCard", "data_card"),
+    "inspect.scan": ("require_ready",),
     "sources.class_names": ("nfc", "same_classes"),
     "images.decode": ("decode_rgb",),
     "sources.folder_walk": ("FolderImages", "images_below"),
@@ -81,8 +82,7 @@ _HOMES = {
         "with_val_in_train",
     ),
     "packed.packed": ("Pixels", "open_pixels"),
-    "inspect.ready": ("require_ready",),
-    "source_registry": ("SOURCES",),
+    "sources.listing": ("SOURCES",),
     "packed.streamed": ("StreamedImages",),
     "images.preprocessing": ("eval_image", "normalise", "with_image_size"),
 }

@@ -17,10 +17,8 @@ from PIL import Image
 from tlsearch.core.errors import DataError
 from tlsearch.core.types import MAX_PIXELS, DataSpec, SplitSpec
 from tlsearch.data.images.decode import decode_rgb
-from tlsearch.data.source_registry import list_source
 from tlsearch.data.sources.left_out import LeftOut
-from tlsearch.data.sources.listing import Item, Listing
-from tlsearch.data.sources.readers import Reader
+from tlsearch.data.sources.listing import Item, Listing, Reader, list_source
 from tlsearch.data.splits import split_items
 
 

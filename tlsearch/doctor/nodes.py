@@ -114,7 +114,7 @@ def cache_room(directory: str = "") -> tuple[str, float]:
     Raises:
         StorageError: It cannot be made.
     """
-    from tlsearch.node_cache.directory import cache_directory
+    from tlsearch.node_cache.locked_files import cache_directory
 
     cache = cache_directory(CacheSpec(directory=directory))
     return str(cache), shutil.disk_usage(cache).free / 1e9

@@ -4,8 +4,7 @@ from tlsearch.model.batchnorm.folding import fold_batchnorm
 from tlsearch.model.batchnorm.recalibration import adapt_statistics, batchnorm_digest
 from tlsearch.model.build import build_model, meta_model
 from tlsearch.model.describe import BackboneDescription, StageDescription, describe_backbone
-from tlsearch.model.libraries.libraries import split_backbone, torchvision_names
-from tlsearch.model.libraries.published_transforms import default_transform
+from tlsearch.model.libraries.libraries import default_transform, split_backbone, torchvision_names
 from tlsearch.model.param_groups import parameter_groups
 from tlsearch.model.staging.staged import MAX_DEPTH, PART_NAMES, Part, StagedModel, batchnorm_layers
 from tlsearch.model.weights.resolve import (

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tlsearch.model.head import replace_head
+from tlsearch.model.build import replace_head
 from tlsearch.model.libraries.fast_init import MetaAllocation, meta_original
-from tlsearch.model.libraries.libraries import split_backbone
-from tlsearch.model.libraries.published_transforms import native_size
+from tlsearch.model.libraries.libraries import native_size, split_backbone
 from tlsearch.model.staging.cut import stage_model
 from tlsearch.model.staging.staged import MAX_DEPTH, PART_NAMES, batchnorm_layers
 

@@ -32,8 +32,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from tlsearch.core.codec import read_json
-from tlsearch.node_cache.files import draft_prefix, remove_drafts, temporary_file
-from tlsearch.node_cache.holds import hold, unused, writing
+from tlsearch.node_cache.locked_files import draft_prefix, hold, remove_drafts, temporary_file, unused, writing
 
 _log = logging.getLogger(__name__)
 _DTYPES = {"uint8": np.uint8, "float16": np.float16, "float32": np.float32}

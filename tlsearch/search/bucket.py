@@ -29,7 +29,7 @@ from tlsearch.core.types import (
     TrialOutcome,
 )
 from tlsearch.data.fetch.bucket_images import remote_system
-from tlsearch.node_cache.directory import cache_directory
+from tlsearch.node_cache.locked_files import cache_directory
 
 # Of a machine, or of a trial (`spool`: of earlier versions); a log grows and would go to the bucket again and again.
 _OWN = ("trials", "spool", "lock", "stop", "ray.json", "logs", "log.jsonl", "log.jsonl.1", "log.jsonl.2")

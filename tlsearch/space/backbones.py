@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-from tlsearch.space.timm_table import timm_rows
-from tlsearch.space.torchvision_table import TORCHVISION
+from tlsearch.space.backbone_tables import TORCHVISION, timm_rows
 
 TIMM = "timm/"
 

@@ -13,9 +13,9 @@ from typing import Literal
 
 from tlsearch.config import one_of, show, suggest
 from tlsearch.core.types import Scalar
+from tlsearch.space.backbone_tables import timm_is_newer
 from tlsearch.space.backbones import TIMM, backbone_facts, backbone_names, split_version, timm_families
 from tlsearch.space.bn_policies import BN_POLICIES
-from tlsearch.space.timm_table import timm_is_newer
 
 
 @dataclass(frozen=True, kw_only=True)

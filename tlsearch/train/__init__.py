@@ -26,7 +26,7 @@ from tlsearch.train.loop.ema import WeightAverage, moving_state
 from tlsearch.train.loop.evaluation import EVAL_BATCH_SIZE, Evaluation, check_finite, evaluate, predict_logits
 from tlsearch.train.loop.trainer import Trainer, TrainFigures
 from tlsearch.train.optim.optimizer import build_optimizer, extend_optimizer
-from tlsearch.train.optim.unfreezing import depth_at, phases
+from tlsearch.train.optim.schedules import depth_at, phases
 
 __all__ = [
     "EVAL_BATCH_SIZE",

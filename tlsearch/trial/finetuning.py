@@ -22,10 +22,10 @@ from tlsearch.train import (
     write_frozen_part,
 )
 from tlsearch.trial.feature_collapse import watch_features
-from tlsearch.trial.preparation import Doing
+from tlsearch.trial.inputs import Doing
+from tlsearch.trial.measurements import Usage
 from tlsearch.trial.resume_point import Progress, epochs_of, load_running, read_running, save_running
 from tlsearch.trial.setup import OpenTrial, next_epoch, next_phase, open_trial
-from tlsearch.trial.system_metrics import Usage
 
 RUNNING_INTERVAL_S = 15.0  # at most one running checkpoint in so many seconds: shorter trials write none
 RUNNING_FOLDER, BEST_FOLDER = "running", "best"

@@ -1,10 +1,17 @@
-"""Where a trial's epochs read from: stored features where they are valid and pay, else pixels."""
+"""Where a trial's epochs read from: cached features where they are valid and pay, else pixels.
+
+Work before the first epoch may take minutes; its progress is in a small file of the trial's folder.
+"""
 
 from __future__ import annotations
 
+import json
+import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -28,9 +35,42 @@ from tlsearch.features import (
 from tlsearch.model import MAX_DEPTH, PART_NAMES, StagedModel
 from tlsearch.train import Runtime, Source, is_out_of_memory, load_batch
 from tlsearch.trial.frozen_check import FrozenGuard
-from tlsearch.trial.preparation import Doing
 
 _boundaries: dict[tuple[str, int, int, str], Boundary] = {}  # by backbone, depth, image size, device type
+
+
+DOING_FILE = "doing.json"
+_INTERVAL_S = 1.0
+
+
+class Doing:
+    """Keeps a small file in the trial's folder up to date, at most once in a second; it is there while work is done.
+
+    Args:
+        directory: The trial's folder; None tells nobody.
+    """
+
+    def __init__(self, directory: Path | None = None) -> None:
+        self._directory = directory
+        self._last = time.monotonic()  # short work is not worth a file
+        self._told = False
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """``done`` of ``total`` images of some work, such as ``packing train images``."""
+        now = time.monotonic()
+        if self._directory is None or now - self._last < _INTERVAL_S:
+            return
+        self._last, self._told = now, True
+        self._directory.mkdir(parents=True, exist_ok=True)
+        temporary = self._directory / f"{DOING_FILE}.tmp"
+        temporary.write_text(json.dumps({"what": what, "done": done, "total": total}), encoding="utf-8")
+        os.replace(temporary, self._directory / DOING_FILE)
+
+    def over(self) -> None:
+        """Takes the file away."""
+        if self._directory is not None and self._told:
+            (self._directory / DOING_FILE).unlink(missing_ok=True)
+            self._told = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,15 +1,24 @@
-"""One trial from start to end, without a search engine."""
+"""One trial without a search engine: all of it, its first batch alone, or the model that it trained."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tlsearch.core.errors import Diverged, Infeasible
+from tlsearch.config.checkpoint_meta import META_FILE, ModelMeta, read_model_file
+from tlsearch.core.errors import Diverged, Infeasible, StorageError, UserError
 from tlsearch.core.types import Decision, EndReason, EpochReport, Reporter, RunningTrial, TrialAssignment, TrialOutcome
+from tlsearch.data import ImageIndex, Split
+from tlsearch.model import StagedModel, build_model, meta_model
+from tlsearch.space.backbones import backbone_facts
+from tlsearch.train import evaluate, read_model_state
 from tlsearch.trial.finetuning import RUNNING_FOLDER, FineTuning
+from tlsearch.trial.process_cache import held_index
+from tlsearch.trial.setup import open_trial
 
 _log = logging.getLogger(__name__)
 
@@ -78,3 +87,78 @@ def _outcome(assignment: TrialAssignment, reason: EndReason, error: str, seen: l
         best_epoch=best_epoch,
         error=error,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstBatch:
+    """What one batch showed; ``train_loss`` is measured before the step, ``val_loss`` after it."""
+
+    num_images: int
+    train_loss: float
+    val_loss: float
+
+
+def first_batch(assignment: TrialAssignment) -> FirstBatch:
+    """Takes the first batch of a trial through forward, backward, optimiser step and evaluation.
+
+    Nothing is written but a few images and features in the cache folder of the assignment: no folder of a trial, not
+    even a file that says how far the packing is.
+
+    Raises:
+        UserError: Data, weights or settings break a rule.
+        Diverged: The loss is not finite.
+        Infeasible: The batch does not fit the device.
+    """
+    # two at least: batch norm cannot adapt to a single image
+    index = _head(held_index(assignment.setup.data), max(2, assignment.config.batch_size))
+    # The deepest a trial goes: progressive ones would show their first phase, the head alone.
+    config = replace(assignment.config, unfreeze_schedule="at_once")
+    opened = open_trial(replace(assignment, config=config), index=index)
+    figures = opened.trainer.train_epoch(opened.train, seed=assignment.seed, epoch=1)
+    evaluation = evaluate(opened.trainer.model, opened.val, opened.runtime, depth=opened.trainer.depth)
+    return FirstBatch(num_images=len(opened.train), train_loss=figures.loss, val_loss=evaluation.metrics["val_loss"])
+
+
+def _head(index: ImageIndex, num_images: int) -> ImageIndex:
+    """The same data set with so many images of train and val, spread over the classes; no test images."""
+    splits = {name: _spread(index.splits[name], num_images) for name in ("train", "val")}
+    digest = hashlib.sha256(f"{index.digest} first {num_images}".encode()).hexdigest()
+    return replace(index, splits=splits, digest=digest)
+
+
+def _spread(split: Split, num_images: int) -> Split:
+    step = max(1, len(split) // num_images)
+    taken = slice(0, step * num_images, step)
+    return Split(keys=split.keys[taken], labels=split.labels[taken], digests=split.digests[taken])
+
+
+def load_trained(directory: Path) -> tuple[StagedModel, ModelMeta]:
+    """Loads the model of a checkpoint, in eval mode on the CPU, with what it says of itself.
+
+    Neither the pretrained weights nor the training data are needed.
+
+    Args:
+        directory: Holds checkpoint.json, e.g. a trial's ``best`` folder.
+
+    Raises:
+        StorageError: No checkpoint there, one that is damaged, or one that does not fit its backbone.
+    """
+    directory = Path(directory)
+    found = read_model_file(directory)
+    meta, path = found.meta, directory / META_FILE
+    facts = backbone_facts(meta.backbone)
+    if facts is not None and not facts.valid_size(meta.image_size):
+        raise StorageError(f"{meta.backbone} takes images of {facts.size_rule()}, not {meta.image_size} px: {path}")
+    try:
+        # First without memory: a file may name any backbone and any number of classes.
+        empty = meta_model(meta.backbone, num_classes=len(meta.classes), image_size=meta.image_size)
+        state = read_model_state(directory, found, empty)
+        model = build_model(
+            meta.backbone, num_classes=len(meta.classes), weights=None, image_size=meta.image_size, seed=0
+        )
+    except StorageError:
+        raise
+    except UserError as error:
+        raise StorageError(f"the backbone of a checkpoint must be one that can be built: {path}: {error}") from error
+    model.load_state_dict(state)
+    return model.eval(), meta

@@ -25,8 +25,7 @@ from tlsearch.train import (
 from tlsearch.trial.bn_recalibration import adapt_to_training_images
 from tlsearch.trial.frozen_check import FrozenGuard, guard_frozen
 from tlsearch.trial.head_init import start_from_probe
-from tlsearch.trial.inputs import SourceInputs, open_source
-from tlsearch.trial.preparation import Doing
+from tlsearch.trial.inputs import Doing, SourceInputs, open_source
 from tlsearch.trial.process_cache import held_index
 
 

@@ -17,7 +17,7 @@ from tlsearch.cli.root import app
 from tlsearch.core.types import CacheSpec, DataSpec, TransformSpec
 from tlsearch.data import load_index, open_pixels
 from tlsearch.features import FeatureKey, Features, open_features, open_solution
-from tlsearch.node_cache.holds import keep
+from tlsearch.node_cache.locked_files import keep
 from tlsearch.node_cache.store import close
 
 TRANSFORM = TransformSpec(resize_size=8, crop_size=8)

@@ -18,7 +18,7 @@ from tlsearch.core import user_folders
 from tlsearch.core.errors import StorageError
 from tlsearch.core.types import CacheSpec
 from tlsearch.core.user_folders import lend_home
-from tlsearch.node_cache.directory import cache_directory
+from tlsearch.node_cache.locked_files import cache_directory
 
 
 @pytest.fixture

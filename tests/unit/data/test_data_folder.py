@@ -248,7 +248,7 @@ def test_file_names_may_be_any_bytes(tmp_path, write_images):
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("pattern", [r"(a+)+$", r"^(a|aa)+$", r"(.*a){20}b", r"(?=(a+)+b)c"])
 def test_a_pattern_of_exponential_cost_is_given_up(tmp_path, write_images, monkeypatch, pattern):
-    monkeypatch.setattr("tlsearch.data.grouping.LIMIT_S", 1.0)
+    monkeypatch.setattr("tlsearch.data.sources.image_folder.LIMIT_S", 1.0)
     for name in ("x", "y"):
         for path in write_images(tmp_path / name, 4):
             path.rename(path.with_name("a" * 40 + path.name))

@@ -11,7 +11,7 @@ import pytest
 from tlsearch.core.errors import DataError
 from tlsearch.core.types import DataSpec
 from tlsearch.data import load_index, require_ready
-from tlsearch.data.sources.split_names import read_split_names
+from tlsearch.data.sources.folder_layout import read_split_names
 
 
 def load(path: Path, **options: object):

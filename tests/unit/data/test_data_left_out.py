@@ -140,7 +140,7 @@ def test_a_search_opens_no_file_that_is_left_out(root, monkeypatch):
     index = load(root)
     opened: list[str] = []
     monkeypatch.setattr(
-        "tlsearch.data.sources.readers.FileReader.head", lambda self, key, num_bytes: opened.append(key)
+        "tlsearch.data.sources.listing.FileReader.head", lambda self, key, num_bytes: opened.append(key)
     )
     card = data_card(index, scan=True)
     assert opened == [] and [one.reason for one in card.left_out] == ["without a suffix"]

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 import torch
 
-import tlsearch.data.packed.squares as squares
+import tlsearch.data.packed.streamed as squares
 from tlsearch.core.errors import DataError, StorageError
 from tlsearch.core.types import CacheSpec, DataSpec, TransformSpec
 from tlsearch.data import eval_image, load_index, open_pixels, read_image
-from tlsearch.node_cache.directory import cache_directory
+from tlsearch.node_cache.locked_files import cache_directory
 from tlsearch.node_cache.store import Store, close
 
 SPEC = TransformSpec(resize_size=20, crop_size=16)
@@ -239,7 +239,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(index, monkeypatch):
 _SLOW_BUILD = """
 import sys, time
 import tlsearch.data.packed.packed as pack
-import tlsearch.data.packed.squares as squares
+import tlsearch.data.packed.streamed as squares
 from tlsearch.data import load_index, open_pixels
 from tlsearch.core.types import CacheSpec, DataSpec, TransformSpec
 

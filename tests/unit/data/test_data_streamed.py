@@ -17,7 +17,7 @@ import tlsearch.data.packed.streamed as streamed
 from tlsearch.core.errors import DataError
 from tlsearch.core.types import CacheSpec, DataSpec, TransformSpec
 from tlsearch.data import StreamedImages, load_index, open_pixels
-from tlsearch.node_cache.directory import cache_directory
+from tlsearch.node_cache.locked_files import cache_directory
 from tlsearch.node_cache.store import close
 
 SPEC = TransformSpec(resize_size=20, crop_size=16)

@@ -11,7 +11,7 @@ from feature_keys import KEY
 from torch import Tensor
 
 from tlsearch.core.types import CacheSpec
-from tlsearch.features import open_solution, solutions
+from tlsearch.features import feature_cache, open_solution
 
 CACHE = CacheSpec()
 
@@ -88,7 +88,7 @@ def test_where_nothing_can_be_kept_it_is_computed(tmp_path: Path) -> None:
 
 def test_old_entries_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     open_solution("a", KEY, compute=Counter(), cache=CACHE)
-    monkeypatch.setattr(solutions, "_BUDGET_GB", 2.5e-9 * entries(tmp_path / "cache")[0].stat().st_size)
+    monkeypatch.setattr(feature_cache, "_BUDGET_GB", 2.5e-9 * entries(tmp_path / "cache")[0].stat().st_size)
     for kind in ("b", "c"):
         open_solution(kind, KEY, compute=Counter(), cache=CACHE)
     assert len(entries(tmp_path / "cache")) == 2

@@ -20,7 +20,7 @@ from feature_keys import KEY
 from torch import Tensor
 
 from tlsearch.core.types import CacheSpec, TransformSpec
-from tlsearch.features import FeatureKey, Features, NotStored, open_features, store, tensor_digests
+from tlsearch.features import FeatureKey, Features, NotStored, feature_cache, open_features, tensor_digests
 from tlsearch.node_cache.store import close
 
 CACHE = CacheSpec()
@@ -54,7 +54,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def data_file(tmp_path: Path, key: FeatureKey = KEY) -> Path:
-    return Path(f"{store._store(CACHE)._path(key.as_dict())}.bin")
+    return Path(f"{feature_cache._store(CACHE)._path(key.as_dict())}.bin")
 
 
 def test_an_entry_is_computed_once(tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ def test_a_folder_that_cannot_be_written_is_a_reason(tmp_path: Path) -> None:
 
 
 def test_a_writer_that_hangs_is_not_waited_for_forever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "_LOCK_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(feature_cache, "_LOCK_TIMEOUT_S", 0.1)
     holding, release = threading.Event(), threading.Event()
 
     def hang() -> Iterator[Tensor]:

@@ -8,10 +8,9 @@ from torch import Tensor, nn
 from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 from torchvision.models.vision_transformer import VisionTransformer
 
-from tlsearch.model.head import replace_head
+from tlsearch.model.build import replace_head
 from tlsearch.model.libraries.fast_init import empty_original, meta_original
-from tlsearch.model.libraries.libraries import create_original, torchvision_weights
-from tlsearch.model.libraries.published_transforms import native_size
+from tlsearch.model.libraries.libraries import create_original, native_size, torchvision_weights
 from tlsearch.model.staging.cut import stage_model
 from tlsearch.model.staging.staged import StagedModel
 

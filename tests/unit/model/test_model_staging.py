@@ -19,11 +19,11 @@ from torch import nn
 
 from tlsearch.core.errors import UserError
 from tlsearch.model import MAX_DEPTH, PART_NAMES, StagedModel, torchvision_names
-from tlsearch.model.head import replace_head
+from tlsearch.model.build import replace_head
 from tlsearch.model.libraries.fast_init import meta_original
 from tlsearch.model.libraries.libraries import torchvision_weights
 from tlsearch.model.staging.cut import stage_model
-from tlsearch.model.staging.stages import group_by_stride
+from tlsearch.model.staging.staged import group_by_stride
 from tlsearch.space import BackboneFacts, backbone_facts, backbone_names
 from tlsearch.space.backbones import timm_families
 

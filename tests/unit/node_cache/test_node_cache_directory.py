@@ -9,7 +9,7 @@ import pytest
 
 from tlsearch.core.errors import StorageError
 from tlsearch.core.types import CacheSpec
-from tlsearch.node_cache.directory import cache_directory
+from tlsearch.node_cache.locked_files import cache_directory
 
 
 def test_the_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

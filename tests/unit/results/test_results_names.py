@@ -16,7 +16,7 @@ from matplotlib.text import Text
 
 from tlsearch.core.printable import csv_text, from_cell, markdown_code, markdown_text, printable
 from tlsearch.core.types import TransformSpec, TrialConfig
-from tlsearch.node_cache.files import give_usual_mode
+from tlsearch.node_cache.locked_files import give_usual_mode
 from tlsearch.results.promotion.model_card import CardFacts, model_card
 from tlsearch.results.promotion.test_evaluation import TestEvidence, gather_evidence
 from tlsearch.results.report.plots.mistakes import plot_confusion

@@ -12,8 +12,7 @@ from torch.nn import functional as F
 
 from tlsearch.model import StagedModel
 from tlsearch.train import WeightAverage, moving_state
-from tlsearch.train.loop.loss import Objective, balanced_order, balanced_weights
-from tlsearch.train.loop.mixup import Mixer
+from tlsearch.train.loop.loss import Mixer, Objective, balanced_order, balanced_weights
 
 Build = Callable[..., StagedModel]
 

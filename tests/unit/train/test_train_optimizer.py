@@ -10,8 +10,8 @@ import torch
 from tlsearch.core.types import TrialConfig
 from tlsearch.model import StagedModel
 from tlsearch.train import build_optimizer, extend_optimizer
-from tlsearch.train.optim.lr_schedule import Schedule, join_factor
 from tlsearch.train.optim.optimizer import QuickStep, learning_rates, set_rates
+from tlsearch.train.optim.schedules import Schedule, join_factor
 
 Build = Callable[..., StagedModel]
 STEPS = 10

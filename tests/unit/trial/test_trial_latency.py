@@ -11,7 +11,7 @@ from torch import nn
 from tlsearch.core.types import TrialAssignment
 from tlsearch.model import build_model, describe_backbone
 from tlsearch.train import Runtime
-from tlsearch.trial import latency, time_one_image, trial_latency
+from tlsearch.trial import measurements, time_one_image, trial_latency
 
 
 class Counting(nn.Module):
@@ -30,16 +30,16 @@ class Counting(nn.Module):
 def test_one_image_at_a_time_is_measured() -> None:
     model = Counting()
     assert 0 < time_one_image(model, 24, Runtime(device=torch.device("cpu"))) < 1000
-    assert model.seen == [(1, 3, 24, 24)] * (latency.WARMUPS + latency.REPEATS)
+    assert model.seen == [(1, 3, 24, 24)] * (measurements.WARMUPS + measurements.REPEATS)
 
 
 def test_a_trial_is_measured_once_a_process(
     assign: Callable[..., TrialAssignment], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(latency, "_measured", {})
+    monkeypatch.setattr(measurements, "_measured", {})
     first = trial_latency(assign())
     assert first > 0
-    monkeypatch.setattr(latency, "time_one_image", lambda *arguments: -1.0)
+    monkeypatch.setattr(measurements, "time_one_image", lambda *arguments: -1.0)
     assert trial_latency(assign("other", depth=2, seed=5)) == first  # neither depth nor weights matter
     assert trial_latency(assign(backbone="squeezenet1_1")) == -1.0
 

@@ -17,7 +17,7 @@ import torchvision
 from torch import Tensor
 
 from tlsearch.core.types import Decision, EpochReport, TrialAssignment, WeightsSource
-from tlsearch.data.packed import squares
+from tlsearch.data.packed import streamed
 from tlsearch.model import PART_NAMES, StagedModel
 from tlsearch.search.worker.messages import Job, pack
 from tlsearch.trial import inputs as sources
@@ -57,7 +57,7 @@ def pretrained(assign: Assign, tmp_path: Path) -> Assign:
 def work(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Images that went through each part of a prefix, and images decoded."""
     done: Counter[str] = Counter()
-    whole, decode = StagedModel.forward_prefix, squares.decode_rgb
+    whole, decode = StagedModel.forward_prefix, streamed.decode_rgb
 
     def forward(model: StagedModel, rows: Tensor, depth: int, *, behind: int = 5) -> Tensor:
         done.update(dict.fromkeys(PART_NAMES[5 - behind : 5 - depth], len(rows)))
@@ -68,7 +68,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         return decode(*args, **limits)
 
     monkeypatch.setattr(StagedModel, "forward_prefix", forward)
-    monkeypatch.setattr(squares, "decode_rgb", decoded)
+    monkeypatch.setattr(streamed, "decode_rgb", decoded)
     monkeypatch.setattr(sources, "_not_worth", lambda model, inputs: None)  # of images so small no map is worth it
     return done
 

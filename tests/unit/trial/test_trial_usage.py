@@ -13,7 +13,7 @@ import torch
 
 from tlsearch.core.types import TrialAssignment, repeatable
 from tlsearch.trial import FineTuning
-from tlsearch.trial.system_metrics import Usage
+from tlsearch.trial.measurements import Usage
 
 CPU, MEMORY = "system/cpu_utilization_percentage", "system/system_memory_usage_megabytes"
 GPU, GPU_MEMORY = "system/gpu_0_utilization_percentage", "system/gpu_0_memory_usage_megabytes"

@@ -88,7 +88,7 @@ def require_folders() -> None:
         StorageError: One cannot; the message says which variable names another.
     """
     state_directory(write=True)
-    from tlsearch.node_cache.directory import cache_directory
+    from tlsearch.node_cache.locked_files import cache_directory
 
     cache_directory(CacheSpec())
 

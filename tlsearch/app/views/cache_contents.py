@@ -11,8 +11,7 @@ from typing import Any
 from tlsearch.app.catalog.catalog import searches
 from tlsearch.core.folder_sizes import folder_bytes
 from tlsearch.core.types import CacheSpec
-from tlsearch.node_cache.directory import cache_directory
-from tlsearch.node_cache.holds import remove_fetched
+from tlsearch.node_cache.locked_files import cache_directory, remove_fetched
 from tlsearch.node_cache.store import Entry, entries
 
 # What was fetched; an entry is a file or a folder.

@@ -13,7 +13,7 @@ from tlsearch.app.views.outcome import find_checkpoint
 from tlsearch.core.errors import DataError
 from tlsearch.core.types import DataSpec
 from tlsearch.data import FolderImages, images_below
-from tlsearch.data.source_registry import list_source
+from tlsearch.data.sources.listing import list_source
 from tlsearch.results import load_model
 from tlsearch.results.inference.class_check import check_classes
 from tlsearch.results.inference.predictor import Prediction, Unreadable, predict_readable

@@ -23,11 +23,8 @@ from typing import Any
 from tlsearch.core.errors import DataError
 from tlsearch.core.regular_files import IMAGE_BYTES
 from tlsearch.core.types import CacheSpec
-from tlsearch.data.failures import raise_together
-from tlsearch.data.hashing import file_digests
-from tlsearch.node_cache.directory import cache_directory
-from tlsearch.node_cache.files import temporary_file
-from tlsearch.node_cache.holds import keep, writing
+from tlsearch.data.image_files import file_digests, raise_together
+from tlsearch.node_cache.locked_files import cache_directory, keep, temporary_file, writing
 
 logger = logging.getLogger(__name__)
 

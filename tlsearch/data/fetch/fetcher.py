@@ -18,7 +18,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 
 from tlsearch.data.fetch.connection import REDIRECTED, Limits, RefusedError, Watch, shown, watched
-from tlsearch.node_cache.files import remove_drafts, temporary_file
+from tlsearch.node_cache.locked_files import remove_drafts, temporary_file
 
 _logger = logging.getLogger(__name__)
 

@@ -11,33 +11,17 @@ from io import BytesIO
 from threading import Lock
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from tlsearch.core.errors import DataError
 from tlsearch.core.printable import printable
 from tlsearch.core.types import MAX_PIXELS
-from tlsearch.data.images.file_formats import DECODERS, FORMATS, HEAD_BYTES, content_words, image_format
+from tlsearch.data.images.channels import is_16_bit, num_frames, orientation, to_rgb, upright
+from tlsearch.data.images.file_formats import DECODERS, FORMATS, HEAD_BYTES, content_words, essential_png, image_format
 from tlsearch.data.images.pixel_budget import BUDGET
-from tlsearch.data.images.png_chunks import essential_png
 
 # The longer side over the shorter. Thinner images are no pictures: a square cut from one shows a single row of pixels.
 MAX_ASPECT = 10_000
-
-# How to turn an image upright, by its EXIF orientation.
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
-_BAND_PIXELS = 1_000_000  # converted at a time
-
-_ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,20 +167,20 @@ def _decode(
 ) -> Decoded:
     size, mode = image.size, image.mode
     _check_size(*size, name, max_pixels)
-    deep = _is_16_bit(image)
+    deep = is_16_bit(image)
     if draft is not None and image.format in ("JPEG", "MPO"):
         image.draft(None, draft)
     hold.enter_context(BUDGET.take(image.width * image.height))
     image.load()
     turned = orientation(image)
-    rgb, brightest = _to_rgb(image, name)
+    rgb, brightest = to_rgb(image, name)
     if deep and brightest is None:  # of colours Pillow keeps the upper 8 bits
         brightest = int(np.asarray(rgb).max(initial=0)) * 257 if draft is not None else None
     return Decoded(
-        rgb=_upright(rgb, turned),
+        rgb=upright(rgb, turned),
         size=(size[1], size[0]) if turned >= 5 else size,
         mode=mode,
-        frames=_num_frames(image) if draft is not None else 1,
+        frames=num_frames(image) if draft is not None else 1,
         brightest=brightest,
     )
 
@@ -264,67 +248,3 @@ def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:
             f"{name}: too long and thin: {width} x {height} pixels; "
             f"the longer side may be at most {MAX_ASPECT:,} times the shorter"
         )
-
-
-def orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 (upright) to 8; from 5 on width and height are exchanged."""
-    try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # a broken EXIF block does not spoil the picture
-        return 1
-
-
-def _upright(image: Image.Image, orientation: int) -> Image.Image:
-    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
-
-
-def _is_16_bit(image: Image.Image) -> bool:
-    """Whether the file holds 16 bits a channel."""
-    tiles = getattr(image, "tile", ())
-    return image.mode.startswith("I;16") or any(";16" in str(tile[3]) for tile in tiles)
-
-
-def _num_frames(image: Image.Image) -> int:
-    """Frames or pages; 1 of a photo with previews (MPO), and where those behind the first are broken."""
-    if image.format == "MPO":
-        return 1
-    try:
-        return int(getattr(image, "n_frames", 1))
-    except Exception:
-        return 1
-
-
-def _to_rgb(image: Image.Image, name: str) -> tuple[Image.Image, int | None]:
-    """The image as RGB; of 16-bit grey the largest value too."""
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
-        values = np.asarray(image)  # mode I holds the same 0..65535 in more bytes
-        return _from_16_bit(values).convert("RGB"), int(values.max(initial=0))
-    if image.mode in ("I", "F"):
-        raise DataError(f"{name}: 32-bit pixels (mode {image.mode}) have no fixed range; convert to 8 or 16 bits")
-    if _has_alpha(image):
-        return _on_white(image), None
-    return image if image.mode == "RGB" else image.convert("RGB"), None
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    """In bands of rows: whole copies with alpha would take three times the memory of the picture."""
-    whole = Image.new("RGB", image.size)
-    rows = max(1, _BAND_PIXELS // image.width)
-    for top in range(0, image.height, rows):
-        band = image.crop((0, top, image.width, min(top + rows, image.height))).convert("RGBA")
-        whole.paste(Image.alpha_composite(Image.new("RGBA", band.size, "white"), band).convert("RGB"), (0, top))
-    return whole
-
-
-def _from_16_bit(values: NDArray[np.integer]) -> Image.Image:
-    grey = np.empty(values.shape, dtype=np.uint8)
-    rows = max(1, _BAND_PIXELS // values.shape[1])
-    for top in range(0, len(values), rows):
-        grey[top : top + rows] = (values[top : top + rows].astype(np.uint32) * 255 + 32767) // 65535
-    return Image.fromarray(grey)
-
-
-def _has_alpha(image: Image.Image) -> bool:
-    if image.mode in _ALPHA_MODES or "transparency" in image.info:
-        return True
-    return image.mode == "P" and image.palette is not None and image.palette.mode.endswith("A")

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tlsearch.data.failures import tell_together
+from tlsearch.data.fetch.bucket_images import RemoteReader
+from tlsearch.data.image_files import tell_together
+from tlsearch.data.images.file_formats import HEAD_BYTES, content_words, image_format
 from tlsearch.data.index import ImageIndex, image_name
-from tlsearch.data.inspect.by_content import told_by_content
 from tlsearch.data.inspect.duplicates import Duplicate, find_duplicates
 from tlsearch.data.inspect.scan import Corrupt, Looks, Place, look_at
-from tlsearch.data.sources.left_out import LeftOut
+from tlsearch.data.sources.left_out import CONTENT, LeftOut, may_be_image
+from tlsearch.data.sources.listing import FileReader
 
 # Values of 16-bit files below this show as dark: those of 12 bits end at 4095, those of 14 at 16383.
 _DARK = 1 << 14
@@ -157,3 +161,36 @@ def _extent(values: NDArray[np.int64]) -> Extent | None:
     if len(values) == 0:
         return None
     return Extent(min=int(values.min()), median=float(np.median(values)), max=int(values.max()))
+
+
+_IMAGES = ("a JPEG 2000 image", "a JPEG XL image", "a DICOM file", "an SVG drawing", "a Photoshop document")
+
+
+def told_by_content(index: ImageIndex) -> tuple[LeftOut, ...]:
+    """What an index leaves out, with the files that are images by content under a reason of their own."""
+    reader = index.reader
+    if not isinstance(reader, FileReader | RemoteReader):
+        return index.left_out
+
+    def kind(key: str) -> str:
+        try:
+            head = reader.head(key, HEAD_BYTES)
+        except OSError:
+            return ""  # it is left out anyway
+        words = content_words(head)
+        return image_format(head) or (words if words in _IMAGES else "")
+
+    told: list[LeftOut] = []
+    images: list[str] = []
+    with ThreadPoolExecutor(max_workers=min(8, (os.cpu_count() or 1) * 2)) as pool:
+        for left in index.left_out:
+            kinds: Iterable[str] = pool.map(kind, left.keys) if may_be_image(left) else [""] * len(left.keys)
+            others = []
+            for key, found in zip(left.keys, kinds, strict=True):
+                if found:
+                    images.append(f"{key} ({found})")
+                else:
+                    others.append(key)
+            if others:
+                told.append(replace(left, keys=tuple(others)))
+    return (LeftOut(reason=CONTENT, keys=tuple(images)), *told) if images else tuple(told)

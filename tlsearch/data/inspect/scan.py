@@ -1,11 +1,14 @@
-"""Looks at every image of a data set once: size, mode, fingerprints, and whether it can be decoded at all.
+"""Opens every image of a data set once: size, mode, fingerprints, and whether it can be decoded.
 
-Shapes: N images, each with a thumbnail of 16 x 16 grey and 8 x 8 RGB values.
+Before a search begins, its data need a clear layout and decoders for their formats; a search that is resumed is not
+checked again. Shapes: N images, each with a thumbnail of 16 x 16 grey and 8 x 8 RGB values.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -17,9 +20,12 @@ from PIL import Image
 
 from tlsearch.core.errors import DataError
 from tlsearch.core.printable import printable
-from tlsearch.data.images.decode import inspect_image
+from tlsearch.data.image_files import quoted, raise_together
+from tlsearch.data.images.decode import has_decoder, inspect_image
+from tlsearch.data.images.file_formats import DECODERS, FORMATS, HEAD_BYTES, image_format
 from tlsearch.data.images.pixel_budget import num_decoders
 from tlsearch.data.index import ImageIndex, image_name, read_bytes
+from tlsearch.data.sources.left_out import JUNK
 
 GREY_SIDE = 16
 COLOUR_SIDE = 8
@@ -163,3 +169,44 @@ def _hash(grey: NDArray[np.float32]) -> np.uint64:
     waves = np.round(_FREQUENCIES @ grey @ _FREQUENCIES.T / _NOISE)
     lowest = np.append(waves[:8, :8].ravel()[1:], waves[8, 0])  # the mean brightness is left out
     return np.uint64(int.from_bytes(np.packbits(lowest > np.median(lowest)).tobytes(), "big"))
+
+
+logger = logging.getLogger(__name__)
+
+
+def require_ready(index: ImageIndex) -> None:
+    """Refuses data that no search should begin with, and logs what is left out of them.
+
+    No image of test is opened: a decoder that is missing for images of test by their names is a warning.
+
+    Raises:
+        DataError: The layout is doubtful, or images of train or val are of a format without a decoder here.
+    """
+    if index.doubt:
+        raise DataError(index.doubt)
+    for name in ("train", "val"):
+        keys = index.splits[name].keys
+        failures = [
+            f"{image_name(index, key)}: {found} {DECODERS[found]}, or convert the image"
+            for key in keys
+            if _lacks_decoder(key)
+            and (found := image_format(read_bytes(index, key)[:HEAD_BYTES])) in DECODERS
+            and not has_decoder(found)
+        ]
+        raise_together(failures, len(keys))
+    if "test" in index.splits and (lacking := [key for key in index.splits["test"].keys if _lacks_decoder(key)]):
+        logger.warning(
+            "images of test that cannot be decoded here if they are what they are called: %s", quoted(lacking)
+        )
+    left = [one for one in index.left_out if one.reason != JUNK]
+    if left:
+        reasons = "; ".join(f"{one.reason}: {len(one.keys):,}" for one in left)
+        logger.warning("files left out of the data: %s. `tlsearch check` names them", printable(reasons))
+    for note in index.notes:
+        logger.warning("the data: %s", printable(note))
+
+
+def _lacks_decoder(key: str) -> bool:
+    """Whether a file is called like one of a format that cannot be decoded here."""
+    suffix = os.path.splitext(key)[1].lower()
+    return any(suffix in FORMATS[one] and not has_decoder(one) for one in DECODERS)

@@ -20,8 +20,7 @@ from tlsearch.core.regular_files import SET_BYTES, refusal
 from tlsearch.core.types import CacheSpec, DataSpec
 from tlsearch.data.fetch.connection import Limits
 from tlsearch.data.fetch.fetcher import SET_FILE, fetch_file
-from tlsearch.node_cache.directory import cache_directory
-from tlsearch.node_cache.holds import keep, writing
+from tlsearch.node_cache.locked_files import cache_directory, keep, writing
 
 logger = logging.getLogger(__name__)
 

@@ -19,9 +19,9 @@ from tlsearch.core.types import DataSpec
 from tlsearch.data.libraries.confined import confined
 from tlsearch.data.libraries.hub import MODULES, check_files, check_folder, fetch_set, kept_copy
 from tlsearch.data.libraries.library_rows import hash_rows, label_parts, row_key, split_key, unread_files
+from tlsearch.data.sources.folder_layout import read_split_names
 from tlsearch.data.sources.left_out import LeftOut
 from tlsearch.data.sources.listing import Listing
-from tlsearch.data.sources.split_names import read_split_names
 
 _OPTIONS = ("name", "data_dir", "revision")
 _LABEL_NAMES = ("label", "labels")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tlsearch.core.errors import DataError
-from tlsearch.data.failures import raise_together
+from tlsearch.data.image_files import raise_together
 from tlsearch.data.sources.class_names import name_notes, nfc
 from tlsearch.data.sources.folder_walk import FolderWalk
 from tlsearch.data.sources.left_out import LeftOut

@@ -7,18 +7,14 @@ items, one by one.
 
 from __future__ import annotations
 
-import inspect
 import operator
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
-from errno import ENOENT
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from filelock import FileLock
 from PIL import Image
 
 from tlsearch.core.errors import DataError
@@ -26,21 +22,13 @@ from tlsearch.core.regular_files import IMAGE_BYTES, open_regular
 from tlsearch.core.types import CacheSpec, DataSpec
 from tlsearch.data.libraries.confined import confined
 from tlsearch.data.libraries.library_rows import Labelled, hash_rows, label_parts, row_key, split_key, unread_files
-from tlsearch.data.libraries.torchvision_guard import fetch_set_file, guarded
-from tlsearch.data.libraries.torchvision_sets_table import READABLE, REFUSED
+from tlsearch.data.libraries.torchvision_open import find_set, open_parts
+from tlsearch.data.libraries.torchvision_sets_table import READABLE
 from tlsearch.data.sources.folder_walk import refuse_circles
 from tlsearch.data.sources.left_out import LeftOut
-from tlsearch.data.sources.listing import Listing
-from tlsearch.data.sources.readers import FileReader, Reader, encode
-from tlsearch.node_cache.directory import cache_directory
-from tlsearch.node_cache.holds import keep
+from tlsearch.data.sources.listing import FileReader, Listing, Reader, encode
+from tlsearch.node_cache.locked_files import cache_directory, keep
 
-# What sets call the same split; the first that a set knows is taken.
-_SPLITS = {
-    "train": ("train", "trainval", "train-standard"),
-    "val": ("val", "valid"),
-    "test": ("test",),
-}
 _LABELS = ("targets", "labels", "_labels", "y")
 _PAIRS = ("samples", "_samples", "imgs")
 _FILES = ("_image_files", "_images")
@@ -56,12 +44,12 @@ def list_torchvision(spec: DataSpec) -> Listing:
         DataError: No such set, one that is not for classification, one that is not on this machine where
             ``data.download`` is false, or a download that failed.
     """
-    dataset_class = _find(spec)
+    dataset_class = find_set(spec)
     root = Path(spec.path) if spec.path else cache_directory(CacheSpec()) / "datasets"
     name = f"torchvision's {spec.name}"
     if spec.path and READABLE[str(spec.name)].follows and root.is_dir():
         refuse_circles(root)
-    parts = _open_parts(dataset_class, spec, root)
+    parts = open_parts(dataset_class, spec, root)
     if not spec.path:
         keep(root)
     first = next(iter(parts.values()))
@@ -117,120 +105,6 @@ class TorchvisionReader:
     def digests(self, keys: Sequence[str]) -> tuple[bytes, ...]:
         """Of each row's encoded image."""
         return hash_rows(keys, self.read)
-
-
-# --- opening -----------------------------------------------------------------------------
-
-
-def _find(spec: DataSpec) -> type[Any]:
-    if spec.split.group_by is not None:
-        raise DataError("data.split.group_by is for folders; torchvision's sets have no paths")
-    if not spec.name:
-        raise DataError("data.name must name a set for data.source torchvision, e.g. CIFAR10")
-    import torchvision
-    from torchvision import datasets
-
-    found = getattr(datasets, spec.name, None)
-    if spec.name not in datasets.__all__ or not inspect.isclass(found) or not issubclass(found, datasets.VisionDataset):
-        near = get_close_matches(spec.name.lower(), [one.lower() for one in READABLE], 1, 0.5)
-        hints = [one for one in READABLE if one.lower() in near]
-        hint = f"; did you mean {hints[0]}?" if hints else ""
-        raise DataError(f"data.name must be a set of torchvision.datasets, not {spec.name!r}{hint}")
-    if spec.name not in READABLE:
-        reason = REFUSED.get(spec.name, f"its code in torchvision {torchvision.__version__} was not reviewed")
-        raise DataError(
-            f"torchvision's {spec.name} is not read: {reason}. Save its images in a folder for each class (data.source "
-            "folder), or name them with their labels in a table (data.source manifest)"
-        )
-    _check_options(spec, found)
-    return found
-
-
-def _check_options(spec: DataSpec, dataset_class: type[Any]) -> None:
-    allowed, known = READABLE[str(spec.name)].options, _parameters(dataset_class)
-    for option, value in spec.options.items():
-        if option not in known | {"train"}:
-            raise DataError(f"data.options: torchvision's {spec.name} has no argument {option!r}")
-        if option not in allowed:
-            raise DataError(f"data.options must leave {option!r} to tlsearch")
-        values = allowed[option]
-        if type(value) is not type(values[0]) or value not in values:
-            of = f"{values[0]} to {values[-1]}" if isinstance(values, range) else ", ".join(map(str, values))
-            raise DataError(f"data.options: {option} of torchvision's {spec.name} may be {of}, not {value!r}")
-
-
-def _parameters(dataset_class: type[Any]) -> set[str]:
-    """Names of the constructor's parameters, those that it hands on as **kwargs included."""
-    names: set[str] = set()
-    for one in dataset_class.__mro__:
-        if "__init__" not in vars(one) or one is object:
-            continue
-        parameters = inspect.signature(vars(one)["__init__"]).parameters.values()
-        names |= {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            break
-    return names - {"self"}
-
-
-def _open_parts(dataset_class: type[Any], spec: DataSpec, root: Path) -> dict[str, Any]:
-    """The set's own splits, train first; all of it under ``all`` where it has none."""
-    known = _parameters(dataset_class)
-    fixed = dict(spec.options) | ({"root": str(root)} if "root" in known else {})
-    if "train" in known:
-        choices: dict[str, list[dict[str, Any]]] = {"train": [{"train": True}], "test": [{"train": False}]}
-    elif "split" in known:
-        choices = {part: [{"split": name} for name in names] for part, names in _SPLITS.items()}
-    else:
-        choices = {"all": [{}]}
-    parts = {}
-    for part, candidates in choices.items():
-        for arguments in candidates:
-            try:
-                parts[part] = _construct(dataset_class, fixed | arguments, spec, root, "download" in known)
-                break
-            except _NoSuchSplit as error:
-                unknown = error
-        else:
-            if part == "train":
-                raise DataError(f"torchvision's {spec.name} has no split called train: {unknown}")
-    return parts
-
-
-class _NoSuchSplit(Exception):
-    """The set does not have a split of that name."""
-
-
-def _construct(
-    dataset_class: type[Any], arguments: dict[str, Any], spec: DataSpec, root: Path, can_download: bool
-) -> Any:
-    if lacking := [one for one in READABLE[str(spec.name)].needs if not (root / one).exists()]:
-        raise DataError(f"torchvision's {spec.name} is not unpacked: {root} has no {', '.join(lacking)}")
-    try:
-        with guarded():  # without it some sets download by default
-            return dataset_class(**arguments, **({"download": False} if can_download else {}))
-    except ValueError as error:
-        if "for argument split" in str(error) and "train" not in arguments:
-            raise _NoSuchSplit(str(error)) from error
-        raise DataError(f"torchvision's {spec.name} refuses its arguments: {error}") from error
-    except Exception as error:
-        # as most sets say when their files are not there; the others open them
-        absent = "download=True" in str(error) or getattr(error, "errno", None) == ENOENT
-        if not can_download or not absent:
-            raise DataError(f"torchvision's {spec.name} cannot be opened from {root}: {error}") from error
-        if not spec.download:
-            raise DataError(
-                f"torchvision's {spec.name} is not in {root}: set data.download to true to fetch it, "
-                "or name the folder that has it in data.path"
-            ) from error
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / f".{spec.name}.lock"), guarded(fetch_set_file):  # one process of a node fetches it
-            return dataset_class(**arguments, download=True)
-    except Exception as error:
-        raise DataError(f"torchvision's {spec.name} could not be downloaded into {root}: {error}") from error
-
-
-# --- reading -----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,7 +35,7 @@ class Readable:
 _IDX = "arrays of raw bytes (IDX); files of versions before 0.7 by torch.load, weights_only"
 
 READABLE: Mapping[str, Readable] = {
-    "CIFAR10": Readable(reads="a pickle, after its MD5, by an unpickler that makes arrays alone (torchvision_guard)"),
+    "CIFAR10": Readable(reads="a pickle, after its MD5, by an unpickler that makes arrays alone (torchvision_open)"),
     "CIFAR100": Readable(reads="as CIFAR10"),
     "CLEVRClassification": Readable(reads="JSON and image files"),
     "Caltech101": Readable(reads="folders of image files; its .mat files of outlines are not opened"),

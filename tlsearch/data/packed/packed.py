@@ -20,12 +20,11 @@ from torch import Tensor
 
 from tlsearch.core.errors import StorageError
 from tlsearch.core.types import CacheSpec, TransformSpec
-from tlsearch.data.failures import raise_together
+from tlsearch.data.image_files import raise_together
 from tlsearch.data.images.pixel_budget import num_decoders
 from tlsearch.data.index import ImageIndex, Split
-from tlsearch.data.packed.squares import decode_square
-from tlsearch.data.packed.streamed import StreamedImages
-from tlsearch.node_cache.directory import cache_directory
+from tlsearch.data.packed.streamed import StreamedImages, decode_square
+from tlsearch.node_cache.locked_files import cache_directory
 from tlsearch.node_cache.store import Content, NoRoomError, Store
 
 logger = logging.getLogger(__name__)

@@ -5,10 +5,12 @@ Shapes: N images of the split, B of a batch, S side of the square.
 
 from __future__ import annotations
 
+import hashlib
 import weakref
 from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from threading import Lock
 
 import numpy as np
@@ -17,11 +19,28 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from tlsearch.core.errors import DataError
 from tlsearch.core.types import TransformSpec
-from tlsearch.data.failures import raise_together
+from tlsearch.data.image_files import raise_together
+from tlsearch.data.images.decode import decode_rgb
 from tlsearch.data.images.pixel_budget import num_decoders
-from tlsearch.data.index import ImageIndex, Split
-from tlsearch.data.packed.squares import decode_square
+from tlsearch.data.images.preprocessing import resized_square
+from tlsearch.data.index import ImageIndex, Split, image_name, read_bytes
+
+
+def decode_square(index: ImageIndex, members: Split, row: int, spec: TransformSpec) -> NDArray[np.uint8] | str:
+    """One image of a split as uint8 (crop_size, crop_size, 3), or what is wrong with it, its name included."""
+    name = image_name(index, members.keys[row])
+    try:
+        data = read_bytes(index, members.keys[row])
+        if members.digests and hashlib.sha256(data).digest() != members.digests[row]:
+            return f"{name}: has changed since the data set was listed"
+        with ExitStack() as hold:
+            image = decode_rgb(data, name, max_pixels=index.max_pixels, hold=hold)
+            return resized_square(image, spec, spec.crop_size)
+    except DataError as error:
+        return str(error)
+
 
 _AHEAD = 256  # images decoded ahead of the reader: 38 MB at 224 px
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tlsearch.core.errors import DataError
-from tlsearch.data.failures import quoted
 from tlsearch.data.fetch.bucket_images import RemoteEntry, RemoteFolder
+from tlsearch.data.image_files import quoted
 from tlsearch.data.images.file_formats import IMAGE_SUFFIXES
 from tlsearch.data.sources.left_out import (
     BROKEN,

@@ -6,7 +6,10 @@ Names of splits count in any usual spelling (``split_names``). Images count at a
 
 from __future__ import annotations
 
+import json
 import logging
+import subprocess
+import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,16 +17,13 @@ from pathlib import Path
 
 from tlsearch.core.errors import DataError
 from tlsearch.core.types import DataSpec
-from tlsearch.data.failures import quoted
 from tlsearch.data.fetch.bucket_images import RemoteFolder
-from tlsearch.data.grouping import find_groups
+from tlsearch.data.image_files import quoted
 from tlsearch.data.images.file_formats import FORMATS
 from tlsearch.data.sources.class_names import Classes, gather_classes, name_notes, near_equal, nfc
-from tlsearch.data.sources.folder_layout import doubt, split_folders
+from tlsearch.data.sources.folder_layout import doubt, spelling_note, split_folders
 from tlsearch.data.sources.folder_walk import Folder, FolderWalk
-from tlsearch.data.sources.listing import Item, Listing
-from tlsearch.data.sources.readers import FileReader
-from tlsearch.data.sources.split_names import spelling_note
+from tlsearch.data.sources.listing import FileReader, Item, Listing
 
 logger = logging.getLogger(__name__)
 
@@ -190,3 +190,42 @@ def _items(root: Folder, classes: Classes, part: _Part, group_by: str | None) ->
             f"it does not match {len(unmatched)}: {quoted(unmatched)}"
         )
     return tuple(Item(key=key, label=label, group=str(group)) for (label, key), group in zip(rows, groups, strict=True))
+
+
+LIMIT_S = 20.0
+_PATHS_PER_S = 20_000  # slower than any expression without such a search, on a slow machine
+_SCRIPT = """
+import json, re, sys
+pattern, paths = json.load(sys.stdin)
+pattern = re.compile(pattern)
+found = [pattern.search(path) for path in paths]
+print(json.dumps([m and ((m.group(1) if pattern.groups else None) or m.group()) for m in found]))
+"""
+
+
+def find_groups(group_by: str, paths: Sequence[str]) -> list[str | None]:
+    """The first group of the expression in each path, or all that it matches; None where it does not match.
+
+    Raises:
+        DataError: It is no regular expression, or it takes too long.
+    """
+    limit_s = LIMIT_S + len(paths) / _PATHS_PER_S
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", _SCRIPT],
+            input=json.dumps([group_by, list(paths)]),
+            capture_output=True,
+            text=True,
+            timeout=limit_s,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise DataError(
+            f"data.split.group_by {group_by!r} takes more than {limit_s:.0f} s on {len(paths):,} paths: repeats inside "
+            "of repeats, as in (a+)+, try exponentially many ways; write it without them"
+        ) from None
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["its process was killed"])[-1]
+        raise DataError(f"data.split.group_by must be a regular expression: {group_by!r}: {reason}")
+    found: list[str | None] = json.loads(done.stdout)
+    return found

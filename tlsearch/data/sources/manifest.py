@@ -14,15 +14,14 @@ from pathlib import Path
 
 from tlsearch.core.errors import DataError
 from tlsearch.core.types import DataSpec
-from tlsearch.data.failures import MAX_NAMED
 from tlsearch.data.fetch.bucket_images import RemoteFolder, RemoteReader
+from tlsearch.data.image_files import MAX_NAMED
 from tlsearch.data.sources.class_names import Classes, gather_classes, name_notes, nfc
+from tlsearch.data.sources.folder_layout import read_split_names
 from tlsearch.data.sources.folder_walk import FolderWalk
 from tlsearch.data.sources.left_out import LeftOut
-from tlsearch.data.sources.listing import Item, Listing
+from tlsearch.data.sources.listing import FileReader, Item, Listing
 from tlsearch.data.sources.manifest_rows import Row, doubtful_column, read_rows, unread_columns
-from tlsearch.data.sources.readers import FileReader
-from tlsearch.data.sources.split_names import read_split_names
 
 
 @dataclass(frozen=True, kw_only=True)

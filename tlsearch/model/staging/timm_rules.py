@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tlsearch.model.staging.stages import NUM_STAGES, group_by_stride, runs
+from tlsearch.model.staging.staged import NUM_STAGES, group_by_stride, runs
 
 _PLAIN_HEAD = "head.global_pool | head.drop head.fc head.flatten"
 # timm's heads by class: what of it is pretrained or only pools, and what opens and is the classifier.

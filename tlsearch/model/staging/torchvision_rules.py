@@ -17,7 +17,7 @@ from typing import Any
 from torch import nn
 
 from tlsearch.core.errors import UserError
-from tlsearch.model.staging.stages import NUM_STAGES, group_by_stride, runs
+from tlsearch.model.staging.staged import NUM_STAGES, group_by_stride, runs
 from tlsearch.model.staging.timm_rules import RULES as TIMM_RULES
 
 Rule = str | Callable[[Any], str]

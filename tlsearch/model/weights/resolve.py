@@ -16,8 +16,14 @@ from tlsearch.core.printable import printable
 from tlsearch.core.types import TransformSpec, WeightsSource
 from tlsearch.data.fetch.connection import shown
 from tlsearch.data.fetch.fetcher import forget_silence
-from tlsearch.model.libraries.libraries import is_timm, split_backbone, timm_config, timm_name, torchvision_weights
-from tlsearch.model.libraries.published_transforms import default_transform
+from tlsearch.model.libraries.libraries import (
+    default_transform,
+    is_timm,
+    split_backbone,
+    timm_config,
+    timm_name,
+    torchvision_weights,
+)
 from tlsearch.model.weights.matching import layout_of, match_by_name, match_by_order
 from tlsearch.model.weights.official import download_timm, download_torchvision, look_for_timm, look_for_torchvision
 from tlsearch.model.weights.state_files import package_file, read_state

@@ -14,8 +14,7 @@ from tlsearch.core.types import CacheSpec
 from tlsearch.data.fetch.connection import RefusedError, shown
 from tlsearch.data.fetch.fetcher import WEIGHTS, fetch_file
 from tlsearch.model.weights.file_kinds import begins_with, kind_of, other_kind, page_hint
-from tlsearch.node_cache.directory import cache_directory
-from tlsearch.node_cache.holds import writing
+from tlsearch.node_cache.locked_files import cache_directory, writing
 
 STORE = "weights"
 # torchvision's way to name a file after its content: resnet18-f37072fd.pth. Digits alone are more likely a date.

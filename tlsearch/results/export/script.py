@@ -19,7 +19,7 @@ from tlsearch.core.errors import UserError
 from tlsearch.model import StagedModel
 from tlsearch.model.libraries.fast_init import meta_original
 from tlsearch.model.libraries.libraries import is_timm, split_backbone, timm_name, timm_options, torchvision_options
-from tlsearch.node_cache.files import give_usual_mode
+from tlsearch.node_cache.locked_files import give_usual_mode
 from tlsearch.results.export.base import description
 from tlsearch.results.inference.predictor import Classifier
 

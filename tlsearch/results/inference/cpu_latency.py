@@ -22,7 +22,7 @@ def measure_latency(backbone: str, *, num_classes: int, image_size: int | None =
     import torch
 
     from tlsearch.model import build_model
-    from tlsearch.model.libraries.published_transforms import native_size
+    from tlsearch.model.libraries.libraries import native_size
     from tlsearch.train import Runtime
     from tlsearch.trial import time_one_image
 

@@ -22,7 +22,7 @@ from tlsearch.config.checkpoint_meta import TensorFile, tensor_name_fault
 from tlsearch.core.codec import parse_json
 from tlsearch.core.errors import StorageError
 from tlsearch.model.weights.file_kinds import other_kind
-from tlsearch.node_cache.files import give_usual_mode
+from tlsearch.node_cache.locked_files import give_usual_mode
 
 _SUFFIX = ".safetensors"
 _MAX_HEADER = 20_000_000  # bytes of JSON: of some 100,000 tensors

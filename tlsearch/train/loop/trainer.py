@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,14 +22,31 @@ from tlsearch.train.device import (
     release_memory,
 )
 from tlsearch.train.loop.batches import Source, epoch_order, load_batch, split_order
-from tlsearch.train.loop.compiled import compiled_forward
 from tlsearch.train.loop.ema import WeightAverage
 from tlsearch.train.loop.evaluation import check_finite, forward
 from tlsearch.train.loop.linear_head import linear_head
-from tlsearch.train.loop.loss import Objective, balanced_order, balanced_weights
-from tlsearch.train.loop.mixup import Mixer
-from tlsearch.train.optim.lr_schedule import schedule_of
+from tlsearch.train.loop.loss import Mixer, Objective, balanced_order, balanced_weights
 from tlsearch.train.optim.optimizer import QuickStep, build_optimizer, extend_optimizer, learning_rates, set_rates
+from tlsearch.train.optim.schedules import schedule_of
+
+# A worker sees many backbones, depths and last batches, each a graph of its own: with torch's limit of 8 the ninth
+# would run uncompiled for the rest of the search.
+_MAX_GRAPHS = 512
+
+
+class Forward(Protocol):
+    """See ``tlsearch.train.loop.evaluation.forward``."""
+
+    def __call__(self, model: StagedModel, rows: Tensor, *, depth: int, from_pixels: bool) -> Tensor: ...
+
+
+@cache
+def compiled_forward() -> Forward:
+    """``forward``, compiled; one for the process, so that a later trial of the same shape compiles nothing."""
+    torch._dynamo.config.recompile_limit = _MAX_GRAPHS
+    torch._dynamo.config.accumulated_recompile_limit = _MAX_GRAPHS
+    return cast(Forward, torch.compile(forward, dynamic=False))
+
 
 _CHECK_EVERY = 256  # steps between looks at the loss: each waits for the device
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tlsearch.core.types import TrialConfig
 from tlsearch.model import StagedModel, parameter_groups
-from tlsearch.train.optim.lr_schedule import Schedule, join_factor
+from tlsearch.train.optim.schedules import Schedule, join_factor
 
 SGD_MOMENTUM = 0.9
 _FUSED_DEVICES = ("cpu", "cuda")  # fused AdamW is 8 to 10 times faster per step than the loop on the CPU

@@ -1,19 +1,84 @@
-"""Locks of what the cache holds: one writer for each path, and readers that keep it from being removed.
+"""Files of a node's cache: where they are, how they are written, and their locks.
 
-The writer locks ``<path>.lock``. A reader holds a shared lock on the data for as long as it uses them. The kernel
-releases both when a process dies.
+A new file is written beside its place and renamed. The writer locks ``<path>.lock``; a reader holds a shared lock on
+the data while it uses them. The kernel releases both when a process dies.
 """
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import shutil
+import sys
+import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+
+from tlsearch.core.types import CacheSpec
+from tlsearch.core.user_folders import CACHE_VARIABLE, own_folder, user_cache
+
+
+def cache_directory(cache: CacheSpec) -> Path:
+    """The folder of this node's stores, created with mode 0700 where it is not there.
+
+    ``cache.directory``, else the environment variable TLSEARCH_CACHE_DIR, else ``tlsearch`` in the user's
+    cache folder.
+
+    Raises:
+        StorageError: It cannot be created or written.
+    """
+    return own_folder("cache", CACHE_VARIABLE, _default, chosen=cache.directory)
+
+
+def _default() -> Path:
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "tlsearch"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "tlsearch"
+    return user_cache() / "tlsearch"
+
+
+@contextmanager
+def temporary_file(path: Path) -> Iterator[Path]:
+    """A new file beside ``path``, removed unless it was renamed."""
+    number, name = tempfile.mkstemp(prefix=draft_prefix(path), suffix=".tmp", dir=path.parent)
+    os.close(number)
+    try:
+        give_usual_mode(Path(name))
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def draft_prefix(path: Path) -> str:
+    """How the names of a path's temporary files begin, however long its own name is."""
+    return f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}."
+
+
+def remove_drafts(path: Path) -> None:
+    """Removes what killed writers of ``path`` left; the caller holds its lock."""
+    for stale in path.parent.glob(f"{draft_prefix(path)}*.tmp"):
+        stale.unlink(missing_ok=True)
+
+
+def give_usual_mode(path: Path) -> None:
+    """Gives a file that was made for its owner alone the mode of any new file of its folder: 0644 with the usual umask.
+
+    Python reads the umask only by setting it, for all threads: a new file shows it without that.
+    """
+    probe = path.with_name(f".{uuid.uuid4().hex[:12]}.mode")
+    try:
+        with probe.open("xb") as file:
+            mode = os.fstat(file.fileno()).st_mode & 0o777
+    finally:
+        probe.unlink(missing_ok=True)
+    path.chmod(mode)
+
 
 _KEPT: dict[Path, int | None] = {}
 

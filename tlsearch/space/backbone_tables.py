@@ -1,12 +1,23 @@
-"""torchvision's 80 classification models: family, batch norm, named weights with their crop in pixels.
+"""The backbones of torchvision and timm that can be cut into stages.
 
-The default weights stand first. Left out: vgg16's IMAGENET1K_FEATURES, whose classifier layers are not
-trained. Seen in torchvision 0.29; a test compares.
+torchvision's 80 classification models are rows here: family, batch norm, named weights with their crop in pixels, the
+default weights first. vgg16's IMAGENET1K_FEATURES are left out, since their classifier layers are not trained. Checked
+against torchvision 0.29 by a test.
+
+timm's models are in a data file that is read on first use. Its first line is the version of timm that it was made from.
+Then, below each of timm's modules in brackets, a line for each model: name, ``bn`` or ``-``, the crop of its default
+weights, the smallest image, what image sizes are multiples of (0: its own size alone), and the tags of its weights, the
+default ones first, ``tag:crop`` where a tag has another crop. Left out are models that no staging rule fits, and
+weights whose preprocessing is of another kind. A test compares the file with timm as installed, and says how to write
+it again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from importlib.metadata import PackageNotFoundError, version
 
 _V1, _V2 = "IMAGENET1K_V1", "IMAGENET1K_V2"
 _SWAG, _LINEAR = "IMAGENET1K_SWAG_E2E_V1", "IMAGENET1K_SWAG_LINEAR_V1"
@@ -95,3 +106,62 @@ TORCHVISION: Mapping[str, Row] = {
     "wide_resnet101_2": ("resnet", True, ((_V2, 224), (_V1, 224))),
     "wide_resnet50_2": ("resnet", True, ((_V2, 224), (_V1, 224))),
 }
+
+
+TIMM_MODELS_FILE = "timm_models.txt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimmRow:
+    """One line of the file.
+
+    Attributes:
+        name: timm's name.
+        module: timm's module of the family, e.g. ``vision_transformer``.
+        versions: Crop of each tag's weights in pixels, the default ones first.
+    """
+
+    name: str
+    module: str
+    has_batch_norm: bool
+    image_size: int
+    min_size: int
+    size_multiple: int
+    versions: Mapping[str, int]
+
+
+def timm_rows() -> Iterator[TimmRow]:
+    """The rows of the file, in its order."""
+    module = ""
+    for line in _lines()[1:]:
+        if line.startswith("["):
+            module = line.strip("[]")
+            continue
+        name, norm, *numbers = line.split(" ")
+        size, smallest, multiple = map(int, numbers[:3])
+        tags = (one.partition(":") for one in numbers[3:])
+        yield TimmRow(
+            name=name,
+            module=module,
+            has_batch_norm=norm == "bn",
+            image_size=size,
+            min_size=smallest,
+            size_multiple=multiple,
+            versions={tag: int(own or size) for tag, _, own in tags},
+        )
+
+
+def timm_is_newer() -> bool:
+    """Whether the installed timm is newer than the file: it may then know tags that the file does not."""
+    try:
+        return _numbers(version("timm")) > _numbers(_lines()[0].split(" ")[1])
+    except PackageNotFoundError:
+        return False
+
+
+def _lines() -> list[str]:
+    return resources.files(__package__).joinpath(TIMM_MODELS_FILE).read_text(encoding="utf-8").splitlines()
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".") if part.isdigit())

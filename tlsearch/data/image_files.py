@@ -1,4 +1,4 @@
-"""SHA-256 of many files, once per process while they stay as they are."""
+"""Many image files at once: their SHA-256, hashed once per process, and one error for all that are broken."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 
+from tlsearch.core.errors import DataError
+from tlsearch.core.printable import printable
 from tlsearch.core.regular_files import IMAGE_BYTES, open_regular
-from tlsearch.data.failures import raise_together
 
 # The last few lists of files hashed: digest of (path, size, times) of all -> digest of each file.
 _KNOWN: OrderedDict[bytes, tuple[bytes, ...]] = OrderedDict()
@@ -69,3 +70,27 @@ def _state(root: str, keys: Sequence[str]) -> bytes | None:
             return None  # reading it will tell why
         total.update(b"\0%d %d %d %d\0" % (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino))
     return total.digest()
+
+
+MAX_NAMED = 20
+
+
+def raise_together(failures: Sequence[str], total: int) -> None:
+    """Raises one DataError for all failures, naming the first 20; does nothing where there are none."""
+    if failures:
+        raise DataError(tell_together(failures, total))
+
+
+def tell_together(failures: Sequence[str], total: int) -> str:
+    """What is wrong with ``failures`` of ``total`` images, naming the first 20."""
+    lines = [f"{len(failures)} of {total} images cannot be used; repair or remove them:"]
+    lines += [f"  {printable(failure)}" for failure in failures[:MAX_NAMED]]
+    if len(failures) > MAX_NAMED:
+        lines.append(f"  and {len(failures) - MAX_NAMED} more")
+    return "\n".join(lines)
+
+
+def quoted(names: Sequence[str]) -> str:
+    """Names for a message, each in quotes, the first 20."""
+    text = ", ".join(repr(name) for name in names[:MAX_NAMED])
+    return f"{text} and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else text

@@ -1,0 +1,234 @@
+"""Cached features: activations at a frozen boundary, computed once per node, shared read-only by all trials.
+
+The rows are float32 or float16, feature maps in NHWC order. A key names everything that an entry depends on. Solutions
+are small sets of tensors, such as the weights of a linear probe, kept as a safetensors file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+from filelock import Timeout
+from numpy.typing import NDArray
+from safetensors.torch import load, save
+from torch import Tensor
+
+from tlsearch.core.types import CacheSpec, Scalar, TransformSpec
+from tlsearch.node_cache.locked_files import cache_directory
+from tlsearch.node_cache.store import Content, NoRoomError, Store
+
+PASS_BATCH_SIZE = 64  # of every pass: another batch size moves activations by about 1e-5
+_FORMAT = 2  # of the entries on disk; counts up when bytes or meaning change
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureKey:
+    """Everything that the activations at a boundary depend on.
+
+    Attributes:
+        weights_digest: Of the pretrained weights.
+        state_digest: Of the prefix's parameters and buffers as they stand, batch norm statistics included.
+        depth: The unfreeze depth whose boundary this is: the prefix is the first 5 - depth parts.
+        data_digest: Of classes, keys, labels and contents of the data; ``split`` says which part.
+        compute: Device type and precision of the pass, e.g. ``cpu/fp32``, and ``/folded`` where batch norm is folded,
+            which moves activations by about 1e-6.
+        precision: ``full`` or ``half``: how the entry is stored.
+        libraries: Versions of the libraries whose code the prefix is.
+        augmentation: Of the fixed view; ``none`` for the images as an evaluation sees them.
+        view: Which fixed view of the images, from 1; 0 is none.
+    """
+
+    backbone: str
+    weights_digest: str
+    state_digest: str
+    depth: int
+    transform: TransformSpec
+    data_digest: str
+    split: str
+    compute: str = "cpu/fp32"
+    precision: str = "full"
+    libraries: str = ""
+    augmentation: str = "none"
+    view: int = 0
+
+    def as_dict(self) -> dict[str, object]:
+        """The key as plain JSON, for the sidecar."""
+        return {"format": _FORMAT, "batch_size": PASS_BATCH_SIZE, **dataclasses.asdict(self)}
+
+
+def library_versions(backbone: str) -> str:
+    """The versions that the activations of a backbone depend on."""
+    versions = f"torch {torch.__version__}, torchvision {torchvision.__version__}"
+    if backbone.startswith("timm/"):
+        import timm
+
+        versions += f", timm {timm.__version__}"
+    return versions
+
+
+def tensor_digests(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """The sha256 of each tensor's shape, dtype and bytes; two tensors of one digest are equal bit for bit."""
+    digests = {}
+    for name, tensor in tensors.items():
+        plain = tensor.detach().cpu().contiguous()
+        content = hashlib.sha256(f"{plain.dtype}{tuple(plain.shape)}".encode())
+        content.update(plain.reshape(-1).view(torch.uint8).numpy().data)
+        digests[name] = content.hexdigest()
+    return digests
+
+
+def combined_digest(digests: Mapping[str, str]) -> str:
+    """One digest of many, by name."""
+    return hashlib.sha256(json.dumps(sorted(digests.items())).encode()).hexdigest()
+
+
+_LOCK_TIMEOUT_S = 3600.0  # a writer that takes longer is taken for stuck; the trial then reads pixels
+_HALF_MAX = 65504.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Features:
+    """A stored entry.
+
+    Attributes:
+        rows: float32 (or float16) (N, F), or (N, C, H, W) in channels_last; memory-mapped: gather copies.
+        built: Whether this call computed it.
+    """
+
+    rows: Tensor
+    built: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotStored:
+    """The entry cannot be kept here; ``reason`` says why, for the trial's report."""
+
+    reason: str
+
+
+class _HalfOverflow(Exception):
+    """An activation is beyond float16."""
+
+
+def open_features(
+    key: FeatureKey,
+    *,
+    num_rows: int,
+    compute: Callable[[], Iterable[Tensor]],
+    cache: CacheSpec,
+    num_alike: int = 1,
+) -> Features | NotStored:
+    """Maps an entry, computing it first if no one has.
+
+    Args:
+        num_rows: N, the images of the split.
+        num_alike: Entries of this size that the trial reads in turn. None is stored unless the budget holds them
+            all: each would evict the one that is needed next.
+        compute: Starts a pass over the split; yields float32 activations of consecutive images.
+        cache: Where, and how much. A damaged entry is computed anew.
+
+    Returns:
+        The entry, or the reason why it cannot be kept: over the budget, disk full, or a writer that hangs.
+    """
+    store = _store(cache)
+
+    def content(half: bool) -> Content:
+        batches = iter(compute())
+        first = next(batches)
+        rows = (_to_array(batch, half) for batch in chain((first,), batches))
+        shape = _to_array(first[:1], half=False).shape[1:]
+        return Content(shape=(num_rows, *shape), dtype=np.dtype(np.float16 if half else np.float32), rows=rows)
+
+    try:
+        try:
+            array, built = store.open(key.as_dict(), lambda: content(key.precision == "half"), num_alike=num_alike)
+        except _HalfOverflow:
+            array, built = store.open(key.as_dict(), lambda: content(False), num_alike=num_alike)
+    except NoRoomError as error:
+        needed_gb, budget_gb = error.needed_bytes / 1e9, error.budget_bytes / 1e9
+        return NotStored(reason=f"the features need {needed_gb:.3g} GB; the feature store may hold {budget_gb:.3g} GB")
+    except Timeout:
+        return NotStored(reason=f"another process has been writing the features for {_LOCK_TIMEOUT_S:.0f} s")
+    except OSError as error:
+        return NotStored(reason=f"the feature store cannot be written: {error}")
+    return Features(rows=_to_rows(array), built=built)
+
+
+def find_features(key: FeatureKey, *, num_rows: int, cache: CacheSpec) -> Features | None:
+    """Maps an entry if it is there and sound; computes nothing and waits for nobody."""
+    array = _store(cache).find(key.as_dict())
+    return None if array is None or len(array) != num_rows else Features(rows=_to_rows(array), built=False)
+
+
+def _store(cache: CacheSpec) -> Store:
+    folder = cache_directory(cache) / "features"
+    return Store(folder=folder, budget_gb=cache.features_gb, share=0.25, max_open=16, wait_s=_LOCK_TIMEOUT_S)
+
+
+def _to_rows(array: NDArray[Any]) -> Tensor:
+    rows = torch.from_numpy(array)
+    return rows.permute(0, 3, 1, 2) if rows.dim() == 4 else rows
+
+
+def _to_array(batch: Tensor, half: bool) -> NDArray[Any]:
+    batch = batch.detach().float().cpu()
+    if batch.dim() == 4:
+        batch = batch.permute(0, 2, 3, 1)
+    if half:
+        if float(batch.abs().max()) > _HALF_MAX:
+            raise _HalfOverflow
+        batch = batch.half()
+    return batch.contiguous().numpy()
+
+
+_log = logging.getLogger(__name__)
+_SOLUTION_TIMEOUT_S = 1800.0  # a writer that takes longer is taken for stuck; the tensors are then computed here too
+_BUDGET_GB = 1.0
+
+
+def open_solution(
+    kind: str,
+    key: FeatureKey,
+    *,
+    compute: Callable[[], Mapping[str, Tensor]],
+    cache: CacheSpec,
+    settings: Mapping[str, Scalar] | None = None,
+) -> dict[str, Tensor]:
+    """Reads an entry, computing and storing it first if no one has.
+
+    Args:
+        kind: What it is; a part of its name, as are ``settings``.
+        key: Of the images and the prefix that it was computed from.
+        compute: Gives the tensors; they are stored as they are on the CPU.
+        cache: Where the node's caches are.
+
+    Returns:
+        The tensors, on the CPU. Where the cache cannot be written they are computed and not kept.
+    """
+    folder = cache_directory(cache) / "solutions"
+    store = Store(folder=folder, budget_gb=_BUDGET_GB, wait_s=_SOLUTION_TIMEOUT_S)
+    computed: dict[str, Tensor] = {}
+
+    def content() -> Content:
+        computed.update((name, tensor.detach().cpu().contiguous()) for name, tensor in compute().items())
+        data = np.frombuffer(save(computed), dtype=np.uint8)
+        return Content(shape=data.shape, dtype=data.dtype, rows=[data])
+
+    try:
+        array, _ = store.open({"kind": kind, "settings": dict(settings or {}), "of": key.as_dict()}, content)
+        return load(array.tobytes())
+    except (NoRoomError, Timeout, OSError) as error:
+        _log.warning("%s is computed and not kept: %s", kind, error)
+        if not computed:
+            content()
+        return computed
