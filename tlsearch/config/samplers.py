@@ -24,7 +24,8 @@ class SamplerEntry:
 
 SAMPLERS: Mapping[str, SamplerEntry] = {
     "tpe": SamplerEntry(
-        factory="tlsearch.search.sampling.samplers:make_tpe", options=frozenset({"starting_points", "cost_aware"})
+        factory="tlsearch.search.sampling.tpe:make_tpe",
+        options=frozenset({"starting_points", "cost_aware"}),
     ),
     "random": SamplerEntry(factory="optuna.samplers:RandomSampler"),
     # Draws only what an entry lacks: the space of a resumed search may have gained a dimension.

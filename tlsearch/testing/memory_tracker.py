@@ -20,7 +20,7 @@ from tlsearch.core.types import (
 )
 from tlsearch.tracking.sink import entries as e
 from tlsearch.tracking.sink.batch import Point, TrialBatch, progress_points, summary_points
-from tlsearch.tracking.sink.search_progress import Progress
+from tlsearch.tracking.sink.best_models import Progress
 
 
 @dataclass(kw_only=True)

@@ -8,7 +8,7 @@ from urllib.error import URLError
 import pytest
 from rich.console import Console
 
-from tlsearch.app.checks.check import check_file
+from tlsearch.app.checks.check_file import check_file
 from tlsearch.cli.tables.data_tables import backbone_table
 from tlsearch.core.errors import UserError
 from tlsearch.space import backbone_names

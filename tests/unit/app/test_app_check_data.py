@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tlsearch.app.checks.check import check_file
+from tlsearch.app.checks.check_file import check_file
 from tlsearch.core.errors import DataError
 from tlsearch.core.types import CacheSpec, DataSpec, TransformSpec
 from tlsearch.data import load_index, open_pixels

@@ -15,12 +15,11 @@ from search_doubles import QuickTrial, drive, make_plan, start_trial, step_once
 from typer.testing import CliRunner
 
 from tlsearch.app.catalog import catalog
-from tlsearch.app.catalog.ending import Status, forget_end, keep_end
-from tlsearch.app.searches.logbook import search_log
-from tlsearch.app.searches.nothing_left import nothing_left
+from tlsearch.app.catalog.stored import Status, forget_end, keep_end, search_log
+from tlsearch.app.searches.run_or_resume import nothing_left
 from tlsearch.app.views.status import overview
-from tlsearch.search.cluster.dashboard import telling_dashboard
 from tlsearch.search.controller.controller import Conductor
+from tlsearch.search.inspect.running_status import telling_dashboard
 from tlsearch.search.plan import SearchPlan
 from tlsearch.search.study.storage import open_for_writing, study_attrs
 from tlsearch.search.study.study import Study

@@ -11,9 +11,9 @@ import pytest
 from search_doubles import QuickTrial, drive, make_plan
 
 from tlsearch.app.catalog import catalog
-from tlsearch.app.catalog.ending import ENDED, kept_end
 from tlsearch.app.catalog.gather_facts import FACTS, read_facts, read_space_file
 from tlsearch.app.catalog.provenance import DATA_CARD, ENVIRONMENT, data_facts, kept_environment
+from tlsearch.app.catalog.stored import ENDED, kept_end
 from tlsearch.app.cluster.relay import locate
 from tlsearch.app.production.conclude import CONFIRMED, read_confirmed
 from tlsearch.app.searches.input_digests import INPUTS, _kept
@@ -22,7 +22,7 @@ from tlsearch.app.views.status import overview, trial_doing
 from tlsearch.core.errors import TlsearchError
 from tlsearch.core.layout import SearchFolder
 from tlsearch.results.promotion.test_split import USES, read_uses
-from tlsearch.search.cluster.dashboard import read_dashboard
+from tlsearch.search.inspect.running_status import read_dashboard
 from tlsearch.search.study.rdb import read_pointer
 from tlsearch.testing.replay import read_curves
 

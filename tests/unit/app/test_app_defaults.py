@@ -9,7 +9,7 @@ import yaml
 from preparing import prepare, prepare_changed, prepare_resume
 
 from tlsearch.app.catalog import catalog
-from tlsearch.app.checks.check import check_file
+from tlsearch.app.checks.check_file import check_file
 from tlsearch.app.checks.data_defaults import fit_defaults
 from tlsearch.app.searches.prepare import Prepared, RunOptions
 from tlsearch.core.errors import ConfigError

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from tlsearch.config import ResourcesSpec
 from tlsearch.core.errors import ConfigError
 from tlsearch.core.types import Finding
-from tlsearch.doctor import report
-from tlsearch.doctor.report import Diagnosis, DoctorOptions, diagnose
+from tlsearch.doctor import environment
+from tlsearch.doctor.environment import Diagnosis, DoctorOptions, diagnose
 
 TEXT = """
 name: small
@@ -69,51 +69,51 @@ def test_a_file_that_is_none(tmp_path: Path) -> None:
 
 
 def test_a_storage_without_room_and_one_on_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (full,) = report.storage_findings(str(tmp_path), usage=lambda path: SimpleNamespace(free=2e8))
+    (full,) = environment.storage_findings(str(tmp_path), usage=lambda path: SimpleNamespace(free=2e8))
     assert full.status == "fail" and "0.20 GB free" in full.text
-    monkeypatch.setattr(report, "_file_system", lambda path: "nfs4")
-    (network,) = report.storage_findings(str(tmp_path))
+    monkeypatch.setattr(environment, "_file_system", lambda path: "nfs4")
+    (network,) = environment.storage_findings(str(tmp_path))
     assert network.status == "warn" and "search.study" in network.advice
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
 def test_a_storage_that_cannot_be_written_as_a_user(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    (found,) = report.storage_findings(str(tmp_path / "runs"))
+    (found,) = environment.storage_findings(str(tmp_path / "runs"))
     assert found.status == "fail"
 
 
 def test_a_storage_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("")
-    (found,) = report.storage_findings(str(tmp_path / "runs"))
+    (found,) = environment.storage_findings(str(tmp_path / "runs"))
     assert found.status == "fail" and "cannot be written" in found.text
 
 
 def test_no_gpu_where_one_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "_devices", list)
+    monkeypatch.setattr(environment, "_devices", list)
     file = SimpleNamespace(resources=ResourcesSpec(gpus_per_trial=1.0))
-    (found,) = report.device_findings(file, here=True)  # type: ignore[arg-type]
+    (found,) = environment.device_findings(file, here=True)  # type: ignore[arg-type]
     assert found.status == "fail" and "asks for 1 GPUs" in found.text and "auto" in found.advice
-    (found,) = report.device_findings(file, here=False)  # type: ignore[arg-type]
+    (found,) = environment.device_findings(file, here=False)  # type: ignore[arg-type]
     assert found.status == "ok"  # trials run elsewhere
 
 
 def test_an_old_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "versions", lambda: {"python": "3.11.7", "ray": "2.52.1", "torch": "2.14.1"})
-    (found,) = report.version_findings()
+    monkeypatch.setattr(environment, "versions", lambda: {"python": "3.11.7", "ray": "2.52.1", "torch": "2.14.1"})
+    (found,) = environment.version_findings()
     assert found.status == "fail" and "CVE-2026-27482" in found.advice
 
 
 def test_little_memory() -> None:
-    assert report.memory_finding(lambda: (1.0, 16.0)).status == "warn"
-    assert report.memory_finding(lambda: (9.0, 16.0)).status == "ok"
-    free, total = report._memory_gb()
+    assert environment.memory_finding(lambda: (1.0, 16.0)).status == "warn"
+    assert environment.memory_finding(lambda: (9.0, 16.0)).status == "ok"
+    free, total = environment._memory_gb()
     assert 0 < free <= total
 
 
 def test_a_full_cache_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "cache_room", lambda directory: ("/cache", 0.1))
-    found = report.cache_finding(None)
+    monkeypatch.setattr(environment, "cache_room", lambda directory: ("/cache", 0.1))
+    found = environment.cache_finding(None)
     assert found.status == "fail" and found.name == "cache"
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tlsearch.app.checks.check import check_file
+from tlsearch.app.checks.check_file import check_file
 from tlsearch.app.checks.feasibility import backbone_sizes, limit_faults
 from tlsearch.space import load
 

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import tlsearch.cli.commands  # noqa: F401  # its modules add their commands
 from tlsearch.app.catalog import catalog
-from tlsearch.app.catalog.ending import keep_end
+from tlsearch.app.catalog.stored import keep_end
 from tlsearch.app.searches.sync import sync_search
 from tlsearch.cli.root import app
 from tlsearch.search import holding

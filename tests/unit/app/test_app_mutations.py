@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from PIL import Image
 from space_mutations import Mutant, mutants
 
-from tlsearch.app.checks.check import check_file
+from tlsearch.app.checks.check_file import check_file
 
 SPACE = """
 name: mutants

@@ -13,7 +13,7 @@ from tlsearch.app.searches.prepare import RunOptions
 from tlsearch.config import SpaceFile
 from tlsearch.core.errors import ClusterError
 from tlsearch.core.types import Finding
-from tlsearch.doctor import report
+from tlsearch.doctor import environment
 
 TEXT = """
 name: small
@@ -36,8 +36,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         addresses.append(address)
         return [WRONG, OLD, LOW]
 
-    monkeypatch.setattr(report, "tracking_finding", lambda uri, experiment: OK)
-    monkeypatch.setattr(report, "_nodes", nodes)
+    monkeypatch.setattr(environment, "tracking_finding", lambda uri, experiment: OK)
+    monkeypatch.setattr(environment, "_nodes", nodes)
     return addresses
 
 
@@ -74,5 +74,5 @@ def test_an_own_ray_is_asked_nothing_and_a_resume_asks_again(space: Path, asked:
 
 
 def test_what_is_only_a_warning_stops_nothing(space: Path, asked: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "_nodes", lambda address, file: [OK, LOW])
+    monkeypatch.setattr(environment, "_nodes", lambda address, file: [OK, LOW])
     assert prepare(RunOptions(file=space, address="10.0.0.1:6379", name="one")).address == "10.0.0.1:6379"

@@ -26,7 +26,7 @@ from tlsearch.cli.root import app
 from tlsearch.core.errors import StorageError
 from tlsearch.search import holding
 from tlsearch.search.study.rdb import connect
-from tlsearch.search.study.remove_folder import finish_removals
+from tlsearch.search.study.storage import finish_removals
 from tlsearch.tracking.sink.runs import KIND, TRIAL, search_tags
 
 TEXT = """

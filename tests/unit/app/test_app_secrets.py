@@ -19,13 +19,13 @@ from typer.testing import CliRunner
 
 import tlsearch.cli.commands  # noqa: F401  # its modules add their commands
 from tlsearch.app.catalog.provenance import keep_evidence, record_start
+from tlsearch.app.catalog.stored import search_log
 from tlsearch.app.searches.execute import search_plan
-from tlsearch.app.searches.logbook import search_log
 from tlsearch.app.searches.prepare import RunOptions
 from tlsearch.cli.root import app
 from tlsearch.core import secrets, user_folders
 from tlsearch.core.errors import TlsearchError
-from tlsearch.doctor import report
+from tlsearch.doctor import environment
 from tlsearch.testing.memory_tracker import MemoryTracker
 
 _COMMANDS = (
@@ -50,7 +50,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _nothing_far(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "ray_findings", lambda address: [])
+    monkeypatch.setattr(environment, "ray_findings", lambda address: [])
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
     monkeypatch.setenv("NO_PROXY", "*")
 

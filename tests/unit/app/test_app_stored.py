@@ -12,13 +12,12 @@ from preparing import prepare, prepare_changed, prepare_confirm, prepare_resume
 from search_doubles import drive
 
 from tlsearch.app.catalog import catalog
-from tlsearch.app.catalog.ending import keep_end
 from tlsearch.app.catalog.gather_facts import read_space_file
 from tlsearch.app.catalog.space_diff import differences, file_now
-from tlsearch.app.catalog.stored import read_record, settle, stored_file
+from tlsearch.app.catalog.stored import keep_end, read_record, settle, stored_file
 from tlsearch.app.searches.execute import make_tracker, search_plan
-from tlsearch.app.searches.nothing_left import nothing_left
 from tlsearch.app.searches.prepare import RunOptions
+from tlsearch.app.searches.run_or_resume import nothing_left
 from tlsearch.app.views.status import overview
 from tlsearch.core.errors import StorageError
 from tlsearch.search.study.rdb import read_pointer

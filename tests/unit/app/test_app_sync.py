@@ -11,9 +11,8 @@ from small_search import small_search
 from typer.testing import CliRunner
 
 from tlsearch.app.catalog import catalog
-from tlsearch.app.catalog.ending import forget_end, keep_end, kept_end
 from tlsearch.app.catalog.provenance import keep_evidence
-from tlsearch.app.catalog.stored import read_record
+from tlsearch.app.catalog.stored import forget_end, keep_end, kept_end, read_record
 from tlsearch.app.searches.sync import sync_search
 from tlsearch.core.errors import StorageError, TrackingError
 from tlsearch.data import load_index

@@ -13,9 +13,9 @@ from search_records import make_facts, make_trial, record_of
 
 from tlsearch.core.errors import DataError
 from tlsearch.core.types import SearchRecord, TrialState
-from tlsearch.results.compare import SearchComparison, compare_models, compare_searches, search_side
 from tlsearch.results.inference.labelled import Evaluation
 from tlsearch.results.leaderboard.leaderboard import leaderboard
+from tlsearch.results.search_comparison import SearchComparison, compare_models, compare_searches, search_side
 
 CLASSES = ("a", "b", "c")
 LABELS = np.arange(300) % 3

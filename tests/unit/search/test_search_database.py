@@ -85,7 +85,7 @@ def test_a_proposal_that_a_crash_cut_in_half_is_completed(tmp_path: Path) -> Non
     plan = sqlite_plan(tmp_path / "s", trials=3, sampler="random")
     drive(make_plan(tmp_path / "whole", trials=3, sampler="random"))
     drive(sqlite_plan(tmp_path / "s", trials=1, sampler="random"))
-    from tlsearch.search.sampling.samplers import make_sampler
+    from tlsearch.search.sampling.tpe import make_sampler
     from tlsearch.search.study.storage import open_for_writing, study_attrs
 
     study = open_for_writing(plan.folder, mode="max", attrs=study_attrs(plan), url=plan.search.study)

@@ -12,7 +12,7 @@ from search_doubles import make_plan
 
 from tlsearch.search.controller.controller import Conductor
 from tlsearch.search.ray_tune import resources
-from tlsearch.search.ray_tune.preemption import DrainWatch
+from tlsearch.search.ray_tune.trainable import DrainWatch
 from tlsearch.search.study.storage import open_for_writing, study_attrs
 
 WAIT_S = 20.0

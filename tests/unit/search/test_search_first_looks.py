@@ -19,7 +19,7 @@ from tlsearch.config import AshaSpec
 from tlsearch.core.types import EpochReport, StartReport, TrialState
 from tlsearch.search import SearchPlan, read_search
 from tlsearch.search.controller.controller import Conductor
-from tlsearch.search.sampling.first_points import first_points
+from tlsearch.search.sampling.points import first_points
 from tlsearch.search.sampling.untried import untried_point
 from tlsearch.search.study.storage import open_for_writing, study_attrs
 from tlsearch.search.study.study import stored_reports

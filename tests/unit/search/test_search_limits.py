@@ -15,7 +15,7 @@ from test_search_restarts import StopAfter
 from tlsearch.config import ConstraintsSpec, Limit
 from tlsearch.core.types import TrialState
 from tlsearch.search import SearchPlan, read_search
-from tlsearch.search.scheduling.constraints import complaint, excess
+from tlsearch.search.scheduling.stopping_rules import complaint, excess
 from tlsearch.search.worker.messages import Job
 from tlsearch.search.worker.trial_runner import Runner
 

@@ -14,8 +14,8 @@ import pytest
 
 from tlsearch.core.errors import ClusterError
 from tlsearch.search.cluster import local_ray
+from tlsearch.search.cluster.connect import job_config
 from tlsearch.search.cluster.local_ray import own_signals, ray_folder, start_ray
-from tlsearch.search.cluster.worker_path import job_config
 
 TIMED_OUT = "The current node timed out during startup. This could happen because some of the raylet failed to startup"
 

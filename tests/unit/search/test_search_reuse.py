@@ -31,8 +31,7 @@ from tlsearch.core.types import (
 )
 from tlsearch.model import StagedModel
 from tlsearch.search.ray_tune import trainable
-from tlsearch.search.ray_tune.preemption import DrainWatch
-from tlsearch.search.ray_tune.trainable import TrialWorker, make_worker
+from tlsearch.search.ray_tune.trainable import DrainWatch, TrialWorker, make_worker
 from tlsearch.search.worker.messages import Job, Message, pack, unpack_message
 from tlsearch.trial import FineTuning, release_held
 

@@ -17,8 +17,8 @@ from search_doubles import QuickTrial, TinySpace, drive, make_plan
 
 from tlsearch.config.samplers import SAMPLERS
 from tlsearch.search import read_search
-from tlsearch.search.sampling.samplers import NUM_GOOD, NUM_SEEN, make_sampler, seen
-from tlsearch.search.sampling.starting_points import STARTING_POINTS
+from tlsearch.search.sampling.proposals import STARTING_POINTS
+from tlsearch.search.sampling.tpe import NUM_GOOD, NUM_SEEN, make_sampler, seen
 from tlsearch.search.seeds import derive_fraction, derive_seed
 
 

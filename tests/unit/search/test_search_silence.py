@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tlsearch.search.ray_tune.hang_detector import Silence
+from tlsearch.search.ray_tune.scheduler import Silence
 
 
 class Timer:

@@ -14,9 +14,8 @@ from search_doubles import QuickTrial, drive, make_plan
 from test_search_supersede import space as real_space
 
 from tlsearch.search import read_search
-from tlsearch.search.sampling.drawing import draw, nearest
-from tlsearch.search.sampling.first_points import first_look
-from tlsearch.search.sampling.starting_points import STARTING_POINTS, starting_point
+from tlsearch.search.sampling.points import draw, first_look, nearest
+from tlsearch.search.sampling.proposals import STARTING_POINTS, starting_point
 from tlsearch.space import Choice, Fixed, FloatRange, IntRange
 
 WIDE = real_space(

@@ -163,7 +163,7 @@ def test_tune_puts_no_key_into_the_workers_runtime_environment(monkeypatch: pyte
     """It would by default, and Ray logs such environments on every node."""
     from ray.tune.execution.class_cache import _ActorClassCache
 
-    from tlsearch.search.ray_tune.tune_settings import tune_environment
+    from tlsearch.search.ray_tune.tuner import tune_environment
 
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
     with tune_environment():

@@ -19,10 +19,10 @@ from tlsearch.core.errors import TrackingError
 from tlsearch.core.types import Decision, EndReason, EpochReport, SearchRecord, TrialConfig, TrialOutcome, TrialRecord
 from tlsearch.tracking import MlflowTracker, find_run_ids, stored_search
 from tlsearch.tracking.mlflow_database import sqlite_path
+from tlsearch.tracking.mlflow_store import artifact_location
 from tlsearch.tracking.registry.logged_models import requirements
 from tlsearch.tracking.sink.batch import cut, without_lost_models
 from tlsearch.tracking.sink.entries import DropModel, KeepModel
-from tlsearch.tracking.store import artifact_location
 
 SERVED = """
 import pandas as pd

@@ -10,7 +10,7 @@ import pytest
 
 from tlsearch.config import SpaceFile
 from tlsearch.core.errors import TrackingError
-from tlsearch.doctor.report import require_places
+from tlsearch.doctor.environment import require_places
 from tlsearch.space import load
 from tlsearch.tracking import mlflow_database
 from tlsearch.tracking.mlflow_database import make_sqlite

@@ -18,8 +18,8 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import OperationalError
 
 from tlsearch.tracking.mlflow_database import check_sqlite, make_sqlite
+from tlsearch.tracking.mlflow_store import connect
 from tlsearch.tracking.sink.worker import Away
-from tlsearch.tracking.store import connect
 
 
 def tables(path: Path) -> set[str]:
@@ -34,7 +34,7 @@ def check_usable(path: Path) -> None:
 
 
 def make_in_a_process(path: Path) -> subprocess.Popen[bytes]:
-    code = f"from tlsearch.tracking.store import connect; connect('sqlite:///{path}')"
+    code = f"from tlsearch.tracking.mlflow_store import connect; connect('sqlite:///{path}')"
     return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
 
 
@@ -47,7 +47,7 @@ def stands_still(engine):
     print("half made", flush=True)
     sys.stdin.read()
 utils._upgrade_db = stands_still
-from tlsearch.tracking.store import connect
+from tlsearch.tracking.mlflow_store import connect
 connect('sqlite:///{path}')
 """
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}

@@ -10,8 +10,8 @@ from pathlib import PurePath
 
 from tlsearch import __version__
 from tlsearch.app.catalog.catalog import RESOLVED, SOURCE, SearchEntry, write_atomically
-from tlsearch.app.catalog.ending import Status
 from tlsearch.app.catalog.gather_facts import complete_facts, keep_facts
+from tlsearch.app.catalog.stored import Status
 from tlsearch.config import SpaceFile, masked_yaml
 from tlsearch.core.codec import read_json
 from tlsearch.core.errors import StorageError

@@ -12,7 +12,7 @@ from tlsearch.core.errors import StorageError
 from tlsearch.core.folder_sizes import folder_bytes
 from tlsearch.search import holding
 from tlsearch.search.bucket import Mirror
-from tlsearch.search.study.remove_folder import remove_folder
+from tlsearch.search.study.storage import remove_folder
 from tlsearch.tracking import find_run_ids
 from tlsearch.tracking.stored_search import Deleted, delete_runs
 

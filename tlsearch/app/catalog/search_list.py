@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tlsearch.app.catalog.catalog import SearchEntry, searches
-from tlsearch.app.catalog.ending import search_state
-from tlsearch.app.catalog.stored import read_record
+from tlsearch.app.catalog.stored import read_record, search_state
 from tlsearch.core.errors import TlsearchError
 from tlsearch.core.folder_sizes import folder_bytes
 from tlsearch.core.types import TrialRecord

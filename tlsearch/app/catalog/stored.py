@@ -1,18 +1,34 @@
-"""A search's own space file, complete, as it was stored; and the search made ready to be written to again."""
+"""A search as it is stored: its space file, its state, its end, its log; and made ready to be written to again."""
 
 from __future__ import annotations
 
+import json
 import logging
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
-from tlsearch.app.catalog.catalog import MANIFEST, RESOLVED, SearchEntry, copies_of, new_uid, read_entry, register
+from tlsearch.app.catalog.catalog import (
+    MANIFEST,
+    RESOLVED,
+    SearchEntry,
+    copies_of,
+    new_uid,
+    read_entry,
+    register,
+    write_atomically,
+)
 from tlsearch.app.catalog.catalog import write_atomically as write
 from tlsearch.config import SpaceFile, dump_resolved
+from tlsearch.core.codec import read_json
 from tlsearch.core.errors import StorageError
 from tlsearch.core.layout import SearchFolder
-from tlsearch.core.types import SearchRecord
+from tlsearch.core.text import command, plural
+from tlsearch.core.types import SearchRecord, TrialState
 from tlsearch.search import read_search
+from tlsearch.search.json_logs import logging_to
+from tlsearch.search.study.lock import is_running
 from tlsearch.search.study.rdb import read_pointer, write_pointer
 from tlsearch.space import Space, load_resolved
 
@@ -97,3 +113,60 @@ def _refuse_shared_study(entry: SearchEntry, other: str) -> None:
             f"{entry.path} is a copy of the search in {other}, and both would write to one study, {here.name!r} in its "
             f"database: go on with that search, or remove its folder if this one takes its place"
         )
+
+
+ENDED = "ended.json"
+
+Status = Literal["finished", "interrupted", "failed"]
+SearchState = Literal["running", "finished", "interrupted", "failed"]
+
+
+def search_state(entry: SearchEntry, record: SearchRecord) -> SearchState:
+    """The search's state now.
+
+    A search with unfinished trials that no process runs is interrupted, however its process ended: by Ctrl-C,
+    SIGTERM, ``stop`` or ``kill -9``.
+    """
+    if is_running(SearchFolder(root=entry.path).lock):
+        return "running"
+    ended = kept_end(entry)
+    unfinished = any(trial.state is TrialState.RUNNING for trial in record.trials)
+    return "interrupted" if unfinished and ended == "finished" else ended
+
+
+def ending_text(record: SearchRecord, state: SearchState) -> str:
+    """What became of a search that no process runs, and how to go on."""
+    if state in ("finished", "running"):
+        return "has finished" if state == "finished" else "is running"
+    unfinished = sum(trial.state is TrialState.RUNNING for trial in record.trials)
+    waiting = f" with {plural(unfinished, 'unfinished trial')}" if unfinished else ""
+    waiting = waiting if record.trials else " before its first trial"
+    happened = "was interrupted" if state == "interrupted" else "has failed"
+    return f"{happened}{waiting}; go on with {command('resume', record.search_id)}"
+
+
+def forget_end(entry: SearchEntry) -> None:
+    """Another start begins: until it has ended, nothing is known of its end."""
+    (entry.path / ENDED).unlink(missing_ok=True)
+
+
+def keep_end(entry: SearchEntry, status: Status) -> None:
+    """Writes how the last start ended, for a later ``sync``; where the disk is full it has been interrupted."""
+    try:
+        write_atomically(entry.path / ENDED, json.dumps({"status": status}))
+    except OSError as error:
+        logger.warning("%s cannot be written: %s", entry.path / ENDED, error.strerror)
+
+
+def kept_end(entry: SearchEntry) -> Status:
+    """How the last start ended; a start that was killed says nothing, and is interrupted."""
+    try:
+        status = read_json(entry.path / ENDED)["status"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "interrupted"
+    return status if status in ("finished", "failed") else "interrupted"
+
+
+def search_log(entry: SearchEntry) -> AbstractContextManager[None]:
+    """Writes ``log.jsonl`` in the search's folder while the body runs."""
+    return logging_to(SearchFolder(root=entry.path).log, search=entry.search_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
-from tlsearch.app.checks.weights_found import weights_source
+from tlsearch.app.checks.feasibility import weights_source
 from tlsearch.config import DefaultsSpec, SpaceFile
 from tlsearch.space import Space
 from tlsearch.space.bn_policies import BN_POLICIES

@@ -1,15 +1,16 @@
-"""What a search cannot do, known before a trial: limits that no backbone keeps, backbones without a trial."""
+"""What a search cannot do, known before a trial: limits, metrics and weights that no trial could have."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from tlsearch.config import SpaceFile
 from tlsearch.config.rules.values import MOST
 from tlsearch.core.errors import Fault, UserError
 from tlsearch.core.metrics import METRICS
 from tlsearch.core.text import agree, plural
+from tlsearch.core.types import WeightsSource
 from tlsearch.space import Space
 
 _TRIALS = re.compile(r"\+?[1-9][0-9]{0,8}")
@@ -84,3 +85,37 @@ def untried_backbones(file: SpaceFile, space: Space) -> str:
         f"{num} backbones, {plural(search.trials, 'trial')}: {missing} {agree(missing, 'is', 'are')} never tried; "
         f"list fewer backbones, or set search.trials to {search.trials + missing} or more"
     )
+
+
+def weights_faults(file: SpaceFile, space: Space, *, fetch: bool = True) -> list[Fault]:
+    """A fault for each backbone of the space whose weights cannot be had.
+
+    Args:
+        fetch: False: the libraries' official weights are only asked for at their host, not downloaded.
+    """
+    from tlsearch.model import check_weights, resolve_weights
+
+    have = resolve_weights if fetch else check_weights
+    faults = []
+    for backbone in space.backbones():
+        try:
+            have(backbone, weights_source(file, backbone))
+        except UserError as error:
+            faults.append(Fault(path=("weights", backbone), message=str(error)))
+    return faults
+
+
+def weights_digests(file: SpaceFile, backbones: Iterable[str]) -> dict[str, str]:
+    """The digest of each backbone's weights, see ``Weights.digest``.
+
+    Raises:
+        WeightsError: They cannot be had.
+    """
+    from tlsearch.model import weights_digest
+
+    return {name: weights_digest(name, weights_source(file, name)) for name in backbones}
+
+
+def weights_source(file: SpaceFile, backbone: str) -> WeightsSource:
+    """The file's weights of a backbone, or the library's default ones."""
+    return file.weights.get(backbone, WeightsSource())

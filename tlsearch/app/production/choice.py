@@ -19,7 +19,7 @@ from tlsearch.config import SpaceFile
 from tlsearch.core.errors import SearchStopped, StorageError, UserError
 from tlsearch.core.types import Decision, EpochReport, SearchRecord, TrialAssignment, TrialRecord
 from tlsearch.model import describe_backbone
-from tlsearch.results.inference.cpu_latency import measure_latency, this_cpu
+from tlsearch.results.leaderboard.search_facts import measure_latency, this_cpu
 from tlsearch.train import read_model_meta
 from tlsearch.trial import BEST_FOLDER, keep_start, run_trial
 

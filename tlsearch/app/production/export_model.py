@@ -28,7 +28,7 @@ from tlsearch.core.regular_files import IMAGE_BYTES, read_regular
 from tlsearch.data import decode_rgb, images_below, load_index, read_image
 from tlsearch.results import load_model
 from tlsearch.results.export.base import check_parity, expected_outputs, prepared_images
-from tlsearch.results.inference.cpu_latency import this_cpu
+from tlsearch.results.leaderboard.search_facts import this_cpu
 from tlsearch.tracking import model_origin
 
 MAX_IMAGES = 100

@@ -33,9 +33,9 @@ from tlsearch.core.user_folders import scratch_folder
 from tlsearch.data import ImageIndex, load_index
 from tlsearch.model import weights_card
 from tlsearch.results import SERVED_CODE, load_model, logits_on
-from tlsearch.results.inference.class_check import check_classes
+from tlsearch.results.inference.labelled import check_classes
 from tlsearch.results.promotion.model_card import CardFacts, model_card
-from tlsearch.results.promotion.test_evaluation import TestEvidence, gather_evidence
+from tlsearch.results.promotion.test_evaluation import TestEvidence, fit_temperature, gather_evidence
 from tlsearch.results.promotion.test_split import (
     USES,
     TestSplit,
@@ -45,7 +45,6 @@ from tlsearch.results.promotion.test_split import (
     other_uses,
     uses_text,
 )
-from tlsearch.results.stats.calibration import fit_temperature
 from tlsearch.search import holding
 from tlsearch.tracking.registry.rehearsal import rehearse_promotion
 from tlsearch.tracking.registry.versions import Promoted, Promotion, register_model

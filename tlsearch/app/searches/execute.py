@@ -1,25 +1,27 @@
-"""Executes a prepared search: joins search, tracking and results until its budget ends or it is stopped."""
+"""Executes a prepared search: joins search, tracking and results until its budget ends or it is stopped.
+
+Of the trials' folders only what running trials need and the best models stay.
+"""
 
 from __future__ import annotations
 
 import logging
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from tlsearch.app.catalog.bucket_searches import Through, through_bucket
 from tlsearch.app.catalog.catalog import SearchEntry, read_entry
-from tlsearch.app.catalog.ending import Status, forget_end, keep_end
 from tlsearch.app.catalog.provenance import keep_evidence, record_end, record_start
-from tlsearch.app.catalog.stored import read_record
-from tlsearch.app.checks.feasibility import backbone_sizes
-from tlsearch.app.checks.weights_found import weights_digests
+from tlsearch.app.catalog.stored import Status, forget_end, keep_end, read_record
+from tlsearch.app.checks.feasibility import backbone_sizes, weights_digests
 from tlsearch.app.searches.prepare import Prepared
-from tlsearch.app.searches.retention import Tidier
 from tlsearch.config import SpaceFile
-from tlsearch.core.types import SearchObserver, SearchRecord
+from tlsearch.core.types import SearchObserver, SearchRecord, TrialOutcome, TrialState
 from tlsearch.data import seen_digest
 from tlsearch.results import SERVED_CODE
 from tlsearch.search import SearchPlan, run_search
@@ -160,3 +162,30 @@ def make_tracker(entry: SearchEntry) -> MlflowTracker:
         parent_search=entry.parent,
         parent_uid=parent.uid if parent else "",
     )
+
+
+class Tidier(SearchObserver):
+    """Deletes the folders of ended trials that are not among the best; comes after the keeper, which says so."""
+
+    def __init__(self, keeper: BestKeeper, *, directory: Path) -> None:
+        self._keeper = keeper
+        self._trials = directory / "trials"
+        self._ended: set[int] = set()
+
+    def restore(self, record: SearchRecord) -> None:
+        """Deletes what an earlier start left behind."""
+        self._ended = {trial.number for trial in record.trials if trial.state is not TrialState.RUNNING}
+        self._delete()
+
+    def trial_ended(self, number: int, outcome: TrialOutcome) -> None:
+        """Deletes the trial's running checkpoint, and the folders of all trials that are not kept."""
+        self._ended.add(number)
+        self._delete()
+
+    def _delete(self) -> None:
+        kept = set(self._keeper.kept)
+        for number in self._ended & kept:
+            shutil.rmtree(self._trials / str(number) / "running", ignore_errors=True)
+        for number in self._ended - kept:
+            shutil.rmtree(self._trials / str(number), ignore_errors=True)
+        self._ended &= kept

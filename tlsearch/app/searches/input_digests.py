@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from tlsearch.app.catalog.catalog import SearchEntry, write_atomically
 from tlsearch.app.catalog.gather_facts import read_facts
-from tlsearch.app.checks.weights_found import weights_digests
+from tlsearch.app.checks.feasibility import weights_digests
 from tlsearch.config import SpaceFile
 from tlsearch.core.codec import read_json, read_shaped
 from tlsearch.core.errors import DataError

@@ -19,15 +19,14 @@ from tlsearch.app.catalog.space_diff import refuse_changes
 from tlsearch.app.catalog.stored import settle, stored_file
 from tlsearch.app.checks.data_defaults import fit_defaults
 from tlsearch.app.checks.error_places import place_faults
-from tlsearch.app.checks.feasibility import backbone_sizes, limit_faults, metric_faults, total_trials
-from tlsearch.app.checks.weights_found import weights_faults
+from tlsearch.app.checks.feasibility import backbone_sizes, limit_faults, metric_faults, total_trials, weights_faults
 from tlsearch.app.searches.input_digests import keep_inputs, refuse_changed_inputs
 from tlsearch.config import SpaceFile, bucket_address, dump_resolved
 from tlsearch.core.errors import ConfigError, StorageError
 from tlsearch.core.trusted_hosts import trust
 from tlsearch.core.user_folders import state_directory
 from tlsearch.data import ImageIndex, load_index, require_ready
-from tlsearch.doctor.report import require_places
+from tlsearch.doctor.environment import require_places
 from tlsearch.search import SearchLock, holding
 from tlsearch.space import Space, load
 from tlsearch.tracking.reach import credentials_note

@@ -11,8 +11,7 @@ from tlsearch.app.catalog.gather_facts import gather_facts, write_facts
 from tlsearch.app.catalog.space_diff import Difference, differences, file_now
 from tlsearch.app.catalog.stored import read_record, settle, stored_file
 from tlsearch.app.checks.error_places import place_faults
-from tlsearch.app.checks.feasibility import backbone_sizes, limit_faults
-from tlsearch.app.checks.weights_found import weights_faults, weights_source
+from tlsearch.app.checks.feasibility import backbone_sizes, limit_faults, weights_faults, weights_source
 from tlsearch.app.searches.execute import search_plan
 from tlsearch.app.searches.input_digests import keep_inputs, refuse_changed_inputs
 from tlsearch.app.searches.prepare import Prepared, with_trials

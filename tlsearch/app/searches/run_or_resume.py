@@ -1,4 +1,7 @@
-"""Finds the search that an earlier start of the same command has begun, for schedulers that start a job again."""
+"""Finds the search that an earlier start of the same command began, and whether a resume has nothing to do.
+
+Imports neither torch, Ray nor MLflow.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,13 @@ from tlsearch.app.catalog.bucket_searches import folder_of, is_bucket, take_over
 from tlsearch.app.catalog.catalog import MANIFEST, RESOLVED, SOURCE, SearchEntry, find
 from tlsearch.app.catalog.gather_facts import FACTS
 from tlsearch.app.catalog.search_names import check_name
+from tlsearch.app.catalog.space_diff import refuse_changes
+from tlsearch.app.catalog.stored import read_record, search_state
+from tlsearch.app.checks.feasibility import total_trials
 from tlsearch.app.searches.input_digests import INPUTS
-from tlsearch.config import load_space_file
+from tlsearch.config import load_space_file, parse_space_file
 from tlsearch.core.errors import StorageError
+from tlsearch.core.text import agree, command, format_s, plural
 from tlsearch.core.trusted_hosts import trust
 from tlsearch.search import SearchLock, holding
 
@@ -70,3 +77,44 @@ def _clear_unborn(directory: Path) -> None:
 def _is_unborn(directory: Path) -> bool:
     names = [path.name for path in directory.iterdir()]
     return all(name in _UNBORN or name.endswith(".tmp") for name in names)
+
+
+def nothing_left(entry: SearchEntry, *, trials: str | None = None, stored: bool = False) -> str:
+    """Why a resume of the search would do nothing; empty where it would do something, or where that is not known.
+
+    Args:
+        entry: The search.
+        trials: As for ``prepare_resume``.
+        stored: As for ``prepare_resume``.
+
+    Raises:
+        StorageError: The user's space file has changed since.
+    """
+    record = read_record(entry)
+    file = parse_space_file(entry.path / RESOLVED, moved=entry.moved, stored=True)[0]
+    if file is None or search_state(entry, record) != "finished":
+        return ""
+    if not stored:
+        refuse_changes(entry, file)
+    changed = command("resume", entry.search_id, "--changed")
+    search, begun = file.search, len(record.trials)
+    wanted = search.trials if trials is None else total_trials(trials, search.trials)
+    if begun >= wanted:
+        ended = f"{begun:,} of {plural(wanted, 'trial')} ended" if begun == wanted else _more_than(begun, wanted)
+        return f"nothing to do: {ended}; {command('resume', entry.search_id, '--trials', '+12')} searches on"
+    if record.space_tried:
+        return (
+            f"nothing to do: the {plural(begun, 'trial')} that ended are all configurations of the space; widen it in "
+            f"the space file, then {changed}"
+        )
+    if search.time_budget_s is not None and record.spent_s >= search.time_budget_s:
+        return (
+            f"nothing to do: the time budget of {format_s(search.time_budget_s)} is spent ({begun} of "
+            f"{plural(wanted, 'trial')} have ended); raise search.time_budget in the space file, then "
+            f"{changed}"
+        )
+    return ""
+
+
+def _more_than(begun: int, wanted: int) -> str:
+    return f"{plural(begun, 'trial')} ended already, and {wanted:,} {agree(wanted, 'is', 'are')} asked for"

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tlsearch.app.catalog.catalog import SearchEntry
-from tlsearch.app.catalog.ending import kept_end
 from tlsearch.app.catalog.provenance import record_end, record_start
-from tlsearch.app.catalog.stored import read_record, settle, stored_file
+from tlsearch.app.catalog.stored import kept_end, read_record, settle, stored_file
 from tlsearch.app.searches.execute import make_tracker
 from tlsearch.search import holding
 from tlsearch.tracking import BestKeeper

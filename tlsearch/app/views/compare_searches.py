@@ -13,7 +13,9 @@ from tlsearch.app.views.outcome import find_checkpoint
 from tlsearch.core.errors import DataError, StorageError, UserError
 from tlsearch.core.types import DataSpec, SearchRecord
 from tlsearch.data import ImageIndex, load_index
-from tlsearch.results.compare import (
+from tlsearch.results.leaderboard.leaderboard import leaderboard
+from tlsearch.results.leaderboard.search_facts import SearchFacts
+from tlsearch.results.search_comparison import (
     ModelComparison,
     SearchComparison,
     SearchSide,
@@ -21,8 +23,6 @@ from tlsearch.results.compare import (
     compare_searches,
     search_side,
 )
-from tlsearch.results.leaderboard.leaderboard import leaderboard
-from tlsearch.results.leaderboard.search_facts import SearchFacts
 
 SPLIT = "val"
 

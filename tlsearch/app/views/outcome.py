@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tlsearch.app.catalog.catalog import SearchEntry, find, names_search
-from tlsearch.app.catalog.ending import SearchState, ending_text, search_state
 from tlsearch.app.catalog.gather_facts import read_facts
-from tlsearch.app.catalog.stored import read_record
+from tlsearch.app.catalog.stored import SearchState, ending_text, read_record, search_state
 from tlsearch.app.checks.outputs import check_output, write_output
 from tlsearch.core.errors import StorageError
 from tlsearch.core.types import SearchRecord

@@ -15,7 +15,7 @@ from tlsearch.core.types import DataSpec
 from tlsearch.data import FolderImages, images_below
 from tlsearch.data.sources.listing import list_source
 from tlsearch.results import load_model
-from tlsearch.results.inference.class_check import check_classes
+from tlsearch.results.inference.labelled import check_classes
 from tlsearch.results.inference.predictor import Prediction, Unreadable, predict_readable
 from tlsearch.results.stats.intervals import wilson_interval
 

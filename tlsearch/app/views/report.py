@@ -14,9 +14,8 @@ from tlsearch.app.catalog.stored import read_record
 from tlsearch.app.views.report_settings import log_scaled, search_settings
 from tlsearch.core.errors import StorageError, UserError
 from tlsearch.core.types import ParameterImportance, SearchRecord
-from tlsearch.results.inference.cpu_latency import measure_latency, this_cpu
 from tlsearch.results.leaderboard.leaderboard import LeaderboardRow, leaderboard, rows_csv
-from tlsearch.results.leaderboard.search_facts import SearchFacts
+from tlsearch.results.leaderboard.search_facts import SearchFacts, measure_latency, this_cpu
 from tlsearch.results.report.page import PAGE, Report, make_report, write_report
 from tlsearch.results.report.plots.view import View
 from tlsearch.results.report.sections import BestModel

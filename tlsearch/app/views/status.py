@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tlsearch.app.catalog.catalog import RESOLVED, SearchEntry
-from tlsearch.app.catalog.ending import SearchState, search_state
+from tlsearch.app.catalog.stored import SearchState, search_state
 from tlsearch.config import SearchSpec, parse_space_file
 from tlsearch.core.codec import read_json
 from tlsearch.core.layout import SearchFolder

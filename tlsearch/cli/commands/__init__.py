@@ -1,5 +1,27 @@
 """The commands, by the work that they belong to; importing this adds them all to the app."""
 
-from tlsearch.cli.commands import cache, check, cluster, compare, control, models, production, results, run, searches
+from tlsearch.cli.commands import (
+    cache,
+    check,
+    cluster,
+    compare,
+    control,
+    models,
+    production,
+    results,
+    run,
+    stored_searches,
+)
 
-__all__ = ["cache", "check", "cluster", "compare", "control", "models", "production", "results", "run", "searches"]
+__all__ = [
+    "cache",
+    "check",
+    "cluster",
+    "compare",
+    "control",
+    "models",
+    "production",
+    "results",
+    "run",
+    "stored_searches",
+]

@@ -23,7 +23,7 @@ def check(
     if no_model and dry_run:
         raise typer.BadParameter("a dry run needs the models", param_hint="--no-model")
     with told_errors(as_json=json):
-        from tlsearch.app.checks.check import check_file
+        from tlsearch.app.checks.check_file import check_file
         from tlsearch.cli.tables.data_tables import backbone_table, data_lines, data_table
 
         report = check_file(

@@ -79,7 +79,7 @@ def doctor(
 ) -> None:
     """Check what could stop a search: versions, devices, disks, MLflow, and the nodes of a cluster."""
     with told_errors(as_json=json):
-        from tlsearch.doctor.report import DoctorOptions, diagnose
+        from tlsearch.doctor.environment import DoctorOptions, diagnose
 
         seen = diagnose(DoctorOptions(file=file, overrides=tuple(set_ or ()), data_path=data, address=address))
     if json:

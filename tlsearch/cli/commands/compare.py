@@ -12,8 +12,8 @@ from tlsearch.cli.session import out, print_json, told_errors
 
 if TYPE_CHECKING:
     from tlsearch.cli.console import Table
-    from tlsearch.results.compare import ModelComparison, SearchComparison
     from tlsearch.results.leaderboard.leaderboard import LeaderboardRow
+    from tlsearch.results.search_comparison import ModelComparison, SearchComparison
 
 _SHOWN = 15
 
@@ -33,7 +33,7 @@ def compare(
     """Compare two searches on one data set, or two models on the same images, and test the difference."""
     with told_errors(as_json=json):
         from tlsearch.app.views.compare_searches import compare as compare_both
-        from tlsearch.results.compare import SearchComparison
+        from tlsearch.results.search_comparison import SearchComparison
 
         found = compare_both(a, b, data=data, storage=storage, device=device)
     if json:

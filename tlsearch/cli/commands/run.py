@@ -121,7 +121,7 @@ def resume(
 
 def _nothing_left(entry: SearchEntry, *, trials: str | None, stored: bool, as_json: bool) -> bool:
     """Says so where a resume would do nothing, before anything is started for it."""
-    from tlsearch.app.searches.nothing_left import nothing_left
+    from tlsearch.app.searches.run_or_resume import nothing_left
 
     why = nothing_left(entry, trials=trials, stored=stored)
     if why and as_json:
@@ -149,10 +149,9 @@ def _take_over(entry: SearchEntry, lock: SearchLock, *, trials: str | None, addr
 
 def _execute(prepared: Prepared, *, as_json: bool) -> None:
     """Runs a prepared search with its display, then prints its results and leaves with its exit code."""
-    from tlsearch.app.catalog.stored import read_record
+    from tlsearch.app.catalog.stored import read_record, search_log
     from tlsearch.app.checks.feasibility import untried_backbones
     from tlsearch.app.searches.execute import execute
-    from tlsearch.app.searches.logbook import search_log
     from tlsearch.app.views.status import trial_doing
     from tlsearch.cli.tables.live_progress import Progress
     from tlsearch.results import results_json
@@ -201,7 +200,7 @@ def _print_end(end: SearchEnd) -> None:
     from tlsearch.app.catalog.gather_facts import read_facts
     from tlsearch.cli.tables.results_table import print_leaderboard
     from tlsearch.results import leaderboard
-    from tlsearch.results.leaderboard.comparability import comparability_notes
+    from tlsearch.results.leaderboard.search_facts import comparability_notes
 
     record = end.record
     print_leaderboard(out, record, leaderboard(record, end.run_ids, read_facts(end.entry))[:10])

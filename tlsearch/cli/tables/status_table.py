@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from tlsearch.app.catalog.ending import ending_text
+from tlsearch.app.catalog.stored import ending_text
 from tlsearch.app.views.status import Overview, trial_doing
 from tlsearch.cli.console import Table
 from tlsearch.cli.tables.live_progress import short_config

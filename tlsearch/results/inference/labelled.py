@@ -1,4 +1,4 @@
-"""What a model says of labelled images, and what it gets wrong."""
+"""What a model predicts for labelled images, and where it is wrong; its classes must be those of the data."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from tlsearch.core.errors import DataError
 from tlsearch.core.metrics import confusion_matrix
+from tlsearch.data import nfc, same_classes
 from tlsearch.results.stats.intervals import LABELS, PROBABILITIES
 
 if TYPE_CHECKING:
     from tlsearch.data import ImageIndex
     from tlsearch.results.inference.predictor import Classifier
+
 
 _THUMBNAIL_PX = 112
 
@@ -157,3 +160,36 @@ def _data_uri(image: Image.Image) -> str:
     file = io.BytesIO()
     image.save(file, format="JPEG", quality=82)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+
+
+_SHOWN = 40
+
+
+def check_classes(model: Sequence[str], data: Sequence[str]) -> None:
+    """Compares the classes of a model, in the order of its logits, with those of a data set, in any Unicode form.
+
+    Raises:
+        DataError: They differ in content or order; says how, and gives both lists.
+    """
+    if same_classes(model, data):
+        return
+    model, data = [nfc(name) for name in model], [nfc(name) for name in data]
+    missing = [name for name in model if name not in data]
+    extra = [name for name in data if name not in model]
+    if missing and extra:
+        what = f"other names: {_listed(missing)} of the model, {_listed(extra)} of the data"
+    elif missing:
+        what = f"the data lack {_listed(missing)}"
+    elif extra:
+        what = f"the model does not know {_listed(extra)}"
+    else:
+        what = "the same names in another order"
+    raise DataError(
+        f"a model is used on data with its own classes in its own order; here are {what}\n"
+        f"  model: {_listed(model)}\n  data:  {_listed(data)}"
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    text = ", ".join(names[:_SHOWN])
+    return f"{text} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else text

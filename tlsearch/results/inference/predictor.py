@@ -26,7 +26,7 @@ from tlsearch.data import ImageIndex, decode_rgb, eval_image, normalise, read_im
 from tlsearch.data.images.pixel_budget import num_decoders
 from tlsearch.model import StagedModel
 from tlsearch.results.inference.checkpoint_uri import checkpoint_folder
-from tlsearch.results.inference.class_check import check_classes
+from tlsearch.results.inference.labelled import check_classes
 from tlsearch.train import EVAL_BATCH_SIZE, ModelMeta, Runtime, Source, open_runtime, predict_logits
 from tlsearch.trial import load_trained
 

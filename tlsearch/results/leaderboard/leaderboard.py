@@ -11,8 +11,7 @@ from tlsearch.core.metrics import is_share
 from tlsearch.core.printable import csv_text
 from tlsearch.core.text import NumberForm, agree, plural
 from tlsearch.core.types import EndReason, Mode, Scalar, SearchRecord, TrialRecord, TrialState
-from tlsearch.results.leaderboard.comparability import comparability_notes
-from tlsearch.results.leaderboard.search_facts import SearchFacts
+from tlsearch.results.leaderboard.search_facts import SearchFacts, comparability_notes
 from tlsearch.results.stats.intervals import standard_error, wilson_interval
 
 _NO_FACTS = SearchFacts()

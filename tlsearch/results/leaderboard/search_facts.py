@@ -1,13 +1,15 @@
-"""What results need to know of a search beside its study: sizes of the data and of the backbones."""
+"""What results need beside a search's study: sizes of data and backbones, CPU latencies, what cannot be compared."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import platform
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tlsearch.core.codec import from_plain
-from tlsearch.core.types import TrialConfig
+from tlsearch.core.text import plural
+from tlsearch.core.types import EndReason, SearchRecord, TrialConfig, TrialRecord, TrialState
 
 FORMAT = 1
 
@@ -67,3 +69,103 @@ class SearchFacts:
         if plain.get("format") != FORMAT:
             raise ValueError(f"facts of a search have the format {FORMAT}, not {plain.get('format')!r}")
         return from_plain(cls, plain)
+
+
+def measure_latency(backbone: str, *, num_classes: int, image_size: int | None = None, num_threads: int = 1) -> float:
+    """Milliseconds for one image through an untrained model of this backbone: the median of 20 passes.
+
+    The time does not depend on the weights. Decoding and resizing the image are not in it.
+
+    Args:
+        backbone: A name, with an optional ``@VERSION``.
+        num_classes: Outputs of the head.
+        image_size: Side of the image in pixels; None is the default weights' own.
+        num_threads: CPU threads of one pass.
+
+    Raises:
+        UserError: There is no such backbone, or it cannot take this size.
+    """
+    import torch
+
+    from tlsearch.model import build_model
+    from tlsearch.model.libraries.libraries import native_size
+    from tlsearch.train import Runtime
+    from tlsearch.trial import time_one_image
+
+    size = native_size(backbone) if image_size is None else image_size
+    model = build_model(backbone, num_classes=num_classes, weights=None, image_size=size, seed=0)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(num_threads)
+    try:
+        return time_one_image(model, size, Runtime(device=torch.device("cpu")))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def this_cpu(num_threads: int = 1) -> str:
+    """What a latency holds for, in a few words."""
+    name = platform.processor() or platform.machine()
+    return f"{name} CPU, {num_threads} thread{'s' if num_threads > 1 else ''}, fp32"
+
+
+def comparability_notes(record: SearchRecord, facts: SearchFacts) -> list[str]:
+    """Sentences about what a leaderboard compares though it should not, and what it leaves out."""
+    notes = []
+    tried = dict.fromkeys(trial.config.backbone for trial in record.trials)
+    if len({*tried, *facts.backbones}) > 1:
+        weak = [f"{name}: {text}" for name in tried if (text := _unfinished(_of(record, name)))]
+        if weak:
+            notes.append(
+                "no trial of these backbones ran to its end, so that they are judged by less than others: "
+                + "; ".join(weak)
+            )
+        missing = [name for name in facts.backbones if name not in tried]
+        if missing:
+            notes.append(f"never tried: {', '.join(missing)}")
+    epochs = sorted({trial.epochs_run for trial in record.trials if _ended(trial) and trial.best_value is not None})
+    if len(epochs) > 1:
+        notes.append(
+            f"trials ran for {epochs[0]} to {epochs[-1]} epochs: "
+            "the value of one that was stopped is its best until then"
+        )
+    if record.space_tried:
+        notes.append(
+            f"the search ended with {plural(len(record.trials), 'trial')}: "
+            "every configuration of its space has been tried"
+        )
+    return notes
+
+
+def _of(record: SearchRecord, backbone: str) -> list[TrialRecord]:
+    return [trial for trial in record.trials if trial.config.backbone == backbone]
+
+
+def _ended(trial: TrialRecord) -> bool:
+    return trial.state is not TrialState.RUNNING
+
+
+def _unfinished(trials: Sequence[TrialRecord]) -> str:
+    """What became of a backbone's trials where none of them ran to its end; empty where one did or still may."""
+    if any(trial.state in (TrialState.COMPLETE, TrialState.RUNNING) for trial in trials):
+        return ""
+    stopped = [trial for trial in trials if trial.state is TrialState.PRUNED and trial.reason != EndReason.DIVERGED]
+    text = plural(len(trials), "trial")
+    if len(stopped) == len(trials):
+        return f"{text}, {_all(len(trials))}stopped at {_epochs(stopped)}"
+    counts = {
+        "diverged": sum(trial.reason == EndReason.DIVERGED for trial in trials),
+        "infeasible": sum(trial.state is TrialState.INFEASIBLE for trial in trials),
+        "failed": sum(trial.state is TrialState.FAILED for trial in trials),
+    }
+    parts = [f"{count} {name}" for name, count in counts.items() if count]
+    parts += [f"{len(stopped)} stopped at {_epochs(stopped)}"] if stopped else []
+    return f"{text}, {', '.join(parts)}"
+
+
+def _all(count: int) -> str:
+    return {1: "", 2: "both "}.get(count, "all ")
+
+
+def _epochs(trials: Sequence[TrialRecord]) -> str:
+    epochs = sorted({trial.epochs_run for trial in trials})
+    return f"epoch {epochs[0]}" if len(epochs) == 1 else f"epochs {epochs[0]} to {epochs[-1]}"

@@ -1,8 +1,7 @@
 """Connects to Ray, or starts one; ends only what it started.
 
-Ray's token authentication is on in some cases by default and off in others; a driver without the
-right mode fails after 20 s with a bare ConnectionError. Here the mode is settled before, and the
-error says what was tried.
+Ray (2.60) puts the driver's current folder, and its script's, before the standard library in every worker, so that a
+``statistics.py`` or ``random.py`` there ends every trial. Here workers import only what is installed.
 """
 
 from __future__ import annotations
@@ -13,16 +12,20 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tlsearch.core.errors import ClusterError
+from tlsearch.core.imports import package_folder
 from tlsearch.core.user_folders import home
 from tlsearch.search.cluster.auth_probe import probe_head, refused
 from tlsearch.search.cluster.local_ray import own_signals, session_kept, start_ray
-from tlsearch.search.cluster.worker_path import job_config
+
+if TYPE_CHECKING:
+    from ray.job_config import JobConfig
+
 
 logger = logging.getLogger(__name__)
 
@@ -167,3 +170,24 @@ def _explain(address: str, authentication: str, error: Exception) -> str:
         f"needs {_MODE}=token and its token in {_TOKEN} or ~/.ray/auth_token, one without needs {_MODE}=disabled; "
         "`--address local` starts an own Ray on this machine"
     )
+
+
+def job_config() -> JobConfig:
+    """A job whose workers have, beyond what is installed, at most the folder of this package.
+
+    That one is needed only where tlsearch is run from its own sources without having been installed.
+    """
+    from ray.job_config import JobConfig
+
+    folder = package_folder()
+    made = JobConfig()
+    # Private, checked with Ray 2.60: Ray appends its folders to this list, whatever it is given.
+    made._py_driver_sys_path = _Fixed([folder] if folder else [])
+    return made
+
+
+class _Fixed(list[str]):
+    """Takes nothing more."""
+
+    def extend(self, folders: Iterable[str]) -> None:
+        """Drops what Ray would add."""

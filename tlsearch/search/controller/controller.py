@@ -32,10 +32,16 @@ from tlsearch.search.controller.dispatcher import Dispatcher
 from tlsearch.search.controller.live_trials import Live
 from tlsearch.search.controller.trial_queue import Intake
 from tlsearch.search.plan import SearchPlan
-from tlsearch.search.sampling.first_points import FIRST_LOOK
-from tlsearch.search.scheduling.constraints import MEASURED_BY_WORKERS, complaint, excess
-from tlsearch.search.scheduling.stopping_rules import Judge, Observation, Verdict
-from tlsearch.search.scheduling.time_budget import TimeBudget
+from tlsearch.search.sampling.points import FIRST_LOOK
+from tlsearch.search.scheduling.stopping_rules import (
+    MEASURED_BY_WORKERS,
+    Judge,
+    Observation,
+    TimeBudget,
+    Verdict,
+    complaint,
+    excess,
+)
 from tlsearch.search.study.study import StoredReport, Study, stored_reports
 from tlsearch.search.worker.messages import Job
 from tlsearch.search.worker.trial_errors import ErrorStreak

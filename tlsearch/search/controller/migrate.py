@@ -20,7 +20,7 @@ from tlsearch.core.codec import from_plain
 from tlsearch.core.errors import StorageError
 from tlsearch.core.types import Scalar, TrialConfig
 from tlsearch.search.plan import SearchPlan
-from tlsearch.search.sampling.first_points import FirstPoint, first_points
+from tlsearch.search.sampling.points import FirstPoint, first_points
 from tlsearch.search.sampling.untried import Configurations
 from tlsearch.search.study.lock import SearchLock
 from tlsearch.search.study.rdb import Pointer, database_errors, write_pointer

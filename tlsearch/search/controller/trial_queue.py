@@ -12,7 +12,7 @@ from optuna.trial import TrialState as OptunaState
 from tlsearch.core.crash import crash_point
 from tlsearch.core.types import Scalar
 from tlsearch.search.plan import SearchPlan
-from tlsearch.search.sampling.first_points import ORIGIN, first_points
+from tlsearch.search.sampling.points import ORIGIN, first_points
 from tlsearch.search.sampling.proposals import Proposal, Proposals
 from tlsearch.search.seeds import derive_seed
 from tlsearch.search.study.study import Study

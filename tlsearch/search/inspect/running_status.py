@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
+from tlsearch.core.codec import read_json
 from tlsearch.core.layout import SearchFolder
 from tlsearch.core.types import SearchRecord
-from tlsearch.search.cluster.dashboard import read_dashboard
 from tlsearch.search.study.lock import Holder, runner_of
 from tlsearch.search.study.records import record_of
 from tlsearch.search.study.storage import open_for_reading
@@ -68,3 +71,30 @@ def read_status(
 
 def _report_figures(trials: Iterable[FrozenTrial], name: str) -> Iterable[float]:
     return (plain[name] for trial in trials for key, plain in trial.user_attrs.items() if key.startswith(REPORT))
+
+
+@contextmanager
+def telling_dashboard(path: Path, url: str) -> Iterator[None]:
+    """The file says where the dashboard is while the body runs.
+
+    Args:
+        path: The file; what an earlier start has left there goes.
+        url: ``http://HOST:PORT``; empty where there is none, as on an own Ray.
+    """
+    path.unlink(missing_ok=True)
+    if url:
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary.write_text(json.dumps({"dashboard": url}), encoding="utf-8")
+        os.replace(temporary, path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def read_dashboard(path: Path) -> str:
+    """What the file says; empty where it is not there. Only a search that runs has a dashboard."""
+    try:
+        return str(read_json(path)["dashboard"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""

@@ -1,10 +1,12 @@
-"""Tune's scheduler: passes reports to the conductor, which writes them into the study and answers."""
+"""Tune's scheduler: passes reports to the conductor, which stores and answers them; detects hung trials."""
 
 from __future__ import annotations
 
 import logging
 import re
 import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +15,72 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
 from tlsearch.search.controller.controller import Conductor
-from tlsearch.search.ray_tune.bridge import Watch
-from tlsearch.search.ray_tune.hang_detector import Silence
 from tlsearch.search.ray_tune.resources import lasting_node_ids
 from tlsearch.search.worker.messages import pack, unpack_message
 
 if TYPE_CHECKING:
     from ray.tune.execution.tune_controller import TuneController
+
+
+class Watch:
+    """The trials that Tune holds, and the first error that came up inside Tune's calls.
+
+    Tune swallows or rewraps exceptions of its plug-ins; here they are kept as they are, the run is
+    brought to an end, and the engine raises them.
+    """
+
+    def __init__(self) -> None:
+        self.handed_out: dict[str, int] = {}  # Tune's trial id -> trial number
+        self.error: Exception | None = None
+
+    @contextmanager
+    def guard(self) -> Iterator[None]:
+        """Keeps an exception of the body; the caller then answers so that the run ends."""
+        try:
+            yield
+        except Exception as error:
+            self.error = self.error or error
+
+
+class Silence:
+    """Seconds since a trial began to run in its worker, or since its last word.
+
+    A trial is found silent once; it is given a new limit when it runs again in another worker.
+    """
+
+    def __init__(self, limit_s: float | None, *, timer: Callable[[], float] = time.monotonic) -> None:
+        """None is no limit."""
+        self.limit_s = limit_s
+        self._timer = timer
+        self._since: dict[str, float] = {}
+        self._hanging: set[str] = set()
+
+    def broken(self, trial_id: str) -> None:
+        """The trial has said something."""
+        self._since.pop(trial_id, None)
+        self._hanging.discard(trial_id)
+
+    def too_long(self, running: Collection[str]) -> list[str]:
+        """Those of the trials that run now which have just gone beyond the limit.
+
+        Args:
+            running: The trials that are in a worker; one that waits for a worker is not silent.
+        """
+        now = self._timer()
+        self._since = {trial_id: self._since.get(trial_id, now) for trial_id in running}
+        if self.limit_s is None:
+            return []
+        found = [t for t, since in self._since.items() if now - since > self.limit_s and t not in self._hanging]
+        self._hanging.update(found)
+        return found
+
+    def verdict(self, trial_id: str) -> str:
+        """Why the trial's worker was killed; empty if not for its silence. It may run again."""
+        if trial_id not in self._hanging:
+            return ""
+        self.broken(trial_id)
+        return f"killed after {self.limit_s:g} s without a report (search.trial_timeout)"
+
 
 logger = logging.getLogger(__name__)
 

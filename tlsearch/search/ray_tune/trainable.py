@@ -1,12 +1,15 @@
-"""A Ray worker for trials: a class Trainable whose actor is reused from trial to trial."""
+"""A Ray worker for trials: a class Trainable whose actor is reused, and which looks for a drain warning of its node."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 from ray.tune import Trainable
 
 from tlsearch.core.errors import ClusterError
@@ -14,10 +17,51 @@ from tlsearch.core.imports import quick_import
 from tlsearch.core.layout import SearchFolder
 from tlsearch.core.types import RunningTrial, TrialAssignment, TrialFactory
 from tlsearch.search.json_logs import WorkerLog
-from tlsearch.search.ray_tune.preemption import DrainWatch
-from tlsearch.search.worker.messages import pack, unpack_job
-from tlsearch.search.worker.progress_file import telling
+from tlsearch.search.ray_tune.resources import draining_node_ids
+from tlsearch.search.worker.messages import pack, telling, unpack_job
 from tlsearch.search.worker.trial_runner import Gauge, Runner
+
+logger = logging.getLogger(__name__)
+
+_EVERY_S = 5.0  # a warning comes 30 s or more before the end; 1,000 workers ask Ray 200 times a second
+
+
+class DrainWatch:
+    """Called, it tells whether the node has a drain warning; a warning is never taken back."""
+
+    def __init__(
+        self, node: str, *, ask: Callable[[], Collection[str]] = draining_node_ids, every_s: float = _EVERY_S
+    ) -> None:
+        """Begins to ask, at once and then again and again.
+
+        Args:
+            node: The id of this worker's node.
+            ask: The ids of all nodes that are about to go.
+            every_s: Seconds between two questions.
+        """
+        self._node, self._ask, self._every_s = node, ask, every_s
+        self._leaving, self._closed = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="drain-watch", daemon=True)
+        self._thread.start()
+
+    def __call__(self) -> bool:
+        """Whether this node is about to go, as far as is known."""
+        return self._leaving.is_set()
+
+    def close(self) -> None:
+        """Asks no more."""
+        self._closed.set()
+
+    def _watch(self) -> None:
+        while not self._closed.is_set():
+            try:
+                if self._node in self._ask():
+                    logger.info("node %s is about to go: every epoch ends with a checkpoint", self._node)
+                    self._leaving.set()
+                    return
+            except RayError as error:
+                logger.debug("the draining nodes cannot be had now: %s", error)
+            self._closed.wait(self._every_s)
 
 
 def fine_tuning(assignment: TrialAssignment) -> RunningTrial:

@@ -1,34 +1,131 @@
-"""Runs a search on Ray Tune: a new Tuner at every start, driven by the study alone."""
+"""Runs a search on Ray Tune: a new Tuner at every start, driven by the study alone; its settings and its searcher."""
 
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import count
 from traceback import walk_tb
+from typing import Any, cast
 
 from ray import tune
 from ray.exceptions import OutOfMemoryError
 from ray.tune import ResultGrid
+from ray.tune.execution import class_cache
+from ray.tune.progress_reporter import TrialProgressCallback
+from ray.tune.search import Searcher
 
 from tlsearch.core.errors import ClusterError
 from tlsearch.core.types import SearchObserver, TrialFactory
 from tlsearch.core.user_folders import scratch_folder
 from tlsearch.search.cluster.connect import connected
-from tlsearch.search.cluster.dashboard import telling_dashboard
 from tlsearch.search.controller.controller import Conductor
+from tlsearch.search.inspect.running_status import telling_dashboard
 from tlsearch.search.plan import SearchPlan
-from tlsearch.search.ray_tune.bridge import Watch
 from tlsearch.search.ray_tune.resources import LiveLimit, alive_nodes, trial_resources
-from tlsearch.search.ray_tune.scheduler import StudyScheduler
-from tlsearch.search.ray_tune.searcher import StudySearcher
+from tlsearch.search.ray_tune.scheduler import StudyScheduler, Watch
 from tlsearch.search.ray_tune.trainable import fine_tuning, make_worker
-from tlsearch.search.ray_tune.tune_settings import NoOutput, tune_environment
 from tlsearch.search.study.lock import SearchLock
 from tlsearch.search.study.rdb import database_errors
 from tlsearch.search.study.stop_request import heeding_stop_requests
 from tlsearch.search.study.storage import open_for_writing, study_attrs
+from tlsearch.search.worker.messages import pack
+
+_ENVIRONMENT: Mapping[str, str] = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # no result files: the study holds all
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # nor Tune's own state, which is never restored
+    "TUNE_MAX_PENDING_TRIALS_PG": "1000",  # the searcher holds back, not Tune
+    "TUNE_RESULT_BUFFER_LENGTH": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_FORCE_TRIAL_CLEANUP_S": "30",
+    "TUNE_WARN_THRESHOLD_S": "60",
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints at any verbosity
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+}
+
+
+class NoOutput(TrialProgressCallback):
+    """Stands where Tune would put its own printer, which prints lines of ended trials at any verbosity."""
+
+    def on_trial_result(self, *args: Any, **info: Any) -> None:
+        """Prints and keeps nothing."""
+
+    def on_trial_error(self, *args: Any, **info: Any) -> None:
+        """Prints and keeps nothing."""
+
+    def on_trial_complete(self, *args: Any, **info: Any) -> None:
+        """Prints and keeps nothing."""
+
+
+@contextmanager
+def tune_environment() -> Iterator[None]:
+    """Tune's settings are variables of the environment; also keeps its SIGUSR1 handler from staying.
+
+    Tune would give the driver's AWS keys to the workers in a runtime environment, which Ray writes into the log of
+    every node. They stay here: a node has its own.
+    """
+    class_cache.ENV_VARS_TO_PROPAGATE -= {name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}
+    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
+    main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGUSR1) if main else None
+    os.environ.update(_ENVIRONMENT)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        if main:
+            signal.signal(signal.SIGUSR1, handler)
+
+
+class StudySearcher(Searcher):
+    """Hands out trials up to the live limit."""
+
+    def __init__(self, conductor: Conductor, watch: Watch, *, live_limit: Callable[[], int]) -> None:
+        super().__init__()
+        self._conductor = conductor
+        self._watch = watch
+        self._live_limit = live_limit
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        """A trial's job; None while all slots are taken or trials have to end first; FINISHED when none will come.
+
+        Tune asks again at every turn after a None, and never after FINISHED.
+        """
+        answer: Any = Searcher.FINISHED
+        with self._watch.guard():
+            if not self._conductor.exhausted and self._watch.error is None:
+                answer = self._next_job(trial_id)
+        return cast("dict[str, Any] | None", answer)  # Tune compares with FINISHED, a string
+
+    def _next_job(self, trial_id: str) -> dict[str, str] | str | None:
+        if len(self._watch.handed_out) >= self._live_limit():
+            return None
+        job = self._conductor.next_trial()
+        if job is None:
+            return Searcher.FINISHED if self._conductor.exhausted else None
+        self._watch.handed_out[trial_id] = job.assignment.number
+        return pack(job)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """The trial has left Tune, however it ended."""
+        self._watch.handed_out.pop(trial_id, None)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the study is the only truth."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its own description of the run, which is never read
+
 
 logger = logging.getLogger(__name__)
 

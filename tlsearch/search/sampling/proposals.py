@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
@@ -18,12 +19,33 @@ from optuna.trial import TrialState as OptunaState
 from tlsearch.core.codec import to_plain
 from tlsearch.core.types import Scalar, TrialConfig
 from tlsearch.search.plan import SearchPlan
-from tlsearch.search.sampling.drawing import draw
-from tlsearch.search.sampling.first_points import FIRST_LOOK, ORIGIN, Origin, first_points, num_enqueued
-from tlsearch.search.sampling.samplers import NUM_DRAWN, GivenPoint, make_sampler
-from tlsearch.search.sampling.starting_points import STARTING_POINTS, starting_point
+from tlsearch.search.sampling.points import FIRST_LOOK, ORIGIN, Origin, draw, first_points, nearest, num_enqueued
+from tlsearch.search.sampling.tpe import NUM_DRAWN, GivenPoint, make_sampler
 from tlsearch.search.sampling.untried import Configurations, Untried, untried_point
 from tlsearch.search.seeds import derive_seed
+
+if TYPE_CHECKING:
+    from tlsearch.space import Space
+
+
+# Head and last stages at rates that keep the pretrained features, rising in cost.
+STARTING_POINTS: Sequence[Mapping[str, Scalar]] = (
+    {"unfreeze_depth": 1, "head_lr": 1e-3, "backbone_lr": 1e-4, "backbone_lr_ratio": 0.1},
+    {"unfreeze_depth": 0, "head_lr": 1e-2},
+    {"unfreeze_depth": 2, "head_lr": 1e-3, "backbone_lr": 3e-4, "backbone_lr_ratio": 0.3, "augmentation": "light"},
+    {"unfreeze_depth": 5, "head_lr": 1e-3, "backbone_lr": 1e-4, "backbone_lr_ratio": 0.1, "augmentation": "light"},
+)
+
+
+def starting_point(space: Space, index: int, backbone: str) -> Mapping[str, Scalar] | None:
+    """A starting point of a backbone, moved into the space; None where the space has no such depth."""
+    wanted = STARTING_POINTS[index]
+    try:
+        base = space.complete({"backbone": backbone, "unfreeze_depth": wanted["unfreeze_depth"]})
+    except ValueError:  # outside the space
+        return None
+    return nearest(space, {**base, **wanted, "backbone": backbone})
+
 
 _NUM_CHEAP = 3  # random points of which the cheapest is tried
 # Fraction of a backbone's forward work in its trained stages, by unfreeze_depth: typical of torchvision's pyramids.

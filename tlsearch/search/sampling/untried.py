@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial
 
 from tlsearch.core.codec import from_plain
 from tlsearch.core.types import Scalar, TrialConfig
-from tlsearch.search.sampling.drawing import draw
+from tlsearch.search.sampling.points import draw
 
 if TYPE_CHECKING:
     from tlsearch.space import Space

@@ -1,8 +1,12 @@
-"""What a report is answered: the end of the budget of epochs, ASHA, patience; pure, without time or Ray."""
+"""What ends a trial or a search: the limit of epochs, ASHA, patience, the user's constraints, the time budget.
+
+The rules for reports are pure: they read no clock.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from tlsearch.core.types import Decision, EndReason, Mode
@@ -113,3 +117,50 @@ def replay(rules: Rules, observations: Iterable[Observation]) -> list[Verdict]:
     """What a fresh judge answers to a stored sequence of reports."""
     judge = Judge(rules)
     return [judge.observe(seen) for seen in observations]
+
+
+MEASURED_BY_WORKERS = ("latency_ms",)  # the others follow from the backbone alone
+
+_UNITS: Mapping[str, str] = {
+    "params_millions": "million parameters",
+    "checkpoint_mb": "MB",
+    "latency_ms": "ms an image",
+}
+
+
+def excess(measured: Mapping[str, float], limits: Mapping[str, float]) -> dict[str, float]:
+    """By how much each limit is exceeded, as a share of it; 0 or less where it is kept.
+
+    Shares, since TPE adds what is exceeded over all constraints.
+    """
+    return {name: measured[name] / limit - 1 for name, limit in limits.items() if name in measured}
+
+
+def complaint(measured: Mapping[str, float], limits: Mapping[str, float]) -> str:
+    """Which limits are broken, in words; empty where all that is known keeps them."""
+    return "; ".join(
+        f"{measured[name]:.3g} {_UNITS.get(name, name)}, at most {limits[name]:g} (search.constraints.{name})"
+        for name, share in excess(measured, limits).items()
+        if share > 0
+    )
+
+
+class TimeBudget:
+    """Counts monotonic seconds from now on top of what earlier starts spent: a wrong clock changes nothing."""
+
+    def __init__(
+        self, limit_s: float | None, *, spent_s: float = 0.0, timer: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._limit_s = limit_s
+        self._timer = timer
+        self._origin = timer() - spent_s
+
+    @property
+    def spent_s(self) -> float:
+        """Seconds of all starts so far."""
+        return self._timer() - self._origin
+
+    @property
+    def over(self) -> bool:
+        """Whether the limit is reached; never without a limit."""
+        return self._limit_s is not None and self.spent_s >= self._limit_s

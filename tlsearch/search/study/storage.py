@@ -1,25 +1,30 @@
-"""Opens a search's study, for its one writer or for a reader: a journal in its folder, or a database."""
+"""Opens a search's study, for its one writer or for readers: a journal in its folder, or a database; and removes it."""
 
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import optuna
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 
+from tlsearch.core.crash import crash_point
 from tlsearch.core.errors import StorageError
 from tlsearch.core.layout import SearchFolder
 from tlsearch.core.types import Mode, Scalar
 from tlsearch.search.study.journal import Journal
-from tlsearch.search.study.lock import SearchLock, study_lines
+from tlsearch.search.study.lock import SearchLock, holding, study_lines
 from tlsearch.search.study.rdb import Pointer, connect, database_errors, read_pointer, write_pointer
 from tlsearch.search.study.study import Study
 
 if TYPE_CHECKING:
     from tlsearch.search.plan import SearchPlan
+
 
 logger = logging.getLogger(__name__)
 
@@ -178,3 +183,45 @@ def open_for_reading(folder: SearchFolder, moved: Callable[[str], str] | None = 
 
 def _quiet_optuna() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+_REMOVED = ".removed-"  # a search under such a name is none any more
+
+
+def remove_folder(folder: Path, mark: str) -> None:
+    """Removes the folder, and the study where it is in a database.
+
+    Args:
+        mark: Tells this removal from others of folders of the same name.
+
+    Raises:
+        StorageError: The search runs, or something cannot be removed.
+    """
+    finish_removals(folder.parent)
+    aside = folder.with_name(f"{_REMOVED}{mark[:16]}")
+    with holding(folder, "remove"):
+        try:
+            folder.rename(aside)
+        except OSError as error:
+            raise StorageError(f"{folder} cannot be removed: {error.strerror or error}") from error
+        crash_point("search_set_aside")
+        _remove(aside)
+
+
+def finish_removals(storage: Path) -> None:
+    """Removes what a death has left of searches that were being removed."""
+    for folder in storage.glob(f"{_REMOVED}*"):
+        with suppress(StorageError), holding(folder, "remove"):
+            _remove(folder)
+
+
+def _remove(aside: Path) -> None:
+    pointer = read_pointer(SearchFolder(root=aside).pointer)
+    if pointer is not None:
+        storage = connect(pointer.url, writable=True)
+        with database_errors(pointer.url), suppress(KeyError):
+            storage.delete_study(storage.get_study_id_from_name(pointer.name))
+    try:
+        shutil.rmtree(aside)
+    except OSError as error:
+        raise StorageError(f"{aside} cannot be removed whole: {error.strerror or error}") from error

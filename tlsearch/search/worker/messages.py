@@ -1,4 +1,4 @@
-"""What a worker and the driver say to each other, as JSON text inside Tune's dicts.
+"""What a worker and the driver send each other, as JSON text inside Tune's dicts; and a worker's progress file.
 
 Tune copies, flattens and prints configs and results; one string under one key passes untouched.
 """
@@ -6,8 +6,11 @@ Tune copies, flattens and prints configs and results; one string under one key p
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tlsearch.core.codec import from_plain, parse_json, to_plain
@@ -67,3 +70,21 @@ def unpack_job(config: Mapping[str, Any]) -> Job:
 def unpack_message(result: Mapping[str, Any]) -> Message:
     """The message in a Tune result."""
     return from_plain(Message, parse_json(result[KEY], "a trial's message", dict))
+
+
+@contextmanager
+def telling(path: Path, what: str) -> Iterator[None]:
+    """Keeps a small file there while the body runs; the trial may write its own progress over it.
+
+    Where it cannot be written nothing is said.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps({"what": what}), encoding="utf-8")
+        os.replace(temporary, path)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 from tlsearch.core.errors import Diverged
 from tlsearch.core.types import EndReason, EpochReport, RunningTrial, TrialAssignment, TrialFactory, TrialOutcome
-from tlsearch.search.scheduling.constraints import complaint
+from tlsearch.search.scheduling.stopping_rules import complaint
 from tlsearch.search.worker.messages import Job, Message
 from tlsearch.search.worker.trial_errors import classify
 

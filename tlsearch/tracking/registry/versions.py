@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from tlsearch.core.codec import parse_json
 from tlsearch.core.crash import crash_point
 from tlsearch.core.user_folders import scratch_folder
+from tlsearch.tracking.mlflow_store import connect, errors_told, model_name, open_experiment, quoted, registered_name
 from tlsearch.tracking.registry.logged_models import (
     CHECKPOINT_META,
     MODEL,
@@ -30,7 +31,6 @@ from tlsearch.tracking.registry.logged_models import (
 )
 from tlsearch.tracking.sink.batch import cut
 from tlsearch.tracking.sink.runs import KIND, PARENT, TRIAL, find_runs, search_tags, trial_name
-from tlsearch.tracking.store import connect, errors_told, model_name, open_experiment, quoted, registered_name
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -19,14 +19,14 @@ from tlsearch.core.types import (
     TrialConfig,
     TrialOutcome,
 )
-from tlsearch.tracking.sink import entries as e
-from tlsearch.tracking.sink.search_progress import Progress
-from tlsearch.tracking.sink.worker import Away, Refused, Worker
-from tlsearch.tracking.sink.writer import MlflowWriter
-from tlsearch.tracking.store import (
+from tlsearch.tracking.mlflow_store import (
     quiet_mlflow,
     told_at_start,
 )
+from tlsearch.tracking.sink import entries as e
+from tlsearch.tracking.sink.best_models import Progress
+from tlsearch.tracking.sink.worker import Away, Refused, Worker
+from tlsearch.tracking.sink.writer import MlflowWriter
 
 logger = logging.getLogger(__name__)
 

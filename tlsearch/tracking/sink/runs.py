@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tlsearch.core.crash import crash_point
-from tlsearch.tracking.store import quoted
+from tlsearch.tracking.mlflow_store import quoted
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -11,8 +11,8 @@ from tlsearch.core.types import DataSetFacts
 from tlsearch.tracking.registry.logged_models import ModelShelf
 from tlsearch.tracking.sink import entries as e
 from tlsearch.tracking.sink.batch import log, log_texts, progress_points, set_running
+from tlsearch.tracking.sink.best_models import BEST_TRIAL, COMPLETE
 from tlsearch.tracking.sink.runs import BEST_MODEL, NOTE, STATE, KnownRun, RunTable
-from tlsearch.tracking.sink.search_progress import BEST_TRIAL, COMPLETE
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

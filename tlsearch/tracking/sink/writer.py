@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from tlsearch.core.errors import TrackingError
 from tlsearch.core.types import TrialState, repeatable
+from tlsearch.tracking.mlflow_store import connect, open_experiment, store_errors
 from tlsearch.tracking.registry.logged_models import ModelShelf
 from tlsearch.tracking.sink import entries as e
 from tlsearch.tracking.sink.batch import (
@@ -30,7 +31,6 @@ from tlsearch.tracking.sink.batch import (
 from tlsearch.tracking.sink.runs import PARENT, STATE, KnownRun, RunTable
 from tlsearch.tracking.sink.search_run import SearchRun, Session
 from tlsearch.tracking.sink.worker import Away
-from tlsearch.tracking.store import connect, open_experiment, store_errors
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -1,20 +1,27 @@
-"""What can be known before a trial is spent: the file, the data, the weights, the stages."""
+"""What can be known before a trial is spent: the file, the data, the weights, the stages, one real batch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from tlsearch.app.checks.data_defaults import fit_defaults
 from tlsearch.app.checks.error_places import place_faults
-from tlsearch.app.checks.feasibility import backbone_sizes, limit_faults, metric_faults, untried_backbones
+from tlsearch.app.checks.feasibility import (
+    backbone_sizes,
+    limit_faults,
+    metric_faults,
+    untried_backbones,
+    weights_faults,
+    weights_source,
+)
 from tlsearch.app.checks.resolution import Resolution, resolution
-from tlsearch.app.checks.weights_found import weights_faults, weights_source
 from tlsearch.config import SpaceFile, missing_driver
-from tlsearch.core.errors import ConfigError, DataError, Fault, UserError
-from tlsearch.core.types import Scalar
+from tlsearch.core.errors import ConfigError, DataError, Fault, TlsearchError, UserError
+from tlsearch.core.types import Scalar, TrialAssignment, TrialConfig
+from tlsearch.core.user_folders import scratch_folder
 from tlsearch.space import Space, backbone_facts, load, load_warnings
 
 
@@ -109,8 +116,6 @@ def check_file(
         if not unbuilt:
             faults += limit_faults(file, backbone_sizes(file, space, num_classes or 2))
     if with_batch and not faults:
-        from tlsearch.app.checks.dry_run import dry_run
-
         faults += dry_run(file, space)[1]
     placed = place_faults(faults, path, overrides=overrides, data_path=data_path)
     found = untried_backbones(file, space)
@@ -161,3 +166,52 @@ def _describe(backbone: str, file: SpaceFile, num_classes: int) -> dict[str, Any
         ],
         "trainable_parameters": {str(depth): count for depth, count in described.trainable_parameters.items()},
     }
+
+
+_DEPTHS = (5, 4, 3, 2, 1, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DryRun:
+    """One backbone's first batch, at the deepest unfreezing that the space allows."""
+
+    backbone: str
+    unfreeze_depth: int
+    train_loss: float
+
+
+def dry_run(file: SpaceFile, space: Space) -> tuple[list[DryRun], list[Fault]]:
+    """Takes one batch of each backbone through forward, backward, step and evaluation.
+
+    Returns:
+        What worked, and a fault for each backbone that did not.
+    """
+    from tlsearch.trial import first_batch
+
+    done, faults = [], []
+    for backbone in space.backbones():
+        config = deepest_config(space, backbone)
+        with scratch_folder("dry") as directory:
+            setup = file.trial_setup()
+            # No trial would ever read what so few images leave behind, so it does not go into the node's cache.
+            setup = replace(setup, cache=replace(setup.cache, directory=f"{directory}/cache"))
+            assignment = TrialAssignment(
+                number=0, seed=file.search.seed, config=config, setup=setup, directory=f"{directory}/trial"
+            )
+            try:
+                batch = first_batch(assignment)
+            except TlsearchError as error:
+                faults.append(Fault(path=("space", "backbone", backbone), message=str(error)))
+                continue
+        done.append(DryRun(backbone=backbone, unfreeze_depth=config.unfreeze_depth, train_loss=batch.train_loss))
+    return done, faults
+
+
+def deepest_config(space: Space, backbone: str) -> TrialConfig:
+    """The default trial of a backbone, moved to the deepest unfreezing that the space allows."""
+    for depth in _DEPTHS:
+        try:
+            return space.to_config(space.complete({"backbone": backbone, "unfreeze_depth": depth}))
+        except ValueError:
+            continue  # this depth is outside the space
+    raise AssertionError(f"no depth of the space takes {backbone}")
