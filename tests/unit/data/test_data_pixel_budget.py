@@ -14,7 +14,7 @@ from PIL import Image
 
 from tlsearch.core.errors import DataError
 from tlsearch.data import decode_rgb
-from tlsearch.data.images import decode, pixel_budget
+from tlsearch.data.images import channels, decode, pixel_budget
 from tlsearch.data.images.decode import inspect_image, num_pixels
 from tlsearch.data.images.pixel_budget import PixelBudget, num_decoders
 
@@ -124,7 +124,7 @@ def test_bands_change_no_pixel(mode: str, monkeypatch: pytest.MonkeyPatch) -> No
     file = BytesIO()
     image.save(file, "TIFF" if mode == "CMYK" else "PNG", **options)
     whole = np.asarray(decode_rgb(file.getvalue(), "x"))
-    monkeypatch.setattr(decode, "_BAND_PIXELS", 50)
+    monkeypatch.setattr(channels, "_BAND_PIXELS", 50)
     assert np.array_equal(np.asarray(decode_rgb(file.getvalue(), "x")), whole)
     if mode in ("RGBA", "LA", "P"):
         full = Image.open(BytesIO(file.getvalue())).convert("RGBA")
