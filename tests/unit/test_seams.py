@@ -48,7 +48,7 @@ def test_help_imports_nothing_heavy(arguments: tuple[str, ...]) -> None:
     assert _modules_after(_command(*arguments)) == set()
 
 
-def test_check_without_model_imports_nothing_heavy(tmp_path: Path) -> None:
+def test_init_and_check_without_model_import_nothing_heavy(tmp_path: Path) -> None:
     from PIL import Image
 
     for split in ("train", "val"):
@@ -57,6 +57,8 @@ def test_check_without_model_imports_nothing_heavy(tmp_path: Path) -> None:
             folder.mkdir(parents=True)
             for number in range(3):
                 Image.new("RGB", (40, 40), (number, 0, 0)).save(folder / f"{number}.png")
+    started = _command("init", "images", "--domain", "photos", "-o", "new.yaml", "--minutes", "600")
+    assert _modules_after(started, cwd=tmp_path) == set()
     (tmp_path / "space.yaml").write_text(FIXED_SPACE)
     assert _modules_after(_command("check", "space.yaml", "--no-model"), cwd=tmp_path) == set()
 

@@ -10,6 +10,7 @@ from tlsearch.cli.commands import (
     production,
     results,
     run,
+    space_files,
     stored_searches,
 )
 
@@ -24,4 +25,5 @@ __all__ = [
     "results",
     "run",
     "stored_searches",
+    "space_files",
 ]

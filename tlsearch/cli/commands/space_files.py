@@ -1,0 +1,63 @@
+"""``init``: a new space file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tlsearch.cli.root import Json, app
+from tlsearch.cli.session import err, out, print_json, told_errors
+from tlsearch.cli.tables.steps import Steps
+from tlsearch.core.text import command
+
+
+@app.command()
+def init(
+    data: Annotated[str, typer.Argument(help="Folder of images, here or s3://, or a .csv or .parquet table.")],
+    minutes: Annotated[float, typer.Option(help="Time for search, confirm and promote together.")] = 10.0,
+    domain: Annotated[
+        str, typer.Option(help="photos, drawings, documents, medical, microscopy or satellite. Default: measured.")
+    ] = "",
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")] = Path("space.yaml"),
+    weights: Annotated[
+        list[Path] | None,
+        typer.Option(help="File of pretrained weights named after its backbone, or a folder. May be repeated."),
+    ] = None,
+    layout: Annotated[
+        str, typer.Option(help="classes: every top folder is a class, though it is called train or test.")
+    ] = "auto",
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+    json: Json = False,
+) -> None:
+    """Write a commented space file that fits the images and this machine.
+
+    Example: tlsearch init ./flowers --minutes 20
+    """
+    if layout not in ("auto", "classes"):
+        raise typer.BadParameter(f"is auto or classes, not {layout!r}", param_hint="--layout")
+    with told_errors(as_json=json):
+        from tlsearch.app.init.write_space import InitOptions, init_space
+
+        options = InitOptions(
+            data=data,
+            minutes=minutes,
+            domain=domain,
+            weights=tuple(weights or ()),
+            layout=layout,
+            output=output,
+            force=force,
+        )
+        with Steps(err if json else out) as step:
+            written = init_space(options, step=step)
+    for warning in written.warnings:
+        err.print(f"warning: {warning}", markup=False, soft_wrap=True)
+    if json:
+        print_json(written.as_json())
+        return
+    out.print(f"{written.data}\n{written.machine}", markup=False, soft_wrap=True)
+    for choice in written.choices:
+        out.print(f"  {'.'.join(choice.key)}: {choice.value}", markup=False, soft_wrap=True)
+    run = command("run", str(written.path), "--promote")
+    out.print(f"written: {written.path}, with the reason for every line. Next: {run}", markup=False, soft_wrap=True)
