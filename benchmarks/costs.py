@@ -68,10 +68,10 @@ def report_of(epoch: int, value: float) -> EpochReport:
 
 
 def study_costs(options: argparse.Namespace, root: Path) -> list[dict[str, Any]]:
-    """The conductor driven by hand; by tenths of the trials."""
+    """The controller driven by hand; by tenths of the trials."""
 
     from tlsearch.search import SearchPlan
-    from tlsearch.search.controller.controller import Conductor
+    from tlsearch.search.controller.controller import Controller
     from tlsearch.search.study.storage import open_for_writing, study_attrs
     from tlsearch.space import load
 
@@ -92,20 +92,20 @@ def study_costs(options: argparse.Namespace, root: Path) -> list[dict[str, Any]]
         resources=file.resources,
     )
     study = open_for_writing(plan.folder, mode=plan.setup.mode, attrs=study_attrs(plan), url=plan.search.study)
-    conductor = Conductor(plan, study)
+    controller = Controller(plan, study)
     rows: list[dict[str, Any]] = []
     tenth = max(1, options.trials // 10)
     for start in range(0, options.trials, tenth):
         asking, reporting = Clock(), Clock()
         for _ in range(tenth):
             with asking:
-                handout = conductor.next_trial()
+                handout = controller.next_trial()
             assert handout is not None
             number = handout.assignment.number
             for epoch in range(1, options.epochs + 1):
                 report = report_of(epoch, (number * 7919 % 1000) / 2000 * (1 - 0.5**epoch))
                 with reporting:
-                    conductor.report(number, report)
+                    controller.report(number, report)
         rows.append(
             {"trials": start + tenth, "trial": asking.per(tenth), "report": reporting.per(tenth * options.epochs)}
         )

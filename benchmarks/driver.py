@@ -37,7 +37,7 @@ search: {{trials: {trials}, max_epochs: {epochs}, scheduler: none}}
 
 def watch_driver() -> dict[str, float]:
     """Times this process's calls from now on: seconds that the main thread waits, and CPU of the threads beside it."""
-    from tlsearch.search.controller.controller import Conductor
+    from tlsearch.search.controller.controller import Controller
     from tlsearch.tracking import MlflowTracker
     from tlsearch.tracking.sink.worker import Worker
 
@@ -58,7 +58,7 @@ def watch_driver() -> dict[str, float]:
 
     told = ("search_started", "trial_started", "trial_reported", "trial_ended", "keep_model", "search_ended")
     for owner, wait, methods in (
-        (Conductor, "study_wait_s", ("next_trial", "report", "fail")),
+        (Controller, "study_wait_s", ("next_trial", "report", "fail")),
         (MlflowTracker, "mlflow_wait_s", (*told, "flush", "close")),
         (Worker, "mlflow_wait_s", ("_deliver",)),
     ):

@@ -20,7 +20,7 @@ from ray.tune.search.optuna import OptunaSearch
 from simulated import Start
 
 from tlsearch.core.types import EndReason, EpochReport, Scalar, TrialConfig, TrialOutcome
-from tlsearch.search.controller.controller import Conductor
+from tlsearch.search.controller.controller import Controller
 from tlsearch.search.plan import SearchPlan
 from tlsearch.search.seeds import derive_seed
 from tlsearch.search.study.study import Study
@@ -59,7 +59,7 @@ class Random:
 
 
 class Ours:
-    """The project's own conductor over a study in memory."""
+    """The project's own controller over a study in memory."""
 
     def __init__(self, plan: SearchPlan) -> None:
         self.now, self._plan = 0.0, plan
@@ -67,26 +67,26 @@ class Ours:
         maximise = plan.setup.mode == "max"
         direction = StudyDirection.MAXIMIZE if maximise else StudyDirection.MINIMIZE
         study = Study(storage, storage.create_new_study([direction], "simulated"), journal=None, lock=None)
-        self.conductor = Conductor(plan, study, clock=lambda: self.now, timer=lambda: self.now)
+        self.controller = Controller(plan, study, clock=lambda: self.now, timer=lambda: self.now)
 
     def next(self, now: float) -> Start | None:
-        """The conductor's next trial."""
+        """The controller's next trial."""
         self.now = now
-        handout = self.conductor.next_trial()
+        handout = self.controller.next_trial()
         if handout is None:
             return None
         one = handout.assignment
         return Start(number=one.number, config=one.config, seed=one.seed, suggest_s=TPE_S, epochs_done=handout.reported)
 
     def report(self, number: int, report: EpochReport, now: float) -> bool:
-        """The conductor's answer."""
+        """The controller's answer."""
         self.now = now
-        return self.conductor.report(number, report)
+        return self.controller.report(number, report)
 
     def diverged(self, number: int, now: float) -> None:
         """Told as a worker tells it."""
         self.now = now
-        self.conductor.fail(number, TrialOutcome(reason=EndReason.DIVERGED, error="the loss is nan"))
+        self.controller.fail(number, TrialOutcome(reason=EndReason.DIVERGED, error="the loss is nan"))
 
 
 class Stock:

@@ -29,7 +29,7 @@ from tlsearch.core.types import (
     TrialSetup,
 )
 from tlsearch.search import SearchLock, SearchPlan
-from tlsearch.search.controller.controller import Conductor
+from tlsearch.search.controller.controller import Controller
 from tlsearch.search.study.storage import open_for_writing, study_attrs
 from tlsearch.search.worker.messages import Job, pack, unpack_job, unpack_message
 from tlsearch.search.worker.trial_runner import Runner
@@ -203,20 +203,20 @@ def drive(
     url = plan.search.study
     study = open_for_writing(plan.folder, mode=plan.setup.mode, attrs=study_attrs(plan), url=url, lock=lock)
     try:
-        conductor = Conductor(plan, study, **options)
+        controller = Controller(plan, study, **options)
         chance = random.Random(order)
         live: dict[int, Runner] = {}
         while True:
-            while len(live) < slots and (handout := conductor.next_trial()) is not None:
+            while len(live) < slots and (handout := controller.next_trial()) is not None:
                 live[handout.assignment.number] = start_trial(handout, factory, retries)
-            if not live or conductor.halting:
+            if not live or controller.halting:
                 break
             number = chance.choice(sorted(live))
-            if not step_once(conductor, number, live[number]):
+            if not step_once(controller, number, live[number]):
                 live.pop(number).close()
-        if conductor.failure is not None:
-            raise conductor.failure
-        return conductor.finish()
+        if controller.failure is not None:
+            raise controller.failure
+        return controller.finish()
     finally:
         study.close()
 
@@ -236,13 +236,13 @@ def stub_gauge(assignment: TrialAssignment, names: Sequence[str]) -> Mapping[str
     return {"latency_ms": 10.0 * assignment.config.unfreeze_depth} if "latency_ms" in names else {}
 
 
-def step_once(conductor: Conductor, number: int, runner: Runner) -> bool:
+def step_once(controller: Controller, number: int, runner: Runner) -> bool:
     """One message of a trial, taken as the scheduler takes it; True if the trial goes on."""
     message = unpack_message(pack(runner.step()))
     if message.report is not None:
-        return conductor.report(number, message.report, measured=message.measured)
+        return controller.report(number, message.report, measured=message.measured)
     assert message.outcome is not None
-    conductor.fail(number, message.outcome, measured=message.measured)
+    controller.fail(number, message.outcome, measured=message.measured)
     return False
 
 

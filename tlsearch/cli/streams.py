@@ -25,7 +25,7 @@ class EndingStream:
 
     Attributes:
         error: Why the first write failed; None while all is well.
-        note: What becomes of the command then; where it is empty, a reader that has seen enough is no news.
+        note: What becomes of the command then; where it is empty, a closed pipe is not reported.
     """
 
     def __init__(self, stream: TextIO) -> None:

@@ -35,7 +35,7 @@ def parse_space_file(
         data_path: Instead of the file's ``data.path``; relative to the current folder.
         moved: Gives the file's absolute paths as they are now.
         current: The folder that was the current one when the overrides were given; None is the current one.
-        stored: The file is a search's own, perhaps of an earlier version: settings without effect are no errors, and
+        stored: The file is a search's own, perhaps of an earlier version: settings without effect are not errors, and
             keys that were taken out since are passed over.
 
     Returns:

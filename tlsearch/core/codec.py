@@ -29,7 +29,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file.
 
     Raises:
-        OSError: The file cannot be opened, is no regular one, or is too large.
+        OSError: The file cannot be opened, is not a regular one, or is too large.
         StorageError: It holds no JSON object within the limits; the message names the file.
     """
     return parse_json(read_regular(path, MAX_BYTES), path, dict)
@@ -59,7 +59,7 @@ def parse_json(text: str | bytes, source: object, kind: type[T]) -> T:
         kind: What the value must be: ``dict`` or ``list``.
 
     Raises:
-        StorageError: It is no JSON, too large, too deep, or another kind of value.
+        StorageError: It is not JSON, too large, too deep, or another kind of value.
     """
     if len(text) > MAX_BYTES:
         raise StorageError(f"{source} cannot be read: JSON may have at most {MAX_BYTES} bytes")

@@ -13,7 +13,7 @@ SEARCH = (
     "after_ask",  # a trial is proposed
     "after_checkpoint",  # a trial's checkpoint is ahead of its report; passed where the trial runs
     "before_report_write",
-    "after_report_write",  # the report is stored with its decision, the trial not yet told
+    "after_report_write",  # the report is stored with its decision, not yet sent to the trial
     "before_tell",
     "after_tell",
     "inside_append",  # half of a journal write is on disk
@@ -50,7 +50,7 @@ def crash_due(name: str) -> bool:
 
 
 def die() -> None:
-    """Ends the process as kill -9 does: nothing is flushed, closed or told."""
+    """Ends the process as kill -9 does: nothing is flushed, closed or reported."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -109,7 +109,7 @@ class TrialFault(TlsearchError, RuntimeError):
 
 
 class Diverged(TrialFault):
-    """The training loss is not finite: the trial is pruned and told as a constraint."""
+    """The training loss is not finite: the trial is pruned and recorded as infeasible."""
 
 
 class Infeasible(TrialFault):

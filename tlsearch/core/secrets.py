@@ -21,7 +21,7 @@ from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
 MASK = "***"
 
-# Here a user's name is no secret, and helps in a message. Elsewhere it may be a token or the id of a key.
+# Here a user's name is not a secret, and helps in a message. Elsewhere it may be a token or the id of a key.
 _DATABASES = frozenset({"postgresql", "postgres", "mysql", "mariadb", "mssql", "oracle", "cockroachdb"})
 # Here the part before an @ is a secret even without a colon: https://TOKEN@host
 _WEB = frozenset({"http", "https", "ws", "wss", "ftp", "ftps", "git"})
@@ -138,7 +138,7 @@ def _environment() -> Iterator[frozenset[str]]:
 
 @lru_cache(maxsize=64)
 def _pattern(known: frozenset[str]) -> re.Pattern[str]:
-    """All known secrets, where they are no part of a longer word."""
+    """All known secrets, where they are not part of a longer word."""
     return re.compile("|".join(map(_alone, sorted(known, key=lambda one: (-len(one), one)))))
 
 

@@ -41,7 +41,7 @@ class NumberForm:
         return cls(decimals=max(0, _ROUNDED_DIGITS - 1 - math.floor(math.log10(min(numbers)))))
 
     def text(self, value: Value) -> str:
-        """One value of the column; what is no float is written as it is, None as ``none``."""
+        """One value of the column; what is not a float is written as it is, None as ``none``."""
         if value is None:
             return "none"
         if not isinstance(value, float) or not math.isfinite(value):
@@ -92,7 +92,7 @@ def about_s(seconds: float) -> str:
     return f"about {max(1, round(seconds / unit / step)) * step:g} {name}"
 
 
-# Below so many seconds: the unit in seconds, the step in units, the name of the unit.
+# Below this number of seconds: the unit in seconds, the step in units, the name of the unit.
 _ESTIMATES: tuple[tuple[float, float, float, str], ...] = (
     (57.5, 1, 5, "s"),
     (1170, 60, 1, "min"),

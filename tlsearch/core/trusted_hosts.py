@@ -23,7 +23,7 @@ TRUSTED_VARIABLE = "TLSEARCH_TRUSTED_STORES"  # addresses, with blanks or commas
 _VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", TRUSTED_VARIABLE)
 _PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mariadb": 3306, "mssql": 1433}
 _REMOTE = re.compile(r"(https?|postgres(?:ql)?|mysql|mariadb|mssql)(?:\+\w+)?:", re.IGNORECASE)
-# Of the fields of MLflow's credentials, those that are no secret of the user's.
+# Of the fields of MLflow's credentials, those that are not secret.
 _HARMLESS = ("ignore_tls_verification", "server_cert_path")
 
 _trusted: set[str] = set()

@@ -29,7 +29,7 @@ class Split:
     Attributes:
         keys: N keys, sorted by (label, key).
         labels: N indices into the classes.
-        digests: SHA-256 of each file's content; empty for the test split, which nobody opens.
+        digests: SHA-256 of each file's content; empty for the test split, which is never opened.
     """
 
     keys: tuple[str, ...]
@@ -55,7 +55,7 @@ class ImageIndex:
         reader: Gives each key's encoded image.
         max_pixels: The most pixels that an image may have.
         spellings: The class names as the data write them, which the digest counts; empty where they are ``classes``.
-        left_out: What lies there and is no image of the set.
+        left_out: Files there that are not images of the set.
         notes: Lines for the data card: how the source was read.
         doubt: A question to answer before a search begins; empty where there is none.
     """

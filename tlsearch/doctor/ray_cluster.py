@@ -21,7 +21,7 @@ _OPEN_ADVICE = (
 
 
 def ray_findings(address: str, *, probe: Callable[..., Answer] = probe_head) -> list[Finding]:
-    """Whether the cluster at ``address`` can be joined by this user, and by nobody else.
+    """Whether the cluster at ``address`` can be joined by this user alone.
 
     Args:
         address: ``local``, ``auto``, HOST:PORT, or ``http://HOST:PORT`` for submitting.
@@ -82,7 +82,7 @@ def _http(address: str, authentication: str) -> list[Finding]:
         text = f"the Jobs API at {address} has authentication off"
         return [Finding(name="ray authentication", status="warn", text=text, advice=_OPEN_ADVICE)]
     if anybody not in (401, 403):
-        text = f"{address} is no Ray dashboard: it answers {anybody}"
+        text = f"{address} is not a Ray dashboard: it answers {anybody}"
         return [Finding(name="ray authentication", status="fail", text=text, advice="its port is 8265 by default")]
     from tlsearch.search.cluster.jobs import RayJobs
 

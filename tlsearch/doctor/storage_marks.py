@@ -69,7 +69,7 @@ def sees_lock(storage: str, name: str) -> bool:
 
 
 def drop_mark(storage: str, name: str) -> None:
-    """Removes a mark; one that is gone, or cannot be removed, is no matter."""
+    """Removes a mark; one that is gone, or cannot be removed, is ignored."""
     with contextlib.suppress(OSError):
         if "://" in storage:
             system, root = remote_system(storage)

@@ -135,7 +135,7 @@ def open_features(
         num_alike: Entries of this size that the trial reads in turn. None is stored unless the budget holds them
             all: each would evict the one that is needed next.
         compute: Starts a pass over the split; yields float32 activations of consecutive images.
-        cache: Where, and how much. A damaged entry is computed anew.
+        cache: Where, and how much. A damaged entry is computed again.
 
     Returns:
         The entry, or the reason why it cannot be kept: over the budget, disk full, or a writer that hangs.
@@ -165,7 +165,7 @@ def open_features(
 
 
 def find_features(key: FeatureKey, *, num_rows: int, cache: CacheSpec) -> Features | None:
-    """Maps an entry if it is there and sound; computes nothing and waits for nobody."""
+    """Maps an entry if it is there and sound; never computes or waits."""
     array = _store(cache).find(key.as_dict())
     return None if array is None or len(array) != num_rows else Features(rows=_to_rows(array), built=False)
 

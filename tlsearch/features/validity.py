@@ -38,7 +38,7 @@ def why_not(config: TrialConfig, setup: TrialSetup, split: str = "train", *, dep
         depth: The unfreeze depth by now; None is the trial's own.
     """
     if (config.unfreeze_depth if depth is None else depth) >= 5:
-        return "depth 5: everything trains, there is no frozen prefix"
+        return "depth 5: everything trains, nothing is frozen"
     if not bn_policy(config.bn_policy).cacheable:
         return f"bn_policy {config.bn_policy}: running statistics move in the frozen stages too"
     if split == "train" and config.augmentation != "none" and setup.cache.views == 1:
@@ -61,7 +61,7 @@ def view_of(config: TrialConfig, setup: TrialSetup, *, epoch: int, depth: int | 
         depth: The unfreeze depth by now; None is the trial's own.
 
     Returns:
-        None where there is no augmentation, or where every epoch draws its own: with one view, and where features
+        None without augmentation, or where every epoch draws its own: with one view, and where features
         could not stand for the prefix anyway.
     """
     unbounded = replace(setup, cache=replace(setup.cache, features_gb=None))

@@ -43,7 +43,7 @@ def build_model(
         head_dropout: Rate of the dropout that opens the head; None keeps the model's own.
 
     Raises:
-        UserError: There is no such backbone, no rule to cut it, or it cannot take this size.
+        UserError: The backbone does not exist, no rule cuts it, or it cannot take this size.
     """
     base, version = split_backbone(backbone)
     random_backbone = weights is not None and weights.state is None

@@ -54,7 +54,7 @@ def describe_backbone(backbone: str, num_classes: int, image_size: int | None = 
         image_size: Side of the input images in pixels; None is the default weights' own.
 
     Raises:
-        UserError: There is no such backbone, no rule to cut it, or it cannot take this size.
+        UserError: The backbone does not exist, no rule cuts it, or it cannot take this size.
     """
     size = native_size(backbone) if image_size is None else image_size
     base, version = split_backbone(backbone)

@@ -38,7 +38,7 @@ def parameter_groups(
         Dicts with ``name``, ``params``, ``lr``, ``weight_decay``; empty groups are left out.
 
     Raises:
-        ValueError: A stage is trainable and there is no ``backbone_lr``.
+        ValueError: A stage is trainable and ``backbone_lr`` is missing.
     """
     groups: list[dict[str, Any]] = []
     for part_name, part in reversed(list(zip(PART_NAMES, model.parts, strict=True))):

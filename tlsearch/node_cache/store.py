@@ -286,7 +286,7 @@ def _checksum(shape: tuple[int, ...], dtype: str) -> int:
 
 
 def _unlink(entry: Entry) -> None:
-    Path(f"{entry.path}.json").unlink(missing_ok=True)  # first, so that nobody takes half an entry for whole
+    Path(f"{entry.path}.json").unlink(missing_ok=True)  # first, so that half an entry is never taken for whole
     for path in entry.data:
         path.unlink(missing_ok=True)
 

@@ -182,7 +182,7 @@ class SearchComparison:
         if self.difference == 0:
             return "the best values are equal"
         if self.interval is None:
-            return f"{ahead} has the better value by {abs(self.difference):.4f}; how sure that is cannot be told"
+            return f"{ahead} has the better value by {abs(self.difference):.4f}; how sure that is cannot be said"
         if self.interval.low <= 0 <= self.interval.high:
             return (
                 f"no difference shown: {self.num_validation} validation images cannot tell {abs(self.difference):.4f}"

@@ -56,7 +56,7 @@ class Mirror:
     def push(self, part: str) -> None:
         """Makes the bucket's copy of a file or folder equal to this one.
 
-        Tensor files first, then the JSON files that name them, then those that are gone are removed: whoever reads
+        Tensor files first, then the JSON files that name them, then those that are gone are removed: a reader
         meanwhile finds a whole state, the old one or the new. A tensor file's name tells its content.
 
         Raises:
@@ -96,7 +96,7 @@ class Mirror:
                     with system.open_input_stream(f"{root}/{key}") as source, open(copy, "wb") as file:
                         shutil.copyfileobj(source, file, _CHUNK_BYTES)
                     if copy.suffix in (".json", ".yaml") and holds_secret(copy.read_text(errors="replace")):
-                        copy.chmod(0o600)  # nobody else has seen it: the folder is its owner's
+                        copy.chmod(0o600)  # not yet seen by others: the folder is its owner's
                 if target.is_dir():
                     shutil.rmtree(target)
                 target.unlink(missing_ok=True)
@@ -112,7 +112,7 @@ class Mirror:
             self.pull(f"trials/{number}/best")
 
     def drop(self, part: str) -> None:
-        """Removes a folder from the bucket; one that is not there, or cannot be removed now, is no matter."""
+        """Removes a folder from the bucket; one that is not there, or cannot be removed now, is ignored."""
         system, root = remote_system(self.uri)
         with suppress(OSError):
             if self._listed(part):
@@ -177,7 +177,7 @@ class _Told:
 
 
 class BucketTrial:
-    """A RunningTrial whose checkpoints are in the bucket before its reports are told."""
+    """A RunningTrial whose checkpoints are in the bucket before its reports are sent."""
 
     def __init__(self, inner: RunningTrial, push: Callable[[], None]) -> None:
         self._inner, self._push = inner, push

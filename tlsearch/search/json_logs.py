@@ -1,6 +1,6 @@
 """Logs for programs: one JSON object a line, each with its search, its node and, where it tells of one, its trial.
 
-They are set up by the command that runs a search and by each worker, by nobody else.
+Only the command that runs a search and its workers set them up.
 """
 
 from __future__ import annotations
@@ -71,9 +71,9 @@ class WorkerLog:
         root = logging.getLogger()
         path = folder / f"{host}-{os.getpid()}.jsonl"
         root.addHandler(_handler(path, _WORKER_BYTES, _WORKER_OLDER, self._lines))
-        told = logging.StreamHandler(sys.stderr)  # into Ray's own log of the worker, as without a handler
-        told.setLevel(logging.WARNING)
-        root.addHandler(told)
+        to_ray = logging.StreamHandler(sys.stderr)  # into Ray's own log of the worker, as without a handler
+        to_ray.setLevel(logging.WARNING)
+        root.addHandler(to_ray)
         logging.getLogger(_PACKAGE).setLevel(logging.INFO)
 
     def about(self, trial: int) -> None:
@@ -115,22 +115,22 @@ class TrialTeller(SearchObserver):
         self._metric = metric
 
     def trial_started(self, number: int, config: TrialConfig) -> None:
-        told = f"{config.backbone}, unfreeze_depth {config.unfreeze_depth}, head_lr {config.head_lr:.3g}"
-        logger.info("trial %d is handed out: %s", number, told, extra={"trial": number})
+        words = f"{config.backbone}, unfreeze_depth {config.unfreeze_depth}, head_lr {config.head_lr:.3g}"
+        logger.info("trial %d is dispatched: %s", number, words, extra={"trial": number})
 
     def trial_reported(self, number: int, report: EpochReport, decision: Decision) -> None:
         value = report.metrics.get(self._metric)
-        told = (number, report.epoch, self._metric, value, decision.value)
-        logger.info("trial %d, epoch %d: %s %s, %s", *told, extra={"trial": number})
+        words = (number, report.epoch, self._metric, value, decision.value)
+        logger.info("trial %d, epoch %d: %s %s, %s", *words, extra={"trial": number})
 
     def trial_ended(self, number: int, outcome: TrialOutcome) -> None:
-        told = f"{outcome.state.value} ({outcome.reason}) after {plural(outcome.epochs_run, 'epoch')}"
+        words = f"{outcome.state.value} ({outcome.reason}) after {plural(outcome.epochs_run, 'epoch')}"
         error = f": {outcome.error}" if outcome.error else ""
-        logger.info("trial %d is %s%s", number, told, error, extra={"trial": number})
+        logger.info("trial %d is %s%s", number, words, error, extra={"trial": number})
 
 
 class _File(RotatingFileHandler):
-    """A file that is full, or gone, is no matter of the search, which tells itself where it cannot write."""
+    """A file that is full, or gone, does not concern the search, which says itself where it cannot write."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Says nothing."""

@@ -21,7 +21,7 @@ from tlsearch.space.space import Space
 
 # The depths that the values need which not every depth has: train, and progressive.
 _LEAST_DEPTHS: Mapping[str, int] = {BN_POLICY: 1, SCHEDULE: 2}
-_MOST_WALKS = 20_000  # beyond so many combinations of deciding values nothing is said
+_MOST_WALKS = 20_000  # beyond this number of combinations of deciding values nothing is said
 
 
 @dataclass(kw_only=True)

@@ -96,8 +96,8 @@ def _views(file: SpaceFile, space: Space, backbones: Mapping[str, BackboneFacts]
         return []
     needed: dict[str, tuple[tuple[Scalar, ...], str]] = {
         "augmentation": (("light", "strong"), "no trial has an augmentation, light or strong"),
-        "mixup": ((0,), "mixup mixes the images of every trial anew"),
-        "cutmix": ((0,), "cutmix mixes the images of every trial anew"),
+        "mixup": ((0,), "mixup mixes the images of every trial again"),
+        "cutmix": ((0,), "cutmix mixes the images of every trial again"),
     }
     if _deepest_progressive(space) is None:
         needed["unfreeze_depth"] = ((0, 1, 2, 3, 4), "at unfreeze_depth 5 nothing stays frozen that could be stored")
@@ -120,7 +120,7 @@ def _views(file: SpaceFile, space: Space, backbones: Mapping[str, BackboneFacts]
 
 
 def _weights_names(file: SpaceFile, document: Document) -> list[Fault]:
-    """Keys of ``weights`` that are no backbones at all; which of them the space lists is not known."""
+    """Keys of ``weights`` that are not backbones at all; which of them the space lists is not known."""
     faults = []
     for name in file.weights:
         problem = PARAMETERS["backbone"].problem(name)

@@ -127,7 +127,7 @@ def _words(domain: Domain) -> str:
 
 
 def _order(parts: _Parts) -> tuple[list[str], list[str]]:
-    """The dimensions so that each comes after those it reads; and those for which there is no such place."""
+    """The dimensions so that each comes after those it reads; and those that form a cycle."""
     order: list[str] = []
     left = list(PARAMETERS)
     while True:

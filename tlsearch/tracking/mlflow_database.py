@@ -118,7 +118,7 @@ def _remove(new: Path) -> None:
 def database_fault(
     tables: Sequence[str], query: Callable[[str, str], Rows], *, shown: str, experiment: str = ""
 ) -> Fault | None:
-    """Why a search cannot be recorded in a database; None where it can, or where there are no tables yet.
+    """Why a search cannot be recorded in a database; None where it can, or before it has tables.
 
     Args:
         tables: Names of all tables.

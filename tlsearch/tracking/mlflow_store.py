@@ -41,7 +41,7 @@ _REFUSALS = frozenset(
         "RESOURCE_DOES_NOT_EXIST",
     }
 )
-# At the start only these are taken for a store that will come back; all others are told to the user.
+# At the start only these are taken for a store that will come back; all others are shown to the user.
 _UNAVAILABLE = "TEMPORARILY_UNAVAILABLE"
 _TRANSIENT = frozenset({"INTERNAL_ERROR", _UNAVAILABLE, "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED"})
 _HOPELESS = re.compile(r"Failed to resolve|NameResolution|readonly database|Invalid url|No schema", re.IGNORECASE)
@@ -107,7 +107,7 @@ def _in_a_line(error: Exception) -> str:
 
 
 def connect(uri: str) -> MlflowClient:
-    """A client of the store, which exists and answers as far as can be told without a request.
+    """A client of the store, which exists and answers as far as is known without a request.
 
     Raises:
         TrackingError: The URI is wrong, or its database cannot be opened or written.
@@ -192,7 +192,7 @@ def open_experiment(client: MlflowClient, name: str, uri: str) -> str:
 def artifact_location(uri: str, experiment: str) -> str | None:
     """Where a new experiment's files go; None leaves it to the store.
 
-    Beside a SQLite file, since the default of MLflow would be ``./mlruns`` of whoever starts the search.
+    Beside a SQLite file, since the default of MLflow would be ``./mlruns`` of the process that starts the search.
     """
     path = sqlite_path(uri)
     if path is None:

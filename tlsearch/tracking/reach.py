@@ -145,12 +145,12 @@ def _meaning(uri: str, status: int, text: str) -> tuple[str, str]:
         return f"{uri} does not know this user or password (401){_as_whom(uri)}", f"check {_USER} and {_PASSWORD}"
     if status == 401 and not is_trusted(uri):
         return (
-            f"{uri} wants a user and a password (401), and gets none: nobody but a search's own files names this host",
+            f"{uri} requires a user and a password (401), and gets none: only the files of a search name this host",
             f"if it is your server, set MLFLOW_TRACKING_URI={uri}",
         )
     if status == 401:
         return (
-            f"{uri} wants a user and a password (401)",
+            f"{uri} requires a user and a password (401)",
             f"set {_USER} and {_PASSWORD}, or {_TOKEN}, where the search runs; never in the space file",
         )
     if status == 403 and "host" in text.lower():
@@ -163,7 +163,7 @@ def _meaning(uri: str, status: int, text: str) -> tuple[str, str]:
     if status == 403:
         return f"{uri} does not allow this{_as_whom(uri)} (403: {text})", "ask its admin for the permission EDIT"
     if status == 404:
-        return f"{uri} answers, but is no MLflow server (404)", "is the path or the port another one?"
+        return f"{uri} answers, but is not an MLflow server (404)", "is the path or the port another one?"
     return f"{uri} answers {status}: {text}", "see the server's log"
 
 

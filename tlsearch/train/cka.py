@@ -23,7 +23,7 @@ def probe_features(model: StagedModel, source: Source, runtime: Runtime, *, dept
     """The pooled inputs of the head for a fixed batch of a split: float32 (N, F) on the CPU.
 
     Everything is as in an evaluation, except that batch norm layers whose statistics move normalise by this batch: new
-    statistics alone are no drift. The images are spread evenly over the split, so that all classes are among them.
+    statistics alone are not drift. The images are spread evenly over the split, so that all classes are among them.
     """
     step = max(1, len(source) // PROBE_IMAGES)
     index = torch.arange(0, len(source), step)[:PROBE_IMAGES]
@@ -54,7 +54,7 @@ def _normalising_by_batch(model: StagedModel) -> Iterator[None]:
 def feature_drift(before: Tensor, after: Tensor) -> float:
     """1 - linear CKA (Kornblith et al. 2019), debiased for few images: 0 the same geometry, about 1 nothing in common.
 
-    Rotating all features or scaling them alike is no drift. Features that no longer differ between images, or are
+    Rotating all features or scaling them alike is not drift. Features that no longer differ between images, or are
     not finite, are 1.
 
     Args:

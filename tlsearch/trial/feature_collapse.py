@@ -14,12 +14,12 @@ from tlsearch.train import TrainFigures, check_finite, feature_drift, probe_feat
 from tlsearch.trial.setup import OpenTrial
 
 # All three together: a trial that is merely slow, or whose features merely moved, goes on.
-_DESTROYED_DRIFT = 0.7
+_DISTORTED_DRIFT = 0.7
 _GUESSING = 0.2  # an accuracy less than this share of the way from the largest class's share to 1
 _MIN_IMAGES = 4
 
-# After a quarter of the epoch, where there is no accuracy yet (docs/dimensions.md has what this rests on).
-_DESTROYED_EARLY_DRIFT = 0.75
+# After a quarter of the epoch, when the accuracy is not yet known (docs/dimensions.md has what this rests on).
+_DISTORTED_EARLY_DRIFT = 0.75
 _EARLY_PART = 0.25
 _MIN_EARLY_STEPS = 8
 
@@ -38,7 +38,7 @@ class FeatureWatch:
         self._losses: list[Tensor] = []  # of the steps before an early look
 
     def after_step(self, step: int, num_steps: int, loss: Tensor) -> None:
-        """Looks at the features after a quarter of the epoch: most that are destroyed are so by then.
+        """Looks at the features after a quarter of the epoch: most that are distorted are so by then.
 
         Only where batch norm keeps all it has: with others, features that had drifted as far were seen to recover.
 
@@ -47,7 +47,7 @@ class FeatureWatch:
             loss: Mean over the rows of this step.
 
         Raises:
-            Diverged: The features have drifted far, and the loss of the latest steps is no better than that of equal
+            Diverged: The features have drifted far, and the loss of the latest steps is not better than that of equal
                 odds, or not finite.
         """
         look_at = math.ceil(num_steps * _EARLY_PART)
@@ -63,9 +63,9 @@ class FeatureWatch:
             return
         drift = self._drift()
         self._opened.trainer.model.train()
-        if drift >= _DESTROYED_EARLY_DRIFT:
+        if drift >= _DISTORTED_EARLY_DRIFT:
             when = f"after {step} of the {num_steps} steps of epoch {self._epoch}"
-            raise self._destroyed(when, drift, _DESTROYED_EARLY_DRIFT, f"the latest training loss {recent:.3g}")
+            raise self._distorted(when, drift, _DISTORTED_EARLY_DRIFT, f"the latest training loss {recent:.3g}")
 
     def after_epoch(self, figures: TrainFigures, metrics: Mapping[str, float]) -> float:
         """The drift of the features through the epoch: 0 none, 1 nothing in common.
@@ -74,7 +74,7 @@ class FeatureWatch:
             metrics: Of the evaluation after the epoch.
 
         Raises:
-            Diverged: The pretrained features are destroyed: they have drifted far, the training loss was no better than
+            Diverged: The pretrained features are distorted: they have drifted far, the training loss was not better than
                 that of equal odds, and the model does little better than naming the largest class.
         """
         drift = self._drift()
@@ -82,9 +82,9 @@ class FeatureWatch:
         largest_share = float(torch.bincount(labels).max()) / len(labels)
         guessing = largest_share + _GUESSING * (1 - largest_share)
         accuracy = metrics["val_accuracy"]
-        if drift >= _DESTROYED_DRIFT and figures.loss >= self._even_odds and accuracy < guessing:
+        if drift >= _DISTORTED_DRIFT and figures.loss >= self._even_odds and accuracy < guessing:
             figure = f"the training loss {figures.loss:.3g} and the validation accuracy {accuracy:.3g}"
-            raise self._destroyed(f"after epoch {self._epoch}", drift, _DESTROYED_DRIFT, figure)
+            raise self._distorted(f"after epoch {self._epoch}", drift, _DISTORTED_DRIFT, figure)
         return drift
 
     def _features(self) -> Tensor:
@@ -94,9 +94,9 @@ class FeatureWatch:
     def _drift(self) -> float:
         return feature_drift(self._before, self._features())
 
-    def _destroyed(self, when: str, drift: float, far: float, figures: str) -> Diverged:
+    def _distorted(self, when: str, drift: float, far: float, figures: str) -> Diverged:
         return Diverged(
-            f"the pretrained features are destroyed, so the backbone's learning rate is too high: {when} "
+            f"the pretrained features are distorted, so the backbone's learning rate is too high: {when} "
             f"their drift is {drift:.2f} (far from {far} on), {figures}; equal odds have the loss {self._even_odds:.3g}"
         )
 

@@ -27,7 +27,7 @@ from tlsearch.trial.measurements import Usage
 from tlsearch.trial.resume_point import Progress, epochs_of, load_running, read_running, save_running
 from tlsearch.trial.setup import OpenTrial, next_epoch, next_phase, open_trial
 
-RUNNING_INTERVAL_S = 15.0  # at most one running checkpoint in so many seconds: shorter trials write none
+RUNNING_INTERVAL_S = 15.0  # at most one running checkpoint in this number of seconds: shorter trials write none
 RUNNING_FOLDER, BEST_FOLDER = "running", "best"
 
 
@@ -100,7 +100,7 @@ class FineTuning:
         """Trains and evaluates the next epoch and writes the checkpoints that are due.
 
         Raises:
-            Diverged: A loss is not finite, or the pretrained features are destroyed.
+            Diverged: A loss is not finite, or the pretrained features are distorted.
             Infeasible: Out of memory with nothing left to halve.
             FrozenMoved: After the last epoch: a frozen tensor has changed.
         """

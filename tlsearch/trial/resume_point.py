@@ -84,7 +84,7 @@ def read_running(directory: Path, assignment: TrialAssignment) -> Running | None
     """Reads a trial's running checkpoint.
 
     Returns:
-        None where there is no checkpoint, or none that is sound and of this very trial: it then starts from its
+        None without a checkpoint that is sound and of this very trial: it then starts from its
         first epoch, which costs time only.
     """
     if not (directory / _META_FILE).is_file():
@@ -104,7 +104,7 @@ def read_running(directory: Path, assignment: TrialAssignment) -> Running | None
             raise StorageError("it holds no epoch")
         return Running(content=content, tensors=read_tensors(directory, file), progress=progress)
     except (StorageError, KeyError, TypeError) as error:
-        _log.warning("trial %d starts anew; its checkpoint cannot be used: %s", assignment.number, error)
+        _log.warning("trial %d starts again; its checkpoint cannot be used: %s", assignment.number, error)
         return None
 
 
@@ -126,7 +126,7 @@ def load_running(running: Running, *, trainer: Trainer, frozen_digest: str) -> b
     lacking = _tensors(trainer).keys() - running.tensors.keys()
     if lacking or running.content["frozen_digest"] != frozen_digest:
         why = f"it lacks {min(lacking)}" if lacking else "its frozen tensors were others"
-        _log.warning("trial %d starts anew; its checkpoint cannot be used: %s", running.content["number"], why)
+        _log.warning("trial %d starts again; its checkpoint cannot be used: %s", running.content["number"], why)
         return False
     _load_tensors(trainer, running.tensors)
     trainer.micro_batch = running.content["micro_batch"]

@@ -120,7 +120,7 @@ def first_batch(assignment: TrialAssignment) -> FirstBatch:
 
 
 def _head(index: ImageIndex, num_images: int) -> ImageIndex:
-    """The same data set with so many images of train and val, spread over the classes; no test images."""
+    """The same data set with this number of images of train and val, spread over the classes; no test images."""
     splits = {name: _spread(index.splits[name], num_images) for name in ("train", "val")}
     digest = hashlib.sha256(f"{index.digest} first {num_images}".encode()).hexdigest()
     return replace(index, splits=splits, digest=digest)

@@ -53,7 +53,7 @@ def test_found_by_id_by_folder_and_in_a_storage_without_catalogue(
     catalog.register(entry)
     assert catalog.find("one") == catalog.find(str(tmp_path / "runs/one")) == entry
     monkeypatch.setenv("TLSEARCH_STATE_DIR", str(tmp_path / "another"))
-    with pytest.raises(StorageError, match="there is no search"):
+    with pytest.raises(StorageError, match="no search"):
         catalog.find("one")
     assert catalog.find("one", tmp_path / "runs") == entry
     monkeypatch.chdir(tmp_path)

@@ -18,7 +18,7 @@ from tlsearch.app.catalog import catalog
 from tlsearch.app.catalog.stored import Status, forget_end, keep_end, search_log
 from tlsearch.app.searches.run_or_resume import nothing_left
 from tlsearch.app.views.status import overview
-from tlsearch.search.controller.controller import Conductor
+from tlsearch.search.controller.controller import Controller
 from tlsearch.search.inspect.running_status import telling_dashboard
 from tlsearch.search.plan import SearchPlan
 from tlsearch.search.study.storage import open_for_writing, study_attrs
@@ -63,13 +63,13 @@ def _command(*arguments: str, code: int = 0) -> str:
 def _in_its_middle(plan: SearchPlan) -> Study:
     """The study of a search that is held open, with a trial that has ended and one that runs."""
     study = open_for_writing(plan.folder, mode="max", attrs=study_attrs(plan))
-    conductor = Conductor(plan, study)
+    controller = Controller(plan, study)
     for steps in (4, 2):
-        handout = conductor.next_trial()
+        handout = controller.next_trial()
         assert handout is not None
         runner = start_trial(handout, QuickTrial)
         for _ in range(steps):
-            step_once(conductor, handout.assignment.number, runner)
+            step_once(controller, handout.assignment.number, runner)
     return study
 
 

@@ -371,7 +371,7 @@ def test_the_confirmed_winner_comes_first(entry: SearchEntry) -> None:
                 "confirm_search_id": "small-confirm",
                 "recommended": 1,
                 "seeds": 1,
-                "verdict": "cannot be told apart",
+                "verdict": "do not differ by more than chance",
                 "candidates": [{"trial": 1, "best_trial": 1, "values": [{"trial": 1}]}],
             }
         )
@@ -380,7 +380,7 @@ def test_the_confirmed_winner_comes_first(entry: SearchEntry) -> None:
         promote(entry, PromoteOptions())
     result = promote(entry, PromoteOptions())
     assert (result["search_id"], result["trial"]) == ("small-confirm", 1)
-    assert "cannot be told apart" in result["card"]
+    assert "do not differ by more than chance" in result["card"]
 
 
 # --- the model that the search has kept in MLflow -----------------------------------------

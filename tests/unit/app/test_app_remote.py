@@ -88,7 +88,7 @@ def test_the_command_runs_on_the_head(tmp_path: Path) -> None:
     waited: list[float] = []
     answer = relay.ask(FLOWERS, ["status", "flowers", "--storage", str(tmp_path)], jobs=jobs, wait=waited.append)
     assert (answer.code, answer.stdout) == (2, "")
-    assert answer.stderr == f"there is no search in {tmp_path}; start one with `tlsearch run FILE`\n"
+    assert answer.stderr == f"no search was found in {tmp_path}; start one with `tlsearch run FILE`\n"
     assert answer.job == JobState(job_id="flowers-2", status="RUNNING") and len(waited) == 1
     (request,) = jobs.requests
     assert request.job_id.startswith("flowers-2-ask-") and jobs.forgotten == [request.job_id]
@@ -115,7 +115,7 @@ def test_a_submitted_search_is_found_by_name_or_as_the_latest(tmp_path: Path) ->
     (written,) = state_directory().glob("later.*.json")
     os.utime(written, (2e9, 2e9))
     assert relay.locate(None) == entry and relay.locate("flowers") == FLOWERS
-    with pytest.raises(StorageError, match="there is no search 'trees'"):
+    with pytest.raises(StorageError, match="holds no search 'trees'"):
         relay.locate("trees")
 
 

@@ -49,7 +49,7 @@ def test_a_trial_repeats_its_curve(entry: catalog.SearchEntry, tmp_path: Path) -
     assert json.loads(json.dumps(done.as_json()))["equal"] is True
     with pytest.raises(StorageError, match="is not empty"):
         rerun_trial(entry, 1, directory=tmp_path / "again")
-    with pytest.raises(StorageError, match="has 3 trials; there is no trial 7"):
+    with pytest.raises(StorageError, match="has 3 trials; trial 7 does not exist"):
         rerun_trial(entry, 7)
 
 

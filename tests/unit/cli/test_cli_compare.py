@@ -103,7 +103,7 @@ def test_other_classes_are_refused_with_both_lists(home: Path, tmp_path: Path) -
 
 def test_what_cannot_be_compared(home: Path, tmp_path: Path) -> None:
     assert "--data" in _run(home / "a", home / "b", code=2)
-    assert "there is no search" in _run("one", "two", code=2)
+    assert "no search" in _run("one", "two", code=2)
     (tmp_path / "x" / "train" / "a").mkdir(parents=True)
     _write_images(tmp_path / "y", {"train": 2})
     assert "has no val/" in _run(home / "a", home / "b", "--data", tmp_path / "y", code=2)

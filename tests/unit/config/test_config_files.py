@@ -140,7 +140,7 @@ def test_the_fault_of_an_override_names_it(file: Path) -> None:
         ("search.trials={a: 1, a: 2}", "only once"),
         ("search.start_with.7.head_lr=1", "has 2 entries"),
         ("search.start_with.x.head_lr=1", "an index is needed"),
-        ("name.deeper=1", "name is 'emoji', so there is no 'deeper' in it"),
+        ("name.deeper=1", "name is 'emoji', so it cannot hold 'deeper'"),
         ("search.trails=1", "did you mean 'trials'"),
     ],
 )

@@ -102,7 +102,7 @@ def test_corrupt_files_are_listed_with_their_reasons(pictures):
         (str(pictures / "test/b/0.png"), "test", "b"),
     ]
     assert found[0]["error"].startswith("the image is corrupt")
-    assert found[1]["error"].startswith("is no image of a known format")
+    assert found[1]["error"].startswith("is not an image of a known format")
     assert found[2]["error"] == "the file is empty"
 
 

@@ -189,7 +189,7 @@ def test_empty_and_foreign_files_are_named():
     with pytest.raises(DataError, match=r"^a.png: the file is empty$"):
         decode_rgb(b"", "a.png")
     for data in (b"<html>404</html>", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", bytes(1000)):
-        with pytest.raises(DataError, match=r"^a.png: is no image of a known format"):
+        with pytest.raises(DataError, match=r"^a.png: is not an image of a known format"):
             decode_rgb(data, "a.png")
 
 
@@ -379,5 +379,5 @@ def test_a_missing_decoder_is_named(data, monkeypatch):
     ],
 )
 def test_what_a_file_is_instead_of_an_image_is_said(data, words):
-    with pytest.raises(DataError, match=rf"^a.jpg: is no image of a known format .*; it is {words}"):
+    with pytest.raises(DataError, match=rf"^a.jpg: is not an image of a known format .*; it is {words}"):
         decode_rgb(data, "a.jpg")

@@ -233,7 +233,7 @@ def test_a_file_of_the_hub_that_is_another_is_not_kept(hub: Site, tmp_path: Path
 
 def test_a_page_in_place_of_the_hubs_list(hub: Site) -> None:
     hub.files["/api/datasets/u/set/revision/main?blobs=true"] = b"<html>Sign in</html>"
-    with pytest.raises(DataError, match="is no list of the files of a data set"):
+    with pytest.raises(DataError, match="is not a list of the files of a data set"):
         load(name="u/set", download=True)
 
 

@@ -162,7 +162,7 @@ def test_all_faults_of_rows_are_listed_with_their_lines(images):
         f"  {path}, line 2: {images}/images/a/0.png does not exist",
         f"  {path}, line 3: the label is empty",
         f"  {path}, line 4: the split must be train, val or test, not 'holdout'",
-        f"  {path}, line 7: {images}/images/a is no file",
+        f"  {path}, line 7: {images}/images/a is not a file",
         f"  {path}, line 9: the split is empty, though other rows have one",
         f"  {path}, line 10: images/a/03.png stands already in line 5, with the labels 'a' and 'b'",
         f"  {path}, line 15: images/b/02.png stands already in line 14",
@@ -204,7 +204,7 @@ def test_no_split_called_train(images):
     [
         (b"path,label\nx.png\n", ", line 2: has 1 values, the header has 2"),
         (b"path,label\nx.png,\xff\n", ", line 2: must be UTF-8"),
-        (b'path,label\n"x.png,a\n', ", line 2: is no valid CSV"),
+        (b'path,label\n"x.png,a\n', ", line 2: is not valid CSV"),
         (b"path,label,path\n", ": the column 'path' stands twice"),
         (b"path,label\n", ": has no rows"),
         (b"", "this one has none"),
@@ -217,7 +217,7 @@ def test_broken_csv(tmp_path, text, want):
 
 def test_broken_files_and_settings(images):
     (images / "m.parquet").write_bytes(b"junk")
-    assert "m.parquet: is no readable Parquet file" in fault(images / "m.parquet")
+    assert "m.parquet: is not a readable Parquet file" in fault(images / "m.parquet")
     (images / "m.json").write_text("{}")
     assert "a manifest must be a .csv or .parquet file" in fault(images / "m.json")
     assert fault(images) == f"data.path must be a file: {images} is a folder"

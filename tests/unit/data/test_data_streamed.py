@@ -122,7 +122,7 @@ def test_broken_images_are_named_when_they_are_read(ready_folder, index):
     (ready_folder / "train" / "a" / "03.png").unlink()
     index = load_index(DataSpec(source="folder", path=str(ready_folder)))
     images = open_pixels(index, "train", SPEC, gigabytes(1)).images
-    with pytest.raises(DataError, match=r"a/01.png: is no image"):
+    with pytest.raises(DataError, match=r"a/01.png: is not an image"):
         images[0:3]
 
 

@@ -126,7 +126,7 @@ def test_official_weights_are_looked_for_without_fetching_them(monkeypatch: pyte
     cached.parent.mkdir(parents=True)
     cached.touch()
     check_weights("resnet50", WeightsSource())
-    with pytest.raises(WeightsError, match="there is no weights file"):
+    with pytest.raises(WeightsError, match="no weights file"):
         check_weights("resnet50", _file(tmp_path / "absent.pth"))
     with pytest.raises(UserError, match="unknown backbone 'nonsense'"):
         check_weights("resnet50", WeightsSource(transform="nonsense"))

@@ -239,7 +239,7 @@ def test_a_whole_pickled_model_and_other_contents_are_refused(tmp_path: Path) ->
     (tmp_path / "bad.safetensors").write_bytes(b"12345678rubbish")
     with pytest.raises(WeightsError, match="is not a known kind of weights file"):
         resolve_weights("resnet18", _file(tmp_path / "bad.safetensors"))
-    with pytest.raises(WeightsError, match="there is no weights file"):
+    with pytest.raises(WeightsError, match="no weights file"):
         resolve_weights("resnet18", _file(tmp_path / "absent.pth"))
 
 

@@ -16,7 +16,7 @@ from search_doubles import QuickTrial, StubTrial, make_plan, start_trial, step_o
 from tlsearch.core.errors import StorageError
 from tlsearch.core.types import TrialState
 from tlsearch.search import read_status, request_stop, wait_until_stopped
-from tlsearch.search.controller.controller import Conductor
+from tlsearch.search.controller.controller import Controller
 from tlsearch.search.study.lock import Holder, SearchLock, holder_of
 from tlsearch.search.study.stop_request import heeding_stop_requests
 from tlsearch.search.study.storage import open_for_writing, study_attrs
@@ -114,11 +114,11 @@ def test_the_status_in_the_middle_of_a_search(tmp_path: Path) -> None:
     assert (before.holder, before.record.trials, before.last_report) == (None, (), None)
     study = open_for_writing(plan.folder, mode="max", attrs=study_attrs(plan))
     times = iter(range(100, 1000))
-    conductor = Conductor(plan, study, timer=lambda: float(next(times)))
-    handout = conductor.next_trial()
+    controller = Controller(plan, study, timer=lambda: float(next(times)))
+    handout = controller.next_trial()
     assert handout is not None
     runner = start_trial(handout, QuickTrial)
-    assert step_once(conductor, 0, runner) and step_once(conductor, 0, runner)
+    assert step_once(controller, 0, runner) and step_once(controller, 0, runner)
     seen = read_status(tmp_path / "s")
     assert seen.holder is not None and seen.holder.pid == os.getpid()
     assert [(t.number, t.state, t.epochs_run) for t in seen.record.trials] == [(0, TrialState.RUNNING, 2)]
@@ -133,10 +133,10 @@ def test_a_killed_search_does_not_run(tmp_path: Path) -> None:
     child = os.fork()
     if child == 0:
         study = open_for_writing(plan.folder, mode="max", attrs=study_attrs(plan))
-        conductor = Conductor(plan, study)
-        handout = conductor.next_trial()
+        controller = Controller(plan, study)
+        handout = controller.next_trial()
         assert handout is not None
-        step_once(conductor, 0, start_trial(handout, StubTrial))
+        step_once(controller, 0, start_trial(handout, StubTrial))
         os._exit(0)
     os.waitpid(child, 0)
     seen = read_status(tmp_path / "s")

@@ -10,7 +10,7 @@ import pytest
 from ray.exceptions import RaySystemError
 from search_doubles import make_plan
 
-from tlsearch.search.controller.controller import Conductor
+from tlsearch.search.controller.controller import Controller
 from tlsearch.search.ray_tune import resources
 from tlsearch.search.ray_tune.trainable import DrainWatch
 from tlsearch.search.study.storage import open_for_writing, study_attrs
@@ -82,8 +82,8 @@ def test_a_death_on_a_node_that_is_about_to_go_is_no_failure(tmp_path: Path, mon
     assert resources.lasting_node_ids() == {"stays"}
     plan = make_plan(tmp_path / "s", trials=1, max_failures=0)
     study = open_for_writing(plan.folder, mode=plan.setup.mode, attrs=study_attrs(plan))
-    conductor = Conductor(plan, study)
-    assert conductor.next_trial() is not None
+    controller = Controller(plan, study)
+    assert controller.next_trial() is not None
     for node, again in (("drains", True), ("lost", True), ("stays", False)):
-        assert conductor.worker_died(0, node=node, message="gone", alive=resources.lasting_node_ids) is again
+        assert controller.worker_died(0, node=node, message="gone", alive=resources.lasting_node_ids) is again
     study.close()

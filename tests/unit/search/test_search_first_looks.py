@@ -18,7 +18,7 @@ from test_search_supersede import space
 from tlsearch.config import AshaSpec
 from tlsearch.core.types import EpochReport, StartReport, TrialState
 from tlsearch.search import SearchPlan, read_search
-from tlsearch.search.controller.controller import Conductor
+from tlsearch.search.controller.controller import Controller
 from tlsearch.search.sampling.points import first_points
 from tlsearch.search.sampling.untried import untried_point
 from tlsearch.search.study.storage import open_for_writing, study_attrs
@@ -187,21 +187,23 @@ def test_nothing_is_proposed_while_a_look_runs_unless_it_is_silent_for_long(tmp_
     plan = plan_of(tmp_path / "s", space(**WIDE), 8, max_failures=1)
     study = open_for_writing(plan.folder, mode="max", attrs=study_attrs(plan))
     try:
-        conductor = Conductor(plan, study, timer=lambda: now[0])
-        handouts = [conductor.next_trial() for _ in range(3)]
+        controller = Controller(plan, study, timer=lambda: now[0])
+        handouts = [controller.next_trial() for _ in range(3)]
         runners = {one.assignment.number: start_trial(one, Leaning) for one in handouts if one}
-        assert len(runners) == 3 and conductor.next_trial() is None
-        assert conductor.waiting and not conductor.exhausted, "it is asked again"
+        assert len(runners) == 3 and controller.next_trial() is None
+        assert controller.waiting and not controller.exhausted, "it is asked again"
         for number in (0, 2):
-            while step_once(conductor, number, runners[number]):
+            while step_once(controller, number, runners[number]):
                 pass
         now[0] = 1100.0
-        step_once(conductor, 1, runners[1])
+        step_once(controller, 1, runners[1])
         now[0] = 2200.0
-        assert conductor.next_trial() is None, "it has reported 1100 s ago"
+        assert controller.next_trial() is None, "it has reported 1100 s ago"
         now[0] = 2400.0
-        assert conductor.next_trial() is not None, "it has said nothing for ten minutes, and for ten more for its retry"
-        assert step_once(conductor, 1, runners[1]), "it may go on"
+        assert controller.next_trial() is not None, (
+            "it has said nothing for ten minutes, and for ten more for its retry"
+        )
+        assert step_once(controller, 1, runners[1]), "it may go on"
     finally:
         study.close()
 
@@ -212,14 +214,14 @@ def test_a_stop_and_the_end_of_the_time_are_heeded_while_looks_run(tmp_path: Pat
     plan = plan_of(tmp_path / "s", space(**WIDE), 8, time_budget_s=60.0)
     study = open_for_writing(plan.folder, mode="max", attrs=study_attrs(plan))
     try:
-        conductor = Conductor(plan, study, timer=lambda: now[0], stop=stop)
-        handouts = [conductor.next_trial() for _ in range(4)]
-        assert handouts[3] is None and not conductor.exhausted
+        controller = Controller(plan, study, timer=lambda: now[0], stop=stop)
+        handouts = [controller.next_trial() for _ in range(4)]
+        assert handouts[3] is None and not controller.exhausted
         if why == "stop":
             stop.set()
         now[0] = 61.0
-        assert conductor.exhausted and conductor.next_trial() is None
-        assert conductor.reason == "interrupted"
+        assert controller.exhausted and controller.next_trial() is None
+        assert controller.reason == "interrupted"
     finally:
         study.close()
 

@@ -109,11 +109,11 @@ def test_a_trial_that_goes_on_is_not_measured_again(tmp_path: Path) -> None:
     drive(plan, observers=[StopAfter(stop, 2)], stop=stop)
     first = read_search(root).trials[0]
     assert first.state is TrialState.RUNNING and first.measured == {"latency_ms": 0.0}
-    from tlsearch.search.controller.controller import Conductor
+    from tlsearch.search.controller.controller import Controller
     from tlsearch.search.study.storage import open_for_writing, study_attrs
 
     study = open_for_writing(plan.folder, mode="max", attrs=study_attrs(plan))
-    handout = Conductor(plan, study).next_trial()
+    handout = Controller(plan, study).next_trial()
     study.close()
     assert handout is not None and handout.measured == {"latency_ms": 0.0}
     asked: list[object] = []

@@ -14,7 +14,7 @@ from search_doubles import Recorder, drive, make_plan, read_log, start_trial, st
 from tlsearch.config import AshaSpec
 from tlsearch.core.types import Decision, EpochReport, TrialState
 from tlsearch.search import read_search
-from tlsearch.search.controller.controller import Conductor
+from tlsearch.search.controller.controller import Controller
 from tlsearch.search.study.storage import open_for_writing, study_attrs
 
 
@@ -156,17 +156,17 @@ def test_killed_at_any_point_nothing_is_lost_or_doubled(tmp_path: Path, point: s
 def test_worker_deaths_are_counted_where_the_node_lives(tmp_path: Path) -> None:
     plan = make_plan(tmp_path / "s", trials=2, max_failures=1)
     study = open_for_writing(plan.folder, mode="max", attrs=study_attrs(plan))
-    conductor = Conductor(plan, study)
-    first = conductor.next_trial()
+    controller = Controller(plan, study)
+    first = controller.next_trial()
     assert first is not None
     trial = start_trial(first)
-    assert step_once(conductor, 0, trial)
+    assert step_once(controller, 0, trial)
     for _ in range(5):  # five nodes lost: no failure of the trial
-        assert conductor.worker_died(0, node="gone", message="node died", alive=lambda: {"here"})
-    assert conductor.worker_died(0, node="here", message="killed", alive=lambda: {"here"})
-    assert conductor.job(0).reported == 1
-    assert not conductor.worker_died(0, node="", message="killed again", alive=lambda: {"here"})
-    assert not step_once(conductor, 0, trial)  # too late: it has ended
+        assert controller.worker_died(0, node="gone", message="node died", alive=lambda: {"here"})
+    assert controller.worker_died(0, node="here", message="killed", alive=lambda: {"here"})
+    assert controller.job(0).reported == 1
+    assert not controller.worker_died(0, node="", message="killed again", alive=lambda: {"here"})
+    assert not step_once(controller, 0, trial)  # too late: it has ended
     study.close()
     record = read_search(tmp_path / "s").trials[0]
     assert (record.state, record.error) == (TrialState.FAILED, "the worker died: killed again")
@@ -177,16 +177,16 @@ def test_a_death_that_nobody_can_tell_yet_is_judged_at_the_next(tmp_path: Path) 
     """A node that was cut off counts as alive for some seconds."""
     plan = make_plan(tmp_path / "s", trials=2, max_failures=0)
     study = open_for_writing(plan.folder, mode="max", attrs=study_attrs(plan))
-    conductor = Conductor(plan, study)
+    controller = Controller(plan, study)
     for _ in range(2):
-        assert conductor.next_trial() is not None
+        assert controller.next_trial() is not None
     nodes = {"here", "cut off"}
     for number in (0, 1):
         node = ("cut off", "here")[number]
-        assert conductor.worker_died(number, node=node, message="?", alive=lambda: nodes, settled=False)
+        assert controller.worker_died(number, node=node, message="?", alive=lambda: nodes, settled=False)
     nodes.discard("cut off")
     for number in (0, 1):
-        goes_on = conductor.worker_died(number, node="here", message="?", alive=lambda: nodes, settled=False)
+        goes_on = controller.worker_died(number, node="here", message="?", alive=lambda: nodes, settled=False)
         assert goes_on == (number == 0)
     study.close()
     assert [trial.state for trial in read_search(tmp_path / "s").trials] == [TrialState.RUNNING, TrialState.FAILED]

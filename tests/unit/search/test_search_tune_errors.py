@@ -29,9 +29,9 @@ def starts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             self._searcher = tune_config.search_alg
 
         def fit(self) -> None:
-            conductor = self._searcher._conductor
-            found.append(len(conductor._going_on))
-            assert conductor.next_trial() is not None
+            controller = self._searcher._controller
+            found.append(len(controller._going_on))
+            assert controller.next_trial() is not None
             # as Tune's actor manager says it
             raise RuntimeError("Caught unexpected exception: 1 worker(s) were killed") from OutOfMemoryError("killed")
 
@@ -48,8 +48,8 @@ def test_it_begins_again_so_often_and_says_what_to_do(
 ) -> None:
     plan = make_plan(tmp_path / "s", trials=3, max_failures=2)
     read = []
-    begin = tuner.Conductor
-    monkeypatch.setattr(tuner, "Conductor", lambda *args, **rest: read.append(1) or begin(*args, **rest))
+    begin = tuner.Controller
+    monkeypatch.setattr(tuner, "Controller", lambda *args, **rest: read.append(1) or begin(*args, **rest))
     with pytest.raises(ClusterError, match="ran out 3 times.*max_concurrent.*killed"):
         tuner.run(plan, observers=(log := Recorder(),))
     assert len(read) == 3  # the study is read once for each start
@@ -90,5 +90,5 @@ def test_results_that_tune_cannot_list_are_not_missed(
     with pytest.raises(AttributeError):
         fit(None)
     plan = make_plan(tmp_path / "s", trials=3)
-    monkeypatch.setattr(tuner.Conductor, "exhausted", property(lambda self: False))
+    monkeypatch.setattr(tuner.Controller, "exhausted", property(lambda self: False))
     assert tuner.run(plan, stop=stop) == "interrupted"

@@ -37,8 +37,8 @@ def faults(folder: Path, space: dict[str, Any]) -> tuple[Fault, ...]:
     [
         ({}, "no trial has an augmentation, light or strong"),
         ({"augmentation": "none"}, "no trial has an augmentation, light or strong (line 8)"),
-        ({**LIGHT, "mixup": [0.1, 0.2]}, "mixup mixes the images of every trial anew"),
-        ({**LIGHT, "cutmix": 1.0}, "cutmix mixes the images of every trial anew"),
+        ({**LIGHT, "mixup": [0.1, 0.2]}, "mixup mixes the images of every trial again"),
+        ({**LIGHT, "cutmix": 1.0}, "cutmix mixes the images of every trial again"),
         ({**LIGHT, "unfreeze_depth": 5, "unfreeze_schedule": "at_once"}, "at unfreeze_depth 5 nothing stays frozen"),
         ({**LIGHT, "bn_policy": "stats"}, "bn_policy stats moves what could be stored"),
     ],

@@ -126,9 +126,9 @@ def test_from_scratch_the_same_budget_is_not_enough(real: Real, backbone: str) -
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("policy", "backbone_lr"), [("frozen", 1e-3), ("train", 1e-1)])
-def test_destroyed_features_end_a_real_trial(real: Real, policy: str, backbone_lr: float) -> None:
+def test_distorted_features_end_a_real_trial(real: Real, policy: str, backbone_lr: float) -> None:
     trial = FineTuning(real(depth=2, policy=policy, backbone_lr=backbone_lr, head_lr=max(1e-2, backbone_lr)))
-    with pytest.raises(Diverged, match="the pretrained features are destroyed"):
+    with pytest.raises(Diverged, match="the pretrained features are distorted"):
         trial.step()
     trial.close()
 

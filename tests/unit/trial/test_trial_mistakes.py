@@ -190,7 +190,7 @@ def test_new_head_frozen_would_be_noticed(pretrained: Assign, monkeypatch: pytes
         check_head_trains(pretrained(depth=2))
 
 
-# --- a learning rate so high that the pretrained features are destroyed ----------------------
+# --- a learning rate so high that the pretrained features are distorted ----------------------
 
 
 class Silent:
@@ -200,23 +200,23 @@ class Silent:
         return Decision.CONTINUE
 
 
-def check_destroyed(assignment: TrialAssignment) -> None:
+def check_distorted(assignment: TrialAssignment) -> None:
     """The first epoch ends the trial, and the reason says what happened."""
     outcome = run_trial(assignment, Silent())
     assert (outcome.state, outcome.reason, outcome.epochs_run) == (TrialState.PRUNED, "diverged", 0)
-    assert "the pretrained features are destroyed" in outcome.error and "learning rate is too high" in outcome.error
+    assert "the pretrained features are distorted" in outcome.error and "learning rate is too high" in outcome.error
     assert "after epoch 1" in outcome.error and "drift" in outcome.error and "training loss" in outcome.error
 
 
 @pytest.mark.parametrize(("optimizer", "backbone_lr"), [("adamw", 1.0), ("sgd", 100.0)])
-def test_features_destroyed(pretrained: Assign, optimizer: str, backbone_lr: float) -> None:
-    check_destroyed(pretrained(depth=2, policy="frozen", optimizer=optimizer, backbone_lr=backbone_lr))
+def test_features_distorted(pretrained: Assign, optimizer: str, backbone_lr: float) -> None:
+    check_distorted(pretrained(depth=2, policy="frozen", optimizer=optimizer, backbone_lr=backbone_lr))
 
 
-def test_features_destroyed_would_be_noticed(pretrained: Assign, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feature_collapse, "_DESTROYED_DRIFT", 2.0)
+def test_features_distorted_would_be_noticed(pretrained: Assign, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feature_collapse, "_DISTORTED_DRIFT", 2.0)
     with pytest.raises(AssertionError):
-        check_destroyed(pretrained(depth=2, policy="frozen", backbone_lr=1.0))
+        check_distorted(pretrained(depth=2, policy="frozen", backbone_lr=1.0))
 
 
 @pytest.mark.parametrize("policy", ["frozen", "train", "stats"])

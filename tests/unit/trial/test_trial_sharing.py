@@ -45,7 +45,7 @@ def pretrained(assign: Assign, tmp_path: Path) -> Assign:
         torch.save(torchvision.models.get_model(BACKBONE, num_classes=3).state_dict(), tmp_path / "weights.pth")
 
     def build(directory: str, *, depth: int, **more: Any) -> TrialAssignment:
-        backbone_lr = 1e-5 if depth else None  # pretrained features must not be destroyed
+        backbone_lr = 1e-5 if depth else None  # pretrained features must not be distorted
         assignment = assign(directory, depth=depth, backbone_lr=backbone_lr, setup={"depths": DEPTHS}, **more)
         source = WeightsSource(kind="file", path=str(tmp_path / "weights.pth"))
         return replace(assignment, setup=replace(assignment.setup, weights={BACKBONE: source}))

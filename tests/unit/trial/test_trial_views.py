@@ -247,7 +247,7 @@ def test_a_progressive_trial_to_the_bottom_leaves_the_views_with_its_last_phase(
     assert [report.source for report in reports] == ["features"] * 5 + ["pixels"]
     views = [report.source_reason.split("view ")[1][0] for report in reports[:5]]
     assert views == ["1", "2", "1", "2", "1"]
-    assert reports[5].source_reason == "depth 5: everything trains, there is no frozen prefix"
+    assert reports[5].source_reason == "depth 5: everything trains, nothing is frozen"
 
 
 def test_without_augmentation_there_are_no_views(viewed: Assign, tmp_path: Path) -> None:

@@ -29,11 +29,11 @@ def first_epoch(assignment: TrialAssignment) -> EpochReport:
         trial.close()
 
 
-def test_destroyed_features_are_told_after_a_quarter_of_the_epoch(pretrained: Assign) -> None:
+def test_distorted_features_are_told_after_a_quarter_of_the_epoch(pretrained: Assign) -> None:
     with pytest.raises(Diverged) as raised:
         first_epoch(pretrained(policy="frozen", backbone_lr=1.0, **PAIRS))
     told = str(raised.value)
-    assert "the pretrained features are destroyed" in told and "after 4 of the 15 steps of epoch 1" in told
+    assert "the pretrained features are distorted" in told and "after 4 of the 15 steps of epoch 1" in told
     assert "drift is" in told and "latest training loss" in told and f"{math.log(3):.3g}" in told
 
 

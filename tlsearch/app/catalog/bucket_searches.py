@@ -99,7 +99,7 @@ def find_in_bucket(storage: str, search_id: str | None) -> SearchEntry:
     if search_id is None:
         raise StorageError(f"a search in {storage} is named by its ID")
     if not take_over(storage, search_id):
-        raise StorageError(f"there is no search {search_id!r} in {storage}")
+        raise StorageError(f"{storage} holds no search {search_id!r}")
     return find(search_id, folder_of(storage))
 
 

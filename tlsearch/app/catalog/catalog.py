@@ -148,7 +148,7 @@ def read_entry(folder: Path) -> SearchEntry | None:
         before = Path(entry.directory)
         remember(entry.tracking_uri, entry.data_path, *(one.partition("=")[2] for one in entry.overrides))
     except (OSError, ValueError):
-        return None  # half-known entries of another version are no reason to fail
+        return None  # half-known entries of another version do not make it fail
     entry = replace(entry, search_id=folder.name, directory=str(folder))
     if before == folder or _same(before, folder):
         return entry
@@ -194,7 +194,7 @@ def find(search_id: str | None = None, storage: Path | None = None) -> SearchEnt
         hint = "start one with `tlsearch run FILE`"
         if storage and (storage / MANIFEST).is_file():
             hint = f"it is a search's own folder: give its storage, --storage {Path(os.path.abspath(storage)).parent}"
-        raise StorageError(f"there is no search {place}; {hint}")
+        raise StorageError(f"no search was found {place}; {hint}")
     if search_id is None:
         return next((one for one in known if not one.parent), known[0])
     named = [one for one in known if one.search_id in (search_id, unicodedata.normalize("NFC", search_id))]
@@ -208,7 +208,7 @@ def find(search_id: str | None = None, storage: Path | None = None) -> SearchEnt
         )
     near = get_close_matches(search_id, [one.search_id for one in known], n=1, cutoff=0.3)
     hint = f"; the nearest is {near[0]!r}" if near else ""
-    raise StorageError(f"there is no search {search_id!r} {place}{hint}")
+    raise StorageError(f"no search {search_id!r} {place}{hint}")
 
 
 def names_search(model: str) -> bool:

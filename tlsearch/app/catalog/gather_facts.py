@@ -70,7 +70,7 @@ def keep_facts(entry: SearchEntry, facts: SearchFacts) -> None:
 def read_space_file(entry: SearchEntry) -> SpaceFile | None:
     """The search's resolved.yaml; None where it cannot be read any more.
 
-    Faults are passed over: data or weights that are gone since are no reason not to know the rest.
+    Errors are passed over: the rest is known although data or weights are gone since.
     """
     from tlsearch.config import parse_space_file
 

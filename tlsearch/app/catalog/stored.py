@@ -83,7 +83,7 @@ def settle(entry: SearchEntry) -> SearchEntry:
         )
         entry = replace(entry, uid=new_uid())
     if entry.moved_from:
-        file, _ = stored_file(entry, f"nor can it be written to: {MANIFEST} alone is no search")
+        file, _ = stored_file(entry, f"nor can it be written to: {MANIFEST} alone is not a search")
         write(entry.path / RESOLVED, dump_resolved(file))
         _settle_study(entry)
     entry = replace(entry, moved_from="")

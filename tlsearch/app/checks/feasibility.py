@@ -62,7 +62,7 @@ def limit_faults(file: SpaceFile, sizes: Mapping[str, Mapping[str, float]]) -> l
 
 
 def metric_faults(file: SpaceFile, num_classes: int) -> list[Fault]:
-    """A fault where data of so many classes do not have the metric."""
+    """An error where data with this number of classes do not have the metric."""
     needed_classes = METRICS[file.search.metric].min_classes
     if num_classes >= needed_classes:
         return []

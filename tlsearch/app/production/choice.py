@@ -220,7 +220,7 @@ class _StopAt:
 
 
 def _train(choice: Choice, file: SpaceFile, directory: Path, *, refit: bool) -> Path:
-    """A training that ended is found again; one that was cut short goes on or begins anew."""
+    """A training that ended is found again; one that was interrupted goes on or starts again."""
     trial, folder = choice.trial, directory / BEST_FOLDER
     assert trial.best_epoch is not None
     if _is_done(folder, trial, refit=refit):

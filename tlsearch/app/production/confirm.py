@@ -76,7 +76,7 @@ def _prepare(entry: SearchEntry, stack: ExitStack, *, top: int, seeds: int, addr
         refuse_changed_inputs(entry, file, index, purpose="it cannot be confirmed")
         entry = settle(entry)
         search_id = free_name(_confirm_name(entry.search_id), folder_of(wanted.storage))
-        source = str(folder_of(wanted.storage) / search_id / SOURCE)  # its own: nobody else has written it
+        source = str(folder_of(wanted.storage) / search_id / SOURCE)  # written by this search alone
         text = dump_resolved(wanted)
         made = new_entry(wanted, search_id=search_id, source=source, parent=entry.search_id)
         lock = stack.enter_context(make_folder(made, wanted, text, space, index, command="confirm"))
@@ -132,7 +132,7 @@ def _same_model(one: TrialRecord, other: TrialRecord) -> bool:
 
 
 def repeating(file: SpaceFile, entries: Sequence[Mapping[str, Scalar]], *, seeds: int) -> SpaceFile:
-    """The space file of a search that trains these configurations, and nothing else, with so many seeds."""
+    """The space file of a search that trains these configurations, and nothing else, with this number of seeds."""
     search = replace(
         file.search,
         trials=len(entries) * seeds,

@@ -125,7 +125,7 @@ def search_of_model(model: str, storage: Path | None = None) -> SearchEntry | No
     """The search that a model comes from: by its ID, by the folder it lies in, or by the tags of an MLflow model.
 
     Raises:
-        StorageError: There is no such search here.
+        StorageError: The search does not exist here.
     """
     if names_search(model):
         return find(model.partition(":")[0], storage)

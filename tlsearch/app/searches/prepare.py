@@ -37,7 +37,7 @@ Step = Callable[[str], None]
 
 
 def no_step(text: str) -> None:
-    """Nobody waits to hear."""
+    """Reports to nobody."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ class Prepared:
     """A search whose file, data and weights are known to be good; nothing has run yet.
 
     Attributes:
-        lock: The search's, held by whoever prepared it.
+        lock: The search's, held since it was prepared.
     """
 
     entry: SearchEntry

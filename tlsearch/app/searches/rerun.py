@@ -92,7 +92,7 @@ def rerun_trial(
         directory: Where the trial's checkpoints go and stay; a temporary folder if left out.
 
     Raises:
-        StorageError: There is no such trial, or ``directory`` is not empty.
+        StorageError: The trial does not exist, or ``directory`` is not empty.
         UserError: Data or weights cannot be had any more, or have changed.
     """
     from tlsearch.trial import run_trial
@@ -161,7 +161,7 @@ def _find(entry: SearchEntry, number: int) -> TrialRecord:
     trials = {trial.number: trial for trial in read_record(entry).trials}
     if number not in trials:
         raise StorageError(
-            f"the search {entry.search_id} has {plural(len(trials), 'trial')}; there is no trial {number}"
+            f"the search {entry.search_id} has {plural(len(trials), 'trial')}; trial {number} does not exist"
         )
     trial = trials[number]
     if not trial.reports and trial.state is not TrialState.FAILED and trial.reason not in ("diverged", "memory"):

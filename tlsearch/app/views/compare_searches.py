@@ -121,7 +121,7 @@ def _own_data(a: str, b: str, storage: Path | None) -> ImageIndex:
     """The data of the search that the first model, or else the second, comes from."""
     for spec in _data_of((a, b), storage):
         return load_index(spec)
-    raise DataError("models that are no search's are compared on labelled images: name their folder with --data")
+    raise DataError("models of no search are compared on labelled images: name their folder with --data")
 
 
 def _data_of(names: Sequence[str], storage: Path | None) -> list[DataSpec]:

@@ -43,7 +43,7 @@ def serve_ui(entry: SearchEntry, *, host: str, port: int, ready: Callable[[str],
     """Runs the MLflow server on the search's store until a signal ends this process.
 
     Args:
-        entry: The search, recorded in a store that is no server.
+        entry: The search, recorded in a store that is not a server.
         host: Address to listen on.
         port: Port to listen on, from 1 to 65535.
         ready: Called with the URL of the experiment's page once the server answers.

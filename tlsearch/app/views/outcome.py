@@ -99,7 +99,7 @@ def find_checkpoint(model: str, storage: Path | None = None) -> str:
         entry = find(search_id, storage)
     except StorageError:
         if Path(model).is_file():
-            return model  # whoever loads it says what it is
+            return model  # the loader says what is wrong with it
         raise
     if number:
         if not number.isdigit():

@@ -53,7 +53,7 @@ def predict_images(
     """Predictions for image files and for all images of folders, which are found as those of training folders are.
 
     Args:
-        strict: An image that cannot be read is an error, and there are no predictions; else it costs no other its own.
+        strict: An image that cannot be read is an error, and no image is predicted; else the others are.
         progress: Hears how many images are done, and of how many.
 
     Raises:

@@ -133,7 +133,7 @@ def report_at_end(entry: SearchEntry, lock: SearchLock) -> Path | None:
     """
     try:
         return write_search_report(entry, with_model=False, with_importance=False, lock=lock).page
-    except KeyboardInterrupt:  # the search is done, and whoever waits for it wants no more
+    except KeyboardInterrupt:  # the search is done, and the user does not want to wait
         return None
     except Exception as error:
         logger.warning("the report of %s could not be made: %s", entry.search_id, error, exc_info=True)

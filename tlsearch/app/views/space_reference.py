@@ -111,14 +111,14 @@ def _values(hint: Any) -> str:
     while get_origin(base) is Annotated:
         notes += get_args(base)[1:]
         base = get_args(base)[0]
-    told = [one.func for one in notes if isinstance(one, BeforeValidator)]
-    for rule in told:
+    rules = [one.func for one in notes if isinstance(one, BeforeValidator)]
+    for rule in rules:
         if rule in _RULES:
             return _RULES[rule]
     text = _of_type(base)
     limits = " and ".join(_limits(notes))
     text = f"{text}, {limits}" if limits else text
-    return f"auto, or {text.removesuffix('; none')}" if any(rule in _AUTO for rule in told) else text
+    return f"auto, or {text.removesuffix('; none')}" if any(rule in _AUTO for rule in rules) else text
 
 
 def _of_type(base: Any) -> str:

@@ -145,8 +145,8 @@ def trial_doing(directory: str, number: int) -> str:
     """
     path = SearchFolder(root=Path(directory)).doing(number)
     try:
-        told = read_json(path)
-        done = f", {told['done']} of {told['total']}" if "total" in told else ""
-        return f"{told['what']}{done}" if isinstance(told["what"], str) else ""
+        progress = read_json(path)
+        done = f", {progress['done']} of {progress['total']}" if "total" in progress else ""
+        return f"{progress['what']}{done}" if isinstance(progress["what"], str) else ""
     except (OSError, ValueError, KeyError, TypeError):
         return ""

@@ -37,13 +37,13 @@ def submit(
 
         options = SubmitOptions(file=file, address=address, overrides=overrides, data_path=data, name=name, ship=ship)
         submitted = submit_file(options)
-        told = {"search_id": submitted.search_id, "job_id": submitted.job_id, "address": submitted.address}
+        answer = {"search_id": submitted.search_id, "job_id": submitted.job_id, "address": submitted.address}
         console = err if json else out
         verb = "submitted as" if submitted.new else "runs already as"
         console.print(f"search {submitted.search_id} {verb} job {submitted.job_id}", markup=False, soft_wrap=True)
         if not wait:
             if json:
-                print_json({**told, "status": "SUBMITTED" if submitted.new else "RUNNING"})
+                print_json({**answer, "status": "SUBMITTED" if submitted.new else "RUNNING"})
             return
         again = command("submit", str(file), "--address", address, "--name", submitted.search_id)
         try:
@@ -57,9 +57,9 @@ def submit(
             raise typer.Exit(EXIT_INTERRUPTED) from None
     status = state.status if state is not None else "UNKNOWN"
     if json:
-        print_json({**told, "status": status})
+        print_json({**answer, "status": status})
     if status != "SUCCEEDED":
-        why = state.message if state is not None else "the cluster knows it no more: its head was started anew"
+        why = state.message if state is not None else "the cluster no longer knows it: its head was started again"
         err.print(f"job {submitted.job_id}: {status}: {why}", markup=False, soft_wrap=True)
         err.print(f"what was done is in {submitted.storage}; go on with: {again}", markup=False, soft_wrap=True)
         raise typer.Exit(EXIT_FAILED)

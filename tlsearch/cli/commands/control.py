@@ -76,9 +76,14 @@ def sync(search: Search = None, storage: Storage = None, json: Json = False) -> 
         from tlsearch.app.searches.sync import sync_search
 
         end = sync_search(find(search, storage))
-    told = {"search_id": end.entry.search_id, "trials": end.num_trials, "runs": len(end.run_ids), "unsent": end.unsent}
+    content = {
+        "search_id": end.entry.search_id,
+        "trials": end.num_trials,
+        "runs": len(end.run_ids),
+        "unsent": end.unsent,
+    }
     if json:
-        print_json(told)
+        print_json(content)
     else:
         trials = f"{plural(end.num_trials, 'trial')} of {end.entry.search_id} {agree(end.num_trials, 'is', 'are')}"
         text = f"{trials} in {plural(len(end.run_ids), 'MLflow run')}"

@@ -54,7 +54,7 @@ def run(
         when_output_ends(GOES_ON)
         steps = stack.enter_context(Steps(err if json else out))
         steps(f"checking {file}")
-        storage = load(file, overrides=overrides, data_path=data)[0].storage  # a fault is told at once
+        storage = load(file, overrides=overrides, data_path=data)[0].storage  # an error is shown at once
         if name is not None and not or_resume:
             refuse_taken(storage, check_name(name))
         require_folders()

@@ -35,7 +35,7 @@ def list_(storage: Storage = None, json: Json = False) -> None:
         return
     if not found:
         place = f"in {storage}" if storage else "in the catalogue of this user"
-        out.print(f"there is no search {place}; start one with `tlsearch run FILE`", soft_wrap=True)
+        out.print(f"no search was found {place}; start one with `tlsearch run FILE`", soft_wrap=True)
         return
     storages = sorted({one.entry.storage for one in found})
     named = len(storages) > 1 or out.width >= _WIDE

@@ -61,9 +61,9 @@ def relay(
 def _print_json(answer: Answer) -> None:
     """The head's document; ``status`` gets the job beside it."""
     try:
-        told = parse_json(answer.stdout, "the cluster's answer", dict)
+        content = parse_json(answer.stdout, "the cluster's answer", dict)
     except ValueError:
-        told = {"ok": False, "error": answer.stderr.strip(), "exit_code": answer.code}
-    if "running_trials" in told:
-        told["job"] = asdict(answer.job) if answer.job else None
-    print_json(told)
+        content = {"ok": False, "error": answer.stderr.strip(), "exit_code": answer.code}
+    if "running_trials" in content:
+        content["job"] = asdict(answer.job) if answer.job else None
+    print_json(content)

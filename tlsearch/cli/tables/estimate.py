@@ -32,7 +32,7 @@ class Estimate:
         self._times.append(at)
 
     def ended(self, epochs: int) -> None:
-        """A trial has ended after so many epochs, in this start or an earlier one."""
+        """A trial has ended after this number of epochs, in this start or an earlier one."""
         self._ended.append(epochs)
 
     def left_s(self, now: float, running: Iterable[int]) -> float | None:

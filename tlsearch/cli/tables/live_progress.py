@@ -147,7 +147,7 @@ class Progress(SearchObserver):
             self._print(f"{counts}: {self._metric} {value:.4f}; {self._times()}")
 
     def trial_ended(self, number: int, outcome: TrialOutcome) -> None:
-        """A trial has ended; prints its line where there is no live table."""
+        """A trial has ended; prints its line where no live table is shown."""
         row = replace(self._rows[number], outcome=outcome)
         self._rows[number] = row
         self._estimate.ended(outcome.epochs_run)

@@ -19,7 +19,7 @@ from tlsearch.core.text import format_s, plural
 from tlsearch.core.types import SearchRecord
 from tlsearch.results.leaderboard.leaderboard import LeaderboardRow, number_forms
 
-_EXPENDABLE = ("time", "size", "latency", "ended")  # left out in this order where there is no room
+_EXPENDABLE = ("time", "size", "latency", "ended")  # left out in this order where the terminal is too narrow
 _GAP = "  "
 _INDENT = 6
 

@@ -200,7 +200,7 @@ def parse_value(text: str) -> Any:
     """One value as it would stand in a space file, for ``--set``.
 
     Raises:
-        ValueError: The text is no YAML value, or has faults of its own.
+        ValueError: The text is not a YAML value, or has errors of its own.
     """
     node, fault = compose(text, "")
     if fault is not None:
@@ -249,7 +249,7 @@ def compose(text: str, file: str) -> tuple[yaml.Node | None, Fault | None]:
     except (ValueError, OverflowError):  # PyYAML lets chr() fail on \U escapes beyond Unicode
         assert loader is not None
         place = _position(loader.get_mark())
-        message = "an escape in a quoted text is no character"
+        message = "an escape in a quoted text is not a character"
         return None, Fault(path=(), message=message, file=file, line=place.line, column=place.column)
     finally:
         if loader is not None:
@@ -258,7 +258,7 @@ def compose(text: str, file: str) -> tuple[yaml.Node | None, Fault | None]:
 
 def _syntax_fault(error: yaml.MarkedYAMLError, file: str, text: str) -> Fault:
     """Places an unclosed bracket or quote where it was opened, since YAML notices it lines later."""
-    mark, message = error.problem_mark, error.problem or "this is no YAML"
+    mark, message = error.problem_mark, error.problem or "this is not YAML"
     opened = error.context_mark is not None and re.search(r"flow|quoted|simple key", error.context or "")
     if "'\\t'" in message:
         message = "a tab may not indent: use spaces"
@@ -273,7 +273,7 @@ def _syntax_fault(error: yaml.MarkedYAMLError, file: str, text: str) -> Fault:
     if not isinstance(error, _Refused):
         tells = mark is not None and "a tab may not" not in message
         hint = yaml_hint(f"{error.context} {error.problem}", text.splitlines(), mark.line) if tells and mark else ""
-        message = f"this is no valid YAML: {message}{hint}"
+        message = f"this is not valid YAML: {message}{hint}"
     place = _position(mark) if mark is not None else Position(line=1, column=1)
     return Fault(path=(), message=message, file=file, line=place.line, column=place.column)
 

@@ -94,8 +94,8 @@ def _step(node: Any, part: str, path: Keys) -> tuple[str, str | int]:
         index = int(part) if len(part) < 6 else len(node)
         if index >= len(node):
             return (
-                f"{where} has {plural(len(node), 'entry', 'entries')}, counted from 0; there is no entry {part}",
+                f"{where} has {plural(len(node), 'entry', 'entries')}, counted from 0; entry {part} does not exist",
                 part,
             )
         return "", index
-    return f"{where} is {show(node)}, so there is no {part!r} in it", part
+    return f"{where} is {show(node)}, so it cannot hold {part!r}", part

@@ -143,7 +143,7 @@ class ParameterImportance:
         epoch: The epoch at which all trials are compared, from 1.
         num_trials: Trials compared.
         num_top: How many of them count as the best.
-        reason: Why there are no values.
+        reason: Why the values are missing.
     """
 
     values: Mapping[str, float] = field(default_factory=dict)

@@ -118,7 +118,7 @@ class TransformSpec:
 class CacheSpec:
     """Budgets of the node's stores; None means auto.
 
-    ``views`` is the number of fixed augmented views that epochs rotate through; 1 augments every epoch anew.
+    ``views`` is the number of fixed augmented views that epochs rotate through; 1 augments every epoch independently.
     ``directory`` is empty for the default: TLSEARCH_CACHE_DIR or the user's cache folder, looked
     up on the node where the trial runs.
     """

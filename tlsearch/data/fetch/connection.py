@@ -102,7 +102,7 @@ class Watch:
         parts = urlsplit(url)
         where = f"{shown(self.url)} leads to {shown(url)}"
         if parts.scheme not in ("https", "http") or parts.username or not parts.hostname:
-            raise RefusedError(f"{where}, which is no address of a file")
+            raise RefusedError(f"{where}, which is not the address of a file")
         if parts.scheme == "http" and urlsplit(before).scheme == "https":
             raise RefusedError(f"{where}, from https to http: nothing is fetched without encryption that began with it")
         if not own and _is_private(parts.hostname):

@@ -172,7 +172,7 @@ def draw_boxes(
 
 
 def crop_and_flip(images: Tensor, boxes: Tensor, flips: Tensor, size: int) -> Tensor:
-    """Resizes each image's box to a square, bilinear with antialiasing, and mirrors where told.
+    """Resizes each image's box to a square, bilinear with antialiasing, and mirrors those that ``mirrored`` names.
 
     Image by image on purpose: torch's uint8 kernel for channels_last images on the CPU takes 27 to 75
     microseconds per image (96 to 224 px), 4 to 10 times less than sampling the whole batch through a grid.

@@ -20,7 +20,7 @@ from tlsearch.data.images.channels import is_16_bit, num_frames, orientation, to
 from tlsearch.data.images.file_formats import DECODERS, FORMATS, HEAD_BYTES, content_words, essential_png, image_format
 from tlsearch.data.images.pixel_budget import BUDGET
 
-# The longer side over the shorter. Thinner images are no pictures: a square cut from one shows a single row of pixels.
+# The longer side over the shorter. Thinner images are not pictures: a square cut from one shows a single row of pixels.
 MAX_ASPECT = 10_000
 
 
@@ -152,7 +152,7 @@ def _open(data: bytes) -> Image.Image:
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """Those of FORMATS that Pillow knows; others of Pillow's start programs (EPS) or are not told by their content."""
+    """Those of FORMATS that Pillow knows; its others start programs (EPS) or cannot be recognised by their content."""
     Image.init()
     return tuple(one for one in FORMATS if one in Image.OPEN and one != "HEIF")
 
@@ -207,7 +207,7 @@ def _unidentified(head: bytes) -> str:
         return f"the image is corrupt: it begins like {found}, but cannot be read"
     words = content_words(head)
     known = " ".join(_formats())
-    return f"is no image of a known format ({known}){f'; it is {words}' if words else ''}"
+    return f"is not an image of a known format ({known}){f'; it is {words}' if words else ''}"
 
 
 _OPENING = Lock()

@@ -94,7 +94,7 @@ def image_format(head: bytes) -> str | None:
 
 
 def content_words(head: bytes) -> str:
-    """What a file is that is no image of a known format, in words; empty where that cannot be told."""
+    """What a file is that is not an image of a known format, in words; empty where that is unknown."""
     if not head:
         return "empty"
     for prefix, words in _OTHERS:
@@ -148,7 +148,7 @@ def essential_png(data: bytes, *, orientation: bool) -> bytes | None:
         orientation: Whether to keep small chunks that may hold the EXIF orientation.
 
     Returns:
-        Another PNG of the same pixels; None where the data are no PNG. Chunks of pixels are kept as they are, broken
+        Another PNG of the same pixels; None where the data are not a PNG. Chunks of pixels are kept as they are, broken
         ones too.
     """
     if not data.startswith(_SIGNATURE):

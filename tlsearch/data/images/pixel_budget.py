@@ -21,7 +21,7 @@ def num_decoders() -> int:
 
 
 class PixelBudget:
-    """Lets threads work on so many pixels at a time, first come, first served.
+    """Lets threads work on this number of pixels at a time, first come, first served.
 
     An image of more pixels than the whole budget waits until it is alone. A pixel takes about 12 bytes at worst: as its
     file has it, as RGB, and while it is turned upright.

@@ -48,7 +48,7 @@ class DataCard:
         corrupt: Images that cannot be decoded.
         leaks: Pictures that stand in two splits.
         duplicates: Pictures that stand twice in one split.
-        left_out: What lies there and is no image of the set, by reason.
+        left_out: Files there that are not images of the set, by reason.
         notes: Lines for people: how the source was read, and what is remarkable about the images.
     """
 

@@ -1,4 +1,4 @@
-"""Pictures that stand twice in a data set: the same file, or the same picture encoded or resized anew.
+"""Pictures that stand twice in a data set: the same file, or the same picture encoded or resized again.
 
 Candidates are found by perceptual hashes that differ in few bits, and verified on thumbnails, so that
 drawings of one style (clock faces that differ in their hands) are not taken for one another. A crop, a
@@ -26,7 +26,7 @@ _MAX_COLOUR = 40
 _MIN_CORRELATION = 0.95
 # Standard deviation, in grey levels, below which thumbnails tell nothing (a piece of sky): only bytes count.
 _PLAIN = 10.0
-_MAX_COMPARED = 100  # in a group of thousands, with so many of each split
+_MAX_COMPARED = 100  # in a group of thousands, with this many of each split
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,7 +30,7 @@ from tlsearch.data.sources.left_out import JUNK
 GREY_SIDE = 16
 COLOUR_SIDE = 8
 _SIDE = 32  # of the picture that all is computed from
-_DRAFT = (256, 256)  # JPEGs are decoded at a half to an eighth where that leaves so many pixels: 2 to 5 times faster
+_DRAFT = (256, 256)  # JPEGs are decoded at a half to an eighth where that leaves this many pixels: 2 to 5 times faster
 _CHUNK = 32
 _GREY = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 # Coefficients of the hash below this share of the whole are noise of compression, and count as zero.

@@ -140,7 +140,7 @@ def _list_problem(file: Path) -> str:
         names = [one["rfilename"] for one in content["siblings"]]
         return "" if names and content["sha"] else "lists no files"
     except (ValueError, LookupError, TypeError):
-        return "is no list of the files of a data set"
+        return "is not a list of the files of a data set"
 
 
 def _inner(name: str, spec: DataSpec) -> str:

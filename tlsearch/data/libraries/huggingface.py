@@ -32,7 +32,7 @@ def list_huggingface(spec: DataSpec) -> Listing:
 
     Raises:
         DataError: The package is not installed, the set is not there, cannot be fetched or may not be, or
-            its columns of images and labels cannot be told.
+            its columns of images and labels cannot be recognised.
     """
     datasets = _import()
     if spec.split.group_by is not None:

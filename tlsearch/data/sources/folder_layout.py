@@ -42,7 +42,7 @@ def split_folders(walk: FolderWalk) -> dict[str, str]:
 
 
 def _leave_out_others(walk: FolderWalk, names: list[str], splits: Mapping[str, str]) -> None:
-    flat = read_split_names(names)  # as test/ of a competition, whose labels nobody has
+    flat = read_split_names(names)  # as test/ of a competition, whose labels are not public
     others = {name: images for name in names if (images := walk.images(name))}
     doubtful = [name for name in others if name not in flat]
     if doubtful and len(splits) == 1:

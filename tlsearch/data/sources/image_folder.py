@@ -54,7 +54,7 @@ def list_folder(spec: DataSpec) -> Listing:
 
     Raises:
         DataError: No such folder, no or one class, an empty class, classes that differ between splits, two folders for
-            one split, or a ``group_by`` that is no regular expression or does not match every image.
+            one split, or a ``group_by`` that is not a regular expression or does not match every image.
     """
     if not spec.path:
         raise DataError("data.path must name a folder for data.source folder")
@@ -137,7 +137,7 @@ def _check_classes(walk: FolderWalk, parts: Mapping[str, _Part]) -> None:
 
 def _what_is_in(walk: FolderWalk, part: _Part, names: Sequence[str]) -> str:
     """Folders without images, with what they hold instead."""
-    told = []
+    shown = []
     for name in names[:20]:
         prefixes = [f"{part.folder}/{one}/" if part.folder else f"{one}/" for one in part.images if nfc(one) == name]
         holds = {
@@ -146,8 +146,8 @@ def _what_is_in(walk: FolderWalk, part: _Part, names: Sequence[str]) -> str:
             if (number := sum(key.startswith(tuple(prefixes)) for key in left.keys))
         }
         detail = ", ".join(f"{reason}: {number}" for reason, number in holds.items())
-        told.append(f"{name!r}{f' (it holds {detail})' if detail else ''}")
-    return ", ".join(told) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+        shown.append(f"{name!r}{f' (it holds {detail})' if detail else ''}")
+    return ", ".join(shown) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
 
 def _is_utf8(name: str) -> bool:
@@ -207,7 +207,7 @@ def find_groups(group_by: str, paths: Sequence[str]) -> list[str | None]:
     """The first group of the expression in each path, or all that it matches; None where it does not match.
 
     Raises:
-        DataError: It is no regular expression, or it takes too long.
+        DataError: It is not a regular expression, or it takes too long.
     """
     limit_s = LIMIT_S + len(paths) / _PATHS_PER_S
     try:

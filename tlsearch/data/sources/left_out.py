@@ -1,4 +1,4 @@
-"""What lies in a data folder and is no image of the data set: kept by reason, so that nothing is dropped unsaid.
+"""Files in a data folder that are not images of the data set: counted by reason, so that none is dropped silently.
 
 All reasons go by names: no file is opened.
 """
@@ -13,7 +13,7 @@ from typing import Any
 HIDDEN = "hidden, by a dot before the name"
 JUNK = "made by file managers, NAS systems and tools"
 STRAY = "images that are in no class folder"
-NO_SPLIT = "images in folders that are no split"
+NO_SPLIT = "images in folders that are not a split"
 UNREAD = "images of a kind that is not read (convert them to PNG or JPEG)"
 BROKEN = "links to something that does not exist"
 LOOP = "links back to a folder that they are in"
@@ -90,7 +90,7 @@ def skipped_by_name(name: str) -> str:
 
 
 def reason_by_suffix(name: str) -> str:
-    """Why a file that is no image by its name is left out."""
+    """Why a file whose name is not that of an image is left out."""
     suffix = os.path.splitext(name)[1].lower()
     if not suffix or " " in suffix:
         return NO_SUFFIX

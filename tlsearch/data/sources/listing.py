@@ -111,7 +111,7 @@ class Listing:
         items: By ``train``, ``val``, ``test`` where the source has them ready (``train`` always,
             the others perhaps), or all under ``all``; each sorted by (label, key).
         spellings: The class names as the data write them, see ``Classes``; empty where they are ``classes``.
-        left_out: What lies there and is no image of the set.
+        left_out: Files there that are not images of the set.
         notes: Lines for the data card: how the source was read.
         doubt: A question to answer before a search begins, such as whether folders are splits; or empty.
     """

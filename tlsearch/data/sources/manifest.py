@@ -109,7 +109,7 @@ def _entry(
     elif holds is not None and not holds(os.path.normpath(row.path)):
         found.append(f"{row.place}: {row.path} does not exist beside the manifest")
     elif holds is None and not os.path.isfile(os.path.join(root, row.path)):
-        state = "is no file" if os.path.exists(os.path.join(root, row.path)) else "does not exist"
+        state = "is not a file" if os.path.exists(os.path.join(root, row.path)) else "does not exist"
         found.append(f"{row.place}: {os.path.normpath(os.path.join(root, row.path))} {state}")
     if not row.label:
         found.append(f"{row.place}: the label is empty")

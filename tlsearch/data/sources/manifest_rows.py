@@ -97,7 +97,7 @@ def _csv_rows(path: Path) -> Iterator[Row]:
             cells = {name: from_cell(values[position].strip()) for name, position in places.items()}
             yield _row(place, cells)
     except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num}: is no valid CSV: {error}") from error
+        raise DataError(f"{path}, line {reader.line_num}: is not valid CSV: {error}") from error
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:
@@ -109,7 +109,7 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
         places = _places(path, header)
         table = pq.read_table(path, columns=list(places))
     except pa.ArrowException as error:
-        raise DataError(f"{path}: is no readable Parquet file: {error}") from error
+        raise DataError(f"{path}: is not a readable Parquet file: {error}") from error
     columns = {name: table.column(name).to_pylist() for name in places}
     for number in range(table.num_rows):
         place = f"{path}, row {number + 1}"

@@ -1,4 +1,4 @@
-"""Running statistics of batch norm: set once from the training images, and told apart."""
+"""Running statistics of batch norm: set once from the training images, and compared."""
 
 from __future__ import annotations
 

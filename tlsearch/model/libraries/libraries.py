@@ -25,7 +25,7 @@ def default_transform(backbone: str) -> TransformSpec:
     """The evaluation transform of a backbone's weights at their own size; DEFAULT where no version is named.
 
     Raises:
-        UserError: There is no such backbone or version, or its transform is of another kind.
+        UserError: The backbone or version does not exist, or its transform is of another kind.
     """
     base, version = split_backbone(backbone)
     if is_timm(base):
@@ -44,7 +44,7 @@ def native_size(backbone: str) -> int:
     """Side in pixels of the images that a backbone's weights are evaluated on.
 
     Raises:
-        UserError: There is no such backbone or version.
+        UserError: The backbone or version does not exist.
     """
     base, version = split_backbone(backbone)
     if is_timm(base):
@@ -74,7 +74,7 @@ def _of_timm(base: str, config: Any) -> TransformSpec:
 _TIMM = "timm/"
 _INCEPTIONS = ("googlenet", "inception_v3")
 # timm's modules whose models are built for an image size, with what makes them take that size alone: sizes that
-# are worked out anew in every pass are a loss of time where all images have one size.
+# are worked out again in every pass are a loss of time where all images have one size.
 _TIMM_SIZED: Mapping[str, Mapping[str, Any]] = {
     "beit": {},
     "deit": {"dynamic_img_size": False},
@@ -122,7 +122,7 @@ def torchvision_weights(base: str, version: str | None) -> Any:
     """The member of the model's weights enum for ``version``, or its DEFAULT.
 
     Raises:
-        UserError: There is no such model, or no such version of its weights.
+        UserError: The model, or this version of its weights, does not exist.
     """
     if base not in torchvision_names():
         raise UserError(f"unknown backbone {base!r}{nearest(base, torchvision_names())}")
@@ -171,7 +171,7 @@ def create_original(base: str, version: str | None, image_size: int, *, random_i
         random_init: Whether the library's optional slow initialisations are wanted.
 
     Raises:
-        UserError: There is no such model, or it cannot be built for this size.
+        UserError: The model does not exist, or cannot be built for this size.
     """
     if is_timm(base):
         return _create_timm(base, version, image_size)
@@ -186,7 +186,7 @@ def torchvision_options(base: str, image_size: int) -> dict[str, Any]:
     """The options that torchvision's constructor of a backbone takes for an image size.
 
     Raises:
-        UserError: There is no such model, or it cannot be built for this size.
+        UserError: The model does not exist, or cannot be built for this size.
     """
     if base not in torchvision_names():
         raise UserError(f"unknown backbone {base!r}{nearest(base, torchvision_names())}")

@@ -103,7 +103,7 @@ def stage_model(model: nn.Module, backbone: str, image_size: int) -> StagedModel
         image_size: Side of the input in pixels that it was built for.
 
     Raises:
-        UserError: There is no rule for the model's class, or it does not fit this model.
+        UserError: No rule cuts the model's class, or it does not fit this model.
     """
     line = rule_of(model)
     parts = [Part(_modules_of(model, words)) for words in line.split("|")]

@@ -20,7 +20,7 @@ def batchnorm_layers(module: nn.Module) -> Iterator[_BatchNorm]:
 
 
 class Part(nn.Sequential):
-    """One of the six parts. While it is frozen it stays in eval mode, whoever calls ``train()``.
+    """One of the six parts. While it is frozen it stays in eval mode, also after a call of ``train()``.
 
     Eval mode is what keeps dropout, stochastic depth and running statistics still; ``requires_grad`` alone does not.
 

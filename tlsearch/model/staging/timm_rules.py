@@ -58,7 +58,7 @@ def _transformer(tokens: str, tail: str, wrapper: str = "") -> Callable[[Any], s
         if count < NUM_STAGES:
             raise ValueError(f"{count} blocks do not make {NUM_STAGES} stages")
         if not model.global_pool:
-            raise ValueError("it does not pool its tokens, so it is no classifier")
+            raise ValueError("it does not pool its tokens, so it is not a classifier")
         rotary = wrapper if getattr(model, "rope", None) is not None else ""
         if rotary and model.rope_mixed:
             raise ValueError("its rotary positions are one parameter of all its blocks, so they belong to no stage")

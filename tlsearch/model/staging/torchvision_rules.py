@@ -35,7 +35,7 @@ def rule_of(model: nn.Module) -> str:
     if rule is None:
         classes = sorted({name.rpartition(".")[2] for name in TIMM_RULES})
         raise UserError(
-            f"there is no staging rule for models of the class {cls.__name__}; of timm's classes these have one:"
+            f"models of the class {cls.__name__} have no staging rule; of timm's classes these have one:"
             f" {', '.join(classes)}"
         )
     try:

@@ -55,7 +55,7 @@ def layout_of(backbone: str) -> Layout:
     """The layout of a backbone with its library's own classifier, at its weights' own size.
 
     Raises:
-        UserError: There is no such backbone, or no rule to cut it.
+        UserError: The backbone does not exist, or no rule cuts it.
     """
     base, version = split_backbone(backbone)
     size = native_size(backbone)

@@ -53,7 +53,7 @@ def look_for_torchvision(base: str, version: str | None) -> None:
 
     Raises:
         WeightsError: They are neither in torch's cache nor to be had; the message names the ways out.
-        UserError: There is no such model or version.
+        UserError: The model or version does not exist.
     """
     member = torchvision_weights(base, version)
     if _in_torchs_cache(member.url) is None:
@@ -71,7 +71,7 @@ def _timms_places(base: str, version: str | None) -> tuple[Path | None, list[str
     """The file in a library's cache, or the addresses that may have it, with the headers that they take.
 
     Raises:
-        WeightsError: Nobody has it, or the hub may not be asked.
+        WeightsError: No cache holds it, or the hub may not be asked.
     """
     config = timm_config(base, version)
     what = f"the official weights {timm_name(base, version)} of {base}"

@@ -83,7 +83,7 @@ def resolve_weights(backbone: str, source: WeightsSource) -> Weights:
 
     Raises:
         WeightsError: The weights cannot be had, or do not fit the backbone.
-        UserError: There is no such backbone or version.
+        UserError: The backbone or version does not exist.
     """
     path = _path_of(source, backbone)
     key = _key_of(backbone, source, path)
@@ -111,7 +111,7 @@ def check_weights(backbone: str, source: WeightsSource) -> None:
 
     Raises:
         WeightsError: The weights cannot be had, or do not fit the backbone.
-        UserError: There is no such backbone or version.
+        UserError: The backbone or version does not exist.
     """
     if source.kind != "default":
         resolve_weights(backbone, source)
@@ -143,7 +143,7 @@ def weights_card(backbone: str, source: WeightsSource) -> WeightsCard:
     """What the weights of a backbone are, without loading them.
 
     Raises:
-        UserError: There is no such backbone or version.
+        UserError: The backbone or version does not exist.
     """
     base, named_version = split_backbone(backbone)
     version = source.version or named_version
@@ -179,7 +179,7 @@ def _path_of(source: WeightsSource, backbone: str) -> Path | None:
             raise WeightsError("weights of the kind `file` need a path")
         path = Path(source.path)
         if not path.exists():
-            raise WeightsError(f"there is no weights file {path}")
+            raise WeightsError(f"no weights file {path}")
         return path
     if source.kind == "url":
         if not source.url:
@@ -212,7 +212,7 @@ def _resolve(backbone: str, source: WeightsSource, path: Path | None) -> Weights
 
 
 def _transform(base: str, version: str | None, source: WeightsSource) -> TransformSpec:
-    """The weights' own transform, or the told one: another backbone's, or another version's of this one."""
+    """The weights' own transform, or the one that is named: another backbone's, or another version's of this one."""
     if source.transform is None:
         return default_transform(f"{base}@{version}" if version else base)
     is_version = not is_timm(base) and source.transform.startswith("IMAGENET")

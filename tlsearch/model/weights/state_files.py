@@ -47,7 +47,7 @@ def read_state(path: Path, name: str = "") -> dict[str, Tensor]:
     """
     name = name or printable(str(path))
     if not path.exists():
-        raise WeightsError(f"there is no weights file {name}")
+        raise WeightsError(f"no weights file {name}")
     try:
         problem, kind = other_kind(path), "" if path.is_dir() else kind_of(path)
     except OSError as error:

@@ -80,7 +80,9 @@ def _file_name(url: str) -> str:
 
 def _download(url: str, path: Path, backbone: str, what: str, headers: Mapping[str, str] | None) -> None:
     def problem(file: Path) -> str:
-        wrong = other_kind(file) or ("" if kind_of(file) else f"is no weights file: it begins with {begins_with(file)}")
+        wrong = other_kind(file) or (
+            "" if kind_of(file) else f"is not a weights file: it begins with {begins_with(file)}"
+        )
         return f"{wrong}{page_hint(url)}" if wrong else ""
 
     found = _HASH_IN_FRAGMENT.search(urlsplit(url).fragment) or _HASH_IN_NAME.search(urlsplit(url).path)

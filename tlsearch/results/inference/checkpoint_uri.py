@@ -30,7 +30,7 @@ def checkpoint_folder(model: str | Path, *, tracking_uri: str | None = None) -> 
         tracking_uri: The MLflow store for the URI; None is MLflow's own setting.
 
     Raises:
-        StorageError: There is no checkpoint there, or MLflow has no such model.
+        StorageError: The checkpoint does not exist, or MLflow has no such model.
         TrackingError: MLflow does not give the model.
     """
     if isinstance(model, str) and _SCHEME.match(model):

@@ -131,7 +131,7 @@ def decode(text: Any, position: int) -> bytes:
     """The bytes of one base64 string.
 
     Raises:
-        MlflowException: It is no string, or no base64 (a path, for instance).
+        MlflowException: It is not a string, or not base64 (a path, for instance).
     """
     if not isinstance(text, str):
         raise MlflowException.invalid_parameter_value(

@@ -109,7 +109,7 @@ def load_model(model: str | Path, *, device: str = "auto", tracking_uri: str | N
     Raises:
         StorageError: No checkpoint, or a damaged one.
         TrackingError: MLflow does not give the model.
-        UserError: There is no such device.
+        UserError: The device does not exist.
     """
     folder = checkpoint_folder(model, tracking_uri=tracking_uri)
     trained, meta = load_trained(folder)

@@ -59,7 +59,7 @@ def parse_condition(text: str) -> Condition:
     """Reads ``unfreeze_depth>=2``.
 
     Raises:
-        UserError: It is no condition.
+        UserError: It is not a condition.
     """
     match = _CONDITION.fullmatch(text)
     if match is None:

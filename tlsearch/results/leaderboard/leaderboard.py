@@ -45,7 +45,7 @@ class LeaderboardRow:
         standard_error: Of best_value, on this validation set; None where it does not follow from the value.
         interval: Wilson's, 95 %; None as above.
         within_one_se: Whether the best trial's value is at most its standard error away; None where that
-            is unknown. Such trials cannot be told from the best by this validation set.
+            is unknown. This validation set cannot distinguish such trials from the best.
         parameters: Of the model.
         trainable_parameters: Of the model at the trial's depth.
         latency_ms: Of one image, where it was measured.
@@ -185,14 +185,14 @@ def leaderboard_notes(record: SearchRecord, rows: Sequence[LeaderboardRow], fact
         )
     if not is_share(record.metric):
         notes.append(
-            f"no standard error: {record.metric} is no share of the images, so its spread needs the predictions"
+            f"no standard error: {record.metric} is not a fraction of the images, so its spread needs the predictions"
         )
     elif facts.num_validation is None:
         notes.append("no standard error: the number of validation images is not known")
     probes = probe_accuracies(record)
     if probes:
-        told = ", ".join(f"{backbone} {accuracy:.4f}" for backbone, accuracy in probes.items())
-        notes.append(f"validation accuracy of the linear probe that heads start from, solved once: {told}")
+        listed = ", ".join(f"{backbone} {accuracy:.4f}" for backbone, accuracy in probes.items())
+        notes.append(f"validation accuracy of the linear probe that heads start from, solved once: {listed}")
     if any(trial.best_epoch == 0 for trial in record.trials):
         notes.append("best epoch 0 is the solved head, the linear probe, before the first step: no epoch was better")
     return notes + comparability_notes(record, facts)

@@ -83,7 +83,7 @@ def measure_latency(backbone: str, *, num_classes: int, image_size: int | None =
         num_threads: CPU threads of one pass.
 
     Raises:
-        UserError: There is no such backbone, or it cannot take this size.
+        UserError: The backbone does not exist, or cannot take this size.
     """
     import torch
 

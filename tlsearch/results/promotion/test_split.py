@@ -98,7 +98,7 @@ def checkpoint_digest(directory: Path) -> str:
     """sha256 (hex) that stands for a checkpoint's weights and classes.
 
     Raises:
-        StorageError: There is no checkpoint.
+        StorageError: The checkpoint is missing.
     """
     try:
         content = read_json(directory / "checkpoint.json")

@@ -62,7 +62,7 @@ def make_report(
         view: The search.
         model: The best model's predictions; None leaves its section out.
         settings: How the search was set up.
-        model_missing: Why there is no model.
+        model_missing: Why the model is missing.
         created: Unix time for the page's head; now if left out.
     """
     plots = {

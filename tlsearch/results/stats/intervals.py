@@ -1,6 +1,6 @@
 """How sure a score is: standard errors, intervals, and the test of two models on the same images.
 
-Accuracies are fractions of N images; intervals cover 95 % unless told otherwise and their ends are inclusive.
+Accuracies are fractions of N images; intervals cover 95 % unless another level is given, and their ends are inclusive.
 """
 
 from __future__ import annotations

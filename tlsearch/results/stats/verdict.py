@@ -1,4 +1,4 @@
-"""Which of several configurations to take: the best one, or a cheaper one that is as good as far as can be told."""
+"""Which of several configurations to take: the best one, or a cheaper one that is as good as far as the data show."""
 
 from __future__ import annotations
 
@@ -80,9 +80,9 @@ class Verdict:
     Attributes:
         ranking: Best mean first; configurations without any result are left out.
         comparisons: The first of the ranking with each of the others.
-        outcome: ``better``: rank 1 is better than rank 2; ``equal``: they cannot be told apart; ``unknown``: too
+        outcome: ``better``: rank 1 is better than rank 2; ``equal``: the data cannot distinguish them; ``unknown``: too
             few trainings to tell.
-        recommended: The trial to take: rank 1, or the cheapest that cannot be told apart from it.
+        recommended: The trial to take: rank 1, or the cheapest that the data cannot distinguish from it.
         text: In words.
     """
 
@@ -123,7 +123,7 @@ def judge(candidates: Sequence[Repeated], *, metric: str, mode: Mode) -> Verdict
     differ = any(_is_cheaper(cheapest, other) for other in alike)
     which = "the cheaper one is as good" if differ else "none is notably cheaper, so rank 1 stays"
     text = (
-        f"rank 1 (trial {best.trial}) and rank 2 (trial {first.second}) cannot be told apart: "
+        f"rank 1 (trial {best.trial}) and rank 2 (trial {first.second}) do not differ by more than chance: "
         f"{_figures(first, metric)}; {which}: {_cost(cheapest)}"
     )
     return Verdict(ranking=ranking, comparisons=comparisons, outcome="equal", recommended=cheapest.trial, text=text)

@@ -53,7 +53,7 @@ def probe_head(address: str, *, with_token: bool = True) -> Answer:
 
 
 def refused(address: str, answer: str, authentication: str) -> str:
-    """What to do about a cluster that wants another token, or one at all.
+    """What to do about a cluster that requires another token, or one at all.
 
     Args:
         answer: What the cluster said.
@@ -61,7 +61,7 @@ def refused(address: str, answer: str, authentication: str) -> str:
     """
     sent = f"{_MODE} is token" in authentication and "nowhere" not in authentication
     wrong = sent and any(word in answer.lower() for word in ("403", "failed", "invalid"))
-    fault = "does not accept this token" if wrong else "wants a token"
+    fault = "does not accept this token" if wrong else "requires a token"
     return (
         f"the cluster at {address} {fault} ({authentication}): set {_MODE}=token and put the cluster's token into a "
         "file named by RAY_AUTH_TOKEN_PATH, or into ~/.ray/auth_token"

@@ -128,7 +128,7 @@ def check_address(address: str) -> None:
     """Finds in a second what Ray takes half a minute to say, or ends the process over.
 
     Raises:
-        ClusterError: It is no address, or nothing listens there.
+        ClusterError: It is not an address, or nothing listens there.
     """
     if address in ("local", "auto"):
         return
@@ -156,7 +156,7 @@ def _check_token(address: str, authentication: str) -> None:
 
 
 def _silence() -> None:
-    """Ray prints lost workers on standard output, where ``--json`` belongs; the conductor logs them."""
+    """Ray prints lost workers on standard output, where ``--json`` belongs; the controller logs them."""
     from ray._private import worker
 
     if hasattr(worker, "_worker_logs_enabled"):

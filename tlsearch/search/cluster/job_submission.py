@@ -69,7 +69,7 @@ def follow(
 
     Args:
         note: Hears once when the cluster goes away, and when it is back.
-        wait: Waits so many seconds.
+        wait: Waits this number of seconds.
 
     Returns:
         How it ended; None where the cluster no longer knows it (the head is another one).

@@ -106,7 +106,7 @@ class RayJobs:
             address: ``http://HOST:PORT`` of the head's dashboard, by default port 8265.
 
         Raises:
-            ClusterError: It is no such address, or the cluster refuses the token.
+            ClusterError: It is not such an address, or the cluster refuses the token.
             JobsAway: Nothing answers.
         """
         self._address = address

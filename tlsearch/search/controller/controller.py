@@ -1,6 +1,6 @@
 """Conducts a search: hands out trials, answers reports, ends trials; knows the study and no Ray.
 
-Every change is written to the study first, then told to the observers, then answered.
+Every change is written to the study first, then the observers see it, then the worker has its answer.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _OVERDUE_S = 600.0  # a first look that has said nothing for so long, and for ea
 _MAX_UNCOUNTED_DEATHS = 50  # of one trial on nodes that were lost: beyond, something else is wrong
 
 
-class Conductor:
+class Controller:
     """One start of a search, from its study to its end."""
 
     def __init__(
@@ -101,7 +101,7 @@ class Conductor:
             elif trial.state.is_finished():
                 self._drop_checkpoint(trial.number)  # a crash may have come before
 
-    # --- what the search wants ---------------------------------------------------------------
+    # --- the search's decisions ---------------------------------------------------------------
 
     @property
     def halting(self) -> bool:
@@ -244,7 +244,7 @@ class Conductor:
             node: The id of the worker's node; empty where unknown, which counts as alive.
             message: What Ray says.
             alive: The ids of the nodes that are alive now and are to stay. A death on a node that is lost by now,
-                or is about to go, is no failure of the trial.
+                or is about to go, is not a failure of the trial.
             settled: Whether Ray knows what has happened. A node that was cut off is not known to be lost for
                 some time; such a death is judged when the next one comes.
         """

@@ -68,7 +68,7 @@ def supersede(plan: SearchPlan, *, lock: SearchLock | None = None) -> Carried:
 
 
 def _carry(old: Sequence[FrozenTrial], plan: SearchPlan) -> tuple[Carried, list[FrozenTrial]]:
-    """The trials of the new study; what was waiting is chosen anew."""
+    """The trials of the new study; what was waiting is chosen again."""
     begun = [trial for trial in old if trial.state is not OptunaState.WAITING]
     if [trial.number for trial in begun] != list(range(len(begun))):
         raise StorageError("the study's trials are not numbered without gaps, so they cannot be carried over")

@@ -23,7 +23,7 @@ def alive_nodes() -> list[dict[str, Any]]:
 
 
 def draining_node_ids() -> set[str]:
-    """Ids of the nodes that were told to go soon: spot nodes before their end, those that the autoscaler gives back.
+    """Ids of the nodes that will go soon: spot nodes before their end, those that the autoscaler gives back.
 
     Ray's public interface does not tell it. This is what Ray Train's own watcher of preemptions asks (Ray 2.60,
     ray/train/v2/_internal/execution/preemption.py); it works in the driver and in workers.

@@ -1,4 +1,4 @@
-"""Tune's scheduler: passes reports to the conductor, which stores and answers them; detects hung trials."""
+"""Tune's scheduler: passes reports to the controller, which stores and answers them; detects hung trials."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import ray
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
-from tlsearch.search.controller.controller import Conductor
+from tlsearch.search.controller.controller import Controller
 from tlsearch.search.ray_tune.resources import lasting_node_ids
 from tlsearch.search.worker.messages import pack, unpack_message
 
@@ -49,7 +49,7 @@ class Silence:
     """
 
     def __init__(self, limit_s: float | None, *, timer: Callable[[], float] = time.monotonic) -> None:
-        """None is no limit."""
+        """None for no limit."""
         self.limit_s = limit_s
         self._timer = timer
         self._since: dict[str, float] = {}
@@ -91,18 +91,18 @@ _NODE = re.compile(r"[Nn]ode [Ii][Dd]: ([0-9a-f]{56})")
 
 
 class StudyScheduler(TrialScheduler):
-    """Runs trials in order; every decision is the conductor's."""
+    """Runs trials in order; every decision is the controller's."""
 
     def __init__(
         self,
-        conductor: Conductor,
+        controller: Controller,
         watch: Watch,
         *,
         timeout_s: float | None = None,
         grace_s: float = GRACE_S,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._conductor = conductor
+        self._controller = controller
         self._watch = watch
         self._silence = Silence(timeout_s)
         self._grace_s = grace_s
@@ -114,7 +114,7 @@ class StudyScheduler(TrialScheduler):
 
     @property
     def _halting(self) -> bool:
-        return self._conductor.halting or self._watch.error is not None
+        return self._controller.halting or self._watch.error is not None
 
     def on_trial_add(self, tune_controller: TuneController, trial: Trial) -> None:
         """A trial waits for a worker; again after its worker died."""
@@ -122,16 +122,16 @@ class StudyScheduler(TrialScheduler):
         self._fresh[trial.trial_id] = trial
 
     def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
-        """A worker's message: stored, decided and told before this returns."""
+        """A worker's message: stored, decided and passed on before this returns."""
         goes_on = False
         self._silence.broken(trial.trial_id)
         with self._watch.guard():
             message = unpack_message(result)
             self._nodes[message.number] = message.node
             if message.report is not None:
-                goes_on = self._conductor.report(message.number, message.report, measured=message.measured)
+                goes_on = self._controller.report(message.number, message.report, measured=message.measured)
             elif message.outcome is not None:
-                self._conductor.fail(message.number, message.outcome, measured=message.measured)
+                self._controller.fail(message.number, message.outcome, measured=message.measured)
         return str(TrialScheduler.CONTINUE if goes_on and not self._halting else TrialScheduler.STOP)
 
     def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:
@@ -144,13 +144,15 @@ class StudyScheduler(TrialScheduler):
             lost = _NODE.search(message)
             node = lost.group(1) if lost else self._nodes.get(number, "")
             summary, settled = self._silence.verdict(trial.trial_id) or _summary(message), _UNSETTLED not in message
-            if self._conductor.worker_died(number, node=node, message=summary, alive=lasting_node_ids, settled=settled):
-                trial.set_config(pack(self._conductor.job(number)))
+            if self._controller.worker_died(
+                number, node=node, message=summary, alive=lasting_node_ids, settled=settled
+            ):
+                trial.set_config(pack(self._controller.job(number)))
             else:
                 self._given_up.append(trial)
 
     def on_trial_complete(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> None:
-        """The study was told when the last message came."""
+        """The study knows when the last message came."""
 
     def on_trial_remove(self, tune_controller: TuneController, trial: Trial) -> None:
         """A waiting trial is taken away."""

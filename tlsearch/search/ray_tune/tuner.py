@@ -23,7 +23,7 @@ from tlsearch.core.errors import ClusterError
 from tlsearch.core.types import SearchObserver, TrialFactory
 from tlsearch.core.user_folders import scratch_folder
 from tlsearch.search.cluster.connect import connected
-from tlsearch.search.controller.controller import Conductor
+from tlsearch.search.controller.controller import Controller
 from tlsearch.search.inspect.running_status import telling_dashboard
 from tlsearch.search.plan import SearchPlan
 from tlsearch.search.ray_tune.resources import LiveLimit, alive_nodes, trial_resources
@@ -90,9 +90,9 @@ def tune_environment() -> Iterator[None]:
 class StudySearcher(Searcher):
     """Hands out trials up to the live limit."""
 
-    def __init__(self, conductor: Conductor, watch: Watch, *, live_limit: Callable[[], int]) -> None:
+    def __init__(self, controller: Controller, watch: Watch, *, live_limit: Callable[[], int]) -> None:
         super().__init__()
-        self._conductor = conductor
+        self._controller = controller
         self._watch = watch
         self._live_limit = live_limit
 
@@ -103,16 +103,16 @@ class StudySearcher(Searcher):
         """
         answer: Any = Searcher.FINISHED
         with self._watch.guard():
-            if not self._conductor.exhausted and self._watch.error is None:
+            if not self._controller.exhausted and self._watch.error is None:
                 answer = self._next_job(trial_id)
         return cast("dict[str, Any] | None", answer)  # Tune compares with FINISHED, a string
 
     def _next_job(self, trial_id: str) -> dict[str, str] | str | None:
         if len(self._watch.handed_out) >= self._live_limit():
             return None
-        job = self._conductor.next_trial()
+        job = self._controller.next_trial()
         if job is None:
-            return Searcher.FINISHED if self._conductor.exhausted else None
+            return Searcher.FINISHED if self._controller.exhausted else None
         self._watch.handed_out[trial_id] = job.assignment.number
         return pack(job)
 
@@ -153,47 +153,47 @@ def _run(
     attrs = study_attrs(plan)
     study = open_for_writing(plan.folder, mode=plan.setup.mode, attrs=attrs, url=plan.search.study, lock=lock)
 
-    def begun() -> Conductor:
-        return Conductor(plan, study, observers=observers, stop=stop)
+    def begun() -> Controller:
+        return Controller(plan, study, observers=observers, stop=stop)
 
     try:
-        conductor = begun()
-        if not conductor.exhausted:
+        controller = begun()
+        if not controller.exhausted:
             with (
                 heeding_stop_requests(plan.folder, study.holder, stop),
                 connected(plan.address) as dashboard,
                 telling_dashboard(plan.folder.dashboard, dashboard),
             ):
-                conductor = _tune_on(plan, conductor, begun, factory, stop)
-        if conductor.failure is not None:
-            raise conductor.failure
-        return conductor.finish()
+                controller = _tune_on(plan, controller, begun, factory, stop)
+        if controller.failure is not None:
+            raise controller.failure
+        return controller.finish()
     finally:
         study.close()
 
 
 def _tune_on(
     plan: SearchPlan,
-    conductor: Conductor,
-    begun: Callable[[], Conductor],
+    controller: Controller,
+    begun: Callable[[], Controller],
     factory: TrialFactory,
     stop: threading.Event,
-) -> Conductor:
-    """Runs Tune, anew where a node's memory ran out: Ray then kills workers, which ends Tune (2.60) with an error.
+) -> Controller:
+    """Runs Tune, again where a node's memory ran out: Ray then kills workers, which ends Tune (2.60) with an error.
 
     Args:
-        conductor: Of the first run.
+        controller: Of the first run.
         begun: Makes one for each further run, from the study.
 
     Returns:
-        The conductor of the last run.
+        The controller of the last run.
 
     Raises:
         ClusterError: It ran out more often than ``max_failures``; the search can be resumed.
     """
     for failures in count(1):
         try:
-            _tune(plan, conductor, factory, stop)
+            _tune(plan, controller, factory, stop)
         except OutOfMemoryError as error:
             if failures > plan.search.max_failures:
                 raise ClusterError(
@@ -202,14 +202,14 @@ def _tune_on(
                     f"ended. Ray says: {str(error).splitlines()[0]}"
                 ) from error
             logger.warning("the memory of a node ran out; the trials go on from their checkpoints: %s", error)
-            conductor = begun()
+            controller = begun()
         else:
-            return conductor
+            return controller
     raise AssertionError("count() ends never")
 
 
-def _tune(plan: SearchPlan, conductor: Conductor, factory: TrialFactory, stop: threading.Event) -> None:
-    """One run of Tune, until the conductor is exhausted and no trial is live."""
+def _tune(plan: SearchPlan, controller: Controller, factory: TrialFactory, stop: threading.Event) -> None:
+    """One run of Tune, until the controller is exhausted and no trial is live."""
     per_trial = trial_resources(plan.resources, alive_nodes())
     live_limit = LiveLimit(per_trial, plan.resources.max_concurrent)
     timeout_s = plan.search.trial_timeout_s
@@ -218,8 +218,8 @@ def _tune(plan: SearchPlan, conductor: Conductor, factory: TrialFactory, stop: t
         tuner = tune.Tuner(
             tune.with_resources(make_worker(factory), per_trial),
             tune_config=tune.TuneConfig(
-                search_alg=StudySearcher(conductor, watch, live_limit=live_limit),
-                scheduler=StudyScheduler(conductor, watch, timeout_s=timeout_s),
+                search_alg=StudySearcher(controller, watch, live_limit=live_limit),
+                scheduler=StudyScheduler(controller, watch, timeout_s=timeout_s),
                 num_samples=-1,
                 reuse_actors=True,
                 trial_name_creator=_short_name,
@@ -228,7 +228,7 @@ def _tune(plan: SearchPlan, conductor: Conductor, factory: TrialFactory, stop: t
             run_config=tune.RunConfig(
                 name="tune",
                 storage_path=str(unread),  # Tune insists on one
-                failure_config=tune.FailureConfig(max_failures=-1),  # the conductor counts
+                failure_config=tune.FailureConfig(max_failures=-1),  # the controller counts
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 verbose=0,
                 callbacks=[NoOutput()],
@@ -248,7 +248,7 @@ def _tune(plan: SearchPlan, conductor: Conductor, factory: TrialFactory, stop: t
 
 
 def _came_after_the_run(error: Exception) -> bool:
-    """Whether Tune failed to list its results, which nobody reads: it does where a trial has ended before it began."""
+    """Whether Tune failed to list its results, which are not read: it does where a trial has ended before it began."""
     return any(frame.f_globals.get("__name__") == ResultGrid.__module__ for frame, _ in walk_tb(error.__traceback__))
 
 

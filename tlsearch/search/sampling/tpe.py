@@ -22,7 +22,7 @@ from tlsearch.config.samplers import SAMPLERS
 from tlsearch.core.types import Scalar
 from tlsearch.search.seeds import derive_seed
 
-NUM_DRAWN = 10  # TPE proposes at random until so many trials have begun
+NUM_DRAWN = 10  # TPE proposes at random until this many trials have begun
 NUM_GOOD = 25  # TPE's good group never holds more
 NUM_SEEN = 250  # the smallest number of ended trials of which TPE's good group is NUM_GOOD
 

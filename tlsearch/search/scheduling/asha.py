@@ -22,7 +22,7 @@ class AshaRules:
 
     Attributes:
         grace_period: Epochs that every trial of bracket 0 may run, from 1.
-        reduction_factor: One in so many goes on at a rung, from 2.
+        reduction_factor: One in this number goes on at a rung, from 2.
         brackets: Bracket s has its first rung at grace_period * reduction_factor^s.
         max_epochs: Epochs of a whole trial; no rung lies there.
     """

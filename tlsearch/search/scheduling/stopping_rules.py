@@ -18,9 +18,9 @@ class Rules:
     """All that decides about a trial's reports.
 
     Attributes:
-        max_epochs: A trial that has run so many is COMPLETE.
+        max_epochs: A trial that has run this number is COMPLETE.
         asha: None: no trial is cut.
-        patience: So many epochs without a new best end a trial as COMPLETE, not before its first
+        patience: This number of epochs without a new best ends a trial as COMPLETE, not before its first
             rung: TPE ranks any COMPLETE trial above any PRUNED one. None: off.
     """
 

@@ -159,7 +159,7 @@ def holding(directory: Path, command: str) -> Iterator[SearchLock]:
 
 
 def holder_of(path: Path) -> Holder | None:
-    """The process that holds the lock now; None where nobody does, whatever the file says.
+    """The process that holds the lock now; None where the lock is free, whatever the file says.
 
     Raises:
         StorageError: The lock is held, but its holder does not say who it is.

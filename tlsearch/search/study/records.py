@@ -57,7 +57,7 @@ def read_search(
         StorageError: The study is damaged.
     """
     folder = SearchFolder(root=Path(directory))
-    live = is_running(folder.lock)  # first: a trial that ends meanwhile is no interrupted one
+    live = is_running(folder.lock)  # first: a trial that ends meanwhile was not interrupted
     study = open_for_reading(folder, moved)
     return record_of(study, directory, search_id=search_id, experiment=experiment, metric=metric, live=live)
 

@@ -124,7 +124,7 @@ def _create(storage: BaseStorage, name: str, mode: Mode, attrs: Mapping[str, Sca
 def _open_database(
     folder: SearchFolder, url: str, *, mode: Mode, attrs: Mapping[str, Scalar], lock: SearchLock
 ) -> Study:
-    """The pointer in the folder is written when the study is whole: without it the study is made anew."""
+    """The pointer in the folder is written when the study is whole: without it the study is made again."""
     if folder.journal.exists():
         raise StorageError(f"the study is the journal {folder.journal}; search.study must be {JOURNAL}")
     pointer = read_pointer(folder.pointer)

@@ -248,7 +248,7 @@ class Study:
     def succeed(self, trials: Sequence[FrozenTrial]) -> str:
         """Makes a study with these trials, in this order, that takes the place of this one.
 
-        In a journal it is there whole or not at all; in a database nobody looks at it before a pointer names it.
+        In a journal it is there whole or not at all; in a database it is not read before a pointer names it.
 
         Returns:
             Its name.

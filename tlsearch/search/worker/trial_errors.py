@@ -33,7 +33,7 @@ class Classified:
 
 
 def classify(error: Exception) -> Classified:
-    """Judges an exception of a trial's step; our own errors say that retrying is no use."""
+    """Judges an exception of a trial's step; our own errors say that a retry is of no use."""
     text = mask(f"{type(error).__name__}: {error}")
     trace = mask("".join(traceback.format_exception(error)))[-_TRACEBACK_CHARACTERS:]
     if isinstance(error, Diverged):

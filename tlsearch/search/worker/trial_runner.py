@@ -105,13 +105,13 @@ class Runner:
     def _unsent(self, trial: RunningTrial) -> EpochReport:
         """The report of an epoch that the checkpoint has and the study has not.
 
-        Where the checkpoint does not hold it, the checkpoint is of no use and the trial begins anew:
+        Where the checkpoint does not hold it, the checkpoint is of no use and the trial starts again:
         its epochs are the same again.
         """
         for report in trial.reports:
             if report.epoch == self._reported + 1:
                 return report
-        logger.warning("trial %d begins anew: its checkpoint is ahead of the study without a report", self._number)
+        logger.warning("trial %d starts again: its checkpoint is ahead of the study without a report", self._number)
         self.close()
         shutil.rmtree(Path(self._job.assignment.directory) / "running", ignore_errors=True)
         self._trial = self._factory(self._job.assignment)

@@ -102,7 +102,7 @@ class MlflowTracker:
 
         Raises:
             TrackingError: The URI is wrong, the store cannot be written, or the experiment was deleted.
-                A server that merely does not answer is no error: it is waited for in the background. After
+                A server that merely does not answer is not an error: it is waited for in the background. After
                 the error all other calls do nothing.
         """
         now = time.time()

@@ -167,7 +167,7 @@ def find_runs(client: MlflowClient, experiment_id: str, search_id: str, uid: str
 
 
 def trial_name(search_id: str, number: int) -> str:
-    """What a trial's run and model are called, so that those of two searches can be told apart."""
+    """What a trial's run and model are called, so that those of two searches differ."""
     return f"{search_id} trial {number}"
 
 

@@ -1,6 +1,6 @@
 """Tensors and JSON on disk: atomic, synced, checked by hash, never a pickle.
 
-A set of tensors is committed by a JSON file that names it with its sha256 and is written last. Whoever
+A set of tensors is committed by a JSON file that names it with its sha256 and is written last. A process that
 reads sees the old set or the new one, never half of either.
 """
 

@@ -14,7 +14,7 @@ from tlsearch.config import AshaSpec
 from tlsearch.core.errors import SearchStopped
 from tlsearch.core.types import Decision, EpochReport, TrialState
 from tlsearch.search import read_search
-from tlsearch.search.controller.controller import Conductor
+from tlsearch.search.controller.controller import Controller
 from tlsearch.search.seeds import derive_seed
 from tlsearch.search.study.storage import open_for_writing, study_attrs
 
@@ -113,10 +113,10 @@ def test_observers_hear_after_the_study_was_written(tmp_path: Path) -> None:
 def test_no_report_is_without_the_metric_of_the_search(tmp_path: Path) -> None:
     plan = make_plan(tmp_path / "s", trials=1)
     study = open_for_writing(plan.folder, mode="max", attrs=study_attrs(plan))
-    conductor = Conductor(plan, study)
-    assert conductor.next_trial() is not None
+    controller = Controller(plan, study)
+    assert controller.next_trial() is not None
     with pytest.raises(KeyError):
-        conductor.report(0, EpochReport(epoch=1, metrics={"val_loss": 1.0}, timestamp=0.0))
+        controller.report(0, EpochReport(epoch=1, metrics={"val_loss": 1.0}, timestamp=0.0))
     study.close()
     assert read_search(tmp_path / "s").trials[0].reports == ()
 
