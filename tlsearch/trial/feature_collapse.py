@@ -74,8 +74,8 @@ class FeatureWatch:
             metrics: Of the evaluation after the epoch.
 
         Raises:
-            Diverged: The pretrained features are distorted: they have drifted far, the training loss was not better than
-                that of equal odds, and the model does little better than naming the largest class.
+            Diverged: The pretrained features are distorted: they have drifted far, the training loss was not better
+                than that of equal odds, and the model does little better than naming the largest class.
         """
         drift = self._drift()
         labels = self._opened.val.labels
