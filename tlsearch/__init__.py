@@ -14,17 +14,53 @@ if sys.argv[:1] == ["-m"] and not sys.flags.safe_path:
             sys.path.append(_folder)
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from tlsearch.api.searches import Search, Trials, open_search, resume, run
+    from tlsearch.api.spaces import LoadedSpace, load_space
+    from tlsearch.core.errors import ConfigError as SpaceError
+    from tlsearch.core.errors import TlsearchError
+    from tlsearch.results.inference.predictor import load_model, predict
 
-_LAZY = {"load_model": "tlsearch.results.inference.predictor", "predict": "tlsearch.results.inference.predictor"}
+from tlsearch.core import __version__
 
-__all__ = ["__version__", "load_model", "predict"]
+_LAZY = {
+    "LoadedSpace": "tlsearch.api.spaces",
+    "Search": "tlsearch.api.searches",
+    "SpaceError": "tlsearch.core.errors",
+    "TlsearchError": "tlsearch.core.errors",
+    "Trials": "tlsearch.api.searches",
+    "load_model": "tlsearch.results.inference.predictor",
+    "load_space": "tlsearch.api.spaces",
+    "open_search": "tlsearch.api.searches",
+    "predict": "tlsearch.results.inference.predictor",
+    "resume": "tlsearch.api.searches",
+    "run": "tlsearch.api.searches",
+}
+
+__all__ = [
+    "LoadedSpace",
+    "Search",
+    "SpaceError",
+    "TlsearchError",
+    "Trials",
+    "__version__",
+    "load_model",
+    "load_space",
+    "open_search",
+    "predict",
+    "resume",
+    "run",
+]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
 
 
 def __getattr__(name: str) -> Any:
-    # By name, not by an import statement: every room imports this package, and these two bring torch.
+    # By name, not by an import statement: every room imports this package, and some of these bring torch.
     if name in _LAZY:
-        return getattr(import_module(_LAZY[name]), name)
+        return getattr(import_module(_LAZY[name]), "ConfigError" if name == "SpaceError" else name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

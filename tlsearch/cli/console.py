@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import rich.console
@@ -14,6 +17,8 @@ from tlsearch.core.printable import ENCODING_BYTES, ENCODING_ERRORS, printable, 
 from tlsearch.core.secrets import mask
 
 _PIPED_WIDTH = 10_000  # a file or a pipe has no width of its own, unless COLUMNS says so; rich would take 80
+
+_NOTEBOOK_S, _NOTEBOOK_WIDTH = 1.0, 110
 
 
 class Console(rich.console.Console):
@@ -36,6 +41,45 @@ class Table(rich.table.Table):
     def add_row(self, *cells: Any, **options: Any) -> None:
         """As rich's, with line breaks and tabs in texts shown escaped."""
         super().add_row(*(printable(cell) if isinstance(cell, str) else cell for cell in cells), **options)
+
+
+class NotebookLive:
+    """A live display in the cell of a notebook, as rich's ``Live`` is on a terminal."""
+
+    def __init__(self, get_renderable: Callable[[], rich.console.RenderableType]) -> None:
+        self._get = get_renderable
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._refresh, name="notebook-live", daemon=True)
+        self._handle: Any = None
+
+    def start(self, refresh: bool = True) -> None:
+        """Shows it, and keeps it up to date."""
+        from IPython.display import HTML, display
+
+        self._handle = display(HTML(self._html()), display_id=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Shows it for the last time."""
+        self._ended.set()
+        self._thread.join()
+        self._update()
+
+    def _refresh(self) -> None:
+        while not self._ended.wait(_NOTEBOOK_S):
+            self._update()
+
+    def _update(self) -> None:
+        from IPython.display import HTML
+
+        self._handle.update(HTML(self._html()))
+
+    def _html(self) -> str:
+        console = rich.console.Console(
+            record=True, file=io.StringIO(), width=_NOTEBOOK_WIDTH, force_jupyter=False, markup=False, emoji=False
+        )
+        console.print(self._get())
+        return console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
 
 
 def show_all_texts() -> None:

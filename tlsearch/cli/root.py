@@ -33,7 +33,7 @@ Address = Annotated[
 @app.callback(invoke_without_command=True)
 def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     if version:
-        from tlsearch import __version__
+        from tlsearch.core import __version__
 
         out.print(__version__)
         raise typer.Exit

@@ -22,10 +22,10 @@ from typing import (
 from pydantic import AfterValidator, ConfigDict, Field, PlainValidator, StringConstraints, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
-import tlsearch
 from tlsearch.config.rules.schema_errors import error_text
 from tlsearch.config.rules.values import Number, Whole, broken
 from tlsearch.config.rules.wording import show
+from tlsearch.core import __version__
 from tlsearch.core.errors import Fault, StorageError
 from tlsearch.core.regular_files import read_regular
 from tlsearch.core.types import MAX_PIXELS, CropMode, TransformSpec, TrialConfig
@@ -67,7 +67,7 @@ class ModelMeta:
     metrics: Mapping[str, float]
     max_pixels: int = MAX_PIXELS
     temperature: float = 1.0
-    tlsearch_version: str = tlsearch.__version__
+    tlsearch_version: str = __version__
 
     @property
     def class_to_idx(self) -> dict[str, int]:
@@ -110,7 +110,7 @@ def read_model_file(folder: Path) -> ModelFile:
     content = _read_object(path)
     if content.get("format") != FORMAT or isinstance(content["format"], bool):
         raise StorageError(
-            f"a model checkpoint must have the format {FORMAT} that tlsearch {tlsearch.__version__} reads, "
+            f"a model checkpoint must have the format {FORMAT} that tlsearch {__version__} reads, "
             f"not {show(content.get('format'))}: {path}"
         )
     try:

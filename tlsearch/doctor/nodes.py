@@ -75,7 +75,7 @@ def versions() -> dict[str, str]:
             found[name] = version(name)
         except PackageNotFoundError:
             found[name] = "missing"
-    from tlsearch import __version__  # a copy that was shipped is not an installed one
+    from tlsearch.core import __version__  # a copy that was shipped is not an installed one
 
     return found | {"tlsearch": __version__}
 

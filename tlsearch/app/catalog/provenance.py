@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import PurePath
 
-from tlsearch import __version__
 from tlsearch.app.catalog.catalog import RESOLVED, SOURCE, SearchEntry, write_atomically
 from tlsearch.app.catalog.gather_facts import complete_facts, keep_facts
 from tlsearch.app.catalog.stored import Status
 from tlsearch.config import SpaceFile, masked_yaml
+from tlsearch.core import __version__
 from tlsearch.core.codec import read_json
 from tlsearch.core.errors import StorageError
 from tlsearch.core.printable import markdown_code

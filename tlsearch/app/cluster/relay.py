@@ -16,11 +16,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import tlsearch
 from tlsearch.app.catalog.bucket_searches import find_in_bucket
 from tlsearch.app.catalog.catalog import MANIFEST, SearchEntry, find
 from tlsearch.app.cluster.submit import SUBMITTED, Submitted
 from tlsearch.config import bucket_address
+from tlsearch.core import PACKAGE
 from tlsearch.core.codec import from_plain, parse_json, read_json
 from tlsearch.core.errors import ClusterError, StorageError
 from tlsearch.core.imports import own_python
@@ -92,7 +92,7 @@ def ask(
     request = JobRequest(
         job_id=f"{submitted.job_id}-ask-{secrets.token_hex(4)}",
         entrypoint=shlex.join(["python", "-m", __name__, *arguments]),
-        py_modules=(Path(tlsearch.__file__).parent,) if submitted.ship else (),
+        py_modules=(PACKAGE,) if submitted.ship else (),
         metadata={"tlsearch.search_id": submitted.search_id, "tlsearch.question": arguments[0]},
     )
     jobs.submit(request)

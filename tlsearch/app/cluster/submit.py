@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
-import tlsearch
 from tlsearch.app.catalog.catalog import write_atomically
 from tlsearch.app.catalog.search_names import check_name, new_search_id
 from tlsearch.config import Document, Keys, SpaceFile, parse_space_file, show
+from tlsearch.core import PACKAGE, __version__
 from tlsearch.core.errors import ConfigError, Fault
 from tlsearch.core.secrets import holds_secret
 from tlsearch.core.user_folders import scratch_folder, state_directory
@@ -83,8 +83,8 @@ def submit_file(options: SubmitOptions, *, jobs: Jobs | None = None) -> Submitte
             job_id=search_id,
             entrypoint=entrypoint(options, search_id),
             working_dir=folder,
-            py_modules=(Path(tlsearch.__file__).parent,) if options.ship else (),
-            metadata={"tlsearch.search_id": search_id, "tlsearch.version": tlsearch.__version__},
+            py_modules=(PACKAGE,) if options.ship else (),
+            metadata={"tlsearch.search_id": search_id, "tlsearch.version": __version__},
         )
         job_id, new = submit_once(jobs, request)
     submitted = Submitted(

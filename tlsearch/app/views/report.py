@@ -17,6 +17,7 @@ from tlsearch.core.types import ParameterImportance, SearchRecord
 from tlsearch.results.leaderboard.leaderboard import LeaderboardRow, leaderboard, rows_csv
 from tlsearch.results.leaderboard.search_facts import SearchFacts, measure_latency, this_cpu
 from tlsearch.results.report.page import PAGE, Report, make_report, write_report
+from tlsearch.results.report.plots.style import Plot
 from tlsearch.results.report.plots.view import View
 from tlsearch.results.report.sections import BestModel
 from tlsearch.search import SearchLock, holding, parameter_importance
@@ -102,6 +103,16 @@ def write_search_report(
             skipped["model"] = missing
         run_id = _log(entry, files) if log and owner else None
     return ReportResult(page=target / PAGE, files=files, skipped=skipped, run_id=run_id)
+
+
+def search_plots(entry: SearchEntry) -> tuple[Plot, ...]:
+    """The report's plots as they are now; writes nothing and opens no model."""
+    record = read_record(entry)
+    facts = complete_facts(entry, [trial.config.backbone for trial in record.trials])
+    importance = parameter_importance(entry.path, entry.moved)
+    log_scales = log_scaled(read_space_file(entry))
+    rows = leaderboard(record, {}, facts)
+    return make_report(View(record=record, rows=rows, facts=facts, importance=importance, log_scaled=log_scales)).plots
 
 
 def _takes(entry: SearchEntry, stack: ExitStack, target: Path, *, log: bool) -> bool:

@@ -26,11 +26,11 @@ def confirm(
     """Train the best configurations again with several seeds, and test which is really the best."""
     with told_errors(as_json=json), ExitStack() as stack:
         from tlsearch.app.catalog.catalog import find
-        from tlsearch.app.catalog.stored import read_record, search_log
         from tlsearch.app.production.conclude import conclude
         from tlsearch.app.production.confirm import prepare_confirm
         from tlsearch.app.searches.execute import execute
-        from tlsearch.cli.tables.live_progress import Progress
+        from tlsearch.app.catalog.stored import search_log
+        from tlsearch.cli.tables.live_progress import show_progress
         from tlsearch.cli.tables.production_tables import confirm_table
 
         when_output_ends(GOES_ON)
@@ -42,17 +42,7 @@ def confirm(
         numbers = ", ".join(str(trial.number) for trial in confirmed.candidates)
         trials = f"{agree(len(confirmed.candidates), 'trial', 'trials')} {numbers} of {confirmed.entry.search_id}"
         console.print(f"training {trials} again, with {plural(settings.seeds, 'seed')} each", soft_wrap=True)
-        progress = Progress(
-            console,
-            metric=settings.metric,
-            trials=settings.trials,
-            max_epochs=settings.max_epochs,
-            time_budget_s=None,
-            address=address,
-            name=confirmed.name,
-        )
-        if prepared.resumed:
-            progress.restore(read_record(prepared.entry))
+        progress = show_progress(prepared, console, name=confirmed.name)
         stopping = interruptible(lambda: progress.note("stopping; confirm can be called again to go on"))
         with search_log(prepared.entry), stopping as stop, progress:
             end = execute(prepared, observers=(progress,), stop=stop)

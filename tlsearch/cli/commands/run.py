@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from contextlib import ExitStack
-from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -149,29 +148,18 @@ def _take_over(entry: SearchEntry, lock: SearchLock, *, trials: str | None, addr
 
 def _execute(prepared: Prepared, *, as_json: bool) -> None:
     """Runs a prepared search with its display, then prints its results and leaves with its exit code."""
-    from tlsearch.app.catalog.stored import read_record, search_log
     from tlsearch.app.checks.feasibility import untried_backbones
     from tlsearch.app.searches.execute import execute
-    from tlsearch.app.views.status import trial_doing
-    from tlsearch.cli.tables.live_progress import Progress
+    from tlsearch.app.catalog.stored import search_log
+    from tlsearch.cli.tables.live_progress import show_progress
     from tlsearch.results import results_json
 
-    settings, entry = prepared.file.search, prepared.entry
+    entry = prepared.entry
     console = err if as_json else out
     console.print(f"search {entry.search_id} in {entry.directory}", markup=False, soft_wrap=True)
-    progress = Progress(
-        console,
-        metric=settings.metric,
-        trials=settings.trials,
-        max_epochs=settings.max_epochs,
-        time_budget_s=settings.time_budget_s,
-        address=prepared.address,
-        doing=partial(trial_doing, entry.directory),
-    )
+    progress = show_progress(prepared, console)
     if warning := untried_backbones(prepared.file, prepared.space):
         err.print(f"warning: {warning}", markup=False, soft_wrap=True)
-    if prepared.resumed:
-        progress.restore(read_record(entry))
     stopping = interruptible(lambda: progress.note("stopping; the search can be resumed"))
     with search_log(entry), stopping as stop, progress:
         end = execute(prepared, observers=(progress,), stop=stop)

@@ -6,13 +6,17 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from tlsearch.cli.console import Table
+from tlsearch.app.catalog.stored import read_record
+from tlsearch.app.views.status import trial_doing
+from tlsearch.cli.console import NotebookLive, Table
 from tlsearch.cli.tables.estimate import Estimate
 from tlsearch.core.text import about_s, format_s, plural
 from tlsearch.core.types import (
@@ -25,6 +29,9 @@ from tlsearch.core.types import (
     TrialOutcome,
     TrialState,
 )
+
+if TYPE_CHECKING:
+    from tlsearch.app.searches.prepare import Prepared
 
 _REFRESHES_PER_S = 4
 _QUIET_S = 60.0  # without a terminal: how long nothing is printed while epochs go on
@@ -87,9 +94,11 @@ class Progress(SearchObserver):
         self._printed = self._started
         self._estimate = Estimate(trials=trials, max_epochs=max_epochs)
         self._rows: dict[int, _Row] = {}
-        self._live: Live | None = None
+        self._live: Live | NotebookLive | None = None
         self._note = ""
-        if console.is_terminal and not console.is_dumb_terminal:
+        if console.is_jupyter:
+            self._live = NotebookLive(self._render)
+        elif console.is_terminal and not console.is_dumb_terminal:
             self._live = Live(console=console, refresh_per_second=_REFRESHES_PER_S, get_renderable=self._render)
 
     def __enter__(self) -> Progress:
@@ -237,3 +246,21 @@ class Progress(SearchObserver):
             return "no report yet"
         number, row = max(known, key=lambda item: self._sign * (item[1].best or 0.0))
         return f"best so far: trial {self._name(number)} with {self._metric} {row.best:.4f}  {short_config(row.config)}"
+
+
+def show_progress(prepared: Prepared, console: Console, *, name: Callable[[int], str] = str) -> Progress:
+    """The display of a search that is about to run, with what its earlier starts have done."""
+    settings = prepared.file.search
+    progress = Progress(
+        console,
+        metric=settings.metric,
+        trials=settings.trials,
+        max_epochs=settings.max_epochs,
+        time_budget_s=settings.time_budget_s,
+        address=prepared.address,
+        doing=partial(trial_doing, prepared.entry.directory),
+        name=name,
+    )
+    if prepared.resumed:
+        progress.restore(read_record(prepared.entry))
+    return progress

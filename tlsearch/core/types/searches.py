@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 
 from tlsearch.core.metrics import Mode
 from tlsearch.core.secrets import mask
+from tlsearch.core.text import html_table
 from tlsearch.core.types.specs import Scalar, TrialConfig
 from tlsearch.core.types.trials import (
     INTERRUPTED,
@@ -97,6 +98,11 @@ class TrialRecord:
     def state_name(self) -> str:
         """Its state in a word for people."""
         return INTERRUPTED if self.interrupted else self.state.value
+
+    def _repr_html_(self) -> str:
+        found = [("best_value", self.best_value), ("best_epoch", self.best_epoch), ("epochs_run", self.epochs_run)]
+        rows = [("state", self.state_name), ("reason", self.reason), *self.params.items(), *found]
+        return html_table(("", f"trial {self.number}"), rows)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urljoin, urlsplit
 
-import tlsearch
+from tlsearch.core import __version__
 
 TIMEOUT_S = 30.0  # of one answer of the network
 GRACE_S = 60.0  # before the average rate counts
@@ -122,7 +122,7 @@ class Watch:
             urllib.request.HTTPErrorProcessor(),
         ):
             opener.add_handler(handler)
-        agent = {"User-Agent": f"tlsearch/{tlsearch.__version__}"}
+        agent = {"User-Agent": f"tlsearch/{__version__}"}
         request = urllib.request.Request(url.partition("#")[0], method=method, headers={**agent, **headers})
         response: HTTPResponse = opener.open(request, timeout=timeout_s)
         self.check()  # what is broken off in its head looks like an end of it

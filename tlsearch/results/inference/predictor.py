@@ -97,6 +97,10 @@ class Classifier:
         """In the order of the logits."""
         return self.meta.classes
 
+    def predict(self, images: Sequence[ImageLike], *, top: int = TOP) -> list[Prediction]:
+        """As the function ``predict``, which see."""
+        return predict(self, images, top=top)
+
 
 def load_model(model: str | Path, *, device: str = "auto", tracking_uri: str | None = None) -> Classifier:
     """Loads a model of a search; no pickle is read and no code of the model is run.

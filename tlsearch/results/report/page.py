@@ -12,7 +12,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-import tlsearch
+from tlsearch.core import __version__
 from tlsearch.core.types import TrialRecord
 from tlsearch.results.report.findings import value_text
 from tlsearch.results.report.html import grid, plot_figure, section
@@ -143,7 +143,7 @@ def _page(
         shown = ["failures", *(["progress"] if view.valued else []), "leaderboard", "settings"]
         body = {name: body[name] for name in shown}
     titles = [(name, _SHORT[name]) for name, html in body.items() if html]
-    head = header(view, created=created, version=tlsearch.__version__, sections=titles)
+    head = header(view, created=created, version=__version__, sections=titles)
     footer = (
         "<footer>Values are those of each trial’s best epoch on the validation images. This page is one file and loads "
         "nothing; its plots are beside it as PNG files.</footer>"

@@ -119,6 +119,10 @@ class Study:
         assert self._lock is not None
         return self._lock.holder
 
+    def as_optuna(self) -> optuna.Study:
+        """The study as Optuna's own class, for its plots and statistics."""
+        return self._study
+
     def trials(self) -> list[FrozenTrial]:
         """All trials by number, WAITING ones too; not copies: do not change them."""
         return self._storage.get_all_trials(self._id, deepcopy=False)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
 
-import tlsearch
+from tlsearch.core import PACKAGE
 from tlsearch.core.codec import read_json
 from tlsearch.core.crash import crash_point
 from tlsearch.core.user_folders import scratch_folder
@@ -221,7 +221,7 @@ def write_model(folder: Path, model: LoggedModel, *, run_id: str, checkpoint: Pa
         signature=model_signature(),
         input_example=[_EXAMPLE],
         pip_requirements=requirements(str(meta["backbone"])),
-        code_paths=[str(Path(tlsearch.__file__).parent)],
+        code_paths=[str(PACKAGE)],
     )
 
 

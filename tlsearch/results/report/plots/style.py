@@ -97,6 +97,9 @@ class Plot:
     marks: Mapping[str, Sequence[int]] = field(default_factory=dict)
     missing: str = ""
 
+    def _repr_png_(self) -> bytes | None:  # for notebooks
+        return self.png or None
+
 
 @contextmanager
 def plot_style(name: str) -> Iterator[None]:

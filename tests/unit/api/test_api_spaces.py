@@ -1,0 +1,67 @@
+"""A space from a file or a dict, as a script gives it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import tlsearch
+
+TREE: dict[str, Any] = {
+    "name": "small",
+    "data": {"source": "digits"},
+    "weights": {"squeezenet1_1": "none"},
+    "space": {"backbone": "squeezenet1_1", "head_lr": {"log": [1e-4, 1e-2]}},
+    "search": {"trials": 4},
+}
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_file_and_its_dict_are_the_same_space(tmp_path: Path) -> None:
+    (tmp_path / "space.yaml").write_text(yaml.safe_dump(TREE))
+    of_file, of_dict = tlsearch.load_space("space.yaml"), tlsearch.load_space(TREE)
+    assert (of_file.file, of_file.space) == (of_dict.file, of_dict.space)
+    assert [path.name for path in tmp_path.iterdir()] == ["space.yaml"], "nothing is left of a dict"
+
+
+def test_relative_paths_of_a_dict_are_those_of_the_current_folder(tmp_path: Path) -> None:
+    assert tlsearch.load_space(TREE).file.storage == str(tmp_path / "tlsearch_runs")
+
+
+def test_overrides_are_values_by_dotted_key() -> None:
+    space = tlsearch.load_space(TREE, overrides={"search.trials": 7, "name": "no"})
+    assert (space.file.search.trials, space.file.name) == (7, "no"), "a text stays a text"
+    again = space.with_overrides({"search.max_epochs": 3})
+    assert (again.file.search.trials, again.file.search.max_epochs) == (7, 3)
+
+
+def test_all_errors_of_a_dict_are_named_by_key_without_a_place() -> None:
+    wrong = {**TREE, "search": {"trials": 0}, "weight": {}}
+    with pytest.raises(tlsearch.SpaceError) as caught:
+        tlsearch.load_space(wrong)
+    assert {one.dotted for one in caught.value.faults} >= {"search.trials", "weight"}
+    assert not any(one.file or one.line for one in caught.value.faults) and ".space-" not in str(caught.value)
+
+
+def test_a_value_that_is_not_plain_data_is_an_error_of_the_space() -> None:
+    with pytest.raises(tlsearch.SpaceError, match="text, numbers, lists and dicts, not object"):
+        tlsearch.load_space({**TREE, "name": object()})
+
+
+def test_the_place_of_an_error_in_a_file_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "space.yaml").write_text("name: small\nsearch: {trials: 0}\n")
+    with pytest.raises(tlsearch.SpaceError, match=r"space\.yaml:2:18: search\.trials"):
+        tlsearch.load_space("space.yaml")
+
+
+def test_a_space_prints_its_dimensions() -> None:
+    space = tlsearch.load_space(TREE)
+    assert "'small'" in repr(space) and "head_lr" in repr(space)
+    assert "<td>head_lr</td>" in space._repr_html_()

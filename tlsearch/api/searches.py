@@ -1,0 +1,321 @@
+"""Searches from Python: run one, open one, go on with one, and take what it found.
+
+    import tlsearch
+
+    search = tlsearch.run("space.yaml", trials=16)
+    search.best.params
+    search.model().predict(["a.jpg"])
+
+A search lies in a folder; a `Search` reads it whenever it is asked, so it is never out of date. Errors are those of the
+command line (``tlsearch.core.errors``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tlsearch.api.execution import execute_shown
+from tlsearch.api.spaces import LoadedSpace, SpaceSource, load_space
+from tlsearch.app.catalog.catalog import SearchEntry, find, require_folders
+from tlsearch.app.catalog.ending import SearchState, search_state
+from tlsearch.app.catalog.stored import read_record
+from tlsearch.core.errors import StorageError
+from tlsearch.core.layout import SearchFolder
+from tlsearch.core.text import html_table, plural
+from tlsearch.core.types import SearchRecord, TrialRecord
+
+if TYPE_CHECKING:
+    import optuna
+    import pandas
+
+    from tlsearch.app.views.report import ReportResult
+    from tlsearch.results import Classifier
+    from tlsearch.results.report.plots.style import Plot
+
+_SHOWN = 10  # trials in a notebook's table
+
+
+class Trials(tuple[TrialRecord, ...]):
+    """Trials of a search, best first; a tuple that prints as a table in a notebook."""
+
+    __slots__ = ()
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """One row for each trial, with a column for each parameter.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        import pandas
+
+        rows = [
+            {
+                "trial": one.number,
+                "state": one.state_name,
+                "reason": str(one.reason),
+                **one.params,
+                "best_value": one.best_value,
+                "best_epoch": one.best_epoch,
+                "epochs_run": one.epochs_run,
+            }
+            for one in self
+        ]
+        return pandas.DataFrame(rows)
+
+    def _repr_html_(self) -> str:
+        shown = self[:_SHOWN]
+        names = list(dict.fromkeys(name for one in shown for name in one.params))
+        rows = [
+            (one.number, one.state_name, _figure(one.best_value), one.best_epoch, one.epochs_run)
+            + tuple(one.params.get(name, "") for name in names)
+            for one in shown
+        ]
+        more = f", the best {_SHOWN}" if len(self) > _SHOWN else ""
+        heads = ("trial", "state", "best value", "at epoch", "epochs", *names)
+        return html_table(heads, rows, caption=f"{plural(len(self), 'trial')}{more}")
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search in its folder, finished or not."""
+
+    entry: SearchEntry
+
+    @property
+    def id(self) -> str:
+        """Its name, as every command takes it."""
+        return self.entry.search_id
+
+    @property
+    def directory(self) -> Path:
+        """Its folder, which holds everything about it."""
+        return self.entry.path
+
+    @property
+    def status(self) -> SearchState:
+        """``running``, ``finished``, ``interrupted`` (``resume`` goes on with it) or ``failed``."""
+        return search_state(self.entry, self.record)
+
+    @property
+    def record(self) -> SearchRecord:
+        """The whole search as its study has it now, with the report of every epoch."""
+        return read_record(self.entry)
+
+    @property
+    def best(self) -> TrialRecord | None:
+        """The best trial, complete or pruned; None before the first report."""
+        return self.record.best
+
+    def trials(self) -> Trials:
+        """All trials, best first; those without a result last."""
+        from tlsearch.results import leaderboard
+
+        record = self.record
+        by_number = {trial.number: trial for trial in record.trials}
+        return Trials(by_number[row.trial] for row in leaderboard(record, {}))
+
+    @property
+    def study(self) -> optuna.Study:
+        """A snapshot of the Optuna study; only the search itself writes to it.
+
+        Raises:
+            StorageError: The search has no study yet, or a damaged one.
+        """
+        from tlsearch.search.study.storage import open_for_reading
+
+        study = open_for_reading(SearchFolder(root=self.directory), self.entry.moved)
+        if study is None:
+            raise StorageError(f"the search {self.id} has no study yet: it has not begun its first trial")
+        return study.as_optuna()
+
+    def model(self, trial: int | None = None, *, device: str = "auto") -> Classifier:
+        """A trained model that is kept, the best trial's by default: ``search.model().predict(["a.jpg"])``.
+
+        Raises:
+            StorageError: The trial's model is not kept.
+        """
+        from tlsearch.app.views.outcome import find_checkpoint
+        from tlsearch.results import load_model
+
+        name = str(self.directory) if trial is None else f"{self.directory}:{trial}"
+        return load_model(find_checkpoint(name), device=device)
+
+    def confirm(
+        self, *, top: int = 3, seeds: int = 3, address: str = "local", progress: bool = True
+    ) -> Mapping[str, Any]:
+        """Trains the best configurations again with several seeds and tests which is really the best.
+
+        Returns:
+            As ``tlsearch confirm --json``: ``outcome``, ``recommended``, ``verdict`` and the configurations.
+
+        Raises:
+            KeyboardInterrupt: Interrupted; the same call goes on.
+        """
+        from tlsearch.app.production.conclude import conclude
+        from tlsearch.app.production.confirm import prepare_confirm
+
+        with prepare_confirm(self.entry, top=top, seeds=seeds, address=address) as confirmed:
+            end = execute_shown(confirmed.prepared, progress=progress, name=confirmed.name)
+            if end.reason == "interrupted":
+                raise KeyboardInterrupt("confirm was interrupted; the same call goes on")
+            return conclude(confirmed)
+
+    def promote(
+        self,
+        *,
+        trial: int | None = None,
+        alias: str = "champion",
+        max_latency_ms: float | None = None,
+        max_params: int | None = None,
+        refit: bool = False,
+        without_test: bool = False,
+        reuse_test: bool = False,
+    ) -> Mapping[str, Any]:
+        """Evaluates the best model once on the sealed test split and registers it in MLflow.
+
+        Args:
+            trial: None for the winner of `confirm`, or the best trial.
+            alias: The registry's alias for the new version.
+            max_latency_ms: Only models that take at most this long for one image (ms, CPU).
+            max_params: Only models with at most this many parameters.
+            refit: Train on train and val together before.
+            without_test: Register without a test.
+            reuse_test: Use a test split that another model was tested on; the model card says so.
+
+        Returns:
+            As ``tlsearch promote --json``: ``uri``, ``version``, ``value``, ``test``, ``card`` and more.
+        """
+        from tlsearch.app.production.choice import Limits
+        from tlsearch.app.production.promote import PromoteOptions, promote
+
+        limits = Limits(latency_ms=max_latency_ms, parameters=max_params)
+        options = PromoteOptions(
+            trial=trial, alias=alias, limits=limits, refit=refit, without_test=without_test, reuse_test=reuse_test
+        )
+        return promote(self.entry, options)
+
+    def report(self, directory: str | Path | None = None, *, log: bool = True) -> ReportResult:
+        """Writes the report; its ``page`` is one HTML file that needs no network.
+
+        Args:
+            directory: Where to; the search's folder if left out.
+            log: Add it to the search's MLflow run.
+        """
+        from tlsearch.app.views.report import write_search_report
+
+        return write_search_report(self.entry, directory=None if directory is None else Path(directory), log=log)
+
+    def plots(self) -> Mapping[str, Plot]:
+        """The report's plots by name; each is a picture in a notebook, and has ``svg`` and ``png``."""
+        from tlsearch.app.views.report import search_plots
+
+        return {plot.name: plot for plot in search_plots(self.entry) if not plot.missing}
+
+    def __repr__(self) -> str:
+        record = self.record
+        best = record.best
+        found = (
+            "no result yet" if best is None else f"best {record.metric} {_figure(best.best_value)}, trial {best.number}"
+        )
+        return f"Search({self.id!r}, {self.status}, {plural(len(record.trials), 'trial')}, {found})"
+
+    def _repr_html_(self) -> str:
+        return (
+            html_table(("search", self.id), [("", repr(self)), ("folder", self.directory)])
+            + self.trials()._repr_html_()
+        )
+
+
+def run(
+    space: LoadedSpace | SpaceSource,
+    *,
+    trials: int | None = None,
+    time_budget: str | None = None,
+    name: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    address: str = "local",
+    progress: bool = True,
+) -> Search:
+    """Runs a search until its budget ends.
+
+    Ctrl-C (in a notebook: interrupt the kernel) ends it within seconds; it is then ``interrupted``: `resume` goes on.
+
+    Args:
+        space: What `load_space` gives, or takes: a path or a dict.
+        trials: In place of ``search.trials``.
+        time_budget: In place of ``search.time_budget``: ``30m``, ``2h``.
+        name: The search's id; made from the time if left out.
+        overrides: Other values by dotted key: ``{"search.max_epochs": 5}``.
+        address: ``local``, or the address of a Ray cluster.
+        progress: Show a live table.
+
+    Raises:
+        ConfigError, DataError, WeightsError, StorageError: What is wrong with the space, the images, the weights or the
+            storage; nothing has run.
+        SearchStopped: One error came too often in a row.
+    """
+    from tlsearch.app.searches.prepare import RunOptions, prepare
+
+    given = {"search.trials": trials, "search.time_budget": time_budget}
+    changes = {**(overrides or {}), **{key: value for key, value in given.items() if value is not None}}
+    loaded = space if isinstance(space, LoadedSpace) else load_space(space)
+    if changes:
+        loaded = loaded.with_overrides(changes)
+    require_folders()
+    with ExitStack() as stack:
+        file = stack.enter_context(loaded.written())
+        options = RunOptions(file=file, overrides=loaded.overrides, data_path=loaded.data, address=address, name=name)
+        prepared = stack.enter_context(prepare(options))
+        return Search(execute_shown(prepared, progress=progress).entry)
+
+
+def resume(
+    search: Search | str | None = None,
+    *,
+    trials: int | str | None = None,
+    storage: str | Path | None = None,
+    address: str = "local",
+    progress: bool = True,
+) -> Search:
+    """Goes on with a search that was interrupted, or extends one that has finished.
+
+    Args:
+        search: The search, its id or its folder; the latest if left out.
+        trials: The new total, or ``"+8"`` for more.
+        storage: Where to look for it instead of the catalogue.
+        address: ``local``, or the address of a Ray cluster.
+        progress: Show a live table.
+    """
+    from tlsearch.app.searches.nothing_left import nothing_left
+    from tlsearch.app.searches.prepare import prepare_resume
+    from tlsearch.search import holding
+
+    entry = search.entry if isinstance(search, Search) else open_search(search, storage=storage).entry
+    total = None if trials is None else str(trials)
+    require_folders()
+    with holding(entry.path, "resume") as lock:
+        if nothing_left(entry, trials=total, stored=False):
+            return Search(entry)
+        prepared = prepare_resume(entry, lock=lock, trials=total, address=address)
+        return Search(execute_shown(prepared, progress=progress).entry)
+
+
+def open_search(search: str | Path | None = None, *, storage: str | Path | None = None) -> Search:
+    """A search that exists.
+
+    Args:
+        search: Its id or its folder; the latest if left out.
+        storage: Where to look for it instead of the catalogue.
+
+    Raises:
+        StorageError: There is none.
+    """
+    return Search(find(None if search is None else str(search), None if storage is None else Path(storage)))
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
