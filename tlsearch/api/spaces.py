@@ -14,7 +14,7 @@ from typing import Any
 from tlsearch.config import SpaceFile, dump_part
 from tlsearch.core.errors import ConfigError, Fault, StorageError
 from tlsearch.core.text import html_table, plural
-from tlsearch.space import Space, load
+from tlsearch.space import Dimension, Space, load
 
 SpaceSource = str | Path | Mapping[str, Any]
 
@@ -57,12 +57,16 @@ class LoadedSpace:
         with _written(self.source) as path:
             yield path
 
+    def _given(self) -> list[Dimension]:
+        """The dimensions that the source mentions; the others have their defaults."""
+        return [one for one in self.space.dimensions.values() if not one.left_out]
+
     def __repr__(self) -> str:
-        names = ", ".join(self.space.dimensions)
-        return f"LoadedSpace({self.file.name!r}: {plural(len(self.space.dimensions), 'dimension')}: {names})"
+        names = [one.name for one in self._given()]
+        return f"LoadedSpace({self.file.name!r}: {plural(len(names), 'dimension')}: {', '.join(names)})"
 
     def _repr_html_(self) -> str:
-        rows = [(name, str(dimension)) for name, dimension in self.space.dimensions.items()]
+        rows = [(one.name, str(one.domain)) for one in self._given()]
         return html_table(("dimension", "values"), rows, caption=f"space {self.file.name}")
 
 
