@@ -15,7 +15,7 @@ INSTEAD = {
     r"\banew\b": "again",
     r"\bwhoever\b": "the subject by its name",
     r"\bnought\b": "zero",
-    r"\bthe controller\b": "the controller",
+    r"\bconductor\b": "controller",
     r"\bdestroyed\b.*features|features.*\bdestroyed\b": "feature distortion, or feature drift",
 }
 

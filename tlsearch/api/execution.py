@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
-from tlsearch.app.searches.execute import SearchEnd, execute
 from tlsearch.app.catalog.stored import search_log
+from tlsearch.app.searches.execute import SearchEnd, execute
 from tlsearch.app.searches.prepare import Prepared
 from tlsearch.cli.interrupts import interruptible
 from tlsearch.cli.session import err

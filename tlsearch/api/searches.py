@@ -21,8 +21,7 @@ from typing import TYPE_CHECKING, Any
 from tlsearch.api.execution import execute_shown
 from tlsearch.api.spaces import LoadedSpace, SpaceSource, load_space
 from tlsearch.app.catalog.catalog import SearchEntry, find, require_folders
-from tlsearch.app.catalog.ending import SearchState, search_state
-from tlsearch.app.catalog.stored import read_record
+from tlsearch.app.catalog.stored import SearchState, read_record, search_state
 from tlsearch.core.errors import StorageError
 from tlsearch.core.layout import SearchFolder
 from tlsearch.core.text import html_table, plural
@@ -290,8 +289,8 @@ def resume(
         address: ``local``, or the address of a Ray cluster.
         progress: Show a live table.
     """
-    from tlsearch.app.searches.nothing_left import nothing_left
     from tlsearch.app.searches.prepare import prepare_resume
+    from tlsearch.app.searches.run_or_resume import nothing_left
     from tlsearch.search import holding
 
     entry = search.entry if isinstance(search, Search) else open_search(search, storage=storage).entry

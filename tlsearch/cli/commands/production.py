@@ -26,10 +26,10 @@ def confirm(
     """Train the best configurations again with several seeds, and test which is really the best."""
     with told_errors(as_json=json), ExitStack() as stack:
         from tlsearch.app.catalog.catalog import find
+        from tlsearch.app.catalog.stored import search_log
         from tlsearch.app.production.conclude import conclude
         from tlsearch.app.production.confirm import prepare_confirm
         from tlsearch.app.searches.execute import execute
-        from tlsearch.app.catalog.stored import search_log
         from tlsearch.cli.tables.live_progress import show_progress
         from tlsearch.cli.tables.production_tables import confirm_table
 

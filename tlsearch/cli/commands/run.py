@@ -148,9 +148,9 @@ def _take_over(entry: SearchEntry, lock: SearchLock, *, trials: str | None, addr
 
 def _execute(prepared: Prepared, *, as_json: bool) -> None:
     """Runs a prepared search with its display, then prints its results and leaves with its exit code."""
+    from tlsearch.app.catalog.stored import search_log
     from tlsearch.app.checks.feasibility import untried_backbones
     from tlsearch.app.searches.execute import execute
-    from tlsearch.app.catalog.stored import search_log
     from tlsearch.cli.tables.live_progress import show_progress
     from tlsearch.results import results_json
 

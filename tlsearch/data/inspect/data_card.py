@@ -180,7 +180,7 @@ def told_by_content(index: ImageIndex) -> tuple[LeftOut, ...]:
         words = content_words(head)
         return image_format(head) or (words if words in _IMAGES else "")
 
-    told: list[LeftOut] = []
+    left_out: list[LeftOut] = []
     images: list[str] = []
     with ThreadPoolExecutor(max_workers=min(8, (os.cpu_count() or 1) * 2)) as pool:
         for left in index.left_out:
@@ -192,5 +192,5 @@ def told_by_content(index: ImageIndex) -> tuple[LeftOut, ...]:
                 else:
                     others.append(key)
             if others:
-                told.append(replace(left, keys=tuple(others)))
-    return (LeftOut(reason=CONTENT, keys=tuple(images)), *told) if images else tuple(told)
+                left_out.append(replace(left, keys=tuple(others)))
+    return (LeftOut(reason=CONTENT, keys=tuple(images)), *left_out) if images else tuple(left_out)

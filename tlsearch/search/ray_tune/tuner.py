@@ -16,7 +16,7 @@ from ray import tune
 from ray.exceptions import OutOfMemoryError
 from ray.tune import ResultGrid
 from ray.tune.execution import class_cache
-from ray.tune.progress_reporter import TrialProgressCallback
+from ray.tune.progress_reporter import ProgressReporter, TrialProgressCallback
 from ray.tune.search import Searcher
 
 from tlsearch.core.errors import ClusterError
@@ -61,6 +61,17 @@ class NoOutput(TrialProgressCallback):
 
     def on_trial_complete(self, *args: Any, **info: Any) -> None:
         """Prints and keeps nothing."""
+
+
+class NoReport(ProgressReporter):
+    """In a notebook Tune's own reporter would clear the cell, the search's live table with it, at any verbosity."""
+
+    def should_report(self, *args: Any, **info: Any) -> bool:
+        """Never."""
+        return False
+
+    def report(self, *args: Any, **info: Any) -> None:
+        """Prints nothing."""
 
 
 @contextmanager
@@ -232,6 +243,7 @@ def _tune(plan: SearchPlan, controller: Controller, factory: TrialFactory, stop:
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 verbose=0,
                 callbacks=[NoOutput()],
+                progress_reporter=NoReport(),
             ),
         )
         try:
