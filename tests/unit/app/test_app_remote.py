@@ -115,7 +115,7 @@ def test_a_submitted_search_is_found_by_name_or_as_the_latest(tmp_path: Path) ->
     (written,) = state_directory().glob("later.*.json")
     os.utime(written, (2e9, 2e9))
     assert relay.locate(None) == entry and relay.locate("flowers") == FLOWERS
-    with pytest.raises(StorageError, match="holds no search 'trees'"):
+    with pytest.raises(StorageError, match="no search 'trees'"):
         relay.locate("trees")
 
 

@@ -136,7 +136,7 @@ def test_the_fault_of_an_override_names_it(file: Path) -> None:
         ("search.trials", "KEY=VALUE"),
         ("=3", "KEY=VALUE"),
         ("search..trials=3", "KEY=VALUE"),
-        ("search.trials=[", "no valid YAML"),
+        ("search.trials=[", "not valid YAML"),
         ("search.trials={a: 1, a: 2}", "only once"),
         ("search.start_with.7.head_lr=1", "has 2 entries"),
         ("search.start_with.x.head_lr=1", "an index is needed"),
