@@ -115,9 +115,7 @@ def _split(data: DataFacts) -> Choice:
     split = data.spec.split
     parts = f"val: {split.val:g}" + ("" if data.ready else f", test: {split.test:g}") + f", seed: {split.seed}"
     lacking = "val/" if data.ready else "train/, val/ or test/"
-    reasons = [
-        f"There is no {lacking}: the images are split class by class; the test split stays sealed until promote."
-    ]
+    reasons = [f"Without {lacking} the images are split class by class; the test split stays sealed until promote."]
     instead = ""
     if split.group_by:
         reasons.append("Images that look alike share the name that group_by finds, and stay in one split.")
@@ -131,7 +129,7 @@ def _split(data: DataFacts) -> Choice:
             "share in group_by, a regular expression on the path below the class folder."
         )
     if not data.ready and not split.test:
-        reasons.append("A class has fewer than 3 images, so there is no test: promote needs --without-test.")
+        reasons.append("A class has fewer than 3 images, so no test split is made: promote needs --without-test.")
     return Choice(key=("data", "split"), value=f"{{{parts}}}", reason=" ".join(reasons), instead=instead)
 
 

@@ -29,7 +29,7 @@ Distance = Literal["near", "middle", "far"]
 _MAX_TRAIN = 600
 _MAX_VAL = 300
 _BATCH = 32
-_MIN_VAL = 40  # below that the two probes cannot be told apart
+_MIN_VAL = 40  # below that the two probes are not distinguishable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +109,7 @@ def _probe(rows: Tensor, labels: Tensor, val_rows: Tensor, val_labels: Tensor) -
 
 
 def _spread(split: Split, most: int) -> list[int]:
-    """At most so many images, of every class in turn."""
+    """A limited number of images, of every class in turn."""
     by_class: dict[int, list[int]] = defaultdict(list)
     for row, label in enumerate(split.labels):
         by_class[label].append(row)

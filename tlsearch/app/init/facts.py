@@ -92,7 +92,7 @@ def look_at_data(path: str, *, layout: str = "auto") -> DataFacts:
         layout: As ``data.layout``.
 
     Raises:
-        DataError: There are no images in classes, too few of a class, or some that cannot be decoded.
+        DataError: No class has images, or too few of a class, or some that cannot be decoded.
     """
     source = "manifest" if path.lower().endswith(_TABLES) else "folder"
     spec = DataSpec(source=source, path=path if "://" in path else os.path.abspath(path), layout=layout)  # type: ignore[arg-type]
