@@ -17,7 +17,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tlsearch.api.searches import Search, Trials, open_search, resume, run
+    from tlsearch.api.functions import init_space, open_search, resume, run
+    from tlsearch.api.search import Search, Trials
     from tlsearch.api.spaces import LoadedSpace, load_space
     from tlsearch.core.errors import ConfigError as SpaceError
     from tlsearch.core.errors import TlsearchError
@@ -27,16 +28,17 @@ from tlsearch.core import __version__
 
 _LAZY = {
     "LoadedSpace": "tlsearch.api.spaces",
-    "Search": "tlsearch.api.searches",
+    "Search": "tlsearch.api.search",
     "SpaceError": "tlsearch.core.errors",
     "TlsearchError": "tlsearch.core.errors",
-    "Trials": "tlsearch.api.searches",
+    "Trials": "tlsearch.api.search",
+    "init_space": "tlsearch.api.functions",
     "load_model": "tlsearch.results.inference.predictor",
     "load_space": "tlsearch.api.spaces",
-    "open_search": "tlsearch.api.searches",
+    "open_search": "tlsearch.api.functions",
     "predict": "tlsearch.results.inference.predictor",
-    "resume": "tlsearch.api.searches",
-    "run": "tlsearch.api.searches",
+    "resume": "tlsearch.api.functions",
+    "run": "tlsearch.api.functions",
 }
 
 __all__ = [
@@ -46,6 +48,7 @@ __all__ = [
     "TlsearchError",
     "Trials",
     "__version__",
+    "init_space",
     "load_model",
     "load_space",
     "open_search",

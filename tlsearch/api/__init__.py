@@ -1,1 +1,1 @@
-"""The Python API: what ``import tlsearch`` offers to scripts and notebooks. See ``searches`` for the main job."""
+"""The Python API: what ``import tlsearch`` offers to scripts and notebooks. See ``functions`` for the main job."""

@@ -11,7 +11,7 @@ import pytest
 from search_doubles import QuickTrial, drive
 
 import tlsearch
-from tlsearch.api import searches
+from tlsearch.api import search as api_search
 from tlsearch.core.types import EpochReport, SearchObserver
 
 
@@ -98,7 +98,7 @@ def test_a_thread_that_gets_no_signals_can_run_a_search(engine: dict[str, bool])
 
 def test_the_public_names_are_pinned() -> None:
     assert sorted(tlsearch.__all__) == [
-        *("LoadedSpace", "Search", "SpaceError", "TlsearchError", "Trials", "__version__", "load_model"),
+        *("LoadedSpace", "Search", "SpaceError", "TlsearchError", "Trials", "__version__", "init_space", "load_model"),
         *("load_space", "open_search", "predict", "resume", "run"),
     ]
     assert all(hasattr(tlsearch, name) for name in tlsearch.__all__)
@@ -106,5 +106,5 @@ def test_the_public_names_are_pinned() -> None:
 
 def test_every_public_function_and_method_is_documented() -> None:
     members = [getattr(tlsearch, name) for name in tlsearch.__all__ if name != "__version__"]
-    methods = [one for name, one in vars(searches.Search).items() if not name.startswith("_") and name != "entry"]
+    methods = [one for name, one in vars(api_search.Search).items() if not name.startswith("_") and name != "entry"]
     assert all(inspect.getdoc(one) for one in [*members, *methods])

@@ -1,27 +1,24 @@
-"""Searches from Python: run one, open one, go on with one, and take what it found.
+"""A search as Python sees it: its trials, its study, its models, and the way to production.
 
-    import tlsearch
-
-    search = tlsearch.run("space.yaml", trials=16)
-    search.best.params
-    search.model().predict(["a.jpg"])
-
-A search lies in a folder; a `Search` reads it whenever it is asked, so it is never out of date. Errors are those of the
-command line (``tlsearch.core.errors``).
+It lies in a folder; a `Search` reads it whenever it is asked, so it is never out of date.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import ExitStack
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tlsearch.api.execution import execute_shown
-from tlsearch.api.spaces import LoadedSpace, SpaceSource, load_space
-from tlsearch.app.catalog.catalog import SearchEntry, find, require_folders
-from tlsearch.app.catalog.stored import SearchState, read_record, search_state
+from tlsearch.app.catalog.catalog import SearchEntry
+from tlsearch.app.catalog.stored import SearchState, read_record, search_log, search_state
+from tlsearch.app.searches.execute import SearchEnd, execute
+from tlsearch.app.searches.prepare import Prepared
+from tlsearch.cli.interrupts import interruptible
+from tlsearch.cli.session import err
+from tlsearch.cli.tables.live_progress import show_progress
 from tlsearch.core.errors import StorageError
 from tlsearch.core.layout import SearchFolder
 from tlsearch.core.text import html_table, plural
@@ -229,92 +226,31 @@ class Search:
         )
 
 
-def run(
-    space: LoadedSpace | SpaceSource,
-    *,
-    trials: int | None = None,
-    time_budget: str | None = None,
-    name: str | None = None,
-    overrides: Mapping[str, Any] | None = None,
-    address: str = "local",
-    progress: bool = True,
-) -> Search:
-    """Runs a search until its budget ends.
-
-    Ctrl-C (in a notebook: interrupt the kernel) ends it within seconds; it is then ``interrupted``: `resume` goes on.
-
-    Args:
-        space: What `load_space` gives, or takes: a path or a dict.
-        trials: In place of ``search.trials``.
-        time_budget: In place of ``search.time_budget``: ``30m``, ``2h``.
-        name: The search's id; made from the time if left out.
-        overrides: Other values by dotted key: ``{"search.max_epochs": 5}``.
-        address: ``local``, or the address of a Ray cluster.
-        progress: Show a live table.
-
-    Raises:
-        ConfigError, DataError, WeightsError, StorageError: What is wrong with the space, the images, the weights or the
-            storage; nothing has run.
-        SearchStopped: One error came too often in a row.
-    """
-    from tlsearch.app.searches.prepare import RunOptions, prepare
-
-    given = {"search.trials": trials, "search.time_budget": time_budget}
-    changes = {**(overrides or {}), **{key: value for key, value in given.items() if value is not None}}
-    loaded = space if isinstance(space, LoadedSpace) else load_space(space)
-    if changes:
-        loaded = loaded.with_overrides(changes)
-    require_folders()
-    with ExitStack() as stack:
-        file = stack.enter_context(loaded.written())
-        options = RunOptions(file=file, overrides=loaded.overrides, data_path=loaded.data, address=address, name=name)
-        prepared = stack.enter_context(prepare(options))
-        return Search(execute_shown(prepared, progress=progress).entry)
-
-
-def resume(
-    search: Search | str | None = None,
-    *,
-    trials: int | str | None = None,
-    storage: str | Path | None = None,
-    address: str = "local",
-    progress: bool = True,
-) -> Search:
-    """Goes on with a search that was interrupted, or extends one that has finished.
-
-    Args:
-        search: The search, its id or its folder; the latest if left out.
-        trials: The new total, or ``"+8"`` for more.
-        storage: Where to look for it instead of the catalogue.
-        address: ``local``, or the address of a Ray cluster.
-        progress: Show a live table.
-    """
-    from tlsearch.app.searches.prepare import prepare_resume
-    from tlsearch.app.searches.run_or_resume import nothing_left
-    from tlsearch.search import holding
-
-    entry = search.entry if isinstance(search, Search) else open_search(search, storage=storage).entry
-    total = None if trials is None else str(trials)
-    require_folders()
-    with holding(entry.path, "resume") as lock:
-        if nothing_left(entry, trials=total, stored=False):
-            return Search(entry)
-        prepared = prepare_resume(entry, lock=lock, trials=total, address=address)
-        return Search(execute_shown(prepared, progress=progress).entry)
-
-
-def open_search(search: str | Path | None = None, *, storage: str | Path | None = None) -> Search:
-    """A search that exists.
-
-    Args:
-        search: Its id or its folder; the latest if left out.
-        storage: Where to look for it instead of the catalogue.
-
-    Raises:
-        StorageError: There is none.
-    """
-    return Search(find(None if search is None else str(search), None if storage is None else Path(storage)))
-
-
 def _figure(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
+
+
+def execute_shown(prepared: Prepared, *, progress: bool = True, name: Callable[[int], str] = str) -> SearchEnd:
+    """Executes a search; the first Ctrl-C stops it within seconds, a second one ends at once.
+
+    Args:
+        progress: Show a live table on stderr, or in the cell of a notebook.
+        name: What a trial is called in it.
+    """
+    with ExitStack() as stack:
+        shown = show_progress(prepared, err, name=name) if progress else None
+        stack.enter_context(search_log(prepared.entry))
+        stop = stack.enter_context(_interruptible(lambda: shown.note("stopping") if shown else None))
+        if shown:
+            stack.enter_context(shown)
+        return execute(prepared, observers=(shown,) if shown else (), stop=stop)
+
+
+@contextmanager
+def _interruptible(on_interrupt: Callable[[], None]) -> Iterator[threading.Event]:
+    """As ``interruptible``; in a thread that receives no signals an event that only the caller sets."""
+    if threading.current_thread() is threading.main_thread():
+        with interruptible(on_interrupt) as stop:
+            yield stop
+    else:
+        yield threading.Event()
