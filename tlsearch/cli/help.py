@@ -12,7 +12,7 @@ PANELS: Mapping[str, tuple[str, ...]] = {
     "Search": ("init", "check", "run", "status", "stop", "resume"),
     "Results": ("results", "report", "ui"),
     "Models": ("confirm", "promote", "predict", "export"),
-    "Other commands": ("compare", "rerun", "sync", "submit", "doctor", "cache", "list", "remove"),
+    "Other commands": ("compare", "rerun", "sync", "submit", "doctor", "cache", "list", "remove", "schema"),
 }
 _ORDER = [name for names in PANELS.values() for name in names]
 _VALUES = {"str": "TEXT", "path": "PATH", "int": "N", "float": "NUMBER", "int range": "N", "float range": "NUMBER"}

@@ -159,7 +159,9 @@ class FileForm:
     data: DataForm
     space: Mapping[str, Any]
     defaults: DefaultsSpec = field(default_factory=DefaultsSpec)
-    weights: Mapping[str, Annotated[WeightsForm, BeforeValidator(_weights)]] = field(default_factory=dict)
+    weights: Mapping[
+        str, Annotated[WeightsForm, BeforeValidator(_weights, json_schema_input_type=WeightsForm | Text)]
+    ] = field(default_factory=dict)
     search: SearchSpec = field(default_factory=SearchSpec)
     resources: ResourcesSpec = field(default_factory=ResourcesSpec)
     cache: CacheForm = field(default_factory=CacheForm)

@@ -37,8 +37,12 @@ STRICT = ConfigDict(extra="forbid")
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 if TYPE_CHECKING:
     SamplerName = str
-else:  # a type checker cannot read the table
+    MetricName = str
+else:  # a type checker cannot read the tables
     SamplerName = Literal[tuple(SAMPLERS)]
+    MetricName = Literal[tuple(METRIC_MODES)]
+
+_BatchSize = Annotated[Whole, Field(ge=1, le=65536)]
 
 
 def _metric(value: Any) -> Any:
@@ -96,8 +100,13 @@ class DefaultsSpec:
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    batch_size: Annotated[Annotated[Whole, Field(ge=1, le=65536)] | None, BeforeValidator(_auto)] = None
-    head_init: Annotated[Literal["probe", "random"] | None, BeforeValidator(_auto)] = None
+    batch_size: Annotated[
+        _BatchSize | None, BeforeValidator(_auto, json_schema_input_type=_BatchSize | Literal["auto"] | None)
+    ] = None
+    head_init: Annotated[
+        Literal["probe", "random"] | None,
+        BeforeValidator(_auto, json_schema_input_type=Literal["probe", "random", "auto"] | None),
+    ] = None
 
     @property
     def values(self) -> Mapping[str, int | str]:
@@ -125,6 +134,14 @@ class AshaSpec:
     grace_period: Count = 1
     reduction_factor: Annotated[Whole, Field(ge=2, le=1000)] = 3
     brackets: Annotated[Whole, Field(ge=1, le=64)] = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class SchedulerForm:
+    """How a file names the scheduler with its settings."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    asha: AshaSpec | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,12 +214,17 @@ class SearchSpec:
     max_epochs: Count = 20
     time_budget_s: Annotated[Duration, Field(alias="time_budget")] = None
     on_budget: Literal["finish", "cut"] = "cut"
-    metric: Annotated[str, BeforeValidator(_metric)] = "val_accuracy"
+    metric: Annotated[str, BeforeValidator(_metric, json_schema_input_type=MetricName)] = "val_accuracy"
     sampler: SamplerName = "tpe"
-    scheduler: Annotated[AshaSpec | None, BeforeValidator(_scheduler)] = field(default_factory=AshaSpec)
+    scheduler: Annotated[
+        AshaSpec | None,
+        BeforeValidator(_scheduler, json_schema_input_type=SchedulerForm | Literal["none", "asha"] | None),
+    ] = field(default_factory=AshaSpec)
     start_with: tuple[Mapping[str, AnyScalar], ...] = ()
     seeds: Annotated[Whole, Field(ge=1, le=1000)] = 1
-    constraints: Annotated[ConstraintsSpec, BeforeValidator(_or_empty)] = field(default_factory=ConstraintsSpec)
+    constraints: Annotated[
+        ConstraintsSpec, BeforeValidator(_or_empty, json_schema_input_type=ConstraintsSpec | None)
+    ] = field(default_factory=ConstraintsSpec)
     patience: Count | None = None
     starting_points: Literal["auto", "none"] = "auto"
     cost_aware: Flag = True

@@ -83,7 +83,7 @@ def _loaded(seen: Seen, folder: Path) -> tuple[SpaceFile, Space]:
     ]
     (folder / "images").mkdir(exist_ok=True)
     path = folder / "space.yaml"
-    path.write_text(space_text("a name", choices, about=("About it.",)))
+    path.write_text(space_text("a name", choices, about=("About it.",), schema="./s.json"))
     assert not load_warnings(path, (), None)
     return load(path)
 

@@ -23,15 +23,16 @@ def scalar(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def space_text(name: str, choices: Sequence[Choice], *, about: Sequence[str]) -> str:
+def space_text(name: str, choices: Sequence[Choice], *, about: Sequence[str], schema: str) -> str:
     """The whole file.
 
     Args:
         name: Of the experiment.
         choices: Those of one section one after another.
         about: Paragraphs for the top of the file.
+        schema: Path of the JSON schema, for editors.
     """
-    lines: list[str] = []
+    lines = [f"# yaml-language-server: $schema={schema}"]
     for paragraph in about:
         lines += _comment(paragraph, "")
     lines += ["", f"name: {scalar(name)}"]

@@ -15,6 +15,7 @@ from tlsearch.app.init.choices import Choice, Seen, data_choices, search_choices
 from tlsearch.app.init.facts import DataFacts, Machine, look_at_data, look_at_machine
 from tlsearch.app.init.rules import DOMAINS, Distance, budget_of, budget_warning, choose_backbones, image_size
 from tlsearch.app.init.space_text import scalar, space_text
+from tlsearch.app.views.space_schema import SCHEMA_FILE, schema_text
 from tlsearch.core.atomic import write_atomically
 from tlsearch.core.errors import StorageError, UserError
 from tlsearch.core.text import agree, plural
@@ -76,7 +77,7 @@ class Written:
 
 
 def init_space(options: InitOptions, *, step: Callable[[str], None] = lambda _: None) -> Written:
-    """Writes the file, whole or not at all. Nothing else changes.
+    """Writes the file, whole or not at all, and its JSON schema beside it for editors. Nothing else changes.
 
     Raises:
         UserError: The domain is not known, the minutes are not above 0, or ``weights`` names no weights.
@@ -112,8 +113,9 @@ def init_space(options: InitOptions, *, step: Callable[[str], None] = lambda _: 
         f"`tlsearch check {options.output}` lists errors and shows the data; `tlsearch run {options.output} --promote` "
         "searches, confirms the best trials and registers the winner. Every key: docs/space_file.md.",
     )
-    text = space_text(_name(options), choices, about=about)
+    text = space_text(_name(options), choices, about=about, schema=f"./{SCHEMA_FILE}")
     try:
+        write_atomically(options.output.absolute().with_name(SCHEMA_FILE), schema_text())
         write_atomically(options.output, text)
     except OSError as error:
         raise StorageError(f"{options.output} cannot be written: {error.strerror or error}") from error

@@ -1,4 +1,4 @@
-"""``init``: a new space file."""
+"""``init`` and ``schema``: a new space file, and what editors know of it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from tlsearch.cli.console import print_data
 from tlsearch.cli.root import Json, app
 from tlsearch.cli.session import err, out, print_json, told_errors
 from tlsearch.cli.tables.steps import Steps
@@ -61,3 +62,23 @@ def init(
         out.print(f"  {'.'.join(choice.key)}: {choice.value}", markup=False, soft_wrap=True)
     run = command("run", str(written.path), "--promote")
     out.print(f"written: {written.path}, with the reason for every line. Next: {run}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def schema(
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The file to write. Default: print it.")] = None,
+) -> None:
+    """Print the JSON schema of space files, for completion and checks in an editor.
+
+    Example: tlsearch schema -o space.schema.json, and as the first line of a space file
+    "# yaml-language-server: $schema=./space.schema.json".
+    """
+    with told_errors():
+        from tlsearch.app.views.space_schema import schema_text
+        from tlsearch.core.atomic import write_atomically
+
+        if output is None:
+            print_data(schema_text())
+        else:
+            write_atomically(output, schema_text())
+            out.print(f"written: {output}", markup=False, soft_wrap=True)

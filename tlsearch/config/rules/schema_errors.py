@@ -86,6 +86,11 @@ def without_retired(document: Document) -> Document:
     return replace(document, tree=tree)
 
 
+def form_schema() -> dict[str, Any]:
+    """The JSON schema of the whole form, the section ``space`` left open; a fresh copy."""
+    return _adapter().json_schema()
+
+
 def file_keys(form: type) -> tuple[str, ...]:
     """The keys of a form as the file writes them."""
     hints = get_type_hints(form, include_extras=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AllowInfNan, BeforeValidator, Field, Strict
 from pydantic_core import PydanticCustomError
@@ -85,14 +85,21 @@ def _filled(value: Any) -> Any:
 Whole = Annotated[int, Strict()]
 Number = Annotated[float, Strict(), AllowInfNan(False)]
 Flag = Annotated[bool, Strict()]
-Text = Annotated[str, Strict(), BeforeValidator(_filled)]
+Text = Annotated[str, Strict(), BeforeValidator(_filled, json_schema_input_type=Annotated[str, Field(pattern=r"\S")])]
 Pattern = Annotated[str, Strict(), BeforeValidator(_pattern)]
 Count = Annotated[int, Strict(), Field(ge=1, le=MOST)]
 CountFromZero = Annotated[int, Strict(), Field(ge=0, le=MOST)]
 Seed = Annotated[int, Strict(), Field(ge=0, lt=2**32)]
-Duration = Annotated[float | None, BeforeValidator(_duration)]
-AutoCount = Annotated[Count | None, BeforeValidator(_auto)]
-AutoAmount = Annotated[Annotated[Number, Field(ge=0, le=MOST)] | None, BeforeValidator(_auto)]
-AutoShare = Annotated[Annotated[Number, Field(ge=0, le=1)] | None, BeforeValidator(_auto)]
-AutoPixels = Annotated[Annotated[Whole, Field(ge=1, le=4096)] | None, BeforeValidator(_auto)]
-AnyScalar = Annotated[Any, BeforeValidator(_scalar)]
+Duration = Annotated[
+    float | None, BeforeValidator(_duration, json_schema_input_type=str | Annotated[float, Field(gt=0)] | None)
+]
+# Beside each rule what a file may say, for its JSON schema.
+_Auto = Literal["auto"]
+_Amount = Annotated[Number, Field(ge=0, le=MOST)]
+_Fraction = Annotated[Number, Field(ge=0, le=1)]
+_Pixels = Annotated[Whole, Field(ge=1, le=4096)]
+AutoCount = Annotated[Count | None, BeforeValidator(_auto, json_schema_input_type=Count | _Auto | None)]
+AutoAmount = Annotated[_Amount | None, BeforeValidator(_auto, json_schema_input_type=_Amount | _Auto | None)]
+AutoShare = Annotated[_Fraction | None, BeforeValidator(_auto, json_schema_input_type=_Fraction | _Auto | None)]
+AutoPixels = Annotated[_Pixels | None, BeforeValidator(_auto, json_schema_input_type=_Pixels | _Auto | None)]
+AnyScalar = Annotated[Any, BeforeValidator(_scalar, json_schema_input_type=str | int | float | bool | None)]
