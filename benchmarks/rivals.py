@@ -1,4 +1,4 @@
-"""The searches that are compared: the project's own, and what users have otherwise. All drive simulated trials.
+"""The searches that the project's own is compared with: what users have otherwise. All drive simulated trials.
 
 The stock ones are Ray's own classes, OptunaSearch and ASHAScheduler, fed as Tune feeds them.
 """
@@ -13,22 +13,15 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import optuna
-from optuna.storages import InMemoryStorage
-from optuna.study import StudyDirection
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
-from simulated import Start
 
-from tlsearch.core.types import EndReason, EpochReport, Scalar, TrialConfig, TrialOutcome
-from tlsearch.search.controller.controller import Controller
-from tlsearch.search.plan import SearchPlan
+from tlsearch.core.types import EpochReport, Scalar, TrialConfig
+from tlsearch.forecast.simulation import PROPOSAL_S, Start
 from tlsearch.search.seeds import derive_seed
-from tlsearch.search.study.study import Study
 from tlsearch.space import Space
 
-# What a proposal costs the driver, in CPU seconds of a slow core, among 150 trials; rounded up.
-TPE_S = 0.02
-RANDOM_S = 0.002
+RANDOM_S = 0.002  # what a proposal costs the driver, as ``PROPOSAL_S``
 
 logging.getLogger("ray.tune").setLevel(logging.ERROR)
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -58,37 +51,6 @@ class Random:
         return self._rng.choice(list(choices))
 
 
-class Ours:
-    """The project's own controller over a study in memory."""
-
-    def __init__(self, plan: SearchPlan) -> None:
-        self.now, self._plan = 0.0, plan
-        storage = InMemoryStorage()
-        maximise = plan.setup.mode == "max"
-        direction = StudyDirection.MAXIMIZE if maximise else StudyDirection.MINIMIZE
-        study = Study(storage, storage.create_new_study([direction], "simulated"), journal=None, lock=None)
-        self.controller = Controller(plan, study, clock=lambda: self.now, timer=lambda: self.now)
-
-    def next(self, now: float) -> Start | None:
-        """The controller's next trial."""
-        self.now = now
-        handout = self.controller.next_trial()
-        if handout is None:
-            return None
-        one = handout.assignment
-        return Start(number=one.number, config=one.config, seed=one.seed, suggest_s=TPE_S, epochs_done=handout.reported)
-
-    def report(self, number: int, report: EpochReport, now: float) -> bool:
-        """The controller's answer."""
-        self.now = now
-        return self.controller.report(number, report)
-
-    def diverged(self, number: int, now: float) -> None:
-        """Told as a worker tells it."""
-        self.now = now
-        self.controller.fail(number, TrialOutcome(reason=EndReason.DIVERGED, error="the loss is nan"))
-
-
 class Stock:
     """Ray's OptunaSearch with Ray's ASHA: a stopped trial is told as complete, with its last value."""
 
@@ -107,7 +69,7 @@ class Stock:
             grace_period=1,
             reduction_factor=factor,
         )
-        self._suggest_s = TPE_S if tpe else RANDOM_S
+        self._suggest_s = PROPOSAL_S if tpe else RANDOM_S
         self._trials: list[SimpleNamespace] = []
 
     def next(self, now: float) -> Start:

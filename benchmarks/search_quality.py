@@ -23,11 +23,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rivals import OneEpochTopK, Ours, Stock
-from simulated import Between, Searcher, Source, Trace, simulate
+from rivals import OneEpochTopK, Stock
+from simulated import Between, Source, Trace, replayed
 
 from tlsearch.config import AshaSpec, ResourcesSpec, SearchSpec
 from tlsearch.core.types import DataSpec, TrialSetup
+from tlsearch.forecast.simulation import ControllerSearcher, Searcher
 from tlsearch.search import SearchPlan
 from tlsearch.space import Space
 from tlsearch.testing.replay import Curves, read_curves
@@ -75,7 +76,7 @@ def ours(**changes: Any) -> Make:
             search=search,
             resources=ResourcesSpec(),
         )
-        return Ours(plan)
+        return ControllerSearcher(plan)
 
     return make
 
@@ -147,7 +148,7 @@ class Scores:
 def play(problem: Problem, make: Make, *, seeds: int, slots: int, seconds: float) -> Scores:
     """Lets one contestant search with every seed."""
     traces = tuple(
-        simulate(make(problem, seed), problem.source, slots=slots, horizon_s=seconds, metric=problem.metric, sign=1.0)
+        replayed(make(problem, seed), problem.source, slots=slots, horizon_s=seconds, metric=problem.metric, sign=1.0)
         for seed in range(seeds)
     )
     return Scores(

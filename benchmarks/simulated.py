@@ -1,4 +1,4 @@
-"""A cluster that is simulated: a virtual clock, so many slots, and trials that replay recorded curves at their cost.
+"""Trials that replay recorded curves at their cost, on the virtual clock of ``tlsearch.forecast.simulation``.
 
 Everything that takes time is charged: a trial's start, the build of what the node stores (images, features) by the
 first trial that needs it, every epoch, and every proposal of the sampler, during which the driver does nothing else.
@@ -6,45 +6,17 @@ first trial that needs it, every epoch, and every proposal of the sampler, durin
 
 from __future__ import annotations
 
-import heapq
 import random
 import statistics
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from tlsearch.core.types import EpochReport, TrialConfig
+from tlsearch.forecast.simulation import HANDOUT_S, Searcher, Start, simulate
 from tlsearch.testing.replay import Curve, Curves, distance
 
-START_S = 0.3  # what Ray takes to hand a trial to a warm worker and to hear its end (docs/search_quality.md)
 _NEIGHBOURS = 4
 _TRIAL_NOISE, _EPOCH_NOISE = 0.012, 0.006  # standard deviations
-
-
-@dataclass(frozen=True, kw_only=True)
-class Start:
-    """A trial that begins, or goes on after ``epochs_done``; ``suggest_s`` is what its proposal cost the driver."""
-
-    number: int
-    config: TrialConfig
-    seed: int
-    suggest_s: float
-    epochs_done: int = 0
-
-
-class Searcher(Protocol):
-    """A search as the simulation drives it; ``now`` are seconds since it began."""
-
-    def next(self, now: float) -> Start | None:
-        """The next trial; None where none is to start now."""
-        ...
-
-    def report(self, number: int, report: EpochReport, now: float) -> bool:
-        """Takes an epoch's report; True if the trial goes on."""
-        ...
-
-    def diverged(self, number: int, now: float) -> None:
-        """The trial's loss was not finite."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +118,7 @@ class Node:
         key = _key(curve)
         build_s = 0.0 if key in self._stored else self._builds[key]
         self._stored.add(key)
-        return curve, START_S + min(curve.opening_s, self._plain) + build_s
+        return curve, HANDOUT_S + min(curve.opening_s, self._plain) + build_s
 
 
 def _key(curve: Curve) -> tuple[object, ...]:
@@ -167,81 +139,44 @@ def _builds(curves: Source) -> tuple[dict[tuple[object, ...], float], float]:
     return {key: max(0.0, opening_s - plain) for key, opening_s in first.items()}, plain
 
 
-@dataclass(kw_only=True)
-class _Live:
-    curve: Curve
-    epochs_done: int
+class _Replayed:
+    """A trial that takes a recorded curve's seconds and reports its values."""
+
+    def __init__(self, curve: Curve, opening_s: float) -> None:
+        self._curve, self._opening_s = curve, opening_s
+
+    def opened(self, now: float) -> float:
+        """As ``Node`` says."""
+        return now + self._opening_s
+
+    def epoch_end(self, epoch: int, now: float) -> float:
+        """The recorded seconds; of the epoch that diverged those until it did."""
+        if epoch > self._curve.num_epochs:
+            return now + (self._curve.diverged_s or 0.0)
+        return now + float(self._curve.columns["epoch_seconds"][epoch - 1])
+
+    def report(self, epoch: int, now: float) -> EpochReport | None:
+        """The recorded one."""
+        return None if epoch > self._curve.num_epochs else self._curve.report(epoch, now)
 
 
-@dataclass(kw_only=True)
-class _Totals:
-    trials: set[int] = field(default_factory=set)
-    epochs: int = 0
-    busy_s: float = 0.0
-    suggest_s: float = 0.0
-
-
-def simulate(searcher: Searcher, curves: Source, *, slots: int, horizon_s: float, metric: str, sign: float) -> Trace:
+def replayed(searcher: Searcher, curves: Source, *, slots: int, horizon_s: float, metric: str, sign: float) -> Trace:
     """Runs a search for ``horizon_s`` of virtual time.
 
     Args:
         sign: 1 where the metric is to be maximised, else -1; the trace's values are multiplied with it.
     """
-    node, totals = Node(curves), _Totals()
-    queue: list[tuple[float, int, int]] = []  # when, in the order of their making, which trial
-    live: dict[int, _Live] = {}
+    node = Node(curves)
+    done = simulate(searcher, lambda start: _Replayed(*node.open(start)), slots=slots, horizon_s=horizon_s)
     best: list[tuple[float, float]] = []
-    now, order, driver_free = 0.0, 0, 0.0
-
-    def put(when: float, number: int) -> None:
-        nonlocal order
-        order += 1
-        heapq.heappush(queue, (when, order, number))
-
-    while now < horizon_s:
-        while len(live) < slots:
-            start = searcher.next(now)
-            if start is None:
-                break
-            driver_free = max(driver_free, now) + start.suggest_s
-            totals.suggest_s += start.suggest_s
-            curve, opening_s = node.open(start)
-            live[start.number] = _Live(curve=curve, epochs_done=start.epochs_done)
-            totals.trials.add(start.number)
-            totals.busy_s += opening_s
-            put(driver_free + opening_s + _epoch_s(live[start.number]), start.number)
-        if not queue:
-            break
-        now, _, number = heapq.heappop(queue)
-        if now >= horizon_s:
-            break
-        one = live[number]
-        totals.busy_s += _epoch_s(one)
-        one.epochs_done += 1
-        if one.epochs_done > one.curve.num_epochs:
-            del live[number]
-            searcher.diverged(number, now)
-            continue
-        report = one.curve.report(one.epochs_done, now)
-        totals.epochs += 1
+    for now, _, report in done.reports:
         value = sign * report.metrics[metric]
         if not best or value > best[-1][1]:
             best.append((now, value))
-        if searcher.report(number, report, now):
-            put(now + _epoch_s(one), number)
-        else:
-            del live[number]
     return Trace(
         best=tuple(best),
-        num_trials=len(totals.trials),
-        num_epochs=totals.epochs,
-        busy_s=totals.busy_s,
-        suggest_s=totals.suggest_s,
+        num_trials=len(done.trials),
+        num_epochs=len(done.reports),
+        busy_s=sum(trial.busy_s for trial in done.trials.values()),
+        suggest_s=done.suggest_s,
     )
-
-
-def _epoch_s(one: _Live) -> float:
-    """Seconds of the next epoch."""
-    if one.epochs_done >= one.curve.num_epochs:
-        return one.curve.diverged_s or 0.0
-    return float(one.curve.columns["epoch_seconds"][one.epochs_done])

@@ -9,7 +9,7 @@ from typer.core import TyperGroup
 
 # Panel of the root's help -> its commands, in the order of work.
 PANELS: Mapping[str, tuple[str, ...]] = {
-    "Search": ("init", "check", "run", "status", "stop", "resume"),
+    "Search": ("init", "check", "plan", "run", "status", "stop", "resume"),
     "Results": ("results", "report", "ui"),
     "Models": ("confirm", "promote", "predict", "export"),
     "Other commands": ("compare", "rerun", "sync", "submit", "doctor", "cache", "list", "remove", "schema"),

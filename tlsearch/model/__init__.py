@@ -16,6 +16,7 @@ from tlsearch.model.weights.resolve import (
     state_digest,
     weights_card,
     weights_digest,
+    weights_transform,
 )
 
 __all__ = [
@@ -44,4 +45,5 @@ __all__ = [
     "state_digest",
     "torchvision_names",
     "weights_card",
+    "weights_transform",
 ]

@@ -23,8 +23,8 @@ from tlsearch.core.types import CacheSpec
 from tlsearch.core.user_folders import CACHE_VARIABLE, own_folder, user_cache
 
 
-def cache_directory(cache: CacheSpec) -> Path:
-    """The folder of this node's stores, created with mode 0700 where it is not there.
+def cache_directory(cache: CacheSpec, *, write: bool = True) -> Path:
+    """The folder of this node's stores, created with mode 0700 where it is not there; not so without ``write``.
 
     ``cache.directory``, else the environment variable TLSEARCH_CACHE_DIR, else ``tlsearch`` in the user's
     cache folder.
@@ -32,7 +32,7 @@ def cache_directory(cache: CacheSpec) -> Path:
     Raises:
         StorageError: It cannot be created or written.
     """
-    return own_folder("cache", CACHE_VARIABLE, _default, chosen=cache.directory)
+    return own_folder("cache", CACHE_VARIABLE, _default, chosen=cache.directory, write=write)
 
 
 def _default() -> Path:

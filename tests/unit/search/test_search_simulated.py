@@ -15,6 +15,7 @@ import pytest
 from test_search_supersede import space
 
 from tlsearch.core.types import EpochReport, TrialConfig
+from tlsearch.forecast.simulation import HANDOUT_S, Start
 from tlsearch.space import Choice, FloatRange, IntRange
 from tlsearch.testing.replay import Curve, Curves, read_curves, write_curves
 
@@ -50,8 +51,8 @@ CURVES = Curves(
 class Scripted:
     """Starts the configurations of a list, lets each run to its end, and notes when it hears what."""
 
-    def __init__(self, start: Any, configs: list[TrialConfig], suggest_s: float = 0.0) -> None:
-        self._start, self._configs, self._suggest_s = start, list(configs), suggest_s
+    def __init__(self, configs: list[TrialConfig], suggest_s: float = 0.0) -> None:
+        self._configs, self._suggest_s = list(configs), suggest_s
         self.heard: list[tuple[float, int, int]] = []
         self._number = -1
 
@@ -60,7 +61,7 @@ class Scripted:
             return None
         self._number += 1
         config = self._configs.pop(0)
-        return self._start(number=self._number, config=config, seed=0, suggest_s=self._suggest_s)
+        return Start(number=self._number, config=config, seed=0, suggest_s=self._suggest_s)
 
     def report(self, number: int, report: EpochReport, now: float) -> bool:
         self.heard.append((round(now, 6), number, report.epoch))
@@ -71,13 +72,13 @@ class Scripted:
 
 
 def play(simulated: ModuleType, searcher: Scripted, slots: int = 1, horizon_s: float = 100.0) -> Any:
-    return simulated.simulate(searcher, CURVES, slots=slots, horizon_s=horizon_s, metric="val_accuracy", sign=1.0)
+    return simulated.replayed(searcher, CURVES, slots=slots, horizon_s=horizon_s, metric="val_accuracy", sign=1.0)
 
 
 def test_what_is_stored_first_is_charged_once(simulated: ModuleType) -> None:
-    searcher = Scripted(simulated.Start, [HEAD, HEAD, DEEP])
+    searcher = Scripted([HEAD, HEAD, DEEP])
     trace = play(simulated, searcher)
-    start_s = simulated.START_S
+    start_s = HANDOUT_S
     first = start_s + 5.0 + 0.1
     assert searcher.heard[0] == (pytest.approx(first), 0, 1)
     assert searcher.heard[3] == (pytest.approx(first + 0.2 + start_s + 0.1), 1, 1)
@@ -87,18 +88,18 @@ def test_what_is_stored_first_is_charged_once(simulated: ModuleType) -> None:
 
 
 def test_slots_run_side_by_side_and_proposals_one_after_the_other(simulated: ModuleType) -> None:
-    searcher = Scripted(simulated.Start, [DEEP, DEEP], suggest_s=1.0)
+    searcher = Scripted([DEEP, DEEP], suggest_s=1.0)
     trace = play(simulated, searcher, slots=2)
     first_epochs = [now for now, _, epoch in searcher.heard if epoch == 1]
     # the first one builds the store; the second one does not wait for it, but for the driver
-    assert first_epochs == pytest.approx([2.0 + simulated.START_S + 10.0, 1.0 + simulated.START_S + 14.0])
+    assert first_epochs == pytest.approx([2.0 + HANDOUT_S + 10.0, 1.0 + HANDOUT_S + 14.0])
     assert trace.suggest_s == 2.0
 
 
 def test_a_trial_that_diverges_has_cost_its_time(simulated: ModuleType) -> None:
-    searcher = Scripted(simulated.Start, [replace(HEAD, head_lr=0.1)])
+    searcher = Scripted([replace(HEAD, head_lr=0.1)])
     play(simulated, searcher)
-    start_s = simulated.START_S + 5.0  # it shares what is stored with the head-only trial that was recorded first
+    start_s = HANDOUT_S + 5.0  # it shares what is stored with the head-only trial that was recorded first
     assert searcher.heard == [(pytest.approx(start_s + 0.1), 0, 1), (pytest.approx(start_s + 2.1), 0, 0)]
 
 

@@ -46,6 +46,14 @@ def backbone_sizes(file: SpaceFile, space: Space, num_classes: int) -> dict[str,
     return sizes
 
 
+def trial_depths(file: SpaceFile, space: Space) -> tuple[int, ...]:
+    """The unfreeze depths that the search may try."""
+    if not file.search.listed:
+        return space.depths()
+    configs = [space.to_config(space.complete(entry)) for entry in file.search.start_with]
+    return tuple(sorted({config.unfreeze_depth for config in configs}))
+
+
 def limit_faults(file: SpaceFile, sizes: Mapping[str, Mapping[str, float]]) -> list[Fault]:
     """A fault for each constraint that every backbone of the space breaks: no trial could be feasible."""
     faults = []

@@ -18,15 +18,13 @@ from tlsearch.app.catalog.bucket_searches import Through, through_bucket
 from tlsearch.app.catalog.catalog import SearchEntry, read_entry
 from tlsearch.app.catalog.provenance import keep_evidence, record_end, record_start
 from tlsearch.app.catalog.stored import Status, forget_end, keep_end, read_record
-from tlsearch.app.checks.feasibility import backbone_sizes, weights_digests
+from tlsearch.app.checks.feasibility import backbone_sizes, trial_depths, weights_digests
 from tlsearch.app.searches.prepare import Prepared
-from tlsearch.config import SpaceFile
 from tlsearch.core.types import SearchObserver, SearchRecord, TrialOutcome, TrialState
 from tlsearch.data import seen_digest
 from tlsearch.results import SERVED_CODE
 from tlsearch.search import SearchPlan, run_search
 from tlsearch.search.json_logs import TrialTeller
-from tlsearch.space import Space
 from tlsearch.tracking import BestKeeper, MlflowTracker
 
 logger = logging.getLogger(__name__)
@@ -48,7 +46,7 @@ def search_plan(prepared: Prepared) -> SearchPlan:
     entry, file = prepared.entry, prepared.file
     setup = replace(
         file.trial_setup(),
-        depths=_depths(file, prepared.space),
+        depths=trial_depths(file, prepared.space),
         data_digest=seen_digest(prepared.index),
         weights_digests=weights_digests(file, prepared.space.backbones()),
     )
@@ -64,14 +62,6 @@ def search_plan(prepared: Prepared) -> SearchPlan:
         address=prepared.address,
         sizes=backbone_sizes(file, prepared.space, len(prepared.index.classes)),
     )
-
-
-def _depths(file: SpaceFile, space: Space) -> tuple[int, ...]:
-    """The unfreeze depths that the search may try."""
-    if not file.search.listed:
-        return space.depths()
-    configs = [space.to_config(space.complete(entry)) for entry in file.search.start_with]
-    return tuple(sorted({config.unfreeze_depth for config in configs}))
 
 
 def execute(prepared: Prepared, *, observers: Sequence[SearchObserver] = (), stop: threading.Event) -> SearchEnd:

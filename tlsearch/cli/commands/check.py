@@ -1,13 +1,18 @@
-"""``check``: what can be known before a trial is spent."""
+"""``check`` and ``plan``: what can be known before a trial is spent."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tlsearch.cli.root import Data, File, Json, Set, app
 from tlsearch.cli.session import EXIT_USER, err, out, print_json, told_errors
+from tlsearch.cli.tables.steps import Steps
+
+if TYPE_CHECKING:
+    from tlsearch.app.checks.planning import PlanReport
 
 
 @app.command()
@@ -17,11 +22,13 @@ def check(
     set_: Set = None,
     no_model: Annotated[bool, typer.Option("--no-model", help="Check the file and the data only.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Also train one real batch of each backbone.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Also forecast the search, as plan does.")] = False,
     json: Json = False,
 ) -> None:
     """Check a space file, its images, weights and backbones, and list every error at once."""
-    if no_model and dry_run:
-        raise typer.BadParameter("a dry run needs the models", param_hint="--no-model")
+    if no_model and (dry_run or plan):
+        needing = "dry run" if dry_run else "forecast"
+        raise typer.BadParameter(f"a {needing} needs the models", param_hint="--no-model")
     with told_errors(as_json=json):
         from tlsearch.app.checks.check_file import check_file
         from tlsearch.cli.tables.data_tables import backbone_table, data_lines, data_table
@@ -29,8 +36,9 @@ def check(
         report = check_file(
             file, overrides=tuple(set_ or ()), data_path=data, with_model=not no_model, with_batch=dry_run
         )
+        planned = _planned(file, data, set_) if plan and report.ok else None
     if json:
-        print_json(report.as_json())
+        print_json(report.as_json() | ({} if planned is None else {"plan": planned.as_json()}))
     else:
         if report.data:
             out.print(data_table(report.data))
@@ -43,6 +51,8 @@ def check(
             out.print(f"defaults for these data: {fitted}", markup=False, highlight=False, soft_wrap=True)
         for backbone in report.backbones:
             out.print(backbone_table(backbone))
+        if planned is not None:
+            _print_plan(planned)
         for warning in report.warnings:
             err.print(f"warning: {warning}", markup=False, soft_wrap=True)
         for fault in report.faults:
@@ -50,3 +60,29 @@ def check(
         count = len(report.faults)
         out.print("no fault found" if report.ok else f"{count} fault{'s' if count != 1 else ''}")
     raise typer.Exit(0 if report.ok else EXIT_USER)
+
+
+@app.command()
+def plan(file: File, data: Data = None, set_: Set = None, json: Json = False) -> None:
+    """Forecast the time, GPU-hours, disk and memory of a search, before anything is spent."""
+    with told_errors(as_json=json):
+        planned = _planned(file, data, set_)
+    if json:
+        print_json(planned.as_json())
+    else:
+        _print_plan(planned)
+
+
+def _planned(file: Path, data: Path | None, set_: list[str] | None) -> PlanReport:
+    with Steps(err) as steps:
+        steps("loading PyTorch")
+        from tlsearch.app.checks.planning import plan_file
+
+        return plan_file(file, overrides=tuple(set_ or ()), data_path=data, step=steps)
+
+
+def _print_plan(planned: PlanReport) -> None:
+    from tlsearch.cli.tables.plan_lines import plan_lines
+
+    for line in plan_lines(planned):
+        out.print(line, markup=False, highlight=False, soft_wrap=True)

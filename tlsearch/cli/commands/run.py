@@ -168,6 +168,8 @@ def _execute(prepared: Prepared, *, as_json: bool) -> None:
         print_json(results)
     else:
         _print_end(end)
+        if end.reason != "interrupted" and (held := progress.forecast_held()):
+            out.print(held, markup=False, soft_wrap=True)
     if end.reason != "interrupted":
         from tlsearch.app.views.report import (
             report_at_end,  # brings matplotlib: only once the results are on the screen

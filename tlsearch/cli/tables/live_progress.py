@@ -10,6 +10,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+import psutil
 from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
@@ -32,6 +33,7 @@ from tlsearch.core.types import (
 
 if TYPE_CHECKING:
     from tlsearch.app.searches.prepare import Prepared
+    from tlsearch.forecast.forecast import Forecast
 
 _REFRESHES_PER_S = 4
 _QUIET_S = 60.0  # without a terminal: how long nothing is printed while epochs go on
@@ -71,6 +73,7 @@ class Progress(SearchObserver):
         address: str = "local",
         doing: Callable[[int], str] = lambda number: "",
         name: Callable[[int], str] = str,
+        forecast: Callable[[], Forecast | None] | None = None,
     ) -> None:
         """Draws nothing yet.
 
@@ -78,6 +81,7 @@ class Progress(SearchObserver):
             address: Of the Ray that the search runs on.
             doing: What a trial does before its next epoch; empty where nothing is known.
             name: What a trial is called; by default its number.
+            forecast: See ``Estimate``.
         """
         self._console = console
         self._metric = metric
@@ -92,7 +96,8 @@ class Progress(SearchObserver):
         self._first_trial: float | None = None  # when it began in this start
         self._first_report = False
         self._printed = self._started
-        self._estimate = Estimate(trials=trials, max_epochs=max_epochs)
+        self._forecast = forecast or (lambda: None)
+        self._estimate = Estimate(trials=trials, max_epochs=max_epochs, forecast=self._forecast)
         self._rows: dict[int, _Row] = {}
         self._live: Live | NotebookLive | None = None
         self._note = ""
@@ -119,6 +124,19 @@ class Progress(SearchObserver):
         self._note = text
         if not self._live:
             self._print(text)
+
+    def forecast_held(self) -> str:
+        """How the forecast held, for the end of a search that was not interrupted; empty where there was none.
+
+        The time counts from the start of the process: a forecast does, too.
+        """
+        forecast = self._forecast()
+        if forecast is None:
+            return ""
+        wall, took_s = forecast.wall_s, time.time() - psutil.Process().create_time()
+        held = "within" if wall.holds(took_s) else "longer than" if took_s > wall.high else "shorter than"
+        expected = f"{format_s(wall.low)} to {format_s(wall.high)}, median {format_s(wall.median)}"
+        return f"took {format_s(took_s)}, {held} the forecast of {expected}"
 
     def restore(self, record: SearchRecord) -> None:
         """Takes over what earlier starts of the search have done, and the time they took."""
@@ -150,7 +168,7 @@ class Progress(SearchObserver):
         best = max(known, key=lambda one: self._sign * one)
         self._rows[number] = replace(row, epoch=report.epoch, value=value, best=best)
         self._first_report = True
-        self._estimate.reported(time.monotonic())
+        self._estimate.reported(time.monotonic(), row.config)
         if not self._live and decision is Decision.CONTINUE and time.monotonic() - self._printed >= _QUIET_S:
             counts = f"{self._ended_text()}; trial {self._name(number)}, epoch {report.epoch}/{self._max_epochs}"
             self._print(f"{counts}: {self._metric} {value:.4f}; {self._times()}")
@@ -225,7 +243,7 @@ class Progress(SearchObserver):
 
     def _left_s(self) -> float | None:
         """Seconds left as far as they are known, at most what the time budget leaves."""
-        running = [row.epoch for row in self._rows.values() if row.outcome is None]
+        running = [(row.config, row.epoch) for row in self._rows.values() if row.outcome is None]
         left_s = self._estimate.left_s(time.monotonic(), running)
         if left_s is None or self._time_budget_s is None:
             return left_s
@@ -260,7 +278,17 @@ def show_progress(prepared: Prepared, console: Console, *, name: Callable[[int],
         address=prepared.address,
         doing=partial(trial_doing, prepared.entry.directory),
         name=name,
+        forecast=_forecast_of(prepared),
     )
     if prepared.resumed:
         progress.restore(read_record(prepared.entry))
     return progress
+
+
+def _forecast_of(prepared: Prepared) -> Callable[[], Forecast | None] | None:
+    """The forecast of a search that begins on this machine; what other machines take is not known here."""
+    if prepared.resumed or prepared.address != "local":
+        return None
+    from tlsearch.app.checks.planning import forecast_beside
+
+    return forecast_beside(prepared.file, prepared.space, prepared.index)

@@ -167,6 +167,16 @@ def weights_card(backbone: str, source: WeightsSource) -> WeightsCard:
     return WeightsCard(id=f"torchvision/{base}@{member.name}", licence=licence)
 
 
+def weights_transform(backbone: str, source: WeightsSource) -> TransformSpec:
+    """The evaluation transform of a backbone's weights at their own size, without loading them.
+
+    Raises:
+        UserError: There is no such backbone or version, or its transform is of another kind.
+    """
+    base, named_version = split_backbone(backbone)
+    return _transform(base, source.version or named_version, source)
+
+
 def _key_of(backbone: str, source: WeightsSource, path: Path | None) -> tuple[object, ...]:
     """Stands for weights while their file is unchanged."""
     stat = None if path is None else path.stat()

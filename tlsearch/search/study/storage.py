@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import optuna
-from optuna.storages import BaseStorage
+from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.study import StudyDirection
 
 from tlsearch.core.crash import crash_point
@@ -150,6 +150,13 @@ def _delete_unused(storage: BaseStorage, name: str, url: str, *, uid: str) -> No
     if storage.get_n_trials(study_id) or attrs.get("uid", "") != uid:
         raise StorageError(f"the database {url} holds a study {name!r} already: choose another --name for the search")
     storage.delete_study(study_id)
+
+
+def open_in_memory(mode: Mode) -> Study:
+    """A new study that no file holds and that ends with the process: of a simulated search."""
+    _quiet_optuna()
+    storage = InMemoryStorage()
+    return Study(storage, _create(storage, "simulated", mode, {}), journal=None, lock=None)
 
 
 def open_for_reading(folder: SearchFolder, moved: Callable[[str], str] | None = None) -> Study | None:

@@ -1,0 +1,228 @@
+"""``plan``: what a search will take on this machine, before anything is spent; writes nothing and starts no Ray."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tlsearch.app.checks.data_defaults import fit_defaults
+from tlsearch.app.checks.error_places import place_faults
+from tlsearch.app.checks.feasibility import backbone_sizes, limit_faults, metric_faults, trial_depths, weights_source
+from tlsearch.config import ResourcesSpec, SpaceFile
+from tlsearch.core.errors import ConfigError, UserError
+from tlsearch.data import ImageIndex, load_index, require_ready, with_image_size
+from tlsearch.forecast.forecast import Forecast, forecast
+from tlsearch.forecast.measured_costs import Measured, measure, start_seconds
+from tlsearch.forecast.savings import Saving, savings
+from tlsearch.model import weights_transform
+from tlsearch.search import SearchPlan
+from tlsearch.space import Space, load
+
+logger = logging.getLogger(__name__)
+
+_NICE = 10
+
+Step = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slots:
+    """How many trials this machine runs at a time, and what each is given."""
+
+    count: int
+    cpus: int
+    gpus: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanReport:
+    """What ``tlsearch plan`` found; ``as_json`` has the published shape.
+
+    Attributes:
+        with_cache: The search as the file says.
+        without_cache: The same with ``cache.features_gb: 0``; None where the file says so.
+        savings: Changes that would make it shorter.
+    """
+
+    slots: Slots
+    measured: Measured
+    with_cache: Forecast
+    without_cache: Forecast | None
+    savings: tuple[Saving, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """{wall_s, without_features_s, start_s, slots, trials, rungs, ..., savings: [{change, fraction}]}."""
+        first, measured = self.with_cache, self.measured
+        return {
+            "wall_s": _interval(first),
+            "without_features_s": None if self.without_cache is None else _interval(self.without_cache),
+            "start_s": first.start_s,
+            "slots": self.slots.count,
+            "cpus_per_trial": self.slots.cpus,
+            "gpus_per_trial": self.slots.gpus,
+            "gpu_hours": first.busy_s * self.slots.gpus / 3600,
+            "core_hours": first.busy_s * self.slots.cpus / 3600,
+            "trials": first.trials,
+            "mean_epochs": first.mean_epochs,
+            "rungs": {str(epoch): count for epoch, count in first.rungs.items()},
+            "disk_bytes": {
+                "images": measured.image_bytes,
+                "features": measured.feature_bytes,
+                "checkpoints": measured.checkpoint_bytes,
+            },
+            "trial_bytes": dict(measured.trial_bytes),
+            "cached_entries": len(measured.stored.stored),
+            "savings": [{"change": one.change, "fraction": one.fraction} for one in self.savings],
+        }
+
+
+def _interval(one: Forecast) -> dict[str, float]:
+    return {"low": one.wall_s.low, "median": one.wall_s.median, "high": one.wall_s.high}
+
+
+def plan_file(
+    path: Path, *, overrides: Sequence[str] = (), data_path: Path | None = None, step: Step = lambda text: None
+) -> PlanReport:
+    """Forecasts the search of a space file.
+
+    Args:
+        step: Hears what is done now.
+
+    Raises:
+        ConfigError: Every error of the file; a constraint that no backbone keeps.
+        DataError: The images.
+        UserError: This machine holds no trial.
+    """
+    file, space = load(path, overrides=overrides, data_path=data_path)
+    step(f"listing the images of {file.data.path or file.data.name or file.data.source}")
+    index = load_index(file.data)
+    require_ready(index)
+    file, space = fit_defaults(file, space, len(index.splits["train"]))
+    faults = limit_faults(file, backbone_sizes(file, space, len(index.classes)))
+    faults += metric_faults(file, len(index.classes))
+    if faults:
+        raise ConfigError(place_faults(faults, path, overrides=overrides, data_path=data_path))
+    return plan_search(file, space, index, step=step)
+
+
+def plan_search(file: SpaceFile, space: Space, index: ImageIndex, *, step: Step = lambda text: None) -> PlanReport:
+    """Forecasts a search whose file and data are known to be good.
+
+    Raises:
+        UserError: This machine holds no trial.
+    """
+    slots = local_slots(file.resources)
+    plan = unstarted_plan(file, space, index, slots)
+    measured = measure_search(file, plan, index, slots, step=step)
+    start_s = start_seconds()
+    step("simulating the search")
+    given = {"slots": slots.count, "start_s": start_s, "stored": measured.stored}
+    with_cache = forecast(plan, measured.costs, **given)  # type: ignore[arg-type]
+    without_cache = None
+    if file.cache.features_gb != 0:
+        without_cache = forecast(plan, measured.costs.without_features(), **given)  # type: ignore[arg-type]
+    found = savings(plan, measured.costs, **given)  # type: ignore[arg-type]
+    return PlanReport(
+        slots=slots, measured=measured, with_cache=with_cache, without_cache=without_cache, savings=tuple(found)
+    )
+
+
+def forecast_beside(
+    file: SpaceFile, space: Space, index: ImageIndex, *, limit_s: float = 2.0
+) -> Callable[[], Forecast | None]:
+    """Forecasts a search on a thread that gives way to others, while Ray and its workers start.
+
+    Args:
+        limit_s: As for ``forecast``.
+
+    Returns:
+        Gives the forecast once it is there; None before, and where it could not be made.
+    """
+    made: list[Forecast] = []
+
+    def work() -> None:
+        try:
+            if sys.platform == "linux":
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)  # of this thread alone
+            slots = local_slots(file.resources)
+            plan = unstarted_plan(file, space, index, slots)
+            measured = measure_search(file, plan, index, slots)
+            start_s = start_seconds()
+            made.append(
+                forecast(
+                    plan,
+                    measured.costs,
+                    slots=slots.count,
+                    start_s=start_s,
+                    stored=measured.stored,
+                    limit_s=limit_s,
+                )
+            )
+        except Exception:
+            logger.exception("the search could not be forecast; it runs without")
+
+    threading.Thread(target=work, name="forecast", daemon=True).start()
+    return lambda: made[0] if made else None
+
+
+def measure_search(
+    file: SpaceFile, plan: SearchPlan, index: ImageIndex, slots: Slots, *, step: Step = lambda text: None
+) -> Measured:
+    """Times the work of a search's trials on this machine."""
+    transforms = {
+        name: with_image_size(weights_transform(name, weights_source(file, name)), file.data.image_size)
+        for name in _used_backbones(file, plan.space)
+    }
+    return measure(plan, index, transforms, slots=slots.count, keep_best=file.tracking.keep_best, step=step)
+
+
+def unstarted_plan(file: SpaceFile, space: Space, index: ImageIndex, slots: Slots) -> SearchPlan:
+    """The search as the engine would be given it, without a folder."""
+    setup = replace(file.trial_setup(), depths=trial_depths(file, space))
+    return SearchPlan(
+        search_id="plan",
+        experiment=file.name,
+        directory=os.devnull,
+        space=space,
+        setup=replace(setup, device="auto" if slots.gpus else "cpu"),
+        search=file.search,
+        resources=file.resources,
+        sizes=backbone_sizes(file, space, len(index.classes)),
+    )
+
+
+def local_slots(resources: ResourcesSpec) -> Slots:
+    """What a Ray of this machine would run at a time.
+
+    Raises:
+        UserError: Not a single trial.
+    """
+    import torch
+
+    cpus, num_gpus = os.cpu_count() or 1, torch.cuda.device_count()
+    gpus = resources.gpus_per_trial
+    if gpus is None:
+        gpus = 1.0 if num_gpus else 0.0
+    count = cpus // resources.cpus_per_trial
+    if gpus > 0:
+        count = min(count, int(1 / gpus + 1e-9) * num_gpus)
+    if count == 0:
+        raise UserError(
+            f"this machine must have the resources of a trial, {resources.cpus_per_trial} CPUs and {gpus:g} GPUs; it "
+            f"has {cpus} CPUs and {num_gpus} GPUs: see resources.cpus_per_trial and resources.gpus_per_trial"
+        )
+    return Slots(count=min(count, resources.max_concurrent or count), cpus=resources.cpus_per_trial, gpus=gpus)
+
+
+def _used_backbones(file: SpaceFile, space: Space) -> Mapping[str, None]:
+    """The backbones that trials may have, in the order of the space."""
+    if not file.search.listed:
+        return dict.fromkeys(space.backbones())
+    configs = (space.to_config(space.complete(entry)) for entry in file.search.start_with)
+    return dict.fromkeys(config.backbone for config in configs)
