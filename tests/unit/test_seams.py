@@ -48,19 +48,31 @@ def test_help_imports_nothing_heavy(arguments: tuple[str, ...]) -> None:
     assert _modules_after(_command(*arguments)) == set()
 
 
-def test_init_and_check_without_model_import_nothing_heavy(tmp_path: Path) -> None:
+def _few_images(root: Path) -> None:
     from PIL import Image
 
     for split in ("train", "val"):
         for label in ("a", "b"):
-            folder = tmp_path / "images" / split / label
+            folder = root / "images" / split / label
             folder.mkdir(parents=True)
             for number in range(3):
                 Image.new("RGB", (40, 40), (number, 0, 0)).save(folder / f"{number}.png")
+    (root / "space.yaml").write_text(FIXED_SPACE)
+
+
+def test_init_and_check_without_model_import_nothing_heavy(tmp_path: Path) -> None:
+    _few_images(tmp_path)
     started = _command("init", "images", "--domain", "photos", "-o", "new.yaml", "--minutes", "600")
     assert _modules_after(started, cwd=tmp_path) == set()
-    (tmp_path / "space.yaml").write_text(FIXED_SPACE)
     assert _modules_after(_command("check", "space.yaml", "--no-model"), cwd=tmp_path) == set()
+
+
+def test_plan_starts_no_ray_and_writes_nothing(tmp_path: Path) -> None:
+    _few_images(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    command = _command("plan", "space.yaml", "--json", "--set", "data.image_size=32", "--set", "search.trials=2")
+    assert not _modules_after(command, cwd=tmp_path) & {"ray", "mlflow"}
+    assert sorted(tmp_path.rglob("*")) == before  # state and cache would be there too
 
 
 SLOW = (*HEAVY, "scipy", "sklearn", "sqlalchemy", "matplotlib", "pandas", "pyarrow")

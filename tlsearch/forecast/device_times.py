@@ -23,7 +23,7 @@ from tlsearch.features import PASS_BATCH_SIZE, Boundary, measure_boundary
 from tlsearch.model import MAX_DEPTH, StagedModel, build_model, fold_batchnorm
 from tlsearch.train import Runtime, Source, Trainer, affordable_rows
 
-_ENOUGH_S = 0.2  # of one timing
+_ENOUGH_S = 0.1  # of one timing
 _FEW_ROWS = 4
 _HEAD_ROWS = 2048  # of the timing of heads alone: their steps take a tenth of a millisecond
 _HASHED_BYTES = 1 << 23

@@ -86,7 +86,7 @@ def forecast(
     slots: int,
     start_s: float,
     stored: Node,
-    limit_s: float = 6.0,
+    limit_s: float = 5.0,
     simulations: int | None = None,
 ) -> Forecast:
     """Simulates a search.
@@ -97,15 +97,15 @@ def forecast(
         slots: Trials at a time.
         start_s: Seconds before the first trial and after the last one.
         stored: What the node's caches hold already.
-        limit_s: No further simulation begins after this many seconds.
+        limit_s: No further simulation begins after this many seconds of CPU.
         simulations: How many, always the same ones; None is as many as the seconds allow.
     """
     num_trials = min(plan.search.trials, _MOST_TRIALS)
     shorter = replace(plan, directory=os.devnull, search=replace(plan.search, trials=num_trials))
     scale = 1.0 if plan.search.listed else plan.search.trials / num_trials
-    began, ran = time.monotonic(), list[_Outcome]()
+    began, ran = time.thread_time(), list[_Outcome]()
     fewest, most = (_FEWEST, _MOST) if simulations is None else (simulations, simulations)
-    while len(ran) < fewest or (len(ran) < most and time.monotonic() - began < limit_s):
+    while len(ran) < fewest or (len(ran) < most and time.thread_time() - began < limit_s):
         ran.append(_simulated(shorter, costs, slots, start_s, stored, random.Random(f"simulation {len(ran)}")))
     budget_s = plan.search.time_budget_s
     walls = [one.start_s + min(one.end_s * scale, budget_s or math.inf) for one in ran]

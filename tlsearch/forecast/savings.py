@@ -15,6 +15,7 @@ from tlsearch.space import Choice, Fixed, Space, backbone_facts
 
 _HALVES = 0.65  # a change that leaves at most this fraction of the time is worth naming
 _WORTH = 0.9
+_SIMULATIONS = 6
 _VIEWS = 4
 _SMALLER = 0.75  # of the side of the images
 _SMALLEST_PX = 64
@@ -39,7 +40,9 @@ def savings(plan: SearchPlan, costs: TrialCosts, *, slots: int, start_s: float, 
     """Changes that about halve the search, the largest saving first; where none does, the two that come nearest."""
 
     def wall_s(one: SearchPlan, costing: TrialCosts) -> float:
-        few = forecast(one, costing, slots=slots, start_s=start_s, stored=stored, simulations=4)
+        if not one.search.listed:  # what a sampler learns takes long to simulate and hardly changes the comparison
+            one = replace(one, search=replace(one.search, sampler="random"))
+        few = forecast(one, costing, slots=slots, start_s=start_s, stored=stored, simulations=_SIMULATIONS)
         return few.wall_s.median
 
     base_s = wall_s(plan, costs)

@@ -38,7 +38,9 @@ def plan(tmp_path: Path) -> SearchPlan:
         directory=os.devnull,
         space=load(tmp_path / "space.yaml")[1],
         setup=TrialSetup(data=DataSpec(source="digits"), max_epochs=9, depths=(0, 1, 2)),
-        search=SearchSpec(trials=12, max_epochs=9, scheduler=AshaSpec(grace_period=1, reduction_factor=3)),
+        search=SearchSpec(
+            trials=12, max_epochs=9, sampler="random", scheduler=AshaSpec(grace_period=1, reduction_factor=3)
+        ),
         resources=ResourcesSpec(),
     )
 
@@ -66,7 +68,7 @@ def test_the_interval_holds_its_median_and_the_rungs_thin_out(plan: SearchPlan) 
 
 def test_twice_the_slots_and_no_scheduler_do_what_they_should(plan: SearchPlan) -> None:
     base = forecast_of(plan).wall_s.median
-    assert forecast_of(plan, slots=1).wall_s.median > 1.4 * base
+    assert forecast_of(plan, slots=1).wall_s.median > 1.3 * base
     whole = replace(plan, search=replace(plan.search, scheduler=None))
     assert forecast_of(whole).wall_s.median > 1.3 * base and forecast_of(whole).mean_epochs == 9
 
@@ -91,7 +93,7 @@ def test_what_would_shorten_it_is_named_in_order(plan: SearchPlan) -> None:
     fractions = [one.fraction for one in found]
     assert found and fractions == sorted(fractions) and fractions[0] < 0.7
     named = " ".join(one.change for one in found)
-    assert "search.trials: 6" in named and "unfreeze_depth" in named
+    assert "search.trials: 6" in named and "data.image_size: 168" in named
 
 
 def test_quantiles_lie_between_values() -> None:

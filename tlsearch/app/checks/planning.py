@@ -126,7 +126,7 @@ def plan_search(file: SpaceFile, space: Space, index: ImageIndex, *, step: Step 
     with_cache = forecast(plan, measured.costs, **given)  # type: ignore[arg-type]
     without_cache = None
     if file.cache.features_gb != 0:
-        without_cache = forecast(plan, measured.costs.without_features(), **given)  # type: ignore[arg-type]
+        without_cache = forecast(plan, measured.costs.without_features(), limit_s=2.0, **given)  # type: ignore[arg-type]
     found = savings(plan, measured.costs, **given)  # type: ignore[arg-type]
     return PlanReport(
         slots=slots, measured=measured, with_cache=with_cache, without_cache=without_cache, savings=tuple(found)

@@ -1,0 +1,86 @@
+"""What ``plan`` says of a small search on this machine, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from small_search import SPACE, write_shapes
+
+from tlsearch.app.checks.planning import local_slots, plan_file
+from tlsearch.cli.tables.plan_lines import plan_lines
+from tlsearch.config import ResourcesSpec
+from tlsearch.core.errors import ConfigError, UserError
+from tlsearch.data import load_index
+from tlsearch.forecast.measured_costs import stored_entries
+from tlsearch.space import load
+from tlsearch.trial import FineTuning
+
+SEARCHED = """
+name: shapes
+data: {source: folder, path: ./images, image_size: 32}
+weights: {mobilenet_v3_small: none}
+space:
+  backbone: mobilenet_v3_small
+  unfreeze_depth: {int: [0, 1]}
+  bn_policy: [frozen, train]
+  augmentation: [none, light]
+  head_init: probe
+search: {trials: 3, max_epochs: 2}
+"""
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> Path:
+    write_shapes(tmp_path / "images")
+    (tmp_path / "space.yaml").write_text(SEARCHED)
+    return tmp_path / "space.yaml"
+
+
+def test_the_report_has_what_is_published(space: Path, tmp_path: Path) -> None:
+    report = plan_file(space)
+    plain = report.as_json()
+    assert plain["wall_s"]["low"] <= plain["wall_s"]["median"] <= plain["wall_s"]["high"]
+    assert plain["without_features_s"]["median"] > 0 and plain["trials"] == 3 and plain["rungs"].keys() == {"1", "2"}
+    assert plain["gpu_hours"] == 0 < plain["core_hours"]
+    sides = 18 * (32**2 + 37**2) + 24 * 32**2  # train with and without room for crops, val
+    assert plain["disk_bytes"]["images"] == 3 * sides and plain["cached_entries"] == 0
+    times = report.measured.costs.backbones["mobilenet_v3_small"]
+    assert times.train_s[1] > times.train_s[0] > 0 and times.moving_factor > 0.3
+    assert times.activation_bytes[1] > times.activation_bytes[0]
+    lines = list(plan_lines(report))
+    assert lines[0].startswith("expected time: ") and any(line.startswith("without cached") for line in lines)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_entries_of_an_earlier_search_are_counted(space: Path, tmp_path: Path) -> None:
+    from tlsearch.core.types import TrialAssignment
+
+    file, searched = load(space)
+    config = searched.to_config(searched.complete({}))
+    setup = file.trial_setup()
+    FineTuning(TrialAssignment(number=0, seed=0, config=config, setup=setup, directory=str(tmp_path / "t"))).close()
+    costs = plan_file(space).measured.costs
+    node = stored_entries(setup.cache, load_index(file.data), costs)
+    kinds = [key[0] for key in node.stored]  # type: ignore[index]
+    assert sorted(kinds) == ["features", "features", "images", "images", "probe"]
+    assert costs.opened(config, node, 0.0) < costs.opened(config, type(node)(), 0.0)
+
+
+def test_a_listed_search_is_planned_as_it_is_listed(tmp_path: Path) -> None:
+    write_shapes(tmp_path / "images")
+    (tmp_path / "space.yaml").write_text(SPACE.format(more=""))
+    report = plan_file(tmp_path / "space.yaml", overrides=["cache.features_gb=0"])
+    assert report.without_cache is None and report.with_cache.trials == 3 and report.with_cache.mean_epochs == 2
+    assert report.measured.costs.backbones.keys() == {"mobilenet_v3_small", "resnet18"}
+
+
+def test_a_limit_that_no_backbone_keeps_is_an_error_with_its_place(space: Path) -> None:
+    with pytest.raises(ConfigError, match="no backbone of the space"):
+        plan_file(space, overrides=["search.constraints.params_millions.max=0.1"])
+
+
+def test_slots_follow_the_machine_and_the_file() -> None:
+    assert local_slots(ResourcesSpec(max_concurrent=1)).count == 1
+    with pytest.raises(UserError, match="resources.cpus_per_trial"):
+        local_slots(ResourcesSpec(cpus_per_trial=4096))
