@@ -1,4 +1,4 @@
-"""A search on a virtual clock: its own controller, so many slots, and trials that take only the seconds they are given.
+"""A search on a virtual clock: its own controller, its slots, and trials that take only the seconds they are given.
 
 Everything that takes time is charged: a trial's opening, every epoch, and every proposal of the sampler, during which
 the driver does nothing else.
@@ -88,7 +88,7 @@ class ControllerSearcher:
         return self.controller.report(number, report)
 
     def diverged(self, number: int, now: float) -> None:
-        """Told as a worker tells it."""
+        """As a worker reports it."""
         self.now = now
         self.controller.fail(number, TrialOutcome(reason=EndReason.DIVERGED, error="the loss is nan"))
 
