@@ -206,7 +206,7 @@ def _image_key(key: Mapping[str, Any], digest: str, costs: TrialCosts) -> tuple[
 
 
 def _feature_key(key: Mapping[str, Any], digest: str, costs: TrialCosts) -> tuple[object, ...] | None:
-    """Entries of recalibrated statistics cannot be distinguished from others; they count as those of pretrained ones."""
+    """Entries of recalibrated statistics look like others and count as those of pretrained ones."""
     name = key["backbone"]
     known = key["data_digest"] == digest and name in costs.sides
     if not known or key["transform"]["crop_size"] != costs.sides[name][0]:
