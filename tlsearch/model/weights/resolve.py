@@ -171,7 +171,7 @@ def weights_transform(backbone: str, source: WeightsSource) -> TransformSpec:
     """The evaluation transform of a backbone's weights at their own size, without loading them.
 
     Raises:
-        UserError: There is no such backbone or version, or its transform is of another kind.
+        UserError: The backbone or version does not exist, or its transform is of another kind.
     """
     base, named_version = split_backbone(backbone)
     return _transform(base, source.version or named_version, source)
