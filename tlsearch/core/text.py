@@ -69,11 +69,6 @@ def _decimals(value: float) -> int:
     return next(places for places in range(20) if round(value, places) == value)
 
 
-def number_text(value: Value) -> str:
-    """A value that stands alone, in few characters: ``1.0e-03``, ``0.025``, ``0``, ``resnet18``."""
-    return NumberForm.of([value]).text(value)
-
-
 def plural(count: int, word: str, many: str = "") -> str:
     """``1 trial``, ``2 trials``; ``many`` where it is not the word and an s: ``2 entries``."""
     return f"{count:,} {word if count == 1 else many or word + 's'}"

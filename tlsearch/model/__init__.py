@@ -1,7 +1,7 @@
 """Backbones as stem, four stages and head: weights, freezing, batch-norm policy, parameter groups."""
 
 from tlsearch.model.batchnorm.folding import fold_batchnorm
-from tlsearch.model.batchnorm.recalibration import adapt_statistics, batchnorm_digest
+from tlsearch.model.batchnorm.recalibration import adapt_statistics
 from tlsearch.model.build import build_model, meta_model
 from tlsearch.model.describe import BackboneDescription, StageDescription, describe_backbone
 from tlsearch.model.libraries.libraries import default_transform, split_backbone, torchvision_names
@@ -29,7 +29,6 @@ __all__ = [
     "Weights",
     "WeightsCard",
     "adapt_statistics",
-    "batchnorm_digest",
     "batchnorm_layers",
     "build_model",
     "meta_model",

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
         Classifier,
         Prediction,
         Score,
-        accuracy_on,
         load_model,
         logits_on,
         predict,
@@ -29,7 +28,6 @@ __all__ = [
     "LeaderboardRow",
     "Prediction",
     "Score",
-    "accuracy_on",
     "leaderboard",
     "leaderboard_csv",
     "load_model",
@@ -38,7 +36,7 @@ __all__ = [
     "results_json",
 ]
 
-_PREDICTOR = frozenset({"Classifier", "Prediction", "Score", "accuracy_on", "load_model", "logits_on", "predict"})
+_PREDICTOR = frozenset({"Classifier", "Prediction", "Score", "load_model", "logits_on", "predict"})
 
 
 def __getattr__(name: str) -> Any:

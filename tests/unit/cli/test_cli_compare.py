@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from scoring import accuracy_on
 from typer.testing import CliRunner
 
 import tlsearch.cli.commands  # noqa: F401  # its modules add their commands
@@ -25,7 +26,7 @@ from tlsearch.core.types import (
     WeightsSource,
 )
 from tlsearch.data import load_index
-from tlsearch.results import accuracy_on, load_model
+from tlsearch.results import load_model
 from tlsearch.trial import run_trial
 
 CLASSES = ("circle", "square")

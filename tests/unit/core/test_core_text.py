@@ -7,7 +7,7 @@ import shlex
 
 import pytest
 
-from tlsearch.core.text import NumberForm, Value, about_s, agree, command, format_s, number_text, plural
+from tlsearch.core.text import NumberForm, Value, about_s, agree, command, format_s, plural
 
 
 @pytest.mark.parametrize(
@@ -30,17 +30,6 @@ from tlsearch.core.text import NumberForm, Value, about_s, agree, command, forma
 def test_a_column_has_one_form(values: list[Value], texts: list[str]) -> None:
     form = NumberForm.of(values)
     assert [form.text(value) for value in values] == texts
-
-
-def test_a_value_alone() -> None:
-    assert [number_text(v) for v in (1e-3, 0.0246, 0.0, 12, "resnet18", None)] == [
-        "1.0e-03",
-        "0.0246",
-        "0",
-        "12",
-        "resnet18",
-        "none",
-    ]
 
 
 def test_counts() -> None:

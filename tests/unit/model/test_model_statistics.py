@@ -8,7 +8,7 @@ import pytest
 import torch
 from model_cases import images, tiny_shufflenet, tiny_vit
 
-from tlsearch.model import adapt_statistics, batchnorm_digest, batchnorm_layers
+from tlsearch.model import StagedModel, adapt_statistics, batchnorm_layers, state_digest
 
 
 def test_the_first_layers_statistics_are_those_of_all_images() -> None:
@@ -51,6 +51,11 @@ def test_several_batches_are_pooled_in_every_layer() -> None:
     torch.testing.assert_close(last.running_var.double(), values.var(1), rtol=1e-5, atol=1e-6)
 
 
+def batchnorm_digest(model: StagedModel) -> str:
+    names = (".running_mean", ".running_var")
+    return state_digest({name: one for name, one in model.original_state().items() if name.endswith(names)})
+
+
 def test_only_means_and_variances_change() -> None:
     model = tiny_shufflenet()
     model.eval()
@@ -77,7 +82,6 @@ def test_no_images_and_no_batchnorm() -> None:
             adapt_statistics(model, too_few)
     assert batchnorm_digest(model) == before
     transformer = tiny_vit()
-    assert batchnorm_digest(transformer) == ""
     state = {name: tensor.clone() for name, tensor in transformer.state_dict().items()}
     adapt_statistics(transformer, [images(2, 32)])
     assert all(torch.equal(tensor, state[name]) for name, tensor in transformer.state_dict().items())

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from PIL import Image
+from scoring import accuracy_on
 
 import tlsearch
 from tlsearch.core.errors import DataError, StorageError, TrackingError, UserError
-from tlsearch.results import accuracy_on, load_model, predict
+from tlsearch.results import load_model, predict
 
 if TYPE_CHECKING:
     from conftest import Trained

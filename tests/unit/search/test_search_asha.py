@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +11,13 @@ from hypothesis import strategies as st
 
 from tlsearch.core.types import Decision
 from tlsearch.search.scheduling.asha import AshaRules, Rungs
-from tlsearch.search.scheduling.stopping_rules import Judge, Observation, Rules, Verdict, replay
+from tlsearch.search.scheduling.stopping_rules import Judge, Observation, Rules, Verdict
+
+
+def replay(rules: Rules, observations: Iterable[Observation]) -> list[Verdict]:
+    """What a new judge answers to a stored sequence of reports."""
+    judge = Judge(rules)
+    return [judge.observe(one) for one in observations]
 
 
 def rules(max_epochs: int = 9, patience: int | None = None, asha: bool = True, **options: int) -> Rules:
@@ -42,7 +49,6 @@ def test_a_rung_keeps_the_best_third_rounded_up() -> None:
     entered = [(0, 0.5, True), (1, 0.4, False), (2, 0.6, True), (3, 0.55, True), (4, 0.52, False), (5, 0.7, True)]
     for trial, value, goes_on in entered:
         assert rungs.enter(trial=trial, bracket=0, epoch=1, best=value) is goes_on, trial
-    assert rungs.contents() == {(0, 1): {trial: value for trial, value, _ in entered}}
 
 
 def test_the_direction_follows_the_mode() -> None:

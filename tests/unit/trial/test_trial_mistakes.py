@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from pydantic import TypeAdapter
+from scoring import accuracy_on
 from torch import Tensor, nn
 from torchvision.transforms import functional as TF
 
@@ -21,7 +22,7 @@ from tlsearch.core.types import Decision, EpochReport, TransformSpec, TrialAssig
 from tlsearch.data import load_index, normalise
 from tlsearch.model import PART_NAMES, Part, StagedModel
 from tlsearch.model import build as build_module
-from tlsearch.results import accuracy_on, load_model, predict
+from tlsearch.results import load_model, predict
 from tlsearch.results.inference import predictor
 from tlsearch.train import evaluate
 from tlsearch.train.optim import optimizer as optimizer_module

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from tlsearch.model.staging.staged import StagedModel, batchnorm_layers
-from tlsearch.model.weights.resolve import state_digest
 
 
 class _Moments:
@@ -78,16 +77,6 @@ def adapt_statistics(model: StagedModel, batches: Iterable[Tensor]) -> None:
         mean, variance = _buffers(layer)[:2]
         mean.copy_(torch.as_tensor(seen.mean))
         variance.copy_(torch.as_tensor(seen.squares) / max(seen.count - 1, 1))
-
-
-def batchnorm_digest(model: StagedModel) -> str:
-    """sha256 (hex) of the backbone's running means and variances; empty without batch norm."""
-    state = {
-        name: tensor
-        for name, tensor in model.original_state().items()
-        if name.endswith((".running_mean", ".running_var"))
-    }
-    return state_digest(state) if state else ""
 
 
 def _without_lone_image(batches: Iterable[Tensor]) -> Iterator[Tensor]:

@@ -82,7 +82,6 @@ class Mistake:
     label: str
     predicted: str
     score: float
-    label_score: float
 
 
 def evaluate_split(model: Classifier, index: ImageIndex, split: str) -> Evaluation:
@@ -142,7 +141,6 @@ def worst_mistakes(evaluation: Evaluation, count: int = 12) -> list[Mistake]:
             label=names[evaluation.labels[i]],
             predicted=names[evaluation.predicted[i]],
             score=float(evaluation.probabilities[i, evaluation.predicted[i]]),
-            label_score=float(evaluation.probabilities[i, evaluation.labels[i]]),
         )
         for i in wrong[np.argsort(-scores, kind="stable")[:count]]
     ]

@@ -198,16 +198,6 @@ def logits_on(model: Classifier, index: ImageIndex, split: str) -> Tensor:
     return torch.cat([logits.cpu() for _, logits in _batches(model, openers, strict=True)])
 
 
-def accuracy_on(model: Classifier, index: ImageIndex, split: str) -> float:
-    """The fraction of a split's images that the model gets right; equals what the trial reported for it.
-
-    Raises:
-        DataError: The data's classes differ from the model's in content or order, or an image is corrupt.
-    """
-    logits = logits_on(model, index, split)
-    return (logits.argmax(1) == torch.tensor(index.splits[split].labels)).double().mean().item()
-
-
 def _batches(
     model: Classifier, openers: Sequence[Opener], *, strict: bool
 ) -> Iterator[tuple[list[DataError | None], Tensor]]:

@@ -78,7 +78,3 @@ class Rungs:
         rung[trial] = self._sign * best
         better = sum(value > rung[trial] for value in rung.values())
         return better < math.ceil(len(rung) / self._rules.reduction_factor)
-
-    def contents(self) -> dict[tuple[int, int], dict[int, float]]:
-        """Values by (bracket, milestone), then trial."""
-        return {key: {trial: self._sign * v for trial, v in rung.items()} for key, rung in self._entered.items()}

@@ -6,7 +6,7 @@ The rules for reports are pure: they read no clock.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from tlsearch.core.types import Decision, EndReason, Mode
@@ -111,12 +111,6 @@ class Judge:
             return False
         milestones = self._rules.asha.milestones(seen.bracket) if self._rules.asha else ()
         return not milestones or seen.epoch >= milestones[0]
-
-
-def replay(rules: Rules, observations: Iterable[Observation]) -> list[Verdict]:
-    """What a fresh judge answers to a stored sequence of reports."""
-    judge = Judge(rules)
-    return [judge.observe(seen) for seen in observations]
 
 
 MEASURED_BY_WORKERS = ("latency_ms",)  # the others follow from the backbone alone

@@ -43,7 +43,6 @@ class Message:
 
     Attributes:
         node: The id of the worker's node.
-        failures: Failures of the trial in this worker so far.
         report: The report, where there is one.
         outcome: How the trial ended, in place of a report.
         measured: What the worker has measured for the constraints.
@@ -51,7 +50,6 @@ class Message:
 
     number: int
     node: str
-    failures: int = 0
     report: EpochReport | None = None
     outcome: TrialOutcome | None = None
     measured: Mapping[str, float] = field(default_factory=dict)

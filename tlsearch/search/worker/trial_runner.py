@@ -82,9 +82,7 @@ class Runner:
                 logger.exception("closing trial %d failed", self._number)
 
     def _message(self, **content: Any) -> Message:
-        return Message(
-            number=self._number, node=self._node, failures=self._failures, measured=self._measured, **content
-        )
+        return Message(number=self._number, node=self._node, measured=self._measured, **content)
 
     def _measure(self) -> None:
         """Once, and not again where an earlier worker did: a trial is not ended by a second, slower look."""

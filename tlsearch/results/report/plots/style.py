@@ -28,7 +28,6 @@ LOW, HIGH = "#dce8f3", "#123f73"  # ends of a continuous scale
 FULL_IN, HALF_IN = 11.0, 5.4  # widths of a plot over the whole page and over half of it
 NARROW_IN = 4.6  # of one over the whole page on a phone, where that of 11 inches could not be read
 _PNG_DPI = 140
-_PT = 72.0
 
 _OTHER_FONTS = (
     *("Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans JP", "Noto Sans SC", "WenQuanYi Zen Hei", "Hiragino Sans"),
