@@ -1,8 +1,8 @@
-"""When a dimension exists: the user's conditions, and those that the system knows by itself."""
+"""When a dimension exists and with which values: the user's conditions, and two tables of the system's own rules."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -11,14 +11,6 @@ from tlsearch.core.types import Scalar
 from tlsearch.space.backbones import backbone_facts
 from tlsearch.space.bn_policies import BN_POLICIES, FROZEN
 from tlsearch.space.domains import Choice, Domain, Fixed, IntRange
-
-# Which dimensions the system's own conditions of a dimension read.
-SYSTEM_READS: Mapping[str, tuple[str, ...]] = {
-    "backbone_lr": ("unfreeze_depth",),
-    "bn_policy": ("backbone", "unfreeze_depth"),
-    "unfreeze_schedule": ("unfreeze_depth",),
-    "layer_decay": ("unfreeze_depth",),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,31 +71,94 @@ class Reason:
     message: str
 
 
-def system_reason(name: str, point: Mapping[str, Scalar]) -> Reason | None:
-    """Why a dimension has no effect at a point (what is decided so far), None where it has one."""
-    if name == "backbone_lr" and point["unfreeze_depth"] == 0:
-        message = "backbone_lr has no effect where unfreeze_depth is 0: no part of the backbone trains"
-        return Reason(on="unfreeze_depth", message=message)
-    depth = point.get("unfreeze_depth")
-    if name == "unfreeze_schedule" and depth == 0:
-        message = "unfreeze_schedule has no effect where unfreeze_depth is 0: no part of the backbone is unfrozen"
-        return Reason(on="unfreeze_depth", message=message)
-    if name == "layer_decay" and isinstance(depth, int) and depth < 2:
-        message = f"layer_decay has no effect where unfreeze_depth is {depth}: it tells stages apart, and takes two"
-        return Reason(on="unfreeze_depth", message=message)
-    if name == "bn_policy":
-        facts = backbone_facts(str(point["backbone"]))
-        if facts is not None and not facts.has_batch_norm:
-            message = f"bn_policy has no effect on {facts.name}, which has no batch norm"
-            return Reason(on="backbone", message=message)
-    return None
+@dataclass(frozen=True, kw_only=True)
+class NoEffect:
+    """Where a dimension has no effect, whatever the user says.
+
+    Attributes:
+        on: The dimension that decides.
+        why: From its value to why the dimension has no effect there; empty where it has one.
+    """
+
+    on: str
+    why: Callable[[Scalar], str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Narrowing:
+    """Where a dimension has fewer values than the space gives it.
+
+    Attributes:
+        on: The dimension that decides.
+        domain: From the space's values and the value of ``on`` to the values there; None where all of them are there.
+        name: What the fewer values are proposed under: Optuna takes one list of choices for each name.
+    """
+
+    on: str
+    domain: Callable[[Domain, Scalar], Domain | None]
+    name: str
+
+
+def _without_training(name: str, change: str) -> Callable[[Scalar], str]:
+    return lambda depth: f"{name} has no effect where unfreeze_depth is 0: {change}" if depth == 0 else ""
+
+
+def _too_few_stages(depth: Scalar) -> str:
+    if not isinstance(depth, int) or depth >= 2:
+        return ""
+    return f"layer_decay has no effect where unfreeze_depth is {depth}: it tells stages apart, and takes two"
+
+
+def _without_batch_norm(backbone: Scalar) -> str:
+    facts = backbone_facts(str(backbone))
+    if facts is None or facts.has_batch_norm:
+        return ""
+    return f"bn_policy has no effect on {facts.name}, which has no batch norm"
+
+
+NO_EFFECT: Mapping[str, NoEffect] = {
+    "backbone_lr": NoEffect(
+        on="unfreeze_depth", why=_without_training("backbone_lr", "no part of the backbone trains")
+    ),
+    "unfreeze_schedule": NoEffect(
+        on="unfreeze_depth", why=_without_training("unfreeze_schedule", "no part of the backbone is unfrozen")
+    ),
+    "layer_decay": NoEffect(on="unfreeze_depth", why=_too_few_stages),
+    "bn_policy": NoEffect(on="backbone", why=_without_batch_norm),
+}
 
 
 @cache
-def head_only_policies(domain: Domain) -> Domain:
+def _head_only_policies(domain: Domain) -> Domain:
     """The BN policies of ``domain`` that differ at depth 0; ``frozen`` if none is left."""
     values = domain.values if isinstance(domain, Choice) else (domain.nearest(None),)
     left = tuple(value for value in values if BN_POLICIES[str(value)].at_depth_0)
     if len(left) > 1:
         return Choice(values=left)
     return Fixed(value=left[0] if left else FROZEN.name)
+
+
+NARROWED: Mapping[str, Narrowing] = {
+    "bn_policy": Narrowing(
+        on="unfreeze_depth",
+        domain=lambda domain, depth: _head_only_policies(domain) if depth == 0 else None,
+        name="bn_policy_head_only",
+    ),
+    "unfreeze_schedule": Narrowing(  # a single stage has no order
+        on="unfreeze_depth",
+        domain=lambda domain, depth: Fixed(value="at_once") if depth == 1 else None,
+        name="unfreeze_schedule",
+    ),
+}
+
+# Which dimensions the system's own rules of a dimension read.
+SYSTEM_READS: Mapping[str, tuple[str, ...]] = {
+    name: tuple(dict.fromkeys(table[name].on for table in (NO_EFFECT, NARROWED) if name in table)) for name in NO_EFFECT
+}
+
+
+def system_reason(name: str, point: Mapping[str, Scalar]) -> Reason | None:
+    """Why a dimension has no effect at a point (what is decided so far), None where it has one."""
+    rule = NO_EFFECT.get(name)
+    message = rule.why(point[rule.on]) if rule is not None else ""
+    return Reason(on=rule.on, message=message) if rule is not None and message else None

@@ -16,11 +16,11 @@ from tlsearch.core.types import Scalar
 from tlsearch.space.backbones import backbone_facts
 from tlsearch.space.conditions import SYSTEM_READS, Condition, Reason
 from tlsearch.space.domains import Choice, Domain, Fixed, IntRange
-from tlsearch.space.slots import BN_POLICY, SCHEDULE, Dimension, Slot
+from tlsearch.space.slots import Dimension, Slot
 from tlsearch.space.space import Space
 
 # The depths that the values need which not every depth has: train, and progressive.
-_LEAST_DEPTHS: Mapping[str, int] = {BN_POLICY: 1, SCHEDULE: 2}
+_LEAST_DEPTHS: Mapping[str, int] = {"bn_policy": 1, "unfreeze_schedule": 2}
 _MOST_WALKS = 20_000  # beyond this number of combinations of deciding values nothing is said
 
 

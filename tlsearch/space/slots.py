@@ -7,12 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tlsearch.core.types import Scalar
-from tlsearch.space.conditions import Condition, head_only_policies
-from tlsearch.space.domains import Domain, Fixed
-
-BN_POLICY = "bn_policy"
-BN_POLICY_HEAD_ONLY = "bn_policy_head_only"
-SCHEDULE = "unfreeze_schedule"
+from tlsearch.space.conditions import NARROWED, Condition
+from tlsearch.space.domains import Domain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,20 +28,43 @@ class Dimension:
     ratio_of: str | None = None
     left_out: bool = False
 
+    @property
+    def steady(self) -> bool:
+        """Whether its values and their name are the same at every point."""
+        return self.name not in NARROWED and self.ratio_of is None
+
+    def domain_at(self, point: Mapping[str, Scalar]) -> Domain:
+        """Its values at a point, in which the dimensions that it depends on are decided."""
+        rule = NARROWED.get(self.name)
+        narrowed = None if rule is None else rule.domain(self.domain, point.get(rule.on))
+        return self.domain if narrowed is None else narrowed
+
+    def slot_at(self, point: Mapping[str, Scalar]) -> Slot:
+        """Its values at a point, and the name that they are proposed under there."""
+        domain = self.domain_at(point)
+        if domain is not self.domain:
+            rule = NARROWED[self.name]
+            return Slot(dimension=self.name, name=rule.name, domain=domain, narrowed=(rule.on, point[rule.on]))
+        if self.ratio_of is not None:
+            unit = point[self.ratio_of]
+            assert isinstance(unit, int | float), f"{self.ratio_of} is a number, not {unit!r}"
+            return Slot(dimension=self.name, name=f"{self.name}_ratio", domain=self.domain, unit=float(unit))
+        return Slot(dimension=self.name, name=self.name, domain=self.domain)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Slot:
     """A dimension at one point of a walk: the name its value is proposed under, and its values there.
 
     Attributes:
-        at_depth: The unfreeze depth, where that narrows the values; None where all of the space's are there.
+        narrowed: The dimension that narrows the values, and its value; None where all of the space's are there.
         unit: What a proposed factor is multiplied with to be the dimension's value; None where it is the value.
     """
 
     dimension: str
     name: str
     domain: Domain
-    at_depth: int | None = None
+    narrowed: tuple[str, Scalar] | None = None
     unit: float | None = None
 
     def proposed(self, value: Scalar) -> Scalar:
@@ -66,24 +85,13 @@ class Slot:
         return float(f"{proposed * self.unit:.12g}")
 
 
-def slot_of(dimension: Dimension, point: Mapping[str, Scalar]) -> Slot:
-    """The slot of a dimension at a point; what it depends on is decided there."""
-    depth = point.get("unfreeze_depth")
-    if dimension.name == BN_POLICY and depth == 0:
-        domain = head_only_policies(dimension.domain)
-        return Slot(dimension=BN_POLICY, name=BN_POLICY_HEAD_ONLY, domain=domain, at_depth=0)
-    if dimension.name == SCHEDULE and depth == 1:  # a single stage has no order
-        return Slot(dimension=SCHEDULE, name=SCHEDULE, domain=Fixed(value="at_once"), at_depth=1)
-    if dimension.ratio_of is not None:
-        unit = point[dimension.ratio_of]
-        assert isinstance(unit, int | float), f"{dimension.ratio_of} is a number, not {unit!r}"
-        return Slot(dimension=dimension.name, name=f"{dimension.name}_ratio", domain=dimension.domain, unit=float(unit))
-    return Slot(dimension=dimension.name, name=dimension.name, domain=dimension.domain)
+@dataclass(frozen=True, kw_only=True)
+class EntryFault:
+    """What is wrong with one dimension ``name`` of a starting point; ``on`` is a dimension that decided it."""
 
-
-def is_steady(dimension: Dimension) -> bool:
-    """Whether the slot of a dimension is the same at every point."""
-    return dimension.name not in (BN_POLICY, SCHEDULE) and dimension.ratio_of is None
+    name: str
+    message: str
+    on: str | None = None
 
 
 def outside(slot: Slot, value: Scalar) -> str:
@@ -92,5 +100,5 @@ def outside(slot: Slot, value: Scalar) -> str:
         return (
             f"{slot.dimension} {slot.valued(value)} is outside the space, where it is {slot.unit:g} times {slot.domain}"
         )
-    where = "" if slot.at_depth is None else f" at unfreeze_depth {slot.at_depth}"
+    where = "" if slot.narrowed is None else f" at {slot.narrowed[0]} {slot.narrowed[1]}"
     return f"{slot.dimension} {value} is outside the space{where}, where it is {slot.domain}"

@@ -14,21 +14,12 @@ from tlsearch.core.types import Scalar, TrialConfig
 from tlsearch.space.conditions import SYSTEM_READS, Condition, Reason, system_reason
 from tlsearch.space.dimensions import PARAMETERS
 from tlsearch.space.domains import Fixed, Suggester, domain_from_tree, domain_tree
-from tlsearch.space.slots import Dimension, Slot, is_steady, outside, slot_of
+from tlsearch.space.slots import Dimension, EntryFault, Slot, outside
 
 _MAX_DEPTH = 5  # everything
 
 # Of searches and spaces that were written before they named their defaults.
 EARLIER_DEFAULTS: Mapping[str, Scalar] = {"batch_size": 32, "head_init": "random"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class EntryFault:
-    """What is wrong with one dimension ``name`` of a starting point; ``on`` is a dimension that decided it."""
-
-    name: str
-    message: str
-    on: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,7 +191,7 @@ class Space:
             if slot.dimension in known:
                 value = slot.proposed(PARAMETERS[slot.dimension].coerce(known[slot.dimension]))
                 if not slot.domain.contains(value):
-                    on = self.dimensions[slot.dimension].ratio_of if slot.at_depth is None else "unfreeze_depth"
+                    on = slot.narrowed[0] if slot.narrowed else self.dimensions[slot.dimension].ratio_of
                     faults.append(EntryFault(name=slot.dimension, message=outside(slot, value), on=on))
             return self._start(slot, known)
 
@@ -251,7 +242,7 @@ class Space:
         """
         order = []
         for name, one in self.dimensions.items():
-            slot = slot_of(one, {}) if is_steady(one) else None
+            slot = one.slot_at({}) if one.steady else None
             free = slot is not None and not one.when and name not in SYSTEM_READS
             order.append((one, slot, free and isinstance(one.domain, Fixed)))
         return tuple(order)
@@ -280,7 +271,7 @@ class Space:
                 message = f"{name} exists only where {failed}; here it is {point[failed.on]}"
                 walk.reasons[name] = Reason(on=failed.on, message=message)
             else:
-                slot = steady or slot_of(dimension, point)
+                slot = steady or dimension.slot_at(point)
                 values[slot.name] = choose(slot)
                 point[name] = slot.valued(values[slot.name])
         return walk
