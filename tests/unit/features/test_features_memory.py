@@ -83,12 +83,12 @@ def test_the_second_worker_holds_no_copy_of_the_features(tmp_path: Path) -> None
 
 _IMAGES = """
 from tlsearch.data import load_index, open_pixels
-from tlsearch.data.packed import squares
+from tlsearch.data.packed import streamed
 from tlsearch.core.types import CacheSpec, DataSpec, TransformSpec
 index = load_index(DataSpec(source="folder", path={path!r}))
 def decode(*args):
     raise AssertionError("decoded twice")
-squares.decode_rgb = decode
+streamed.decode_rgb = decode
 """
 
 

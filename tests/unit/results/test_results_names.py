@@ -19,7 +19,7 @@ from tlsearch.core.types import TransformSpec, TrialConfig
 from tlsearch.node_cache.locked_files import give_usual_mode
 from tlsearch.results.promotion.model_card import CardFacts, model_card
 from tlsearch.results.promotion.test_evaluation import TestEvidence, gather_evidence
-from tlsearch.results.report.plots.mistakes import plot_confusion
+from tlsearch.results.report.model_section import plot_confusion
 from tlsearch.results.report.plots.style import new_figure, plot_style
 from tlsearch.results.report.plots.view import short
 from tlsearch.train import ModelMeta

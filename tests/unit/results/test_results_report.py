@@ -19,12 +19,12 @@ from tlsearch.core.types import ParameterImportance, SearchRecord, TrialConfig, 
 from tlsearch.results.inference.labelled import Evaluation, class_scores, most_confused, worst_mistakes
 from tlsearch.results.leaderboard.leaderboard import leaderboard
 from tlsearch.results.leaderboard.search_facts import SearchFacts
+from tlsearch.results.report.model_section import BestModel
 from tlsearch.results.report.page import Report, make_report, write_report
 from tlsearch.results.report.plots.parallel import parameter_scale
 from tlsearch.results.report.plots.parameters import log_ticks, rate_text
 from tlsearch.results.report.plots.timing import paces
 from tlsearch.results.report.plots.view import View
-from tlsearch.results.report.sections import BestModel
 from tlsearch.results.report.settings_section import SearchSettings, WeightsUsed
 
 VOID = {"meta", "img", "br", "hr", "wbr", "link", "input"}

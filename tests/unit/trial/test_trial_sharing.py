@@ -88,13 +88,13 @@ def test_a_second_search_computes_no_prefix_and_decodes_no_image(pretrained: Ass
 _WORKER = """
 import json, sys
 from collections import Counter
-from tlsearch.data.packed import squares
+from tlsearch.data.packed import streamed
 from tlsearch.model import PART_NAMES, StagedModel
 from tlsearch.search.worker.messages import unpack_job
 from tlsearch.trial import FineTuning, inputs
 
 done = Counter()
-whole, decode = StagedModel.forward_prefix, squares.decode_rgb
+whole, decode = StagedModel.forward_prefix, streamed.decode_rgb
 
 def forward(model, rows, depth, *, behind=5):
     done.update(dict.fromkeys(PART_NAMES[5 - behind : 5 - depth], len(rows)))
@@ -104,7 +104,7 @@ def decoded(*args, **limits):
     done["decoded"] += 1
     return decode(*args, **limits)
 
-StagedModel.forward_prefix, squares.decode_rgb = forward, decoded
+StagedModel.forward_prefix, streamed.decode_rgb = forward, decoded
 inputs._not_worth = lambda model, inputs: None
 print("ready", flush=True)
 for line in sys.stdin:

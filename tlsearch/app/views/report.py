@@ -16,10 +16,10 @@ from tlsearch.core.errors import StorageError, UserError
 from tlsearch.core.types import ParameterImportance, SearchRecord
 from tlsearch.results.leaderboard.leaderboard import LeaderboardRow, leaderboard, rows_csv
 from tlsearch.results.leaderboard.search_facts import SearchFacts, measure_latency, this_cpu
+from tlsearch.results.report.model_section import BestModel
 from tlsearch.results.report.page import PAGE, Report, make_report, write_report
 from tlsearch.results.report.plots.style import Plot
 from tlsearch.results.report.plots.view import View
-from tlsearch.results.report.sections import BestModel
 from tlsearch.search import SearchLock, holding, parameter_importance
 from tlsearch.tracking import find_run_ids, log_search_files
 

@@ -16,8 +16,8 @@ from tlsearch.core import __version__
 from tlsearch.core.types import TrialRecord
 from tlsearch.results.report.findings import value_text
 from tlsearch.results.report.html import grid, plot_figure, section
+from tlsearch.results.report.model_section import BestModel, model_section, plot_confusion
 from tlsearch.results.report.plots.history import plot_curves, plot_history
-from tlsearch.results.report.plots.mistakes import plot_confusion
 from tlsearch.results.report.plots.parallel import plot_parallel
 from tlsearch.results.report.plots.parameters import plot_importance, plot_slices
 from tlsearch.results.report.plots.style import FULL_IN, NARROW_IN, Plot
@@ -25,12 +25,10 @@ from tlsearch.results.report.plots.timing import plot_epochs, plot_time
 from tlsearch.results.report.plots.tradeoffs import plot_backbones, plot_latency, plot_size
 from tlsearch.results.report.plots.view import ENDINGS, View, ending_of
 from tlsearch.results.report.sections import (
-    BestModel,
     failures_section,
     groups_section,
     header,
     leaderboard_section,
-    model_section,
     parameters_section,
     time_section,
 )

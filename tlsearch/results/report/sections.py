@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from html import escape
 
-from tlsearch.core.printable import printable
-from tlsearch.core.text import agree, format_s, plural
-from tlsearch.results.inference.labelled import Evaluation, Mistake, class_scores, most_confused, worst_mistakes
+from tlsearch.core.text import format_s, plural
 from tlsearch.results.report.findings import (
     GroupSummary,
     by_backbone,
@@ -31,24 +28,8 @@ from tlsearch.results.report.plots.view import (
     time_unit,
     varied_parameters,
 )
-from tlsearch.results.stats.intervals import bootstrap_metric
 
 SHOWN_TRIALS = 15
-_MAX_CLASSES = 12
-
-
-@dataclass(frozen=True, kw_only=True)
-class BestModel:
-    """The kept model of the best trial, evaluated again over the validation images.
-
-    Attributes:
-        trial: Its number.
-        pictures: Data URIs of the worst mistakes, in the order of ``worst_mistakes``.
-    """
-
-    trial: int
-    evaluation: Evaluation
-    pictures: Sequence[str] = ()
 
 
 def header(view: View, *, created: float, version: str, sections: Sequence[tuple[str, str]]) -> str:
@@ -229,69 +210,6 @@ def _pace_table(view: View) -> str:
         return ""
     heads = ["backbone", "depth", "epochs read", "epochs", "median s", "s from to"]
     return f'<h3 class="spaced">Seconds of an epoch</h3>{table(heads, rows, numeric=heads[3:], shown=SHOWN_TRIALS)}'
-
-
-def model_section(view: View, model: BestModel | None, plot: Plot | None, missing: str) -> str:
-    """What the best model gets wrong."""
-    if model is None or plot is None:
-        return section("model", "The best model", f'<div class="missing">{inline(missing)}</div>')
-    evaluation = model.evaluation
-    wrong = int((~evaluation.right).sum())
-    text = (
-        f"The kept model of trial {model.trial} over the {plural(len(evaluation.keys), 'validation image')}: "
-        f"{wrong} {agree(wrong, 'is', 'are')} wrong, accuracy {evaluation.accuracy:.4f}."
-    )
-    if view.record.metric != "val_accuracy":
-        error, interval = bootstrap_metric(view.record.metric, evaluation.probabilities, evaluation.labels)
-        text += (
-            f" Its {view.label} has a standard error of {error:.4f} and a 95 % interval of {interval.low:.4f} to "
-            f"{interval.high:.4f} (bootstrap over the images)."
-        )
-    tables = f"<div>{_class_table(evaluation)}{_pair_table(evaluation)}</div>"
-    mistakes = worst_mistakes(evaluation, len(model.pictures)) if model.pictures else []
-    gallery = ""
-    if mistakes:
-        shown = "".join(_mistake(m, uri) for m, uri in zip(mistakes, model.pictures, strict=True))
-        gallery = f'<h3 class="spaced">Worst mistakes</h3><div class="gallery">{shown}</div>' + paragraph(
-            "The wrong predictions that the model is surest of. Some may be wrong labels.", note=True
-        )
-    return section("model", "The best model", paragraph(text), grid(plot_figure(plot), tables), gallery)
-
-
-def _class_table(evaluation: Evaluation) -> str:
-    scores = class_scores(evaluation)
-    rows = [
-        Row(
-            cells=[
-                Cell(text=score.name, wrap=True),
-                str(score.images),
-                "–" if score.recall is None else f"{score.recall:.2f}",
-                "–" if score.precision is None else f"{score.precision:.2f}",
-            ]
-        )
-        for score in scores[:_MAX_CLASSES]
-    ]
-    title = "Hardest classes" if len(scores) > _MAX_CLASSES else "Classes, hardest first"
-    heads = ["class", "images", "recall", "precision"]
-    return f"<h3>{title}</h3>{table(heads, rows, numeric=heads[1:])}"
-
-
-def _pair_table(evaluation: Evaluation) -> str:
-    rows = []
-    for true, predicted, count in most_confused(evaluation):
-        rows.append(Row(cells=[Cell(text=true, wrap=True), Cell(text=predicted, wrap=True), str(count)]))
-    if not rows:
-        return ""
-    return f'<h3 class="spaced">Most confused</h3>{table(["true", "predicted", "images"], rows, numeric=("images",))}'
-
-
-def _mistake(mistake: Mistake, uri: str) -> str:
-    name = escape(printable(mistake.key))
-    return (
-        f'<figure><img src="{uri}" alt="{name}">{escape(printable(mistake.label))} '
-        f'<span class="wrong">→ {escape(printable(mistake.predicted))} {mistake.score:.0%}</span>'
-        f'<div class="file">{name}</div></figure>'
-    )
 
 
 def failures_section(view: View) -> str:

@@ -16,7 +16,6 @@ from dataclasses import replace
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
-from tlsearch.core.codec import from_plain
 from tlsearch.core.crash import crash_point
 from tlsearch.core.errors import StorageError
 from tlsearch.core.types import (
@@ -24,8 +23,6 @@ from tlsearch.core.types import (
     EndReason,
     EpochReport,
     SearchObserver,
-    TrialAssignment,
-    TrialConfig,
     TrialOutcome,
 )
 from tlsearch.search.controller.dispatcher import Dispatcher
@@ -34,7 +31,6 @@ from tlsearch.search.controller.trial_queue import Intake
 from tlsearch.search.plan import SearchPlan
 from tlsearch.search.sampling.points import FIRST_LOOK
 from tlsearch.search.scheduling.stopping_rules import (
-    MEASURED_BY_WORKERS,
     Judge,
     Observation,
     TimeBudget,
@@ -68,7 +64,7 @@ class Controller:
     ) -> None:
         """Reads the study, and tells trials whose last report had ended them."""
         self._plan, self._search, self._study = plan, plan.search, study
-        self._limits = plan.search.constraints.limits
+        self._limits, self._metric = plan.search.constraints.limits, plan.setup.metric
         self._observers = Dispatcher(observers)
         self._stop = stop or threading.Event()
         self._clock, self._timer = clock, timer
@@ -84,14 +80,10 @@ class Controller:
             ((stored, trial) for trial in trials for stored in stored_reports(trial)), key=lambda pair: pair[0].seq
         )
         for stored, trial in reports:
-            self._judge.observe(
-                self._seen(
-                    trial.number,
-                    trial.user_attrs.get("bracket", 0),
-                    stored.report,
-                    uncut=trial.user_attrs.get(FIRST_LOOK, False),
-                )
-            )
+            attrs = trial.user_attrs
+            bracket, uncut = attrs.get("bracket", 0), attrs.get(FIRST_LOOK, False)
+            seen = Observation.of(stored.report, self._metric, trial=trial.number, bracket=bracket, uncut=uncut)
+            self._judge.observe(seen)
         self._seq = reports[-1][0].seq + 1 if reports else 0
         spent_s = max((stored.spent_s for stored, _ in reports), default=0.0)
         self._time = TimeBudget(self._search.time_budget_s, spent_s=spent_s, timer=timer)
@@ -159,22 +151,7 @@ class Controller:
 
     def job(self, number: int) -> Job:
         """A live trial as a worker needs it, now; again where its worker died."""
-        live = self._live[number]
-        assignment = TrialAssignment(
-            number=number,
-            seed=live.seed,
-            config=live.config,
-            setup=self._plan.setup,
-            directory=str(self._plan.folder.trial(number)),
-        )
-        limits = {name: limit for name, limit in self._limits.items() if name in MEASURED_BY_WORKERS}
-        return Job(
-            assignment=assignment,
-            reported=live.epoch,
-            max_failures=self._search.max_failures,
-            limits=limits,
-            measured=live.measured,
-        )
+        return self._live[number].job(self._plan)
 
     # --- what workers say --------------------------------------------------------------------
 
@@ -194,12 +171,12 @@ class Controller:
         known = live.verdicts.get(report.epoch)
         if known is not None:
             return known.decision is Decision.CONTINUE and not self.halting
-        value = report.metrics[self._plan.setup.metric]
-        verdict = self._judge.observe(self._seen(number, live.bracket, report, uncut=live.first_look))
+        seen = Observation.of(report, self._metric, trial=number, bracket=live.bracket, uncut=live.first_look)
+        verdict = self._judge.observe(seen)
         if verdict.decision is Decision.CONTINUE and self._time.over and self._search.on_budget == "cut":
             verdict = Verdict(decision=Decision.STOP, reason=EndReason.BUDGET)
         stored = StoredReport(
-            seq=self._seq, verdict=verdict, report=report, value=value, spent_s=round(self._time.spent_s, 3)
+            seq=self._seq, verdict=verdict, report=report, value=seen.value, spent_s=round(self._time.spent_s, 3)
         )
         crash_point("before_report_write")
         self._study.write_report(number, stored)
@@ -252,9 +229,7 @@ class Controller:
         if live is None:
             return False
         live.deaths.append(node)
-        nodes = alive()
-        judged = live.deaths if settled else live.deaths[:-1]
-        counted = sum(not node or node in nodes for node in judged)
+        counted = live.counted_deaths(alive(), settled=settled)
         logger.warning(
             "the worker of trial %d died (%d of them counted): %s", number, counted, message, extra={"trial": number}
         )
@@ -264,12 +239,6 @@ class Controller:
         return False
 
     # --- inside ------------------------------------------------------------------------------
-
-    def _seen(self, number: int, bracket: int, report: EpochReport, *, uncut: bool) -> Observation:
-        metric = self._plan.setup.metric
-        start = None if report.start is None else report.start.metrics[metric]
-        value = report.metrics[metric]
-        return Observation(trial=number, bracket=bracket, epoch=report.epoch, value=value, uncut=uncut, start=start)
 
     def _may_start(self) -> bool:
         return self._intake.trials_left and not self._time.over
@@ -281,19 +250,7 @@ class Controller:
             self._study.set_attrs(live.number, {"measured": dict(live.measured)})
 
     def _add_live(self, trial: FrozenTrial) -> Live:
-        attrs = trial.user_attrs
-        config = from_plain(TrialConfig, attrs["config"])
-        sizes = self._plan.sizes.get(config.backbone, {})
-        live = Live(
-            number=trial.number,
-            config=config,
-            seed=attrs["seed"],
-            bracket=attrs["bracket"],
-            first_look=attrs.get(FIRST_LOOK, False),
-            heard=self._timer(),
-            measured={name: sizes[name] for name in self._limits if name in sizes} | attrs.get("measured", {}),
-        )
-        self._live[trial.number] = live
+        live = self._live[trial.number] = Live.of(trial, self._plan, heard=self._timer())
         return live
 
     def _take_up(self, trial: FrozenTrial) -> None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from tlsearch.core.types import Decision, EndReason, Mode
+from tlsearch.core.types import Decision, EndReason, EpochReport, Mode
 from tlsearch.search.scheduling.asha import AshaRules, Rungs
 
 
@@ -46,6 +46,13 @@ class Observation:
     value: float
     uncut: bool = False
     start: float | None = None
+
+    @classmethod
+    def of(cls, report: EpochReport, metric: str, *, trial: int, bracket: int, uncut: bool) -> Observation:
+        """What the rules see of a trial's report."""
+        start = None if report.start is None else report.start.metrics[metric]
+        value = report.metrics[metric]
+        return cls(trial=trial, bracket=bracket, epoch=report.epoch, value=value, uncut=uncut, start=start)
 
 
 @dataclass(frozen=True, kw_only=True)
