@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,15 @@ from search_doubles import read_log
 from tlsearch.core.layout import SearchFolder
 from tlsearch.core.types import Decision
 from tlsearch.search import SearchPlan
-from tlsearch.search.scheduling.stopping_rules import Observation, replay
+from tlsearch.search.scheduling.stopping_rules import Judge, Observation, Rules, Verdict
 from tlsearch.search.study.storage import open_for_reading
 from tlsearch.search.study.study import StoredReport, stored_reports
+
+
+def replay(rules: Rules, observations: Iterable[Observation]) -> list[Verdict]:
+    """What a new judge answers to a stored sequence of reports."""
+    judge = Judge(rules)
+    return [judge.observe(one) for one in observations]
 
 
 def behave(root: Path, rules: dict[str, Any]) -> None:

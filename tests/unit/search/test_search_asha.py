@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from search_checks import replay
 
 from tlsearch.core.types import Decision
 from tlsearch.search.scheduling.asha import AshaRules, Rungs
 from tlsearch.search.scheduling.stopping_rules import Judge, Observation, Rules, Verdict
-
-
-def replay(rules: Rules, observations: Iterable[Observation]) -> list[Verdict]:
-    """What a new judge answers to a stored sequence of reports."""
-    judge = Judge(rules)
-    return [judge.observe(one) for one in observations]
 
 
 def rules(max_epochs: int = 9, patience: int | None = None, asha: bool = True, **options: int) -> Rules:
