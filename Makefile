@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Integration tests run one after another, other tests beside them.
 PARALLEL := -n auto --maxprocesses 4 --dist loadgroup
 
-.PHONY: demo reference test test-all lint install clean
+.PHONY: demo docs reference test test-all lint install clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -28,9 +28,14 @@ demo: $(VENV)/.demo
 	$(BIN)/tlsearch run demo/space.yaml
 	$(BIN)/tlsearch results
 
-# The reference of the space file, from the classes that read it.
+# The references of the space file and the commands, from the code that reads them.
 reference: $(VENV)/.dev
 	$(BIN)/python -m tlsearch.app.views.space_reference docs/space_file.md
+	$(BIN)/python -m tlsearch.cli.help docs/commands.md
+
+# The documentation as a site in site/.
+docs: $(VENV)/.dev
+	$(BIN)/mkdocs build --strict
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

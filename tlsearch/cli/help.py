@@ -14,6 +14,31 @@ PANELS: Mapping[str, tuple[str, ...]] = {
     "Models": ("confirm", "promote", "predict", "export"),
     "Other commands": ("compare", "rerun", "sync", "submit", "doctor", "cache", "list", "remove", "schema"),
 }
+EXAMPLES: Mapping[str, str] = {
+    "init": "tlsearch init ./flowers --minutes 20",
+    "check": "tlsearch check space.yaml --no-model",
+    "plan": "tlsearch plan space.yaml --set search.trials=24",
+    "run": "tlsearch run space.yaml --trials 16 --time-budget 30m",
+    "status": "tlsearch status flowers-1",
+    "stop": "tlsearch stop flowers-1",
+    "resume": "tlsearch resume flowers-1 --trials +8",
+    "results": "tlsearch results flowers-1 --top 5 --where unfreeze_depth>=1",
+    "report": "tlsearch report flowers-1 --out ./report",
+    "ui": "tlsearch ui flowers-1 --port 5001",
+    "confirm": "tlsearch confirm flowers-1 --top 3 --seeds 5",
+    "promote": "tlsearch promote flowers-1 --max-latency-ms 30",
+    "predict": "tlsearch predict flowers-1 photo.jpg more-photos/",
+    "export": "tlsearch export flowers-1 --format onnx --output flowers.onnx",
+    "compare": "tlsearch compare flowers-1 flowers-2",
+    "rerun": "tlsearch rerun flowers-1 --trial 7",
+    "sync": "tlsearch sync flowers-1",
+    "submit": "tlsearch submit space.yaml --address http://HEAD:8265",
+    "doctor": "tlsearch doctor space.yaml --address HOST:6379",
+    "cache": "tlsearch cache --clear",
+    "list": "tlsearch list --json",
+    "remove": "tlsearch remove flowers-1 --yes",
+    "schema": "tlsearch schema -o space.schema.json",
+}
 _ORDER = [name for names in PANELS.values() for name in names]
 _VALUES = {"str": "TEXT", "path": "PATH", "int": "N", "float": "NUMBER", "int range": "N", "float range": "NUMBER"}
 
@@ -32,6 +57,7 @@ class WorkOrder(TyperGroup):
         if command is not None:
             panel = next((panel for panel, names in PANELS.items() if cmd_name in names), "Other commands")
             command.rich_help_panel = panel  # type: ignore[attr-defined]
+            command.epilog = f"Example: {EXAMPLES[cmd_name]}" if cmd_name in EXAMPLES else None
             _name_values(command, ctx)
         return command
 
@@ -62,3 +88,53 @@ def _named(param: Any, ctx: Any) -> Any:
 
 def _nothing(ctx: Any) -> None:
     """No type beside an argument."""
+
+
+def command_reference(root: Any) -> str:
+    """The page of all commands, in Markdown, written from what ``--help`` shows."""
+    context = root.make_context("tlsearch", [], resilient_parsing=True)
+    parts = [
+        "# Commands",
+        "",
+        "Written from the commands themselves (`make reference`); `tlsearch COMMAND --help` shows the same.",
+        "",
+    ]
+    for name in root.list_commands(context):
+        command = root.get_command(context, name)
+        arguments = [param for param in command.params if param.param_type_name == "argument"]
+        options = [param for param in command.params if param.param_type_name == "option" and not param.hidden]
+        usage = " ".join(["tlsearch", name, "[OPTIONS]", *map(_argument, arguments)])
+        parts += [f"## {name}", "", command.help or "", "", f"    {usage}", ""]
+        if name in EXAMPLES:
+            parts += ["For example:", "", f"    {EXAMPLES[name]}", ""]
+        parts += ["| | |", "| --- | --- |"]
+        parts += [f"| `{_argument(param)}` | {_cell(param.help)} |" for param in arguments]
+        parts += [f"| `{_switch(param)}` | {_cell(param.help)} |" for param in options]
+        parts += [""]
+    return "\n".join(parts)
+
+
+def _argument(param: Any) -> str:
+    name = f"{param.metavar}{'...' if param.nargs < 0 else ''}"
+    return name if param.required else f"[{name}]"
+
+
+def _switch(param: Any) -> str:
+    names = ", ".join([*param.opts, *param.secondary_opts])
+    return f"{names} {param.metavar}" if param.metavar else names
+
+
+def _cell(text: str | None) -> str:
+    return (text or "").replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    import sys
+    from pathlib import Path
+
+    import typer
+
+    import tlsearch.cli.commands  # noqa: F401  # its modules add their commands
+    from tlsearch.cli.root import app
+
+    Path(sys.argv[1]).write_text(command_reference(typer.main.get_command(app)), encoding="utf-8")

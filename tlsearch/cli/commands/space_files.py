@@ -32,10 +32,7 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
     json: Json = False,
 ) -> None:
-    """Write a commented space file that fits the images and this machine.
-
-    Example: tlsearch init ./flowers --minutes 20
-    """
+    """Write a commented space file that fits the images and this machine."""
     if layout not in ("auto", "classes"):
         raise typer.BadParameter(f"is auto or classes, not {layout!r}", param_hint="--layout")
     with told_errors(as_json=json):
@@ -70,8 +67,7 @@ def schema(
 ) -> None:
     """Print the JSON schema of space files, for completion and checks in an editor.
 
-    Example: tlsearch schema -o space.schema.json, and as the first line of a space file
-    "# yaml-language-server: $schema=./space.schema.json".
+    The first line of a space file then names it: "# yaml-language-server: $schema=./space.schema.json".
     """
     with told_errors():
         from tlsearch.app.views.space_schema import schema_text
