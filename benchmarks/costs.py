@@ -91,7 +91,7 @@ def study_costs(options: argparse.Namespace, root: Path) -> list[dict[str, Any]]
         search=file.search,
         resources=file.resources,
     )
-    study = open_for_writing(plan.folder, mode=plan.setup.mode, attrs=study_attrs(plan), url=plan.search.study)
+    study = open_for_writing(plan.folder, attrs=study_attrs(plan), url=plan.search.study)
     controller = Controller(plan, study)
     rows: list[dict[str, Any]] = []
     tenth = max(1, options.trials // 10)

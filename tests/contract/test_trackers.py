@@ -15,6 +15,7 @@ from tlsearch.core.types import (
     Decision,
     EndReason,
     EpochReport,
+    Objective,
     SearchRecord,
     Tracker,
     TrialConfig,
@@ -179,9 +180,7 @@ def _record(*, running: int | None = None) -> SearchRecord:
                 error=outcome.error,
             )
         )
-    return SearchRecord(
-        search_id="x", experiment="x", metric=METRIC, mode="max", directory="/nowhere", trials=tuple(trials)
-    )
+    return SearchRecord(search_id="x", experiment="x", metric=METRIC, directory="/nowhere", trials=tuple(trials))
 
 
 def test_a_search_is_recorded_as_it_went(bench: Bench) -> None:
@@ -351,7 +350,7 @@ def _write_checkpoint(folder: Path, value: float) -> None:
 def test_only_the_best_models_are_kept(bench: Bench, tmp_path: Path) -> None:
     values = {0: 0.5, 1: 0.7, 2: 0.7, 3: 0.1, 4: 0.9}
     tracker = bench.open()
-    keeper = BestKeeper(tracker, directory=tmp_path, keep=2, mode="max")
+    keeper = BestKeeper(tracker, directory=tmp_path, keep=2, objective=Objective.of(METRIC))
     tracker.search_started({}, {})
     kept = []
     for number, value in values.items():

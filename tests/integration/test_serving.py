@@ -30,7 +30,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Served]:
         patch.setenv("TLSEARCH_STATE_DIR", str(root / "state"))
         patch.setenv("TLSEARCH_CACHE_DIR", str(root / "cache"))
         entry = small_search(root)
-        uri = promote(entry, PromoteOptions())["uri"]
+        uri = promote(entry, PromoteOptions()).uri
     environment = {**os.environ, "MLFLOW_TRACKING_URI": entry.tracking_uri, "OMP_NUM_THREADS": "1"}
     with serving(uri, environment=environment, folder=root) as address:
         yield _Served(address, root, entry.tracking_uri)
@@ -41,12 +41,12 @@ def test_the_server_answers_as_predict_does(served: _Served, monkeypatch: pytest
 
     files = sorted((served.root / "images").rglob("*.png"))[::5]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", served.store)
-    expected = predict_images("models:/shapes@champion", files).images
-    assert len({one["score"] for one in expected}) == len(files) > 10  # or equal answers would say little
+    expected = predict_images("models:/shapes@champion", files).answers
+    assert len({one.score for one in expected}) == len(files) > 10  # or equal answers would say little
     for answer, ours in zip(ask(served.address, files), expected, strict=True):
-        assert answer["label"] == ours["label"]
-        assert answer["score"] == pytest.approx(ours["score"], abs=1e-6)
-        assert [one["label"] for one in answer["top"]] == [one["label"] for one in ours["top"]]
+        assert answer["label"] == ours.label
+        assert answer["score"] == pytest.approx(ours.score, abs=1e-6)
+        assert [one["label"] for one in answer["top"]] == [one.label for one in ours.top]
 
 
 def test_the_serving_processes_import_neither_ray_nor_optuna(served: _Served, tmp_path: Path) -> None:

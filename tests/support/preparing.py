@@ -10,6 +10,7 @@ from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.app.production import confirm
 from tlsearch.app.searches import prepare as preparation
 from tlsearch.app.searches import resume_changed, run_or_resume
+from tlsearch.config import load_space_file
 from tlsearch.search import holding
 
 
@@ -22,8 +23,8 @@ def prepare(options: preparation.RunOptions) -> preparation.Prepared:
 @contextmanager
 def starting(options: preparation.RunOptions) -> Iterator[preparation.Prepared]:
     """As ``run --or-resume``, held while the body runs."""
-    given = {"overrides": options.overrides, "data_path": options.data_path}
-    with run_or_resume.begun(options.file, name=options.name, **given) as earlier:  # type: ignore[arg-type]
+    file = load_space_file(options.file, options.overrides, options.data_path)
+    with run_or_resume.begun(file, name=options.name) as earlier:
         if earlier is not None:
             yield preparation.prepare_resume(earlier.entry, lock=earlier.lock, address=options.address)
             return

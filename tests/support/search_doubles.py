@@ -201,7 +201,7 @@ def drive(
 ) -> str:
     """Runs a search without Ray: ``slots`` trials at a time in this process, stepped in a random order."""
     url = plan.search.study
-    study = open_for_writing(plan.folder, mode=plan.setup.mode, attrs=study_attrs(plan), url=url, lock=lock)
+    study = open_for_writing(plan.folder, attrs=study_attrs(plan), url=url, lock=lock)
     try:
         controller = Controller(plan, study, **options)
         chance = random.Random(order)

@@ -6,7 +6,16 @@ import math
 import random
 from collections.abc import Sequence
 
-from tlsearch.core.types import METRIC_MODES, EpochReport, Scalar, SearchRecord, TrialConfig, TrialRecord, TrialState
+from tlsearch.core.types import (
+    EpochReport,
+    Objective,
+    Scalar,
+    SearchRecord,
+    TrialConfig,
+    TrialRecord,
+    TrialState,
+    best_seen,
+)
 from tlsearch.results.leaderboard.search_facts import SearchFacts
 
 BACKBONES = ("resnet18", "mobilenet_v2", "efficientnet_b0", "timm/tf_efficientnet_lite0")
@@ -40,7 +49,6 @@ def record_of(trials: Sequence[TrialRecord], *, metric: str = "val_accuracy") ->
         search_id="made-up",
         experiment="made <up> & co",
         metric=metric,
-        mode=METRIC_MODES[metric],
         directory="/nowhere",
         trials=tuple(trials),
     )
@@ -71,8 +79,7 @@ def make_trial(
         )
         for epoch, value in enumerate(values, start=1)
     )
-    chosen = max if METRIC_MODES[metric] == "max" else min
-    best = chosen(values) if values else None
+    best_value, best_epoch = best_seen(reports, Objective.of(metric))
     return TrialRecord(
         number=number,
         state=state,
@@ -80,8 +87,8 @@ def make_trial(
         params=params,
         config=TrialConfig(backbone=str(params["backbone"]), unfreeze_depth=int(params["unfreeze_depth"] or 0)),
         seed=number,
-        best_value=best,
-        best_epoch=None if best is None else list(values).index(best) + 1,
+        best_value=best_value,
+        best_epoch=best_epoch,
         reports=reports,
         error=error,
         started=start,
@@ -120,7 +127,7 @@ def _trial(
     reason = "completed"
     for epoch in range(1, max_epochs + 1):
         accuracy = min(0.99, max(0.01, level * (1 - 0.6 * 0.6**epoch) + rng.gauss(0, 0.008)))
-        values.append(-2 * math.log(accuracy) if METRIC_MODES[metric] == "min" else accuracy)
+        values.append(-2 * math.log(accuracy) if Objective.of(metric).mode == "min" else accuracy)
         if rng.random() < 0.003:
             reason = "diverged"
             break

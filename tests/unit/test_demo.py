@@ -24,5 +24,5 @@ def test_the_demo_runs_in_a_folder_of_its_own(tmp_path: Path) -> None:
     assert "/demo/" in (ROOT / ".gitignore").read_text().split()
     copied = tmp_path / "space.yaml"
     shutil.copy(ROOT / "search_spaces" / "quickstart.yaml", copied)
-    file = load_space_file(copied).file
+    file = load_space_file(copied)
     assert Path(file.storage).parent == tmp_path and str(tmp_path) in file.tracking.uri  # all beside the copy

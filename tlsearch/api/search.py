@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.app.catalog.stored import SearchState, read_record, search_log, search_state
@@ -28,9 +28,11 @@ if TYPE_CHECKING:
     import optuna
     import pandas
 
+    from tlsearch.app.production.promote import PromotedModel
     from tlsearch.app.views.report import ReportResult
     from tlsearch.results import Classifier
     from tlsearch.results.report.plots.style import Plot
+    from tlsearch.results.stats.verdict import Confirmed
 
 _SHOWN = 10  # trials in a notebook's table
 
@@ -140,13 +142,11 @@ class Search:
         name = str(self.directory) if trial is None else f"{self.directory}:{trial}"
         return load_model(find_checkpoint(name), device=device)
 
-    def confirm(
-        self, *, top: int = 3, seeds: int = 3, address: str = "local", progress: bool = True
-    ) -> Mapping[str, Any]:
+    def confirm(self, *, top: int = 3, seeds: int = 3, address: str = "local", progress: bool = True) -> Confirmed:
         """Trains the best configurations again with several seeds and tests which is really the best.
 
         Returns:
-            As ``tlsearch confirm --json``: ``outcome``, ``recommended``, ``verdict`` and the configurations.
+            The ``outcome``, the ``recommended`` trial, the ``verdict`` and the configurations.
 
         Raises:
             KeyboardInterrupt: Interrupted; the same call goes on.
@@ -170,7 +170,7 @@ class Search:
         refit: bool = False,
         without_test: bool = False,
         reuse_test: bool = False,
-    ) -> Mapping[str, Any]:
+    ) -> PromotedModel:
         """Evaluates the best model once on the sealed test split and registers it in MLflow.
 
         Args:
@@ -183,7 +183,7 @@ class Search:
             reuse_test: Use a test split that another model was tested on; the model card says so.
 
         Returns:
-            As ``tlsearch promote --json``: ``uri``, ``version``, ``value``, ``test``, ``card`` and more.
+            The registered model: ``uri``, ``version``, ``value``, ``test``, ``card`` and more.
         """
         from tlsearch.app.production.choice import Limits
         from tlsearch.app.production.promote import PromoteOptions, promote

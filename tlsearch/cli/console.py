@@ -1,4 +1,4 @@
-"""Consoles and tables in which names are data: no markup, no emoji codes, no control characters."""
+"""Consoles, tables and step lines in which names are data: no markup, no emoji codes, no control characters."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import io
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
-from typing import Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
 import rich.console
 import rich.table
@@ -15,7 +17,12 @@ from rich.text import Text
 
 from tlsearch.core.printable import ENCODING_BYTES, ENCODING_ERRORS, printable, printable_lines
 from tlsearch.core.secrets import mask
+from tlsearch.core.text import format_s
 
+if TYPE_CHECKING:
+    from rich.live import Live
+
+_REFRESHES_PER_S = 4  # of a step's seconds
 _PIPED_WIDTH = 10_000  # a file or a pipe has no width of its own, unless COLUMNS says so; rich would take 80
 
 _NOTEBOOK_S, _NOTEBOOK_WIDTH = 1.0, 110
@@ -98,3 +105,51 @@ def print_data(text: str) -> None:
     sys.stdout.flush()
     sys.stdout.buffer.write(text.encode(sys.stdout.encoding or "utf-8", ENCODING_BYTES))
     sys.stdout.buffer.flush()
+
+
+class Steps:
+    """Shows one step after another; a context manager.
+
+    On a terminal the step that is under way counts its seconds, and one that has taken a second or more stays with
+    what it took. Elsewhere each step is a line when it begins.
+    """
+
+    def __init__(self, console: rich.console.Console) -> None:
+        """Shows nothing yet."""
+        self._console = console
+        self._text, self._began = "", 0.0
+        self._live: Live | None = None
+
+    def __enter__(self) -> Steps:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.over()
+
+    def __call__(self, text: str) -> None:
+        """Ends the step before and begins another, such as ``starting Ray``."""
+        self.over()
+        self._text, self._began = printable(text), time.monotonic()
+        if not self._console.is_terminal or self._console.is_dumb_terminal:
+            self._console.print(self._text, soft_wrap=True)
+            return
+        from rich.live import Live
+
+        self._live = Live(
+            console=self._console, refresh_per_second=_REFRESHES_PER_S, get_renderable=self._line, transient=True
+        )
+        self._live.start(refresh=True)
+
+    def over(self) -> None:
+        """Ends the step that is under way, if there is one."""
+        live, self._live = self._live, None
+        if live is None:
+            return
+        live.stop()
+        if time.monotonic() - self._began >= 1:
+            self._console.print(self._line(), soft_wrap=True)
+
+    def _line(self) -> Text:
+        return Text(f"{self._text}  {format_s(time.monotonic() - self._began)}", style="dim")

@@ -17,6 +17,7 @@ from tlsearch.cli.interrupts import EXIT_INTERRUPTED
 from tlsearch.core.errors import ConfigError, TlsearchError, UserError
 from tlsearch.core.printable import PrintableFormatter
 from tlsearch.core.secrets import mask_tree
+from tlsearch.core.text import plural
 
 EXIT_FAILED = 1
 EXIT_USER = 2
@@ -65,8 +66,7 @@ def told_errors(*, as_json: bool = False) -> Iterator[None]:
         if as_json:
             print_json({"ok": False, "error": str(error), "exit_code": code})
         if isinstance(error, ConfigError):
-            count = len(error.faults)
-            err.print(f"{count} fault{'s' if count != 1 else ''}:", markup=False)
+            err.print(f"{plural(len(error.faults), 'error')}:", markup=False)
         err.print(str(error), markup=False, soft_wrap=True)
         raise typer.Exit(code) from None
     except OSError as error:

@@ -1,23 +1,21 @@
 """space.yaml: safe YAML with places, a typed schema, all faults at once."""
 
-from tlsearch.config.document.masking import masked_yaml
 from tlsearch.config.document.positions import Document, Keys, Position
-from tlsearch.config.dump import as_tree, dump_part, dump_resolved
-from tlsearch.config.parse import load_space_file, parse_space_file
-from tlsearch.config.rules.databases import missing_driver, with_driver
-from tlsearch.config.rules.values import parse_duration
-from tlsearch.config.rules.wording import bucket_address, nearest, one_of, show, suggest
+from tlsearch.config.document.wording import bucket_address, nearest, one_of, show, suggest
+from tlsearch.config.document.yaml_text import masked_yaml
+from tlsearch.config.read_write import as_tree, dump_part, dump_resolved, load_space_file, parse_space_file
+from tlsearch.config.rules.stores import missing_driver, with_driver
 from tlsearch.config.schema import (
     AshaSpec,
     ConstraintsSpec,
     DefaultsSpec,
     Limit,
-    Loaded,
     ResourcesSpec,
     SearchSpec,
     SpaceFile,
     TrackingSpec,
 )
+from tlsearch.config.values import parse_duration
 
 __all__ = [
     "AshaSpec",
@@ -26,7 +24,6 @@ __all__ = [
     "Document",
     "Keys",
     "Limit",
-    "Loaded",
     "Position",
     "ResourcesSpec",
     "SearchSpec",

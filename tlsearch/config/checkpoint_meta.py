@@ -22,12 +22,12 @@ from typing import (
 from pydantic import AfterValidator, ConfigDict, Field, PlainValidator, StringConstraints, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
+from tlsearch.config.document.wording import show
 from tlsearch.config.rules.schema_errors import error_text
-from tlsearch.config.rules.values import Number, Whole, broken
-from tlsearch.config.rules.wording import show
+from tlsearch.config.values import Number, Whole, broken
 from tlsearch.core import __version__
 from tlsearch.core.errors import Fault, StorageError
-from tlsearch.core.regular_files import read_regular
+from tlsearch.core.files import read_regular
 from tlsearch.core.types import MAX_PIXELS, CropMode, TransformSpec, TrialConfig
 
 META_FILE = "checkpoint.json"

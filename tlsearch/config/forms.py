@@ -1,25 +1,16 @@
-"""The sections whose shape in the file differs from the dataclasses of ``tlsearch.core.types``."""
+"""The root of a space file, its sections, and the rules of the keys whose classes are of ``tlsearch.core.types``."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal
+from dataclasses import dataclass, field, fields, make_dataclass
+from typing import Annotated, Any, ClassVar, Literal, get_type_hints
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic.fields import FieldInfo
+from pydantic_core import CoreSchema
+from pydantic_core.core_schema import no_info_after_validator_function
 
-from tlsearch.config.rules.values import (
-    AnyScalar,
-    AutoAmount,
-    AutoPixels,
-    Flag,
-    Number,
-    Pattern,
-    Seed,
-    Text,
-    Whole,
-    broken,
-)
 from tlsearch.config.schema import (
     STRICT,
     AshaSpec,
@@ -31,59 +22,80 @@ from tlsearch.config.schema import (
     SearchSpec,
     TrackingSpec,
 )
-from tlsearch.core.types import MAX_PIXELS
+from tlsearch.config.values import (
+    AnyScalar,
+    AutoAmount,
+    AutoPixels,
+    Flag,
+    Number,
+    Pattern,
+    Seed,
+    Text,
+    Whole,
+    broken,
+)
+from tlsearch.core.types import CacheSpec, DataSpec, SplitSpec
 
 
-@dataclass(frozen=True, kw_only=True)
-class SplitForm:
-    """``data.split``: fractions of the images; the rest trains.
+class Section:
+    """Reads a section of the file into a class of ``core``, which knows no pydantic: by ``RULES``, a rule for each key.
 
-    Attributes:
-        val: Fraction of the images for validation.
-        test: Fraction of the images for the sealed test split, which only ``promote`` opens.
-        seed: Seed of the shuffle.
-        group_by: Regular expression, searched in the path below the class folder; images with the same first
-            group stay in one split. Only for source folder.
+    A field of the class without a rule has no key in the file.
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    val: Annotated[Number, Field(gt=0, lt=1)] = 0.15
-    test: Annotated[Number, Field(ge=0, lt=1)] = 0.15
-    seed: Seed = 0
-    group_by: Pattern | None = None
+    def __get_pydantic_core_schema__(self, source: type, handler: GetCoreSchemaHandler) -> CoreSchema:
+        rules = RULES[source]
+        keys: list[tuple[str, Any, Any]] = [
+            (one.name, rules[one.name], field(default=one.default, default_factory=one.default_factory))
+            for one in fields(source)
+            if one.name in rules
+        ]
+        namespace = {"__pydantic_config__": STRICT, "__doc__": source.__doc__}
+        form = make_dataclass(source.__name__, keys, kw_only=True, namespace=namespace)
+        return no_info_after_validator_function(lambda read: source(**vars(read)), handler.generate_schema(form))
 
 
-@dataclass(frozen=True, kw_only=True)
-class DataForm:
-    """Where the images come from.
+RULES: Mapping[type, Mapping[str, Any]] = {
+    SplitSpec: {
+        "val": Annotated[Number, Field(gt=0, lt=1)],
+        "test": Annotated[Number, Field(ge=0, lt=1)],
+        "seed": Seed,
+        "group_by": Pattern | None,
+    },
+    DataSpec: {
+        "source": Literal["folder", "digits", "manifest", "torchvision", "huggingface"],
+        "path": Text | None,
+        "split": Annotated[SplitSpec, Section()],
+        "image_size": AutoPixels,
+        "name": Text | None,
+        "download": Flag,
+        "options": Mapping[str, AnyScalar],
+        "image_column": Text | None,
+        "label_column": Text | None,
+        "max_pixels": Annotated[Whole, Field(ge=1, le=2**31)],
+        "layout": Literal["auto", "classes"],
+    },
+    CacheSpec: {
+        "images_gb": AutoAmount,
+        "features_gb": AutoAmount,
+        "feature_precision": Literal["full", "half"],
+        "views": Annotated[Whole, Field(ge=1, le=1000)],
+    },
+}
 
-    Attributes:
-        source: Kind of the data set. ``digits`` is scikit-learn's, for a trial run without images of your own.
-        path: The folder of images, the manifest file, the folder of torchvision's files, or a local Hugging
-            Face set. A folder or a manifest may be s3://. A relative path starts at the space file.
-        split: How images are split where the source has no ready split.
-        image_size: Side of the square images that a model sees, in pixels; auto is the size of the weights.
-        name: Class of torchvision.datasets, such as CIFAR10, or the ID of a set on the Hugging Face Hub.
-        download: Whether a set that is not on this machine may be downloaded.
-        options: Further arguments of the torchvision class or of datasets.load_dataset.
-        image_column: Column of the images in a Hugging Face set; by default the only one of that kind.
-        label_column: Column of the class labels in a Hugging Face set; by default the only one of that kind.
-        max_pixels: Images of more pixels are refused, by ``check`` and by trials alike.
-        layout: Whether folders named train, val or test are splits (auto), or every folder is a class (classes).
-    """
 
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    source: Literal["folder", "digits", "manifest", "torchvision", "huggingface"]
-    path: Text | None = None
-    split: SplitForm = field(default_factory=SplitForm)
-    image_size: AutoPixels = None
-    name: Text | None = None
-    download: Flag = False
-    options: Mapping[str, AnyScalar] = field(default_factory=dict)
-    image_column: Text | None = None
-    label_column: Text | None = None
-    max_pixels: Annotated[Whole, Field(ge=1, le=2**31)] = MAX_PIXELS
-    layout: Literal["auto", "classes"] = "auto"
+def hints_of(section: type) -> Mapping[str, Any]:
+    """The rule of each key of a section, by the field's name."""
+    return RULES[section] if section in RULES else get_type_hints(section, include_extras=True)
+
+
+def keys_of(section: type) -> dict[str, str]:
+    """The keys of a section as the file writes them, by the field's name."""
+    keys = {one.name: one.name for one in fields(section) if one.name in hints_of(section)}
+    for name in keys:
+        notes = getattr(hints_of(section)[name], "__metadata__", ())
+        keys[name] = next((one.alias for one in notes if isinstance(one, FieldInfo) and one.alias), name)
+    return keys
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,27 +117,6 @@ class WeightsForm:
     package: Text | None = None
     file: Text | None = None
     match: Literal["name", "order"] = "name"
-
-
-@dataclass(frozen=True, kw_only=True)
-class CacheForm:
-    """Budgets of each machine's caches; sizes in GB, None is auto.
-
-    Attributes:
-        images_gb: Disk for decoded images on each machine, in GB; auto follows the free space, 0 turns the
-            cache off.
-        features_gb: Disk for cached features on each machine, in GB; auto follows the free space, 0 turns the
-            cache off.
-        feature_precision: Whether features are kept in 32 bits (full) or 16 bits (half).
-        views: Number of fixed augmented views of each image that epochs rotate through, so that their features
-            can be cached; 1 augments every epoch afresh.
-    """
-
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    images_gb: AutoAmount = None
-    features_gb: AutoAmount = None
-    feature_precision: Literal["full", "half"] = "full"
-    views: Annotated[Whole, Field(ge=1, le=1000)] = 1
 
 
 def _weights(value: Any) -> Any:
@@ -156,7 +147,7 @@ class FileForm:
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     name: ExperimentName
-    data: DataForm
+    data: Annotated[DataSpec, Section()]
     space: Mapping[str, Any]
     defaults: DefaultsSpec = field(default_factory=DefaultsSpec)
     weights: Mapping[
@@ -164,16 +155,16 @@ class FileForm:
     ] = field(default_factory=dict)
     search: SearchSpec = field(default_factory=SearchSpec)
     resources: ResourcesSpec = field(default_factory=ResourcesSpec)
-    cache: CacheForm = field(default_factory=CacheForm)
+    cache: Annotated[CacheSpec, Section()] = field(default_factory=CacheSpec)
     tracking: TrackingSpec = field(default_factory=TrackingSpec)
     storage: Text = "./tlsearch_runs"
 
 
-# Which form stands where; "*" is any key.
+# Which section stands where; "*" is any key.
 FORMS: Mapping[tuple[str, ...], type] = {
     (): FileForm,
-    ("data",): DataForm,
-    ("data", "split"): SplitForm,
+    ("data",): DataSpec,
+    ("data", "split"): SplitSpec,
     ("defaults",): DefaultsSpec,
     ("weights", "*"): WeightsForm,
     ("search",): SearchSpec,
@@ -181,6 +172,6 @@ FORMS: Mapping[tuple[str, ...], type] = {
     ("search", "constraints"): ConstraintsSpec,
     ("search", "constraints", "*"): Limit,
     ("resources",): ResourcesSpec,
-    ("cache",): CacheForm,
+    ("cache",): CacheSpec,
     ("tracking",): TrackingSpec,
 }

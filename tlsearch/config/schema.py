@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, ConfigDict, Field
 
 from tlsearch.config.document.positions import Document
-from tlsearch.config.rules.values import (
+from tlsearch.config.document.wording import show, suggest
+from tlsearch.config.samplers import SAMPLERS
+from tlsearch.config.values import (
     AnyScalar,
     AutoCount,
     AutoShare,
@@ -28,9 +30,8 @@ from tlsearch.config.rules.values import (
     Whole,
     broken,
 )
-from tlsearch.config.rules.wording import show, suggest
-from tlsearch.config.samplers import SAMPLERS
-from tlsearch.core.types import METRIC_MODES, CacheSpec, DataSpec, TrialSetup, WeightsSource
+from tlsearch.core.metrics import METRICS
+from tlsearch.core.types import CacheSpec, DataSpec, TrialSetup, WeightsSource
 
 STRICT = ConfigDict(extra="forbid")
 
@@ -40,14 +41,14 @@ if TYPE_CHECKING:
     MetricName = str
 else:  # a type checker cannot read the tables
     SamplerName = Literal[tuple(SAMPLERS)]
-    MetricName = Literal[tuple(METRIC_MODES)]
+    MetricName = Literal[tuple(METRICS)]
 
 _BatchSize = Annotated[Whole, Field(ge=1, le=65536)]
 
 
 def _metric(value: Any) -> Any:
-    if not isinstance(value, str) or value not in METRIC_MODES:
-        raise broken(f"the metric {show(value)} is not known{suggest(value, METRIC_MODES)}")
+    if not isinstance(value, str) or value not in METRICS:
+        raise broken(f"the metric {show(value)} is not known{suggest(value, METRICS)}")
     return value
 
 
@@ -283,7 +284,12 @@ class TrackingSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class SpaceFile:
-    """A whole space file; ``space`` is still in the file's own syntax, which the room ``space`` reads."""
+    """A whole space file, as the rooms above read it.
+
+    Attributes:
+        space: Still in the file's own syntax, which the room ``space`` reads.
+        document: What it was read from: it knows the place of each value, for errors that are found later.
+    """
 
     name: str
     data: DataSpec
@@ -295,6 +301,7 @@ class SpaceFile:
     cache: CacheSpec
     tracking: TrackingSpec
     storage: str
+    document: Document = field(compare=False, repr=False)
 
     def trial_setup(self) -> TrialSetup:
         """What all trials of the search share."""
@@ -308,11 +315,3 @@ class SpaceFile:
             compiled=self.resources.compile,
             cache=self.cache,
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Loaded:
-    """A space file with the document it was read from."""
-
-    file: SpaceFile
-    document: Document

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from tlsearch.core.errors import StorageError
-from tlsearch.core.regular_files import read_regular
+from tlsearch.core.files import read_regular
 
 MAX_BYTES = 100_000_000
 MAX_DEPTH = 64  # of lists and objects in each other; what is read may be copied and printed, which recurses
@@ -35,8 +35,8 @@ def read_json(path: Path) -> dict[str, Any]:
     return parse_json(read_regular(path, MAX_BYTES), path, dict)
 
 
-def read_shaped(path: Path, shape: type) -> dict[str, Any]:
-    """As ``read_json``, of an object that has at least the fields of a dataclass, each of its type.
+def read_shaped(path: Path, shape: type[T]) -> T:
+    """As ``read_json``, of an object that is a dataclass; keys that it does not know are left out.
 
     Raises:
         OSError: The file cannot be opened.
@@ -44,10 +44,9 @@ def read_shaped(path: Path, shape: type) -> dict[str, Any]:
     """
     plain = read_json(path)
     try:
-        from_plain(shape, plain)
+        return from_plain(shape, plain)
     except ValueError as error:
         raise StorageError(f"{path} cannot be read: {error}") from error
-    return plain
 
 
 def parse_json(text: str | bytes, source: object, kind: type[T]) -> T:

@@ -1,8 +1,9 @@
 """Every error that tlsearch raises on purpose.
 
 TlsearchError
-├── UserError (ValueError)        the user's input is at fault: exit code 2, no traceback
-│   ├── ConfigError               faults of a space.yaml, all of them listed
+├── UserError (ValueError)        the user's input is wrong: exit code 2, no traceback
+│   ├── UsageError                the command line: options that contradict each other, a name or number out of range
+│   ├── ConfigError               the errors of a space.yaml, all of them listed
 │   ├── DataError                 the images: a corrupt file, classes that differ, an empty split
 │   ├── WeightsError              weights that cannot be had or do not fit
 │   └── StorageError              a search that is not there, is in use, or cannot be written
@@ -12,17 +13,21 @@ TlsearchError
 └── TrialFault (RuntimeError)     one trial cannot go on
     ├── Diverged                  the loss is not finite
     ├── Infeasible                out of memory, nothing left to halve
-    └── FrozenMoved               a frozen tensor changed: a bug, never the user's fault
+    └── FrozenMoved               a frozen tensor changed: a bug of ours
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from tlsearch.core.secrets import mask
 
-_MOST_TEXT = 1000  # letters of a fault that quotes a file
+_MOST_TEXT = 1000  # letters of an error that quotes a file
+
+
+Kind = Literal["rule", "absent"]  # of a Fault
 
 
 class TlsearchError(Exception):
@@ -36,6 +41,10 @@ class UserError(TlsearchError, ValueError):
     """The user's input breaks a rule; the message gives rule, value and place."""
 
 
+class UsageError(UserError):
+    """The command line cannot be followed: options contradict each other, or one cannot take its value."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Fault:
     """One broken rule in a space.yaml.
@@ -46,6 +55,8 @@ class Fault:
         file: The file the value stands in; empty where it came from elsewhere (``--set``).
         line: Line of the value, from 1; 0 where unknown.
         column: Column of the value, from 1; 0 where unknown.
+        kind: ``absent`` where what the value names is not on this machine, though it may be on another; ``rule`` where
+            the value is wrong on every machine.
     """
 
     path: tuple[str | int, ...]
@@ -53,6 +64,7 @@ class Fault:
     file: str = ""
     line: int = 0
     column: int = 0
+    kind: Kind = "rule"
 
     def __post_init__(self) -> None:
         text = mask(self.message)
@@ -73,7 +85,7 @@ class Fault:
 
 
 class ConfigError(UserError):
-    """One or more faults of a space.yaml, in the order of the file."""
+    """The errors of a space.yaml, in the order of the file."""
 
     def __init__(self, faults: Sequence[Fault]) -> None:
         self.faults: tuple[Fault, ...] = tuple(sorted(faults, key=lambda fault: (fault.line, fault.column)))

@@ -6,9 +6,9 @@ Functions take scores (N, C), one row per image: logits, or logarithms of probab
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     Values = NDArray[np.float64]
 
 Mode = Literal["max", "min"]
+Item = TypeVar("Item")
+Number = TypeVar("Number", float, "Values")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,3 +125,36 @@ METRICS: Mapping[str, Metric] = {
         ),
     )
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """The metric of a search, and whether a larger or a smaller value of it is better."""
+
+    metric: str
+    mode: Mode = "max"
+
+    @classmethod
+    def of(cls, metric: str) -> Objective:
+        """The objective of a metric by its name; one that this version does not know is maximised."""
+        return cls(metric=metric, mode=METRICS[metric].mode if metric in METRICS else "max")
+
+    def gain(self, value: Number) -> Number:
+        """The value or its negative, so that larger is better; its own inverse."""
+        return value if self.mode == "max" else -value
+
+    def better(self, value: float, other: float) -> bool:
+        """Whether ``value`` is strictly better than ``other``."""
+        return self.gain(value) > self.gain(other)
+
+    def ranked(self, items: Iterable[Item], value: Callable[[Item], float | None]) -> list[Item]:
+        """The items that have a value, best first; equal ones keep their order."""
+        return [item for item, _ in sorted(_valued(items, value), key=lambda pair: -self.gain(pair[1]))]
+
+    def best(self, items: Iterable[Item], value: Callable[[Item], float | None]) -> Item | None:
+        """The first of ``ranked``; None where no item has a value."""
+        return max(_valued(items, value), key=lambda pair: self.gain(pair[1]), default=(None, 0.0))[0]
+
+
+def _valued(items: Iterable[Item], value: Callable[[Item], float | None]) -> list[tuple[Item, float]]:
+    return [(item, known) for item in items if (known := value(item)) is not None]

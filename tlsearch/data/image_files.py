@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 
 from tlsearch.core.errors import DataError
+from tlsearch.core.files import IMAGE_BYTES, open_regular
 from tlsearch.core.printable import printable
-from tlsearch.core.regular_files import IMAGE_BYTES, open_regular
 
 # The last few lists of files hashed: digest of (path, size, times) of all -> digest of each file.
 _KNOWN: OrderedDict[bytes, tuple[bytes, ...]] = OrderedDict()

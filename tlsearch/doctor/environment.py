@@ -13,7 +13,7 @@ from typing import Any
 
 from tlsearch.config import SpaceFile, missing_driver, parse_space_file
 from tlsearch.core.errors import ClusterError, ConfigError, StorageError, TlsearchError, TrackingError
-from tlsearch.core.folder_sizes import folder_bytes
+from tlsearch.core.files import folder_bytes
 from tlsearch.core.trusted_hosts import trust
 from tlsearch.core.types import Finding
 from tlsearch.core.user_folders import state_directory
@@ -270,7 +270,7 @@ def _nodes(address: str, file: SpaceFile) -> list[Finding]:
 def _read(options: DoctorOptions) -> SpaceFile | None:
     if options.file is None:
         return None
-    file, _, faults = parse_space_file(options.file, options.overrides, options.data_path)
+    file, faults = parse_space_file(options.file, options.overrides, options.data_path)
     if file is None:
         raise ConfigError(faults)
     return file

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from tlsearch.core.types import METRIC_MODES, EpochReport, StartReport, TrialConfig
+from tlsearch.core.types import EpochReport, Objective, StartReport, TrialConfig
 from tlsearch.forecast.simulation import HANDOUT_S, ControllerSearcher, Ran, Start, simulate
 from tlsearch.forecast.trial_costs import Node, TrialCosts
 from tlsearch.search.plan import SearchPlan
@@ -187,7 +187,7 @@ class Truth:
         level -= 0.03 * (math.log10(max(rate, 1e-9)) - self._optimum) ** 2
         level += self._rng.gauss(0.0, _SPREAD_TRIAL)
         slowness = self._speed * self._rng.lognormvariate(0.0, 0.4)
-        maximised = METRIC_MODES[self._metric] == "max"
+        maximised = Objective.of(self._metric).mode == "max"
 
         def value(epoch: int) -> float:
             reached = level * (1 - 0.4 * math.exp(-epoch / slowness)) + self._rng.gauss(0.0, _NOISE)

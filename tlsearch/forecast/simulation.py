@@ -70,7 +70,7 @@ class ControllerSearcher:
 
     def __init__(self, plan: SearchPlan) -> None:
         self.now = 0.0
-        study = open_in_memory(plan.setup.mode)
+        study = open_in_memory(plan.setup.objective)
         self.controller = Controller(plan, study, clock=lambda: self.now, timer=lambda: self.now)
 
     def next(self, now: float) -> Start | None:

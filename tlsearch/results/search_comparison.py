@@ -8,7 +8,7 @@ from typing import Any
 
 from tlsearch.core.errors import DataError
 from tlsearch.core.metrics import is_share
-from tlsearch.core.types import Scalar, SearchRecord
+from tlsearch.core.types import Objective, Scalar, SearchRecord
 from tlsearch.results.inference.labelled import Evaluation
 from tlsearch.results.leaderboard.leaderboard import LeaderboardRow
 from tlsearch.results.leaderboard.search_facts import SearchFacts
@@ -162,8 +162,7 @@ class SearchComparison:
         models_missing: Why.
     """
 
-    metric: str
-    maximise: bool
+    objective: Objective
     num_validation: int | None
     a: SearchSide
     b: SearchSide
@@ -175,10 +174,10 @@ class SearchComparison:
     @property
     def verdict(self) -> str:
         """One sentence; it rests on the paired test where there is one."""
-        if self.models is not None and self.metric == "val_accuracy":
+        if self.models is not None and self.objective.metric == "val_accuracy":
             return self.models.verdict
         names = self.a.search_id, self.b.search_id
-        ahead = names[0] if (self.difference > 0) == self.maximise else names[1]
+        ahead = names[0] if self.objective.better(self.difference, 0.0) else names[1]
         if self.difference == 0:
             return "the best values are equal"
         if self.interval is None:
@@ -192,7 +191,7 @@ class SearchComparison:
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
         plain = {
-            "metric": self.metric,
+            "metric": self.objective.metric,
             "validation_images": self.num_validation,
             "difference": self.difference,
             "interval": None if self.interval is None else asdict(self.interval),
@@ -249,8 +248,7 @@ def compare_searches(
     num = facts[0].num_validation or facts[1].num_validation
     interval = unpaired_interval(a, num, b, num) if num and is_share(records[0].metric) else None
     return SearchComparison(
-        metric=records[0].metric,
-        maximise=records[0].mode == "max",
+        objective=records[0].objective,
         num_validation=num,
         a=sides[0],
         b=sides[1],

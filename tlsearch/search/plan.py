@@ -51,7 +51,7 @@ class SearchPlan:
     @property
     def rules(self) -> Rules:
         """What answers its reports."""
-        spec, mode = self.search.scheduler, self.setup.mode
+        spec, objective = self.search.scheduler, self.setup.objective
         asha = None
         if spec is not None:
             asha = AshaRules(
@@ -59,6 +59,5 @@ class SearchPlan:
                 reduction_factor=spec.reduction_factor,
                 brackets=spec.brackets,
                 max_epochs=self.setup.max_epochs,
-                mode=mode,
             )
-        return Rules(mode=mode, max_epochs=self.setup.max_epochs, asha=asha, patience=self.search.patience)
+        return Rules(objective=objective, max_epochs=self.setup.max_epochs, asha=asha, patience=self.search.patience)

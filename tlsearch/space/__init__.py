@@ -4,7 +4,8 @@ from tlsearch.space.backbones import BackboneFacts, backbone_facts, backbone_nam
 from tlsearch.space.conditions import Condition
 from tlsearch.space.dimensions import PARAMETERS, Parameter
 from tlsearch.space.domains import Choice, Domain, Fixed, FloatRange, IntRange, Suggester
-from tlsearch.space.load import load, load_resolved, load_warnings
+from tlsearch.space.file_checks import unused_weights
+from tlsearch.space.load import load, load_resolved
 from tlsearch.space.parse_space import build_space
 from tlsearch.space.slots import Dimension
 from tlsearch.space.space import Space
@@ -27,6 +28,6 @@ __all__ = [
     "build_space",
     "load",
     "load_resolved",
-    "load_warnings",
+    "unused_weights",
     "split_version",
 ]

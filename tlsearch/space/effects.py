@@ -37,12 +37,12 @@ class _Seen:
     reasons: dict[str, Reason] = field(default_factory=dict)
 
 
-def effect_faults(file: SpaceFile, space: Space, document: Document) -> list[Fault]:
+def effect_faults(file: SpaceFile, space: Space) -> list[Fault]:
     """Dimensions of the file, and values of its lists, that no trial of the space could use."""
     seen = _walk_all(space)
     if seen is None:
         return []
-    faults = []
+    faults, document = list[Fault](), file.document
     for name in file.space:
         if name not in space.dimensions or name == "backbone" or _doubtful(name, space, document):
             continue

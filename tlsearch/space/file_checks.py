@@ -17,8 +17,9 @@ from tlsearch.space.domains import largest
 from tlsearch.space.space import Space
 
 
-def check_file(file: SpaceFile, space: Space, document: Document) -> list[Fault]:
-    """The faults between a space and its file; what a doubtful value would decide is passed over."""
+def check_file(file: SpaceFile, space: Space) -> list[Fault]:
+    """The errors between a space and its file; what a doubtful value would decide is passed over."""
+    document = file.document
     faults = _start_with(file, space, document) + _epochs(file, space, document) + _ratios(space, document)
     if document.doubtful(("space", "backbone")):
         return faults + _weights_names(file, document)
@@ -151,11 +152,9 @@ def _weights(file: SpaceFile, backbones: Mapping[str, BackboneFacts], document: 
     return faults
 
 
-def unused_weights(file: SpaceFile, space: Space, document: Document) -> list[Fault]:
+def unused_weights(file: SpaceFile, space: Space) -> list[Fault]:
     """Warnings, with their places: entries of ``weights`` for backbones that the space does not use."""
-    if document.doubtful(("space", "backbone")):
-        return []
-    backbones = space.backbones()
+    document, backbones = file.document, space.backbones()
     warnings = []
     for name in file.weights:
         if name not in backbones and PARAMETERS["backbone"].problem(name) is None:
@@ -241,8 +240,9 @@ def _start_with(file: SpaceFile, space: Space, document: Document) -> list[Fault
     return faults
 
 
-def repeated_entries(file: SpaceFile, space: Space, document: Document) -> list[Fault]:
+def repeated_entries(file: SpaceFile, space: Space) -> list[Fault]:
     """Entries of start_with that are the same trial as an earlier one."""
+    document = file.document
     faults: list[Fault] = []
     first: dict[TrialConfig, int] = {}
     for index, entry in enumerate(file.search.start_with):

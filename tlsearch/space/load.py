@@ -7,8 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tlsearch.config import DefaultsSpec, SpaceFile, parse_space_file
-from tlsearch.core.errors import ConfigError, Fault
-from tlsearch.space.file_checks import unused_weights
+from tlsearch.core.errors import ConfigError
 from tlsearch.space.parse_space import build_space
 from tlsearch.space.space import EARLIER_DEFAULTS, Space
 
@@ -38,12 +37,12 @@ def load(
     Raises:
         ConfigError: All faults of structure and meaning, with file, line and column.
     """
-    file, document, faults = parse_space_file(path, overrides, data_path, moved, current, stored=stored)
-    if file is None or document is None:
+    file, faults = parse_space_file(path, overrides, data_path, moved, current, stored=stored)
+    if file is None:
         raise ConfigError(faults)
     if defaults is not None:
         file = replace(file, defaults=file.defaults.completed(defaults))
-    space, more = build_space(file, document, stored=stored)
+    space, more = build_space(file, stored=stored)
     if faults or more:
         raise ConfigError([*faults, *more])
     return file, space
@@ -56,12 +55,3 @@ def load_resolved(path: Path, moved: Callable[[str], str] | None = None) -> tupl
         ConfigError: As for ``load``.
     """
     return load(path, moved=moved, stored=True, defaults=DefaultsSpec(**EARLIER_DEFAULTS))  # type: ignore[arg-type]
-
-
-def load_warnings(path: Path, overrides: Sequence[str] = (), data_path: Path | None = None) -> tuple[Fault, ...]:
-    """What is worth a second look in a space file that has no faults; empty where it has some."""
-    file, document, faults = parse_space_file(path, overrides, data_path)
-    if file is None or document is None or faults:
-        return ()
-    space, more = build_space(file, document)
-    return () if more else tuple(unused_weights(file, space, document))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tlsearch.config import Document, Keys, SpaceFile, nearest, one_of, suggest
@@ -37,27 +37,27 @@ class _Parts:
         return found | ({self.ratios[name]} if name in self.ratios else set())
 
 
-def build_space(file: SpaceFile, document: Document, *, stored: bool = False) -> tuple[Space, list[Fault]]:
+def build_space(file: SpaceFile, *, stored: bool = False) -> tuple[Space, list[Fault]]:
     """Reads the dimensions and checks them against the rest of the file.
 
     Args:
         file: The file; what it leaves out of ``space`` is fixed at its default.
-        document: Its document, for the places, and for what ``config`` has found at fault already.
         stored: As for ``load``.
 
     Returns:
         The space and its faults; a dimension at fault is replaced by its default, or by a stand-in.
     """
+    document = file.document
     reader = DomainReader(document)
     if document.doubtful(("space",)) and not file.space:
         return _assemble(_Parts()), []
     parts = _read(file.space, reader, document)
     parts.doubts.update(_check_conditions(parts, reader, file.defaults.values))
-    document = document.with_doubts(parts.doubts)
+    file = replace(file, document=document.with_doubts(parts.doubts))
     space = _assemble(parts).with_defaults(file.defaults.values)
-    faults = [*reader.faults, *check_file(file, space, document)]
+    faults = [*reader.faults, *check_file(file, space)]
     if not stored:
-        faults += [*effect_faults(file, space, document), *repeated_entries(file, space, document)]
+        faults += [*effect_faults(file, space), *repeated_entries(file, space)]
     return space, faults
 
 

@@ -114,7 +114,7 @@ class FineTuning:
             self._check_frozen()
         value = report.metrics[setup.metric]
         best_value, best_epoch = self._progress.best_value, self._progress.best_epoch
-        improved = best_value is None or (value > best_value if setup.mode == "max" else value < best_value)
+        improved = best_value is None or setup.objective.better(value, best_value)
         if improved or setup.refit:
             best_value, best_epoch = value, epoch
             self._save_best(epoch, report.metrics, evaluation)

@@ -11,7 +11,16 @@ from pathlib import Path
 
 from tlsearch.config.checkpoint_meta import META_FILE, ModelMeta, read_model_file
 from tlsearch.core.errors import Diverged, Infeasible, StorageError, UserError
-from tlsearch.core.types import Decision, EndReason, EpochReport, Reporter, RunningTrial, TrialAssignment, TrialOutcome
+from tlsearch.core.types import (
+    Decision,
+    EndReason,
+    EpochReport,
+    Reporter,
+    RunningTrial,
+    TrialAssignment,
+    TrialOutcome,
+    best_seen,
+)
 from tlsearch.data import ImageIndex, Split
 from tlsearch.model import StagedModel, build_model, meta_model
 from tlsearch.space.backbones import backbone_facts
@@ -75,11 +84,7 @@ def _reports(trial: RunningTrial, max_epochs: int) -> Iterator[EpochReport]:
 
 
 def _outcome(assignment: TrialAssignment, reason: EndReason, error: str, seen: list[EpochReport]) -> TrialOutcome:
-    metric, sign = assignment.setup.metric, 1.0 if assignment.setup.mode == "max" else -1.0
-    values = [(report.metrics[metric], report.epoch) for report in seen]
-    if seen and seen[0].start is not None:
-        values.insert(0, (seen[0].start.metrics[metric], 0))
-    best_value, best_epoch = max(values, key=lambda one: sign * one[0], default=(None, None))
+    best_value, best_epoch = best_seen(seen, assignment.setup.objective)
     return TrialOutcome(
         reason=reason,
         epochs_run=seen[-1].epoch if seen else 0,

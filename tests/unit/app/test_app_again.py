@@ -8,7 +8,7 @@ import pytest
 from preparing import prepare_or_resume
 
 from tlsearch.app.searches.prepare import RunOptions
-from tlsearch.core.errors import StorageError
+from tlsearch.core.errors import StorageError, UsageError
 
 TEXT = """
 name: small
@@ -34,7 +34,7 @@ def test_the_first_start_prepares_and_the_second_resumes(tmp_path: Path) -> None
 
 
 def test_without_a_name_there_is_nothing_to_find(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="--name"):
+    with pytest.raises(UsageError, match="--name"):
         prepare_or_resume(options(tmp_path, None))
 
 

@@ -29,15 +29,16 @@ def _file(folder: Path, backbones: list[str], weights: str) -> Path:
 def test_all_80_in_one_file(tmp_path: Path) -> None:
     names = [name for name in backbone_names() if not name.startswith("timm/")]
     report = check_file(_file(tmp_path, names, "none"))
-    assert report.ok and [one["name"] for one in report.backbones] == names
+    assert report.ok and [one.described.name for one in report.backbones] == names
     assert len(names) == 80
     for one in report.backbones:
-        assert [stage["name"] for stage in one["stages"]] == PARTS
-        assert all(stage["parameters"] > 0 and stage["modules"] for stage in one["stages"])
-        assert 0 < one["min_image_size"] <= one["image_size"]
-        assert one["weights"] == "none"
-        counts = [one["trainable_parameters"][str(depth)] for depth in range(6)]
-        assert counts == sorted(set(counts)) and counts[-1] == sum(stage["parameters"] for stage in one["stages"])
+        stages = one.described.stages
+        assert [stage.name for stage in stages] == PARTS
+        assert all(stage.parameters > 0 and stage.modules for stage in stages)
+        assert 0 < one.facts.min_size <= one.described.image_size
+        assert one.weights.id == "none"
+        counts = [one.described.trainable_parameters[depth] for depth in range(6)]
+        assert counts == sorted(set(counts)) and counts[-1] == sum(stage.parameters for stage in stages)
 
 
 def test_official_weights_are_named_with_their_licence_and_only_looked_for(
@@ -47,10 +48,10 @@ def test_official_weights_are_named_with_their_licence_and_only_looked_for(
     report = check_file(_file(tmp_path, ["resnet50@IMAGENET1K_V1", "timm/vit_tiny_patch16_224"], "default"))
     assert report.ok
     resnet, vit = report.backbones
-    assert resnet["weights"] == "torchvision/resnet50@IMAGENET1K_V1"
-    assert resnet["licence"].startswith("not stated by torchvision")
-    assert vit["weights"] == "timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k" and vit["licence"] == "apache-2.0"
-    assert (vit["image_size"], vit["min_image_size"], vit["image_sizes"]) == (224, 16, "multiples of 16 px")
+    assert resnet.weights.id == "torchvision/resnet50@IMAGENET1K_V1"
+    assert resnet.weights.licence.startswith("not stated by torchvision")
+    assert vit.weights.id == "timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k" and vit.weights.licence == "apache-2.0"
+    assert (vit.described.image_size, vit.facts.min_size, vit.facts.size_rule()) == (224, 16, "multiples of 16 px")
     console = Console(width=200, record=True)
     console.print(backbone_table(resnet))
     text = console.export_text()

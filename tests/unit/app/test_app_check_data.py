@@ -14,6 +14,7 @@ from tlsearch.app.checks.check_file import check_file
 from tlsearch.core.errors import DataError
 from tlsearch.core.types import CacheSpec, DataSpec, TransformSpec
 from tlsearch.data import load_index, open_pixels
+from tlsearch.data.inspect.data_card import ImagePair, ImagePlace
 
 
 @pytest.fixture
@@ -37,15 +38,10 @@ def test_a_leak_is_told_with_both_paths_and_is_no_fault(space_path: Path) -> Non
     shutil.copy(images / "train/a/0.png", images / "test/b/9.png")
     report = check_file(space_path, with_model=False)
     assert report.ok
-    data = report.as_json()["data"]
-    assert data["scanned"] == ["train", "val", "test"]
-    assert data["leaks"] == [
-        {
-            "kind": "exact",
-            "first": {"path": str(images / "train/a/0.png"), "split": "train", "label": "a"},
-            "second": {"path": str(images / "test/b/9.png"), "split": "test", "label": "b"},
-        }
-    ]
+    assert report.data is not None and report.data.scanned == ("train", "val", "test")
+    first = ImagePlace(path=str(images / "train/a/0.png"), split="train", label="a")
+    second = ImagePlace(path=str(images / "test/b/9.png"), split="test", label="b")
+    assert report.data.leaks == (ImagePair(kind="exact", first=first, second=second),)
 
 
 def test_corrupt_files_are_one_fault_with_their_paths(space_path: Path) -> None:
@@ -58,7 +54,7 @@ def test_corrupt_files_are_one_fault_with_their_paths(space_path: Path) -> None:
     message = report.faults[0].message
     assert message.startswith("2 of 18 images cannot be used")
     assert str(images / "train/a/1.png") in message and str(images / "test/b/2.png") in message
-    assert [one["split"] for one in report.as_json()["data"]["corrupt"]] == ["train", "test"]
+    assert [one.split for one in report.data.corrupt] == ["train", "test"]
 
 
 def test_a_set_that_cannot_be_listed_is_a_fault(space_path: Path) -> None:
@@ -66,7 +62,7 @@ def test_a_set_that_cannot_be_listed_is_a_fault(space_path: Path) -> None:
     report = check_file(space_path, with_model=False)
     assert [fault.dotted for fault in report.faults] == ["data"]
     assert "val: only one class folder" in report.faults[0].message
-    assert report.as_json()["data"] == {}
+    assert report.data is None
 
 
 def test_folders_that_may_be_splits_are_a_fault_with_the_card(space_path: Path) -> None:
@@ -76,7 +72,7 @@ def test_folders_that_may_be_splits_are_a_fault_with_the_card(space_path: Path) 
     report = check_file(space_path, with_model=False)
     assert [fault.dotted for fault in report.faults] == ["data"]
     assert "are these splits?" in report.faults[0].message
-    assert report.as_json()["data"]["classes"] == ["fold1", "fold2", "fold3"]
+    assert report.data.classes == ("fold1", "fold2", "fold3")
     assert check_file(space_path, overrides=("data.layout=classes",), with_model=False).ok
 
 

@@ -86,13 +86,13 @@ def test_the_repetition_trains_every_candidate_with_the_same_new_seeds(entry: Se
     assert repeated[0].seed == repeated[1].seed != repeated[2].seed == repeated[3].seed
     assert {trial.seed for trial in repeated}.isdisjoint({trial.seed for trial in record.trials})
     result = conclude(confirm)
-    assert result == read_confirmed(entry) and result["num_val_images"] == 24
-    assert result["comparisons"][0]["decisive"]["over"] == "both"
+    assert result == read_confirmed(entry) and result.num_val_images == 24
+    assert result.comparisons[0].decisive.over == "both"
     kept = {folder.name for folder in (confirm.prepared.entry.path / "trials").iterdir()}
-    assert kept == {str(one["best_trial"]) for one in result["candidates"]}
+    assert kept == {str(one.best_trial) for one in result.candidates}
     assert conclude(confirm) == result  # once: the checkpoints that it compared are gone
     assert find(None).search_id == "small"  # the user's latest search, not the one made for it
-    assert json.loads((entry.path / "confirm.json").read_text())["verdict"] == result["verdict"]
+    assert json.loads((entry.path / "confirm.json").read_text())["verdict"] == result.verdict
 
 
 def test_the_same_call_goes_on_and_another_makes_another_search(entry: SearchEntry) -> None:
@@ -110,18 +110,18 @@ def test_five_planted_points_are_called_better(entry: SearchEntry) -> None:
     confirm = prepare_confirm(entry, top=3, seeds=5)
     _run(confirm, Planted)
     result = conclude(confirm)
-    assert result["outcome"] == "better"
-    winner = next(one for one in result["candidates"] if one["rank"] == 1)
-    assert winner["params"]["head_lr"] == 3e-2 and winner["params"]["backbone"] == "mobilenet_v3_small"
-    assert result["recommended"] == winner["trial"] and "is better than rank 2" in result["verdict"]
-    low, high = winner["interval"]
-    assert low < winner["mean"] < high
+    assert result.outcome == "better"
+    winner = next(one for one in result.candidates if one.rank == 1)
+    assert winner.params["head_lr"] == 3e-2 and winner.params["backbone"] == "mobilenet_v3_small"
+    assert result.recommended == winner.trial and "is better than rank 2" in result.verdict
+    low, high = winner.interval
+    assert low < winner.mean < high
 
 
 def test_planted_equal_configurations_are_called_equal_and_the_cheaper_is_taken(entry: SearchEntry) -> None:
     confirm = prepare_confirm(entry, top=3, seeds=5)
     _run(confirm, Equal)
     result = conclude(confirm)
-    assert result["outcome"] == "equal" and "do not differ by more than chance" in result["verdict"]
-    taken = next(one for one in result["candidates"] if one["trial"] == result["recommended"])
-    assert taken["params"]["backbone"] == "mobilenet_v3_small"  # of 1.5 million parameters; resnet18 has 11
+    assert result.outcome == "equal" and "do not differ by more than chance" in result.verdict
+    taken = next(one for one in result.candidates if one.trial == result.recommended)
+    assert taken.params["backbone"] == "mobilenet_v3_small"  # of 1.5 million parameters; resnet18 has 11

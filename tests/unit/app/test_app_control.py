@@ -62,7 +62,7 @@ def _command(*arguments: str, code: int = 0) -> str:
 
 def _in_its_middle(plan: SearchPlan) -> Study:
     """The study of a search that is held open, with a trial that has ended and one that runs."""
-    study = open_for_writing(plan.folder, mode="max", attrs=study_attrs(plan))
+    study = open_for_writing(plan.folder, attrs=study_attrs(plan))
     controller = Controller(plan, study)
     for steps in (4, 2):
         handout = controller.next_trial()
@@ -128,7 +128,7 @@ def test_stop_says_where_nothing_runs(entry: catalog.SearchEntry) -> None:
 
 def test_stop_says_where_the_search_goes_on(entry: catalog.SearchEntry) -> None:
     plan = make_plan(entry.path)
-    study = open_for_writing(plan.folder, mode="max", attrs=study_attrs(plan))  # nobody heeds requests here
+    study = open_for_writing(plan.folder, attrs=study_attrs(plan))  # nobody heeds requests here
     assert "still runs after 0.2 s: process" in _command("stop", "one", "--timeout", "0.2", code=1)
     study.close()
 

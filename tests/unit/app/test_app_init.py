@@ -24,7 +24,7 @@ from tlsearch.config import SpaceFile
 from tlsearch.core.errors import DataError, StorageError, UserError
 from tlsearch.core.types import DataSpec, SplitSpec, WeightsSource
 from tlsearch.data import load_index
-from tlsearch.space import Fixed, Space, load, load_warnings
+from tlsearch.space import Fixed, Space, load, unused_weights
 
 CPU = Machine(cores=2, memory_gb=16, gpus=(), disk_gb=100)
 GPU = Machine(cores=16, memory_gb=128, gpus=("NVIDIA H200",), disk_gb=500)
@@ -84,7 +84,7 @@ def _loaded(seen: Seen, folder: Path) -> tuple[SpaceFile, Space]:
     (folder / "images").mkdir(exist_ok=True)
     path = folder / "space.yaml"
     path.write_text(space_text("a name", choices, about=("About it.",), schema="./s.json"))
-    assert not load_warnings(path, (), None)
+    assert not unused_weights(*load(path))
     return load(path)
 
 

@@ -12,7 +12,7 @@ from tlsearch.app.catalog.search_names import MAX_BYTES, check_name, new_search_
 from tlsearch.app.cluster.submit import SubmitOptions, submit_file
 from tlsearch.app.production.confirm import _confirm_name
 from tlsearch.app.searches.prepare import RunOptions
-from tlsearch.core.errors import StorageError
+from tlsearch.core.errors import StorageError, UsageError
 
 TEXT = """
 name: small
@@ -40,9 +40,9 @@ def test_a_wrong_name_is_refused_before_anything_is_written(file: Path, name: st
     before = sorted(file.parent.rglob("*"))
     for start in (prepare, prepare_or_resume):
         if name or start is prepare:
-            with pytest.raises(StorageError, match="a search's name has letters"):
+            with pytest.raises(UsageError, match="a search's name has letters"):
                 start(RunOptions(file=file, name=name))
-    with pytest.raises(StorageError, match="a search's name has letters"):
+    with pytest.raises(UsageError, match="a search's name has letters"):
         submit_file(SubmitOptions(file=file, address="http://127.0.0.1:1", name=name))
     assert sorted(file.parent.rglob("*")) == before
 

@@ -21,9 +21,12 @@ from tlsearch.app.production.export_model import search_of_model
 from tlsearch.app.production.promote import PromoteOptions, promote
 from tlsearch.app.searches.sync import sync_search
 from tlsearch.app.views.predictions import predict_labelled
+from tlsearch.core.codec import to_plain
 from tlsearch.core.errors import DataError, StorageError, TrackingError, UserError
+from tlsearch.core.types import Objective
 from tlsearch.results import load_model, predict
 from tlsearch.results.promotion.test_split import read_uses
+from tlsearch.results.stats.verdict import Candidate, Confirmed, Repeated
 from tlsearch.search import holding
 
 
@@ -91,7 +94,7 @@ def test_a_model_knows_its_search_by_uri_folder_and_id(entry: SearchEntry, monke
     monkeypatch.setenv("MLFLOW_TRACKING_URI", entry.tracking_uri)
     result = promote(entry, PromoteOptions())
     version = _client(entry).get_model_version_by_alias("shapes", "champion")
-    best = f"{entry.path}/trials/{result['trial']}/best"
+    best = f"{entry.path}/trials/{result.trial}/best"
     for model in (
         "models:/shapes@champion",
         "models:/shapes/1",
@@ -104,14 +107,14 @@ def test_a_model_knows_its_search_by_uri_folder_and_id(entry: SearchEntry, monke
         assert found is not None and found.path == entry.path, model
     assert search_of_model("models:/shapes/7") is None
     assert search_of_model(str(entry.path.parents[1] / "elsewhere")) is None
-    assert search_of_model(result["uri"]) is not None
+    assert search_of_model(result.uri) is not None
 
 
 def test_a_promoted_model_carries_its_evidence(entry: SearchEntry) -> None:
     result = promote(entry, PromoteOptions())
     best = read_record(entry).best
-    assert best is not None and result["trial"] == best.number
-    assert (result["model"], result["version"], result["alias"], result["previous"]) == (
+    assert best is not None and result.trial == best.number
+    assert (result.model, result.version, result.alias, result.previous) == (
         "shapes",
         "1",
         "champion",
@@ -122,27 +125,27 @@ def test_a_promoted_model_carries_its_evidence(entry: SearchEntry) -> None:
     assert version.tags["tlsearch.search_id"] == "small"
     assert version.tags["tlsearch.promoted_trial"] == str(best.number)
     assert len(version.tags["tlsearch.data_digest"]) == 64
-    assert float(version.tags["test_accuracy"]) == pytest.approx(result["test"]["accuracy"], abs=1e-5)
-    assert version.description == result["card"]
+    assert float(version.tags["test_accuracy"]) == pytest.approx(result.test.accuracy, abs=1e-5)
+    assert version.description == result.card
     for part in ("# shapes", "Test accuracy", "Intended use and limits", "licence", "temperature", *CLASSES):
-        assert part in result["card"], part
+        assert part in result.card, part
     run = _client(entry).get_run(version.run_id)
-    assert run.data.metrics["test_accuracy"] == result["test"]["accuracy"]
+    assert run.data.metrics["test_accuracy"] == result.test.accuracy
     assert {file.path for file in _client(entry).list_artifacts(version.run_id)} >= {"README.md", "evidence.json"}
     assert run.info.status == "FINISHED"
 
 
 def test_the_test_accuracy_is_that_of_the_served_model_on_the_files(entry: SearchEntry) -> None:
     result = promote(entry, PromoteOptions())
-    model = load_model(result["uri"], tracking_uri=entry.tracking_uri)
+    model = load_model(result.uri, tracking_uri=entry.tracking_uri)
     files = sorted((_images(entry) / "test").rglob("*.png"))
     predictions = predict(model, files)
     right = sum(Path(one.path).parent.name == one.label for one in predictions)
-    assert len(files) == result["test"]["num_images"] == 3 * COUNTS["test"]
-    assert right / len(files) == result["test"]["accuracy"]
-    assert model.meta.temperature == result["temperature"] != 1.0
-    low, high = result["test"]["accuracy_interval"]
-    assert low <= result["test"]["accuracy"] <= high
+    assert len(files) == result.test.num_images == 3 * COUNTS["test"]
+    assert right / len(files) == result.test.accuracy
+    assert model.meta.temperature == result.temperature != 1.0
+    low, high = result.test.accuracy_interval
+    assert low <= result.test.accuracy <= high
 
 
 def test_the_model_has_signature_and_example_and_no_pickle(entry: SearchEntry) -> None:
@@ -173,7 +176,7 @@ def test_the_same_model_again_is_the_same_version_without_a_second_look(
     again = promote(entry, PromoteOptions())
     assert again == first and "test" not in looked
     other = promote(entry, PromoteOptions(alias="staging"))
-    assert other["version"] == first["version"] and "test" not in looked
+    assert other.version == first.version and "test" not in looked
     assert len(read_uses(entry.path)) == 1
     aliases = _client(entry).get_registered_model("shapes").aliases
     assert {name: str(number) for name, number in aliases.items()} == {"champion": "1", "staging": "1"}
@@ -184,10 +187,10 @@ def test_another_model_may_not_look_at_the_test_split_again(entry: SearchEntry) 
     with pytest.raises(DataError, match="looked at once; this one was used on .* for trial 0 of small"):
         promote(entry, PromoteOptions(trial=2))
     blind = promote(entry, PromoteOptions(trial=2, without_test=True))
-    assert blind["test"] is None and "**No test evidence**" in blind["card"]
-    assert (blind["version"], blind["previous"]) == ("2", "1")
+    assert blind.test is None and "**No test evidence**" in blind.card
+    assert (blind.version, blind.previous) == ("2", "1")
     forced = promote(entry, PromoteOptions(trial=2, reuse_test=True))
-    assert "the test split was used before" in forced["card"] and forced["test"] is not None
+    assert "the test split was used before" in forced.card and forced.test is not None
     aliases = _client(entry).get_registered_model("shapes").aliases
     assert {name: str(number) for name, number in aliases.items()} == {"champion": "3", "previous": "2"}
 
@@ -214,8 +217,8 @@ def test_without_a_test_split_it_takes_a_flag(entry: SearchEntry) -> None:
     with pytest.raises(DataError, match="the data have none; --without-test"):
         promote(entry, PromoteOptions())
     result = promote(entry, PromoteOptions(without_test=True))
-    assert "**No test evidence**" in result["card"]
-    assert _client(entry).get_model_version("shapes", result["version"]).tags["tlsearch.test"] == "none"
+    assert "**No test evidence**" in result.card
+    assert _client(entry).get_model_version("shapes", result.version).tags["tlsearch.test"] == "none"
 
 
 @pytest.mark.parametrize("change", ["renamed", "reordered", "missing", "extra"])
@@ -251,14 +254,14 @@ def test_a_trial_that_was_not_kept_is_trained_again_to_the_same_model(entry: Sea
     kept = promote(entry, PromoteOptions(trial=1))
     shutil.rmtree(entry.path / "trials/1")
     again = promote(entry, PromoteOptions(trial=1))
-    assert again["version"] == kept["version"] and again["test"] == kept["test"]
+    assert again.version == kept.version and again.test == kept.test
     assert (entry.path / "promoted/1/best/checkpoint.json").is_file()
 
 
 def test_a_refit_trains_on_val_too_and_says_so(entry: SearchEntry) -> None:
     result = promote(entry, PromoteOptions(trial=0, refit=True))
-    assert "trained on train and val together" in result["card"]
-    model = load_model(result["uri"], tracking_uri=entry.tracking_uri)
+    assert "trained on train and val together" in result.card
+    model = load_model(result.uri, tracking_uri=entry.tracking_uri)
     trial = read_record(entry).trials[0]
     assert model.meta.epoch == trial.best_epoch
     first = json.loads((entry.path / "trials/0/best/checkpoint.json").read_text())
@@ -267,9 +270,9 @@ def test_a_refit_trains_on_val_too_and_says_so(entry: SearchEntry) -> None:
 
 def test_limits_choose_the_best_that_keeps_them(entry: SearchEntry) -> None:
     small = promote(entry, PromoteOptions(limits=Limits(parameters=3_000_000), without_test=True))
-    assert small["trial"] in (0, 1) and "at most 3,000,000" in small["reason"]
+    assert small.trial in (0, 1) and "at most 3,000,000" in small.reason
     quick = promote(entry, PromoteOptions(limits=Limits(latency_ms=10_000.0), without_test=True))
-    assert "ms an image" in quick["reason"] and "latency" in quick["card"]
+    assert "ms an image" in quick.reason and "latency" in quick.card
     with pytest.raises(UserError, match="within the limits"):
         promote(entry, PromoteOptions(limits=Limits(parameters=1000), without_test=True))
     with pytest.raises(UserError, match="not within the limits: 11,"):
@@ -310,10 +313,10 @@ def test_what_mlflow_refuses_is_refused_before_the_test_split_is_opened(
             patch.setattr(MlflowClient, call, refuse)
             _refused(entry, patch, f"{call} is not yours")
     first = promote(entry, PromoteOptions())
-    assert first["version"] == "1"  # nothing stands in the way of the next
+    assert first.version == "1"  # nothing stands in the way of the next
     with monkeypatch.context() as patch:  # a model that somebody else has made under this name
         patch.setattr(MlflowClient, "set_registered_model_tag", refuse)
-        _refused(entry, patch, "not yours", trial=1 - min(first["trial"], 1))
+        _refused(entry, patch, "not yours", trial=1 - min(first.trial, 1))
 
 
 def test_a_full_disk_is_seen_before_the_test_split_is_opened(
@@ -341,15 +344,15 @@ def _refused(entry: SearchEntry, patch: pytest.MonkeyPatch, said: str, **options
 def test_any_name_of_a_search_is_promoted(entry: SearchEntry) -> None:
     entry = replace(entry, experiment='it\'s `50%` "a:b" #1? é')
     result = promote(entry, PromoteOptions())
-    assert result["model"] == "it's `50%` -a-b- -1- é" and result["version"] == "1"
-    assert load_model(result["uri"], tracking_uri=entry.tracking_uri).classes == CLASSES
-    assert promote(entry, PromoteOptions())["version"] == "1"
+    assert result.model == "it's `50%` -a-b- -1- é" and result.version == "1"
+    assert load_model(result.uri, tracking_uri=entry.tracking_uri).classes == CLASSES
+    assert promote(entry, PromoteOptions()).version == "1"
 
 
 def test_labelled_test_images_are_not_scored_before(entry: SearchEntry) -> None:
     with pytest.raises(DataError, match="the test split stays closed until `promote` opens it; 30 of these"):
         predict_labelled("small", _images(entry) / "test")
-    assert predict_labelled("small", _images(entry) / "val")["images"] == 3 * COUNTS["val"]
+    assert len(predict_labelled("small", _images(entry) / "val").predicted) == 3 * COUNTS["val"]
 
 
 def test_what_is_not_there_cannot_be_promoted(entry: SearchEntry) -> None:
@@ -365,22 +368,32 @@ def test_the_confirmed_winner_comes_first(entry: SearchEntry) -> None:
     root = entry.path.parents[1]
     second = small_search(root, name="small-confirm")
     assert replace(second, parent="small").parent == "small"
-    (entry.path / "confirm.json").write_text(
-        json.dumps(
-            {
-                "confirm_search_id": "small-confirm",
-                "recommended": 1,
-                "seeds": 1,
-                "verdict": "do not differ by more than chance",
-                "candidates": [{"trial": 1, "best_trial": 1, "values": [{"trial": 1}]}],
-            }
-        )
+    objective = Objective.of("val_accuracy")
+    repeated = Repeated(
+        trial=1, params={}, first_value=0.5, values={0: 0.5}, trials={0: 1}, parameters=1, epoch_seconds=1.0
     )
+    confirmed = Confirmed(
+        search_id="small",
+        confirm_search_id="small-confirm",
+        experiment="shapes",
+        metric=objective.metric,
+        mode=objective.mode,
+        data_digest="",
+        num_val_images=24,
+        seeds=1,
+        ended=0.0,
+        candidates=(Candidate.of(repeated, 1, objective),),
+        comparisons=(),
+        outcome="equal",
+        recommended=1,
+        verdict="cannot be told apart",
+    )
+    (entry.path / "confirm.json").write_text(json.dumps(to_plain(confirmed)))
     with holding(second.path, ""), pytest.raises(StorageError, match="small-confirm is in use by process"):
         promote(entry, PromoteOptions())
     result = promote(entry, PromoteOptions())
-    assert (result["search_id"], result["trial"]) == ("small-confirm", 1)
-    assert "do not differ by more than chance" in result["card"]
+    assert (result.search_id, result.trial) == ("small-confirm", 1)
+    assert "do not differ by more than chance" in result.card
 
 
 # --- the model that the search has kept in MLflow -----------------------------------------
@@ -405,20 +418,20 @@ def _weights(entry: SearchEntry) -> int:
 def test_the_kept_model_is_registered_and_not_logged_a_second_time(entry: SearchEntry) -> None:
     kept = _keep_models(entry)
     result = promote(entry, PromoteOptions())
-    client, model = _client(entry), kept[result["trial"]]
+    client, model = _client(entry), kept[result.trial]
     assert len(client.search_logged_models(_experiments(entry))) == len(kept) == _weights(entry)
     version = client.get_model_version_by_alias("shapes", "champion")
     assert version.source == model.artifact_location
     assert version.tags["tlsearch.logged_model"] == f"models:/{model.model_id}"
-    served = load_model(result["uri"], tracking_uri=entry.tracking_uri)
-    assert served.meta.temperature == result["temperature"] != 1.0
+    served = load_model(result.uri, tracking_uri=entry.tracking_uri)
+    assert served.meta.temperature == result.temperature != 1.0
     now = client.get_logged_model(model.model_id)
     assert json.loads(now.tags["mlflow.modelVersions"]) == [{"name": "shapes", "version": 1}]
-    assert result["test"]["accuracy"] in [one.value for one in now.metrics if one.key == "test_accuracy"]
+    assert result.test.accuracy in [one.value for one in now.metrics if one.key == "test_accuracy"]
     run = client.get_run(version.run_id)
     assert [one.model_id for one in run.outputs.model_outputs] == [model.model_id]
     again = promote(entry, PromoteOptions(alias="staging"))
-    assert again["version"] == "1"
+    assert again.version == "1"
     assert json.loads(client.get_logged_model(model.model_id).tags["mlflow.modelVersions"]) == [
         {"name": "shapes", "version": 1}
     ]
@@ -429,19 +442,19 @@ def test_a_registered_models_files_are_never_changed(entry: SearchEntry) -> None
     kept = _keep_models(entry)
     first = promote(entry, PromoteOptions(without_test=True))
     second = promote(entry, PromoteOptions())
-    assert (first["version"], second["version"]) == ("1", "2") and _weights(entry) == len(kept)
-    model = _client(entry).get_logged_model(kept[first["trial"]].model_id)
+    assert (first.version, second.version) == ("1", "2") and _weights(entry) == len(kept)
+    model = _client(entry).get_logged_model(kept[first.trial].model_id)
     assert [one["version"] for one in json.loads(model.tags["mlflow.modelVersions"])] == [1, 2]
     folder = Path(model.artifact_location.removeprefix("file://"))
-    assert (folder / "README.md").read_text() == first["card"]
-    assert _client(entry).get_model_version("shapes", "2").description == second["card"]
+    assert (folder / "README.md").read_text() == first.card
+    assert _client(entry).get_model_version("shapes", "2").description == second.card
     (changed,) = folder.glob("artifacts/*/checkpoint.json")
     changed.write_text(json.dumps({**json.loads(changed.read_text()), "temperature": 7.0}))
     third = promote(entry, PromoteOptions(reuse_test=True, without_test=True, alias="third"))
-    assert third["version"] == "1"  # the same promotion is the same version
-    other = promote(entry, PromoteOptions(trial=first["trial"], without_test=True, alias="fourth"))
+    assert third.version == "1"  # the same promotion is the same version
+    other = promote(entry, PromoteOptions(trial=first.trial, without_test=True, alias="fourth"))
     assert _weights(entry) == len(kept) + 1 and json.loads(changed.read_text())["temperature"] == 7.0
-    assert load_model(other["uri"], tracking_uri=entry.tracking_uri).meta.temperature == first["temperature"]
+    assert load_model(other.uri, tracking_uri=entry.tracking_uri).meta.temperature == first.temperature
 
 
 def test_other_weights_are_a_model_of_their_own(entry: SearchEntry) -> None:
@@ -475,5 +488,5 @@ def test_a_death_while_the_kept_model_is_changed_can_be_gone_on_from(
         with pytest.raises(KeyboardInterrupt):
             promote(entry, PromoteOptions())
     result = promote(entry, PromoteOptions())
-    assert load_model(result["uri"], tracking_uri=entry.tracking_uri).meta.temperature == result["temperature"]
+    assert load_model(result.uri, tracking_uri=entry.tracking_uri).meta.temperature == result.temperature
     assert _weights(entry) == len(kept) and len(_client(entry).search_logged_models(_experiments(entry))) == len(kept)

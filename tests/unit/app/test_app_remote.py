@@ -18,7 +18,7 @@ from tlsearch.app.catalog.catalog import MANIFEST, SearchEntry, register
 from tlsearch.app.cluster import relay
 from tlsearch.app.cluster.submit import SUBMITTED, Submitted
 from tlsearch.cli.root import app
-from tlsearch.core.errors import ClusterError, StorageError
+from tlsearch.core.errors import ClusterError, StorageError, UsageError
 from tlsearch.core.user_folders import state_directory
 from tlsearch.search.cluster.jobs import JobRequest, JobsAway, JobState
 
@@ -134,7 +134,7 @@ def test_an_address_asks_the_cluster_also_for_others_searches() -> None:
     assert isinstance(moved, Submitted) and (moved.address, moved.storage) == ("http://127.0.0.1:9999", "/shared/runs")
     theirs = relay.locate("trees", "/their/runs", "http://h:1")
     assert theirs == Submitted(search_id="trees", job_id="trees", address="http://h:1", storage="/their/runs")
-    with pytest.raises(StorageError, match="by its ID and its cluster's --storage"):
+    with pytest.raises(UsageError, match="by its ID and its cluster's --storage"):
         relay.locate("trees", None, "http://h:1")
 
 

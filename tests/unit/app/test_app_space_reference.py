@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from tlsearch.app.views.space_reference import meanings_of, reference
-from tlsearch.config.forms import FORMS
-from tlsearch.config.rules.schema_errors import file_keys
+from tlsearch.config.forms import FORMS, keys_of
 from tlsearch.space.dimensions import PARAMETERS
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "space_file.md"
@@ -48,7 +47,7 @@ def test_every_key_and_dimension_is_on_the_page() -> None:
     for path, form in FORMS.items():
         title = f"`{'.'.join('KEY' if part == '*' else part for part in path)}`" if path else "The file"
         (section,) = [one for one in sections if one.startswith(f"{title}\n")]
-        assert all(f"\n| `{key}` | " in section for key in file_keys(form))
+        assert all(f"\n| `{key}` | " in section for key in keys_of(form).values())
     (space,) = [one for one in sections if one.startswith("`space`\n")]
     assert all(f"\n| `{name}` | {one.meaning.replace('``', '`')} | " in space for name, one in PARAMETERS.items())
     assert all(one.meaning.endswith(".") for one in PARAMETERS.values())

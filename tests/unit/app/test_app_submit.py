@@ -62,6 +62,11 @@ def test_defaults_that_mean_this_machine_are_faults(tmp_path: Path) -> None:
     assert "--set storage=runs" in relative[0]
 
 
+def test_an_address_that_is_wrong_on_every_machine_is_listed(tmp_path: Path) -> None:
+    (found,) = faults(tmp_path, GOOD.replace("http://mlflow:5000", "ftp://mlflow"))
+    assert found.startswith("6: tracking.uri: an MLflow store is sqlite:///FILE")
+
+
 def test_the_files_own_faults_are_all_listed(tmp_path: Path) -> None:
     text = GOOD.replace("resnet18, unfreeze", "resnet19, unfreeze").replace("[0, 3]", "[0, 9]") + "serch: {}\n"
     found = "\n".join(faults(tmp_path, text))

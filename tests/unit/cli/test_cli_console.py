@@ -15,9 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tlsearch.cli
+from tlsearch.app.checks.check_file import CheckedBackbone
 from tlsearch.cli.console import Console, Table
 from tlsearch.cli.tables.data_tables import backbone_table, data_lines, data_table, prediction_table
 from tlsearch.core.printable import printable
+from tlsearch.data.inspect.data_card import DataCard, ImagePair, ImagePlace, SplitCounts
+from tlsearch.model import WeightsCard, describe_backbone
+from tlsearch.results.inference.predictor import Prediction
+from tlsearch.space import backbone_facts
 
 MARKUP = [
     "[red]cat",
@@ -48,24 +53,21 @@ def _clean(text: str) -> bool:
     return not any(unicodedata.category(one) in ("Cc", "Cs") for one in text.replace("\n", ""))
 
 
-def _card(label: str) -> dict[str, Any]:
-    return {
-        "classes": [label],
-        "imbalance": 1.0,
-        "splits": {"train": {"images": 1, "per_class": {label: 1}}},
-        "width": None,
-        "height": None,
-        "modes": {},
-        "leaks": [
-            {"kind": "exact", "first": {"path": label, "label": label}, "second": {"path": label, "label": label}}
-        ],
-        "duplicates": [],
-    }
+def _card(label: str) -> DataCard:
+    place = ImagePlace(path=label, split="train", label=label)
+    return DataCard(
+        source="folder",
+        classes=(label,),
+        digest="",
+        splits={"train": SplitCounts(images=1, per_class={label: 1})},
+        imbalance=1.0,
+        leaks=(ImagePair(kind="exact", first=place, second=place),),
+    )
 
 
 @given(names)
 def test_no_name_is_obeyed_in_a_table_or_a_line(name: str) -> None:
-    prediction = {"path": f"in/{name}", "label": name, "score": 0.5}
+    prediction = Prediction(path=f"in/{name}", label=name, score=0.5, top=())
     card = _card(name)
     text = _shown(data_table(card), *data_lines(card), prediction_table([prediction]))
     assert _clean(text)
@@ -84,15 +86,11 @@ def test_markup_in_a_name_is_shown_as_it_is(name: str) -> None:
 
 
 def test_a_titles_own_name_is_data_too() -> None:
-    backbone = {
-        "name": "resnet18",
-        "weights": "file:[red]my.pth",
-        "licence": "",
-        "image_size": 224,
-        "image_sizes": "any",
-        "stages": [{"name": "stem", "modules": ["a"], "parameters": 1, "batchnorm_layers": 0}],
-        "trainable_parameters": {},
-    }
+    backbone = CheckedBackbone(
+        described=describe_backbone("resnet18", 2),
+        weights=WeightsCard(id="file:[red]my.pth"),
+        facts=backbone_facts("resnet18"),
+    )
     assert "file:[red]my.pth" in _shown(backbone_table(backbone))
 
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from tlsearch.cli.tables.data_tables import data_lines
+from tlsearch.data.inspect.data_card import DataCard, Extent, ImagePair, ImagePlace
 
 
-def card(**found: Any) -> dict[str, Any]:
-    return {"width": None, "height": None, "modes": {}, "leaks": [], "duplicates": []} | found
+def card(**found: Any) -> DataCard:
+    return DataCard(source="folder", classes=("a", "b"), digest="", splits={}, imbalance=1.0, **found)
 
 
-def pair(kind: str, number: int, label: str = "a") -> dict[str, Any]:
-    return {
-        "kind": kind,
-        "first": {"path": f"train/{number}", "label": "a"},
-        "second": {"path": f"val/{number}", "label": label},
-    }
+def pair(kind: Literal["exact", "near"], number: int, label: str = "a") -> ImagePair:
+    return ImagePair(
+        kind=kind,
+        first=ImagePlace(path=f"train/{number}", split="train", label="a"),
+        second=ImagePlace(path=f"val/{number}", split="val", label=label),
+    )
 
 
 def test_nothing_is_said_of_images_that_were_not_opened():
@@ -24,7 +25,7 @@ def test_nothing_is_said_of_images_that_were_not_opened():
 
 
 def test_sizes_and_modes():
-    extent = {"min": 20, "median": 32.5, "max": 64}
+    extent = Extent(min=20, median=32.5, max=64)
     assert data_lines(card(width=extent, height=extent, modes={"RGB": 3, "L": 1})) == [
         "width 20 to 64 (median 32.5), height 20 to 64 (median 32.5) pixels; 3 RGB, 1 L"
     ]

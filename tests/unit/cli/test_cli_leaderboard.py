@@ -34,9 +34,7 @@ def _trial(number: int, **params: Scalar) -> TrialRecord:
 
 
 def _record(*trials: TrialRecord, search_id: str = "photos-1") -> SearchRecord:
-    return SearchRecord(
-        search_id=search_id, experiment="x", metric="val_accuracy", mode="max", directory="/x", trials=trials
-    )
+    return SearchRecord(search_id=search_id, experiment="x", metric="val_accuracy", directory="/x", trials=trials)
 
 
 MANY = _record(

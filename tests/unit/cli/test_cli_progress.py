@@ -112,9 +112,7 @@ def test_a_long_trial_says_at_most_once_a_minute_that_it_goes_on(clock: list[flo
 
 def test_the_time_budget_limits_the_estimate_over_all_starts(clock: list[float]) -> None:
     progress, _ = _progress(terminal=False, trials=50, time_budget_s=3600)
-    progress.restore(
-        SearchRecord(search_id="x", experiment="x", metric="val_accuracy", mode="max", directory="/x", spent_s=3000.0)
-    )
+    progress.restore(SearchRecord(search_id="x", experiment="x", metric="val_accuracy", directory="/x", spent_s=3000.0))
     with progress:
         assert progress._times() == "50m00s elapsed, 10m00s of the time budget of 1h00m left"
         _run_trials(progress, clock, 4)

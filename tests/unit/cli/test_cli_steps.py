@@ -8,9 +8,9 @@ import pytest
 import typer
 from rich.console import Console
 
+from tlsearch.cli import console as steps
+from tlsearch.cli.console import Steps
 from tlsearch.cli.session import told_errors
-from tlsearch.cli.tables import steps
-from tlsearch.cli.tables.steps import Steps
 
 
 def test_without_a_terminal_each_step_is_a_line() -> None:

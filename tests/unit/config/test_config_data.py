@@ -46,14 +46,14 @@ def test_each_source_is_read_and_written_back(tmp_path: Path, name: str) -> None
     (tmp_path / "images.csv").write_text("path,label\n")
     path = tmp_path / "space.yaml"
     path.write_text(yaml.safe_dump({"name": "a", "data": written, "space": {"backbone": "resnet18"}}))
-    file = load_space_file(path).file
+    file = load_space_file(path)
     absolute = want.path and want.path.format(here=tmp_path)
     assert file.data == DataSpec(**{**vars(want), "path": absolute})
     hash(file.data)  # trials keep what they listed by it
     (tmp_path / "elsewhere").mkdir()
     resolved = tmp_path / "elsewhere" / "resolved.yaml"
     resolved.write_text(dump_resolved(file))
-    assert load_space_file(resolved).file == file
+    assert load_space_file(resolved) == file
 
 
 @pytest.mark.parametrize(

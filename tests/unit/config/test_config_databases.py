@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tlsearch.config import missing_driver, with_driver
-from tlsearch.config.rules import databases
+from tlsearch.config.rules import stores
 
 ROOT = Path(__file__).parents[3]
 
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[3]
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     modules: set[str] = set()
-    monkeypatch.setattr(databases, "find_spec", lambda name: name if name in modules else None)
+    monkeypatch.setattr(stores, "find_spec", lambda name: name if name in modules else None)
     return modules
 
 

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tlsearch.config import dump_resolved, load_space_file
-from tlsearch.config.document.loader import SpaceDumper, parse_value
+from tlsearch.config.document.loader import parse_value
+from tlsearch.config.document.yaml_text import SpaceDumper
 from tlsearch.core.errors import ConfigError, Fault
 
 TEXT = """\
@@ -60,7 +61,7 @@ def only_fault(file: Path, *overrides: str, data: Path | None = None) -> Fault:
 
 def test_paths_are_relative_to_the_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(file.parent.parent)
-    loaded = load_space_file(Path("spaces/space.yaml")).file
+    loaded = load_space_file(Path("spaces/space.yaml"))
     assert loaded.data.path == str(file.parent / "images")
     assert loaded.weights["mobilenet_v2"].path == str(file.parent.parent / "w.pth")
     assert loaded.weights["resnet18"].path == str(file.parent / "w.safetensors")
@@ -72,15 +73,15 @@ def test_paths_are_relative_to_the_file(file: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("uri", ["http://host:5000", "postgresql://u:p@host/db", "databricks", "sqlite:////var/x.db"])
 def test_other_stores_pass_as_they_are(file: Path, uri: str) -> None:
-    assert load_space_file(file, [f"tracking.uri={uri}"]).file.tracking.uri == uri
+    assert load_space_file(file, [f"tracking.uri={uri}"]).tracking.uri == uri
 
 
 def test_the_resolved_text_reads_back_equal_from_any_folder(file: Path, tmp_path: Path) -> None:
-    loaded = load_space_file(file, ["search.seed=5"]).file
+    loaded = load_space_file(file, ["search.seed=5"])
     copy = tmp_path / "elsewhere.yaml"
     copy.write_text(dump_resolved(loaded), encoding="utf-8")
-    assert load_space_file(copy).file == loaded
-    assert dump_resolved(load_space_file(copy).file) == dump_resolved(loaded)
+    assert load_space_file(copy) == loaded
+    assert dump_resolved(load_space_file(copy)) == dump_resolved(loaded)
 
 
 SCALARS = (
@@ -109,18 +110,18 @@ def test_overrides_reach_every_place(file: Path) -> None:
         "search.trials=4",
     ]
     loaded = load_space_file(file, overrides)
-    assert loaded.file.search.trials == 4
-    assert [entry["head_lr"] for entry in loaded.file.search.start_with] == [0.01, 0.05]
-    assert loaded.file.space["unfreeze_depth"] == {"int": [0, 2]}
-    assert loaded.file.weights["mobilenet_v2"].kind == "none"
-    assert loaded.file.name == "2024"
+    assert loaded.search.trials == 4
+    assert [entry["head_lr"] for entry in loaded.search.start_with] == [0.01, 0.05]
+    assert loaded.space["unfreeze_depth"] == {"int": [0, 2]}
+    assert loaded.weights["mobilenet_v2"].kind == "none"
+    assert loaded.name == "2024"
     assert loaded.document.as_dict()["search"]["trials"] == 4
 
 
 def test_overrides_make_absent_sections(tmp_path: Path) -> None:
     path = tmp_path / "s.yaml"
     path.write_text("name: a\ndata: {source: digits}\nspace: {backbone: resnet18}\nsearch:\n")
-    loaded = load_space_file(path, ["search.seed=3", "cache.images_gb=1", "data.split.val=0.3"]).file
+    loaded = load_space_file(path, ["search.seed=3", "cache.images_gb=1", "data.split.val=0.3"])
     assert (loaded.search.seed, loaded.cache.images_gb, loaded.data.split.val) == (3, 1.0, 0.3)
 
 
@@ -155,14 +156,14 @@ def test_paths_of_the_command_line_are_relative_to_the_current_folder(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "other").mkdir()
-    loaded = load_space_file(file, ["weights.mobilenet_v2=w.pth"], Path("other")).file
+    loaded = load_space_file(file, ["weights.mobilenet_v2=w.pth"], Path("other"))
     assert loaded.data.path == str(tmp_path / "other")
     assert loaded.weights["mobilenet_v2"].path == str(tmp_path / "w.pth")
     assert "given by --data nowhere" in only_fault(file, data=Path("nowhere")).message
 
 
 def test_fewer_trials_on_the_command_line_are_a_short_try(file: Path) -> None:
-    assert load_space_file(file, ["search.trials=1"]).file.search.trials == 1
+    assert load_space_file(file, ["search.trials=1"]).search.trials == 1
 
 
 def test_storage_may_not_be_a_file(file: Path) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
 import yaml
 
 from tlsearch.config import AshaSpec, SpaceFile, dump_resolved, load_space_file, parse_duration, parse_space_file
-from tlsearch.config.forms import FORMS
-from tlsearch.config.rules.values import AnyScalar
+from tlsearch.config.forms import FORMS, hints_of
+from tlsearch.config.values import AnyScalar
 from tlsearch.core.errors import ConfigError, Fault
 from tlsearch.core.types import WeightsSource
 from tlsearch.space import load
@@ -29,7 +29,7 @@ def write(folder: Path, *parts: dict[str, Any], text: str = "") -> Path:
 
 
 def read(folder: Path, *parts: dict[str, Any]) -> SpaceFile:
-    return load_space_file(write(folder, BASE, *parts)).file
+    return load_space_file(write(folder, BASE, *parts))
 
 
 def faults(folder: Path, *parts: dict[str, Any], text: str = "") -> tuple[Fault, ...]:
@@ -248,7 +248,7 @@ def test_constraints_are_read_and_written_again(tmp_path: Path) -> None:
     assert dict(file.search.constraints.limits) == {"params_millions": 30.0, "latency_ms": 2.5}
     again = tmp_path / "again.yaml"
     again.write_text(dump_resolved(file))
-    assert load_space_file(again).file == file
+    assert load_space_file(again) == file
 
 
 @pytest.mark.parametrize(
@@ -284,10 +284,10 @@ def test_a_name_is_text(tmp_path: Path) -> None:
 
 
 def test_faulty_places_hold_defaults_and_are_known_as_doubtful(tmp_path: Path) -> None:
-    file, document, found = parse_space_file(write(tmp_path, BASE, {"search": {"trials": "x", "seed": 3}}))
-    assert file is not None and document is not None and len(found) == 1
+    file, found = parse_space_file(write(tmp_path, BASE, {"search": {"trials": "x", "seed": 3}}))
+    assert file is not None and len(found) == 1
     assert file.search.trials == 64 and file.search.seed == 3
-    assert document.doubtful(("search", "trials")) and not document.doubtful(("search", "seed"))
+    assert file.document.doubtful(("search", "trials")) and not file.document.doubtful(("search", "seed"))
 
 
 def test_seeds_repeat_the_entries_of_a_fixed_search_only(tmp_path: Path) -> None:
@@ -313,7 +313,7 @@ def numbers() -> list[str]:
     """The dotted path of every key of the file that takes a number."""
     found = []
     for path, form in FORMS.items():
-        for key, hint in get_type_hints(form, include_extras=True).items():
+        for key, hint in hints_of(form).items():
             alias = next((one.alias for one in getattr(hint, "__metadata__", ()) if getattr(one, "alias", None)), key)
             if not key.startswith("__") and _has_number(hint):
                 found.append(".".join("latency_ms" if part == "*" else part for part in (*path, alias)))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from tlsearch.core.metrics import METRICS
+from tlsearch.core.metrics import METRICS, Objective
 
 
 @pytest.mark.parametrize(("num_classes", "num_labels"), [(2, 2), (5, 5), (12, 12), (12, 7), (3, 1)])
@@ -41,3 +41,14 @@ def test_scores_that_are_not_finite_show_in_the_loss(score: float) -> None:
     logits = np.zeros((4, 3))
     logits[2, 1] = score
     assert not np.isfinite(METRICS["val_loss"].value(logits, np.array([0, 1, 2, 0])))
+
+
+@pytest.mark.parametrize(("metric", "order"), [("val_accuracy", "bdac"), ("val_loss", "cbda"), ("unknown", "bdac")])
+def test_an_objective_ranks_what_has_a_value_and_keeps_the_order_of_equal_ones(metric: str, order: str) -> None:
+    values = {"a": 0.2, "b": 0.5, "c": 0.1, "d": 0.5, "e": None}
+    objective = Objective.of(metric)
+    if objective.mode == "min":
+        values |= {"b": 0.15, "d": 0.15}
+    assert "".join(objective.ranked(values, values.get)) == order
+    assert objective.best(values, values.get) == order[0] and objective.best([], values.get) is None
+    assert objective.better(0.5, 0.2) == (objective.mode == "max") and not objective.better(0.5, 0.5)

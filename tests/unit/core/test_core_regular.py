@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tlsearch.core.errors import DataError
-from tlsearch.core.regular_files import IMAGE_BYTES, open_regular, read_regular
+from tlsearch.core.files import IMAGE_BYTES, open_regular, read_regular
 from tlsearch.results.inference.predictor import _open
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -12,13 +13,18 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from tlsearch.core.codec import to_plain
 from tlsearch.core.types import DataSpec, SplitSpec
-from tlsearch.data import data_card, load_index
+from tlsearch.data import DataCard, data_card, load_index
+
+
+def plain(found: DataCard) -> dict:
+    return json.loads(json.dumps(to_plain(found)))
 
 
 def card(path: Path, *, scan: bool = True, include_test: bool = True) -> dict:
     index = load_index(DataSpec(source="folder", path=str(path)))
-    return data_card(index, scan=scan, include_test=include_test).to_json()
+    return plain(data_card(index, scan=scan, include_test=include_test))
 
 
 def pairs(found: list[dict], root: Path) -> list[tuple[str, str, str]]:
@@ -200,8 +206,8 @@ def test_a_leak_planted_in_emoji_is_found(emoji_path, tmp_path):
     """One image copied from train to val, one encoded anew; the set itself has one pair, two imps."""
     root = tmp_path / "emoji"
     shutil.copytree(emoji_path, root)
-    plain = pairs(card(root)["leaks"], root)
-    assert plain == [("near", "train/face/1f608.google.png", "val/face/1f47f.google.png")]
+    shown = pairs(card(root)["leaks"], root)
+    assert shown == [("near", "train/face/1f608.google.png", "val/face/1f47f.google.png")]
     copied, encoded = "train/animal/1f406.google.png", sorted((root / "train/tool").iterdir())[3]
     shutil.copy(root / copied, root / "val/animal/copy.png")
     ground = Image.new("RGBA", (64, 64), "white")
@@ -213,13 +219,13 @@ def test_a_leak_planted_in_emoji_is_found(emoji_path, tmp_path):
         ("exact", copied, "val/animal/copy.png"),
         ("near", str(encoded.relative_to(root)), "val/tool/again.jpg"),
     ]
-    assert sorted(pairs(found["leaks"], root)) == sorted(planted + plain)
+    assert sorted(pairs(found["leaks"], root)) == sorted(planted + shown)
     assert found["duplicates"] == []
 
 
 def test_rows_have_cards_too():
     index = load_index(DataSpec(source="digits", split=SplitSpec(val=0.2, test=0.1)))
-    found = data_card(index, scan=True, include_test=True).to_json()
+    found = plain(data_card(index, scan=True, include_test=True))
     assert found["width"] == {"min": 8, "median": 8.0, "max": 8}
     assert found["modes"] == {"L": 1797}
     assert (found["leaks"], found["corrupt"]) == ([], [])
@@ -228,7 +234,8 @@ def test_rows_have_cards_too():
 def test_listing_and_scanning_need_no_torch(pictures):
     code = f"""
 import sys
-from tlsearch.data import data_card, load_index
+from tlsearch.data import DataCard, data_card, load_index
+from tlsearch.core.codec import to_plain
 from tlsearch.core.types import DataSpec
 data_card(load_index(DataSpec(source="folder", path={str(pictures)!r})), scan=True)
 assert "torch" not in sys.modules and "torchvision" not in sys.modules

@@ -158,7 +158,7 @@ def test_all_faults_of_rows_are_listed_with_their_lines(images):
     table[13] = table[12].copy()
     path = write_csv(images / "m.csv", table)
     assert fault(path).splitlines() == [
-        f"{path}: 7 faults:",
+        f"{path}: 7 errors:",
         f"  {path}, line 2: {images}/images/a/0.png does not exist",
         f"  {path}, line 3: the label is empty",
         f"  {path}, line 4: the split must be train, val or test, not 'holdout'",
@@ -172,7 +172,7 @@ def test_all_faults_of_rows_are_listed_with_their_lines(images):
 def test_of_many_faults_the_first_20_are_named(images):
     path = write_csv(images / "m.csv", [{"path": f"no/{i}.png", "label": "a"} for i in range(50)])
     lines = fault(path).splitlines()
-    assert lines[0].endswith("50 faults:")
+    assert lines[0].endswith("50 errors:")
     assert len(lines) == 22
     assert lines[-1] == "  and 30 more"
 

@@ -10,7 +10,7 @@ import pytest
 from search_records import make_facts, make_record, make_trial, record_of
 
 from tlsearch.core.errors import UserError
-from tlsearch.core.types import TrialConfig, TrialState
+from tlsearch.core.types import Objective, TrialConfig, TrialState
 from tlsearch.results.leaderboard.filters import parse_condition, select_rows
 from tlsearch.results.leaderboard.leaderboard import (
     leaderboard,
@@ -196,24 +196,24 @@ def test_only_parameters_with_two_values_are_plotted() -> None:
     assert varied_parameters(_view(record_of(TRIALS[:1]))) == []
 
 
-@pytest.mark.parametrize(("maximise", "expected"), [(True, [0, 2, 4]), (False, [0, 3])])
-def test_the_pareto_front(maximise: bool, expected: list[int]) -> None:
+@pytest.mark.parametrize(("metric", "expected"), [("val_accuracy", [0, 2, 4]), ("val_loss", [0, 3])])
+def test_the_pareto_front(metric: str, expected: list[int]) -> None:
     costs = [1.0, 1.0, 2.0, 2.5, 3.0, 3.5]
     values = [0.5, 0.4, 0.6, 0.1, 0.9, 0.9]
-    if not maximise:
+    if metric == "val_loss":
         values[0], values[1] = 0.4, 0.5
     points = [(c, v, make_trial(n, [v])) for n, (c, v) in enumerate(zip(costs, values, strict=True))]
-    assert [trial.number for trial in pareto_front(points, maximise=maximise)] == expected
+    assert [trial.number for trial in pareto_front(points, Objective.of(metric))] == expected
 
 
 def test_limits_leave_out_only_what_is_far_worse() -> None:
     values = [0.6, 0.62, 0.65, 0.7, 0.71, 0.05]
-    low, high = robust_limits(values, maximise=True)
+    low, high = robust_limits(values, Objective.of("val_accuracy"))
     assert 0.05 < low < 0.6 and high > 0.71
-    low, high = robust_limits([1.0, 1.1, 1.2, 50.0, 0.01], maximise=False)
+    low, high = robust_limits([1.0, 1.1, 1.2, 50.0, 0.01], Objective.of("val_loss"))
     assert low < 0.01 and 1.2 < high < 50.0
     for same in ([0.5], [0.0, 0.0], [1.0] * 5):
-        low, high = robust_limits(same, maximise=True)
+        low, high = robust_limits(same, Objective.of("val_accuracy"))
         assert low < same[0] < high
 
 

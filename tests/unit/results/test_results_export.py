@@ -79,9 +79,9 @@ def test_an_export_equals_its_model(tmp_path: Path, images: Path, backbone: str,
         pytest.importorskip("onnxruntime", reason="an optional extra")
     checkpoint = _checkpoint(tmp_path / "model", backbone)
     result = export_model(str(checkpoint), form=form, output=tmp_path / "out", images=images)
-    assert result["parity"]["images"] == 100 and result["parity"]["real"]
-    assert max(result["parity"]["logits"], result["parity"]["scores"]) <= 1e-4
-    assert [one["format"] for one in result["latency"]] == ["model", form]
+    assert result.parity.images == 100 and result.parity.real
+    assert max(result.parity.logits, result.parity.scores) <= 1e-4
+    assert [one.format for one in result.latency] == ["model", form]
     assert not list(tmp_path.glob(".tlsearch-export-*"))
     if form == "onnx":
         _check_onnx(tmp_path / "out")

@@ -31,7 +31,7 @@ def _trial(
 
 def _record(*trials: TrialRecord, mode: Mode = "max") -> SearchRecord:
     metric = "val_accuracy" if mode == "max" else "val_loss"
-    return SearchRecord(search_id="s", experiment="e", metric=metric, mode=mode, directory="/d", trials=trials)
+    return SearchRecord(search_id="s", experiment="e", metric=metric, directory="/d", trials=trials)
 
 
 MIXED = (

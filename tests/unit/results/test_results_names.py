@@ -22,6 +22,7 @@ from tlsearch.results.promotion.test_evaluation import TestEvidence, gather_evid
 from tlsearch.results.report.model_section import plot_confusion
 from tlsearch.results.report.plots.style import new_figure, plot_style
 from tlsearch.results.report.plots.view import short
+from tlsearch.results.stats.verdict import Confirmed
 from tlsearch.train import ModelMeta
 from tlsearch.train.checkpoint.tensor_files import write_tensors
 
@@ -119,6 +120,22 @@ def _card(name: str, evidence: TestEvidence | None) -> CardFacts:
         metrics={},
         tlsearch_version=name,
     )
+    confirmed = Confirmed(
+        search_id=name,
+        confirm_search_id=name,
+        experiment=name,
+        metric=name,
+        mode="max",
+        data_digest=name,
+        num_val_images=1,
+        seeds=3,
+        ended=0.0,
+        candidates=(),
+        comparisons=(),
+        outcome="unknown",
+        recommended=1,
+        verdict=name,
+    )
     return CardFacts(
         name=name,
         meta=meta,
@@ -133,7 +150,7 @@ def _card(name: str, evidence: TestEvidence | None) -> CardFacts:
         parameters=10,
         temperature=1.0,
         latency=name,
-        confirmed={"seeds": 3, "verdict": name},
+        confirmed=confirmed,
         evidence=evidence,
         no_test=name,
         test_notes=[name],

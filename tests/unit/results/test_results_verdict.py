@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from tlsearch.core.types import Objective
 from tlsearch.results.stats.seed_tests import (
     difference_over_both,
     difference_over_images,
@@ -93,7 +94,7 @@ def _planted(trial: int, accuracy: float, *, rng: np.random.Generator, parameter
 def test_five_points_are_seen(start: int, scored: bool) -> None:
     rng = np.random.default_rng(start)
     good = _planted(1, 0.75, rng=rng, parameters=9, scored=scored)
-    verdict = judge([_planted(2, 0.70, rng=rng, parameters=1, scored=scored), good], metric="val_accuracy", mode="max")
+    verdict = judge([_planted(2, 0.70, rng=rng, parameters=1, scored=scored), good], Objective.of("val_accuracy"))
     assert verdict.outcome == "better" and verdict.recommended == 1
     assert verdict.text.startswith("rank 1 (trial 1) is better than rank 2 (trial 2)")
 
@@ -103,7 +104,7 @@ def test_equal_configurations_are_called_equal_and_the_cheaper_one_is_taken() ->
     for start in range(20):
         rng = np.random.default_rng(start)
         pair = [_planted(n, 0.75, rng=rng, parameters=10 - n, scored=True) for n in (1, 2)]
-        verdict = judge(pair, metric="val_accuracy", mode="max")
+        verdict = judge(pair, Objective.of("val_accuracy"))
         outcomes.append(verdict.outcome)
         if verdict.outcome == "equal":
             assert verdict.recommended == 2
@@ -127,11 +128,11 @@ def test_a_smaller_loss_is_better() -> None:
         )
 
     pair = [repeated(1, [0.9, 0.92, 0.91]), repeated(2, [0.5, 0.52, 0.51])]
-    verdict = judge(pair, metric="val_loss", mode="min")
+    verdict = judge(pair, Objective.of("val_loss"))
     assert verdict.recommended == 2 and verdict.outcome == "better"
     assert [one.trial for one in verdict.ranking] == [2, 1]
-    assert judge([pair[0], repeated(3, [0.4])], metric="val_loss", mode="min").outcome == "unknown"
-    assert judge([pair[0]], metric="val_loss", mode="min").outcome == "unknown"
+    assert judge([pair[0], repeated(3, [0.4])], Objective.of("val_loss")).outcome == "unknown"
+    assert judge([pair[0]], Objective.of("val_loss")).outcome == "unknown"
 
 
 def test_a_few_per_cent_of_time_do_not_make_a_configuration_cheaper() -> None:
@@ -147,8 +148,8 @@ def test_a_few_per_cent_of_time_do_not_make_a_configuration_cheaper() -> None:
             epoch_seconds=seconds,
         )
 
-    near = judge([repeated(1, 0.71, 2.0), repeated(2, 0.705, 1.95)], metric="val_accuracy", mode="max")
+    near = judge([repeated(1, 0.71, 2.0), repeated(2, 0.705, 1.95)], Objective.of("val_accuracy"))
     assert near.outcome == "equal" and near.recommended == near.ranking[0].trial
     assert "none is notably cheaper, so rank 1 stays" in near.text
-    far = judge([repeated(1, 0.71, 2.0), repeated(2, 0.705, 0.5)], metric="val_accuracy", mode="max")
+    far = judge([repeated(1, 0.71, 2.0), repeated(2, 0.705, 0.5)], Objective.of("val_accuracy"))
     assert far.outcome == "equal" and far.recommended == 2

@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from search_checks import replay
 
-from tlsearch.core.types import Decision
+from tlsearch.core.types import Decision, Objective
 from tlsearch.search.scheduling.asha import AshaRules, Rungs
 from tlsearch.search.scheduling.stopping_rules import Judge, Observation, Rules, Verdict
 
 
 def rules(max_epochs: int = 9, patience: int | None = None, asha: bool = True, **options: int) -> Rules:
-    halving = AshaRules(max_epochs=max_epochs, mode="max", **options) if asha else None
-    return Rules(mode="max", max_epochs=max_epochs, asha=halving, patience=patience)
+    halving = AshaRules(max_epochs=max_epochs, **options) if asha else None
+    return Rules(objective=Objective.of("val_accuracy"), max_epochs=max_epochs, asha=halving, patience=patience)
 
 
 def seen(trial: int, epoch: int, value: float, bracket: int = 0) -> Observation:
@@ -35,25 +35,25 @@ def seen(trial: int, epoch: int, value: float, bracket: int = 0) -> Observation:
     ],
 )
 def test_milestones(options: dict[str, int], bracket: int, expected: tuple[int, ...]) -> None:
-    assert AshaRules(mode="max", **options).milestones(bracket) == expected  # type: ignore[arg-type]
+    assert AshaRules(**options).milestones(bracket) == expected  # type: ignore[arg-type]
 
 
 def test_a_rung_keeps_the_best_third_rounded_up() -> None:
-    rungs = Rungs(AshaRules(max_epochs=9, mode="max"))
+    rungs = Rungs(AshaRules(max_epochs=9), Objective(metric="x", mode="max"))
     entered = [(0, 0.5, True), (1, 0.4, False), (2, 0.6, True), (3, 0.55, True), (4, 0.52, False), (5, 0.7, True)]
     for trial, value, goes_on in entered:
         assert rungs.enter(trial=trial, bracket=0, epoch=1, best=value) is goes_on, trial
 
 
 def test_the_direction_follows_the_mode() -> None:
-    rungs = Rungs(AshaRules(max_epochs=9, mode="min"))
+    rungs = Rungs(AshaRules(max_epochs=9), Objective(metric="x", mode="min"))
     assert rungs.enter(trial=0, bracket=0, epoch=1, best=0.5)
     assert not rungs.enter(trial=1, bracket=0, epoch=1, best=0.6)
     assert rungs.enter(trial=2, bracket=0, epoch=1, best=0.4)
 
 
 def test_equal_values_go_on() -> None:
-    rungs = Rungs(AshaRules(max_epochs=9, mode="max"))
+    rungs = Rungs(AshaRules(max_epochs=9), Objective(metric="x", mode="max"))
     assert all(rungs.enter(trial=trial, bracket=0, epoch=1, best=0.5) for trial in range(6))
 
 
@@ -106,13 +106,13 @@ def test_without_asha_no_trial_is_cut() -> None:
 
 
 def test_brackets_are_drawn_by_seed_and_number() -> None:
-    halving = AshaRules(max_epochs=81, mode="max", brackets=3)
+    halving = AshaRules(max_epochs=81, brackets=3)
     drawn = [halving.bracket_of(seed=1, number=n) for n in range(900)]
     assert drawn == [halving.bracket_of(seed=1, number=n) for n in range(900)]
     assert drawn != [halving.bracket_of(seed=2, number=n) for n in range(900)]
     shares = [drawn.count(bracket) / 900 for bracket in range(3)]
     assert shares == pytest.approx([9 / 13, 3 / 13, 1 / 13], abs=0.05)
-    assert AshaRules(max_epochs=81, mode="max").bracket_of(seed=1, number=5) == 0
+    assert AshaRules(max_epochs=81).bracket_of(seed=1, number=5) == 0
 
 
 class Sequence:

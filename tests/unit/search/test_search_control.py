@@ -112,7 +112,7 @@ def test_the_status_in_the_middle_of_a_search(tmp_path: Path) -> None:
     plan = make_plan(tmp_path / "s", trials=5, start_with=({"unfreeze_depth": 3},), scheduler=None)
     before = read_status(tmp_path / "s", search_id="s", metric="val_accuracy")
     assert (before.holder, before.record.trials, before.last_report) == (None, (), None)
-    study = open_for_writing(plan.folder, mode="max", attrs=study_attrs(plan))
+    study = open_for_writing(plan.folder, attrs=study_attrs(plan))
     times = iter(range(100, 1000))
     controller = Controller(plan, study, timer=lambda: float(next(times)))
     handout = controller.next_trial()
@@ -132,7 +132,7 @@ def test_a_killed_search_does_not_run(tmp_path: Path) -> None:
     plan = make_plan(tmp_path / "s", trials=2)
     child = os.fork()
     if child == 0:
-        study = open_for_writing(plan.folder, mode="max", attrs=study_attrs(plan))
+        study = open_for_writing(plan.folder, attrs=study_attrs(plan))
         controller = Controller(plan, study)
         handout = controller.next_trial()
         assert handout is not None

@@ -112,7 +112,7 @@ def test_observers_hear_after_the_study_was_written(tmp_path: Path) -> None:
 
 def test_no_report_is_without_the_metric_of_the_search(tmp_path: Path) -> None:
     plan = make_plan(tmp_path / "s", trials=1)
-    study = open_for_writing(plan.folder, mode="max", attrs=study_attrs(plan))
+    study = open_for_writing(plan.folder, attrs=study_attrs(plan))
     controller = Controller(plan, study)
     assert controller.next_trial() is not None
     with pytest.raises(KeyError):
@@ -188,7 +188,7 @@ def test_waiting_points_beyond_the_budget_are_not_shown_and_come_first_later(tmp
 
 def test_a_search_that_has_not_started_is_empty(tmp_path: Path) -> None:
     record = read_search(tmp_path / "none", search_id="x", experiment="e", metric="val_loss")
-    assert (record.trials, record.search_id, record.metric, record.mode) == ((), "x", "val_loss", "min")
+    assert (record.trials, record.search_id, record.metric, record.objective.mode) == ((), "x", "val_loss", "min")
     assert not (tmp_path / "none").exists()
 
 
@@ -199,7 +199,7 @@ def test_min_metrics(tmp_path: Path) -> None:
     plan = replace(plan, setup=replace(plan.setup, metric="val_loss"), search=replace(plan.search, metric="val_loss"))
     drive(plan, slots=2)
     record = read_search(tmp_path / "s")
-    assert record.mode == "min" and record.best is not None
+    assert record.objective.mode == "min" and record.best is not None
     assert record.best.best_value == min(t.best_value or 9 for t in record.trials)
     for trial in study_trials(tmp_path / "s"):
         assert trial.user_attrs["best_value"] == min(trial.intermediate_values.values())

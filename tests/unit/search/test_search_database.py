@@ -88,7 +88,7 @@ def test_a_proposal_that_a_crash_cut_in_half_is_completed(tmp_path: Path) -> Non
     from tlsearch.search.sampling.tpe import make_sampler
     from tlsearch.search.study.storage import open_for_writing, study_attrs
 
-    study = open_for_writing(plan.folder, mode="max", attrs=study_attrs(plan), url=plan.search.study)
+    study = open_for_writing(plan.folder, attrs=study_attrs(plan), url=plan.search.study)
     study._study.sampler = make_sampler("random", seed=0, number=1)
     trial = study._study.ask()
     trial.suggest_categorical("backbone", ["resnet18", "mobilenet_v2"])

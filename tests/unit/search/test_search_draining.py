@@ -81,7 +81,7 @@ def test_a_death_on_a_node_that_is_about_to_go_is_no_failure(tmp_path: Path, mon
     monkeypatch.setattr(resources, "draining_node_ids", lambda: {"drains"})
     assert resources.lasting_node_ids() == {"stays"}
     plan = make_plan(tmp_path / "s", trials=1, max_failures=0)
-    study = open_for_writing(plan.folder, mode=plan.setup.mode, attrs=study_attrs(plan))
+    study = open_for_writing(plan.folder, attrs=study_attrs(plan))
     controller = Controller(plan, study)
     assert controller.next_trial() is not None
     for node, again in (("drains", True), ("lost", True), ("stays", False)):

@@ -185,7 +185,7 @@ def test_a_look_that_ends_badly_holds_up_nobody(tmp_path: Path, kind: str) -> No
 def test_nothing_is_proposed_while_a_look_runs_unless_it_is_silent_for_long(tmp_path: Path) -> None:
     now = [0.0]
     plan = plan_of(tmp_path / "s", space(**WIDE), 8, max_failures=1)
-    study = open_for_writing(plan.folder, mode="max", attrs=study_attrs(plan))
+    study = open_for_writing(plan.folder, attrs=study_attrs(plan))
     try:
         controller = Controller(plan, study, timer=lambda: now[0])
         handouts = [controller.next_trial() for _ in range(3)]
@@ -212,7 +212,7 @@ def test_nothing_is_proposed_while_a_look_runs_unless_it_is_silent_for_long(tmp_
 def test_a_stop_and_the_end_of_the_time_are_heeded_while_looks_run(tmp_path: Path, why: str) -> None:
     now, stop = [0.0], threading.Event()
     plan = plan_of(tmp_path / "s", space(**WIDE), 8, time_budget_s=60.0)
-    study = open_for_writing(plan.folder, mode="max", attrs=study_attrs(plan))
+    study = open_for_writing(plan.folder, attrs=study_attrs(plan))
     try:
         controller = Controller(plan, study, timer=lambda: now[0], stop=stop)
         handouts = [controller.next_trial() for _ in range(4)]
@@ -242,7 +242,7 @@ def test_a_study_of_an_earlier_version_goes_on_without_looks(tmp_path: Path) -> 
     """Its first points waited without saying why they are tried; nothing is put between them and the others."""
     of = space(**WIDE)
     plan = plan_of(tmp_path / "s", of, 8)
-    study = open_for_writing(plan.folder, mode="max", attrs=study_attrs(plan))
+    study = open_for_writing(plan.folder, attrs=study_attrs(plan))
     old = [of.complete({}), *(of.complete({"backbone": name}) for name in THREE[1:])]  # as with probe_first
     study.enqueue(old)
     study.close()

@@ -14,8 +14,11 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 from search_doubles import drive, make_plan
 
+from tlsearch.core.types import Objective
 from tlsearch.search import parameter_importance
 from tlsearch.search.inspect.importance import MIN_TRIALS, importance_of
+
+ACCURACY, LOSS = Objective.of("val_accuracy"), Objective.of("val_loss")
 
 DEPTH = IntDistribution(0, 5)
 RATE = FloatDistribution(1e-6, 1e-3, log=True)
@@ -57,7 +60,7 @@ def test_a_planted_conditional_parameter_is_the_most_important() -> None:
         params = _sample(rng)
         bonus = 0.3 * (1 + (math.log10(params["backbone_lr"]) + 3) / 3) if "backbone_lr" in params else 0.15
         trials.append(_trial(params, [0.5 + bonus + rng.gauss(0, 0.01)]))
-    found = importance_of(trials, "max")
+    found = importance_of(trials, ACCURACY)
     assert next(iter(found.values)) == "backbone_lr"
     assert found.values["backbone_lr"] > 2 * found.values["head_lr"]
     assert sum(found.values.values()) == pytest.approx(1)
@@ -71,8 +74,8 @@ def test_smaller_is_better_where_the_metric_is_a_loss() -> None:
     sampled = [_sample(rng) for _ in range(100)]
     better = [_trial(p, [0.5 + 0.05 * p["unfreeze_depth"] + rng.gauss(0, 0.01)]) for p in sampled]
     worse = [_trial(t.params, [-value for value in t.intermediate_values.values()]) for t in better]
-    assert importance_of(better, "max").values == pytest.approx(importance_of(worse, "min").values)
-    assert next(iter(importance_of(better, "max").values)) == "unfreeze_depth"
+    assert importance_of(better, ACCURACY).values == pytest.approx(importance_of(worse, LOSS).values)
+    assert next(iter(importance_of(better, ACCURACY).values)) == "unfreeze_depth"
 
 
 def test_all_trials_count_at_one_common_epoch_not_only_complete_ones() -> None:
@@ -87,7 +90,7 @@ def test_all_trials_count_at_one_common_epoch_not_only_complete_ones() -> None:
         trials.append(_trial(params, curve, "completed" if goes_on else "asha"))
     trials.append(_trial(_sample(rng), [0.5], "budget"))  # had no chance to get there
     trials.append(_trial(_sample(rng), [0.9], "error"))
-    found = importance_of(trials, "max")
+    found = importance_of(trials, ACCURACY)
     assert (found.epoch, found.num_trials) == (2, 60)
     assert next(iter(found.values)) == "unfreeze_depth"
 
@@ -100,18 +103,18 @@ def test_a_diverged_trial_marks_a_bad_place() -> None:
         hot = params["head_lr"] > 1e-2
         curve = [0.9] if hot else [0.6 + rng.gauss(0, 0.01)]  # a fine value just before the end
         trials.append(_trial(params, curve, "diverged" if hot else "asha"))
-    assert next(iter(importance_of(trials, "max").values)) == "head_lr"
+    assert next(iter(importance_of(trials, ACCURACY).values)) == "head_lr"
 
 
 def test_too_little_to_tell_is_said() -> None:
     rng = random.Random(4)
     few = [_trial(_sample(rng), [rng.random()]) for _ in range(MIN_TRIALS - 1)]
-    assert not importance_of(few, "max").values and "at least 10" in importance_of(few, "max").reason
+    assert not importance_of(few, ACCURACY).values and "at least 10" in importance_of(few, ACCURACY).reason
     equal = [_trial(_sample(rng), [0.5]) for _ in range(30)]
-    assert importance_of(equal, "max").reason == "all trials have the same value"
+    assert importance_of(equal, ACCURACY).reason == "all trials have the same value"
     fixed = [_trial({}, [rng.random()]) for _ in range(30)]
-    assert importance_of(fixed, "max").reason == "the search varied no parameter"
-    assert importance_of([], "max").num_trials == 0
+    assert importance_of(fixed, ACCURACY).reason == "the search varied no parameter"
+    assert importance_of([], ACCURACY).num_trials == 0
 
 
 def test_a_search_is_read_from_its_folder(tmp_path: Path) -> None:

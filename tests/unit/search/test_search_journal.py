@@ -32,7 +32,7 @@ def folder(tmp_path: Path) -> SearchFolder:
 
 
 def write_study(folder: SearchFolder) -> Study:
-    return open_for_writing(folder, mode="max", attrs=ATTRS)
+    return open_for_writing(folder, attrs=ATTRS)
 
 
 def test_any_optuna_reads_the_journal(folder: SearchFolder) -> None:
@@ -112,7 +112,7 @@ def test_a_second_writer_is_told_who_holds_the_study(folder: SearchFolder) -> No
     script = (
         "import sys; from pathlib import Path; from tlsearch.core.layout import SearchFolder\n"
         "from tlsearch.search.study.storage import open_for_writing\n"
-        f"open_for_writing(SearchFolder(root=Path({str(folder.root)!r})), mode='max', attrs={ATTRS!r})"
+        f"open_for_writing(SearchFolder(root=Path({str(folder.root)!r})), attrs={ATTRS!r})"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 1
@@ -168,7 +168,7 @@ def test_a_full_disk_leaves_whole_lines(folder: SearchFolder, monkeypatch: pytes
 def test_an_unwritable_folder_is_a_storage_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="must be writable"):
-        open_for_writing(SearchFolder(root=tmp_path / "file" / "s"), mode="max", attrs=ATTRS)
+        open_for_writing(SearchFolder(root=tmp_path / "file" / "s"), attrs=ATTRS)
 
 
 def created(name: str) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def test_a_search_ends_and_goes_on(number: int, frozen: bool, tmp_path: Path) ->
 
 def test_half_a_line_that_cannot_be_kept_stays_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = SearchFolder(root=tmp_path)
-    open_for_writing(folder, mode="max", attrs=ATTRS).close()
+    open_for_writing(folder, attrs=ATTRS).close()
     torn = folder.journal.read_bytes() + b'{"op_code":2,"wor'
     folder.journal.write_bytes(torn)
 
@@ -78,10 +78,10 @@ def test_half_a_line_that_cannot_be_kept_stays_where_it_is(tmp_path: Path, monke
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(StorageError, match="study.journal cannot be written: No space left"):
-        open_for_writing(folder, mode="max", attrs=ATTRS)
+        open_for_writing(folder, attrs=ATTRS)
     monkeypatch.undo()
     assert folder.journal.read_bytes() == torn and not list(tmp_path.glob("*.torn-*"))
-    open_for_writing(folder, mode="max", attrs=ATTRS).close()
+    open_for_writing(folder, attrs=ATTRS).close()
 
 
 def test_a_lock_that_cannot_be_written_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,9 +90,9 @@ def test_a_lock_that_cannot_be_written_is_an_error(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(os, "pwrite", full)
     with pytest.raises(StorageError, match="lock: No space left"):
-        open_for_writing(SearchFolder(root=tmp_path), mode="max", attrs=ATTRS)
+        open_for_writing(SearchFolder(root=tmp_path), attrs=ATTRS)
     monkeypatch.undo()
-    open_for_writing(SearchFolder(root=tmp_path), mode="max", attrs=ATTRS).close()
+    open_for_writing(SearchFolder(root=tmp_path), attrs=ATTRS).close()
 
 
 def test_the_end_of_a_journal_cannot_be_lost_unseen(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_the_end_of_a_journal_cannot_be_lost_unseen(tmp_path: Path) -> None:
     drive(make_plan(folder.root, trials=2))
     whole = folder.journal.read_bytes()
     folder.journal.write_bytes(whole[: whole[:-1].rfind(b"\n") + 1])
-    for opened in (lambda: read_search(folder.root), lambda: open_for_writing(folder, mode="max", attrs=ATTRS)):
+    for opened in (lambda: read_search(folder.root), lambda: open_for_writing(folder, attrs=ATTRS)):
         with pytest.raises(StorageError, match=r"study.journal ends after line \d+, and its last writer left"):
             opened()
     folder.lock.unlink()  # as the message says

@@ -193,7 +193,7 @@ def _examine(search: Path, place: Path, seed: int, *, killed: bool) -> str:
         folder.journal.write_bytes(mutant)
         try:
             if opened == "writing":
-                open_for_writing(folder, mode="max", attrs={"search_id": "s"}).close()
+                open_for_writing(folder, attrs={"search_id": "s"}).close()
             found = told(place)
         except StorageError as error:
             assert mutation not in HARMLESS, f"{about}: {error}"
@@ -254,7 +254,7 @@ def test_a_journal_without_checksums_has_them_from_its_next_start_on(search: Pat
     folder = SearchFolder(root=tmp_path)
     before = without_sums((search / "study.journal").read_bytes())
     folder.journal.write_bytes(before)
-    study = open_for_writing(folder, mode="max", attrs={"search_id": "s"})
+    study = open_for_writing(folder, attrs={"search_id": "s"})
     study.note_space_tried()
     study.close()
     assert folder.journal.read_bytes().startswith(before) and told(tmp_path) == told(search)

@@ -112,7 +112,7 @@ def test_a_trial_that_goes_on_is_not_measured_again(tmp_path: Path) -> None:
     from tlsearch.search.controller.controller import Controller
     from tlsearch.search.study.storage import open_for_writing, study_attrs
 
-    study = open_for_writing(plan.folder, mode="max", attrs=study_attrs(plan))
+    study = open_for_writing(plan.folder, attrs=study_attrs(plan))
     handout = Controller(plan, study).next_trial()
     study.close()
     assert handout is not None and handout.measured == {"latency_ms": 0.0}

@@ -155,7 +155,7 @@ def test_killed_at_any_point_nothing_is_lost_or_doubled(tmp_path: Path, point: s
 
 def test_worker_deaths_are_counted_where_the_node_lives(tmp_path: Path) -> None:
     plan = make_plan(tmp_path / "s", trials=2, max_failures=1)
-    study = open_for_writing(plan.folder, mode="max", attrs=study_attrs(plan))
+    study = open_for_writing(plan.folder, attrs=study_attrs(plan))
     controller = Controller(plan, study)
     first = controller.next_trial()
     assert first is not None
@@ -176,7 +176,7 @@ def test_worker_deaths_are_counted_where_the_node_lives(tmp_path: Path) -> None:
 def test_a_death_that_nobody_can_tell_yet_is_judged_at_the_next(tmp_path: Path) -> None:
     """A node that was cut off counts as alive for some seconds."""
     plan = make_plan(tmp_path / "s", trials=2, max_failures=0)
-    study = open_for_writing(plan.folder, mode="max", attrs=study_attrs(plan))
+    study = open_for_writing(plan.folder, attrs=study_attrs(plan))
     controller = Controller(plan, study)
     for _ in range(2):
         assert controller.next_trial() is not None

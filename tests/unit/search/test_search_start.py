@@ -10,13 +10,13 @@ from search_checks import study_trials
 from search_doubles import Recorder, StubTrial, drive, make_plan
 
 from tlsearch.config import AshaSpec
-from tlsearch.core.types import Decision, EpochReport, Mode, StartReport
+from tlsearch.core.types import Decision, EpochReport, Mode, Objective, StartReport
 from tlsearch.search import read_search
 from tlsearch.search.scheduling.asha import AshaRules
 from tlsearch.search.scheduling.stopping_rules import Judge, Observation, Rules
 from tlsearch.testing.memory_tracker import MemoryTracker
 
-RULES = Rules(mode="max", max_epochs=9, asha=AshaRules(max_epochs=9, mode="max"))
+RULES = Rules(objective=Objective.of("val_accuracy"), max_epochs=9, asha=AshaRules(max_epochs=9))
 
 
 class Solved(StubTrial):
@@ -42,7 +42,7 @@ def test_rungs_compare_trained_epochs() -> None:
 
 @pytest.mark.parametrize(("mode", "better", "worse"), [("max", 0.6, 0.4), ("min", 0.4, 0.6)])
 def test_the_best_is_the_start_until_an_epoch_is_better(mode: Mode, better: float, worse: float) -> None:
-    judge = Judge(Rules(mode=mode, max_epochs=9))
+    judge = Judge(Rules(objective=Objective(metric="x", mode=mode), max_epochs=9))
     steps = ((1, worse, (0.5, 0)), (2, 0.5, (0.5, 0)), (3, better, (better, 3)), (4, worse, (better, 3)))
     for epoch, value, best in steps:
         judge.observe(seen(0, epoch, value, start=0.5 if epoch == 1 else None))
@@ -53,7 +53,7 @@ def test_the_best_is_the_start_until_an_epoch_is_better(mode: Mode, better: floa
 
 
 def test_patience_counts_from_the_best_trained_epoch() -> None:
-    judge = Judge(Rules(mode="max", max_epochs=9, patience=2))
+    judge = Judge(Rules(objective=Objective.of("val_accuracy"), max_epochs=9, patience=2))
     values = [0.1, 0.2, 0.3, 0.3, 0.2]  # none as good as the start, the best in epoch 3
     decisions = [judge.observe(seen(0, n, value, start=0.9 if n == 1 else None)) for n, value in enumerate(values, 1)]
     assert [one.reason for one in decisions] == ["", "", "", "", "plateaued"]

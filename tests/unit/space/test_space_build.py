@@ -15,7 +15,7 @@ from tlsearch.config import nearest
 from tlsearch.config.document import key_aliases
 from tlsearch.config.document.key_aliases import home
 from tlsearch.core.errors import ConfigError, Fault
-from tlsearch.space import PARAMETERS, Choice, Fixed, FloatRange, IntRange, Space, file_checks, load, load_warnings
+from tlsearch.space import PARAMETERS, Choice, Fixed, FloatRange, IntRange, Space, file_checks, load, unused_weights
 
 BACKBONES = ["resnet18", "vit_b_16"]
 
@@ -272,12 +272,10 @@ def test_weights_are_for_backbones_of_the_space(tmp_path: Path, weights: Any, pa
 
 def test_weights_of_an_unused_backbone_are_a_warning_with_a_place(tmp_path: Path) -> None:
     path = write(tmp_path, {"backbone": ["resnet18", "mobilenet_v2"]}, weights={"resnet34": "none", "resnet18": "none"})
-    load(path)
-    (warning,) = load_warnings(path)
+    (warning,) = unused_weights(*load(path))
     assert warning.dotted == "weights.resnet34" and "the space has no backbone 'resnet34'" in warning.message
     assert "resnet34" in path.read_text().splitlines()[warning.line - 1]
-    assert load_warnings(path, overrides=["space.backbone=[resnet18, resnet34]"]) == ()
-    assert load_warnings(path, overrides=["space.head_lr=-1"]) == (), "a file with faults has these first"
+    assert unused_weights(*load(path, ["space.backbone=[resnet18, resnet34]"])) == []
 
 
 @pytest.mark.parametrize(

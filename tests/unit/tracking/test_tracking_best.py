@@ -9,15 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tlsearch.core.types import EndReason, Mode, SearchRecord, TrialConfig, TrialOutcome, TrialRecord, TrialState
+from tlsearch.core.types import EndReason, Objective, SearchRecord, TrialConfig, TrialOutcome, TrialRecord, TrialState
 from tlsearch.testing.memory_tracker import MemoryTracker
 from tlsearch.tracking import BestKeeper
 
+ACCURACY = Objective.of("val_accuracy")
 FOLDER = Path("/runs/search")
 
 
-def _keeper(tracker: MemoryTracker, keep: int = 2, mode: Mode = "max") -> BestKeeper:
-    return BestKeeper(tracker, directory=FOLDER, keep=keep, mode=mode)
+def _keeper(tracker: MemoryTracker, keep: int = 2, objective: Objective = ACCURACY) -> BestKeeper:
+    return BestKeeper(tracker, directory=FOLDER, keep=keep, objective=objective)
 
 
 def _ended(value: float | None, reason: EndReason = EndReason.COMPLETED) -> TrialOutcome:
@@ -27,14 +28,14 @@ def _ended(value: float | None, reason: EndReason = EndReason.COMPLETED) -> Tria
 @given(
     values=st.lists(st.sampled_from([0.1, 0.2, 0.3, 0.4]), max_size=12),
     keep=st.integers(0, 4),
-    mode=st.sampled_from(["max", "min"]),
+    metric=st.sampled_from(["val_accuracy", "val_loss"]),
     seed=st.integers(0, 100),
 )
-def test_the_best_are_kept_whatever_the_order(values: list[float], keep: int, mode: Mode, seed: int) -> None:
-    sign = 1 if mode == "max" else -1
+def test_the_best_are_kept_whatever_the_order(values: list[float], keep: int, metric: str, seed: int) -> None:
+    sign = 1 if metric == "val_accuracy" else -1
     expected = sorted(range(len(values)), key=lambda n: (-sign * values[n], n))[:keep]
     tracker = MemoryTracker()
-    keeper = _keeper(tracker, keep, mode)
+    keeper = _keeper(tracker, keep, Objective.of(metric))
     order = list(range(len(values)))
     random.Random(seed).shuffle(order)
     for number in order:
@@ -82,7 +83,6 @@ def test_restore_keeps_the_best_of_the_study_and_drops_the_others() -> None:
         search_id="s",
         experiment="e",
         metric="val_accuracy",
-        mode="max",
         directory=str(FOLDER),
         trials=tuple(
             TrialRecord(

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from tlsearch.model import StagedModel
 from tlsearch.train import WeightAverage, moving_state
-from tlsearch.train.loop.loss import Mixer, Objective, balanced_order, balanced_weights
+from tlsearch.train.loop.loss import Mixer, TrainingLoss, balanced_order, balanced_weights
 
 Build = Callable[..., StagedModel]
 
@@ -55,7 +55,7 @@ def test_target_rows_give_the_loss_and_its_gradient(smoothing: float, weighted: 
     logits = torch.randn(9, 5, generator=generator, requires_grad=True)
     labels = torch.arange(9) % 5
     weights = torch.rand(5, generator=generator) + 0.1 if weighted else None
-    objective = Objective(label_smoothing=smoothing, class_weights=weights)
+    objective = TrainingLoss(label_smoothing=smoothing, class_weights=weights)
     loss = objective.total(logits, labels)
     torch.autograd.backward(loss)
     rows = objective.target_rows(labels, 5)

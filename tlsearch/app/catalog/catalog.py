@@ -19,9 +19,9 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from tlsearch.app.catalog.moves import Move
-from tlsearch.core.atomic import write_atomically as write_atomically
 from tlsearch.core.codec import from_plain, read_json
 from tlsearch.core.errors import StorageError
+from tlsearch.core.files import write_atomically as write_atomically
 from tlsearch.core.secrets import remember
 from tlsearch.core.trusted_hosts import origin, trust
 from tlsearch.core.types import CacheSpec

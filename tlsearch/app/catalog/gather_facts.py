@@ -74,14 +74,13 @@ def read_space_file(entry: SearchEntry) -> SpaceFile | None:
     """
     from tlsearch.config import parse_space_file
 
-    file, _, faults = parse_space_file(entry.path / "resolved.yaml", moved=entry.moved, stored=True)
+    file, faults = parse_space_file(entry.path / "resolved.yaml", moved=entry.moved, stored=True)
     if file is None:
         logger.warning("the search's resolved.yaml cannot be read: %s", "; ".join(map(str, faults)))
     return file
 
 
 def _from_file(file: SpaceFile) -> SearchFacts:
-    from tlsearch.core.types import METRIC_MODES
     from tlsearch.search.scheduling.asha import AshaRules
 
     search, rungs = file.search, set[int]()
@@ -91,7 +90,6 @@ def _from_file(file: SpaceFile) -> SearchFacts:
             reduction_factor=search.scheduler.reduction_factor,
             brackets=search.scheduler.brackets,
             max_epochs=search.max_epochs,
-            mode=METRIC_MODES[search.metric],
         )
         rungs = {epoch for bracket in range(search.scheduler.brackets) for epoch in rules.milestones(bracket)}
     backbones = () if search.listed else _backbones(file.space.get("backbone"))

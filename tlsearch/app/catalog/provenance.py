@@ -13,7 +13,7 @@ from tlsearch.app.catalog.gather_facts import complete_facts, keep_facts
 from tlsearch.app.catalog.stored import Status
 from tlsearch.config import SpaceFile, masked_yaml
 from tlsearch.core import __version__
-from tlsearch.core.codec import read_json
+from tlsearch.core.codec import read_json, to_plain
 from tlsearch.core.errors import StorageError
 from tlsearch.core.printable import markdown_code
 from tlsearch.core.secrets import mask
@@ -49,7 +49,7 @@ def keep_evidence(entry: SearchEntry, index: ImageIndex) -> None:
     """
     # A search must not wait minutes for it; `check` looks at every set whole.
     num_images = sum(len(split) for split in index.splits.values())
-    card = data_card(index, scan=num_images <= _MAX_SCANNED).to_json()
+    card = to_plain(data_card(index, scan=num_images <= _MAX_SCANNED))
     try:
         write_atomically(entry.path / DATA_CARD, json.dumps(card, indent=2))
         write_atomically(entry.path / ENVIRONMENT, json.dumps(environment(), indent=2))

@@ -9,7 +9,7 @@ from typing import Any
 
 from tlsearch.app.catalog.catalog import SearchEntry, copies_of, forget, searches
 from tlsearch.core.errors import StorageError
-from tlsearch.core.folder_sizes import folder_bytes
+from tlsearch.core.files import folder_bytes
 from tlsearch.search import holding
 from tlsearch.search.bucket import Mirror
 from tlsearch.search.study.storage import remove_folder

@@ -9,7 +9,7 @@ from typing import Any
 from tlsearch.app.catalog.catalog import SearchEntry, searches
 from tlsearch.app.catalog.stored import read_record, search_state
 from tlsearch.core.errors import TlsearchError
-from tlsearch.core.folder_sizes import folder_bytes
+from tlsearch.core.files import folder_bytes
 from tlsearch.core.types import TrialRecord
 
 

@@ -8,7 +8,7 @@ import time
 import unicodedata
 from pathlib import Path
 
-from tlsearch.core.errors import StorageError
+from tlsearch.core.errors import StorageError, UsageError
 
 MAX_BYTES = 100  # leaves room for what is added to it: -confirm-2, the suffixes of files
 _SIGNS = "-._"
@@ -24,12 +24,12 @@ def check_name(name: str) -> str:
     """A name that a user gives to a search, in the composed form of Unicode (NFC).
 
     Raises:
-        StorageError: It cannot be a folder's name on every system, or would be read as something else.
+        UsageError: It cannot be a folder's name on every system, or would be read as something else.
     """
     name = unicodedata.normalize("NFC", name)
     wrong = _wrong(name)
     if wrong:
-        raise StorageError(f"{_RULE}; {_shown(name)} {wrong}: choose another --name")
+        raise UsageError(f"{_RULE}; {_shown(name)} {wrong}: choose another --name")
     return name
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tlsearch.app.checks.data_defaults import fit_defaults
-from tlsearch.app.checks.error_places import place_faults
 from tlsearch.app.checks.feasibility import (
     backbone_sizes,
     limit_faults,
@@ -22,22 +21,36 @@ from tlsearch.config import SpaceFile, missing_driver
 from tlsearch.core.errors import ConfigError, DataError, Fault, TlsearchError, UserError
 from tlsearch.core.types import Scalar, TrialAssignment, TrialConfig
 from tlsearch.core.user_folders import scratch_folder
-from tlsearch.space import Space, backbone_facts, load, load_warnings
+from tlsearch.space import BackboneFacts, Space, backbone_facts, load, unused_weights
+
+if TYPE_CHECKING:
+    from tlsearch.data import DataCard
+    from tlsearch.model import BackboneDescription, WeightsCard
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckedBackbone:
+    """A backbone of the space: its stages, the weights that its trials begin from, and its facts."""
+
+    described: BackboneDescription
+    weights: WeightsCard
+    facts: BackboneFacts
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckReport:
-    """What ``tlsearch check`` found; ``as_json`` has the published shape.
+    """The findings of ``tlsearch check``.
 
     Attributes:
+        data: None where the data cannot be read, as is ``validation``.
         defaults: Of the dimensions that the space leaves out, those that were fitted to data and weights.
-        validation: What the validation split can tell apart; None where the data cannot be read.
+        validation: The differences that the validation split can tell apart.
     """
 
     faults: tuple[Fault, ...] = ()
     warnings: tuple[Fault, ...] = ()
-    data: Mapping[str, Any] | None = None
-    backbones: tuple[Mapping[str, Any], ...] = ()
+    data: DataCard | None = None
+    backbones: tuple[CheckedBackbone, ...] = ()
     defaults: Mapping[str, Scalar] = field(default_factory=dict)
     validation: Resolution | None = None
 
@@ -45,25 +58,6 @@ class CheckReport:
     def ok(self) -> bool:
         """No fault."""
         return not self.faults
-
-    def as_json(self) -> dict[str, Any]:
-        """{ok, faults: [{line, column, path, message}], data, backbones, warnings, defaults, validation}.
-
-        Warnings look like faults.
-        """
-        return {
-            "ok": self.ok,
-            "faults": [_plain(one) for one in self.faults],
-            "data": self.data or {},
-            "backbones": list(self.backbones),
-            "warnings": [_plain(one) for one in self.warnings],
-            "defaults": dict(self.defaults),
-            "validation": None if self.validation is None else self.validation.as_json(),
-        }
-
-
-def _plain(fault: Fault) -> dict[str, Any]:
-    return {"line": fault.line, "column": fault.column, "path": fault.dotted, "message": fault.message}
 
 
 def check_file(
@@ -83,10 +77,11 @@ def check_file(
         file, space = load(path, overrides=overrides, data_path=data_path)
     except ConfigError as error:
         return CheckReport(faults=error.faults)
+    fault = file.document.fault
     stores = {("tracking", "uri"): (file.tracking.uri, "MLflow"), ("search", "study"): (file.search.study, "the study")}
     wrong = {path: missing_driver(*store) for path, store in stores.items()}
-    faults = [Fault(path=path, message="; ".join(found)) for path, found in wrong.items() if found]
-    card: Mapping[str, Any] | None = None
+    faults = [fault(path, "; ".join(found)) for path, found in wrong.items() if found]
+    card: DataCard | None = None
     defaults: Mapping[str, Scalar] = {}
     validation: Resolution | None = None
     num_classes = 0
@@ -98,17 +93,16 @@ def check_file(
         file, space = fit_defaults(file, space, len(index.splits["train"]))
         defaults = {name: space.default_of(name) for name in file.defaults.values if space.dimensions[name].left_out}
         validation = resolution(index.classes, index.splits["val"].labels)
-        seen = data_card(index, scan=True, include_test=True)
-        card = seen.to_json()
-        if seen.corrupt:
-            faults.append(Fault(path=("data",), message=seen.corrupt_message()))
+        card = data_card(index, scan=True, include_test=True)
+        if card.corrupt:
+            faults.append(fault(("data",), card.corrupt_message()))
         if index.doubt:
-            faults.append(Fault(path=("data",), message=index.doubt))
+            faults.append(fault(("data",), index.doubt))
     except DataError as error:
-        faults.append(Fault(path=("data",), message=str(error)))
+        faults.append(fault(("data",), str(error)))
     if num_classes:
         faults += metric_faults(file, num_classes)
-    backbones: list[Mapping[str, Any]] = []
+    backbones: list[CheckedBackbone] = []
     if with_model:
         faults += weights_faults(file, space, fetch=False)
         backbones, unbuilt = _describe_all(file, space, num_classes or 2)
@@ -117,55 +111,39 @@ def check_file(
             faults += limit_faults(file, backbone_sizes(file, space, num_classes or 2))
     if with_batch and not faults:
         faults += dry_run(file, space)[1]
-    placed = place_faults(faults, path, overrides=overrides, data_path=data_path)
     found = untried_backbones(file, space)
-    untried = [Fault(path=("space", "backbone"), message=found)] if found else []
-    warnings = place_faults(untried, path, overrides=overrides, data_path=data_path)
+    untried = [fault(("space", "backbone"), found)] if found else []
     return CheckReport(
-        faults=placed,
+        faults=tuple(faults),
         data=card,
         backbones=tuple(backbones),
-        warnings=(*load_warnings(path, overrides, data_path), *warnings),
+        warnings=(*unused_weights(file, space), *untried),
         defaults=defaults,
         validation=validation,
     )
 
 
-def _describe_all(file: SpaceFile, space: Space, num_classes: int) -> tuple[list[Mapping[str, Any]], list[Fault]]:
-    described: list[Mapping[str, Any]] = []
+def _describe_all(file: SpaceFile, space: Space, num_classes: int) -> tuple[list[CheckedBackbone], list[Fault]]:
+    described: list[CheckedBackbone] = []
     faults: list[Fault] = []
     for backbone in space.backbones():
         try:
             described.append(_describe(backbone, file, num_classes))
         except UserError as error:
-            faults.append(Fault(path=("space", "backbone", backbone), message=str(error)))
+            faults.append(file.document.fault(("space", "backbone", backbone), str(error)))
     return described, faults
 
 
-def _describe(backbone: str, file: SpaceFile, num_classes: int) -> dict[str, Any]:
+def _describe(backbone: str, file: SpaceFile, num_classes: int) -> CheckedBackbone:
     from tlsearch.model import describe_backbone, weights_card
 
-    described = describe_backbone(backbone, num_classes=num_classes, image_size=file.data.image_size)
-    card = weights_card(backbone, weights_source(file, backbone))
     facts = backbone_facts(backbone)
-    return {
-        "name": backbone,
-        "weights": card.id,
-        "licence": card.licence,
-        "image_size": described.image_size,
-        "min_image_size": None if facts is None else facts.min_size,
-        "image_sizes": None if facts is None else facts.size_rule(),
-        "stages": [
-            {
-                "name": stage.name,
-                "parameters": stage.parameters,
-                "batchnorm_layers": stage.batchnorm_layers,
-                "modules": list(stage.modules),
-            }
-            for stage in described.stages
-        ],
-        "trainable_parameters": {str(depth): count for depth, count in described.trainable_parameters.items()},
-    }
+    assert facts is not None, "a space has known backbones only"
+    return CheckedBackbone(
+        described=describe_backbone(backbone, num_classes=num_classes, image_size=file.data.image_size),
+        weights=weights_card(backbone, weights_source(file, backbone)),
+        facts=facts,
+    )
 
 
 _DEPTHS = (5, 4, 3, 2, 1, 0)
@@ -201,7 +179,7 @@ def dry_run(file: SpaceFile, space: Space) -> tuple[list[DryRun], list[Fault]]:
             try:
                 batch = first_batch(assignment)
             except TlsearchError as error:
-                faults.append(Fault(path=("space", "backbone", backbone), message=str(error)))
+                faults.append(file.document.fault(("space", "backbone", backbone), str(error)))
                 continue
         done.append(DryRun(backbone=backbone, unfreeze_depth=config.unfreeze_depth, train_loss=batch.train_loss))
     return done, faults

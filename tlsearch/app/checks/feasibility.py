@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 
 from tlsearch.config import SpaceFile
-from tlsearch.config.rules.values import MOST
-from tlsearch.core.errors import Fault, UserError
+from tlsearch.config.values import MOST
+from tlsearch.core.errors import Fault, UsageError, UserError
 from tlsearch.core.metrics import METRICS
 from tlsearch.core.text import agree, plural
 from tlsearch.core.types import WeightsSource
@@ -20,11 +20,11 @@ def total_trials(asked: str, now: int) -> int:
     """The total that ``--trials`` asks for: ``N`` in all, or ``+N`` more than ``now``.
 
     Raises:
-        UserError: It is neither.
+        UsageError: It is neither.
     """
     total = (now + int(asked) if asked.startswith("+") else int(asked)) if _TRIALS.fullmatch(asked) else 0
     if not 0 < total <= MOST:
-        raise UserError(f"--trials takes N or +N, whole numbers from 1 on, at most {MOST:,} in all; not {asked!r}")
+        raise UsageError(f"--trials takes N or +N, whole numbers from 1 on, at most {MOST:,} in all; not {asked!r}")
     return total
 
 
@@ -65,7 +65,7 @@ def limit_faults(file: SpaceFile, sizes: Mapping[str, Mapping[str, float]]) -> l
                 f"no backbone of the space has {name} of at most {limit:g}; "
                 f"the smallest, {smallest}, has {values[smallest]:.3g}"
             )
-            faults.append(Fault(path=("search", "constraints", name, "max"), message=message))
+            faults.append(file.document.fault(("search", "constraints", name, "max"), message))
     return faults
 
 
@@ -76,7 +76,7 @@ def metric_faults(file: SpaceFile, num_classes: int) -> list[Fault]:
         return []
     needed = f"{file.search.metric} needs {needed_classes} classes or more"
     message = f"{needed}; the data have {num_classes}: take val_accuracy or val_macro_f1"
-    return [Fault(path=("search", "metric"), message=message)]
+    return [file.document.fault(("search", "metric"), message)]
 
 
 def untried_backbones(file: SpaceFile, space: Space) -> str:
@@ -109,7 +109,7 @@ def weights_faults(file: SpaceFile, space: Space, *, fetch: bool = True) -> list
         try:
             have(backbone, weights_source(file, backbone))
         except UserError as error:
-            faults.append(Fault(path=("weights", backbone), message=str(error)))
+            faults.append(file.document.fault(("weights", backbone), str(error)))
     return faults
 
 

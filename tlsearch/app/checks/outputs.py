@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from tlsearch.app.catalog.catalog import write_atomically
-from tlsearch.core.errors import StorageError
+from tlsearch.core.errors import StorageError, UsageError
 from tlsearch.core.printable import ENCODING_BYTES
 
 
@@ -20,11 +20,12 @@ def check_output(path: Path, option: str) -> None:
         option: Names it in messages: ``--output``.
 
     Raises:
-        StorageError: It is a folder, its folder is missing, or that cannot be written.
+        UsageError: It is a folder, or its folder is missing.
+        StorageError: It cannot be written.
     """
     try:
         if path.is_dir():
-            raise StorageError(f"{option} must name a file, and {path} is a folder; try {path / 'FILE'}")
+            raise UsageError(f"{option} must name a file, and {path} is a folder; try {path / 'FILE'}")
         if _is_stream(path):
             if not os.access(path, os.W_OK):  # not opened: who reads a pipe would take its closing for the end
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
@@ -32,7 +33,7 @@ def check_output(path: Path, option: str) -> None:
         folder = path.resolve().parent
         if not folder.is_dir():
             wrong = "is not a folder" if folder.exists() else "does not exist"
-            raise StorageError(f"{option} must name a file in a folder that exists; {folder} {wrong}")
+            raise UsageError(f"{option} must name a file in a folder that exists; {folder} {wrong}")
         with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{path.name}."):
             pass
     except OSError as error:

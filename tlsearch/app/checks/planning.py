@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from tlsearch.app.checks.data_defaults import fit_defaults
-from tlsearch.app.checks.error_places import place_faults
 from tlsearch.app.checks.feasibility import backbone_sizes, limit_faults, metric_faults, trial_depths, weights_source
 from tlsearch.config import ResourcesSpec, SpaceFile
 from tlsearch.core.errors import ConfigError, UserError
@@ -107,7 +106,7 @@ def plan_file(
     faults = limit_faults(file, backbone_sizes(file, space, len(index.classes)))
     faults += metric_faults(file, len(index.classes))
     if faults:
-        raise ConfigError(place_faults(faults, path, overrides=overrides, data_path=data_path))
+        raise ConfigError(faults)
     return plan_search(file, space, index, step=step)
 
 

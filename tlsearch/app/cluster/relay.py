@@ -22,7 +22,7 @@ from tlsearch.app.cluster.submit import SUBMITTED, Submitted
 from tlsearch.config import bucket_address
 from tlsearch.core import PACKAGE
 from tlsearch.core.codec import from_plain, parse_json, read_json
-from tlsearch.core.errors import ClusterError, StorageError
+from tlsearch.core.errors import ClusterError, UsageError
 from tlsearch.core.imports import own_python
 from tlsearch.core.user_folders import state_directory
 from tlsearch.search.cluster.jobs import JobRequest, Jobs, JobsAway, JobState, RayJobs
@@ -128,9 +128,7 @@ def _at(address: str, search_id: str | None, storage: Path | str | None, remembe
     if known is not None:
         return replace(known, address=address, storage=_text(storage) or known.storage)
     if not search_id or storage is None:
-        raise StorageError(
-            "a search that this machine has not submitted is found by its ID and its cluster's --storage"
-        )
+        raise UsageError("a search that this machine has not submitted is found by its ID and its cluster's --storage")
     return Submitted(search_id=search_id, job_id=search_id, address=address, storage=_text(storage))
 
 

@@ -23,8 +23,6 @@ from tlsearch.space import build_space
 
 SUBMITTED = "submitted"  # folder of the catalogue, one file for each search sent to a cluster
 
-# Values that name a place on the cluster: only the cluster can tell whether it is there.
-_PLACES: tuple[Keys, ...] = (("data", "path"), ("weights",), ("storage",), ("tracking", "uri"), ("search", "study"))
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _SQLITE = re.compile(r"sqlite(?:\+\w+)?:///(?:file:)?([^?]*)")
 
@@ -130,38 +128,33 @@ def checked_file(options: SubmitOptions) -> SpaceFile:
         ConfigError: All its faults.
     """
     data_path = Path(options.data_path) if options.data_path is not None else None
-    file, document, faults = parse_space_file(options.file, options.overrides, data_path)
-    if file is None or document is None:
+    file, faults = parse_space_file(options.file, options.overrides, data_path)
+    if file is None:
         raise ConfigError(faults)
-    faults = [*faults, *build_space(file, document)[1]]
-    faults = [one for one in faults if not _for_the_cluster(one, document)]
-    faults += [*_relative_places(file, document), *_secrets(document, options.file.read_text(encoding="utf-8"))]
+    faults = [*faults, *build_space(file)[1]]
+    faults = [one for one in faults if not _for_the_cluster(one, file.document)]
+    faults += [*_relative_places(file), *_secrets(file.document, options.file.read_text(encoding="utf-8"))]
     if faults:
         raise ConfigError(faults)
     return file
 
 
 def _for_the_cluster(fault: Fault, document: Document) -> bool:
-    """Whether the fault says that a place is not on this machine: an absolute one may be on the cluster."""
-    if not any(fault.path[: len(one)] == one for one in _PLACES):
-        return False
-    texts = list(document.texts(fault.path).values())
-    return all(_everywhere(text) for text in texts) and any(_path_in(text) in fault.message for text in texts)
-
-
-def _path_in(text: str) -> str:
-    sqlite = _SQLITE.match(text)
-    return sqlite[1] if sqlite else text
+    """Whether something is missing on this machine that an absolute path names: it may be on the cluster."""
+    texts = document.texts(fault.path).values() if fault.kind == "absent" else ()
+    return bool(texts) and all(_everywhere(text) for text in texts)
 
 
 def _everywhere(text: str) -> bool:
     """An absolute path or a URL; for a SQLite URL its file."""
-    if _SQLITE.match(text):
-        return PurePosixPath(_path_in(text)).is_absolute()
-    return bool(_URL.match(text)) or PurePosixPath(text).is_absolute()
+    sqlite = _SQLITE.match(text)
+    if sqlite is None and _URL.match(text):
+        return True
+    return PurePosixPath(sqlite[1] if sqlite else text).is_absolute()
 
 
-def _relative_places(file: SpaceFile, document: Document) -> Iterator[Fault]:
+def _relative_places(file: SpaceFile) -> Iterator[Fault]:
+    document = file.document
     rule = "on a cluster a path must be the same on every node: absolute, or a URL"
     defaults: dict[Keys, str] = {("storage",): "./tlsearch_runs", ("tracking", "uri"): "sqlite:///mlflow.db"}
     for key, default in defaults.items():

@@ -16,6 +16,7 @@ import psutil
 from tlsearch.core.errors import DataError
 from tlsearch.core.types import DataSpec, SplitSpec
 from tlsearch.data import DataCard, ImageIndex, data_card, load_index
+from tlsearch.data.index import image_name
 from tlsearch.data.sources.listing import Listing, list_source
 
 _TABLES = (".csv", ".tsv", ".parquet")
@@ -123,7 +124,7 @@ def _facts(spec: DataSpec, listing: Listing, index: ImageIndex, card: DataCard) 
         classes=index.classes,
         ready=() if "all" in listing.items else tuple(listing.items),
         images={name: len(split) for name, split in index.splits.items()},
-        per_class=dict(card.counts["train"]),
+        per_class=dict(card.splits["train"].per_class),
         sides=(
             min(card.width.min, card.height.min),
             min(card.width.median, card.height.median),
@@ -167,11 +168,12 @@ def _group_pattern(index: ImageIndex, card: DataCard) -> str | None:
     labels = {
         key: label for split in index.splits.values() for key, label in zip(split.keys, split.labels, strict=True)
     }
+    keys = {image_name(index, key): key for key in paths}
     for pattern in _GROUP_PATTERNS:
         found = {key: match[1] for key, path in paths.items() if (match := re.search(pattern, path))}
         if len(found) < len(paths):
             continue
-        together = sum(found[pair.first.key] == found[pair.second.key] for pair in pairs)
+        together = sum(found[keys[pair.first.path]] == found[keys[pair.second.path]] for pair in pairs)
         groups = {(labels[key], group) for key, group in found.items()}
         by_class = Counter(label for label, _ in groups)
         if together >= _EXPLAINED * len(pairs) and min(by_class.values()) >= _MIN_GROUPS:

@@ -16,8 +16,8 @@ from tlsearch.app.init.facts import DataFacts, Machine, look_at_data, look_at_ma
 from tlsearch.app.init.rules import DOMAINS, Distance, budget_of, budget_warning, choose_backbones, image_size
 from tlsearch.app.init.space_text import scalar, space_text
 from tlsearch.app.views.space_schema import SCHEMA_FILE, schema_text
-from tlsearch.core.atomic import write_atomically
 from tlsearch.core.errors import StorageError, UserError
+from tlsearch.core.files import write_atomically
 from tlsearch.core.text import agree, plural
 from tlsearch.results.promotion.test_split import hash_test_split
 

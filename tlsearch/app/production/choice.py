@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from tlsearch.app.catalog.catalog import SearchEntry, find
 from tlsearch.app.catalog.stored import read_record
@@ -16,10 +15,11 @@ from tlsearch.app.checks.resolution import convincing_difference
 from tlsearch.app.production.conclude import read_confirmed
 from tlsearch.app.production.confirm import best_candidates
 from tlsearch.config import SpaceFile
-from tlsearch.core.errors import SearchStopped, StorageError, UserError
+from tlsearch.core.errors import SearchStopped, StorageError, UsageError, UserError
 from tlsearch.core.types import Decision, EpochReport, SearchRecord, TrialAssignment, TrialRecord
 from tlsearch.model import describe_backbone
 from tlsearch.results.leaderboard.search_facts import measure_latency, this_cpu
+from tlsearch.results.stats.verdict import Confirmed
 from tlsearch.train import read_model_meta
 from tlsearch.trial import BEST_FOLDER, keep_start, run_trial
 
@@ -131,7 +131,7 @@ def _candidates(entry: SearchEntry, number: int | None, num_val: int) -> Iterato
     if number is not None:
         asked = next((one for one in record.trials if one.number == number), None)
         if asked is None:
-            raise UserError(f"the search {entry.search_id} has no trial {number}; it has {len(record.trials)}")
+            raise UsageError(f"the search {entry.search_id} has no trial {number}; it has {len(record.trials)}")
         if asked.best_epoch is None:
             raise UserError(f"trial {number} of {entry.search_id} has no result: {asked.state.value} {asked.error}")
         yield entry, asked, "asked for by its number"
@@ -170,11 +170,11 @@ def solved_head(record: SearchRecord, num_val: int) -> tuple[TrialRecord, str] |
     return replace(first, best_value=value, best_epoch=0), reason
 
 
-def _confirmed_winner(entry: SearchEntry, confirmed: Mapping[str, Any]) -> tuple[SearchEntry, TrialRecord, str]:
-    winner = next(one for one in confirmed["candidates"] if one["trial"] == confirmed["recommended"])
-    owner = find(confirmed["confirm_search_id"], entry.path.parent)
-    trial = next(one for one in read_record(owner).trials if one.number == winner["best_trial"])
-    reason = f"the best training of the configuration that was confirmed: trial {winner['trial']} of {entry.search_id}"
+def _confirmed_winner(entry: SearchEntry, confirmed: Confirmed) -> tuple[SearchEntry, TrialRecord, str]:
+    winner = next(one for one in confirmed.candidates if one.trial == confirmed.recommended)
+    owner = find(confirmed.confirm_search_id, entry.path.parent)
+    trial = next(one for one in read_record(owner).trials if one.number == winner.best_trial)
+    reason = f"the best training of the configuration that was confirmed: trial {winner.trial} of {entry.search_id}"
     return owner, trial, reason
 
 

@@ -18,7 +18,7 @@ from tlsearch.app.searches.input_digests import refuse_changed_inputs
 from tlsearch.app.searches.prepare import Prepared, make_folder, new_entry, prepare_resume
 from tlsearch.config import SpaceFile, dump_resolved
 from tlsearch.core.errors import ConfigError, StorageError, UserError
-from tlsearch.core.types import EndReason, Scalar, SearchRecord, TrialRecord, TrialState
+from tlsearch.core.types import Scalar, SearchRecord, TrialRecord
 from tlsearch.data import load_index
 from tlsearch.search import holding
 from tlsearch.space import Fixed, Space
@@ -109,16 +109,8 @@ def best_candidates(record: SearchRecord, top: int, *, by_model: bool = True) ->
     Args:
         by_model: False gives all trials, those with the same configuration or head too.
     """
-    sign = 1.0 if record.mode == "max" else -1.0
-    done = [
-        trial
-        for trial in record.trials
-        if trial.best_value is not None
-        and trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
-        and trial.reason != EndReason.DIVERGED
-    ]
     chosen: list[TrialRecord] = []
-    for trial in sorted(done, key=lambda one: (-sign * (one.best_value or 0.0), one.number)):
+    for trial in record.ranked:
         if not by_model or not any(_same_model(trial, other) for other in chosen):
             chosen.append(trial)
     return tuple(chosen[:top])

@@ -9,10 +9,9 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
@@ -22,18 +21,42 @@ from tlsearch.app.catalog.catalog import SearchEntry, find, names_search, read_e
 from tlsearch.app.catalog.stored import stored_file
 from tlsearch.app.views.outcome import find_checkpoint
 from tlsearch.config import one_of
-from tlsearch.core.errors import DataError, StorageError, UserError
+from tlsearch.core.errors import DataError, StorageError, UsageError, UserError
 from tlsearch.core.export_formats import EXPORT_FORMATS
-from tlsearch.core.regular_files import IMAGE_BYTES, read_regular
+from tlsearch.core.files import IMAGE_BYTES, read_regular
 from tlsearch.data import decode_rgb, images_below, load_index, read_image
 from tlsearch.results import load_model
-from tlsearch.results.export.base import check_parity, expected_outputs, prepared_images
+from tlsearch.results.export.base import Parity, check_parity, expected_outputs, prepared_images
 from tlsearch.results.leaderboard.search_facts import this_cpu
 from tlsearch.tracking import model_origin
 
 MAX_IMAGES = 100
 _URI = re.compile(r"[a-z][a-z0-9+.-]+:/")
 _WARMUPS, _REPEATS = 3, 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class FormatLatency:
+    """Median time of one image, in milliseconds; the format ``model`` is the model itself."""
+
+    format: str
+    ms: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportedModel:
+    """What ``export`` has written, and how it compares with the model.
+
+    Attributes:
+        path: The file, or the folder of a script.
+        latency: Of the model, then of the format, on the machine ``latency_on``.
+    """
+
+    format: str
+    path: str
+    parity: Parity
+    latency: tuple[FormatLatency, ...]
+    latency_on: str
 
 
 def export_model(
@@ -43,7 +66,7 @@ def export_model(
     output: Path | None = None,
     images: Path | None = None,
     storage: Path | None = None,
-) -> dict[str, Any]:
+) -> ExportedModel:
     """Exports a model.
 
     Args:
@@ -53,16 +76,13 @@ def export_model(
         images: A folder of images to check on; else the validation images of the search that the model comes from (by
             its ID, its folder, or the tags of an MLflow model), else made-up ones.
 
-    Returns:
-        {format, path, parity: {images, real, logits, scores}, latency: [{format, ms}], latency_on}.
-
     Raises:
         UserError: No such format, or one that this model or this installation does not allow.
         StorageError: The output exists or cannot be written.
         ParityError: The exported model gives something else; nothing is left.
     """
     if form not in EXPORT_FORMATS:
-        raise UserError(f"a format is {one_of(EXPORT_FORMATS)}, not {form!r}")
+        raise UsageError(f"a format is {one_of(EXPORT_FORMATS)}, not {form!r}")
     target = (output or Path(EXPORT_FORMATS[form].default_output)).absolute()
     if target.exists():
         raise StorageError(f"{target} exists; an export overwrites nothing")
@@ -83,25 +103,25 @@ def export_model(
         run = module.open_model(made)
         parity = check_parity(form, run, pixels, expected, real=bool(real))
         latency = [
-            {"format": "model", "ms": _latency(lambda one: expected_outputs(classifier, one), pixels[:1])},
-            {"format": form, "ms": _latency(run, pixels[:1])},
+            FormatLatency(format="model", ms=_latency(lambda one: expected_outputs(classifier, one), pixels[:1])),
+            FormatLatency(format=form, ms=_latency(run, pixels[:1])),
         ]
         os.replace(made, target)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    return {
-        "format": form,
-        "path": str(target),
-        "parity": asdict(parity),
-        "latency": latency,
-        "latency_on": f"{this_cpu(torch.get_num_threads())}, batch of 1",
-    }
+    return ExportedModel(
+        format=form,
+        path=str(target),
+        parity=parity,
+        latency=tuple(latency),
+        latency_on=f"{this_cpu(torch.get_num_threads())}, batch of 1",
+    )
 
 
 def _some_images(model: str, folder: Path | None, storage: Path | None) -> Sequence[Image.Image]:
     if folder is not None:
         if not folder.is_dir():
-            raise DataError(f"--images names a folder of images; {folder} is none")
+            raise UsageError(f"--images names a folder of images; {folder} is not a folder")
         files = [folder / one for one in images_below(folder).images[:MAX_IMAGES]]
         if not files:
             raise DataError(f"a folder to check an export on holds images; {folder} has none")

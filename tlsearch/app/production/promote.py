@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -27,7 +26,7 @@ from tlsearch.app.searches.input_digests import refuse_changed_inputs
 from tlsearch.config import SpaceFile
 from tlsearch.core.crash import crash_point
 from tlsearch.core.errors import DataError, UserError
-from tlsearch.core.folder_sizes import folder_bytes
+from tlsearch.core.files import folder_bytes
 from tlsearch.core.types import WeightsSource
 from tlsearch.core.user_folders import scratch_folder
 from tlsearch.data import ImageIndex, load_index
@@ -80,11 +79,38 @@ class _Evidence:
     notes: tuple[str, ...] = ()
 
 
-def promote(entry: SearchEntry, options: PromoteOptions) -> dict[str, Any]:
-    """Promotes a model of a search.
+@dataclass(frozen=True, kw_only=True)
+class PromotedModel:
+    """A model that ``promote`` has registered.
 
-    Returns:
-        {model, version, alias, previous, uri, search_id, trial, reason, metric, value, temperature, test, card}.
+    Attributes:
+        model: Its name in the registry; ``uri`` is its address by the alias.
+        previous: The version that the alias named before; None where there was none.
+        trial: Its trial in ``search_id``, chosen for ``reason``; ``value`` is the metric there.
+        refit: Whether it was trained on train and val together.
+        test: None where the test split was not looked at.
+        card: The model card, in Markdown.
+    """
+
+    model: str
+    version: str
+    alias: str
+    previous: str | None
+    uri: str
+    mlflow_run_id: str
+    search_id: str
+    trial: int
+    reason: str
+    metric: str
+    value: float | None
+    refit: bool
+    temperature: float
+    test: TestEvidence | None
+    card: str
+
+
+def promote(entry: SearchEntry, options: PromoteOptions) -> PromotedModel:
+    """Promotes a model of a search.
 
     Raises:
         UserError: No trial fits, or the alias is none.
@@ -109,7 +135,7 @@ def _check_alias(alias: str) -> None:
     )
 
 
-def _promote(entry: SearchEntry, options: PromoteOptions, stack: ExitStack) -> dict[str, Any]:
+def _promote(entry: SearchEntry, options: PromoteOptions, stack: ExitStack) -> PromotedModel:
     file, _ = stored_file(entry, "so nothing can be promoted")
     index = load_index(file.data)
     check_classes(read_facts(entry).classes or index.classes, index.classes)
@@ -129,23 +155,23 @@ def _promote(entry: SearchEntry, options: PromoteOptions, stack: ExitStack) -> d
     evidence = _evidence(entry, choice, index, checkpoint, split, uses, temperature, options)
     promoted, card = _register(entry, file, index, choice, checkpoint, temperature, evidence, options)
     meta = read_model_meta(checkpoint)
-    return {
-        "model": promoted.name,
-        "version": promoted.version,
-        "alias": promoted.alias,
-        "previous": promoted.previous,
-        "uri": f"models:/{promoted.name}@{promoted.alias}",
-        "mlflow_run_id": promoted.run_id,
-        "search_id": choice.entry.search_id,
-        "trial": choice.trial.number,
-        "reason": choice.reason,
-        "metric": meta.metric,
-        "value": choice.trial.best_value,
-        "refit": options.refit,
-        "temperature": temperature,
-        "test": evidence.test.to_json() if evidence.test else None,
-        "card": card,
-    }
+    return PromotedModel(
+        model=promoted.name,
+        version=promoted.version,
+        alias=promoted.alias,
+        previous=promoted.previous,
+        uri=f"models:/{promoted.name}@{promoted.alias}",
+        mlflow_run_id=promoted.run_id,
+        search_id=choice.entry.search_id,
+        trial=choice.trial.number,
+        reason=choice.reason,
+        metric=meta.metric,
+        value=choice.trial.best_value,
+        refit=options.refit,
+        temperature=temperature,
+        test=evidence.test,
+        card=card,
+    )
 
 
 def _sealed(index: ImageIndex) -> TestSplit:

@@ -128,7 +128,9 @@ def _recorders(prepared: Prepared, tracker: MlflowTracker, through: Through) -> 
     the keeper does not keep, and the bucket's dropper deletes it there.
     """
     entry, file = prepared.entry, prepared.file
-    keeper = BestKeeper(tracker, directory=entry.path, keep=file.tracking.keep_best, mode=file.trial_setup().mode)
+    keeper = BestKeeper(
+        tracker, directory=entry.path, keep=file.tracking.keep_best, objective=file.trial_setup().objective
+    )
     tidiers = () if entry.parent else (Tidier(keeper, directory=entry.path),)
     if prepared.resumed:
         earlier = read_record(entry)

@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from tlsearch.app.catalog.catalog import SearchEntry, write_atomically
 from tlsearch.app.catalog.gather_facts import read_facts
 from tlsearch.app.checks.feasibility import weights_digests
 from tlsearch.config import SpaceFile
-from tlsearch.core.codec import read_json, read_shaped
+from tlsearch.core.codec import read_json, read_shaped, to_plain
 from tlsearch.core.errors import DataError
 from tlsearch.data import ImageIndex, Split, nfc, seen_digest
 from tlsearch.space import Space
@@ -26,7 +26,6 @@ from tlsearch.space import Space
 logger = logging.getLogger(__name__)
 
 INPUTS = "inputs.json"
-_FORMAT = 1
 _SHOWN = 8
 
 
@@ -38,9 +37,17 @@ class _Part:
 
 @dataclass(frozen=True, kw_only=True)
 class _Data:
+    """Digests of a data set; ``digest`` is empty where files stay closed, ``seen`` leaves out the test split."""
+
     digest: str
+    seen: str | None = None
     classes: tuple[str, ...]
     splits: Mapping[str, Mapping[str, _Part]]
+
+    @property
+    def totals(self) -> dict[str, int]:
+        """Images by split."""
+        return {name: sum(part.images for part in parts.values()) for name, parts in self.splits.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +61,8 @@ class _Inputs:
 
 def keep_inputs(entry: SearchEntry, file: SpaceFile, space: Space, index: ImageIndex) -> None:
     """Writes what the search's trials are made from into its folder."""
-    weights = weights_digests(file, space.backbones())
-    plain = {"format": _FORMAT, "data": _data_now(index), "weights": weights}
-    write_atomically(entry.path / INPUTS, json.dumps(plain, indent=2))
+    inputs = _Inputs(format=1, data=_data_now(index), weights=weights_digests(file, space.backbones()))
+    write_atomically(entry.path / INPUTS, json.dumps(to_plain(inputs), indent=2))
 
 
 def refuse_changed_inputs(entry: SearchEntry, file: SpaceFile, index: ImageIndex, *, purpose: str) -> None:
@@ -71,15 +77,16 @@ def refuse_changed_inputs(entry: SearchEntry, file: SpaceFile, index: ImageIndex
         DataError: They have changed; says what, and what to do.
     """
     kept = _kept(entry)
-    before = kept.get("data") or _data_of_facts(entry)
+    before = kept.data if kept is not None else _data_of_facts(entry)
     found = list(_data_changes(before, _data_now(index))) if before else []
-    unseen = bool(found) and before.get("seen") == seen_digest(index)
-    if unseen:
+    if before is None or not found:
+        pass
+    elif before.seen == seen_digest(index):
         logger.warning("the test split has changed since %s began: %s", entry.search_id, "; ".join(found))
-    elif found:
-        digests = f"digest {before['digest'][:8]} -> {index.digest[:8]}"
+    else:
+        digests = f"digest {before.digest[:8]} -> {index.digest[:8]}"
         raise DataError(_message(entry, f"the images have changed since the search began ({digests})", found, purpose))
-    known = {**_weights_of_models(entry), **kept.get("weights", {})}
+    known = {**_weights_of_models(entry), **(kept.weights if kept is not None else {})}
     tried = [name for name in _tried(entry) if name in known]
     now = weights_digests(file, tried) if tried else {}
     changed = [f"{name}: {known[name][:8]} -> {now[name][:8]}" for name in now if now[name] != known[name]]
@@ -98,71 +105,66 @@ def _message(entry: SearchEntry, what: str, changes: list[str], purpose: str) ->
     )
 
 
-def _kept(entry: SearchEntry) -> dict[str, Any]:
-    """What the search's folder says; empty for a search of a version that wrote no such file."""
+def _kept(entry: SearchEntry) -> _Inputs | None:
+    """The inputs in the search's folder; None for a search of a version that wrote no such file."""
     try:
         return read_shaped(entry.path / INPUTS, _Inputs)
     except FileNotFoundError:
-        return {}
+        return None
 
 
-def _data_now(index: ImageIndex) -> dict[str, Any]:
-    """{digest, seen, classes, splits: {split: {class: {images, digest}}}}; no digest where files stay closed."""
-    return {
-        "digest": index.digest,
-        "seen": seen_digest(index),
-        "classes": list(index.classes),
-        "splits": {name: _per_class(split, index.classes) for name, split in index.splits.items()},
-    }
+def _data_now(index: ImageIndex) -> _Data:
+    splits = {name: _per_class(split, index.classes) for name, split in index.splits.items()}
+    return _Data(digest=index.digest, seen=seen_digest(index), classes=index.classes, splits=splits)
 
 
-def _per_class(split: Split, classes: tuple[str, ...]) -> dict[str, Any]:
+def _per_class(split: Split, classes: tuple[str, ...]) -> dict[str, _Part]:
     totals = {label: hashlib.sha256() for label in range(len(classes))}
     for i, (key, label) in enumerate(zip(split.keys, split.labels, strict=True)):
         totals[label].update(key.encode("utf-8", "surrogateescape") + b"\0")
         totals[label].update(split.digests[i] if split.digests else b"")
     counts = Counter(split.labels)
     return {
-        classes[label]: {"images": counts[label], "digest": total.hexdigest()[:16]} for label, total in totals.items()
+        classes[label]: _Part(images=counts[label], digest=total.hexdigest()[:16]) for label, total in totals.items()
     }
 
 
-def _data_of_facts(entry: SearchEntry) -> dict[str, Any]:
-    """What a search of the version before has kept: totals."""
+def _data_of_facts(entry: SearchEntry) -> _Data | None:
+    """As far as an earlier version kept it: the images of each split, without their classes."""
     facts = read_facts(entry)
     if not facts.digest:
-        return {}
-    return {"digest": facts.digest, "classes": list(facts.classes), "images": dict(facts.images)}
+        return None
+    splits = {name: {"": _Part(images=count, digest="")} for name, count in facts.images.items()}
+    return _Data(digest=facts.digest, classes=tuple(facts.classes), splits=splits)
 
 
-def _data_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+def _data_changes(before: _Data, now: _Data) -> Iterator[str]:
     """What differs, in words; nothing where the digests are equal."""
-    if before["digest"] == now["digest"]:
+    if before.digest == now.digest:
         return
     said = 0
-    for line in _class_changes(before["classes"], now["classes"]):
+    for line in _class_changes(before.classes, now.classes):
         said += 1
         yield line
-    counts = before.get("images") or {name: _total(split) for name, split in before["splits"].items()}
-    for name in dict.fromkeys((*counts, *now["splits"])):
-        then, today = counts.get(name, 0), _total(now["splits"].get(name, {}))
+    for name in dict.fromkeys((*before.splits, *now.splits)):
+        then, today = before.totals.get(name, 0), now.totals.get(name, 0)
         if then != today:
             said += 1
             yield f"{name}: {then} -> {today} images"
-    for name, split in before.get("splits", {}).items():
+    for name, split in before.splits.items():
         for label, part in split.items():
-            other = now["splits"].get(name, {}).get(label)
+            other = now.splits.get(name, {}).get(label)
             if other is not None and other != part:
                 said += 1
-                same = other["images"] == part["images"]
-                how = "other files or contents" if same else f"{part['images']} -> {other['images']} images"
+                same = other.images == part.images
+                how = "other files or contents" if same else f"{part.images} -> {other.images} images"
                 yield f"{name}, class {label!r}: {how}"
     if not said:
         yield "the same classes and counts: files were renamed, replaced or edited"
 
 
-def _class_changes(before: list[str], now: list[str]) -> Iterator[str]:
-    before, now = [nfc(name) for name in before], [nfc(name) for name in now]
+def _class_changes(earlier: Sequence[str], later: Sequence[str]) -> Iterator[str]:
+    before, now = [nfc(name) for name in earlier], [nfc(name) for name in later]
     if before == now:
         return
     gone, new = [name for name in before if name not in now], [name for name in now if name not in before]
@@ -170,10 +172,6 @@ def _class_changes(before: list[str], now: list[str]) -> Iterator[str]:
     parts += [f"new: {', '.join(map(repr, new))}"] if new else []
     parts += [f"gone: {', '.join(map(repr, gone))}"] if gone else []
     yield f"classes: {'; '.join(parts)}" if new or gone else "classes: in another order"
-
-
-def _total(split: Mapping[str, Any]) -> int:
-    return sum(part["images"] for part in split.values())
 
 
 def _models(entry: SearchEntry) -> Iterator[dict[str, Any]]:

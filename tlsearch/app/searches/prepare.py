@@ -18,7 +18,6 @@ from tlsearch.app.catalog.search_names import check_name, new_search_id
 from tlsearch.app.catalog.space_diff import refuse_changes
 from tlsearch.app.catalog.stored import settle, stored_file
 from tlsearch.app.checks.data_defaults import fit_defaults
-from tlsearch.app.checks.error_places import place_faults
 from tlsearch.app.checks.feasibility import backbone_sizes, limit_faults, metric_faults, total_trials, weights_faults
 from tlsearch.app.searches.input_digests import keep_inputs, refuse_changed_inputs
 from tlsearch.config import SpaceFile, bucket_address, dump_resolved
@@ -69,11 +68,14 @@ class Prepared:
 
 
 @contextmanager
-def prepare(options: RunOptions, *, step: Step = no_step) -> Iterator[Prepared]:
+def prepare(
+    options: RunOptions, *, loaded: tuple[SpaceFile, Space] | None = None, step: Step = no_step
+) -> Iterator[Prepared]:
     """Checks everything that can be checked before a trial, then makes the search's folder; holds its lock meanwhile.
 
     Args:
         options: What is to run.
+        loaded: What ``load`` gives for these options, where the caller has it already.
         step: Hears what is done now.
 
     Raises:
@@ -82,7 +84,7 @@ def prepare(options: RunOptions, *, step: Step = no_step) -> Iterator[Prepared]:
         StorageError: The name breaks a rule or is taken, or the folder cannot be made.
     """
     name = None if options.name is None else check_name(options.name)
-    file, space = load(options.file, overrides=options.overrides, data_path=options.data_path)
+    file, space = loaded or load(options.file, overrides=options.overrides, data_path=options.data_path)
     own = (file.tracking.uri, file.search.study)
     trust(*own)
     if note := credentials_note(file.tracking.uri):
@@ -96,7 +98,7 @@ def prepare(options: RunOptions, *, step: Step = no_step) -> Iterator[Prepared]:
     faults += limit_faults(file, backbone_sizes(file, space, len(index.classes)))
     faults += metric_faults(file, len(index.classes))
     if faults:
-        raise ConfigError(place_faults(faults, options.file, overrides=options.overrides, data_path=options.data_path))
+        raise ConfigError(faults)
     require_places(file, options.address)
     search_id = name or new_search_id(file.name, folder_of(file.storage))
     # A link stays one: relative paths are relative to its folder, and a mounted ConfigMap's target changes.
@@ -210,7 +212,7 @@ def prepare_resume(
     step("checking the weights of the backbones")
     faults = weights_faults(file, space)
     if faults:
-        raise ConfigError(place_faults(faults, entry.path / RESOLVED))
+        raise ConfigError(faults)
     refuse_changed_inputs(entry, file, index, purpose="the search cannot go on")
     require_places(file, address)
     entry = settle(entry)

@@ -10,7 +10,6 @@ from tlsearch.app.catalog.catalog import RESOLVED, SOURCE, SearchEntry, register
 from tlsearch.app.catalog.gather_facts import gather_facts, write_facts
 from tlsearch.app.catalog.space_diff import Difference, differences, file_now
 from tlsearch.app.catalog.stored import read_record, settle, stored_file
-from tlsearch.app.checks.error_places import place_faults
 from tlsearch.app.checks.feasibility import backbone_sizes, limit_faults, weights_faults, weights_source
 from tlsearch.app.searches.execute import search_plan
 from tlsearch.app.searches.input_digests import keep_inputs, refuse_changed_inputs
@@ -61,15 +60,7 @@ def prepare_changed(
     faults = lasting_faults(stored, file, changes, _tried(entry)) + weights_faults(file, space)
     faults += limit_faults(file, backbone_sizes(file, space, len(index.classes)))
     if faults:
-        raise ConfigError(
-            place_faults(
-                faults,
-                Path(entry.source),
-                overrides=entry.overrides,
-                data_path=Path(entry.data_path) if entry.data_path else None,
-                current=Path(entry.cwd) if entry.cwd else None,
-            )
-        )
+        raise ConfigError(faults)
     refuse_changed_inputs(entry, file, index, purpose="the search cannot go on")
     entry = settle(entry)
     prepared = Prepared(entry=entry, file=file, space=space, index=index, address=address, lock=lock, resumed=True)
@@ -95,11 +86,11 @@ def lasting_faults(
         place = next((one for one in kept if f"{change.dotted}.".startswith(f"{one}.")), None)
         if place is not None:
             message = f"one search has one {place}; it began with {str(change).partition(': ')[2]}: start a new search"
-            faults.append(Fault(path=change.path, message=message))
+            faults.append(file.document.fault(change.path, message))
     for backbone in tried:
         if weights_source(stored, backbone) != weights_source(file, backbone):
             message = f"trials of {backbone} have begun from other weights: start a new search"
-            faults.append(Fault(path=("weights", backbone), message=message))
+            faults.append(file.document.fault(("weights", backbone), message))
     return faults
 
 

@@ -5,7 +5,7 @@ Imports neither torch, Ray nor MLflow.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +18,8 @@ from tlsearch.app.catalog.space_diff import refuse_changes
 from tlsearch.app.catalog.stored import read_record, search_state
 from tlsearch.app.checks.feasibility import total_trials
 from tlsearch.app.searches.input_digests import INPUTS
-from tlsearch.config import load_space_file, parse_space_file
-from tlsearch.core.errors import StorageError
+from tlsearch.config import SpaceFile, parse_space_file
+from tlsearch.core.errors import UsageError
 from tlsearch.core.text import agree, command, format_s, plural
 from tlsearch.core.trusted_hosts import trust
 from tlsearch.search import SearchLock, holding
@@ -36,24 +36,20 @@ class Begun:
 
 
 @contextmanager
-def begun(
-    file: Path, *, name: str | None, overrides: Sequence[str] = (), data_path: Path | None = None
-) -> Iterator[Begun | None]:
-    """The search of this name, held while the body runs; None where there is none yet.
+def begun(file: SpaceFile, *, name: str | None) -> Iterator[Begun | None]:
+    """The search of this name in the file's storage, held while the body runs; None where there is none yet.
 
     Raises:
-        StorageError: No name was given, so that a second start could not find the first; it breaks a rule; or another
-            process holds the search.
-        ConfigError: As for ``prepare``.
+        UsageError: No name was given, so that a second start could not find the first; or it breaks a rule.
+        StorageError: Another process holds the search.
     """
     if not name:
-        raise StorageError("only a search with a --name can be found again")
+        raise UsageError("--or-resume finds the search by its --name: give one")
     name = check_name(name)
-    loaded = load_space_file(file, overrides=overrides, data_path=data_path).file
-    trust(loaded.tracking.uri, loaded.search.study)
-    storage = folder_of(loaded.storage)
-    if is_bucket(loaded.storage):
-        take_over(loaded.storage, name)
+    trust(file.tracking.uri, file.search.study)
+    storage = folder_of(file.storage)
+    if is_bucket(file.storage):
+        take_over(file.storage, name)
     if (storage / name / MANIFEST).is_file():
         with holding(storage / name, "run") as lock:
             yield Begun(entry=find(name, storage), lock=lock)

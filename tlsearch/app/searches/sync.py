@@ -38,7 +38,7 @@ def sync_search(entry: SearchEntry, *, timeout_s: float = 300.0) -> SyncEnd:
         entry = settle(entry)
         file, record = stored_file(entry, "so it cannot be sent")[0], read_record(entry)
         tracker = make_tracker(entry)
-        keeper = BestKeeper(tracker, directory=entry.path, keep=file.tracking.keep_best, mode=record.mode)
+        keeper = BestKeeper(tracker, directory=entry.path, keep=file.tracking.keep_best, objective=record.objective)
         try:
             record_start(tracker, entry, file)
             tracker.record_search(record)

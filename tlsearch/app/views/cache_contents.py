@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tlsearch.app.catalog.catalog import searches
-from tlsearch.core.folder_sizes import folder_bytes
+from tlsearch.core.files import folder_bytes
 from tlsearch.core.types import CacheSpec
 from tlsearch.node_cache.locked_files import cache_directory, remove_fetched
 from tlsearch.node_cache.store import Entry, entries

@@ -10,7 +10,7 @@ from tlsearch.app.catalog.catalog import SearchEntry, find, names_search
 from tlsearch.app.catalog.gather_facts import complete_facts, read_space_file
 from tlsearch.app.catalog.stored import read_record
 from tlsearch.app.views.outcome import find_checkpoint
-from tlsearch.core.errors import DataError, StorageError, UserError
+from tlsearch.core.errors import DataError, UsageError, UserError
 from tlsearch.core.types import DataSpec, SearchRecord
 from tlsearch.data import ImageIndex, load_index
 from tlsearch.results.leaderboard.leaderboard import leaderboard
@@ -68,7 +68,7 @@ def _is_search(name: str) -> bool:
 
 def _compare_searches(a: SearchEntry, b: SearchEntry, device: str) -> SearchComparison:
     if a.directory == b.directory:
-        raise StorageError(f"two searches are compared; both names are {a.search_id}")
+        raise UsageError(f"two searches are compared; both names are {a.search_id}")
     one, two = _searched(a), _searched(b)
     sides, facts = (one.side, two.side), (one.facts, two.facts)
     records = (one.record, two.record)
@@ -121,7 +121,7 @@ def _own_data(a: str, b: str, storage: Path | None) -> ImageIndex:
     """The data of the search that the first model, or else the second, comes from."""
     for spec in _data_of((a, b), storage):
         return load_index(spec)
-    raise DataError("models of no search are compared on labelled images: name their folder with --data")
+    raise UsageError("models of no search are compared on labelled images: name their folder with --data")
 
 
 def _data_of(names: Sequence[str], storage: Path | None) -> list[DataSpec]:

@@ -11,7 +11,7 @@ from tlsearch.app.catalog.catalog import SearchEntry, find, names_search
 from tlsearch.app.catalog.gather_facts import read_facts
 from tlsearch.app.catalog.stored import SearchState, ending_text, read_record, search_state
 from tlsearch.app.checks.outputs import check_output, write_output
-from tlsearch.core.errors import StorageError
+from tlsearch.core.errors import StorageError, UsageError
 from tlsearch.core.types import SearchRecord
 from tlsearch.results.leaderboard.filters import select_rows
 from tlsearch.results.leaderboard.leaderboard import LeaderboardRow, leaderboard, leaderboard_notes, rows_csv, rows_json
@@ -90,6 +90,7 @@ def find_checkpoint(model: str, storage: Path | None = None) -> str:
         storage: Where to look for the search instead of the catalogue.
 
     Raises:
+        UsageError: The trial is not a number.
         StorageError: No such search, trial or checkpoint.
     """
     if not names_search(model):
@@ -103,7 +104,7 @@ def find_checkpoint(model: str, storage: Path | None = None) -> str:
         raise
     if number:
         if not number.isdigit():
-            raise StorageError(f"a model of a search is named ID or ID:TRIAL with a trial's number, not {model!r}")
+            raise UsageError(f"a model of a search is named ID or ID:TRIAL with a trial's number, not {model!r}")
         trial = int(number)
     else:
         best = read_record(entry).best

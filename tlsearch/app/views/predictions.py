@@ -3,42 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from tlsearch.app.views.compare_searches import refuse_sealed
 from tlsearch.app.views.outcome import find_checkpoint
-from tlsearch.core.errors import DataError
+from tlsearch.core.errors import DataError, UsageError
 from tlsearch.core.types import DataSpec
 from tlsearch.data import FolderImages, images_below
 from tlsearch.data.sources.listing import list_source
 from tlsearch.results import load_model
 from tlsearch.results.inference.labelled import check_classes
 from tlsearch.results.inference.predictor import Prediction, Unreadable, predict_readable
-from tlsearch.results.stats.intervals import wilson_interval
+from tlsearch.results.stats.intervals import Interval, wilson_interval
 
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """What became of images.
+    """The answers of a model for images.
 
     Attributes:
-        images: In the published shape, in the order of the images: {path, label, score, top: [{label, score}], error};
-            of an image that cannot be read, ``error`` says why, ``label`` and ``score`` are None and ``top`` is empty.
+        answers: In the order of the images.
+        truths: The label of each image, where they are labelled; else empty.
         notes: Which files of folders were left out, in words.
         unlisted: Why folders inside the given ones could not be listed.
     """
 
-    images: list[dict[str, Any]]
+    answers: tuple[Prediction | Unreadable, ...]
+    truths: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     unlisted: tuple[str, ...] = ()
 
     @property
+    def predicted(self) -> list[Prediction]:
+        """Those of the images that can be read."""
+        return [one for one in self.answers if isinstance(one, Prediction)]
+
+    @property
     def errors(self) -> list[str]:
-        """What has no prediction, and why."""
-        return [*(one["error"] for one in self.images if one["error"] is not None), *self.unlisted]
+        """Why an image has no prediction, or a folder could not be listed."""
+        return [*(one.error for one in self.answers if isinstance(one, Unreadable)), *self.unlisted]
+
+    @property
+    def accuracy(self) -> float | None:
+        """Of the labelled images that can be read; None without labels."""
+        pairs = zip(self.answers, self.truths, strict=False)
+        right = [one.label == truth for one, truth in pairs if isinstance(one, Prediction)]
+        return sum(right) / len(right) if right else None
+
+    @property
+    def interval(self) -> Interval | None:
+        """Of the accuracy, 95 %."""
+        return None if self.accuracy is None else wilson_interval(self.accuracy, len(self.predicted))
 
 
 def predict_images(
@@ -65,7 +82,7 @@ def predict_images(
     loaded = load_model(find_checkpoint(model, storage), device=device)
     hear = None if progress is None else partial(_tell, progress, len(files))
     answers = predict_readable(loaded, files, strict=strict, progress=hear)
-    return Predictions(images=[_published(one) for one in answers], notes=notes, unlisted=unlisted)
+    return Predictions(answers=tuple(answers), notes=notes, unlisted=unlisted)
 
 
 def predict_labelled(
@@ -76,23 +93,19 @@ def predict_labelled(
     storage: Path | None = None,
     device: str = "auto",
     strict: bool = False,
-) -> dict[str, Any]:
-    """Predictions for a folder of labelled images, and how many are right.
+) -> Predictions:
+    """Predictions for a folder of labelled images, with their labels.
 
     Args:
         data: One folder for each class, of which all images are taken; or train/ and val/ with such folders.
         split: Of the latter: train or val. The test split is looked at by ``promote`` alone.
-
-    Returns:
-        {accuracy, interval, images, predictions}: the predictions in the published shape with ``truth`` added. Images
-        that cannot be read are among them with their ``error``; they count neither as ``images`` nor as wrong.
 
     Raises:
         DataError: The folder's classes are not the model's, in content and order; gives both lists. Or the images are
             those of the test split of the model's search.
     """
     if split not in ("train", "val"):
-        raise DataError(f"labelled images are those of train or val, not {split!r}: `promote` alone looks at test")
+        raise UsageError(f"labelled images are those of train or val, not {split!r}: `promote` alone looks at test")
     listing = list_source(DataSpec(source="folder", path=str(data.absolute())))
     loaded = load_model(find_checkpoint(model, storage), device=device)
     check_classes(loaded.classes, listing.classes)
@@ -102,26 +115,10 @@ def predict_labelled(
     files = [Path(listing.root, item.key) for item in items]
     refuse_sealed(files, (model,), storage)
     answers = predict_readable(loaded, files, strict=strict)
-    predictions = [
-        {**_published(one), "truth": listing.classes[item.label]} for item, one in zip(items, answers, strict=True)
-    ]
-    known = [one for one in predictions if one["error"] is None]
-    if not known:
-        raise DataError(f"no image of {data} can be read; the first: {predictions[0]['error']}")
-    accuracy = sum(one["label"] == one["truth"] for one in known) / len(known)
-    interval = wilson_interval(accuracy, len(known))
-    return {
-        "accuracy": accuracy,
-        "interval": [interval.low, interval.high],
-        "images": len(known),
-        "predictions": predictions,
-    }
-
-
-def _published(answer: Prediction | Unreadable) -> dict[str, Any]:
-    if isinstance(answer, Prediction):
-        return {**asdict(answer), "error": None}
-    return {"path": answer.path, "label": None, "score": None, "top": [], "error": answer.error}
+    found = Predictions(answers=tuple(answers), truths=tuple(listing.classes[item.label] for item in items))
+    if not found.predicted:
+        raise DataError(f"no image of {data} can be read; the first: {found.errors[0]}")
+    return found
 
 
 def _tell(progress: Callable[[int, int], None], total: int, done: int) -> None:

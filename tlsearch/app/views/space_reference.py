@@ -12,16 +12,15 @@ import sys
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BeforeValidator
 from pydantic.fields import FieldInfo
 
 from tlsearch.config import schema
-from tlsearch.config.forms import FORMS
-from tlsearch.config.rules import values as rules
-from tlsearch.config.rules.schema_errors import file_keys
-from tlsearch.core.types import METRIC_MODES
+from tlsearch.config import values as rules
+from tlsearch.config.forms import FORMS, hints_of, keys_of
+from tlsearch.core.metrics import METRICS
 from tlsearch.space.dimensions import PARAMETERS, RATIOS, Parameter
 
 _HEAD = """# The space file
@@ -43,7 +42,7 @@ _RULES: Mapping[Any, str] = {
     rules._duration: "a duration such as 2h, 30m, 90s or 1h30m, or a number of seconds; none",
     rules._pattern: "a regular expression",
     rules._scalar: "one value",
-    schema._metric: ", ".join(f"`{name}`" for name in METRIC_MODES),
+    schema._metric: ", ".join(f"`{name}`" for name in METRICS),
     schema._scheduler: "`none`, `asha`, or `{asha: {...}}`",
     schema._or_empty: "a mapping",
 }
@@ -62,11 +61,12 @@ def reference() -> str:
 
 def _section(path: tuple[str, ...], form: type) -> str:
     title = "The file" if not path else f"`{'.'.join('KEY' if part == '*' else part for part in path)}`"
-    meanings, hints = meanings_of(form), get_type_hints(form, include_extras=True)
+    meanings, hints, keys = meanings_of(form), hints_of(form), keys_of(form)
     rows = []
-    for key, one in zip(file_keys(form), dataclasses.fields(form), strict=True):
-        values = _values(hints[one.name])
-        rows.append((f"`{key}`", meanings[one.name], values, _default(one, hints[one.name])))
+    for one in dataclasses.fields(form):
+        if one.name in keys:
+            values = _values(hints[one.name])
+            rows.append((f"`{keys[one.name]}`", meanings[one.name], values, _default(one, hints[one.name])))
     return f"## {title}\n\n{_table(('key', 'meaning', 'values', 'default'), rows)}"
 
 
@@ -77,7 +77,7 @@ def _space() -> str:
         if name in RATIOS:
             values += f"; or {_EXAMPLE['ratio']}"
         default = "required" if name == "backbone" else _text(one.default)
-        default = "auto, see `defaults`" if name in file_keys(schema.DefaultsSpec) else default
+        default = "auto, see `defaults`" if name in keys_of(schema.DefaultsSpec) else default
         rows.append((f"`{name}`", one.meaning, values, default, one.where or "everywhere"))
     return f"{_SPACE}\n{_table(('dimension', 'meaning', 'values', 'default', 'has an effect where'), rows)}"
 

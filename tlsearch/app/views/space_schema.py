@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from tlsearch.app.views.space_reference import meanings_of
-from tlsearch.config.forms import FORMS
-from tlsearch.config.rules.schema_errors import file_keys, form_schema
+from tlsearch.config.forms import FORMS, keys_of
+from tlsearch.config.rules.schema_errors import form_schema
 from tlsearch.space.backbones import backbone_names
 from tlsearch.space.dimensions import PARAMETERS, RATIO_OF, RATIOS, Parameter
 
@@ -28,8 +28,8 @@ def space_schema() -> Schema:
     for form in FORMS.values():
         meanings = meanings_of(form)
         properties = parts[form.__name__]["properties"]
-        for key, sentence in zip(file_keys(form), meanings.values(), strict=True):
-            properties[key]["description"] = sentence
+        for name, key in keys_of(form).items():
+            properties[key]["description"] = meanings[name]
     root = schema["properties"]
     for name in _SECTIONS:
         root[name] = {"anyOf": [{k: v for k, v in root[name].items() if k != "description"}, {"type": "null"}]} | {

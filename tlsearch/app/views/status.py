@@ -14,7 +14,7 @@ from tlsearch.app.catalog.stored import SearchState, search_state
 from tlsearch.config import SearchSpec, parse_space_file
 from tlsearch.core.codec import read_json
 from tlsearch.core.layout import SearchFolder
-from tlsearch.core.types import EndReason, TrialRecord, TrialState
+from tlsearch.core.types import TrialRecord, TrialState
 from tlsearch.search import Holder, SearchStatus, read_status, request_stop, wait_until_stopped
 
 
@@ -39,10 +39,10 @@ class Overview:
     @property
     def best(self) -> TrialRecord | None:
         """The best trial so far, running ones too; the earlier one where equal."""
-        sign = 1 if self.status.record.mode == "max" else -1
-        able = [t for t in self.status.record.trials if t.best_value is not None and t.reason != EndReason.DIVERGED]
-        able = [t for t in able if t.state not in (TrialState.FAILED, TrialState.INFEASIBLE)]
-        return max(able, key=lambda t: (sign * (t.best_value or 0.0), -t.number), default=None)
+        record = self.status.record
+        return record.objective.best(
+            record.trials, lambda trial: trial.best_value if trial.state is TrialState.RUNNING else trial.result
+        )
 
     @property
     def running_s(self) -> float | None:
@@ -61,7 +61,7 @@ class Overview:
             "running": status.holder is not None,
             "process": None if status.holder is None else status.holder.plain(),
             "metric": record.metric,
-            "mode": record.mode,
+            "mode": record.objective.mode,
             "planned": settings.trials if settings else None,
             "max_epochs": settings.max_epochs if settings else None,
             "trials": {state.value: self.counts[state] for state in TrialState} | {"waiting": status.num_waiting},

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tlsearch.cli.console import Steps
 from tlsearch.cli.root import Data, File, Json, Set, app
 from tlsearch.cli.session import EXIT_USER, err, out, print_json, told_errors
-from tlsearch.cli.tables.steps import Steps
+from tlsearch.core.codec import to_plain
+from tlsearch.core.errors import Fault
+from tlsearch.core.text import plural
 
 if TYPE_CHECKING:
+    from tlsearch.app.checks.check_file import CheckedBackbone, CheckReport
     from tlsearch.app.checks.planning import PlanReport
 
 
@@ -38,7 +42,7 @@ def check(
         )
         planned = _planned(file, data, set_) if plan and report.ok else None
     if json:
-        print_json(report.as_json() | ({} if planned is None else {"plan": planned.as_json()}))
+        print_json(_report_json(report) | ({} if planned is None else {"plan": planned.as_json()}))
     else:
         if report.data:
             out.print(data_table(report.data))
@@ -57,8 +61,7 @@ def check(
             err.print(f"warning: {warning}", markup=False, soft_wrap=True)
         for fault in report.faults:
             err.print(str(fault), markup=False, soft_wrap=True)
-        count = len(report.faults)
-        out.print("no fault found" if report.ok else f"{count} fault{'s' if count != 1 else ''}")
+        out.print("no error found" if report.ok else plural(len(report.faults), "error"))
     raise typer.Exit(0 if report.ok else EXIT_USER)
 
 
@@ -86,3 +89,37 @@ def _print_plan(planned: PlanReport) -> None:
 
     for line in plan_lines(planned):
         out.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _report_json(report: CheckReport) -> dict[str, Any]:
+    """{ok, faults: [{line, column, path, message}], data, backbones, warnings, defaults, validation}.
+
+    Warnings look like faults.
+    """
+    return {
+        "ok": report.ok,
+        "faults": [_fault_json(one) for one in report.faults],
+        "data": {} if report.data is None else to_plain(report.data),
+        "backbones": [_backbone_json(one) for one in report.backbones],
+        "warnings": [_fault_json(one) for one in report.warnings],
+        "defaults": dict(report.defaults),
+        "validation": None if report.validation is None else report.validation.as_json(),
+    }
+
+
+def _fault_json(fault: Fault) -> dict[str, Any]:
+    return {"line": fault.line, "column": fault.column, "path": fault.dotted, "message": fault.message}
+
+
+def _backbone_json(backbone: CheckedBackbone) -> dict[str, Any]:
+    described, facts = to_plain(backbone.described), backbone.facts
+    return {
+        "name": described["name"],
+        "weights": backbone.weights.id,
+        "licence": backbone.weights.licence,
+        "image_size": described["image_size"],
+        "min_image_size": facts.min_size,
+        "image_sizes": facts.size_rule(),
+        "stages": described["stages"],
+        "trainable_parameters": described["trainable_parameters"],
+    }

@@ -45,7 +45,7 @@ def compare(
 
 
 def _print_searches(found: SearchComparison) -> None:
-    table = _table(found.metric, "trials", "best", "of trial", "backbone")
+    table = _table(found.objective.metric, "trials", "best", "of trial", "backbone")
     for side in (found.a, found.b):
         best, backbone = side.best, str(side.best.params.get("backbone", ""))
         table.add_row(side.search_id, str(side.trials), _value(best), str(best.trial), backbone)

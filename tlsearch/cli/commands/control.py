@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,16 @@ from tlsearch.cli.root import Json, Search, Storage, app
 from tlsearch.cli.session import EXIT_FAILED, err, out, print_json, told_errors
 from tlsearch.cli.tables.cluster_answers import Cluster, flags, relay
 from tlsearch.core.text import agree, command, plural
+from tlsearch.core.types import Decision, EpochReport
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
+    from tlsearch.app.searches.rerun import Deviation, Rerun
+
+_MAX_DEVIATIONS = 10  # of a rerun
 
 
 @app.command()
@@ -105,15 +115,53 @@ def rerun(
     with told_errors(as_json=json):
         from tlsearch.app.catalog.catalog import find
         from tlsearch.app.searches.rerun import rerun_trial
-        from tlsearch.cli.tables.rerun_lines import EpochLines, rerun_lines
 
         entry = find(search, storage)
-        lines = EpochLines(err if json else out, metric=entry.metric)
+        lines = _EpochLines(err if json else out, metric=entry.metric)
         done = rerun_trial(entry, trial, reporter=lines, directory=to)
     if json:
         print_json(done.as_json())
     else:
-        for line in rerun_lines(done):
+        for line in _rerun_lines(done):
             out.print(line, markup=False, soft_wrap=True)
     if not done.equal:
         raise typer.Exit(EXIT_FAILED)
+
+
+class _EpochLines:
+    """A Reporter that prints each epoch."""
+
+    def __init__(self, console: Console, *, metric: str) -> None:
+        self._console, self._metric = console, metric
+
+    def report(self, report: EpochReport) -> Decision:
+        """Prints one line."""
+        text = f"epoch {report.epoch}: {self._metric} {report.metrics[self._metric]:.4f}"
+        self._console.print(text, markup=False, highlight=False)
+        return Decision.CONTINUE
+
+
+def _rerun_lines(done: Rerun) -> list[str]:
+    """What the comparison has found."""
+    trial, lines = done.trial, []
+    if done.equal:
+        epochs = plural(done.num_epochs, "epoch")
+        lines.append(f"trial {trial.number} repeats its {epochs} to the bit (seed {trial.seed})")
+    else:
+        first = done.deviations[0]
+        lines.append(
+            f"trial {trial.number} differs from epoch {first.epoch} on, in {plural(len(done.deviations), 'figure')}:"
+        )
+        lines += [f"  {_deviation(one)}" for one in done.deviations[:_MAX_DEVIATIONS]]
+    if trial.error or done.outcome.error:
+        lines += [f"it ended then: {_last(trial.error)}", f"and now: {_last(done.outcome.error)}"]
+    lines += [f"{name} was {then} and is {now}" for name, (then, now) in done.versions.items()]
+    return lines
+
+
+def _deviation(one: Deviation) -> str:
+    return f"epoch {one.epoch}, {one.metric}: {one.stored!r} then, {one.now!r} now"
+
+
+def _last(lines: str) -> Sequence[str]:
+    return lines.strip().splitlines()[-1] if lines.strip() else "without an error"

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tlsearch.cli.console import print_data
+from tlsearch.cli.console import Table, print_data
 from tlsearch.cli.root import Json, Storage, app
 from tlsearch.cli.session import EXIT_FAILED, err, json_text, out, print_json, told_errors
 from tlsearch.cli.tables.data_tables import prediction_table
+from tlsearch.core.codec import to_plain
 from tlsearch.core.export_formats import EXPORT_FORMATS
 from tlsearch.core.printable import csv_text
 from tlsearch.core.text import plural
 
 if TYPE_CHECKING:
+    from tlsearch.app.production.export_model import ExportedModel
     from tlsearch.app.views.predictions import Predictions
 
 _MAX_ERRORS = 20
@@ -52,41 +54,37 @@ def predict(
         raise typer.BadParameter("give image files or folders, or --data with labelled ones")
     with told_errors(as_json=json):
         from tlsearch.app.checks.outputs import check_output, write_output
-        from tlsearch.app.views.predictions import Predictions, predict_images, predict_labelled
+        from tlsearch.app.views.predictions import predict_images, predict_labelled
 
         if output is not None:
             check_output(output, "--output")
-        document: Any
         if data is not None:
-            document = predict_labelled(model, data, split=split, storage=storage, device=device, strict=strict)
-            found = Predictions(images=document["predictions"])
+            found = predict_labelled(model, data, split=split, storage=storage, device=device, strict=strict)
         else:
             with _progress() as progress:
                 found = predict_images(
                     model, images or [], storage=storage, device=device, strict=strict, progress=progress
                 )
-            document = found.images
         for note in found.notes:
             err.print(note, soft_wrap=True)
         if output is not None:
             wants_csv = as_csv or output.suffix.lower() == ".csv"
-            write_output(output, _csv(found.images) if wants_csv else json_text(document), "--output")
+            write_output(output, _csv(found) if wants_csv else json_text(_predictions_json(found)), "--output")
         elif json:
-            print_json(document)
+            print_json(_predictions_json(found))
         elif as_csv:
-            print_data(_csv(found.images))
+            print_data(_csv(found))
         else:
-            out.print(prediction_table([one for one in found.images if one["error"] is None]))
-        if data is not None and not json:
-            low, high = document["interval"]
-            interval = f"(95 % interval {low:.4f} .. {high:.4f})"
-            err.print(f"accuracy {document['accuracy']:.4f} of {document['images']} {interval}")
+            out.print(prediction_table(found.predicted))
+        if found.interval is not None and not json:
+            interval = f"(95 % interval {found.interval.low:.4f} .. {found.interval.high:.4f})"
+            err.print(f"accuracy {found.accuracy:.4f} of {len(found.predicted)} {interval}")
         _print_errors(found, output)
 
 
 def _print_errors(found: Predictions, output: Path | None) -> None:
-    """Names what has no prediction and leaves with exit code 1 where there is such; else says where they are."""
-    predicted = sum(one["error"] is None for one in found.images)
+    """Prints the errors and leaves with exit code 1 where there are some; else says where the predictions are."""
+    predicted = len(found.predicted)
     for error in found.errors[:_MAX_ERRORS]:
         err.print(error, soft_wrap=True)
     if len(found.errors) > _MAX_ERRORS:
@@ -113,9 +111,25 @@ def _progress() -> Iterator[Callable[[int, int], None] | None]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def _csv(predictions: Sequence[Mapping[str, Any]]) -> str:
-    names = ["path", "label", "score", *(["truth"] if predictions and "truth" in predictions[0] else []), "error"]
-    return csv_text(names, ([one[name] for name in names] for one in predictions))
+def _predictions_json(found: Predictions) -> Any:
+    """The published shapes: a list of predictions; with labels {accuracy, interval, images, predictions}."""
+    empty: dict[str, Any] = {"label": None, "score": None, "top": [], "error": None}
+    answers = [{"path": one.path, **empty, **to_plain(one)} for one in found.answers]
+    if found.interval is None:
+        return answers
+    return {
+        "accuracy": found.accuracy,
+        "interval": [found.interval.low, found.interval.high],
+        "images": len(found.predicted),
+        "predictions": [{**one, "truth": truth} for one, truth in zip(answers, found.truths, strict=True)],
+    }
+
+
+def _csv(found: Predictions) -> str:
+    answers = _predictions_json(found)
+    rows = answers["predictions"] if found.truths else answers
+    names = ["path", "label", "score", *(["truth"] if found.truths else []), "error"]
+    return csv_text(names, ([one[name] for name in names] for one in rows))
 
 
 @app.command()
@@ -132,19 +146,28 @@ def export(
     """Write a model in a format that runs without tlsearch, and check it against the model."""
     with told_errors(as_json=json):
         from tlsearch.app.production.export_model import export_model
-        from tlsearch.cli.tables.production_tables import export_table
 
         result = export_model(model, form=format_, output=output, images=images, storage=storage)
         if json:
-            print_json(result)
+            print_json(to_plain(result))
             return
-        out.print(export_table(result))
-        parity = result["parity"]
-        kind = "images" if parity["real"] else "made-up images (--images names real ones)"
+        out.print(_export_table(result))
+        parity = result.parity
+        kind = "images" if parity.real else "made-up images (--images names real ones)"
         out.print(
-            f"equal to the model on {parity['images']} {kind}: logits (up to {parity['largest_logit']:.3g}) to "
-            f"{parity['logits']:.1e}, "
-            f"scores to {parity['scores']:.1e}",
+            f"equal to the model on {parity.images} {kind}: logits (up to {parity.largest_logit:.3g}) to "
+            f"{parity.logits:.1e}, "
+            f"scores to {parity.scores:.1e}",
             markup=False,
         )
-        out.print(f"written: {result['path']}", markup=False, soft_wrap=True)
+        out.print(f"written: {result.path}", markup=False, soft_wrap=True)
+
+
+def _export_table(result: ExportedModel) -> Table:
+    """How long the formats take for one image."""
+    table = Table(caption=f"on {result.latency_on}", min_width=40)
+    table.add_column("format")
+    table.add_column("milliseconds an image", justify="right")
+    for one in result.latency:
+        table.add_row(one.format, f"{one.ms:.1f}")
+    return table

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tlsearch.cli.console import Table
 from tlsearch.cli.interrupts import EXIT_INTERRUPTED, interruptible
 from tlsearch.cli.root import Address, Json, Search, Storage, app
 from tlsearch.cli.session import err, out, print_json, told_errors
 from tlsearch.cli.streams import GOES_ON, when_output_ends
+from tlsearch.core.codec import to_plain
 from tlsearch.core.text import agree, plural
+
+if TYPE_CHECKING:
+    from tlsearch.app.production.promote import PromotedModel
+    from tlsearch.results.stats.verdict import Confirmed
 
 
 @app.command()
@@ -31,7 +37,6 @@ def confirm(
         from tlsearch.app.production.confirm import prepare_confirm
         from tlsearch.app.searches.execute import execute
         from tlsearch.cli.tables.live_progress import show_progress
-        from tlsearch.cli.tables.production_tables import confirm_table
 
         when_output_ends(GOES_ON)
         confirming = prepare_confirm(find(search, storage), top=top, seeds=seeds, address=address)
@@ -51,11 +56,11 @@ def confirm(
             raise typer.Exit(EXIT_INTERRUPTED)
         result = conclude(confirmed)
         if json:
-            print_json(result)
+            print_json(to_plain(result))
         else:
-            out.print(confirm_table(result))
-            out.print(result["verdict"], markup=False, soft_wrap=True)
-            out.print(f"recommended: trial {result['recommended']} (tlsearch promote takes it)", markup=False)
+            out.print(_confirm_table(result))
+            out.print(result.verdict, markup=False, soft_wrap=True)
+            out.print(f"recommended: trial {result.recommended} (tlsearch promote takes it)", markup=False)
 
 
 @app.command()
@@ -86,7 +91,6 @@ def promote(
         from tlsearch.app.production.choice import Limits
         from tlsearch.app.production.promote import PromoteOptions
         from tlsearch.app.production.promote import promote as promote_search
-        from tlsearch.cli.tables.production_tables import evidence_table
 
         options = PromoteOptions(
             trial=trial,
@@ -98,10 +102,48 @@ def promote(
         )
         result = promote_search(find(search, storage), options)
         if json:
-            print_json(result)
+            print_json(to_plain(result))
             return
-        out.print(f"trial {result['trial']} of {result['search_id']}: {result['reason']}", markup=False, soft_wrap=True)
-        out.print(evidence_table(result))
-        out.print(f"registered: {result['uri']} (version {result['version']})", markup=False, soft_wrap=True)
-        if result["previous"]:
-            out.print(f"before: version {result['previous']}, kept as the previous one", markup=False)
+        out.print(f"trial {result.trial} of {result.search_id}: {result.reason}", markup=False, soft_wrap=True)
+        out.print(_evidence_table(result))
+        out.print(f"registered: {result.uri} (version {result.version})", markup=False, soft_wrap=True)
+        if result.previous:
+            out.print(f"before: version {result.previous}, kept as the previous one", markup=False)
+
+
+def _confirm_table(result: Confirmed) -> Table:
+    """The candidates of ``confirm`` by their mean over the seeds."""
+    table = Table(title=f"{result.search_id}: {result.metric} over {plural(result.seeds, 'seed')}")
+    for title in ("rank", "trial", "searched", "mean", "95 % interval", "parameters", "s/epoch"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for one in result.candidates:
+        interval = "-" if one.interval is None else "{:.4f} .. {:.4f}".format(*one.interval)
+        table.add_row(
+            str(one.rank),
+            str(one.trial),
+            "-" if one.first_value is None else f"{one.first_value:.4f}",
+            f"{one.mean:.4f}",
+            interval,
+            f"{one.parameters:,}",
+            f"{one.epoch_seconds:.1f}",
+            style="bold" if one.trial == result.recommended else None,
+        )
+    return table
+
+
+def _evidence_table(result: PromotedModel) -> Table:
+    """The evidence of ``promote``."""
+    table = Table(title=f"{result.model} version {result.version}", show_header=False)
+    table.add_row(f"{result.metric} on validation", "-" if result.value is None else f"{result.value:.4f}")
+    test = result.test
+    if test is None:
+        table.add_row("test", "not looked at")
+        return table
+    low, high = test.accuracy_interval
+    table.add_row("test accuracy", f"{test.accuracy:.4f} (95 % interval {low:.4f} .. {high:.4f})")
+    table.add_row("test images", str(test.num_images))
+    table.add_row("balanced accuracy", f"{test.balanced_accuracy:.4f}")
+    table.add_row("macro F1", f"{test.macro_f1:.4f}")
+    one = test.calibration
+    table.add_row("calibration error", f"{one.ece_before:.4f}, scaled {one.ece_after:.4f}")
+    return table

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tlsearch.cli.console import Steps
 from tlsearch.cli.interrupts import EXIT_INTERRUPTED, interruptible
 from tlsearch.cli.root import Address, Data, File, Json, Search, Set, Storage, app
 from tlsearch.cli.session import EXIT_FAILED, err, out, print_json, told_errors
 from tlsearch.cli.streams import GOES_ON, when_output_ends
-from tlsearch.cli.tables.steps import Steps
 from tlsearch.core.text import command, plural
 
 if TYPE_CHECKING:
@@ -48,20 +48,20 @@ def run(
         from tlsearch.app.catalog.bucket_searches import refuse_taken
         from tlsearch.app.catalog.catalog import require_folders
         from tlsearch.app.catalog.search_names import check_name
-        from tlsearch.space import load, load_warnings
+        from tlsearch.space import load, unused_weights
 
         when_output_ends(GOES_ON)
         steps = stack.enter_context(Steps(err if json else out))
         steps(f"checking {file}")
-        storage = load(file, overrides=overrides, data_path=data)[0].storage  # an error is shown at once
+        loaded = load(file, overrides=overrides, data_path=data)  # before PyTorch: an error is shown at once
         if name is not None and not or_resume:
-            refuse_taken(storage, check_name(name))
+            refuse_taken(loaded[0].storage, check_name(name))
         require_folders()
         earlier = None
         if or_resume:
             from tlsearch.app.searches.run_or_resume import begun
 
-            earlier = stack.enter_context(begun(file, name=name, overrides=overrides, data_path=data))
+            earlier = stack.enter_context(begun(loaded[0], name=name))
         steps("loading PyTorch")
         from tlsearch.app.searches.prepare import RunOptions, prepare, prepare_resume
 
@@ -69,9 +69,9 @@ def run(
             prepared = prepare_resume(earlier.entry, lock=earlier.lock, address=address, step=steps)
         else:
             options = RunOptions(file=file, overrides=overrides, data_path=data, address=address, name=name)
-            prepared = stack.enter_context(prepare(options, step=steps))
+            prepared = stack.enter_context(prepare(options, loaded=loaded, step=steps))
         steps.over()
-        for warning in load_warnings(file, overrides, data):
+        for warning in unused_weights(*loaded):
             err.print(f"warning: {warning}", soft_wrap=True)
         _execute(prepared, as_json=json)
 

@@ -7,10 +7,9 @@ from typing import Annotated
 
 import typer
 
-from tlsearch.cli.console import print_data
+from tlsearch.cli.console import Steps, print_data
 from tlsearch.cli.root import Json, app
 from tlsearch.cli.session import err, out, print_json, told_errors
-from tlsearch.cli.tables.steps import Steps
 from tlsearch.core.text import command
 
 
@@ -71,7 +70,7 @@ def schema(
     """
     with told_errors():
         from tlsearch.app.views.space_schema import schema_text
-        from tlsearch.core.atomic import write_atomically
+        from tlsearch.core.files import write_atomically
 
         if output is None:
             print_data(schema_text())

@@ -25,10 +25,10 @@ def list_(storage: Storage = None, json: Json = False) -> None:
     """List all searches that were started here, or those of a storage folder, the latest first."""
     with told_errors(as_json=json):
         from tlsearch.app.catalog.search_list import list_searches
-        from tlsearch.core.errors import StorageError
+        from tlsearch.core.errors import UsageError
 
         if storage is not None and not storage.is_dir():
-            raise StorageError(f"--storage names a folder that holds searches; {storage} is none")
+            raise UsageError(f"--storage names a folder that holds searches; {storage} is not a folder")
         found = list_searches(storage)
     if json:
         print_json([one.as_json() for one in found])
@@ -86,12 +86,12 @@ def remove(
     with told_errors(as_json=json):
         from tlsearch.app.catalog.catalog import find
         from tlsearch.app.catalog.remove_search import plan_removal, remove_search
-        from tlsearch.core.errors import UserError
+        from tlsearch.core.errors import UsageError
 
         removal = plan_removal(find(search, storage))
         if not yes:
             if json or not sys.stdin.isatty():
-                raise UserError("removing a search cannot be undone: give --yes to remove it without a question")
+                raise UsageError("removing a search cannot be undone: give --yes to remove it without a question")
             for line in _plan_lines(removal, with_runs=mlflow):
                 out.print(line, soft_wrap=True)
             if not typer.confirm("Remove it?"):

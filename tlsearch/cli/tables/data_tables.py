@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from tlsearch.cli.console import Table
 from tlsearch.core.printable import printable
 from tlsearch.core.text import plural
 
 if TYPE_CHECKING:
+    from tlsearch.app.checks.check_file import CheckedBackbone
     from tlsearch.app.views.cache_contents import CacheEntry
+    from tlsearch.data.inspect.data_card import DataCard, Extent, FilesLeftOut, ImagePair
+    from tlsearch.results.inference.predictor import Prediction
 
 _MAX_PAIRS = 20
 
@@ -27,37 +30,35 @@ def cache_table(entries: Sequence[CacheEntry]) -> Table:
     return table
 
 
-def data_table(card: Mapping[str, Any]) -> Table:
+def data_table(card: DataCard) -> Table:
     """Images of each class in each split."""
-    splits = card["splits"]
-    table = Table(
-        title=f"{plural(len(card['classes']), 'class', 'classes')}, largest to smallest {card['imbalance']}:1"
-    )
+    splits = card.splits
+    table = Table(title=f"{plural(len(card.classes), 'class', 'classes')}, largest to smallest {card.imbalance}:1")
     table.add_column("class")
     for name in splits:
         table.add_column(name, justify="right")
-    for label in card["classes"]:
-        table.add_row(label, *(str(split["per_class"][label]) for split in splits.values()))
-    table.add_row("all", *(str(split["images"]) for split in splits.values()), style="bold")
+    for label in card.classes:
+        table.add_row(label, *(str(split.per_class[label]) for split in splits.values()))
+    table.add_row("all", *(str(split.images) for split in splits.values()), style="bold")
     return table
 
 
-def data_lines(card: Mapping[str, Any]) -> list[str]:
+def data_lines(card: DataCard) -> list[str]:
     """Sizes, modes, how the source was read, what is left out, and pictures that stand twice, the first 20 of a kind.
 
     Corrupt files are faults.
     """
     lines = []
-    if card["width"] and card["height"]:
-        width, height = (_extent(card[side]) for side in ("width", "height"))
-        modes = ", ".join(f"{count} {mode}" for mode, count in card["modes"].items())
+    if card.width and card.height:
+        width, height = (_extent(side) for side in (card.width, card.height))
+        modes = ", ".join(f"{count} {mode}" for mode, count in card.modes.items())
         lines.append(f"width {width}, height {height} pixels; {modes}")
-    lines += [printable(note) for note in card.get("notes", ())]
-    if left_out := card.get("left_out", ()):
-        total = sum(one["count"] for one in left_out)
+    lines += [printable(note) for note in card.notes]
+    if card.left_out:
+        total = sum(one.count for one in card.left_out)
         lines.append(f"left out of the data: {total:,} {'file' if total == 1 else 'files'}")
-        lines += [f"  {_left_out(one)}" for one in left_out]
-    for title, pairs in (("in two splits", card["leaks"]), ("twice in one split", card["duplicates"])):
+        lines += [f"  {_left_out(one)}" for one in card.left_out]
+    for title, pairs in (("in two splits", card.leaks), ("twice in one split", card.duplicates)):
         if pairs:
             lines.append(f"{len(pairs)} {'picture stands' if len(pairs) == 1 else 'pictures stand'} {title}:")
             lines += [f"  {_pair(pair)}" for pair in pairs[:_MAX_PAIRS]]
@@ -66,50 +67,50 @@ def data_lines(card: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _left_out(one: Mapping[str, Any]) -> str:
-    more = one["count"] - len(one["examples"])
-    examples = ", ".join(one["examples"]) + (f" and {more:,} more" if more > 0 else "")
-    return printable(f"{one['reason']}: {one['count']:,} ({examples})")
+def _left_out(one: FilesLeftOut) -> str:
+    more = one.count - len(one.examples)
+    examples = ", ".join(one.examples) + (f" and {more:,} more" if more > 0 else "")
+    return printable(f"{one.reason}: {one.count:,} ({examples})")
 
 
-def _extent(extent: Mapping[str, float]) -> str:
-    return f"{extent['min']} to {extent['max']} (median {extent['median']:g})"
+def _extent(extent: Extent) -> str:
+    return f"{extent.min} to {extent.max} (median {extent.median:g})"
 
 
-def _pair(pair: Mapping[str, Any]) -> str:
-    first, second = pair["first"], pair["second"]
-    likeness = "is the same file as" if pair["kind"] == "exact" else "looks like"
-    labels = first["label"] if first["label"] == second["label"] else f"{second['label']} and {first['label']}"
-    return printable(f"{second['path']} {likeness} {first['path']} ({labels})")
+def _pair(pair: ImagePair) -> str:
+    first, second = pair.first, pair.second
+    likeness = "is the same file as" if pair.kind == "exact" else "looks like"
+    labels = first.label if first.label == second.label else f"{second.label} and {first.label}"
+    return printable(f"{second.path} {likeness} {first.path} ({labels})")
 
 
-def backbone_table(backbone: Mapping[str, Any]) -> Table:
+def backbone_table(backbone: CheckedBackbone) -> Table:
     """One backbone's weights and sizes, its stages, and how many parameters train at each depth."""
-    licence = f", licence {backbone['licence']}" if backbone["licence"] else ""
-    sizes = f"{backbone['image_size']} px images (it takes {backbone['image_sizes']})"
-    table = Table(title=f"{backbone['name']}: weights {backbone['weights']}{licence}; {sizes}")
+    described, weights = backbone.described, backbone.weights
+    licence = f", licence {weights.licence}" if weights.licence else ""
+    sizes = f"{described.image_size} px images (it takes {backbone.facts.size_rule()})"
+    table = Table(title=f"{described.name}: weights {weights.id}{licence}; {sizes}")
     for title in ("stage", "modules", "parameters", "BN layers", "depth that trains it", "trainable there"):
         table.add_column(title, justify="left" if title in ("stage", "modules") else "right")
-    depths = len(backbone["stages"]) - 1
-    for position, stage in enumerate(backbone["stages"]):
+    depths = len(described.stages) - 1
+    for position, stage in enumerate(described.stages):
         depth = depths - position
-        modules = stage["modules"]
         table.add_row(
-            stage["name"],
-            modules[0] if len(modules) == 1 else f"{modules[0]} .. {modules[-1]}",
-            f"{stage['parameters']:,}",
-            str(stage["batchnorm_layers"]),
+            stage.name,
+            stage.modules[0] if len(stage.modules) == 1 else f"{stage.modules[0]} .. {stage.modules[-1]}",
+            f"{stage.parameters:,}",
+            str(stage.batchnorm_layers),
             f"{depth}",
-            f"{backbone['trainable_parameters'].get(str(depth), 0):,}",
+            f"{described.trainable_parameters.get(depth, 0):,}",
         )
     return table
 
 
-def prediction_table(predictions: Sequence[Mapping[str, Any]]) -> Table:
+def prediction_table(predictions: Sequence[Prediction]) -> Table:
     """One line an image."""
     table = Table()
     for title in ("image", "label", "score"):
         table.add_column(title, justify="right" if title == "score" else "left", overflow="fold")
     for prediction in predictions:
-        table.add_row(prediction["path"], prediction["label"], f"{prediction['score']:.3f}")
+        table.add_row(prediction.path, prediction.label, f"{prediction.score:.3f}")
     return table

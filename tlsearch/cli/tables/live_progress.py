@@ -21,9 +21,9 @@ from tlsearch.cli.console import NotebookLive, Table
 from tlsearch.cli.tables.estimate import Estimate
 from tlsearch.core.text import about_s, format_s, plural
 from tlsearch.core.types import (
-    METRIC_MODES,
     Decision,
     EpochReport,
+    Objective,
     SearchObserver,
     SearchRecord,
     TrialConfig,
@@ -85,7 +85,7 @@ class Progress(SearchObserver):
         """
         self._console = console
         self._metric = metric
-        self._sign = 1 if METRIC_MODES[metric] == "max" else -1
+        self._objective = Objective.of(metric)
         self._trials = trials
         self._max_epochs = max_epochs
         self._time_budget_s = time_budget_s
@@ -165,7 +165,7 @@ class Progress(SearchObserver):
         value = report.metrics[self._metric]
         started = [] if report.start is None else [report.start.metrics[self._metric]]  # the solved head counts, too
         known = [value, *started, *([] if row.best is None else [row.best])]
-        best = max(known, key=lambda one: self._sign * one)
+        best = max(known, key=self._objective.gain)
         self._rows[number] = replace(row, epoch=report.epoch, value=value, best=best)
         self._first_report = True
         self._estimate.reported(time.monotonic(), row.config)
@@ -259,10 +259,10 @@ class Progress(SearchObserver):
         return ", ".join(parts)
 
     def _best(self, rows: Mapping[int, _Row]) -> str:
-        known = [(number, row) for number, row in rows.items() if row.best is not None]
-        if not known:
+        best = self._objective.best(rows.items(), lambda item: item[1].best)
+        if best is None:
             return "no report yet"
-        number, row = max(known, key=lambda item: self._sign * (item[1].best or 0.0))
+        number, row = best
         return f"best so far: trial {self._name(number)} with {self._metric} {row.best:.4f}  {short_config(row.config)}"
 
 

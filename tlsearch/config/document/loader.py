@@ -1,12 +1,10 @@
-"""Safe YAML with the place of every key and value; refuses what can surprise.
+"""A space file as a document: plain values, and the place of every key and value.
 
-Plain scalars are resolved as people read them: ``1e-3`` is a number, ``1:30`` and ``2024-01-01`` are
-text (YAML 1.1 has it the other way round). Tags, merge keys and nesting without end are refused.
+Tags, merge keys and nesting without end are refused.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,61 +12,26 @@ from typing import Any
 import yaml
 
 from tlsearch.config.document.positions import Document, Keys, Position
-from tlsearch.config.document.yaml_hints import yaml_hint
-from tlsearch.config.rules.wording import show
+from tlsearch.config.document.wording import show
+from tlsearch.config.document.yaml_text import (
+    BOOL,
+    CORE_TAG,
+    FLOAT,
+    INT,
+    MAX_DEPTH,
+    MAX_NODES,
+    NULL,
+    Refused,
+    compose,
+    position_of,
+    syntax_fault,
+)
 from tlsearch.core.errors import Fault
-from tlsearch.core.regular_files import open_regular
+from tlsearch.core.files import open_regular
 
 MAX_BYTES = 1_000_000
-MAX_NODES = 10_000
-MAX_ENTRIES = 1000  # of one list or mapping: each may be a fault that is compared with all right names
-MAX_DEPTH = 32
-
-_CORE = "tag:yaml.org,2002:"
-_INT = re.compile(r"^[-+]?[0-9][0-9_]*$")
-_FLOAT = re.compile(
-    r"^(?:[-+]?(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?"
-    r"|[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
-)
-_BOOL = re.compile(r"^(?:yes|Yes|YES|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF)$")
-_NULL = re.compile(r"^(?:~|null|Null|NULL|)$")
-_RESOLVERS: dict[Any, list[tuple[str, re.Pattern[str]]]] = {
-    None: [(_CORE + "bool", _BOOL), (_CORE + "int", _INT), (_CORE + "float", _FLOAT), (_CORE + "null", _NULL)]
-}
+MAX_ENTRIES = 1000  # of one list or mapping: each may be an error that is compared with all right names
 _LARGEST = 2**63
-
-
-class _Refused(yaml.MarkedYAMLError):
-    """A rule of ours, not YAML's."""
-
-
-class SpaceLoader(yaml.SafeLoader):
-    """SafeLoader with our scalars, a limit of nodes and of depth; used to compose nodes only."""
-
-    yaml_implicit_resolvers = _RESOLVERS
-
-    def __init__(self, stream: str) -> None:
-        super().__init__(stream)
-        self._depth = 0
-        self._num_nodes = 0
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        self._num_nodes += 1
-        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-        if self._num_nodes > MAX_NODES:
-            raise _Refused(None, None, f"the file must hold at most {MAX_NODES} keys and values", mark)
-        if self._depth >= MAX_DEPTH:
-            raise _Refused(None, None, f"lists and mappings may be nested at most {MAX_DEPTH} deep", mark)
-        self._depth += 1
-        node: yaml.Node | None = super().compose_node(parent, index)
-        self._depth -= 1
-        return node
-
-
-class SpaceDumper(yaml.SafeDumper):
-    """SafeDumper that quotes exactly what SpaceLoader would not read back as text."""
-
-    yaml_implicit_resolvers = _RESOLVERS
 
 
 @dataclass(kw_only=True)
@@ -86,14 +49,14 @@ class _Builder:
     def build(self, node: yaml.Node, path: Keys) -> Any:
         self.num_nodes += 1
         if self.num_nodes > MAX_NODES or len(path) > MAX_DEPTH:
-            raise _Refused(None, None, "aliases may not multiply the file without end", node.start_mark)
+            raise Refused(None, None, "aliases may not multiply the file without end", node.start_mark)
         if isinstance(node, yaml.CollectionNode) and len(node.value) > MAX_ENTRIES:
             rule = f"a list or mapping may have at most {MAX_ENTRIES} entries, not {len(node.value)}"
-            raise _Refused(None, None, rule, node.start_mark)
+            raise Refused(None, None, rule, node.start_mark)
         if id(node) in self.active:
-            raise _Refused(None, None, "an alias may not contain itself", node.start_mark)
+            raise Refused(None, None, "an alias may not contain itself", node.start_mark)
         self.active.add(id(node))
-        self.values[path] = _position(node.start_mark)
+        self.values[path] = position_of(node.start_mark)
         value: Any
         if isinstance(node, yaml.MappingNode):
             self._check_tag(node, path, "map")
@@ -125,25 +88,25 @@ class _Builder:
                     inner, f"a key may stand only once; {key!r} stands in line {first} too", key_node.start_mark
                 )
                 continue
-            self.keys[inner] = _position(key_node.start_mark)
+            self.keys[inner] = position_of(key_node.start_mark)
             result[key] = self.build(value_node, inner)
         return result
 
     def _scalar(self, node: yaml.ScalarNode, path: Keys) -> Any:
-        kind = node.tag.removeprefix(_CORE)
+        kind = node.tag.removeprefix(CORE_TAG)
         text: str = node.value
         if kind == "str":
             if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
                 self._fault(path, f"text may hold no NUL and no half characters: {text!r}", node.start_mark)
                 return ""
             return text
-        if kind == "null" and _NULL.match(text):
+        if kind == "null" and NULL.match(text):
             return None
-        if kind == "bool" and _BOOL.match(text):
+        if kind == "bool" and BOOL.match(text):
             return text.lower() in ("yes", "true", "on")
-        if kind == "int" and _INT.match(text):
+        if kind == "int" and INT.match(text):
             return self._whole(text, node, path)
-        if kind in ("float", "int") and (_FLOAT.match(text) or _INT.match(text)):
+        if kind in ("float", "int") and (FLOAT.match(text) or INT.match(text)):
             plain = text.replace("_", "").lower()
             return float(plain.replace(".", "") if plain.endswith(("inf", "nan")) else plain)
         self._fault(path, f"tags are not allowed; {node.tag!r} is one", node.start_mark)
@@ -157,11 +120,11 @@ class _Builder:
         return number
 
     def _check_tag(self, node: yaml.Node, path: Keys, kind: str) -> None:
-        if node.tag != _CORE + kind:
+        if node.tag != CORE_TAG + kind:
             self._fault(path, f"tags are not allowed; {node.tag!r} is one", node.start_mark)
 
     def _fault(self, path: Keys, message: str, mark: yaml.Mark) -> None:
-        place = _position(mark)
+        place = position_of(mark)
         self.doubts.add(path)
         self.faults.append(Fault(path=path, message=message, file=self.file, line=place.line, column=place.column))
 
@@ -190,8 +153,8 @@ def parse_document(text: str, path: Path) -> tuple[Document | None, list[Fault]]
         return None, [_root_fault(path, "the file must be a mapping, with keys such as name, data and space")]
     try:
         tree = builder.build(node, ())
-    except _Refused as error:
-        return None, [_syntax_fault(error, str(path), text)]
+    except Refused as error:
+        return None, [syntax_fault(error, str(path), text)]
     document = Document(path=path, tree=tree, keys=builder.keys, values=builder.values)
     return document.with_doubts(builder.doubts - {()}), builder.faults
 
@@ -210,7 +173,7 @@ def parse_value(text: str) -> Any:
     builder = _Builder(file="")
     try:
         value = builder.build(node, ())
-    except _Refused as error:
+    except Refused as error:
         raise ValueError(str(error.problem)) from None
     if builder.faults:
         raise ValueError(builder.faults[0].message)
@@ -233,54 +196,5 @@ def _read_text(path: Path) -> tuple[str, Fault | None]:
         return "", Fault(path=(), message=message, file=str(path), line=line, column=column)
 
 
-def compose(text: str, file: str) -> tuple[yaml.Node | None, Fault | None]:
-    """The nodes of a text, or what is wrong with it."""
-    loader: SpaceLoader | None = None
-    try:
-        loader = SpaceLoader(text)
-        return loader.get_single_node(), None
-    except yaml.reader.ReaderError as error:
-        start = text.rfind("\n", 0, error.position) + 1
-        message = f"the file holds a character that YAML forbids: {text[error.position]!r}"
-        line = text.count("\n", 0, error.position) + 1
-        return None, Fault(path=(), message=message, file=file, line=line, column=error.position - start + 1)
-    except yaml.MarkedYAMLError as error:
-        return None, _syntax_fault(error, file, text)
-    except (ValueError, OverflowError):  # PyYAML lets chr() fail on \U escapes beyond Unicode
-        assert loader is not None
-        place = _position(loader.get_mark())
-        message = "an escape in a quoted text is not a character"
-        return None, Fault(path=(), message=message, file=file, line=place.line, column=place.column)
-    finally:
-        if loader is not None:
-            loader.dispose()
-
-
-def _syntax_fault(error: yaml.MarkedYAMLError, file: str, text: str) -> Fault:
-    """Places an unclosed bracket or quote where it was opened, since YAML notices it lines later."""
-    mark, message = error.problem_mark, error.problem or "this is not YAML"
-    opened = error.context_mark is not None and re.search(r"flow|quoted|simple key", error.context or "")
-    if "'\\t'" in message:
-        message = "a tab may not indent: use spaces"
-    elif "expected a single document" in (error.context or ""):
-        message = "the file must be one document, without a second '---'"
-    elif opened:
-        assert error.context_mark is not None
-        noticed = f", noticed in line {mark.line + 1}" if mark and mark.line != error.context_mark.line else ""
-        mark, message = error.context_mark, f"{error.context}: {message}{noticed}"
-    elif not isinstance(error, _Refused):
-        message = f"{error.context}: {message}" if error.context else message
-    if not isinstance(error, _Refused):
-        tells = mark is not None and "a tab may not" not in message
-        hint = yaml_hint(f"{error.context} {error.problem}", text.splitlines(), mark.line) if tells and mark else ""
-        message = f"this is not valid YAML: {message}{hint}"
-    place = _position(mark) if mark is not None else Position(line=1, column=1)
-    return Fault(path=(), message=message, file=file, line=place.line, column=place.column)
-
-
 def _root_fault(path: Path, message: str) -> Fault:
     return Fault(path=(), message=message, file=str(path), line=1, column=1)
-
-
-def _position(mark: yaml.Mark) -> Position:
-    return Position(line=mark.line + 1, column=mark.column + 1)

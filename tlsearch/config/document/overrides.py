@@ -1,19 +1,21 @@
-"""``--set KEY=VALUE`` and ``--data PATH`` applied to a document."""
+"""Changes to a document: ``--set KEY=VALUE``, ``--data PATH``, and absolute paths of places that have moved."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tlsearch.config.document.loader import parse_value
 from tlsearch.config.document.positions import Document, Keys
-from tlsearch.config.rules.wording import bucket_address, show
+from tlsearch.config.document.wording import bucket_address, show
 from tlsearch.core.errors import Fault
 from tlsearch.core.text import plural
 
+# Where a space file names a place, but for `storage`: a search's folder tells that itself.
+_PLACES = (("data", "path"), ("tracking", "uri"), ("search", "study"))
 _INDEX = re.compile(r"\[(\d+)\]")
 
 
@@ -99,3 +101,20 @@ def _step(node: Any, part: str, path: Keys) -> tuple[str, str | int]:
             )
         return "", index
     return f"{where} is {show(node)}, so it cannot hold {part!r}", part
+
+
+def with_moved_paths(document: Document, moved: Callable[[str], str]) -> Document:
+    """The document with each path as ``moved`` gives it; texts that are none must come back as they are."""
+    tree = document.as_dict()
+    for section, key in _PLACES:
+        _move(tree.get(section), key, moved)
+    weights: Any = tree.get("weights")
+    for backbone in list(weights) if isinstance(weights, dict) else ():
+        _move(weights, backbone, moved)
+        _move(weights[backbone], "path", moved)
+    return replace(document, tree=tree)
+
+
+def _move(section: Any, key: str, moved: Callable[[str], str]) -> None:
+    if isinstance(section, dict) and isinstance(section.get(key), str):
+        section[key] = moved(section[key])

@@ -1,14 +1,14 @@
-"""A parsed space file with the place of every key and value."""
+"""A parsed space file with the place of every key and value, and a collector of its errors."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tlsearch.core.errors import Fault
+from tlsearch.core.errors import Fault, Kind
 
 Keys = tuple[str | int, ...]
 
@@ -44,16 +44,17 @@ class Document:
     doubts: frozenset[Keys] = frozenset()
     current: Path | None = None
 
-    def fault(self, path: Keys, message: str, *, at_key: bool = False) -> Fault:
+    def fault(self, path: Keys, message: str, *, at_key: bool = False, kind: Kind = "rule") -> Fault:
         """A fault with the place of the value at ``path``, or of its nearest parent.
 
         A value that an override gave has no place in the file; the message names the override.
         """
         origin = self.origin(path)
         if origin:
-            return Fault(path=path, message=f"{message} (given by {origin})")
+            return Fault(path=path, message=f"{message} (given by {origin})", kind=kind)
         position = self._position(path, at_key=at_key)
-        return Fault(path=path, message=message, file=str(self.path), line=position.line, column=position.column)
+        line, column = position.line, position.column
+        return Fault(path=path, message=message, file=str(self.path), line=line, column=column, kind=kind)
 
     def origin(self, path: Keys) -> str:
         """The override that gave the value at ``path``; empty where the file did."""
@@ -129,3 +130,51 @@ class Document:
             if found is not None:
                 return found
         return Position(line=1, column=1)
+
+
+class Checker:
+    """Collects faults of values that are not doubtful."""
+
+    def __init__(self, document: Document) -> None:
+        self.document = document
+        self.folder = document.path.expanduser().absolute().parent
+        self.faults: list[Fault] = []
+
+    def require(self, ok: bool, path: Keys, message: str, *others: Keys, kind: Kind = "rule") -> bool:
+        """Lists an error at ``path`` unless ``ok``; ``others`` are the paths that the rule reads too."""
+        if not ok and not any(self.document.doubtful(one) for one in (path, *others)):
+            self.faults.append(self.document.fault(path, message, kind=kind))
+        return ok
+
+    def absolute(self, text: str, given_at: Keys) -> Path:
+        """A path, relative to the file's folder, or to the current one where an override gave it."""
+        base = (self.document.current or Path.cwd()) if self.document.origin(given_at) else self.folder
+        path = Path(text)
+        try:
+            path = path.expanduser()
+        except RuntimeError:  # ~nobody: stays as it is, and is then found missing
+            pass
+        return Path(_normal(base / path))
+
+
+def _normal(path: Path) -> str:
+    parts: list[str] = []
+    for part in path.parts:
+        if part == ".." and len(parts) > 1:
+            parts.pop()
+        elif part != ".":
+            parts.append(part)
+    return str(Path(*parts))
+
+
+def holds(test: Callable[[], bool]) -> bool:
+    """A test of a path that counts as failed where the system refuses the path itself (too long)."""
+    try:
+        return test()
+    except (OSError, ValueError):
+        return False
+
+
+def first_existing(path: Path) -> Path:
+    """The path, or the nearest folder above it that exists: what is between can be made."""
+    return next((one for one in (path, *path.parents) if holds(one.exists)), path)

@@ -7,15 +7,14 @@ import re
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from tlsearch.config.document.positions import Document, Keys
-from tlsearch.config.forms import DataForm, FileForm, WeightsForm
-from tlsearch.config.rules.collector import Checker, holds
+from tlsearch.config.document.positions import Checker, Document, Keys, holds
+from tlsearch.config.document.wording import is_url, show
+from tlsearch.config.forms import FileForm, WeightsForm
 from tlsearch.config.rules.stores import check_storage, check_study, check_tracking
-from tlsearch.config.rules.wording import is_url, show
 from tlsearch.config.schema import SearchSpec, SpaceFile
 from tlsearch.core.errors import Fault
 from tlsearch.core.text import plural
-from tlsearch.core.types import CacheSpec, DataSpec, SplitSpec, WeightsSource
+from tlsearch.core.types import DataSpec, WeightsSource
 
 # What the path of a source that needs one is.
 _DATA_PATHS = {
@@ -52,14 +51,10 @@ def resolve(form: FileForm, document: Document) -> tuple[SpaceFile, list[Fault]]
         defaults=form.defaults,
         search=_search(form.search, checker),
         resources=form.resources,
-        cache=CacheSpec(
-            images_gb=form.cache.images_gb,
-            features_gb=form.cache.features_gb,
-            feature_precision=form.cache.feature_precision,
-            views=form.cache.views,
-        ),
+        cache=form.cache,
         tracking=check_tracking(form.tracking, checker),
         storage=check_storage(form.storage, checker),
+        document=document,
     )
     checker.require(
         not is_url(file.storage) or file.search.study != "auto",
@@ -70,19 +65,19 @@ def resolve(form: FileForm, document: Document) -> tuple[SpaceFile, list[Fault]]
     return file, checker.faults
 
 
-def _data(form: DataForm, checker: Checker) -> DataSpec:
-    path = _data_path(form, checker)
-    allowed = _DATA_KEYS.get(form.source, ())
+def _data(data: DataSpec, checker: Checker) -> DataSpec:
+    path = _data_path(data, checker)
+    allowed = _DATA_KEYS.get(data.source, ())
     for key, default in (("name", None), ("download", False), ("options", {}), *_COLUMNS):
-        message = f"source {form.source} has no {key}; it has {show(getattr(form, key))}"
-        checker.require(key in allowed or getattr(form, key) == default, ("data", key), message, ("data", "source"))
-    if form.source == "torchvision":
+        message = f"source {data.source} has no {key}; it has {show(getattr(data, key))}"
+        checker.require(key in allowed or getattr(data, key) == default, ("data", key), message, ("data", "source"))
+    if data.source == "torchvision":
         message = "source torchvision needs a name: a class of torchvision.datasets such as CIFAR10"
-        checker.require(form.name is not None, ("data", "source"), message, ("data", "name"))
-    if form.source == "huggingface":
+        checker.require(data.name is not None, ("data", "source"), message, ("data", "name"))
+    if data.source == "huggingface":
         message = "source huggingface needs either a name, on the Hub, or a path, of a local folder"
-        checker.require((form.name is None) != (path is None), ("data", "source"), message, *_AT_PATH_OR_NAME)
-    split = form.split
+        checker.require((data.name is None) != (path is None), ("data", "source"), message, *_AT_PATH_OR_NAME)
+    split = data.split
     where: Keys = ("data", "split")
     test_place = checker.document.place((*where, "test"))
     checker.require(
@@ -92,52 +87,44 @@ def _data(form: DataForm, checker: Checker) -> DataSpec:
         (*where, "test"),
     )
     checker.require(
-        split.group_by is None or form.source == "folder",
+        split.group_by is None or data.source == "folder",
         (*where, "group_by"),
-        f"group_by reads the paths of a folder; source {form.source} has none"
-        f"{', its groups stand in the column group' if form.source == 'manifest' else ''}",
+        f"group_by reads the paths of a folder; source {data.source} has none"
+        f"{', its groups stand in the column group' if data.source == 'manifest' else ''}",
         ("data", "source"),
     )
-    return DataSpec(
-        source=form.source,
-        path=path,
-        split=SplitSpec(val=split.val, test=split.test, seed=split.seed, group_by=split.group_by),
-        image_size=form.image_size,
-        name=form.name,
-        download=form.download,
-        options=form.options,
-        image_column=form.image_column,
-        label_column=form.label_column,
-        max_pixels=form.max_pixels,
-        layout=form.layout,
-    )
+    return replace(data, path=path)
 
 
-def _data_path(form: DataForm, checker: Checker) -> str | None:
+def _data_path(data: DataSpec, checker: Checker) -> str | None:
     """The path made absolute; it must be what the source reads, as far as it must be there already."""
     at: Keys = ("data", "path")
-    needed = _DATA_PATHS.get(form.source)
-    if form.path is None:
-        checker.require(needed is None, ("data", "source"), f"source {form.source} needs a path: {needed}", at)
+    needed = _DATA_PATHS.get(data.source)
+    if data.path is None:
+        checker.require(needed is None, ("data", "source"), f"source {data.source} needs a path: {needed}", at)
         return None
-    if form.source not in (*_DATA_PATHS, "torchvision", "huggingface"):
-        message = f"source {form.source} takes no path; it has {show(form.path)}"
+    if data.source not in (*_DATA_PATHS, "torchvision", "huggingface"):
+        message = f"source {data.source} takes no path; it has {show(data.path)}"
         checker.require(False, at, message, ("data", "source"))
         return None
-    if is_url(form.path):
+    if is_url(data.path):
         rule = "images elsewhere are an s3:// address, of source folder or manifest"
-        fits = form.source in _DATA_PATHS and form.path.startswith("s3://")
-        checker.require(fits, at, f"{rule}; not {show(form.path)} of {form.source}", ("data", "source"))
-        return form.path
-    path = checker.absolute(form.path, at)
-    if form.source == "manifest":
-        if checker.require(holds(path.is_file), at, f"the file {str(path)!r} does not exist", ("data", "source")):
+        fits = data.source in _DATA_PATHS and data.path.startswith("s3://")
+        checker.require(fits, at, f"{rule}; not {show(data.path)} of {data.source}", ("data", "source"))
+        return data.path
+    path = checker.absolute(data.path, at)
+    if data.source == "manifest":
+        found = holds(path.is_file)
+        message = f"the file {str(path)!r} does not exist"
+        if checker.require(found, at, message, ("data", "source"), kind="absent"):
             message = f"a manifest ends in .csv or .parquet, not {path.suffix!r}"
             checker.require(path.suffix.lower() in (".csv", ".tsv", ".parquet"), at, message, ("data", "source"))
-    elif form.source == "torchvision":  # the folder that a set is fetched into may be new
-        checker.require(not holds(path.is_file), at, f"must be a folder, {str(path)!r} is a file", ("data", "source"))
+    elif data.source == "torchvision":  # the folder that a set is fetched into may be new
+        message = f"must be a folder, {str(path)!r} is a file"
+        checker.require(not holds(path.is_file), at, message, ("data", "source"), kind="absent")
     else:
-        checker.require(holds(path.is_dir), at, f"the folder {str(path)!r} does not exist", ("data", "source"))
+        message = f"the folder {str(path)!r} does not exist"
+        checker.require(holds(path.is_dir), at, message, ("data", "source"), kind="absent")
     return str(path)
 
 
@@ -161,7 +148,7 @@ def _weights(form: WeightsForm, key: str, checker: Checker) -> WeightsSource:
             return WeightsSource(kind="url", url=form.path, match=form.match, transform=form.transform)
         path = checker.absolute(form.path, place)
         wrong = "is a folder; name the file in it" if holds(path.is_dir) else "does not exist"
-        if checker.require(holds(path.is_file), place, f"the weights file {str(path)!r} {wrong}"):
+        if checker.require(holds(path.is_file), place, f"the weights file {str(path)!r} {wrong}", kind="absent"):
             _check_suffix(path.suffix, place, checker)
         return WeightsSource(kind="file", path=str(path), match=form.match, transform=form.transform)
     assert form.package is not None

@@ -5,16 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import lru_cache
-from typing import Any, get_type_hints
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
-from pydantic.fields import FieldInfo
 
 from tlsearch.config.document.positions import Document, Keys
-from tlsearch.config.forms import FORMS, FileForm
-from tlsearch.config.rules.wording import nearest, one_of, show, suggest
+from tlsearch.config.document.wording import nearest, one_of, show, suggest
+from tlsearch.config.forms import FORMS, FileForm, keys_of
 from tlsearch.core.errors import Fault
 
 # Stand in for required values that are missing or at fault, so that the rest can still be judged.
@@ -91,16 +90,6 @@ def form_schema() -> dict[str, Any]:
     return _adapter().json_schema()
 
 
-def file_keys(form: type) -> tuple[str, ...]:
-    """The keys of a form as the file writes them."""
-    hints = get_type_hints(form, include_extras=True)
-    keys = []
-    for one in fields(form):
-        infos = [meta for meta in getattr(hints[one.name], "__metadata__", ()) if isinstance(meta, FieldInfo)]
-        keys.append(next((info.alias for info in infos if info.alias), one.name))
-    return tuple(keys)
-
-
 @lru_cache(maxsize=1)
 def _adapter() -> TypeAdapter[FileForm]:
     return TypeAdapter(FileForm)
@@ -142,7 +131,7 @@ def _faults(errors: Sequence[tuple[Keys, Any]], document: Document, doubts: set[
 def _keys_at(path: Keys) -> tuple[str, ...]:
     for pattern, form in FORMS.items():
         if len(pattern) == len(path) and all(a in ("*", b) for a, b in zip(pattern, path, strict=True)):
-            return file_keys(form)
+            return tuple(keys_of(form).values())
     return ()
 
 

@@ -1,15 +1,30 @@
-"""Where the study, MLflow and the search's files may be, and the paths of those that are files made absolute."""
+"""Where the study, MLflow and the search's files may be: paths made absolute, and the drivers of database servers."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import replace
+from importlib.util import find_spec
 
-from tlsearch.config.document.positions import Keys
-from tlsearch.config.rules.collector import Checker, first_existing, holds
-from tlsearch.config.rules.wording import is_url, show
+from tlsearch.config.document.positions import Checker, Keys, first_existing, holds
+from tlsearch.config.document.wording import is_url, show
 from tlsearch.config.schema import TrackingSpec
 
+_SERVER = re.compile(r"(postgresql|postgres|mysql|mariadb|mssql)(?:\+(\w+))?(://.*)", re.DOTALL)
+# What SQLAlchemy takes where an address names no driver differs between its versions: the first that is installed.
+_DRIVERS = {
+    "postgresql": ("psycopg2", "psycopg"),
+    "mysql": ("mysqldb", "pymysql"),
+    "mariadb": ("mysqldb", "pymysql"),
+    "mssql": ("pyodbc", "pymssql"),
+}
+_MODULES = {"mysqldb": "MySQLdb"}  # where a driver's module has another name
+_INSTALL = {
+    "psycopg2": "'tlsearch[postgresql]'",
+    "psycopg": "'psycopg[binary]'",
+    "mysqldb": "mysqlclient",
+    **{name: name for name in ("pg8000", "pymysql", "pyodbc", "pymssql")},
+}
 _SQLITE = re.compile(r"(sqlite(?:\+\w+)?:///(?:file:)?)([^?]*)(.*)", re.DOTALL)
 _TRACKING = re.compile(r"(https?|postgresql(\+\w+)?|mysql(\+\w+)?|mssql(\+\w+)?|databricks)://.+|databricks", re.DOTALL)
 _DATABASE = re.compile(r"(postgresql|mysql)(\+\w+)?://.+", re.DOTALL)
@@ -49,7 +64,8 @@ def check_storage(text: str, checker: Checker) -> str:
         return text
     path = checker.absolute(text, ("storage",))
     folder = first_existing(path)
-    checker.require(holds(folder.is_dir), ("storage",), f"storage must be a folder; {str(folder)!r} is none")
+    message = f"storage must be a folder; {str(folder)!r} is none"
+    checker.require(holds(folder.is_dir), ("storage",), message, kind="absent")
     return str(path)
 
 
@@ -63,7 +79,42 @@ def _sqlite(uri: str, what: str, at: Keys, checker: Checker) -> str:
     ):
         return uri
     path = checker.absolute(name, at)
-    checker.require(not holds(path.is_dir), at, f"{what} is a file; {str(path)!r} is a folder")
+    checker.require(not holds(path.is_dir), at, f"{what} is a file; {str(path)!r} is a folder", kind="absent")
     folder = first_existing(path.parent)
-    checker.require(holds(folder.is_dir), at, f"{what} needs a folder; {str(folder)!r} is none")
+    checker.require(holds(folder.is_dir), at, f"{what} needs a folder; {str(folder)!r} is none", kind="absent")
     return f"{scheme}{path}{options}"
+
+
+def with_driver(url: str) -> str:
+    """The address of a database server with its driver named; any other address as it is."""
+    match = _SERVER.fullmatch(url)
+    if match is None:
+        return url
+    dialect, driver, rest = match.groups()
+    dialect = "postgresql" if dialect == "postgres" else dialect
+    if driver is None:
+        drivers = _DRIVERS[dialect]
+        driver = next((one for one in drivers if _installed(one)), drivers[0])
+    return f"{dialect}+{driver}{rest}"
+
+
+def missing_driver(url: str, what: str) -> tuple[str, str] | None:
+    """What is wrong and what to do about it, where a database server's driver is not installed.
+
+    Args:
+        url: Any address.
+        what: Has it: ``the study``, ``MLflow``.
+    """
+    match = _SERVER.fullmatch(with_driver(url))
+    if match is None or _installed(match[2]):
+        return None
+    text = f"{what} is in a {match[1]} database, {url}, whose driver {match[2]} is not installed here"
+    package = _INSTALL.get(match[2])
+    return (
+        text,
+        f"pip install {package}" if package else f"leave it out, {match[1]}://, or name one that SQLAlchemy has",
+    )
+
+
+def _installed(driver: str) -> bool:
+    return find_spec(_MODULES.get(driver, driver)) is not None

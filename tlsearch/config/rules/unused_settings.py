@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from tlsearch.config.document.positions import Document, Keys
-from tlsearch.config.rules.collector import Checker
-from tlsearch.config.rules.wording import one_of
+from tlsearch.config.document.positions import Checker, Keys
+from tlsearch.config.document.wording import one_of
 from tlsearch.config.samplers import SAMPLERS
 from tlsearch.config.schema import SearchSpec, SpaceFile
 from tlsearch.core.errors import Fault
@@ -12,12 +11,12 @@ from tlsearch.core.errors import Fault
 _DEFAULTS = SearchSpec()
 
 
-def unused_settings(file: SpaceFile, document: Document) -> list[Fault]:
+def unused_settings(file: SpaceFile) -> list[Fault]:
     """Values other than the defaults that nothing would ever read, with what decides it.
 
     What ``--set search.max_epochs`` makes unused is none of them: fewer epochs on the command line are a short try.
     """
-    checker = Checker(document)
+    checker = Checker(file.document)
     search = file.search
     _epochs(search, checker)
     _budget(search, checker)

@@ -4,7 +4,7 @@ Units: ``*_s`` seconds, ``*_bytes`` bytes, accuracies are fractions, epochs coun
 image sizes are pixels of the square crop. All timestamps are Unix time in seconds.
 """
 
-from tlsearch.core.metrics import Mode
+from tlsearch.core.metrics import Mode, Objective
 from tlsearch.core.types.searches import (
     DataSetFacts,
     Finding,
@@ -16,7 +16,6 @@ from tlsearch.core.types.searches import (
 )
 from tlsearch.core.types.specs import (
     MAX_PIXELS,
-    METRIC_MODES,
     CacheSpec,
     CropMode,
     DataSpec,
@@ -41,6 +40,7 @@ from tlsearch.core.types.trials import (
     TrialFactory,
     TrialOutcome,
     TrialState,
+    best_seen,
     repeatable,
 )
 
@@ -56,8 +56,8 @@ __all__ = [
     "Finding",
     "Layout",
     "MAX_PIXELS",
-    "METRIC_MODES",
     "Mode",
+    "Objective",
     "ParameterImportance",
     "Reporter",
     "RunningTrial",
@@ -77,5 +77,6 @@ __all__ = [
     "TrialSetup",
     "TrialState",
     "WeightsSource",
+    "best_seen",
     "repeatable",
 ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
-from tlsearch.core.metrics import Mode
+from tlsearch.core.metrics import Objective
 from tlsearch.core.secrets import mask
 from tlsearch.core.text import html_table
 from tlsearch.core.types.specs import Scalar, TrialConfig
@@ -19,6 +19,7 @@ from tlsearch.core.types.trials import (
     StartReport,
     TrialOutcome,
     TrialState,
+    result_of,
 )
 
 
@@ -77,6 +78,11 @@ class TrialRecord:
         return self.reports[-1].epoch if self.reports else 0
 
     @property
+    def result(self) -> float | None:
+        """The value that it is ranked by; None while it runs, and where it failed or diverged."""
+        return result_of(self.state, self.reason, self.best_value)
+
+    @property
     def outcome(self) -> TrialOutcome | None:
         """How it ended; None while it runs or is interrupted."""
         if self.state is TrialState.RUNNING:
@@ -118,7 +124,6 @@ class SearchRecord:
     search_id: str
     experiment: str
     metric: str
-    mode: Mode
     directory: str
     trials: tuple[TrialRecord, ...] = ()
     spent_s: float = 0.0
@@ -126,17 +131,19 @@ class SearchRecord:
     space_tried: bool = False
 
     @property
+    def objective(self) -> Objective:
+        """What its trials are ranked by."""
+        return Objective.of(self.metric)
+
+    @property
     def best(self) -> TrialRecord | None:
-        """The trial with the best best-epoch value among complete and pruned ones; ties: the earlier."""
-        done = [
-            t
-            for t in self.trials
-            if t.best_value is not None
-            and t.state in (TrialState.COMPLETE, TrialState.PRUNED)
-            and t.reason != EndReason.DIVERGED
-        ]
-        sign = 1 if self.mode == "max" else -1
-        return max(done, key=lambda t: (sign * (t.best_value or 0.0), -t.number), default=None)
+        """The trial with the best result; of equal ones the earlier."""
+        return self.objective.best(self.trials, lambda trial: trial.result)
+
+    @property
+    def ranked(self) -> list[TrialRecord]:
+        """The trials with a result, best first; of equal ones the earlier."""
+        return self.objective.ranked(self.trials, lambda trial: trial.result)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tlsearch.core.metrics import METRICS, Mode
+from tlsearch.core.metrics import Objective
 
 Scalar = str | int | float | bool | None
 CropMode = Literal["center", "squash"]
@@ -14,20 +14,17 @@ Layout = Literal["auto", "classes"]
 
 MAX_PIXELS = 89_478_485  # of one image, by default: as many as Pillow reads without a warning
 
-METRIC_MODES: Mapping[str, Mode] = {name: one.mode for name, one in METRICS.items()}
-
 
 @dataclass(frozen=True, kw_only=True)
 class SplitSpec:
-    """How a source without a ready split is cut.
+    """``data.split``: fractions of the images; the rest trains.
 
     Attributes:
         val: Fraction of the images for validation.
-        test: Fraction of the images for the sealed test split.
-        seed: Seed of the stratified shuffle.
-        group_by: For folders a regular expression whose first group (or whole match), searched in
-            the path relative to the class folder, names the group; images of one group stay in
-            one split. None: every image is its own group.
+        test: Fraction of the images for the sealed test split, which only ``promote`` opens.
+        seed: Seed of the shuffle.
+        group_by: Regular expression, searched in the path below the class folder; images with the same first
+            group stay in one split. Only for source folder.
     """
 
     val: float = 0.15
@@ -38,19 +35,21 @@ class SplitSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class DataSpec:
-    """Where the images come from.
+    """Where the images come from; ``path`` is absolute once the file is read, and ``image_size`` None is auto.
 
     Attributes:
-        source: ``folder``, ``manifest``, ``torchvision``, ``huggingface`` or ``digits``.
-        path: Absolute: the folder; the manifest; the folder of torchvision's files; a local Hugging Face set.
-        image_size: Side of the crop in pixels; None means the weights' own.
-        name: Class name of a torchvision set (``CIFAR10``), or id of a set on the Hugging Face Hub.
-        download: Whether a set that is not on this machine may be fetched.
-        options: Further arguments of the torchvision class or of ``datasets.load_dataset``.
-        image_column: Of a Hugging Face set; None finds the one column of images.
-        label_column: Of a Hugging Face set; None finds the one column of class labels.
+        source: Kind of the data set. ``digits`` is scikit-learn's, for a trial run without images of your own.
+        path: The folder of images, the manifest file, the folder of torchvision's files, or a local Hugging
+            Face set. A folder or a manifest may be s3://. A relative path starts at the space file.
+        split: How images are split where the source has no ready split.
+        image_size: Side of the square images that a model sees, in pixels; auto is the size of the weights.
+        name: Class of torchvision.datasets, such as CIFAR10, or the ID of a set on the Hugging Face Hub.
+        download: Whether a set that is not on this machine may be downloaded.
+        options: Further arguments of the torchvision class or of datasets.load_dataset.
+        image_column: Column of the images in a Hugging Face set; by default the only one of that kind.
+        label_column: Column of the class labels in a Hugging Face set; by default the only one of that kind.
         max_pixels: Images of more pixels are refused, by ``check`` and by trials alike.
-        layout: Of a folder: ``classes`` says that its top folders are classes, where they look like splits.
+        layout: Whether folders named train, val or test are splits (auto), or every folder is a class (classes).
     """
 
     source: str
@@ -116,11 +115,17 @@ class TransformSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class CacheSpec:
-    """Budgets of the node's stores; None means auto.
+    """Budgets of each machine's caches; sizes in GB, None is auto.
 
-    ``views`` is the number of fixed augmented views that epochs rotate through; 1 augments every epoch independently.
-    ``directory`` is empty for the default: TLSEARCH_CACHE_DIR or the user's cache folder, looked
-    up on the node where the trial runs.
+    Attributes:
+        directory: Empty is TLSEARCH_CACHE_DIR or the user's cache folder, looked up on the node where the trial runs.
+        images_gb: Disk for decoded images on each machine, in GB; auto follows the free space, 0 turns the
+            cache off.
+        features_gb: Disk for cached features on each machine, in GB; auto follows the free space, 0 turns the
+            cache off.
+        feature_precision: Whether features are kept in 32 bits (full) or 16 bits (half).
+        views: Number of fixed augmented views of each image that epochs rotate through, so that their features
+            can be cached; 1 augments every epoch afresh.
     """
 
     directory: str = ""
@@ -207,9 +212,9 @@ class TrialSetup:
     weights_digests: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def mode(self) -> Mode:
-        """Whether the metric is to be maximised or minimised."""
-        return METRIC_MODES[self.metric]
+    def objective(self) -> Objective:
+        """The metric, and whether it is to be maximised or minimised."""
+        return Objective.of(self.metric)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import Protocol
 
+from tlsearch.core.metrics import Objective
 from tlsearch.core.types.specs import TrialAssignment
 
 SYSTEM = "system/"  # begins the names of metrics that tell of the machine, by MLflow's convention
@@ -54,6 +55,19 @@ class EpochReport:
     start: StartReport | None = None
 
 
+def best_seen(reports: Sequence[EpochReport], objective: Objective) -> tuple[float | None, int | None]:
+    """A trial's best value and its epoch, 0 for the model before the first step; of equal ones the earliest.
+
+    Args:
+        reports: By epoch, from the first; without one, the answer is (None, None).
+    """
+    metric = objective.metric
+    values = [(report.metrics[metric], report.epoch) for report in reports]
+    if reports and reports[0].start is not None and metric in reports[0].start.metrics:
+        values.insert(0, (reports[0].start.metrics[metric], 0))
+    return objective.best(values, lambda pair: pair[0]) or (None, None)
+
+
 class Decision(str, Enum):
     """What the search answers to a report."""
 
@@ -99,6 +113,12 @@ class EndReason(StrEnum):
         return TrialState.FAILED if self in (EndReason.ERROR, EndReason.STORAGE) else TrialState.PRUNED
 
 
+def result_of(state: TrialState, reason: str, best_value: float | None) -> float | None:
+    """A trial's best value, where it counts as a result: the trial is complete or pruned, and did not diverge."""
+    counts = state in (TrialState.COMPLETE, TrialState.PRUNED) and reason != EndReason.DIVERGED
+    return best_value if counts else None
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrialOutcome:
     """How a trial ended, from its worker to the study and the observers.
@@ -122,6 +142,11 @@ class TrialOutcome:
     def state(self) -> TrialState:
         """The state of the trial; it follows from the reason."""
         return self.reason.state
+
+    @property
+    def result(self) -> float | None:
+        """The value that it is ranked by; None where it failed or diverged."""
+        return result_of(self.state, self.reason, self.best_value)
 
 
 class Reporter(Protocol):

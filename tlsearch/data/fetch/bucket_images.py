@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tlsearch.core.errors import DataError
-from tlsearch.core.regular_files import IMAGE_BYTES
+from tlsearch.core.files import IMAGE_BYTES
 from tlsearch.core.types import CacheSpec
 from tlsearch.data.image_files import file_digests, raise_together
 from tlsearch.node_cache.locked_files import cache_directory, keep, temporary_file, writing

@@ -6,8 +6,8 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +17,13 @@ from tlsearch.data.image_files import tell_together
 from tlsearch.data.images.file_formats import HEAD_BYTES, content_words, image_format
 from tlsearch.data.index import ImageIndex, image_name
 from tlsearch.data.inspect.duplicates import Duplicate, find_duplicates
-from tlsearch.data.inspect.scan import Corrupt, Looks, Place, look_at
+from tlsearch.data.inspect.scan import Looks, Place, look_at
 from tlsearch.data.sources.left_out import CONTENT, LeftOut, may_be_image
 from tlsearch.data.sources.listing import FileReader
 
 # Values of 16-bit files below this show as dark: those of 12 bits end at 4095, those of 14 at 16383.
 _DARK = 1 << 14
+_MAX_EXAMPLES = 5  # of files that are left out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,69 +36,82 @@ class Extent:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ImagePlace:
+    """An image: its path, or set and row; its split; and the name of its class."""
+
+    path: str
+    split: str
+    label: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorruptImage(ImagePlace):
+    """An image that cannot be decoded, and why."""
+
+    error: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagePair:
+    """Two images that are one: by their bytes (``exact``) or by their picture (``near``)."""
+
+    kind: Literal["exact", "near"]
+    first: ImagePlace
+    second: ImagePlace
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitCounts:
+    """The images of a split."""
+
+    images: int
+    per_class: Mapping[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilesLeftOut:
+    """Files that are left out for one reason; ``examples`` are the first few of them."""
+
+    reason: str
+    count: int
+    examples: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataCard:
-    """What a data set holds.
+    """What a data set holds; its fields are the published JSON.
 
     Attributes:
-        counts: Images by split and class name.
+        source: Kind of the data set.
         imbalance: Images of train's largest class to those of its smallest.
         scanned: The splits whose images were opened; the fields below are about these.
         width: None where no image could be decoded.
         height: As width.
         modes: Images by Pillow's name of their mode.
-        corrupt: Images that cannot be decoded.
         leaks: Pictures that stand in two splits.
         duplicates: Pictures that stand twice in one split.
-        left_out: Files there that are not images of the set, by reason.
         notes: Lines for people: how the source was read, and what is remarkable about the images.
     """
 
-    index: ImageIndex
-    counts: Mapping[str, Mapping[str, int]]
+    source: str
+    classes: tuple[str, ...]
+    digest: str
+    splits: Mapping[str, SplitCounts]
     imbalance: float
     scanned: tuple[str, ...] = ()
     width: Extent | None = None
     height: Extent | None = None
-    modes: Mapping[str, int]
-    corrupt: tuple[Corrupt, ...] = ()
-    leaks: tuple[Duplicate, ...] = ()
-    duplicates: tuple[Duplicate, ...] = ()
-    left_out: tuple[LeftOut, ...] = ()
+    modes: Mapping[str, int] = field(default_factory=dict)
+    corrupt: tuple[CorruptImage, ...] = ()
+    leaks: tuple[ImagePair, ...] = ()
+    duplicates: tuple[ImagePair, ...] = ()
+    left_out: tuple[FilesLeftOut, ...] = ()
     notes: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values; images with path, split and label."""
-        return {
-            "source": self.index.source,
-            "classes": list(self.index.classes),
-            "digest": self.index.digest,
-            "splits": {
-                name: {"images": sum(counts.values()), "per_class": dict(counts)}
-                for name, counts in self.counts.items()
-            },
-            "imbalance": round(self.imbalance, 2),
-            "scanned": list(self.scanned),
-            "width": vars(self.width) if self.width else None,
-            "height": vars(self.height) if self.height else None,
-            "modes": dict(self.modes),
-            "corrupt": [{**self._image(one.place), "error": one.error} for one in self.corrupt],
-            "leaks": [self._pair(pair) for pair in self.leaks],
-            "duplicates": [self._pair(pair) for pair in self.duplicates],
-            "left_out": [one.to_json() for one in self.left_out],
-            "notes": list(self.notes),
-        }
 
     def corrupt_message(self) -> str:
         """The corrupt images in one message, the first 20 by path and reason."""
-        total = sum(sum(self.counts[name].values()) for name in self.scanned)
-        return tell_together([f"{image_name(self.index, one.place.key)}: {one.error}" for one in self.corrupt], total)
-
-    def _image(self, place: Place) -> dict[str, str]:
-        path = image_name(self.index, place.key)
-        return {"path": path, "split": place.split, "label": self.index.classes[place.label]}
-
-    def _pair(self, pair: Duplicate) -> dict[str, Any]:
-        return {"kind": pair.kind, "first": self._image(pair.first), "second": self._image(pair.second)}
+        total = sum(self.splits[name].images for name in self.scanned)
+        return tell_together([f"{one.path}: {one.error}" for one in self.corrupt], total)
 
 
 def data_card(index: ImageIndex, *, scan: bool, include_test: bool = False) -> DataCard:
@@ -109,30 +123,49 @@ def data_card(index: ImageIndex, *, scan: bool, include_test: bool = False) -> D
         include_test: Whether to open those of test too, to find leaks. Nothing else than ``check`` may: a
             search opens no test image.
     """
-    counts = {name: _per_class(index.classes, Counter(split.labels)) for name, split in index.splits.items()}
-    train = counts["train"].values()
-    imbalance = max(train) / max(min(train), 1)
+    splits = {name: _counts(index.classes, split.labels) for name, split in index.splits.items()}
+    train = splits["train"].per_class.values()
+    card = DataCard(
+        source=index.source,
+        classes=index.classes,
+        digest=index.digest,
+        splits=splits,
+        imbalance=round(max(train) / max(min(train), 1), 2),
+        left_out=_left_out(index.left_out),
+        notes=index.notes,
+    )
     if not scan:
-        return DataCard(
-            index=index, counts=counts, imbalance=imbalance, modes={}, left_out=index.left_out, notes=index.notes
-        )
+        return card
     scanned = tuple(name for name in index.splits if name != "test" or include_test)
     looks = look_at(index, scanned)
     pairs = find_duplicates(looks)
-    return DataCard(
-        index=index,
-        counts=counts,
-        imbalance=imbalance,
+    return replace(
+        card,
         scanned=scanned,
         width=_extent(looks.sizes[:, 0]),
         height=_extent(looks.sizes[:, 1]),
         modes=dict(Counter(looks.modes).most_common()),
-        corrupt=looks.corrupt,
-        leaks=tuple(pair for pair in pairs if pair.leaks),
-        duplicates=tuple(pair for pair in pairs if not pair.leaks),
+        corrupt=tuple(CorruptImage(**vars(_place(index, one.place)), error=one.error) for one in looks.corrupt),
+        leaks=tuple(_pair(index, pair) for pair in pairs if pair.leaks),
+        duplicates=tuple(_pair(index, pair) for pair in pairs if not pair.leaks),
         # Files that are left out belong to no split: those beside test images are for `check` alone to open.
-        left_out=told_by_content(index) if include_test else index.left_out,
+        left_out=_left_out(told_by_content(index)) if include_test else card.left_out,
         notes=(*index.notes, *_image_notes(looks)),
+    )
+
+
+def _place(index: ImageIndex, place: Place) -> ImagePlace:
+    path = image_name(index, place.key)
+    return ImagePlace(path=path, split=place.split, label=index.classes[place.label])
+
+
+def _pair(index: ImageIndex, pair: Duplicate) -> ImagePair:
+    return ImagePair(kind=pair.kind, first=_place(index, pair.first), second=_place(index, pair.second))
+
+
+def _left_out(found: Sequence[LeftOut]) -> tuple[FilesLeftOut, ...]:
+    return tuple(
+        FilesLeftOut(reason=one.reason, count=len(one.keys), examples=one.keys[:_MAX_EXAMPLES]) for one in found
     )
 
 
@@ -153,8 +186,9 @@ def _image_notes(looks: Looks) -> list[str]:
     return notes
 
 
-def _per_class(classes: Sequence[str], counts: Mapping[int, int]) -> dict[str, int]:
-    return {name: counts.get(label, 0) for label, name in enumerate(classes)}
+def _counts(classes: Sequence[str], labels: Sequence[int]) -> SplitCounts:
+    counts = Counter(labels)
+    return SplitCounts(images=len(labels), per_class={name: counts[label] for label, name in enumerate(classes)})
 
 
 def _extent(values: NDArray[np.int64]) -> Extent | None:

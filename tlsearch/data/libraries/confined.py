@@ -17,7 +17,7 @@ from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any
 
-from tlsearch.core.regular_files import SET_BYTES, refusal
+from tlsearch.core.files import SET_BYTES, refusal
 
 # fsspec's event loop inherits it; other threads, which may be those of the tracker, do not.
 _confined: ContextVar[bool] = ContextVar("confined", default=False)

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from tlsearch.core.codec import read_json
 from tlsearch.core.errors import DataError
-from tlsearch.core.regular_files import SET_BYTES, refusal
+from tlsearch.core.files import SET_BYTES, refusal
 from tlsearch.core.types import CacheSpec, DataSpec
 from tlsearch.data.fetch.connection import Limits
 from tlsearch.data.fetch.fetcher import SET_FILE, fetch_file

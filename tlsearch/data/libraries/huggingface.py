@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tlsearch.core.errors import DataError
-from tlsearch.core.regular_files import IMAGE_BYTES, read_regular
+from tlsearch.core.files import IMAGE_BYTES, read_regular
 from tlsearch.core.types import DataSpec
 from tlsearch.data.libraries.confined import confined
 from tlsearch.data.libraries.hub import MODULES, check_files, check_folder, fetch_set, kept_copy

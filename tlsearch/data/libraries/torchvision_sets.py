@@ -18,7 +18,7 @@ from typing import Any
 from PIL import Image
 
 from tlsearch.core.errors import DataError
-from tlsearch.core.regular_files import IMAGE_BYTES, open_regular
+from tlsearch.core.files import IMAGE_BYTES, open_regular
 from tlsearch.core.types import CacheSpec, DataSpec
 from tlsearch.data.libraries.confined import confined
 from tlsearch.data.libraries.library_rows import Labelled, hash_rows, label_parts, row_key, split_key, unread_files

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import Any
 
 HIDDEN = "hidden, by a dot before the name"
 JUNK = "made by file managers, NAS systems and tools"
@@ -45,7 +44,6 @@ _JUNK = frozenset(
     ".com.apple .@__thumb .@upload_cache .snapshot .snapshots .zfs .thumbnails .thumbs .ipynb_checkpoints .git "
     ".gitignore .gitkeep .gitattributes .svn .hg .dvc .dvcignore .cache .keep".split()
 ) | {"system volume information", "network trash folder", "temporary items", "icon\r"}
-_MAX_EXAMPLES = 5
 _JUNK_STARTS = ("._", "~$", ".nfs", ".fuse_hidden", ".trash-", ".syncthing.", ".~lock.", ".com.apple.")
 
 
@@ -60,10 +58,6 @@ class LeftOut:
 
     reason: str
     keys: tuple[str, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """{reason, count, examples}: the first few keys."""
-        return {"reason": self.reason, "count": len(self.keys), "examples": list(self.keys[:_MAX_EXAMPLES])}
 
 
 class LeftOutFiles:

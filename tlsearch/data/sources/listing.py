@@ -14,8 +14,8 @@ from typing import Protocol
 from PIL import Image
 
 from tlsearch.core.errors import DataError
+from tlsearch.core.files import IMAGE_BYTES, open_regular, read_regular
 from tlsearch.core.printable import printable
-from tlsearch.core.regular_files import IMAGE_BYTES, open_regular, read_regular
 from tlsearch.core.types import DataSpec
 from tlsearch.data.image_files import file_digests
 from tlsearch.data.sources.left_out import LeftOut

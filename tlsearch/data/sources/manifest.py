@@ -174,7 +174,7 @@ def _short(place: str) -> str:
 def _raise(path: Path, faults: Sequence[str]) -> None:
     if not faults:
         return
-    lines = [f"{path}: {len(faults)} faults:"] if len(faults) > 1 else []
+    lines = [f"{path}: {len(faults)} errors:"] if len(faults) > 1 else []
     indent = "  " if lines else ""
     lines += [indent + fault for fault in faults[:MAX_NAMED]]
     if len(faults) > MAX_NAMED:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from tlsearch.core.errors import DataError
+from tlsearch.core.files import TABLE_BYTES, open_regular, read_regular
 from tlsearch.core.printable import from_cell
-from tlsearch.core.regular_files import TABLE_BYTES, open_regular, read_regular
 
 _REQUIRED = ("path", "label")
 _OPTIONAL = ("split", "group")

@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tlsearch.core.codec import parse_json
-from tlsearch.core.regular_files import open_regular
+from tlsearch.core.files import open_regular
 from tlsearch.data.fetch.fetcher import WEIGHTS
 
 MAX_BYTES = WEIGHTS.max_bytes

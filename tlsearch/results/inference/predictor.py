@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from tlsearch.core.errors import DataError, Infeasible, StorageError, UserError
+from tlsearch.core.errors import DataError, Infeasible, StorageError, UsageError
+from tlsearch.core.files import IMAGE_BYTES, read_regular
 from tlsearch.core.printable import printable
-from tlsearch.core.regular_files import IMAGE_BYTES, read_regular
 from tlsearch.data import ImageIndex, decode_rgb, eval_image, normalise, read_image
 from tlsearch.data.images.pixel_budget import num_decoders
 from tlsearch.model import StagedModel
@@ -122,7 +122,7 @@ def load_model(model: str | Path, *, device: str = "auto", tracking_uri: str | N
         trained.to(device=runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
         reason = str(error).splitlines()[0]
-        raise UserError(f"a device is auto, cpu, cuda or cuda:N, and must be here; {device!r}: {reason}") from error
+        raise UsageError(f"a device is auto, cpu, cuda or cuda:N, and must be here; {device!r}: {reason}") from error
     return Classifier(model=trained, meta=meta, runtime=runtime, name=str(folder))
 
 

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any
 
-from tlsearch.core.errors import UserError
+from tlsearch.core.errors import UsageError
 from tlsearch.core.types import TrialState
 from tlsearch.results.leaderboard.leaderboard import LeaderboardRow
 
@@ -59,14 +59,14 @@ def parse_condition(text: str) -> Condition:
     """Reads ``unfreeze_depth>=2``.
 
     Raises:
-        UserError: It is not a condition.
+        UsageError: It is not a condition.
     """
     match = _CONDITION.fullmatch(text)
     if match is None:
-        raise UserError(f"a condition is NAME=VALUE, or with != < <= > >= in place of =, not {text!r}")
+        raise UsageError(f"a condition is NAME=VALUE, or with != < <= > >= in place of =, not {text!r}")
     name, sign, value = match.groups()
     if sign in _ORDERS and _number(value) is None:
-        raise UserError(f"{sign} compares with a number, in {text!r} with {value!r}")
+        raise UsageError(f"{sign} compares with a number, in {text!r} with {value!r}")
     return Condition(name=name, sign=sign, value=value)
 
 
@@ -76,18 +76,18 @@ def select_rows(
     """The rows that are in one of the states and meet all conditions, in their order.
 
     Raises:
-        UserError: An unknown state, an unreadable condition, or a name that no trial has.
+        UsageError: An unknown state, an unreadable condition, or a name that no trial has.
     """
     known = [state.value for state in TrialState]
     for state in states:
         if state not in known:
-            raise UserError(f"a trial's state is one of {', '.join(known)}, not {state!r}{_nearest(state, known)}")
+            raise UsageError(f"a trial's state is one of {', '.join(known)}, not {state!r}{_nearest(state, known)}")
     parsed = [parse_condition(text) for text in conditions]
     names = [*dict.fromkeys(name for row in rows for name in row.params), *_COLUMNS]
     for condition in parsed:
         if rows and condition.name not in names:
             hint = _nearest(condition.name, names)
-            raise UserError(f"no trial of this search has {condition.name!r}{hint}; there are {', '.join(names)}")
+            raise UsageError(f"no trial of this search has {condition.name!r}{hint}; there are {', '.join(names)}")
     return [
         row
         for row in rows

@@ -10,7 +10,7 @@ from typing import Any
 from tlsearch.core.metrics import is_share
 from tlsearch.core.printable import csv_text
 from tlsearch.core.text import NumberForm, agree, plural
-from tlsearch.core.types import EndReason, Mode, Scalar, SearchRecord, TrialRecord, TrialState
+from tlsearch.core.types import Objective, Scalar, SearchRecord, TrialRecord, TrialState
 from tlsearch.results.leaderboard.search_facts import SearchFacts, comparability_notes
 from tlsearch.results.stats.intervals import standard_error, wilson_interval
 
@@ -113,8 +113,8 @@ def leaderboard(
         run_ids: MLflow's runs by trial number; may lack trials.
         facts: Sizes of data and backbones, for what goes beyond the study.
     """
-    ranked = sorted(record.trials, key=lambda trial: _rank(trial, record.mode))
-    values = [trial.best_value for trial in ranked if counts(trial)]
+    ranked = sorted(record.trials, key=lambda trial: _rank(trial, record.objective))
+    values = [trial.best_value for trial in ranked if trial.result is not None]
     times = Counter(values)
     ranks = {value: place for place, value in reversed(list(enumerate(values, start=1)))}
     best = values[0] if values else None
@@ -122,9 +122,9 @@ def leaderboard(
     rows = []
     for trial in ranked:
         tied, rank, near = False, None, None
-        if counts(trial) and best is not None and trial.best_value is not None:
-            rank, tied = ranks[trial.best_value], times[trial.best_value] > 1
-            near = None if best_error is None else abs(best - trial.best_value) <= best_error
+        if trial.result is not None and best is not None:
+            rank, tied = ranks[trial.result], times[trial.result] > 1
+            near = None if best_error is None else abs(best - trial.result) <= best_error
         row = _row(trial, record, run_ids.get(trial.number), facts)
         rows.append(replace(row, rank=rank, tied=tied, within_one_se=near))
     return rows
@@ -134,12 +134,6 @@ def number_forms(record: SearchRecord) -> dict[str, NumberForm]:
     """By parameter how its values are written, one way for all trials."""
     names = {name for trial in record.trials for name in trial.params}
     return {name: NumberForm.of(trial.params.get(name) for trial in record.trials) for name in names}
-
-
-def counts(trial: TrialRecord) -> bool:
-    """Whether a trial's value counts as a result: it is complete or pruned, and did not diverge."""
-    ended = trial.state in (TrialState.COMPLETE, TrialState.PRUNED) and trial.reason != EndReason.DIVERGED
-    return ended and trial.best_value is not None
 
 
 def results_json(record: SearchRecord, run_ids: Mapping[int, str]) -> dict[str, Any]:
@@ -154,7 +148,7 @@ def rows_json(record: SearchRecord, rows: Sequence[LeaderboardRow], facts: Searc
         "search_id": record.search_id,
         "experiment": record.experiment,
         "metric": record.metric,
-        "mode": record.mode,
+        "mode": record.objective.mode,
         "best": None if best is None else best.number,
         "trials": [row.as_json() for row in rows],
     }
@@ -284,14 +278,13 @@ def seconds_of(trial: TrialRecord) -> float | None:
     return sum(times) if times else None
 
 
-def _rank(trial: TrialRecord, mode: Mode) -> tuple[int, float, int]:
+def _rank(trial: TrialRecord, objective: Objective) -> tuple[int, float, int]:
     """Sorts best first: the trial's group, then its value, then its number."""
-    sign = -1.0 if mode == "max" else 1.0
-    value = float("inf") if trial.best_value is None else sign * trial.best_value
+    value = float("inf") if trial.best_value is None else -objective.gain(trial.best_value)
     return (_group(trial), value, trial.number)
 
 
 def _group(trial: TrialRecord) -> int:
     if trial.state is TrialState.RUNNING:
         return 1
-    return 0 if counts(trial) else 2
+    return 2 if trial.result is None else 0

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from tlsearch.core.printable import markdown_code, markdown_text
 from tlsearch.core.secrets import mask
 from tlsearch.results.leaderboard.leaderboard import epoch_text
 from tlsearch.results.promotion.test_evaluation import TestEvidence
+from tlsearch.results.stats.verdict import Confirmed
 from tlsearch.train import ModelMeta
 
 _MAX_CLASSES = 60
@@ -45,7 +45,7 @@ class CardFacts:
     parameters: int
     temperature: float
     latency: str = ""
-    confirmed: Mapping[str, Any] | None = None
+    confirmed: Confirmed | None = None
     evidence: TestEvidence | None = None
     no_test: str = ""
     test_notes: Sequence[str] = field(default_factory=tuple)
@@ -97,7 +97,7 @@ def _evidence(facts: CardFacts) -> str:
         + ("on images that were trained on too, so it says nothing" if facts.refit else _chosen_by)
     )
     if facts.confirmed is not None:
-        lines.append(f"- over {facts.confirmed['seeds']} seeds: {markdown_text(facts.confirmed['verdict'])}")
+        lines.append(f"- over {facts.confirmed.seeds} seeds: {markdown_text(facts.confirmed.verdict)}")
     return "\n".join(lines)
 
 

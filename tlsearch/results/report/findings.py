@@ -49,7 +49,7 @@ def by_depth(view: View) -> list[GroupSummary]:
 def _worth(view: View, group: GroupSummary) -> float:
     if group.best is None or group.best.best_value is None:
         return float("inf")
-    return -group.best.best_value if view.maximise else group.best.best_value
+    return -view.record.objective.gain(group.best.best_value)
 
 
 def _groups(view: View, key: Callable[[TrialRecord], str]) -> list[GroupSummary]:

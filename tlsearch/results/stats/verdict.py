@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from tlsearch.core.types import Mode, Scalar
+from tlsearch.core.types import Mode, Objective, Scalar
 from tlsearch.results.stats.seed_tests import (
     ALPHA,
     Difference,
@@ -57,20 +57,17 @@ class Comparison:
     """Two configurations; differences are positive where ``first`` is better.
 
     Attributes:
+        better: Whether ``first`` is really better.
         decisive: The one that the verdict rests on: over both where it exists, else over seeds; None where fewer
             than two seeds are common to both.
     """
 
     first: int
     second: int
-    over_seeds: Difference | None
-    over_images: Difference | None
-    decisive: Difference | None
-
-    @property
-    def better(self) -> bool:
-        """Whether ``first`` is really better."""
-        return self.decisive is not None and self.decisive.p_value < ALPHA and self.decisive.value > 0
+    better: bool = False
+    decisive: Difference | None = None
+    over_seeds: Difference | None = None
+    over_images: Difference | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,19 +90,96 @@ class Verdict:
     text: str
 
 
-def judge(candidates: Sequence[Repeated], *, metric: str, mode: Mode) -> Verdict:
+@dataclass(frozen=True, kw_only=True)
+class SeedValue:
+    """One training of a candidate: its seed, its trial in the search that repeated it, and the metric."""
+
+    seed: int
+    trial: int
+    value: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A configuration of the ranking.
+
+    Attributes:
+        rank: From 1.
+        trial: Its trial in the search that it comes from; ``first_value`` is the metric there.
+        mean: Over the seeds, as are ``deviation`` and ``interval``, None for a single seed.
+        best_trial: The best of its trainings, whose model is kept.
+    """
+
+    rank: int
+    trial: int
+    params: Mapping[str, Scalar]
+    first_value: float | None
+    mean: float
+    deviation: float
+    interval: tuple[float, float] | None
+    values: tuple[SeedValue, ...]
+    best_trial: int
+    parameters: int
+    epoch_seconds: float
+
+    @classmethod
+    def of(cls, one: Repeated, rank: int, objective: Objective) -> Candidate:
+        """A configuration of a verdict's ranking."""
+        mean, best = one.mean, objective.best(sorted(one.values), one.values.get)
+        assert best is not None, "a configuration of the ranking has a value"
+        return cls(
+            rank=rank,
+            trial=one.trial,
+            params=dict(one.params),
+            first_value=one.first_value,
+            mean=mean.value,
+            deviation=mean.deviation,
+            interval=(mean.interval.low, mean.interval.high) if mean.interval else None,
+            values=tuple(SeedValue(seed=seed, trial=one.trials[seed], value=v) for seed, v in one.values.items()),
+            best_trial=one.trials[best],
+            parameters=one.parameters,
+            epoch_seconds=one.epoch_seconds,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confirmed:
+    """The result of ``confirm``, as ``confirm.json`` holds it.
+
+    Attributes:
+        search_id: The search whose best configurations were trained again, by ``confirm_search_id``.
+        ended: Unix time.
+        outcome: As in ``Verdict``, as are ``recommended`` and ``verdict``, its text.
+    """
+
+    format: int = 1
+    search_id: str
+    confirm_search_id: str
+    experiment: str
+    metric: str
+    mode: Mode
+    data_digest: str
+    num_val_images: int
+    seeds: int
+    ended: float
+    candidates: tuple[Candidate, ...]
+    comparisons: tuple[Comparison, ...]
+    outcome: Literal["better", "equal", "unknown"]
+    recommended: int
+    verdict: str
+
+
+def judge(candidates: Sequence[Repeated], objective: Objective) -> Verdict:
     """Ranks configurations by their mean and compares the best with the others.
 
     Args:
         candidates: At least one with a value.
     """
-    sign = 1.0 if mode == "max" else -1.0
-    ranking = tuple(
-        sorted((one for one in candidates if one.values), key=lambda one: (-sign * one.mean.value, one.trial))
-    )
+    valued = sorted((one for one in candidates if one.values), key=lambda one: one.trial)
+    ranking = tuple(objective.ranked(valued, lambda one: one.mean.value))
     assert ranking, "a verdict needs a configuration with a value"
-    best, others = ranking[0], ranking[1:]
-    comparisons = tuple(compare_repeated(best, other, sign) for other in others)
+    best, others, metric = ranking[0], ranking[1:], objective.metric
+    comparisons = tuple(compare_repeated(best, other, objective) for other in others)
     if not comparisons:
         text = f"trial {best.trial} is the only configuration with a result: there is nothing to compare it with"
         return Verdict(ranking=ranking, comparisons=(), outcome="unknown", recommended=best.trial, text=text)
@@ -129,29 +203,27 @@ def judge(candidates: Sequence[Repeated], *, metric: str, mode: Mode) -> Verdict
     return Verdict(ranking=ranking, comparisons=comparisons, outcome="equal", recommended=cheapest.trial, text=text)
 
 
-def compare_repeated(first: Repeated, second: Repeated, sign: float) -> Comparison:
-    """Compares two configurations over the seeds that both have.
-
-    Args:
-        sign: 1 where a larger metric is better, else -1.
-    """
+def compare_repeated(first: Repeated, second: Repeated, objective: Objective) -> Comparison:
+    """Compares two configurations over the seeds that both have."""
     seeds = sorted(first.values.keys() & second.values.keys())
     if len(seeds) < MIN_SEEDS:
-        return Comparison(first=first.trial, second=second.trial, over_seeds=None, over_images=None, decisive=None)
+        return Comparison(first=first.trial, second=second.trial)
     over_seeds = difference_over_seeds(
-        [sign * first.values[seed] for seed in seeds], [sign * second.values[seed] for seed in seeds]
+        *([objective.gain(one.values[seed]) for seed in seeds] for one in (first, second))
     )
     over_images = over_both = None
     if first.scores is not None and second.scores is not None:
         ours = np.stack([first.scores[seed] for seed in seeds])
         theirs = np.stack([second.scores[seed] for seed in seeds])
         over_images, over_both = difference_over_images(ours, theirs), difference_over_both(ours, theirs)
+    decisive = over_both or over_seeds
     return Comparison(
         first=first.trial,
         second=second.trial,
+        better=decisive.p_value < ALPHA and decisive.value > 0,
+        decisive=decisive,
         over_seeds=over_seeds,
         over_images=over_images,
-        decisive=over_both or over_seeds,
     )
 
 

@@ -55,7 +55,7 @@ def supersede(plan: SearchPlan, *, lock: SearchLock | None = None) -> Carried:
     folder, url = plan.folder, plan.search.study
     if not folder.journal.exists() and not folder.pointer.exists():
         return Carried()  # it has not begun
-    study = open_for_writing(folder, mode=plan.setup.mode, attrs=study_attrs(plan), url=url, lock=lock)
+    study = open_for_writing(folder, attrs=study_attrs(plan), url=url, lock=lock)
     try:
         with database_errors(url):
             carried, trials = _carry(study.trials(), plan)

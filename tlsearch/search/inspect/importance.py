@@ -20,7 +20,7 @@ from optuna.trial import TrialState as OptunaState
 
 from tlsearch.core.layout import SearchFolder
 from tlsearch.core.text import agree, plural
-from tlsearch.core.types import METRIC_MODES, Mode, ParameterImportance
+from tlsearch.core.types import EndReason, Objective, ParameterImportance
 from tlsearch.search.study.storage import open_for_reading
 
 logger = logging.getLogger(__name__)
@@ -30,6 +30,7 @@ _TOP_SHARE = 0.1
 _MIN_TOP = 5  # of PED-ANOVA's own advice
 _RESAMPLES = 11
 _RESAMPLED_TRIALS = 150  # enough to see the spread of a large search, in a fraction of the time
+_REGULAR = (EndReason.ASHA, EndReason.COMPLETED, EndReason.PLATEAUED)  # ended by the search itself
 _SAME = {"bn_policy_head_only": "bn_policy"}  # two names of the study that a user sees as one
 
 
@@ -50,11 +51,10 @@ def parameter_importance(directory: Path, moved: Callable[[str], str] | None = N
     study = open_for_reading(SearchFolder(root=Path(directory)), moved)
     if study is None:
         return ParameterImportance(reason="the search has not started")
-    mode: Mode = METRIC_MODES.get(str(study.attrs.get("metric")), "max")
-    return importance_of(study.trials(), mode)
+    return importance_of(study.trials(), Objective.of(str(study.attrs.get("metric"))))
 
 
-def importance_of(trials: Sequence[FrozenTrial], mode: Mode) -> ParameterImportance:
+def importance_of(trials: Sequence[FrozenTrial], objective: Objective) -> ParameterImportance:
     """As ``parameter_importance``, of trials of a study."""
     usable = [trial for trial in trials if _value_known(trial)]
     if len(usable) < MIN_TRIALS:
@@ -64,7 +64,7 @@ def importance_of(trials: Sequence[FrozenTrial], mode: Mode) -> ParameterImporta
             f"at least {MIN_TRIALS} are needed",
         )
     epoch = _common_epoch(usable)
-    scored = _scored(usable, epoch, mode)
+    scored = _scored(usable, epoch, objective)
     if len({trial.value for trial in scored}) < 2:
         return ParameterImportance(epoch=epoch, num_trials=len(scored), reason="all trials have the same value")
     if len(scored) < MIN_TRIALS:
@@ -73,12 +73,12 @@ def importance_of(trials: Sequence[FrozenTrial], mode: Mode) -> ParameterImporta
             num_trials=len(scored),
             reason=f"{plural(len(scored), 'trial')} reached epoch {epoch}; at least {MIN_TRIALS} are needed",
         )
-    values = _evaluate(scored, mode)
+    values = _evaluate(scored, objective)
     if not values:
         return ParameterImportance(epoch=epoch, num_trials=len(scored), reason="the search varied no parameter")
     return ParameterImportance(
         values=dict(sorted(values.items(), key=lambda item: -item[1])),
-        spread=_spread(scored, mode, values),
+        spread=_spread(scored, objective, values),
         epoch=epoch,
         num_trials=len(scored),
         num_top=math.ceil(_top_share(len(scored)) * len(scored)),
@@ -87,33 +87,32 @@ def importance_of(trials: Sequence[FrozenTrial], mode: Mode) -> ParameterImporta
 
 def _value_known(trial: FrozenTrial) -> bool:
     """Failed trials say nothing; diverged ones say that theirs was a bad place."""
-    if trial.state in (OptunaState.FAIL, OptunaState.WAITING) or trial.user_attrs.get("reason") == "memory":
+    if trial.state in (OptunaState.FAIL, OptunaState.WAITING) or trial.user_attrs.get("reason") == EndReason.MEMORY:
         return False
     return bool(trial.intermediate_values) or _diverged(trial)
 
 
 def _diverged(trial: FrozenTrial) -> bool:
-    return trial.user_attrs.get("reason") == "diverged"
+    return trial.user_attrs.get("reason") == EndReason.DIVERGED
 
 
 def _common_epoch(trials: Sequence[FrozenTrial]) -> int:
     """The last epoch that every trial reached which the search itself let end."""
-    regular = [t for t in trials if t.user_attrs.get("reason") in ("asha", "completed", "plateaued")]
+    regular = [trial for trial in trials if trial.user_attrs.get("reason") in _REGULAR]
     reached = [max(t.intermediate_values) for t in regular or trials if t.intermediate_values]
     return min(reached, default=1)
 
 
-def _scored(trials: Sequence[FrozenTrial], epoch: int, mode: Mode) -> list[FrozenTrial]:
+def _scored(trials: Sequence[FrozenTrial], epoch: int, objective: Objective) -> list[FrozenTrial]:
     """Each trial, as complete with its best value up to the epoch; a diverged one has the worst of all."""
-    best = max if mode == "max" else min
     scored = []
     for trial in trials:
         if not _diverged(trial) and max(trial.intermediate_values) >= epoch:
-            scored.append((trial, best(v for step, v in trial.intermediate_values.items() if step <= epoch)))
+            values = [value for step, value in trial.intermediate_values.items() if step <= epoch]
+            scored.append((trial, max(values, key=objective.gain)))
     if not scored:
         return []
-    values = [value for _, value in scored]
-    worst = min(values) if mode == "max" else max(values)
+    worst = min((value for _, value in scored), key=objective.gain)
     scored += [(trial, worst) for trial in trials if _diverged(trial)]
     return [
         optuna.trial.create_trial(value=value, params=trial.params, distributions=trial.distributions)
@@ -125,7 +124,7 @@ def _top_share(num_trials: int) -> float:
     return min(0.5, max(_TOP_SHARE, _MIN_TOP / num_trials))
 
 
-def _evaluate(scored: Sequence[FrozenTrial], mode: Mode) -> dict[str, float]:
+def _evaluate(scored: Sequence[FrozenTrial], objective: Objective) -> dict[str, float]:
     """Shares by the user's names; a parameter under two names of the study gets the sum of both.
 
     Each of the two is active where the other is not, and PED-ANOVA's importance is a sum over such regimes.
@@ -134,7 +133,7 @@ def _evaluate(scored: Sequence[FrozenTrial], mode: Mode) -> dict[str, float]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a rare branch of a conditional space: its spread shows it
-        study = optuna.create_study(direction="maximize" if mode == "max" else "minimize")
+        study = optuna.create_study(direction="maximize" if objective.mode == "max" else "minimize")
         study.add_trials(scored)
         evaluator = PedAnovaImportanceEvaluator(target_quantile=_top_share(len(scored)))
         found = evaluator.evaluate(study)
@@ -145,13 +144,15 @@ def _evaluate(scored: Sequence[FrozenTrial], mode: Mode) -> dict[str, float]:
     return {name: value / total if total > 0 else 1 / len(values) for name, value in values.items()}
 
 
-def _spread(scored: Sequence[FrozenTrial], mode: Mode, values: dict[str, float]) -> dict[str, tuple[float, float]]:
+def _spread(
+    scored: Sequence[FrozenTrial], objective: Objective, values: dict[str, float]
+) -> dict[str, tuple[float, float]]:
     """From the 10 % to the 90 % quantile over trials drawn again: how much of a ranking is chance."""
     rng = random.Random(0)
     drawn = min(len(scored), _RESAMPLED_TRIALS)
     found: dict[str, list[float]] = {name: [] for name in values}
     for _ in range(_RESAMPLES):
-        again = _evaluate(rng.choices(scored, k=drawn), mode)
+        again = _evaluate(rng.choices(scored, k=drawn), objective)
         for name, shares in found.items():
             shares.append(again.get(name, 0.0))
     # The second lowest and the second highest of eleven: the 10 % and the 90 % quantile.

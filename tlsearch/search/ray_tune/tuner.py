@@ -162,7 +162,7 @@ def _run(
     lock: SearchLock | None,
 ) -> str:
     attrs = study_attrs(plan)
-    study = open_for_writing(plan.folder, mode=plan.setup.mode, attrs=attrs, url=plan.search.study, lock=lock)
+    study = open_for_writing(plan.folder, attrs=attrs, url=plan.search.study, lock=lock)
 
     def begun() -> Controller:
         return Controller(plan, study, observers=observers, stop=stop)

@@ -142,14 +142,14 @@ class Proposals:
 
     def _ranked(self, trials: Sequence[FrozenTrial]) -> list[str]:
         """The backbones that these trials have a value of, the best first; of equal ones the first listed."""
-        sign = 1.0 if self._plan.setup.mode == "max" else -1.0
+        gain = self._plan.setup.objective.gain
         scores: dict[str, float] = {}
         for trial in trials:
             if trial.intermediate_values and "config" in trial.user_attrs:
                 values = list(trial.intermediate_values.values())
                 if "best_value" in trial.user_attrs:  # of an ended trial: its solved head before the first step counts
                     values.append(trial.user_attrs["best_value"])
-                score = max(sign * value for value in values)
+                score = max(map(gain, values))
                 backbone = trial.user_attrs["config"]["backbone"]
                 scores[backbone] = max(score, scores.get(backbone, score))
         return sorted((one for one in self._plan.space.backbones() if one in scores), key=lambda one: -scores[one])

@@ -55,9 +55,8 @@ def seen(trials: Sequence[FrozenTrial], direction: StudyDirection) -> list[Froze
     ended = [trial for trial in trials if trial.state.is_finished()]
     if len(ended) <= NUM_SEEN:
         return list(trials)
-    sign = -1.0 if direction is StudyDirection.MAXIMIZE else 1.0
     complete = [trial for trial in ended if trial.state is TrialState.COMPLETE]  # pruned ones have values, too
-    ranked = sorted(complete, key=lambda trial: sign * float(trial.value or 0.0))
+    ranked = sorted(complete, key=lambda trial: float(trial.value or 0.0), reverse=direction is StudyDirection.MAXIMIZE)
     best = set(islice((trial.number for trial in ranked if not violates(trial)), NUM_GOOD))
     others = [trial.number for trial in ended if trial.number not in best]
     kept = {*best, *others[len(best) - NUM_SEEN :]}

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from tlsearch.core.types import Mode
+from tlsearch.core.types import Objective
 from tlsearch.search.seeds import derive_fraction
 
 
@@ -31,7 +31,6 @@ class AshaRules:
     reduction_factor: int = 3
     brackets: int = 1
     max_epochs: int
-    mode: Mode
 
     def milestones(self, bracket: int) -> tuple[int, ...]:
         """The epochs of a bracket's rungs, rising."""
@@ -58,9 +57,9 @@ class AshaRules:
 class Rungs:
     """The values that trials entered, by bracket and milestone; fed in the stored order of reports."""
 
-    def __init__(self, rules: AshaRules) -> None:
+    def __init__(self, rules: AshaRules, objective: Objective) -> None:
         self._rules = rules
-        self._sign = 1.0 if rules.mode == "max" else -1.0
+        self._objective = objective
         self._entered: dict[tuple[int, int], dict[int, float]] = {}
 
     def enter(self, *, trial: int, bracket: int, epoch: int, best: float) -> bool:
@@ -75,6 +74,6 @@ class Rungs:
         if epoch not in self._rules.milestones(bracket):
             return True
         rung = self._entered.setdefault((bracket, epoch), {})
-        rung[trial] = self._sign * best
-        better = sum(value > rung[trial] for value in rung.values())
+        rung[trial] = best
+        better = sum(self._objective.better(value, best) for value in rung.values())
         return better < math.ceil(len(rung) / self._rules.reduction_factor)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from tlsearch.core.types import Decision, EndReason, EpochReport, Mode
+from tlsearch.core.types import Decision, EndReason, EpochReport, Objective
 from tlsearch.search.scheduling.asha import AshaRules, Rungs
 
 
@@ -24,7 +24,7 @@ class Rules:
             rung: TPE ranks any COMPLETE trial above any PRUNED one. None: off.
     """
 
-    mode: Mode
+    objective: Objective
     max_epochs: int
     asha: AshaRules | None = None
     patience: int | None = None
@@ -70,17 +70,13 @@ class Best:
     value: float
     epoch: int
 
-    def improved_by(self, value: float, mode: Mode) -> bool:
-        """Whether ``value`` is strictly better."""
-        return value > self.value if mode == "max" else value < self.value
-
 
 class Judge:
     """Answers reports; its state is a function of the sequence of observations."""
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
-        self._rungs = Rungs(rules.asha) if rules.asha else None
+        self._rungs = Rungs(rules.asha, rules.objective) if rules.asha else None
         self._best: dict[int, Best] = {}  # of trained epochs
         self._starts: dict[int, Best] = {}
 
@@ -89,7 +85,7 @@ class Judge:
         if seen.start is not None:
             self._starts[seen.trial] = Best(value=seen.start, epoch=0)
         best = self._best.get(seen.trial)
-        if best is None or best.improved_by(seen.value, self._rules.mode):
+        if best is None or self._rules.objective.better(seen.value, best.value):
             best = self._best[seen.trial] = Best(value=seen.value, epoch=seen.epoch)
         if seen.epoch >= self._rules.max_epochs:
             return Verdict(decision=Decision.COMPLETE, reason=EndReason.COMPLETED)
@@ -105,7 +101,7 @@ class Judge:
     def best(self, trial: int) -> Best | None:
         """The trial's best so far, the model before the first step included; None before its first report."""
         start, trained = self._starts.get(trial), self._best.get(trial)
-        if start is None or (trained is not None and start.improved_by(trained.value, self._rules.mode)):
+        if start is None or (trained is not None and self._rules.objective.better(trained.value, start.value)):
             return trained
         return start
 

@@ -15,9 +15,9 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage
 
 from tlsearch.config import missing_driver, with_driver
-from tlsearch.core.atomic import write_atomically
 from tlsearch.core.codec import from_plain, read_json
 from tlsearch.core.errors import StorageError
+from tlsearch.core.files import write_atomically
 from tlsearch.core.secrets import remember
 from tlsearch.core.trusted_hosts import without_credentials
 

@@ -13,15 +13,14 @@ from tlsearch.core.layout import SearchFolder
 from tlsearch.core.secrets import mask
 from tlsearch.core.types import (
     INTERRUPTED,
-    METRIC_MODES,
     EndReason,
-    Mode,
+    Objective,
     SearchRecord,
     TrialConfig,
     TrialRecord,
     TrialState,
+    best_seen,
 )
-from tlsearch.search.scheduling.stopping_rules import Best
 from tlsearch.search.study.lock import is_running
 from tlsearch.search.study.storage import open_for_reading
 from tlsearch.search.study.study import SPACE_TRIED, StoredReport, Study, naming_damage, stored_reports
@@ -72,16 +71,15 @@ def record_of(
     """
     attrs = study.attrs if study else {}
     metric = str(attrs.get("metric", metric))
-    mode: Mode = METRIC_MODES.get(metric, "max")
+    objective = Objective.of(metric)
     trials = [trial for trial in study.trials() if "config" in trial.user_attrs] if study else []
     reports = [stored_reports(trial) for trial in trials]
     return SearchRecord(
         search_id=search_id or str(attrs.get("search_id", "")),
         experiment=str(attrs.get("experiment", experiment)),
         metric=metric,
-        mode=mode,
         directory=str(directory),
-        trials=tuple(_trial_record(*pair, metric, mode, live=live) for pair in zip(trials, reports, strict=True)),
+        trials=tuple(_trial_record(*pair, objective, live=live) for pair in zip(trials, reports, strict=True)),
         spent_s=max((one.spent_s for stored in reports for one in stored), default=0.0),
         pauses=pauses_of(one for stored in reports for one in stored),
         space_tried=bool(trials) and attrs.get(SPACE_TRIED) == len(trials),
@@ -104,7 +102,7 @@ def pauses_of(reports: Iterable[StoredReport]) -> tuple[tuple[float, float], ...
 
 
 def _trial_record(
-    trial: FrozenTrial, reports: Sequence[StoredReport], metric: str, mode: Mode, *, live: bool
+    trial: FrozenTrial, reports: Sequence[StoredReport], objective: Objective, *, live: bool
 ) -> TrialRecord:
     with naming_damage(trial):
         attrs = trial.user_attrs
@@ -113,7 +111,7 @@ def _trial_record(
             state = TrialState.INFEASIBLE
         if state is TrialState.RUNNING:
             reason = "" if live else INTERRUPTED
-        best = _best(reports, metric, mode)
+        best_value, best_epoch = best_seen([stored.report for stored in reports], objective)
         return TrialRecord(
             number=trial.number,
             state=state,
@@ -121,20 +119,11 @@ def _trial_record(
             params=dict(attrs["params"]),
             config=from_plain(TrialConfig, attrs["config"]),
             seed=int(attrs["seed"]),
-            best_value=best.value if best else None,
-            best_epoch=best.epoch if best else None,
+            best_value=best_value,
+            best_epoch=best_epoch,
             reports=tuple(stored.report for stored in reports),
             error=mask(attrs.get("error", "")),
             started=attrs.get("started"),
             ended=attrs.get("ended"),
             measured=attrs.get("measured", {}),
         )
-
-
-def _best(reports: Sequence[StoredReport], metric: str, mode: Mode) -> Best | None:
-    """The best value, that of the start included; the earliest of equal ones."""
-    starts = [stored.report.start for stored in reports[:1] if stored.report.start is not None]
-    values = [Best(value=start.metrics[metric], epoch=0) for start in starts if metric in start.metrics]
-    values += [Best(value=stored.value, epoch=stored.report.epoch) for stored in reports]
-    sign = 1 if mode == "max" else -1
-    return max(values, key=lambda one: (sign * one.value, -one.epoch), default=None)

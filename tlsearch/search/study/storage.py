@@ -16,7 +16,7 @@ from optuna.study import StudyDirection
 from tlsearch.core.crash import crash_point
 from tlsearch.core.errors import StorageError
 from tlsearch.core.layout import SearchFolder
-from tlsearch.core.types import Mode, Scalar
+from tlsearch.core.types import Objective, Scalar
 from tlsearch.search.study.journal import Journal
 from tlsearch.search.study.lock import SearchLock, holding, study_lines
 from tlsearch.search.study.rdb import Pointer, connect, database_errors, read_pointer, write_pointer
@@ -37,7 +37,7 @@ def study_attrs(plan: SearchPlan) -> dict[str, Scalar]:
         "search_id": plan.search_id,
         "experiment": plan.experiment,
         "metric": plan.setup.metric,
-        "mode": plan.setup.mode,
+        "mode": plan.setup.objective.mode,
         **({"uid": plan.uid} if plan.uid else {}),
     }
 
@@ -45,7 +45,6 @@ def study_attrs(plan: SearchPlan) -> dict[str, Scalar]:
 def open_for_writing(
     folder: SearchFolder,
     *,
-    mode: Mode,
     attrs: Mapping[str, Scalar],
     url: str = JOURNAL,
     lock: SearchLock | None = None,
@@ -57,8 +56,7 @@ def open_for_writing(
 
     Args:
         folder: The search's; also where the study is in a database, it holds the lock.
-        mode: The direction of a new study.
-        attrs: What a new study says of its search.
+        attrs: What a new study says of its search; ``mode`` is its direction.
         url: ``auto`` for a journal in the folder, else a database's.
         lock: The search's, where the caller holds it already; None takes it, and makes the folder where it is missing.
 
@@ -70,7 +68,7 @@ def open_for_writing(
     try:
         _quiet_optuna()
         if url != JOURNAL:
-            return _open_database(folder, url, mode=mode, attrs=attrs, lock=lock)
+            return _open_database(folder, url, attrs=attrs, lock=lock)
         if folder.pointer.exists():
             raise StorageError(f"the study is in a database, which {folder.pointer} names; search.study must name it")
         journal = _journal(folder, lock.study_lines, writable=True)
@@ -82,7 +80,7 @@ def open_for_writing(
             name = existing[-1].study_name
             return Study(storage, storage.get_study_id_from_name(name), journal=journal, lock=lock)
         with journal.batch():
-            study_id = _create(storage, str(attrs["search_id"]), mode, attrs)
+            study_id = _create(storage, str(attrs["search_id"]), attrs)
         return Study(storage, study_id, journal=journal, lock=lock)
     except BaseException:
         lock.release()
@@ -113,17 +111,15 @@ def _journal(folder: SearchFolder, left: int, *, writable: bool) -> Journal:
     return journal
 
 
-def _create(storage: BaseStorage, name: str, mode: Mode, attrs: Mapping[str, Scalar]) -> int:
-    direction = StudyDirection.MAXIMIZE if mode == "max" else StudyDirection.MINIMIZE
+def _create(storage: BaseStorage, name: str, attrs: Mapping[str, Scalar]) -> int:
+    direction = StudyDirection.MINIMIZE if attrs.get("mode") == "min" else StudyDirection.MAXIMIZE
     study_id = storage.create_new_study([direction], name)
     for key, value in attrs.items():
         storage.set_study_user_attr(study_id, key, value)
     return study_id
 
 
-def _open_database(
-    folder: SearchFolder, url: str, *, mode: Mode, attrs: Mapping[str, Scalar], lock: SearchLock
-) -> Study:
+def _open_database(folder: SearchFolder, url: str, *, attrs: Mapping[str, Scalar], lock: SearchLock) -> Study:
     """The pointer in the folder is written when the study is whole: without it the study is made again."""
     if folder.journal.exists():
         raise StorageError(f"the study is the journal {folder.journal}; search.study must be {JOURNAL}")
@@ -137,7 +133,7 @@ def _open_database(
         if not pointer:
             if name in names:
                 _delete_unused(storage, name, url, uid=str(attrs.get("uid", "")))
-            _create(storage, name, mode, attrs)
+            _create(storage, name, attrs)
         if not pointer or pointer.url != url:
             write_pointer(folder.pointer, Pointer(url=url, name=name))
         return Study(storage, storage.get_study_id_from_name(name), journal=None, lock=lock)
@@ -152,11 +148,11 @@ def _delete_unused(storage: BaseStorage, name: str, url: str, *, uid: str) -> No
     storage.delete_study(study_id)
 
 
-def open_in_memory(mode: Mode) -> Study:
+def open_in_memory(objective: Objective) -> Study:
     """A new study that no file holds and that ends with the process: of a simulated search."""
     _quiet_optuna()
     storage = InMemoryStorage()
-    return Study(storage, _create(storage, "simulated", mode, {}), journal=None, lock=None)
+    return Study(storage, _create(storage, "simulated", {"mode": objective.mode}), journal=None, lock=None)
 
 
 def open_for_reading(folder: SearchFolder, moved: Callable[[str], str] | None = None) -> Study | None:

@@ -7,9 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tlsearch.core.types import (
-    METRIC_MODES,
-    EndReason,
-    Mode,
+    Objective,
     SearchObserver,
     SearchRecord,
     Tracker,
@@ -31,27 +29,26 @@ class BestKeeper(SearchObserver):
     Args:
         directory: The search's folder.
         keep: How many; 0 keeps none.
-        mode: Whether a larger value of the metric is better.
+        objective: Says which trials are better.
     """
 
-    def __init__(self, tracker: Tracker, *, directory: Path, keep: int, mode: Mode) -> None:
+    def __init__(self, tracker: Tracker, *, directory: Path, keep: int, objective: Objective) -> None:
         self._tracker = tracker
         self._directory = directory
         self._keep = keep
-        self._sign = 1.0 if mode == "max" else -1.0
+        self._objective = objective
         self._values: dict[int, float] = {}  # of the kept trials
 
     @property
     def kept(self) -> tuple[int, ...]:
         """The numbers of the kept trials, best first."""
-        return tuple(sorted(self._values, key=self._rank))
+        return tuple(self._objective.ranked(sorted(self._values), self._values.get))
 
     def restore(self, record: SearchRecord) -> None:
         """Makes the models right after a resume: keeps the best of the study, drops all others."""
         for trial in record.trials:
-            value = ranked_value(trial)
-            if value is not None:
-                self._values[trial.number] = value
+            if trial.result is not None:
+                self._values[trial.number] = trial.result
         best = self.kept[: self._keep]
         self._values = {number: self._values[number] for number in best}
         for trial in record.trials:
@@ -62,20 +59,16 @@ class BestKeeper(SearchObserver):
 
     def trial_ended(self, number: int, outcome: TrialOutcome) -> None:
         """Keeps the trial if it is among the best now, and drops the one that no longer is."""
-        value = ranked_value(outcome)
-        if value is None:
+        if outcome.result is None:
             return
         is_new = number not in self._values
-        self._values[number] = value
+        self._values[number] = outcome.result
         for lost in self.kept[self._keep :]:
             del self._values[lost]
             if lost != number or not is_new:
                 self._tracker.drop_model(lost)
         if number in self._values and is_new:
             self._tracker.keep_model(number, self._checkpoint(number))
-
-    def _rank(self, number: int) -> tuple[float, int]:
-        return (-self._sign * self._values[number], number)
 
     def _checkpoint(self, number: int) -> Path:
         return self._directory / _CHECKPOINT.format(number)
@@ -85,15 +78,13 @@ BEST_TRIAL = "best_trial"
 COMPLETE = "trials_complete"  # in every SearchProgress
 
 _COUNTED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED)  # shown even where there are none
-_DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 class Progress:
     """Follows a search from its events, or takes up where its study stands."""
 
     def __init__(self, metric: str) -> None:
-        self._metric = metric
-        self._sign = 1.0 if METRIC_MODES.get(metric, "max") == "max" else -1.0
+        self._objective = Objective.of(metric)
         self._running: set[int] = set()
         self._ended: dict[int, TrialState] = {}
         self._values: dict[int, float] = {}
@@ -108,9 +99,8 @@ class Progress:
         """Where the search stands now that a trial has ended."""
         self._running.discard(number)
         self._ended[number] = outcome.state
-        value = ranked_value(outcome)
-        if value is not None:
-            self._values[number] = value
+        if outcome.result is not None:
+            self._values[number] = outcome.result
         return SearchProgress(ended=len(self._ended), metrics=self._metrics(), at=at)
 
     def restore(self, record: SearchRecord, *, now: float) -> list[SearchProgress]:
@@ -132,15 +122,10 @@ class Progress:
         shown = [state for state in TrialState if state in _COUNTED or counts[state]]
         metrics = {f"trials_{state.value}": float(counts[state]) for state in shown}
         metrics["trials_running"] = float(len(self._running))
-        if self._values:
-            best = min(self._values, key=lambda number: (-self._sign * self._values[number], number))
-            metrics |= {f"best_{self._metric}": self._values[best], BEST_TRIAL: float(best)}
+        best = self._objective.best(sorted(self._values), self._values.get)
+        if best is not None:
+            metrics |= {f"best_{self._objective.metric}": self._values[best], BEST_TRIAL: float(best)}
         return metrics
-
-
-def ranked_value(trial: TrialOutcome | TrialRecord) -> float | None:
-    """What a trial is ranked by; None for one that has not ended, failed or diverged."""
-    return trial.best_value if trial.state in _DONE and trial.reason != EndReason.DIVERGED else None
 
 
 def _start(trial: TrialRecord, now: float) -> float:

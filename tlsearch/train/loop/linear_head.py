@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from tlsearch.model import StagedModel
 from tlsearch.train.device import Runtime
 from tlsearch.train.loop.batches import Source, gather, on_device
-from tlsearch.train.loop.loss import Objective
+from tlsearch.train.loop.loss import TrainingLoss
 
 _BLOCK_ROWS = 2048  # rows whose targets are made, and whose figures are summed, in one go
 
@@ -31,7 +31,7 @@ class LinearHead:
     """
 
     def __init__(
-        self, linear: nn.Linear, *, dropout: float, source: Source, runtime: Runtime, objective: Objective
+        self, linear: nn.Linear, *, dropout: float, source: Source, runtime: Runtime, objective: TrainingLoss
     ) -> None:
         self._linear = linear
         self._dropout = dropout
@@ -97,7 +97,7 @@ def _into(logits: Tensor, rows: Tensor, weight: Tensor, bias: Tensor | None) -> 
         torch.addmm(bias, rows, weight.t(), out=logits)
 
 
-def linear_head(model: StagedModel, source: Source, runtime: Runtime, objective: Objective) -> LinearHead | None:
+def linear_head(model: StagedModel, source: Source, runtime: Runtime, objective: TrainingLoss) -> LinearHead | None:
     """The model's head as a LinearHead, or None where it is something else or the rows do not suit.
 
     Suits: float32 features (N, F) on a head of dropout, identity and one linear layer at its end.

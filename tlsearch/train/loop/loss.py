@@ -19,7 +19,7 @@ from tlsearch.train.loop.batches import gather
 
 
 @dataclass(frozen=True, kw_only=True)
-class Objective:
+class TrainingLoss:
     """Cross-entropy.
 
     Attributes:

@@ -25,7 +25,7 @@ from tlsearch.train.loop.batches import Source, epoch_order, load_batch, split_o
 from tlsearch.train.loop.ema import WeightAverage
 from tlsearch.train.loop.evaluation import check_finite, forward
 from tlsearch.train.loop.linear_head import linear_head
-from tlsearch.train.loop.loss import Mixer, Objective, balanced_order, balanced_weights
+from tlsearch.train.loop.loss import Mixer, TrainingLoss, balanced_order, balanced_weights
 from tlsearch.train.optim.optimizer import QuickStep, build_optimizer, extend_optimizer, learning_rates, set_rates
 from tlsearch.train.optim.schedules import schedule_of
 
@@ -154,11 +154,11 @@ class Trainer:
             return balanced_order(source.labels, generator)
         return epoch_order(len(source), seed, epoch)
 
-    def _objective(self, source: Source) -> Objective:
+    def _objective(self, source: Source) -> TrainingLoss:
         weights = None
         if self._config.class_balance == "weighted_loss":
             weights = balanced_weights(source.labels, self._num_classes).to(self.runtime.device)
-        return Objective(label_smoothing=self._config.label_smoothing, class_weights=weights)
+        return TrainingLoss(label_smoothing=self._config.label_smoothing, class_weights=weights)
 
     def _mixer(self, seed: int, epoch: int) -> Mixer | None:
         mixup, cutmix = self._config.mixup, self._config.cutmix
@@ -217,7 +217,7 @@ class Trainer:
         if self.average is not None:
             self.average.update((self._epoch - 1) * self._steps_per_epoch + step)
 
-    def _gradients(self, from_pixels: bool, rows: Tensor, targets: Tensor, objective: Objective) -> Tensor:
+    def _gradients(self, from_pixels: bool, rows: Tensor, targets: Tensor, objective: TrainingLoss) -> Tensor:
         """The gradients of one batch; shrinks the micro-batch until they fit. Returns the sums of loss and hits."""
         while True:
             try:
@@ -229,7 +229,7 @@ class Trainer:
             # Outside of the handler: the traceback no longer holds the failed pass's activations.
             self._halve(len(targets), message)
 
-    def _accumulate(self, from_pixels: bool, rows: Tensor, targets: Tensor, objective: Objective) -> Tensor:
+    def _accumulate(self, from_pixels: bool, rows: Tensor, targets: Tensor, objective: TrainingLoss) -> Tensor:
         """Forward and backward of one batch; returns float64 (2,): the sums of loss and of hits."""
         self.optimizer.zero_grad(set_to_none=True)
         num_rows = len(targets)

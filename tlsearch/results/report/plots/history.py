@@ -51,7 +51,7 @@ def plot_history(view: View, width_in: float = FULL_IN) -> Plot:
         figure = new_figure(width_in, _HEIGHT_IN)
         axes = add_axes(figure, left=0.65, top=0.4 if width_in == FULL_IN else 0.6)
         reached = [*(value_of(t) for t in view.valued), *(value for _, value in steps)]
-        low, high = robust_limits(reached, maximise=view.maximise)
+        low, high = robust_limits(reached, view.record.objective)
         marks = {}
         for ending, (words, colour) in ENDINGS.items():
             trials = [t for t in view.valued if ending_of(t) == ending]
@@ -91,7 +91,7 @@ def plot_curves(view: View, width_in: float = FULL_IN) -> Plot:
     with plot_style(name):
         figure = new_figure(width_in, _HEIGHT_IN)
         axes = add_axes(figure, left=0.65, top=0.4 if width_in == FULL_IN else 0.6)
-        low, high = robust_limits(values, maximise=view.maximise)
+        low, high = robust_limits(values, view.record.objective)
         marks: dict[str, list[int]] = {}
         size = 13 if len(trials) <= 60 else 7
         faint = 0.9 if len(trials) <= 40 else 0.5 if len(trials) <= 150 else 0.3
@@ -173,7 +173,7 @@ def _incumbent(view: View, clock: object) -> list[tuple[float, float]]:
     steps: list[tuple[float, float]] = []
     for report in sorted((r for r in reports if metric in r.metrics), key=lambda r: r.timestamp):
         value = report.metrics[metric]
-        if not steps or view.better(value, steps[-1][1]):
+        if not steps or view.record.objective.better(value, steps[-1][1]):
             steps.append((clock(report.timestamp), value))
     return steps
 

@@ -67,7 +67,7 @@ def plot_parallel(view: View, width_in: float = FULL_IN) -> Plot:
         return Plot(name=name, title=title, wide=True, missing=few)
     shown = names[: MAX_AXES if width_in == FULL_IN else _NARROW_AXES]
     trials = list(reversed(view.top(view.counting, len(view.counting))))  # the best are drawn last
-    low, high = robust_limits([value_of(t) for t in trials], maximise=view.maximise)
+    low, high = robust_limits([value_of(t) for t in trials], view.record.objective)
     scales = [parameter_scale(trials, parameter, log=view.is_rate(parameter)) for parameter in shown]
     with plot_style(name):
         figure = new_figure(width_in, 4.0)

@@ -99,7 +99,7 @@ def plot_slices(view: View, width_in: float = FULL_IN) -> Plot:
     shown = names[:MAX_SLICES]
     columns = _COLUMNS if width_in == FULL_IN else _NARROW_COLUMNS
     rows = math.ceil(len(shown) / columns)
-    low, high = robust_limits([value_of(t) for t in view.counting], maximise=view.maximise)
+    low, high = robust_limits([value_of(t) for t in view.counting], view.record.objective)
     with plot_style(name):
         height = _ROW_IN * rows + 0.1
         figure = new_figure(width_in, height)

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from tlsearch.core.types import TrialRecord
+from tlsearch.core.types import Objective, TrialRecord
 from tlsearch.results.leaderboard.leaderboard import LeaderboardRow
 from tlsearch.results.report.plots.style import (
     BEST,
@@ -59,17 +59,17 @@ def plot_latency(view: View) -> Plot:
     )
 
 
-def pareto_front(points: Sequence[tuple[float, float, TrialRecord]], *, maximise: bool) -> list[TrialRecord]:
+def pareto_front(points: Sequence[tuple[float, float, TrialRecord]], objective: Objective) -> list[TrialRecord]:
     """The trials for which no other is both as cheap and as good, and better in one of these; cheapest first.
 
     Args:
         points: (cost, value, trial).
-        maximise: Whether a larger value is better; a lower cost always is.
+        objective: Says which values are better; a lower cost always is.
     """
     front: list[TrialRecord] = []
     best: float | None = None
-    for _, value, trial in sorted(points, key=lambda p: (p[0], -p[1] if maximise else p[1], p[2].number)):
-        if best is None or (value > best if maximise else value < best):
+    for _, value, trial in sorted(points, key=lambda p: (p[0], -objective.gain(p[1]), p[2].number)):
+        if best is None or objective.better(value, best):
             front.append(trial)
             best = value
     return front
@@ -83,10 +83,10 @@ def _against(
     if not points:
         few = missing if view.counting else "no trial has a result"
         return Plot(name=plot.name, title=plot.title, missing=few)
-    front = pareto_front(points, maximise=view.maximise)
+    front = pareto_front(points, view.record.objective)
     errors = [(value_of(t), view.by_trial[t.number].standard_error or 0.0) for t in front]
     ends = [value + sign * error for value, error in errors for sign in (-1, 1)]
-    limits = robust_limits([value for _, value, _ in points] + ends, maximise=view.maximise)
+    limits = robust_limits([value for _, value, _ in points] + ends, view.record.objective)
     with plot_style(plot.name):
         figure = new_figure(HALF_IN, 3.5)
         axes = add_axes(figure, left=0.65, top=0.42, right=0.25)
@@ -181,7 +181,7 @@ def plot_backbones(view: View, width_in: float = FULL_IN) -> Plot:
         for d in depths
     }
     values = [value_of(best) for group in cells.values() if (best := view.best_of(group))]
-    low, high = robust_limits(values, maximise=view.maximise)
+    low, high = robust_limits(values, view.record.objective)
     scale = LinearSegmentedColormap.from_list("metric", [LOW, "#7fabd4", HIGH])
     with plot_style(name):
         figure = new_figure(width_in, 0.5 + 0.42 * len(shown))
@@ -194,7 +194,7 @@ def plot_backbones(view: View, width_in: float = FULL_IN) -> Plot:
                     axes.text(column, row, "–", ha="center", va="center", color=INK)
                     continue
                 share = (value_of(best) - low) / (high - low)
-                share = min(max(share if view.maximise else 1 - share, 0.0), 1.0)
+                share = min(max(share if view.record.objective.mode == "max" else 1 - share, 0.0), 1.0)
                 axes.fill_between(
                     [column - 0.48, column + 0.48], row - 0.46, row + 0.46, color=scale(share), linewidth=0
                 )

@@ -10,8 +10,8 @@ from functools import cached_property
 from tlsearch.core.metrics import METRICS
 from tlsearch.core.printable import printable
 from tlsearch.core.text import NumberForm
-from tlsearch.core.types import ParameterImportance, Scalar, SearchRecord, TrialRecord, TrialState
-from tlsearch.results.leaderboard.leaderboard import LeaderboardRow, counts, number_forms
+from tlsearch.core.types import Objective, ParameterImportance, Scalar, SearchRecord, TrialRecord, TrialState
+from tlsearch.results.leaderboard.leaderboard import LeaderboardRow, number_forms
 from tlsearch.results.leaderboard.search_facts import SearchFacts
 from tlsearch.results.report.plots.style import BAD, CUT, DONE, OTHER
 
@@ -49,11 +49,6 @@ class View:
         """The metric's name for axes."""
         return METRICS[self.record.metric].label if self.record.metric in METRICS else self.record.metric
 
-    @property
-    def maximise(self) -> bool:
-        """Whether larger is better."""
-        return self.record.mode == "max"
-
     @cached_property
     def best(self) -> TrialRecord | None:
         """The search's best trial."""
@@ -67,7 +62,7 @@ class View:
     @cached_property
     def counting(self) -> tuple[TrialRecord, ...]:
         """Trials whose value counts as a result, by number."""
-        return tuple(trial for trial in self.record.trials if counts(trial))
+        return tuple(trial for trial in self.record.trials if trial.result is not None)
 
     @cached_property
     def by_trial(self) -> dict[int, LeaderboardRow]:
@@ -87,18 +82,13 @@ class View:
         """The parameters of one trial as text."""
         return {name: self.forms[name].text(value) for name, value in params.items()}
 
-    def better(self, a: float, b: float) -> bool:
-        """Whether a is strictly better than b."""
-        return a > b if self.maximise else a < b
-
     def best_of(self, trials: Iterable[TrialRecord]) -> TrialRecord | None:
         """The best of some trials; ties: the earlier."""
-        sign = 1.0 if self.maximise else -1.0
-        return max(trials, key=lambda t: (sign * value_of(t), -t.number), default=None)
+        return self.record.objective.best(trials, value_of)
 
     def top(self, trials: Iterable[TrialRecord], count: int) -> list[TrialRecord]:
         """The best ``count`` of some trials, best first."""
-        return sorted(trials, key=lambda t: (-value_of(t) if self.maximise else value_of(t), t.number))[:count]
+        return self.record.objective.ranked(trials, value_of)[:count]
 
 
 def value_of(trial: TrialRecord) -> float:
@@ -144,7 +134,7 @@ def is_number(values: Iterable[Scalar]) -> bool:
     return all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
 
 
-def robust_limits(values: Sequence[float], *, maximise: bool) -> tuple[float, float]:
+def robust_limits(values: Sequence[float], objective: Objective) -> tuple[float, float]:
     """The axis of the metric: all good values, but not bad ones far outside of the bulk.
 
     Returns:
@@ -154,7 +144,7 @@ def robust_limits(values: Sequence[float], *, maximise: bool) -> tuple[float, fl
     low, high = ordered[0], ordered[-1]
     q1, q3 = (ordered[round(q * (len(ordered) - 1))] for q in (0.25, 0.75))
     spread = max(q3 - q1, 1e-3 * max(abs(q1), abs(q3), 1e-3))
-    if maximise:
+    if objective.mode == "max":
         low = max(low, q1 - _WHISKERS * spread)
     else:
         high = min(high, q3 + _WHISKERS * spread)

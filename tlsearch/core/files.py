@@ -1,11 +1,19 @@
-"""Files that others name are opened only where they are regular and of a bounded size: no read waits for ever."""
+"""Text files that are written whole or not at all, bounded reads of regular files, and the sizes of folders.
+
+Files that others name are opened only where they are regular and of a bounded size: no read waits for ever.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
+from contextlib import suppress
+from pathlib import Path
 from typing import IO
+
+from tlsearch.core.printable import ENCODING_BYTES
+from tlsearch.core.secrets import holds_secret
 
 IMAGE_BYTES = 1 << 30  # more than any image of the pixels that are decoded
 TABLE_BYTES = 1 << 30  # of a manifest, which is read whole
@@ -18,6 +26,27 @@ _KINDS = (
     (stat.S_ISCHR, "a device"),
     (stat.S_ISBLK, "a device"),
 )
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a text file so that a reader sees the old one or the new one, never half.
+
+    A text that holds a secret is readable by its owner alone, from the first byte on.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    mode = 0o600 if holds_secret(text) else 0o666  # less the umask
+    try:
+        temporary.unlink(missing_ok=True)  # of a process that was killed; its mode may be another
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        # Names of files may be any bytes.
+        with os.fdopen(handle, "w", encoding="utf-8", errors=ENCODING_BYTES) as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def refusal(found: os.stat_result, max_bytes: int) -> str:
@@ -53,3 +82,15 @@ def read_regular(path: str | os.PathLike[str], max_bytes: int) -> bytes:
     """
     with open_regular(path, max_bytes) as file:
         return file.read(max_bytes)
+
+
+def folder_bytes(folder: Path) -> int:
+    """What the files below a folder take; those that vanish meanwhile count nothing."""
+    total = 0
+    for where, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(where, name)).st_size
+            except OSError:
+                continue
+    return total

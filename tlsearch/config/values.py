@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AllowInfNan, BeforeValidator, Field, Strict
 from pydantic_core import PydanticCustomError
 
-from tlsearch.config.rules.wording import show
+from tlsearch.config.document.wording import show
 
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")
 _MAX_PATTERN = 1000
