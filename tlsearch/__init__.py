@@ -17,7 +17,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tlsearch.api.functions import init_space, open_search, resume, run
+    from tlsearch.api.functions import init_space, open_search, plan, resume, run
     from tlsearch.api.search import Search, Trials
     from tlsearch.api.spaces import LoadedSpace, load_space
     from tlsearch.core.errors import ConfigError as SpaceError
@@ -36,6 +36,7 @@ _LAZY = {
     "load_model": "tlsearch.results.inference.predictor",
     "load_space": "tlsearch.api.spaces",
     "open_search": "tlsearch.api.functions",
+    "plan": "tlsearch.api.functions",
     "predict": "tlsearch.results.inference.predictor",
     "resume": "tlsearch.api.functions",
     "run": "tlsearch.api.functions",
@@ -52,6 +53,7 @@ __all__ = [
     "load_model",
     "load_space",
     "open_search",
+    "plan",
     "predict",
     "resume",
     "run",

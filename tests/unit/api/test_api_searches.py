@@ -99,7 +99,7 @@ def test_a_thread_that_gets_no_signals_can_run_a_search(engine: dict[str, bool])
 def test_the_public_names_are_pinned() -> None:
     assert sorted(tlsearch.__all__) == [
         *("LoadedSpace", "Search", "SpaceError", "TlsearchError", "Trials", "__version__", "init_space", "load_model"),
-        *("load_space", "open_search", "predict", "resume", "run"),
+        *("load_space", "open_search", "plan", "predict", "resume", "run"),
     ]
     assert all(hasattr(tlsearch, name) for name in tlsearch.__all__)
 
