@@ -5,10 +5,10 @@ from __future__ import annotations
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from typing import Any
 
 from tlsearch.core.errors import ClusterError
 from tlsearch.core.types import Finding
+from tlsearch.search.cluster._private import running_here
 from tlsearch.search.cluster.auth_probe import Answer, probe_head, refused
 from tlsearch.search.cluster.connect import check_address, settle_authentication
 from tlsearch.search.cluster.jobs import check_http_address
@@ -110,10 +110,7 @@ def _running_here() -> str | None:
     named = os.environ.get("RAY_ADDRESS")
     if named:
         return named
-    from ray._private import services
-
-    addresses: Any = services.find_gcs_addresses()
-    return sorted(addresses)[0] if addresses else None
+    return next(iter(running_here()), None)
 
 
 def _nothing_here() -> Finding:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
 
+from tlsearch.model._private import AnyRunningNorm
 from tlsearch.model.staging.staged import PART_NAMES, StagedModel
 
 # How often layer_decay is applied to backbone_lr in each part of the backbone.
@@ -75,6 +75,6 @@ def _undecayed(part: nn.Module) -> set[int]:
 
 def _is_norm(module: nn.Module) -> bool:
     # timm's own normalisation layers derive from torch's, or say what they are in their name.
-    return isinstance(module, _NormBase | nn.LayerNorm | nn.GroupNorm) or any(
+    return isinstance(module, AnyRunningNorm | nn.LayerNorm | nn.GroupNorm) or any(
         "Norm" in cls.__name__ for cls in type(module).__mro__[:2]
     )

@@ -19,6 +19,7 @@ from urllib.parse import quote, unquote
 from filelock import FileLock, Timeout
 
 from tlsearch.core.errors import TrackingError
+from tlsearch.tracking._private import make_tables
 from tlsearch.tracking.sink.worker import Away
 
 Fault = tuple[str, str]  # what is wrong, and what to do
@@ -79,7 +80,6 @@ def make_sqlite(uri: str) -> None:
     path = sqlite_path(uri)
     if path is None or _is_made(path):
         return
-    from mlflow.store.db.utils import _initialize_tables
     from sqlalchemy import create_engine
     from sqlalchemy.pool import NullPool  # no connection outlives its use: it would point to a file that has moved
 
@@ -89,7 +89,7 @@ def make_sqlite(uri: str) -> None:
         new = path.with_name(f"{path.name}.new")
         _remove(new)  # of a process that was killed
         try:
-            _initialize_tables(create_engine(_PATH.sub(r"\g<1>\g<2>.new", uri, count=1), poolclass=NullPool))
+            make_tables(create_engine(_PATH.sub(r"\g<1>\g<2>.new", uri, count=1), poolclass=NullPool))
             new.replace(path)
         finally:
             _remove(new)

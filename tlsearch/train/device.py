@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 
 from tlsearch.core.errors import Infeasible, UserError
+from tlsearch.model._private import cpu_computes_bf16
 from tlsearch.train.cpu.heap import keep_heap, trim_heap
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -85,9 +86,7 @@ def open_runtime(
 
 def cpu_has_bf16() -> bool:
     """Whether this CPU computes in bf16 itself; torch emulates it elsewhere."""
-    if platform.machine().lower() in ("x86_64", "amd64"):
-        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return cpu_computes_bf16(x86=platform.machine().lower() in ("x86_64", "amd64"))
 
 
 def derive_seed(seed: int, epoch: int, purpose: str) -> int:

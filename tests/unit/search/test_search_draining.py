@@ -78,7 +78,7 @@ def test_a_death_on_a_node_that_is_about_to_go_is_no_failure(tmp_path: Path, mon
         {"NodeID": "lost", "Alive": False},
     ]
     monkeypatch.setattr(resources.ray, "nodes", lambda: nodes)
-    monkeypatch.setattr(resources, "draining_node_ids", lambda: {"drains"})
+    monkeypatch.setattr(resources, "draining_nodes", lambda: {"drains"})
     assert resources.lasting_node_ids() == {"stays"}
     plan = make_plan(tmp_path / "s", trials=1, max_failures=0)
     study = open_for_writing(plan.folder, attrs=study_attrs(plan))

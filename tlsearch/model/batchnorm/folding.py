@@ -15,10 +15,9 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.hooks import RemovableHandle
 
+from tlsearch.model._private import TorchDispatchMode, convolve, tree_leaves, version_of
 from tlsearch.model.staging.staged import Part, StagedModel
 
 _NORM = "_folded_norm"  # attributes of a convolution, beside its modules, so that no state has them
@@ -149,7 +148,7 @@ def _convolve(convolution: nn.Conv2d, images: Tensor) -> Tensor:
         weight, bias = convolution.weight, convolution.bias
     else:
         weight, bias = _combined(convolution, norm)
-    return cast(Tensor, convolution._conv_forward(images, weight, bias))
+    return convolve(convolution, images, weight, bias)
 
 
 def _pass_on(norm: nn.BatchNorm2d, images: Tensor) -> Tensor:
@@ -167,7 +166,7 @@ def _combined(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Ten
     if torch.is_grad_enabled() or convolution.weight.requires_grad:
         return _product(convolution, norm)
     tensors = (convolution.weight, convolution.bias, *_tensors(norm))
-    state = tuple((id(one), one._version) for one in tensors if one is not None)
+    state = tuple((id(one), version_of(one)) for one in tensors if one is not None)
     kept = convolution.__dict__.get(_KEPT)
     if kept is None or kept[0] != state:
         kept = convolution.__dict__[_KEPT] = (state, _product(convolution, norm))

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from tlsearch.model._private import AnyBatchNorm
 from tlsearch.model.staging.staged import StagedModel, batchnorm_layers
 
 
@@ -93,10 +93,10 @@ def _without_lone_image(batches: Iterable[Tensor]) -> Iterator[Tensor]:
         yield held
 
 
-def _buffers(layer: _BatchNorm) -> list[Tensor]:
+def _buffers(layer: AnyBatchNorm) -> list[Tensor]:
     """Running mean, running variance and the counter of batches."""
     return [b for b in (layer.running_mean, layer.running_var, layer.num_batches_tracked) if b is not None]
 
 
-def _statistics(layer: _BatchNorm) -> list[Tensor]:
+def _statistics(layer: AnyBatchNorm) -> list[Tensor]:
     return [buffer.clone() for buffer in _buffers(layer)]

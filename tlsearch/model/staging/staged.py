@@ -6,17 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from tlsearch.model._private import AnyBatchNorm
 from tlsearch.space.bn_policies import BN_POLICIES, BNPolicy, bn_policy
 
 PART_NAMES = ("stem", "stage1", "stage2", "stage3", "stage4", "head")
 MAX_DEPTH = 5
 
 
-def batchnorm_layers(module: nn.Module) -> Iterator[_BatchNorm]:
+def batchnorm_layers(module: nn.Module) -> Iterator[AnyBatchNorm]:
     """Every batch-norm layer: BatchNorm1d/2d/3d, SyncBatchNorm and timm's fused BatchNormAct2d share one base."""
-    return (layer for layer in module.modules() if isinstance(layer, _BatchNorm))
+    return (layer for layer in module.modules() if isinstance(layer, AnyBatchNorm))
 
 
 class Part(nn.Sequential):
@@ -147,7 +147,7 @@ class StagedModel(nn.Module):
         for part_name, part in zip(PART_NAMES, self.parts, strict=True):
             if part.statistics_move:
                 for name, module in part.named_modules(prefix=part_name):
-                    if isinstance(module, _BatchNorm):
+                    if isinstance(module, AnyBatchNorm):
                         moving.update(f"{name}.{key}" for key, _ in module.named_buffers(recurse=False))
         return {name: tensor for name, tensor in self.state_dict().items() if name not in moving}
 

@@ -16,6 +16,7 @@ from typing import Literal
 
 from tlsearch.core.codec import from_plain, parse_json
 from tlsearch.core.imports import own_python
+from tlsearch.search.cluster._private import check_alive
 
 _MODE = "RAY_AUTH_MODE"
 _TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
@@ -69,11 +70,10 @@ def refused(address: str, answer: str, authentication: str) -> str:
 
 
 def _ask(address: str) -> Answer:
-    from ray._raylet import GcsClient  # type: ignore[attr-defined]  # compiled, without types
     from ray.exceptions import AuthenticationError
 
     try:
-        GcsClient(address=address).check_alive([], timeout=_ANSWER_S)
+        check_alive(address, timeout_s=_ANSWER_S)
     except AuthenticationError as error:
         return Answer(kind="refused", text=str(error).splitlines()[0])
     except Exception as error:

@@ -12,7 +12,7 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from tlsearch.core.errors import ClusterError
 from tlsearch.core.imports import package_folder
 from tlsearch.core.user_folders import home
+from tlsearch.search.cluster._private import read_token_again, set_worker_folders, silence_worker_logs
 from tlsearch.search.cluster.auth_probe import probe_head, refused
 from tlsearch.search.cluster.local_ray import own_signals, session_kept, start_ray
 
@@ -54,16 +55,9 @@ def settle_authentication(address: str) -> str:
         source = _TOKEN
     if mode is None and source is not None:
         mode = os.environ[_MODE] = "token"
-        _refresh()
+        if "ray" in sys.modules:
+            read_token_again()
     return f"{_MODE} is {mode or 'not set'}, token from {source or 'nowhere'}"
-
-
-def _refresh() -> None:
-    """Ray reads the mode once, when it is imported; if it was imported before, it must look again."""
-    if "ray" in sys.modules:
-        from ray._raylet import Config  # type: ignore[attr-defined]
-
-        Config.initialize("")
 
 
 def _token_source() -> str | None:
@@ -120,7 +114,7 @@ def connected(address: str, *, num_cpus: int | None = None) -> Iterator[str]:
                 raise ClusterError(_explain(address, authentication, error)) from error
         stack.callback(ray.shutdown)
         stack.callback(gc.collect)  # Ray (2.60) ends the process if another thread drops an ObjectRef meanwhile
-        _silence()
+        silence_worker_logs()
         yield f"http://{started.dashboard_url}" if started.dashboard_url else ""
 
 
@@ -155,14 +149,6 @@ def _check_token(address: str, authentication: str) -> None:
         raise ClusterError(refused(address, answer.text, authentication))
 
 
-def _silence() -> None:
-    """Ray prints lost workers on standard output, where ``--json`` belongs; the controller logs them."""
-    from ray._private import worker
-
-    if hasattr(worker, "_worker_logs_enabled"):
-        worker._worker_logs_enabled = False
-
-
 def _explain(address: str, authentication: str, error: Exception) -> str:
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return (
@@ -181,13 +167,5 @@ def job_config() -> JobConfig:
 
     folder = package_folder()
     made = JobConfig()
-    # Private, checked with Ray 2.60: Ray appends its folders to this list, whatever it is given.
-    made._py_driver_sys_path = _Fixed([folder] if folder else [])
+    set_worker_folders(made, [folder] if folder else [])
     return made
-
-
-class _Fixed(list[str]):
-    """Takes nothing more."""
-
-    def extend(self, folders: Iterable[str]) -> None:
-        """Drops what Ray would add."""

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from tlsearch.core.errors import ClusterError
+from tlsearch.search.cluster._private import jobs_client
 from tlsearch.search.cluster.auth_probe import refused
 from tlsearch.search.cluster.connect import settle_authentication
 
@@ -209,17 +210,11 @@ def check_http_address(address: str) -> None:
 
 def _client(address: str) -> Any:
     """Ray's client with a time limit on each request, at this address and no other."""
-    from ray.job_submission import JobSubmissionClient
-
-    class Client(JobSubmissionClient):
-        def _do_request(self, *arguments: Any, **options: Any) -> Any:
-            return super()._do_request(*arguments, timeout=_REQUEST_S, **options)
-
     for name in _CHATTY:  # they tell each upload
         logging.getLogger(name).setLevel(logging.WARNING)
     held = {name: os.environ.pop(name) for name in _OVERRIDES if name in os.environ}
     try:
-        return Client(address)
+        return jobs_client(address, timeout_s=_REQUEST_S)
     finally:
         os.environ.update(held)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from tlsearch.core.errors import ClusterError
+from tlsearch.search.cluster._private import draining_nodes
 
 if TYPE_CHECKING:
     from tlsearch.config import ResourcesSpec
@@ -22,18 +23,9 @@ def alive_nodes() -> list[dict[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"]]
 
 
-def draining_node_ids() -> set[str]:
-    """Ids of the nodes that will go soon: spot nodes before their end, those that the autoscaler gives back.
-
-    Ray's public interface does not tell it. This is what Ray Train's own watcher of preemptions asks (Ray 2.60,
-    ray/train/v2/_internal/execution/preemption.py); it works in the driver and in workers.
-    """
-    return set(ray._private.state.state.get_draining_nodes())
-
-
 def lasting_node_ids() -> set[str]:
     """Ids of the nodes that are alive and not about to go: a worker's death there is the trial's own."""
-    return {node["NodeID"] for node in alive_nodes()} - draining_node_ids()
+    return {node["NodeID"] for node in alive_nodes()} - draining_nodes()
 
 
 def trial_resources(spec: ResourcesSpec, nodes: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -16,8 +16,8 @@ from tlsearch.core.errors import ClusterError
 from tlsearch.core.imports import quick_import
 from tlsearch.core.layout import SearchFolder
 from tlsearch.core.types import RunningTrial, TrialAssignment, TrialFactory
+from tlsearch.search.cluster._private import draining_nodes
 from tlsearch.search.json_logs import WorkerLog
-from tlsearch.search.ray_tune.resources import draining_node_ids
 from tlsearch.search.worker.messages import pack, telling, unpack_job
 from tlsearch.search.worker.trial_runner import Gauge, Runner
 
@@ -30,7 +30,7 @@ class DrainWatch:
     """Called, it tells whether the node has a drain warning; a warning is never taken back."""
 
     def __init__(
-        self, node: str, *, ask: Callable[[], Collection[str]] = draining_node_ids, every_s: float = _EVERY_S
+        self, node: str, *, ask: Callable[[], Collection[str]] = draining_nodes, every_s: float = _EVERY_S
     ) -> None:
         """Begins to ask, at once and then again and again.
 

@@ -6,7 +6,7 @@ One sampler seeded once would repeat its first proposals after each restart.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pkgutil import resolve_name
 from typing import Any
@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 from tlsearch.config.samplers import SAMPLERS
 from tlsearch.core.types import Scalar
 from tlsearch.search.seeds import derive_seed
+from tlsearch.search.study._private import WindowedStudy
 
 NUM_DRAWN = 10  # TPE proposes at random until this many trials have begun
 NUM_GOOD = 25  # TPE's good group never holds more
@@ -68,26 +69,13 @@ def violates(trial: FrozenTrial) -> bool:
     return any(value > 0 for value in trial.constraints.values())
 
 
-class _Window(Study):
-    """A study of which only some trials are seen."""
-
-    def __init__(self, study: Study) -> None:
-        vars(self).update(vars(study))
-        states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)  # what TPE asks for
-        self._seen = seen(study._get_trials(deepcopy=False, states=states), study.direction)
-
-    def _get_trials(
-        self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
-    ) -> list[FrozenTrial]:
-        return [trial for trial in self._seen if states is None or trial.state in states]
-
-
 class _BoundedTPE(TPESampler):
     """TPE over a window of the study as it was when the one trial of this sampler was asked for."""
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """As TPE, of the window."""
-        self._window = _Window(study)
+        states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)  # what TPE asks for
+        self._window = WindowedStudy(study, states=states, choose=lambda trials: seen(trials, study.direction))
         return super().infer_relative_search_space(self._window, trial)
 
     def sample_relative(self, study: Study, trial: FrozenTrial, search_space: Any) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from tlsearch.core.crash import crash_point
 from tlsearch.core.errors import StorageError
 from tlsearch.core.layout import SearchFolder
 from tlsearch.core.types import Objective, Scalar
+from tlsearch.search.study._private import study_id
 from tlsearch.search.study.journal import Journal
 from tlsearch.search.study.lock import SearchLock, holding, study_lines
 from tlsearch.search.study.rdb import Pointer, connect, database_errors, read_pointer, write_pointer
@@ -126,7 +127,7 @@ def _open_database(folder: SearchFolder, url: str, *, attrs: Mapping[str, Scalar
     pointer = read_pointer(folder.pointer)
     storage = connect(url, writable=True)
     with database_errors(url):
-        names = {storage.get_study_name_from_id(one._study_id) for one in storage.get_all_studies()}
+        names = {storage.get_study_name_from_id(study_id(one)) for one in storage.get_all_studies()}
         name = pointer.name if pointer else str(attrs["search_id"])
         if pointer and name not in names:
             raise StorageError(f"the database {url} does not hold the study {name!r} any more")

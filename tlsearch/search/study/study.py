@@ -27,6 +27,7 @@ from tlsearch.core.codec import from_plain, to_plain
 from tlsearch.core.errors import StorageError
 from tlsearch.core.types import EpochReport, Scalar, TrialOutcome, TrialState
 from tlsearch.search.scheduling.stopping_rules import Best, Verdict
+from tlsearch.search.study._private import study_id as study_number
 from tlsearch.search.study.journal import Journal
 from tlsearch.search.study.lock import Holder, SearchLock
 
@@ -262,7 +263,7 @@ class Study:
         name = f"{counted[1] if counted else own}{_SUCCESSION}{int(counted[2]) + 1 if counted else 2}"
         for other in self._storage.get_all_studies():
             if other.study_name == name and other.user_attrs.get(_SUCCEEDS, own) == own:
-                self._storage.delete_study(other._study_id)  # a crash has left half of it
+                self._storage.delete_study(study_number(other))  # a crash has left half of it
         attrs = {key: value for key, value in self.attrs.items() if key != _SUCCEEDS}
         with self._batch():
             study_id = self._storage.create_new_study(self._storage.get_study_directions(self._id), name)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tlsearch.model import StagedModel
+from tlsearch.model._private import move_all_towards
 
 
 def moving_state(model: StagedModel) -> dict[str, Tensor]:
@@ -41,7 +42,7 @@ class WeightAverage:
     def update(self, num_updates: int) -> None:
         """Moves the averages a step towards the weights, after ``num_updates`` earlier ones."""
         decay = min(self._decay, (1 + num_updates) / (10 + num_updates))
-        torch._foreach_lerp_(list(self.averages.values()), list(self._live.values()), 1 - decay)
+        move_all_towards(list(self.averages.values()), list(self._live.values()), 1 - decay)
 
     @contextmanager
     def applied(self) -> Iterator[None]:

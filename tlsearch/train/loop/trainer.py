@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tlsearch.core.errors import Infeasible
 from tlsearch.core.types import TrialConfig
 from tlsearch.model import StagedModel
+from tlsearch.model._private import AnyBatchNorm, allow_graphs
 from tlsearch.train.device import (
     Runtime,
     derive_seed,
@@ -43,8 +44,7 @@ class Forward(Protocol):
 @cache
 def compiled_forward() -> Forward:
     """``forward``, compiled; one for the process, so that a later trial of the same shape compiles nothing."""
-    torch._dynamo.config.recompile_limit = _MAX_GRAPHS
-    torch._dynamo.config.accumulated_recompile_limit = _MAX_GRAPHS
+    allow_graphs(_MAX_GRAPHS)
     return cast(Forward, torch.compile(forward, dynamic=False))
 
 
@@ -257,4 +257,4 @@ class Trainer:
 
 def trains_batch_norm(model: nn.Module) -> bool:
     """Whether any batch norm layer is in train mode, and so needs two rows or more."""
-    return any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in model.modules())
+    return any(isinstance(m, AnyBatchNorm) and m.training for m in model.modules())

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from tlsearch.core.types import TrialConfig
 from tlsearch.model import StagedModel, parameter_groups
+from tlsearch.model._private import add_to_all, fused_adamw
 from tlsearch.train.optim.schedules import Schedule, join_factor
 
 SGD_MOMENTUM = 0.9
@@ -78,8 +79,8 @@ class QuickStep:
             self._held = _kernel_tensors(self._optimizer)
             return
         for group, (parameters, gradients, means, squares, steps) in self._held:
-            torch._foreach_add_(steps, 1)
-            torch._fused_adamw_(
+            add_to_all(steps, 1)
+            fused_adamw(
                 parameters,
                 gradients,
                 means,
