@@ -23,7 +23,7 @@ from tlsearch.features import PASS_BATCH_SIZE, Boundary, measure_boundary
 from tlsearch.model import MAX_DEPTH, StagedModel, build_model, fold_batchnorm
 from tlsearch.train import Runtime, Source, Trainer, affordable_rows
 
-_ENOUGH_S = 0.1  # of one timing
+_ENOUGH_S = 0.2  # of one timing
 _FEW_ROWS = 4
 _HEAD_ROWS = 2048  # of the timing of heads alone: their steps take a tenth of a millisecond
 _HASHED_BYTES = 1 << 23
@@ -136,22 +136,25 @@ class Stopwatch:
         self.now = time.thread_time if alone else time.perf_counter
 
     def seconds(self, work: Callable[[], object]) -> float:
-        """The median of up to three runs after one that is not counted; of long work the only one."""
+        """The median of three runs after one that is not counted; of long work the only one."""
         first = self._once(work)
-        if first >= _ENOUGH_S:
-            return first
-        times = [self._once(work)]
-        while len(times) < 3 or (sum(times) < _ENOUGH_S and len(times) < 9):
-            times.append(self._once(work))
-        return statistics.median(times)
+        return first if first >= _ENOUGH_S else statistics.median(self._once(work) for _ in range(3))
 
     def per_row(self, work: Callable[[int], object], most: int) -> float:
-        """Seconds of one row, at as many of ``most`` rows as take a fraction of a second."""
+        """Seconds of one row of ``most`` together, from what a few rows and some more take.
+
+        A call has a part that does not grow with its rows, such as the optimiser's step.
+        """
         few = min(_FEW_ROWS, most)
         work(few)  # the first call of a shape also prepares kernels
-        took = self._once(lambda: work(few)) / few
-        rows = max(few, min(most, int(_ENOUGH_S / max(took, 1e-9))))
-        return took if rows == few else self.seconds(lambda: work(rows)) / rows
+        few_s = self.seconds(lambda: work(few))
+        more = min(most, max(2 * few, int(_ENOUGH_S * few / max(few_s, 1e-9))))
+        if more <= few:
+            return few_s / few
+        work(more)
+        more_s = self.seconds(lambda: work(more))
+        row_s = max(0.0, more_s - few_s) / (more - few)
+        return row_s + max(0.0, more_s - more * row_s) / most
 
     def _once(self, work: Callable[[], object]) -> float:
         self._wait()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +28,8 @@ from tlsearch.space import Space
 from tlsearch.space.bn_policies import BN_POLICIES, bn_policy
 from tlsearch.train import Runtime, open_runtime
 
-_NUM_DECODED = 48
+_NUM_DECODED = 32
+_THREADS_LOSE = 1.2  # what threads that decode together lose to each other
 _NUM_PREPARED = 32
 _FEATURES_FRACTION = 0.25  # of the free disk, where cache.features_gb is auto
 _RAY_BYTES = 150_000_000  # that Ray adds to a worker
@@ -169,10 +170,10 @@ def _measure_images(index: ImageIndex, transform: TransformSpec, runtime: Runtim
     """Decodes a few training images as packing does, and augments made-up ones."""
     train = index.splits["train"]
     rows = range(0, len(train), max(1, len(train) // _NUM_DECODED))
-    with ThreadPoolExecutor(max_workers=num_decoders()) as pool:
-        began = time.perf_counter()
-        list(pool.map(lambda row: decode_square(index, train, row, transform), rows))
-        decode_s = (time.perf_counter() - began) / len(rows)
+    began = time.thread_time()  # the rest of the machine may be busy now
+    for row in rows:
+        decode_square(index, train, row, transform)
+    decode_s = _THREADS_LOSE * (time.thread_time() - began) / len(rows) / min(num_decoders(), os.cpu_count() or 1)
     watch, rng = Stopwatch(runtime), torch.Generator().manual_seed(0)
     side = max(transform.resize_size, transform.crop_size)
     wide = torch.zeros(_NUM_PREPARED, 3, side, side, dtype=torch.uint8, device=runtime.device)
