@@ -21,12 +21,8 @@ $(VENV)/.dev: $(BIN)/python pyproject.toml
 
 install: $(VENV)/.dev
 
-# A search writes beside its space file, so the demo has a folder of its own.
 demo: $(VENV)/.demo
-	mkdir -p demo
-	cp search_spaces/quickstart.yaml demo/space.yaml
-	$(BIN)/tlsearch run demo/space.yaml
-	$(BIN)/tlsearch results
+	$(BIN)/tlsearch demo --folder demo
 
 # The references of the space file and the commands, from the code that reads them.
 reference: $(VENV)/.dev

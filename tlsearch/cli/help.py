@@ -9,7 +9,7 @@ from typer.core import TyperGroup
 
 # Panel of the root's help -> its commands, in the order of work.
 PANELS: Mapping[str, tuple[str, ...]] = {
-    "Search": ("init", "check", "plan", "run", "status", "stop", "resume"),
+    "Search": ("demo", "init", "check", "plan", "run", "status", "stop", "resume"),
     "Results": ("results", "report", "ui"),
     "Models": ("confirm", "promote", "predict", "export"),
     "Other commands": ("compare", "rerun", "sync", "submit", "doctor", "cache", "list", "remove", "schema"),
@@ -37,6 +37,7 @@ EXAMPLES: Mapping[str, str] = {
     "cache": "tlsearch cache --clear",
     "list": "tlsearch list --json",
     "remove": "tlsearch remove flowers-1 --yes",
+    "demo": "tlsearch demo --folder ./demo",
     "schema": "tlsearch schema -o space.schema.json",
 }
 _ORDER = [name for names in PANELS.values() for name in names]

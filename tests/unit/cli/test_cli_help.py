@@ -28,7 +28,7 @@ def test_commands_stand_in_the_order_of_work() -> None:
     shown = [name for name in re.findall(r"^│ ([a-z-]+)  ", text, re.MULTILINE) if name in COMMANDS]
     order = [name for names in PANELS.values() for name in names]
     assert shown == [name for name in order if name in COMMANDS]
-    assert shown[:5] == ["init", "check", "plan", "run", "status"]
+    assert shown[:5] == ["demo", "init", "check", "plan", "run"]
     assert all(f"─ {panel} ─" in text for panel in PANELS)
 
 

@@ -9,8 +9,11 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from tlsearch.app.init.choices import Choice
+from tlsearch.core import PACKAGE
+from tlsearch.core.errors import StorageError
 from tlsearch.core.printable import printable
 
+_QUICKSTART = "quickstart.yaml"
 _WIDTH = 110
 _PLAIN = re.compile(r"[A-Za-z./][\w./-]*")
 _WORDS = ("true", "false", "yes", "no", "on", "off", "null", "none", "auto", "y", "n")
@@ -54,3 +57,12 @@ def _comment(text: str, indent: str) -> list[str]:
     return [
         f"{indent}# {line}" for line in textwrap.wrap(printable(text), _WIDTH - len(indent) - 2, break_long_words=False)
     ]
+
+
+def quickstart_text() -> str:
+    """The space file of the demo: a wheel has it among the package's files, a checkout in ``search_spaces/``."""
+    places = (PACKAGE / _QUICKSTART, PACKAGE.parent / "search_spaces" / _QUICKSTART)
+    found = next((path for path in places if path.is_file()), None)
+    if found is None:
+        raise StorageError(f"tlsearch is not installed whole: it must have {places[0]}; install it again")
+    return found.read_text(encoding="utf-8")

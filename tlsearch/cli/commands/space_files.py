@@ -1,4 +1,4 @@
-"""``init`` and ``schema``: a new space file, and what editors know of it."""
+"""``init``, ``schema`` and ``demo``: a new space file, what editors know of it, and one to try."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+from tlsearch.cli.commands.run import run
 from tlsearch.cli.console import Steps, print_data
 from tlsearch.cli.root import Json, app
 from tlsearch.cli.session import err, out, print_json, told_errors
+from tlsearch.core.errors import StorageError
 from tlsearch.core.text import command
 
 
@@ -56,8 +58,8 @@ def init(
     out.print(f"{written.data}\n{written.machine}", markup=False, soft_wrap=True)
     for choice in written.choices:
         out.print(f"  {'.'.join(choice.key)}: {choice.value}", markup=False, soft_wrap=True)
-    run = command("run", str(written.path), "--promote")
-    out.print(f"written: {written.path}, with the reason for every line. Next: {run}", markup=False, soft_wrap=True)
+    nxt = command("run", str(written.path), "--promote")
+    out.print(f"written: {written.path}, with the reason for every line. Next: {nxt}", markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -77,3 +79,25 @@ def schema(
         else:
             write_atomically(output, schema_text())
             out.print(f"written: {output}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option("--folder", help="Where to run it.")] = Path("tlsearch-demo"),
+) -> None:
+    """Run a small search from start to end: handwritten digits, an EfficientNet-Lite0, some minutes on two CPU cores.
+
+    The folder gets the space file, the search and its MLflow store. It needs pip install 'tlsearch[demo]'.
+    """
+    file = folder / "space.yaml"
+    with told_errors():
+        from tlsearch.app.init.space_text import quickstart_text
+        from tlsearch.core.files import write_atomically
+
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not file.exists():
+                write_atomically(file, quickstart_text())
+        except OSError as error:
+            raise StorageError(f"the folder {folder} cannot be written: {error.strerror or error}") from error
+    run(file)
