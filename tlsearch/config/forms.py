@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema
 from pydantic_core.core_schema import no_info_after_validator_function
 
+from tlsearch.config.data_sources import DATA_SOURCES
 from tlsearch.config.schema import (
     STRICT,
     AshaSpec,
@@ -63,7 +64,7 @@ RULES: Mapping[type, Mapping[str, Any]] = {
         "group_by": Pattern | None,
     },
     DataSpec: {
-        "source": Literal["folder", "digits", "manifest", "torchvision", "huggingface"],
+        "source": Literal[tuple(DATA_SOURCES)],
         "path": Text | None,
         "split": Annotated[SplitSpec, Section()],
         "image_size": AutoPixels,

@@ -29,12 +29,10 @@ if TYPE_CHECKING:
     from tlsearch.data.packed.streamed import StreamedImages
     from tlsearch.data.sources.class_names import nfc, same_classes
     from tlsearch.data.sources.folder_walk import FolderImages, images_below
-    from tlsearch.data.sources.listing import SOURCES
 
 __all__ = [
     "AUGMENTATIONS",
     "IMAGE_SUFFIXES",
-    "SOURCES",
     "DataCard",
     "Drawn",
     "FolderImages",
@@ -82,7 +80,6 @@ _HOMES = {
         "with_val_in_train",
     ),
     "packed.packed": ("Pixels", "open_pixels"),
-    "sources.listing": ("SOURCES",),
     "packed.streamed": ("StreamedImages",),
     "images.preprocessing": ("eval_image", "normalise", "with_image_size"),
 }

@@ -45,7 +45,7 @@ class ImageIndex:
     """A data set, listed.
 
     Attributes:
-        source: One of SOURCES.
+        source: One of ``tlsearch.config.data_sources``.
         root: Absolute folder that the keys are relative to; empty where images are rows, not files.
         classes: Class names in Unicode's composed form (NFC), sorted as the data spell them, or in the order of a set
             that has its own (``torchvision``, ``huggingface``); a label is an index into them.

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
+from tlsearch.config.data_sources import DATA_SOURCES, SourceEntry
 from tlsearch.config.document.positions import Checker, Document, Keys, holds
 from tlsearch.config.document.wording import is_url, show
 from tlsearch.config.forms import FileForm, WeightsForm
@@ -16,18 +19,16 @@ from tlsearch.core.errors import Fault
 from tlsearch.core.text import plural
 from tlsearch.core.types import DataSpec, WeightsSource
 
-# What the path of a source that needs one is.
-_DATA_PATHS = {
-    "folder": "a folder with train/ and val/, or with one folder per class",
-    "manifest": "a .csv or .parquet file with the columns path and label",
+# The keys that only some sources have, with their defaults.
+_OWN_KEYS: Mapping[str, Any] = {
+    "name": None,
+    "download": False,
+    "options": {},
+    "image_column": None,
+    "label_column": None,
+    "layout": "auto",
 }
-# The keys that only some sources have.
-_DATA_KEYS = {
-    "folder": ("layout",),
-    "torchvision": ("name", "download", "options"),
-    "huggingface": ("name", "download", "options", "image_column", "label_column"),
-}
-_COLUMNS = (("image_column", None), ("label_column", None), ("layout", "auto"))
+_ELSEWHERE = tuple(name for name, source in DATA_SOURCES.items() if source.needed)
 _AT_PATH_OR_NAME: tuple[Keys, ...] = (("data", "name"), ("data", "path"))
 
 MAX_RUNS = 100_000  # of sampler fixed
@@ -66,16 +67,17 @@ def resolve(form: FileForm, document: Document) -> tuple[SpaceFile, list[Fault]]
 
 
 def _data(data: DataSpec, checker: Checker) -> DataSpec:
-    path = _data_path(data, checker)
-    allowed = _DATA_KEYS.get(data.source, ())
-    for key, default in (("name", None), ("download", False), ("options", {}), *_COLUMNS):
+    source = DATA_SOURCES[data.source]
+    path = _data_path(data, source, checker)
+    for key, default in _OWN_KEYS.items():
         message = f"source {data.source} has no {key}; it has {show(getattr(data, key))}"
-        checker.require(key in allowed or getattr(data, key) == default, ("data", key), message, ("data", "source"))
-    if data.source == "torchvision":
-        message = "source torchvision needs a name: a class of torchvision.datasets such as CIFAR10"
+        fits = key in source.keys or getattr(data, key) == default
+        checker.require(fits, ("data", key), message, ("data", "source"))
+    if source.name:
+        message = f"source {data.source} needs a name: {source.name}"
         checker.require(data.name is not None, ("data", "source"), message, ("data", "name"))
-    if data.source == "huggingface":
-        message = "source huggingface needs either a name, on the Hub, or a path, of a local folder"
+    if source.either:
+        message = f"source {data.source} needs either a name, on the Hub, or a path, of a local folder"
         checker.require((data.name is None) != (path is None), ("data", "source"), message, *_AT_PATH_OR_NAME)
     split = data.split
     where: Keys = ("data", "split")
@@ -87,39 +89,38 @@ def _data(data: DataSpec, checker: Checker) -> DataSpec:
         (*where, "test"),
     )
     checker.require(
-        split.group_by is None or data.source == "folder",
+        split.group_by is None or source.groups == "path",
         (*where, "group_by"),
         f"group_by reads the paths of a folder; source {data.source} has none"
-        f"{', its groups stand in the column group' if data.source == 'manifest' else ''}",
+        f"{', its groups stand in the column group' if source.groups == 'column' else ''}",
         ("data", "source"),
     )
     return replace(data, path=path)
 
 
-def _data_path(data: DataSpec, checker: Checker) -> str | None:
+def _data_path(data: DataSpec, source: SourceEntry, checker: Checker) -> str | None:
     """The path made absolute; it must be what the source reads, as far as it must be there already."""
     at: Keys = ("data", "path")
-    needed = _DATA_PATHS.get(data.source)
     if data.path is None:
-        checker.require(needed is None, ("data", "source"), f"source {data.source} needs a path: {needed}", at)
+        message = f"source {data.source} needs a path: {source.needed}"
+        checker.require(not source.needed, ("data", "source"), message, at)
         return None
-    if data.source not in (*_DATA_PATHS, "torchvision", "huggingface"):
+    if source.path is None:
         message = f"source {data.source} takes no path; it has {show(data.path)}"
         checker.require(False, at, message, ("data", "source"))
         return None
     if is_url(data.path):
-        rule = "images elsewhere are an s3:// address, of source folder or manifest"
-        fits = data.source in _DATA_PATHS and data.path.startswith("s3://")
+        rule = f"images elsewhere are an s3:// address, of source {' or '.join(_ELSEWHERE)}"
+        fits = data.source in _ELSEWHERE and data.path.startswith("s3://")
         checker.require(fits, at, f"{rule}; not {show(data.path)} of {data.source}", ("data", "source"))
         return data.path
     path = checker.absolute(data.path, at)
-    if data.source == "manifest":
-        found = holds(path.is_file)
+    if source.path == "file":
         message = f"the file {str(path)!r} does not exist"
-        if checker.require(found, at, message, ("data", "source"), kind="absent"):
+        if checker.require(holds(path.is_file), at, message, ("data", "source"), kind="absent"):
             message = f"a manifest ends in .csv or .parquet, not {path.suffix!r}"
-            checker.require(path.suffix.lower() in (".csv", ".tsv", ".parquet"), at, message, ("data", "source"))
-    elif data.source == "torchvision":  # the folder that a set is fetched into may be new
+            checker.require(path.suffix.lower() in source.suffixes, at, message, ("data", "source"))
+    elif source.path == "new folder":
         message = f"must be a folder, {str(path)!r} is a file"
         checker.require(not holds(path.is_file), at, message, ("data", "source"), kind="absent")
     else:

@@ -9,10 +9,12 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Protocol
 
 from PIL import Image
 
+from tlsearch.config.data_sources import DATA_SOURCES
 from tlsearch.core.errors import DataError
 from tlsearch.core.files import IMAGE_BYTES, open_regular, read_regular
 from tlsearch.core.printable import printable
@@ -126,33 +128,13 @@ class Listing:
     doubt: str = ""
 
 
-SOURCES = ("folder", "digits", "manifest", "torchvision", "huggingface")
-
-
 def list_source(spec: DataSpec) -> Listing:
     """Lists the images of a source, as they are there: nothing split yet.
 
     Raises:
         DataError: The source is unknown, not there, or breaks one of its rules.
     """
-    if spec.source == "folder":
-        from tlsearch.data.sources.image_folder import list_folder
-
-        return list_folder(spec)
-    if spec.source == "digits":
-        from tlsearch.data.sources.digits import list_digits
-
-        return list_digits(spec)
-    if spec.source == "manifest":
-        from tlsearch.data.sources.manifest import list_manifest
-
-        return list_manifest(spec)
-    if spec.source == "torchvision":
-        from tlsearch.data.libraries.torchvision_sets import list_torchvision
-
-        return list_torchvision(spec)
-    if spec.source == "huggingface":
-        from tlsearch.data.libraries.huggingface import list_huggingface
-
-        return list_huggingface(spec)
-    raise DataError(f"data.source must be one of {', '.join(SOURCES)}, not {spec.source!r}")
+    if spec.source not in DATA_SOURCES:
+        raise DataError(f"data.source must be one of {', '.join(DATA_SOURCES)}, not {spec.source!r}")
+    found: Listing = resolve_name(DATA_SOURCES[spec.source].lister)(spec)
+    return found
