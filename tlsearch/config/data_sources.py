@@ -15,7 +15,7 @@ class SourceEntry:
         lister: ``module:name`` of the function from a ``DataSpec`` to the ``Listing`` of its images. It is imported
             when it is first used: the source's own libraries load slowly.
         keys: The keys of ``data`` that only some sources have, and this one.
-        path: What ``data.path`` names: a folder, a file, or a folder that may be made; None where there is no path.
+        path: What ``data.path`` names: a folder, a file, or a folder that may be made; None where it has none.
         needed: What the path is, where it is required; it may then be an s3:// address. Empty where it is optional.
         suffixes: Of a file.
         name: What ``data.name`` must be, where it is required.
