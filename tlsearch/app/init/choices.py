@@ -9,7 +9,6 @@ from tlsearch.app.init.candidates import AtHand
 from tlsearch.app.init.facts import DataFacts, Machine
 from tlsearch.app.init.rules import (
     DOMAINS,
-    SEARCH_SHARE,
     Budget,
     Distance,
     deepest_stage,
@@ -18,6 +17,7 @@ from tlsearch.app.init.rules import (
     num_trials,
     size_of,
 )
+from tlsearch.app.production.within_time import SEARCH_SHARE
 from tlsearch.core.text import agree, plural
 from tlsearch.space.backbones import backbone_facts
 

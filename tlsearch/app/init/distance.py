@@ -26,8 +26,8 @@ from tlsearch.data import ImageIndex, Split, eval_image, normalise, read_image, 
 from tlsearch.model import StagedModel, build_model, resolve_weights
 
 Distance = Literal["near", "middle", "far"]
-_MAX_TRAIN = 600
-_MAX_VAL = 300
+_MAX_TRAIN = 400
+_MAX_VAL = 200
 _BATCH = 32
 _MIN_VAL = 40  # below that the two probes are not distinguishable
 
@@ -62,7 +62,7 @@ class Measured:
 def measure_distance(
     index: ImageIndex, backbone: str, source: WeightsSource, *, image_size: int | None
 ) -> Measured | None:
-    """Compares the probes of one backbone on at most 600 images of train and 300 of val.
+    """Compares the probes of one backbone on at most 400 images of train and 200 of val.
 
     Returns:
         None where there are too few validation images to tell.
@@ -126,8 +126,8 @@ def _features(model: StagedModel, index: ImageIndex, keys: Sequence[str], spec: 
     before, last = [], []
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(keys), _BATCH):
-            batch = torch.stack(list(pool.map(pixels, keys[start : start + _BATCH])))
-            entering = model.forward_prefix(normalise(batch, spec), 1)
+            batch = normalise(torch.stack(list(pool.map(pixels, keys[start : start + _BATCH]))), spec)
+            entering = model.forward_prefix(batch.contiguous(memory_format=torch.channels_last), 1)
             before.append(_averaged(entering))
             last.append(model.forward_prefix(entering, 0, behind=1).flatten(1))
     return torch.cat(before), torch.cat(last)

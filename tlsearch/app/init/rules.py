@@ -13,6 +13,7 @@ from typing import Literal
 
 from tlsearch.app.init.candidates import AtHand, image_sizes
 from tlsearch.app.init.facts import DataFacts, Machine
+from tlsearch.app.production.within_time import SEARCH_SHARE
 from tlsearch.core.text import about_s
 from tlsearch.space.backbones import backbone_facts
 
@@ -31,7 +32,6 @@ _WORK = (0.0, 0.25, 0.6, 0.85, 0.97, 1.0)
 _CPU_GMACS_S, _GPU_GMACS_S = 15.0, 3000.0  # of a core, of a GPU: rough, `tlsearch plan` measures
 _START_S, _TRIAL_S = 30.0, 2.0  # of Ray and MLflow; of a trial beside its epochs
 _CUT = 0.6  # what ASHA leaves of the epochs
-SEARCH_SHARE = 0.7  # of the time; the rest is for `confirm` and `promote`
 _GB_PER_TRIAL = 1.5
 _MIN_TRIALS, _MAX_TRIALS = 6, 64
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,6 +18,7 @@ from tlsearch.core.codec import to_plain
 from tlsearch.core.text import agree, plural
 
 if TYPE_CHECKING:
+    from tlsearch.app.catalog.catalog import SearchEntry
     from tlsearch.app.production.promote import PromotedModel
     from tlsearch.results.stats.verdict import Confirmed
 
@@ -30,8 +33,29 @@ def confirm(
     json: Json = False,
 ) -> None:
     """Train the best configurations again with several seeds, and test which is really the best."""
-    with told_errors(as_json=json), ExitStack() as stack:
+    with told_errors(as_json=json):
         from tlsearch.app.catalog.catalog import find
+
+        result = run_confirm(find(search, storage), top=top, seeds=seeds, address=address, as_json=json)
+        if json:
+            print_json(to_plain(result))
+
+
+def run_confirm(
+    entry: SearchEntry, *, top: int, seeds: int, address: str, as_json: bool, limit_s: float | None = None
+) -> Confirmed | None:
+    """Confirms a search, with its display; prints the verdict for people.
+
+    Args:
+        limit_s: Stop after this many seconds.
+
+    Returns:
+        What ``conclude`` gives; None where the time was over before.
+
+    Raises:
+        typer.Exit: The user has interrupted it.
+    """
+    with ExitStack() as stack:
         from tlsearch.app.catalog.stored import search_log
         from tlsearch.app.production.conclude import conclude
         from tlsearch.app.production.confirm import prepare_confirm
@@ -39,9 +63,9 @@ def confirm(
         from tlsearch.cli.tables.live_progress import show_progress
 
         when_output_ends(GOES_ON)
-        confirming = prepare_confirm(find(search, storage), top=top, seeds=seeds, address=address)
+        confirming = prepare_confirm(entry, top=top, seeds=seeds, address=address)
         confirmed = stack.enter_context(confirming)
-        prepared, console = confirmed.prepared, err if json else out
+        prepared, console = confirmed.prepared, err if as_json else out
         settings = prepared.file.search
         console.print(f"search {prepared.entry.search_id} in {prepared.entry.directory}", markup=False, soft_wrap=True)
         numbers = ", ".join(str(trial.number) for trial in confirmed.candidates)
@@ -49,18 +73,40 @@ def confirm(
         console.print(f"training {trials} again, with {plural(settings.seeds, 'seed')} each", soft_wrap=True)
         progress = show_progress(prepared, console, name=confirmed.name)
         stopping = interruptible(lambda: progress.note("stopping; confirm can be called again to go on"))
-        with search_log(prepared.entry), stopping as stop, progress:
+        over = threading.Event()
+        with search_log(prepared.entry), stopping as stop, _timer(limit_s, over, stop), progress:
             end = execute(prepared, observers=(progress,), stop=stop)
+        if end.reason == "interrupted" and over.is_set():
+            return None
         if end.reason == "interrupted":
             err.print("interrupted; the same `tlsearch confirm` goes on", markup=False)
             raise typer.Exit(EXIT_INTERRUPTED)
         result = conclude(confirmed)
-        if json:
-            print_json(to_plain(result))
-        else:
+        if not as_json:
             out.print(_confirm_table(result))
             out.print(result.verdict, markup=False, soft_wrap=True)
             out.print(f"recommended: trial {result.recommended} (tlsearch promote takes it)", markup=False)
+        return result
+
+
+@contextmanager
+def _timer(limit_s: float | None, *events: threading.Event) -> Iterator[None]:
+    """Sets the events, in order, when the time is over."""
+    if limit_s is None:
+        yield
+        return
+
+    def ring() -> None:
+        for one in events:
+            one.set()
+
+    timer = threading.Timer(limit_s, ring)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @app.command()
@@ -103,12 +149,17 @@ def promote(
         result = promote_search(find(search, storage), options)
         if json:
             print_json(to_plain(result))
-            return
-        out.print(f"trial {result.trial} of {result.search_id}: {result.reason}", markup=False, soft_wrap=True)
-        out.print(_evidence_table(result))
-        out.print(f"registered: {result.uri} (version {result.version})", markup=False, soft_wrap=True)
-        if result.previous:
-            out.print(f"before: version {result.previous}, kept as the previous one", markup=False)
+        else:
+            print_promoted(result)
+
+
+def print_promoted(result: PromotedModel) -> None:
+    """What was registered, with its evidence, for people."""
+    out.print(f"trial {result.trial} of {result.search_id}: {result.reason}", markup=False, soft_wrap=True)
+    out.print(_evidence_table(result))
+    out.print(f"registered: {result.uri} (version {result.version})", markup=False, soft_wrap=True)
+    if result.previous:
+        out.print(f"before: version {result.previous}, kept as the previous one", markup=False)
 
 
 def _confirm_table(result: Confirmed) -> Table:

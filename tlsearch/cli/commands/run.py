@@ -1,8 +1,9 @@
-"""``run`` and ``resume``: searches, with their display and exit codes."""
+"""``run``, to a registered model where it should, and ``resume``: searches, with their display and exit codes."""
 
 from __future__ import annotations
 
 import shlex
+import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,14 +12,17 @@ import typer
 from tlsearch.cli.console import Steps
 from tlsearch.cli.interrupts import EXIT_INTERRUPTED, interruptible
 from tlsearch.cli.root import Address, Data, File, Json, Search, Set, Storage, app
-from tlsearch.cli.session import EXIT_FAILED, err, out, print_json, told_errors
+from tlsearch.cli.session import EXIT_FAILED, EXIT_USER, err, out, print_json, told_errors
 from tlsearch.cli.streams import GOES_ON, when_output_ends
-from tlsearch.core.text import command, plural
+from tlsearch.core.codec import to_plain
+from tlsearch.core.text import command, format_s, plural
 
 if TYPE_CHECKING:
     from tlsearch.app.catalog.catalog import SearchEntry
+    from tlsearch.app.production.within_time import Deadline
     from tlsearch.app.searches.execute import SearchEnd
     from tlsearch.app.searches.prepare import Prepared
+    from tlsearch.config import SpaceFile
     from tlsearch.search import SearchLock
 
 
@@ -36,9 +40,16 @@ def run(
     or_resume: Annotated[
         bool, typer.Option("--or-resume", help="Resume the search of this --name, if there is one.")
     ] = False,
+    promote: Annotated[
+        bool,
+        typer.Option("--promote", help="Then confirm the best and register the winner, all within the time budget."),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Run a search: Ray Tune runs the fine-tuning trials, MLflow records them."""
+    from tlsearch.app.production.within_time import Deadline
+
+    began = time.monotonic()
     overrides = list(set_ or ())
     if trials is not None:
         overrides.append(f"search.trials={trials}")
@@ -54,6 +65,12 @@ def run(
         steps = stack.enter_context(Steps(err if json else out))
         steps(f"checking {file}")
         loaded = load(file, overrides=overrides, data_path=data)  # before PyTorch: an error is shown at once
+        deadline = Deadline(total_s=loaded[0].search.time_budget_s, began=began)
+        if promote:
+            _check_promotable(loaded[0])
+            if deadline.search_s is not None:
+                overrides.append(f"search.time_budget={deadline.search_s:g}")
+                loaded = load(file, overrides=overrides, data_path=data)
         if name is not None and not or_resume:
             refuse_taken(loaded[0].storage, check_name(name))
         require_folders()
@@ -73,7 +90,67 @@ def run(
         steps.over()
         for warning in unused_weights(*loaded):
             err.print(f"warning: {warning}", soft_wrap=True)
-        _execute(prepared, as_json=json)
+        end = _execute(prepared, as_json=json, goes_on=promote)
+    if promote:  # the search's lock is free again
+        with told_errors(as_json=json):
+            _confirm_and_promote(end, prepared, deadline, address=address, as_json=json)
+
+
+def _check_promotable(settings: SpaceFile) -> None:
+    """Refuses what could not be promoted before any time is spent on it.
+
+    Raises:
+        DataError: The data have no test split.
+    """
+    from tlsearch.core.errors import DataError
+    from tlsearch.data import load_index
+
+    if "test" not in load_index(settings.data).splits:
+        raise DataError(
+            "--promote tests the winner on a test split, and the data have none: leave --promote out; after the search "
+            "`tlsearch promote --without-test` registers its model untested"
+        )
+
+
+def _confirm_and_promote(
+    end: SearchEnd, prepared: Prepared, deadline: Deadline, *, address: str, as_json: bool
+) -> None:
+    """Confirms what fits into the rest of the time, then promotes the winner; says why where it does not."""
+    from tlsearch.app.production.confirm import best_candidates
+    from tlsearch.app.production.promote import PromoteOptions, promote
+    from tlsearch.app.production.within_time import plan_confirm
+    from tlsearch.cli.commands.production import print_promoted, run_confirm
+    from tlsearch.core.errors import TlsearchError, UserError
+    from tlsearch.results import results_json
+
+    console, search_id = err if as_json else out, end.entry.search_id
+    max_epochs, left_s = prepared.file.search.max_epochs, deadline.confirm_s
+    plan = plan_confirm(end.record, best_candidates(end.record, 3), max_epochs=max_epochs, left_s=left_s)
+    reason, confirmed = plan.reason, None
+    if not reason:
+        confirmed = run_confirm(
+            end.entry, top=plan.top, seeds=plan.seeds, address=address, as_json=as_json, limit_s=left_s
+        )
+        reason = "" if confirmed else "the time was over"
+    if reason:
+        console.print(f"not confirmed: {reason}; {command('confirm', search_id)} does it", markup=False, soft_wrap=True)
+    document = results_json(end.record, end.run_ids)
+    document |= {"confirm": to_plain(confirmed) if confirmed else None, "promotion": None}
+    try:
+        promoted = promote(end.entry, PromoteOptions())
+    except TlsearchError as error:
+        if not as_json:
+            out.print("not promoted:", markup=False)
+            raise
+        print_json({**document, "promotion_error": str(error)})
+        raise typer.Exit(EXIT_USER if isinstance(error, UserError) else EXIT_FAILED) from None
+    if as_json:
+        print_json({**document, "promotion": to_plain(promoted)})
+        return
+    print_promoted(promoted)
+    spent = format_s(time.monotonic() - deadline.began)
+    predict = command("predict", promoted.uri, "IMAGES")
+    out.print(f"in {spent} from the start. Use it: {predict}", markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -146,8 +223,12 @@ def _take_over(entry: SearchEntry, lock: SearchLock, *, trials: str | None, addr
     return taken.prepared
 
 
-def _execute(prepared: Prepared, *, as_json: bool) -> None:
-    """Runs a prepared search with its display, then prints its results and leaves with its exit code."""
+def _execute(prepared: Prepared, *, as_json: bool, goes_on: bool = False) -> SearchEnd:
+    """Runs a prepared search with its display, then prints its results; leaves with an exit code where there are none.
+
+    Args:
+        goes_on: The command has more to do and to print.
+    """
     from tlsearch.app.catalog.stored import search_log
     from tlsearch.app.checks.feasibility import untried_backbones
     from tlsearch.app.searches.execute import execute
@@ -164,12 +245,13 @@ def _execute(prepared: Prepared, *, as_json: bool) -> None:
     with search_log(entry), stopping as stop, progress:
         end = execute(prepared, observers=(progress,), stop=stop)
     results = results_json(end.record, end.run_ids)
-    if as_json:
-        print_json(results)
-    else:
-        _print_end(end)
+    last = not goes_on or end.reason == "interrupted" or results["best"] is None
+    if not as_json:
+        _print_end(end, next_steps=last)
         if end.reason != "interrupted" and (held := progress.forecast_held()):
             out.print(held, markup=False, soft_wrap=True)
+    elif last:
+        print_json(results)
     if end.reason != "interrupted":
         from tlsearch.app.views.report import (
             report_at_end,  # brings matplotlib: only once the results are on the screen
@@ -184,9 +266,10 @@ def _execute(prepared: Prepared, *, as_json: bool) -> None:
     if results["best"] is None:
         err.print("no trial has a result", markup=False)
         raise typer.Exit(EXIT_FAILED)
+    return end
 
 
-def _print_end(end: SearchEnd) -> None:
+def _print_end(end: SearchEnd, *, next_steps: bool) -> None:
     from tlsearch.app.catalog.gather_facts import read_facts
     from tlsearch.cli.tables.results_table import print_leaderboard
     from tlsearch.results import leaderboard
@@ -199,7 +282,7 @@ def _print_end(end: SearchEnd) -> None:
     if end.unsent:
         unsent = f"{plural(end.unsent, 'MLflow record')} could not be sent"
         err.print(f"{unsent}: `tlsearch sync` sends what MLflow lacks from the study")
-    if record.best is not None:
+    if next_steps and record.best is not None:
         search = shlex.quote(record.search_id)
         out.print("what to try next:")
         steps = (
