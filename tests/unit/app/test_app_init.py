@@ -175,6 +175,7 @@ def test_thirty_images_of_three_classes_train_the_head_alone(tmp_path: Path) -> 
     _, file, space = _init(_write(tmp_path / "few images", {"a": 10, "b": 10, "c": 10}))
     assert file.name == "few images" and space.depths() == (0,)
     assert (file.data.split.val, file.data.split.test) == (0.25, 0.2)
+    assert file.search.trials == 8  # nine validation images tell no more apart
     assert {name: len(split) for name, split in load_index(file.data).splits.items()} == {
         "train": 15,
         "val": 9,
@@ -232,11 +233,16 @@ def test_a_folder_without_classes_is_refused(tmp_path: Path, images: Mapping[str
     assert not (tmp_path / "space.yaml").exists()
 
 
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="flowers does not exist; init takes a folder"):
+        _init(tmp_path / "flowers")
+
+
 def test_broken_images_are_named(tmp_path: Path) -> None:
     folder = _write(tmp_path / "broken", {"a": 6, "b": 6})
     for number in range(6):
         (folder / "a" / f"{number}.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    with pytest.raises(DataError, match=r"a/\d.png.*repair or remove them"):
+    with pytest.raises(DataError, match=r"(?s)repair or remove them.*a/\d.png"):
         _init(folder)
 
 
@@ -295,7 +301,8 @@ def test_candidates_are_those_of_the_libraries() -> None:
 
 
 @pytest.mark.parametrize(
-    ("last", "before", "distance"), [(0.9, 0.6, "near"), (0.7, 0.6, "middle"), (0.6, 0.6, "far"), (0.5, 0.7, "far")]
+    ("last", "before", "distance"),
+    [(0.9, 0.6, "near"), (0.7, 0.6, "middle"), (0.6, 0.6, "far"), (0.5, 0.7, "far"), (1.0, 1.0, "near")],
 )
 def test_the_distance_is_what_the_last_stage_adds(last: float, before: float, distance: str) -> None:
     assert Measured(backbone="x", last=last, before=before, chance=0.03, num_val=300).distance == distance

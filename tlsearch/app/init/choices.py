@@ -228,8 +228,10 @@ def search_choices(seen: Seen) -> list[Choice]:
     trials, _ = seen.trials
     minutes, data = seen.budget.minutes, seen.data
     where = plural(len(seen.machine.gpus), "GPU") if seen.gpu else plural(seen.machine.cores, "CPU core")
+    val = data.images["val"]
     fits = (
-        f"By a rough estimate what {minutes:g} minutes on {where} allow; the time budget below ends the search anyway."
+        f"What {minutes:g} minutes on {where} allow by a rough estimate, and what {val:,} validation images "
+        "can tell apart; the time budget ends the search anyway."
     )
     share = f"`run --promote` gives {SEARCH_SHARE:.0%} of it to the search, the rest to confirm and promote."
     choices = [

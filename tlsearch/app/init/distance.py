@@ -51,7 +51,9 @@ class Measured:
 
     @property
     def distance(self) -> Distance:
-        """Near where the last stage adds a clear part of what was missing, far where it adds nothing."""
+        """Near where the last stage gets nearly all right or adds much of the rest, far where it adds nothing."""
+        if 1 - self.last <= self.chance:
+            return "near"
         gain = self.last - self.before
         if gain <= self.chance:
             return "far"

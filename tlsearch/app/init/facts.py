@@ -95,6 +95,8 @@ def look_at_data(path: str, *, layout: str = "auto") -> DataFacts:
     Raises:
         DataError: No class has images, or too few of a class, or some that cannot be decoded.
     """
+    if "://" not in path and not os.path.exists(path):
+        raise DataError(f"{path} does not exist; init takes a folder with one folder of images per class, or a table")
     source = "manifest" if path.lower().endswith(_TABLES) else "folder"
     spec = DataSpec(source=source, path=path if "://" in path else os.path.abspath(path), layout=layout)  # type: ignore[arg-type]
     listing = list_source(spec)
@@ -112,7 +114,7 @@ def look_at_data(path: str, *, layout: str = "auto") -> DataFacts:
         except DataError:  # too few groups to give every split some
             pass
     if card.corrupt:
-        raise DataError(f"{card.corrupt_message()}; repair or remove them, then try again")
+        raise DataError(card.corrupt_message())
     return _facts(spec, listing, index, card)
 
 

@@ -33,7 +33,7 @@ _CPU_GMACS_S, _GPU_GMACS_S = 15.0, 3000.0  # of a core, of a GPU: rough, `tlsear
 _START_S, _TRIAL_S = 30.0, 2.0  # of Ray and MLflow; of a trial beside its epochs
 _CUT = 0.6  # what ASHA leaves of the epochs
 _GB_PER_TRIAL = 1.5
-_MIN_TRIALS, _MAX_TRIALS = 6, 64
+_MIN_TRIALS, _FEW_TRIALS, _MAX_TRIALS = 6, 8, 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +167,9 @@ def num_trials(
     mean = sum(_trial_s(data, chosen, depth, epochs, budget, augmented=some) for depth, some in kinds) / len(kinds)
     one = mean * _CUT / budget.slots
     fitting = int(max(0.0, budget.search_s - fixed) / one)
-    return min(_MAX_TRIALS, max(_MIN_TRIALS, fitting)), fixed + _MIN_TRIALS * one
+    # The best of many trials on few validation images is mostly the luckiest.
+    told_apart = max(_FEW_TRIALS, data.images["val"] // 4)
+    return max(_MIN_TRIALS, min(_MAX_TRIALS, told_apart, fitting)), fixed + _MIN_TRIALS * one
 
 
 def budget_warning(needed_s: float, budget: Budget) -> str:
