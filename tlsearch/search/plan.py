@@ -51,13 +51,6 @@ class SearchPlan:
     @property
     def rules(self) -> Rules:
         """What answers its reports."""
-        spec, objective = self.search.scheduler, self.setup.objective
-        asha = None
-        if spec is not None:
-            asha = AshaRules(
-                grace_period=spec.grace_period,
-                reduction_factor=spec.reduction_factor,
-                brackets=spec.brackets,
-                max_epochs=self.setup.max_epochs,
-            )
-        return Rules(objective=objective, max_epochs=self.setup.max_epochs, asha=asha, patience=self.search.patience)
+        spec, max_epochs = self.search.scheduler, self.setup.max_epochs
+        asha = None if spec is None else AshaRules(**vars(spec), max_epochs=max_epochs)
+        return Rules(objective=self.setup.objective, max_epochs=max_epochs, asha=asha, patience=self.search.patience)

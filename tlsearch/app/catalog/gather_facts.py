@@ -85,12 +85,7 @@ def _from_file(file: SpaceFile) -> SearchFacts:
 
     search, rungs = file.search, set[int]()
     if search.scheduler:
-        rules = AshaRules(
-            grace_period=search.scheduler.grace_period,
-            reduction_factor=search.scheduler.reduction_factor,
-            brackets=search.scheduler.brackets,
-            max_epochs=search.max_epochs,
-        )
+        rules = AshaRules(**vars(search.scheduler), max_epochs=search.max_epochs)
         rungs = {epoch for bracket in range(search.scheduler.brackets) for epoch in rules.milestones(bracket)}
     backbones = () if search.listed else _backbones(file.space.get("backbone"))
     return SearchFacts(max_epochs=search.max_epochs, rungs=tuple(sorted(rungs)), backbones=backbones)

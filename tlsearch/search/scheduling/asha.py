@@ -12,24 +12,19 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from tlsearch.config import AshaSpec
 from tlsearch.core.types import Objective
 from tlsearch.search.seeds import derive_fraction
 
 
 @dataclass(frozen=True, kw_only=True)
-class AshaRules:
-    """What the rungs of a search are.
+class AshaRules(AshaSpec):
+    """The rungs of a search: bracket s has its first one at grace_period * reduction_factor^s.
 
     Attributes:
-        grace_period: Epochs that every trial of bracket 0 may run, from 1.
-        reduction_factor: One in this number goes on at a rung, from 2.
-        brackets: Bracket s has its first rung at grace_period * reduction_factor^s.
         max_epochs: Epochs of a whole trial; no rung lies there.
     """
 
-    grace_period: int = 1
-    reduction_factor: int = 3
-    brackets: int = 1
     max_epochs: int
 
     def milestones(self, bracket: int) -> tuple[int, ...]:
