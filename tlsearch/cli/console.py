@@ -29,7 +29,7 @@ _NOTEBOOK_S, _NOTEBOOK_WIDTH = 1.0, 110
 
 
 class Console(rich.console.Console):
-    """Prints texts as they are, secrets masked; what a terminal would obey is shown escaped."""
+    """Prints texts as they are, secrets masked; codes that a terminal would obey are shown escaped."""
 
     def __init__(self, *, stderr: bool) -> None:
         """For one of the process's own streams."""

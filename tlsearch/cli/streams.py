@@ -21,7 +21,7 @@ GOES_ON = "the search goes on: `tlsearch status` shows it"
 
 
 class EndingStream:
-    """A text stream that drops what it cannot write any more.
+    """A text stream that drops texts that it cannot write any more.
 
     Attributes:
         error: Why the first write failed; None while all is well.
@@ -42,7 +42,7 @@ class EndingStream:
         return _Bytes(self._stream.buffer, self._try)
 
     def write(self, text: str) -> int:
-        """As of a file; what is lost counts as written."""
+        """As of a file; lost text counts as written."""
         masked = mask(text)  # also warnings, tracebacks, and what other processes print through this one
         self._try(lambda: self._stream.write(masked))
         return len(text)
@@ -83,7 +83,7 @@ class _Bytes:
         return getattr(self._stream, name)
 
     def write(self, data: bytes) -> int:
-        """As of a file; what is lost counts as written."""
+        """As of a file; lost text counts as written."""
         self._try(lambda: self._stream.write(data))
         return len(data)
 

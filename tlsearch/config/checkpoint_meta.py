@@ -213,7 +213,7 @@ class _Transform(TypedDict):
 
 
 def _trial_config() -> Any:
-    """A TrialConfig as the file has it: what is younger than a file is absent from it."""
+    """A TrialConfig as the file has it: fields that are younger than the file are absent."""
     hints: dict[str, Any] = {name: NotRequired[hint] for name, hint in get_type_hints(TrialConfig).items()}
     hints |= {"backbone": _Name, "unfreeze_depth": NotRequired[Annotated[Whole, Field(ge=0, le=5)]]}
     form = TypedDict("_TrialConfig", hints)  # type: ignore[misc]
@@ -225,7 +225,7 @@ _TrialConfig = _trial_config()
 
 
 class _Form(TypedDict):
-    """The whole file; what is younger than the format may be absent."""
+    """The whole file; keys that are younger than the format may be absent."""
 
     __pydantic_config__ = _STRICT  # type: ignore[misc]
 

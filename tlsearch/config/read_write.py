@@ -30,7 +30,7 @@ def parse_space_file(
     *,
     stored: bool = False,
 ) -> tuple[SpaceFile | None, list[Fault]]:
-    """Reads a space file as far as it goes; never raises for what is wrong in it.
+    """Reads a space file as far as it goes; never raises for an error in it.
 
     Args:
         path: The file.
@@ -60,7 +60,7 @@ def parse_space_file(
 
 
 def load_space_file(path: Path, overrides: Sequence[str] = (), data_path: Path | None = None) -> SpaceFile:
-    """As ``parse_space_file``; what the dimensions mean is checked by the room ``space``.
+    """As ``parse_space_file``; the room ``space`` checks the dimensions.
 
     Raises:
         ConfigError: All errors, with file, line and column.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def quick_import(name: str) -> None:
-    """Imports a module that is not there yet; what it brings is not searched for garbage later, either.
+    """Imports a module unless it is imported; its objects are not searched for garbage later, either.
 
     The collector would search all that torch, torchvision and Ray Tune bring, time and again: a quarter of the time
     in which they are imported.

@@ -1,4 +1,4 @@
-"""Names as a person can read them safely: what a terminal, a spreadsheet or a Markdown page would obey is escaped.
+"""Names as a person can read them safely: codes for a terminal, a spreadsheet or a Markdown page are escaped.
 
 The names of classes, files and searches come from elsewhere. They may hold line breaks, terminal escapes, marks that
 turn the direction of writing, or bytes that are not UTF-8.
@@ -86,7 +86,7 @@ class PrintableFormatter(logging.Formatter):
     """Log lines for a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record with secrets masked, and what a terminal would obey escaped."""
+        """The record with secrets masked, and codes that a terminal would obey escaped."""
         return printable_lines(mask(super().format(record)))
 
 

@@ -42,7 +42,7 @@ class NumberForm:
         return cls(decimals=max(0, _ROUNDED_DIGITS - 1 - math.floor(math.log10(min(numbers)))))
 
     def text(self, value: Value) -> str:
-        """One value of the column; what is not a float is written as it is, None as ``none``."""
+        """One value of the column; a value that is not a float is written as it is, None as ``none``."""
         if value is None:
             return "none"
         if not isinstance(value, float) or not math.isfinite(value):

@@ -1,4 +1,4 @@
-"""``predict`` and ``export``: what is done with a trained model."""
+"""``predict`` and ``export``: the use of a trained model."""
 
 from __future__ import annotations
 

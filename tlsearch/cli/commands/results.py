@@ -1,4 +1,4 @@
-"""``results``, ``report`` and ``ui``: what a search has found."""
+"""``results``, ``report`` and ``ui``: the results of a search."""
 
 from __future__ import annotations
 

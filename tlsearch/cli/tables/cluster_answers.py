@@ -1,4 +1,4 @@
-"""Prints what a cluster's head says about a search that was submitted, as if the command had run here."""
+"""Prints the answer of a cluster's head about a search that was submitted, as if the command had run here."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Cluster = Annotated[
 
 
 def flags(**given: Any) -> list[str]:
-    """Options as they are written on a command line; what is None, False or empty is left out."""
+    """Options as they are written on a command line; options that are None, False or empty are left out."""
     parts: list[str] = []
     for name, value in given.items():
         option = f"--{name.replace('_', '-')}"

@@ -58,7 +58,7 @@ def _under(path: Keys, origins: dict[Keys, str]) -> bool:
 
 
 def _apply(tree: dict[str, Any], text: str, origins: dict[Keys, str]) -> str:
-    """Applies one override in place; returns what is wrong with it, or nothing."""
+    """Applies one override in place; returns the error, or an empty text."""
     name, equals, value_text = text.partition("=")
     parts = _INDEX.sub(r".\1", name.strip()).split(".")
     if not equals or not all(part.strip() for part in parts):

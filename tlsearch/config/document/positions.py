@@ -31,7 +31,7 @@ class Document:
         keys: Position of each key, by its path.
         values: Position of each value, by its path.
         origins: Paths given by an override, with its text, e.g. ``--set search.trials=3``.
-        doubts: Paths whose value was at fault and replaced by a default: what depends on them cannot
+        doubts: Paths whose value was wrong and replaced by a default: rules that read them cannot
             be judged.
         current: The folder that relative paths of overrides are relative to; None is the current one.
     """
@@ -45,7 +45,7 @@ class Document:
     current: Path | None = None
 
     def fault(self, path: Keys, message: str, *, at_key: bool = False, kind: Kind = "rule") -> Fault:
-        """A fault with the place of the value at ``path``, or of its nearest parent.
+        """An error with the place of the value at ``path``, or of its nearest parent.
 
         A value that an override gave has no place in the file; the message names the override.
         """
@@ -64,7 +64,7 @@ class Document:
         return ""
 
     def place(self, *paths: Keys) -> str:
-        """Where values that another value's fault speaks of were given: `` (line 7; lines 9-12)``.
+        """The places of values that the error of another value names: `` (line 7; lines 9-12)``.
 
         Values that nobody gave are passed over; the text is empty where none is left.
         """
@@ -93,7 +93,7 @@ class Document:
         return True
 
     def doubtful(self, path: Keys) -> bool:
-        """Whether the value at ``path``, a part of it or what it is a part of was at fault."""
+        """Whether the value at ``path``, a part of it or its section was wrong."""
         return any(path[: len(one)] == one or one[: len(path)] == path for one in self.doubts)
 
     def with_doubts(self, doubts: Iterable[Keys]) -> Document:
@@ -176,5 +176,5 @@ def holds(test: Callable[[], bool]) -> bool:
 
 
 def first_existing(path: Path) -> Path:
-    """The path, or the nearest folder above it that exists: what is between can be made."""
+    """The path, or the nearest folder above it that exists; the folders between can be made."""
     return next((one for one in (path, *path.parents) if holds(one.exists)), path)

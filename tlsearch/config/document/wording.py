@@ -56,7 +56,7 @@ def nearest(name: Any, names: Iterable[str]) -> str | None:
 
 
 def suggest(name: Any, names: Iterable[str], *, most: int = 12, keys: bool = False) -> str:
-    """The end of a fault on a wrong name: the nearest right one, else all of them if they are few.
+    """The end of an error about a wrong name: the nearest right one, else all of them if they are few.
 
     Args:
         name: The wrong one.

@@ -69,7 +69,7 @@ class SpaceDumper(yaml.SafeDumper):
 
 
 def compose(text: str, file: str) -> tuple[yaml.Node | None, Fault | None]:
-    """The nodes of a text, or what is wrong with it."""
+    """The nodes of a text, or its first error."""
     loader: SpaceLoader | None = None
     try:
         loader = SpaceLoader(text)
@@ -142,7 +142,7 @@ def yaml_hint(problem: str, lines: list[str], number: int) -> str:
             return "; an entry of a list ('- ') stands below the key that it belongs to"
         return "; keys of one section begin in the same column"
     if "expected ',' or" in problem and "got ':'" in problem:
-        return "; a text with a colon is put in quotes, and what is opened is closed"
+        return "; a text with a colon is put in quotes, and every bracket is closed"
     return ""
 
 

@@ -39,9 +39,9 @@ _WEIGHTS_URL = re.compile(r"(https?|s3)://[^/@?#\s]+/(?P<file>[^?#]*[^/?#])([?#]
 
 
 def resolve(form: FileForm, document: Document) -> tuple[SpaceFile, list[Fault]]:
-    """Makes the SpaceFile, every path absolute, and lists what is wrong between values.
+    """Makes the SpaceFile, every path absolute, and lists the errors between values.
 
-    A place that the document knows as doubtful is passed over: its fault is already listed.
+    A place that the document knows as doubtful is passed over: its error is already listed.
     """
     checker = Checker(document)
     file = SpaceFile(

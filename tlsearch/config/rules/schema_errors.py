@@ -16,7 +16,7 @@ from tlsearch.config.document.wording import nearest, one_of, show, suggest
 from tlsearch.config.forms import FORMS, FileForm, keys_of
 from tlsearch.core.errors import Fault
 
-# Stand in for required values that are missing or at fault, so that the rest can still be judged.
+# Stand in for required values that are missing or wrong, so that the rest can still be judged.
 _PLACEHOLDERS: Mapping[Keys, Any] = {
     ("name",): "unnamed",
     ("data",): {"source": "folder"},
