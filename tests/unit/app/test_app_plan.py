@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
 from small_search import SPACE, write_shapes
 
-from tlsearch.app.checks.planning import local_slots, plan_file
+from tlsearch.app.checks.planning import ForecastBeside, local_slots, plan_file
 from tlsearch.cli.tables.plan_lines import plan_lines
 from tlsearch.config import ResourcesSpec
 from tlsearch.core.errors import ConfigError, UserError
@@ -84,3 +85,16 @@ def test_slots_follow_the_machine_and_the_file() -> None:
     assert local_slots(ResourcesSpec(max_concurrent=1)).count == 1
     with pytest.raises(UserError, match="resources.cpus_per_trial"):
         local_slots(ResourcesSpec(cpus_per_trial=4096))
+
+
+def test_a_run_has_its_forecast_beside_it(space: Path) -> None:
+    file, searched = load(space)
+    index = load_index(file.data)
+    begun = ForecastBeside(file, searched, index)
+    stopped = ForecastBeside(file, searched, index)
+    stopped.stop()
+    for thread in threading.enumerate():
+        if thread.name == "forecast":
+            thread.join()
+    made = begun()
+    assert made is not None and made.trials == 3 and made.work_left_s(0, 3) > 0 and stopped() is None

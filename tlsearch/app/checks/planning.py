@@ -26,6 +26,7 @@ from tlsearch.space import Space, load
 logger = logging.getLogger(__name__)
 
 _NICE = 10
+_BESIDE_S = 2.0  # of CPU for simulations while the search starts
 
 Step = Callable[[str], None]
 
@@ -132,42 +133,48 @@ def plan_search(file: SpaceFile, space: Space, index: ImageIndex, *, step: Step 
     )
 
 
-def forecast_beside(
-    file: SpaceFile, space: Space, index: ImageIndex, *, limit_s: float = 2.0
-) -> Callable[[], Forecast | None]:
-    """Forecasts a search on a thread that gives way to others, while Ray and its workers start.
+class ForecastBeside:
+    """Forecasts a search on a thread that gives way to others, while Ray and its workers start."""
 
-    Args:
-        limit_s: As for ``forecast``.
+    def __init__(self, file: SpaceFile, space: Space, index: ImageIndex) -> None:
+        """Begins at once."""
+        self._search = file, space, index
+        self._made: Forecast | None = None
+        self._stopped = threading.Event()
+        # Not a daemon: Python must not end while torch computes.
+        threading.Thread(target=self._work, name="forecast").start()
 
-    Returns:
-        Gives the forecast once it is there; None before, and where it could not be made.
-    """
-    made: list[Forecast] = []
+    def __call__(self) -> Forecast | None:
+        """The forecast once it is there; None before, and where it could not be made."""
+        return self._made
 
-    def work() -> None:
+    def stop(self) -> None:
+        """Ends it at its next step; what is there stays."""
+        self._stopped.set()
+
+    def _work(self) -> None:
         try:
             if sys.platform == "linux":
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)  # of this thread alone
+            file, space, index = self._search
             slots = local_slots(file.resources)
             plan = unstarted_plan(file, space, index, slots)
-            measured = measure_search(file, plan, index, slots)
-            start_s = start_seconds()
-            made.append(
-                forecast(
-                    plan,
-                    measured.costs,
-                    slots=slots.count,
-                    start_s=start_s,
-                    stored=measured.stored,
-                    limit_s=limit_s,
-                )
-            )
+            measured = measure_search(file, plan, index, slots, step=self._step)
+            given = {"slots": slots.count, "start_s": start_seconds(), "stored": measured.stored}
+            self._step("simulating")
+            self._made = forecast(plan, measured.costs, **given, limit_s=_BESIDE_S)  # type: ignore[arg-type]
+        except _Stopped:
+            return
         except Exception:
             logger.exception("the search could not be forecast; it runs without")
 
-    threading.Thread(target=work, name="forecast", daemon=True).start()
-    return lambda: made[0] if made else None
+    def _step(self, text: str) -> None:
+        if self._stopped.is_set():
+            raise _Stopped
+
+
+class _Stopped(Exception):
+    """The search has ended before its forecast was there."""
 
 
 def measure_search(

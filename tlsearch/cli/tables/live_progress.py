@@ -32,8 +32,8 @@ from tlsearch.core.types import (
 )
 
 if TYPE_CHECKING:
+    from tlsearch.app.checks.planning import ForecastBeside
     from tlsearch.app.searches.prepare import Prepared
-    from tlsearch.forecast.forecast import Forecast
 
 _REFRESHES_PER_S = 4
 _QUIET_S = 60.0  # without a terminal: how long nothing is printed while epochs go on
@@ -73,7 +73,7 @@ class Progress(SearchObserver):
         address: str = "local",
         doing: Callable[[int], str] = lambda number: "",
         name: Callable[[int], str] = str,
-        forecast: Callable[[], Forecast | None] | None = None,
+        forecast: ForecastBeside | None = None,
     ) -> None:
         """Draws nothing yet.
 
@@ -81,7 +81,7 @@ class Progress(SearchObserver):
             address: Of the Ray that the search runs on.
             doing: What a trial does before its next epoch; empty where nothing is known.
             name: What a trial is called; by default its number.
-            forecast: See ``Estimate``.
+            forecast: Of the search, while it is made; None where there is none.
         """
         self._console = console
         self._metric = metric
@@ -96,7 +96,7 @@ class Progress(SearchObserver):
         self._first_trial: float | None = None  # when it began in this start
         self._first_report = False
         self._printed = self._started
-        self._forecast = forecast or (lambda: None)
+        self._forecast = forecast
         self._estimate = Estimate(trials=trials, max_epochs=max_epochs, forecast=self._forecast)
         self._rows: dict[int, _Row] = {}
         self._live: Live | NotebookLive | None = None
@@ -118,6 +118,8 @@ class Progress(SearchObserver):
     ) -> None:
         if self._live:
             self._live.stop()
+        if self._forecast is not None:
+            self._forecast.stop()
 
     def note(self, text: str) -> None:
         """Says something beside the table: ``stopping``."""
@@ -130,7 +132,7 @@ class Progress(SearchObserver):
 
         The time counts from the start of the process: a forecast does, too.
         """
-        forecast = self._forecast()
+        forecast = None if self._forecast is None else self._forecast()
         if forecast is None:
             return ""
         wall, took_s = forecast.wall_s, time.time() - psutil.Process().create_time()
@@ -285,10 +287,10 @@ def show_progress(prepared: Prepared, console: Console, *, name: Callable[[int],
     return progress
 
 
-def _forecast_of(prepared: Prepared) -> Callable[[], Forecast | None] | None:
+def _forecast_of(prepared: Prepared) -> ForecastBeside | None:
     """The forecast of a search that begins on this machine; what other machines take is not known here."""
     if prepared.resumed or prepared.address != "local":
         return None
-    from tlsearch.app.checks.planning import forecast_beside
+    from tlsearch.app.checks.planning import ForecastBeside
 
-    return forecast_beside(prepared.file, prepared.space, prepared.index)
+    return ForecastBeside(prepared.file, prepared.space, prepared.index)
