@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +33,24 @@ def _clean_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TLSEARCH_CACHE_DIR", str(tmp_path / "cache"))
     for name in ("secrets._remembered", "trusted_hosts._trusted", "trusted_hosts._told"):
         monkeypatch.setattr(f"tlsearch.core.{name}", set())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _copied_database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """MLflow takes seconds to lay out a database: each new SQLite file is a copy of one."""
+    from tlsearch.tracking import mlflow_database, mlflow_store
+
+    made = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+
+    def copy(uri: str) -> None:
+        path = mlflow_database.sqlite_path(uri)
+        if path is not None and not mlflow_database._is_made(path):
+            mlflow_database.make_sqlite(f"sqlite:///{made}")
+            shutil.copy(made, path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mlflow_store, "make_sqlite", copy)
+        yield
 
 
 @pytest.fixture

@@ -32,6 +32,7 @@ def _assert_predictions_say_the_same(home: Home, emoji_path: Path) -> float:
     return float(best)
 
 
+@pytest.mark.slow
 def test_predictions_of_the_best_model_give_the_reported_accuracy(
     tmp_path: Path, emoji_path: Path, weights_path: Path
 ) -> None:

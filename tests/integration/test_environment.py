@@ -14,6 +14,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 SHADOWS = ("statistics", "random", "queue", "uuid", "numpy", "torch", "ray", "mlflow", "optuna", "search_doubles")
 
 
+@pytest.mark.slow
 def test_a_search_needs_nothing_of_where_it_is_started(tmp_path: Path) -> None:
     """Two trials, started in a folder of modules that must not be imported, by a user without a home.
 

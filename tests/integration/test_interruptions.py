@@ -72,9 +72,8 @@ def test_kill_9_between_two_reports_then_resume(home: Home) -> None:
 SIGNALS = {"ctrl-c": signal.SIGINT, "kill": signal.SIGTERM, "hangup": signal.SIGHUP}
 
 
-@pytest.mark.parametrize(
-    "how", ["ctrl-c", *(pytest.param(one, marks=pytest.mark.slow) for one in ("kill", "hangup", "stop"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [*SIGNALS, "stop"])
 def test_an_interruption_records_what_was_done_and_can_be_resumed(home: Home, how: str) -> None:
     if how == "stop":  # the commands take some seconds, in which the search must not end by itself
         write_digit_space(home, trials=TRIALS, max_epochs=200)

@@ -166,6 +166,7 @@ run_search(make_plan(Path(sys.argv[1]), trials=8), factory=StubTrial)
 """
 
 
+@pytest.mark.slow
 def test_a_driver_killed_between_two_reports_is_resumed(tmp_path: Path, local_ray: None) -> None:
     root = tmp_path / "s"
     environment = {

@@ -13,6 +13,8 @@ import pytest
 from serving import AUDIT, ask, imported, serving
 from small_search import small_search
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass(frozen=True)
 class _Served:

@@ -341,6 +341,7 @@ def _refused(entry: SearchEntry, patch: pytest.MonkeyPatch, said: str, **options
     assert read_uses(entry.path) == uses
 
 
+@pytest.mark.slow
 def test_any_name_of_a_search_is_promoted(entry: SearchEntry) -> None:
     entry = replace(entry, experiment='it\'s `50%` "a:b" #1? é')
     result = promote(entry, PromoteOptions())

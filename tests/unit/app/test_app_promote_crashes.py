@@ -14,6 +14,7 @@ import pytest
 
 from tlsearch.core.crash import PROMOTION
 
+pytestmark = pytest.mark.slow
 SCRIPT = Path(__file__).resolve().parents[2] / "support" / "promotion_crashes.py"
 
 

@@ -35,7 +35,7 @@ def _runs(entry: catalog.SearchEntry) -> list:
     return list(client.search_runs([experiment.experiment_id], max_results=1000))
 
 
-@pytest.mark.parametrize("status", ["finished", "failed"])
+@pytest.mark.parametrize("status", ["finished", pytest.param("failed", marks=pytest.mark.slow)])
 def test_sync_makes_mlflow_say_what_the_study_says(entry: catalog.SearchEntry, status: str) -> None:
     keep_end(entry, status)  # type: ignore[arg-type]
     for _ in range(2):  # a second time changes nothing

@@ -202,6 +202,7 @@ def test_many_doubles_of_one_picture(tmp_path):
     assert len(found["duplicates"]) == 298
 
 
+@pytest.mark.slow
 def test_a_leak_planted_in_emoji_is_found(emoji_path, tmp_path):
     """One image copied from train to val, one encoded anew; the set itself has one pair, two imps."""
     root = tmp_path / "emoji"

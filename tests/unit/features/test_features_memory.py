@@ -92,6 +92,7 @@ streamed.decode_rgb = decode
 """
 
 
+@pytest.mark.slow
 def test_the_second_worker_holds_no_copy_of_the_images(tmp_path: Path) -> None:
     for split, count in (("train", NUM_IMAGES), ("val", 2)):
         for name in ("a", "b"):
@@ -109,5 +110,6 @@ def test_the_second_worker_holds_no_copy_of_the_images(tmp_path: Path) -> None:
     assert growth(tmp_path, warm_up=warm_up, preamble=preamble, opened=opened) < 0.1
 
 
+@pytest.mark.slow
 def test_a_copy_would_be_noticed(tmp_path: Path) -> None:
     assert growth(tmp_path, warm_up=ROWS, preamble="", opened=f"torch.randn({NUM_ROWS}, {NUM_FEATURES})") > 0.9

@@ -158,6 +158,7 @@ open_features(KEY, num_rows=10, compute=compute, cache=CacheSpec())
 """
 
 
+@pytest.mark.slow
 def test_a_killed_writer_holds_nobody_up(tmp_path: Path) -> None:
     (tmp_path / "tests_key.py").write_text(
         f"from tlsearch.features import FeatureKey\nfrom tlsearch.core.types import TransformSpec\nKEY = {KEY!r}\n"

@@ -14,7 +14,7 @@ from tlsearch.model.libraries.libraries import create_original, native_size, tor
 from tlsearch.model.staging.cut import stage_model
 from tlsearch.model.staging.staged import StagedModel
 
-# One or two small members of each family; the others run in the slow set.
+# One or two small members of each family.
 FAMILY_MEMBERS = (
     "alexnet convnext_tiny densenet121 efficientnet_b0 efficientnet_v2_s googlenet inception_v3"
     " maxvit_t mnasnet0_5 mnasnet1_3 mobilenet_v2 mobilenet_v3_large mobilenet_v3_small regnet_x_400mf"
@@ -22,7 +22,7 @@ FAMILY_MEMBERS = (
     " squeezenet1_1 swin_t swin_v2_t vgg11_bn vit_b_32"
 ).split()
 
-# timm's by the module of their family, with a small input that they take; the large ones run in the slow set.
+# timm's by the module of their family, with a small input that they take.
 TIMM_MEMBERS: dict[str, dict[str, int]] = {
     "beit": {"beit_base_patch16_224": 32},
     "byobnet": {"gernet_s": 64, "mobileone_s0": 64},
@@ -69,11 +69,6 @@ TIMM_MEMBERS: dict[str, dict[str, int]] = {
     "vision_transformer_hybrid": {"vit_tiny_r_s16_p8_224": 64},
     "vovnet": {"ese_vovnet19b_slim": 64},
 }
-TIMM_LARGE = (
-    "coatnet_nano_rw_224 coatnet_0_224 davit_tiny focalnet_tiny_srf nextvit_small vgg11_bn vit_base_patch16_siglip_224"
-    " convnext_tiny_hnf efficientnetv2_rw_t vit_pe_core_tiny_patch16_384 ecaresnet26t densenet121"
-    " maxvit_rmlp_pico_rw_256 vit_base_patch32_clip_224"
-).split()
 TIMM_SIZES = {name: size for members in TIMM_MEMBERS.values() for name, size in members.items()}
 
 

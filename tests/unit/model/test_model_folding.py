@@ -24,7 +24,10 @@ from tlsearch.model import Part, StagedModel, adapt_statistics, batchnorm_layers
 from tlsearch.model.batchnorm import folding
 
 Make = Callable[[], StagedModel]
-FAMILIES = "densenet121 efficientnet_b0 googlenet mnasnet0_5 maxvit_t regnet_y_400mf resnet18 vgg11_bn".split()
+FAMILIES = [
+    *"densenet121 efficientnet_b0 mnasnet0_5 resnet18".split(),
+    *(pytest.param(name, marks=pytest.mark.slow) for name in "googlenet maxvit_t regnet_y_400mf vgg11_bn".split()),
+]
 NORMED: list[Make] = [tiny_shufflenet, tiny_mobilenet, tiny_timm]
 
 

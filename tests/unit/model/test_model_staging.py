@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import pytest
 import torch
 import torchvision.models as tv
+from _pytest.mark import ParameterSet
 from model_cases import (
     FAMILY_MEMBERS,
-    TIMM_LARGE,
     TIMM_MEMBERS,
     TIMM_SIZES,
     filled_original,
@@ -46,26 +48,22 @@ def _assert_same_output(name: str, size: int) -> None:
         assert staged(batch).shape == (2, 7)
 
 
-@pytest.mark.parametrize("name", FAMILY_MEMBERS)
+# Small ones of different kinds; all others run in the slow set.
+QUICK = "densenet121 efficientnet_b0 mobilenet_v3_small regnet_x_400mf resnet18 squeezenet1_1 swin_t".split()
+QUICK_TIMM = "convnext_atto deit_tiny_patch16_224 eva02_tiny_patch14_224 mobilenetv2_050 tinynet_e".split()
+
+
+def _cases(names: Iterable[str], quick: Sequence[str]) -> list[ParameterSet]:
+    return [pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in names]
+
+
+@pytest.mark.parametrize("name", _cases(torchvision_names(), QUICK))
 def test_staged_output_is_the_originals(name: str) -> None:
     _assert_same_output(name, smallest_size(name))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [n for n in torchvision_names() if n not in FAMILY_MEMBERS])
-def test_staged_output_is_the_originals_for_all_others(name: str) -> None:
-    _assert_same_output(name, smallest_size(name))
-
-
-@pytest.mark.parametrize("name", [name for name in TIMM_SIZES if name not in TIMM_LARGE])
+@pytest.mark.parametrize("name", _cases(TIMM_SIZES, QUICK_TIMM))
 def test_staged_output_is_the_originals_for_timm(name: str) -> None:
-    pytest.importorskip("timm")
-    _assert_same_output(f"timm/{name}", TIMM_SIZES[name])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", TIMM_LARGE)
-def test_staged_output_is_the_originals_for_larger_ones_of_timm(name: str) -> None:
     pytest.importorskip("timm")
     _assert_same_output(f"timm/{name}", TIMM_SIZES[name])
 
@@ -120,7 +118,7 @@ def _assert_partition(staged: StagedModel, num_parameters: int) -> None:
     assert before == {name for name, _ in staged.named_parameters()}
 
 
-@pytest.mark.parametrize("name", torchvision_names())
+@pytest.mark.parametrize("name", _cases(torchvision_names(), FAMILY_MEMBERS))
 def test_parts_partition_the_parameters_and_depths_are_nested(name: str) -> None:
     """Counted on the meta device against the number that torchvision publishes."""
     published = torchvision_weights(name, None).meta["num_params"]
@@ -140,8 +138,7 @@ def test_parts_of_timms_models_partition_the_parameters(name: str) -> None:
 
 
 def test_enough_of_timm_is_tested() -> None:
-    assert len(TIMM_SIZES) - len(TIMM_LARGE) >= 25
-    assert sum(any(name not in TIMM_LARGE for name in members) for members in TIMM_MEMBERS.values()) >= 10
+    assert len(TIMM_SIZES) >= 25 and len(TIMM_MEMBERS) >= 10 and {*QUICK_TIMM} <= {*TIMM_SIZES}
 
 
 @pytest.mark.parametrize(

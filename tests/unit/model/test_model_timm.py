@@ -38,11 +38,11 @@ def _weights(name: str, state: dict[str, Tensor]) -> Weights:
     ("name", "native", "size"),
     [
         ("timm/vit_tiny_patch16_224", 224, 96),
-        ("timm/vit_small_patch14_reg4_dinov2", 518, 28),
         ("timm/eva02_tiny_patch14_224", 224, 56),
-        ("timm/vit_small_patch16_dinov3", 256, 64),
-        ("timm/swin_tiny_patch4_window7_224", 224, 64),
-        ("timm/swinv2_tiny_window8_256", 256, 128),
+        pytest.param("timm/vit_small_patch14_reg4_dinov2", 518, 28, marks=pytest.mark.slow),
+        pytest.param("timm/vit_small_patch16_dinov3", 256, 64, marks=pytest.mark.slow),
+        pytest.param("timm/swin_tiny_patch4_window7_224", 224, 64, marks=pytest.mark.slow),
+        pytest.param("timm/swinv2_tiny_window8_256", 256, 128, marks=pytest.mark.slow),
     ],
 )
 def test_another_size_is_what_timm_makes_of_it(name: str, native: int, size: int) -> None:

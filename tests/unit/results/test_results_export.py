@@ -62,10 +62,10 @@ def _checkpoint(folder: Path, backbone: str) -> Path:
 @pytest.mark.parametrize(
     ("backbone", "form"),
     [
-        ("mobilenet_v3_small", "torch"),
+        pytest.param("mobilenet_v3_small", "torch", marks=pytest.mark.slow),
         ("mobilenet_v3_small", "script"),
         ("mobilenet_v3_small", "onnx"),
-        ("timm/tf_efficientnet_lite0", "script"),
+        pytest.param("timm/tf_efficientnet_lite0", "script", marks=pytest.mark.slow),
         ("squeezenet1_1", "script"),
         pytest.param("swin_t", "torch", marks=pytest.mark.slow),
         pytest.param("swin_t", "script", marks=pytest.mark.slow),
@@ -111,6 +111,7 @@ runpy.run_path(script, run_name="__main__")
 """
 
 
+@pytest.mark.slow
 def test_the_script_predicts_without_tlsearch_what_predict_says(tmp_path: Path, images: Path) -> None:
     checkpoint = _checkpoint(tmp_path / "model", "mobilenet_v3_small")
     export_model(str(checkpoint), form="script", output=tmp_path / "out", images=images)

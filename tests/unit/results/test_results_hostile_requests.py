@@ -39,7 +39,7 @@ def folder(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("count", [10, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [4, pytest.param(1000, marks=pytest.mark.slow)])
 def test_hostile_requests_are_answered_within_a_limit_of_memory(folder: Path, count: int, tmp_path: Path) -> None:
     """In a server's process of its own; the limit is one of its data, which counts all that it allocates."""
     command = [sys.executable, __file__, str(folder), str(count)]

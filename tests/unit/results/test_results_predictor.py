@@ -135,13 +135,17 @@ def test_a_store_that_is_not_there_is_told_and_not_made(tmp_path: Path) -> None:
     assert not (tmp_path / "mlflow.db").exists()
 
 
-def test_the_package_offers_both_and_imports_torch_only_then() -> None:
+def test_the_package_offers_both() -> None:
     assert tlsearch.load_model is load_model and tlsearch.predict is predict
+    with pytest.raises(AttributeError, match="nothing"):
+        tlsearch.nothing  # noqa: B018
+
+
+@pytest.mark.slow
+def test_the_package_imports_torch_only_when_a_model_is_used() -> None:
     code = (
         "import sys, tlsearch, tlsearch.results; assert 'torch' not in sys.modules; "
         "assert callable(tlsearch.predict); assert 'torch' in sys.modules; "
         "assert not {'ray', 'optuna', 'mlflow'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-    with pytest.raises(AttributeError, match="nothing"):
-        tlsearch.nothing  # noqa: B018

@@ -269,6 +269,7 @@ print(json.dumps({"kinds": kinds, "found": [dataclasses.asdict(one) for one in f
 """
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_a_real_head_and_its_node(tmp_path: Path) -> None:
     done = subprocess.run(

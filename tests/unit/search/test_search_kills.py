@@ -39,7 +39,7 @@ def told(root: Path) -> list[tuple[object, ...]]:
     ]
 
 
-@pytest.mark.parametrize("study", ["auto", "sqlite"])
+@pytest.mark.parametrize("study", ["auto", pytest.param("sqlite", marks=pytest.mark.slow)])
 def test_killed_twenty_times(tmp_path: Path, study: str) -> None:
     plan, chance = emoji_plan(tmp_path / "s"), random.Random(5)
     if study == "sqlite":

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from small_search import write_shapes
 from twice import SPACE
 
@@ -22,6 +23,7 @@ def _record(folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_recording_goes_on_where_it_was(tmp_path: Path) -> None:
     write_shapes(tmp_path / "images")
     (tmp_path / "space.yaml").write_text(SPACE)

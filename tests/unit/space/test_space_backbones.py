@@ -49,6 +49,11 @@ def check_on_meta(names: list[str]) -> None:
                     assert model(torch.empty(1, 3, size, size)).shape == (1, 1000), (name, size)
 
 
+def test_batch_norm_and_smallest_sizes_of_small_ones() -> None:
+    check_on_meta(["alexnet", "mobilenet_v3_small", "resnet18", "squeezenet1_1", "vgg11_bn", "vit_b_32"])
+
+
+@pytest.mark.slow
 def test_batch_norm_and_smallest_sizes_of_one_of_each_family() -> None:
     families = {facts_of(name).family: name for name in TORCHVISION if facts_of(name).family != "regnet"}
     check_on_meta(sorted(families.values()))

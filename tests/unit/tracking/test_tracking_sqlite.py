@@ -17,9 +17,16 @@ import pytest
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import OperationalError
 
+from tlsearch.tracking import mlflow_store
 from tlsearch.tracking.mlflow_database import check_sqlite, make_sqlite
 from tlsearch.tracking.mlflow_store import connect
 from tlsearch.tracking.sink.worker import Away
+
+
+@pytest.fixture(autouse=True)
+def _no_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All databases of these tests are made as outside of tests."""
+    monkeypatch.setattr(mlflow_store, "make_sqlite", make_sqlite)
 
 
 def tables(path: Path) -> set[str]:
@@ -38,6 +45,7 @@ def make_in_a_process(path: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
 
 
+@pytest.mark.slow
 def test_killed_while_it_is_made(tmp_path: Path) -> None:
     path, new = tmp_path / "mlflow.db", tmp_path / "mlflow.db.new"
     code = f"""
@@ -72,6 +80,7 @@ def test_one_that_failed_is_made_again_by_the_same_process(tmp_path: Path, monke
     check_usable(path)
 
 
+@pytest.mark.slow
 def test_made_by_two_at_once(tmp_path: Path) -> None:
     path = tmp_path / "mlflow.db"
     makers = [make_in_a_process(path) for _ in range(2)]
@@ -89,7 +98,7 @@ def test_made_by_two_threads_at_once(tmp_path: Path) -> None:
     check_usable(path)
 
 
-@pytest.mark.parametrize("name", ["a name.db", "50 %.db", "ü.db"])
+@pytest.mark.parametrize("name", ["a name, 50 %, ü.db"])
 def test_any_name(tmp_path: Path, name: str) -> None:
     check_usable(tmp_path / name)
 

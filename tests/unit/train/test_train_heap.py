@@ -54,6 +54,7 @@ print(held())
     assert kept - left >= 60
 
 
+@pytest.mark.slow
 def test_who_has_set_malloc_keeps_it() -> None:
     (faults,) = told(
         "open_runtime('cpu', num_threads=1); assert not keep_heap(); print(faults())", MALLOC_ARENA_MAX="2"

@@ -43,6 +43,7 @@ def test_the_probe_is_the_logistic_regression_of_its_penalty() -> None:
     assert min(float(np.abs(ours - one).max()) for one in found) < 0.02
 
 
+@pytest.mark.slow
 def test_no_other_penalty_is_clearly_better() -> None:
     (rows, labels), (val_rows, val_labels) = clusters(200, 0), clusters(120, 1)
     probe = solve_probe(rows, labels, val_rows, val_labels, num_classes=4)
@@ -75,6 +76,7 @@ def test_a_head_without_a_bias_gets_a_probe_without_one() -> None:
     assert accuracy == probe.val_accuracy > 0.6
 
 
+@pytest.mark.slow
 def test_more_images_than_a_pass_can_take_are_thinned_out(monkeypatch: pytest.MonkeyPatch) -> None:
     (rows, labels), (val_rows, val_labels) = clusters(1500, 0), clusters(300, 1)
     whole = solve_probe(rows, labels, val_rows, val_labels, num_classes=4)

@@ -59,9 +59,9 @@ EVERYTHING: dict[str, Any] = {
     ("depth", "policy", "more"),
     [
         (0, "frozen", {"ema": 0.9, "lr_schedule": "cosine", "head_dropout": 0.5, "class_balance": "sampler"}),
-        (0, "stats", {}),
-        (2, "train", {"augmentation": "strong", **EVERYTHING}),
-        (5, "train", {}),
+        pytest.param(0, "stats", {}, marks=pytest.mark.slow),
+        pytest.param(2, "train", {"augmentation": "strong", **EVERYTHING}, marks=pytest.mark.slow),
+        pytest.param(5, "train", {}, marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.usefixtures("save_always")
@@ -89,7 +89,10 @@ def test_going_on_repeats_the_curve_to_the_bit(
     assert len(list((tmp_path / "interrupted/running").iterdir())) == 2  # older states are deleted
 
 
-@pytest.mark.parametrize("damage", ["tensors", "json", "seed", "config", "max_epochs"])
+@pytest.mark.parametrize(
+    "damage",
+    ["tensors", "json", "config", *(pytest.param(one, marks=pytest.mark.slow) for one in ("seed", "max_epochs"))],
+)
 @pytest.mark.usefixtures("save_always")
 def test_a_checkpoint_that_cannot_be_used_costs_only_time(assign: Assign, tmp_path: Path, damage: str) -> None:
     assignment = assign(depth=1, policy="train")
@@ -115,7 +118,14 @@ def test_a_checkpoint_that_cannot_be_used_costs_only_time(assign: Assign, tmp_pa
 
 @pytest.mark.parametrize(
     ("depth", "policy", "ema"),
-    [(0, "frozen", 0.0), (0, "stats", 0.0), (1, "train", 0.9), (2, "stats", 0.9), (5, "adapt", 0.0), (5, "train", 0.0)],
+    [
+        (0, "frozen", 0.0),
+        (2, "stats", 0.9),
+        pytest.param(0, "stats", 0.0, marks=pytest.mark.slow),
+        pytest.param(1, "train", 0.9, marks=pytest.mark.slow),
+        pytest.param(5, "adapt", 0.0, marks=pytest.mark.slow),
+        pytest.param(5, "train", 0.0, marks=pytest.mark.slow),
+    ],
 )
 def test_the_loaded_model_predicts_what_the_trial_reported(
     assign: Assign, tmp_path: Path, depth: int, policy: str, ema: float

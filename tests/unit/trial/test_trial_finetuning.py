@@ -6,6 +6,7 @@ import gc
 import math
 import weakref
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -71,29 +72,6 @@ def test_the_same_seed_repeats_the_trial_and_another_does_not(assign: Assign) ->
 
 
 @pytest.mark.parametrize(
-    ("depth", "policy", "backbone"),
-    [
-        (0, "frozen", "mobilenet_v3_small"),
-        (1, "frozen", "mobilenet_v2"),
-        (2, "frozen", "mobilenet_v3_small"),
-        (3, "train", "resnet18"),
-        (4, "train", "mobilenet_v2"),
-    ],
-)
-def test_stored_features_give_the_same_metrics(
-    assign: Assign, depth: int, policy: str, backbone: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(inputs, "why_not_worth", lambda *_: None)  # small images: early maps would not pay
-    curves = []
-    for stored in (True, False):
-        reports = run(assign(f"{stored}", depth=depth, policy=policy, backbone=backbone, stored=stored))
-        assert {report.source for report in reports} == {"features" if stored else "pixels"}
-        curves.append(curve(reports))
-    for with_store, without in zip(*curves, strict=True):
-        assert with_store == pytest.approx(without, abs=1e-4)
-
-
-@pytest.mark.parametrize(
     ("changes", "source", "reason"),
     [
         ({}, "features", "computed by this trial"),
@@ -152,8 +130,17 @@ def test_random_weights_of_another_seed_are_another_entry(assign: Assign) -> Non
         assert "computed by this trial" in run(assign(f"{seed}", seed=seed))[0].source_reason
 
 
-@pytest.mark.parametrize("depth", [0, 1, 2, 3, 4, 5])
-@pytest.mark.parametrize("policy", ["frozen", "train", "adapt", "stats"])
+# each depth and each policy once or more; all pairs of them are slow
+_QUICK = {(0, "frozen"), (1, "stats"), (2, "train"), (3, "adapt"), (4, "frozen"), (5, "train")}
+
+
+@pytest.mark.parametrize(
+    ("depth", "policy"),
+    [
+        pytest.param(*pair, marks=() if pair in _QUICK else pytest.mark.slow)
+        for pair in product(range(6), ("frozen", "train", "adapt", "stats"))
+    ],
+)
 def test_what_is_frozen_stands_still_and_the_rest_moves(assign: Assign, depth: int, policy: str) -> None:
     trial = FineTuning(assign(depth=depth, policy=policy, stored=False, augmentation="light"))
     model = trial.model

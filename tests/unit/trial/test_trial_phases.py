@@ -95,7 +95,13 @@ def test_the_store_moves_from_deep_boundaries_to_shallow_ones(
         assert with_store == pytest.approx(without, abs=1e-4)
 
 
-@pytest.mark.parametrize("more", [{}, {"optimizer": "sgd", "ema": 0.9, "lr_schedule": "cosine", "policy": "adapt"}])
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param({}, marks=pytest.mark.slow),
+        {"optimizer": "sgd", "ema": 0.9, "lr_schedule": "cosine", "policy": "adapt"},
+    ],
+)
 def test_going_on_in_any_phase_repeats_the_curve_to_the_bit(
     progressive: Assign, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, object]
 ) -> None:

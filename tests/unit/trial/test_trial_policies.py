@@ -30,7 +30,7 @@ def pretrained(assignment: TrialAssignment) -> dict[str, Tensor]:
     return build_model(backbone, num_classes=3, weights=weights, image_size=32, seed=assignment.seed).state_dict()
 
 
-@pytest.mark.parametrize("depth", [0, 2, 5])
+@pytest.mark.parametrize("depth", [2, *(pytest.param(depth, marks=pytest.mark.slow) for depth in (0, 5))])
 def test_adapt_sets_the_training_images_statistics_and_keeps_them(assign: Assign, depth: int) -> None:
     assignment = assign(depth=depth, policy="adapt", augmentation="light")
     trial = FineTuning(assignment)
@@ -75,7 +75,7 @@ def test_adapting_to_a_single_image_is_the_users_fault(assign: Assign, monkeypat
         FineTuning(assignment)
 
 
-@pytest.mark.parametrize("depth", [0, 2, 5])
+@pytest.mark.parametrize("depth", [2, *(pytest.param(depth, marks=pytest.mark.slow) for depth in (0, 5))])
 def test_stats_moves_statistics_everywhere_and_nothing_else_that_is_frozen(assign: Assign, depth: int) -> None:
     trial = FineTuning(assign(depth=depth, policy="stats"))
     before = {name: tensor.clone() for name, tensor in trial.model.state_dict().items()}

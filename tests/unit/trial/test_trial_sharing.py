@@ -115,6 +115,7 @@ for line in sys.stdin:
 """
 
 
+@pytest.mark.slow
 def test_two_workers_at_once_compute_each_prefix_once(pretrained: Assign) -> None:
     workers = [
         subprocess.Popen([sys.executable, "-c", _WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

@@ -19,9 +19,9 @@ Assign = Callable[..., TrialAssignment]
 TRIALS: list[dict[str, Any]] = [
     {},
     {"depth": 2, "policy": "train", "augmentation": "light", "ema": 0.9},
-    {"depth": 5, "policy": "stats", "head_dropout": 0.5},
-    {"depth": 2, "policy": "adapt", "unfreeze_schedule": "progressive"},
-    {"depth": 1, "stored": False},
+    pytest.param({"depth": 5, "policy": "stats", "head_dropout": 0.5}, marks=pytest.mark.slow),
+    pytest.param({"depth": 2, "policy": "adapt", "unfreeze_schedule": "progressive"}, marks=pytest.mark.slow),
+    pytest.param({"depth": 1, "stored": False}, marks=pytest.mark.slow),
 ]
 
 
@@ -48,7 +48,7 @@ def test_the_start_is_what_an_evaluation_before_the_first_step_gives(assign: Ass
     trial.close()
 
 
-@pytest.mark.parametrize("metric", ["val_accuracy", "val_loss"])
+@pytest.mark.parametrize("metric", [pytest.param("val_accuracy", marks=pytest.mark.slow), "val_loss"])
 def test_the_solved_head_is_kept_where_training_takes_it_down(assign: Assign, tmp_path: Path, metric: str) -> None:
     assignment = assign(head_init="probe", head_lr=10.0, setup={"metric": metric, "max_epochs": 2})
     outcome = run_trial(assignment, Always(Decision.CONTINUE))

@@ -25,7 +25,15 @@ class Recorder:
         return Decision.CONTINUE
 
 
-@pytest.mark.parametrize(("augmentation", "depth"), [("none", 0), ("none", 2), ("light", 1), ("strong", 5)])
+@pytest.mark.parametrize(
+    ("augmentation", "depth"),
+    [
+        ("none", 0),
+        ("light", 1),
+        pytest.param("none", 2, marks=pytest.mark.slow),
+        pytest.param("strong", 5, marks=pytest.mark.slow),
+    ],
+)
 def test_images_decoded_on_the_fly_change_nothing(
     assign: Assign, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, augmentation: str, depth: int
 ) -> None:

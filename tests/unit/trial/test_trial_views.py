@@ -66,10 +66,10 @@ def stored_views(tmp_path: Path) -> list[tuple[int, int]]:
     ("depth", "policy", "backbone", "more"),
     [
         (0, "frozen", "mobilenet_v3_small", {"augmentation": "strong"}),
-        (1, "frozen", "mobilenet_v2", {}),
-        (2, "adapt", "shufflenet_v2_x0_5", {"augmentation": "strong"}),
-        (4, "train", "mobilenet_v3_small", {}),
         (2, "frozen", "mobilenet_v3_small", {"unfreeze_schedule": "progressive"}),
+        pytest.param(1, "frozen", "mobilenet_v2", {}, marks=pytest.mark.slow),
+        pytest.param(2, "adapt", "shufflenet_v2_x0_5", {"augmentation": "strong"}, marks=pytest.mark.slow),
+        pytest.param(4, "train", "mobilenet_v3_small", {}, marks=pytest.mark.slow),
     ],
 )
 def test_stored_views_give_what_their_pixels_give(
@@ -105,6 +105,7 @@ def test_each_view_shows_other_images(viewed: Assign) -> None:
     assert not torch.equal(rows[0], rows[1]) and not torch.equal(rows[0], rows[2]) and not torch.equal(rows[1], rows[2])
 
 
+@pytest.mark.slow
 def test_another_seed_batch_size_and_number_of_views_share_them(
     viewed: Assign, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -168,7 +169,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
     yield images
 
 
-@pytest.mark.parametrize("order", [(0, 2, 1), (2, 0, 1)])
+@pytest.mark.parametrize("order", [(0, 2, 1), pytest.param((2, 0, 1), marks=pytest.mark.slow)])
 def test_no_part_sees_a_view_of_an_image_twice(viewed: Assign, seen: Counter[str], order: tuple[int, ...]) -> None:
     for depth in order:
         run(viewed(f"trial{depth}", depth=depth, setup={"depths": (0, 1, 2)}))
@@ -178,7 +179,11 @@ def test_no_part_sees_a_view_of_an_image_twice(viewed: Assign, seen: Counter[str
 
 @pytest.mark.parametrize(
     ("depth", "more", "stored"),
-    [(0, {}, True), (1, {"augmentation": "strong"}, False), (2, {"unfreeze_schedule": "progressive"}, True)],
+    [
+        (0, {}, True),
+        pytest.param(1, {"augmentation": "strong"}, False, marks=pytest.mark.slow),
+        pytest.param(2, {"unfreeze_schedule": "progressive"}, True, marks=pytest.mark.slow),
+    ],
 )
 def test_going_on_repeats_the_curve_to_the_bit(
     viewed: Assign, monkeypatch: pytest.MonkeyPatch, depth: int, more: dict[str, Any], stored: bool
@@ -221,8 +226,8 @@ def test_a_trial_that_goes_on_elsewhere_builds_no_view_of_the_past(
     ("changes", "reason"),
     [
         ({"mixup": 0.2}, "mixup: images are mixed before they enter"),
-        ({"cutmix": 1.0}, "cutmix: images are mixed before they enter"),
-        ({"depth": 5, "policy": "train"}, "depth 5: everything trains"),
+        pytest.param({"cutmix": 1.0}, "cutmix: images are mixed before they enter", marks=pytest.mark.slow),
+        pytest.param({"depth": 5, "policy": "train"}, "depth 5: everything trains", marks=pytest.mark.slow),
         ({"policy": "stats"}, "bn_policy stats"),
     ],
 )
@@ -241,6 +246,7 @@ def test_where_features_could_never_be_stored_every_epoch_is_augmented_anew(
     assert reports[1].source_reason.startswith(reason)
 
 
+@pytest.mark.slow
 def test_a_progressive_trial_to_the_bottom_leaves_the_views_with_its_last_phase(viewed: Assign) -> None:
     more = {"depth": 5, "policy": "train", "unfreeze_schedule": "progressive", "setup": {"max_epochs": 6}}
     reports, _ = run(viewed(**more))
@@ -268,6 +274,7 @@ def test_views_that_do_not_fit_together_are_not_stored_at_all(viewed: Assign, tm
     )
 
 
+@pytest.mark.slow
 def test_images_decoded_on_the_fly_show_the_same_views(viewed: Assign, tmp_path: Path) -> None:
     curves = []
     for name, images_gb in (("packed", None), ("streamed", 0.0)):
@@ -277,6 +284,7 @@ def test_images_decoded_on_the_fly_show_the_same_views(viewed: Assign, tmp_path:
     assert curves[0] == curves[1]
 
 
+@pytest.mark.slow
 def test_the_probe_and_adapted_statistics_are_those_of_the_plain_images(viewed: Assign, tmp_path: Path) -> None:
     for views in (1, 3):
         run(viewed(f"{views}", views=views, depth=1, policy="adapt", head_init="probe"))

@@ -37,7 +37,9 @@ def test_distorted_features_are_told_after_a_quarter_of_the_epoch(pretrained: As
     assert "drift is" in told and "latest training loss" in told and f"{math.log(3):.3g}" in told
 
 
-@pytest.mark.parametrize(("policy", "backbone_lr"), [("train", 1.0), ("adapt", 0.1)])
+@pytest.mark.parametrize(
+    ("policy", "backbone_lr"), [("train", 1.0), pytest.param("adapt", 0.1, marks=pytest.mark.slow)]
+)
 def test_statistics_that_adapt_are_waited_for(pretrained: Assign, policy: str, backbone_lr: float) -> None:
     with pytest.raises(Diverged, match="after epoch 1"):
         first_epoch(pretrained(policy=policy, backbone_lr=backbone_lr, **PAIRS))
