@@ -118,7 +118,9 @@ def test_a_search_of_sixty_trials(metric: str) -> None:
     assert f"{record.best.best_value:.4f}" in text
     assert "made <up> & co" in text and "not kept" in text
     assert {plot.name for plot in report.plots if plot.missing} == {"latency"}
-    assert ("±" in text.split("Leaderboard")[-1]) and ("no share of the images" in text) == (metric != "val_accuracy")
+    assert ("±" in text.split("Leaderboard")[-1]) and ("not a fraction of the images" in text) == (
+        metric != "val_accuracy"
+    )
 
 
 def test_numbers_in_plots_are_whole() -> None:
