@@ -80,8 +80,8 @@ def _run(folder: Path, examples: int) -> None:
     assert seen["syntax"] <= total / 5, seen
 
 
-def test_ten_mutants(folder: Path) -> None:
-    _run(folder, 10)
+def test_forty_mutants(folder: Path) -> None:
+    _run(folder, 40)
 
 
 @pytest.mark.slow

@@ -134,7 +134,7 @@ def said(worker: TrialWorker) -> Message:
     return unpack_message(worker.step())
 
 
-@pytest.mark.parametrize("num_resets", [20, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("num_resets", [30, pytest.param(200, marks=pytest.mark.slow)])
 def test_memory_is_flat_over_many_resets(
     worker: TrialWorker, configuration: Callable[[int], dict[str, str]], num_resets: int
 ) -> None:
