@@ -59,7 +59,7 @@ def test_the_resolved_file_of_a_search_is_accepted() -> None:
 def test_it_accepts_what_check_accepts_and_refuses_wrong_keys_and_types(path: Path, tmp_path: Path) -> None:
     text, copied = path.read_text(encoding="utf-8"), tmp_path / "space.yaml"
     compared = 0
-    for seed in range(150):
+    for seed in range(60):
         mutant = mutate(text, seed)
         copied.write_text(mutant.text, encoding="utf-8")
         document, _ = read_document(copied)
@@ -75,7 +75,7 @@ def test_it_accepts_what_check_accepts_and_refuses_wrong_keys_and_types(path: Pa
             continue
         assert _validator().is_valid(document.tree) == (not single), (mutant.what, single)
         compared += 1
-    assert compared > 80
+    assert compared > 30
 
 
 @pytest.mark.parametrize(

@@ -181,8 +181,8 @@ def test_a_search_of_an_earlier_version_is_still_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "search_spaces").glob("*.yaml")), ids=lambda path: path.name)
-def test_the_spaces_that_come_with_the_project_have_none(path: Path) -> None:
+def test_the_spaces_that_come_with_the_project_lack_their_data_at_most(path: Path) -> None:
     try:
         load(path)
     except ConfigError as error:
-        assert not [one for one in error.faults if "effect" in one.message or "no trial" in one.message]
+        assert not [one for one in error.faults if "does not exist" not in one.message]
