@@ -26,6 +26,7 @@ def _file(folder: Path, backbones: list[str], weights: str) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_all_80_in_one_file(tmp_path: Path) -> None:
     names = [name for name in backbone_names() if not name.startswith("timm/")]
     report = check_file(_file(tmp_path, names, "none"))

@@ -256,6 +256,7 @@ open_pixels(index, "train", TransformSpec(resize_size=20, crop_size=16), CacheSp
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
 def test_a_killed_writer_leaves_nothing_that_is_trusted(ready_folder, index, builds):
     command = [sys.executable, "-c", _SLOW_BUILD, str(ready_folder)]

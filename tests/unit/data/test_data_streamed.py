@@ -210,6 +210,7 @@ assert int(pixels.images.sum()) == total
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="needs flock")
 def test_an_entry_that_another_process_reads_stays(ready_folder, index):
     command = [sys.executable, "-c", _READER, str(ready_folder)]

@@ -89,6 +89,7 @@ def test_the_features_of_the_probe_are_those_of_head_only_trials(assign: Assign)
     trial.close()
 
 
+@pytest.mark.slow
 def test_it_differs_from_a_random_head_and_goes_on_to_the_bit(assign: Assign, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(finetuning, "RUNNING_INTERVAL_S", 0.0)
     curves = []
