@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
@@ -16,17 +15,15 @@ from pathlib import Path
 
 import numpy as np
 
-from tlsearch.app.catalog.catalog import SearchEntry, write_atomically
+from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.app.catalog.gather_facts import read_facts
 from tlsearch.app.catalog.stored import stored_file
 from tlsearch.app.production.choice import Choice, Limits, choose, find_or_train, train_on_all
 from tlsearch.app.production.conclude import read_confirmed
-from tlsearch.app.production.test_uses import record_uses, uses_on_record, when_text
+from tlsearch.app.production.test_uses import Evidence, sealed_split, test_evidence, uses_on_record
 from tlsearch.app.searches.input_digests import refuse_changed_inputs
 from tlsearch.config import SpaceFile
-from tlsearch.core.crash import crash_point
-from tlsearch.core.errors import DataError, UserError
-from tlsearch.core.files import folder_bytes
+from tlsearch.core.errors import UserError
 from tlsearch.core.types import WeightsSource
 from tlsearch.core.user_folders import scratch_folder
 from tlsearch.data import ImageIndex, load_index
@@ -34,22 +31,14 @@ from tlsearch.model import weights_card
 from tlsearch.results import SERVED_CODE, load_model, logits_on
 from tlsearch.results.inference.labelled import check_classes
 from tlsearch.results.promotion.model_card import CardFacts, model_card
-from tlsearch.results.promotion.test_evaluation import TestEvidence, fit_temperature, gather_evidence
+from tlsearch.results.promotion.test_evaluation import TestEvidence, fit_temperature
 from tlsearch.results.promotion.test_split import (
-    USES,
-    TestSplit,
-    TestUse,
     checkpoint_digest,
-    hash_test_split,
-    other_uses,
-    uses_text,
 )
 from tlsearch.search import holding
-from tlsearch.tracking.registry.rehearsal import rehearse_promotion
 from tlsearch.tracking.registry.versions import Promoted, Promotion, register_model
 from tlsearch.train import copy_with_temperature, read_model_meta
 
-_COPIES = 3  # of a checkpoint in the temporary folder and in MLflow's, at one time
 _MAX_ALIAS = 255 - len("-previous")  # MLflow's own limit, for the alias that keeps the version before
 
 
@@ -70,13 +59,6 @@ class PromoteOptions:
     refit: bool = False
     without_test: bool = False
     reuse_test: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Evidence:
-    test: TestEvidence | None
-    missing: str = ""
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,13 +128,26 @@ def _promote(entry: SearchEntry, options: PromoteOptions, stack: ExitStack) -> P
         stack.enter_context(holding(choice.entry.path, "promote"))
     # A head that is solved takes no step that val could judge: it is solved on all images at no cost.
     options = replace(options, refit=options.refit or choice.trial.best_epoch == 0)
-    split = None if options.without_test else _sealed(index)
+    split = None if options.without_test else sealed_split(index)
     uses = uses_on_record(entry, split) if split else []
     chosen = find_or_train(choice, file)
     check_classes(read_model_meta(chosen).classes, index.classes)
     temperature = _fit_temperature(chosen, index)  # before a refit: val must be unseen
     checkpoint = train_on_all(choice, file) if options.refit else chosen
-    evidence = _evidence(entry, choice, index, checkpoint, split, uses, temperature, options)
+    if split is None:
+        evidence = Evidence(test=None, missing="it was promoted without looking at a test split, as was asked for")
+    else:
+        evidence = test_evidence(
+            entry,
+            choice,
+            index,
+            checkpoint,
+            split,
+            uses,
+            temperature=temperature,
+            alias=options.alias,
+            reuse=options.reuse_test,
+        )
     promoted, card = _register(entry, file, index, choice, checkpoint, temperature, evidence, options)
     meta = read_model_meta(checkpoint)
     return PromotedModel(
@@ -174,74 +169,9 @@ def _promote(entry: SearchEntry, options: PromoteOptions, stack: ExitStack) -> P
     )
 
 
-def _sealed(index: ImageIndex) -> TestSplit:
-    split = hash_test_split(index)
-    hint = "--without-test registers the model without test evidence, and its card says so"
-    if split is None:
-        raise DataError(f"a model is promoted with evidence from a test split, and the data have none; {hint}")
-    if split.overlap:
-        raise DataError(f"the test split must share no image with train or val; {split.overlap_text()}; {hint}")
-    return split
-
-
 def _fit_temperature(checkpoint: Path, index: ImageIndex) -> float:
     logits = logits_on(load_model(checkpoint), index, "val").double().numpy()
     return fit_temperature(logits, np.array(index.splits["val"].labels, dtype=np.int64))
-
-
-def _evidence(
-    entry: SearchEntry,
-    choice: Choice,
-    index: ImageIndex,
-    checkpoint: Path,
-    split: TestSplit | None,
-    uses: list[TestUse],
-    temperature: float,
-    options: PromoteOptions,
-) -> _Evidence:
-    """Looks at the test split, once; for a model that has looked before, what it saw."""
-    if split is None:
-        return _Evidence(test=None, missing="it was promoted without looking at a test split, as was asked for")
-    model = checkpoint_digest(checkpoint)
-    others = other_uses(uses, digest=split.digest, model=model)
-    if others and not options.reuse_test:
-        raise DataError(
-            f"a test split is looked at once; this one was used {when_text(others[0])}, and a second look would choose "
-            "by it. --without-test registers the model without test evidence; --reuse-test looks again, and the card "
-            "says so"
-        )
-    notes = tuple(
-        f"**the test split was used before**, {when_text(one)}: the test figures are optimistic" for one in others
-    )
-    mine = next((one for one in uses if one.digest == split.digest and one.model == model), None)
-    if mine is not None and mine.evidence is not None:
-        return _Evidence(test=TestEvidence.from_json(mine.evidence), notes=notes)
-    if mine is None:
-        mine = TestUse(
-            digest=split.digest,
-            search_id=choice.entry.search_id,
-            trial=choice.trial.number,
-            model=model,
-            at=time.time(),
-        )
-        uses.append(mine)
-    rehearse_promotion(
-        entry.tracking_uri,
-        experiment=entry.experiment,
-        search_id=entry.search_id,
-        uid=entry.uid,
-        alias=options.alias,
-        num_bytes=_COPIES * folder_bytes(checkpoint),
-    )
-    record_uses(entry, split, uses)
-    crash_point("test_recorded")
-    logits = logits_on(load_model(checkpoint), index, "test").double().numpy()
-    labels = np.array(index.splits["test"].labels, dtype=np.int64)
-    found = gather_evidence(logits, labels, classes=index.classes, temperature=temperature)
-    done = replace(mine, evidence=found.to_json())
-    write_atomically(entry.path / USES, uses_text([done if one == mine else one for one in uses]))
-    crash_point("test_evaluated")
-    return _Evidence(test=found, notes=notes)
 
 
 def _register(
@@ -251,7 +181,7 @@ def _register(
     choice: Choice,
     checkpoint: Path,
     temperature: float,
-    evidence: _Evidence,
+    evidence: Evidence,
     options: PromoteOptions,
 ) -> tuple[Promoted, str]:
     meta = read_model_meta(checkpoint)
@@ -306,7 +236,7 @@ def _licence(backbone: str, source: WeightsSource) -> str:
     return weights_card(backbone, source).licence or "not known (the weights are not the library's own)"
 
 
-def _tags(index: ImageIndex, choice: Choice, evidence: _Evidence, options: PromoteOptions) -> Mapping[str, str]:
+def _tags(index: ImageIndex, choice: Choice, evidence: Evidence, options: PromoteOptions) -> Mapping[str, str]:
     tags = {
         "tlsearch.trained_in": choice.entry.search_id,
         "tlsearch.promoted_trial": str(choice.trial.number),
@@ -326,7 +256,7 @@ def _tags(index: ImageIndex, choice: Choice, evidence: _Evidence, options: Promo
     return tags
 
 
-def _metrics(choice: Choice, temperature: float, evidence: _Evidence) -> dict[str, float]:
+def _metrics(choice: Choice, temperature: float, evidence: Evidence) -> dict[str, float]:
     metrics = {"temperature": temperature, "parameters": float(choice.parameters)}
     if evidence.test is not None:
         one = evidence.test
