@@ -387,7 +387,7 @@ def test_the_confirmed_winner_comes_first(entry: SearchEntry) -> None:
         comparisons=(),
         outcome="equal",
         recommended=1,
-        verdict="cannot be told apart",
+        verdict="do not differ by more than chance",
     )
     (entry.path / "confirm.json").write_text(json.dumps(to_plain(confirmed)))
     with holding(second.path, ""), pytest.raises(StorageError, match="small-confirm is in use by process"):
