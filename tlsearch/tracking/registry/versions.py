@@ -43,8 +43,7 @@ LOGGED_MODEL = "tlsearch.logged_model"
 CARD = "README.md"
 CHAMPION, PREVIOUS = "champion", "previous"
 
-_MAX_DESCRIPTION = 5000
-_MAX_TAG = 5000
+_MAX_DESCRIPTION = _MAX_TAG = 5000
 
 
 @dataclass(frozen=True, kw_only=True)
