@@ -62,7 +62,7 @@ def test_401_without_a_user(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     answering(monkeypatch, 401, "You are not authenticated.")
     found = tracking_finding(uri)
     assert found.status == "fail"
-    assert "wants a user and a password" in found.text
+    assert "requires a user and a password" in found.text
     assert "MLFLOW_TRACKING_USERNAME" in found.advice and "never in the space file" in found.advice
 
 
