@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from tlsearch.api.functions import init_space, open_search, plan, resume, run
     from tlsearch.api.search import Search, Trials
     from tlsearch.api.spaces import LoadedSpace, load_space
-    from tlsearch.core.errors import ConfigError as SpaceError
-    from tlsearch.core.errors import TlsearchError
+    from tlsearch.core.errors import SpaceError, TlsearchError
     from tlsearch.results.inference.predictor import load_model, predict
 
 from tlsearch.core import __version__
@@ -67,5 +66,5 @@ def __dir__() -> list[str]:
 def __getattr__(name: str) -> Any:
     # By name, not by an import statement: every room imports this package, and some of these bring torch.
     if name in _LAZY:
-        return getattr(import_module(_LAZY[name]), "ConfigError" if name == "SpaceError" else name)
+        return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -48,7 +48,7 @@ def run(
         progress: Show a live table.
 
     Raises:
-        ConfigError, DataError, WeightsError, StorageError: What is wrong with the space, the images, the weights or the
+        SpaceError, DataError, WeightsError, StorageError: What is wrong with the space, the images, the weights or the
             storage; nothing has run.
         SearchStopped: One error came too often in a row.
     """
@@ -164,7 +164,7 @@ def plan(space: LoadedSpace | SpaceSource, *, overrides: Mapping[str, Any] | Non
         ``savings`` what would make it shorter, ``as_json()`` everything.
 
     Raises:
-        ConfigError, DataError: What is wrong with the space or the images.
+        SpaceError, DataError: What is wrong with the space or the images.
         UserError: This machine has no room for a trial.
     """
     from tlsearch.app.checks.planning import plan_file

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tlsearch.config import SpaceFile, dump_part
-from tlsearch.core.errors import ConfigError, Fault, StorageError
+from tlsearch.core.errors import Fault, SpaceError, StorageError
 from tlsearch.core.text import html_table, plural
 from tlsearch.space import Dimension, Space, load
 
@@ -41,7 +41,7 @@ class LoadedSpace:
         """The same space with other values, by dotted key: ``{"search.trials": 8}``.
 
         Raises:
-            ConfigError: All errors of the space with these values.
+            SpaceError: All errors of the space with these values.
         """
         return load_space(self.source, overrides=_merged(self.overrides, overrides), data=self.data)
 
@@ -82,16 +82,16 @@ def load_space(
         data: Folder of images, or manifest, in place of ``data.path``.
 
     Raises:
-        ConfigError: All errors, with file, line and column where there is a file.
+        SpaceError: All errors, with file, line and column where there is a file.
     """
     texts = tuple(f"{key}={json.dumps(value)}" for key, value in (overrides or {}).items())
     folder = None if data is None else Path(data)
     with _written(source) as path:
         try:
             file, space = load(path, overrides=texts, data_path=folder)
-        except ConfigError as error:
+        except SpaceError as error:
             if isinstance(source, Mapping):
-                raise ConfigError([replace(one, file="", line=0, column=0) for one in error.faults]) from None
+                raise SpaceError([replace(one, file="", line=0, column=0) for one in error.faults]) from None
             raise
     return LoadedSpace(file=file, space=space, source=source, overrides=texts, data=folder)
 
@@ -123,7 +123,7 @@ def _yaml(tree: Mapping[str, Any]) -> str:
     try:
         return dump_part(json.loads(json.dumps(tree, default=_plain)))
     except (TypeError, ValueError) as error:
-        raise ConfigError([Fault(path=(), message=str(error))]) from error
+        raise SpaceError([Fault(path=(), message=str(error))]) from error
 
 
 def _plain(value: Any) -> Any:

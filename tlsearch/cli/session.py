@@ -14,7 +14,7 @@ import typer
 
 from tlsearch.cli.console import Console
 from tlsearch.cli.interrupts import EXIT_INTERRUPTED
-from tlsearch.core.errors import ConfigError, TlsearchError, UserError
+from tlsearch.core.errors import SpaceError, TlsearchError, UserError
 from tlsearch.core.printable import PrintableFormatter
 from tlsearch.core.secrets import mask_tree
 from tlsearch.core.text import plural
@@ -48,7 +48,7 @@ def json_text(value: Any) -> str:
 
 
 @contextmanager
-def told_errors(*, as_json: bool = False) -> Iterator[None]:
+def shown_errors(*, as_json: bool = False) -> Iterator[None]:
     """Turns the package's own errors into a message and an exit code; anything else is a bug and is shown whole."""
     errors = logging.StreamHandler(sys.stderr)
     errors.setLevel(logging.WARNING)  # a search's own log takes more (app.logbook)
@@ -65,7 +65,7 @@ def told_errors(*, as_json: bool = False) -> Iterator[None]:
         code = EXIT_USER if isinstance(error, UserError) else EXIT_FAILED
         if as_json:
             print_json({"ok": False, "error": str(error), "exit_code": code})
-        if isinstance(error, ConfigError):
+        if isinstance(error, SpaceError):
             err.print(f"{plural(len(error.faults), 'error')}:", markup=False)
         err.print(str(error), markup=False, soft_wrap=True)
         raise typer.Exit(code) from None

@@ -16,7 +16,7 @@ from tlsearch.config.rules.between_values import resolve
 from tlsearch.config.rules.schema_errors import validate, without_retired
 from tlsearch.config.rules.unused_settings import unused_settings
 from tlsearch.config.schema import SearchSpec, SpaceFile
-from tlsearch.core.errors import ConfigError, Fault
+from tlsearch.core.errors import Fault, SpaceError
 from tlsearch.core.secrets import remember
 from tlsearch.core.types import WeightsSource
 
@@ -63,11 +63,11 @@ def load_space_file(path: Path, overrides: Sequence[str] = (), data_path: Path |
     """As ``parse_space_file``; the room ``space`` checks the dimensions.
 
     Raises:
-        ConfigError: All errors, with file, line and column.
+        SpaceError: All errors, with file, line and column.
     """
     file, faults = parse_space_file(path, overrides, data_path)
     if faults or file is None:
-        raise ConfigError(faults)
+        raise SpaceError(faults)
     return file
 
 

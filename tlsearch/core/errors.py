@@ -3,7 +3,7 @@
 TlsearchError
 ├── UserError (ValueError)        the user's input is wrong: exit code 2, no traceback
 │   ├── UsageError                the command line: options that contradict each other, a name or number out of range
-│   ├── ConfigError               the errors of a space.yaml, all of them listed
+│   ├── SpaceError                the errors of a space.yaml, all of them listed
 │   ├── DataError                 the images: a corrupt file, classes that differ, an empty split
 │   ├── WeightsError              weights that cannot be had or do not fit
 │   └── StorageError              a search that is not there, is in use, or cannot be written
@@ -84,7 +84,7 @@ class Fault:
         return f"{place}{where}{self.message}"
 
 
-class ConfigError(UserError):
+class SpaceError(UserError):
     """The errors of a space.yaml, in the order of the file."""
 
     def __init__(self, faults: Sequence[Fault]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tlsearch.config import SpaceFile, missing_driver, parse_space_file
-from tlsearch.core.errors import ClusterError, ConfigError, StorageError, TlsearchError, TrackingError
+from tlsearch.core.errors import ClusterError, SpaceError, StorageError, TlsearchError, TrackingError
 from tlsearch.core.files import folder_bytes
 from tlsearch.core.trusted_hosts import trust
 from tlsearch.core.types import Finding
@@ -60,7 +60,7 @@ def diagnose(options: DoctorOptions) -> Diagnosis:
     """Looks at this machine and, with an ``address``, at the cluster and each of its nodes.
 
     Raises:
-        ConfigError: The file cannot be read as one; that its places are missing is a finding.
+        SpaceError: The file cannot be read as one; that its places are missing is a finding.
     """
     file = _read(options)
     cluster = options.address != "local"
@@ -272,5 +272,5 @@ def _read(options: DoctorOptions) -> SpaceFile | None:
         return None
     file, faults = parse_space_file(options.file, options.overrides, options.data_path)
     if file is None:
-        raise ConfigError(faults)
+        raise SpaceError(faults)
     return file

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tlsearch.config import DefaultsSpec, SpaceFile, parse_space_file
-from tlsearch.core.errors import ConfigError
+from tlsearch.core.errors import SpaceError
 from tlsearch.space.parse_space import build_space
 from tlsearch.space.space import EARLIER_DEFAULTS, Space
 
@@ -35,16 +35,16 @@ def load(
         defaults: Those that the file does not name itself.
 
     Raises:
-        ConfigError: All faults of structure and meaning, with file, line and column.
+        SpaceError: All faults of structure and meaning, with file, line and column.
     """
     file, faults = parse_space_file(path, overrides, data_path, moved, current, stored=stored)
     if file is None:
-        raise ConfigError(faults)
+        raise SpaceError(faults)
     if defaults is not None:
         file = replace(file, defaults=file.defaults.completed(defaults))
     space, more = build_space(file, stored=stored)
     if faults or more:
-        raise ConfigError([*faults, *more])
+        raise SpaceError([*faults, *more])
     return file, space
 
 
@@ -52,6 +52,6 @@ def load_resolved(path: Path, moved: Callable[[str], str] | None = None) -> tupl
     """As ``load``, of the file that a search keeps: with the defaults that the search began with.
 
     Raises:
-        ConfigError: As for ``load``.
+        SpaceError: As for ``load``.
     """
     return load(path, moved=moved, stored=True, defaults=DefaultsSpec(**EARLIER_DEFAULTS))  # type: ignore[arg-type]

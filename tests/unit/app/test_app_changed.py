@@ -15,7 +15,7 @@ from tlsearch.app.catalog.stored import read_record
 from tlsearch.app.searches.execute import search_plan
 from tlsearch.app.searches.prepare import Prepared, RunOptions
 from tlsearch.app.searches.resume_changed import ChangedSearch
-from tlsearch.core.errors import ConfigError, StorageError
+from tlsearch.core.errors import SpaceError, StorageError
 from tlsearch.core.types import SearchRecord
 from tlsearch.space import load
 
@@ -142,7 +142,7 @@ def test_settings_change_without_a_new_study(file: Path) -> None:
 def test_what_trials_have_in_common_does_not_change(file: Path, old: str, new: str, dotted: str) -> None:
     entry = begin(file)
     change(file, (old, new))
-    with pytest.raises(ConfigError, match="start a new search") as caught:
+    with pytest.raises(SpaceError, match="start a new search") as caught:
         prepare_changed(entry)
     assert dotted in {fault.dotted for fault in caught.value.faults}
     assert all(fault.line for fault in caught.value.faults)
@@ -155,14 +155,14 @@ def test_weights_change_for_what_was_not_tried(file: Path) -> None:
     change(file, ("resnet18: none", "resnet18: {path: none, transform: resnet50}"))
     assert [one.dotted for one in prepare_changed(entry).changes] == ["weights.resnet18.transform"]
     change(file, ("squeezenet1_1: none", "squeezenet1_1: {path: none, transform: resnet50}"))
-    with pytest.raises(ConfigError, match="trials of squeezenet1_1 have begun from other weights"):
+    with pytest.raises(SpaceError, match="trials of squeezenet1_1 have begun from other weights"):
         prepare_changed(catalog.find("one"))
 
 
 def test_faults_of_the_new_file_are_listed(file: Path) -> None:
     entry = begin(file)
     change(file, ("{int: [0, 2]}", "{int: [0, 9]}"))
-    with pytest.raises(ConfigError, match=r"space\.yaml:7:"):
+    with pytest.raises(SpaceError, match=r"space\.yaml:7:"):
         prepare_changed(entry)
     with pytest.raises(StorageError, match="has no file of its own"):
         prepare_changed(replace(entry, parent="another"))

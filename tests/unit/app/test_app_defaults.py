@@ -12,7 +12,7 @@ from tlsearch.app.catalog import catalog
 from tlsearch.app.checks.check_file import check_file
 from tlsearch.app.checks.data_defaults import fit_defaults
 from tlsearch.app.searches.prepare import Prepared, RunOptions
-from tlsearch.core.errors import ConfigError
+from tlsearch.core.errors import SpaceError
 from tlsearch.core.types import TrialConfig
 from tlsearch.space import load
 
@@ -80,9 +80,9 @@ def test_the_head_starts_from_the_probe_where_something_is_pretrained(file: Path
 
 @pytest.mark.parametrize("value", ["0", "none", "2.5", "[4, 8]", "100000"])
 def test_a_default_is_checked(file: Path, value: str) -> None:
-    with pytest.raises(ConfigError, match="batch_size"):
+    with pytest.raises(SpaceError, match="batch_size"):
         load(file, [f"defaults.batch_size={value}"])
-    with pytest.raises(ConfigError, match="head_init"):
+    with pytest.raises(SpaceError, match="head_init"):
         load(file, [f"defaults.head_init={value}"])
 
 

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tlsearch.config import ResourcesSpec
-from tlsearch.core.errors import ConfigError
+from tlsearch.core.errors import SpaceError
 from tlsearch.core.types import Finding
 from tlsearch.doctor import environment
 from tlsearch.doctor.environment import Diagnosis, DoctorOptions, diagnose
@@ -64,7 +64,7 @@ def test_missing_data_is_a_finding_and_not_an_end(space: Path) -> None:
 
 
 def test_a_file_that_is_none(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError):
+    with pytest.raises(SpaceError):
         diagnose(DoctorOptions(file=tmp_path / "gone.yaml"))
 
 

@@ -11,7 +11,7 @@ from small_search import SPACE, write_shapes
 from tlsearch.app.checks.planning import ForecastBeside, local_slots, plan_file
 from tlsearch.cli.tables.plan_lines import plan_lines
 from tlsearch.config import ResourcesSpec
-from tlsearch.core.errors import ConfigError, UserError
+from tlsearch.core.errors import SpaceError, UserError
 from tlsearch.data import load_index
 from tlsearch.forecast.measured_costs import stored_entries
 from tlsearch.space import load
@@ -77,7 +77,7 @@ def test_a_listed_search_is_planned_as_it_is_listed(tmp_path: Path) -> None:
 
 
 def test_a_limit_that_no_backbone_keeps_is_an_error_with_its_place(space: Path) -> None:
-    with pytest.raises(ConfigError, match="no backbone of the space"):
+    with pytest.raises(SpaceError, match="no backbone of the space"):
         plan_file(space, overrides=["search.constraints.params_millions.max=0.1"])
 
 

@@ -17,7 +17,7 @@ from space_mutations import mutate
 from tlsearch.app.views.space_schema import schema_text, space_schema
 from tlsearch.config import as_tree
 from tlsearch.config.document.loader import read_document
-from tlsearch.core.errors import ConfigError
+from tlsearch.core.errors import SpaceError
 from tlsearch.space import load
 from tlsearch.space.dimensions import PARAMETERS
 
@@ -68,7 +68,7 @@ def test_it_accepts_what_check_accepts_and_refuses_wrong_keys_and_types(path: Pa
         try:
             load(copied)
             faults: tuple[Any, ...] = ()
-        except ConfigError as error:
+        except SpaceError as error:
             faults = error.faults
         single = [one for one in faults if not any(words in one.message for words in _BETWEEN_VALUES)]
         if any("nan" in one.message for one in single):  # JSON has no such number

@@ -10,7 +10,7 @@ import pytest
 
 import tlsearch
 from tlsearch.app.cluster.submit import SubmitOptions, checked_file, entrypoint, submit_file
-from tlsearch.core.errors import ConfigError
+from tlsearch.core.errors import SpaceError
 from tlsearch.core.user_folders import state_directory
 from tlsearch.search.cluster.jobs import JobRequest, JobState
 
@@ -31,7 +31,7 @@ def options(tmp_path: Path, text: str = GOOD, **more: object) -> SubmitOptions:
 
 
 def faults(tmp_path: Path, text: str, **more: object) -> list[str]:
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(SpaceError) as error:
         checked_file(options(tmp_path, text, **more))
     return [f"{one.line}: {one.dotted}: {one.message}" for one in error.value.faults]
 
@@ -142,6 +142,6 @@ def test_what_is_sent_and_remembered(tmp_path: Path) -> None:
 
 def test_nothing_is_sent_with_a_fault(tmp_path: Path) -> None:
     jobs = OneJob()
-    with pytest.raises(ConfigError):
+    with pytest.raises(SpaceError):
         submit_file(options(tmp_path, GOOD.replace("/shared/runs", "runs")), jobs=jobs)
     assert jobs.requests == []

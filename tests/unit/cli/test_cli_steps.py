@@ -10,7 +10,7 @@ from rich.console import Console
 
 from tlsearch.cli import console as steps
 from tlsearch.cli.console import Steps
-from tlsearch.cli.session import told_errors
+from tlsearch.cli.session import shown_errors
 
 
 def test_without_a_terminal_each_step_is_a_line() -> None:
@@ -56,6 +56,6 @@ def test_an_error_ends_the_step() -> None:
 
 
 def test_ctrl_c_before_the_search_begins_is_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(typer.Exit) as ended, told_errors():
+    with pytest.raises(typer.Exit) as ended, shown_errors():
         raise KeyboardInterrupt
     assert ended.value.exit_code == 130

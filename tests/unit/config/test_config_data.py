@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tlsearch.config import dump_resolved, load_space_file
-from tlsearch.core.errors import ConfigError
+from tlsearch.core.errors import SpaceError
 from tlsearch.core.types import DataSpec
 
 SOURCES: dict[str, tuple[dict[str, Any], DataSpec]] = {
@@ -69,12 +69,12 @@ def test_faults_of_values(tmp_path: Path, key: str, value: Any, message: str) ->
     data = {"source": "folder", "path": ".", key: value}
     path = tmp_path / "space.yaml"
     path.write_text(yaml.safe_dump({"name": "a", "data": data, "space": {"backbone": "resnet18"}}))
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(SpaceError, match=message):
         load_space_file(path)
 
 
 def test_only_folders_have_a_layout(tmp_path: Path) -> None:
     path = tmp_path / "space.yaml"
     path.write_text("name: a\ndata: {source: digits, layout: classes}\nspace: {backbone: resnet18}\n")
-    with pytest.raises(ConfigError, match="source digits has no layout"):
+    with pytest.raises(SpaceError, match="source digits has no layout"):
         load_space_file(path)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tlsearch.config import dump_resolved, load_space_file
 from tlsearch.config.document.loader import parse_value
 from tlsearch.config.document.yaml_text import SpaceDumper
-from tlsearch.core.errors import ConfigError, Fault
+from tlsearch.core.errors import Fault, SpaceError
 
 TEXT = """\
 name: emoji
@@ -53,7 +53,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def only_fault(file: Path, *overrides: str, data: Path | None = None) -> Fault:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(SpaceError) as caught:
         load_space_file(file, overrides, data)
     assert len(caught.value.faults) == 1, caught.value.faults
     return caught.value.faults[0]

@@ -11,7 +11,7 @@ import yaml
 from tlsearch.config import AshaSpec, SpaceFile, dump_resolved, load_space_file, parse_duration, parse_space_file
 from tlsearch.config.forms import FORMS, hints_of
 from tlsearch.config.values import AnyScalar
-from tlsearch.core.errors import ConfigError, Fault
+from tlsearch.core.errors import Fault, SpaceError
 from tlsearch.core.types import WeightsSource
 from tlsearch.space import load
 from tlsearch.space.dimensions import PARAMETERS
@@ -33,7 +33,7 @@ def read(folder: Path, *parts: dict[str, Any]) -> SpaceFile:
 
 
 def faults(folder: Path, *parts: dict[str, Any], text: str = "") -> tuple[Fault, ...]:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(SpaceError) as caught:
         load_space_file(write(folder, BASE, *parts, text=text))
     return caught.value.faults
 
@@ -350,7 +350,7 @@ def test_every_number_has_bounds(tmp_path: Path, path: str, value: float) -> Non
 def test_every_number_of_the_space_has_bounds(tmp_path: Path, name: str, value: float) -> None:
     assert PARAMETERS[name].problem(value) is not None
     for written in (value, [value], {"int": [0, value]}, {"float": [0, value]}):
-        with pytest.raises(ConfigError):
+        with pytest.raises(SpaceError):
             load(write(tmp_path, {**BASE, "space": {"backbone": "resnet18", name: written}}))
 
 

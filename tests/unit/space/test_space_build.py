@@ -14,7 +14,7 @@ import yaml
 from tlsearch.config import nearest
 from tlsearch.config.document import key_aliases
 from tlsearch.config.document.key_aliases import home
-from tlsearch.core.errors import ConfigError, Fault
+from tlsearch.core.errors import Fault, SpaceError
 from tlsearch.space import PARAMETERS, Choice, Fixed, FloatRange, IntRange, Space, file_checks, load, unused_weights
 
 BACKBONES = ["resnet18", "vit_b_16"]
@@ -32,7 +32,7 @@ def read(folder: Path, space: dict[str, Any], **sections: Any) -> Space:
 
 
 def faults(folder: Path, space: dict[str, Any], **sections: Any) -> tuple[Fault, ...]:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(SpaceError) as caught:
         load(write(folder, space, **sections))
     return caught.value.faults
 
@@ -177,7 +177,7 @@ def test_a_warmup_ends_before_the_trial(tmp_path: Path, written: Any) -> None:
 def test_a_missing_backbone_is_one_fault(tmp_path: Path) -> None:
     path = tmp_path / "space.yaml"
     path.write_text("name: a\ndata: {source: digits}\nspace:\n  head_lr: 0.1\n")
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(SpaceError) as caught:
         load(path)
     assert [(fault.dotted, fault.line) for fault in caught.value.faults] == [("space.backbone", 3)]
 

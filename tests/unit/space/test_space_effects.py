@@ -9,7 +9,7 @@ import pytest
 import yaml
 from test_space_build import faults, read, write
 
-from tlsearch.core.errors import ConfigError
+from tlsearch.core.errors import SpaceError
 from tlsearch.space import load
 
 REPOSITORY = Path(__file__).parents[3]
@@ -101,11 +101,11 @@ def test_several_are_all_listed(tmp_path: Path) -> None:
 
 def test_an_override_that_decides_is_named(tmp_path: Path) -> None:
     path = write(tmp_path, {"unfreeze_depth": {"int": [0, 5]}, "backbone_lr": {"log": [1e-5, 1e-3]}})
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(SpaceError) as caught:
         load(path, overrides=["space.unfreeze_depth=0"])
     (found,) = caught.value.faults
     assert found.dotted == "space.backbone_lr" and "(--set space.unfreeze_depth=0)" in found.message
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(SpaceError) as caught:
         load(path, overrides=["space.unfreeze_depth=0", "space.backbone_lr=0.1"])
     assert "(given by --set space.backbone_lr=0.1)" in caught.value.faults[0].message
 
@@ -184,5 +184,5 @@ def test_a_search_of_an_earlier_version_is_still_read(tmp_path: Path) -> None:
 def test_the_spaces_that_come_with_the_project_lack_their_data_at_most(path: Path) -> None:
     try:
         load(path)
-    except ConfigError as error:
+    except SpaceError as error:
         assert not [one for one in error.faults if "does not exist" not in one.message]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from space_mutations import Mutant, mutants
 
-from tlsearch.core.errors import ConfigError
+from tlsearch.core.errors import SpaceError
 from tlsearch.space import load
 
 FULL = """
@@ -83,7 +83,7 @@ def check(mutant: Mutant, folder: Path, seen: Counter[str]) -> None:
     try:
         load(file)
         seen["valid"] += 1
-    except ConfigError as error:
+    except SpaceError as error:
         assert mutant.kind != "harmless", (mutant.what, error.faults, mutant.text)
         assert error.faults
         for fault in error.faults:

@@ -12,7 +12,7 @@ import pytest
 from space_noise import noise
 from test_space_mutations import FULL, SMALL
 
-from tlsearch.core.errors import ConfigError
+from tlsearch.core.errors import SpaceError
 from tlsearch.space import load
 
 SHIPPED = sorted((Path(__file__).parents[3] / "search_spaces").glob("*.yaml"))
@@ -34,7 +34,7 @@ def examine(folder: Path, seeds: range) -> None:
         try:
             load(file)
             seen.add("valid")
-        except ConfigError as error:
+        except SpaceError as error:
             seen.add("faulty")
             assert error.faults, what
             assert all(one.line >= 1 and one.column >= 1 for one in error.faults if one.file and one.path), what
@@ -73,5 +73,5 @@ def test_overrides_of_any_text_are_faults_or_taken(tmp_path: Path) -> None:
         value = data.decode("utf-8", "replace")[: rng.choice((3, 40, 5000))]
         try:
             load(file, overrides=[f"{rng.choice(keys)}={value}"])
-        except ConfigError as error:
+        except SpaceError as error:
             assert max(len(str(one)) for one in error.faults) < MOST_TEXT, seed

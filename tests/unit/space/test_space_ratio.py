@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tlsearch.core.errors import ConfigError, Fault
+from tlsearch.core.errors import Fault, SpaceError
 from tlsearch.space import Space, load
 
 RATIO = {"ratio_of": "head_lr", "log": [0.001, 1.0]}
@@ -55,7 +55,7 @@ def read(folder: Path, backbone_lr: Any = RATIO, **more: Any) -> Space:
 
 
 def faults(folder: Path, backbone_lr: Any, **more: Any) -> tuple[Fault, ...]:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(SpaceError) as caught:
         load(write(folder, backbone_lr, **more))
     return caught.value.faults
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tlsearch.core.errors import ConfigError
+from tlsearch.core.errors import SpaceError
 from tlsearch.space import load
 
 TEXT = """\
@@ -52,7 +52,7 @@ EXPECTED = {
 def test_twelve_faults_are_listed_with_their_lines(tmp_path: Path) -> None:
     path = tmp_path / "space.yaml"
     path.write_text(TEXT)
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(SpaceError) as caught:
         load(path)
     found = caught.value.faults
     assert [fault.line for fault in found] == sorted(EXPECTED)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tlsearch.core.errors import ConfigError, Fault
+from tlsearch.core.errors import Fault, SpaceError
 from tlsearch.space import load
 
 LIGHT = {"augmentation": ["none", "light"]}
@@ -27,7 +27,7 @@ def write(folder: Path, space: dict[str, Any], views: int = 4) -> Path:
 
 
 def faults(folder: Path, space: dict[str, Any]) -> tuple[Fault, ...]:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(SpaceError) as caught:
         load(write(folder, space))
     return caught.value.faults
 

@@ -10,7 +10,7 @@ from typing import Any
 from tlsearch.app.catalog.catalog import SOURCE, SearchEntry
 from tlsearch.app.catalog.moves import Move
 from tlsearch.config import SpaceFile, as_tree, show
-from tlsearch.core.errors import ConfigError, StorageError
+from tlsearch.core.errors import SpaceError, StorageError
 from tlsearch.core.text import command
 from tlsearch.space import Space, load
 
@@ -46,7 +46,7 @@ def file_now(entry: SearchEntry, stored: SpaceFile) -> tuple[SpaceFile, Space]:
 
     Raises:
         StorageError: The file is gone.
-        ConfigError: It has faults.
+        SpaceError: It has faults.
     """
     if not Path(entry.source).is_file():
         raise StorageError(f"the space file of {entry.search_id} is gone: {entry.source}")
@@ -87,7 +87,7 @@ def refuse_changes(entry: SearchEntry, stored: SpaceFile) -> None:
         return
     try:
         found = [str(one) for one in differences(stored, file_now(entry, stored)[0])]
-    except ConfigError as error:
+    except SpaceError as error:
         if Path(entry.source).read_bytes() == (entry.path / SOURCE).read_bytes():
             return  # what it names has gone, of which the stored file tells
         found = [f"it has faults: {error}"]

@@ -18,7 +18,7 @@ from tlsearch.app.checks.feasibility import (
 )
 from tlsearch.app.checks.resolution import Resolution, resolution
 from tlsearch.config import SpaceFile, missing_driver
-from tlsearch.core.errors import ConfigError, DataError, Fault, TlsearchError, UserError
+from tlsearch.core.errors import DataError, Fault, SpaceError, TlsearchError, UserError
 from tlsearch.core.types import Scalar, TrialAssignment, TrialConfig
 from tlsearch.core.user_folders import scratch_folder
 from tlsearch.space import BackboneFacts, Space, backbone_facts, load, unused_weights
@@ -75,7 +75,7 @@ def check_file(
     """
     try:
         file, space = load(path, overrides=overrides, data_path=data_path)
-    except ConfigError as error:
+    except SpaceError as error:
         return CheckReport(faults=error.faults)
     fault = file.document.fault
     stores = {("tracking", "uri"): (file.tracking.uri, "MLflow"), ("search", "study"): (file.search.study, "the study")}

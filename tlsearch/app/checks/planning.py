@@ -14,7 +14,7 @@ from typing import Any
 from tlsearch.app.checks.data_defaults import fit_defaults
 from tlsearch.app.checks.feasibility import backbone_sizes, limit_faults, metric_faults, trial_depths, weights_source
 from tlsearch.config import ResourcesSpec, SpaceFile
-from tlsearch.core.errors import ConfigError, UserError
+from tlsearch.core.errors import SpaceError, UserError
 from tlsearch.data import ImageIndex, load_index, require_ready, with_image_size
 from tlsearch.forecast.forecast import Forecast, forecast
 from tlsearch.forecast.measured_costs import Measured, measure, start_seconds
@@ -95,7 +95,7 @@ def plan_file(
         step: Hears what is done now.
 
     Raises:
-        ConfigError: Every error of the file; a constraint that no backbone keeps.
+        SpaceError: Every error of the file; a constraint that no backbone keeps.
         DataError: The images.
         UserError: This machine holds no trial.
     """
@@ -107,7 +107,7 @@ def plan_file(
     faults = limit_faults(file, backbone_sizes(file, space, len(index.classes)))
     faults += metric_faults(file, len(index.classes))
     if faults:
-        raise ConfigError(faults)
+        raise SpaceError(faults)
     return plan_search(file, space, index, step=step)
 
 

@@ -14,7 +14,7 @@ from tlsearch.app.catalog.catalog import write_atomically
 from tlsearch.app.catalog.search_names import check_name, new_search_id
 from tlsearch.config import Document, Keys, SpaceFile, parse_space_file, show
 from tlsearch.core import PACKAGE, __version__
-from tlsearch.core.errors import ConfigError, Fault
+from tlsearch.core.errors import Fault, SpaceError
 from tlsearch.core.secrets import holds_secret
 from tlsearch.core.user_folders import scratch_folder, state_directory
 from tlsearch.search.cluster.job_submission import follow, submit_once
@@ -66,7 +66,7 @@ def submit_file(options: SubmitOptions, *, jobs: Jobs | None = None) -> Submitte
     """Checks the file and starts its search as a job; a search of this name that runs is found, not doubled.
 
     Raises:
-        ConfigError: Every fault that can be seen from here: of the file, of paths that other machines do not have,
+        SpaceError: Every fault that can be seen from here: of the file, of paths that other machines do not have,
             and of secrets written into it.
         ClusterError: The cluster cannot be reached or refuses.
         StorageError: The name breaks a rule.
@@ -125,17 +125,17 @@ def checked_file(options: SubmitOptions) -> SpaceFile:
     """The file as the cluster will read it.
 
     Raises:
-        ConfigError: All its faults.
+        SpaceError: All its faults.
     """
     data_path = Path(options.data_path) if options.data_path is not None else None
     file, faults = parse_space_file(options.file, options.overrides, data_path)
     if file is None:
-        raise ConfigError(faults)
+        raise SpaceError(faults)
     faults = [*faults, *build_space(file)[1]]
     faults = [one for one in faults if not _for_the_cluster(one, file.document)]
     faults += [*_relative_places(file), *_secrets(file.document, options.file.read_text(encoding="utf-8"))]
     if faults:
-        raise ConfigError(faults)
+        raise SpaceError(faults)
     return file
 
 

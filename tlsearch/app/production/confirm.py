@@ -17,7 +17,7 @@ from tlsearch.app.catalog.stored import read_record, settle, stored_file
 from tlsearch.app.searches.input_digests import refuse_changed_inputs
 from tlsearch.app.searches.prepare import Prepared, make_folder, new_entry, prepare_resume
 from tlsearch.config import SpaceFile, dump_resolved
-from tlsearch.core.errors import ConfigError, StorageError, UserError
+from tlsearch.core.errors import SpaceError, StorageError, UserError
 from tlsearch.core.types import Scalar, SearchRecord, TrialRecord
 from tlsearch.data import load_index
 from tlsearch.search import holding
@@ -143,7 +143,7 @@ def _interrupted(entry: SearchEntry, wanted: SpaceFile) -> SearchEntry | None:
         if made.parent == entry.search_id:
             try:
                 file, _ = stored_file(made, "so it cannot go on")
-            except (ConfigError, StorageError):
+            except (SpaceError, StorageError):
                 continue  # of another version, or half made
             if replace(file, storage=wanted.storage) == wanted:
                 return made

@@ -21,7 +21,7 @@ from tlsearch.app.checks.data_defaults import fit_defaults
 from tlsearch.app.checks.feasibility import backbone_sizes, limit_faults, metric_faults, total_trials, weights_faults
 from tlsearch.app.searches.input_digests import keep_inputs, refuse_changed_inputs
 from tlsearch.config import SpaceFile, bucket_address, dump_resolved
-from tlsearch.core.errors import ConfigError, StorageError
+from tlsearch.core.errors import SpaceError, StorageError
 from tlsearch.core.trusted_hosts import trust
 from tlsearch.core.user_folders import state_directory
 from tlsearch.data import ImageIndex, load_index, require_ready
@@ -79,7 +79,7 @@ def prepare(
         step: Hears what is done now.
 
     Raises:
-        ConfigError: Every fault of the file, or of the weights it names; a constraint that no backbone keeps.
+        SpaceError: Every fault of the file, or of the weights it names; a constraint that no backbone keeps.
         DataError: The images.
         StorageError: The name breaks a rule or is taken, or the folder cannot be made.
     """
@@ -98,7 +98,7 @@ def prepare(
     faults += limit_faults(file, backbone_sizes(file, space, len(index.classes)))
     faults += metric_faults(file, len(index.classes))
     if faults:
-        raise ConfigError(faults)
+        raise SpaceError(faults)
     require_places(file, options.address)
     search_id = name or new_search_id(file.name, folder_of(file.storage))
     # A link stays one: relative paths are relative to its folder, and a mounted ConfigMap's target changes.
@@ -202,7 +202,7 @@ def prepare_resume(
         step: Hears what is done now.
 
     Raises:
-        ConfigError, DataError: As for ``prepare``: the data may have gone since, or changed.
+        SpaceError, DataError: As for ``prepare``: the data may have gone since, or changed.
         StorageError: The user's file has changed.
     """
     file, space = stored_file(entry, "so it cannot be resumed")
@@ -212,7 +212,7 @@ def prepare_resume(
     step("checking the weights of the backbones")
     faults = weights_faults(file, space)
     if faults:
-        raise ConfigError(faults)
+        raise SpaceError(faults)
     refuse_changed_inputs(entry, file, index, purpose="the search cannot go on")
     require_places(file, address)
     entry = settle(entry)

@@ -15,7 +15,7 @@ from tlsearch.app.searches.execute import search_plan
 from tlsearch.app.searches.input_digests import keep_inputs, refuse_changed_inputs
 from tlsearch.app.searches.prepare import Prepared, with_trials
 from tlsearch.config import SpaceFile, dump_resolved
-from tlsearch.core.errors import ConfigError, Fault, StorageError
+from tlsearch.core.errors import Fault, SpaceError, StorageError
 from tlsearch.data import load_index
 from tlsearch.search import Carried, SearchLock, supersede
 
@@ -45,7 +45,7 @@ def prepare_changed(
         trials: As for ``prepare_resume``.
 
     Raises:
-        ConfigError: The file has faults, or a change that one search cannot hold.
+        SpaceError: The file has faults, or a change that one search cannot hold.
         DataError: The images; or they, or weights that trials began from, have changed.
         StorageError: The file is gone.
     """
@@ -60,7 +60,7 @@ def prepare_changed(
     faults = lasting_faults(stored, file, changes, _tried(entry)) + weights_faults(file, space)
     faults += limit_faults(file, backbone_sizes(file, space, len(index.classes)))
     if faults:
-        raise ConfigError(faults)
+        raise SpaceError(faults)
     refuse_changed_inputs(entry, file, index, purpose="the search cannot go on")
     entry = settle(entry)
     prepared = Prepared(entry=entry, file=file, space=space, index=index, address=address, lock=lock, resumed=True)

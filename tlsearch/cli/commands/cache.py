@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tlsearch.cli.root import Json, app
-from tlsearch.cli.session import out, print_json, told_errors
+from tlsearch.cli.session import out, print_json, shown_errors
 from tlsearch.core.text import plural
 
 
@@ -31,7 +31,7 @@ def cache(
     json: Json = False,
 ) -> None:
     """List or clear this machine's caches: images, features, probes, and what was fetched (weights, data)."""
-    with told_errors(as_json=json):
+    with shown_errors(as_json=json):
         from tlsearch.app.views.cache_contents import ALL_STORES, cache_entries, cache_json, clear_cache, searches_total
         from tlsearch.cli.tables.data_tables import cache_table
 

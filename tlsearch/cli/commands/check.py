@@ -9,7 +9,7 @@ import typer
 
 from tlsearch.cli.console import Steps
 from tlsearch.cli.root import Data, File, Json, Set, app
-from tlsearch.cli.session import EXIT_USER, err, out, print_json, told_errors
+from tlsearch.cli.session import EXIT_USER, err, out, print_json, shown_errors
 from tlsearch.core.codec import to_plain
 from tlsearch.core.errors import Fault
 from tlsearch.core.text import plural
@@ -33,7 +33,7 @@ def check(
     if no_model and (dry_run or plan):
         needing = "dry run" if dry_run else "forecast"
         raise typer.BadParameter(f"a {needing} needs the models", param_hint="--no-model")
-    with told_errors(as_json=json):
+    with shown_errors(as_json=json):
         from tlsearch.app.checks.check_file import check_file
         from tlsearch.cli.tables.data_tables import backbone_table, data_lines, data_table
 
@@ -68,7 +68,7 @@ def check(
 @app.command()
 def plan(file: File, data: Data = None, set_: Set = None, json: Json = False) -> None:
     """Forecast the time, GPU-hours, disk and memory of a search, before anything is spent."""
-    with told_errors(as_json=json):
+    with shown_errors(as_json=json):
         planned = _planned(file, data, set_)
     if json:
         print_json(planned.as_json())

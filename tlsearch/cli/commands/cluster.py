@@ -9,7 +9,7 @@ import typer
 
 from tlsearch.cli.interrupts import EXIT_INTERRUPTED
 from tlsearch.cli.root import Data, File, Json, Set, app
-from tlsearch.cli.session import EXIT_FAILED, err, out, print_json, told_errors
+from tlsearch.cli.session import EXIT_FAILED, err, out, print_json, shown_errors
 from tlsearch.core.text import command
 
 
@@ -32,7 +32,7 @@ def submit(
     overrides = list(set_ or ())
     overrides += [f"search.trials={trials}"] if trials is not None else []
     overrides += [f"search.time_budget={time_budget}"] if time_budget is not None else []
-    with told_errors(as_json=json):
+    with shown_errors(as_json=json):
         from tlsearch.app.cluster.submit import SubmitOptions, follow_search, submit_file
 
         options = SubmitOptions(file=file, address=address, overrides=overrides, data_path=data, name=name, ship=ship)
@@ -78,7 +78,7 @@ def doctor(
     json: Json = False,
 ) -> None:
     """Check what could stop a search: versions, devices, disks, MLflow, and the nodes of a cluster."""
-    with told_errors(as_json=json):
+    with shown_errors(as_json=json):
         from tlsearch.doctor.environment import DoctorOptions, diagnose
 
         seen = diagnose(DoctorOptions(file=file, overrides=tuple(set_ or ()), data_path=data, address=address))

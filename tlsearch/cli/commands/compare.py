@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tlsearch.cli.root import Json, Storage, app
-from tlsearch.cli.session import out, print_json, told_errors
+from tlsearch.cli.session import out, print_json, shown_errors
 
 if TYPE_CHECKING:
     from tlsearch.cli.console import Table
@@ -31,7 +31,7 @@ def compare(
     json: Json = False,
 ) -> None:
     """Compare two searches on one data set, or two models on the same images, and test the difference."""
-    with told_errors(as_json=json):
+    with shown_errors(as_json=json):
         from tlsearch.app.views.compare_searches import compare as compare_both
         from tlsearch.results.search_comparison import SearchComparison
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tlsearch.cli.root import Json, Search, Storage, app
-from tlsearch.cli.session import EXIT_FAILED, err, out, print_json, told_errors
+from tlsearch.cli.session import EXIT_FAILED, err, out, print_json, shown_errors
 from tlsearch.cli.tables.cluster_answers import Cluster, flags, relay
 from tlsearch.core.text import agree, command, plural
 from tlsearch.core.types import Decision, EpochReport
@@ -26,7 +26,7 @@ _MAX_DEVIATIONS = 10  # of a rerun
 @app.command()
 def status(search: Search = None, storage: Storage = None, address: Cluster = None, json: Json = False) -> None:
     """Show what a search does now: trials by state, the best so far, running trials."""
-    with told_errors(as_json=json):
+    with shown_errors(as_json=json):
         from tlsearch.app.cluster.relay import locate
         from tlsearch.app.cluster.submit import Submitted
         from tlsearch.app.views.status import overview
@@ -55,7 +55,7 @@ def stop(
     json: Json = False,
 ) -> None:
     """Stop a running search from another terminal. It can be resumed."""
-    with told_errors(as_json=json):
+    with shown_errors(as_json=json):
         from tlsearch.app.cluster.relay import locate
         from tlsearch.app.cluster.submit import Submitted
         from tlsearch.app.views.status import stop_search
@@ -81,7 +81,7 @@ def stop(
 @app.command()
 def sync(search: Search = None, storage: Storage = None, json: Json = False) -> None:
     """Send a search to MLflow again, for example after MLflow was away."""
-    with told_errors(as_json=json):
+    with shown_errors(as_json=json):
         from tlsearch.app.catalog.catalog import find
         from tlsearch.app.searches.sync import sync_search
 
@@ -112,7 +112,7 @@ def rerun(
     json: Json = False,
 ) -> None:
     """Train one trial again, without Ray, and compare its curve with the recorded one."""
-    with told_errors(as_json=json):
+    with shown_errors(as_json=json):
         from tlsearch.app.catalog.catalog import find
         from tlsearch.app.searches.rerun import rerun_trial
 

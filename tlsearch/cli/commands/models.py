@@ -11,7 +11,7 @@ import typer
 
 from tlsearch.cli.console import Table, print_data
 from tlsearch.cli.root import Json, Storage, app
-from tlsearch.cli.session import EXIT_FAILED, err, json_text, out, print_json, told_errors
+from tlsearch.cli.session import EXIT_FAILED, err, json_text, out, print_json, shown_errors
 from tlsearch.cli.tables.data_tables import prediction_table
 from tlsearch.core.codec import to_plain
 from tlsearch.core.export_formats import EXPORT_FORMATS
@@ -52,7 +52,7 @@ def predict(
     """
     if (data is None) == (not images):
         raise typer.BadParameter("give image files or folders, or --data with labelled ones")
-    with told_errors(as_json=json):
+    with shown_errors(as_json=json):
         from tlsearch.app.checks.outputs import check_output, write_output
         from tlsearch.app.views.predictions import predict_images, predict_labelled
 
@@ -144,7 +144,7 @@ def export(
     json: Json = False,
 ) -> None:
     """Write a model in a format that runs without tlsearch, and check it against the model."""
-    with told_errors(as_json=json):
+    with shown_errors(as_json=json):
         from tlsearch.app.production.export_model import export_model
 
         result = export_model(model, form=format_, output=output, images=images, storage=storage)

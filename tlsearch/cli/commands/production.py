@@ -12,7 +12,7 @@ import typer
 from tlsearch.cli.console import Table
 from tlsearch.cli.interrupts import EXIT_INTERRUPTED, interruptible
 from tlsearch.cli.root import Address, Json, Search, Storage, app
-from tlsearch.cli.session import err, out, print_json, told_errors
+from tlsearch.cli.session import err, out, print_json, shown_errors
 from tlsearch.cli.streams import GOES_ON, when_output_ends
 from tlsearch.core.codec import to_plain
 from tlsearch.core.text import agree, plural
@@ -33,7 +33,7 @@ def confirm(
     json: Json = False,
 ) -> None:
     """Train the best configurations again with several seeds, and test which is really the best."""
-    with told_errors(as_json=json):
+    with shown_errors(as_json=json):
         from tlsearch.app.catalog.catalog import find
 
         result = run_confirm(find(search, storage), top=top, seeds=seeds, address=address, as_json=json)
@@ -132,7 +132,7 @@ def promote(
     json: Json = False,
 ) -> None:
     """Evaluate the best model once on the sealed test split and register it in MLflow with a model card."""
-    with told_errors(as_json=json):
+    with shown_errors(as_json=json):
         from tlsearch.app.catalog.catalog import find
         from tlsearch.app.production.choice import Limits
         from tlsearch.app.production.promote import PromoteOptions

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from tlsearch.cli.root import Json, Search, Storage, app
-from tlsearch.cli.session import err, out, print_json, told_errors
+from tlsearch.cli.session import err, out, print_json, shown_errors
 from tlsearch.cli.tables.cluster_answers import Cluster, flags, relay
 from tlsearch.core.text import plural
 
@@ -34,7 +34,7 @@ def results(
     json: Json = False,
 ) -> None:
     """Show the leaderboard of a search, finished or running."""
-    with told_errors(as_json=json):
+    with shown_errors(as_json=json):
         from tlsearch.app.cluster.relay import locate
         from tlsearch.app.cluster.submit import Submitted
         from tlsearch.app.views.outcome import read_leaderboard, write_csv
@@ -73,7 +73,7 @@ def report(
     json: Json = False,
 ) -> None:
     """Write a report: one HTML page that needs no network, and its plots as PNG files."""
-    with told_errors(as_json=json):
+    with shown_errors(as_json=json):
         from tlsearch.app.catalog.catalog import find
         from tlsearch.app.views.report import write_search_report
 
@@ -97,7 +97,7 @@ def ui(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 5000,
 ) -> None:
     """Start the MLflow UI with the runs of a search."""
-    with told_errors():
+    with shown_errors():
         from tlsearch.app.catalog.catalog import find
         from tlsearch.app.views.mlflow_ui import serve_ui
 

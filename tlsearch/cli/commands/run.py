@@ -12,7 +12,7 @@ import typer
 from tlsearch.cli.console import Steps
 from tlsearch.cli.interrupts import EXIT_INTERRUPTED, interruptible
 from tlsearch.cli.root import Address, Data, File, Json, Search, Set, Storage, app
-from tlsearch.cli.session import EXIT_FAILED, EXIT_USER, err, out, print_json, told_errors
+from tlsearch.cli.session import EXIT_FAILED, EXIT_USER, err, out, print_json, shown_errors
 from tlsearch.cli.streams import GOES_ON, when_output_ends
 from tlsearch.core.codec import to_plain
 from tlsearch.core.text import command, format_s, plural
@@ -55,7 +55,7 @@ def run(
         overrides.append(f"search.trials={trials}")
     if time_budget is not None:
         overrides.append(f"search.time_budget={time_budget}")
-    with told_errors(as_json=json), ExitStack() as stack:
+    with shown_errors(as_json=json), ExitStack() as stack:
         from tlsearch.app.catalog.bucket_searches import refuse_taken
         from tlsearch.app.catalog.catalog import require_folders
         from tlsearch.app.catalog.search_names import check_name
@@ -92,7 +92,7 @@ def run(
             err.print(f"warning: {warning}", soft_wrap=True)
         end = _execute(prepared, as_json=json, goes_on=promote)
     if promote:  # the search's lock is free again
-        with told_errors(as_json=json):
+        with shown_errors(as_json=json):
             _confirm_and_promote(end, prepared, deadline, address=address, as_json=json)
 
 
@@ -170,7 +170,7 @@ def resume(
     """Continue a search that was interrupted, or extend one that has finished."""
     if changed and stored:
         raise typer.BadParameter("the search goes on with the file as it is now, or as it was", param_hint="--changed")
-    with told_errors(as_json=json), ExitStack() as stack:
+    with shown_errors(as_json=json), ExitStack() as stack:
         from tlsearch.app.catalog.catalog import find, require_folders
         from tlsearch.app.checks.feasibility import total_trials
         from tlsearch.search import holding

@@ -10,7 +10,7 @@ import typer
 from tlsearch.cli.commands.run import run
 from tlsearch.cli.console import Steps, print_data
 from tlsearch.cli.root import Json, app
-from tlsearch.cli.session import err, out, print_json, told_errors
+from tlsearch.cli.session import err, out, print_json, shown_errors
 from tlsearch.core.errors import StorageError
 from tlsearch.core.text import command
 
@@ -36,7 +36,7 @@ def init(
     """Write a commented space file that fits the images and this machine."""
     if layout not in ("auto", "classes"):
         raise typer.BadParameter(f"is auto or classes, not {layout!r}", param_hint="--layout")
-    with told_errors(as_json=json):
+    with shown_errors(as_json=json):
         from tlsearch.app.init.write_space import InitOptions, init_space
 
         options = InitOptions(
@@ -70,7 +70,7 @@ def schema(
 
     The first line of a space file then names it: "# yaml-language-server: $schema=./space.schema.json".
     """
-    with told_errors():
+    with shown_errors():
         from tlsearch.app.views.space_schema import schema_text
         from tlsearch.core.files import write_atomically
 
@@ -90,7 +90,7 @@ def demo(
     The folder gets the space file, the search and its MLflow store. It needs pip install 'tlsearch[demo]'.
     """
     file = folder / "space.yaml"
-    with told_errors():
+    with shown_errors():
         from tlsearch.app.init.space_text import quickstart_text
         from tlsearch.core.files import write_atomically
 

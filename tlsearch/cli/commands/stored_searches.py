@@ -11,7 +11,7 @@ import typer
 
 from tlsearch.cli.console import Table
 from tlsearch.cli.root import Json, Storage, app
-from tlsearch.cli.session import err, out, print_json, told_errors
+from tlsearch.cli.session import err, out, print_json, shown_errors
 
 if TYPE_CHECKING:
     from tlsearch.app.catalog.remove_search import Removal, Removed
@@ -23,7 +23,7 @@ _WIDE = 120  # columns from which on the storage has room beside the rest
 @app.command("list")
 def list_(storage: Storage = None, json: Json = False) -> None:
     """List all searches that were started here, or those of a storage folder, the latest first."""
-    with told_errors(as_json=json):
+    with shown_errors(as_json=json):
         from tlsearch.app.catalog.search_list import list_searches
         from tlsearch.core.errors import UsageError
 
@@ -83,7 +83,7 @@ def remove(
     json: Json = False,
 ) -> None:
     """Remove a search that does not run: its folder with study and checkpoints. It asks before."""
-    with told_errors(as_json=json):
+    with shown_errors(as_json=json):
         from tlsearch.app.catalog.catalog import find
         from tlsearch.app.catalog.remove_search import plan_removal, remove_search
         from tlsearch.core.errors import UsageError
