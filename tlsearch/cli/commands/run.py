@@ -125,7 +125,8 @@ def _confirm_and_promote(
 
     console, search_id = err if as_json else out, end.entry.search_id
     max_epochs, left_s = prepared.file.search.max_epochs, deadline.confirm_s
-    plan = plan_confirm(end.record, best_candidates(end.record, 3), max_epochs=max_epochs, left_s=left_s)
+    candidates = best_candidates(end.record, 3)
+    plan = plan_confirm(end.record, candidates, max_epochs=max_epochs, left_s=left_s)
     reason, confirmed = plan.reason, None
     if not reason:
         confirmed = run_confirm(
@@ -133,7 +134,8 @@ def _confirm_and_promote(
         )
         reason = "" if confirmed else "the time was over"
     if reason:
-        console.print(f"not confirmed: {reason}; {command('confirm', search_id)} does it", markup=False, soft_wrap=True)
+        later = f"; {command('confirm', search_id)} does it" if len(candidates) > 1 else ""
+        console.print(f"not confirmed: {reason}{later}", markup=False, soft_wrap=True)
     document = results_json(end.record, end.run_ids)
     document |= {"confirm": to_plain(confirmed) if confirmed else None, "promotion": None}
     try:
