@@ -91,7 +91,7 @@ def test_403_by_permission(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_another_server(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     answering(monkeypatch, 404, "nope")
-    assert "no MLflow server" in tracking_finding(uri).text
+    assert "is not an MLflow server" in tracking_finding(uri).text
 
 
 def test_nothing_there() -> None:
