@@ -119,6 +119,6 @@ def test_a_search_that_began_before_files_named_defaults_goes_on_as_it_was(file:
 
 def test_check_says_what_was_fitted(file: Path) -> None:
     found = check_file(file, with_model=False)
-    assert found.as_json()["defaults"] == {"batch_size": 32, "head_init": "random"}
+    assert found.defaults == {"batch_size": 32, "head_init": "random"}
     named = check_file(file, overrides=("space.batch_size=8",), with_model=False)
-    assert named.as_json()["defaults"] == {"head_init": "random"}
+    assert named.defaults == {"head_init": "random"}
