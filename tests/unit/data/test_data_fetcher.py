@@ -114,9 +114,9 @@ def test_the_digest_that_the_hub_says_is_checked(site: Site, tmp_path: Path) -> 
         ("http://[::ffff:10.0.0.1]/b", "inside of this machine or its network"),
         ("http://2130706434:{port}/b", "inside of this machine or its network"),
         ("http://0x7f000002/b", "inside of this machine or its network"),
-        ("file:///etc/passwd", "no address of a file"),
-        ("ftp://127.0.0.1/b", "no address of a file"),
-        ("http://user:word@127.0.0.1:{port}/b", "no address of a file"),
+        ("file:///etc/passwd", "not the address of a file"),
+        ("ftp://127.0.0.1/b", "not the address of a file"),
+        ("http://user:word@127.0.0.1:{port}/b", "not the address of a file"),
     ],
 )
 def test_a_public_host_leads_nowhere_inside(

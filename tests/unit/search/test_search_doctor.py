@@ -109,7 +109,7 @@ class Open(http.server.BaseHTTPRequestHandler):
 
 @pytest.mark.parametrize(
     ("code", "status", "told"),
-    [(200, "warn", "authentication off"), (401, "fail", "wants a token"), (404, "fail", "no Ray dashboard")],
+    [(200, "warn", "authentication off"), (401, "fail", "requires a token"), (404, "fail", "not a Ray dashboard")],
 )
 def test_the_jobs_api(code: int, status: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Open, "code", code)
