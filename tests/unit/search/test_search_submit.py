@@ -194,10 +194,10 @@ NONE = "RAY_AUTH_MODE is not set, token from nowhere"
 @pytest.mark.parametrize(
     ("answer", "authentication", "told"),
     [
-        ("Authentication required: Unauthorized", NONE, "wants a token"),
+        ("Authentication required: Unauthorized", NONE, "requires a token"),
         ("Authentication failed: Forbidden", SENT, "does not accept this token"),
         ("InvalidAuthToken: Authentication token is missing or incorrect", SENT, "does not accept this token"),
-        ("InvalidAuthToken: Authentication token is missing or incorrect", NONE, "wants a token"),
+        ("InvalidAuthToken: Authentication token is missing or incorrect", NONE, "requires a token"),
     ],
 )
 def test_a_refused_token_says_what_to_do(answer: str, authentication: str, told: str) -> None:
@@ -262,7 +262,7 @@ def test_the_address_asked_for_wins_over_the_environments(dashboard: str, monkey
 
 def test_a_cluster_that_wants_a_token(dashboard: str) -> None:
     Dashboard.token = "right"
-    with pytest.raises(ClusterError, match=r"wants a token.*token from nowhere"):
+    with pytest.raises(ClusterError, match=r"requires a token.*token from nowhere"):
         RayJobs(dashboard)
 
 
