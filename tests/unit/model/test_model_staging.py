@@ -203,5 +203,5 @@ def test_auxiliary_heads_are_gone_and_inputs_are_rescaled() -> None:
 
 
 def test_a_model_without_a_rule_is_a_users_error() -> None:
-    with pytest.raises(UserError, match="no staging rule for models of the class Linear"):
+    with pytest.raises(UserError, match="class Linear have no staging rule"):
         stage_model(nn.Linear(3, 3), "linear", 224)
