@@ -27,7 +27,7 @@ _LOW_DISK_GB = 10
 _MIRRORS = "none, where a mirrored image is another class (digits, letters)"
 _BACKBONE_LR = {"near": (1e-5, 3e-4), "open": (3e-5, 1e-3), "middle": (3e-5, 1e-3), "far": (1e-4, 1e-3)}
 _PLACES = {
-    "file": "a file of yours",
+    "file": "from a file that you named",
     "package": "in an installed package",
     "cache": "on this machine",
     "download": "downloaded when the search begins",
@@ -183,7 +183,7 @@ def _backbones(seen: Seen) -> Choice:
     places = "; ".join(f"{one.name}: weights {_PLACES[one.place]}" for one in seen.chosen)
     reason = f"{'Sizes for a GPU' if seen.gpu else 'Small enough for CPU cores'}. {places}."
     if any(one.candidate.self_supervised for one in seen.chosen):
-        reason += " Self-supervised weights lean less to photographs than those of ImageNet's classes."
+        reason += " Self-supervised weights depend less on the classes of ImageNet than supervised ones."
     other = "resnet18, mobilenet_v3_large, efficientnet_b0" if not seen.gpu else "resnet50, convnext_tiny, vit_b_16"
     instead = f"any of torchvision's classifiers, or timm/NAME: {other}"
     value = f"[{', '.join(one.name for one in seen.chosen)}]"
