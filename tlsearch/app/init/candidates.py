@@ -34,7 +34,7 @@ class Candidate:
         gmacs: Multiply-adds of one image of 224 px, in billions.
         url: Its library's default weights.
         small: Whether it trains in bearable time on CPU cores.
-        self_supervised: Whether its weights come from images without labels, and so depend less on the classes of photographs.
+        self_supervised: Whether its weights come from images without labels.
         package: An installable package with the weights, and the file inside it.
     """
 
