@@ -99,6 +99,15 @@ def test_lines_say_how_long_it_will_take_once_that_is_known(clock: list[float]) 
     assert ends[3].startswith("[4/14, about 10 min left] ")
 
 
+def test_nothing_is_left_once_all_trials_have_ended(clock: list[float]) -> None:
+    progress, text = _progress(terminal=False, trials=4)
+    with progress:
+        _run_trials(progress, clock, 4)
+    ends = [line for line in text.getvalue().splitlines() if line.startswith("[")]
+    assert " left] " in ends[2], ends
+    assert ends[3].startswith("[4/4] ")
+
+
 def test_a_long_trial_says_at_most_once_a_minute_that_it_goes_on(clock: list[float]) -> None:
     progress, text = _progress(terminal=False)
     with progress:

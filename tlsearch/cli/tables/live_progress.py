@@ -245,6 +245,8 @@ class Progress(SearchObserver):
 
     def _left_s(self) -> float | None:
         """Seconds left as far as they are known, at most what the time budget leaves."""
+        if self._num_ended() >= self._trials:
+            return None
         running = [(row.config, row.epoch) for row in self._rows.values() if row.outcome is None]
         left_s = self._estimate.left_s(time.monotonic(), running)
         if left_s is None or self._time_budget_s is None:
