@@ -92,7 +92,11 @@ def test_a_run_has_its_forecast_beside_it(space: Path) -> None:
     index = load_index(file.data)
     begun = ForecastBeside(file, searched, index)
     stopped = ForecastBeside(file, searched, index)
+    begun.begin()
+    begun.begin()
     stopped.stop()
+    stopped.begin()
+    assert sum(thread.name == "forecast" for thread in threading.enumerate()) == 1
     for thread in threading.enumerate():
         if thread.name == "forecast":
             thread.join()

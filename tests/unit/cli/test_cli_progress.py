@@ -108,6 +108,34 @@ def test_nothing_is_left_once_all_trials_have_ended(clock: list[float]) -> None:
     assert ends[3].startswith("[4/4] ")
 
 
+@pytest.mark.parametrize(("trials", "begins"), [(5, False), (14, True)])
+def test_only_a_search_that_takes_long_is_forecast(clock: list[float], trials: int, begins: bool) -> None:
+    class Forecast:
+        begun = False
+
+        def begin(self) -> None:
+            self.begun = True
+
+        def __call__(self) -> None: ...
+
+        def stop(self) -> None: ...
+
+    forecast = Forecast()
+    progress = Progress(
+        Console(file=io.StringIO()),
+        metric="val_accuracy",
+        trials=trials,
+        max_epochs=5,
+        time_budget_s=None,
+        forecast=forecast,  # type: ignore[arg-type]
+    )
+    with progress:
+        _run_trials(progress, clock, 2)
+        assert not forecast.begun, "too little is known"
+        _run_trials(progress, clock, 4)
+    assert forecast.begun is begins
+
+
 def test_a_long_trial_says_at_most_once_a_minute_that_it_goes_on(clock: list[float]) -> None:
     progress, text = _progress(terminal=False)
     with progress:

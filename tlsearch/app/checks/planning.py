@@ -134,13 +134,18 @@ def plan_search(file: SpaceFile, space: Space, index: ImageIndex, *, step: Step 
 
 
 class ForecastBeside:
-    """Forecasts a search on a thread that gives way to others, while Ray and its workers start."""
+    """Forecasts a search that runs, on a thread that gives way to others; it takes some 10 s of one core."""
 
     def __init__(self, file: SpaceFile, space: Space, index: ImageIndex) -> None:
-        """Begins at once."""
         self._search = file, space, index
         self._made: Forecast | None = None
-        self._stopped = threading.Event()
+        self._begun = self._stopped = False
+
+    def begin(self) -> None:
+        """Begins, the first time that it is called."""
+        if self._begun or self._stopped:
+            return
+        self._begun = True
         # Not a daemon: Python must not end while torch computes.
         threading.Thread(target=self._work, name="forecast").start()
 
@@ -150,7 +155,7 @@ class ForecastBeside:
 
     def stop(self) -> None:
         """Ends it at its next step; what is there stays."""
-        self._stopped.set()
+        self._stopped = True
 
     def _work(self) -> None:
         try:
@@ -169,7 +174,7 @@ class ForecastBeside:
             logger.exception("the search could not be forecast; it runs without")
 
     def _step(self, text: str) -> None:
-        if self._stopped.is_set():
+        if self._stopped:
             raise _Stopped
 
 

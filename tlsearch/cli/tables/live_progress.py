@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from tlsearch.app.searches.prepare import Prepared
 
 _REFRESHES_PER_S = 4
+_WORTH_FORECAST_S = 300.0  # a forecast takes some 10 s of one core: too much for a search that ends soon
 _QUIET_S = 60.0  # without a terminal: how long nothing is printed while epochs go on
 
 
@@ -249,6 +250,8 @@ class Progress(SearchObserver):
             return None
         running = [(row.config, row.epoch) for row in self._rows.values() if row.outcome is None]
         left_s = self._estimate.left_s(time.monotonic(), running)
+        if self._forecast is not None and left_s is not None and left_s > _WORTH_FORECAST_S:
+            self._forecast.begin()
         if left_s is None or self._time_budget_s is None:
             return left_s
         return min(left_s, max(self._time_budget_s - self._spent_s(), 0.0))
