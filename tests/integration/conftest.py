@@ -12,6 +12,9 @@ HERE = Path(__file__).resolve().parent
 SUPPORT = Path(__file__).resolve().parents[1] / "support"
 
 
+@pytest.hookimpl(
+    tryfirst=True
+)  # before xdist looks for groups, also where this file is not the first that pytest reads
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """One process runs all of these: two searches at once on a small machine would only wait for each other."""
     for item in items:

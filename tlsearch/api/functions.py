@@ -61,9 +61,11 @@ def run(
         loaded = loaded.with_overrides(changes)
     require_folders()
     with ExitStack() as stack:
-        file = stack.enter_context(loaded.written())
-        options = RunOptions(file=file, overrides=loaded.overrides, data_path=loaded.data, address=address, name=name)
-        prepared = stack.enter_context(prepare(options))
+        with loaded.written() as file:  # the search has its own copy once it is prepared
+            options = RunOptions(
+                file=file, overrides=loaded.overrides, data_path=loaded.data, address=address, name=name
+            )
+            prepared = stack.enter_context(prepare(options))
         return Search(execute_shown(prepared, progress=progress).entry)
 
 

@@ -87,12 +87,7 @@ def load_space(
     texts = tuple(f"{key}={json.dumps(value)}" for key, value in (overrides or {}).items())
     folder = None if data is None else Path(data)
     with _written(source) as path:
-        try:
-            file, space = load(path, overrides=texts, data_path=folder)
-        except SpaceError as error:
-            if isinstance(source, Mapping):
-                raise SpaceError([replace(one, file="", line=0, column=0) for one in error.faults]) from None
-            raise
+        file, space = load(path, overrides=texts, data_path=folder)
     return LoadedSpace(file=file, space=space, source=source, overrides=texts, data=folder)
 
 
@@ -114,6 +109,8 @@ def _written(source: SpaceSource) -> Iterator[Path]:
         with open(number, "w", encoding="utf-8") as file:
             file.write(_yaml(source))
         yield Path(name)
+    except SpaceError as error:  # the user has not seen this file: keys say enough
+        raise SpaceError([replace(one, file="", line=0, column=0) for one in error.faults]) from None
     finally:
         Path(name).unlink(missing_ok=True)
 

@@ -32,6 +32,7 @@ def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, bool]:
     wanted = {"interrupt": False}
 
     def run_search(plan: Any, *, factory: Any, observers: Any, stop: threading.Event, lock: Any) -> str:
+        assert not list(tmp_path.glob(".space-*")), "the file of a dict is gone before a trial begins"
         more = (StopAfter(stop),) if wanted["interrupt"] else ()
         return drive(plan, factory=QuickTrial, observers=[*observers, *more], stop=stop, lock=lock)
 
@@ -85,6 +86,9 @@ def test_errors_are_those_of_the_command_line(engine: dict[str, bool], tmp_path:
         tlsearch.run("none.yaml")
     with pytest.raises(tlsearch.SpaceError, match="search.trials"):
         tlsearch.run(TREE, trials=0)
+    with pytest.raises(tlsearch.SpaceError, match="^weights.squeezenet1_1: ") as caught:
+        tlsearch.run({**TREE, "weights": {"squeezenet1_1": "none.pth"}})
+    assert ".space-" not in str(caught.value) and not list(tmp_path.glob(".space-*"))
     assert not (tmp_path / "tlsearch_runs").exists()
 
 

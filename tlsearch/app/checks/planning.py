@@ -170,8 +170,8 @@ class ForecastBeside:
             self._made = forecast(plan, measured.costs, **given, limit_s=_BESIDE_S)  # type: ignore[arg-type]
         except _Stopped:
             return
-        except Exception:
-            logger.exception("the search could not be forecast; it runs without")
+        except Exception as error:  # whatever it is, the search itself must go on
+            logger.warning("the search could not be forecast and runs without: %r", error)
 
     def _step(self, text: str) -> None:
         if self._stopped:
