@@ -10,8 +10,9 @@ import sqlite3
 import urllib.error
 import urllib.request
 from contextlib import closing, suppress
+from http.client import HTTPException
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from tlsearch.config import missing_driver, with_driver
 from tlsearch.core.secrets import remember
@@ -141,6 +142,8 @@ def _meaning(uri: str, status: int, text: str) -> tuple[str, str]:
     host = uri.partition("://")[2].partition("/")[0].rpartition("@")[2]
     if status == 0:
         return f"nothing answers at {uri}: {text}", "is it the address that this machine reaches it by?"
+    if status == 401 and _without_userinfo(uri)[1]:
+        return f"{uri} does not know the user or the password in its address (401)", "correct them, or remove them"
     if status == 401 and _credentials(uri):
         return f"{uri} does not know this user or password (401){_as_whom(uri)}", f"check {_USER} and {_PASSWORD}"
     if status == 401 and not is_trusted(uri):
@@ -182,7 +185,7 @@ def _credentials(uri: str) -> dict[str, str]:
     user, password = (os.environ.get(one) or str(kept.get("mlflow", one, fallback="")) for one in (_USER, _PASSWORD))
     token = os.environ.get(_TOKEN)
     if user and password:
-        return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
+        return _basic(user, password)
     return {"Authorization": f"Bearer {token}"} if token else {}
 
 
@@ -201,12 +204,28 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 def _get(url: str, headers: dict[str, str]) -> tuple[int, str]:
     """Status and the beginning of the text; status 0 where nothing answered."""
     opener = urllib.request.build_opener(_NoRedirect)
+    bare, own = _without_userinfo(url)
     try:
-        with opener.open(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT_S) as answer:
+        with opener.open(urllib.request.Request(bare, headers=headers | own), timeout=_TIMEOUT_S) as answer:
             return int(answer.status), answer.read(_TEXT_BYTES).decode(errors="replace").strip()
     except urllib.error.HTTPError as error:
         if error.code in range(300, 400):
             return error.code, f"it sends its clients to {error.headers.get('Location')}: name that address"
         return error.code, " ".join(error.read(300).decode(errors="replace").split())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         return 0, str(getattr(error, "reason", error))
+
+
+def _without_userinfo(url: str) -> tuple[str, dict[str, str]]:
+    """An address for urllib, which takes a user in it for the host, and the header that requests makes of that user."""
+    scheme, _, rest = url.partition("://")
+    host, slash, path = rest.partition("/")
+    userinfo, at, host = host.rpartition("@")
+    if not at:
+        return url, {}
+    user, _, password = userinfo.partition(":")
+    return f"{scheme}://{host}{slash}{path}", _basic(unquote(user), unquote(password))
+
+
+def _basic(user: str, password: str) -> dict[str, str]:
+    return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}

@@ -76,6 +76,19 @@ def test_401_with_a_wrong_password(uri: str, monkeypatch: pytest.MonkeyPatch) ->
     assert Server.headers_seen == ["Basic " + base64.b64encode(b"team:hunter2").decode()]
 
 
+def test_a_user_in_the_address(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As requests, under MLflow's own client, does it: this user comes before the one of the environment."""
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "other")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "other")
+    answering(monkeypatch, 401)
+    address = uri.replace("//", "//team:hunt%2Fer2@")
+    found = tracking_finding(address)
+    assert "the user or the password in its address" in found.text
+    assert Server.headers_seen == ["Basic " + base64.b64encode(b"team:hunt/er2").decode()]
+    portless = tracking_finding("https://team:hunter2@127.0.0.1")
+    assert portless.status == "fail" and "nothing answers" in portless.text
+
+
 def test_403_by_the_host_name(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     answering(monkeypatch, 403, "Invalid Host header - possible DNS rebinding attack detected")
     found = tracking_finding(uri)
