@@ -16,13 +16,13 @@ from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.app.catalog.stored import SearchState, read_record, search_log, search_state
 from tlsearch.app.searches.execute import SearchEnd, execute
 from tlsearch.app.searches.prepare import Prepared
-from tlsearch.cli.interrupts import interruptible
-from tlsearch.cli.session import err
-from tlsearch.cli.tables.live_progress import show_progress
 from tlsearch.core.errors import StorageError
 from tlsearch.core.layout import SearchFolder
 from tlsearch.core.text import html_table, plural
 from tlsearch.core.types import SearchRecord, TrialRecord
+from tlsearch.display.console import Console
+from tlsearch.display.interrupts import interruptible
+from tlsearch.display.live_progress import show_progress
 
 if TYPE_CHECKING:
     import optuna
@@ -238,7 +238,7 @@ def execute_shown(prepared: Prepared, *, progress: bool = True, name: Callable[[
         name: What a trial is called in it.
     """
     with ExitStack() as stack:
-        shown = show_progress(prepared, err, name=name) if progress else None
+        shown = show_progress(prepared, Console(stderr=True), name=name) if progress else None
         stack.enter_context(search_log(prepared.entry))
         stop = stack.enter_context(_interruptible(lambda: shown.note("stopping") if shown else None))
         if shown:

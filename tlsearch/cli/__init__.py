@@ -9,7 +9,7 @@ import sys
 
 def main() -> None:
     """Entry point of the ``tlsearch`` command."""
-    from tlsearch.cli.interrupts import run_interruptible
+    from tlsearch.display.interrupts import run_interruptible
 
     run_interruptible(_main)
 
@@ -28,8 +28,8 @@ def _main() -> None:
     output = open_streams()
     lend_home()
     import tlsearch.cli.commands  # noqa: F401  # its modules add their commands
-    from tlsearch.cli.console import show_all_texts
     from tlsearch.cli.root import app
+    from tlsearch.display.console import show_all_texts
 
     show_all_texts()
     try:

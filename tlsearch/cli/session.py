@@ -12,12 +12,12 @@ from typing import Any, NoReturn
 
 import typer
 
-from tlsearch.cli.console import Console
-from tlsearch.cli.interrupts import EXIT_INTERRUPTED
 from tlsearch.core.errors import SpaceError, TlsearchError, UserError
 from tlsearch.core.printable import PrintableFormatter
 from tlsearch.core.secrets import mask_tree
 from tlsearch.core.text import plural
+from tlsearch.display.console import Console
+from tlsearch.display.interrupts import EXIT_INTERRUPTED
 
 EXIT_FAILED = 1
 EXIT_USER = 2

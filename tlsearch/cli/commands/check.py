@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tlsearch.cli.console import Steps
 from tlsearch.cli.root import Data, File, Json, Set, app
 from tlsearch.cli.session import EXIT_USER, err, out, print_json, shown_errors
 from tlsearch.core.codec import to_plain
 from tlsearch.core.errors import Fault
 from tlsearch.core.text import plural
+from tlsearch.display.console import Steps
 
 if TYPE_CHECKING:
     from tlsearch.app.checks.check_file import CheckedBackbone, CheckReport

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from tlsearch.cli.interrupts import EXIT_INTERRUPTED
 from tlsearch.cli.root import Data, File, Json, Set, app
 from tlsearch.cli.session import EXIT_FAILED, err, out, print_json, shown_errors
 from tlsearch.core.text import command
+from tlsearch.display.interrupts import EXIT_INTERRUPTED
 
 
 @app.command()

@@ -11,7 +11,7 @@ from tlsearch.cli.root import Json, Storage, app
 from tlsearch.cli.session import out, print_json, shown_errors
 
 if TYPE_CHECKING:
-    from tlsearch.cli.console import Table
+    from tlsearch.display.console import Table
     from tlsearch.results.leaderboard.leaderboard import LeaderboardRow
     from tlsearch.results.search_comparison import ModelComparison, SearchComparison
 
@@ -101,7 +101,7 @@ def _print_models(found: ModelComparison) -> None:
 
 
 def _table(*heads: str, left: int = 1) -> Table:
-    from tlsearch.cli.console import Table
+    from tlsearch.display.console import Table
 
     table = Table()
     for place, head in enumerate(heads):

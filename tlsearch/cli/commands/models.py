@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tlsearch.cli.console import Table, print_data
 from tlsearch.cli.root import Json, Storage, app
 from tlsearch.cli.session import EXIT_FAILED, err, json_text, out, print_json, shown_errors
 from tlsearch.cli.tables.data_tables import prediction_table
@@ -17,6 +16,7 @@ from tlsearch.core.codec import to_plain
 from tlsearch.core.export_formats import EXPORT_FORMATS
 from tlsearch.core.printable import csv_text
 from tlsearch.core.text import plural
+from tlsearch.display.console import Table, print_data
 
 if TYPE_CHECKING:
     from tlsearch.app.production.export_model import ExportedModel

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tlsearch.cli.console import Table
-from tlsearch.cli.interrupts import EXIT_INTERRUPTED, interruptible
 from tlsearch.cli.root import Address, Json, Search, Storage, app
 from tlsearch.cli.session import err, out, print_json, shown_errors
 from tlsearch.cli.streams import GOES_ON, when_output_ends
 from tlsearch.core.codec import to_plain
 from tlsearch.core.text import agree, plural
+from tlsearch.display.console import Table
+from tlsearch.display.interrupts import EXIT_INTERRUPTED, interruptible
 
 if TYPE_CHECKING:
     from tlsearch.app.catalog.catalog import SearchEntry
@@ -60,7 +60,7 @@ def run_confirm(
         from tlsearch.app.production.conclude import conclude
         from tlsearch.app.production.confirm import prepare_confirm
         from tlsearch.app.searches.execute import execute
-        from tlsearch.cli.tables.live_progress import show_progress
+        from tlsearch.display.live_progress import show_progress
 
         when_output_ends(GOES_ON)
         confirming = prepare_confirm(entry, top=top, seeds=seeds, address=address)

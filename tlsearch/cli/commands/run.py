@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tlsearch.cli.console import Steps
-from tlsearch.cli.interrupts import EXIT_INTERRUPTED, interruptible
 from tlsearch.cli.root import Address, Data, File, Json, Search, Set, Storage, app
 from tlsearch.cli.session import EXIT_FAILED, EXIT_USER, err, out, print_json, shown_errors
 from tlsearch.cli.streams import GOES_ON, when_output_ends
 from tlsearch.core.codec import to_plain
 from tlsearch.core.text import command, format_s, plural
+from tlsearch.display.console import Steps
+from tlsearch.display.interrupts import EXIT_INTERRUPTED, interruptible
 
 if TYPE_CHECKING:
     from tlsearch.app.catalog.catalog import SearchEntry
@@ -234,7 +234,7 @@ def _execute(prepared: Prepared, *, as_json: bool, goes_on: bool = False) -> Sea
     from tlsearch.app.catalog.stored import search_log
     from tlsearch.app.checks.feasibility import untried_backbones
     from tlsearch.app.searches.execute import execute
-    from tlsearch.cli.tables.live_progress import show_progress
+    from tlsearch.display.live_progress import show_progress
     from tlsearch.results import results_json
 
     entry = prepared.entry

@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 from tlsearch.cli.commands.run import run
-from tlsearch.cli.console import Steps, print_data
 from tlsearch.cli.root import Json, app
 from tlsearch.cli.session import err, out, print_json, shown_errors
 from tlsearch.core.errors import StorageError
 from tlsearch.core.text import command
+from tlsearch.display.console import Steps, print_data
 
 
 @app.command()

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tlsearch.cli.console import Table
 from tlsearch.cli.root import Json, Storage, app
 from tlsearch.cli.session import err, out, print_json, shown_errors
+from tlsearch.display.console import Table
 
 if TYPE_CHECKING:
     from tlsearch.app.catalog.remove_search import Removal, Removed

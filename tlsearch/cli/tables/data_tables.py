@@ -6,9 +6,9 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tlsearch.cli.console import Table
 from tlsearch.core.printable import printable
 from tlsearch.core.text import plural
+from tlsearch.display.console import Table
 
 if TYPE_CHECKING:
     from tlsearch.app.checks.check_file import CheckedBackbone

@@ -13,10 +13,10 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from tlsearch.cli.console import Table
 from tlsearch.core.printable import printable
 from tlsearch.core.text import format_s, plural
 from tlsearch.core.types import SearchRecord
+from tlsearch.display.console import Table
 from tlsearch.results.leaderboard.leaderboard import LeaderboardRow, number_forms
 
 _EXPENDABLE = ("time", "size", "latency", "ended")  # left out in this order where the terminal is too narrow

@@ -6,10 +6,9 @@ import time
 
 from tlsearch.app.catalog.stored import ending_text
 from tlsearch.app.views.status import Overview, trial_doing
-from tlsearch.cli.console import Table
-from tlsearch.cli.tables.live_progress import short_config
 from tlsearch.core.text import format_s, plural
 from tlsearch.core.types import TrialRecord, TrialState
+from tlsearch.display.console import Table
 from tlsearch.results.leaderboard.leaderboard import epoch_text
 from tlsearch.search import Holder
 
@@ -35,9 +34,7 @@ def running_table(seen: Overview) -> Table:
             f"{trial.epochs_run}/{max_epochs}",
             *("-" if value is None else f"{value:.4f}" for value in (last, trial.best_value)),
             _age(trial, seen.status.holder, now),
-            "  ".join(
-                filter(None, (short_config(trial.config), trial_doing(seen.status.record.directory, trial.number)))
-            ),
+            "  ".join(filter(None, (trial.config.short, trial_doing(seen.status.record.directory, trial.number)))),
         )
     return table
 
@@ -86,7 +83,7 @@ def _best(seen: Overview) -> str:
     if best is None or best.best_value is None:
         return "no report yet"
     value = f"{seen.status.record.metric} {best.best_value:.4f} {epoch_text(best.best_epoch)}"
-    return f"best so far: trial {best.number} with {value}  {short_config(best.config)}"
+    return f"best so far: trial {best.number} with {value}  {best.config.short}"
 
 
 def _places(seen: Overview) -> list[str]:

@@ -179,6 +179,17 @@ class TrialConfig:
     class_balance: str = "none"
     head_init: str = "random"
 
+    @property
+    def short(self) -> str:
+        """In a few words: ``resnet18 depth 2 lr 1.0e-03/2.1e-05 bn train``."""
+        rates = f"{self.head_lr:.1e}" + (f"/{self.backbone_lr:.1e}" if self.backbone_lr is not None else "")
+        words = [self.backbone, f"depth {self.unfreeze_depth}", f"lr {rates}"]
+        if self.bn_policy is not None and self.unfreeze_depth:
+            words.append(f"bn {self.bn_policy}")
+        if self.augmentation != "none":
+            words.append(self.augmentation)
+        return " ".join(words)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrialSetup:

@@ -8,9 +8,9 @@ import pytest
 import typer
 from rich.console import Console
 
-from tlsearch.cli import console as steps
-from tlsearch.cli.console import Steps
 from tlsearch.cli.session import shown_errors
+from tlsearch.display import console as steps
+from tlsearch.display.console import Steps
 
 
 def test_without_a_terminal_each_step_is_a_line() -> None:

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import tlsearch.cli
+import tlsearch
 from tlsearch.app.checks.check_file import CheckedBackbone
-from tlsearch.cli.console import Console, Table
 from tlsearch.cli.tables.data_tables import backbone_table, data_lines, data_table, prediction_table
 from tlsearch.core.printable import printable
 from tlsearch.data.inspect.data_card import DataCard, ImagePair, ImagePlace, SplitCounts
+from tlsearch.display.console import Console, Table
 from tlsearch.model import WeightsCard, describe_backbone
 from tlsearch.results.inference.predictor import Prediction
 from tlsearch.space import backbone_facts
@@ -96,9 +96,9 @@ def test_a_titles_own_name_is_data_too() -> None:
 
 def test_one_place_makes_tables_and_consoles() -> None:
     makers = re.compile(r"rich\.table|from rich import|rich\.console import .*\bConsole\(|\brich\.print")
-    folder = Path(tlsearch.cli.__file__).parent
+    folder = Path(tlsearch.__file__).parent
     wrong = [one.name for one in folder.rglob("*.py") if one.name != "console.py" and makers.search(one.read_text())]
-    assert wrong == [], "tables come from tlsearch.cli.console, where names are data"
+    assert wrong == [], "tables come from tlsearch.display.console, where names are data"
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tlsearch.cli.tables.estimate import Estimate
 from tlsearch.core.types import TrialConfig
+from tlsearch.display.estimate import Estimate
 from tlsearch.forecast.forecast import Forecast, Interval
 
 HEAD = TrialConfig(backbone="a")

@@ -17,7 +17,7 @@ SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 # A command that says when it is where it is to be interrupted.
 _SCRIPT = """
 import os, signal, sys, time
-from tlsearch.cli import interrupts
+from tlsearch.display import interrupts
 def here(number=None):
     os.kill(os.getpid(), {number})
 def command():

@@ -17,8 +17,6 @@ from rich.text import Text
 
 from tlsearch.app.catalog.stored import read_record
 from tlsearch.app.views.status import trial_doing
-from tlsearch.cli.console import NotebookLive, Table
-from tlsearch.cli.tables.estimate import Estimate
 from tlsearch.core.text import about_s, format_s, plural
 from tlsearch.core.types import (
     Decision,
@@ -30,6 +28,8 @@ from tlsearch.core.types import (
     TrialOutcome,
     TrialState,
 )
+from tlsearch.display.console import NotebookLive, Table
+from tlsearch.display.estimate import Estimate
 
 if TYPE_CHECKING:
     from tlsearch.app.checks.planning import ForecastBeside
@@ -38,17 +38,6 @@ if TYPE_CHECKING:
 _REFRESHES_PER_S = 4
 _WORTH_FORECAST_S = 300.0  # a forecast takes some 10 s of one core: too much for a search that ends soon
 _QUIET_S = 60.0  # without a terminal: how long nothing is printed while epochs go on
-
-
-def short_config(config: TrialConfig) -> str:
-    """One trial's configuration in a few words: ``resnet18 depth 2 lr 1.0e-03/2.1e-05 bn train``."""
-    rates = f"{config.head_lr:.1e}" + (f"/{config.backbone_lr:.1e}" if config.backbone_lr is not None else "")
-    words = [config.backbone, f"depth {config.unfreeze_depth}", f"lr {rates}"]
-    if config.bn_policy is not None and config.unfreeze_depth:
-        words.append(f"bn {config.bn_policy}")
-    if config.augmentation != "none":
-        words.append(config.augmentation)
-    return " ".join(words)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +178,7 @@ class Progress(SearchObserver):
         self._print(
             f"[{self._num_ended()}/{self._trials}{left}] trial {self._name(number)} {outcome.state.value} "
             f"({outcome.reason}) after {plural(outcome.epochs_run, 'epoch')}: "
-            f"{self._metric} {value}  {short_config(row.config)}"
+            f"{self._metric} {value}  {row.config.short}"
         )
         if outcome.error:
             self._print(f"    {outcome.error.splitlines()[-1]}")
@@ -221,7 +210,7 @@ class Progress(SearchObserver):
         for number, row in running.items():
             figures = ["-" if v is None else f"{v:.4f}" for v in (row.value, row.best)]
             doing = self._doing(number) or ("starting a worker" if self._phase() else "")
-            what = "  ".join(filter(None, (short_config(row.config), doing)))
+            what = "  ".join(filter(None, (row.config.short, doing)))
             table.add_row(self._name(number), f"{row.epoch}/{self._max_epochs}", *figures, what)
         return table
 
@@ -270,7 +259,7 @@ class Progress(SearchObserver):
         if best is None:
             return "no report yet"
         number, row = best
-        return f"best so far: trial {self._name(number)} with {self._metric} {row.best:.4f}  {short_config(row.config)}"
+        return f"best so far: trial {self._name(number)} with {self._metric} {row.best:.4f}  {row.config.short}"
 
 
 def show_progress(prepared: Prepared, console: Console, *, name: Callable[[int], str] = str) -> Progress:

@@ -7,9 +7,9 @@ import io
 import pytest
 from rich.console import Console
 
-from tlsearch.cli.tables import live_progress as progress_module
-from tlsearch.cli.tables.live_progress import Progress, short_config
 from tlsearch.core.types import Decision, EndReason, EpochReport, SearchRecord, StartReport, TrialConfig, TrialOutcome
+from tlsearch.display import live_progress as progress_module
+from tlsearch.display.live_progress import Progress
 
 DEEP = TrialConfig(backbone="resnet18", unfreeze_depth=2, head_lr=1e-3, backbone_lr=2e-5, bn_policy="train")
 
@@ -78,7 +78,7 @@ def test_the_solved_head_is_among_the_best_so_far() -> None:
 
 
 def test_short_texts() -> None:
-    assert short_config(TrialConfig(backbone="vit_b_16", head_lr=0.01)) == "vit_b_16 depth 0 lr 1.0e-02"
+    assert TrialConfig(backbone="vit_b_16", head_lr=0.01).short == "vit_b_16 depth 0 lr 1.0e-02"
 
 
 def _run_trials(progress: Progress, clock: list[float], count: int, *, epoch_s: float = 20.0) -> None:
