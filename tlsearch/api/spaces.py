@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tlsearch.config import SpaceFile, dump_part
-from tlsearch.core.errors import Fault, SpaceError, StorageError
+from tlsearch.core.errors import SpaceError, SpaceProblem, StorageError
 from tlsearch.core.text import html_table, plural
 from tlsearch.space import Dimension, Space, load
 
@@ -120,7 +120,7 @@ def _yaml(tree: Mapping[str, Any]) -> str:
     try:
         return dump_part(json.loads(json.dumps(tree, default=_plain)))
     except (TypeError, ValueError) as error:
-        raise SpaceError([Fault(path=(), message=str(error))]) from error
+        raise SpaceError([SpaceProblem(path=(), message=str(error))]) from error
 
 
 def _plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""space.yaml: safe YAML with places, a typed schema, all faults at once."""
+"""space.yaml: safe YAML with places, a typed schema, all errors at once."""
 
 from tlsearch.config.document.positions import Document, Keys, Position
 from tlsearch.config.document.wording import bucket_address, nearest, one_of, show, suggest

@@ -26,7 +26,7 @@ from tlsearch.config.document.wording import show
 from tlsearch.config.rules.schema_errors import error_text
 from tlsearch.config.values import Number, Whole, broken
 from tlsearch.core import __version__
-from tlsearch.core.errors import Fault, StorageError
+from tlsearch.core.errors import SpaceProblem, StorageError
 from tlsearch.core.files import read_regular
 from tlsearch.core.types import MAX_PIXELS, CropMode, TransformSpec, TrialConfig
 
@@ -117,7 +117,7 @@ def read_model_file(folder: Path) -> ModelFile:
         return _model_file(_adapter().validate_python(content))
     except ValidationError as error:
         found = error.errors(include_url=False)
-        texts = [str(Fault(path=tuple(one["loc"]), message=_text(one))) for one in found[:_SHOWN]]
+        texts = [str(SpaceProblem(path=tuple(one["loc"]), message=_text(one))) for one in found[:_SHOWN]]
         more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         raise StorageError(f"a model checkpoint breaks rules: {path}: {'; '.join(texts)}{more}") from None
 
@@ -164,7 +164,7 @@ def _text(item: Any) -> str:
     return error_text(item)
 
 
-def tensor_name_fault(name: str) -> str:
+def tensor_name_problem(name: str) -> str:
     """What is wrong with the name of a file with tensors; empty where nothing is."""
     if name != Path(name).name or "\\" in name or "\0" in name or name in ("", ".", ".."):
         return f"must name a file in the checkpoint's own folder, never a path: {show(name)}"
@@ -172,8 +172,8 @@ def tensor_name_fault(name: str) -> str:
 
 
 def _file_name(name: str) -> str:
-    if fault := tensor_name_fault(name):
-        raise broken(fault)
+    if problem := tensor_name_problem(name):
+        raise broken(problem)
     return name
 
 

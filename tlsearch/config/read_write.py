@@ -16,7 +16,7 @@ from tlsearch.config.rules.between_values import resolve
 from tlsearch.config.rules.schema_errors import validate, without_retired
 from tlsearch.config.rules.unused_settings import unused_settings
 from tlsearch.config.schema import SearchSpec, SpaceFile
-from tlsearch.core.errors import Fault, SpaceError
+from tlsearch.core.errors import SpaceError, SpaceProblem
 from tlsearch.core.secrets import remember
 from tlsearch.core.types import WeightsSource
 
@@ -29,7 +29,7 @@ def parse_space_file(
     current: Path | None = None,
     *,
     stored: bool = False,
-) -> tuple[SpaceFile | None, list[Fault]]:
+) -> tuple[SpaceFile | None, list[SpaceProblem]]:
     """Reads a space file as far as it goes; never raises for an error in it.
 
     Args:
@@ -45,9 +45,9 @@ def parse_space_file(
         The file with defaults in place of wrong values, and the errors. The file is None where the text itself cannot
         be read.
     """
-    document, faults = read_document(path)
+    document, problems = read_document(path)
     if document is None:
-        return None, faults
+        return None, problems
     if moved is not None:
         document = with_moved_paths(document, moved)
     document, more = apply_overrides(replace(document, current=current), overrides, data_path)
@@ -56,7 +56,7 @@ def parse_space_file(
     file, crossed = resolve(form, document)
     if not stored:
         crossed += unused_settings(file)
-    return file, [*faults, *more, *wrong, *crossed]
+    return file, [*problems, *more, *wrong, *crossed]
 
 
 def load_space_file(path: Path, overrides: Sequence[str] = (), data_path: Path | None = None) -> SpaceFile:
@@ -65,9 +65,9 @@ def load_space_file(path: Path, overrides: Sequence[str] = (), data_path: Path |
     Raises:
         SpaceError: All errors, with file, line and column.
     """
-    file, faults = parse_space_file(path, overrides, data_path)
-    if faults or file is None:
-        raise SpaceError(faults)
+    file, problems = parse_space_file(path, overrides, data_path)
+    if problems or file is None:
+        raise SpaceError(problems)
     return file
 
 

@@ -10,7 +10,7 @@ TlsearchError
 ├── ClusterError (RuntimeError)   Ray cannot be reached or is not what was asked for
 ├── TrackingError (RuntimeError)  MLflow refuses or cannot be reached
 ├── SearchStopped (RuntimeError)  the search ended itself: one error too often in a row
-└── TrialFault (RuntimeError)     one trial cannot go on
+└── TrialError (RuntimeError)     one trial cannot go on
     ├── Diverged                  the loss is not finite
     ├── Infeasible                out of memory, nothing left to halve
     └── FrozenMoved               a frozen tensor changed: a bug of ours
@@ -27,7 +27,7 @@ from tlsearch.core.secrets import mask
 _MOST_TEXT = 1000  # letters of an error that quotes a file
 
 
-Kind = Literal["rule", "absent"]  # of a Fault
+Kind = Literal["rule", "absent"]  # of a SpaceProblem
 
 
 class TlsearchError(Exception):
@@ -46,7 +46,7 @@ class UsageError(UserError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fault:
+class SpaceProblem:
     """One broken rule in a space.yaml.
 
     Attributes:
@@ -87,9 +87,10 @@ class Fault:
 class SpaceError(UserError):
     """The errors of a space.yaml, in the order of the file."""
 
-    def __init__(self, faults: Sequence[Fault]) -> None:
-        self.faults: tuple[Fault, ...] = tuple(sorted(faults, key=lambda fault: (fault.line, fault.column)))
-        super().__init__("\n".join(str(fault) for fault in self.faults))
+    def __init__(self, problems: Sequence[SpaceProblem]) -> None:
+        in_order = sorted(problems, key=lambda one: (one.line, one.column))
+        self.faults: tuple[SpaceProblem, ...] = tuple(in_order)  # named as in the JSON of `check`
+        super().__init__("\n".join(map(str, in_order)))
 
 
 class DataError(UserError):
@@ -116,17 +117,17 @@ class SearchStopped(TlsearchError, RuntimeError):
     """The search stopped itself, since one error came too often in a row."""
 
 
-class TrialFault(TlsearchError, RuntimeError):
+class TrialError(TlsearchError, RuntimeError):
     """One trial cannot go on."""
 
 
-class Diverged(TrialFault):
+class Diverged(TrialError):
     """The training loss is not finite: the trial is pruned and recorded as infeasible."""
 
 
-class Infeasible(TrialFault):
+class Infeasible(TrialError):
     """The trial does not fit the device's memory, with nothing left to halve."""
 
 
-class FrozenMoved(TrialFault):
+class FrozenMoved(TrialError):
     """A tensor that must stand still has changed; names the first such tensor."""

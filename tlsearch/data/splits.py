@@ -116,15 +116,15 @@ def _place(groups: Mapping[str, list[Item]], targets: Mapping[str, Mapping[int, 
 def _check_cover(
     result: Mapping[str, Sequence[Item]], groups: Mapping[str, Sequence[Item]], classes: Sequence[str]
 ) -> None:
-    faults = []
+    problems = []
     for name, items in result.items():
         present = {item.label for item in items}
         for label in range(len(classes)):
             if label not in present:
                 num_groups = sum(any(item.label == label for item in members) for members in groups.values())
-                faults.append(f"class {classes[label]!r} ({num_groups} groups) has none for {name}")
-    if faults:
+                problems.append(f"class {classes[label]!r} ({num_groups} groups) has none for {name}")
+    if problems:
         raise DataError(
             "data.split.group_by joins the images into too few groups to give every split some of each class: "
-            + "; ".join(faults[:20])
+            + "; ".join(problems[:20])
         )

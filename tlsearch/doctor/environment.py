@@ -19,7 +19,7 @@ from tlsearch.core.types import Finding
 from tlsearch.core.user_folders import state_directory
 from tlsearch.doctor.nodes import cache_room, low_disk, node_findings, versions
 from tlsearch.doctor.ray_cluster import ray_findings
-from tlsearch.doctor.storage_marks import data_fault, drop_mark, read_mark, write_mark
+from tlsearch.doctor.storage_marks import data_problem, drop_mark, read_mark, write_mark
 from tlsearch.search.cluster.connect import connected
 from tlsearch.tracking.reach import refusal, tracking_finding
 
@@ -108,13 +108,13 @@ def require_places(file: SpaceFile, address: str) -> None:
     for one in findings:
         if one.status == "warn":
             logger.warning("%s: %s; %s", one.name, one.text, one.advice)
-    faults = [
+    problems = [
         f"{one.name}: {one.text}" + f"\n  -> {one.advice}" * bool(one.advice)
         for one in findings
         if one.status == "fail"
     ]
-    if faults:
-        raise ClusterError("the search cannot run on this cluster:\n" + "\n".join(faults))
+    if problems:
+        raise ClusterError("the search cannot run on this cluster:\n" + "\n".join(problems))
 
 
 def version_findings() -> list[Finding]:
@@ -247,9 +247,9 @@ def _data(file: SpaceFile) -> list[Finding]:
     path = file.data.path
     if path is None:
         return [Finding(name="data", status="ok", text=f"source {file.data.source}; `tlsearch check` looks into it")]
-    fault = data_fault(path)
-    if fault:
-        return [Finding(name="data", status="fail", text=fault, advice="see data.path")]
+    problem = data_problem(path)
+    if problem:
+        return [Finding(name="data", status="fail", text=problem, advice="see data.path")]
     return [Finding(name="data", status="ok", text=f"{path} is there; `tlsearch check` looks into it")]
 
 
@@ -270,7 +270,7 @@ def _nodes(address: str, file: SpaceFile) -> list[Finding]:
 def _read(options: DoctorOptions) -> SpaceFile | None:
     if options.file is None:
         return None
-    file, faults = parse_space_file(options.file, options.overrides, options.data_path)
+    file, problems = parse_space_file(options.file, options.overrides, options.data_path)
     if file is None:
-        raise SpaceError(faults)
+        raise SpaceError(problems)
     return file

@@ -17,7 +17,7 @@ from typing import Any
 from tlsearch.core.errors import StorageError
 from tlsearch.core.types import CacheSpec, Finding
 from tlsearch.doctor.storage_marks import (
-    data_fault,
+    data_problem,
     drop_mark,
     lock_findings,
     locked_mark,
@@ -90,7 +90,7 @@ def look(question: NodeQuestion, node: str = "") -> NodeReport:
         write_mark(question.storage, f"{question.mark}-{node}")
     except OSError as error:
         storage_error = f"{type(error).__name__}: {error}"
-    data_error = data_fault(question.data_path)
+    data_error = data_problem(question.data_path)
     report = NodeReport(
         node=node,
         versions=versions(),
@@ -267,14 +267,14 @@ def _storage(reports: Sequence[NodeReport], storage: str, mark: str) -> list[Fin
     findings = []
     advice = "storage must be one place that every node reads and writes: a shared mount or a bucket"
     for report in reports:
-        fault = report.storage_error
-        if not fault:
+        problem = report.storage_error
+        if not problem:
             try:
                 read_mark(storage, f"{mark}-{report.node}")
             except OSError:
-                fault = "what this node writes is not seen by the driver"
-        if fault:
-            text = f"{storage} is not shared with {report.node}: {fault}"
+                problem = "what this node writes is not seen by the driver"
+        if problem:
+            text = f"{storage} is not shared with {report.node}: {problem}"
             findings.append(Finding(name=f"storage on {report.node}", status="fail", text=text, advice=advice))
     if reports and not findings:
         text = f"{storage} is written and read by all {len(reports)} nodes"

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tlsearch.core.types import Finding
-from tlsearch.data.fetch.bucket_images import remote_fault, remote_system
+from tlsearch.data.fetch.bucket_images import remote_problem, remote_system
 
 
 def write_mark(storage: str, name: str) -> None:
@@ -78,12 +78,12 @@ def drop_mark(storage: str, name: str) -> None:
             (Path(storage) / name).unlink()
 
 
-def data_fault(path: str | None) -> str:
+def data_problem(path: str | None) -> str:
     """Why this machine cannot read the images; empty where it can, or where the source has no path."""
     if path is None:
         return ""
     if "://" in path:
-        return remote_fault(path)
+        return remote_problem(path)
     return "" if os.path.exists(path) and os.access(path, os.R_OK) else f"{path} is not there or cannot be read"
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tlsearch.config import Document, Keys, SpaceFile
-from tlsearch.core.errors import Fault
+from tlsearch.core.errors import SpaceProblem
 from tlsearch.core.types import Scalar
 from tlsearch.space.backbones import backbone_facts
 from tlsearch.space.conditions import SYSTEM_READS, Condition, Reason
@@ -37,21 +37,21 @@ class _Seen:
     reasons: dict[str, Reason] = field(default_factory=dict)
 
 
-def effect_faults(file: SpaceFile, space: Space) -> list[Fault]:
+def effect_problems(file: SpaceFile, space: Space) -> list[SpaceProblem]:
     """Dimensions of the file, and values of its lists, that no trial of the space could use."""
     seen = _walk_all(space)
     if seen is None:
         return []
-    faults, document = list[Fault](), file.document
+    problems, document = list[SpaceProblem](), file.document
     for name in file.space:
         if name not in space.dimensions or name == "backbone" or _doubtful(name, space, document):
             continue
         dimension = space.dimensions[name]
         if name not in seen.values:
-            faults.append(_without_effect(name, seen.reasons[name], document))
+            problems.append(_without_effect(name, seen.reasons[name], document))
         else:
-            faults += _unused_values(dimension, seen.values[name], document)
-    return faults
+            problems += _unused_values(dimension, seen.values[name], document)
+    return problems
 
 
 def _walk_all(space: Space) -> _Seen | None:
@@ -132,17 +132,17 @@ def _listed(domain: Domain) -> tuple[Scalar, ...]:
     return (domain.value,) if isinstance(domain, Fixed) else ()
 
 
-def _without_effect(name: str, reason: Reason, document: Document) -> Fault:
+def _without_effect(name: str, reason: Reason, document: Document) -> SpaceProblem:
     message = (
         f"no trial of this space can use {name}: {reason.message}{_decided_at(reason.on, document)}; "
         f"change {reason.on} or leave {name} out"
     )
-    return document.fault(("space", name), message, at_key=True)
+    return document.problem(("space", name), message, at_key=True)
 
 
-def _unused_values(dimension: Dimension, used: set[Scalar], document: Document) -> list[Fault]:
+def _unused_values(dimension: Dimension, used: set[Scalar], document: Document) -> list[SpaceProblem]:
     name = dimension.name
-    faults = []
+    problems = []
     for value in _listed(dimension.domain):
         if value in used:
             continue
@@ -154,8 +154,8 @@ def _unused_values(dimension: Dimension, used: set[Scalar], document: Document) 
             message += f"change unfreeze_depth or leave {value} out"
         else:
             message += f"the conditions of the space rule it out; change them or leave {value} out"
-        faults.append(document.fault(_place_of_value(name, value, document), message))
-    return faults
+        problems.append(document.problem(_place_of_value(name, value, document), message))
+    return problems
 
 
 def _decided_at(on: str, document: Document) -> str:

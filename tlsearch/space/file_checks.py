@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from tlsearch.config import Document, Keys, SpaceFile, one_of, show, suggest
-from tlsearch.core.errors import Fault
+from tlsearch.core.errors import SpaceProblem
 from tlsearch.core.types import Scalar, TrialConfig, WeightsSource
 from tlsearch.space.backbones import BackboneFacts, backbone_facts, split_version
 from tlsearch.space.bn_policies import BN_POLICIES
@@ -17,19 +17,19 @@ from tlsearch.space.domains import largest
 from tlsearch.space.space import Space
 
 
-def check_file(file: SpaceFile, space: Space) -> list[Fault]:
+def check_file(file: SpaceFile, space: Space) -> list[SpaceProblem]:
     """The errors between a space and its file; what a doubtful value would decide is passed over."""
     document = file.document
-    faults = _start_with(file, space, document) + _epochs(file, space, document) + _ratios(space, document)
+    problems = _start_with(file, space, document) + _epochs(file, space, document) + _ratios(space, document)
     if document.doubtful(("space", "backbone")):
-        return faults + _weights_names(file, document)
+        return problems + _weights_names(file, document)
     backbones = {name: facts for name in space.backbones() if (facts := backbone_facts(name)) is not None}
-    faults += _installed(backbones, document)
-    faults += _image_size(file, backbones, document)
-    faults += _single_images(space, backbones, document)
-    faults += _views(file, space, backbones, document)
-    faults += _weights(file, backbones, document)
-    return faults
+    problems += _installed(backbones, document)
+    problems += _image_size(file, backbones, document)
+    problems += _single_images(space, backbones, document)
+    problems += _views(file, space, backbones, document)
+    problems += _weights(file, backbones, document)
+    return problems
 
 
 def place_of_backbone(name: str, document: Document) -> Keys:
@@ -46,18 +46,18 @@ def _has_timm() -> bool:
     return importlib.util.find_spec("timm") is not None
 
 
-def _installed(backbones: Mapping[str, BackboneFacts], document: Document) -> list[Fault]:
+def _installed(backbones: Mapping[str, BackboneFacts], document: Document) -> list[SpaceProblem]:
     if _has_timm():
         return []
     message = "needs the package timm, which is not installed: pip install 'tlsearch[timm]'"
     return [
-        document.fault(place_of_backbone(name, document), f"{name} {message}")
+        document.problem(place_of_backbone(name, document), f"{name} {message}")
         for name, facts in backbones.items()
         if facts.is_timm
     ]
 
 
-def _image_size(file: SpaceFile, backbones: Mapping[str, BackboneFacts], document: Document) -> list[Fault]:
+def _image_size(file: SpaceFile, backbones: Mapping[str, BackboneFacts], document: Document) -> list[SpaceProblem]:
     size = file.data.image_size
     at: Keys = ("data", "image_size")
     if size is None or document.doubtful(at):
@@ -69,10 +69,10 @@ def _image_size(file: SpaceFile, backbones: Mapping[str, BackboneFacts], documen
     ]
     if not rules:
         return []
-    return [document.fault(at, f"images of {size} px do not suit every backbone of the space: {'; '.join(rules)}")]
+    return [document.problem(at, f"images of {size} px do not suit every backbone of the space: {'; '.join(rules)}")]
 
 
-def _single_images(space: Space, backbones: Mapping[str, BackboneFacts], document: Document) -> list[Fault]:
+def _single_images(space: Space, backbones: Mapping[str, BackboneFacts], document: Document) -> list[SpaceProblem]:
     """Batch norm that moves has nothing to normalise by in a batch of one image."""
     at, policy = ("space", "batch_size"), ("space", "bn_policy")
     deep = largest(space.dimensions["unfreeze_depth"].domain) > 0
@@ -87,10 +87,12 @@ def _single_images(space: Space, backbones: Mapping[str, BackboneFacts], documen
     if any(document.doubtful(one) for one in (at, policy, ("space", "unfreeze_depth"))):
         return []
     message = f"batch_size must be 2 or more with bn_policy {' or '.join(moving)}, not 1: one image has no variance"
-    return [document.fault(at, message + document.place(policy, ("space", "unfreeze_depth")))]
+    return [document.problem(at, message + document.place(policy, ("space", "unfreeze_depth")))]
 
 
-def _views(file: SpaceFile, space: Space, backbones: Mapping[str, BackboneFacts], document: Document) -> list[Fault]:
+def _views(
+    file: SpaceFile, space: Space, backbones: Mapping[str, BackboneFacts], document: Document
+) -> list[SpaceProblem]:
     """Fixed views that no trial could read; the first dimension that rules them out for all of them is named."""
     at: Keys = ("cache", "views")
     if file.cache.views == 1 or document.doubtful(at):
@@ -116,22 +118,22 @@ def _views(file: SpaceFile, space: Space, backbones: Mapping[str, BackboneFacts]
         decided: list[Keys] = [("space", one) for one in (name, *also_read.get(name, ()))]
         if not any(document.doubtful(one) for one in decided):
             message = f"views above 1 have no effect in this space: {message}{document.place(*decided)}"
-            return [document.fault(at, message)]
+            return [document.problem(at, message)]
     return []
 
 
-def _weights_names(file: SpaceFile, document: Document) -> list[Fault]:
+def _weights_names(file: SpaceFile, document: Document) -> list[SpaceProblem]:
     """Keys of ``weights`` that are not backbones at all; which of them the space lists is not known."""
-    faults = []
+    problems = []
     for name in file.weights:
         problem = PARAMETERS["backbone"].problem(name)
         if problem and not document.doubtful(("weights", name)):
-            faults.append(document.fault(("weights", name), problem, at_key=True))
-    return faults
+            problems.append(document.problem(("weights", name), problem, at_key=True))
+    return problems
 
 
-def _weights(file: SpaceFile, backbones: Mapping[str, BackboneFacts], document: Document) -> list[Fault]:
-    faults = []
+def _weights(file: SpaceFile, backbones: Mapping[str, BackboneFacts], document: Document) -> list[SpaceProblem]:
+    problems = []
     for name, source in file.weights.items():
         at: Keys = ("weights", name)
         problem = None
@@ -140,19 +142,19 @@ def _weights(file: SpaceFile, backbones: Mapping[str, BackboneFacts], document: 
         elif split_version(name)[1] is not None and source.kind != "default":
             problem = f"{name!r} names a version of the library's weights, so it takes no others"
         if problem and not document.doubtful(at):
-            faults.append(document.fault(at, problem, at_key=True))
+            problems.append(document.problem(at, problem, at_key=True))
         if source.transform is not None and not document.doubtful((*at, "transform")):
             message = _transform_problem(name, source.transform)
-            faults += [document.fault((*at, "transform"), message)] if message else []
+            problems += [document.problem((*at, "transform"), message)] if message else []
     for name, facts in backbones.items():
         source = file.weights.get(name, WeightsSource())
         if source.kind == "default" and not facts.versions and not document.doubtful(("weights", name)):
             message = f"no weights are published for {name}: give a file, or none, under weights"
-            faults.append(document.fault(place_of_backbone(name, document), message))
-    return faults
+            problems.append(document.problem(place_of_backbone(name, document), message))
+    return problems
 
 
-def unused_weights(file: SpaceFile, space: Space) -> list[Fault]:
+def unused_weights(file: SpaceFile, space: Space) -> list[SpaceProblem]:
     """Warnings, with their places: entries of ``weights`` for backbones that the space does not use."""
     document, backbones = file.document, space.backbones()
     warnings = []
@@ -160,7 +162,7 @@ def unused_weights(file: SpaceFile, space: Space) -> list[Fault]:
         if name not in backbones and PARAMETERS["backbone"].problem(name) is None:
             near = suggest(name, backbones, most=0)
             message = f"not used: the space has no backbone {name!r}{document.place(('space', 'backbone'))}{near}"
-            warnings.append(document.fault(("weights", name), message, at_key=True))
+            warnings.append(document.problem(("weights", name), message, at_key=True))
     return warnings
 
 
@@ -176,10 +178,10 @@ def _transform_problem(backbone: str, transform: str) -> str | None:
     return f"transform names a backbone whose transform to use{versions}; not {show(transform)}"
 
 
-def _epochs(file: SpaceFile, space: Space, document: Document) -> list[Fault]:
+def _epochs(file: SpaceFile, space: Space, document: Document) -> list[SpaceProblem]:
     """What dimensions demand of the number of epochs."""
     max_epochs, at_epochs = file.search.max_epochs, ("search", "max_epochs")
-    found: dict[str, tuple[str, Keys]] = {}  # what is at fault, and the place of what decided it
+    found: dict[str, tuple[str, Keys]] = {}  # what is wrong, and the place of what decided it
     longest = largest(space.dimensions["warmup_epochs"].domain)
     if longest >= max_epochs:
         message = f"warmup_epochs goes up to {longest:g}, and must be fewer than search.max_epochs, {max_epochs}"
@@ -192,15 +194,15 @@ def _epochs(file: SpaceFile, space: Space, document: Document) -> list[Fault]:
         )
         found["unfreeze_schedule"] = (message, ("space", "unfreeze_depth"))
     return [
-        document.fault(("space", name), message + document.place(decided, at_epochs))
+        document.problem(("space", name), message + document.place(decided, at_epochs))
         for name, (message, decided) in found.items()
         if not any(document.doubtful(path) for path in (("space", name), decided, at_epochs))
     ]
 
 
-def _ratios(space: Space, document: Document) -> list[Fault]:
+def _ratios(space: Space, document: Document) -> list[SpaceProblem]:
     """Dimensions written as a ratio whose largest value is beyond what they may be."""
-    faults = []
+    problems = []
     for name, dimension in space.dimensions.items():
         if dimension.ratio_of is None:
             continue
@@ -208,10 +210,10 @@ def _ratios(space: Space, document: Document) -> list[Fault]:
         value = largest(dimension.domain) * largest(space.dimensions[dimension.ratio_of].domain)
         problem = PARAMETERS[name].problem(value)
         if problem and not document.doubtful(at) and not document.doubtful(other):
-            faults.append(
-                document.fault(at, f"{problem}, the largest ratio of {dimension.ratio_of}{document.place(other)}")
+            problems.append(
+                document.problem(at, f"{problem}, the largest ratio of {dimension.ratio_of}{document.place(other)}")
             )
-    return faults
+    return problems
 
 
 def _deepest_progressive(space: Space) -> int | None:
@@ -223,12 +225,12 @@ def _deepest_progressive(space: Space) -> int | None:
     return max(deep, default=None) if schedule.domain.contains("progressive") else None
 
 
-def _start_with(file: SpaceFile, space: Space, document: Document) -> list[Fault]:
-    faults = []
+def _start_with(file: SpaceFile, space: Space, document: Document) -> list[SpaceProblem]:
+    problems = []
     for index, entry in enumerate(file.search.start_with):
         at: Keys = ("search", "start_with", index)
-        for fault in space.entry_faults(entry):
-            name, on = fault.name, fault.on
+        for problem in space.entry_problems(entry):
+            name, on = problem.name, problem.on
             by_itself = name not in PARAMETERS or PARAMETERS[name].problem(entry[name]) is not None
             reads = {name} if by_itself else _read_by(name, space)
             if any(document.doubtful((*at, one)) or document.doubtful(("space", one)) for one in reads):
@@ -236,18 +238,18 @@ def _start_with(file: SpaceFile, space: Space, document: Document) -> list[Fault
             # what decided it: the other value of the entry, else of the space; and the dimension itself
             decided: list[Keys] = [(*at, on) if on in entry else ("space", on)] if on else []
             place = "" if by_itself else document.place(*decided, ("space", name))
-            faults.append(document.fault((*at, name), fault.message + place, at_key=name not in PARAMETERS))
-    return faults
+            problems.append(document.problem((*at, name), problem.message + place, at_key=name not in PARAMETERS))
+    return problems
 
 
-def repeated_entries(file: SpaceFile, space: Space) -> list[Fault]:
+def repeated_entries(file: SpaceFile, space: Space) -> list[SpaceProblem]:
     """Entries of start_with that are the same trial as an earlier one."""
     document = file.document
-    faults: list[Fault] = []
+    problems: list[SpaceProblem] = []
     first: dict[TrialConfig, int] = {}
     for index, entry in enumerate(file.search.start_with):
         at: Keys = ("search", "start_with", index)
-        if document.doubtful(at) or document.doubtful(("space",)) or space.entry_faults(entry):
+        if document.doubtful(at) or document.doubtful(("space",)) or space.entry_problems(entry):
             continue
         config = space.to_config(space.complete(entry))
         if config not in first:
@@ -257,8 +259,8 @@ def repeated_entries(file: SpaceFile, space: Space) -> list[Fault]:
         message = f"the same trial as entry {first[config]}{document.place(earlier)}, counted from 0: leave one out"
         if file.search.listed:
             message += "; search.seeds trains each entry several times"
-        faults.append(document.fault(at, message))
-    return faults
+        problems.append(document.problem(at, message))
+    return problems
 
 
 def _read_by(name: str, space: Space) -> set[str]:

@@ -1,4 +1,4 @@
-"""The one way in: a space file to its SpaceFile and Space, or to all its faults."""
+"""The one way in: a space file to its SpaceFile and Space, or to all its errors."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ def load(
         defaults: Those that the file does not name itself.
 
     Raises:
-        SpaceError: All faults of structure and meaning, with file, line and column.
+        SpaceError: All errors of structure and meaning, with file, line and column.
     """
-    file, faults = parse_space_file(path, overrides, data_path, moved, current, stored=stored)
+    file, problems = parse_space_file(path, overrides, data_path, moved, current, stored=stored)
     if file is None:
-        raise SpaceError(faults)
+        raise SpaceError(problems)
     if defaults is not None:
         file = replace(file, defaults=file.defaults.completed(defaults))
     space, more = build_space(file, stored=stored)
-    if faults or more:
-        raise SpaceError([*faults, *more])
+    if problems or more:
+        raise SpaceError([*problems, *more])
     return file, space
 
 

@@ -1,4 +1,4 @@
-"""From the section ``space`` of a file to a Space, with the faults of its dimensions."""
+"""From the section ``space`` of a file to a Space, with the errors of its dimensions."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tlsearch.config import Document, Keys, SpaceFile, nearest, one_of, suggest
-from tlsearch.core.errors import Fault
+from tlsearch.core.errors import SpaceProblem
 from tlsearch.core.types import Scalar
 from tlsearch.space.conditions import SYSTEM_READS, Condition
 from tlsearch.space.dimensions import PARAMETERS, RATIOS
 from tlsearch.space.domains import Domain, Fixed
-from tlsearch.space.effects import effect_faults
+from tlsearch.space.effects import effect_problems
 from tlsearch.space.file_checks import check_file, repeated_entries
 from tlsearch.space.slots import Dimension
 from tlsearch.space.space import Space
 from tlsearch.space.syntax import DomainReader
 
-# Stands in for a backbone at fault, so that the rest of the file can still be judged.
+# Stands in for a wrong backbone, so that the rest of the file can still be judged.
 _STAND_IN = Fixed(value="resnet18")
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Parts:
-    """What the section says of each dimension that is not at fault; ``doubts`` are those that are."""
+    """What the section says of each dimension that is right; ``doubts`` are those that are."""
 
     domains: dict[str, Domain] = field(default_factory=dict)
     conditions: dict[str, tuple[Condition, ...]] = field(default_factory=dict)
@@ -37,7 +37,7 @@ class _Parts:
         return found | ({self.ratios[name]} if name in self.ratios else set())
 
 
-def build_space(file: SpaceFile, *, stored: bool = False) -> tuple[Space, list[Fault]]:
+def build_space(file: SpaceFile, *, stored: bool = False) -> tuple[Space, list[SpaceProblem]]:
     """Reads the dimensions and checks them against the rest of the file.
 
     Args:
@@ -45,7 +45,7 @@ def build_space(file: SpaceFile, *, stored: bool = False) -> tuple[Space, list[F
         stored: As for ``load``.
 
     Returns:
-        The space and its faults; a dimension at fault is replaced by its default, or by a stand-in.
+        The space and its errors; a wrong dimension is replaced by its default, or by a stand-in.
     """
     document = file.document
     reader = DomainReader(document)
@@ -55,10 +55,10 @@ def build_space(file: SpaceFile, *, stored: bool = False) -> tuple[Space, list[F
     parts.doubts.update(_check_conditions(parts, reader, file.defaults.values))
     file = replace(file, document=document.with_doubts(parts.doubts))
     space = _assemble(parts).with_defaults(file.defaults.values)
-    faults = [*reader.faults, *check_file(file, space)]
+    problems = [*reader.problems, *check_file(file, space)]
     if not stored:
-        faults += [*effect_faults(file, space), *repeated_entries(file, space)]
-    return space, faults
+        problems += [*effect_problems(file, space), *repeated_entries(file, space)]
+    return space, problems
 
 
 def _read(raw: Mapping[str, Any], reader: DomainReader, document: Document) -> _Parts:
@@ -69,13 +69,13 @@ def _read(raw: Mapping[str, Any], reader: DomainReader, document: Document) -> _
             _read_dimension(name, value, reader, parts)
             continue
         message = f"the dimension {name!r} is not known{suggest(name, PARAMETERS, keys=True)}"
-        reader.faults.append(document.fault(path, message, at_key=True))
+        reader.problems.append(document.problem(path, message, at_key=True))
         near = nearest(name, PARAMETERS)
         # without a near name any absent dimension may have been meant
         parts.doubts.update(("space", one) for one in PARAMETERS if one == near or (near is None and one not in raw))
     if "backbone" not in raw and ("space", "backbone") not in parts.doubts:
         message = "the dimension 'backbone' is required, like backbone: [resnet18, mobilenet_v2]"
-        reader.faults.append(document.fault(("space", "backbone"), message))
+        reader.problems.append(document.problem(("space", "backbone"), message))
     if "backbone" not in parts.domains:
         parts.doubts.add(("space", "backbone"))
     return parts
@@ -109,14 +109,14 @@ def _check_conditions(parts: _Parts, reader: DomainReader, defaults: Mapping[str
                 path: Keys = ("space", name, "when", one.on)
                 place = reader.document.place(("space", one.on))
                 message = f"the condition can never hold: {one.on} is {_words(domain)}{place}"
-                reader.faults.append(reader.document.fault(path, message))
+                reader.problems.append(reader.document.problem(path, message))
                 found.add(("space", name))
     for name in _circle(parts):
         if parts.conditions.get(name):
             path = ("space", name, "when")
             reads = one_of([one.on for one in parts.conditions[name]])
             message = f"conditions may not go in a circle; {name} depends on {reads}, which depends on {name}"
-            reader.faults.append(reader.document.fault(path, message, at_key=True))
+            reader.problems.append(reader.document.problem(path, message, at_key=True))
             found.add(("space", name))
     return found
 

@@ -86,7 +86,7 @@ class Slot:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EntryFault:
+class EntryProblem:
     """What is wrong with one dimension ``name`` of a starting point; ``on`` is a dimension that decided it."""
 
     name: str

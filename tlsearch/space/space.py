@@ -14,7 +14,7 @@ from tlsearch.core.types import Scalar, TrialConfig
 from tlsearch.space.conditions import SYSTEM_READS, Condition, Reason, system_reason
 from tlsearch.space.dimensions import PARAMETERS
 from tlsearch.space.domains import Fixed, Suggester, domain_from_tree, domain_tree
-from tlsearch.space.slots import Dimension, EntryFault, Slot, outside
+from tlsearch.space.slots import Dimension, EntryProblem, Slot, outside
 
 _MAX_DEPTH = 5  # everything
 
@@ -143,9 +143,9 @@ class Space:
         Raises:
             ValueError: A dimension is unknown, has no effect there, or its value is outside the space.
         """
-        faults = self.entry_faults(partial)
-        if faults:
-            raise ValueError("; ".join(fault.message for fault in faults))
+        problems = self.entry_problems(partial)
+        if problems:
+            raise ValueError("; ".join(problem.message for problem in problems))
         chosen: dict[str, Scalar] = {}
 
         def choose(slot: Slot) -> Scalar:
@@ -173,32 +173,32 @@ class Space:
         default = self.default_point()
         return [*points, default] if with_default and default not in points else points
 
-    def entry_faults(self, entry: Mapping[str, Any]) -> list[EntryFault]:
+    def entry_problems(self, entry: Mapping[str, Any]) -> list[EntryProblem]:
         """What is wrong with a starting point; what depends on a wrong value is passed over."""
-        faults = []
+        problems = []
         meant: set[str] = set()  # by unknown names; without a near name it may be any absent dimension
         for name, value in entry.items():
             if name not in self.dimensions:
                 near = nearest(name, self.dimensions)
                 meant |= {near} if near else self.dimensions.keys() - entry.keys()
                 message = f"the dimension {name!r} is not known{suggest(name, self.dimensions)}"
-                faults.append(EntryFault(name=name, message=message))
+                problems.append(EntryProblem(name=name, message=message))
             elif problem := PARAMETERS[name].problem(value):
-                faults.append(EntryFault(name=name, message=problem))
-        known = {name: value for name, value in entry.items() if name not in {fault.name for fault in faults}}
+                problems.append(EntryProblem(name=name, message=problem))
+        known = {name: value for name, value in entry.items() if name not in {problem.name for problem in problems}}
 
         def choose(slot: Slot) -> Scalar:
             if slot.dimension in known:
                 value = slot.proposed(PARAMETERS[slot.dimension].coerce(known[slot.dimension]))
                 if not slot.domain.contains(value):
                     on = slot.narrowed[0] if slot.narrowed else self.dimensions[slot.dimension].ratio_of
-                    faults.append(EntryFault(name=slot.dimension, message=outside(slot, value), on=on))
+                    problems.append(EntryProblem(name=slot.dimension, message=outside(slot, value), on=on))
             return self._start(slot, known)
 
         reasons = self._walk(choose).reasons
-        faults += [EntryFault(name=n, message=reasons[n].message, on=reasons[n].on) for n in known if n in reasons]
-        wrong = meant | {fault.name for fault in faults}
-        return [fault for fault in faults if fault.on not in wrong]
+        problems += [EntryProblem(name=n, message=reasons[n].message, on=reasons[n].on) for n in known if n in reasons]
+        wrong = meant | {problem.name for problem in problems}
+        return [problem for problem in problems if problem.on not in wrong]
 
     def reasons(self, choose: Callable[[Slot], Scalar]) -> Mapping[str, Reason]:
         """Why dimensions have no effect at the point that ``choose`` makes: it gives each active one its value."""

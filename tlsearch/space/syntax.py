@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tlsearch.config import Document, Keys, nearest, show, suggest
-from tlsearch.core.errors import Fault
+from tlsearch.core.errors import SpaceProblem
 from tlsearch.space.conditions import Condition
 from tlsearch.space.dimensions import PARAMETERS, RATIO_OF, Parameter
 from tlsearch.space.domains import Choice, Domain, Fixed, FloatRange, IntRange
@@ -22,15 +22,15 @@ _WRITE = "write a value, a list, or {int|float|log: [lo, hi]}"
 
 
 class _Refused(Exception):
-    """What was being read is at fault; its faults are noted."""
+    """What was being read is wrong; its errors are noted."""
 
 
 class DomainReader:
-    """Reads dimensions, collecting faults; ``None`` in place of what is at fault."""
+    """Reads dimensions, collecting errors; ``None`` in place of what is wrong."""
 
     def __init__(self, document: Document) -> None:
         self.document = document
-        self.faults: list[Fault] = []
+        self.problems: list[SpaceProblem] = []
 
     def read(self, parameter: Parameter, raw: Any) -> Domain | None:
         """The domain of one dimension, conditions aside."""
@@ -48,26 +48,26 @@ class DomainReader:
             return None
 
     def _refused(self, path: Keys, message: str, *, at_key: bool = False) -> _Refused:
-        self._fault(path, message, at_key=at_key)
+        self._problem(path, message, at_key=at_key)
         return _Refused()
 
-    def _fault(self, path: Keys, message: str, *, at_key: bool = False) -> None:
-        self.faults.append(self.document.fault(path, message, at_key=at_key))
+    def _problem(self, path: Keys, message: str, *, at_key: bool = False) -> None:
+        self.problems.append(self.document.problem(path, message, at_key=at_key))
 
     def _form(self, parameter: Parameter, raw: Mapping[str, Any], path: Keys) -> Domain:
         unknown = [key for key in raw if key not in _KEYS]
         for key in unknown:
-            self._fault((*path, key), f"the key {key!r} is not known{suggest(key, _KEYS)}", at_key=True)
+            self._problem((*path, key), f"the key {key!r} is not known{suggest(key, _KEYS)}", at_key=True)
         forms = [key for key in raw if key in _FORMS]
         if len(forms) != 1:
             if not any(nearest(key, _FORMS) for key in unknown):
                 given = f"it has {' and '.join(forms)}" if forms else "it has none"
-                self._fault(path, f"a dimension has exactly one of int, float, log or choice; {given}", at_key=True)
+                self._problem(path, f"a dimension has exactly one of int, float, log or choice; {given}", at_key=True)
             raise _Refused
         form = forms[0]
         if form == "choice":
             if "step" in raw:
-                self._fault((*path, "step"), "step goes with int and float", at_key=True)
+                self._problem((*path, "step"), "step goes with int and float", at_key=True)
             if not isinstance(raw[form], list):
                 raise self._refused((*path, form), f"must be a list, not {show(raw[form])}")
             return self._choice(parameter, raw[form], (*path, form))
@@ -80,16 +80,16 @@ class DomainReader:
         if not raw:
             raise self._refused(path, f"a list needs at least one value of {parameter.name}")
         values: list[Any] = []
-        num_faults = len(self.faults)
+        num_problems = len(self.problems)
         for index, value in enumerate(raw):
             problem = parameter.problem(value)
             if problem:
-                self._fault((*path, index), problem)
+                self._problem((*path, index), problem)
             elif parameter.coerce(value) in values:
-                self._fault((*path, index), f"a list has each value once; {show(value)} stands in it twice")
+                self._problem((*path, index), f"a list has each value once; {show(value)} stands in it twice")
             else:
                 values.append(parameter.coerce(value))
-        if len(self.faults) > num_faults:
+        if len(self.problems) > num_problems:
             raise _Refused
         return Choice(values=tuple(values)) if len(values) > 1 else Fixed(value=values[0])
 
@@ -108,12 +108,12 @@ class DomainReader:
         # before the ends themselves, since a log range from 0 breaks this rule whatever the dimension allows
         if form == "log" and _is_number(ends[0]) and ends[0] <= 0:
             raise self._refused((*where, 0), f"a log range begins above 0, not at {show(ends[0])}")
-        num_faults = len(self.faults)
+        num_problems = len(self.problems)
         for index, end in enumerate(ends):
             problem = parameter.problem(end)
             if problem:
-                self._fault((*where, index), problem)
-        if len(self.faults) > num_faults:
+                self._problem((*where, index), problem)
+        if len(self.problems) > num_problems:
             raise _Refused
         low, high = ends
         if low > high:
@@ -150,9 +150,9 @@ class DomainReader:
         """Of which dimension this one's values are factors, from ``ratio_of``."""
         path: Keys = ("space", name, "ratio_of")
         if name not in RATIO_OF:
-            self._fault(path, f"ratio_of goes with {' and '.join(RATIO_OF)}, not with {name}", at_key=True)
+            self._problem(path, f"ratio_of goes with {' and '.join(RATIO_OF)}, not with {name}", at_key=True)
         elif raw != RATIO_OF[name]:
-            self._fault(path, f"{name} may be a ratio of {RATIO_OF[name]}, not of {show(raw)}")
+            self._problem(path, f"{name} may be a ratio of {RATIO_OF[name]}, not of {show(raw)}")
         else:
             return RATIO_OF[name]
         return None
@@ -161,18 +161,18 @@ class DomainReader:
         """The user's conditions of a dimension, from ``when``."""
         path: Keys = ("space", name, "when")
         found: list[Condition] = []
-        num_faults = len(self.faults)
+        num_problems = len(self.problems)
         if name == "backbone":
-            self._fault(path, "backbone always exists and takes no condition", at_key=True)
+            self._problem(path, "backbone always exists and takes no condition", at_key=True)
         elif not isinstance(raw, dict) or not raw:
-            self._fault(path, f"when must be a mapping like {{unfreeze_depth: {{ge: 2}}}}, not {show(raw)}")
+            self._problem(path, f"when must be a mapping like {{unfreeze_depth: {{ge: 2}}}}, not {show(raw)}")
         else:
             for on, value in raw.items():
                 try:
                     found.append(self._condition(name, on, value, (*path, on)))
                 except _Refused:
                     continue
-        return tuple(found) if len(self.faults) == num_faults else None
+        return tuple(found) if len(self.problems) == num_problems else None
 
     def _condition(self, name: str, on: str, raw: Any, path: Keys) -> Condition:
         if on not in PARAMETERS:
@@ -188,23 +188,23 @@ class DomainReader:
             raise self._refused(path, "a condition needs at least one value")
         problems = [(index, problem) for index, value in enumerate(values) if (problem := parameter.problem(value))]
         for index, problem in problems:
-            self._fault((*path, index) if isinstance(raw, list) else path, problem)
+            self._problem((*path, index) if isinstance(raw, list) else path, problem)
         if problems:
             raise _Refused
         return Condition(on=on, values=tuple(parameter.coerce(value) for value in values))
 
     def _bounds(self, parameter: Parameter, raw: Mapping[str, Any], path: Keys) -> Condition:
-        num_faults = len(self.faults)
+        num_problems = len(self.problems)
         if parameter.kind == "choice":
             raise self._refused(path, f"{parameter.name} has no order: give a value or a list of values")
         if not raw:
             raise self._refused(path, "a condition has ge, le or both")
         for key, value in raw.items():
             if key not in ("ge", "le"):
-                self._fault((*path, key), f"a condition has ge, le or both, not {key!r}", at_key=True)
+                self._problem((*path, key), f"a condition has ge, le or both, not {key!r}", at_key=True)
             elif not _is_number(value):
-                self._fault((*path, key), f"{key} must be a number, not {show(value)}")
-        if len(self.faults) > num_faults:
+                self._problem((*path, key), f"{key} must be a number, not {show(value)}")
+        if len(self.problems) > num_problems:
             raise _Refused
         ge, le = raw.get("ge"), raw.get("le")
         if ge is not None and le is not None and ge > le:

@@ -22,7 +22,7 @@ from tlsearch.core.errors import TrackingError
 from tlsearch.tracking._private import make_tables
 from tlsearch.tracking.sink.worker import Away
 
-Fault = tuple[str, str]  # what is wrong, and what to do
+Problem = tuple[str, str]  # what is wrong, and what to do
 Rows = Sequence[Sequence[object]]
 
 _REVISION = re.compile(r"^(revision|down_revision)\b[^=\n]*=\s*[\"'](\w+)[\"']", re.MULTILINE)
@@ -115,9 +115,9 @@ def _remove(new: Path) -> None:
         new.with_name(name).unlink(missing_ok=True)
 
 
-def database_fault(
+def database_problem(
     tables: Sequence[str], query: Callable[[str, str], Rows], *, shown: str, experiment: str = ""
-) -> Fault | None:
+) -> Problem | None:
     """Why a search cannot be recorded in a database; None where it can, or before it has tables.
 
     Args:
@@ -132,16 +132,16 @@ def database_fault(
         names = ", ".join(sorted(tables)[:3])
         return f"{shown} is a database of another program (tables {names})", "name another file as tracking.uri"
     found = [str(row[0]) for row in query(f"SELECT version_num FROM {_VERSION_TABLE}", "")]
-    fault = _version_fault(found[0] if found else "", shown)
-    if fault is not None or not experiment:
-        return fault
+    problem = _version_problem(found[0] if found else "", shown)
+    if problem is not None or not experiment:
+        return problem
     deleted = query(
         f"SELECT experiment_id FROM {_OWN_TABLE} WHERE name = :name AND lifecycle_stage <> 'active'", experiment
     )
-    return deleted_fault(experiment, str(deleted[0][0]), shown) if deleted else None
+    return deleted_problem(experiment, str(deleted[0][0]), shown) if deleted else None
 
 
-def deleted_fault(experiment: str, experiment_id: str, shown: str) -> Fault:
+def deleted_problem(experiment: str, experiment_id: str, shown: str) -> Problem:
     """What an experiment that was deleted and not yet removed means: its name cannot be used."""
     return (
         f"the MLflow experiment of a search must be active; {experiment!r} (id {experiment_id}) was deleted in {shown}",
@@ -149,7 +149,7 @@ def deleted_fault(experiment: str, experiment_id: str, shown: str) -> Fault:
     )
 
 
-def _version_fault(found: str, shown: str) -> Fault | None:
+def _version_problem(found: str, shown: str) -> Problem | None:
     newest, known = _revisions()
     if not newest or found == newest:
         return None

@@ -19,7 +19,7 @@ from tlsearch.core.errors import TrackingError
 from tlsearch.core.imports import quick_import
 from tlsearch.core.secrets import remember
 from tlsearch.core.trusted_hosts import guard, without_credentials
-from tlsearch.tracking.mlflow_database import check_sqlite, deleted_fault, make_sqlite, sqlite_path
+from tlsearch.tracking.mlflow_database import check_sqlite, deleted_problem, make_sqlite, sqlite_path
 from tlsearch.tracking.sink.worker import Away, Refused
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def find_experiment(client: MlflowClient, name: str, uri: str) -> Experiment | N
     with store_errors(uri):
         found = client.get_experiment_by_name(name)
     if found is not None and found.lifecycle_stage != "active":
-        raise TrackingError("; ".join(deleted_fault(name, found.experiment_id, uri)))
+        raise TrackingError("; ".join(deleted_problem(name, found.experiment_id, uri)))
     return found
 
 

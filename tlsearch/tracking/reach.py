@@ -18,7 +18,7 @@ from tlsearch.config import missing_driver, with_driver
 from tlsearch.core.secrets import remember
 from tlsearch.core.trusted_hosts import is_trusted, origin, without_credentials
 from tlsearch.core.types import Finding
-from tlsearch.tracking.mlflow_database import Fault, Rows, database_fault, deleted_fault, sqlite_path
+from tlsearch.tracking.mlflow_database import Problem, Rows, database_problem, deleted_problem, sqlite_path
 
 _TIMEOUT_S = 10.0
 _TEXT_BYTES = 4000  # an experiment with its tags
@@ -60,8 +60,8 @@ def refusal(uri: str, experiment: str) -> Finding | None:
     return found if found.status == "fail" else None
 
 
-def _finding(fault: Fault) -> Finding:
-    return Finding(name="mlflow", status="fail", text=fault[0], advice=fault[1])
+def _finding(problem: Problem) -> Finding:
+    return Finding(name="mlflow", status="fail", text=problem[0], advice=problem[1])
 
 
 def _database(uri: str, experiment: str) -> Finding:
@@ -78,12 +78,12 @@ def _database(uri: str, experiment: str) -> Finding:
             def query(sql: str, name: str) -> Rows:
                 return connection.execute(sqlalchemy.text(sql), {"name": name} if name else {}).all()
 
-            fault = database_fault(tables, query, shown=uri, experiment=experiment)
+            problem = database_problem(tables, query, shown=uri, experiment=experiment)
     except (sqlalchemy.exc.SQLAlchemyError, ImportError, ValueError) as error:  # two hosts with ports, say
         text = f"{uri} cannot be looked at now: {getattr(error, 'orig', None) or error}"
         advice = "a server in front of the database (`mlflow server`) keeps its password off the machines"
         return Finding(name="mlflow", status="warn", text=" ".join(text.split()), advice=advice)
-    return _finding(fault) if fault else Finding(name="mlflow", status="ok", text=f"{uri} answers")
+    return _finding(problem) if problem else Finding(name="mlflow", status="ok", text=f"{uri} answers")
 
 
 def _file(path: Path, experiment: str) -> Finding:
@@ -104,7 +104,7 @@ def _file(path: Path, experiment: str) -> Finding:
                 return database.execute(sql, {"name": name} if name else {}).fetchall()
 
             tables = [str(name) for (name,) in rows if not str(name).startswith("sqlite_")]
-            fault = database_fault(tables, query, shown=str(path), experiment=experiment)
+            problem = database_problem(tables, query, shown=str(path), experiment=experiment)
     except sqlite3.DatabaseError as error:
         busy = "locked" in str(error)
         return Finding(
@@ -113,21 +113,23 @@ def _file(path: Path, experiment: str) -> Finding:
             text=f"{path}: {error}",
             advice="another process writes to it now" if busy else _ANOTHER,
         )
-    return _finding(fault) if fault else Finding(name="mlflow", status="ok", text=f"{path} can be written")
+    return _finding(problem) if problem else Finding(name="mlflow", status="ok", text=f"{path} can be written")
 
 
 def _server(uri: str, experiment: str) -> tuple[Finding, bool]:
     """First whether anybody is there, then whether this user may look at an experiment; and whether it is just away."""
     status, text = _get(f"{uri}/api/2.0/mlflow/experiments/search?max_results=1", _credentials(uri))
     if status == 200:
-        fault = _deleted(uri, experiment) if experiment else None
-        found = _finding(fault) if fault else Finding(name="mlflow", status="ok", text=f"{uri} answers{_as_whom(uri)}")
+        problem = _deleted(uri, experiment) if experiment else None
+        found = (
+            _finding(problem) if problem else Finding(name="mlflow", status="ok", text=f"{uri} answers{_as_whom(uri)}")
+        )
         return found, False
     away = status in (0, 429) or status >= 500  # a search goes on without a server that comes back
     return _finding(_meaning(uri, status, text)), away
 
 
-def _deleted(uri: str, experiment: str) -> Fault | None:
+def _deleted(uri: str, experiment: str) -> Problem | None:
     name = quote(experiment, safe="")
     status, text = _get(f"{uri}/api/2.0/mlflow/experiments/get-by-name?experiment_name={name}", _credentials(uri))
     if status != 200:
@@ -135,7 +137,7 @@ def _deleted(uri: str, experiment: str) -> Fault | None:
     stage, number = (re.search(rf'"{key}":\s*"([^"]*)"', text) for key in ("lifecycle_stage", "experiment_id"))
     if stage is None or stage[1] == "active":
         return None
-    return deleted_fault(experiment, number[1] if number else "?", uri)
+    return deleted_problem(experiment, number[1] if number else "?", uri)
 
 
 def _meaning(uri: str, status: int, text: str) -> tuple[str, str]:

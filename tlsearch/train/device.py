@@ -111,7 +111,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def out_of_memory_is_infeasible(what: str) -> Iterator[None]:
-    """Turns running out of memory in a block into the trial's fault.
+    """Turns running out of memory in a block into the trial's error.
 
     Raises:
         Infeasible: Memory ran out; says ``what`` for.

@@ -42,13 +42,13 @@ def run_trial(assignment: TrialAssignment, reporter: Reporter) -> TrialOutcome:
     error = ""
     try:
         reason = _run(FineTuning(assignment), assignment.setup.max_epochs, reporter, seen)
-    except Diverged as fault:
-        reason, error = EndReason.DIVERGED, str(fault)
-    except Infeasible as fault:
-        reason, error = EndReason.MEMORY, str(fault)
-    except Exception as fault:
+    except Diverged as problem:
+        reason, error = EndReason.DIVERGED, str(problem)
+    except Infeasible as problem:
+        reason, error = EndReason.MEMORY, str(problem)
+    except Exception as problem:
         _log.exception("trial %d failed", assignment.number)
-        reason, error = EndReason.ERROR, f"{type(fault).__name__}: {fault}"
+        reason, error = EndReason.ERROR, f"{type(problem).__name__}: {problem}"
     shutil.rmtree(Path(assignment.directory) / RUNNING_FOLDER, ignore_errors=True)
     return _outcome(assignment, reason, error, seen)
 

@@ -88,7 +88,7 @@ def test_a_changed_file_is_refused_by_what_has_changed(file: Path) -> None:
     ]
     assert prepare_resume(entry, stored=True).file.search.trials == 4
     file.write_text("name: [broken")
-    with pytest.raises(StorageError, match="it has faults: "):
+    with pytest.raises(StorageError, match="it has errors: "):
         prepare_resume(entry)
     file.unlink()
     assert prepare_resume(entry).file.search.trials == 4
@@ -144,8 +144,8 @@ def test_what_trials_have_in_common_does_not_change(file: Path, old: str, new: s
     change(file, (old, new))
     with pytest.raises(SpaceError, match="start a new search") as caught:
         prepare_changed(entry)
-    assert dotted in {fault.dotted for fault in caught.value.faults}
-    assert all(fault.line for fault in caught.value.faults)
+    assert dotted in {problem.dotted for problem in caught.value.faults}
+    assert all(problem.line for problem in caught.value.faults)
     assert prepare_resume(entry, stored=True).file.name == "changing"
 
 
@@ -159,7 +159,7 @@ def test_weights_change_for_what_was_not_tried(file: Path) -> None:
         prepare_changed(catalog.find("one"))
 
 
-def test_faults_of_the_new_file_are_listed(file: Path) -> None:
+def test_problems_of_the_new_file_are_listed(file: Path) -> None:
     entry = begin(file)
     change(file, ("{int: [0, 2]}", "{int: [0, 9]}"))
     with pytest.raises(SpaceError, match=r"space\.yaml:7:"):

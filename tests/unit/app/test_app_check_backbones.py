@@ -1,4 +1,4 @@
-"""What ``check`` says of backbones: stages, sizes, weights, licences; faults where one cannot be had."""
+"""What ``check`` says of backbones: stages, sizes, weights, licences; errors where one cannot be had."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_official_weights_are_named_with_their_licence_and_only_looked_for(
     assert "torchvision/resnet50@IMAGENET1K_V1" in text and "conv1 .. maxpool" in text and "at least 32 px" in text
 
 
-def test_what_cannot_be_had_or_built_is_a_fault_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_had_or_built_is_a_problem_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def describe(name: str, **options: object) -> None:
         raise UserError(f"no staging rule fits {name}")
 
@@ -68,7 +68,7 @@ def test_what_cannot_be_had_or_built_is_a_fault_each(tmp_path: Path, monkeypatch
     path = _file(tmp_path, ["resnet18", "mobilenet_v2"], "default")
     report = check_file(path)
     assert not report.backbones
-    assert len(report.faults) == 4
-    assert sum("no route to host" in fault.message for fault in report.faults) == 2
-    assert sum("no staging rule fits" in fault.message for fault in report.faults) == 2
-    assert all(fault.line for fault in report.faults)
+    assert len(report.problems) == 4
+    assert sum("no route to host" in problem.message for problem in report.problems) == 2
+    assert sum("no staging rule fits" in problem.message for problem in report.problems) == 2
+    assert all(problem.line for problem in report.problems)

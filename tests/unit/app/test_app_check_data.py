@@ -33,7 +33,7 @@ def space_path(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_leak_is_told_with_both_paths_and_is_no_fault(space_path: Path) -> None:
+def test_a_leak_is_told_with_both_paths_and_is_no_problem(space_path: Path) -> None:
     images = space_path.parent / "images"
     shutil.copy(images / "train/a/0.png", images / "test/b/9.png")
     report = check_file(space_path, with_model=False)
@@ -44,34 +44,34 @@ def test_a_leak_is_told_with_both_paths_and_is_no_fault(space_path: Path) -> Non
     assert report.data.leaks == (ImagePair(kind="exact", first=first, second=second),)
 
 
-def test_corrupt_files_are_one_fault_with_their_paths(space_path: Path) -> None:
+def test_corrupt_files_are_one_problem_with_their_paths(space_path: Path) -> None:
     images = space_path.parent / "images"
     for name in ("train/a/1.png", "test/b/2.png"):
         (images / name).write_bytes(b"junk")
     report = check_file(space_path, with_model=False)
     assert not report.ok
-    assert [fault.dotted for fault in report.faults] == ["data"]
-    message = report.faults[0].message
+    assert [problem.dotted for problem in report.problems] == ["data"]
+    message = report.problems[0].message
     assert message.startswith("2 of 18 images cannot be used")
     assert str(images / "train/a/1.png") in message and str(images / "test/b/2.png") in message
     assert [one.split for one in report.data.corrupt] == ["train", "test"]
 
 
-def test_a_set_that_cannot_be_listed_is_a_fault(space_path: Path) -> None:
+def test_a_set_that_cannot_be_listed_is_a_problem(space_path: Path) -> None:
     shutil.rmtree(space_path.parent / "images" / "val" / "b")
     report = check_file(space_path, with_model=False)
-    assert [fault.dotted for fault in report.faults] == ["data"]
-    assert "val: only one class folder" in report.faults[0].message
+    assert [problem.dotted for problem in report.problems] == ["data"]
+    assert "val: only one class folder" in report.problems[0].message
     assert report.data is None
 
 
-def test_folders_that_may_be_splits_are_a_fault_with_the_card(space_path: Path) -> None:
+def test_folders_that_may_be_splits_are_a_problem_with_the_card(space_path: Path) -> None:
     images = space_path.parent / "images"
     for split, name in (("train", "fold1"), ("val", "fold2"), ("test", "fold3")):
         (images / split).rename(images / name)
     report = check_file(space_path, with_model=False)
-    assert [fault.dotted for fault in report.faults] == ["data"]
-    assert "are these splits?" in report.faults[0].message
+    assert [problem.dotted for problem in report.problems] == ["data"]
+    assert "are these splits?" in report.problems[0].message
     assert report.data.classes == ("fold1", "fold2", "fold3")
     assert check_file(space_path, overrides=("data.layout=classes",), with_model=False).ok
 
@@ -81,7 +81,7 @@ def test_check_and_trials_have_one_limit_of_pixels(space_path: Path) -> None:
     Image.new("L", (12_000, 9_000)).save(images / "train/a/phone.jpg", quality=10)
     Image.new("RGB", (60_000, 1)).save(images / "val/b/thin.png")
     report = check_file(space_path, with_model=False)
-    message = report.faults[0].message
+    message = report.problems[0].message
     assert "phone.jpg: too many pixels: 12000 x 9000 are 108,000,000, at most 89,478,485 are read" in message
     assert "thin.png: too long and thin: 60000 x 1 pixels" in message
     index = load_index(DataSpec(source="folder", path=str(images)))
@@ -94,25 +94,25 @@ def test_check_and_trials_have_one_limit_of_pixels(space_path: Path) -> None:
     assert len(open_pixels(index, "train", TransformSpec(resize_size=8, crop_size=8), CacheSpec()).labels) == 7
 
 
-def test_a_metric_that_the_data_do_not_have_is_a_fault(space_path: Path) -> None:
+def test_a_metric_that_the_data_do_not_have_is_a_problem(space_path: Path) -> None:
     space_path.write_text(f"{space_path.read_text()}search: {{metric: val_top5_accuracy}}\n")
-    [fault] = check_file(space_path, with_model=False).faults
-    assert "val_top5_accuracy needs 10 classes or more; the data have 2: take val_accuracy" in fault.message
-    assert (fault.dotted, fault.line) == ("search.metric", 6)
+    [problem] = check_file(space_path, with_model=False).problems
+    assert "val_top5_accuracy needs 10 classes or more; the data have 2: take val_accuracy" in problem.message
+    assert (problem.dotted, problem.line) == ("search.metric", 6)
 
 
-def test_fake_data_without_end_is_a_fault(space_path: Path) -> None:
+def test_fake_data_without_end_is_a_problem(space_path: Path) -> None:
     data = "{source: torchvision, name: FakeData, options: {size: 1000000000000}}"
     space_path.write_text(f"name: a\ndata: {data}\nspace: {{backbone: resnet18}}\n")
-    [fault] = check_file(space_path, with_model=False).faults
-    assert "size of torchvision's FakeData may be 4 to 100000, not 1000000000000" in fault.message
+    [problem] = check_file(space_path, with_model=False).problems
+    assert "size of torchvision's FakeData may be 4 to 100000, not 1000000000000" in problem.message
 
 
 @pytest.mark.timeout(60)
-def test_a_space_file_that_is_no_file_is_a_fault(tmp_path: Path) -> None:
+def test_a_space_file_that_is_no_file_is_a_problem(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.yaml")
     with (tmp_path / "giant.yaml").open("wb") as file:
         file.truncate(1 << 40)
     for name, reason in (("pipe", "it is a named pipe, not a file"), ("giant", "it has 1,099,511,627,776 bytes")):
-        [fault] = check_file(tmp_path / f"{name}.yaml", with_model=False).faults
-        assert reason in fault.message
+        [problem] = check_file(tmp_path / f"{name}.yaml", with_model=False).problems
+        assert reason in problem.message

@@ -129,7 +129,7 @@ def test_a_search_of_the_version_before_is_held_to_what_it_kept(entry: catalog.S
         prepare_resume(entry)
 
 
-def test_data_that_are_gone_are_a_fault_and_not_a_change(entry: catalog.SearchEntry) -> None:
+def test_data_that_are_gone_are_a_problem_and_not_a_change(entry: catalog.SearchEntry) -> None:
     shutil.rmtree(_images(entry))
     with pytest.raises(Exception, match="images' does not exist"):
         prepare_resume(entry)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tlsearch.app.checks.check_file import check_file
-from tlsearch.app.checks.feasibility import backbone_sizes, limit_faults
+from tlsearch.app.checks.feasibility import backbone_sizes, limit_problems
 from tlsearch.space import load
 
 FILE = """
@@ -32,15 +32,15 @@ def test_sizes_are_counted_where_a_constraint_asks(tmp_path: Path) -> None:
     assert sizes["resnet18"]["params_millions"] == pytest.approx(11.18, abs=0.01)
     assert sizes["resnet18"]["checkpoint_mb"] == pytest.approx(44.8, abs=0.1)
     assert sizes["squeezenet1_1"]["params_millions"] < 1
-    assert limit_faults(file, sizes) == []
+    assert limit_problems(file, sizes) == []
     file, space = load(_write(tmp_path, "{latency_ms: {max: 20}}"))
     assert backbone_sizes(file, space, 10) == {}
 
 
-def test_a_constraint_that_no_backbone_keeps_is_a_fault(tmp_path: Path) -> None:
+def test_a_constraint_that_no_backbone_keeps_is_a_problem(tmp_path: Path) -> None:
     report = check_file(_write(tmp_path, "{params_millions: {max: 0.5}, checkpoint_mb: {max: 40}}"))
-    (fault,) = report.faults
-    assert fault.dotted == "search.constraints.params_millions.max" and fault.line == 7
-    assert fault.message == (
+    (problem,) = report.problems
+    assert problem.dotted == "search.constraints.params_millions.max" and problem.line == 7
+    assert problem.message == (
         "no backbone of the space has params_millions of at most 0.5; the smallest, squeezenet1_1, has 0.728"
     )

@@ -1,4 +1,4 @@
-"""One writer: a command that is refused, because another process has the search or for a fault, changes nothing."""
+"""One writer: a command that is refused, because another process has the search or for an error, changes nothing."""
 
 from __future__ import annotations
 

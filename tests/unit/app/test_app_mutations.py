@@ -1,4 +1,4 @@
-"""Any space file, however wrong: its faults are listed, or its first batch runs. Never another exception."""
+"""Any space file, however wrong: its errors are listed, or its first batch runs. Never another exception."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def _examine(folder: Path, mutant: Mutant, seen: Counter[str]) -> None:
     report = check_file(file, with_batch=True)
     seen["valid" if report.ok else "faulty"] += 1
     seen["syntax"] += mutant.kind == "syntax"
-    for fault in report.faults:
-        assert mutant.is_named(fault.line, fault.message), f"{mutant.what}\n{fault}\n{mutant.text}"
+    for problem in report.problems:
+        assert mutant.is_named(problem.line, problem.message), f"{mutant.what}\n{problem}\n{mutant.text}"
 
 
 def _run(folder: Path, examples: int) -> None:

@@ -48,7 +48,7 @@ def space(tmp_path: Path) -> Path:
     return path
 
 
-def test_all_faults_are_told_at_once_and_nothing_is_made(
+def test_all_problems_are_told_at_once_and_nothing_is_made(
     space: Path, asked: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING), pytest.raises(ClusterError) as told:

@@ -67,10 +67,10 @@ def test_it_accepts_what_check_accepts_and_refuses_wrong_keys_and_types(path: Pa
             continue
         try:
             load(copied)
-            faults: tuple[Any, ...] = ()
+            problems: tuple[Any, ...] = ()
         except SpaceError as error:
-            faults = error.faults
-        single = [one for one in faults if not any(words in one.message for words in _BETWEEN_VALUES)]
+            problems = error.faults
+        single = [one for one in problems if not any(words in one.message for words in _BETWEEN_VALUES)]
         if any("nan" in one.message for one in single):  # JSON has no such number
             continue
         assert _validator().is_valid(document.tree) == (not single), (mutant.what, single)

@@ -30,7 +30,7 @@ def options(tmp_path: Path, text: str = GOOD, **more: object) -> SubmitOptions:
     return SubmitOptions(file=path, address="http://127.0.0.1:8265", **more)  # type: ignore[arg-type]
 
 
-def faults(tmp_path: Path, text: str, **more: object) -> list[str]:
+def problems(tmp_path: Path, text: str, **more: object) -> list[str]:
     with pytest.raises(SpaceError) as error:
         checked_file(options(tmp_path, text, **more))
     return [f"{one.line}: {one.dotted}: {one.message}" for one in error.value.faults]
@@ -40,9 +40,9 @@ def test_places_of_the_cluster_need_not_be_here(tmp_path: Path) -> None:
     assert checked_file(options(tmp_path)).storage == "/shared/runs"
 
 
-def test_relative_places_are_faults_with_their_lines(tmp_path: Path) -> None:
+def test_relative_places_are_problems_with_their_lines(tmp_path: Path) -> None:
     text = GOOD.replace("/shared/flowers", "./flowers").replace("/shared/weights/", "").replace("/shared/runs", "runs")
-    found = faults(tmp_path, text.replace("http://mlflow:5000", "sqlite:///mlflow.db"))
+    found = problems(tmp_path, text.replace("http://mlflow:5000", "sqlite:///mlflow.db"))
     rule = "on a cluster a path must be the same on every node: absolute, or a URL, not"
     assert [one for one in found if rule in one] == [
         f"3: data.path: {rule} './flowers'",
@@ -54,22 +54,22 @@ def test_relative_places_are_faults_with_their_lines(tmp_path: Path) -> None:
 
 def test_defaults_that_mean_this_machine_are_faults(tmp_path: Path) -> None:
     text = "\n".join(line for line in GOOD.splitlines() if not line.startswith(("tracking", "storage")))
-    found = "\n".join(faults(tmp_path, text))
+    found = "\n".join(problems(tmp_path, text))
     assert "give --set storage=..." in found and "give --set tracking.uri=..." in found
     overrides = ["storage=/shared/runs", "tracking.uri=http://mlflow:5000"]
     assert checked_file(options(tmp_path, text, overrides=overrides)).tracking.uri == "http://mlflow:5000"
-    relative = faults(tmp_path, text, overrides=["storage=runs", overrides[1]])
+    relative = problems(tmp_path, text, overrides=["storage=runs", overrides[1]])
     assert "--set storage=runs" in relative[0]
 
 
 def test_an_address_that_is_wrong_on_every_machine_is_listed(tmp_path: Path) -> None:
-    (found,) = faults(tmp_path, GOOD.replace("http://mlflow:5000", "ftp://mlflow"))
+    (found,) = problems(tmp_path, GOOD.replace("http://mlflow:5000", "ftp://mlflow"))
     assert found.startswith("6: tracking.uri: an MLflow store is sqlite:///FILE")
 
 
-def test_the_files_own_faults_are_all_listed(tmp_path: Path) -> None:
+def test_the_files_own_problems_are_all_listed(tmp_path: Path) -> None:
     text = GOOD.replace("resnet18, unfreeze", "resnet19, unfreeze").replace("[0, 3]", "[0, 9]") + "serch: {}\n"
-    found = "\n".join(faults(tmp_path, text))
+    found = "\n".join(problems(tmp_path, text))
     assert "resnet19" in found and "unfreeze_depth" in found and "serch" in found
 
 
@@ -84,10 +84,10 @@ def test_the_files_own_faults_are_all_listed(tmp_path: Path) -> None:
     ],
 )
 def test_a_password_never_leaves_this_machine(tmp_path: Path, change: tuple[str, str]) -> None:
-    found = faults(tmp_path, GOOD.replace(*change))
+    found = problems(tmp_path, GOOD.replace(*change))
     assert any("tracking.uri: a secret would be copied" in one for one in found)
     assert "hunter2" not in "\n".join(found)
-    (other,) = faults(tmp_path, GOOD, overrides=[f"tracking.uri={change[1]}"])
+    (other,) = problems(tmp_path, GOOD, overrides=[f"tracking.uri={change[1]}"])
     assert "a secret would be copied" in other and "hunter2" not in other
 
 
@@ -140,7 +140,7 @@ def test_what_is_sent_and_remembered(tmp_path: Path) -> None:
     assert jobs.requests[1].py_modules == ()
 
 
-def test_nothing_is_sent_with_a_fault(tmp_path: Path) -> None:
+def test_nothing_is_sent_with_a_problem(tmp_path: Path) -> None:
     jobs = OneJob()
     with pytest.raises(SpaceError):
         submit_file(options(tmp_path, GOOD.replace("/shared/runs", "runs")), jobs=jobs)

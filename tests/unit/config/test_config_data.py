@@ -65,7 +65,7 @@ def test_each_source_is_read_and_written_back(tmp_path: Path, name: str) -> None
         ("layout", "splits", "data.layout"),
     ],
 )
-def test_faults_of_values(tmp_path: Path, key: str, value: Any, message: str) -> None:
+def test_problems_of_values(tmp_path: Path, key: str, value: Any, message: str) -> None:
     data = {"source": "folder", "path": ".", key: value}
     path = tmp_path / "space.yaml"
     path.write_text(yaml.safe_dump({"name": "a", "data": data, "space": {"backbone": "resnet18"}}))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tlsearch.config import dump_resolved, load_space_file
 from tlsearch.config.document.loader import parse_value
 from tlsearch.config.document.yaml_text import SpaceDumper
-from tlsearch.core.errors import Fault, SpaceError
+from tlsearch.core.errors import SpaceError, SpaceProblem
 
 TEXT = """\
 name: emoji
@@ -52,7 +52,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def only_fault(file: Path, *overrides: str, data: Path | None = None) -> Fault:
+def only_problem(file: Path, *overrides: str, data: Path | None = None) -> SpaceProblem:
     with pytest.raises(SpaceError) as caught:
         load_space_file(file, overrides, data)
     assert len(caught.value.faults) == 1, caught.value.faults
@@ -125,10 +125,10 @@ def test_overrides_make_absent_sections(tmp_path: Path) -> None:
     assert (loaded.search.seed, loaded.cache.images_gb, loaded.data.split.val) == (3, 1.0, 0.3)
 
 
-def test_the_fault_of_an_override_names_it(file: Path) -> None:
-    fault = only_fault(file, "search.trials=0")
-    assert (fault.file, fault.line) == ("", 0)
-    assert "at least 1, not 0 (given by --set search.trials=0)" in fault.message
+def test_the_problem_of_an_override_names_it(file: Path) -> None:
+    problem = only_problem(file, "search.trials=0")
+    assert (problem.file, problem.line) == ("", 0)
+    assert "at least 1, not 0 (given by --set search.trials=0)" in problem.message
 
 
 @pytest.mark.parametrize(
@@ -145,10 +145,10 @@ def test_the_fault_of_an_override_names_it(file: Path) -> None:
         ("search.trails=1", "did you mean 'trials'"),
     ],
 )
-def test_a_wrong_override_is_a_fault(file: Path, override: str, words: str) -> None:
-    fault = only_fault(file, override)
-    assert words in fault.message and f"--set {override}" in fault.message
-    assert fault.line == 0
+def test_a_wrong_override_is_a_problem(file: Path, override: str, words: str) -> None:
+    problem = only_problem(file, override)
+    assert words in problem.message and f"--set {override}" in problem.message
+    assert problem.line == 0
 
 
 def test_paths_of_the_command_line_are_relative_to_the_current_folder(
@@ -159,7 +159,7 @@ def test_paths_of_the_command_line_are_relative_to_the_current_folder(
     loaded = load_space_file(file, ["weights.mobilenet_v2=w.pth"], Path("other"))
     assert loaded.data.path == str(tmp_path / "other")
     assert loaded.weights["mobilenet_v2"].path == str(tmp_path / "w.pth")
-    assert "given by --data nowhere" in only_fault(file, data=Path("nowhere")).message
+    assert "given by --data nowhere" in only_problem(file, data=Path("nowhere")).message
 
 
 def test_fewer_trials_on_the_command_line_are_a_short_try(file: Path) -> None:
@@ -167,6 +167,6 @@ def test_fewer_trials_on_the_command_line_are_a_short_try(file: Path) -> None:
 
 
 def test_storage_may_not_be_a_file(file: Path) -> None:
-    assert "storage must be a folder" in only_fault(file, f"storage={file}/below").message
-    assert "needs a folder" in only_fault(file, f"tracking.uri=sqlite:///{file}/x.db").message
-    assert "is a folder" in only_fault(file, f"tracking.uri=sqlite:///{file.parent}").message
+    assert "storage must be a folder" in only_problem(file, f"storage={file}/below").message
+    assert "needs a folder" in only_problem(file, f"tracking.uri=sqlite:///{file}/x.db").message
+    assert "is a folder" in only_problem(file, f"tracking.uri=sqlite:///{file.parent}").message

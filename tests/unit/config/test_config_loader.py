@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from tlsearch.config.document.loader import MAX_BYTES, parse_document, parse_value, read_document
-from tlsearch.core.errors import Fault
+from tlsearch.core.errors import SpaceProblem
 
 
-def only_fault(text: str) -> Fault:
-    _, faults = parse_document(text, Path("space.yaml"))
-    assert len(faults) == 1, faults
-    return faults[0]
+def only_problem(text: str) -> SpaceProblem:
+    _, problems = parse_document(text, Path("space.yaml"))
+    assert len(problems) == 1, problems
+    return problems[0]
 
 
 @pytest.mark.parametrize(
@@ -47,19 +47,19 @@ def test_scalars_are_read_as_people_read_them(text: str, value: object) -> None:
 
 
 def test_every_key_and_value_has_its_place() -> None:
-    document, faults = parse_document("name: a\nsearch:\n  trials: 3\n  start_with:\n    - {x: 1}\n", Path("f"))
-    assert document is not None and not faults
+    document, problems = parse_document("name: a\nsearch:\n  trials: 3\n  start_with:\n    - {x: 1}\n", Path("f"))
+    assert document is not None and not problems
     assert (document.keys["search", "trials"].line, document.keys["search", "trials"].column) == (3, 3)
     assert (document.values["search", "trials"].line, document.values["search", "trials"].column) == (3, 11)
     assert document.values["search", "start_with", 0, "x"].line == 5
-    fault = document.fault(("search", "absent"), "message")
-    assert (fault.file, fault.line, fault.column) == ("f", 2, 1)
+    problem = document.problem(("search", "absent"), "message")
+    assert (problem.file, problem.line, problem.column) == ("f", 2, 1)
 
 
 def test_all_duplicate_keys_are_listed() -> None:
-    _, faults = parse_document("name: a\ndata: {x: 1, x: 2}\nname: b\nname: c\n", Path("f"))
-    assert [(fault.line, fault.column) for fault in faults] == [(2, 14), (3, 1), (4, 1)]
-    assert "'name' stands in line 1" in faults[1].message
+    _, problems = parse_document("name: a\ndata: {x: 1, x: 2}\nname: b\nname: c\n", Path("f"))
+    assert [(problem.line, problem.column) for problem in problems] == [(2, 14), (3, 1), (4, 1)]
+    assert "'name' stands in line 1" in problems[1].message
 
 
 @pytest.mark.parametrize(
@@ -88,26 +88,26 @@ def test_all_duplicate_keys_are_listed() -> None:
         ("a: 1\n" + "".join(f"k{number}: 1\n" for number in range(20_000)), 5000, "at most 10000"),
     ],
 )
-def test_what_is_refused_is_a_fault_in_its_line(text: str, line: int, words: str) -> None:
-    fault = only_fault(text)
-    assert words in fault.message
-    assert fault.line == line
+def test_what_is_refused_is_a_problem_in_its_line(text: str, line: int, words: str) -> None:
+    problem = only_problem(text)
+    assert words in problem.message
+    assert problem.line == line
 
 
 def test_an_alias_bomb_is_refused_quickly() -> None:
     text = "a0: &a0 [x, x, x, x, x, x, x, x]\n"
     text += "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 8)}]\n" for n in range(1, 12))
-    assert "multiply" in only_fault(text).message
+    assert "multiply" in only_problem(text).message
 
 
 def test_a_plain_alias_is_read() -> None:
-    document, faults = parse_document("a: &one [1, 2]\nb: *one\n", Path("f"))
-    assert document is not None and not faults
+    document, problems = parse_document("a: &one [1, 2]\nb: *one\n", Path("f"))
+    assert document is not None and not problems
     assert document.tree == {"a": [1, 2], "b": [1, 2]}
     assert document.tree["a"] is not document.tree["b"]
 
 
-def test_files_that_cannot_be_read_are_faults(tmp_path: Path) -> None:
+def test_files_that_cannot_be_read_are_problems(tmp_path: Path) -> None:
     large = tmp_path / "large.yaml"
     large.write_bytes(b"#" * (MAX_BYTES + 1))
     undecodable = tmp_path / "latin.yaml"
@@ -117,19 +117,19 @@ def test_files_that_cannot_be_read_are_faults(tmp_path: Path) -> None:
         (tmp_path, "it is a folder, not a file"),
         (large, "more than the 1,000,000 that are read"),
     ]:
-        document, faults = read_document(path)
+        document, problems = read_document(path)
         assert document is None
-        assert words in str(faults[0]) and str(path) in str(faults[0])
-    document, faults = read_document(undecodable)
+        assert words in str(problems[0]) and str(path) in str(problems[0])
+    document, problems = read_document(undecodable)
     assert document is None
-    assert (faults[0].line, faults[0].column) == (2, 10) and "0xe9" in faults[0].message
+    assert (problems[0].line, problems[0].column) == (2, 10) and "0xe9" in problems[0].message
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path: Path) -> None:
     path = tmp_path / "bom.yaml"
     path.write_bytes(b"\xef\xbb\xbfname: a\n")
-    document, faults = read_document(path)
-    assert document is not None and not faults
+    document, problems = read_document(path)
+    assert document is not None and not problems
     assert document.tree == {"name": "a"}
 
 
@@ -155,10 +155,10 @@ def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path: Path) -> None:
     ],
 )
 def test_usual_mistakes_have_a_hint(text: str, line: int, hint: str) -> None:
-    _, (fault,) = parse_document(text, Path("space.yaml"))
-    assert hint in fault.message and fault.line == line
+    _, (problem,) = parse_document(text, Path("space.yaml"))
+    assert hint in problem.message and problem.line == line
 
 
 def test_a_hint_shows_no_password() -> None:
-    _, (fault,) = parse_document("uri: postgresql://u:secret@h/d: x\n", Path("space.yaml"))
-    assert "put in quotes" in fault.message and "secret" not in fault.message
+    _, (problem,) = parse_document("uri: postgresql://u:secret@h/d: x\n", Path("space.yaml"))
+    assert "put in quotes" in problem.message and "secret" not in problem.message

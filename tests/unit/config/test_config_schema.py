@@ -11,7 +11,7 @@ import yaml
 from tlsearch.config import AshaSpec, SpaceFile, dump_resolved, load_space_file, parse_duration, parse_space_file
 from tlsearch.config.forms import FORMS, hints_of
 from tlsearch.config.values import AnyScalar
-from tlsearch.core.errors import Fault, SpaceError
+from tlsearch.core.errors import SpaceError, SpaceProblem
 from tlsearch.core.types import WeightsSource
 from tlsearch.space import load
 from tlsearch.space.dimensions import PARAMETERS
@@ -32,7 +32,7 @@ def read(folder: Path, *parts: dict[str, Any]) -> SpaceFile:
     return load_space_file(write(folder, BASE, *parts))
 
 
-def faults(folder: Path, *parts: dict[str, Any], text: str = "") -> tuple[Fault, ...]:
+def problems(folder: Path, *parts: dict[str, Any], text: str = "") -> tuple[SpaceProblem, ...]:
     with pytest.raises(SpaceError) as caught:
         load_space_file(write(folder, BASE, *parts, text=text))
     return caught.value.faults
@@ -173,11 +173,11 @@ def test_schedulers(tmp_path: Path, written: Any, expected: AshaSpec | None) -> 
         ("weights", {"resnet18": {"path": "a.pth", "package": "yaml"}}, "weights.resnet18", "either"),
     ],
 )  # fmt: skip
-def test_each_wrong_value_is_one_fault(
+def test_each_wrong_value_is_one_problem(
     tmp_path: Path, section: str, values: dict[str, Any], path: str, words: str
 ) -> None:
-    found = faults(tmp_path, {section: values})
-    assert [fault.dotted for fault in found] == [path]
+    found = problems(tmp_path, {section: values})
+    assert [problem.dotted for problem in found] == [path]
     assert words in found[0].message
     assert found[0].line > 0 and found[0].file.endswith("space.yaml")
 
@@ -193,18 +193,18 @@ def test_images_in_a_bucket(tmp_path: Path) -> None:
     for source, address in (("folder", "s3://bucket/images"), ("manifest", "s3://bucket/images/list.csv")):
         assert read(tmp_path, {"data": {"source": source, "path": address}}).data.path == address
     for source, address in (("folder", "https://me:pw@host/images"), ("torchvision", "s3://bucket/sets")):
-        found = faults(tmp_path, {"data": {"source": source, "name": None, "path": address}})
-        (fault,) = [one for one in found if "images elsewhere" in one.message]
-        assert "are an s3:// address, of source folder or manifest" in fault.message and "pw@" not in fault.message
+        found = problems(tmp_path, {"data": {"source": source, "name": None, "path": address}})
+        (problem,) = [one for one in found if "images elsewhere" in one.message]
+        assert "are an s3:// address, of source folder or manifest" in problem.message and "pw@" not in problem.message
 
 
 def test_a_storage_in_a_bucket_needs_a_study_in_a_database(tmp_path: Path) -> None:
     study = {"study": "postgresql://me@db/studies"}
     assert read(tmp_path, {"storage": "s3://bucket/runs", "search": study}).storage == "s3://bucket/runs"
-    (fault,) = faults(tmp_path, {"storage": "s3://bucket/runs"})
-    assert fault.dotted == "search.study" and "name a database, postgresql://USER@HOST/DATABASE" in fault.message
-    (fault,) = faults(tmp_path, {"storage": "https://me:pw@host/runs", "search": study})
-    assert fault.dotted == "storage" and "s3://BUCKET/PREFIX" in fault.message and "pw@" not in fault.message
+    (problem,) = problems(tmp_path, {"storage": "s3://bucket/runs"})
+    assert problem.dotted == "search.study" and "name a database, postgresql://USER@HOST/DATABASE" in problem.message
+    (problem,) = problems(tmp_path, {"storage": "https://me:pw@host/runs", "search": study})
+    assert problem.dotted == "storage" and "s3://BUCKET/PREFIX" in problem.message and "pw@" not in problem.message
 
 
 @pytest.mark.parametrize("url", ["https://host:8080/a/w.pth?x=1#sha256=0", "s3://bucket/w.safetensors"])
@@ -220,7 +220,7 @@ def test_what_ends_a_trial_early_is_read(tmp_path: Path) -> None:
     ).search
     assert search.scheduler is not None
     assert (search.scheduler.brackets, search.patience, search.trial_timeout_s) == (2, 3, 3600.0)
-    assert "at least 1" in faults(tmp_path, {"search": {"patience": 0}})[0].message
+    assert "at least 1" in problems(tmp_path, {"search": {"patience": 0}})[0].message
 
 
 @pytest.mark.parametrize(
@@ -237,9 +237,9 @@ def test_a_study_in_sqlite_has_an_absolute_path(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("url", ["redis://host/0", "team.db", "sqlite:///:memory:", "http://me:secret@host"])
-def test_a_study_elsewhere_is_a_fault_that_shows_no_password(tmp_path: Path, url: str) -> None:
-    (fault,) = faults(tmp_path, {"search": {"study": url}})
-    assert fault.dotted == "search.study" and "secret" not in fault.message
+def test_a_study_elsewhere_is_a_problem_that_shows_no_password(tmp_path: Path, url: str) -> None:
+    (problem,) = problems(tmp_path, {"search": {"study": url}})
+    assert problem.dotted == "search.study" and "secret" not in problem.message
 
 
 def test_constraints_are_read_and_written_again(tmp_path: Path) -> None:
@@ -262,25 +262,25 @@ def test_constraints_are_read_and_written_again(tmp_path: Path) -> None:
         ([], "search.constraints", "must be a mapping"),
     ],
 )
-def test_a_wrong_constraint_is_one_fault(tmp_path: Path, constraints: Any, dotted: str, words: str) -> None:
-    (fault,) = faults(tmp_path, {"search": {"constraints": constraints}})
-    assert fault.dotted == dotted and words in fault.message
+def test_a_wrong_constraint_is_one_problem(tmp_path: Path, constraints: Any, dotted: str, words: str) -> None:
+    (problem,) = problems(tmp_path, {"search": {"constraints": constraints}})
+    assert problem.dotted == dotted and words in problem.message
 
 
-def test_a_misspelt_required_key_is_one_fault(tmp_path: Path) -> None:
-    found = faults(tmp_path, text="name: a\ndta: {source: digits}\nspace: {backbone: resnet18}\n")
-    assert [(fault.dotted, fault.line) for fault in found] == [("dta", 2)]
+def test_a_misspelt_required_key_is_one_problem(tmp_path: Path) -> None:
+    found = problems(tmp_path, text="name: a\ndta: {source: digits}\nspace: {backbone: resnet18}\n")
+    assert [(problem.dotted, problem.line) for problem in found] == [("dta", 2)]
 
 
 def test_missing_required_keys_are_listed(tmp_path: Path) -> None:
-    found = faults(tmp_path, text="data: {}\n")
-    assert sorted(fault.dotted for fault in found) == ["data.source", "name", "space"]
+    found = problems(tmp_path, text="data: {}\n")
+    assert sorted(problem.dotted for problem in found) == ["data.source", "name", "space"]
 
 
 def test_a_name_is_text(tmp_path: Path) -> None:
-    assert "put it in quotes" in faults(tmp_path, {"name": 2024})[0].message
+    assert "put it in quotes" in problems(tmp_path, {"name": 2024})[0].message
     for name in ("", " a", "a/b", "a\nb", "x" * 101):
-        assert faults(tmp_path, {"name": name})[0].dotted == "name"
+        assert problems(tmp_path, {"name": name})[0].dotted == "name"
 
 
 def test_faulty_places_hold_defaults_and_are_known_as_doubtful(tmp_path: Path) -> None:
@@ -293,8 +293,8 @@ def test_faulty_places_hold_defaults_and_are_known_as_doubtful(tmp_path: Path) -
 def test_seeds_repeat_the_entries_of_a_fixed_search_only(tmp_path: Path) -> None:
     fixed = {"search": {"sampler": "fixed", "start_with": [{"head_lr": 1.0e-3}], "seeds": 3}}
     assert read(tmp_path, fixed).search.seeds == 3
-    (fault,) = faults(tmp_path, {"search": {"seeds": 3}})
-    assert fault.path == ("search", "seeds") and "goes with fixed" in fault.message
+    (problem,) = problems(tmp_path, {"search": {"seeds": 3}})
+    assert problem.path == ("search", "seeds") and "goes with fixed" in problem.message
 
 
 # --- bounds of every number -----------------------------------------------------------------
@@ -341,8 +341,8 @@ def test_every_number_has_bounds(tmp_path: Path, path: str, value: float) -> Non
     inner[key] = value
     if parents[:1] == ["data"]:
         tree["data"].setdefault("source", "digits")
-    found = faults(tmp_path, tree)
-    assert path in [fault.dotted for fault in found], [str(fault) for fault in found]
+    found = problems(tmp_path, tree)
+    assert path in [problem.dotted for problem in found], [str(problem) for problem in found]
 
 
 @pytest.mark.parametrize("value", [10**12, -1e300, float("nan"), float("inf"), 2**62])
@@ -356,12 +356,14 @@ def test_every_number_of_the_space_has_bounds(tmp_path: Path, name: str, value: 
 
 def test_repeats_are_bounded_together(tmp_path: Path) -> None:
     entries = [{"backbone": "resnet18", "head_lr": (i + 1) / 1000} for i in range(200)]
-    [fault] = faults(tmp_path, {"search": {"sampler": "fixed", "seeds": 1000, "trials": 10**6, "start_with": entries}})
-    assert fault.dotted == "search.seeds" and "make at most 100,000 trials, not 200,000" in fault.message
+    [problem] = problems(
+        tmp_path, {"search": {"sampler": "fixed", "seeds": 1000, "trials": 10**6, "start_with": entries}}
+    )
+    assert problem.dotted == "search.seeds" and "make at most 100,000 trials, not 200,000" in problem.message
 
 
 def test_a_pattern_is_short(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     data = {"source": "folder", "path": "images", "split": {"group_by": "a" * 1001}}
-    [fault] = faults(tmp_path, {"data": data})
-    assert "has at most 1,000 characters, not 1,001" in fault.message
+    [problem] = problems(tmp_path, {"data": data})
+    assert "has at most 1,000 characters, not 1,001" in problem.message

@@ -15,8 +15,8 @@ from services import ObjectStore, object_store
 from tlsearch.core.errors import DataError
 from tlsearch.core.types import CacheSpec, DataSpec, TransformSpec
 from tlsearch.data import load_index, open_pixels, read_image
-from tlsearch.data.fetch.bucket_images import RemoteFolder, RemoteReader, remote_fault
-from tlsearch.doctor.storage_marks import data_fault
+from tlsearch.data.fetch.bucket_images import RemoteFolder, RemoteReader, remote_problem
+from tlsearch.doctor.storage_marks import data_problem
 
 SECRET = "only-in-the-environment"
 
@@ -118,9 +118,9 @@ def test_a_manifest_in_a_bucket(images: Path, bucket: str, store: ObjectStore) -
 def test_what_is_not_there(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataError, match=rf"must be a folder: s3://{bucket}/some/images does not exist"):
         load_index(remote(bucket))
-    assert remote_fault(f"s3://{bucket}/gone") == f"s3://{bucket}/gone does not exist"
-    assert data_fault(f"s3://{bucket}/gone") == f"s3://{bucket}/gone does not exist"  # the doctor's, on each node
-    assert remote_fault(f"s3://{bucket}") == data_fault(f"s3://{bucket}") == ""
+    assert remote_problem(f"s3://{bucket}/gone") == f"s3://{bucket}/gone does not exist"
+    assert data_problem(f"s3://{bucket}/gone") == f"s3://{bucket}/gone does not exist"  # the doctor's, on each node
+    assert remote_problem(f"s3://{bucket}") == data_problem(f"s3://{bucket}") == ""
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(DataError, match=rf"s3://{bucket}/away: cannot be listed: ") as told:
         RemoteFolder.open(f"s3://{bucket}/away")

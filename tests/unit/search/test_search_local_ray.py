@@ -103,8 +103,8 @@ def test_a_folder_that_does_not_serve(kind: str, tmp_path: Path, monkeypatch: py
 
 def test_the_longest_folder_makes_a_socket_that_fits() -> None:
     longest = local_ray._SOCKET_BYTES - len(local_ray._SOCKET) - 1
-    assert local_ray._fault("/tmp/" + "x" * (longest - 5)) is None
-    assert local_ray._fault("/tmp/" + "x" * (longest - 4)) is not None
+    assert local_ray._problem("/tmp/" + "x" * (longest - 5)) is None
+    assert local_ray._problem("/tmp/" + "x" * (longest - 4)) is not None
 
 
 def test_workers_do_not_import_from_the_current_folder() -> None:

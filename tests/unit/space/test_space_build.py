@@ -14,7 +14,7 @@ import yaml
 from tlsearch.config import nearest
 from tlsearch.config.document import key_aliases
 from tlsearch.config.document.key_aliases import home
-from tlsearch.core.errors import Fault, SpaceError
+from tlsearch.core.errors import SpaceError, SpaceProblem
 from tlsearch.space import PARAMETERS, Choice, Fixed, FloatRange, IntRange, Space, file_checks, load, unused_weights
 
 BACKBONES = ["resnet18", "vit_b_16"]
@@ -31,7 +31,7 @@ def read(folder: Path, space: dict[str, Any], **sections: Any) -> Space:
     return load(write(folder, space, **sections))[1]
 
 
-def faults(folder: Path, space: dict[str, Any], **sections: Any) -> tuple[Fault, ...]:
+def problems(folder: Path, space: dict[str, Any], **sections: Any) -> tuple[SpaceProblem, ...]:
     with pytest.raises(SpaceError) as caught:
         load(write(folder, space, **sections))
     return caught.value.faults
@@ -139,9 +139,9 @@ def test_what_is_left_out_is_fixed_at_its_default(tmp_path: Path) -> None:
         ({"head_lr": {"when": {"batch_size": {"ge": 9, "le": 2}}, "log": [1, 2]}}, "head_lr.when.batch_size", "above"),
     ],
 )  # fmt: skip
-def test_each_wrong_dimension_is_one_fault(tmp_path: Path, space: dict[str, Any], path: str, words: str) -> None:
-    found = faults(tmp_path, space)
-    assert [fault.dotted for fault in found] == [f"space.{path}"]
+def test_each_wrong_dimension_is_one_problem(tmp_path: Path, space: dict[str, Any], path: str, words: str) -> None:
+    found = problems(tmp_path, space)
+    assert [problem.dotted for problem in found] == [f"space.{path}"]
     assert words in found[0].message
     assert found[0].line > 0
 
@@ -160,7 +160,7 @@ def test_progressive_needs_an_epoch_for_each_phase(tmp_path: Path, depth: Any, s
     space = {"unfreeze_depth": depth, "unfreeze_schedule": schedule}
     read(tmp_path, space, search={"max_epochs": needed})
     if needed > 1:
-        (found,) = faults(tmp_path, space, search={"max_epochs": needed - 1})
+        (found,) = problems(tmp_path, space, search={"max_epochs": needed - 1})
         assert found.dotted == "space.unfreeze_schedule"
         assert f"has {needed} phases" in found.message and "not " + str(needed - 1) in found.message
         assert found.message.count("line") >= 2
@@ -168,18 +168,18 @@ def test_progressive_needs_an_epoch_for_each_phase(tmp_path: Path, depth: Any, s
 
 @pytest.mark.parametrize("written", [4, [0, 4], {"int": [0, 4]}])
 def test_a_warmup_ends_before_the_trial(tmp_path: Path, written: Any) -> None:
-    (found,) = faults(tmp_path, {"warmup_epochs": written}, search={"max_epochs": 4})
+    (found,) = problems(tmp_path, {"warmup_epochs": written}, search={"max_epochs": 4})
     assert found.dotted == "space.warmup_epochs"
     assert "up to 4, and must be fewer than search.max_epochs, 4 (line" in found.message
     read(tmp_path, {"warmup_epochs": written}, search={"max_epochs": 5})
 
 
-def test_a_missing_backbone_is_one_fault(tmp_path: Path) -> None:
+def test_a_missing_backbone_is_one_problem(tmp_path: Path) -> None:
     path = tmp_path / "space.yaml"
     path.write_text("name: a\ndata: {source: digits}\nspace:\n  head_lr: 0.1\n")
     with pytest.raises(SpaceError) as caught:
         load(path)
-    assert [(fault.dotted, fault.line) for fault in caught.value.faults] == [("space.backbone", 3)]
+    assert [(problem.dotted, problem.line) for problem in caught.value.faults] == [("space.backbone", 3)]
 
 
 def test_a_circle_of_conditions_is_found(tmp_path: Path) -> None:
@@ -189,7 +189,10 @@ def test_a_circle_of_conditions_is_found(tmp_path: Path) -> None:
         "backbone_lr": {"log": [1e-5, 1e-3]},  # reads unfreeze_depth by the system's own condition
         "head_lr": {"when": {"batch_size": 16}, "log": [0.1, 1]},
     }
-    assert {fault.dotted for fault in faults(tmp_path, space)} == {"space.unfreeze_depth.when", "space.batch_size.when"}
+    assert {problem.dotted for problem in problems(tmp_path, space)} == {
+        "space.unfreeze_depth.when",
+        "space.batch_size.when",
+    }
 
 
 def test_dimensions_are_decided_after_those_they_depend_on(tmp_path: Path) -> None:
@@ -214,7 +217,7 @@ def test_dimensions_are_decided_after_those_they_depend_on(tmp_path: Path) -> No
         ({"weight_decay": 0.1, "unfreeze_depth": 1}, "weight_decay", "only where unfreeze_depth is at least 2"),
     ],
 )  # fmt: skip
-def test_starting_points_outside_the_space_are_faults(
+def test_starting_points_outside_the_space_are_problems(
     tmp_path: Path, entry: dict[str, Any], name: str, words: str
 ) -> None:
     space = {
@@ -224,8 +227,8 @@ def test_starting_points_outside_the_space_are_faults(
         "bn_policy": ["frozen", "train"],
         "weight_decay": {"when": {"unfreeze_depth": {"ge": 2}}, "float": [0.0, 0.5]},
     }
-    found = faults(tmp_path, space, search={"start_with": [{}, entry]})
-    assert [fault.dotted for fault in found] == [f"search.start_with[1].{name}"]
+    found = problems(tmp_path, space, search={"start_with": [{}, entry]})
+    assert [problem.dotted for problem in found] == [f"search.start_with[1].{name}"]
     assert words in found[0].message
 
 
@@ -235,19 +238,21 @@ def test_moving_batch_norm_needs_two_images(tmp_path: Path) -> None:
         "bn_policy": ["frozen", "train", "stats"],
         "unfreeze_depth": {"int": [0, 2]},
     }
-    (found,) = faults(tmp_path, space)
+    (found,) = problems(tmp_path, space)
     assert found.dotted == "space.batch_size" and "2 or more with bn_policy train or stats" in found.message
     assert "line" in found.message
     read(tmp_path, space | {"bn_policy": ["frozen", "adapt"]})
     for others in ({"backbone": "vit_b_16"}, {"bn_policy": ["frozen", "train"], "unfreeze_depth": 0}):
-        assert [fault.dotted.partition("[")[0] for fault in faults(tmp_path, space | others)] == ["space.bn_policy"]
+        assert [problem.dotted.partition("[")[0] for problem in problems(tmp_path, space | others)] == [
+            "space.bn_policy"
+        ]
 
 
 def test_image_sizes_that_do_not_suit_name_the_backbones(tmp_path: Path) -> None:
-    found = faults(
+    found = problems(
         tmp_path, {"backbone": ["resnet18", "inception_v3", "vit_b_16"]}, data={"source": "digits", "image_size": 70}
     )
-    assert [fault.dotted for fault in found] == ["data.image_size"]
+    assert [problem.dotted for problem in found] == ["data.image_size"]
     assert "inception_v3 takes at least 75 px" in found[0].message
     assert "vit_b_16 takes multiples of 16 px" in found[0].message
     assert "resnet18" not in found[0].message
@@ -265,8 +270,8 @@ def test_image_sizes_that_do_not_suit_name_the_backbones(tmp_path: Path) -> None
     ],
 )
 def test_weights_are_for_backbones_of_the_space(tmp_path: Path, weights: Any, path: str, words: str) -> None:
-    found = faults(tmp_path, {}, weights=weights)
-    assert [fault.dotted for fault in found] == [path]
+    found = problems(tmp_path, {}, weights=weights)
+    assert [problem.dotted for problem in found] == [path]
     assert words in found[0].message
 
 
@@ -295,8 +300,8 @@ def test_weights_of_an_unused_backbone_are_a_warning_with_a_place(tmp_path: Path
     ],
 )
 def test_names_of_other_tools_suggest_ours(tmp_path: Path, key: str, meant: str) -> None:
-    found = faults(tmp_path, {key: 1})
-    assert f"did you mean {meant!r}" in "".join(fault.message for fault in found)
+    found = problems(tmp_path, {key: 1})
+    assert f"did you mean {meant!r}" in "".join(problem.message for problem in found)
 
 
 @pytest.mark.parametrize(
@@ -328,8 +333,8 @@ def test_a_key_of_another_section_is_sent_there(tmp_path: Path, section: str, ke
         if section == "space"
         else {section: {key: 1}}
     )
-    found = faults(tmp_path, {key: 1} if section == "space" else {}, **given)
-    assert any(meant in fault.message and "did you mean" in fault.message for fault in found), found
+    found = problems(tmp_path, {key: 1} if section == "space" else {}, **given)
+    assert any(meant in problem.message and "did you mean" in problem.message for problem in found), found
 
 
 def test_the_table_of_names_has_every_dimension() -> None:
@@ -347,19 +352,19 @@ def test_a_transform_may_be_a_version_or_a_backbone(tmp_path: Path) -> None:
 
 def test_timm_backbones_need_timm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(file_checks, "_has_timm", lambda: False)
-    found = faults(tmp_path, {"backbone": ["resnet18", "timm/tf_efficientnet_lite0"]})
-    assert [fault.dotted for fault in found] == ["space.backbone[1]"]
+    found = problems(tmp_path, {"backbone": ["resnet18", "timm/tf_efficientnet_lite0"]})
+    assert [problem.dotted for problem in found] == ["space.backbone[1]"]
     assert "pip install 'tlsearch[timm]'" in found[0].message
 
 
-def test_a_faulty_backbone_does_not_hide_other_faults_nor_make_new_ones(tmp_path: Path) -> None:
-    found = faults(
+def test_a_faulty_backbone_does_not_hide_other_problems_nor_make_new_ones(tmp_path: Path) -> None:
+    found = problems(
         tmp_path,
         {"backbone": ["resnet18", "resnet81"], "head_lr": {"log": [1, 0.1]}, "bn_policy": "trian"},
         weights={"resnet81": "none"},
         search={"start_with": [{"backbone": "resnet81", "unfreeze_depth": 9, "head_lr": 0.5}]},
     )
-    assert {fault.dotted for fault in found} == {
+    assert {problem.dotted for problem in found} == {
         "space.backbone[1]",
         "space.head_lr.log",
         "space.bn_policy",

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from test_space_build import faults, read, write
+from test_space_build import problems, read, write
 
 from tlsearch.core.errors import SpaceError
 from tlsearch.space import load
@@ -63,7 +63,7 @@ NO_BN = "vit_b_16"
     ],
 )
 def test_what_no_trial_can_use_is_one_error(tmp_path: Path, space: dict[str, Any], path: str, words: str) -> None:
-    (found,) = faults(tmp_path, space)
+    (found,) = problems(tmp_path, space)
     assert found.dotted == f"space.{path}" and found.line > 0
     assert words in found.message
     assert found.message.startswith("no trial of this space can ")
@@ -92,7 +92,7 @@ def test_what_some_trial_can_use_is_right(tmp_path: Path, space: dict[str, Any])
 
 def test_several_are_all_listed(tmp_path: Path) -> None:
     space = {"unfreeze_depth": 0, "backbone_lr": 1e-4, "bn_policy": "train", "layer_decay": 0.5}
-    assert [one.dotted for one in faults(tmp_path, space)] == [
+    assert [one.dotted for one in problems(tmp_path, space)] == [
         "space.backbone_lr",
         "space.bn_policy",
         "space.layer_decay",
@@ -135,7 +135,7 @@ def test_an_override_that_decides_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_settings_of_the_search_without_effect(tmp_path: Path, search: dict[str, Any], path: str, words: str) -> None:
-    (found,) = faults(tmp_path, {"head_lr": {"log": [1e-4, 1]}}, search=search)
+    (found,) = problems(tmp_path, {"head_lr": {"log": [1e-4, 1]}}, search=search)
     assert found.dotted == f"search.{path}" and words in found.message
 
 
@@ -163,7 +163,7 @@ def test_fewer_epochs_on_the_command_line_are_a_short_try(tmp_path: Path) -> Non
 def test_cached_features_that_are_not_kept(tmp_path: Path) -> None:
     space = {"augmentation": ["none", "light"]}
     cache = {"features_gb": 0, "views": 2, "feature_precision": "half"}
-    found = faults(tmp_path, space, cache=cache)
+    found = problems(tmp_path, space, cache=cache)
     assert sorted(one.dotted for one in found) == ["cache.feature_precision", "cache.views"]
     read(tmp_path, space, cache={**cache, "features_gb": 1})
 
@@ -173,7 +173,7 @@ def test_a_search_of_an_earlier_version_is_still_read(tmp_path: Path) -> None:
     search = {"on_budget": "finish", "start_with": [{}, {}], "patience": 40}
     search |= {"probe_first": True, "portfolio": False, "expected_gain": "auto"}
     path = write(tmp_path, {"unfreeze_depth": 0, "backbone_lr": 1e-4, "bn_policy": ["frozen", "train"]}, search=search)
-    assert len(faults(tmp_path, yaml.safe_load(path.read_text())["space"], search=search)) == 8
+    assert len(problems(tmp_path, yaml.safe_load(path.read_text())["space"], search=search)) == 8
     file, space = load(path, stored=True)
     assert (file.search.on_budget, file.search.patience, len(file.search.start_with)) == ("finish", 40, 2)
     assert file.search.starting_points == "none"

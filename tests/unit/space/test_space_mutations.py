@@ -1,4 +1,4 @@
-"""However a valid file is mutated: it loads, or every fault names the mutated line; never another exception."""
+"""However a valid file is mutated: it loads, or every error names the mutated line; never another exception."""
 
 from __future__ import annotations
 
@@ -86,9 +86,9 @@ def check(mutant: Mutant, folder: Path, seen: Counter[str]) -> None:
     except SpaceError as error:
         assert mutant.kind != "harmless", (mutant.what, error.faults, mutant.text)
         assert error.faults
-        for fault in error.faults:
-            where = (mutant.what, str(fault), sorted(mutant.lines), mutant.text)
-            assert mutant.is_named(fault.line, fault.message), where
+        for problem in error.faults:
+            where = (mutant.what, str(problem), sorted(mutant.lines), mutant.text)
+            assert mutant.is_named(problem.line, problem.message), where
 
 
 def run(text: str, folder: Path, num_examples: int) -> None:

@@ -1,4 +1,4 @@
-"""However a space file is broken, by hand, by a disk or on purpose: it loads, or its faults are listed."""
+"""However a space file is broken, by hand, by a disk or on purpose: it loads, or its errors are listed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tlsearch.core.errors import SpaceError
 from tlsearch.space import load
 
 SHIPPED = sorted((Path(__file__).parents[3] / "search_spaces").glob("*.yaml"))
-MOST_TEXT = 2500  # letters of a fault, its place included
+MOST_TEXT = 2500  # letters of an error, its place included
 MEMORY = 1_500_000_000
 
 
@@ -63,7 +63,7 @@ def test_ten_thousand_broken_files_in_bounded_memory(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def test_overrides_of_any_text_are_faults_or_taken(tmp_path: Path) -> None:
+def test_overrides_of_any_text_are_problems_or_taken(tmp_path: Path) -> None:
     file = tmp_path / "space.yaml"
     file.write_text(SMALL)
     rng = random.Random(0)

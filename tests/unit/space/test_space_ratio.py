@@ -1,4 +1,4 @@
-"""backbone_lr as a ratio of head_lr: what is proposed, what a trial gets, what is at fault."""
+"""backbone_lr as a ratio of head_lr: what is proposed, what a trial gets, what is wrong."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tlsearch.core.errors import Fault, SpaceError
+from tlsearch.core.errors import SpaceError, SpaceProblem
 from tlsearch.space import Space, load
 
 RATIO = {"ratio_of": "head_lr", "log": [0.001, 1.0]}
@@ -54,7 +54,7 @@ def read(folder: Path, backbone_lr: Any = RATIO, **more: Any) -> Space:
     return load(write(folder, backbone_lr, **more))[1]
 
 
-def faults(folder: Path, backbone_lr: Any, **more: Any) -> tuple[Fault, ...]:
+def problems(folder: Path, backbone_lr: Any, **more: Any) -> tuple[SpaceProblem, ...]:
     with pytest.raises(SpaceError) as caught:
         load(write(folder, backbone_lr, **more))
     return caught.value.faults
@@ -116,19 +116,19 @@ def test_starting_points_give_the_rate_itself(tmp_path: Path) -> None:
         ({"ratoi_of": "head_lr", "log": [0.1, 1]}, "ratoi_of", "did you mean 'ratio_of'"),
     ],
 )
-def test_each_wrong_ratio_is_one_fault(tmp_path: Path, written: Any, path: str, words: str) -> None:
-    found = faults(tmp_path, written)
-    assert [fault.dotted for fault in found] == [f"space.backbone_lr.{path}".rstrip(".")]
+def test_each_wrong_ratio_is_one_problem(tmp_path: Path, written: Any, path: str, words: str) -> None:
+    found = problems(tmp_path, written)
+    assert [problem.dotted for problem in found] == [f"space.backbone_lr.{path}".rstrip(".")]
     assert words.replace("from above", "above") in found[0].message and found[0].line > 0
 
 
 def test_only_the_backbones_rate_may_be_a_ratio(tmp_path: Path) -> None:
-    (found,) = faults(tmp_path, 1e-4, weight_decay={"ratio_of": "head_lr", "log": [0.1, 1]})
+    (found,) = problems(tmp_path, 1e-4, weight_decay={"ratio_of": "head_lr", "log": [0.1, 1]})
     assert found.dotted == "space.weight_decay.ratio_of" and "goes with backbone_lr" in found.message
 
 
 def test_a_starting_point_outside_names_both_lines(tmp_path: Path) -> None:
-    (found,) = faults(tmp_path, RATIO, search={"start_with": [{"unfreeze_depth": 1, "backbone_lr": 0.5}]})
+    (found,) = problems(tmp_path, RATIO, search={"start_with": [{"unfreeze_depth": 1, "backbone_lr": 0.5}]})
     assert found.dotted == "search.start_with[0].backbone_lr" and "line" in found.message
 
 
@@ -136,5 +136,5 @@ def test_a_ratio_is_decided_after_what_it_is_a_ratio_of(tmp_path: Path) -> None:
     space = read(tmp_path, head_lr={"when": {"batch_size": 32}, "log": [1e-4, 1e-1]}, batch_size=[16, 32])
     names = space.names()
     assert names.index("batch_size") < names.index("head_lr") < names.index("backbone_lr")
-    found = faults(tmp_path, RATIO, head_lr={"when": {"backbone_lr": {"ge": 1e-3}}, "log": [1e-4, 1e-1]})
-    assert [fault.dotted for fault in found] == ["space.head_lr.when"] and "circle" in found[0].message
+    found = problems(tmp_path, RATIO, head_lr={"when": {"backbone_lr": {"ge": 1e-3}}, "log": [1e-4, 1e-1]})
+    assert [problem.dotted for problem in found] == ["space.head_lr.when"] and "circle" in found[0].message

@@ -1,4 +1,4 @@
-"""``cache.views`` above 1: a fault only where no trial of the space could read a fixed view."""
+"""``cache.views`` above 1: an error only where no trial of the space could read a fixed view."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tlsearch.core.errors import Fault, SpaceError
+from tlsearch.core.errors import SpaceError, SpaceProblem
 from tlsearch.space import load
 
 LIGHT = {"augmentation": ["none", "light"]}
@@ -26,7 +26,7 @@ def write(folder: Path, space: dict[str, Any], views: int = 4) -> Path:
     return path
 
 
-def faults(folder: Path, space: dict[str, Any]) -> tuple[Fault, ...]:
+def problems(folder: Path, space: dict[str, Any]) -> tuple[SpaceProblem, ...]:
     with pytest.raises(SpaceError) as caught:
         load(write(folder, space))
     return caught.value.faults
@@ -43,10 +43,10 @@ def faults(folder: Path, space: dict[str, Any]) -> tuple[Fault, ...]:
         ({**LIGHT, "bn_policy": "stats"}, "bn_policy stats moves what could be stored"),
     ],
 )
-def test_views_that_no_trial_could_read_are_a_fault(tmp_path: Path, space: dict[str, Any], words: str) -> None:
-    (fault,) = faults(tmp_path, space)
-    assert fault.dotted == "cache.views" and fault.line > 0
-    assert words in fault.message
+def test_views_that_no_trial_could_read_are_a_problem(tmp_path: Path, space: dict[str, Any], words: str) -> None:
+    (problem,) = problems(tmp_path, space)
+    assert problem.dotted == "cache.views" and problem.line > 0
+    assert words in problem.message
     load(write(tmp_path, space, views=1))
 
 
@@ -69,6 +69,6 @@ def test_views_that_some_trial_may_read_are_none(tmp_path: Path, space: dict[str
     assert file.cache.views == 4
 
 
-def test_what_is_at_fault_itself_is_not_blamed_twice(tmp_path: Path) -> None:
-    (fault,) = faults(tmp_path, {"augmentation": "lihgt"})
-    assert fault.dotted == "space.augmentation"
+def test_what_is_wrong_itself_is_not_blamed_twice(tmp_path: Path) -> None:
+    (problem,) = problems(tmp_path, {"augmentation": "lihgt"})
+    assert problem.dotted == "space.augmentation"

@@ -121,8 +121,8 @@ def test_close_does_not_wait_for_a_store_that_hangs(store: Store) -> None:
 
 
 @pytest.mark.parametrize("fault", ["refused", "broken"])
-def test_one_bad_entry_costs_itself_alone(store: Store, fault: str) -> None:
-    getattr(store, fault).add(2)
+def test_one_bad_entry_costs_itself_alone(store: Store, problem: str) -> None:
+    getattr(store, problem).add(2)
     worker = _worker(store)
     worker.put(*_entries(1, 2, 3))
     worker.put(*_entries(4))

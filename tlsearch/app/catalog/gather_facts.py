@@ -74,9 +74,9 @@ def read_space_file(entry: SearchEntry) -> SpaceFile | None:
     """
     from tlsearch.config import parse_space_file
 
-    file, faults = parse_space_file(entry.path / "resolved.yaml", moved=entry.moved, stored=True)
+    file, problems = parse_space_file(entry.path / "resolved.yaml", moved=entry.moved, stored=True)
     if file is None:
-        logger.warning("the search's resolved.yaml cannot be read: %s", "; ".join(map(str, faults)))
+        logger.warning("the search's resolved.yaml cannot be read: %s", "; ".join(map(str, problems)))
     return file
 
 

@@ -46,7 +46,7 @@ def file_now(entry: SearchEntry, stored: SpaceFile) -> tuple[SpaceFile, Space]:
 
     Raises:
         StorageError: The file is gone.
-        SpaceError: It has faults.
+        SpaceError: It has errors.
     """
     if not Path(entry.source).is_file():
         raise StorageError(f"the space file of {entry.search_id} is gone: {entry.source}")
@@ -90,7 +90,7 @@ def refuse_changes(entry: SearchEntry, stored: SpaceFile) -> None:
     except SpaceError as error:
         if Path(entry.source).read_bytes() == (entry.path / SOURCE).read_bytes():
             return  # what it names has gone, of which the stored file tells
-        found = [f"it has faults: {error}"]
+        found = [f"it has errors: {error}"]
     if found:
         raise StorageError(
             f"the space file {entry.source} has changed since the search began:\n  "

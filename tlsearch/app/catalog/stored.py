@@ -43,7 +43,7 @@ def stored_file(entry: SearchEntry, purpose: str) -> tuple[SpaceFile, Space]:
 
     Raises:
         StorageError: The folder does not hold it.
-        SpaceError: It has faults: what it names may have gone.
+        SpaceError: It has errors: what it names may have gone.
     """
     path = entry.path / RESOLVED
     if not path.exists():

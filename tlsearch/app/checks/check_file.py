@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 from tlsearch.app.checks.data_defaults import fit_defaults
 from tlsearch.app.checks.feasibility import (
     backbone_sizes,
-    limit_faults,
-    metric_faults,
+    limit_problems,
+    metric_problems,
     untried_backbones,
-    weights_faults,
+    weights_problems,
     weights_source,
 )
 from tlsearch.app.checks.resolution import Resolution, resolution
 from tlsearch.config import SpaceFile, missing_driver
-from tlsearch.core.errors import DataError, Fault, SpaceError, TlsearchError, UserError
+from tlsearch.core.errors import DataError, SpaceError, SpaceProblem, TlsearchError, UserError
 from tlsearch.core.types import Scalar, TrialAssignment, TrialConfig
 from tlsearch.core.user_folders import scratch_folder
 from tlsearch.space import BackboneFacts, Space, backbone_facts, load, unused_weights
@@ -47,8 +47,8 @@ class CheckReport:
         validation: The differences that the validation split can tell apart.
     """
 
-    faults: tuple[Fault, ...] = ()
-    warnings: tuple[Fault, ...] = ()
+    problems: tuple[SpaceProblem, ...] = ()
+    warnings: tuple[SpaceProblem, ...] = ()
     data: DataCard | None = None
     backbones: tuple[CheckedBackbone, ...] = ()
     defaults: Mapping[str, Scalar] = field(default_factory=dict)
@@ -56,8 +56,8 @@ class CheckReport:
 
     @property
     def ok(self) -> bool:
-        """No fault."""
-        return not self.faults
+        """No error."""
+        return not self.problems
 
 
 def check_file(
@@ -70,17 +70,17 @@ def check_file(
 ) -> CheckReport:
     """Checks a space file, its data, (``with_model``) its backbones and weights, (``with_batch``) a real batch of each.
 
-    Faults of the file end the check, since the rest cannot be read; faults of data and weights are
+    Errors of the file end the check, since the rest cannot be read; errors of data and weights are
     all listed.
     """
     try:
         file, space = load(path, overrides=overrides, data_path=data_path)
     except SpaceError as error:
-        return CheckReport(faults=error.faults)
-    fault = file.document.fault
+        return CheckReport(problems=error.faults)
+    problem = file.document.problem
     stores = {("tracking", "uri"): (file.tracking.uri, "MLflow"), ("search", "study"): (file.search.study, "the study")}
     wrong = {path: missing_driver(*store) for path, store in stores.items()}
-    faults = [fault(path, "; ".join(found)) for path, found in wrong.items() if found]
+    problems = [problem(path, "; ".join(found)) for path, found in wrong.items() if found]
     card: DataCard | None = None
     defaults: Mapping[str, Scalar] = {}
     validation: Resolution | None = None
@@ -95,26 +95,26 @@ def check_file(
         validation = resolution(index.classes, index.splits["val"].labels)
         card = data_card(index, scan=True, include_test=True)
         if card.corrupt:
-            faults.append(fault(("data",), card.corrupt_message()))
+            problems.append(problem(("data",), card.corrupt_message()))
         if index.doubt:
-            faults.append(fault(("data",), index.doubt))
+            problems.append(problem(("data",), index.doubt))
     except DataError as error:
-        faults.append(fault(("data",), str(error)))
+        problems.append(problem(("data",), str(error)))
     if num_classes:
-        faults += metric_faults(file, num_classes)
+        problems += metric_problems(file, num_classes)
     backbones: list[CheckedBackbone] = []
     if with_model:
-        faults += weights_faults(file, space, fetch=False)
+        problems += weights_problems(file, space, fetch=False)
         backbones, unbuilt = _describe_all(file, space, num_classes or 2)
-        faults += unbuilt
+        problems += unbuilt
         if not unbuilt:
-            faults += limit_faults(file, backbone_sizes(file, space, num_classes or 2))
-    if with_batch and not faults:
-        faults += dry_run(file, space)[1]
+            problems += limit_problems(file, backbone_sizes(file, space, num_classes or 2))
+    if with_batch and not problems:
+        problems += dry_run(file, space)[1]
     found = untried_backbones(file, space)
-    untried = [fault(("space", "backbone"), found)] if found else []
+    untried = [problem(("space", "backbone"), found)] if found else []
     return CheckReport(
-        faults=tuple(faults),
+        problems=tuple(problems),
         data=card,
         backbones=tuple(backbones),
         warnings=(*unused_weights(file, space), *untried),
@@ -123,15 +123,15 @@ def check_file(
     )
 
 
-def _describe_all(file: SpaceFile, space: Space, num_classes: int) -> tuple[list[CheckedBackbone], list[Fault]]:
+def _describe_all(file: SpaceFile, space: Space, num_classes: int) -> tuple[list[CheckedBackbone], list[SpaceProblem]]:
     described: list[CheckedBackbone] = []
-    faults: list[Fault] = []
+    problems: list[SpaceProblem] = []
     for backbone in space.backbones():
         try:
             described.append(_describe(backbone, file, num_classes))
         except UserError as error:
-            faults.append(file.document.fault(("space", "backbone", backbone), str(error)))
-    return described, faults
+            problems.append(file.document.problem(("space", "backbone", backbone), str(error)))
+    return described, problems
 
 
 def _describe(backbone: str, file: SpaceFile, num_classes: int) -> CheckedBackbone:
@@ -158,15 +158,15 @@ class DryRun:
     train_loss: float
 
 
-def dry_run(file: SpaceFile, space: Space) -> tuple[list[DryRun], list[Fault]]:
+def dry_run(file: SpaceFile, space: Space) -> tuple[list[DryRun], list[SpaceProblem]]:
     """Takes one batch of each backbone through forward, backward, step and evaluation.
 
     Returns:
-        What worked, and a fault for each backbone that did not.
+        What worked, and an error for each backbone that did not.
     """
     from tlsearch.trial import first_batch
 
-    done, faults = [], []
+    done, problems = [], []
     for backbone in space.backbones():
         config = deepest_config(space, backbone)
         with scratch_folder("dry") as directory:
@@ -179,10 +179,10 @@ def dry_run(file: SpaceFile, space: Space) -> tuple[list[DryRun], list[Fault]]:
             try:
                 batch = first_batch(assignment)
             except TlsearchError as error:
-                faults.append(file.document.fault(("space", "backbone", backbone), str(error)))
+                problems.append(file.document.problem(("space", "backbone", backbone), str(error)))
                 continue
         done.append(DryRun(backbone=backbone, unfreeze_depth=config.unfreeze_depth, train_loss=batch.train_loss))
-    return done, faults
+    return done, problems
 
 
 def deepest_config(space: Space, backbone: str) -> TrialConfig:

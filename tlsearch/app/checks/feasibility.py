@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from tlsearch.config import SpaceFile
 from tlsearch.config.values import MOST
-from tlsearch.core.errors import Fault, UsageError, UserError
+from tlsearch.core.errors import SpaceProblem, UsageError, UserError
 from tlsearch.core.metrics import METRICS
 from tlsearch.core.text import agree, plural
 from tlsearch.core.types import WeightsSource
@@ -54,9 +54,9 @@ def trial_depths(file: SpaceFile, space: Space) -> tuple[int, ...]:
     return tuple(sorted({config.unfreeze_depth for config in configs}))
 
 
-def limit_faults(file: SpaceFile, sizes: Mapping[str, Mapping[str, float]]) -> list[Fault]:
-    """A fault for each constraint that every backbone of the space breaks: no trial could be feasible."""
-    faults = []
+def limit_problems(file: SpaceFile, sizes: Mapping[str, Mapping[str, float]]) -> list[SpaceProblem]:
+    """An error for each constraint that every backbone of the space breaks: no trial could be feasible."""
+    problems = []
     for name, limit in file.search.constraints.limits.items():
         values = {backbone: known[name] for backbone, known in sizes.items() if name in known}
         if values and min(values.values()) > limit:
@@ -65,18 +65,18 @@ def limit_faults(file: SpaceFile, sizes: Mapping[str, Mapping[str, float]]) -> l
                 f"no backbone of the space has {name} of at most {limit:g}; "
                 f"the smallest, {smallest}, has {values[smallest]:.3g}"
             )
-            faults.append(file.document.fault(("search", "constraints", name, "max"), message))
-    return faults
+            problems.append(file.document.problem(("search", "constraints", name, "max"), message))
+    return problems
 
 
-def metric_faults(file: SpaceFile, num_classes: int) -> list[Fault]:
+def metric_problems(file: SpaceFile, num_classes: int) -> list[SpaceProblem]:
     """An error where data with this number of classes do not have the metric."""
     needed_classes = METRICS[file.search.metric].min_classes
     if num_classes >= needed_classes:
         return []
     needed = f"{file.search.metric} needs {needed_classes} classes or more"
     message = f"{needed}; the data have {num_classes}: take val_accuracy or val_macro_f1"
-    return [file.document.fault(("search", "metric"), message)]
+    return [file.document.problem(("search", "metric"), message)]
 
 
 def untried_backbones(file: SpaceFile, space: Space) -> str:
@@ -95,8 +95,8 @@ def untried_backbones(file: SpaceFile, space: Space) -> str:
     )
 
 
-def weights_faults(file: SpaceFile, space: Space, *, fetch: bool = True) -> list[Fault]:
-    """A fault for each backbone of the space whose weights cannot be had.
+def weights_problems(file: SpaceFile, space: Space, *, fetch: bool = True) -> list[SpaceProblem]:
+    """An error for each backbone of the space whose weights cannot be had.
 
     Args:
         fetch: False: the libraries' official weights are only asked for at their host, not downloaded.
@@ -104,13 +104,13 @@ def weights_faults(file: SpaceFile, space: Space, *, fetch: bool = True) -> list
     from tlsearch.model import check_weights, resolve_weights
 
     have = resolve_weights if fetch else check_weights
-    faults = []
+    problems = []
     for backbone in space.backbones():
         try:
             have(backbone, weights_source(file, backbone))
         except UserError as error:
-            faults.append(file.document.fault(("weights", backbone), str(error)))
-    return faults
+            problems.append(file.document.problem(("weights", backbone), str(error)))
+    return problems
 
 
 def weights_digests(file: SpaceFile, backbones: Iterable[str]) -> dict[str, str]:

@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from tlsearch.app.checks.data_defaults import fit_defaults
-from tlsearch.app.checks.feasibility import backbone_sizes, limit_faults, metric_faults, trial_depths, weights_source
+from tlsearch.app.checks.feasibility import (
+    backbone_sizes,
+    limit_problems,
+    metric_problems,
+    trial_depths,
+    weights_source,
+)
 from tlsearch.config import ResourcesSpec, SpaceFile
 from tlsearch.core.errors import SpaceError, UserError
 from tlsearch.data import ImageIndex, load_index, require_ready, with_image_size
@@ -104,10 +110,10 @@ def plan_file(
     index = load_index(file.data)
     require_ready(index)
     file, space = fit_defaults(file, space, len(index.splits["train"]))
-    faults = limit_faults(file, backbone_sizes(file, space, len(index.classes)))
-    faults += metric_faults(file, len(index.classes))
-    if faults:
-        raise SpaceError(faults)
+    problems = limit_problems(file, backbone_sizes(file, space, len(index.classes)))
+    problems += metric_problems(file, len(index.classes))
+    if problems:
+        raise SpaceError(problems)
     return plan_search(file, space, index, step=step)
 
 

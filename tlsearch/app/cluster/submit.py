@@ -14,7 +14,7 @@ from tlsearch.app.catalog.catalog import write_atomically
 from tlsearch.app.catalog.search_names import check_name, new_search_id
 from tlsearch.config import Document, Keys, SpaceFile, parse_space_file, show
 from tlsearch.core import PACKAGE, __version__
-from tlsearch.core.errors import Fault, SpaceError
+from tlsearch.core.errors import SpaceError, SpaceProblem
 from tlsearch.core.secrets import holds_secret
 from tlsearch.core.user_folders import scratch_folder, state_directory
 from tlsearch.search.cluster.job_submission import follow, submit_once
@@ -66,7 +66,7 @@ def submit_file(options: SubmitOptions, *, jobs: Jobs | None = None) -> Submitte
     """Checks the file and starts its search as a job; a search of this name that runs is found, not doubled.
 
     Raises:
-        SpaceError: Every fault that can be seen from here: of the file, of paths that other machines do not have,
+        SpaceError: Every error that can be seen from here: of the file, of paths that other machines do not have,
             and of secrets written into it.
         ClusterError: The cluster cannot be reached or refuses.
         StorageError: The name breaks a rule.
@@ -125,23 +125,23 @@ def checked_file(options: SubmitOptions) -> SpaceFile:
     """The file as the cluster will read it.
 
     Raises:
-        SpaceError: All its faults.
+        SpaceError: All its errors.
     """
     data_path = Path(options.data_path) if options.data_path is not None else None
-    file, faults = parse_space_file(options.file, options.overrides, data_path)
+    file, problems = parse_space_file(options.file, options.overrides, data_path)
     if file is None:
-        raise SpaceError(faults)
-    faults = [*faults, *build_space(file)[1]]
-    faults = [one for one in faults if not _for_the_cluster(one, file.document)]
-    faults += [*_relative_places(file), *_secrets(file.document, options.file.read_text(encoding="utf-8"))]
-    if faults:
-        raise SpaceError(faults)
+        raise SpaceError(problems)
+    problems = [*problems, *build_space(file)[1]]
+    problems = [one for one in problems if not _for_the_cluster(one, file.document)]
+    problems += [*_relative_places(file), *_secrets(file.document, options.file.read_text(encoding="utf-8"))]
+    if problems:
+        raise SpaceError(problems)
     return file
 
 
-def _for_the_cluster(fault: Fault, document: Document) -> bool:
+def _for_the_cluster(problem: SpaceProblem, document: Document) -> bool:
     """Whether something is missing on this machine that an absolute path names: it may be on the cluster."""
-    texts = document.texts(fault.path).values() if fault.kind == "absent" else ()
+    texts = document.texts(problem.path).values() if problem.kind == "absent" else ()
     return bool(texts) and all(_everywhere(text) for text in texts)
 
 
@@ -153,14 +153,14 @@ def _everywhere(text: str) -> bool:
     return PurePosixPath(sqlite[1] if sqlite else text).is_absolute()
 
 
-def _relative_places(file: SpaceFile) -> Iterator[Fault]:
+def _relative_places(file: SpaceFile) -> Iterator[SpaceProblem]:
     document = file.document
     rule = "on a cluster a path must be the same on every node: absolute, or a URL"
     defaults: dict[Keys, str] = {("storage",): "./tlsearch_runs", ("tracking", "uri"): "sqlite:///mlflow.db"}
     for key, default in defaults.items():
         if not document.texts(key):
             option = ".".join(str(part) for part in key)
-            yield document.fault(key, f"{rule}; the default {default!r} is neither: give --set {option}=...")
+            yield document.problem(key, f"{rule}; the default {default!r} is neither: give --set {option}=...")
     places: list[Keys] = [*defaults]
     if file.data.path is not None:
         places.append(("data", "path"))
@@ -171,17 +171,17 @@ def _relative_places(file: SpaceFile) -> Iterator[Fault]:
     for place in places:
         for path, text in document.texts(place).items():
             if not _everywhere(text):
-                yield document.fault(path, f"{rule}, not {show(text)}")
+                yield document.problem(path, f"{rule}, not {show(text)}")
 
 
-def _secrets(document: Document, text: str) -> Iterator[Fault]:
+def _secrets(document: Document, text: str) -> Iterator[SpaceProblem]:
     rule = (
         "a secret would be copied into logs, tags and the job's description; name the user alone, and give the "
         "password to the nodes as PGPASSWORD or MLFLOW_TRACKING_PASSWORD"
     )
     paths = [path for path, value in document.texts().items() if holds_secret(value)]
     for path in paths:
-        yield document.fault(path, rule)
+        yield document.problem(path, rule)
     if not paths and holds_secret(text):  # in a comment
         line = next((number for number, one in enumerate(text.splitlines(), 1) if holds_secret(one)), 1)
-        yield Fault(path=(), message=rule, file=str(document.path), line=line, column=1)
+        yield SpaceProblem(path=(), message=rule, file=str(document.path), line=line, column=1)

@@ -18,7 +18,13 @@ from tlsearch.app.catalog.search_names import check_name, new_search_id
 from tlsearch.app.catalog.space_diff import refuse_changes
 from tlsearch.app.catalog.stored import settle, stored_file
 from tlsearch.app.checks.data_defaults import fit_defaults
-from tlsearch.app.checks.feasibility import backbone_sizes, limit_faults, metric_faults, total_trials, weights_faults
+from tlsearch.app.checks.feasibility import (
+    backbone_sizes,
+    limit_problems,
+    metric_problems,
+    total_trials,
+    weights_problems,
+)
 from tlsearch.app.searches.input_digests import keep_inputs, refuse_changed_inputs
 from tlsearch.config import SpaceFile, bucket_address, dump_resolved
 from tlsearch.core.errors import SpaceError, StorageError
@@ -79,7 +85,7 @@ def prepare(
         step: Hears what is done now.
 
     Raises:
-        SpaceError: Every fault of the file, or of the weights it names; a constraint that no backbone keeps.
+        SpaceError: Every error of the file, or of the weights it names; a constraint that no backbone keeps.
         DataError: The images.
         StorageError: The name breaks a rule or is taken, or the folder cannot be made.
     """
@@ -94,11 +100,11 @@ def prepare(
     require_ready(index)
     file, space = fit_defaults(file, space, len(index.splits["train"]))
     step("checking the weights of the backbones")
-    faults = weights_faults(file, space)
-    faults += limit_faults(file, backbone_sizes(file, space, len(index.classes)))
-    faults += metric_faults(file, len(index.classes))
-    if faults:
-        raise SpaceError(faults)
+    problems = weights_problems(file, space)
+    problems += limit_problems(file, backbone_sizes(file, space, len(index.classes)))
+    problems += metric_problems(file, len(index.classes))
+    if problems:
+        raise SpaceError(problems)
     require_places(file, options.address)
     search_id = name or new_search_id(file.name, folder_of(file.storage))
     # A link stays one: relative paths are relative to its folder, and a mounted ConfigMap's target changes.
@@ -210,9 +216,9 @@ def prepare_resume(
         refuse_changes(entry, file)
     index = _index(file, step)
     step("checking the weights of the backbones")
-    faults = weights_faults(file, space)
-    if faults:
-        raise SpaceError(faults)
+    problems = weights_problems(file, space)
+    if problems:
+        raise SpaceError(problems)
     refuse_changed_inputs(entry, file, index, purpose="the search cannot go on")
     require_places(file, address)
     entry = settle(entry)

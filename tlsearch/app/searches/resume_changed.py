@@ -10,12 +10,12 @@ from tlsearch.app.catalog.catalog import RESOLVED, SOURCE, SearchEntry, register
 from tlsearch.app.catalog.gather_facts import gather_facts, write_facts
 from tlsearch.app.catalog.space_diff import Difference, differences, file_now
 from tlsearch.app.catalog.stored import read_record, settle, stored_file
-from tlsearch.app.checks.feasibility import backbone_sizes, limit_faults, weights_faults, weights_source
+from tlsearch.app.checks.feasibility import backbone_sizes, limit_problems, weights_problems, weights_source
 from tlsearch.app.searches.execute import search_plan
 from tlsearch.app.searches.input_digests import keep_inputs, refuse_changed_inputs
 from tlsearch.app.searches.prepare import Prepared, with_trials
 from tlsearch.config import SpaceFile, dump_resolved
-from tlsearch.core.errors import Fault, SpaceError, StorageError
+from tlsearch.core.errors import SpaceError, SpaceProblem, StorageError
 from tlsearch.data import load_index
 from tlsearch.search import Carried, SearchLock, supersede
 
@@ -45,7 +45,7 @@ def prepare_changed(
         trials: As for ``prepare_resume``.
 
     Raises:
-        SpaceError: The file has faults, or a change that one search cannot hold.
+        SpaceError: The file has errors, or a change that one search cannot hold.
         DataError: The images; or they, or weights that trials began from, have changed.
         StorageError: The file is gone.
     """
@@ -57,10 +57,10 @@ def prepare_changed(
         file, entry = with_trials(file, entry, trials)
     changes = differences(stored, file)
     index = load_index(file.data)
-    faults = lasting_faults(stored, file, changes, _tried(entry)) + weights_faults(file, space)
-    faults += limit_faults(file, backbone_sizes(file, space, len(index.classes)))
-    if faults:
-        raise SpaceError(faults)
+    problems = lasting_problems(stored, file, changes, _tried(entry)) + weights_problems(file, space)
+    problems += limit_problems(file, backbone_sizes(file, space, len(index.classes)))
+    if problems:
+        raise SpaceError(problems)
     refuse_changed_inputs(entry, file, index, purpose="the search cannot go on")
     entry = settle(entry)
     prepared = Prepared(entry=entry, file=file, space=space, index=index, address=address, lock=lock, resumed=True)
@@ -75,23 +75,23 @@ def prepare_changed(
     return ChangedSearch(prepared=prepared, changes=changes, carried=carried)
 
 
-def lasting_faults(
+def lasting_problems(
     stored: SpaceFile, file: SpaceFile, changes: Sequence[Difference], tried: Sequence[str]
-) -> list[Fault]:
+) -> list[SpaceProblem]:
     """Changes after which the old trials could not be compared with the new ones, or not be found."""
     listed = stored.search.listed or file.search.listed
     kept = _LASTING + (_LISTED if listed else ())
-    faults = []
+    problems = []
     for change in changes:
         place = next((one for one in kept if f"{change.dotted}.".startswith(f"{one}.")), None)
         if place is not None:
             message = f"one search has one {place}; it began with {str(change).partition(': ')[2]}: start a new search"
-            faults.append(file.document.fault(change.path, message))
+            problems.append(file.document.problem(change.path, message))
     for backbone in tried:
         if weights_source(stored, backbone) != weights_source(file, backbone):
             message = f"trials of {backbone} have begun from other weights: start a new search"
-            faults.append(file.document.fault(("weights", backbone), message))
-    return faults
+            problems.append(file.document.problem(("weights", backbone), message))
+    return problems
 
 
 def _tried(entry: SearchEntry) -> list[str]:

@@ -10,7 +10,7 @@ import typer
 from tlsearch.cli.root import Data, File, Json, Set, app
 from tlsearch.cli.session import EXIT_USER, err, out, print_json, shown_errors
 from tlsearch.core.codec import to_plain
-from tlsearch.core.errors import Fault
+from tlsearch.core.errors import SpaceProblem
 from tlsearch.core.text import plural
 from tlsearch.display.console import Steps
 
@@ -59,9 +59,9 @@ def check(
             _print_plan(planned)
         for warning in report.warnings:
             err.print(f"warning: {warning}", markup=False, soft_wrap=True)
-        for fault in report.faults:
-            err.print(str(fault), markup=False, soft_wrap=True)
-        out.print("no error found" if report.ok else plural(len(report.faults), "error"))
+        for problem in report.problems:
+            err.print(str(problem), markup=False, soft_wrap=True)
+        out.print("no error found" if report.ok else plural(len(report.problems), "error"))
     raise typer.Exit(0 if report.ok else EXIT_USER)
 
 
@@ -94,21 +94,21 @@ def _print_plan(planned: PlanReport) -> None:
 def _report_json(report: CheckReport) -> dict[str, Any]:
     """{ok, faults: [{line, column, path, message}], data, backbones, warnings, defaults, validation}.
 
-    Warnings look like faults.
+    Warnings look like errors.
     """
     return {
         "ok": report.ok,
-        "faults": [_fault_json(one) for one in report.faults],
+        "faults": [_problem_json(one) for one in report.problems],
         "data": {} if report.data is None else to_plain(report.data),
         "backbones": [_backbone_json(one) for one in report.backbones],
-        "warnings": [_fault_json(one) for one in report.warnings],
+        "warnings": [_problem_json(one) for one in report.warnings],
         "defaults": dict(report.defaults),
         "validation": None if report.validation is None else report.validation.as_json(),
     }
 
 
-def _fault_json(fault: Fault) -> dict[str, Any]:
-    return {"line": fault.line, "column": fault.column, "path": fault.dotted, "message": fault.message}
+def _problem_json(problem: SpaceProblem) -> dict[str, Any]:
+    return {"line": problem.line, "column": problem.column, "path": problem.dotted, "message": problem.message}
 
 
 def _backbone_json(backbone: CheckedBackbone) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def data_table(card: DataCard) -> Table:
 def data_lines(card: DataCard) -> list[str]:
     """Sizes, modes, how the source was read, what is left out, and pictures that stand twice, the first 20 of a kind.
 
-    Corrupt files are faults.
+    Corrupt files are errors.
     """
     lines = []
     if card.width and card.height:

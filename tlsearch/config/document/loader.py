@@ -24,9 +24,9 @@ from tlsearch.config.document.yaml_text import (
     Refused,
     compose,
     position_of,
-    syntax_fault,
+    syntax_problem,
 )
-from tlsearch.core.errors import Fault
+from tlsearch.core.errors import SpaceProblem
 from tlsearch.core.files import open_regular
 
 MAX_BYTES = 1_000_000
@@ -36,12 +36,12 @@ _LARGEST = 2**63
 
 @dataclass(kw_only=True)
 class _Builder:
-    """Turns nodes into plain values, noting places and faults as it goes."""
+    """Turns nodes into plain values, noting places and errors as it goes."""
 
     file: str
     keys: dict[Keys, Position] = field(default_factory=dict)
     values: dict[Keys, Position] = field(default_factory=dict)
-    faults: list[Fault] = field(default_factory=list)
+    problems: list[SpaceProblem] = field(default_factory=list)
     doubts: set[Keys] = field(default_factory=set)
     active: set[int] = field(default_factory=set)
     num_nodes: int = 0
@@ -76,15 +76,15 @@ class _Builder:
             key = self._scalar(key_node, path) if isinstance(key_node, yaml.ScalarNode) else None
             if not isinstance(key, str):
                 shown = show(key) if isinstance(key_node, yaml.ScalarNode) else "a list or mapping"
-                self._fault(path, f"a key must be text, not {shown}: put it in quotes", key_node.start_mark)
+                self._problem(path, f"a key must be text, not {shown}: put it in quotes", key_node.start_mark)
                 continue
             inner = (*path, key)
             if key == "<<":
-                self._fault(inner, "merge keys (<<) are not read: write the keys out", key_node.start_mark)
+                self._problem(inner, "merge keys (<<) are not read: write the keys out", key_node.start_mark)
                 continue
             if key in result:
                 first = self.keys[inner].line
-                self._fault(
+                self._problem(
                     inner, f"a key may stand only once; {key!r} stands in line {first} too", key_node.start_mark
                 )
                 continue
@@ -97,7 +97,7 @@ class _Builder:
         text: str = node.value
         if kind == "str":
             if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
-                self._fault(path, f"text may hold no NUL and no half characters: {text!r}", node.start_mark)
+                self._problem(path, f"text may hold no NUL and no half characters: {text!r}", node.start_mark)
                 return ""
             return text
         if kind == "null" and NULL.match(text):
@@ -109,54 +109,56 @@ class _Builder:
         if kind in ("float", "int") and (FLOAT.match(text) or INT.match(text)):
             plain = text.replace("_", "").lower()
             return float(plain.replace(".", "") if plain.endswith(("inf", "nan")) else plain)
-        self._fault(path, f"tags are not allowed; {node.tag!r} is one", node.start_mark)
+        self._problem(path, f"tags are not allowed; {node.tag!r} is one", node.start_mark)
         return None
 
     def _whole(self, text: str, node: yaml.Node, path: Keys) -> int:
         number = int(text.replace("_", "")) if len(text) < 30 else _LARGEST
         if abs(number) >= _LARGEST:
-            self._fault(path, f"a whole number must lie within +-2^63; {show(text)} does not", node.start_mark)
+            self._problem(path, f"a whole number must lie within +-2^63; {show(text)} does not", node.start_mark)
             return 0
         return number
 
     def _check_tag(self, node: yaml.Node, path: Keys, kind: str) -> None:
         if node.tag != CORE_TAG + kind:
-            self._fault(path, f"tags are not allowed; {node.tag!r} is one", node.start_mark)
+            self._problem(path, f"tags are not allowed; {node.tag!r} is one", node.start_mark)
 
-    def _fault(self, path: Keys, message: str, mark: yaml.Mark) -> None:
+    def _problem(self, path: Keys, message: str, mark: yaml.Mark) -> None:
         place = position_of(mark)
         self.doubts.add(path)
-        self.faults.append(Fault(path=path, message=message, file=self.file, line=place.line, column=place.column))
+        self.problems.append(
+            SpaceProblem(path=path, message=message, file=self.file, line=place.line, column=place.column)
+        )
 
 
-def read_document(path: Path) -> tuple[Document | None, list[Fault]]:
+def read_document(path: Path) -> tuple[Document | None, list[SpaceProblem]]:
     """Reads a space file.
 
     Returns:
-        The document and its faults so far; None where there is nothing that could be read further.
+        The document and its errors so far; None where there is nothing that could be read further.
     """
-    text, fault = _read_text(path)
-    if fault is not None:
-        return None, [fault]
+    text, problem = _read_text(path)
+    if problem is not None:
+        return None, [problem]
     return parse_document(text, path)
 
 
-def parse_document(text: str, path: Path) -> tuple[Document | None, list[Fault]]:
+def parse_document(text: str, path: Path) -> tuple[Document | None, list[SpaceProblem]]:
     """As ``read_document``, from text; ``path`` only names it."""
-    node, fault = compose(text, str(path))
-    if fault is not None:
-        return None, [fault]
+    node, problem = compose(text, str(path))
+    if problem is not None:
+        return None, [problem]
     builder = _Builder(file=str(path))
     if node is None or (isinstance(node, yaml.ScalarNode) and not node.value):
-        return None, [_root_fault(path, "the file is empty; a space file has at least name, data and space")]
+        return None, [_root_problem(path, "the file is empty; a space file has at least name, data and space")]
     if not isinstance(node, yaml.MappingNode):
-        return None, [_root_fault(path, "the file must be a mapping, with keys such as name, data and space")]
+        return None, [_root_problem(path, "the file must be a mapping, with keys such as name, data and space")]
     try:
         tree = builder.build(node, ())
     except Refused as error:
-        return None, [syntax_fault(error, str(path), text)]
+        return None, [syntax_problem(error, str(path), text)]
     document = Document(path=path, tree=tree, keys=builder.keys, values=builder.values)
-    return document.with_doubts(builder.doubts - {()}), builder.faults
+    return document.with_doubts(builder.doubts - {()}), builder.problems
 
 
 def parse_value(text: str) -> Any:
@@ -165,9 +167,9 @@ def parse_value(text: str) -> Any:
     Raises:
         ValueError: The text is not a YAML value, or has errors of its own.
     """
-    node, fault = compose(text, "")
-    if fault is not None:
-        raise ValueError(fault.message)
+    node, problem = compose(text, "")
+    if problem is not None:
+        raise ValueError(problem.message)
     if node is None:
         return None
     builder = _Builder(file="")
@@ -175,26 +177,26 @@ def parse_value(text: str) -> Any:
         value = builder.build(node, ())
     except Refused as error:
         raise ValueError(str(error.problem)) from None
-    if builder.faults:
-        raise ValueError(builder.faults[0].message)
+    if builder.problems:
+        raise ValueError(builder.problems[0].message)
     return value
 
 
-def _read_text(path: Path) -> tuple[str, Fault | None]:
+def _read_text(path: Path) -> tuple[str, SpaceProblem | None]:
     try:
         with open_regular(path, MAX_BYTES) as stream:
             data = stream.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        return "", Fault(path=(), message=f"{path}: the space file cannot be read: {reason}", file=str(path))
+        return "", SpaceProblem(path=(), message=f"{path}: the space file cannot be read: {reason}", file=str(path))
     try:
         return data.decode("utf-8-sig"), None
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         column = error.start - (data.rfind(b"\n", 0, error.start) + 1) + 1
         message = f"the file must be UTF-8 text; byte 0x{data[error.start]:02x} is not"
-        return "", Fault(path=(), message=message, file=str(path), line=line, column=column)
+        return "", SpaceProblem(path=(), message=message, file=str(path), line=line, column=column)
 
 
-def _root_fault(path: Path, message: str) -> Fault:
-    return Fault(path=(), message=message, file=str(path), line=1, column=1)
+def _root_problem(path: Path, message: str) -> SpaceProblem:
+    return SpaceProblem(path=(), message=message, file=str(path), line=1, column=1)

@@ -11,7 +11,7 @@ from typing import Any
 from tlsearch.config.document.loader import parse_value
 from tlsearch.config.document.positions import Document, Keys
 from tlsearch.config.document.wording import bucket_address, show
-from tlsearch.core.errors import Fault
+from tlsearch.core.errors import SpaceProblem
 from tlsearch.core.text import plural
 
 # Where a space file names a place, but for `storage`: a search's folder tells that itself.
@@ -21,7 +21,7 @@ _INDEX = re.compile(r"\[(\d+)\]")
 
 def apply_overrides(
     document: Document, overrides: Sequence[str], data_path: Path | None
-) -> tuple[Document, list[Fault]]:
+) -> tuple[Document, list[SpaceProblem]]:
     """Puts overrides over the file's values, in order; a later one wins.
 
     Relative paths given here are relative to the current folder, since they are typed there.
@@ -33,16 +33,16 @@ def apply_overrides(
     """
     tree = document.as_dict()
     origins = dict(document.origins)
-    faults: list[Fault] = []
+    problems: list[SpaceProblem] = []
     for text in overrides:
         problem = _apply(tree, text, origins)
         if problem:
-            faults.append(Fault(path=(), message=f"--set {text}: {problem}"))
+            problems.append(SpaceProblem(path=(), message=f"--set {text}: {problem}"))
     if data_path is not None:
         if tree.get("data") is None:
             tree["data"] = {}
         section = tree["data"]
-        if isinstance(section, dict):  # else it is a fault of its own
+        if isinstance(section, dict):  # else it is an error of its own
             section["path"] = bucket_address(data_path) or str(data_path.absolute())
             origins["data", "path"] = f"--data {data_path}"
     # what stands below an overridden value has no place in the file any more
@@ -50,7 +50,7 @@ def apply_overrides(
     values = {path: place for path, place in document.values.items() if not _under(path, origins)}
     doubts = frozenset(path for path in document.doubts if not _under(path, origins))
     changed = replace(document, tree=tree, keys=keys, values=values, origins=origins, doubts=doubts)
-    return changed, faults
+    return changed, problems
 
 
 def _under(path: Keys, origins: dict[Keys, str]) -> bool:
@@ -87,7 +87,7 @@ def _apply(tree: dict[str, Any], text: str, origins: dict[Keys, str]) -> str:
 
 
 def _step(node: Any, part: str, path: Keys) -> tuple[str, str | int]:
-    where = Fault(path=path, message="").dotted
+    where = SpaceProblem(path=path, message="").dotted
     if isinstance(node, dict):
         return "", part
     if isinstance(node, list):

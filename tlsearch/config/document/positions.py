@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tlsearch.core.errors import Fault, Kind
+from tlsearch.core.errors import Kind, SpaceProblem
 
 Keys = tuple[str | int, ...]
 
@@ -44,17 +44,17 @@ class Document:
     doubts: frozenset[Keys] = frozenset()
     current: Path | None = None
 
-    def fault(self, path: Keys, message: str, *, at_key: bool = False, kind: Kind = "rule") -> Fault:
+    def problem(self, path: Keys, message: str, *, at_key: bool = False, kind: Kind = "rule") -> SpaceProblem:
         """An error with the place of the value at ``path``, or of its nearest parent.
 
         A value that an override gave has no place in the file; the message names the override.
         """
         origin = self.origin(path)
         if origin:
-            return Fault(path=path, message=f"{message} (given by {origin})", kind=kind)
+            return SpaceProblem(path=path, message=f"{message} (given by {origin})", kind=kind)
         position = self._position(path, at_key=at_key)
         line, column = position.line, position.column
-        return Fault(path=path, message=message, file=str(self.path), line=line, column=column, kind=kind)
+        return SpaceProblem(path=path, message=message, file=str(self.path), line=line, column=column, kind=kind)
 
     def origin(self, path: Keys) -> str:
         """The override that gave the value at ``path``; empty where the file did."""
@@ -133,17 +133,17 @@ class Document:
 
 
 class Checker:
-    """Collects faults of values that are not doubtful."""
+    """Collects errors of values that are not doubtful."""
 
     def __init__(self, document: Document) -> None:
         self.document = document
         self.folder = document.path.expanduser().absolute().parent
-        self.faults: list[Fault] = []
+        self.problems: list[SpaceProblem] = []
 
     def require(self, ok: bool, path: Keys, message: str, *others: Keys, kind: Kind = "rule") -> bool:
         """Lists an error at ``path`` unless ``ok``; ``others`` are the paths that the rule reads too."""
         if not ok and not any(self.document.doubtful(one) for one in (path, *others)):
-            self.faults.append(self.document.fault(path, message, kind=kind))
+            self.problems.append(self.document.problem(path, message, kind=kind))
         return ok
 
     def absolute(self, text: str, given_at: Keys) -> Path:

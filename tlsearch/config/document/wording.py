@@ -1,4 +1,4 @@
-"""The words of faults: how a value is shown, which right name is nearest."""
+"""The words of errors: how a value is shown, which right name is nearest."""
 
 from __future__ import annotations
 

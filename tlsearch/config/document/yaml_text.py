@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from tlsearch.config.document.positions import Position
-from tlsearch.core.errors import Fault
+from tlsearch.core.errors import SpaceProblem
 from tlsearch.core.secrets import mask, remember
 
 MAX_NODES = 10_000
@@ -68,7 +68,7 @@ class SpaceDumper(yaml.SafeDumper):
     yaml_implicit_resolvers = _RESOLVERS
 
 
-def compose(text: str, file: str) -> tuple[yaml.Node | None, Fault | None]:
+def compose(text: str, file: str) -> tuple[yaml.Node | None, SpaceProblem | None]:
     """The nodes of a text, or its first error."""
     loader: SpaceLoader | None = None
     try:
@@ -78,20 +78,20 @@ def compose(text: str, file: str) -> tuple[yaml.Node | None, Fault | None]:
         start = text.rfind("\n", 0, error.position) + 1
         message = f"the file holds a character that YAML forbids: {text[error.position]!r}"
         line = text.count("\n", 0, error.position) + 1
-        return None, Fault(path=(), message=message, file=file, line=line, column=error.position - start + 1)
+        return None, SpaceProblem(path=(), message=message, file=file, line=line, column=error.position - start + 1)
     except yaml.MarkedYAMLError as error:
-        return None, syntax_fault(error, file, text)
+        return None, syntax_problem(error, file, text)
     except (ValueError, OverflowError):  # PyYAML lets chr() fail on \U escapes beyond Unicode
         assert loader is not None
         place = position_of(loader.get_mark())
         message = "an escape in a quoted text is not a character"
-        return None, Fault(path=(), message=message, file=file, line=place.line, column=place.column)
+        return None, SpaceProblem(path=(), message=message, file=file, line=place.line, column=place.column)
     finally:
         if loader is not None:
             loader.dispose()
 
 
-def syntax_fault(error: yaml.MarkedYAMLError, file: str, text: str) -> Fault:
+def syntax_problem(error: yaml.MarkedYAMLError, file: str, text: str) -> SpaceProblem:
     """Places an unclosed bracket or quote where it was opened, since YAML notices it lines later."""
     mark, message = error.problem_mark, error.problem or "this is not YAML"
     opened = error.context_mark is not None and re.search(r"flow|quoted|simple key", error.context or "")
@@ -110,7 +110,7 @@ def syntax_fault(error: yaml.MarkedYAMLError, file: str, text: str) -> Fault:
         hint = yaml_hint(f"{error.context} {error.problem}", text.splitlines(), mark.line) if tells and mark else ""
         message = f"this is not valid YAML: {message}{hint}"
     place = position_of(mark) if mark is not None else Position(line=1, column=1)
-    return Fault(path=(), message=message, file=file, line=place.line, column=place.column)
+    return SpaceProblem(path=(), message=message, file=file, line=place.line, column=place.column)
 
 
 def yaml_hint(problem: str, lines: list[str], number: int) -> str:

@@ -15,7 +15,7 @@ from tlsearch.config.document.wording import is_url, show
 from tlsearch.config.forms import FileForm, WeightsForm
 from tlsearch.config.rules.stores import check_storage, check_study, check_tracking
 from tlsearch.config.schema import SearchSpec, SpaceFile
-from tlsearch.core.errors import Fault
+from tlsearch.core.errors import SpaceProblem
 from tlsearch.core.text import plural
 from tlsearch.core.types import DataSpec, WeightsSource
 
@@ -38,7 +38,7 @@ WEIGHTS_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".safetensors")  # .
 _WEIGHTS_URL = re.compile(r"(https?|s3)://[^/@?#\s]+/(?P<file>[^?#]*[^/?#])([?#].*)?", re.DOTALL)
 
 
-def resolve(form: FileForm, document: Document) -> tuple[SpaceFile, list[Fault]]:
+def resolve(form: FileForm, document: Document) -> tuple[SpaceFile, list[SpaceProblem]]:
     """Makes the SpaceFile, every path absolute, and lists the errors between values.
 
     A place that the document knows as doubtful is passed over: its error is already listed.
@@ -63,7 +63,7 @@ def resolve(form: FileForm, document: Document) -> tuple[SpaceFile, list[Fault]]
         f"a study cannot be a file where storage is {show(file.storage)}: name a database, postgresql://USER@HOST/DATABASE",
         ("storage",),
     )
-    return file, checker.faults
+    return file, checker.problems
 
 
 def _data(data: DataSpec, checker: Checker) -> DataSpec:

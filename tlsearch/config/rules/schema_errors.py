@@ -1,4 +1,4 @@
-"""Applies the schema to a document; pydantic's errors become faults in our own words."""
+"""Applies the schema to a document; pydantic's errors become problems in our own words."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from tlsearch.config.document.positions import Document, Keys
 from tlsearch.config.document.wording import nearest, one_of, show, suggest
 from tlsearch.config.forms import FORMS, FileForm, keys_of
-from tlsearch.core.errors import Fault
+from tlsearch.core.errors import SpaceProblem
 
 # Stand in for required values that are missing or wrong, so that the rest can still be judged.
 _PLACEHOLDERS: Mapping[Keys, Any] = {
@@ -48,30 +48,30 @@ _WORDS: Mapping[str, str] = {
 }
 
 
-def validate(document: Document) -> tuple[FileForm, list[Fault], Document]:
+def validate(document: Document) -> tuple[FileForm, list[SpaceProblem], Document]:
     """Checks every value by itself.
 
     Returns:
-        The form, with defaults in the faulty places; the faults; the document that knows these places
+        The form, with defaults in the faulty places; the errors; the document that knows these places
         as doubtful.
     """
     tree = deepcopy(document.tree)
     for section in _OPTIONAL_SECTIONS:  # a section with all its lines commented out
         if tree.get(section, 0) is None:
             del tree[section]
-    faults: list[Fault] = []
+    problems: list[SpaceProblem] = []
     doubts: set[Keys] = set()
     for attempt in range(6):
         try:
-            return _adapter().validate_python(tree), faults, document.with_doubts(doubts)
+            return _adapter().validate_python(tree), problems, document.with_doubts(doubts)
         except ValidationError as error:
             errors = [(_path(item["loc"]), item) for item in error.errors(include_url=False)]
             if attempt == 0:
-                faults += _faults(errors, document, doubts)
+                problems += _problems(errors, document, doubts)
             for path, _ in errors:
                 doubts.add(path)
                 _prune(tree, path[: max(1, len(path) - attempt)])
-    return _adapter().validate_python(_placeholder_tree()), faults, document.with_doubts(doubts)
+    return _adapter().validate_python(_placeholder_tree()), problems, document.with_doubts(doubts)
 
 
 def without_retired(document: Document) -> Document:
@@ -102,18 +102,18 @@ def _path(loc: tuple[int | str, ...]) -> Keys:
     return loc
 
 
-def _faults(errors: Sequence[tuple[Keys, Any]], document: Document, doubts: set[Keys]) -> list[Fault]:
-    faults = []
+def _problems(errors: Sequence[tuple[Keys, Any]], document: Document, doubts: set[Keys]) -> list[SpaceProblem]:
+    problems = []
     meant: set[Keys] = set()
     for path, item in errors:
         if item["type"] == "unexpected_keyword_argument":
             parent, key = path[:-1], path[-1]
             if path in RETIRED:
-                faults.append(document.fault(path, f"the key {key!r} is gone: {RETIRED[path]}", at_key=True))
+                problems.append(document.problem(path, f"the key {key!r} is gone: {RETIRED[path]}", at_key=True))
                 continue
             right = _keys_at(parent)
-            faults.append(
-                document.fault(path, f"the key {key!r} is not known{suggest(key, right, keys=True)}", at_key=True)
+            problems.append(
+                document.problem(path, f"the key {key!r} is not known{suggest(key, right, keys=True)}", at_key=True)
             )
             near = nearest(key, right)
             # without a near name any absent key may have been meant
@@ -122,10 +122,10 @@ def _faults(errors: Sequence[tuple[Keys, Any]], document: Document, doubts: set[
     doubts |= meant
     for path, item in errors:
         if item["type"] == "missing" and path not in meant:
-            faults.append(document.fault(path, f"the key {path[-1]!r} is required here", at_key=True))
+            problems.append(document.problem(path, f"the key {path[-1]!r} is required here", at_key=True))
         elif item["type"] not in ("missing", "unexpected_keyword_argument"):
-            faults.append(document.fault(path, error_text(item)))
-    return faults
+            problems.append(document.problem(path, error_text(item)))
+    return problems
 
 
 def _keys_at(path: Keys) -> tuple[str, ...]:

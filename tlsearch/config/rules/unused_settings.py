@@ -6,12 +6,12 @@ from tlsearch.config.document.positions import Checker, Keys
 from tlsearch.config.document.wording import one_of
 from tlsearch.config.samplers import SAMPLERS
 from tlsearch.config.schema import SearchSpec, SpaceFile
-from tlsearch.core.errors import Fault
+from tlsearch.core.errors import SpaceProblem
 
 _DEFAULTS = SearchSpec()
 
 
-def unused_settings(file: SpaceFile) -> list[Fault]:
+def unused_settings(file: SpaceFile) -> list[SpaceProblem]:
     """Values other than the defaults that nothing would ever read, with what decides it.
 
     What ``--set search.max_epochs`` makes unused is none of them: fewer epochs on the command line are a short try.
@@ -22,7 +22,7 @@ def unused_settings(file: SpaceFile) -> list[Fault]:
     _budget(search, checker)
     _sampler(search, checker)
     _cache(file, checker)
-    return checker.faults
+    return checker.problems
 
 
 def _epochs(search: SearchSpec, checker: Checker) -> None:

@@ -159,7 +159,7 @@ class RunningTrial(Protocol):
     """A trial that is trained epoch by epoch.
 
     Opening one picks up the trial's running checkpoint, if there is one. ``step`` trains and
-    evaluates one epoch, writes the checkpoints that are due, then returns; it raises TrialFault
+    evaluates one epoch, writes the checkpoints that are due, then returns; it raises TrialError
     (Diverged, Infeasible, FrozenMoved) where the trial cannot go on.
     """
 

@@ -57,7 +57,7 @@ def remote_system(uri: str) -> tuple[Any, str]:
     return system, str(path).rstrip("/")
 
 
-def remote_fault(uri: str) -> str:
+def remote_problem(uri: str) -> str:
     """Why an address cannot be read from this machine; empty where it can."""
     from pyarrow import fs
 

@@ -123,16 +123,16 @@ def _check_classes(walk: FolderWalk, parts: Mapping[str, _Part]) -> None:
             hint = f"; did you mean {walk.place(inside)}?" if len(walk.folders(inside)) > 1 else ""
             raise DataError(f"{place}: only one class folder, {only}/; at least 2 are needed{hint}")
     first = next(iter(found))
-    faults = []
+    problems = []
     for name, images in found.items():
         missing = sorted(found[first].keys() - images.keys())
         extra = sorted(images.keys() - found[first].keys())
-        faults += [f"{parts[name].folder}/ lacks {quoted(missing)}"] if missing else []
-        faults += [f"{parts[name].folder}/ has {quoted(extra)} in addition"] if extra else []
-        faults += [f"{' and '.join(map(repr, group))} nearly agree" for group in near_equal([*missing, *extra])]
-    if faults:
+        problems += [f"{parts[name].folder}/ lacks {quoted(missing)}"] if missing else []
+        problems += [f"{parts[name].folder}/ has {quoted(extra)} in addition"] if extra else []
+        problems += [f"{' and '.join(map(repr, group))} nearly agree" for group in near_equal([*missing, *extra])]
+    if problems:
         folder = parts[first].folder
-        raise DataError(f"{walk.root}: every split must have the classes of {folder}/: {'; '.join(faults)}")
+        raise DataError(f"{walk.root}: every split must have the classes of {folder}/: {'; '.join(problems)}")
 
 
 def _what_is_in(walk: FolderWalk, part: _Part, names: Sequence[str]) -> str:

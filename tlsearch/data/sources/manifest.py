@@ -50,13 +50,13 @@ def list_manifest(spec: DataSpec) -> Listing:
     path, reader, holds = _opened(spec.path)
     root = str(reader.root)
     rows = read_rows(path)
-    faults: list[str] = []
+    problems: list[str] = []
     splits = read_split_names({row.split for row in rows if row.split})
-    entries = [entry for row in rows if (entry := _entry(row, root, holds, splits, faults)) is not None]
-    _check_splits(entries, rows, faults)
-    _check_twice(entries, faults)
-    _check_groups(entries, faults)
-    _raise(path, faults)
+    entries = [entry for row in rows if (entry := _entry(row, root, holds, splits, problems)) is not None]
+    _check_splits(entries, rows, problems)
+    _check_twice(entries, problems)
+    _check_groups(entries, problems)
+    _raise(path, problems)
     classes = gather_classes(entry.label for entry in entries)
     _check_classes(path, entries, classes.names)
     unread = unread_columns(path)
@@ -100,9 +100,9 @@ def _opened(place: str) -> tuple[Path, FileReader | RemoteReader, Callable[[str]
 
 
 def _entry(
-    row: Row, root: str, holds: Callable[[str], bool] | None, splits: Mapping[str, str], faults: list[str]
+    row: Row, root: str, holds: Callable[[str], bool] | None, splits: Mapping[str, str], problems: list[str]
 ) -> _Entry | None:
-    """The row's entry; None, with its faults listed, where it cannot be used."""
+    """The row's entry; None, with its errors listed, where it cannot be used."""
     found = []
     if not row.path:
         found.append(f"{row.place}: the path is empty")
@@ -116,7 +116,7 @@ def _entry(
     split = splits.get(row.split or "", "")
     if row.split and not split:
         found.append(f"{row.place}: the split must be train, val or test, not {row.split!r}")
-    faults += found
+    problems += found
     if found:
         return None
     # Relative, so that the digest does not depend on where the folder stands.
@@ -130,15 +130,15 @@ def _entry(
     )
 
 
-def _check_splits(entries: Sequence[_Entry], rows: Sequence[Row], faults: list[str]) -> None:
+def _check_splits(entries: Sequence[_Entry], rows: Sequence[Row], problems: list[str]) -> None:
     named = [row for row in rows if row.split]
     if named and len(named) < len(rows):
-        faults += [f"{row.place}: the split is empty, though other rows have one" for row in rows if not row.split]
+        problems += [f"{row.place}: the split is empty, though other rows have one" for row in rows if not row.split]
     elif named and entries and not any(entry.split == "train" for entry in entries):
-        faults.append(f"{named[0].place}: no row of the split train")
+        problems.append(f"{named[0].place}: no row of the split train")
 
 
-def _check_twice(entries: Iterable[_Entry], faults: list[str]) -> None:
+def _check_twice(entries: Iterable[_Entry], problems: list[str]) -> None:
     seen: dict[str, _Entry] = {}
     for entry in entries:
         first = seen.setdefault(entry.key, entry)
@@ -150,17 +150,17 @@ def _check_twice(entries: Iterable[_Entry], faults: list[str]) -> None:
             if mine != theirs
         ]
         detail = f", with the {' and the '.join(differ)}" if differ else ""
-        faults.append(f"{entry.place}: {entry.key} stands already in {_short(first.place)}{detail}")
+        problems.append(f"{entry.place}: {entry.key} stands already in {_short(first.place)}{detail}")
 
 
-def _check_groups(entries: Iterable[_Entry], faults: list[str]) -> None:
+def _check_groups(entries: Iterable[_Entry], problems: list[str]) -> None:
     homes: dict[str, _Entry] = {}
     for entry in entries:
         if entry.group is None:
             continue
         first = homes.setdefault(entry.group, entry)
         if first.split != entry.split:
-            faults.append(
+            problems.append(
                 f"{entry.place}: the group {entry.group!r} is in {entry.split} here, "
                 f"in {first.split} in {_short(first.place)}"
             )
@@ -171,14 +171,14 @@ def _short(place: str) -> str:
     return place.rpartition(", ")[2]
 
 
-def _raise(path: Path, faults: Sequence[str]) -> None:
-    if not faults:
+def _raise(path: Path, problems: Sequence[str]) -> None:
+    if not problems:
         return
-    lines = [f"{path}: {len(faults)} errors:"] if len(faults) > 1 else []
+    lines = [f"{path}: {len(problems)} errors:"] if len(problems) > 1 else []
     indent = "  " if lines else ""
-    lines += [indent + fault for fault in faults[:MAX_NAMED]]
-    if len(faults) > MAX_NAMED:
-        lines.append(f"  and {len(faults) - MAX_NAMED} more")
+    lines += [indent + problem for problem in problems[:MAX_NAMED]]
+    if len(problems) > MAX_NAMED:
+        lines.append(f"  and {len(problems) - MAX_NAMED} more")
     raise DataError("\n".join(lines))
 
 
@@ -190,13 +190,13 @@ def _check_classes(path: Path, entries: Sequence[_Entry], classes: Sequence[str]
     for entry in entries:
         present[entry.split].add(nfc(entry.label))
         first.setdefault(nfc(entry.label), entry.place)
-    faults = [
+    problems = [
         f"{first[label]}: the class {label!r} has no image in {split}; every split must have all classes"
         for label in classes
         for split in present
         if label not in present[split]
     ]
-    _raise(path, faults)
+    _raise(path, problems)
 
 
 def _items(entries: Sequence[_Entry], classes: Classes) -> dict[str, tuple[Item, ...]]:

@@ -129,15 +129,15 @@ def _text(value: Any, name: str, place: str) -> str:
 
 def _places(path: Path, header: Sequence[str]) -> dict[str, int]:
     """Where each of our columns stands; others are left alone."""
-    faults = [f"the column {name!r} stands twice" for name in _COLUMNS if header.count(name) > 1]
+    problems = [f"the column {name!r} stands twice" for name in _COLUMNS if header.count(name) > 1]
     for name in _REQUIRED:
         if name not in header:
             near = get_close_matches(name, [one.lower() for one in header], 1)
             hint = f"; is it {header[[one.lower() for one in header].index(near[0])]!r}?" if near else ""
-            faults.append(f"the column {name!r} is missing{hint}")
-    if faults:
+            problems.append(f"the column {name!r} is missing{hint}")
+    if problems:
         raise DataError(
-            f"{path}: {'; '.join(faults)}; a manifest has the columns path, label and perhaps split and group, "
+            f"{path}: {'; '.join(problems)}; a manifest has the columns path, label and perhaps split and group, "
             f"this one has {', '.join(header) or 'none'}"
         )
     return {name: header.index(name) for name in _COLUMNS if name in header}

@@ -94,24 +94,24 @@ def _timms_places(base: str, version: str | None) -> tuple[Path | None, list[str
 
 def _fetched(urls: Sequence[str], headers: dict[str, str], base: str, what: str) -> Path:
     """The first of some files that can be had."""
-    faults: list[WeightsError] = []
+    problems: list[WeightsError] = []
     for url in urls:
         if (silence := known_silence(url)) is not None:
             raise ways_out(base, what, silence)
         try:
             return fetch(url, base, what=what, headers=headers)
         except WeightsError as error:
-            faults.append(error)
-    raise faults[0]
+            problems.append(error)
+    raise problems[0]
 
 
 def _look(urls: Sequence[str], headers: dict[str, str], base: str, what: str) -> None:
-    faults: list[Exception] = []
+    problems: list[Exception] = []
     for url in urls:
         if (error := look(url, headers)) is None:
             return
-        faults.append(error)
-    raise ways_out(base, what, faults[0]) from faults[0]
+        problems.append(error)
+    raise ways_out(base, what, problems[0]) from problems[0]
 
 
 def _in_torchs_cache(url: str) -> Path | None:

@@ -62,9 +62,9 @@ def refused(address: str, answer: str, authentication: str) -> str:
     """
     sent = f"{_MODE} is token" in authentication and "nowhere" not in authentication
     wrong = sent and any(word in answer.lower() for word in ("403", "failed", "invalid"))
-    fault = "does not accept this token" if wrong else "requires a token"
+    problem = "does not accept this token" if wrong else "requires a token"
     return (
-        f"the cluster at {address} {fault} ({authentication}): set {_MODE}=token and put the cluster's token into a "
+        f"the cluster at {address} {problem} ({authentication}): set {_MODE}=token and put the cluster's token into a "
         "file named by RAY_AUTH_TOKEN_PATH, or into ~/.ray/auth_token"
     )
 

@@ -120,20 +120,20 @@ def ray_folder() -> str:
     """
     named = os.environ.get("RAY_TMPDIR")
     wanted = named or os.environ.get("TMPDIR") or _DEFAULT_FOLDER
-    fault = _fault(wanted)
-    if fault is None:
+    problem = _problem(wanted)
+    if problem is None:
         return os.path.join(os.path.abspath(wanted), "ray")
-    if not named and wanted != _DEFAULT_FOLDER and _fault(_DEFAULT_FOLDER) is None:
-        logger.info("Ray's own files are in %s: TMPDIR %s", _DEFAULT_FOLDER, fault)
+    if not named and wanted != _DEFAULT_FOLDER and _problem(_DEFAULT_FOLDER) is None:
+        logger.info("Ray's own files are in %s: TMPDIR %s", _DEFAULT_FOLDER, problem)
         return f"{_DEFAULT_FOLDER}/ray"
     name = "RAY_TMPDIR" if named else "TMPDIR" if os.environ.get("TMPDIR") else "the folder"
     raise ClusterError(
-        f"a local Ray keeps its sockets and logs in a folder that is short and can be written; {name} {fault}: "
+        f"a local Ray keeps its sockets and logs in a folder that is short and can be written; {name} {problem}: "
         "set RAY_TMPDIR to a folder that serves"
     )
 
 
-def _fault(folder: str) -> str | None:
+def _problem(folder: str) -> str | None:
     """Why Ray cannot use a folder."""
     path = Path(os.path.abspath(folder))
     length = len(os.fsencode(path / _SOCKET))

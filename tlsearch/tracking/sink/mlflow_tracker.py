@@ -112,10 +112,10 @@ class MlflowTracker:
             self._worker.give_up()
             raise
         except (Away, Refused) as error:
-            fault = told_at_start(self._uri, error)
-            if fault is not None:
+            problem = told_at_start(self._uri, error)
+            if problem is not None:
                 self._worker.give_up()
-                raise fault from error
+                raise problem from error
             logger.warning("MLflow is away at the start: %s", error)
         self._worker.start(
             e.SearchStart(

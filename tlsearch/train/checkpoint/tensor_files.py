@@ -18,7 +18,7 @@ import safetensors
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tlsearch.config.checkpoint_meta import TensorFile, tensor_name_fault
+from tlsearch.config.checkpoint_meta import TensorFile, tensor_name_problem
 from tlsearch.core.codec import parse_json
 from tlsearch.core.errors import StorageError
 from tlsearch.model.weights.file_kinds import other_kind
@@ -100,8 +100,8 @@ def read_header(directory: Path, file: TensorFile) -> dict[str, TensorFacts]:
 
 
 def _path(directory: Path, file: TensorFile) -> Path:
-    if fault := tensor_name_fault(file.name):
-        raise StorageError(f"a checkpoint's tensors {fault}: {directory}")
+    if problem := tensor_name_problem(file.name):
+        raise StorageError(f"a checkpoint's tensors {problem}: {directory}")
     path = directory / file.name
     if not path.is_file():
         raise StorageError(f"the tensors that the checkpoint names must be there: {path}")

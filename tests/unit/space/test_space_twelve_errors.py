@@ -1,4 +1,4 @@
-"""One file with twelve faults of twelve kinds: all are listed, each in its line."""
+"""One file with twelve errors of twelve kinds: all are listed, each in its line."""
 
 from __future__ import annotations
 
@@ -49,16 +49,16 @@ EXPECTED = {
 }
 
 
-def test_twelve_faults_are_listed_with_their_lines(tmp_path: Path) -> None:
+def test_twelve_problems_are_listed_with_their_lines(tmp_path: Path) -> None:
     path = tmp_path / "space.yaml"
     path.write_text(TEXT)
     with pytest.raises(SpaceError) as caught:
         load(path)
     found = caught.value.faults
-    assert [fault.line for fault in found] == sorted(EXPECTED)
-    for fault in found:
-        dotted, words = EXPECTED[fault.line]
-        assert fault.dotted == dotted
-        assert words in fault.message
-        assert fault.file == str(path) and fault.column > 0
-        assert str(fault).startswith(f"{path}:{fault.line}:{fault.column}: {dotted}: ")
+    assert [problem.line for problem in found] == sorted(EXPECTED)
+    for problem in found:
+        dotted, words = EXPECTED[problem.line]
+        assert problem.dotted == dotted
+        assert words in problem.message
+        assert problem.file == str(path) and problem.column > 0
+        assert str(problem).startswith(f"{path}:{problem.line}:{problem.column}: {dotted}: ")
