@@ -18,8 +18,9 @@ from tlsearch.core.types import (
     TrialOutcome,
     TrialState,
 )
+from tlsearch.tracking.runs import Point
 from tlsearch.tracking.sink import entries as e
-from tlsearch.tracking.sink.batch import Point, TrialBatch, progress_points, summary_points
+from tlsearch.tracking.sink.batch import TrialBatch, progress_points, summary_points
 from tlsearch.tracking.sink.best_models import Progress
 
 

@@ -18,9 +18,8 @@ from urllib.parse import quote, unquote
 
 from filelock import FileLock, Timeout
 
-from tlsearch.core.errors import TrackingError
+from tlsearch.core.errors import TlsearchError, TrackingError
 from tlsearch.tracking._private import make_tables
-from tlsearch.tracking.sink.worker import Away
 
 Problem = tuple[str, str]  # what is wrong, and what to do
 Rows = Sequence[Sequence[object]]
@@ -29,6 +28,14 @@ _REVISION = re.compile(r"^(revision|down_revision)\b[^=\n]*=\s*[\"'](\w+)[\"']",
 _OWN_TABLE, _VERSION_TABLE = "experiments", "alembic_version"
 _PATH = re.compile(r"(sqlite(?:\+\w+)?:///(?:file:)?)([^?]+)")
 _LOCK_TIMEOUT_S = 120.0
+
+
+class Away(TlsearchError):
+    """The store does not answer now; what was to be sent stays."""
+
+
+class Refused(TlsearchError):
+    """The store answers, and will never take this entry."""
 
 
 def sqlite_path(uri: str) -> Path | None:

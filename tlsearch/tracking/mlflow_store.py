@@ -19,8 +19,7 @@ from tlsearch.core.errors import TrackingError
 from tlsearch.core.imports import quick_import
 from tlsearch.core.secrets import remember
 from tlsearch.core.trusted_hosts import guard, without_credentials
-from tlsearch.tracking.mlflow_database import check_sqlite, deleted_problem, make_sqlite, sqlite_path
-from tlsearch.tracking.sink.worker import Away, Refused
+from tlsearch.tracking.mlflow_database import Away, Refused, check_sqlite, deleted_problem, make_sqlite, sqlite_path
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING
 from tlsearch.core.codec import parse_json
 from tlsearch.core.errors import TrackingError
 from tlsearch.core.secrets import mask
-from tlsearch.tracking.mlflow_database import sqlite_path
+from tlsearch.tracking.mlflow_database import Away, Refused, sqlite_path
 from tlsearch.tracking.mlflow_store import connect, errors_told, find_experiment, open_experiment, store_errors
 from tlsearch.tracking.reach import refusal
 from tlsearch.tracking.registry.logged_models import delete_model, find_models
-from tlsearch.tracking.sink.runs import KIND, find_runs, trial_number
-from tlsearch.tracking.sink.worker import Away, Refused
+from tlsearch.tracking.runs import KIND, find_runs, trial_number
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -27,7 +27,7 @@ from tlsearch.core.errors import StorageError
 from tlsearch.search import holding
 from tlsearch.search.study.rdb import connect
 from tlsearch.search.study.storage import finish_removals
-from tlsearch.tracking.sink.runs import KIND, TRIAL, search_tags
+from tlsearch.tracking.runs import KIND, TRIAL, search_tags
 
 TEXT = """
 name: small

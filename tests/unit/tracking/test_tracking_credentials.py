@@ -13,9 +13,9 @@ import pytest
 
 from tlsearch.core.trusted_hosts import is_trusted, origin, trust, without_credentials
 from tlsearch.tracking import find_run_ids
+from tlsearch.tracking.mlflow_database import Away
 from tlsearch.tracking.mlflow_store import connect
 from tlsearch.tracking.reach import credentials_note, tracking_finding
-from tlsearch.tracking.sink.worker import Away
 
 SECRETS = ("hunter2x", "tokenTOKEN", "aHVudGVy", "YW5uOmh1bnRlcjJ4", "netrc9pw", "filed-pw")
 

@@ -21,7 +21,8 @@ from tlsearch.tracking import MlflowTracker, find_run_ids, stored_search
 from tlsearch.tracking.mlflow_database import sqlite_path
 from tlsearch.tracking.mlflow_store import artifact_location
 from tlsearch.tracking.registry.logged_models import requirements
-from tlsearch.tracking.sink.batch import cut, without_lost_models
+from tlsearch.tracking.runs import cut
+from tlsearch.tracking.sink.batch import without_lost_models
 from tlsearch.tracking.sink.entries import DropModel, KeepModel
 
 SERVED = """

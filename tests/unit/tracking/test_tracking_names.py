@@ -10,7 +10,7 @@ import pytest
 from tlsearch.core.errors import TrackingError
 from tlsearch.tracking.mlflow_store import artifact_location, folder_name, model_name, quoted, registered_name
 from tlsearch.tracking.registry.rehearsal import rehearse_promotion
-from tlsearch.tracking.sink.runs import KIND, find_runs, search_tags
+from tlsearch.tracking.runs import KIND, find_runs, search_tags
 
 NAMES = [
     "it's",

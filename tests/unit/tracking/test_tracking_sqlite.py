@@ -18,9 +18,8 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import OperationalError
 
 from tlsearch.tracking import mlflow_store
-from tlsearch.tracking.mlflow_database import check_sqlite, make_sqlite
+from tlsearch.tracking.mlflow_database import Away, check_sqlite, make_sqlite
 from tlsearch.tracking.mlflow_store import connect
-from tlsearch.tracking.sink.worker import Away
 
 
 @pytest.fixture(autouse=True)

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
+from tlsearch.tracking.mlflow_database import Away, Refused
 from tlsearch.tracking.sink.entries import DropModel, Entry
-from tlsearch.tracking.sink.worker import Away, Refused, Worker
+from tlsearch.tracking.sink.worker import Worker
 
 WAIT_S = 240  # for another thread, on a machine that has no time
 

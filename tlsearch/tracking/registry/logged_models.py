@@ -15,8 +15,7 @@ from tlsearch.core.codec import read_json
 from tlsearch.core.crash import crash_point
 from tlsearch.core.user_folders import scratch_folder
 from tlsearch.tracking.mlflow_store import model_name, quoted
-from tlsearch.tracking.sink.batch import Point
-from tlsearch.tracking.sink.runs import KIND, SEARCH_UID, TRIAL, KnownRun, search_filter, search_tags, trial_name
+from tlsearch.tracking.runs import KIND, SEARCH_UID, TRIAL, KnownRun, Point, search_filter, search_tags, trial_name
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

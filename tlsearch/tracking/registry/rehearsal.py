@@ -14,7 +14,7 @@ from tlsearch.core.errors import TrackingError
 from tlsearch.core.user_folders import scratch_folder
 from tlsearch.tracking.mlflow_store import connect, errors_told, open_experiment, quoted, registered_name
 from tlsearch.tracking.registry.logged_models import MODEL_TYPE, delete_model, find_models
-from tlsearch.tracking.sink.runs import KIND, find_runs, search_tags
+from tlsearch.tracking.runs import KIND, find_runs, search_tags
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

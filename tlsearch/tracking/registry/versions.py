@@ -29,8 +29,7 @@ from tlsearch.tracking.registry.logged_models import (
     read_checkpoint,
     write_model,
 )
-from tlsearch.tracking.sink.batch import cut
-from tlsearch.tracking.sink.runs import KIND, PARENT, TRIAL, find_runs, search_tags, trial_name
+from tlsearch.tracking.runs import KIND, PARENT, TRIAL, cut, find_runs, search_tags, trial_name
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tlsearch.core.secrets import mask
 from tlsearch.core.types import EpochReport, StartReport, TrialOutcome
+from tlsearch.tracking.runs import ERROR, REASON, STATE, KnownRun, Point, cut
 from tlsearch.tracking.sink.entries import (
     DropModel,
     Entry,
@@ -18,7 +19,6 @@ from tlsearch.tracking.sink.entries import (
     TrialReport,
     TrialStart,
 )
-from tlsearch.tracking.sink.runs import ERROR, REASON, STATE, KnownRun
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -26,17 +26,6 @@ if TYPE_CHECKING:
 _METRICS_PER_CALL = 1000
 _PARAMS_PER_CALL = 100
 _MAX_ERROR = 2000
-_MARK = " ... [cut from {} characters]"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Point:
-    """One value of a metric; ``time_ms`` is its report's own time, so that a resend is the same point."""
-
-    key: str
-    value: float
-    time_ms: int
-    step: int
 
 
 @dataclass(kw_only=True)
@@ -99,14 +88,6 @@ def progress_points(progress: SearchProgress) -> list[Point]:
     at = int(progress.at * 1000)
     finite = {key: value for key, value in progress.metrics.items() if math.isfinite(value)}
     return [Point(key=key, value=value, time_ms=at, step=progress.ended) for key, value in finite.items()]
-
-
-def cut(text: str, limit: int) -> str:
-    """The text in at most ``limit`` characters; says so where something is missing."""
-    if len(text) <= limit:
-        return text
-    mark = _MARK.format(len(text))
-    return text[: limit - len(mark)] + mark
 
 
 def without_lost_models(entries: Sequence[Entry]) -> list[Entry]:

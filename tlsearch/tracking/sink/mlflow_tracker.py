@@ -19,13 +19,14 @@ from tlsearch.core.types import (
     TrialConfig,
     TrialOutcome,
 )
+from tlsearch.tracking.mlflow_database import Away, Refused
 from tlsearch.tracking.mlflow_store import (
     quiet_mlflow,
     told_at_start,
 )
 from tlsearch.tracking.sink import entries as e
 from tlsearch.tracking.sink.best_models import Progress
-from tlsearch.tracking.sink.worker import Away, Refused, Worker
+from tlsearch.tracking.sink.worker import Worker
 from tlsearch.tracking.sink.writer import MlflowWriter
 
 logger = logging.getLogger(__name__)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from tlsearch.core.types import DataSetFacts
 from tlsearch.tracking.registry.logged_models import ModelShelf
+from tlsearch.tracking.runs import BEST_MODEL, NOTE, STATE, KnownRun, RunTable
 from tlsearch.tracking.sink import entries as e
 from tlsearch.tracking.sink.batch import log, log_texts, progress_points, set_running
 from tlsearch.tracking.sink.best_models import BEST_TRIAL, COMPLETE
-from tlsearch.tracking.sink.runs import BEST_MODEL, NOTE, STATE, KnownRun, RunTable
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -9,21 +9,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import islice
 
-from tlsearch.core.errors import TlsearchError
+from tlsearch.tracking.mlflow_database import Away, Refused
 from tlsearch.tracking.sink.entries import Entry
 
 logger = logging.getLogger(__name__)
 
 _CHUNK = 200  # entries sent as one unit; a failed unit is sent again as a whole
 _MAX_LOGGED = 5  # refusals logged one by one
-
-
-class Away(TlsearchError):
-    """The store does not answer now; what was to be sent stays."""
-
-
-class Refused(TlsearchError):
-    """The store answers, and will never take this entry."""
 
 
 class Worker:

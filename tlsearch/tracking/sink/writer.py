@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 
 from tlsearch.core.errors import TrackingError
 from tlsearch.core.types import TrialState, repeatable
+from tlsearch.tracking.mlflow_database import Away
 from tlsearch.tracking.mlflow_store import connect, open_experiment, store_errors
 from tlsearch.tracking.registry.logged_models import ModelShelf
+from tlsearch.tracking.runs import PARENT, STATE, KnownRun, Point, RunTable
 from tlsearch.tracking.sink import entries as e
 from tlsearch.tracking.sink.batch import (
-    Point,
     TrialBatch,
     is_summary,
     log,
@@ -28,9 +29,7 @@ from tlsearch.tracking.sink.batch import (
     summary_points,
     without_lost_models,
 )
-from tlsearch.tracking.sink.runs import PARENT, STATE, KnownRun, RunTable
 from tlsearch.tracking.sink.search_run import SearchRun, Session
-from tlsearch.tracking.sink.worker import Away
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

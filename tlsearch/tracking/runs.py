@@ -27,6 +27,17 @@ PARENT = "mlflow.parentRunId"
 NOTE = "mlflow.note.content"
 
 _PAGE = 1000
+_MARK = " ... [cut from {} characters]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One value of a metric; ``time_ms`` is its report's own time, so that a resend is the same point."""
+
+    key: str
+    value: float
+    time_ms: int
+    step: int
 
 
 @dataclass(kw_only=True)
@@ -175,6 +186,14 @@ def trial_number(run: Run) -> int | None:
     """The number of the trial that a run holds; None for another run."""
     text = run.data.tags.get(TRIAL, "")
     return int(text) if run.data.tags.get(KIND) == "trial" and text.isdecimal() else None
+
+
+def cut(text: str, limit: int) -> str:
+    """The text in at most ``limit`` characters; says so where something is missing."""
+    if len(text) <= limit:
+        return text
+    mark = _MARK.format(len(text))
+    return text[: limit - len(mark)] + mark
 
 
 @dataclass(frozen=True, kw_only=True)
