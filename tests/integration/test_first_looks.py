@@ -12,7 +12,7 @@ from small_search import write_shapes
 from tlsearch.app.searches.execute import search_plan
 from tlsearch.app.searches.prepare import RunOptions
 from tlsearch.search import read_search, run_search
-from tlsearch.search.study.study import stored_reports
+from tlsearch.search.study.stored_reports import stored_reports
 
 BACKBONES = ("mobilenet_v3_small", "squeezenet1_1", "shufflenet_v2_x0_5")
 SPACE = """

@@ -16,7 +16,7 @@ from tlsearch.core.types import Decision
 from tlsearch.search import SearchPlan
 from tlsearch.search.scheduling.stopping_rules import Judge, Observation, Rules, Verdict
 from tlsearch.search.study.storage import open_for_reading
-from tlsearch.search.study.study import StoredReport, stored_reports
+from tlsearch.search.study.stored_reports import StoredReport, stored_reports
 
 
 def replay(rules: Rules, observations: Iterable[Observation]) -> list[Verdict]:

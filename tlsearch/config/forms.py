@@ -12,18 +12,10 @@ from pydantic_core import CoreSchema
 from pydantic_core.core_schema import no_info_after_validator_function
 
 from tlsearch.config.data_sources import DATA_SOURCES
-from tlsearch.config.schema import (
-    STRICT,
-    AshaSpec,
-    ConstraintsSpec,
-    DefaultsSpec,
-    ExperimentName,
-    Limit,
-    ResourcesSpec,
-    SearchSpec,
-    TrackingSpec,
-)
+from tlsearch.config.schema import DefaultsSpec, ExperimentName, ResourcesSpec, TrackingSpec
+from tlsearch.config.search_section import AshaSpec, ConstraintsSpec, Limit, SearchSpec
 from tlsearch.config.values import (
+    STRICT,
     AnyScalar,
     AutoAmount,
     AutoPixels,

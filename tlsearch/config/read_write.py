@@ -15,7 +15,8 @@ from tlsearch.config.document.yaml_text import SpaceDumper
 from tlsearch.config.rules.between_values import resolve
 from tlsearch.config.rules.schema_errors import validate, without_retired
 from tlsearch.config.rules.unused_settings import unused_settings
-from tlsearch.config.schema import SearchSpec, SpaceFile
+from tlsearch.config.schema import SpaceFile
+from tlsearch.config.search_section import SearchSpec
 from tlsearch.core.errors import SpaceError, SpaceProblem
 from tlsearch.core.secrets import remember
 from tlsearch.core.types import WeightsSource

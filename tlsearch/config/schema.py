@@ -8,70 +8,31 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
 from tlsearch.config.document.positions import Document
-from tlsearch.config.document.wording import show, suggest
-from tlsearch.config.samplers import SAMPLERS
+from tlsearch.config.document.wording import show
+from tlsearch.config.search_section import SearchSpec
 from tlsearch.config.values import (
-    AnyScalar,
+    STRICT,
     AutoCount,
     AutoShare,
-    Count,
-    CountFromZero,
-    Duration,
     Flag,
-    Number,
-    Seed,
     Text,
     Whole,
     broken,
 )
-from tlsearch.core.metrics import METRICS
 from tlsearch.core.types import CacheSpec, DataSpec, TrialSetup, WeightsSource
 
-STRICT = ConfigDict(extra="forbid")
-
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
-if TYPE_CHECKING:
-    SamplerName = str
-    MetricName = str
-else:  # a type checker cannot read the tables
-    SamplerName = Literal[tuple(SAMPLERS)]
-    MetricName = Literal[tuple(METRICS)]
-
 _BatchSize = Annotated[Whole, Field(ge=1, le=65536)]
-
-
-def _metric(value: Any) -> Any:
-    if not isinstance(value, str) or value not in METRICS:
-        raise broken(f"the metric {show(value)} is not known{suggest(value, METRICS)}")
-    return value
-
-
-def _scheduler(value: Any) -> Any:
-    """``none`` or ``{asha: {...}}``; ``asha`` alone is ASHA with its defaults."""
-    if value is None or value == "none":
-        return None
-    if value == "asha":
-        return {}
-    if isinstance(value, dict) and list(value) == ["asha"]:
-        return {} if value["asha"] is None else value["asha"]
-    if isinstance(value, dict) and value:
-        wrong = next(key for key in value if key != "asha")
-        raise broken(f"the scheduler is none or {{asha: ...}}, not {wrong!r}{suggest(wrong, ('asha',))}")
-    raise broken(f"the scheduler is none or {{asha: ...}}, not {show(value)}")
 
 
 def _auto(value: Any) -> Any:
     return None if value == "auto" else value
-
-
-def _or_empty(value: Any) -> Any:
-    return {} if value is None else value
 
 
 def _name(value: Any) -> Any:
@@ -119,130 +80,6 @@ class DefaultsSpec:
         """These, and of the others those that are not known here."""
         batch_size = others.batch_size if self.batch_size is None else self.batch_size
         return DefaultsSpec(batch_size=batch_size, head_init=self.head_init or others.head_init)
-
-
-@dataclass(frozen=True, kw_only=True)
-class AshaSpec:
-    """Asynchronous successive halving, in epochs.
-
-    Attributes:
-        grace_period: Epochs before the first rung. No trial is stopped earlier.
-        reduction_factor: At each rung about one trial in this many goes on.
-        brackets: Number of brackets with later and later first rungs.
-    """
-
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    grace_period: Count = 1
-    reduction_factor: Annotated[Whole, Field(ge=2, le=1000)] = 3
-    brackets: Annotated[Whole, Field(ge=1, le=64)] = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class SchedulerForm:
-    """How a file names the scheduler with its settings."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    asha: AshaSpec | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limit:
-    """A constraint of the user's: at most so much.
-
-    Attributes:
-        max: Largest allowed value.
-    """
-
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    max: Annotated[Number, Field(gt=0, le=10**9)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConstraintsSpec:
-    """Limits on the model. A trial that breaks one is infeasible, and the sampler learns from it.
-
-    Attributes:
-        params_millions: Parameters of the whole model, in millions.
-        checkpoint_mb: Weights of the model on disk, in MB (10^6 bytes).
-        latency_ms: Time of one image through the model on the trial's device, in milliseconds.
-    """
-
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    params_millions: Limit | None = None
-    checkpoint_mb: Limit | None = None
-    latency_ms: Limit | None = None
-
-    @property
-    def limits(self) -> Mapping[str, float]:
-        """The largest allowed value of each constraint that is set."""
-        found = {one.name: getattr(self, one.name) for one in fields(self)}
-        return {name: limit.max for name, limit in found.items() if limit is not None}
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchSpec:
-    """What is searched for, how long, and when a trial or the search ends.
-
-    Attributes:
-        trials: Total number of trials, starting points included.
-        max_epochs: Epochs of a trial that is not stopped earlier.
-        time_budget_s: Wall time of the search over all its starts; none is without limit.
-        on_budget: Whether trials that run when the time is over finish, or end at their next report (cut).
-        metric: Metric that decides, on the validation images; its direction follows from it.
-        sampler: Who proposes points: Optuna's TPE, a random draw, or only the entries of start_with (fixed).
-        scheduler: Stopping rule for weak trials; ``none`` lets every trial run to max_epochs.
-        start_with: Points of the space to try first, as mappings of dimensions to values; what an entry leaves
-            out has its default.
-        seeds: With sampler fixed: number of times that each entry of start_with is trained, each time with
-            another seed.
-        constraints: Limits on the model.
-        patience: Epochs without improvement that end a trial as complete; none never does.
-        starting_points: After the default and a first look at every other backbone: try points that are known to
-            be good, on the backbone that is best by then. Sampler tpe only.
-        cost_aware: Without starting points: each of the first ten trials is the cheapest of three random ones.
-            Sampler tpe only.
-        max_failures: Number of retries of one trial.
-        max_failed_trials: The same error in this many trials in a row stops the search.
-        trial_timeout_s: A worker without a report for this long is killed, which counts as a failure of its
-            trial; the first report also waits for decoded images and features. None never kills.
-        study: Where Optuna's study is: auto is a journal in the search's folder, else sqlite:///FILE,
-            postgresql:// or mysql://. Needed where storage is s3://.
-        seed: Seed of the sampler and of all trials.
-    """
-
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    trials: Count = 64
-    max_epochs: Count = 20
-    time_budget_s: Annotated[Duration, Field(alias="time_budget")] = None
-    on_budget: Literal["finish", "cut"] = "cut"
-    metric: Annotated[str, BeforeValidator(_metric, json_schema_input_type=MetricName)] = "val_accuracy"
-    sampler: SamplerName = "tpe"
-    scheduler: Annotated[
-        AshaSpec | None,
-        BeforeValidator(_scheduler, json_schema_input_type=SchedulerForm | Literal["none", "asha"] | None),
-    ] = field(default_factory=AshaSpec)
-    start_with: tuple[Mapping[str, AnyScalar], ...] = ()
-    seeds: Annotated[Whole, Field(ge=1, le=1000)] = 1
-    constraints: Annotated[
-        ConstraintsSpec, BeforeValidator(_or_empty, json_schema_input_type=ConstraintsSpec | None)
-    ] = field(default_factory=ConstraintsSpec)
-    patience: Count | None = None
-    starting_points: Literal["auto", "none"] = "auto"
-    cost_aware: Flag = True
-    max_failures: CountFromZero = 2
-    max_failed_trials: Count = 5
-    trial_timeout_s: Annotated[Duration, Field(alias="trial_timeout")] = None
-    study: Text = "auto"
-    seed: Seed = 0
-
-    @property
-    def listed(self) -> bool:
-        """Whether the entries of ``start_with`` are the whole search."""
-        return SAMPLERS[self.sampler].listed
-
-    def applies(self, option: str) -> bool:
-        """Whether the sampler reads this key, one of those that apply to some samplers only."""
-        return option in SAMPLERS[self.sampler].options
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,11 +6,12 @@ import math
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AllowInfNan, BeforeValidator, Field, Strict
+from pydantic import AllowInfNan, BeforeValidator, ConfigDict, Field, Strict
 from pydantic_core import PydanticCustomError
 
 from tlsearch.config.document.wording import show
 
+STRICT = ConfigDict(extra="forbid")  # of each section
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")
 _MAX_PATTERN = 1000
 MOST = 10**6  # of anything that is counted

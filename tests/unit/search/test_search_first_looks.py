@@ -22,7 +22,7 @@ from tlsearch.search.controller.controller import Controller
 from tlsearch.search.sampling.points import first_points
 from tlsearch.search.sampling.untried import untried_point
 from tlsearch.search.study.storage import open_for_writing, study_attrs
-from tlsearch.search.study.study import stored_reports
+from tlsearch.search.study.stored_reports import stored_reports
 from tlsearch.space import Choice, Fixed, FloatRange, IntRange, Space
 
 THREE = ("resnet18", "mobilenet_v2", "vit_b_16")
@@ -166,7 +166,7 @@ def test_a_backbone_beyond_the_limits_is_not_looked_at(tmp_path: Path) -> None:
 
 
 def _limit(size: float) -> Any:
-    from tlsearch.config.schema import Limit
+    from tlsearch.config.search_section import Limit
 
     return Limit(max=size)
 

@@ -7,7 +7,7 @@ import pytest
 from tlsearch.core.types import Decision, EpochReport
 from tlsearch.search.scheduling.stopping_rules import Verdict
 from tlsearch.search.study.records import pauses_of
-from tlsearch.search.study.study import StoredReport
+from tlsearch.search.study.stored_reports import StoredReport
 
 
 def _reports(*times: tuple[float, float]) -> list[StoredReport]:

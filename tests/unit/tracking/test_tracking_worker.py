@@ -121,7 +121,7 @@ def test_close_does_not_wait_for_a_store_that_hangs(store: Store) -> None:
     assert worker.close(0.1) == 2
 
 
-@pytest.mark.parametrize("fault", ["refused", "broken"])
+@pytest.mark.parametrize("problem", ["refused", "broken"])
 def test_one_bad_entry_costs_itself_alone(store: Store, problem: str) -> None:
     getattr(store, problem).add(2)
     worker = _worker(store)

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BeforeValidator
 from pydantic.fields import FieldInfo
 
-from tlsearch.config import schema
+from tlsearch.config import schema, search_section
 from tlsearch.config import values as rules
 from tlsearch.config.forms import FORMS, hints_of, keys_of
 from tlsearch.core.metrics import METRICS
@@ -42,9 +42,9 @@ _RULES: Mapping[Any, str] = {
     rules._duration: "a duration such as 2h, 30m, 90s or 1h30m, or a number of seconds; none",
     rules._pattern: "a regular expression",
     rules._scalar: "one value",
-    schema._metric: ", ".join(f"`{name}`" for name in METRICS),
-    schema._scheduler: "`none`, `asha`, or `{asha: {...}}`",
-    schema._or_empty: "a mapping",
+    search_section._metric: ", ".join(f"`{name}`" for name in METRICS),
+    search_section._scheduler: "`none`, `asha`, or `{asha: {...}}`",
+    search_section._or_empty: "a mapping",
 }
 _AUTO = (rules._auto, schema._auto)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated
@@ -255,9 +254,7 @@ def _execute(prepared: Prepared, *, as_json: bool, goes_on: bool = False) -> Sea
     elif last:
         print_json(results)
     if end.reason != "interrupted":
-        from tlsearch.app.views.report import (
-            report_at_end,  # brings matplotlib: only once the results are on the screen
-        )
+        from tlsearch.app.views.report import report_at_end  # brings matplotlib: only now, after the results
 
         page = report_at_end(entry, prepared.lock)
         if page is not None:
@@ -273,7 +270,7 @@ def _execute(prepared: Prepared, *, as_json: bool, goes_on: bool = False) -> Sea
 
 def _print_end(end: SearchEnd, *, next_steps: bool) -> None:
     from tlsearch.app.catalog.gather_facts import read_facts
-    from tlsearch.cli.tables.results_table import print_leaderboard
+    from tlsearch.cli.tables.results_table import print_leaderboard, print_next_steps
     from tlsearch.results import leaderboard
     from tlsearch.results.leaderboard.search_facts import comparability_notes
 
@@ -285,18 +282,4 @@ def _print_end(end: SearchEnd, *, next_steps: bool) -> None:
         unsent = f"{plural(end.unsent, 'MLflow record')} could not be sent"
         err.print(f"{unsent}: `tlsearch sync` sends what MLflow lacks from the study")
     if next_steps and record.best is not None:
-        search = shlex.quote(record.search_id)
-        out.print("what to try next:")
-        steps = (
-            ("report", "what mattered, mistakes"),
-            ("ui", "the trials in MLflow"),
-            ("confirm", "is the best really better?"),
-            ("promote", "test it once, register it"),
-            (f"predict {search} IMAGES...", "use the best model"),
-            (f"resume {search}", "go on")
-            if end.reason == "interrupted"
-            else (f"resume {search} --trials +12", "search on"),
-        )
-        width = max(len(line) for line, _ in steps) + 1
-        for line, purpose in steps:
-            out.print(f"  tlsearch {line:<{width}} {purpose}", soft_wrap=True)
+        print_next_steps(out, record.search_id, interrupted=end.reason == "interrupted")

@@ -6,6 +6,7 @@ their own below it, and what matters least is left out.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -141,3 +142,21 @@ def _packed(parts: Sequence[str], width: int) -> list[str]:
         else:
             lines.append(part)
     return lines
+
+
+def print_next_steps(console: Console, search_id: str, *, interrupted: bool) -> None:
+    """The commands that a search with a best trial is ready for."""
+    search = shlex.quote(search_id)
+    go_on = (f"resume {search}", "go on") if interrupted else (f"resume {search} --trials +12", "search on")
+    steps = (
+        ("report", "what mattered, mistakes"),
+        ("ui", "the trials in MLflow"),
+        ("confirm", "is the best really better?"),
+        ("promote", "test it once, register it"),
+        (f"predict {search} IMAGES...", "use the best model"),
+        go_on,
+    )
+    width = max(len(line) for line, _ in steps) + 1
+    console.print("what to try next:")
+    for line, purpose in steps:
+        console.print(f"  tlsearch {line:<{width}} {purpose}", soft_wrap=True)

@@ -14,7 +14,8 @@ from tlsearch.config.document.positions import Checker, Document, Keys, holds
 from tlsearch.config.document.wording import is_url, show
 from tlsearch.config.forms import FileForm, WeightsForm
 from tlsearch.config.rules.stores import check_storage, check_study, check_tracking
-from tlsearch.config.schema import SearchSpec, SpaceFile
+from tlsearch.config.schema import SpaceFile
+from tlsearch.config.search_section import SearchSpec
 from tlsearch.core.errors import SpaceProblem
 from tlsearch.core.text import plural
 from tlsearch.core.types import DataSpec, WeightsSource

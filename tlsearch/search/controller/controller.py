@@ -38,7 +38,8 @@ from tlsearch.search.scheduling.stopping_rules import (
     complaint,
     excess,
 )
-from tlsearch.search.study.study import StoredReport, Study, stored_reports
+from tlsearch.search.study.stored_reports import StoredReport, stored_reports
+from tlsearch.search.study.study import Study
 from tlsearch.search.worker.messages import Job
 from tlsearch.search.worker.trial_errors import ErrorStreak
 

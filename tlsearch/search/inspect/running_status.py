@@ -18,7 +18,7 @@ from tlsearch.core.types import SearchRecord
 from tlsearch.search.study.lock import Holder, runner_of
 from tlsearch.search.study.records import record_of
 from tlsearch.search.study.storage import open_for_reading
-from tlsearch.search.study.study import REPORT
+from tlsearch.search.study.stored_reports import REPORT
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,8 @@ from tlsearch.core.types import (
 )
 from tlsearch.search.study.lock import is_running
 from tlsearch.search.study.storage import open_for_reading
-from tlsearch.search.study.study import SPACE_TRIED, StoredReport, Study, naming_damage, stored_reports
+from tlsearch.search.study.stored_reports import StoredReport, naming_damage, stored_reports
+from tlsearch.search.study.study import SPACE_TRIED, Study
 
 _PROMPT_S = 2.0  # a report reaches the driver so soon, and clocks of nodes agree about as well
 

@@ -9,11 +9,9 @@ with ``traceback`` where it failed; ``measured`` for the constraints.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
@@ -23,76 +21,23 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
-from tlsearch.core.codec import from_plain, to_plain
-from tlsearch.core.errors import StorageError
-from tlsearch.core.types import EpochReport, Scalar, TrialOutcome, TrialState
-from tlsearch.search.scheduling.stopping_rules import Best, Verdict
+from tlsearch.core.codec import to_plain
+from tlsearch.core.types import Scalar, TrialOutcome, TrialState
+from tlsearch.search.scheduling.stopping_rules import Best
 from tlsearch.search.study._private import study_id as study_number
 from tlsearch.search.study.journal import Journal
 from tlsearch.search.study.lock import Holder, SearchLock
+from tlsearch.search.study.stored_reports import REPORT, StoredReport, stored_reports
 
 if TYPE_CHECKING:
     from tlsearch.space import Space
 
-REPORT = "report:"
 SPACE_TRIED = "space_tried"  # of the study: the number of trials that were all its space has
 _SUCCEEDS = "succeeds"
 _SUCCESSION = "~"  # before the count of a study that succeeds another one of its search
 
 
-@dataclass(frozen=True, kw_only=True)
-class StoredReport:
-    """A report as the study holds it; ``spent_s`` is how long the search had run by then."""
-
-    seq: int
-    verdict: Verdict
-    report: EpochReport
-    value: float
-    spent_s: float
-
-
 _STATES = {TrialState.COMPLETE: OptunaState.COMPLETE, TrialState.FAILED: OptunaState.FAIL}  # all others are PRUNED
-
-
-def stored_reports(trial: FrozenTrial) -> list[StoredReport]:
-    """The trial's reports by epoch.
-
-    Raises:
-        StorageError: One is missing or damaged.
-    """
-    with naming_damage(trial):
-        keys = [key for key in trial.user_attrs if key.startswith(REPORT)]
-        found = sorted((_stored(key, trial.user_attrs[key]) for key in keys), key=lambda stored: stored.report.epoch)
-        _check_values(trial, found)
-    return found
-
-
-@contextmanager
-def naming_damage(trial: FrozenTrial) -> Iterator[None]:
-    """What the body cannot read of a trial becomes a StorageError that names the trial."""
-    try:
-        yield
-    except (KeyError, TypeError, ValueError) as error:
-        raise StorageError(f"trial {trial.number} of the study is damaged: {error}") from error
-
-
-def _stored(key: str, plain: Mapping[str, Any]) -> StoredReport:
-    report = {**plain, "epoch": int(key.removeprefix(REPORT))}
-    return from_plain(StoredReport, {**plain, "report": report, "verdict": plain})
-
-
-def _check_values(trial: FrozenTrial, found: Sequence[StoredReport]) -> None:
-    """A report is stored twice, as ours and as the value that the sampler reads; a crash may cut off the last value."""
-    values = {stored.report.epoch: stored.value for stored in found}
-    if list(values) != list(range(1, len(found) + 1)):
-        raise ValueError(f"it has reports of the epochs {', '.join(map(str, values))}: one is missing")
-    read = trial.intermediate_values
-    cut = {len(found)} if trial.state is OptunaState.RUNNING else set()
-    if not values.keys() - cut <= read.keys() <= values.keys():
-        raise ValueError(f"it has {len(found)} reports, and values of {len(read)}")
-    for epoch, value in read.items():
-        if value != values[epoch] and not math.isnan(value):
-            raise ValueError(f"epoch {epoch} has the values {values[epoch]!r} and {value!r}")
 
 
 class Study:
@@ -192,24 +137,10 @@ class Study:
 
     def write_report(self, number: int, stored: StoredReport) -> None:
         """Stores a report with its order and its decision, then the value that the sampler reads."""
-        report = stored.report
-        plain: dict[str, Any] = {
-            "seq": stored.seq,
-            "decision": stored.verdict.decision.value,
-            "reason": stored.verdict.reason,
-            "value": stored.value,
-            "spent_s": stored.spent_s,
-            "timestamp": report.timestamp,
-            "metrics": dict(report.metrics),
-            "source": report.source,
-            "source_reason": report.source_reason,
-        }
-        if report.start is not None:
-            plain["start"] = {"metrics": dict(report.start.metrics), "timestamp": report.start.timestamp}
         trial_id = self._trial_id(number)
         with self._batch():
-            self._storage.set_trial_user_attr(trial_id, f"{REPORT}{report.epoch}", plain)
-            self._storage.set_trial_intermediate_value(trial_id, report.epoch, stored.value)
+            self._storage.set_trial_user_attr(trial_id, f"{REPORT}{stored.report.epoch}", stored.plain)
+            self._storage.set_trial_intermediate_value(trial_id, stored.report.epoch, stored.value)
 
     def tell(
         self,
