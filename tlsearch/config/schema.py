@@ -94,6 +94,8 @@ class ResourcesSpec:
         precision: Number format of training; auto is fp32 on a CPU and bf16 or fp16 on a GPU.
         compile: Whether training uses torch.compile. The first step of each backbone and depth takes up to a
             minute longer.
+        deterministic: Whether trials on a GPU use only algorithms that repeat to the bit, which are slower; trials on
+            a CPU always repeat.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -102,6 +104,7 @@ class ResourcesSpec:
     max_concurrent: AutoCount = None
     precision: Precision = "auto"
     compile: Flag = False
+    deterministic: Flag = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +152,8 @@ class SpaceFile:
             metric=self.search.metric,
             num_threads=self.resources.cpus_per_trial,
             precision=self.resources.precision,
+            device="cpu" if self.resources.gpus_per_trial == 0 else "auto",
             compiled=self.resources.compile,
+            deterministic=self.resources.deterministic,
             cache=self.cache,
         )

@@ -131,3 +131,13 @@ class Infeasible(TrialError):
 
 class FrozenMoved(TrialError):
     """A tensor that must stand still has changed; names the first such tensor."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the device's (or the host's) memory is used up; torch's are known by their texts."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and (
+        "CUDA error: out of memory" in text or "CUBLAS_STATUS_ALLOC_FAILED" in text or "can't allocate memory" in text
+    )

@@ -15,10 +15,10 @@ from tlsearch.train.cka import feature_drift, probe_features
 from tlsearch.train.device import (
     Runtime,
     derive_seed,
-    is_out_of_memory,
     open_runtime,
     out_of_memory_is_infeasible,
     release_memory,
+    trial_runtime,
 )
 from tlsearch.train.linear_probe import Probe, affordable_rows, fit_probe, solve_probe
 from tlsearch.train.loop.batches import Source, load_batch
@@ -50,7 +50,6 @@ __all__ = [
     "fit_probe",
     "extend_optimizer",
     "feature_drift",
-    "is_out_of_memory",
     "load_batch",
     "moving_state",
     "open_runtime",
@@ -68,6 +67,7 @@ __all__ = [
     "save_confusion",
     "save_model_checkpoint",
     "solve_probe",
+    "trial_runtime",
     "write_frozen_part",
     "write_json",
     "write_tensors",

@@ -12,11 +12,13 @@ from typing import Literal
 
 import torch
 
-from tlsearch.core.errors import Infeasible, UserError
+from tlsearch.core.errors import Infeasible, UserError, is_out_of_memory
+from tlsearch.core.types import TrialAssignment
 from tlsearch.model._private import cpu_computes_bf16
 from tlsearch.train.cpu.heap import keep_heap, trim_heap
 
 Precision = Literal["fp32", "bf16", "fp16"]
+_CONTEXT_BYTES = 5e8  # of a CUDA context with its kernels, by process
 _DTYPES: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -50,7 +52,7 @@ def open_runtime(
 
     Args:
         device: ``auto`` is CUDA where this process sees one, else the CPU; or a torch device.
-        precision: ``auto`` is fp32 on the CPU and bf16 on CUDA (fp16 where CUDA has no bf16).
+        precision: ``auto`` is fp32 on the CPU and bf16 on CUDA (fp16 where the device has no bf16 of its own).
         num_threads: CPU threads of this trial, but never more than the machine has; on a CPU its heap is kept, too.
             None is for a process that is not a trial's: threads and heap stay as they are.
         compiled: See ``Runtime``.
@@ -71,7 +73,7 @@ def open_runtime(
         if chosen.type != "cuda":
             precision = "fp32"
         else:
-            precision = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+            precision = "bf16" if cuda_has_bf16() else "fp16"
     if precision not in _DTYPES:
         raise UserError(f"resources.precision must be auto, fp32, bf16 or fp16, not {precision!r}")
     if precision == "fp16" and chosen.type != "cuda":
@@ -81,7 +83,47 @@ def open_runtime(
             "resources.precision bf16 needs a CPU with bf16 instructions (AVX512-BF16 or AMX), and this one has none: "
             "emulated, it is some 25 times slower than fp32; write auto or fp32"
         )
+    if precision == "bf16" and chosen.type == "cuda" and not cuda_has_bf16():
+        raise UserError(
+            "resources.precision bf16 needs a GPU of compute capability 8.0 or higher (Ampere), and this one is older: "
+            "write auto, fp16 or fp32"
+        )
     return Runtime(device=chosen, precision=precision, compiled=compiled)  # type: ignore[arg-type]
+
+
+def trial_runtime(assignment: TrialAssignment) -> Runtime:
+    """Opens the runtime of a trial: on the device that it was given, within its fraction of that memory.
+
+    Raises:
+        UserError: See ``open_runtime``.
+    """
+    setup, gpus = assignment.setup, assignment.gpus
+    if setup.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it once, when CUDA starts
+    torch.use_deterministic_algorithms(setup.deterministic)
+    # Since Ray 2.54 a worker without a GPU still sees every GPU of its node.
+    device = "cpu" if gpus == 0 else setup.device
+    runtime = open_runtime(device, setup.precision, setup.num_threads, compiled=setup.compiled)
+    if runtime.device.type == "cuda" and gpus is not None:
+        limit_memory(runtime.device, gpus)
+    return runtime
+
+
+def limit_memory(device: torch.device, fraction: float) -> None:
+    """Caps this process's allocations at its fraction of a CUDA device, so that it takes nothing of its neighbours'.
+
+    The CUDA context is outside of what torch can cap and is taken off.
+    """
+    if fraction < 1:
+        total = torch.cuda.get_device_properties(device).total_memory
+        fraction = max(fraction / 2, fraction - _CONTEXT_BYTES / total)
+    index = torch.cuda.current_device() if device.index is None else device.index
+    torch.cuda.set_per_process_memory_fraction(float(fraction), index)
+
+
+def cuda_has_bf16() -> bool:
+    """Whether the CUDA device computes in bf16 itself; torch counts emulation, too, which cuDNN does not have."""
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def cpu_has_bf16() -> bool:
@@ -97,16 +139,6 @@ def derive_seed(seed: int, epoch: int, purpose: str) -> int:
     """
     digest = hashlib.sha256(f"{seed}/{epoch}/{purpose}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that the device's (or the host's) memory is used up."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and (
-        "CUDA error: out of memory" in text or "CUBLAS_STATUS_ALLOC_FAILED" in text or "can't allocate memory" in text
-    )
 
 
 @contextmanager

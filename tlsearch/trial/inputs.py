@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from tlsearch.core.errors import is_out_of_memory
 from tlsearch.core.types import TransformSpec, TrialConfig, TrialSetup
 from tlsearch.data import Drawn, ImageIndex, apply_drawn, augment, draw_view, normalise, open_pixels
 from tlsearch.features import (
@@ -33,7 +34,7 @@ from tlsearch.features import (
     why_not_worth,
 )
 from tlsearch.model import MAX_DEPTH, PART_NAMES, StagedModel
-from tlsearch.train import Runtime, Source, is_out_of_memory, load_batch
+from tlsearch.train import Runtime, Source, load_batch
 from tlsearch.trial.frozen_check import FrozenGuard
 
 _boundaries: dict[tuple[str, int, int, str], Boundary] = {}  # by backbone, depth, image size, device type

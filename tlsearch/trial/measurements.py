@@ -8,6 +8,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 
 import torch
 from torch import nn
@@ -15,7 +16,7 @@ from torch import nn
 from tlsearch.core.types import SYSTEM, TrialAssignment, WeightsSource
 from tlsearch.data import with_image_size
 from tlsearch.model import build_model, resolve_weights
-from tlsearch.train import Runtime, open_runtime, out_of_memory_is_infeasible
+from tlsearch.train import Runtime, out_of_memory_is_infeasible, trial_runtime
 from tlsearch.trial.process_cache import held_index
 
 WARMUPS = 3
@@ -35,7 +36,7 @@ def trial_latency(assignment: TrialAssignment) -> float:
         Infeasible: The model does not fit the device.
     """
     config, setup = assignment.config, assignment.setup
-    runtime = open_runtime(setup.device, setup.precision, setup.num_threads)
+    runtime = trial_runtime(assignment)
     weights = resolve_weights(config.backbone, setup.weights.get(config.backbone, WeightsSource()))
     size = with_image_size(weights.transform, setup.data.image_size).crop_size
     num_classes = len(held_index(setup.data).classes)
@@ -96,10 +97,11 @@ class Usage:
     def _of_gpu(self) -> Mapping[str, float]:
         if self._device.type != "cuda":
             return {}
-        free, total = torch.cuda.mem_get_info(self._device)
-        figures = {"gpu_0_memory_usage_megabytes": (total - free) / _MB}  # a trial has one GPU
-        try:
+        figures: dict[str, float] = {}
+        # Whatever the driver or NVIDIA's library raises: no figure is worth a trial. On a slice of a GPU (MIG), in a
+        # container or without nvidia-ml-py each has errors of its own.
+        with suppress(Exception):
+            free, total = torch.cuda.mem_get_info(self._device)
+            figures["gpu_0_memory_usage_megabytes"] = (total - free) / _MB  # a trial has one GPU
             figures["gpu_0_utilization_percentage"] = float(torch.cuda.utilization(self._device))
-        except (ImportError, RuntimeError):  # no nvidia-ml-py, or its driver does not answer
-            pass
         return figures

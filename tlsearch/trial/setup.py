@@ -18,9 +18,9 @@ from tlsearch.train import (
     Runtime,
     Source,
     Trainer,
-    open_runtime,
     out_of_memory_is_infeasible,
     phases,
+    trial_runtime,
 )
 from tlsearch.trial.bn_recalibration import adapt_to_training_images
 from tlsearch.trial.frozen_check import FrozenGuard, guard_frozen
@@ -97,7 +97,7 @@ def open_trial(
     """
     config, setup = assignment.config, assignment.setup
     (_, depth), *later = [phase for phase in phases(config, setup.max_epochs) if phase[0] <= max(1, epochs_done)]
-    runtime = open_runtime(setup.device, setup.precision, setup.num_threads, compiled=setup.compiled)
+    runtime = trial_runtime(assignment)
     index = index or held_index(setup.data, refit=setup.refit, digest=setup.data_digest)
     _check_metric(setup.metric, len(index.classes))
     weights = resolve_weights(config.backbone, setup.weights.get(config.backbone, WeightsSource()))

@@ -35,7 +35,9 @@ class Heard:
 
 def _with_other_seed(record: SearchRecord) -> SearchRecord:
     first, *others = record.trials
-    return replace(record, trials=(replace(first, seed=first.seed + 1), *others))
+    on_gpu = {"system/gpu_0_memory_usage_megabytes": 1.0}
+    reports = tuple(replace(one, metrics={**one.metrics, **on_gpu}) for one in first.reports)
+    return replace(record, trials=(replace(first, seed=first.seed + 1, reports=reports), *others))
 
 
 def test_a_trial_repeats_its_curve(entry: catalog.SearchEntry, tmp_path: Path) -> None:
@@ -65,6 +67,7 @@ def test_the_command_says_where_a_trial_differs(entry: catalog.SearchEntry, monk
     assert "trial 0 differs from epoch 1 on, in " in done.output
     assert "epoch 1, train_loss: " in done.output and "epoch_seconds" not in done.output
     assert "torch was 1.0 and is " in done.output
+    assert "only with `resources: {deterministic: true}`" in done.output  # its reports say that it had a GPU
     done = CliRunner().invoke(app, ["rerun", "small", "--trial", "2"])
     assert done.exit_code == 0 and "trial 2 repeats its 2 epochs to the bit" in done.output
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import threading
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -196,6 +198,7 @@ def _caused(error: Exception, cause: Exception) -> Exception:
         (Infeasible("x"), "memory", False),
         (MemoryError(), "memory", False),
         (OutOfMemoryError("x"), "memory", False),
+        (RuntimeError("CUDA error: out of memory"), "memory", False),
         (FrozenMoved("x"), "error", False),
         (DataError("x"), "error", False),
         (RuntimeError("x"), "error", True),
@@ -209,6 +212,27 @@ def _caused(error: Exception, cause: Exception) -> Exception:
 def test_errors_are_classified(error: Exception, reason: str, retry: bool) -> None:
     found = classify(error)
     assert (found.outcome.reason, found.retry, found.sticky) == (reason, retry, False)
+
+
+def test_a_failed_step_holds_nothing_any_more_when_its_trial_is_closed(tmp_path: Path) -> None:
+    held: list[weakref.ref[Any]] = []
+    at_close: list[object] = []
+
+    class Activations:
+        """What a step has on the device."""
+
+    class Running(StubTrial):
+        def step(self) -> EpochReport:
+            activations = Activations()
+            held.append(weakref.ref(activations))
+            raise RuntimeError(f"at {activations}")
+
+        def close(self) -> None:
+            gc.collect()
+            at_close.extend(one() for one in held)
+
+    assert runner(tmp_path / "s", max_failures=0, factory=Running).step().outcome is not None
+    assert at_close == [None]
 
 
 def test_a_streak_is_of_one_error_and_without_other_ends() -> None:

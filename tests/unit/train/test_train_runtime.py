@@ -2,11 +2,77 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 
-from tlsearch.core.errors import UserError
-from tlsearch.train import derive_seed, is_out_of_memory, open_runtime
+from tlsearch.core.errors import UserError, is_out_of_memory
+from tlsearch.core.types import DataSpec, TrialAssignment, TrialConfig, TrialSetup
+from tlsearch.train import derive_seed, open_runtime, trial_runtime
+
+T4, H200 = (7, 16_000_000_000), (9, 150_000_000_000)
+TRIAL = TrialAssignment(
+    number=0,
+    seed=0,
+    config=TrialConfig(backbone="resnet18"),
+    setup=TrialSetup(data=DataSpec(source="digits")),
+    directory="",
+)
+
+
+class Device:
+    """A CUDA device as far as a runtime asks for one; keeps the cap that it is given."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, major: int, total_memory: int) -> None:
+        self.major, self.total_memory = major, total_memory
+        self.caps: list[tuple[float, int]] = []
+        fakes: dict[str, Any] = {
+            "is_available": lambda: True,
+            "current_device": lambda: 0,
+            "get_device_properties": lambda device=None: self,
+            "_check_bf16_tensor_supported": lambda device: True,  # emulation makes a tensor anywhere
+            "set_per_process_memory_fraction": lambda fraction, device: self.caps.append((fraction, device)),
+        }
+        for name, fake in fakes.items():
+            monkeypatch.setattr(torch.cuda, name, fake)
+
+
+@pytest.mark.parametrize(("kind", "expected"), [(T4, "fp16"), (H200, "bf16")])
+def test_bf16_on_a_gpu_only_where_it_is_native(
+    monkeypatch: pytest.MonkeyPatch, kind: tuple[int, int], expected: str
+) -> None:
+    Device(monkeypatch, *kind)
+    runtime = open_runtime()
+    assert (runtime.device.type, runtime.precision) == ("cuda", expected)
+    if expected == "fp16":
+        with pytest.raises(UserError, match=r"compute capability 8\.0"):
+            open_runtime("cuda", "bf16")
+
+
+@pytest.mark.parametrize(("gpus", "device"), [(0.0, "cpu"), (0.25, "cuda"), (1.0, "cuda"), (None, "cuda")])
+def test_a_trial_computes_where_it_was_given_a_device(
+    monkeypatch: pytest.MonkeyPatch, gpus: float | None, device: str
+) -> None:
+    fake = Device(monkeypatch, *T4)
+    assert trial_runtime(replace(TRIAL, gpus=gpus)).device.type == device
+    quarter_without_context = (0.25 - 0.5 / 16, 0)
+    caps: dict[float | None, list[tuple[float, int]]] = {0.25: [quarter_without_context], 1.0: [(1.0, 0)]}
+    assert fake.caps == caps.get(gpus, [])
+
+
+def test_deterministic_algorithms_are_a_setting_of_the_search_not_of_the_worker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")  # the user's own stays
+    try:
+        trial_runtime(replace(TRIAL, setup=replace(TRIAL.setup, deterministic=True)))
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        trial_runtime(TRIAL)
+    assert not torch.are_deterministic_algorithms_enabled()
 
 
 def test_the_cpu_computes_in_fp32_and_takes_the_given_threads() -> None:
@@ -44,6 +110,7 @@ def test_a_precision_that_cannot_be_is_the_users_fault(precision: str) -> None:
             RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
             True,
         ),
+        (RuntimeError("CUDA error: out of memory"), True),
         (RuntimeError("CUDA error: device-side assert triggered"), False),
         (ValueError("can't allocate memory"), False),
     ],

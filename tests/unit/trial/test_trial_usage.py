@@ -31,16 +31,20 @@ def test_an_epoch_tells_of_its_own_process(assign: Callable[..., TrialAssignment
     assert "val_loss" in kept["metrics"] and CPU not in kept["metrics"]  # it is no property of the model
 
 
-@pytest.mark.parametrize("library", [True, False])
-def test_a_gpu_is_told_as_far_as_it_can_be(monkeypatch: pytest.MonkeyPatch, library: bool) -> None:
+class NotSupported(Exception):
+    """As NVIDIA's library names what a slice of a GPU (MIG) cannot tell; no RuntimeError."""
+
+
+@pytest.mark.parametrize("error", [None, ModuleNotFoundError("no nvidia-ml-py"), NotSupported("Not Supported")])
+def test_a_gpu_is_told_as_far_as_it_can_be(monkeypatch: pytest.MonkeyPatch, error: Exception | None) -> None:
     def utilization(device: torch.device) -> int:
-        if not library:
-            raise ModuleNotFoundError("nvidia-ml-py does not seem to be installed")
+        if error is not None:
+            raise error
         return 87
 
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (6_000_000_000, 16_000_000_000))
     monkeypatch.setattr(torch.cuda, "utilization", utilization)
     figures = Usage(torch.device("cuda", 0)).figures()
     assert figures[GPU_MEMORY] == 10_000.0
-    assert figures.get(GPU) == (87.0 if library else None)
+    assert figures.get(GPU) == (None if error else 87.0)
     assert {CPU, MEMORY} <= figures.keys()

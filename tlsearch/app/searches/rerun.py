@@ -15,6 +15,7 @@ from tlsearch.app.searches.input_digests import refuse_changed_inputs
 from tlsearch.core.errors import StorageError, UserError
 from tlsearch.core.text import plural
 from tlsearch.core.types import (
+    SYSTEM,
     Decision,
     EpochReport,
     Reporter,
@@ -48,6 +49,7 @@ class Rerun:
         num_epochs: Epochs that were compared.
         deviations: Every figure that differs in any bit, by epoch; times and the machine's load are not compared.
         versions: What the search began with and what is installed now, where they differ.
+        may_differ: The trial was trained on a GPU, and without ``resources.deterministic``.
         log: What each new epoch took and gave.
     """
 
@@ -57,6 +59,7 @@ class Rerun:
     num_epochs: int
     deviations: Sequence[Deviation]
     versions: Mapping[str, tuple[str, str]]
+    may_differ: bool = False
 
     @property
     def equal(self) -> bool:
@@ -119,6 +122,7 @@ def rerun_trial(
         num_epochs=len(trial.reports),
         deviations=deviations(trial.reports, listener.reports[: max(trial.epochs_run, 0)]),
         versions={name: (then[name], now.get(name, "-")) for name in then if then[name] != now.get(name)},
+        may_differ=not file.resources.deterministic and any(map(_on_gpu, trial.reports)),
     )
 
 
@@ -132,6 +136,10 @@ def deviations(stored: Sequence[EpochReport], now: Sequence[EpochReport]) -> lis
             if repeatable(name) and metrics.get(name) != other.get(name):
                 found.append(Deviation(epoch=epoch, metric=name, stored=metrics.get(name), now=other.get(name)))
     return found
+
+
+def _on_gpu(report: EpochReport) -> bool:
+    return any(name.startswith(f"{SYSTEM}gpu_") for name in report.metrics)
 
 
 def _figures(reports: Sequence[EpochReport]) -> Iterator[tuple[int, Mapping[str, float]]]:

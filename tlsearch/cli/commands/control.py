@@ -153,6 +153,8 @@ def _rerun_lines(done: Rerun) -> list[str]:
             f"trial {trial.number} differs from epoch {first.epoch} on, in {plural(len(done.deviations), 'figure')}:"
         )
         lines += [f"  {_deviation(one)}" for one in done.deviations[:_MAX_DEVIATIONS]]
+        if done.may_differ:
+            lines.append("a trial on a GPU repeats to the bit only with `resources: {deterministic: true}`")
     if trial.error or done.outcome.error:
         lines += [f"it ended then: {_last(trial.error)}", f"and now: {_last(done.outcome.error)}"]
     lines += [f"{name} was {then} and is {now}" for name, (then, now) in done.versions.items()]

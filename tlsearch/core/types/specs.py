@@ -201,6 +201,7 @@ class TrialSetup:
         device: ``auto`` is CUDA where the trial was given a GPU, else the CPU.
         precision: ``auto`` is fp32 on the CPU and bf16 on CUDA.
         compiled: Whether training goes through ``torch.compile``.
+        deterministic: Whether only algorithms are used that repeat to the bit on a GPU.
         refit: Train on train and val together and keep the last epoch's model: val can choose none then.
         depths: Unfreeze depths that the search may try: one pass over the images then stores what all of them read.
         data_digest: Of the images that the search began with, see ``seen_digest``; a trial refuses others, on whatever
@@ -216,6 +217,7 @@ class TrialSetup:
     device: str = "auto"
     precision: str = "auto"
     compiled: bool = False
+    deterministic: bool = False
     cache: CacheSpec = field(default_factory=CacheSpec)
     refit: bool = False
     depths: tuple[int, ...] = ()
@@ -236,6 +238,8 @@ class TrialAssignment:
         number: Optuna's trial number.
         seed: Seed of everything random in the trial.
         directory: The trial's folder in the search's storage; holds its checkpoints.
+        gpus: The fraction of one GPU that the trial was given, 0 to 1: with 0 it computes on the CPU. None: outside
+            of a search, on whatever device ``setup`` names.
     """
 
     number: int
@@ -243,3 +247,4 @@ class TrialAssignment:
     config: TrialConfig
     setup: TrialSetup
     directory: str
+    gpus: float | None = None

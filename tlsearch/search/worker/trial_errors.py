@@ -7,7 +7,7 @@ import re
 import traceback
 from dataclasses import dataclass
 
-from tlsearch.core.errors import Diverged, Infeasible, SearchStopped, TlsearchError
+from tlsearch.core.errors import Diverged, Infeasible, SearchStopped, TlsearchError, is_out_of_memory
 from tlsearch.core.secrets import mask
 from tlsearch.core.types import EndReason, TrialOutcome
 
@@ -38,7 +38,7 @@ def classify(error: Exception) -> Classified:
     trace = mask("".join(traceback.format_exception(error)))[-_TRACEBACK_CHARACTERS:]
     if isinstance(error, Diverged):
         reason = EndReason.DIVERGED
-    elif isinstance(error, Infeasible | MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    elif isinstance(error, Infeasible) or is_out_of_memory(error):
         reason = EndReason.MEMORY
     elif _cannot_write(error):
         reason = EndReason.STORAGE

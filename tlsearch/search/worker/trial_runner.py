@@ -64,13 +64,15 @@ class Runner:
                 return self._message(report=self._next_report())
             except Exception as error:
                 found = classify(error)
-                self.close()
                 if found.sticky:
+                    self.close()
                     raise  # Ray replaces the actor; the driver counts
-                self._failures += 1
-                if not found.retry or self._failures > self._job.max_failures:
-                    return self._message(outcome=found.outcome)
-                logger.warning("trial %d is retried: %s", self._number, found.outcome.error)
+            # Outside of the handler: the traceback no longer holds what the failed step had on the device.
+            self.close()
+            self._failures += 1
+            if not found.retry or self._failures > self._job.max_failures:
+                return self._message(outcome=found.outcome)
+            logger.warning("trial %d is retried: %s", self._number, found.outcome.error)
 
     def close(self) -> None:
         """Closes the trial, if it is open."""

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tlsearch.core.errors import Diverged, Infeasible
+from tlsearch.core.errors import Diverged, Infeasible, is_out_of_memory
 from tlsearch.core.metrics import METRICS, confusion_matrix
 from tlsearch.features import PASS_BATCH_SIZE
 from tlsearch.model import MAX_DEPTH, StagedModel
-from tlsearch.train.device import Runtime, is_out_of_memory, release_memory
+from tlsearch.train.device import Runtime, release_memory
 from tlsearch.train.loop.batches import Source, load_batch
 
 EVAL_BATCH_SIZE = PASS_BATCH_SIZE  # one size for both: stored features then equal a direct pass to the bit

@@ -11,14 +11,13 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from tlsearch.core.errors import Infeasible
+from tlsearch.core.errors import Infeasible, is_out_of_memory
 from tlsearch.core.types import TrialConfig
 from tlsearch.model import StagedModel
 from tlsearch.model._private import AnyBatchNorm, allow_graphs
 from tlsearch.train.device import (
     Runtime,
     derive_seed,
-    is_out_of_memory,
     out_of_memory_is_infeasible,
     release_memory,
 )
