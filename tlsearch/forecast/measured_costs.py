@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -33,7 +35,7 @@ _THREADS_LOSE = 1.2  # what threads that decode together lose to each other
 _NUM_PREPARED = 32
 _FEATURES_FRACTION = 0.25  # of the free disk, where cache.features_gb is auto
 _RAY_BYTES = 150_000_000  # that Ray adds to a worker
-_START_S, _LOOPS, _LOOPS_S = 18.0, 400_000, 0.033  # of a quiet machine of two cores, and its time for the loops
+_START_IMPORTS = 33.0  # what a search's start and end take, in imports of Ray: 31 to 35 on two cores
 _STATES = 3  # a trained parameter's gradient and two moments of AdamW
 
 Step = Callable[[str], None]
@@ -273,14 +275,15 @@ def _checkpoint_bytes(backbones: Mapping[str, BackboneTimes], slots: int, keep_b
 def start_seconds() -> float:
     """Seconds of a search before its first trial begins and after its last one has ended, on this machine.
 
-    Importing, starting Ray and its workers, writing the report: nearly all of it is Python, so it follows from the
-    speed of that.
+    Importing, starting Ray and its workers, writing the report: nearly all of it is Python that runs once, so it
+    follows from the CPU seconds of an import in a process of its own. A loop of Python does not tell: on two machines
+    where the loop took 33 and 25 ms, a search started within 18 and 40 s.
     """
 
-    def loops_s() -> float:
-        began, total = time.thread_time(), 0
-        for number in range(_LOOPS):
-            total += number % 7
-        return time.thread_time() - began
+    def import_s() -> float:
+        process = subprocess.Popen([sys.executable, "-P", "-B", "-c", "import ray"])
+        _, _, used = os.wait4(process.pid, 0)
+        process.returncode = 0  # reaped
+        return used.ru_utime + used.ru_stime
 
-    return _START_S * min(loops_s() for _ in range(5)) / _LOOPS_S
+    return _START_IMPORTS * min(import_s() for _ in range(2))
