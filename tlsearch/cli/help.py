@@ -99,6 +99,10 @@ def command_reference(root: Any) -> str:
         "",
         "Written from the commands themselves (`make reference`); `tlsearch COMMAND --help` shows the same.",
         "",
+        "`tlsearch --install-completion` adds completion of commands, options, files and the IDs of searches",
+        "to the shell that calls it: bash, zsh or fish. It takes effect in the next terminal. `--show-completion`",
+        "prints the script.",
+        "",
     ]
     for name in root.list_commands(context):
         command = root.get_command(context, name)

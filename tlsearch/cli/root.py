@@ -14,15 +14,29 @@ app = typer.Typer(
     cls=WorkOrder,
     help="Search for the best way to fine-tune a pretrained image classifier.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _search_ids(incomplete: str) -> list[str]:
+    """IDs for the shell's completion, the latest first; none where they cannot be read."""
+    from tlsearch.app.catalog.catalog import searches
+    from tlsearch.core.errors import TlsearchError
+
+    try:
+        return [entry.search_id for _, entry in searches() if entry.search_id.startswith(incomplete)]
+    except (OSError, TlsearchError):
+        return []
+
 
 File = Annotated[Path, typer.Argument(help="The space.yaml that describes the search.")]
 Data = Annotated[Path | None, typer.Option("--data", help="Folder of the images. Replaces data.path of the file.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Replace a value: search.trials=8. May be repeated.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document for programs.")]
-Search = Annotated[str | None, typer.Argument(metavar="ID", help="The search. Default: the latest one.")]
+Search = Annotated[
+    str | None,
+    typer.Argument(metavar="ID", help="The search. Default: the latest one.", autocompletion=_search_ids),
+]
 Storage = Annotated[Path | None, typer.Option("--storage", help="Look for the search in this storage folder.")]
 Address = Annotated[
     str,

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
 import tlsearch.cli.commands  # noqa: F401  # its modules add their commands
+from tlsearch.app.catalog.catalog import SearchEntry, register
 from tlsearch.cli.help import PANELS
 from tlsearch.cli.root import app
 
@@ -47,6 +49,32 @@ def test_a_flag_still_is_one() -> None:
     code = "from tlsearch.cli import main; import sys; sys.argv = ['tlsearch', '--version']; main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert re.match(r"\d+\.", done.stdout)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_shell_completes_commands_options_and_searches(tmp_path: Path, shell: str) -> None:
+    entry = SearchEntry(
+        search_id="shapes-1",
+        experiment="shapes",
+        directory=str(tmp_path / "shapes-1"),
+        source="",
+        tracking_uri="",
+        metric="val_accuracy",
+        created=0.0,
+    )
+    entry.path.mkdir()
+    register(entry)
+    for line, word in [
+        ("ru", "run"),
+        ("run --tri", "--trials"),
+        ("resume sh", "shapes-1"),
+        ("export a --form", "--format"),
+    ]:
+        typed, last = f"tlsearch {line}", line.split()[-1]
+        asked = {"_TLSEARCH_COMPLETE": f"complete_{shell}", "COMP_WORDS": typed, "COMP_CWORD": str(len(line.split()))}
+        asked |= {"_TYPER_COMPLETE_ARGS": typed, "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+        asked |= {"_TYPER_COMPLETE_WORD_TO_COMPLETE": last}
+        assert word in CliRunner(env=asked).invoke(app, [], prog_name="tlsearch").output, line
 
 
 def test_a_missing_argument_is_named() -> None:

@@ -207,8 +207,10 @@ def find(search_id: str | None = None, storage: Path | None = None) -> SearchEnt
             "name the storage of the one you mean, `--storage FOLDER`, or give its folder in place of the ID"
         )
     near = get_close_matches(search_id, [one.search_id for one in known], n=1, cutoff=0.3)
-    hint = f"; the nearest is {near[0]!r}" if near else ""
-    raise StorageError(f"no search {search_id!r} {place}{hint}")
+    hint = f"the nearest is {near[0]!r}" if near else "`tlsearch list` shows all"
+    if search_id.endswith((".yaml", ".yml")):
+        hint = "a space file is started by `tlsearch run`, and its search has the ID that `tlsearch list` shows"
+    raise StorageError(f"no search {search_id!r} {place}; {hint}")
 
 
 def names_search(model: str) -> bool:

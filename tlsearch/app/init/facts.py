@@ -98,6 +98,8 @@ def look_at_data(path: str, *, layout: str = "auto") -> DataFacts:
     if "://" not in path and not os.path.exists(path):
         raise DataError(f"{path} does not exist; init takes a folder with one folder of images per class, or a table")
     source = "manifest" if path.lower().endswith(_TABLES) else "folder"
+    if source == "folder" and os.path.isfile(path):
+        raise DataError(f"{path} is a file; init takes a folder with one folder of images per class, or a table")
     spec = DataSpec(source=source, path=path if "://" in path else os.path.abspath(path), layout=layout)  # type: ignore[arg-type]
     listing = list_source(spec)
     if listing.doubt:

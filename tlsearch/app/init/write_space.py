@@ -136,7 +136,8 @@ def _check(options: InitOptions) -> None:
     if options.output.is_dir():
         raise StorageError(f"--output names a file: {options.output} is a folder")
     if not options.output.absolute().parent.is_dir():
-        raise StorageError(f"the folder {options.output.absolute().parent} of the new file does not exist")
+        folder = options.output.absolute().parent
+        raise StorageError(f"--output names a file in a folder that exists: {folder} does not exist")
     if options.output.exists() and not options.force:
         raise StorageError(f"{options.output} exists already: --force replaces it, -o FILE writes another")
 

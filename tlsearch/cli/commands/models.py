@@ -38,7 +38,7 @@ def predict(
     storage: Storage = None,
     device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, or auto.")] = "auto",
     output: Annotated[
-        Path | None, typer.Option("--output", help="Write JSON, or CSV if it ends in .csv, to this file instead.")
+        Path | None, typer.Option("--output", "-o", help="Write JSON, or CSV if it ends in .csv, to this file instead.")
     ] = None,
     as_csv: Annotated[
         bool, typer.Option("--csv", help="Print CSV: path, label, score, truth where known, and error.")
@@ -136,7 +136,9 @@ def _csv(found: Predictions) -> str:
 def export(
     model: Model,
     format_: Annotated[str, typer.Option("--format", help=", ".join(map(str, EXPORT_FORMATS.values())) + ".")],
-    output: Annotated[Path | None, typer.Option("--output", help="File to write. For script: the folder.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File to write. For script: the folder.")
+    ] = None,
     images: Annotated[
         Path | None, typer.Option("--images", help="Images for the check. Default: validation images of the search.")
     ] = None,

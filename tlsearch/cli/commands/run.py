@@ -170,7 +170,9 @@ def resume(
 ) -> None:
     """Continue a search that was interrupted, or extend one that has finished."""
     if changed and stored:
-        raise typer.BadParameter("the search goes on with the file as it is now, or as it was", param_hint="--changed")
+        raise typer.BadParameter(
+            "give --changed (the file as it is now) or --stored (as it was), not both", param_hint="--changed"
+        )
     with shown_errors(as_json=json), ExitStack() as stack:
         from tlsearch.app.catalog.catalog import find, require_folders
         from tlsearch.app.checks.feasibility import total_trials

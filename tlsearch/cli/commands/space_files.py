@@ -10,7 +10,7 @@ import typer
 from tlsearch.cli.commands.run import run
 from tlsearch.cli.root import Json, app
 from tlsearch.cli.session import err, out, print_json, shown_errors
-from tlsearch.core.errors import StorageError
+from tlsearch.core.errors import StorageError, UsageError
 from tlsearch.core.text import command
 from tlsearch.display.console import Steps, print_data
 
@@ -71,13 +71,14 @@ def schema(
     The first line of a space file then names it: "# yaml-language-server: $schema=./space.schema.json".
     """
     with shown_errors():
+        from tlsearch.app.checks.outputs import check_output, write_output
         from tlsearch.app.views.space_schema import schema_text
-        from tlsearch.core.files import write_atomically
 
         if output is None:
             print_data(schema_text())
         else:
-            write_atomically(output, schema_text())
+            check_output(output, "--output")
+            write_output(output, schema_text(), "--output")
             out.print(f"written: {output}", markup=False, soft_wrap=True)
 
 
@@ -94,6 +95,8 @@ def demo(
         from tlsearch.app.init.space_text import quickstart_text
         from tlsearch.core.files import write_atomically
 
+        if folder.is_file():
+            raise UsageError(f"--folder must name a folder; {folder} is a file")
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if not file.exists():

@@ -5,6 +5,7 @@ Tags, merge keys and nesting without end are refused.
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import yaml
 
 from tlsearch.config.document.positions import Document, Keys, Position
-from tlsearch.config.document.wording import show
+from tlsearch.config.document.wording import nearest, show
 from tlsearch.config.document.yaml_text import (
     BOOL,
     CORE_TAG,
@@ -188,7 +189,8 @@ def _read_text(path: Path) -> tuple[str, SpaceProblem | None]:
             data = stream.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        return "", SpaceProblem(path=(), message=f"{path}: the space file cannot be read: {reason}", file=str(path))
+        message = f"{path}: the space file cannot be read: {reason}{_remedy(path)}"
+        return "", SpaceProblem(path=(), message=message, file=str(path))
     try:
         return data.decode("utf-8-sig"), None
     except UnicodeDecodeError as error:
@@ -196,6 +198,19 @@ def _read_text(path: Path) -> tuple[str, SpaceProblem | None]:
         column = error.start - (data.rfind(b"\n", 0, error.start) + 1) + 1
         message = f"the file must be UTF-8 text; byte 0x{data[error.start]:02x} is not"
         return "", SpaceProblem(path=(), message=message, file=str(path), line=line, column=column)
+
+
+def _remedy(path: Path) -> str:
+    """What to give in place of a path that names no file; empty where it names one."""
+    try:
+        if path.is_dir():
+            return f"; for a folder of images, `tlsearch init {shlex.quote(str(path))}` writes a space file"
+        if path.exists():
+            return ""
+        near = nearest(path.name, (one.name for one in path.parent.glob("*.y*ml")))
+    except (OSError, ValueError):
+        return ""
+    return f"; did you mean {path.with_name(near)}?" if near else "; `tlsearch init IMAGES` writes one"
 
 
 def _root_problem(path: Path, message: str) -> SpaceProblem:

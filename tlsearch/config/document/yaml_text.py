@@ -32,6 +32,7 @@ _RESOLVERS: dict[Any, list[tuple[str, re.Pattern[str]]]] = {
     None: [(CORE_TAG + "bool", BOOL), (CORE_TAG + "int", INT), (CORE_TAG + "float", FLOAT), (CORE_TAG + "null", NULL)]
 }
 _ENTRY = re.compile(r"^(?P<start>\s*(?:- +)?(?P<key>[\w.@/-]+): +)(?P<value>\S.*?)\s*$")
+_NO_COLON = re.compile(r"^\s*(?P<key>[A-Za-z_]\w*)(?::(?=[^\s:/\\])| +(?=\w))(?P<value>[^\s:]+)\s*$")
 _NO_BLANK = re.compile(r"^\s*(?:- +)?(?P<key>[A-Za-z_]\w*):(?P<value>[^\s:/\\][^\s]*)\s*$")
 
 
@@ -126,6 +127,9 @@ def yaml_hint(problem: str, lines: list[str], number: int) -> str:
     if "unknown escape character" in problem:
         return r"; in double quotes a backslash begins an escape: use single quotes, as in 'C:\images', or slashes"
     if "mapping values are not allowed" in problem:
+        before = _NO_COLON.match(lines[number - 1]) if number else None
+        if before:
+            return f"; in line {number}, a colon and a blank follow the key: {before['key']}: {before['value']}"
         if entry and re.search(r":(\s|$)", entry["value"]):
             return f"; a text with a colon is put in quotes: {entry['key']}: {_quoted(entry['value'])}"
         return "; keys of one section begin in the same column, and a key that has keys below it has no value"

@@ -125,7 +125,8 @@ def _data_path(data: DataSpec, source: SourceEntry, checker: Checker) -> str | N
         message = f"must be a folder, {str(path)!r} is a file"
         checker.require(not holds(path.is_file), at, message, ("data", "source"), kind="absent")
     else:
-        message = f"the folder {str(path)!r} does not exist"
+        wrong = f"must be a folder, {str(path)!r} is a file"
+        message = wrong if holds(path.is_file) else f"the folder {str(path)!r} does not exist"
         checker.require(holds(path.is_dir), at, message, ("data", "source"), kind="absent")
     return str(path)
 

@@ -128,8 +128,9 @@ def check_address(address: str) -> None:
         return
     host, _, port = address.rpartition(":")
     if not host or "/" in address or not port.isdigit():
+        hint = "; `tlsearch submit` takes the address of a dashboard" if "://" in address else ""
         raise ClusterError(
-            f"an address is local, auto or HOST:PORT (the head's port, by default 6379), not {address!r}"
+            f"an address is local, auto or HOST:PORT (the head's port, by default 6379), not {address!r}{hint}"
         )
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
