@@ -26,9 +26,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tlsearch.core.types import TransformSpec, TrialConfig, WeightsSource
-from tlsearch.data import normalise
 from tlsearch.model import StagedModel, build_model, resolve_weights
-from tlsearch.train import Runtime, Source, Trainer
+from tlsearch.train import FeatureSource, PixelSource, Runtime, Trainer
 
 BATCH_SIZE = 32
 NUM_CLASSES = 16
@@ -103,8 +102,7 @@ def compare_full(options: argparse.Namespace) -> dict[str, float]:
     half = (0.5, 0.5, 0.5)
     size = options.image_size
     transform = TransformSpec(resize_size=size, crop_size=size, mean=half, std=half)
-    prepare = lambda rows, generator: normalise(rows, transform)  # noqa: E731
-    source = Source(kind="pixels", reason="", rows=images, labels=labels, prepare=prepare)
+    source = PixelSource(reason="", rows=images, labels=labels, transform=transform)
     trainer = trainer_of(staged(options.backbone, size, 5), 5)
     model = staged(options.backbone, size, 5)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
@@ -123,7 +121,7 @@ def compare_head(options: argparse.Namespace) -> dict[str, float]:
     model = staged("mobilenet_v2", 96, 0)
     rows = torch.randn(options.features, NUM_FEATURES)
     labels = torch.randint(0, NUM_CLASSES, (options.features,))
-    source = Source(kind="features", reason="", rows=rows, labels=labels)
+    source = FeatureSource(reason="", rows=rows, labels=labels)
     trainer = trainer_of(model, 0)
     linear = nn.Linear(NUM_FEATURES, NUM_CLASSES)
     optimizer = torch.optim.AdamW(linear.parameters(), lr=1e-3, fused=True)

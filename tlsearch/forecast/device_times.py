@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from tlsearch.core.types import TrialConfig
 from tlsearch.features import PASS_BATCH_SIZE, Boundary, measure_boundary
 from tlsearch.model import MAX_DEPTH, StagedModel, build_model, fold_batchnorm
-from tlsearch.train import Runtime, Source, Trainer, affordable_rows
+from tlsearch.train import FeatureSource, Runtime, Source, Trainer, affordable_rows
 
 _ENOUGH_S = 0.2  # of one timing
 _FEW_ROWS = 4
@@ -210,7 +210,7 @@ def _time_training(
         sized = replace(plain, batch_size=min(plain.batch_size, count))
         trainer = Trainer(model, watch.runtime, sized, depth=depth, num_classes=num_classes, max_epochs=1)
         labels = torch.arange(count) % num_classes
-        return trainer, Source(kind="features", reason="", rows=_repeated(one, count).cpu(), labels=labels)
+        return trainer, FeatureSource(reason="", rows=_repeated(one, count).cpu(), labels=labels)
 
     def train(count: int) -> None:
         trainer, source = opened(count)

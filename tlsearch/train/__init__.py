@@ -21,7 +21,7 @@ from tlsearch.train.device import (
     trial_runtime,
 )
 from tlsearch.train.linear_probe import Probe, affordable_rows, fit_probe, solve_probe
-from tlsearch.train.loop.batches import Source, load_batch
+from tlsearch.train.loop.batches import FeatureSource, PixelSource, Source, ViewSource, load_batch
 from tlsearch.train.loop.ema import WeightAverage, moving_state
 from tlsearch.train.loop.evaluation import EVAL_BATCH_SIZE, Evaluation, check_finite, evaluate, predict_logits
 from tlsearch.train.loop.trainer import Trainer, TrainFigures
@@ -31,14 +31,17 @@ from tlsearch.train.optim.schedules import depth_at, phases
 __all__ = [
     "EVAL_BATCH_SIZE",
     "Evaluation",
+    "FeatureSource",
     "FrozenPart",
     "ModelMeta",
+    "PixelSource",
     "Probe",
     "Runtime",
     "Source",
     "TensorFile",
     "TrainFigures",
     "Trainer",
+    "ViewSource",
     "WeightAverage",
     "build_optimizer",
     "check_finite",

@@ -33,7 +33,7 @@ class FeatureWatch:
 
     def __init__(self, opened: OpenTrial, *, epoch: int) -> None:
         self._opened, self._epoch = opened, epoch
-        self._even_odds = math.log(len(opened.index.classes))
+        self._even_odds = math.log(len(opened.context.index.classes))
         self._before = self._features()
         self._losses: list[Tensor] = []  # of the steps before an early look
 
@@ -58,7 +58,7 @@ class FeatureWatch:
             return
         recent = float(torch.stack(self._losses).mean())
         check_finite(recent, "training")
-        policy = self._opened.inputs.config.bn_policy
+        policy = self._opened.context.config.bn_policy
         if recent < self._even_odds or policy is None or not bn_policy(policy).keeps_all:
             return
         drift = self._drift()
@@ -109,6 +109,6 @@ def watch_features(opened: OpenTrial, depth_before: int, epoch: int) -> FeatureW
         depth_before: The unfreeze depth of the epoch before; any in the first epoch.
     """
     begins = opened.trainer.depth > 0 and (epoch == 1 or depth_before == 0)
-    if not begins or opened.weights.state is None or len(opened.val) < _MIN_IMAGES:
+    if not begins or opened.context.weights.state is None or len(opened.val) < _MIN_IMAGES:
         return None
     return FeatureWatch(opened, epoch=epoch)

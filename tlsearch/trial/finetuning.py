@@ -21,8 +21,8 @@ from tlsearch.train import (
     save_model_checkpoint,
     write_frozen_part,
 )
+from tlsearch.trial.context import Doing
 from tlsearch.trial.feature_collapse import watch_features
-from tlsearch.trial.inputs import Doing
 from tlsearch.trial.measurements import Usage
 from tlsearch.trial.resume_point import Progress, epochs_of, load_running, read_running, save_running
 from tlsearch.trial.setup import OpenTrial, next_epoch, next_phase, open_trial
@@ -150,7 +150,7 @@ class FineTuning:
         start = time.perf_counter()
         depth_before = self._parts.trainer.depth
         self._enter_phase(epoch)
-        self._parts.inputs.doing.over()
+        self._parts.context.doing.over()
         parts = self._parts
         watch = watch_features(parts, depth_before, epoch)
         train_start = time.perf_counter()
@@ -188,29 +188,30 @@ class FineTuning:
 
     def _check_frozen(self) -> None:
         self._unchecked = False
-        self._parts.guard.check(self.model)
+        self._parts.phase.guard.check(self.model)
 
     def _save_best(self, epoch: int, metrics: Mapping[str, float], evaluation: Evaluation) -> None:
-        parts, config, metric = self._parts, self._assignment.config, self._assignment.setup.metric
+        parts, context = self._parts, self._parts.context
+        metric, classes = context.setup.metric, context.index.classes
         directory = self._directory / BEST_FOLDER
         if self._frozen_part is None and parts.lasting:
             frozen = {name: tensor for name, tensor in self.model.state_dict().items() if name in parts.lasting}
             self._frozen_part = write_frozen_part(directory, frozen)
         meta = ModelMeta(
-            backbone=config.backbone,
-            classes=parts.index.classes,
-            weights_id=parts.weights.id,
-            weights_digest=parts.weights.digest,
-            transform=parts.transform,
-            image_size=parts.transform.crop_size,
-            config=config,
+            backbone=context.config.backbone,
+            classes=classes,
+            weights_id=context.weights.id,
+            weights_digest=context.weights.digest,
+            transform=context.transform,
+            image_size=context.transform.crop_size,
+            config=context.config,
             epoch=epoch,
             metric=metric,
             value=metrics[metric],
             metrics={name: value for name, value in metrics.items() if not name.startswith(SYSTEM)},
-            max_pixels=parts.index.max_pixels,
+            max_pixels=context.index.max_pixels,
         )
-        save_confusion(directory, epoch=epoch, classes=parts.index.classes, matrix=evaluation.confusion)
+        save_confusion(directory, epoch=epoch, classes=classes, matrix=evaluation.confusion)
         with self._kept_weights():
             save_model_checkpoint(directory, model=self.model, meta=meta, frozen=self._frozen_part)
 

@@ -12,6 +12,7 @@ from tlsearch.features import open_solution, tensor_digests
 from tlsearch.model import StagedModel
 from tlsearch.train import (
     Evaluation,
+    FeatureSource,
     Probe,
     affordable_rows,
     evaluate,
@@ -20,8 +21,9 @@ from tlsearch.train import (
     out_of_memory_is_infeasible,
     solve_probe,
 )
+from tlsearch.trial.context import Phase, TrialContext
 from tlsearch.trial.frozen_check import FrozenGuard
-from tlsearch.trial.inputs import SourceInputs, key_of, open_source, prefix_pass
+from tlsearch.trial.inputs import key_of, open_source, prefix_pass
 from tlsearch.trial.process_cache import held_index
 
 _SOLVER = 4  # counts up when the solver's results change
@@ -29,7 +31,7 @@ _BATCH_SIZE = 1024
 
 
 @torch.no_grad()
-def start_from_probe(model: StagedModel, inputs: SourceInputs) -> Evaluation:
+def start_from_probe(model: StagedModel, context: TrialContext) -> Evaluation:
     """Puts the linear probe into the new head.
 
     It is that of the backbone as it is now, on the un-augmented images: the pretrained one, with the statistics that
@@ -43,18 +45,18 @@ def start_from_probe(model: StagedModel, inputs: SourceInputs) -> Evaluation:
         DataError: Images cannot be read.
         Infeasible: The images' features do not fit the device.
     """
-    refit = inputs.setup.refit
+    refit = context.setup.refit
     if refit:
-        inputs = replace(inputs, index=held_index(inputs.setup.data))
+        context = replace(context, index=held_index(context.setup.data))
     backbone = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("head.")}
-    plain = replace(inputs.config, unfreeze_depth=0, bn_policy="frozen", augmentation="none", mixup=0.0, cutmix=0.0)
-    inputs = replace(inputs, depth=0, config=plain, guard=FrozenGuard(digests=tensor_digests(backbone)))
-    stored = _shared_probe(model, inputs)
+    plain = replace(context.config, unfreeze_depth=0, bn_policy="frozen", augmentation="none", mixup=0.0, cutmix=0.0)
+    context, phase = replace(context, config=plain), Phase(depth=0, guard=FrozenGuard(digests=tensor_digests(backbone)))
+    stored = _shared_probe(model, context, phase)
     if refit:
-        stored = _refitted(model, inputs, stored)
+        stored = _refitted(model, context, phase, stored)
     for name, tensor in _split_head(model)[1].named_parameters():
         tensor.copy_(stored[name])
-    return evaluate(model, open_source(model, inputs, "val"), inputs.runtime, depth=0)
+    return evaluate(model, open_source(model, context, phase, "val"), context.runtime, depth=0)
 
 
 def _split_head(model: StagedModel) -> tuple[list[nn.Module], nn.Linear]:
@@ -63,27 +65,29 @@ def _split_head(model: StagedModel) -> tuple[list[nn.Module], nn.Linear]:
     return front, classifier
 
 
-def _shared_probe(model: StagedModel, inputs: SourceInputs) -> Mapping[str, Tensor]:
+def _shared_probe(model: StagedModel, context: TrialContext, phase: Phase) -> Mapping[str, Tensor]:
     """Weight, bias and ``figures`` (penalty, whether standardised) of the probe, solved by this trial or by another."""
     front, classifier = _split_head(model)
-    key = key_of(inputs, "train", depth=0, state_digest=inputs.guard.digest)
+    key = key_of(context, "train", depth=0, state_digest=phase.guard.digest)
 
     def compute() -> dict[str, Tensor]:
         bias = classifier.bias is not None
         with out_of_memory_is_infeasible("the linear probe"):
-            train, val = (_classifier_inputs(model, front, inputs, split) for split in ("train", "val"))
+            train, val = (_classifier_inputs(model, front, context, phase, split) for split in ("train", "val"))
             probe = solve_probe(*train, *val, num_classes=classifier.out_features, bias=bias)
         return _tensors(probe)
 
     settings = {"solver": _SOLVER}
-    return open_solution("linear_probe", key, compute=compute, cache=inputs.setup.cache, settings=settings)
+    return open_solution("linear_probe", key, compute=compute, cache=context.setup.cache, settings=settings)
 
 
-def _refitted(model: StagedModel, inputs: SourceInputs, stored: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+def _refitted(
+    model: StagedModel, context: TrialContext, phase: Phase, stored: Mapping[str, Tensor]
+) -> Mapping[str, Tensor]:
     front, classifier = _split_head(model)
     penalty, standardised = stored["figures"].tolist()
     with out_of_memory_is_infeasible("the linear probe"):
-        train, val = (_classifier_inputs(model, front, inputs, split) for split in ("train", "val"))
+        train, val = (_classifier_inputs(model, front, context, phase, split) for split in ("train", "val"))
         rows, labels = (torch.cat(pair) for pair in zip(train, val, strict=True))
         probe = fit_probe(
             rows,
@@ -102,22 +106,23 @@ def _tensors(probe: Probe) -> dict[str, Tensor]:
 
 
 def _classifier_inputs(
-    model: StagedModel, front: list[nn.Module], inputs: SourceInputs, split: str
+    model: StagedModel, front: list[nn.Module], context: TrialContext, phase: Phase, split: str
 ) -> tuple[Tensor, Tensor]:
     """What the head's linear layer would see of a split, in eval mode: float32 (N, F) and labels, on the device.
 
     Of a split that is too large to be fitted to a part: the rest never needs the device's memory.
     """
-    source = open_source(model, inputs, split)
+    source = open_source(model, context, phase, split)
     if source.kind == "pixels":  # the store is off or has no room: computed for this once
-        source = replace(source, kind="features", rows=torch.cat(list(prefix_pass(model, inputs, split))), prepare=None)
+        rows = torch.cat(list(prefix_pass(model, context, phase, split)))
+        source = FeatureSource(reason="", rows=rows, labels=source.labels)
     model.eval()
     classifier = _split_head(model)[1]
-    device_type = inputs.runtime.device.type
+    device_type = context.runtime.device.type
     taken = affordable_rows(len(source), classifier.in_features, classifier.out_features, device_type)
     parts, labels = [], []
     for chosen in torch.split(torch.arange(len(source)) if taken is None else taken, _BATCH_SIZE):
-        rows, row_labels = load_batch(source, chosen, inputs.runtime)
+        rows, row_labels = load_batch(source, chosen, context.runtime)
         for module in front:
             rows = module(rows)
         parts.append(rows)

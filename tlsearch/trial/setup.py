@@ -9,9 +9,9 @@ import torch
 
 from tlsearch.core.errors import DataError, WeightsError
 from tlsearch.core.metrics import METRICS
-from tlsearch.core.types import TransformSpec, TrialAssignment, WeightsSource
+from tlsearch.core.types import TrialAssignment, WeightsSource
 from tlsearch.data import ImageIndex, with_image_size
-from tlsearch.model import StagedModel, Weights, build_model, fold_batchnorm, resolve_weights
+from tlsearch.model import StagedModel, build_model, fold_batchnorm, resolve_weights
 from tlsearch.space.bn_policies import bn_policy
 from tlsearch.train import (
     Evaluation,
@@ -23,9 +23,10 @@ from tlsearch.train import (
     trial_runtime,
 )
 from tlsearch.trial.bn_recalibration import adapt_to_training_images
-from tlsearch.trial.frozen_check import FrozenGuard, guard_frozen
+from tlsearch.trial.context import Doing, Phase, TrialContext
+from tlsearch.trial.frozen_check import guard_frozen
 from tlsearch.trial.head_init import start_from_probe
-from tlsearch.trial.inputs import Doing, SourceInputs, open_source
+from tlsearch.trial.inputs import open_source
 from tlsearch.trial.process_cache import held_index
 
 
@@ -35,7 +36,6 @@ class OpenTrial:
 
     Attributes:
         trainer: Holds the model, frozen to the depth of its phase, and its optimiser.
-        inputs: What the sources depend on.
         identity: Digest of the tensors that were frozen before the first step.
         lasting: Names of the tensors that stand still to the end.
         train: What the next training epoch reads.
@@ -45,9 +45,9 @@ class OpenTrial:
             again.
     """
 
-    weights: Weights
+    context: TrialContext
+    phase: Phase
     trainer: Trainer
-    inputs: SourceInputs
     identity: str
     lasting: frozenset[str]
     train: Source
@@ -58,22 +58,7 @@ class OpenTrial:
     @property
     def runtime(self) -> Runtime:
         """Where the trial computes."""
-        return self.inputs.runtime
-
-    @property
-    def index(self) -> ImageIndex:
-        """The data set."""
-        return self.inputs.index
-
-    @property
-    def transform(self) -> TransformSpec:
-        """The evaluation transform."""
-        return self.inputs.transform
-
-    @property
-    def guard(self) -> FrozenGuard:
-        """Of the tensors that are frozen by now, as they were before the first step."""
-        return self.inputs.guard
+        return self.context.runtime
 
 
 def open_trial(
@@ -107,16 +92,13 @@ def open_trial(
             "this node has others"
         )
     transform = with_image_size(weights.transform, setup.data.image_size)
-    inputs = SourceInputs(
+    context = TrialContext(
         config=config,
         setup=setup,
         index=index,
+        weights=weights,
         transform=transform,
-        weights_digest=weights.digest,
         runtime=runtime,
-        depth=depth,
-        guard=FrozenGuard(digests={}),
-        epoch=min(epochs_done + 1, setup.max_epochs),
         doing=doing or Doing(),
     )
     with out_of_memory_is_infeasible("the model"):
@@ -132,27 +114,28 @@ def open_trial(
         if runtime.folds_batchnorm:
             fold_batchnorm(model)
     if bn_policy(config.bn_policy).recalibrates:
-        adapt_to_training_images(model, inputs)
-    start = start_from_probe(model, inputs) if config.head_init == "probe" else None
+        adapt_to_training_images(model, context)
+    start = start_from_probe(model, context) if config.head_init == "probe" else None
     lasting = _frozen_names(model, config.unfreeze_depth, config.bn_policy)
     model.freeze(depth, config.bn_policy)
-    inputs = replace(inputs, guard=guard_frozen(model))
+    guard = guard_frozen(model)
+    identity = guard.digest
     trainer = Trainer(model, runtime, config, depth=depth, num_classes=len(index.classes), max_epochs=setup.max_epochs)
-    identity = inputs.guard.digest
     for first, depth in later:
         trainer.unfreeze(depth, epoch=first)
-        inputs = replace(inputs, depth=depth, guard=inputs.guard.only(model))
-    train, val = open_source(model, inputs, "train"), open_source(model, inputs, "val")
+        guard = guard.only(model)
+    phase = Phase(depth=depth, guard=guard, epoch=min(epochs_done + 1, setup.max_epochs))
+    train, val = (open_source(model, context, phase, split) for split in ("train", "val"))
     return OpenTrial(
-        weights=weights,
+        context=context,
+        phase=phase,
         trainer=trainer,
-        inputs=inputs,
         identity=identity,
         lasting=lasting,
         train=train,
         val=val,
         start=start,
-        views=_held(inputs, train),
+        views=_held(context, phase, train),
     )
 
 
@@ -163,25 +146,25 @@ def next_phase(opened: OpenTrial, depth: int, *, epoch: int) -> OpenTrial:
         FrozenMoved: A tensor that was frozen until now has changed.
     """
     model, trainer = opened.trainer.model, opened.trainer
-    opened.guard.check(model)
+    opened.phase.guard.check(model)
     trainer.unfreeze(depth, epoch=epoch)
-    inputs = replace(opened.inputs, depth=depth, guard=opened.guard.only(model), epoch=epoch)
-    train, val = open_source(model, inputs, "train"), open_source(model, inputs, "val")
-    return replace(opened, inputs=inputs, train=train, val=val, views=_held(inputs, train))
+    context, phase = opened.context, Phase(depth=depth, guard=opened.phase.guard.only(model), epoch=epoch)
+    train, val = (open_source(model, context, phase, split) for split in ("train", "val"))
+    return replace(opened, phase=phase, train=train, val=val, views=_held(context, phase, train))
 
 
 def next_epoch(opened: OpenTrial, *, epoch: int) -> OpenTrial:
     """The same trial in the same phase, reading what ``epoch`` reads: another fixed view, where there are such."""
-    inputs = replace(opened.inputs, epoch=epoch)
-    view = inputs.view("train")
+    context, phase = opened.context, replace(opened.phase, epoch=epoch)
+    view = context.view(phase, "train")
     if view is None:
         return opened
-    train = opened.views.get(view) or open_source(opened.trainer.model, inputs, "train")
-    return replace(opened, inputs=inputs, train=train, views={**opened.views, view: train})
+    train = opened.views.get(view) or open_source(opened.trainer.model, context, phase, "train")
+    return replace(opened, phase=phase, train=train, views={**opened.views, view: train})
 
 
-def _held(inputs: SourceInputs, train: Source) -> dict[int, Source]:
-    view = inputs.view("train")
+def _held(context: TrialContext, phase: Phase, train: Source) -> dict[int, Source]:
+    view = context.view(phase, "train")
     return {} if view is None else {view: train}
 
 

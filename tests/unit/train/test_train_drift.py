@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from small_sources import pixels
 
 from tlsearch.model import StagedModel
-from tlsearch.train import Source, feature_drift, open_runtime, probe_features
+from tlsearch.train import feature_drift, open_runtime, probe_features
 
 Build = Callable[..., StagedModel]
 RUNTIME = open_runtime("cpu")
@@ -44,8 +45,7 @@ def test_the_probe_leaves_the_model_as_it_was(tiny_model: Build, policy: str, de
     model = tiny_model(dropout=0.5)
     model.freeze(depth, policy)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    rows = torch.randn(200, 3, 32, 32)
-    source = Source(kind="pixels", reason="", rows=rows, labels=torch.arange(200) % 3)
+    source = pixels(200)
     found = probe_features(model, source, RUNTIME, depth=depth)
     assert found.shape == (64, 8) and torch.equal(found, probe_features(model, source, RUNTIME, depth=depth))
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
@@ -55,7 +55,7 @@ def test_the_probe_leaves_the_model_as_it_was(tiny_model: Build, policy: str, de
 def test_new_statistics_alone_are_no_drift(tiny_model: Build) -> None:
     model = tiny_model()
     model.freeze(5, "train")
-    source = Source(kind="pixels", reason="", rows=torch.randn(80, 3, 32, 32), labels=torch.arange(80) % 3)
+    source = pixels(80)
     before = probe_features(model, source, RUNTIME, depth=5)
     with torch.no_grad():
         for name, buffer in model.named_buffers():

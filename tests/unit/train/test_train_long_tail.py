@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tlsearch.core.types import TrialConfig
 from tlsearch.model import Part, StagedModel
-from tlsearch.train import Source, Trainer, evaluate, open_runtime, predict_logits
+from tlsearch.train import FeatureSource, Source, Trainer, evaluate, open_runtime, predict_logits
 
 NUM_CLASSES, NUM_FEATURES = 60, 24
 RUNTIME = open_runtime("cpu")
@@ -29,7 +29,7 @@ def tail_labels(most: int) -> Tensor:
 
 
 def source(labels: Tensor, seed: int) -> Source:
-    return Source(kind="features", reason="", rows=rows_of(labels, seed), labels=labels)
+    return FeatureSource(reason="", rows=rows_of(labels, seed), labels=labels)
 
 
 @lru_cache(maxsize=4)

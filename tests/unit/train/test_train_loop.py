@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from small_sources import features_of, pixels
 from torch import Tensor, nn
 
 from tlsearch.core.errors import Diverged, Infeasible
@@ -23,19 +24,6 @@ from tlsearch.train.loop.loss import TrainingLoss
 
 Build = Callable[..., StagedModel]
 RUNTIME = open_runtime("cpu")
-
-
-def pixels(num: int = 24, seed: int = 5) -> Source:
-    generator = torch.Generator().manual_seed(seed)
-    rows = torch.randn(num, 32, 32, 3, generator=generator).permute(0, 3, 1, 2)
-    return Source(kind="pixels", reason="", rows=rows, labels=torch.arange(num) % 3)
-
-
-def features_of(model: StagedModel, source: Source, depth: int) -> Source:
-    model.eval()
-    with torch.no_grad():
-        rows = model.forward_prefix(source.rows, depth)
-    return Source(kind="features", reason="", rows=rows, labels=source.labels)
 
 
 def trainer(
@@ -228,7 +216,7 @@ def test_a_loss_that_is_not_finite_is_divergence(tiny_model: Build, kind: str) -
 
 def test_training_learns(tiny_model: Build) -> None:
     source = pixels(60)
-    source.rows[torch.arange(60), source.labels] += 1.0  # the class brightens its own channel
+    source.rows[torch.arange(60), source.labels] |= 128  # the class brightens its own channel
     losses = train(trainer(tiny_model(), 5, "train"), source, epochs=8)
     assert losses[-1] < 0.5 * losses[0]
 

@@ -32,7 +32,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
         return whole(model, rows, depth, behind=behind)
 
     monkeypatch.setattr(StagedModel, "forward_prefix", counted)
-    monkeypatch.setattr(sources, "_not_worth", lambda model, inputs: None)  # of so small a backbone nothing is
+    monkeypatch.setattr(sources, "_not_worth", lambda model, context, depth: None)  # of so small a backbone nothing is
     yield images
 
 
@@ -63,7 +63,7 @@ def test_stage_by_stage_gives_the_bits_of_one_pass(assign: Assign, seen: Counter
     parts = trial._parts
     for split, source in (("train", parts.train), ("val", parts.val)):
         assert source.kind == "features"
-        whole = torch.cat(list(sources.prefix_pass(parts.trainer.model, parts.inputs, split)))
+        whole = torch.cat(list(sources.prefix_pass(parts.trainer.model, parts.context, parts.phase, split)))
         assert torch.equal(torch.as_tensor(source.rows), whole)
     trial.close()
 
@@ -71,7 +71,7 @@ def test_stage_by_stage_gives_the_bits_of_one_pass(assign: Assign, seen: Counter
 def test_a_boundary_that_does_not_pay_is_passed_over(
     assign: Assign, seen: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "_not_worth", lambda model, inputs: "no" if inputs.depth in (1, 2) else None)
+    monkeypatch.setattr(sources, "_not_worth", lambda model, context, depth: "no" if depth in (1, 2) else None)
     opened_rows(assign(depth=0, setup={"depths": DEPTHS}))
     assert seen == dict.fromkeys(PART_NAMES[:5], IMAGES)
     trial = FineTuning(assign("other", depth=1, setup={"depths": DEPTHS}))

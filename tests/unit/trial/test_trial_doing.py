@@ -9,7 +9,7 @@ import pytest
 
 from tlsearch.app.views.status import trial_doing
 from tlsearch.core.types import TrialAssignment
-from tlsearch.trial import FineTuning, inputs
+from tlsearch.trial import FineTuning, context
 
 Assign = Callable[..., TrialAssignment]
 
@@ -17,14 +17,14 @@ Assign = Callable[..., TrialAssignment]
 def test_packing_and_storing_are_told_while_they_last(
     assign: Assign, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inputs, "_INTERVAL_S", 0.0)
-    write, seen = inputs.Doing.__call__, []
+    monkeypatch.setattr(context, "_INTERVAL_S", 0.0)
+    write, seen = context.Doing.__call__, []
 
-    def heard(self: inputs.Doing, what: str, done: int, total: int) -> None:
+    def heard(self: context.Doing, what: str, done: int, total: int) -> None:
         write(self, what, done, total)
         seen.append(trial_doing(str(tmp_path), 0))
 
-    monkeypatch.setattr(inputs.Doing, "__call__", heard)
+    monkeypatch.setattr(context.Doing, "__call__", heard)
     trial = FineTuning(assign("trials/0"))
     assert {"packing train images, 30 of 30", "packing val images, 21 of 21", "storing features, 0 of 21"} <= set(seen)
     trial.step()
@@ -33,7 +33,7 @@ def test_packing_and_storing_are_told_while_they_last(
 
 
 def test_short_work_is_not_told(tmp_path: Path) -> None:
-    doing = inputs.Doing(tmp_path)
+    doing = context.Doing(tmp_path)
     doing("packing train images", 1, 2)
     assert list(tmp_path.iterdir()) == []
 
@@ -41,5 +41,5 @@ def test_short_work_is_not_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"what": 1}'])
 def test_a_file_that_says_nothing_is_no_error(tmp_path: Path, content: str) -> None:
     (tmp_path / "trials" / "3").mkdir(parents=True)
-    (tmp_path / "trials" / "3" / inputs.DOING_FILE).write_text(content)
+    (tmp_path / "trials" / "3" / context.DOING_FILE).write_text(content)
     assert trial_doing(str(tmp_path), 3) == ""

@@ -217,7 +217,9 @@ def test_faulty_data_come_through_as_they_are(assign: Assign, tmp_path: Path) ->
 def test_validation_pixels_are_those_of_the_evaluation(assign: Assign) -> None:
     """With augmentation too: the margin is the training images' alone."""
     trial = FineTuning(assign(depth=5, policy="train", augmentation="light"))
-    expected = open_pixels(trial._parts.index, "val", trial._parts.transform, trial._assignment.setup.cache)
+    expected = open_pixels(
+        trial._parts.context.index, "val", trial._parts.context.transform, trial._assignment.setup.cache
+    )
     assert torch.equal(trial._parts.val.rows, expected.images)
     trial.close()
 

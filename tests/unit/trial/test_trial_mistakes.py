@@ -24,10 +24,10 @@ from tlsearch.model import PART_NAMES, Part, StagedModel
 from tlsearch.model import build as build_module
 from tlsearch.results import load_model, predict
 from tlsearch.results.inference import predictor
-from tlsearch.train import evaluate
+from tlsearch.train import PixelSource, evaluate
+from tlsearch.train.loop import batches
 from tlsearch.train.optim import optimizer as optimizer_module
 from tlsearch.trial import FineTuning, feature_collapse, run_trial
-from tlsearch.trial import inputs as sources
 from tlsearch.trial.process_cache import held_index
 
 Assign = Callable[..., TrialAssignment]
@@ -89,7 +89,7 @@ def test_wrong_normalisation(pretrained: Assign) -> None:
 
 def test_wrong_normalisation_would_be_noticed(pretrained: Assign, monkeypatch: pytest.MonkeyPatch) -> None:
     imagenet = TransformSpec(resize_size=37, crop_size=32)
-    monkeypatch.setattr(sources, "normalise", lambda images, _: normalise(images, imagenet))
+    monkeypatch.setattr(batches, "normalise", lambda images, _: normalise(images, imagenet))
     with pytest.raises(AssertionError, match="not normalised"):
         check_normalisation(pretrained(stored=False, setup={"max_epochs": 1}))
 
@@ -311,15 +311,15 @@ def test_random_validation_transforms(pretrained: Assign, depth: int, stored: bo
 
 
 def test_random_validation_transforms_would_be_noticed(pretrained: Assign, monkeypatch: pytest.MonkeyPatch) -> None:
-    prepare = sources._prepare
+    ready = PixelSource.ready
 
-    def shaken(_: str, transform: TransformSpec, images: Tensor, generator: torch.Generator | None) -> Tensor:
-        return prepare(
-            "light", transform, images, generator or torch.Generator().manual_seed(len(calls.append(1) or calls))
-        )
+    def shaken(self: PixelSource, rows: Tensor, index: Tensor, generator: torch.Generator | None) -> Tensor:
+        calls.append(1)
+        chance = generator or torch.Generator().manual_seed(len(calls))
+        return ready(replace(self, augmentation="light"), rows, index, chance)
 
     calls: list[int] = []
-    monkeypatch.setattr(sources, "_prepare", shaken)
+    monkeypatch.setattr(PixelSource, "ready", shaken)
     with pytest.raises(AssertionError):
         check_validation(pretrained(depth=5, policy="train"))
 

@@ -35,7 +35,7 @@ def test_adapt_sets_the_training_images_statistics_and_keeps_them(assign: Assign
     assignment = assign(depth=depth, policy="adapt", augmentation="light")
     trial = FineTuning(assignment)
     adapted = statistics(trial.model.state_dict())
-    index, transform = held_index(assignment.setup.data), trial._parts.transform
+    index, transform = held_index(assignment.setup.data), trial._parts.context.transform
     images = normalise(open_pixels(index, "train", transform, assignment.setup.cache).images[:], transform)
     weights = resolve_weights("mobilenet_v3_small", WeightsSource(kind="none"))
     model = build_model("mobilenet_v3_small", num_classes=3, weights=weights, image_size=32, seed=1)

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from tlsearch.core.types import CacheSpec, EpochReport, TrialAssignment, repeatable
-from tlsearch.data import Drawn
 from tlsearch.model import PART_NAMES, StagedModel
-from tlsearch.train import Source
+from tlsearch.train import FeatureSource, PixelSource, ViewSource
 from tlsearch.train.loop.evaluation import predict_logits
 from tlsearch.trial import FineTuning, finetuning, release_held
 from tlsearch.trial import inputs as sources
+from tlsearch.trial.context import Phase, TrialContext
 
 Assign = Callable[..., TrialAssignment]
 TRAIN, VAL = 30, 21
@@ -26,7 +26,7 @@ TRAIN, VAL = 30, 21
 
 @pytest.fixture(autouse=True)
 def _maps_pay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "_not_worth", lambda model, inputs: None)  # of so small a backbone nothing is
+    monkeypatch.setattr(sources, "_not_worth", lambda model, context, depth: None)  # of so small a backbone nothing is
 
 
 @pytest.fixture
@@ -112,8 +112,8 @@ def test_another_seed_batch_size_and_number_of_views_share_them(
     weights = {"state": None}  # random weights follow the seed: the second trial takes those of the first
     real = sources._key
 
-    def key(inputs: sources.SourceInputs, split: str) -> object:
-        found = real(inputs, split)
+    def key(context: TrialContext, phase: Phase, split: str) -> object:
+        found = real(context, phase, split)
         weights["state"] = weights["state"] or found.state_digest
         return sources.replace(found, state_digest=weights["state"])
 
@@ -135,10 +135,10 @@ def test_pixels_of_a_view_do_not_depend_on_the_seed(viewed: Assign) -> None:
     drawn = []
     for seed in (1, 2):
         trial = FineTuning(viewed(f"{seed}", stored=False, seed=seed))
+        assert isinstance(trial._parts.train, ViewSource)
         drawn.append(trial._parts.train.drawn)
         trial.close()
     first, second = drawn
-    assert isinstance(first, Drawn) and isinstance(second, Drawn)
     assert torch.equal(first.boxes, second.boxes) and torch.equal(first.flips, second.flips)
 
 
@@ -238,7 +238,7 @@ def test_where_features_could_never_be_stored_every_epoch_is_augmented_anew(
     for views in (1, 2):
         trial = FineTuning(viewed(f"{views}", views=views, **changes))
         report = trial.step()
-        assert trial._parts.train.drawn is None
+        assert type(trial._parts.train) is PixelSource
         assert report.source == "pixels"
         reports.append(report)
         trial.close()
@@ -295,6 +295,5 @@ def test_the_probe_and_adapted_statistics_are_those_of_the_plain_images(viewed: 
 
 def test_features_have_no_drawing(viewed: Assign) -> None:
     trial = FineTuning(viewed())
-    train: Source = trial._parts.train
-    assert train.kind == "features" and train.prepare is None and train.drawn is None
+    assert type(trial._parts.train) is FeatureSource
     trial.close()

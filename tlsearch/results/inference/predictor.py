@@ -22,12 +22,12 @@ from torch import Tensor
 from tlsearch.core.errors import DataError, Infeasible, StorageError, UsageError
 from tlsearch.core.files import IMAGE_BYTES, read_regular
 from tlsearch.core.printable import printable
-from tlsearch.data import ImageIndex, decode_rgb, eval_image, normalise, read_image
+from tlsearch.data import ImageIndex, decode_rgb, eval_image, read_image
 from tlsearch.data.images.pixel_budget import num_decoders
 from tlsearch.model import StagedModel
 from tlsearch.results.inference.checkpoint_uri import checkpoint_folder
 from tlsearch.results.inference.labelled import check_classes
-from tlsearch.train import EVAL_BATCH_SIZE, ModelMeta, Runtime, Source, open_runtime, predict_logits
+from tlsearch.train import EVAL_BATCH_SIZE, ModelMeta, PixelSource, Runtime, open_runtime, predict_logits
 from tlsearch.trial import load_trained
 
 TOP = 5
@@ -216,12 +216,11 @@ def _batches(
             if not batch:
                 yield errors, torch.empty(0, len(model.classes))
                 continue
-            source = Source(
-                kind="pixels",
+            source = PixelSource(
                 reason="prediction",
                 rows=torch.from_numpy(np.stack(batch)).permute(0, 3, 1, 2),  # channels_last, as in the packed store
                 labels=torch.zeros(len(batch), dtype=torch.int64),
-                prepare=lambda images, _: normalise(images, model.meta.transform),
+                transform=model.meta.transform,
             )
             depth = model.meta.config.unfreeze_depth
             try:

@@ -5,23 +5,22 @@ Shapes: N images of the split, B rows of a batch, S side of the crop; C, H, W of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from tlsearch.data import Drawn, StreamedImages
+from tlsearch.core.types import TransformSpec
+from tlsearch.data import Drawn, StreamedImages, apply_drawn, augment, normalise
 from tlsearch.train.device import Runtime, derive_seed
-
-# Gets a batch, and where its augmentation comes from: a generator, or what was drawn for its images beforehand.
-Prepare = Callable[[Tensor, torch.Generator | Drawn | None], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
-    """The rows of one split.
+class Source(ABC):
+    """The rows of one split: pixels, fixed views of them, or cached features.
 
     Attributes:
         kind: ``pixels``: rows are images that enter the model whole; ``features``: rows are
@@ -30,17 +29,12 @@ class Source:
         rows: uint8 (N, 3, H, W), or float (N, F) or (N, C, H, W). May be memory-mapped, or decoded as it is
             read: it is only ever gathered from, never worked on in place.
         labels: int64 (N,).
-        prepare: Makes a gathered batch on the device ready for the model: augments and normalises
-            pixels with the given generator; None for features.
-        drawn: The augmentation of each of the N images where it is a fixed view: no generator is asked then.
     """
 
-    kind: Literal["pixels", "features"]
+    kind: ClassVar[Literal["pixels", "features"]]
     reason: str
     rows: Tensor | StreamedImages
     labels: Tensor
-    prepare: Prepare | None = None
-    drawn: Drawn | None = None
 
     def __len__(self) -> int:
         return int(self.labels.shape[0])
@@ -49,6 +43,55 @@ class Source:
         """Names the batches that come next, so that images that must be decoded are decoded ahead."""
         if isinstance(self.rows, StreamedImages):
             self.rows.expect(row for batch in batches for row in batch.tolist())
+
+    @abstractmethod
+    def ready(self, rows: Tensor, index: Tensor | slice, generator: torch.Generator | None) -> Tensor:
+        """Gathered rows on the device as the model takes them, float32."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelSource(Source):
+    """Images; those of training may be augmented otherwise in every epoch.
+
+    Attributes:
+        transform: Size of the result, mean and deviation of its normalisation.
+        augmentation: ``none``, or drawn for each batch from the epoch's generator.
+    """
+
+    kind = "pixels"
+    transform: TransformSpec
+    augmentation: str = "none"
+
+    def ready(self, rows: Tensor, index: Tensor | slice, generator: torch.Generator | None) -> Tensor:
+        """The images, augmented and normalised."""
+        if self.augmentation != "none":
+            assert generator is not None, "augmentation needs the epoch's generator"
+            spec = self.transform
+            rows = augment(rows, self.augmentation, spec.crop_size, generator, mean=spec.mean)
+        return normalise(rows, self.transform)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewSource(PixelSource):
+    """Images of a fixed view: ``drawn`` holds the augmentation of each of the N."""
+
+    drawn: Drawn
+
+    def ready(self, rows: Tensor, index: Tensor | slice, generator: torch.Generator | None) -> Tensor:
+        """The view of the images, normalised; no generator is asked."""
+        rows = apply_drawn(rows, self.drawn[index], self.transform.crop_size, mean=self.transform.mean)
+        return normalise(rows, self.transform)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureSource(Source):
+    """Cached features; those of half precision train as float32."""
+
+    kind = "features"
+
+    def ready(self, rows: Tensor, index: Tensor | slice, generator: torch.Generator | None) -> Tensor:
+        """The features."""
+        return rows.float()
 
 
 def epoch_order(num_rows: int, seed: int, epoch: int) -> Tensor:
@@ -91,9 +134,7 @@ def load_batch(
     """One batch on the device, ready for the model: (rows float32 (B, ...), labels int64 (B,))."""
     labels = on_device(source.labels[index], runtime)
     rows = on_device(gather(source.rows, index), runtime)
-    if source.prepare is not None:
-        return source.prepare(rows, generator if source.drawn is None else source.drawn[index]), labels
-    return rows.float(), labels  # half-precision features train as float32; float32 passes as it is
+    return source.ready(rows, index, generator), labels
 
 
 def on_device(tensor: Tensor, runtime: Runtime) -> Tensor:

@@ -1,0 +1,99 @@
+"""What a trial's work depends on: the context, which never changes, and the phase, which does.
+
+Work before the first epoch may take minutes; its progress is in a small file of the trial's folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tlsearch.core.types import TransformSpec, TrialConfig, TrialSetup
+from tlsearch.data import ImageIndex
+from tlsearch.features import view_of
+from tlsearch.model import Weights
+from tlsearch.train import Runtime
+from tlsearch.trial.frozen_check import FrozenGuard
+
+DOING_FILE = "doing.json"
+_INTERVAL_S = 1.0
+
+
+class Doing:
+    """Keeps a small file in the trial's folder up to date, at most once in a second; it is there while work is done.
+
+    Args:
+        directory: The trial's folder; None tells nobody.
+    """
+
+    def __init__(self, directory: Path | None = None) -> None:
+        self._directory = directory
+        self._last = time.monotonic()  # short work is not worth a file
+        self._told = False
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """``done`` of ``total`` images of some work, such as ``packing train images``."""
+        now = time.monotonic()
+        if self._directory is None or now - self._last < _INTERVAL_S:
+            return
+        self._last, self._told = now, True
+        self._directory.mkdir(parents=True, exist_ok=True)
+        temporary = self._directory / f"{DOING_FILE}.tmp"
+        temporary.write_text(json.dumps({"what": what, "done": done, "total": total}), encoding="utf-8")
+        os.replace(temporary, self._directory / DOING_FILE)
+
+    def over(self) -> None:
+        """Takes the file away."""
+        if self._directory is not None and self._told:
+            (self._directory / DOING_FILE).unlink(missing_ok=True)
+            self._told = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialContext:
+    """A trial from its opening to its end.
+
+    Attributes:
+        index: The data set.
+        weights: The pretrained weights.
+        transform: The evaluation transform.
+        runtime: Where the trial computes.
+        doing: Hears of work that takes long.
+    """
+
+    config: TrialConfig
+    setup: TrialSetup
+    index: ImageIndex
+    weights: Weights
+    transform: TransformSpec
+    runtime: Runtime
+    doing: Doing = field(default_factory=Doing)
+
+    def view(self, phase: Phase, split: str) -> int | None:
+        """The fixed view that the phase's epoch reads of a split, from 1; None where the split has none."""
+        if split != "train":
+            return None
+        return view_of(self.config, self.setup, epoch=phase.epoch, depth=phase.depth)
+
+    def view_text(self, phase: Phase, split: str) -> str:
+        """The view in words; empty where the split has none."""
+        view, num_views = self.view(phase, split), self.setup.cache.views
+        return "" if view is None else f"view {view} of {num_views} of augmentation {self.config.augmentation}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """What has changed between two epochs.
+
+    Attributes:
+        depth: The unfreeze depth by now: where cached features begin.
+        guard: The tensors that are frozen by now, as they were before the first step.
+        epoch: The next one, from 1: it decides which fixed view of the training images it reads, where there are such.
+    """
+
+    depth: int
+    guard: FrozenGuard
+    epoch: int = 1
