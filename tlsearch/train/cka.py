@@ -20,7 +20,7 @@ PROBE_IMAGES = 64  # one evaluation batch
 
 
 def probe_features(model: StagedModel, source: Source, runtime: Runtime, *, depth: int) -> Tensor:
-    """The pooled inputs of the head for a fixed batch of a split: float32 (N, F) on the CPU.
+    """The pooled inputs of the head for a fixed batch of a split: float32 (N, F) on the device.
 
     Everything is as in an evaluation, except that batch norm layers whose statistics move normalise by this batch: new
     statistics alone are not drift. The images are spread evenly over the split, so that all classes are among them.
@@ -31,7 +31,7 @@ def probe_features(model: StagedModel, source: Source, runtime: Runtime, *, dept
     with _normalising_by_batch(model), torch.no_grad(), runtime.autocast():
         rows, _ = load_batch(source, index, runtime)
         features = forward_features(model, rows, depth=depth, from_pixels=source.kind == "pixels")
-    features = features.float().cpu()
+    features = features.float()
     return features.mean(dim=tuple(range(2, features.dim()))) if features.dim() > 2 else features
 
 
@@ -51,7 +51,7 @@ def _normalising_by_batch(model: StagedModel) -> Iterator[None]:
                 buffer.copy_(value)
 
 
-def feature_drift(before: Tensor, after: Tensor) -> float:
+def feature_drift(before: Tensor, after: Tensor) -> Tensor:
     """1 - linear CKA (Kornblith et al. 2019), debiased for few images: 0 the same geometry, about 1 nothing in common.
 
     Rotating all features or scaling them alike is not drift. Features that no longer differ between images, or are
@@ -60,14 +60,17 @@ def feature_drift(before: Tensor, after: Tensor) -> float:
     Args:
         before: float32 (N, F), N above 3.
         after: float32 (N, F) of the same images.
+
+    Returns:
+        float64 (), on the features' device: nothing waits for it.
     """
-    own = _hsic(before, before), _hsic(after, after)
-    if not torch.isfinite(after).all() or min(own) <= 0:
-        return 1.0
-    return float(min(1.0, max(0.0, 1 - _hsic(before, after) / (own[0] * own[1]) ** 0.5)))
+    own, other = _hsic(before, before), _hsic(after, after)
+    alike = (own > 0) & (other > 0) & torch.isfinite(after).all()
+    drift = (1 - _hsic(before, after) / (own * other).sqrt()).clamp(0, 1)
+    return torch.where(alike, drift, 1.0)
 
 
-def _hsic(first: Tensor, second: Tensor) -> float:
+def _hsic(first: Tensor, second: Tensor) -> Tensor:
     """The unbiased estimate of the dependence of two sets of features (Song et al. 2012), up to a factor."""
     kernels = []
     for features in (first.double(), second.double()):
@@ -77,4 +80,4 @@ def _hsic(first: Tensor, second: Tensor) -> float:
     k, m = kernels
     count = len(first)
     total = (k * m).sum() + k.sum() * m.sum() / ((count - 1) * (count - 2)) - 2 * (k.sum(0) @ m.sum(0)) / (count - 2)
-    return float(total)
+    return total

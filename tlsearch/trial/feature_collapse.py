@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tlsearch.core.errors import Diverged
 from tlsearch.space.bn_policies import bn_policy
-from tlsearch.train import TrainFigures, check_finite, feature_drift, probe_features
+from tlsearch.train import Reading, TrainFigures, check_finite, feature_drift, probe_features
 from tlsearch.trial.setup import OpenTrial
 
 # All three together: a trial that is merely slow, or whose features merely moved, goes on.
@@ -36,6 +36,8 @@ class FeatureWatch:
         self._even_odds = math.log(len(opened.context.index.classes))
         self._before = self._features()
         self._losses: list[Tensor] = []  # of the steps before an early look
+        self._look: Reading | None = None  # what the early look has seen, on its way from the device
+        self._look_at = ""
 
     def after_step(self, step: int, num_steps: int, loss: Tensor) -> None:
         """Looks at the features after a quarter of the epoch: most that are distorted are so by then.
@@ -51,24 +53,37 @@ class FeatureWatch:
                 odds, or not finite.
         """
         look_at = math.ceil(num_steps * _EARLY_PART)
-        if look_at < _MIN_EARLY_STEPS or not look_at // 2 < step <= look_at:
-            return
-        self._losses.append(loss)
-        if step < look_at:
-            return
-        recent = float(torch.stack(self._losses).mean())
-        check_finite(recent, "training")
+        if look_at >= _MIN_EARLY_STEPS and look_at // 2 < step <= look_at:
+            self._losses.append(loss)
+            if step == look_at:
+                self._look_at = f"after {step} of the {num_steps} steps of epoch {self._epoch}"
+                self._look = self._begin_look()
+        if self._look is not None and self._look.arrived:
+            look, self._look = self._look, None
+            self._judge(look)
+
+    def _begin_look(self) -> Reading:
+        """The mean of the latest losses, and the drift where it may count and the loss is not known to be low."""
+        recent = torch.stack(self._losses).mean().double()
+        loss = Reading(recent)
         policy = self._opened.context.config.bn_policy
-        if recent < self._even_odds or policy is None or not bn_policy(policy).keeps_all:
-            return
+        low = loss.arrived and loss.values()[0] < self._even_odds
+        if low or policy is None or not bn_policy(policy).keeps_all:
+            return loss
         drift = self._drift()
         self._opened.trainer.model.train()
-        if drift >= _DISTORTED_EARLY_DRIFT:
-            when = f"after {step} of the {num_steps} steps of epoch {self._epoch}"
-            raise self._distorted(when, drift, _DISTORTED_EARLY_DRIFT, f"the latest training loss {recent:.3g}")
+        return Reading(torch.stack([recent, drift]))
+
+    def _judge(self, look: Reading) -> None:
+        recent, *drifts = look.values()
+        check_finite(recent, "training")
+        for drift in drifts:
+            if drift >= _DISTORTED_EARLY_DRIFT and recent >= self._even_odds:
+                figure = f"the latest training loss {recent:.3g}"
+                raise self._distorted(self._look_at, drift, _DISTORTED_EARLY_DRIFT, figure)
 
     def after_epoch(self, figures: TrainFigures, metrics: Mapping[str, float]) -> float:
-        """The drift of the features through the epoch: 0 none, 1 nothing in common.
+        """The drift of the features through the epoch, in [0, 1]: 0 none, 1 nothing in common.
 
         Args:
             metrics: Of the evaluation after the epoch.
@@ -77,7 +92,9 @@ class FeatureWatch:
             Diverged: The pretrained features are distorted: they have drifted far, the training loss was not better
                 than that of equal odds, and the model does little better than naming the largest class.
         """
-        drift = self._drift()
+        if self._look is not None:
+            self._judge(self._look)
+        drift = float(self._drift())
         labels = self._opened.val.labels
         largest_share = float(torch.bincount(labels).max()) / len(labels)
         guessing = largest_share + _GUESSING * (1 - largest_share)
@@ -91,7 +108,7 @@ class FeatureWatch:
         trainer = self._opened.trainer
         return probe_features(trainer.model, self._opened.val, self._opened.runtime, depth=trainer.depth)
 
-    def _drift(self) -> float:
+    def _drift(self) -> Tensor:
         return feature_drift(self._before, self._features())
 
     def _distorted(self, when: str, drift: float, far: float, figures: str) -> Diverged:

@@ -10,7 +10,7 @@ import torch
 from tlsearch.core.types import TrialConfig
 from tlsearch.model import StagedModel
 from tlsearch.train import build_optimizer, extend_optimizer
-from tlsearch.train.optim.optimizer import QuickStep, learning_rates, set_rates
+from tlsearch.train.optim.optimizer import FusedStep, learning_rates, set_rates
 from tlsearch.train.optim.schedules import Schedule, join_factor
 
 Build = Callable[..., StagedModel]
@@ -123,7 +123,7 @@ def _stepped(model: StagedModel, *, quick: bool, steps: int = 5, **values: objec
     generator = torch.Generator().manual_seed(1)
     for parameter in held:
         parameter.grad = torch.empty_like(parameter)
-    apply = QuickStep(optimizer) if quick else optimizer.step
+    apply = FusedStep(optimizer) if quick else optimizer.step
     for step in range(steps):
         for parameter in held:
             parameter.grad.copy_(torch.randn(parameter.shape, generator=generator))

@@ -162,15 +162,24 @@ def _pass_on(norm: nn.BatchNorm2d, images: Tensor) -> Tensor:
 
 
 def _combined(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Weight and bias of both; kept between the passes that move neither."""
-    if torch.is_grad_enabled() or convolution.weight.requires_grad:
-        return _product(convolution, norm)
-    tensors = (convolution.weight, convolution.bias, *_tensors(norm))
-    state = tuple((id(one), version_of(one)) for one in tensors if one is not None)
+    """Weight and bias of both. What stands still of them is kept between passes, in the dtype that they compute in."""
+    fixed = [one for one in (convolution.bias, *_tensors(norm)) if one is not None]
+    if any(one.requires_grad for one in fixed):
+        factor, bias = _factors(convolution, norm)
+        return convolution.weight * factor, bias
+    device_type = convolution.weight.device.type
+    dtype = torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else torch.float32
+    trains = convolution.weight.requires_grad
+    state = (dtype, trains, *((id(one), version_of(one)) for one in (convolution.weight, *fixed)[trains:]))
     kept = convolution.__dict__.get(_KEPT)
     if kept is None or kept[0] != state:
-        kept = convolution.__dict__[_KEPT] = (state, _product(convolution, norm))
-    return cast(tuple[Tensor, Tensor], kept[1])
+        # Training needs what an evaluation has kept, and autograd takes no tensor of the inference mode.
+        with torch.inference_mode(False), torch.no_grad():
+            factor, bias = _factors(convolution, norm)
+            first = factor if trains else (convolution.weight * factor).to(dtype)
+        kept = convolution.__dict__[_KEPT] = (state, (first, bias.to(dtype)))
+    first, bias = kept[1]
+    return (convolution.weight * first if trains else first), bias
 
 
 def _tensors(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -179,10 +188,11 @@ def _tensors(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return norm.weight, norm.bias, norm.running_mean, norm.running_var
 
 
-def _product(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+def _factors(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """What the convolution's weight is multiplied by, (C, 1, 1, 1), and the bias of both."""
     scale, shift, mean, variance = _tensors(norm)
     factor = scale * torch.rsqrt(variance + norm.eps)
     bias = shift - mean * factor
     if convolution.bias is not None:
         bias = bias + convolution.bias * factor
-    return convolution.weight * factor.reshape(-1, 1, 1, 1), bias
+    return factor.reshape(-1, 1, 1, 1), bias

@@ -41,6 +41,13 @@ def predict_logits(
     Raises:
         Infeasible: Out of memory with a single image.
     """
+    return queue_logits(model, source, runtime, depth=depth, batch_size=batch_size).cpu()
+
+
+def queue_logits(
+    model: StagedModel, source: Source, runtime: Runtime, *, depth: int, batch_size: int = EVAL_BATCH_SIZE
+) -> Tensor:
+    """As ``predict_logits``, left on the device: nothing waits for them."""
     model.eval()
     parts: list[Tensor] = []
     start = 0
@@ -59,7 +66,7 @@ def predict_logits(
             raise Infeasible(f"out of memory while evaluating a single image: {message}")
         batch_size //= 2
         release_memory(runtime)
-    return torch.cat(parts).cpu()
+    return torch.cat(parts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +96,32 @@ def evaluate(model: StagedModel, source: Source, runtime: Runtime, *, depth: int
     check_finite(metrics["val_loss"], "validation")
     confusion = confusion_matrix(scores.argmax(1), labels, num_classes)
     return Evaluation(metrics=metrics, confusion=torch.from_numpy(confusion))
+
+
+class Reading:
+    """Figures on their way from the device, to be read once they have arrived: no step waits for them.
+
+    On the CPU they are there at once. From a GPU they are copied to pinned memory behind the work that is queued.
+    """
+
+    def __init__(self, figures: Tensor) -> None:
+        self._figures, self._event = figures, None
+        if figures.is_cuda:  # held by tests/gpu/test_gpu_training.py
+            pinned = torch.empty(figures.shape, dtype=figures.dtype, pin_memory=True)
+            self._figures = pinned.copy_(figures, non_blocking=True)
+            self._event = torch.cuda.Event()
+            self._event.record()
+
+    @property
+    def arrived(self) -> bool:
+        """Whether ``values`` would not wait."""
+        return self._figures.device.type == "cpu" and (self._event is None or self._event.query())
+
+    def values(self) -> list[float]:
+        """The figures; waits where they have not arrived."""
+        if self._event is not None:
+            self._event.synchronize()
+        return [float(one) for one in self._figures.flatten().tolist()]
 
 
 def check_finite(loss: float, which: str) -> None:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from tlsearch.model import StagedModel
 from tlsearch.train.device import Runtime
@@ -63,23 +62,23 @@ class LinearHead:
         targets = self._objective.target_rows(labels, self._linear.out_features)
         mass = None if self._objective.plain else targets.sum(1, keepdim=True)
         logits = torch.empty_like(targets)
-        start = 0
-        for step, index in enumerate(batches, first):
-            part = slice(start, start + len(index))
+        sizes = [len(index) for index in batches]
+        masses = [None] * len(sizes) if mass is None else mass.split(sizes)
+        parts = zip(batches, logits.split(sizes), targets.split(sizes), masses, strict=True)
+        turned = weight.t()  # a view: it follows the steps
+        for step, (index, outputs, wanted, sums) in enumerate(parts, first):
             rows = on_device(gather(self._source.rows, index), self._runtime).float()
             if self._dropout > 0:
-                rows = F.dropout(rows, self._dropout, training=True)
-            outputs = logits[part]
-            _into(outputs, rows, weight, bias)
+                rows = torch.native_dropout(rows, self._dropout, True)[0]
+            _into(outputs, rows, turned, bias)
             error = torch.softmax(outputs, 1)  # (B, C): d loss / d logits = (p sum(t) - t) / B, t the targets
-            if mass is not None:
-                error.mul_(mass[part])
-            error.sub_(targets[part]).mul_(1 / len(index))
+            if sums is not None:
+                error.mul_(sums)
+            error.sub_(wanted).mul_(1 / len(index))
             torch.mm(error.t(), rows, out=weight.grad)
             if bias is not None:
                 torch.sum(error, 0, out=bias.grad)
             take_step(step)
-            start = part.stop
         hits = (logits.argmax(1) == labels).sum()
         return torch.stack([self._objective.total(logits, labels).double(), hits.double()])
 
@@ -89,21 +88,21 @@ class LinearHead:
                 parameter.grad = torch.empty_like(parameter)
 
 
-def _into(logits: Tensor, rows: Tensor, weight: Tensor, bias: Tensor | None) -> None:
-    """Writes the layer's outputs into ``logits``."""
+def _into(logits: Tensor, rows: Tensor, turned: Tensor, bias: Tensor | None) -> None:
+    """Writes the layer's outputs into ``logits``; ``turned`` is the weight's transpose."""
     if bias is None:
-        torch.mm(rows, weight.t(), out=logits)
+        torch.mm(rows, turned, out=logits)
     else:
-        torch.addmm(bias, rows, weight.t(), out=logits)
+        torch.addmm(bias, rows, turned, out=logits)
 
 
 def linear_head(model: StagedModel, source: Source, runtime: Runtime, objective: TrainingLoss) -> LinearHead | None:
     """The model's head as a LinearHead, or None where it is something else or the rows do not suit.
 
-    Suits: float32 features (N, F) on a head of dropout, identity and one linear layer at its end.
+    Suits: features (N, F) on a head of dropout, identity and one linear layer at its end. They train in float32
+    whatever the precision of the passes: so small a product gains nothing from less.
     """
-    suits = source.kind == "features" and isinstance(source.rows, Tensor) and source.rows.dim() == 2
-    if not suits or runtime.precision != "fp32":
+    if source.kind != "features" or not isinstance(source.rows, Tensor) or source.rows.dim() != 2:
         return None
     *front, last = [m for m in model.head.modules() if not list(m.children())]
     if not isinstance(last, nn.Linear) or not last.weight.requires_grad:

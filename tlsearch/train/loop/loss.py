@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tlsearch.train.device import derive_seed
-from tlsearch.train.loop.batches import gather
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,9 +109,7 @@ class Mixer:
         kind = self._kinds[int(self._rng.integers(len(self._kinds)))]
         share = float(self._rng.beta(self._alphas[kind], self._alphas[kind]))
         # A batch is in random order already, so that its neighbour is a random partner.
-        partner = (np.arange(len(labels)) + 1) % len(labels)
-        index = labels.new_tensor(partner.tolist())
-        others = gather(rows, index)
+        others = torch.cat([rows[1:], rows[:1]])
         if kind == "mixup":
             mixed = others.lerp_(rows, share)
         else:
@@ -122,7 +119,7 @@ class Mixer:
             mixed[patch] = others[patch]
             share = 1 - height * width / (rows.shape[2] * rows.shape[3])
         targets = F.one_hot(labels, self._num_classes).float()
-        return mixed, share * targets + (1 - share) * targets[index]
+        return mixed, share * targets + (1 - share) * targets.roll(-1, 0)
 
     def _box(self, height: int, width: int, area: float) -> tuple[int, int, int, int]:
         """Top, left, height and width of a patch around a random centre, cut off at the border."""

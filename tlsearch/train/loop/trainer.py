@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Protocol, cast
@@ -23,10 +23,10 @@ from tlsearch.train.device import (
 )
 from tlsearch.train.loop.batches import Source, epoch_order, load_batch, split_order
 from tlsearch.train.loop.ema import WeightAverage
-from tlsearch.train.loop.evaluation import check_finite, forward
+from tlsearch.train.loop.evaluation import Reading, check_finite, forward
 from tlsearch.train.loop.linear_head import linear_head
 from tlsearch.train.loop.loss import Mixer, TrainingLoss, balanced_order, balanced_weights
-from tlsearch.train.optim.optimizer import QuickStep, build_optimizer, extend_optimizer, learning_rates, set_rates
+from tlsearch.train.optim.optimizer import FusedStep, build_optimizer, extend_optimizer, learning_rates, set_rates
 from tlsearch.train.optim.schedules import schedule_of
 
 # A worker sees many backbones, depths and last batches, each a graph of its own: with torch's limit of 8 the ninth
@@ -47,7 +47,7 @@ def compiled_forward() -> Forward:
     return cast(Forward, torch.compile(forward, dynamic=False))
 
 
-_CHECK_EVERY = 256  # steps between looks at the loss: each waits for the device
+_CHECK_EVERY = 256  # steps between looks at the loss
 
 AfterStep = Callable[[int, int, Tensor], object]  # steps done, steps of the epoch, mean loss of this one
 
@@ -133,6 +133,16 @@ class Trainer:
             Diverged: The loss is not finite.
             Infeasible: Out of memory with nothing left to halve.
         """
+        loss, hits = self.queue_epoch(source, seed=seed, epoch=epoch, after_step=after_step).tolist()
+        check_finite(loss, "training")
+        return TrainFigures(loss=loss / len(source), accuracy=hits / len(source))
+
+    def queue_epoch(self, source: Source, *, seed: int, epoch: int, after_step: AfterStep | None = None) -> Tensor:
+        """As ``train_epoch``, without waiting for the device.
+
+        Returns:
+            float64 (2,) on the device: the sums of loss and hits over the rows.
+        """
         batches = split_order(self._order(source, seed, epoch), self._config.batch_size)
         source.expect(batches)
         device = self.runtime.device
@@ -142,10 +152,7 @@ class Trainer:
         cuda = [device] if device.type == "cuda" else []
         with torch.random.fork_rng(devices=cuda):
             torch.manual_seed(derive_seed(seed, epoch, "model"))
-            totals = self._run(source, batches, augment_rng, self._mixer(seed, epoch), after_step)
-        loss, hits = totals.tolist()
-        check_finite(loss, "training")
-        return TrainFigures(loss=loss / len(source), accuracy=hits / len(source))
+            return self._run(source, batches, augment_rng, self._mixer(seed, epoch), after_step)
 
     def _order(self, source: Source, seed: int, epoch: int) -> Tensor:
         if self._config.class_balance == "sampler":
@@ -176,23 +183,29 @@ class Trainer:
         """All steps of an epoch; returns float64 (2,): the sums of loss and of hits."""
         objective = self._objective(source)
         linear = linear_head(self.model, source, self.runtime, objective) if self.depth == 0 else None
+        fused = FusedStep(self.optimizer)
         if linear is not None:
-            return linear.run_epoch(batches, partial(self._take_step, apply=QuickStep(self.optimizer)))
-        totals = torch.zeros(2, dtype=torch.float64, device=self.runtime.device)
-        apply = partial(self.scaler.step, self.optimizer)
+            return linear.run_epoch(batches, partial(self._take_step, apply=fused))
+        scaler = self.scaler if self.scaler.is_enabled() else None
+        apply = fused if scaler is None else partial(scaler.step, self.optimizer)
+        figures: list[tuple[Tensor, Tensor]] = []
+        reading: Reading | None = None
         for step, index in enumerate(batches):
             rows, targets = load_batch(source, index, self.runtime, augment_rng)
             if mixer is not None:
                 assert source.kind == "pixels", "features of mixed images are not mixed features"
                 rows, targets = mixer.mix(rows, targets)
-            figures = self._gradients(source.kind == "pixels", rows, targets, objective)
-            totals += figures
+            loss, hits = self._gradients(source.kind == "pixels", rows, targets, objective)
+            figures.append((loss, hits))
             if (step + 1) % _CHECK_EVERY == 0:
-                check_finite(float(totals[0]), "training")
-            self._take_step(step, apply=apply)
+                reading = Reading(loss)
+            if reading is not None and reading.arrived:
+                check_finite(reading.values()[0], "training")
+                reading = None
+            self._take_step(step, apply=apply, scaler=scaler)
             if after_step is not None:
-                after_step(step + 1, len(batches), figures[0] / len(targets))
-        return totals
+                after_step(step + 1, len(batches), loss / len(targets))
+        return torch.stack([torch.stack(column).double().sum() for column in zip(*figures, strict=True)])
 
     def _set_rates(self, step: int) -> None:
         """Sets the rates at the first step, and at the others where they move within this epoch."""
@@ -202,21 +215,28 @@ class Trainer:
                 self.optimizer, self._schedule, epoch=self._epoch, step=step, steps_per_epoch=self._steps_per_epoch
             )
 
-    def _take_step(self, step: int, *, apply: Callable[[], object]) -> None:
-        """Moves the weights, by ``apply``, at this step's rates and by gradients that are there."""
+    def _take_step(self, step: int, *, apply: Callable[[], object], scaler: torch.amp.GradScaler | None = None) -> None:
+        """Moves the weights, by ``apply``, at this step's rates and by gradients that are there.
+
+        Args:
+            scaler: What the gradients are scaled by.
+        """
         self._set_rates(step)
         if self._config.grad_clip is not None:
-            self.scaler.unscale_(self.optimizer)
+            if scaler is not None:
+                scaler.unscale_(self.optimizer)
             held = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
             nn.utils.clip_grad_norm_(held, self._config.grad_clip)
         with out_of_memory_is_infeasible("the optimiser's state"):
             apply()
-        if self.scaler.is_enabled():
-            self.scaler.update()
+        if scaler is not None:
+            scaler.update()
         if self.average is not None:
             self.average.update((self._epoch - 1) * self._steps_per_epoch + step)
 
-    def _gradients(self, from_pixels: bool, rows: Tensor, targets: Tensor, objective: TrainingLoss) -> Tensor:
+    def _gradients(
+        self, from_pixels: bool, rows: Tensor, targets: Tensor, objective: TrainingLoss
+    ) -> tuple[Tensor, Tensor]:
         """The gradients of one batch; shrinks the micro-batch until they fit. Returns the sums of loss and hits."""
         while True:
             try:
@@ -228,21 +248,25 @@ class Trainer:
             # Outside of the handler: the traceback no longer holds the failed pass's activations.
             self._halve(len(targets), message)
 
-    def _accumulate(self, from_pixels: bool, rows: Tensor, targets: Tensor, objective: TrainingLoss) -> Tensor:
-        """Forward and backward of one batch; returns float64 (2,): the sums of loss and of hits."""
+    def _accumulate(
+        self, from_pixels: bool, rows: Tensor, targets: Tensor, objective: TrainingLoss
+    ) -> tuple[Tensor, Tensor]:
+        """Forward and backward of one batch; returns the sums of loss and of hits, on the device."""
         self.optimizer.zero_grad(set_to_none=True)
         num_rows = len(targets)
         num_parts = 1 if self.micro_batch is None else math.ceil(num_rows / self.micro_batch)
-        figures = torch.zeros(2, dtype=torch.float64, device=targets.device)
-        for part_rows, part_targets in zip(rows.tensor_split(num_parts), targets.tensor_split(num_parts), strict=True):
+        figures: list[tuple[Tensor, Tensor]] = []
+        for part_rows, part_targets in _in_parts(rows, targets, num_parts):
             with self.runtime.autocast():
                 logits = self._forward(self.model, part_rows, depth=self.depth, from_pixels=from_pixels)
             loss = objective.total(logits.float(), part_targets)
             torch.autograd.backward(self.scaler.scale(loss / num_rows))
-            figures[0] += loss.detach()
             labels = part_targets if part_targets.dim() == 1 else part_targets.argmax(1)
-            figures[1] += (logits.detach().argmax(1) == labels).sum()
-        return figures
+            figures.append((loss.detach(), (logits.detach().argmax(1) == labels).sum()))
+        if num_parts == 1:
+            return figures[0]
+        losses, hits = (torch.stack(column) for column in zip(*figures, strict=True))
+        return losses.double().sum(), hits.sum()
 
     def _halve(self, num_rows: int, message: str) -> None:
         current = min(self.micro_batch or num_rows, num_rows)
@@ -252,6 +276,12 @@ class Trainer:
         if current // 2 < smallest:
             raise Infeasible(f"out of memory with a micro-batch of {current}, the smallest that can train: {message}")
         self.micro_batch = current // 2
+
+
+def _in_parts(rows: Tensor, targets: Tensor, num_parts: int) -> Iterable[tuple[Tensor, Tensor]]:
+    if num_parts == 1:
+        return ((rows, targets),)
+    return zip(rows.tensor_split(num_parts), targets.tensor_split(num_parts), strict=True)
 
 
 def trains_batch_norm(model: nn.Module) -> bool:

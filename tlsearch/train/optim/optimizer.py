@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -60,33 +61,36 @@ def set_rates(
         group["lr"] = group["base_lr"] * factor * ramp
 
 
-class QuickStep:
-    """The optimiser's step for a head alone, whose arithmetic is a small part of what ``Optimizer.step`` costs.
+class FusedStep:
+    """The optimiser's step without what ``Optimizer.step`` does around it, groups of equal settings in one kernel.
 
-    The first call is that step itself, which makes the state. From the second on a fused AdamW on the CPU goes
-    straight to the kernel that it would have called, with the same state, rates and gradients, which must stay the
-    same tensors. Any other optimiser takes its own step always.
+    The first call is that step itself, which makes the state. From the second on a fused AdamW goes straight to the
+    kernel that it would have called, with the same state and rates and with the gradients that are there. Any other
+    optimiser always takes its own step. To be made again when a group joins.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
         self._optimizer = optimizer
-        self._held: list[tuple[dict[str, Any], list[list[Tensor]]]] = []
+        self._sets: list[_KernelSet] = []
+        self._counts: list[Tensor] = []
 
     def __call__(self) -> None:
         """One step."""
-        if not self._held:
+        if not self._sets:
             self._optimizer.step()
-            self._held = _kernel_tensors(self._optimizer)
+            self._sets = _kernel_sets(self._optimizer)
+            self._counts = [count for one in self._sets for count in one.counts]
             return
-        for group, (parameters, gradients, means, squares, steps) in self._held:
-            add_to_all(steps, 1)
+        add_to_all(self._counts, 1)
+        for one in self._sets:
+            group = one.group
             fused_adamw(
-                parameters,
-                gradients,
-                means,
-                squares,
+                one.parameters,
+                [cast(Tensor, parameter.grad) for parameter in one.parameters],
+                one.means,
+                one.squares,
                 [],
-                steps,
+                one.counts,
                 lr=group["lr"],
                 beta1=group["betas"][0],
                 beta2=group["betas"][1],
@@ -97,20 +101,33 @@ class QuickStep:
             )
 
 
-def _kernel_tensors(optimizer: torch.optim.Optimizer) -> list[tuple[dict[str, Any], list[list[Tensor]]]]:
-    """By group what the kernel works on; empty where it must not be called directly."""
-    held = []
+@dataclass(kw_only=True)
+class _KernelSet:
+    """Parameters that step alike, with their state; ``group`` is one of theirs and has the rates."""
+
+    group: dict[str, Any]
+    parameters: list[Tensor] = field(default_factory=list)
+    means: list[Tensor] = field(default_factory=list)
+    squares: list[Tensor] = field(default_factory=list)
+    counts: list[Tensor] = field(default_factory=list)
+
+
+def _kernel_sets(optimizer: torch.optim.Optimizer) -> list[_KernelSet]:
+    """What the kernel works on; empty where it must not be called directly."""
+    sets: dict[tuple[float, ...], _KernelSet] = {}
     for group in optimizer.param_groups:
-        parameters: list[Tensor] = group["params"]
         if not (isinstance(optimizer, torch.optim.AdamW) and group["fused"] and not group["amsgrad"]):
             return []
-        if any(parameter.device.type != "cpu" or parameter.grad is None for parameter in parameters):
+        if any(parameter.grad is None for parameter in group["params"]):
             return []
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        states = [optimizer.state[parameter] for parameter in parameters]
-        kept = [[state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step")]
-        held.append((group, [parameters, gradients, *kept]))
-    return held
+        key = (group["base_lr"], group["joined"], group["weight_decay"])
+        one = sets.setdefault(key, _KernelSet(group=group))
+        states = [optimizer.state[parameter] for parameter in group["params"]]
+        one.parameters += group["params"]
+        one.means += [state["exp_avg"] for state in states]
+        one.squares += [state["exp_avg_sq"] for state in states]
+        one.counts += [state["step"] for state in states]
+    return list(sets.values())
 
 
 def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
