@@ -11,6 +11,7 @@ import signal
 SEARCH = (
     "lock_taken",  # the search's lock is held, its holder's name not yet written
     "after_ask",  # a trial is proposed
+    "model_tensors",  # the tensors of a new best epoch are there, no file names them; passed where the trial runs
     "after_checkpoint",  # a trial's checkpoint is ahead of its report; passed where the trial runs
     "before_report_write",
     "after_report_write",  # the report is stored with its decision, not yet sent to the trial

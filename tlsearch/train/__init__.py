@@ -11,6 +11,7 @@ from tlsearch.train.checkpoint.model_checkpoints import (
     write_frozen_part,
 )
 from tlsearch.train.checkpoint.tensor_files import read_json, read_tensors, remove_others, write_json, write_tensors
+from tlsearch.train.checkpoint.writer import Writer, copy_to_host
 from tlsearch.train.cka import feature_drift, probe_features
 from tlsearch.train.device import (
     Runtime,
@@ -44,8 +45,10 @@ __all__ = [
     "Trainer",
     "ViewSource",
     "WeightAverage",
+    "Writer",
     "build_optimizer",
     "check_finite",
+    "copy_to_host",
     "copy_with_temperature",
     "depth_at",
     "derive_seed",

@@ -14,6 +14,8 @@ from tlsearch.train import (
     Evaluation,
     FrozenPart,
     ModelMeta,
+    Writer,
+    copy_to_host,
     depth_at,
     evaluate,
     release_memory,
@@ -52,6 +54,7 @@ class FineTuning:
         self._opened: OpenTrial | None = opened
         self._progress = running.progress if running else Progress()
         self._frozen_part: FrozenPart | None = None
+        self._writer = Writer()
         self._usage = Usage(opened.runtime.device)
         self._start: StartReport | None = None  # of this process: a resumed trial has it in its first report
         self._unchecked = False  # whether a step was taken since the frozen tensors were last compared
@@ -88,7 +91,10 @@ class FineTuning:
         return self._progress.best_epoch
 
     def begin(self) -> None:
-        """Keeps the model as it is before the first step, where its head is solved; ``step`` does so, too."""
+        """Keeps the model as it is before the first step, where its head is solved; ``step`` does so, too.
+
+        It is on disk when the first report is, or the trial is closed.
+        """
         start = self._parts.start
         if start is None or self.epochs_done > 0 or self._start is not None:
             return
@@ -123,6 +129,7 @@ class FineTuning:
         )
         if time.monotonic() - self._last_saved >= RUNNING_INTERVAL_S:
             self.save()
+        self._writer.join()  # a report is sent when the checkpoints that are due are on disk
         return report
 
     def save(self) -> None:
@@ -140,6 +147,7 @@ class FineTuning:
             return
         runtime = self._opened.runtime
         try:
+            self._writer.join()
             if self._unchecked:
                 self._check_frozen()
         finally:
@@ -194,9 +202,6 @@ class FineTuning:
         parts, context = self._parts, self._parts.context
         metric, classes = context.setup.metric, context.index.classes
         directory = self._directory / BEST_FOLDER
-        if self._frozen_part is None and parts.lasting:
-            frozen = {name: tensor for name, tensor in self.model.state_dict().items() if name in parts.lasting}
-            self._frozen_part = write_frozen_part(directory, frozen)
         meta = ModelMeta(
             backbone=context.config.backbone,
             classes=classes,
@@ -211,9 +216,19 @@ class FineTuning:
             metrics={name: value for name, value in metrics.items() if not name.startswith(SYSTEM)},
             max_pixels=context.index.max_pixels,
         )
-        save_confusion(directory, epoch=epoch, classes=classes, matrix=evaluation.confusion)
         with self._kept_weights():
-            save_model_checkpoint(directory, model=self.model, meta=meta, frozen=self._frozen_part)
+            state = self.model.state_dict()
+            moving = copy_to_host({name: tensor for name, tensor in state.items() if name not in parts.lasting})
+        # What stands still to the end is written as it is, and once.
+        frozen = {name: tensor for name, tensor in state.items() if name in parts.lasting}
+
+        def write() -> None:
+            if self._frozen_part is None and frozen:
+                self._frozen_part = write_frozen_part(directory, frozen)
+            save_confusion(directory, epoch=epoch, classes=classes, matrix=evaluation.confusion)
+            save_model_checkpoint(directory, state=moving(), meta=meta, frozen=self._frozen_part)
+
+        self._writer.submit(write)
 
     def _kept_weights(self) -> AbstractContextManager[None]:
         """The model has the weights that are evaluated and kept: with ``ema`` the averaged ones."""

@@ -55,7 +55,7 @@ def _checkpoint(folder: Path, backbone: str) -> Path:
         metrics={},
         temperature=0.5,
     )
-    save_model_checkpoint(folder, model=model, meta=meta)
+    save_model_checkpoint(folder, state=model.state_dict(), meta=meta)
     return folder
 
 

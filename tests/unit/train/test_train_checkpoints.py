@@ -47,7 +47,7 @@ def _state(directory: Path, model: StagedModel) -> dict[str, torch.Tensor]:
 
 def test_a_checkpoint_comes_back_whole(tiny_model: Build, tmp_path: Path) -> None:
     model = tiny_model(seed=4)
-    save_model_checkpoint(tmp_path / "best", model=model, meta=META)
+    save_model_checkpoint(tmp_path / "best", state=model.state_dict(), meta=META)
     assert read_model_meta(tmp_path / "best") == META
     other = tiny_model(seed=5)
     other.load_state_dict(_state(tmp_path / "best", other))
@@ -65,7 +65,7 @@ def test_the_frozen_part_is_written_once(tiny_model: Build, tmp_path: Path) -> N
     for epoch in (1, 2, 4):
         with torch.no_grad():
             model.head[1].weight.add_(1.0)
-        save_model_checkpoint(tmp_path, model=model, meta=replace(META, epoch=epoch), frozen=frozen)
+        save_model_checkpoint(tmp_path, state=model.state_dict(), meta=replace(META, epoch=epoch), frozen=frozen)
     names = sorted(path.name.rsplit("-", 1)[0] for path in tmp_path.iterdir())
     assert names == ["checkpoint.json", "frozen", "weights-4"]
     state = _state(tmp_path, model)
@@ -78,19 +78,21 @@ def test_a_death_before_the_commit_leaves_the_old_checkpoint(
     tiny_model: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = tiny_model(seed=1)
-    save_model_checkpoint(tmp_path, model=model, meta=META)
+    save_model_checkpoint(tmp_path, state=model.state_dict(), meta=META)
     with monkeypatch.context() as patch:
         patch.setattr(model_checkpoints, "write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            save_model_checkpoint(tmp_path, model=tiny_model(seed=2), meta=META)  # the same epoch, other weights
+            save_model_checkpoint(
+                tmp_path, state=tiny_model(seed=2).state_dict(), meta=META
+            )  # the same epoch, other weights
     state = _state(tmp_path, model)
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
-    save_model_checkpoint(tmp_path, model=model, meta=replace(META, epoch=5))
+    save_model_checkpoint(tmp_path, state=model.state_dict(), meta=replace(META, epoch=5))
     assert len(list(tmp_path.iterdir())) == 2  # what the dead writer left is gone
 
 
 def test_changed_or_missing_weights_are_refused(tiny_model: Build, tmp_path: Path) -> None:
-    save_model_checkpoint(tmp_path, model=tiny_model(), meta=META)
+    save_model_checkpoint(tmp_path, state=tiny_model().state_dict(), meta=META)
     weights = next(tmp_path.glob("weights-*"))
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
@@ -109,7 +111,7 @@ class _Bomb:
 
 @pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])
 def test_a_pickle_is_never_loaded(tiny_model: Build, tmp_path: Path, name: str) -> None:
-    save_model_checkpoint(tmp_path, model=tiny_model(), meta=META)
+    save_model_checkpoint(tmp_path, state=tiny_model().state_dict(), meta=META)
     (tmp_path / name).write_bytes(pickle.dumps(_Bomb()))
     content = json.loads((tmp_path / "checkpoint.json").read_text())
     content["weights_file"] = name
@@ -137,7 +139,7 @@ def _sha256(path: Path) -> str:
 def test_json_that_does_not_fit_is_refused(
     tiny_model: Build, tmp_path: Path, change: dict[str, object], message: str
 ) -> None:
-    save_model_checkpoint(tmp_path, model=tiny_model(), meta=META)
+    save_model_checkpoint(tmp_path, state=tiny_model().state_dict(), meta=META)
     content = json.loads((tmp_path / "checkpoint.json").read_text())
     (tmp_path / "checkpoint.json").write_text(json.dumps(content | change))
     with pytest.raises(StorageError, match=message):
@@ -154,7 +156,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
 
 def test_a_metric_that_is_not_finite_is_not_written(tiny_model: Build, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON compliant"):
-        save_model_checkpoint(tmp_path, model=tiny_model(), meta=replace(META, value=float("nan")))
+        save_model_checkpoint(tmp_path, state=tiny_model().state_dict(), meta=replace(META, value=float("nan")))
     assert not (tmp_path / "checkpoint.json").exists()
 
 
@@ -162,7 +164,7 @@ def test_a_copy_carries_its_temperature(tiny_model: Build, tmp_path: Path) -> No
     model = tiny_model()
     model.freeze(1, "train")
     frozen = write_frozen_part(tmp_path / "a", model.frozen_state())
-    save_model_checkpoint(tmp_path / "a", model=model, meta=META, frozen=frozen)
+    save_model_checkpoint(tmp_path / "a", state=model.state_dict(), meta=META, frozen=frozen)
     copy_with_temperature(tmp_path / "a", tmp_path / "b", 1.75)
     state = _state(tmp_path / "b", model)
     assert read_model_meta(tmp_path / "b") == replace(META, temperature=1.75)
@@ -172,14 +174,14 @@ def test_a_copy_carries_its_temperature(tiny_model: Build, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, "1", float("inf")])
 def test_a_temperature_is_above_zero(tiny_model: Build, tmp_path: Path, temperature: object) -> None:
-    save_model_checkpoint(tmp_path, model=tiny_model(), meta=META)
+    save_model_checkpoint(tmp_path, state=tiny_model().state_dict(), meta=META)
     _change(tmp_path, temperature=temperature)
     with pytest.raises(StorageError):
         read_model_meta(tmp_path)
 
 
 def test_a_checkpoint_from_before_calibration_has_the_temperature_1(tiny_model: Build, tmp_path: Path) -> None:
-    save_model_checkpoint(tmp_path, model=tiny_model(), meta=META)
+    save_model_checkpoint(tmp_path, state=tiny_model().state_dict(), meta=META)
     content = json.loads((tmp_path / "checkpoint.json").read_text())
     del content["temperature"]
     (tmp_path / "checkpoint.json").write_text(json.dumps(content))
@@ -191,7 +193,7 @@ def test_a_checkpoint_that_points_out_of_its_folder_is_refused(tiny_model: Build
     """Even where the file it points at is whole, and has the right name and hash."""
     inside, outside = tmp_path / "best", tmp_path / "outside"
     for folder in (inside, outside):
-        save_model_checkpoint(folder, model=tiny_model(), meta=META)
+        save_model_checkpoint(folder, state=tiny_model().state_dict(), meta=META)
     (weights,) = outside.glob("weights-*")
     path = {"../outside": f"../outside/{weights.name}", "/absolute": str(weights)}.get(where, where)
     _change(inside, weights_file=path)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from tlsearch.config.checkpoint_meta import META_FILE, ModelFile, ModelMeta, TensorFile, read_model_file
+from tlsearch.core.crash import crash_point
 from tlsearch.core.errors import StorageError
 from tlsearch.train.checkpoint.tensor_files import (
     TensorFacts,
@@ -70,17 +71,19 @@ def write_frozen_part(directory: Path, tensors: Mapping[str, Tensor]) -> FrozenP
 
 
 def save_model_checkpoint(
-    directory: Path, *, model: nn.Module, meta: ModelMeta, frozen: FrozenPart | None = None
+    directory: Path, *, state: Mapping[str, Tensor], meta: ModelMeta, frozen: FrozenPart | None = None
 ) -> None:
     """Replaces the checkpoint of a folder.
 
     Args:
         directory: Made if absent. Tensors of earlier checkpoints in it are deleted afterwards.
-        frozen: From ``write_frozen_part`` for this folder; its tensors are not written again.
+        state: The model's; those of ``frozen`` are not written again.
+        frozen: From ``write_frozen_part`` for this folder.
     """
     names = frozen.names if frozen else frozenset()
-    state = {name: tensor for name, tensor in model.state_dict().items() if name not in names}
-    weights = write_tensors(directory, f"weights-{meta.epoch}", state)
+    moving = {name: tensor for name, tensor in state.items() if name not in names}
+    weights = write_tensors(directory, f"weights-{meta.epoch}", moving)
+    crash_point("model_tensors")
     files = (weights, *([frozen.file] if frozen else []))
     write_json(directory / META_FILE, ModelFile(meta=meta, files=files).as_json())
     remove_others(directory, [file.name for file in files])
