@@ -53,7 +53,7 @@ def run(job: Trainer, source: Source, epoch: int = 1, after_step: Callable[..., 
 @pytest.mark.parametrize("policy", BN_POLICIES)
 @pytest.mark.parametrize(("kind", "depth"), [("features", 0), ("features", 2), ("pixels", 0), ("pixels", 5)])
 def test_an_epoch_waits_for_nothing_under_each_policy(tiny_model: Build, policy: str, kind: str, depth: int) -> None:
-    run(*opened(tiny_model, kind, depth, bn_policy=policy, ema=0.9))
+    run(*opened(tiny_model, kind, depth, policy=policy, ema=0.9))
 
 
 @pytest.mark.parametrize(

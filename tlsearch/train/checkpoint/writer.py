@@ -62,7 +62,7 @@ def copy_to_host(tensors: Mapping[str, Tensor]) -> Tensors:
     on_gpu = False
     for name, tensor in tensors.items():
         plain = tensor.detach()
-        if plain.is_cuda:  # held by tests/gpu/test_gpu_training.py
+        if plain.is_cuda:  # held by tests/unit/train/test_train_graphs.py
             on_gpu = True
             pinned = torch.empty_like(plain, device="cpu", pin_memory=True)
             copies[name] = pinned.copy_(plain, non_blocking=True)

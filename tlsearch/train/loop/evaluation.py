@@ -106,7 +106,7 @@ class Reading:
 
     def __init__(self, figures: Tensor) -> None:
         self._figures, self._event = figures, None
-        if figures.is_cuda:  # held by tests/gpu/test_gpu_training.py
+        if figures.is_cuda:  # held by tests/unit/train/test_train_graphs.py
             pinned = torch.empty(figures.shape, dtype=figures.dtype, pin_memory=True)
             self._figures = pinned.copy_(figures, non_blocking=True)
             self._event = torch.cuda.Event()

@@ -15,6 +15,7 @@ from tlsearch.core.errors import Infeasible, is_out_of_memory
 from tlsearch.core.types import TrialConfig
 from tlsearch.model import StagedModel
 from tlsearch.model._private import AnyBatchNorm, allow_graphs
+from tlsearch.train.cuda.graphs import Compute, Figures, StepGraphs, captures_steps
 from tlsearch.train.device import (
     Runtime,
     derive_seed,
@@ -105,12 +106,15 @@ class Trainer:
         self._schedule = schedule_of(config, max_epochs)
         self._epoch = 1
         self._steps_per_epoch = 1
+        self._captures = captures_steps(model, runtime)
+        self._graphs: dict[bool, StepGraphs] = {}  # of this phase, by whether they begin at pixels
 
     def unfreeze(self, depth: int, *, epoch: int) -> None:
         """Lets more stages train, from ``epoch`` on; what trains already keeps its optimiser's state."""
         assert depth > self.depth, f"a model at depth {self.depth} is not unfrozen by depth {depth}"
         self.model.freeze(depth, self._config.bn_policy)
         self.depth = depth
+        self._graphs.clear()
         extend_optimizer(self.optimizer, self.model, self._config, epoch=epoch)
         if self.average is not None:
             self.average.extend(self.model)
@@ -188,14 +192,15 @@ class Trainer:
             return linear.run_epoch(batches, partial(self._take_step, apply=fused))
         scaler = self.scaler if self.scaler.is_enabled() else None
         apply = fused if scaler is None else partial(scaler.step, self.optimizer)
-        figures: list[tuple[Tensor, Tensor]] = []
+        compute = self._step_of(source.kind == "pixels", objective)
+        figures: list[Figures] = []
         reading: Reading | None = None
         for step, index in enumerate(batches):
             rows, targets = load_batch(source, index, self.runtime, augment_rng)
             if mixer is not None:
                 assert source.kind == "pixels", "features of mixed images are not mixed features"
                 rows, targets = mixer.mix(rows, targets)
-            loss, hits = self._gradients(source.kind == "pixels", rows, targets, objective)
+            loss, hits = self._gradients(compute, rows, targets)
             figures.append((loss, hits))
             if (step + 1) % _CHECK_EVERY == 0:
                 reading = Reading(loss)
@@ -234,13 +239,19 @@ class Trainer:
         if self.average is not None:
             self.average.update((self._epoch - 1) * self._steps_per_epoch + step)
 
-    def _gradients(
-        self, from_pixels: bool, rows: Tensor, targets: Tensor, objective: TrainingLoss
-    ) -> tuple[Tensor, Tensor]:
+    def _step_of(self, from_pixels: bool, objective: TrainingLoss) -> Compute:
+        """Forward and backward of a batch of this epoch: captured where that pays, with the phase's first objective."""
+        compute = partial(self._accumulate, from_pixels, objective)
+        if not self._captures or self.micro_batch is not None:
+            return compute
+        parameters = list(self.model.trainable_parameters().values())
+        return self._graphs.setdefault(from_pixels, StepGraphs(compute, parameters))
+
+    def _gradients(self, compute: Compute, rows: Tensor, targets: Tensor) -> Figures:
         """The gradients of one batch; shrinks the micro-batch until they fit. Returns the sums of loss and hits."""
         while True:
             try:
-                return self._accumulate(from_pixels, rows, targets, objective)
+                return compute(rows, targets)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -248,14 +259,12 @@ class Trainer:
             # Outside of the handler: the traceback no longer holds the failed pass's activations.
             self._halve(len(targets), message)
 
-    def _accumulate(
-        self, from_pixels: bool, rows: Tensor, targets: Tensor, objective: TrainingLoss
-    ) -> tuple[Tensor, Tensor]:
+    def _accumulate(self, from_pixels: bool, objective: TrainingLoss, rows: Tensor, targets: Tensor) -> Figures:
         """Forward and backward of one batch; returns the sums of loss and of hits, on the device."""
         self.optimizer.zero_grad(set_to_none=True)
         num_rows = len(targets)
         num_parts = 1 if self.micro_batch is None else math.ceil(num_rows / self.micro_batch)
-        figures: list[tuple[Tensor, Tensor]] = []
+        figures: list[Figures] = []
         for part_rows, part_targets in _in_parts(rows, targets, num_parts):
             with self.runtime.autocast():
                 logits = self._forward(self.model, part_rows, depth=self.depth, from_pixels=from_pixels)
@@ -272,6 +281,8 @@ class Trainer:
         current = min(self.micro_batch or num_rows, num_rows)
         smallest = 2 if trains_batch_norm(self.model) else 1
         self.optimizer.zero_grad(set_to_none=True)
+        for graphs in self._graphs.values():
+            graphs.stop()
         release_memory(self.runtime)
         if current // 2 < smallest:
             raise Infeasible(f"out of memory with a micro-batch of {current}, the smallest that can train: {message}")

@@ -1,0 +1,1 @@
+"""What only a training on CUDA needs."""
