@@ -210,3 +210,28 @@ def test_looking_for_pairs_leaves_no_trace_and_is_done_once(monkeypatch: pytest.
         assert fold_batchnorm(one) == 56
     assert len(passes) == 2, "the second model's are known"
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("make", NORMED)
+def test_in_bf16_a_fold_is_off_by_no_more_than_bf16_is(make: Make) -> None:
+    folded, plain = twins(make, 0, "frozen")
+    batch = images(4, 64)
+    with torch.no_grad():
+        exact = plain.eval()(batch)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            rounded, ours = plain(batch), folded.eval()(batch)
+    assert (ours - exact).abs().mean() < 1.25 * (rounded - exact).abs().mean() + 1e-6
+
+
+@pytest.mark.parametrize("make", NORMED)
+def test_what_an_evaluation_keeps_serves_training(make: Make) -> None:
+    """What is kept in inference mode must not end in a graph of autograd."""
+    folded, plain = twins(make, 3, "frozen")
+    batch, labels = images(4, 64), torch.tensor([0, 1, 2, 0])
+    for model in (folded, plain):
+        with torch.inference_mode():
+            model.eval()(batch)
+        model.train()
+    ours, theirs = gradients(folded, batch, labels), gradients(plain, batch, labels)
+    for name, gradient in theirs.items():
+        torch.testing.assert_close(ours[name], gradient, rtol=1e-3, atol=1e-4 * float(gradient.abs().max()) + 1e-7)
