@@ -105,7 +105,7 @@ def decoded(*args, **limits):
     return decode(*args, **limits)
 
 StagedModel.forward_prefix, streamed.decode_rgb = forward, decoded
-inputs._not_worth = lambda model, inputs: None
+inputs._not_worth = lambda model, context, depth: None
 print("ready", flush=True)
 for line in sys.stdin:
     trial = FineTuning(unpack_job(json.loads(line)).assignment)
