@@ -23,7 +23,7 @@ from tlsearch.train import read_tensors
 from tlsearch.trial import FineTuning, finetuning
 
 EPOCHS = 4
-POINTS = [f"{name}:{count}" for name in ("model_tensors", "after_checkpoint") for count in (1, 2, 3, 4)]
+POINTS = ["model_tensors:1", "model_tensors:2", *(f"after_checkpoint:{count}" for count in (1, 2, 3, 4))]
 SENT = "sent.json"  # what the trial has reported: kept outside of its own folders
 
 

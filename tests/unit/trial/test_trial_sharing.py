@@ -69,7 +69,9 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
     monkeypatch.setattr(StagedModel, "forward_prefix", forward)
     monkeypatch.setattr(streamed, "decode_rgb", decoded)
-    monkeypatch.setattr(sources, "_not_worth", lambda model, context, depth: None)  # of images so small no map is worth it
+    monkeypatch.setattr(
+        sources, "_not_worth", lambda model, context, depth: None
+    )  # of images so small no map is worth it
     return done
 
 

@@ -70,7 +70,7 @@ def copy_to_host(tensors: Mapping[str, Tensor]) -> Tensors:
             copies[name] = plain.clone()
     if not on_gpu:
         return lambda: copies
-    event = torch.cuda.Event()
+    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
     event.record()
 
     def arrived() -> Mapping[str, Tensor]:

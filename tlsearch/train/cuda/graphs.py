@@ -15,7 +15,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from tlsearch.train.device import Runtime, is_out_of_memory
+from tlsearch.core.errors import is_out_of_memory
+from tlsearch.train.device import Runtime
 
 _log = logging.getLogger(__name__)
 _MAX_PARAMETERS = 50_000_000  # kernels of larger models take longer than their launches

@@ -109,13 +109,13 @@ class Reading:
         if figures.is_cuda:  # held by tests/unit/train/test_train_graphs.py
             pinned = torch.empty(figures.shape, dtype=figures.dtype, pin_memory=True)
             self._figures = pinned.copy_(figures, non_blocking=True)
-            self._event = torch.cuda.Event()
+            self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._event.record()
 
     @property
     def arrived(self) -> bool:
         """Whether ``values`` would not wait."""
-        return self._figures.device.type == "cpu" and (self._event is None or self._event.query())
+        return self._figures.device.type == "cpu" and (self._event is None or bool(self._event.query()))  # type: ignore[no-untyped-call]
 
     def values(self) -> list[float]:
         """The figures; waits where they have not arrived."""

@@ -63,8 +63,8 @@ class LinearHead:
         mass = None if self._objective.plain else targets.sum(1, keepdim=True)
         logits = torch.empty_like(targets)
         sizes = [len(index) for index in batches]
-        masses = [None] * len(sizes) if mass is None else mass.split(sizes)
-        parts = zip(batches, logits.split(sizes), targets.split(sizes), masses, strict=True)
+        masses = [None] * len(sizes) if mass is None else torch.split(mass, sizes)
+        parts = zip(batches, torch.split(logits, sizes), torch.split(targets, sizes), masses, strict=True)
         turned = weight.t()  # a view: it follows the steps
         for step, (index, outputs, wanted, sums) in enumerate(parts, first):
             rows = on_device(gather(self._source.rows, index), self._runtime).float()
