@@ -20,14 +20,13 @@ from tlsearch.core.types.specs import (
     CropMode,
     DataSpec,
     Layout,
-    Scalar,
     SplitSpec,
     TransformSpec,
     TrialAssignment,
-    TrialConfig,
     TrialSetup,
     WeightsSource,
 )
+from tlsearch.core.types.trial_config import Hyperparameter, Scalar, TrialConfig, hyperparameters
 from tlsearch.core.types.trials import (
     INTERRUPTED,
     SYSTEM,
@@ -45,6 +44,8 @@ from tlsearch.core.types.trials import (
 )
 
 __all__ = [
+    "Hyperparameter",
+    "hyperparameters",
     "INTERRUPTED",
     "CacheSpec",
     "CropMode",

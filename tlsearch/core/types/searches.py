@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 from tlsearch.core.metrics import Objective
 from tlsearch.core.secrets import mask
 from tlsearch.core.text import html_table
-from tlsearch.core.types.specs import Scalar, TrialConfig
+from tlsearch.core.types.trial_config import Scalar, TrialConfig
 from tlsearch.core.types.trials import (
     INTERRUPTED,
     Decision,

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from tlsearch.core.metrics import Objective
+from tlsearch.core.types.trial_config import Scalar, TrialConfig
 
-Scalar = str | int | float | bool | None
 CropMode = Literal["center", "squash"]
 Layout = Literal["auto", "classes"]
 
@@ -133,62 +133,6 @@ class CacheSpec:
     features_gb: float | None = None
     feature_precision: Literal["full", "half"] = "full"
     views: int = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrialConfig:
-    """One point of the space, complete; a field is None where the parameter has no effect.
-
-    The defaults here are those of files that were written before a field existed; a search's are the space's.
-
-    Attributes:
-        backbone: torchvision's name, or ``timm/<name>``.
-        unfreeze_depth: 0 = head only, 1..4 = the last stages and the head, 5 = everything.
-        bn_policy: frozen, train, adapt or stats; None where the backbone has no batch norm.
-        unfreeze_schedule: at_once or progressive; None at depth 0.
-        layer_decay: Factor on backbone_lr for each stage further from the head; None below depth 2.
-        head_dropout: Rate before the new classifier; None keeps the backbone's own.
-        warmup_epochs: Epochs of a linear rise of the rates from near zero; for one_cycle its rising phase.
-        mixup: Alpha of the Beta distribution; 0 is off. Where cutmix is on too, each batch takes one of them.
-        cutmix: Alpha of the Beta distribution; 0 is off.
-        ema: Decay per step of the averaged weights that are evaluated and kept; 0 is off.
-        grad_clip: Largest norm of all gradients together; None is off.
-        class_balance: none, weighted_loss or sampler.
-        head_init: random, or probe: the head of the linear probe (LP-FT, Kumar et al. 2022).
-    """
-
-    backbone: str
-    unfreeze_depth: int = 0
-    head_lr: float = 1e-3
-    backbone_lr: float | None = None
-    bn_policy: str | None = None
-    unfreeze_schedule: str | None = None
-    augmentation: str = "none"
-    weight_decay: float = 1e-4
-    batch_size: int = 32
-    optimizer: str = "adamw"
-    layer_decay: float | None = None
-    lr_schedule: str = "constant"
-    warmup_epochs: int = 0
-    label_smoothing: float = 0.0
-    head_dropout: float | None = None
-    mixup: float = 0.0
-    cutmix: float = 0.0
-    ema: float = 0.0
-    grad_clip: float | None = None
-    class_balance: str = "none"
-    head_init: str = "random"
-
-    @property
-    def short(self) -> str:
-        """In a few words: ``resnet18 depth 2 lr 1.0e-03/2.1e-05 bn train``."""
-        rates = f"{self.head_lr:.1e}" + (f"/{self.backbone_lr:.1e}" if self.backbone_lr is not None else "")
-        words = [self.backbone, f"depth {self.unfreeze_depth}", f"lr {rates}"]
-        if self.bn_policy is not None and self.unfreeze_depth:
-            words.append(f"bn {self.bn_policy}")
-        if self.augmentation != "none":
-            words.append(self.augmentation)
-        return " ".join(words)
 
 
 @dataclass(frozen=True, kw_only=True)

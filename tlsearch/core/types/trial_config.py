@@ -1,0 +1,207 @@
+"""The hyperparameters of a trial. A new one is a field here, with its row, and what reads it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import MISSING, dataclass, fields, replace
+from typing import Annotated, get_args, get_type_hints
+
+Scalar = str | int | float | bool | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hyperparameter:
+    """The rules of one hyperparameter as a dimension of a space.
+
+    Attributes:
+        default: The value where the space leaves it out; None is that of the field.
+        low: Smallest value, inclusive unless ``above_low``.
+        high: Largest value, inclusive.
+        meaning: What it does, in a sentence, with its unit.
+        where: Where it has an effect; empty is everywhere.
+    """
+
+    default: Scalar = None
+    choices: tuple[str, ...] = ()
+    low: float = -math.inf
+    high: float = math.inf
+    above_low: bool = False
+    meaning: str = ""
+    where: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialConfig:
+    """One point of the space, complete; a field is None where the parameter has no effect.
+
+    A str takes one of its row's choices; those of ``bn_policy`` are in their own table in ``space``. A trial's values
+    are decided in the order of the fields, unless a condition of the user needs another. The fields' defaults are those
+    of files that were written before a field existed; a search's are the rows'.
+    """
+
+    backbone: Annotated[
+        str,
+        Hyperparameter(
+            meaning=(
+                "Pretrained model: a classifier of torchvision, or ``timm/NAME``; ``NAME@VERSION`` names a version "
+                "of its weights."
+            )
+        ),
+    ]
+    unfreeze_depth: Annotated[
+        int,
+        Hyperparameter(
+            low=0,
+            high=5,
+            meaning="Stages that train with the head: 0 is the head alone, 1 to 4 the last stages, 5 everything.",
+        ),
+    ] = 0
+    head_lr: Annotated[float, Hyperparameter(low=0, above_low=True, high=10, meaning="Learning rate of the head.")] = (
+        1e-3
+    )
+    backbone_lr: Annotated[
+        float | None,
+        Hyperparameter(
+            default=1e-4,
+            low=0,
+            above_low=True,
+            high=10,
+            meaning=(
+                "Learning rate of the last stage; ``{ratio_of: head_lr, log: [0.001, 1]}`` makes it a factor of "
+                "head_lr."
+            ),
+            where="unfreeze_depth > 0",
+        ),
+    ] = None
+    bn_policy: Annotated[str | None, Hyperparameter(default="frozen")] = None
+    unfreeze_schedule: Annotated[
+        str | None,
+        Hyperparameter(
+            default="at_once",
+            choices=("at_once", "progressive"),
+            meaning=(
+                "Whether stages unfreeze all at once, or one after the other from the head on (gradual unfreezing)."
+            ),
+            where="unfreeze_depth > 0; ``progressive``: unfreeze_depth >= 2",
+        ),
+    ] = None
+    augmentation: Annotated[
+        str,
+        Hyperparameter(
+            choices=("none", "light", "strong"), meaning="Strength of the random augmentation of training images."
+        ),
+    ] = "none"
+    weight_decay: Annotated[
+        float,
+        Hyperparameter(
+            low=0,
+            high=10,
+            meaning="Weight decay: decoupled in AdamW, an L2 penalty in SGD. Biases and norm parameters have none.",
+        ),
+    ] = 1e-4
+    batch_size: Annotated[
+        int,
+        Hyperparameter(
+            low=1,
+            high=65536,
+            meaning="Images in a batch. Where the space leaves it out it fits the data, at most 32; see ``defaults``.",
+        ),
+    ] = 32
+    optimizer: Annotated[
+        str, Hyperparameter(choices=("adamw", "sgd"), meaning="Optimizer of all parameters that train.")
+    ] = "adamw"
+    layer_decay: Annotated[
+        float | None,
+        Hyperparameter(
+            default=1.0,
+            low=0,
+            above_low=True,
+            high=1,
+            meaning="Factor on backbone_lr for each further stage away from the head.",
+            where="unfreeze_depth >= 2",
+        ),
+    ] = None
+    lr_schedule: Annotated[
+        str,
+        Hyperparameter(
+            choices=("constant", "cosine", "one_cycle"),
+            meaning=(
+                "How learning rates change over the steps: not at all, along a cosine to 0, or up and down (one_cycle)."
+            ),
+        ),
+    ] = "constant"
+    warmup_epochs: Annotated[
+        int, Hyperparameter(low=0, high=1000, meaning="Epochs in which learning rates rise; fewer than max_epochs.")
+    ] = 0
+    grad_clip: Annotated[
+        float | None,
+        Hyperparameter(
+            low=0, above_low=True, high=1e6, meaning="Largest norm of all gradients together; none does not clip."
+        ),
+    ] = None
+    label_smoothing: Annotated[
+        float, Hyperparameter(low=0, high=0.9, meaning="Label smoothing of the cross-entropy, a fraction.")
+    ] = 0.0
+    head_dropout: Annotated[
+        float | None,
+        Hyperparameter(
+            low=0, high=0.95, meaning="Dropout rate before the new classifier; by default the backbone's own."
+        ),
+    ] = None
+    mixup: Annotated[
+        float, Hyperparameter(low=0, high=10, meaning="Alpha of the Beta distribution of mixup; 0 is off.")
+    ] = 0.0
+    cutmix: Annotated[
+        float, Hyperparameter(low=0, high=10, meaning="Alpha of the Beta distribution of CutMix; 0 is off.")
+    ] = 0.0
+    class_balance: Annotated[
+        str,
+        Hyperparameter(
+            choices=("none", "weighted_loss", "sampler"),
+            meaning=(
+                "How rare classes are weighed: not at all, by the loss, or by drawing them as often as others "
+                "(sampler)."
+            ),
+        ),
+    ] = "none"
+    head_init: Annotated[
+        str,
+        Hyperparameter(
+            default="probe",
+            choices=("random", "probe"),
+            meaning=(
+                "How the head starts: from random weights, or from the linear probe on the backbone's features (LP-FT)."
+            ),
+        ),
+    ] = "random"
+    ema: Annotated[
+        float,
+        Hyperparameter(
+            low=0,
+            high=0.99999,
+            meaning="Decay per step of the averaged weights, which are evaluated and kept; 0 is off.",
+        ),
+    ] = 0.0
+
+    @property
+    def short(self) -> str:
+        """In a few words: ``resnet18 depth 2 lr 1.0e-03/2.1e-05 bn train``."""
+        rates = f"{self.head_lr:.1e}" + (f"/{self.backbone_lr:.1e}" if self.backbone_lr is not None else "")
+        words = [self.backbone, f"depth {self.unfreeze_depth}", f"lr {rates}"]
+        if self.bn_policy is not None and self.unfreeze_depth:
+            words.append(f"bn {self.bn_policy}")
+        if self.augmentation != "none":
+            words.append(self.augmentation)
+        return " ".join(words)
+
+
+def hyperparameters() -> Iterator[tuple[str, type, Hyperparameter]]:
+    """The name of each field in their order, with its type and its row, whose default is known."""
+    hints = get_type_hints(TrialConfig, include_extras=True)
+    for one in fields(TrialConfig):
+        hint = hints[one.name]
+        (row,) = hint.__metadata__
+        kind = next(iter(get_args(hint.__origin__)), hint.__origin__)  # without its None
+        own = None if one.default is MISSING else one.default
+        yield one.name, kind, row if row.default is not None else replace(row, default=own)
