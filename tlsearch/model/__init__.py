@@ -3,7 +3,7 @@
 from tlsearch.model.batchnorm.folding import fold_batchnorm
 from tlsearch.model.batchnorm.recalibration import adapt_statistics
 from tlsearch.model.build import build_model, meta_model
-from tlsearch.model.describe import BackboneDescription, StageDescription, describe_backbone
+from tlsearch.model.describe import ModelDescription, StageDescription, describe_model
 from tlsearch.model.libraries.libraries import default_transform, split_backbone, torchvision_names
 from tlsearch.model.param_groups import parameter_groups
 from tlsearch.model.staging.staged import MAX_DEPTH, PART_NAMES, Part, StagedModel, batchnorm_layers
@@ -22,7 +22,7 @@ from tlsearch.model.weights.resolve import (
 __all__ = [
     "MAX_DEPTH",
     "PART_NAMES",
-    "BackboneDescription",
+    "ModelDescription",
     "Part",
     "StageDescription",
     "StagedModel",
@@ -34,7 +34,7 @@ __all__ = [
     "meta_model",
     "check_weights",
     "default_transform",
-    "describe_backbone",
+    "describe_model",
     "fold_batchnorm",
     "parameter_groups",
     "release_weights",

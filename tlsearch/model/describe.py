@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
+from tlsearch.core.types import ModelSpec
 from tlsearch.model.build import replace_head
 from tlsearch.model.libraries.fast_init import MetaAllocation, meta_original
 from tlsearch.model.libraries.libraries import native_size, split_backbone
@@ -30,7 +32,7 @@ class StageDescription:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BackboneDescription:
+class ModelDescription:
     """A backbone with its new head.
 
     Attributes:
@@ -44,23 +46,24 @@ class BackboneDescription:
     trainable_parameters: Mapping[int, int]
     state_bytes: int
 
+    @property
+    def parameters(self) -> int:
+        """Number of all its parameters."""
+        return sum(stage.parameters for stage in self.stages)
 
-def describe_backbone(backbone: str, num_classes: int, image_size: int | None = None) -> BackboneDescription:
-    """Builds a backbone on the meta device and counts.
 
-    Args:
-        backbone: A name, with an optional ``@VERSION``.
-        num_classes: Outputs of the new head.
-        image_size: Side of the input images in pixels; None is the default weights' own.
+@lru_cache(maxsize=256)
+def describe_model(spec: ModelSpec) -> ModelDescription:
+    """Builds a model on the meta device and counts.
 
     Raises:
         UserError: The backbone does not exist, no rule cuts it, or it cannot take this size.
     """
-    size = native_size(backbone) if image_size is None else image_size
-    base, version = split_backbone(backbone)
-    model = stage_model(meta_original(base, version, size), backbone, size)
+    size = native_size(spec.backbone) if spec.image_size is None else spec.image_size
+    base, version = split_backbone(spec.backbone)
+    model = stage_model(meta_original(base, version, size), spec.backbone, size)
     with MetaAllocation():
-        replace_head(model, num_classes=num_classes, seed=0)
+        replace_head(model, num_classes=spec.num_classes, seed=0)
     stages = tuple(
         StageDescription(
             name=name,
@@ -73,8 +76,8 @@ def describe_backbone(backbone: str, num_classes: int, image_size: int | None = 
     trainable = {
         depth: sum(stage.parameters for stage in stages[MAX_DEPTH - depth :]) for depth in range(MAX_DEPTH + 1)
     }
-    return BackboneDescription(
-        name=backbone,
+    return ModelDescription(
+        name=spec.backbone,
         image_size=size,
         stages=stages,
         trainable_parameters=trainable,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tlsearch.core.layout import SearchFolder
-from tlsearch.core.types import TrialSetup
+from tlsearch.core.types import ModelSpec, TrialSetup
 from tlsearch.search.scheduling.asha import AshaRules
 from tlsearch.search.scheduling.stopping_rules import Rules
 
@@ -27,8 +27,9 @@ class SearchPlan:
         experiment: The experiment it belongs to.
         directory: Absolute path of its folder; on a cluster a path that every node sees.
         search: Its ``trials`` and ``time_budget_s`` are totals over all starts.
-        sizes: By backbone what follows from it alone: params_millions, checkpoint_mb. Needed where the search's
-            constraints look at them.
+        num_classes: Of the data.
+        sizes: What follows from a model alone: params_millions, checkpoint_mb. Needed where the search's constraints
+            look at them.
         address: ``local`` starts an own Ray, ``auto`` joins the one on this machine, else HOST:PORT.
     """
 
@@ -41,7 +42,12 @@ class SearchPlan:
     resources: ResourcesSpec
     uid: str = ""
     address: str = "local"
-    sizes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    num_classes: int = 0
+    sizes: Mapping[ModelSpec, Mapping[str, float]] = field(default_factory=dict)
+
+    def sizes_of(self, backbone: str) -> Mapping[str, float]:
+        """The sizes of its trials' models; empty where they are not known."""
+        return self.sizes.get(ModelSpec.of(backbone, self.setup.data, self.num_classes), {})
 
     @property
     def folder(self) -> SearchFolder:

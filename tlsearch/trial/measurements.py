@@ -13,7 +13,7 @@ from contextlib import suppress
 import torch
 from torch import nn
 
-from tlsearch.core.types import SYSTEM, TrialAssignment, WeightsSource
+from tlsearch.core.types import SYSTEM, ModelSpec, TrialAssignment, WeightsSource
 from tlsearch.data import with_image_size
 from tlsearch.model import build_model, resolve_weights
 from tlsearch.train import Runtime, out_of_memory_is_infeasible, trial_runtime
@@ -40,7 +40,8 @@ def trial_latency(assignment: TrialAssignment) -> float:
     weights = resolve_weights(config.backbone, setup.weights.get(config.backbone, WeightsSource()))
     size = with_image_size(weights.transform, setup.data.image_size).crop_size
     num_classes = len(held_index(setup.data).classes)
-    key = (config.backbone, size, num_classes, str(runtime.device), runtime.precision, setup.num_threads)
+    spec = ModelSpec(backbone=config.backbone, num_classes=num_classes, image_size=size)
+    key = (spec, str(runtime.device), runtime.precision, setup.num_threads)
     if key not in _measured:
         with out_of_memory_is_infeasible("the model"):
             model = build_model(config.backbone, num_classes=num_classes, weights=None, image_size=size, seed=0)

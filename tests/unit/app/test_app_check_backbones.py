@@ -64,7 +64,7 @@ def test_what_cannot_be_had_or_built_is_a_problem_each(tmp_path: Path, monkeypat
         raise UserError(f"no staging rule fits {name}")
 
     monkeypatch.setattr("tlsearch.model.weights.official.look", lambda url, headers=None: URLError("no route to host"))
-    monkeypatch.setattr("tlsearch.model.describe_backbone", describe)
+    monkeypatch.setattr("tlsearch.model.describe_model", describe)
     path = _file(tmp_path, ["resnet18", "mobilenet_v2"], "default")
     report = check_file(path)
     assert not report.backbones

@@ -69,7 +69,7 @@ def test_what_is_missing_is_counted_once(entry: SearchEntry, monkeypatch: pytest
     def counted_again(*_: object, **__: object) -> None:
         raise AssertionError("counted again")
 
-    monkeypatch.setattr("tlsearch.model.describe_backbone", counted_again)
+    monkeypatch.setattr("tlsearch.model.describe_model", counted_again)
     monkeypatch.setattr("tlsearch.data.load_index", counted_again)
     assert complete_facts(entry, ["resnet18", "resnet18"]) == both
 

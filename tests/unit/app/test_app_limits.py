@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tlsearch.app.checks.check_file import check_file
-from tlsearch.app.checks.feasibility import backbone_sizes, limit_problems
+from tlsearch.app.checks.feasibility import limit_problems, model_sizes
 from tlsearch.space import load
 
 FILE = """
@@ -28,13 +28,13 @@ def _write(folder: Path, constraints: str) -> Path:
 
 def test_sizes_are_counted_where_a_constraint_asks(tmp_path: Path) -> None:
     file, space = load(_write(tmp_path, "{params_millions: {max: 5}, checkpoint_mb: {max: 40}}"))
-    sizes = backbone_sizes(file, space, 10)
+    sizes = {spec.backbone: one for spec, one in model_sizes(file, space, 10).items()}
     assert sizes["resnet18"]["params_millions"] == pytest.approx(11.18, abs=0.01)
     assert sizes["resnet18"]["checkpoint_mb"] == pytest.approx(44.8, abs=0.1)
     assert sizes["squeezenet1_1"]["params_millions"] < 1
     assert limit_problems(file, sizes) == []
     file, space = load(_write(tmp_path, "{latency_ms: {max: 20}}"))
-    assert backbone_sizes(file, space, 10) == {}
+    assert model_sizes(file, space, 10) == {}
 
 
 def test_a_constraint_that_no_backbone_keeps_is_a_problem(tmp_path: Path) -> None:

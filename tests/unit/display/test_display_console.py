@@ -18,9 +18,10 @@ import tlsearch
 from tlsearch.app.checks.check_file import CheckedBackbone
 from tlsearch.cli.tables.data_tables import backbone_table, data_lines, data_table, prediction_table
 from tlsearch.core.printable import printable
+from tlsearch.core.types import ModelSpec
 from tlsearch.data.inspect.data_card import DataCard, ImagePair, ImagePlace, SplitCounts
 from tlsearch.display.console import Console, Table
-from tlsearch.model import WeightsCard, describe_backbone
+from tlsearch.model import WeightsCard, describe_model
 from tlsearch.results.inference.predictor import Prediction
 from tlsearch.space import backbone_facts
 
@@ -87,7 +88,7 @@ def test_markup_in_a_name_is_shown_as_it_is(name: str) -> None:
 
 def test_a_titles_own_name_is_data_too() -> None:
     backbone = CheckedBackbone(
-        described=describe_backbone("resnet18", 2),
+        described=describe_model(ModelSpec(backbone="resnet18", num_classes=2)),
         weights=WeightsCard(id="file:[red]my.pth"),
         facts=backbone_facts("resnet18"),
     )

@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from torchvision.models.vision_transformer import interpolate_embeddings
 
 from tlsearch.core.errors import UserError
+from tlsearch.core.types import ModelSpec
 from tlsearch.model import (
     Weights,
     build_model,
     default_transform,
-    describe_backbone,
+    describe_model,
 )
 from tlsearch.model.libraries.fast_init import empty_original
 from tlsearch.model.weights.matching import layout_of
@@ -185,7 +186,7 @@ def test_timm_missing_says_how_to_install(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_description_counts_the_new_head_and_every_depth() -> None:
-    description = describe_backbone("mobilenet_v2", 10)
+    description = describe_model(ModelSpec(backbone="mobilenet_v2", num_classes=10))
     assert description.image_size == 224
     assert [stage.name for stage in description.stages] == ["stem", "stage1", "stage2", "stage3", "stage4", "head"]
     assert sum(stage.batchnorm_layers for stage in description.stages) == 52

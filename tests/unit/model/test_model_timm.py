@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tlsearch.core.errors import UserError, WeightsError
-from tlsearch.core.types import WeightsSource
-from tlsearch.model import Weights, build_model, default_transform, describe_backbone, resolve_weights
+from tlsearch.core.types import ModelSpec, WeightsSource
+from tlsearch.model import Weights, build_model, default_transform, describe_model, resolve_weights
 from tlsearch.model.libraries.libraries import create_original
 from tlsearch.model.staging.cut import stage_model
 from tlsearch.model.weights.matching import layout_of
@@ -175,4 +175,5 @@ def test_what_timm_cannot_convert_is_listed(tmp_path: Path) -> None:
 
 def test_versions_are_described_in_both_ways() -> None:
     for name in ("timm/convnext_atto.d2_in1k", "timm/convnext_atto@d2_in1k"):
-        assert describe_backbone(name, 3).image_size == default_transform(name).crop_size == 224
+        described = describe_model(ModelSpec(backbone=name, num_classes=3))
+        assert described.image_size == default_transform(name).crop_size == 224

@@ -12,9 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from tlsearch.core.errors import UserError
-from tlsearch.core.types import TransformSpec, WeightsSource
+from tlsearch.core.types import ModelSpec, TransformSpec, WeightsSource
 from tlsearch.data import decode_rgb, eval_image, normalise
-from tlsearch.model import default_transform, describe_backbone, resolve_weights, torchvision_names
+from tlsearch.model import default_transform, describe_model, resolve_weights, torchvision_names
 from tlsearch.model.libraries.libraries import torchvision_weights
 
 MODES = ("RGB", "L", "P", "RGBA")
@@ -118,4 +118,5 @@ def test_a_transform_of_another_kind_is_refused_but_can_be_told() -> None:
         default_transform("timm/vit_base_patch16_sapiens2")
     told = WeightsSource(kind="none", transform="timm/tf_efficientnetv2_b0")
     assert resolve_weights("timm/tf_efficientnetv2_b3", told).transform == default_transform(told.transform or "")
-    assert describe_backbone("timm/tf_efficientnetv2_b3", 10).image_size == 240
+    spec = ModelSpec(backbone="timm/tf_efficientnetv2_b3", num_classes=10)
+    assert describe_model(spec).image_size == 240

@@ -13,7 +13,7 @@ from search_doubles import Recorder, StubTrial, drive, make_plan, read_log, stub
 from test_search_restarts import StopAfter
 
 from tlsearch.config import ConstraintsSpec, Limit
-from tlsearch.core.types import TrialState
+from tlsearch.core.types import ModelSpec, TrialState
 from tlsearch.search import SearchPlan, read_search
 from tlsearch.search.scheduling.stopping_rules import complaint, excess
 from tlsearch.search.worker.messages import Job
@@ -27,7 +27,9 @@ SIZES = {
 
 def limited(root: Path, *, limits: dict[str, float], **search: Any) -> SearchPlan:
     constraints = ConstraintsSpec(**{name: Limit(max=limit) for name, limit in limits.items()})
-    return replace(make_plan(root, constraints=constraints, **search), sizes=SIZES)
+    plan = make_plan(root, constraints=constraints, **search)
+    sizes = {ModelSpec.of(name, plan.setup.data, plan.num_classes): one for name, one in SIZES.items()}
+    return replace(plan, sizes=sizes)
 
 
 def test_excess_is_a_share_of_the_limit() -> None:

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from tlsearch.core.types import TrialAssignment
-from tlsearch.model import build_model, describe_backbone
+from tlsearch.core.types import ModelSpec, TrialAssignment
+from tlsearch.model import build_model, describe_model
 from tlsearch.train import Runtime
 from tlsearch.trial import measurements, time_one_image, trial_latency
 
@@ -45,7 +45,7 @@ def test_a_trial_is_measured_once_a_process(
 
 
 def test_the_state_is_as_large_as_a_checkpoint() -> None:
-    described = describe_backbone("mobilenet_v3_small", num_classes=3, image_size=64)
+    described = describe_model(ModelSpec(backbone="mobilenet_v3_small", num_classes=3, image_size=64))
     model = build_model("mobilenet_v3_small", num_classes=3, weights=None, image_size=64, seed=0)
     assert described.state_bytes == sum(t.numel() * t.element_size() for t in model.state_dict().values())
     parameters = sum(stage.parameters for stage in described.stages)

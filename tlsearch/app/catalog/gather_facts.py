@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tlsearch.app.catalog.catalog import SearchEntry, write_atomically
 from tlsearch.core.codec import read_json
 from tlsearch.core.errors import UserError
+from tlsearch.core.types import ModelSpec
 from tlsearch.results.leaderboard.search_facts import SearchFacts
 
 if TYPE_CHECKING:
@@ -103,15 +104,15 @@ def _add_data(facts: SearchFacts, index: ImageIndex) -> SearchFacts:
 
 
 def _add_backbones(facts: SearchFacts, file: SpaceFile, backbones: Iterable[str]) -> SearchFacts:
-    from tlsearch.model import describe_backbone
+    from tlsearch.model import describe_model
 
     parameters, trainable = dict(facts.parameters), dict(facts.trainable)
     for name in backbones:
         try:
-            described = describe_backbone(name, num_classes=len(facts.classes), image_size=file.data.image_size)
+            described = describe_model(ModelSpec.of(name, file.data, len(facts.classes)))
         except UserError as error:
             logger.warning("the parameters of %s cannot be counted: %s", name, error)
             continue
-        parameters[name] = sum(stage.parameters for stage in described.stages)
+        parameters[name] = described.parameters
         trainable[name] = dict(described.trainable_parameters)
     return replace(facts, parameters=parameters, trainable=trainable)

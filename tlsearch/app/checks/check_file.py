@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from tlsearch.app.checks.data_defaults import fit_defaults
 from tlsearch.app.checks.feasibility import (
-    backbone_sizes,
     limit_problems,
     metric_problems,
+    model_sizes,
     untried_backbones,
     weights_problems,
     weights_source,
@@ -19,20 +19,20 @@ from tlsearch.app.checks.feasibility import (
 from tlsearch.app.checks.resolution import Resolution, resolution
 from tlsearch.config import SpaceFile, missing_driver
 from tlsearch.core.errors import DataError, SpaceError, SpaceProblem, TlsearchError, UserError
-from tlsearch.core.types import Scalar, TrialAssignment, TrialConfig
+from tlsearch.core.types import ModelSpec, Scalar, TrialAssignment, TrialConfig
 from tlsearch.core.user_folders import scratch_folder
 from tlsearch.space import BackboneFacts, Space, backbone_facts, load, unused_weights
 
 if TYPE_CHECKING:
     from tlsearch.data import DataCard
-    from tlsearch.model import BackboneDescription, WeightsCard
+    from tlsearch.model import ModelDescription, WeightsCard
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckedBackbone:
     """A backbone of the space: its stages, the weights that its trials begin from, and its facts."""
 
-    described: BackboneDescription
+    described: ModelDescription
     weights: WeightsCard
     facts: BackboneFacts
 
@@ -108,7 +108,7 @@ def check_file(
         backbones, unbuilt = _describe_all(file, space, num_classes or 2)
         problems += unbuilt
         if not unbuilt:
-            problems += limit_problems(file, backbone_sizes(file, space, num_classes or 2))
+            problems += limit_problems(file, model_sizes(file, space, num_classes or 2))
     if with_batch and not problems:
         problems += dry_run(file, space)[1]
     found = untried_backbones(file, space)
@@ -135,12 +135,12 @@ def _describe_all(file: SpaceFile, space: Space, num_classes: int) -> tuple[list
 
 
 def _describe(backbone: str, file: SpaceFile, num_classes: int) -> CheckedBackbone:
-    from tlsearch.model import describe_backbone, weights_card
+    from tlsearch.model import describe_model, weights_card
 
     facts = backbone_facts(backbone)
     assert facts is not None, "a space has known backbones only"
     return CheckedBackbone(
-        described=describe_backbone(backbone, num_classes=num_classes, image_size=file.data.image_size),
+        described=describe_model(ModelSpec.of(backbone, file.data, num_classes)),
         weights=weights_card(backbone, weights_source(file, backbone)),
         facts=facts,
     )

@@ -10,7 +10,7 @@ from tlsearch.config.values import MOST
 from tlsearch.core.errors import SpaceProblem, UsageError, UserError
 from tlsearch.core.metrics import METRICS
 from tlsearch.core.text import agree, plural
-from tlsearch.core.types import WeightsSource
+from tlsearch.core.types import ModelSpec, WeightsSource
 from tlsearch.space import Space
 
 _TRIALS = re.compile(r"\+?[1-9][0-9]{0,8}")
@@ -28,21 +28,21 @@ def total_trials(asked: str, now: int) -> int:
     return total
 
 
-def backbone_sizes(file: SpaceFile, space: Space, num_classes: int) -> dict[str, dict[str, float]]:
-    """params_millions and checkpoint_mb of each backbone, counted on the meta device where a constraint asks for them.
+def model_sizes(file: SpaceFile, space: Space, num_classes: int) -> dict[ModelSpec, dict[str, float]]:
+    """params_millions and checkpoint_mb of each model of the space, counted where a constraint asks for them.
 
     Raises:
         UserError: A backbone cannot take the file's image size.
     """
     if not file.search.constraints.limits.keys() & {"params_millions", "checkpoint_mb"}:
         return {}
-    from tlsearch.model import describe_backbone
+    from tlsearch.model import describe_model
 
     sizes = {}
     for name in space.backbones():
-        described = describe_backbone(name, num_classes=num_classes, image_size=file.data.image_size)
-        parameters = sum(stage.parameters for stage in described.stages)
-        sizes[name] = {"params_millions": parameters / 1e6, "checkpoint_mb": described.state_bytes / 1e6}
+        spec = ModelSpec.of(name, file.data, num_classes)
+        described = describe_model(spec)
+        sizes[spec] = {"params_millions": described.parameters / 1e6, "checkpoint_mb": described.state_bytes / 1e6}
     return sizes
 
 
@@ -54,11 +54,11 @@ def trial_depths(file: SpaceFile, space: Space) -> tuple[int, ...]:
     return tuple(sorted({config.unfreeze_depth for config in configs}))
 
 
-def limit_problems(file: SpaceFile, sizes: Mapping[str, Mapping[str, float]]) -> list[SpaceProblem]:
+def limit_problems(file: SpaceFile, sizes: Mapping[ModelSpec, Mapping[str, float]]) -> list[SpaceProblem]:
     """An error for each constraint that every backbone of the space breaks: no trial could be feasible."""
     problems = []
     for name, limit in file.search.constraints.limits.items():
-        values = {backbone: known[name] for backbone, known in sizes.items() if name in known}
+        values = {spec.backbone: known[name] for spec, known in sizes.items() if name in known}
         if values and min(values.values()) > limit:
             smallest = min(values, key=lambda backbone: values[backbone])
             message = (

@@ -13,9 +13,9 @@ from typing import Any
 
 from tlsearch.app.checks.data_defaults import fit_defaults
 from tlsearch.app.checks.feasibility import (
-    backbone_sizes,
     limit_problems,
     metric_problems,
+    model_sizes,
     trial_depths,
     weights_source,
 )
@@ -110,7 +110,7 @@ def plan_file(
     index = load_index(file.data)
     require_ready(index)
     file, space = fit_defaults(file, space, len(index.splits["train"]))
-    problems = limit_problems(file, backbone_sizes(file, space, len(index.classes)))
+    problems = limit_problems(file, model_sizes(file, space, len(index.classes)))
     problems += metric_problems(file, len(index.classes))
     if problems:
         raise SpaceError(problems)
@@ -210,7 +210,8 @@ def unstarted_plan(file: SpaceFile, space: Space, index: ImageIndex, slots: Slot
         setup=replace(setup, device="auto" if slots.gpus else "cpu"),
         search=file.search,
         resources=file.resources,
-        sizes=backbone_sizes(file, space, len(index.classes)),
+        num_classes=len(index.classes),
+        sizes=model_sizes(file, space, len(index.classes)),
     )
 
 

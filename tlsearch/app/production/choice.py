@@ -7,6 +7,7 @@ import math
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from tlsearch.app.catalog.catalog import SearchEntry, find
@@ -16,8 +17,8 @@ from tlsearch.app.production.conclude import read_confirmed
 from tlsearch.app.production.confirm import best_candidates
 from tlsearch.config import SpaceFile
 from tlsearch.core.errors import SearchStopped, StorageError, UsageError, UserError
-from tlsearch.core.types import Decision, EpochReport, SearchRecord, TrialAssignment, TrialRecord
-from tlsearch.model import describe_backbone
+from tlsearch.core.types import Decision, EpochReport, ModelSpec, SearchRecord, TrialAssignment, TrialRecord
+from tlsearch.model import describe_model
 from tlsearch.results.leaderboard.search_facts import measure_latency, this_cpu
 from tlsearch.results.stats.verdict import Confirmed
 from tlsearch.train import read_model_meta
@@ -70,28 +71,22 @@ class Choice:
 
 
 class _Sizes:
-    """Parameters and latency of backbones, each looked at once."""
+    """Parameters and latency of models, each measured once."""
 
     def __init__(self, file: SpaceFile, num_classes: int) -> None:
-        self._size, self._num_classes = file.data.image_size, num_classes
-        self._parameters: dict[str, int] = {}
-        self._latencies: dict[str, float] = {}
+        self._data, self._num_classes = file.data, num_classes
+        self.latency = cache(lambda backbone: measure_latency(self._spec(backbone)))
 
     def parameters(self, backbone: str) -> int:
-        if backbone not in self._parameters:
-            found = describe_backbone(backbone, num_classes=self._num_classes, image_size=self._size)
-            self._parameters[backbone] = sum(stage.parameters for stage in found.stages)
-        return self._parameters[backbone]
-
-    def latency(self, backbone: str) -> float:
-        if backbone not in self._latencies:
-            self._latencies[backbone] = measure_latency(backbone, num_classes=self._num_classes, image_size=self._size)
-        return self._latencies[backbone]
+        return describe_model(self._spec(backbone)).parameters
 
     def within(self, backbone: str, limits: Limits) -> bool:
         if limits.parameters is not None and self.parameters(backbone) > limits.parameters:
             return False
         return limits.latency_ms is None or self.latency(backbone) <= limits.latency_ms
+
+    def _spec(self, backbone: str) -> ModelSpec:
+        return ModelSpec.of(backbone, self._data, self._num_classes)
 
 
 def choose(

@@ -16,9 +16,9 @@ from tlsearch.app.production.confirm import PreparedConfirm
 from tlsearch.core.codec import read_shaped, to_plain
 from tlsearch.core.errors import UserError
 from tlsearch.core.metrics import METRICS
-from tlsearch.core.types import Objective, SearchRecord, TrialRecord, TrialState
+from tlsearch.core.types import ModelSpec, Objective, SearchRecord, TrialRecord, TrialState
 from tlsearch.data import ImageIndex
-from tlsearch.model import describe_backbone
+from tlsearch.model import describe_model
 from tlsearch.results import load_model, logits_on
 from tlsearch.results.stats.seed_tests import Values
 from tlsearch.results.stats.verdict import Candidate, Confirmed, Repeated, judge
@@ -104,11 +104,7 @@ def _repeated(confirm: PreparedConfirm, record: SearchRecord) -> list[Repeated]:
             for seed, trial in sorted(rounds.items())
             if trial.best_value is not None and trial.state is TrialState.COMPLETE
         }
-        described = describe_backbone(
-            candidate.config.backbone,
-            num_classes=len(index.classes),
-            image_size=confirm.prepared.file.data.image_size,
-        )
+        spec = ModelSpec.of(candidate.config.backbone, confirm.prepared.file.data, len(index.classes))
         times = [r.metrics["epoch_seconds"] for t in good.values() for r in t.reports if "epoch_seconds" in r.metrics]
         found.append(
             Repeated(
@@ -117,7 +113,7 @@ def _repeated(confirm: PreparedConfirm, record: SearchRecord) -> list[Repeated]:
                 first_value=candidate.best_value,
                 values={seed: float(trial.best_value or 0.0) for seed, trial in good.items()},
                 trials={seed: trial.number for seed, trial in good.items()},
-                parameters=sum(stage.parameters for stage in described.stages),
+                parameters=describe_model(spec).parameters,
                 epoch_seconds=fmean(times) if times else 0.0,
                 scores=_scores(confirm.prepared.entry, record.objective, good, index),
             )

@@ -18,7 +18,7 @@ from tlsearch.app.catalog.bucket_searches import Through, through_bucket
 from tlsearch.app.catalog.catalog import SearchEntry, read_entry
 from tlsearch.app.catalog.provenance import keep_evidence, record_end, record_start
 from tlsearch.app.catalog.stored import Status, forget_end, keep_end, read_record
-from tlsearch.app.checks.feasibility import backbone_sizes, trial_depths, weights_digests
+from tlsearch.app.checks.feasibility import model_sizes, trial_depths, weights_digests
 from tlsearch.app.searches.prepare import Prepared
 from tlsearch.core.types import SearchObserver, SearchRecord, TrialOutcome, TrialState
 from tlsearch.data import seen_digest
@@ -50,6 +50,7 @@ def search_plan(prepared: Prepared) -> SearchPlan:
         data_digest=seen_digest(prepared.index),
         weights_digests=weights_digests(file, prepared.space.backbones()),
     )
+    num_classes = len(prepared.index.classes)
     return SearchPlan(
         search_id=entry.search_id,
         uid=entry.uid,
@@ -60,7 +61,8 @@ def search_plan(prepared: Prepared) -> SearchPlan:
         search=file.search,
         resources=file.resources,
         address=prepared.address,
-        sizes=backbone_sizes(file, prepared.space, len(prepared.index.classes)),
+        num_classes=num_classes,
+        sizes=model_sizes(file, prepared.space, num_classes),
     )
 
 

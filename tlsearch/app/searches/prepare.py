@@ -19,9 +19,9 @@ from tlsearch.app.catalog.space_diff import refuse_changes
 from tlsearch.app.catalog.stored import settle, stored_file
 from tlsearch.app.checks.data_defaults import fit_defaults
 from tlsearch.app.checks.feasibility import (
-    backbone_sizes,
     limit_problems,
     metric_problems,
+    model_sizes,
     total_trials,
     weights_problems,
 )
@@ -101,7 +101,7 @@ def prepare(
     file, space = fit_defaults(file, space, len(index.splits["train"]))
     step("checking the weights of the backbones")
     problems = weights_problems(file, space)
-    problems += limit_problems(file, backbone_sizes(file, space, len(index.classes)))
+    problems += limit_problems(file, model_sizes(file, space, len(index.classes)))
     problems += metric_problems(file, len(index.classes))
     if problems:
         raise SpaceError(problems)

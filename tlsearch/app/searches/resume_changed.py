@@ -10,7 +10,7 @@ from tlsearch.app.catalog.catalog import RESOLVED, SOURCE, SearchEntry, register
 from tlsearch.app.catalog.gather_facts import gather_facts, write_facts
 from tlsearch.app.catalog.space_diff import Difference, differences, file_now
 from tlsearch.app.catalog.stored import read_record, settle, stored_file
-from tlsearch.app.checks.feasibility import backbone_sizes, limit_problems, weights_problems, weights_source
+from tlsearch.app.checks.feasibility import limit_problems, model_sizes, weights_problems, weights_source
 from tlsearch.app.searches.execute import search_plan
 from tlsearch.app.searches.input_digests import keep_inputs, refuse_changed_inputs
 from tlsearch.app.searches.prepare import Prepared, with_trials
@@ -58,7 +58,7 @@ def prepare_changed(
     changes = differences(stored, file)
     index = load_index(file.data)
     problems = lasting_problems(stored, file, changes, _tried(entry)) + weights_problems(file, space)
-    problems += limit_problems(file, backbone_sizes(file, space, len(index.classes)))
+    problems += limit_problems(file, model_sizes(file, space, len(index.classes)))
     if problems:
         raise SpaceError(problems)
     refuse_changed_inputs(entry, file, index, purpose="the search cannot go on")

@@ -13,7 +13,7 @@ from tlsearch.app.catalog.gather_facts import complete_facts, keep_facts, read_s
 from tlsearch.app.catalog.stored import read_record
 from tlsearch.app.views.report_settings import log_scaled, search_settings
 from tlsearch.core.errors import StorageError, UserError
-from tlsearch.core.types import ParameterImportance, SearchRecord
+from tlsearch.core.types import ModelSpec, ParameterImportance, SearchRecord
 from tlsearch.results.leaderboard.leaderboard import LeaderboardRow, leaderboard, rows_csv
 from tlsearch.results.leaderboard.search_facts import SearchFacts, measure_latency, this_cpu
 from tlsearch.results.report.model_section import BestModel
@@ -163,8 +163,9 @@ def _add_latency(entry: SearchEntry, facts: SearchFacts, record: SearchRecord) -
     measured = dict(facts.latency_ms) if facts.latency_on == this_cpu() else {}
     for backbone in _tried(record):
         if backbone not in measured:
+            spec = ModelSpec(backbone=backbone, num_classes=max(len(facts.classes), 2), image_size=size)
             try:
-                measured[backbone] = measure_latency(backbone, num_classes=max(len(facts.classes), 2), image_size=size)
+                measured[backbone] = measure_latency(spec)
             except UserError as error:
                 logger.warning("the latency of %s cannot be measured: %s", backbone, error)
     return replace(facts, latency_ms=measured, latency_on=this_cpu())

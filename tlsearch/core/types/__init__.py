@@ -20,6 +20,7 @@ from tlsearch.core.types.specs import (
     CropMode,
     DataSpec,
     Layout,
+    ModelSpec,
     SplitSpec,
     TransformSpec,
     TrialAssignment,
@@ -44,6 +45,7 @@ from tlsearch.core.types.trials import (
 )
 
 __all__ = [
+    "ModelSpec",
     "Hyperparameter",
     "hyperparameters",
     "INTERRUPTED",

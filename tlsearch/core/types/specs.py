@@ -136,6 +136,26 @@ class CacheSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """The shape of a model: its size and its latency follow from it, whatever its weights and however it is trained.
+
+    Attributes:
+        backbone: A name, with an optional ``@VERSION``.
+        num_classes: Outputs of the head.
+        image_size: Side of the input images in pixels; None is the default weights' own.
+    """
+
+    backbone: str
+    num_classes: int
+    image_size: int | None = None
+
+    @classmethod
+    def of(cls, backbone: str, data: DataSpec, num_classes: int) -> ModelSpec:
+        """The model that a trial on these data builds."""
+        return cls(backbone=backbone, num_classes=num_classes, image_size=data.image_size)
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrialSetup:
     """What all trials of one search share.
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from tlsearch.core.codec import from_plain
 from tlsearch.core.text import plural
-from tlsearch.core.types import EndReason, SearchRecord, TrialConfig, TrialRecord, TrialState
+from tlsearch.core.types import EndReason, ModelSpec, SearchRecord, TrialConfig, TrialRecord, TrialState
 
 FORMAT = 1
 
@@ -71,15 +71,12 @@ class SearchFacts:
         return from_plain(cls, plain)
 
 
-def measure_latency(backbone: str, *, num_classes: int, image_size: int | None = None, num_threads: int = 1) -> float:
-    """Milliseconds for one image through an untrained model of this backbone: the median of 20 passes.
+def measure_latency(spec: ModelSpec, *, num_threads: int = 1) -> float:
+    """Milliseconds for one image through an untrained model: the median of 20 passes.
 
     The time does not depend on the weights. Decoding and resizing the image are not in it.
 
     Args:
-        backbone: A name, with an optional ``@VERSION``.
-        num_classes: Outputs of the head.
-        image_size: Side of the image in pixels; None is the default weights' own.
         num_threads: CPU threads of one pass.
 
     Raises:
@@ -92,8 +89,8 @@ def measure_latency(backbone: str, *, num_classes: int, image_size: int | None =
     from tlsearch.train import Runtime
     from tlsearch.trial import time_one_image
 
-    size = native_size(backbone) if image_size is None else image_size
-    model = build_model(backbone, num_classes=num_classes, weights=None, image_size=size, seed=0)
+    size = native_size(spec.backbone) if spec.image_size is None else spec.image_size
+    model = build_model(spec.backbone, num_classes=spec.num_classes, weights=None, image_size=size, seed=0)
     threads = torch.get_num_threads()
     torch.set_num_threads(num_threads)
     try:

@@ -42,7 +42,7 @@ class Live:
         """A trial that is RUNNING in the study, as its attributes there describe it."""
         attrs = trial.user_attrs
         config = from_plain(TrialConfig, attrs["config"])
-        sizes = plan.sizes.get(config.backbone, {})
+        sizes = plan.sizes_of(config.backbone)
         limited = plan.search.constraints.limits
         return cls(
             number=trial.number,

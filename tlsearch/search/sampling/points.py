@@ -94,7 +94,7 @@ def _feasible_backbones(plan: SearchPlan) -> list[str]:
     return [
         backbone
         for backbone in plan.space.backbones()
-        if all(plan.sizes.get(backbone, {}).get(name, 0.0) <= limit for name, limit in limits.items())
+        if all(plan.sizes_of(backbone).get(name, 0.0) <= limit for name, limit in limits.items())
     ]
 
 
