@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from search_checks import behave, check_decisions, study_trials
 from search_doubles import QuickTrial, StubTrial, drive, make_plan, start_trial, step_once
+from test_search_migrate import space
 from test_search_restarts import StopAfter
-from test_search_supersede import space
 
 from tlsearch.config import AshaSpec
 from tlsearch.core.types import EpochReport, ModelSpec, StartReport, TrialState

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from search_checks import check_decisions
 from search_doubles import drive, make_plan
-from test_search_supersede import space
+from test_search_migrate import space
 
 from tlsearch.search import SearchPlan, read_search
 from tlsearch.space import Choice, FloatRange, IntRange

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from search_doubles import drive, make_plan
-from test_search_supersede import space
+from test_search_migrate import space
 
 from tlsearch.search import read_search
 from tlsearch.space import Choice, FloatRange, IntRange

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from test_search_supersede import space
+from test_search_migrate import space
 
 from tlsearch.core.types import EpochReport, TrialConfig
 from tlsearch.forecast.simulation import HANDOUT_S, Start

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from search_doubles import QuickTrial, drive, make_plan
-from test_search_supersede import space as real_space
+from test_search_migrate import space as real_space
 
 from tlsearch.search import read_search
 from tlsearch.search.sampling.points import draw, first_look, nearest
