@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tlsearch.data.images.augmentation import AUGMENTATIONS, Drawn, apply_drawn, augment, draw_view
     from tlsearch.data.images.decode import decode_rgb
     from tlsearch.data.images.file_formats import IMAGE_SUFFIXES
-    from tlsearch.data.images.preprocessing import eval_image, normalise, with_image_size
+    from tlsearch.data.images.preprocessing import eval_image, normalise, to_device, with_image_size
     from tlsearch.data.index import (
         ImageIndex,
         Split,
@@ -56,8 +56,9 @@ __all__ = [
     "read_image",
     "require_ready",
     "same_classes",
-    "with_image_size",
     "seen_digest",
+    "to_device",
+    "with_image_size",
     "with_val_in_train",
 ]
 
@@ -81,7 +82,7 @@ _HOMES = {
     ),
     "packed.packed": ("Pixels", "open_pixels"),
     "packed.streamed": ("StreamedImages",),
-    "images.preprocessing": ("eval_image", "normalise", "with_image_size"),
+    "images.preprocessing": ("eval_image", "normalise", "to_device", "with_image_size"),
 }
 
 

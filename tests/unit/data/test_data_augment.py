@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torchvision.transforms import v2
 
+from tlsearch.core.types import TransformSpec
 from tlsearch.data import AUGMENTATIONS, augment
-from tlsearch.data.images.augmentation import apply_drawn, crop_and_flip, draw, draw_boxes, draw_view
+from tlsearch.data.images.augmentation import apply_drawn, crop_and_flip, draw, draw_boxes, draw_view, resize_batch
+from tlsearch.data.images.preprocessing import normalise
+from tlsearch.data.images.trivial_augment import distort
 
 
 def batch(count: int = 8, side: int = 40) -> torch.Tensor:
@@ -112,6 +116,34 @@ def test_the_resize_agrees_with_torchvision():
         assert (got.float() - want).abs().max() < 1.01  # two passes, each rounded
 
 
+def smooth(count: int, side: int) -> torch.Tensor:
+    """Images whose neighbours are alike, as photographs': channels_last."""
+    coarse = torch.rand(count, 3, side // 4, side // 4, generator=seeded(2)) * 255
+    fine = torch.nn.functional.interpolate(coarse, (side, side), mode="bicubic").clamp(0, 255)
+    return fine.to(torch.uint8).contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("size", [24, 64])
+def test_the_resize_of_other_devices_agrees_with_the_cpus(size):
+    images = smooth(16, 48)
+    drawn = draw("light", 16, 48, seeded(4))
+    want = crop_and_flip(images, drawn.boxes, drawn.flips, size)
+    got = resize_batch(images, drawn.boxes, drawn.flips, size)
+    assert got.is_contiguous(memory_format=torch.channels_last)
+    gap = (got.int() - want.int()).abs()
+    assert gap.max() <= 2 and gap.float().mean() < 0.3
+
+
+@pytest.mark.parametrize("kind", AUGMENTATIONS)
+def test_other_devices_are_never_waited_for(kind):
+    """``meta`` has no values: reading one, or copying from it, raises."""
+    images = torch.empty(64, 3, 40, 40, dtype=torch.uint8, device="meta", memory_format=torch.channels_last)
+    transform = TransformSpec(resize_size=40, crop_size=32, interpolation="bilinear", crop_mode="center")
+    rows = normalise(augment(images, kind, 32, seeded(0)), transform)
+    assert rows.shape == (64, 3, 32, 32) and rows.device.type == "meta"
+    assert rows.is_contiguous(memory_format=torch.channels_last)
+
+
 # --- strong ------------------------------------------------------------------------------
 
 
@@ -150,6 +182,30 @@ def test_one_image_in_ten_loses_a_rectangle_to_the_mean_colour():
     assert 0.04 < erased.float().mean() < 0.12
     assert painted[erased].max() < 0.4
     assert corners.float().mean() > 0.2
+
+
+def distort_by_torchvision(images: torch.Tensor, seeds: torch.Tensor, mean: tuple[float, ...]) -> torch.Tensor:
+    """Image by image, each with the global generator seeded for it."""
+    colour = [round(255 * value) for value in mean]
+    transform = v2.Compose([v2.TrivialAugmentWide(fill=colour), v2.RandomErasing(p=0.1, value=colour)])
+    results = []
+    with torch.random.fork_rng(devices=[]):
+        for image, seed in zip(images, seeds.tolist(), strict=True):
+            torch.default_generator.manual_seed(seed)
+            results.append(transform(image))
+    return torch.stack(results)
+
+
+def test_the_distortions_are_torchvisions_from_the_same_seeds():
+    mean, count = (0.1, 0.5, 0.9), 420  # 30 images for each operation
+    images = smooth(count, 48)
+    images[::50] = 77  # one level: autocontrast and equalize leave it as it is
+    seeds = torch.randint(2**62, (count,), generator=seeded(8))
+    got, want = distort(images, seeds, mean), distort_by_torchvision(images, seeds, mean)
+    gap = (got.int() - want.int()).abs().amax(1).flatten(1)
+    assert (gap > 1).float().mean() < 1e-3  # a turned place between two pixels may take the other
+    assert (gap > 1).any(1).float().mean() < 0.2
+    assert (gap > 0).float().mean() < 2e-3
 
 
 def test_another_source_of_chance_is_not_touched():

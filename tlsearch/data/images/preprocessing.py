@@ -6,7 +6,9 @@ Shapes: images between the two are (H, W, 3) as numpy arrays and (N, 3, H, W) as
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -89,9 +91,47 @@ def normalise(images: Tensor, spec: TransformSpec) -> Tensor:
         float32 of the same shape, device and memory format.
     """
     assert images.dtype == torch.uint8, images.dtype
-    mean = torch.tensor(spec.mean, dtype=torch.float32, device=images.device).view(1, 3, 1, 1)
-    std = torch.tensor(spec.std, dtype=torch.float32, device=images.device).view(1, 3, 1, 1)
-    return images.to(torch.float32).div_(255.0).sub_(mean).div_(std)
+    if not images.is_contiguous(memory_format=torch.channels_last):
+        mean, std = (values.view(3, 1, 1) for values in _constants(spec.mean, spec.std, 1, images.device))
+        return images.to(torch.float32).div_(255.0).sub_(mean).div_(std)
+    # Whole lines of pixels against lines of constants: loops of three channels would be as many short ones.
+    num, _, height, width = images.shape
+    lines = images.permute(0, 2, 3, 1).reshape(num * height, width * 3)
+    mean, std = _constants(spec.mean, spec.std, width, images.device)
+    result = torch.empty(lines.shape, dtype=torch.float32, device=images.device)
+    # The CPU works on what its cache holds; other devices on all lines at once.
+    block = max(1, _CACHED // lines.shape[1]) if images.device.type == "cpu" else max(1, len(lines))
+    for source, target in zip(torch.split(lines, block), torch.split(result, block), strict=True):
+        target.copy_(source).div_(255.0).sub_(mean).div_(std)
+    return result.view(num, height, width, 3).permute(0, 3, 1, 2)
+
+
+_CACHED = 65536  # float32 values
+
+
+@lru_cache(maxsize=32)
+def _constants(
+    mean: tuple[float, ...], std: tuple[float, ...], times: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Mean and std, each repeated, made once for each device: making them there waits for it."""
+    with torch.inference_mode(False):
+        first, second = (
+            torch.tensor(values, dtype=torch.float32, device=device).repeat(times) for values in (mean, std)
+        )
+        return first, second
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[object]:
+    """The context of products of pixels: an autocast around them would round levels to 8 bits and fewer."""
+    usable = torch.amp.is_autocast_available(device.type)
+    return torch.autocast(device.type, enabled=False) if usable else nullcontext()
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host, sent to a device without waiting for it."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def with_image_size(spec: TransformSpec, image_size: int | None) -> TransformSpec:
