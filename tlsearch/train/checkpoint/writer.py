@@ -1,7 +1,7 @@
 """Checkpoints beside the training: copied at once, written by a thread, one after the other.
 
 A step of training may change a tensor while a thread writes it, so the thread works on a copy in the host's memory.
-Whoever promises that a checkpoint is on disk calls ``join`` first.
+Before a caller promises that a checkpoint is on disk, it calls ``join``.
 """
 
 from __future__ import annotations
