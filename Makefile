@@ -29,8 +29,9 @@ reference: $(VENV)/.dev
 	$(BIN)/python -m tlsearch.app.views.space_reference docs/space_file.md
 	$(BIN)/python -m tlsearch.cli.help docs/commands.md
 
-# The documentation as a site in site/.
+# The tutorial's commands run again, which takes some minutes; then the documentation as a site in site/.
 docs: $(VENV)/.dev
+	$(BIN)/python docs/run_tutorial.py docs/tutorial.md
 	$(BIN)/mkdocs build --strict
 
 lint: $(VENV)/.dev

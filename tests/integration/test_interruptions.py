@@ -6,8 +6,10 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +31,12 @@ def home(tmp_path: Path) -> Home:
     return home
 
 
-def _wait_for_reports(home: Home, process: subprocess.Popen[str], count: int) -> None:
+def _wait_for_reports(home: Home, process: subprocess.Popen[str] | None, count: int) -> None:
     """Waits until the study's journal holds so many reports."""
     journal = home.root / "tlsearch_runs" / "cut" / "study.journal"
     deadline = time.monotonic() + 480
     while time.monotonic() < deadline:
-        assert process.poll() is None, f"ended too early\n{process.communicate()}"
+        assert process is None or process.poll() is None, f"ended too early\n{process.communicate()}"
         if journal.exists() and journal.read_text().count("report:") >= count:
             return
         time.sleep(0.05)  # polls another process's file
@@ -94,3 +96,50 @@ def test_an_interruption_records_what_was_done_and_can_be_resumed(home: Home, ho
     after = _assert_whole(home)
     ended = {t["trial"]: t for t in between["trials"] if t["state"] != "running"}
     assert {t["trial"]: t for t in after["trials"] if t["trial"] in ended} == ended
+
+
+@pytest.fixture
+def kernel(home: Home) -> Iterator[Any]:
+    """A manager of an IPython kernel that runs in the home, with a client."""
+    manager_of_kernels = pytest.importorskip("jupyter_client.manager").KernelManager
+    pytest.importorskip("ipykernel")
+    manager = manager_of_kernels()
+    manager.kernel_spec.argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    manager.start_kernel(env=home.environment, cwd=str(home.root))
+    try:
+        yield manager
+    finally:
+        manager.shutdown_kernel(now=True)
+
+
+@pytest.mark.slow
+def test_a_search_in_ipython_shows_progress_is_interrupted_and_resumed(home: Home, kernel: Any) -> None:
+    write_digit_space(home, trials=TRIALS, max_epochs=4, depth="[2, 3]")  # epochs long enough to be interrupted
+    client = kernel.blocking_client()
+    client.start_channels()
+    client.wait_for_ready(timeout=120)
+
+    def cell(code: str) -> str:
+        """Runs code; gives what the notebook shows: texts, and tables as plain text."""
+        shown: list[str] = []
+
+        def show(message: Mapping[str, Any]) -> None:
+            content = message["content"]
+            shown.append(content.get("text") or str(content.get("data", content.get("traceback", ""))))
+
+        reply = client.execute_interactive(code, output_hook=show, timeout=500)
+        assert reply["content"]["status"] == "ok", shown[-1]
+        return "".join(shown)
+
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(cell, "import tlsearch\nsearch = tlsearch.run('space.yaml', name='cut')\nsearch.status")
+        _wait_for_reports(home, None, 3)
+        kernel.interrupt_kernel()
+        shown = done.result()
+    assert f"of {TRIALS} trials ended" in shown and "'interrupted'" in shown, shown[-2000:]
+    before = int(cell("print(sum(trial.epochs_run for trial in search.trials()))"))
+    assert before >= 3
+    shown = cell("search = tlsearch.resume(search)\nsearch.status")
+    assert f"{TRIALS} of {TRIALS} trials ended" in shown and "'finished'" in shown, shown[-2000:]
+    assert int(cell("print(sum(trial.epochs_run for trial in search.trials()))")) > before
+    _assert_whole(home)
