@@ -87,8 +87,8 @@ class ResourcesSpec:
     """What one trial is given; None is auto.
 
     Attributes:
-        gpus_per_trial: GPUs of one trial, 0 to 1, a fraction of one device; auto is one where the cluster has
-            any.
+        gpus_per_trial: GPUs of one trial, 0 to 1, a fraction of one device; auto is a whole one, and a fraction
+            once trials of the search have shown that several fit a device.
         cpus_per_trial: CPU threads of one trial.
         max_concurrent: Number of trials at a time; auto is as many as fit.
         precision: Number format of training; auto is fp32 on a CPU and bf16 or fp16 on a GPU.

@@ -67,6 +67,7 @@ def diagnose(options: DoctorOptions) -> Diagnosis:
     findings = [
         *version_findings(),
         *device_findings(file, here=not cluster),
+        *sharing_findings(file, here=not cluster),
         memory_finding(),
         cache_finding(file),
         state_finding(),
@@ -144,6 +145,21 @@ def device_findings(file: SpaceFile | None, *, here: bool) -> list[Finding]:
         text = f"a trial asks for {asked:g} GPUs (resources.gpus_per_trial); this machine has {len(devices)}"
         return [Finding(name="devices", status="fail", text=text, advice=advice)]
     return [Finding(name="devices", status="ok", text=text)]
+
+
+def sharing_findings(file: SpaceFile | None, *, here: bool) -> list[Finding]:
+    """How trials share this machine's GPUs; ``here`` says that trials run on them."""
+    asked = file.resources.gpus_per_trial if file is not None else None
+    if not here or asked in (0.0, 1.0) or not _devices():
+        return []
+    text = (
+        f"a trial has {asked:g} of a GPU" if asked else "trials share a GPU once some have shown that they fit (auto)"
+    )
+    # Every CUDA process uses the daemon that it finds there.
+    if (Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps")) / "control").exists():
+        return [Finding(name="GPU sharing", status="ok", text=f"{text}; MPS runs their kernels side by side")]
+    advice = "for small trials start MPS before Ray: nvidia-cuda-mps-control -d (cluster/README.md)"
+    return [Finding(name="GPU sharing", status="ok", text=f"{text}; without MPS they take turns", advice=advice)]
 
 
 def _devices() -> list[str]:

@@ -81,12 +81,16 @@ class Usage:
         self._device = device
         self._process = psutil.Process()
         self._since = time.perf_counter(), time.process_time()
+        if device.type == "cuda":
+            with suppress(Exception):
+                torch.cuda.reset_peak_memory_stats(device)
 
     def figures(self) -> Mapping[str, float]:
         """``system/cpu_utilization_percentage`` and so on; takes well under a millisecond on a CPU.
 
         The CPU's percentage is the process's: 100 is one core. Memory is what the process holds; of the GPU, memory
-        is all that is in use on the device, and utilization is left out where NVIDIA's library is not installed.
+        is all that is in use on the device, the peak is the most that this trial had allocated, and utilization is
+        left out where NVIDIA's library is not installed.
         """
         now = time.perf_counter(), time.process_time()  # psutil's CPU time has steps of 10 ms, an epoch may take fewer
         (start, cpu_start), self._since = self._since, now
@@ -104,5 +108,7 @@ class Usage:
         with suppress(Exception):
             free, total = torch.cuda.mem_get_info(self._device)
             figures["gpu_0_memory_usage_megabytes"] = (total - free) / _MB  # a trial has one GPU
+            figures["gpu_0_memory_usage_percentage"] = 100 * (total - free) / total
+            figures["gpu_0_process_peak_megabytes"] = torch.cuda.max_memory_allocated(self._device) / _MB
             figures["gpu_0_utilization_percentage"] = float(torch.cuda.utilization(self._device))
         return figures

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,11 @@ def test_the_report_has_what_is_published(space: Path, tmp_path: Path) -> None:
     lines = list(plan_lines(report))
     assert lines[0].startswith("expected time: ") and any(line.startswith("without cached") for line in lines)
     assert not (tmp_path / "cache").exists()
+
+    largest = max(report.measured.trial_bytes.values())
+    packed = replace(report, slots=replace(report.slots, gpus=1.0, packed_bytes=6 * largest))
+    assert packed.as_json()["trials_per_gpu"] == 4 and plain["trials_per_gpu"] == 1  # with what CUDA takes of each
+    assert any("holds 4 such trials by its memory" in line for line in plan_lines(packed))
 
 
 def test_entries_of_an_earlier_search_are_counted(space: Path, tmp_path: Path) -> None:

@@ -98,6 +98,20 @@ def test_no_gpu_where_one_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.status == "ok"  # trials run elsewhere
 
 
+def test_how_gpus_are_shared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(environment, "_devices", lambda: ["a GPU with 80 GB"])
+    monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", str(tmp_path))
+    (found,) = environment.sharing_findings(None, here=True)
+    assert "(auto); without MPS they take turns" in found.text and "nvidia-cuda-mps-control" in found.advice
+    (tmp_path / "control").touch()
+    file = SimpleNamespace(resources=ResourcesSpec(gpus_per_trial=0.25))
+    (found,) = environment.sharing_findings(file, here=True)  # type: ignore[arg-type]
+    assert "a trial has 0.25 of a GPU; MPS runs" in found.text and not found.advice
+    file = SimpleNamespace(resources=ResourcesSpec(gpus_per_trial=1))
+    assert not environment.sharing_findings(file, here=True)  # type: ignore[arg-type]
+    assert not environment.sharing_findings(None, here=False)
+
+
 def test_an_old_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment, "versions", lambda: {"python": "3.11.7", "ray": "2.52.1", "torch": "2.14.1"})
     (found,) = environment.version_findings()

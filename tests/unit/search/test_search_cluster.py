@@ -10,7 +10,8 @@ import pytest
 from tlsearch.config import ResourcesSpec
 from tlsearch.core.errors import ClusterError
 from tlsearch.search.cluster.connect import connected, settle_authentication
-from tlsearch.search.ray_tune.resources import LiveLimit, num_slots, trial_resources
+from tlsearch.search.ray_tune.resources import Room, settle_shares
+from tlsearch.search.scheduling.packing import Shares, num_slots
 
 
 def node(cpus: float, gpus: float = 0.0) -> dict[str, Any]:
@@ -18,39 +19,45 @@ def node(cpus: float, gpus: float = 0.0) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("spec", "nodes", "expected", "slots"),
+    ("spec", "nodes", "share", "slots"),
     [
-        (ResourcesSpec(), [node(2)], {"cpu": 1.0, "gpu": 0.0}, 2),
-        (ResourcesSpec(), [node(8, 2), node(8)], {"cpu": 1.0, "gpu": 1.0}, 2),
-        (ResourcesSpec(gpus_per_trial=0.5, cpus_per_trial=2), [node(8, 2), node(4, 4)], {"cpu": 2.0, "gpu": 0.5}, 6),
-        (ResourcesSpec(gpus_per_trial=0), [node(3, 1), node(4)], {"cpu": 1.0, "gpu": 0.0}, 7),
-        (ResourcesSpec(cpus_per_trial=2), [node(3), node(3)], {"cpu": 2.0, "gpu": 0.0}, 2),
-        (ResourcesSpec(gpus_per_trial=0.1), [node(64, 1)], {"cpu": 1.0, "gpu": 0.1}, 10),
+        (ResourcesSpec(), [node(2)], 0.0, 2),
+        (ResourcesSpec(), [node(8, 2), node(8)], 1.0, 2),
+        (ResourcesSpec(gpus_per_trial=0.5, cpus_per_trial=2), [node(8, 2), node(4, 4)], 0.5, 6),
+        (ResourcesSpec(gpus_per_trial=0), [node(3, 1), node(4)], 0.0, 7),
+        (ResourcesSpec(cpus_per_trial=2), [node(3), node(3)], 0.0, 2),
+        (ResourcesSpec(gpus_per_trial=0.1), [node(64, 1)], 0.1, 10),
     ],
 )
-def test_slots(spec: ResourcesSpec, nodes: list[dict[str, Any]], expected: dict[str, float], slots: int) -> None:
-    per_trial = trial_resources(spec, nodes)
-    assert per_trial == expected
-    assert num_slots(per_trial, nodes) == slots
+def test_slots(spec: ResourcesSpec, nodes: list[dict[str, Any]], share: float, slots: int) -> None:
+    shares = Shares()
+    settle_shares(shares, spec, nodes)
+    assert shares.usual == share
+    assert num_slots(float(spec.cpus_per_trial), share, nodes) == slots
 
 
-def test_the_live_limit_follows_the_cluster() -> None:
+def test_the_room_follows_the_cluster() -> None:
     nodes, now = [node(2)], [0.0]
-    limit = LiveLimit({"cpu": 1.0, "gpu": 0.0}, None, nodes=lambda: nodes, timer=lambda: now[0])
-    assert limit() == 2
+    room = Room(ResourcesSpec(), 0.0, nodes=lambda: nodes, timer=lambda: now[0])
+
+    def most() -> int:
+        return next(count for count in range(20) if not room([0.0] * count, 0.0))
+
+    assert most() == 2
     nodes.append(node(4))
-    assert limit() == 2  # not asked again at once
+    assert most() == 2  # not asked again at once
     now[0] = 6.0
-    assert limit() == 6
+    assert most() == 6
     nodes.clear()
     now[0] = 12.0
-    assert limit() == 1  # all nodes gone: one trial waits for them
-    assert LiveLimit({"cpu": 1.0, "gpu": 0.0}, 3, nodes=lambda: [node(8)])() == 3
+    assert most() == 1  # all nodes gone: one trial waits for them
+    room = Room(ResourcesSpec(max_concurrent=3), 0.0, nodes=lambda: [node(8)])
+    assert most() == 3
 
 
 def test_a_cluster_that_holds_no_trial_is_an_error() -> None:
     with pytest.raises(ClusterError, match=r"1 CPUs and 1 GPUs; the cluster's nodes have 4 CPUs, 0 GPUs"):
-        LiveLimit({"cpu": 1.0, "gpu": 1.0}, None, nodes=lambda: [node(4)])
+        Room(ResourcesSpec(), 1.0, nodes=lambda: [node(4)])
 
 
 @pytest.fixture

@@ -38,8 +38,7 @@ def starts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     monkeypatch.setattr(tuner.tune, "Tuner", Dying)
     monkeypatch.setattr(tuner, "connected", lambda address: nullcontext())
     monkeypatch.setattr(tuner, "alive_nodes", list)
-    monkeypatch.setattr(tuner, "trial_resources", lambda resources, nodes: {"CPU": 1})
-    monkeypatch.setattr(tuner, "LiveLimit", lambda *arguments: lambda: 1)
+    monkeypatch.setattr(tuner, "Room", lambda *arguments: lambda live, share: not live)
     return found
 
 

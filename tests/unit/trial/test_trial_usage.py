@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tlsearch.core.types import TrialAssignment, repeatable
+from tlsearch.search.scheduling import packing
 from tlsearch.trial import FineTuning
 from tlsearch.trial.measurements import Usage
 
@@ -44,7 +45,10 @@ def test_a_gpu_is_told_as_far_as_it_can_be(monkeypatch: pytest.MonkeyPatch, erro
 
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (6_000_000_000, 16_000_000_000))
     monkeypatch.setattr(torch.cuda, "utilization", utilization)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 3_000_000_000)
     figures = Usage(torch.device("cuda", 0)).figures()
-    assert figures[GPU_MEMORY] == 10_000.0
+    assert figures[GPU_MEMORY] == figures[packing.USED] == 10_000.0
+    assert (figures[packing.USED_PERCENT], figures[packing.PEAK]) == (62.5, 3_000.0)
+    assert packing.BUSY == GPU
     assert figures.get(GPU) == (None if error else 87.0)
     assert {CPU, MEMORY} <= figures.keys()

@@ -27,6 +27,7 @@ from tlsearch.forecast.measured_costs import Measured, measure, start_seconds
 from tlsearch.forecast.savings import Saving, savings
 from tlsearch.model import weights_transform
 from tlsearch.search import SearchPlan
+from tlsearch.search.scheduling.packing import COUNTS, num_slots, room
 from tlsearch.space import Space, load
 
 logger = logging.getLogger(__name__)
@@ -39,11 +40,16 @@ Step = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Slots:
-    """How many trials this machine runs at a time, and what each is given."""
+    """How many trials this machine runs at a time, and what each is given.
+
+    Attributes:
+        packed_bytes: Memory of the smallest GPU, where trials are to share GPUs as they fit; else 0.
+    """
 
     count: int
     cpus: int
     gpus: float
+    packed_bytes: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +68,14 @@ class PlanReport:
     without_cache: Forecast | None
     savings: tuple[Saving, ...] = ()
 
+    @property
+    def trials_per_gpu(self) -> int:
+        """How many of its largest trials fit a GPU, by their memory; 1 where none is shared."""
+        if not self.slots.packed_bytes:
+            return 1
+        peak_bytes = float(max(self.measured.trial_bytes.values()))
+        return max(count for count in COUNTS if count == 1 or peak_bytes <= room(count, self.slots.packed_bytes))
+
     def as_json(self) -> dict[str, Any]:
         """{wall_s, without_features_s, start_s, slots, trials, rungs, ..., savings: [{change, fraction}]}."""
         first, measured = self.with_cache, self.measured
@@ -72,6 +86,7 @@ class PlanReport:
             "slots": self.slots.count,
             "cpus_per_trial": self.slots.cpus,
             "gpus_per_trial": self.slots.gpus,
+            "trials_per_gpu": self.trials_per_gpu,
             "gpu_hours": first.busy_s * self.slots.gpus / 3600,
             "core_hours": first.busy_s * self.slots.cpus / 3600,
             "trials": first.trials,
@@ -225,17 +240,19 @@ def local_slots(resources: ResourcesSpec) -> Slots:
 
     cpus, num_gpus = os.cpu_count() or 1, torch.cuda.device_count()
     gpus = resources.gpus_per_trial
+    packed_bytes = 0
     if gpus is None:
         gpus = 1.0 if num_gpus else 0.0
-    count = cpus // resources.cpus_per_trial
-    if gpus > 0:
-        count = min(count, int(1 / gpus + 1e-9) * num_gpus)
+        memory = [torch.cuda.get_device_properties(number).total_memory for number in range(num_gpus)]
+        packed_bytes = min(memory, default=0)
+    count = num_slots(resources.cpus_per_trial, gpus, [{"Resources": {"CPU": cpus, "GPU": num_gpus}}])
     if count == 0:
         raise UserError(
             f"this machine must have the resources of a trial, {resources.cpus_per_trial} CPUs and {gpus:g} GPUs; it "
             f"has {cpus} CPUs and {num_gpus} GPUs: see resources.cpus_per_trial and resources.gpus_per_trial"
         )
-    return Slots(count=min(count, resources.max_concurrent or count), cpus=resources.cpus_per_trial, gpus=gpus)
+    count = min(count, resources.max_concurrent or count)
+    return Slots(count=count, cpus=resources.cpus_per_trial, gpus=gpus, packed_bytes=packed_bytes)
 
 
 def _used_backbones(file: SpaceFile, space: Space) -> Mapping[str, None]:

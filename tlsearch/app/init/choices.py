@@ -256,8 +256,8 @@ def _resources(seen: Seen) -> list[Choice]:
     machine, choices = seen.machine, list[Choice]()
     if seen.gpu:
         threads = max(1, min(4, machine.cores // len(machine.gpus)))
-        reason = "One GPU for each trial, and threads that decode images."
-        instead = "gpus_per_trial: 0.5, two trials on one GPU, where its memory suffices"
+        reason = "A GPU for each trial, shared once trials have shown that they fit, and threads that decode images."
+        instead = "gpus_per_trial: 1, so that no trials share a GPU"
         choices.append(Choice(key=("resources", "gpus_per_trial"), value="auto", reason=reason, instead=instead))
         choices.append(Choice(key=("resources", "cpus_per_trial"), value=str(threads)))
     elif seen.budget.slots < machine.cores:

@@ -32,6 +32,11 @@ def plan_lines(report: PlanReport) -> Iterator[str]:
     yield "disk, at most: " + ", ".join(f"{num_bytes / _GB:.2f} GB of {what}" for what, num_bytes in disk)
     memory = ", ".join(f"{name} {num_bytes / _GB:.1f} GB" for name, num_bytes in measured.trial_bytes.items())
     yield f"memory of one trial, at most: {memory}"
+    if slots.packed_bytes:
+        yield (
+            f"a GPU of {slots.packed_bytes / _GB:.0f} GB holds {plural(report.trials_per_gpu, 'such trial')} by its "
+            "memory; the search shares GPUs where trials leave them idle, on which the times above do not count"
+        )
     if measured.stored.stored:
         yield f"{plural(len(measured.stored.stored), 'cached entry', 'cached entries')} of these images are used again"
     if first.scaled:

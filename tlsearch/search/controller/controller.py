@@ -26,10 +26,11 @@ from tlsearch.core.types import (
     TrialOutcome,
 )
 from tlsearch.search.controller.dispatcher import Dispatcher
-from tlsearch.search.controller.live_trials import Live
+from tlsearch.search.controller.live_trials import Live, note_stored
 from tlsearch.search.controller.trial_queue import Intake
 from tlsearch.search.plan import SearchPlan
 from tlsearch.search.sampling.points import FIRST_LOOK
+from tlsearch.search.scheduling.packing import Shares
 from tlsearch.search.scheduling.stopping_rules import (
     Judge,
     Observation,
@@ -74,6 +75,7 @@ class Controller:
         self._going_on: deque[int] = deque()
         self._streak = ErrorStreak(plan.search.max_failed_trials)
         self.failure: Exception | None = None
+        self.shares = Shares()
         study.restore_values()
         self._intake = Intake(plan, study, clock=clock)
         trials = study.trials()
@@ -85,6 +87,7 @@ class Controller:
             bracket, uncut = attrs.get("bracket", 0), attrs.get(FIRST_LOOK, False)
             seen = Observation.of(stored.report, self._metric, trial=trial.number, bracket=bracket, uncut=uncut)
             self._judge.observe(seen)
+            note_stored(self.shares, trial, stored)
         self._seq = reports[-1][0].seq + 1 if reports else 0
         spent_s = max((stored.spent_s for stored, _ in reports), default=0.0)
         self._time = TimeBudget(self._search.time_budget_s, spent_s=spent_s, timer=timer)
@@ -152,7 +155,15 @@ class Controller:
 
     def job(self, number: int) -> Job:
         """A live trial as a worker needs it, now; again where its worker died."""
-        return self._live[number].job(self._plan)
+        live = self._live[number]
+        if attrs := live.given(self.shares):
+            self._study.set_attrs(number, attrs)
+        return live.job(self._plan)
+
+    def gpus(self, number: int) -> float:
+        """The fraction of a GPU that a trial was handed out with."""
+        live = self._live.get(number)
+        return (live.gpus if live else self.shares.usual) or 0.0
 
     # --- what workers say --------------------------------------------------------------------
 
@@ -185,32 +196,42 @@ class Controller:
         self._seq += 1
         live.epoch, live.heard = report.epoch, self._timer()
         live.verdicts[report.epoch] = verdict
+        self.shares.note(number, live.config, live.gpus or 0.0, report)
         self._observers.trial_reported(number, report, verdict.decision)
         if verdict.decision is not Decision.CONTINUE:
             self._end(live, TrialOutcome(reason=EndReason(verdict.reason)))
         return verdict.decision is Decision.CONTINUE and not self.halting
 
-    def fail(self, number: int, outcome: TrialOutcome, *, measured: Mapping[str, float] | None = None) -> None:
+    def fail(self, number: int, outcome: TrialOutcome, *, measured: Mapping[str, float] | None = None) -> bool:
         """Ends a trial that cannot go on: PRUNED with a constraint, or FAIL with its error.
 
-        A trial that cannot write is not ended: the search pauses, and the trial goes on after a resume.
+        A trial that cannot write is not ended: the search pauses, and the trial goes on after a resume. One that ran
+        out of memory in a fraction of a GPU is not ended either: a neighbour may have taken it, so it runs alone.
 
         Args:
             measured: What the worker has measured for the constraints.
+
+        Returns:
+            Whether it runs again, on a whole GPU.
         """
         live = self._live.get(number)
         if live is None:
-            return
+            return False
+        if outcome.reason is EndReason.MEMORY and (attrs := live.moved(self.shares)):
+            self._study.set_attrs(number, attrs)
+            live.heard = self._timer()
+            return True
         if outcome.reason is EndReason.STORAGE:
             self.failure = self.failure or StorageError(
                 f"the search has paused, since trial {number} cannot write ({outcome.error}): "
                 "make room, or make the disk writable, then go on with `tlsearch resume`"
             )
-            return
+            return False
         self._note_measured(live, measured or {})
         self._end(live, outcome)
         if outcome.reason is EndReason.ERROR:
             self.failure = self.failure or self._streak.failed(number, outcome.error)
+        return False
 
     def worker_died(
         self, number: int, *, node: str, message: str, alive: Callable[[], Collection[str]], settled: bool = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
@@ -11,8 +12,14 @@ from tlsearch.core.codec import from_plain
 from tlsearch.core.types import TrialAssignment, TrialConfig
 from tlsearch.search.plan import SearchPlan
 from tlsearch.search.sampling.points import FIRST_LOOK
+from tlsearch.search.scheduling.packing import Shares
 from tlsearch.search.scheduling.stopping_rules import MEASURED_BY_WORKERS, Verdict
+from tlsearch.search.study.study import StoredReport
 from tlsearch.search.worker.messages import Job
+
+logger = logging.getLogger(__name__)
+
+GPUS, ALONE = "gpus", "alone"  # attributes of a trial: the fraction of a GPU that it had, and that it needs a whole one
 
 
 @dataclass(kw_only=True)
@@ -23,6 +30,8 @@ class Live:
         epoch: The last one that the study holds.
         deaths: Node ids of workers that died; empty where unknown.
         first_look: Whether proposals wait for it, and ASHA does not stop it.
+        gpus: Its fraction of a GPU; None until it is handed out, and outside of a cluster.
+        alone: Whether it needs a whole device, since it ran out of memory in a fraction.
         heard: When it began here or reported last, by the search's own clock.
     """
 
@@ -31,6 +40,8 @@ class Live:
     seed: int
     bracket: int
     first_look: bool = False
+    gpus: float | None = None
+    alone: bool = False
     heard: float = 0.0
     epoch: int = 0
     verdicts: dict[int, Verdict] = field(default_factory=dict)
@@ -50,9 +61,26 @@ class Live:
             seed=attrs["seed"],
             bracket=attrs["bracket"],
             first_look=attrs.get(FIRST_LOOK, False),
+            alone=attrs.get(ALONE, False),
             heard=heard,
             measured={name: sizes[name] for name in limited if name in sizes} | attrs.get("measured", {}),
         )
+
+    def given(self, shares: Shares) -> dict[str, float | None]:
+        """Settles its fraction of a GPU, where it has none yet; gives what the study is to keep of it."""
+        if self.gpus is not None:
+            return {}
+        self.gpus = shares.of(self.config, alone=self.alone)
+        return {GPUS: self.gpus} if shares.packs else {}
+
+    def moved(self, shares: Shares) -> dict[str, float | bool]:
+        """Moves it to a whole GPU, where it had a fraction; gives what the study is to keep of it."""
+        if not self.gpus or self.gpus >= 1:
+            return {}
+        logger.warning("trial %d runs out of memory in %g of a GPU; it gets a whole one", self.number, self.gpus)
+        shares.note_too_large(self.number, self.config)
+        self.alone, self.gpus = True, 1.0
+        return {ALONE: True, GPUS: 1.0}
 
     def job(self, plan: SearchPlan) -> Job:
         """The trial as a worker needs it, now."""
@@ -62,6 +90,7 @@ class Live:
             config=self.config,
             setup=plan.setup,
             directory=str(plan.folder.trial(self.number)),
+            gpus=self.gpus,
         )
         limits = {name: limit for name, limit in plan.search.constraints.limits.items() if name in MEASURED_BY_WORKERS}
         return Job(
@@ -81,3 +110,9 @@ class Live:
         """
         judged = self.deaths if settled else self.deaths[:-1]
         return sum(not node or node in alive for node in judged)
+
+
+def note_stored(shares: Shares, trial: FrozenTrial, stored: StoredReport) -> None:
+    """Takes a report of an earlier start."""
+    attrs = trial.user_attrs
+    shares.note(trial.number, from_plain(TrialConfig, attrs["config"]), attrs.get(GPUS) or 1.0, stored.report)

@@ -11,6 +11,8 @@ import ray
 
 from tlsearch.core.errors import ClusterError
 from tlsearch.search.cluster._private import draining_nodes
+from tlsearch.search.scheduling.packing import COUNTS, Shares, has_room, num_slots
+from tlsearch.search.worker.messages import unpack_job
 
 if TYPE_CHECKING:
     from tlsearch.config import ResourcesSpec
@@ -28,55 +30,72 @@ def lasting_node_ids() -> set[str]:
     return {node["NodeID"] for node in alive_nodes()} - draining_nodes()
 
 
-def trial_resources(spec: ResourcesSpec, nodes: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """CPUs and GPUs of one trial; ``gpus_per_trial`` auto is one where the cluster has any."""
-    gpus = spec.gpus_per_trial
-    if gpus is None:
-        gpus = 1.0 if any(node["Resources"].get("GPU", 0) >= 1 for node in nodes) else 0.0
-    return {"cpu": float(spec.cpus_per_trial), "gpu": float(gpus)}
+def settle_shares(shares: Shares, spec: ResourcesSpec, nodes: Sequence[Mapping[str, Any]]) -> None:
+    """Says which fraction of a GPU trials get: ``gpus_per_trial``, none where the cluster has none, or what fits.
+
+    A device is shared by as many trials as its node has CPUs for.
+    """
+    with_gpus = [node["Resources"] for node in nodes if node["Resources"].get("GPU", 0) >= 1]
+    shares.fixed = spec.gpus_per_trial if spec.gpus_per_trial is not None or with_gpus else 0.0
+    held = [int(have.get("CPU", 0) / have["GPU"] / spec.cpus_per_trial) for have in with_gpus]
+    shares.most = max(1, min([*held, max(COUNTS)]))
 
 
-def num_slots(per_trial: Mapping[str, float], nodes: Sequence[Mapping[str, Any]]) -> int:
-    """How many trials the nodes hold at a time; a trial never spans two nodes."""
-    slots = 0
-    for node in nodes:
-        have = node["Resources"]
-        fits = [math.floor(have.get(name.upper(), 0) / need + 1e-9) for name, need in per_trial.items() if need > 0]
-        slots += min(fits, default=0)
-    return slots
+def job_resources(cpus: float, config: Mapping[str, Any]) -> dict[str, float]:
+    """What Ray holds for a trial of this config, in which its job says its fraction of a GPU."""
+    return {"cpu": cpus, "gpu": unpack_job(config).assignment.gpus or 0.0}
 
 
-class LiveLimit:
-    """How many trials may be handed out at a time, following the cluster."""
+class Room:
+    """Whether another trial may be handed out, following the cluster."""
 
     def __init__(
         self,
-        per_trial: Mapping[str, float],
-        max_concurrent: int | None,
+        spec: ResourcesSpec,
+        share: float,
         *,
         nodes: Callable[[], Sequence[Mapping[str, Any]]] = alive_nodes,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         """Looks at the cluster.
 
+        Args:
+            spec: CPUs of a trial, and how many may run at a time.
+            share: The usual fraction of a GPU now.
+
         Raises:
             ClusterError: No node holds a single trial.
         """
-        self._per_trial, self._max, self._nodes, self._timer = per_trial, max_concurrent, nodes, timer
-        self._slots = num_slots(per_trial, nodes())
-        self._asked = timer()
-        if not self._slots:
+        self._cpus, self._max, self._ask, self._timer = float(spec.cpus_per_trial), spec.max_concurrent, nodes, timer
+        self._slots: dict[float, int] = {}
+        self._look()
+        if not self._num_slots(share):
             raise ClusterError(
-                f"one node must have the resources of a trial, {per_trial['cpu']:g} CPUs and "
-                f"{per_trial['gpu']:g} GPUs; the cluster's nodes have {_describe(nodes())}: "
-                "see resources.cpus_per_trial and resources.gpus_per_trial"
+                f"one node must have the resources of a trial, {self._cpus:g} CPUs and {share:g} GPUs; the cluster's "
+                f"nodes have {_describe(self._nodes)}: see resources.cpus_per_trial and resources.gpus_per_trial"
             )
 
-    def __call__(self) -> int:
-        """The limit now, at least 1."""
+    def __call__(self, live: Sequence[float], share: float) -> bool:
+        """Whether there is room beside the trials that were handed out; always for one.
+
+        Args:
+            live: The fraction of a GPU of each of them.
+            share: The usual fraction.
+        """
         if self._timer() - self._asked > _REFRESH_S:
-            self._slots, self._asked = num_slots(self._per_trial, self._nodes()), self._timer()
-        return max(1, min(self._slots, self._max or self._slots))
+            self._look()
+        if not live:
+            return True
+        return len(live) < (self._max or math.inf) and has_room(live, share, self._num_slots(share))
+
+    def _look(self) -> None:
+        self._nodes, self._asked = self._ask(), self._timer()
+        self._slots.clear()
+
+    def _num_slots(self, share: float) -> int:
+        if share not in self._slots:
+            self._slots[share] = num_slots(self._cpus, share, self._nodes)
+        return self._slots[share]
 
 
 def _describe(nodes: Sequence[Mapping[str, Any]]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,6 +84,7 @@ class Silence:
 
 logger = logging.getLogger(__name__)
 
+_WAITING = (Trial.PENDING, Trial.PAUSED)  # paused: for a whole device, after it ran out of memory in a fraction
 GRACE_S = 2.0  # how long a running epoch may go on after Ctrl-C
 _COLOUR = re.compile(r"\x1b\[\d*m")
 _UNSETTLED = " is unavailable: "  # the connection broke; whether worker or node has died is not known yet
@@ -98,10 +99,13 @@ class StudyScheduler(TrialScheduler):
         controller: Controller,
         watch: Watch,
         *,
+        resources: Callable[[Mapping[str, Any]], dict[str, float]],
         timeout_s: float | None = None,
         grace_s: float = GRACE_S,
     ) -> None:
+        """``resources`` says what Ray holds for a trial, by its config."""
         super().__init__()  # type: ignore[no-untyped-call]
+        self._resources = resources
         self._controller = controller
         self._watch = watch
         self._silence = Silence(timeout_s)
@@ -131,7 +135,12 @@ class StudyScheduler(TrialScheduler):
             if message.report is not None:
                 goes_on = self._controller.report(message.number, message.report, measured=message.measured)
             elif message.outcome is not None:
-                self._controller.fail(message.number, message.outcome, measured=message.measured)
+                again = self._controller.fail(message.number, message.outcome, measured=message.measured)
+                if again and not self._halting:
+                    tune_controller.pause_trial(trial, should_checkpoint=False)
+                    self._renew(trial, message.number)
+                    self._fresh[trial.trial_id] = trial
+                    return str(TrialScheduler.NOOP)
         return str(TrialScheduler.CONTINUE if goes_on and not self._halting else TrialScheduler.STOP)
 
     def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:
@@ -147,9 +156,14 @@ class StudyScheduler(TrialScheduler):
             if self._controller.worker_died(
                 number, node=node, message=summary, alive=lasting_node_ids, settled=settled
             ):
-                trial.set_config(pack(self._controller.job(number)))
+                self._renew(trial, number)
             else:
                 self._given_up.append(trial)
+
+    def _renew(self, trial: Trial, number: int) -> None:
+        """Gives a trial that is in no worker its job as it is now, with what it needs of a GPU."""
+        trial.set_config(pack(self._controller.job(number)))
+        trial.update_resources(self._resources(trial.config))
 
     def on_trial_complete(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> None:
         """The study knows when the last message came."""
@@ -174,10 +188,10 @@ class StudyScheduler(TrialScheduler):
         self._kill_silent(tune_controller)
         for trial_id in list(self._fresh):
             trial = self._offered[trial_id] = self._fresh.pop(trial_id)
-            if trial.status == Trial.PENDING:
+            if trial.status in _WAITING:
                 return trial
         for trial_id, trial in list(self._offered.items()):
-            if trial.status == Trial.PENDING:
+            if trial.status in _WAITING:
                 return trial
             del self._offered[trial_id]
         return None
@@ -198,7 +212,7 @@ class StudyScheduler(TrialScheduler):
         self._halt_since = self._halt_since if self._halt_since is not None else now
         late = now - self._halt_since >= self._grace_s
         for trial in list(tune_controller.get_live_trials()):
-            if trial.status == Trial.PENDING:
+            if trial.status in _WAITING:
                 tune_controller.stop_trial(trial)
             elif late and trial.status == Trial.RUNNING:
                 worker = trial.temporary_state.ray_actor

@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import count
 from traceback import walk_tb
 from typing import Any, cast
@@ -26,7 +27,7 @@ from tlsearch.search.cluster.connect import connected
 from tlsearch.search.controller.controller import Controller
 from tlsearch.search.inspect.running_status import telling_dashboard
 from tlsearch.search.plan import SearchPlan
-from tlsearch.search.ray_tune.resources import LiveLimit, alive_nodes, trial_resources
+from tlsearch.search.ray_tune.resources import Room, alive_nodes, job_resources, settle_shares
 from tlsearch.search.ray_tune.scheduler import StudyScheduler, Watch
 from tlsearch.search.ray_tune.trainable import fine_tuning, make_worker
 from tlsearch.search.study.lock import SearchLock
@@ -99,13 +100,13 @@ def tune_environment() -> Iterator[None]:
 
 
 class StudySearcher(Searcher):
-    """Hands out trials up to the live limit."""
+    """Hands out trials while there is room for another."""
 
-    def __init__(self, controller: Controller, watch: Watch, *, live_limit: Callable[[], int]) -> None:
+    def __init__(self, controller: Controller, watch: Watch, *, room: Callable[[Sequence[float], float], bool]) -> None:
         super().__init__()
         self._controller = controller
         self._watch = watch
-        self._live_limit = live_limit
+        self._room = room
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         """A trial's job; None while all slots are taken or trials have to end first; FINISHED when none will come.
@@ -119,7 +120,8 @@ class StudySearcher(Searcher):
         return cast("dict[str, Any] | None", answer)  # Tune compares with FINISHED, a string
 
     def _next_job(self, trial_id: str) -> dict[str, str] | str | None:
-        if len(self._watch.handed_out) >= self._live_limit():
+        usual = self._controller.shares.usual or 0.0
+        if not self._room([self._controller.gpus(number) for number in self._watch.handed_out.values()], usual):
             return None
         job = self._controller.next_trial()
         if job is None:
@@ -221,16 +223,17 @@ def _tune_on(
 
 def _tune(plan: SearchPlan, controller: Controller, factory: TrialFactory, stop: threading.Event) -> None:
     """One run of Tune, until the controller is exhausted and no trial is live."""
-    per_trial = trial_resources(plan.resources, alive_nodes())
-    live_limit = LiveLimit(per_trial, plan.resources.max_concurrent)
+    settle_shares(controller.shares, plan.resources, alive_nodes())
+    room = Room(plan.resources, controller.shares.usual or 0.0)
+    resources = partial(job_resources, float(plan.resources.cpus_per_trial))
     timeout_s = plan.search.trial_timeout_s
     watch = Watch()
     with tune_environment(), scratch_folder("tune") as unread:
         tuner = tune.Tuner(
-            tune.with_resources(make_worker(factory), per_trial),
+            tune.with_resources(make_worker(factory), cast(Any, resources)),  # Tune takes a dict as well
             tune_config=tune.TuneConfig(
-                search_alg=StudySearcher(controller, watch, live_limit=live_limit),
-                scheduler=StudyScheduler(controller, watch, timeout_s=timeout_s),
+                search_alg=StudySearcher(controller, watch, room=room),
+                scheduler=StudyScheduler(controller, watch, resources=resources, timeout_s=timeout_s),
                 num_samples=-1,
                 reuse_actors=True,
                 trial_name_creator=_short_name,
