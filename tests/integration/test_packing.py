@@ -53,7 +53,8 @@ def search(root: Path) -> None:
 
     settle_authentication("local")
     ray.init(address="local", num_cpus=TRIALS, num_gpus=2, log_to_driver=False)
-    plan = make_plan(root, trials=TRIALS, scheduler=None, max_epochs=2)
+    points = [{"head_lr": 1e-3 * (number + 1)} for number in range(TRIALS)]  # none waits for another
+    plan = make_plan(root, trials=TRIALS, sampler="fixed", start_with=points, scheduler=None, max_epochs=2)
     plan = replace(plan, resources=ResourcesSpec(gpus_per_trial=0.25))
     assert run_search(plan, factory=SharingTrial) == "finished"
     ray.shutdown()

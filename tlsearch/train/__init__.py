@@ -14,6 +14,7 @@ from tlsearch.train.checkpoint.tensor_files import read_json, read_tensors, remo
 from tlsearch.train.checkpoint.writer import Writer, copy_to_host
 from tlsearch.train.cka import feature_drift, probe_features
 from tlsearch.train.device import (
+    CONTEXT_BYTES,
     Runtime,
     derive_seed,
     open_runtime,
@@ -30,6 +31,7 @@ from tlsearch.train.optim.optimizer import build_optimizer, extend_optimizer
 from tlsearch.train.optim.schedules import depth_at, phases
 
 __all__ = [
+    "CONTEXT_BYTES",
     "EVAL_BATCH_SIZE",
     "Evaluation",
     "FeatureSource",

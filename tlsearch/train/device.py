@@ -18,7 +18,7 @@ from tlsearch.model._private import cpu_computes_bf16
 from tlsearch.train.cpu.heap import keep_heap, trim_heap
 
 Precision = Literal["fp32", "bf16", "fp16"]
-_CONTEXT_BYTES = 5e8  # of a CUDA context with its kernels, by process
+CONTEXT_BYTES = 5e8  # of a CUDA context with its kernels, by process
 _DTYPES: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -120,7 +120,7 @@ def limit_memory(device: torch.device, fraction: float) -> None:
     """
     if fraction < 1:
         total = torch.cuda.get_device_properties(device).total_memory
-        fraction = max(fraction / 2, fraction - _CONTEXT_BYTES / total)
+        fraction = max(fraction / 2, fraction - CONTEXT_BYTES / total)
     index = torch.cuda.current_device() if device.index is None else device.index
     torch.cuda.set_per_process_memory_fraction(float(fraction), index)
 

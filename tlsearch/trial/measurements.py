@@ -16,11 +16,12 @@ from torch import nn
 from tlsearch.core.types import SYSTEM, ModelSpec, TrialAssignment, WeightsSource
 from tlsearch.data import with_image_size
 from tlsearch.model import build_model, resolve_weights
-from tlsearch.train import Runtime, out_of_memory_is_infeasible, trial_runtime
+from tlsearch.train import CONTEXT_BYTES, Runtime, out_of_memory_is_infeasible, trial_runtime
 from tlsearch.trial.process_cache import held_index
 
 WARMUPS = 3
 REPEATS = 20
+_TAKEN = 0.1  # of a device's memory: more is another program's, not a driver's
 
 _measured: dict[tuple[object, ...], float] = {}
 
@@ -112,3 +113,18 @@ class Usage:
             figures["gpu_0_process_peak_megabytes"] = torch.cuda.max_memory_allocated(self._device) / _MB
             figures["gpu_0_utilization_percentage"] = float(torch.cuda.utilization(self._device))
         return figures
+
+
+def taken_by_others() -> str:
+    """What other processes hold of this process's CUDA device, in words; empty where that is little.
+
+    Empty, too, where this process has a fraction of the device: its neighbours have theirs.
+    """
+    begun = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    if not begun or torch.cuda.get_per_process_memory_fraction() < 1:
+        return ""
+    free, total = torch.cuda.mem_get_info()
+    others = total - free - torch.cuda.memory_reserved() - CONTEXT_BYTES
+    if others < _TAKEN * total:
+        return ""
+    return f"other processes hold {others / 1e9:.1f} of the {total / 1e9:.1f} GB of this GPU"

@@ -214,6 +214,18 @@ def test_errors_are_classified(error: Exception, reason: str, retry: bool) -> No
     assert (found.outcome.reason, found.retry, found.sticky) == (reason, retry, False)
 
 
+def test_running_out_of_memory_that_others_hold_is_retried_and_no_verdict(tmp_path: Path) -> None:
+    root = tmp_path / "s"
+    behave(root, {"kind": "memory", "epoch": 1})
+    others = ["other processes hold 9.0 of the 16.0 GB of this GPU"] * 2
+    job = Job(assignment=assignment(root), reported=0, max_failures=1)
+    ended = Runner(job, StubTrial, taken=lambda: others.pop()).step().outcome
+    assert ended is not None and (ended.reason, others) == ("error", [])
+    assert ended.error.startswith("other processes hold 9.0 of the 16.0 GB of this GPU: Infeasible: ")
+    ended = Runner(job, StubTrial).step().outcome
+    assert ended is not None and ended.reason == "memory"
+
+
 def test_a_failed_step_holds_nothing_any_more_when_its_trial_is_closed(tmp_path: Path) -> None:
     held: list[weakref.ref[Any]] = []
     at_close: list[object] = []

@@ -14,7 +14,7 @@ import torch
 from tlsearch.core.types import TrialAssignment, repeatable
 from tlsearch.search.scheduling import packing
 from tlsearch.trial import FineTuning
-from tlsearch.trial.measurements import Usage
+from tlsearch.trial.measurements import Usage, taken_by_others
 
 CPU, MEMORY = "system/cpu_utilization_percentage", "system/system_memory_usage_megabytes"
 GPU, GPU_MEMORY = "system/gpu_0_utilization_percentage", "system/gpu_0_memory_usage_megabytes"
@@ -52,3 +52,22 @@ def test_a_gpu_is_told_as_far_as_it_can_be(monkeypatch: pytest.MonkeyPatch, erro
     assert packing.BUSY == GPU
     assert figures.get(GPU) == (None if error else 87.0)
     assert {CPU, MEMORY} <= figures.keys()
+
+
+@pytest.mark.parametrize(
+    ("free_gb", "fraction", "expected"),
+    [(6.0, 1.0, "other processes hold 6.5 of the 16.0 GB of this GPU"), (12.0, 1.0, ""), (6.0, 0.5, "")],
+)
+def test_what_others_hold_of_a_whole_device(
+    monkeypatch: pytest.MonkeyPatch, free_gb: float, fraction: float, expected: str
+) -> None:
+    assert not taken_by_others()  # no device was ever used
+    fakes: dict[str, Callable[[], object]] = {
+        "is_initialized": lambda: True,
+        "get_per_process_memory_fraction": lambda: fraction,
+        "mem_get_info": lambda: (int(free_gb * 1e9), 16_000_000_000),
+        "memory_reserved": lambda: 3_000_000_000,
+    }
+    for name, fake in fakes.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    assert taken_by_others() == expected

@@ -14,7 +14,7 @@ from tlsearch.search.plan import SearchPlan
 from tlsearch.search.sampling.points import FIRST_LOOK
 from tlsearch.search.scheduling.packing import Shares
 from tlsearch.search.scheduling.stopping_rules import MEASURED_BY_WORKERS, Verdict
-from tlsearch.search.study.study import StoredReport
+from tlsearch.search.study.stored_reports import StoredReport
 from tlsearch.search.worker.messages import Job
 
 logger = logging.getLogger(__name__)

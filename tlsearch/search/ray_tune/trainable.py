@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -79,6 +80,15 @@ def trial_measures(assignment: TrialAssignment, names: Sequence[str]) -> Mapping
     return {"latency_ms": trial_latency(assignment)} if "latency_ms" in names else {}
 
 
+def device_taken() -> str:
+    """What other processes hold of a real trial's whole device, in words; empty for little."""
+    if "torch" not in sys.modules:
+        return ""
+    from tlsearch.trial import taken_by_others
+
+    return taken_by_others()
+
+
 class TrialWorker(Trainable):
     """Runs one trial after another; ``make_worker`` sets the factory.
 
@@ -132,7 +142,8 @@ class TrialWorker(Trainable):
         self._begun = False
         job = unpack_job(config)
         self._log.about(job.assignment.number)
-        return Runner(job, type(self).factory, gauge=type(self).gauge, node=self._node, leaving=self._leaving)
+        own = type(self)
+        return Runner(job, own.factory, gauge=own.gauge, node=self._node, leaving=self._leaving, taken=device_taken)
 
 
 def make_worker(factory: TrialFactory, gauge: Gauge = trial_measures) -> type[TrialWorker]:

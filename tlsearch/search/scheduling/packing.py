@@ -131,7 +131,7 @@ class Shares:
     """The fraction of a GPU of each trial of a search, from what its earlier trials used.
 
     Attributes:
-        fixed: The fraction of all trials, 0 where there is no GPU; None: it follows from what trials use.
+        fixed: The fraction of all trials, 0 on a cluster without GPUs; None: it follows from what trials use.
         most: Trials that a device may hold at a time.
     """
 

@@ -6,6 +6,7 @@ import logging
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,15 @@ class Runner:
         gauge: Gauge | None = None,
         node: str = "",
         leaving: Callable[[], bool] = lambda: False,
+        taken: Callable[[], str] = str,
     ) -> None:
         """Opens nothing yet, so it cannot fail.
 
         Args:
             gauge: Measures a trial's model before it is trained; None where nothing is to be measured.
             leaving: Whether this machine is about to go: then every epoch ends with a running checkpoint.
+            taken: Who else holds memory of the trial's whole device, in words; empty for nobody. Running out of it
+                is then an error, which a retry may help, and no verdict on the configuration.
         """
         self._job = job
         self._factory = factory
@@ -44,6 +48,7 @@ class Runner:
         self._measured = dict(job.measured)
         self._node = node
         self._leaving = leaving
+        self._taken = taken
         self._number = job.assignment.number
         self._reported = job.reported
         self._failures = 0
@@ -70,9 +75,12 @@ class Runner:
             # Outside of the handler: the traceback no longer holds what the failed step had on the device.
             self.close()
             self._failures += 1
-            if not found.retry or self._failures > self._job.max_failures:
-                return self._message(outcome=found.outcome)
-            logger.warning("trial %d is retried: %s", self._number, found.outcome.error)
+            outcome, retry = found.outcome, found.retry
+            if outcome.reason is EndReason.MEMORY and (others := self._taken()):
+                outcome, retry = replace(outcome, reason=EndReason.ERROR, error=f"{others}: {outcome.error}"), True
+            if not retry or self._failures > self._job.max_failures:
+                return self._message(outcome=outcome)
+            logger.warning("trial %d is retried: %s", self._number, outcome.error)
 
     def close(self) -> None:
         """Closes the trial, if it is open."""
