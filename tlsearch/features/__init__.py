@@ -10,6 +10,7 @@ from tlsearch.features.feature_cache import (
     library_versions,
     open_features,
     open_solution,
+    pass_batch_size,
     tensor_digests,
 )
 from tlsearch.features.validity import Boundary, measure_boundary, view_of, why_not, why_not_worth
@@ -26,6 +27,7 @@ __all__ = [
     "measure_boundary",
     "open_features",
     "open_solution",
+    "pass_batch_size",
     "tensor_digests",
     "view_of",
     "why_not",

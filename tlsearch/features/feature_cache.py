@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -27,7 +27,8 @@ from tlsearch.core.types import CacheSpec, Scalar, TransformSpec
 from tlsearch.node_cache.locked_files import cache_directory
 from tlsearch.node_cache.store import Content, NoRoomError, Store
 
-PASS_BATCH_SIZE = 64  # of every pass: another batch size moves activations by about 1e-5
+PASS_BATCH_SIZE = 64  # of every pass on a CPU: another batch size moves activations by about 1e-5
+_GPU_PASS_BATCH_SIZE = 256  # fills a GPU; halved where memory runs out
 _FORMAT = 2  # of the entries on disk; counts up when bytes or meaning change
 
 
@@ -63,7 +64,13 @@ class FeatureKey:
 
     def as_dict(self) -> dict[str, object]:
         """The key as plain JSON, for the sidecar."""
-        return {"format": _FORMAT, "batch_size": PASS_BATCH_SIZE, **dataclasses.asdict(self)}
+        batch_size = pass_batch_size(self.compute.partition("/")[0])
+        return {"format": _FORMAT, "batch_size": batch_size, **dataclasses.asdict(self)}
+
+
+def pass_batch_size(device_type: str) -> int:
+    """Images of one batch of an evaluation, and of a pass that makes cached features: the same for both."""
+    return PASS_BATCH_SIZE if device_type == "cpu" else _GPU_PASS_BATCH_SIZE
 
 
 def library_versions(backbone: str) -> str:
@@ -78,13 +85,20 @@ def library_versions(backbone: str) -> str:
 
 def tensor_digests(tensors: Mapping[str, Tensor]) -> dict[str, str]:
     """The sha256 of each tensor's shape, dtype and bytes; two tensors of one digest are equal bit for bit."""
+    contents = [tensor.detach().contiguous().reshape(-1).view(torch.uint8) for tensor in tensors.values()]
+    if any(content.device.type != "cpu" for content in contents):
+        contents = in_one_copy(contents)
     digests = {}
-    for name, tensor in tensors.items():
-        plain = tensor.detach().cpu().contiguous()
-        content = hashlib.sha256(f"{plain.dtype}{tuple(plain.shape)}".encode())
-        content.update(plain.reshape(-1).view(torch.uint8).numpy().data)
-        digests[name] = content.hexdigest()
+    for (name, tensor), content in zip(tensors.items(), contents, strict=True):
+        digest = hashlib.sha256(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+        digest.update(content.numpy().data)
+        digests[name] = digest.hexdigest()
     return digests
+
+
+def in_one_copy(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+    """One-dimensional tensors of a device and a dtype, on the host: each alone would wait for the device."""
+    return torch.cat(list(tensors)).cpu().split([len(tensor) for tensor in tensors])
 
 
 def combined_digest(digests: Mapping[str, str]) -> str:

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tlsearch.core.types import TrialConfig
-from tlsearch.features import PASS_BATCH_SIZE, Boundary, measure_boundary
+from tlsearch.features import Boundary, measure_boundary, pass_batch_size
 from tlsearch.model import MAX_DEPTH, StagedModel, build_model, fold_batchnorm
 from tlsearch.train import FeatureSource, Runtime, Source, Trainer, affordable_rows
 
@@ -181,7 +181,7 @@ def _time_parts(model: StagedModel, image_size: int, watch: Stopwatch) -> tuple[
             with torch.inference_mode(), runtime.autocast():
                 return part(_repeated(one, count))  # type: ignore[no-any-return]
 
-        times.append(watch.per_row(passed, PASS_BATCH_SIZE))
+        times.append(watch.per_row(passed, pass_batch_size(runtime.device.type)))
         with torch.no_grad(), runtime.autocast():
             rows = part(rows).float()
     return tuple(times), inputs

@@ -25,7 +25,15 @@ from tlsearch.train.device import (
 from tlsearch.train.linear_probe import Probe, affordable_rows, fit_probe, solve_probe
 from tlsearch.train.loop.batches import FeatureSource, PixelSource, Source, ViewSource, load_batch
 from tlsearch.train.loop.ema import WeightAverage, moving_state
-from tlsearch.train.loop.evaluation import EVAL_BATCH_SIZE, Evaluation, Reading, check_finite, evaluate, predict_logits
+from tlsearch.train.loop.evaluation import (
+    EVAL_BATCH_SIZE,
+    Evaluation,
+    Reading,
+    check_finite,
+    evaluate,
+    in_batches,
+    predict_logits,
+)
 from tlsearch.train.loop.trainer import Trainer, TrainFigures
 from tlsearch.train.optim.optimizer import build_optimizer, extend_optimizer
 from tlsearch.train.optim.schedules import depth_at, phases
@@ -59,6 +67,7 @@ __all__ = [
     "fit_probe",
     "extend_optimizer",
     "feature_drift",
+    "in_batches",
     "load_batch",
     "moving_state",
     "open_runtime",

@@ -9,10 +9,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from tlsearch.core.errors import is_out_of_memory
+from tlsearch.core.errors import Infeasible
 from tlsearch.data import draw_view, open_pixels
 from tlsearch.features import (
-    PASS_BATCH_SIZE,
     Boundary,
     FeatureKey,
     Features,
@@ -25,7 +24,7 @@ from tlsearch.features import (
     why_not_worth,
 )
 from tlsearch.model import MAX_DEPTH, PART_NAMES, StagedModel
-from tlsearch.train import FeatureSource, PixelSource, Source, ViewSource, load_batch
+from tlsearch.train import FeatureSource, PixelSource, Source, ViewSource, in_batches
 from tlsearch.trial.context import Phase, TrialContext
 
 _boundaries: dict[tuple[str, int, int, str], Boundary] = {}  # by backbone, depth, image size, device type
@@ -65,10 +64,8 @@ def _stored(model: StagedModel, context: TrialContext, phase: Phase, split: str,
         compute = partial(_pass_from_nearest, model, context, phase, split, num_rows)
         num_alike = 1 if context.view(phase, split) is None else min(cache.views, context.setup.max_epochs)
         return open_features(key, num_rows=num_rows, compute=compute, cache=cache, num_alike=num_alike)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        return NotStored(reason=f"out of memory in a pass of {PASS_BATCH_SIZE} images")
+    except Infeasible:
+        return NotStored(reason="out of memory in a pass of a single image")
 
 
 def _pass_from_nearest(
@@ -167,12 +164,11 @@ def prefix_pass(model: StagedModel, context: TrialContext, phase: Phase, split: 
 
 def _pass(model: StagedModel, context: TrialContext, depth: int, source: Source, behind: int) -> Iterator[Tensor]:
     model.eval()
-    for start in range(0, len(source), PASS_BATCH_SIZE):
-        context.doing("storing features", start, len(source))
-        with torch.inference_mode(), context.runtime.autocast():
-            rows, _ = load_batch(source, slice(start, start + PASS_BATCH_SIZE), context.runtime)
-            activations = model.forward_prefix(rows, depth, behind=behind)
-        yield activations.float().cpu()
+    done = 0
+    for activations in in_batches(source, context.runtime, partial(model.forward_prefix, depth=depth, behind=behind)):
+        context.doing("storing features", done, len(source))
+        done += len(activations)
+        yield activations.cpu()
 
 
 def _labels(context: TrialContext, split: str) -> Tensor:

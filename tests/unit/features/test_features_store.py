@@ -300,3 +300,19 @@ def test_digests_tell_every_bit() -> None:
         assert tensor_digests({"a": other})["a"] != digests["a"]
     maps = torch.randn(2, 3, 4, 4)
     assert tensor_digests({"m": maps}) == tensor_digests({"m": maps.contiguous(memory_format=torch.channels_last)})
+
+
+def test_tensors_of_a_device_come_in_one_copy_with_the_same_digests(monkeypatch: pytest.MonkeyPatch) -> None:
+    state = {"a": torch.rand(3, 5), "count": torch.tensor(7), "none": torch.empty(0), "mask": torch.tensor([True])}
+    contents = [tensor.reshape(-1).view(torch.uint8) for tensor in state.values()]
+    copies = []
+    whole = Tensor.cpu
+    monkeypatch.setattr(Tensor, "cpu", lambda tensor: copies.append(1) or whole(tensor))
+    parts = feature_cache.in_one_copy(contents)
+    assert all(torch.equal(part, content) for part, content in zip(parts, contents, strict=True))
+    assert len(copies) == 1
+
+
+def test_a_gpu_passes_larger_batches_and_a_cpu_the_ones_that_its_entries_name() -> None:
+    keys = [replace(KEY, compute=f"{device}/fp32") for device in ("cpu", "cuda")]
+    assert [one.as_dict()["batch_size"] for one in keys] == [64, 256]

@@ -102,13 +102,13 @@ def test_a_pass_that_does_not_fit_the_memory_sends_the_trial_to_the_pixels(
     assign: Assign, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
     def no_room(*_: object) -> Iterator[Tensor]:
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        raise Infeasible("out of memory while evaluating a single image")
         yield
 
     monkeypatch.setattr(inputs, "_pass", no_room)
     reports = run(assign(**changes))
     assert {report.source for report in reports} == {"pixels"}
-    assert reports[0].source_reason.startswith("out of memory in a pass of 64 images")
+    assert reports[0].source_reason.startswith("out of memory in a pass of a single image")
 
 
 def test_a_second_trial_computes_and_lists_nothing_again(assign: Assign, monkeypatch: pytest.MonkeyPatch) -> None:

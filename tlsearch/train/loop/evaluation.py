@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from tlsearch.core.errors import Diverged, Infeasible, is_out_of_memory
 from tlsearch.core.metrics import METRICS, confusion_matrix
-from tlsearch.features import PASS_BATCH_SIZE
+from tlsearch.features import PASS_BATCH_SIZE, pass_batch_size
 from tlsearch.model import MAX_DEPTH, StagedModel
 from tlsearch.train.device import Runtime, release_memory
 from tlsearch.train.loop.batches import Source, load_batch
@@ -34,9 +36,12 @@ def forward_features(model: StagedModel, rows: Tensor, *, depth: int, from_pixel
 
 
 def predict_logits(
-    model: StagedModel, source: Source, runtime: Runtime, *, depth: int, batch_size: int = EVAL_BATCH_SIZE
+    model: StagedModel, source: Source, runtime: Runtime, *, depth: int, batch_size: int | None = None
 ) -> Tensor:
     """Logits float32 (N, C) on the CPU, in the source's order, the model in eval mode.
+
+    Args:
+        batch_size: None is that of the device's passes. Halved where memory runs out.
 
     Raises:
         Infeasible: Out of memory with a single image.
@@ -45,28 +50,41 @@ def predict_logits(
 
 
 def queue_logits(
-    model: StagedModel, source: Source, runtime: Runtime, *, depth: int, batch_size: int = EVAL_BATCH_SIZE
+    model: StagedModel, source: Source, runtime: Runtime, *, depth: int, batch_size: int | None = None
 ) -> Tensor:
     """As ``predict_logits``, left on the device: nothing waits for them."""
     model.eval()
-    parts: list[Tensor] = []
+    compute = partial(forward, model, depth=depth, from_pixels=source.kind == "pixels")
+    return torch.cat(list(in_batches(source, runtime, compute, batch_size=batch_size)))
+
+
+def in_batches(
+    source: Source, runtime: Runtime, compute: Callable[[Tensor], Tensor], *, batch_size: int | None = None
+) -> Iterator[Tensor]:
+    """What a function makes of a source's rows, batch by batch in their order: float32, on the device.
+
+    Raises:
+        Infeasible: Out of memory with a single image.
+    """
+    batch_size = batch_size or pass_batch_size(runtime.device.type)
     start = 0
     while start < len(source):
         try:
             with torch.inference_mode(), runtime.autocast():
                 rows, _ = load_batch(source, slice(start, start + batch_size), runtime)
-                parts.append(forward(model, rows, depth=depth, from_pixels=source.kind == "pixels").float())
-            start += batch_size
-            continue
+                computed = compute(rows).float()
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             message = str(error)
+        else:
+            start += batch_size
+            yield computed
+            continue
         if batch_size == 1:
             raise Infeasible(f"out of memory while evaluating a single image: {message}")
         batch_size //= 2
         release_memory(runtime)
-    return torch.cat(parts)
 
 
 @dataclass(frozen=True, kw_only=True)
