@@ -54,7 +54,9 @@ def train(given: TrialAssignment) -> None:
     sent = Path(given.directory).parent / SENT
     while trial.epochs_done < EPOCHS:
         trial.step()
-        sent.write_text(json.dumps({"epochs": trial.epochs_done, "best": trial.best_epoch}))
+        noted = sent.with_suffix(".tmp")
+        noted.write_text(json.dumps({"epochs": trial.epochs_done, "best": trial.best_epoch}))
+        os.replace(noted, sent)
     curves = [{k: v for k, v in report.metrics.items() if repeatable(k)} for report in trial.reports]
     trial.close()
     (sent.parent / "end.json").write_text(json.dumps({"curves": curves, "best": trial.best_epoch}))
