@@ -85,9 +85,9 @@ def library_versions(backbone: str) -> str:
 
 def tensor_digests(tensors: Mapping[str, Tensor]) -> dict[str, str]:
     """The sha256 of each tensor's shape, dtype and bytes; two tensors of one digest are equal bit for bit."""
-    contents = [tensor.detach().contiguous().reshape(-1).view(torch.uint8) for tensor in tensors.values()]
-    if any(content.device.type != "cpu" for content in contents):
-        contents = in_one_copy(contents)
+    contents: Iterable[Tensor] = map(_bytes_of, tensors.values())  # one after the other: a copy may be large
+    if any(tensor.device.type != "cpu" for tensor in tensors.values()):
+        contents = in_one_copy(list(contents))
     digests = {}
     for (name, tensor), content in zip(tensors.items(), contents, strict=True):
         digest = hashlib.sha256(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
@@ -96,9 +96,13 @@ def tensor_digests(tensors: Mapping[str, Tensor]) -> dict[str, str]:
     return digests
 
 
+def _bytes_of(tensor: Tensor) -> Tensor:
+    return tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+
+
 def in_one_copy(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
     """One-dimensional tensors of a device and a dtype, on the host: each alone would wait for the device."""
-    return torch.cat(list(tensors)).cpu().split([len(tensor) for tensor in tensors])
+    return torch.split(torch.cat(list(tensors)).cpu(), [len(tensor) for tensor in tensors])
 
 
 def combined_digest(digests: Mapping[str, str]) -> str:
