@@ -78,14 +78,15 @@ class _Drawn:
 
 def _draw(generator: torch.Generator, side: int) -> _Drawn:
     """Draws in the order of torchvision: operation, magnitude, sign, erasure."""
-    operation = _OPERATIONS[int(torch.randint(len(_OPERATIONS), (), generator=generator))]
+    number, part = torch.empty((), dtype=torch.int64), torch.empty(())  # drawn into: a new tensor each costs as much
+    operation = _OPERATIONS[int(number.random_(len(_OPERATIONS), generator=generator))]
     magnitude = 0.0
     if operation in _MAGNITUDES:
         most, signed = _MAGNITUDES[operation]
-        magnitude = float(most[int(torch.randint(_NUM_MAGNITUDES, (), generator=generator))])
-        if signed and float(torch.rand((), generator=generator)) <= 0.5:
+        magnitude = most[int(number.random_(_NUM_MAGNITUDES, generator=generator))]
+        if signed and float(part.uniform_(generator=generator)) <= 0.5:
             magnitude *= -1
-    box = None if float(torch.rand(1, generator=generator)) >= _ERASED else _draw_box(generator, side)
+    box = None if float(part.uniform_(generator=generator)) >= _ERASED else _draw_box(generator, side)
     return _Drawn(operation=operation, magnitude=magnitude, box=box)
 
 
@@ -130,16 +131,19 @@ def _identity(images: Tensor, numbers: Tensor, colour: Tensor) -> Tensor:
 def _move(images: Tensor, numbers: Tensor, colour: Tensor) -> Tensor:
     """The nearest pixel of each place under the affine map, seen from the centre; the colour outside."""
     num, side = len(images), images.shape[1]
-    framed = colour.expand(num, side + 2, side + 2, 3).contiguous()  # a frame of one pixel
+    framed = images.new_empty(num, side + 2, side + 2, 3)
     framed[:, 1:-1, 1:-1] = images
+    for edge in (framed[:, 0], framed[:, -1], framed[:, :, 0], framed[:, :, -1]):
+        edge.copy_(colour)
     centre = (side - 1) / 2
     places = torch.arange(side, dtype=torch.float32, device=images.device) - centre
     column, row = (
         ((along_x * places)[:, None, :] + (along_y * places + (offset + centre))[:, :, None]).round_().clamp_(-1, side)
         for along_x, along_y, offset in (torch.split(part, 1, 1) for part in torch.split(numbers, 3, 1))
     )
-    index = column.add_(row, alpha=side + 2).long().view(num, -1)
-    index += torch.arange(num, device=images.device)[:, None] * (side + 2) ** 2 + side + 3  # 0, 0 is in the frame
+    index = column.add_(row, alpha=side + 2).int().view(num, -1)
+    first = torch.arange(num, dtype=torch.int32, device=images.device)[:, None] * (side + 2) ** 2
+    index += first + (side + 3)  # 0, 0 is in the frame
     return framed.view(-1, 3).index_select(0, index.view(-1)).view_as(images)
 
 
@@ -198,7 +202,7 @@ def _equalize(images: Tensor, numbers: Tensor, colour: Tensor) -> Tensor:
     """Pillow's rule: each level becomes the share of the pixels below it, the highest level's own left out."""
     num, side, device = len(images), images.shape[1], images.device
     channel = (256 * torch.arange(3, device=device)).repeat(side)
-    index = (images.flatten(2) + channel).view(num, -1)
+    index = images.flatten(2).long().add_(channel).view(num, -1)
     counts = torch.zeros(num, 768, dtype=torch.int64, device=device)
     counts.scatter_add_(1, index, counts.new_ones(1, 1).expand_as(index))
     counts = counts.view(num, 3, 256)
@@ -245,8 +249,8 @@ def _levels(values: Tensor) -> Tensor:
     return values.clamp_(0, 255).to(torch.uint8)
 
 
-def _span(first: float, last: float) -> Tensor:
-    return torch.linspace(first, last, _NUM_MAGNITUDES)
+def _span(first: float, last: float) -> list[float]:
+    return torch.linspace(first, last, _NUM_MAGNITUDES).tolist()
 
 
 _Operation = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -272,6 +276,6 @@ _MAGNITUDES = {  # by operation: all magnitudes, and whether half of them are ne
     **dict.fromkeys(("TranslateX", "TranslateY"), (_span(0, 32), True)),
     "Rotate": (_span(0, 135), True),
     **dict.fromkeys(("Brightness", "Color", "Contrast", "Sharpness"), (_span(0, 0.99), True)),
-    "Posterize": ((8 - torch.arange(_NUM_MAGNITUDES) / ((_NUM_MAGNITUDES - 1) / 6)).round(), False),
+    "Posterize": ([float(8 - round(step / ((_NUM_MAGNITUDES - 1) / 6))) for step in range(_NUM_MAGNITUDES)], False),
     "Solarize": (_span(1, 0), False),
 }
