@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -23,17 +24,19 @@ from tlsearch.train import read_tensors
 from tlsearch.trial import FineTuning, finetuning
 
 EPOCHS = 4
-POINTS = ["model_tensors:1", "model_tensors:2", *(f"after_checkpoint:{count}" for count in (1, 2, 3, 4))]
+POINTS = [f"{name}:{count}" for name in ("model_tensors", "after_checkpoint") for count in (1, 2, 3)]
+HEADS = ("random", "probe")  # by turns: a random head has a better epoch often, a solved one a model before the first
 SENT = "sent.json"  # what the trial has reported: kept outside of its own folders
 
 
-def assignment(images: Path, directory: Path) -> TrialAssignment:
-    """A trial that trains everything from the solved head on."""
+def assignment(images: Path, directory: Path, head_init: str) -> TrialAssignment:
+    """A trial of four epochs."""
     backbone = "mobilenet_v3_small"
     setup = TrialSetup(
         data=DataSpec(source="folder", path=str(images), image_size=32),
         weights={backbone: WeightsSource(kind="none")},
         max_epochs=EPOCHS,
+        metric="val_loss",
         cache=CacheSpec(directory=str(images.parent / "cache")),
     )
     config = TrialConfig(
@@ -43,7 +46,7 @@ def assignment(images: Path, directory: Path) -> TrialAssignment:
         backbone_lr=1e-4,
         bn_policy="train",
         batch_size=8,
-        head_init="probe",
+        head_init=head_init,
     )
     return TrialAssignment(number=0, seed=1, config=config, setup=setup, directory=str(directory))
 
@@ -52,6 +55,7 @@ def train(given: TrialAssignment) -> None:
     """Goes on to the end; after each report notes what a search would know by it."""
     trial = FineTuning(given)
     sent = Path(given.directory).parent / SENT
+    sent.parent.mkdir(parents=True, exist_ok=True)
     while trial.epochs_done < EPOCHS:
         trial.step()
         noted = sent.with_suffix(".tmp")
@@ -62,8 +66,8 @@ def train(given: TrialAssignment) -> None:
     (sent.parent / "end.json").write_text(json.dumps({"curves": curves, "best": trial.best_epoch}))
 
 
-def forked(given: TrialAssignment, *, point: str = "", kill_after_s: float | None = None) -> bool:
-    """Trains in a process of its own; returns whether it was killed."""
+def forked(given: TrialAssignment, *, point: str = "", epochs: int | None = None, delay_s: float = 0.0) -> bool:
+    """Trains in a process of its own; returns whether it was killed, at a point or some time after epochs."""
     child = os.fork()
     if child == 0:
         os.environ.pop("TLSEARCH_CRASH_AT", None)
@@ -75,12 +79,23 @@ def forked(given: TrialAssignment, *, point: str = "", kill_after_s: float | Non
             print(repr(error), file=sys.stderr, flush=True)
             os._exit(1)
         os._exit(0)
-    if kill_after_s is not None:
-        time.sleep(kill_after_s)
+    if epochs is None:
+        _, status = os.waitpid(child, 0)
+    else:
+        while reported(given)["epochs"] < epochs:
+            time.sleep(0.002)
+        time.sleep(delay_s)
         os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
+        _, status = os.waitpid(child, 0)
     assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, "the trial failed"
     return os.WIFSIGNALED(status)
+
+
+def reported(given: TrialAssignment) -> dict[str, Any]:
+    """What the trial has sent so far."""
+    sent = Path(given.directory).parent / SENT
+    found: dict[str, Any] = json.loads(sent.read_text()) if sent.is_file() else {"epochs": 0, "best": None}
+    return found
 
 
 def best_on_disk(directory: Path) -> tuple[int, list[str]] | None:
@@ -98,30 +113,39 @@ def main() -> None:
     torch.set_num_threads(1)
     finetuning.RUNNING_INTERVAL_S = 0.0
     root, kills, rng = Path(sys.argv[1]), int(sys.argv[2]), random.Random(0)
-    whole = root / "whole" / "trial"
-    began = time.monotonic()
-    forked(assignment(root / "images", whole))
-    took = time.monotonic() - began
-    end, best = json.loads((whole.parent / "end.json").read_text()), best_on_disk(whole)
-    for number in range(kills):
-        directory = root / str(number) / "trial"
-        given = assignment(root / "images", directory)
-        directory.parent.mkdir()
+    whole = {head: assignment(root / "images", root / head / "trial", head) for head in HEADS}
+    ends = {}
+    for head, given in whole.items():
+        began = time.monotonic()
+        forked(given)
+        epoch_s = (time.monotonic() - began) / EPOCHS
+        ends[head] = end_of(given)
+    number = done = 0
+    while done < kills:
+        head = HEADS[number >= len(POINTS) and number % 2]
+        given = assignment(root / "images", root / str(number) / "trial", head)
         if number < len(POINTS):
             killed = forked(given, point=POINTS[number])
         else:
-            killed = forked(given, kill_after_s=took * rng.uniform(0.1, 1.0))
-        sent_path = directory.parent / SENT
-        sent = json.loads(sent_path.read_text()) if sent_path.is_file() else {"epochs": 0, "best": None}
-        found = best_on_disk(directory)
+            killed = forked(given, epochs=rng.randrange(EPOCHS), delay_s=epoch_s * rng.uniform(0, 0.7))
+        sent, found = reported(given), best_on_disk(Path(given.directory))
         kept = sent["best"] is None or (found is not None and found[0] >= sent["best"])
         forked(given)
-        ended = json.loads((directory.parent / "end.json").read_text())
-        same = ended == end and best_on_disk(directory) == best
-        print(
-            json.dumps({"kill": number, "killed": killed, "after": sent["epochs"], "kept": kept, "same": same}),
-            flush=True,
-        )
+        told = {
+            "kill": number,
+            "killed": killed,
+            "after": sent["epochs"],
+            "kept": kept,
+            "same": end_of(given) == ends[head],
+        }
+        print(json.dumps(told), flush=True)
+        number, done = number + 1, done + killed
+
+
+def end_of(given: TrialAssignment) -> tuple[object, object]:
+    """The curves and the best model of a trial that has ended."""
+    directory = Path(given.directory)
+    return json.loads((directory.parent / "end.json").read_text()), best_on_disk(directory)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from small_search import SPACE, write_shapes
 from typer.testing import CliRunner
 
 from tlsearch.cli.root import app
-from tlsearch.trial import inputs
+from tlsearch.trial import context
 
 
 def _tree(root: Path) -> dict[str, str]:
@@ -24,7 +24,7 @@ def _tree(root: Path) -> dict[str, str]:
 
 
 def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inputs, "_INTERVAL_S", 0.0)  # as on a machine where all work takes long
+    monkeypatch.setattr(context, "_INTERVAL_S", 0.0)  # as on a machine where all work takes long
     root, scratch = tmp_path / "work", tmp_path / "tmp"
     scratch.mkdir()
     write_shapes(root / "images")

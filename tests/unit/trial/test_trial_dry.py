@@ -8,14 +8,14 @@ import pytest
 from PIL import Image
 
 from tlsearch.core.types import DataSpec, TrialAssignment, TrialConfig, TrialSetup, WeightsSource
-from tlsearch.trial import first_batch, inputs
+from tlsearch.trial import context, first_batch
 
 
 @pytest.mark.parametrize("depth", [0, 3])
 def test_first_batch_takes_one_batch_and_leaves_no_trial(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, depth: int
 ) -> None:
-    monkeypatch.setattr(inputs, "_INTERVAL_S", 0.0)  # as on a machine where all work takes long
+    monkeypatch.setattr(context, "_INTERVAL_S", 0.0)  # as on a machine where all work takes long
     for split, count in (("train", 9), ("val", 3)):
         for shade, label in enumerate(("a", "b")):
             folder = tmp_path / "images" / split / label

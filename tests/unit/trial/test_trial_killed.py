@@ -25,7 +25,6 @@ def test_25_kills_lose_nothing(colours_path: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     kills = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(kills) == KILLS
     assert [kill for kill in kills if not (kill["kept"] and kill["same"])] == []
     assert all(kill["killed"] for kill in kills[: len(killed_trials.POINTS)]), f"a point was not passed: {kills}"
-    assert sum(kill["killed"] for kill in kills) >= 20, f"most kills must come before the trial ends: {kills}"
+    assert sum(kill["killed"] for kill in kills) == KILLS
