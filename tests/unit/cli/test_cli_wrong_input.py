@@ -152,7 +152,7 @@ def _registered(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _message(*arguments: str) -> str:
     """What a wrong command prints, in one line."""
-    done = CliRunner(env={"COLUMNS": "240", "TERMINAL_WIDTH": "240"}).invoke(app, arguments)
+    done = CliRunner(env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"}).invoke(app, arguments)
     assert isinstance(done.exception, SystemExit), f"{done.output}\n{done.exception!r}"
     assert done.exit_code == 2, done.output
     return re.sub(r"[\s│]+", " ", done.output)
