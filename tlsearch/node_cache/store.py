@@ -246,6 +246,12 @@ def entries(folder: Path) -> list[Entry]:
     return found
 
 
+def mapped_entry(address: int) -> Path | None:
+    """The entry that this process keeps mapped at an address of memory; None where there is none."""
+    with _OPEN_LOCK:
+        return next((path for path, array in _OPEN.items() if array.ctypes.data == address), None)
+
+
 def close(folder: Path | None = None) -> None:
     """Forgets this process's mapped entries, of one store or of all; arrays in use stay valid."""
     with _OPEN_LOCK:

@@ -24,6 +24,7 @@ from tlsearch.train.device import (
 )
 from tlsearch.train.linear_probe import Probe, affordable_rows, fit_probe, solve_probe
 from tlsearch.train.loop.batches import FeatureSource, PixelSource, Source, ViewSource, load_batch
+from tlsearch.train.loop.device_rows import release_copies
 from tlsearch.train.loop.ema import WeightAverage, moving_state
 from tlsearch.train.loop.evaluation import (
     EVAL_BATCH_SIZE,
@@ -80,6 +81,7 @@ __all__ = [
     "read_model_meta",
     "read_model_state",
     "read_tensors",
+    "release_copies",
     "release_memory",
     "remove_others",
     "save_confusion",

@@ -1,6 +1,7 @@
 """What a process keeps between trials, so that a second one lists no folder and reads no file again.
 
-Data sets' indexes are held here; weights, mapped pixels and mapped features by their own packages.
+Data sets' indexes are held here; weights, mapped pixels and features, and their copies on a device, by their own
+packages.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from tlsearch.core.types import DataSpec
 from tlsearch.data import ImageIndex, load_index, seen_digest, with_val_in_train
 from tlsearch.model import release_weights
 from tlsearch.node_cache import store
+from tlsearch.train import release_copies
 
 _MAX_INDEXES = 2
 _indexes: OrderedDict[tuple[DataSpec, bool], ImageIndex] = OrderedDict()
@@ -45,4 +47,5 @@ def release_held() -> None:
     """Drops everything that this process keeps between trials."""
     _indexes.clear()
     release_weights()
+    release_copies()
     store.close()

@@ -29,7 +29,7 @@ _READER = """
 import sys
 import torch
 from tlsearch.train.cpu.heap import trim_heap
-from tlsearch.train.loop.batches import gather
+from tlsearch.train.loop.device_rows import gather
 
 def own_bytes():
     trim_heap()

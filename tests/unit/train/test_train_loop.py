@@ -18,7 +18,8 @@ from tlsearch.model import StagedModel
 from tlsearch.train import Source, Trainer, evaluate, open_runtime, predict_logits
 from tlsearch.train.loop import linear_head as linear_module
 from tlsearch.train.loop import trainer as loop_module
-from tlsearch.train.loop.batches import epoch_order, gather, split_order
+from tlsearch.train.loop.batches import epoch_order, split_order
+from tlsearch.train.loop.device_rows import gather
 from tlsearch.train.loop.linear_head import linear_head
 from tlsearch.train.loop.loss import TrainingLoss
 

@@ -6,8 +6,8 @@ Shapes: N images of the split, B rows of a batch, S side of the crop; C, H, W of
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 from tlsearch.core.types import TransformSpec
 from tlsearch.data import Drawn, StreamedImages, apply_drawn, augment, normalise
 from tlsearch.train.device import Runtime, derive_seed
+from tlsearch.train.loop.device_rows import Ahead, rows_on_device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,20 +30,23 @@ class Source(ABC):
         rows: uint8 (N, 3, H, W), or float (N, F) or (N, C, H, W). May be memory-mapped, or decoded as it is
             read: it is only ever gathered from, never worked on in place.
         labels: int64 (N,).
+        ahead: The batches that are on their way to a device that has no room for all rows.
     """
 
     kind: ClassVar[Literal["pixels", "features"]]
     reason: str
     rows: Tensor | StreamedImages
     labels: Tensor
+    ahead: Ahead = field(default_factory=Ahead, repr=False, compare=False)
 
     def __len__(self) -> int:
         return int(self.labels.shape[0])
 
-    def expect(self, batches: Iterable[Tensor]) -> None:
-        """Names the batches that come next, so that images that must be decoded are decoded ahead."""
+    def expect(self, batches: Sequence[Tensor]) -> None:
+        """Names the batches that come next, so that they are decoded and sent to the device ahead."""
         if isinstance(self.rows, StreamedImages):
             self.rows.expect(row for batch in batches for row in batch.tolist())
+        self.ahead.expect(batches)
 
     @abstractmethod
     def ready(self, rows: Tensor, index: Tensor | slice, generator: torch.Generator | None) -> Tensor:
@@ -112,29 +116,18 @@ def split_order(order: Tensor, batch_size: int) -> list[Tensor]:
     return batches
 
 
-def gather(rows: Tensor | StreamedImages, index: Tensor | slice) -> Tensor:
-    """Copies rows out of a tensor that may be memory-mapped; keeps channels_last where it is so.
-
-    ``index_select`` alone would turn channels_last into the default layout.
-    """
-    if isinstance(rows, StreamedImages):
-        return rows[index]
-    if rows.dim() == 4 and rows.is_contiguous(memory_format=torch.channels_last):
-        return _take(rows.permute(0, 2, 3, 1), index).permute(0, 3, 1, 2)
-    return _take(rows, index)
-
-
-def _take(rows: Tensor, index: Tensor | slice) -> Tensor:
-    return rows[index].clone() if isinstance(index, slice) else rows.index_select(0, index)
-
-
 def load_batch(
     source: Source, index: Tensor | slice, runtime: Runtime, generator: torch.Generator | None = None
 ) -> tuple[Tensor, Tensor]:
     """One batch on the device, ready for the model: (rows float32 (B, ...), labels int64 (B,))."""
     labels = on_device(source.labels[index], runtime)
-    rows = on_device(gather(source.rows, index), runtime)
+    rows = device_batch(source, index, runtime)
     return source.ready(rows, index, generator), labels
+
+
+def device_batch(source: Source, index: Tensor | slice, runtime: Runtime) -> Tensor:
+    """Rows of a source on the device, as they are stored; the memory is the caller's."""
+    return rows_on_device(source.rows, index, runtime.device, source.ahead)
 
 
 def on_device(tensor: Tensor, runtime: Runtime) -> Tensor:

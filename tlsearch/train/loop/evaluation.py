@@ -16,6 +16,7 @@ from tlsearch.features import PASS_BATCH_SIZE, pass_batch_size
 from tlsearch.model import MAX_DEPTH, StagedModel
 from tlsearch.train.device import Runtime, release_memory
 from tlsearch.train.loop.batches import Source, load_batch
+from tlsearch.train.loop.device_rows import release_copies
 
 EVAL_BATCH_SIZE = PASS_BATCH_SIZE  # one size for both: stored features then equal a direct pass to the bit
 
@@ -80,6 +81,8 @@ def in_batches(
         else:
             start += batch_size
             yield computed
+            continue
+        if release_copies():  # splits that lie on the device go first
             continue
         if batch_size == 1:
             raise Infeasible(f"out of memory while evaluating a single image: {message}")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tlsearch.model import StagedModel
 from tlsearch.train.device import Runtime
-from tlsearch.train.loop.batches import Source, gather, on_device
+from tlsearch.train.loop.batches import Source, device_batch, on_device
 from tlsearch.train.loop.loss import TrainingLoss
 
 _BLOCK_ROWS = 2048  # rows whose targets are made, and whose figures are summed, in one go
@@ -67,7 +67,7 @@ class LinearHead:
         parts = zip(batches, torch.split(logits, sizes), torch.split(targets, sizes), masses, strict=True)
         turned = weight.t()  # a view: it follows the steps
         for step, (index, outputs, wanted, sums) in enumerate(parts, first):
-            rows = on_device(gather(self._source.rows, index), self._runtime).float()
+            rows = device_batch(self._source, index, self._runtime).float()
             if self._dropout > 0:
                 rows = torch.native_dropout(rows, self._dropout, True)[0]
             _into(outputs, rows, turned, bias)

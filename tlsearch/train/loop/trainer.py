@@ -23,6 +23,7 @@ from tlsearch.train.device import (
     release_memory,
 )
 from tlsearch.train.loop.batches import Source, epoch_order, load_batch, split_order
+from tlsearch.train.loop.device_rows import release_copies
 from tlsearch.train.loop.ema import WeightAverage
 from tlsearch.train.loop.evaluation import Reading, check_finite, forward
 from tlsearch.train.loop.linear_head import linear_head
@@ -257,7 +258,8 @@ class Trainer:
                     raise
                 message = str(error)
             # Outside of the handler: the traceback no longer holds the failed pass's activations.
-            self._halve(len(targets), message)
+            if not release_copies():  # splits that lie on the device go first
+                self._halve(len(targets), message)
 
     def _accumulate(self, from_pixels: bool, objective: TrainingLoss, rows: Tensor, targets: Tensor) -> Figures:
         """Forward and backward of one batch; returns the sums of loss and of hits, on the device."""
