@@ -1,7 +1,8 @@
 """Cached features: activations at a frozen boundary, computed once per node, shared read-only by all trials.
 
-The rows are float32 or float16, feature maps in NHWC order. A key names everything that an entry depends on. Solutions
-are small sets of tensors, such as the weights of a linear probe, kept as a safetensors file.
+The rows are float32 or float16, or the bits of bfloat16 where the pass computed in it; feature maps are in NHWC order.
+A key names everything that an entry depends on. Solutions are small sets of tensors, such as the weights of a linear
+probe, kept as a safetensors file.
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ class Features:
     """A stored entry.
 
     Attributes:
-        rows: float32 (or float16) (N, F), or (N, C, H, W) in channels_last; memory-mapped: gather copies.
+        rows: float32, float16 or bfloat16 (N, F), or (N, C, H, W) in channels_last; memory-mapped: gather copies.
         built: Whether this call computed it.
     """
 
@@ -152,7 +153,7 @@ def open_features(
         num_rows: N, the images of the split.
         num_alike: Entries of this size that the trial reads in turn. None is stored unless the budget holds them
             all: each would evict the one that is needed next.
-        compute: Starts a pass over the split; yields float32 activations of consecutive images.
+        compute: Starts a pass over the split; yields activations of consecutive images, float32 or bfloat16.
         cache: Where, and how much. A damaged entry is computed again.
 
     Returns:
@@ -164,8 +165,8 @@ def open_features(
         batches = iter(compute())
         first = next(batches)
         rows = (_to_array(batch, half) for batch in chain((first,), batches))
-        shape = _to_array(first[:1], half=False).shape[1:]
-        return Content(shape=(num_rows, *shape), dtype=np.dtype(np.float16 if half else np.float32), rows=rows)
+        one = _to_array(first[:1], half)
+        return Content(shape=(num_rows, *one.shape[1:]), dtype=one.dtype, rows=rows)
 
     try:
         try:
@@ -195,17 +196,23 @@ def _store(cache: CacheSpec) -> Store:
 
 def _to_rows(array: NDArray[Any]) -> Tensor:
     rows = torch.from_numpy(array)
+    if array.dtype == np.uint16:
+        rows = rows.view(torch.bfloat16)
     return rows.permute(0, 3, 1, 2) if rows.dim() == 4 else rows
 
 
 def _to_array(batch: Tensor, half: bool) -> NDArray[Any]:
-    batch = batch.detach().float().cpu()
+    batch = batch.detach().cpu()
     if batch.dim() == 4:
         batch = batch.permute(0, 2, 3, 1)
     if half:
         if float(batch.abs().max()) > _HALF_MAX:
             raise _HalfOverflow
         batch = batch.half()
+    elif batch.dtype == torch.bfloat16:
+        batch = batch.contiguous().view(torch.uint16)  # NumPy has no bfloat16
+    else:
+        batch = batch.float()
     return batch.contiguous().numpy()
 
 

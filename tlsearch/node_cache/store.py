@@ -35,7 +35,7 @@ from tlsearch.core.codec import read_json
 from tlsearch.node_cache.locked_files import draft_prefix, hold, remove_drafts, temporary_file, unused, writing
 
 _log = logging.getLogger(__name__)
-_DTYPES = {"uint8": np.uint8, "float16": np.float16, "float32": np.float32}
+_DTYPES = {"uint8": np.uint8, "uint16": np.uint16, "float16": np.float16, "float32": np.float32}
 
 # What this process has mapped, by path, the last used at the end.
 _OPEN: OrderedDict[Path, NDArray[Any]] = OrderedDict()

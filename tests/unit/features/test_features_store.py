@@ -281,6 +281,17 @@ def test_half_precision_only_where_it_holds_the_values() -> None:
     opened(Passes(large), replace(half, split="val"))  # float32: equal to the bit
 
 
+def test_a_pass_in_bfloat16_is_stored_in_as_many_bits(tmp_path: Path) -> None:
+    maps = torch.randn(6, 3, 2, 5).bfloat16().contiguous(memory_format=torch.channels_last)
+    for _ in range(2):
+        found = opened(Passes(maps))
+        assert found.rows.dtype == torch.bfloat16 and found.rows.is_contiguous(memory_format=torch.channels_last)
+        close()
+    assert data_file(tmp_path).stat().st_size == 2 * maps.numel()
+    half = open_features(replace(KEY, precision="half"), num_rows=6, compute=Passes(maps), cache=CACHE)
+    assert isinstance(half, Features) and half.rows.dtype == torch.float16
+
+
 def test_an_error_of_the_pass_goes_through_and_leaves_nothing(tmp_path: Path) -> None:
     def broken() -> Iterator[Tensor]:
         yield ROWS[:4]

@@ -56,13 +56,13 @@ def queue_logits(
     """As ``predict_logits``, left on the device: nothing waits for them."""
     model.eval()
     compute = partial(forward, model, depth=depth, from_pixels=source.kind == "pixels")
-    return torch.cat(list(in_batches(source, runtime, compute, batch_size=batch_size)))
+    return torch.cat([part.float() for part in in_batches(source, runtime, compute, batch_size=batch_size)])
 
 
 def in_batches(
     source: Source, runtime: Runtime, compute: Callable[[Tensor], Tensor], *, batch_size: int | None = None
 ) -> Iterator[Tensor]:
-    """What a function makes of a source's rows, batch by batch in their order: float32, on the device.
+    """What a function makes of a source's rows, batch by batch in their order, on the device.
 
     Raises:
         Infeasible: Out of memory with a single image.
@@ -73,7 +73,7 @@ def in_batches(
         try:
             with torch.inference_mode(), runtime.autocast():
                 rows, _ = load_batch(source, slice(start, start + batch_size), runtime)
-                computed = compute(rows).float()
+                computed = compute(rows)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
