@@ -40,7 +40,7 @@ _COMMANDS = (
     *(("confirm", "one"), ("cache",), ("resume", "one"), ("resume", "one", "--trials", "+1")),
     *(("run", "space.yaml", "--name", "two"), ("remove", "one", "--yes")),
 )
-_PRIVATE = ("search.json", "resolved.yaml", "space.yaml")  # and the catalogue: for their owner alone
+_PRIVATE = ("search.json", "study.json", "resolved.yaml", "space.yaml")  # and the catalogue: for their owner alone
 _WHERE = ("tracking.uri", "search.study", "storage", "weights.resnet18", "data.path", "data.name", "name")
 
 
@@ -131,7 +131,7 @@ def of_a_search(file: Path, part: slice) -> Iterator[str]:
         yield command("plan", str(file))
     roots = (entry.path, file.parent / "runs", user_folders.state_directory())
     for path in sorted({one for root in roots for one in root.rglob("*") if one.is_file()}):
-        its_own = path.name in _PRIVATE or path.parent == user_folders.state_directory() / "searches"
+        its_own = path.name in _PRIVATE or path.parent == user_folders.state_directory()
         if not (its_own and stat.S_IMODE(path.stat().st_mode) == 0o600):
             yield f"{path.name}: {path.read_text(errors='replace')}"
 
