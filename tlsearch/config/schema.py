@@ -16,15 +16,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from tlsearch.config.document.positions import Document
 from tlsearch.config.document.wording import show
 from tlsearch.config.search_section import SearchSpec
-from tlsearch.config.values import (
-    STRICT,
-    AutoCount,
-    AutoShare,
-    Flag,
-    Text,
-    Whole,
-    broken,
-)
+from tlsearch.config.values import STRICT, AutoCount, AutoShare, Flag, Text, Whole, broken
 from tlsearch.core.types import CacheSpec, DataSpec, TrialSetup, WeightsSource
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]

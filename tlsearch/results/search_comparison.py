@@ -12,13 +12,7 @@ from tlsearch.core.types import Objective, Scalar, SearchRecord
 from tlsearch.results.inference.labelled import Evaluation
 from tlsearch.results.leaderboard.leaderboard import LeaderboardRow
 from tlsearch.results.leaderboard.search_facts import SearchFacts
-from tlsearch.results.stats.intervals import (
-    Interval,
-    PairedTest,
-    compare_paired,
-    unpaired_interval,
-    wilson_interval,
-)
+from tlsearch.results.stats.intervals import Interval, PairedTest, compare_paired, unpaired_interval, wilson_interval
 
 ALPHA = 0.05
 

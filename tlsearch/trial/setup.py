@@ -13,15 +13,7 @@ from tlsearch.core.types import TrialAssignment, WeightsSource
 from tlsearch.data import ImageIndex, with_image_size
 from tlsearch.model import StagedModel, build_model, fold_batchnorm, resolve_weights
 from tlsearch.space.bn_policies import bn_policy
-from tlsearch.train import (
-    Evaluation,
-    Runtime,
-    Source,
-    Trainer,
-    out_of_memory_is_infeasible,
-    phases,
-    trial_runtime,
-)
+from tlsearch.train import Evaluation, Runtime, Source, Trainer, out_of_memory_is_infeasible, phases, trial_runtime
 from tlsearch.trial.bn_recalibration import adapt_to_training_images
 from tlsearch.trial.context import Doing, Phase, TrialContext
 from tlsearch.trial.frozen_check import guard_frozen

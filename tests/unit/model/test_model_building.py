@@ -10,12 +10,7 @@ from torchvision.models.vision_transformer import interpolate_embeddings
 
 from tlsearch.core.errors import UserError
 from tlsearch.core.types import ModelSpec
-from tlsearch.model import (
-    Weights,
-    build_model,
-    default_transform,
-    describe_model,
-)
+from tlsearch.model import Weights, build_model, default_transform, describe_model
 from tlsearch.model.libraries.fast_init import empty_original
 from tlsearch.model.weights.matching import layout_of
 

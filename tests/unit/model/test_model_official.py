@@ -17,14 +17,7 @@ from web_site import Site
 
 from tlsearch.core.errors import UserError, WeightsError
 from tlsearch.core.types import WeightsSource
-from tlsearch.model import (
-    WeightsCard,
-    check_weights,
-    default_transform,
-    release_weights,
-    resolve_weights,
-    weights_card,
-)
+from tlsearch.model import WeightsCard, check_weights, default_transform, release_weights, resolve_weights, weights_card
 from tlsearch.model.libraries.fast_init import empty_original
 
 LITE0 = "timm/tf_efficientnet_lite0"

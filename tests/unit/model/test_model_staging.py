@@ -8,15 +8,7 @@ import pytest
 import torch
 import torchvision.models as tv
 from _pytest.mark import ParameterSet
-from model_cases import (
-    FAMILY_MEMBERS,
-    TIMM_MEMBERS,
-    TIMM_SIZES,
-    filled_original,
-    images,
-    meta_staged,
-    smallest_size,
-)
+from model_cases import FAMILY_MEMBERS, TIMM_MEMBERS, TIMM_SIZES, filled_original, images, meta_staged, smallest_size
 from torch import nn
 
 from tlsearch.core.errors import UserError

@@ -49,6 +49,9 @@ def test_a_split_is_copied_once_and_found_by_the_next_trial(room, entries):
     again = split(1)  # mapped a second time, elsewhere
     entries[again.data_ptr()] = Path("a")
     assert copies.of(again) is held and copies.num_bytes == 120
+    part = again[:4]  # begins where the whole does
+    found = copies.of(part)
+    assert found is not None and torch.equal(found, part)
 
 
 def test_rows_outside_of_the_cache_are_not_taken_for_others_at_their_place(room, entries):

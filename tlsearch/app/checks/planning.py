@@ -12,13 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tlsearch.app.checks.data_defaults import fit_defaults
-from tlsearch.app.checks.feasibility import (
-    limit_problems,
-    metric_problems,
-    model_sizes,
-    trial_depths,
-    weights_source,
-)
+from tlsearch.app.checks.feasibility import limit_problems, metric_problems, model_sizes, trial_depths, weights_source
 from tlsearch.config import ResourcesSpec, SpaceFile
 from tlsearch.core.errors import SpaceError, UserError
 from tlsearch.data import ImageIndex, load_index, require_ready, with_image_size

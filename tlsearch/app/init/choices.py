@@ -7,16 +7,7 @@ from dataclasses import dataclass
 
 from tlsearch.app.init.candidates import AtHand
 from tlsearch.app.init.facts import DataFacts, Machine
-from tlsearch.app.init.rules import (
-    DOMAINS,
-    Budget,
-    Distance,
-    deepest_stage,
-    epochs_of,
-    image_size,
-    num_trials,
-    size_of,
-)
+from tlsearch.app.init.rules import DOMAINS, Budget, Distance, deepest_stage, epochs_of, image_size, num_trials, size_of
 from tlsearch.app.production.within_time import SEARCH_SHARE
 from tlsearch.core.text import agree, plural
 from tlsearch.space.backbones import backbone_facts

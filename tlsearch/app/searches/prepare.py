@@ -18,13 +18,7 @@ from tlsearch.app.catalog.search_names import check_name, new_search_id
 from tlsearch.app.catalog.space_diff import refuse_changes
 from tlsearch.app.catalog.stored import settle, stored_file
 from tlsearch.app.checks.data_defaults import fit_defaults
-from tlsearch.app.checks.feasibility import (
-    limit_problems,
-    metric_problems,
-    model_sizes,
-    total_trials,
-    weights_problems,
-)
+from tlsearch.app.checks.feasibility import limit_problems, metric_problems, model_sizes, total_trials, weights_problems
 from tlsearch.app.searches.input_digests import keep_inputs, refuse_changed_inputs
 from tlsearch.config import SpaceFile, bucket_address, dump_resolved
 from tlsearch.core.errors import SpaceError, StorageError

@@ -20,14 +20,7 @@ from tlsearch.results.report.findings import (
 from tlsearch.results.report.html import Cell, Row, grid, inline, paragraph, plot_figure, section, table
 from tlsearch.results.report.plots.style import Plot
 from tlsearch.results.report.plots.timing import SOURCES, paces, source_reasons
-from tlsearch.results.report.plots.view import (
-    View,
-    clock_of,
-    ending_of,
-    short,
-    time_unit,
-    varied_parameters,
-)
+from tlsearch.results.report.plots.view import View, clock_of, ending_of, short, time_unit, varied_parameters
 
 SHOWN_TRIALS = 15
 

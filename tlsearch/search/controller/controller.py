@@ -18,27 +18,14 @@ from optuna.trial import TrialState as OptunaState
 
 from tlsearch.core.crash import crash_point
 from tlsearch.core.errors import StorageError
-from tlsearch.core.types import (
-    Decision,
-    EndReason,
-    EpochReport,
-    SearchObserver,
-    TrialOutcome,
-)
+from tlsearch.core.types import Decision, EndReason, EpochReport, SearchObserver, TrialOutcome
 from tlsearch.search.controller.dispatcher import Dispatcher
 from tlsearch.search.controller.live_trials import Live, note_stored
 from tlsearch.search.controller.trial_queue import Intake
 from tlsearch.search.plan import SearchPlan
 from tlsearch.search.sampling.points import FIRST_LOOK
 from tlsearch.search.scheduling.packing import Shares
-from tlsearch.search.scheduling.stopping_rules import (
-    Judge,
-    Observation,
-    TimeBudget,
-    Verdict,
-    complaint,
-    excess,
-)
+from tlsearch.search.scheduling.stopping_rules import Judge, Observation, TimeBudget, Verdict, complaint, excess
 from tlsearch.search.study.stored_reports import StoredReport, stored_reports
 from tlsearch.search.study.study import Study
 from tlsearch.search.worker.messages import Job

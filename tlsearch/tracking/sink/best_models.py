@@ -6,15 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from tlsearch.core.types import (
-    Objective,
-    SearchObserver,
-    SearchRecord,
-    Tracker,
-    TrialOutcome,
-    TrialRecord,
-    TrialState,
-)
+from tlsearch.core.types import Objective, SearchObserver, SearchRecord, Tracker, TrialOutcome, TrialRecord, TrialState
 from tlsearch.tracking.sink.entries import SearchProgress
 
 _CHECKPOINT = "trials/{}/best"  # a trial's best checkpoint in the search's folder

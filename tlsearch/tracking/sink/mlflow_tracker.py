@@ -10,20 +10,9 @@ from typing import Literal
 
 from tlsearch.core.errors import TrackingError
 from tlsearch.core.secrets import mask, mask_tree
-from tlsearch.core.types import (
-    DataSetFacts,
-    Decision,
-    EpochReport,
-    Scalar,
-    SearchRecord,
-    TrialConfig,
-    TrialOutcome,
-)
+from tlsearch.core.types import DataSetFacts, Decision, EpochReport, Scalar, SearchRecord, TrialConfig, TrialOutcome
 from tlsearch.tracking.mlflow_database import Away, Refused
-from tlsearch.tracking.mlflow_store import (
-    quiet_mlflow,
-    told_at_start,
-)
+from tlsearch.tracking.mlflow_store import quiet_mlflow, told_at_start
 from tlsearch.tracking.sink import entries as e
 from tlsearch.tracking.sink.best_models import Progress
 from tlsearch.tracking.sink.worker import Worker

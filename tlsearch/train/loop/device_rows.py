@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import weakref
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -24,9 +23,7 @@ from tlsearch.node_cache.store import mapped_entry
 
 Index = Tensor | slice
 
-_FRACTION = (
-    0.4  # of the memory that this process may use: the rest is the model's, its activations' and the optimiser's
-)
+_FRACTION = 0.4  # of what this process may use: the rest is for the model, its activations and the optimiser
 _CHUNK_BYTES = 64 * 2**20  # of one upload: what is pinned at a time
 _AHEAD = 2  # batches on their way
 
@@ -69,14 +66,15 @@ class DeviceCopies:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._copies: OrderedDict[Path | int, _Copy] = OrderedDict()
+        self._copies: OrderedDict[Hashable, _Copy] = OrderedDict()
 
     def of(self, rows: Tensor | StreamedImages) -> Tensor | None:
         """The rows on the device, copied there if need be; None where they do not fit."""
         if isinstance(rows, StreamedImages):
             return None
         # By the entry of the node's cache, which the next trial finds mapped at this address or another.
-        key = mapped_entry(rows.data_ptr()) or id(rows)
+        entry = mapped_entry(rows.data_ptr())
+        key = id(rows) if entry is None else (entry, tuple(rows.shape), rows.dtype)  # a part of it begins there too
         found = self._copies.get(key)
         again = found is not None and found.reader() is rows
         if found is None or not again and (found.rows is None or isinstance(key, int)):

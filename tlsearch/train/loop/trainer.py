@@ -16,12 +16,7 @@ from tlsearch.core.types import TrialConfig
 from tlsearch.model import StagedModel
 from tlsearch.model._private import AnyBatchNorm, allow_graphs
 from tlsearch.train.cuda.graphs import Compute, Figures, StepGraphs, captures_steps
-from tlsearch.train.device import (
-    Runtime,
-    derive_seed,
-    out_of_memory_is_infeasible,
-    release_memory,
-)
+from tlsearch.train.device import Runtime, derive_seed, out_of_memory_is_infeasible, release_memory
 from tlsearch.train.loop.batches import Source, epoch_order, load_batch, split_order
 from tlsearch.train.loop.device_rows import release_copies
 from tlsearch.train.loop.ema import WeightAverage
