@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Integration tests run one after another, other tests beside them.
 PARALLEL := -n auto --maxprocesses 4 --dist loadgroup
 
-.PHONY: demo docs reference test test-all lint install clean
+.PHONY: demo docs reference test test-all gpu gpu-wheels lint install clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -46,5 +46,21 @@ test: lint
 test-all: lint
 	$(BIN)/pytest $(PARALLEL)
 
+# The wheels that a machine with a GPU needs beside its own torch and torchvision.
+gpu-wheels: $(BIN)/python
+	$(BIN)/python -m pip wheel --quiet --wheel-dir gpu-wheels hatchling editables '.[dev]'
+	rm -f gpu-wheels/torch-*.whl gpu-wheels/torchvision-*.whl gpu-wheels/nvidia_*.whl gpu-wheels/tlsearch-*.whl
+
+# What needs a GPU: tests and figures, there from its own torch and gpu-wheels/; an existing environment is reused.
+WHEELS := $(if $(wildcard gpu-wheels/*.whl),--no-index --find-links gpu-wheels)
+$(VENV)/.gpu: pyproject.toml
+	test -e $(BIN)/python || $(PYTHON) -m venv --system-site-packages $(VENV)
+	test -e $(VENV)/.dev || $(BIN)/python -m pip install --quiet $(WHEELS) -e '.[dev]'
+	touch $@
+
+gpu: $(VENV)/.gpu
+	$(BIN)/pytest -m gpu -rs tests/gpu tests/unit/train tests/unit/trial
+	$(BIN)/python benchmarks/gpu.py
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) gpu-wheels build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -45,17 +45,19 @@ def staged(backbone: str, image_size: int, depth: int) -> StagedModel:
     return model
 
 
-def trainer_of(model: StagedModel, depth: int) -> Trainer:
-    """Ours, as a trial makes it."""
+def trainer_of(
+    model: StagedModel, depth: int, *, runtime: Runtime | None = None, batch_size: int = BATCH_SIZE
+) -> Trainer:
+    """Ours, as a trial makes it; by default on the CPU."""
     config = TrialConfig(
         backbone=model.backbone,
         unfreeze_depth=depth,
         head_lr=1e-3,
         backbone_lr=1e-3 if depth else None,
         bn_policy="train" if depth else "frozen",
-        batch_size=BATCH_SIZE,
+        batch_size=batch_size,
     )
-    runtime = Runtime(device=torch.device("cpu"))
+    runtime = runtime or Runtime(device=torch.device("cpu"))
     return Trainer(model, runtime, config, depth=depth, num_classes=NUM_CLASSES, max_epochs=100)
 
 
@@ -73,7 +75,7 @@ def bare_full(model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor
 def bare_head(linear: nn.Linear, optimizer: torch.optim.Optimizer, rows: Tensor, labels: Tensor) -> None:
     """One epoch of a linear classifier in closed form."""
     linear.weight.grad, linear.bias.grad = torch.empty_like(linear.weight), torch.empty_like(linear.bias)
-    for index in torch.randperm(len(labels)).split(BATCH_SIZE):  # type: ignore[no-untyped-call]
+    for index in torch.randperm(len(labels), device=labels.device).split(BATCH_SIZE):  # type: ignore[no-untyped-call]
         batch, targets = rows.index_select(0, index), labels[index]
         error = torch.softmax(F.linear(batch, linear.weight, linear.bias), 1)
         error.scatter_add_(1, targets[:, None], error.new_full((len(targets), 1), -1.0))

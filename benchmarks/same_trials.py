@@ -85,6 +85,7 @@ def run_plain(configs: Sequence[Mapping[str, Any]], arguments: argparse.Namespac
         (root / "configs.json").write_text(json.dumps(configs))
         command = [sys.executable, str(PLAIN), "--data", str(arguments.data), "--weights", str(arguments.weights)]
         command += ["--configs", "configs.json", "--epochs", str(epochs), "--out", "out"]
+        command += ["--cpus", str(arguments.cpus), "--gpus-per-trial", str(arguments.gpus_per_trial)]
         wall_s, cpu_s, text = timed(
             command, cwd=root, environment={**os.environ, "HOME": folder, "RAY_ADDRESS": "local"}
         )
@@ -197,6 +198,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with train/ and val/")
     parser.add_argument("--weights", type=Path, required=True, help="mobilenet_v2's state dict")
     parser.add_argument("--sets", nargs="+", choices=sorted(TRIALS), default=["head", "mix", "full"])
+    parser.add_argument("--cpus", type=int, default=2, help="of the yardstick's Ray")
+    parser.add_argument("--gpus-per-trial", type=float, default=0.0, help="of the yardstick's trials")
     parser.add_argument("--quick", action="store_true", help="6 trials of 2 epochs: the harness, not a figure")
     arguments = parser.parse_args()
     arguments.weights = arguments.weights.resolve()
