@@ -46,10 +46,12 @@ test: lint
 test-all: lint
 	$(BIN)/pytest $(PARALLEL)
 
-# The wheels that a machine with a GPU needs beside its own torch and torchvision.
-gpu-wheels: $(BIN)/python
-	$(BIN)/python -m pip wheel --quiet --wheel-dir gpu-wheels hatchling editables '.[dev]'
-	rm -f gpu-wheels/torch-*.whl gpu-wheels/torchvision-*.whl gpu-wheels/nvidia_*.whl gpu-wheels/tlsearch-*.whl
+# The wheels that a machine with a GPU needs beside its own torch and torchvision: the versions of this environment.
+gpu-wheels: $(VENV)/.dev
+	mkdir -p gpu-wheels
+	$(BIN)/python -m pip freeze --all --exclude-editable | grep -vE '^(torch|torchvision|triton|nvidia|cuda)' > gpu-wheels/versions.txt
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir gpu-wheels -r gpu-wheels/versions.txt
+	$(BIN)/python -m pip wheel --quiet --wheel-dir gpu-wheels hatchling editables
 
 # What needs a GPU: tests and figures, there from its own torch and gpu-wheels/; an existing environment is reused.
 WHEELS := $(if $(wildcard gpu-wheels/*.whl),--no-index --find-links gpu-wheels)
