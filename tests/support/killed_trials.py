@@ -99,7 +99,7 @@ def reported(given: TrialAssignment) -> dict[str, Any]:
 
 
 def best_on_disk(directory: Path) -> tuple[int, list[str]] | None:
-    """Epoch of the best model and the hashes of its files, all of which are read; None where there is no model."""
+    """Epoch of the best model and the hashes of its files, which are read whole; None without a model."""
     if not (directory / "best" / "checkpoint.json").is_file():
         return None
     found = read_model_file(directory / "best")
@@ -131,14 +131,14 @@ def main() -> None:
         sent, found = reported(given), best_on_disk(Path(given.directory))
         kept = sent["best"] is None or (found is not None and found[0] >= sent["best"])
         forked(given)
-        told = {
+        outcome = {
             "kill": number,
             "killed": killed,
             "after": sent["epochs"],
             "kept": kept,
             "same": end_of(given) == ends[head],
         }
-        print(json.dumps(told), flush=True)
+        print(json.dumps(outcome), flush=True)
         number, done = number + 1, done + killed
 
 

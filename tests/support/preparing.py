@@ -4,14 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from tlsearch.app.catalog.catalog import SearchEntry
+from tlsearch.app.catalog.catalog import SearchEntry, register
 from tlsearch.app.production import confirm
 from tlsearch.app.searches import prepare as preparation
 from tlsearch.app.searches import resume_changed, run_or_resume
 from tlsearch.config import load_space_file
 from tlsearch.search import holding
+
+
+def stub_entry(root: Path, resolved: str) -> SearchEntry:
+    """A search ``one`` in the catalogue, with its space file and nothing else."""
+    root.mkdir(exist_ok=True)
+    (root / "resolved.yaml").write_text(resolved)
+    entry = SearchEntry(
+        search_id="one",
+        experiment="stub",
+        directory=str(root),
+        source="space.yaml",
+        tracking_uri="sqlite:///x.db",
+        metric="val_accuracy",
+        created=1.0,
+    )
+    register(entry)
+    return entry
 
 
 def prepare(options: preparation.RunOptions) -> preparation.Prepared:

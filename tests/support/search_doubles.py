@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -219,6 +220,19 @@ def drive(
         return controller.finish()
     finally:
         study.close()
+
+
+def killed_at(point: str, search: Callable[[], object]) -> None:
+    """Runs a search in a process of its own that is to be killed at a crash point, and fails if it is not."""
+    child = os.fork()
+    if child == 0:
+        os.environ["TLSEARCH_CRASH_AT"] = point
+        try:
+            search()
+        finally:
+            os._exit(7)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, status
 
 
 def with_factory(search: Callable[..., str], factory: Any, **options: Any) -> Callable[..., str]:

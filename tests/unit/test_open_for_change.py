@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
@@ -26,6 +27,12 @@ def _of(tree: ast.Module) -> frozenset[str]:
     attributes = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
     fields = {node.target.id for node in nodes if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)}
     return frozenset(map(str, texts)) | attributes | fields
+
+
+def test_no_file_name_stands_twice() -> None:
+    """But one ``_private.py`` for each library: a name that stands twice has two meanings, or one thing two places."""
+    names = Counter(path.name for path in PACKAGE.rglob("*.py"))
+    assert {name for name, count in names.items() if count > 1} <= {"__init__.py", "_private.py"}
 
 
 @pytest.mark.parametrize(

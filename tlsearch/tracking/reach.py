@@ -178,8 +178,8 @@ def credentials_note(uri: str) -> str:
 
 
 def _credentials(uri: str) -> dict[str, str]:
-    """The header that MLflow's own clients would send to a server."""
-    if not uri.startswith(("http://", "https://")) or not is_trusted(uri):
+    """The header that MLflow's own clients would send to a server; none where the address has a user of its own."""
+    if not uri.startswith(("http://", "https://")) or not is_trusted(uri) or _without_userinfo(uri)[1]:
         return {}
     kept = configparser.ConfigParser(interpolation=None)
     with suppress(OSError, configparser.Error, RuntimeError):

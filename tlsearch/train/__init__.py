@@ -11,10 +11,9 @@ from tlsearch.train.checkpoint.model_checkpoints import (
     write_frozen_part,
 )
 from tlsearch.train.checkpoint.tensor_files import read_json, read_tensors, remove_others, write_json, write_tensors
-from tlsearch.train.checkpoint.writer import Writer, copy_to_host
+from tlsearch.train.checkpoint.write_thread import Writer, copy_to_host
 from tlsearch.train.cka import feature_drift, probe_features
 from tlsearch.train.device import (
-    CONTEXT_BYTES,
     Runtime,
     derive_seed,
     open_runtime,
@@ -40,7 +39,6 @@ from tlsearch.train.optim.optimizer import build_optimizer, extend_optimizer
 from tlsearch.train.optim.schedules import depth_at, phases
 
 __all__ = [
-    "CONTEXT_BYTES",
     "EVAL_BATCH_SIZE",
     "Evaluation",
     "FeatureSource",

@@ -13,12 +13,11 @@ from typing import Literal
 import torch
 
 from tlsearch.core.errors import Infeasible, UserError, is_out_of_memory
-from tlsearch.core.types import TrialAssignment
+from tlsearch.core.types import CONTEXT_BYTES, TrialAssignment
 from tlsearch.model._private import cpu_computes_bf16
 from tlsearch.train.cpu.heap import keep_heap, trim_heap
 
 Precision = Literal["fp32", "bf16", "fp16"]
-CONTEXT_BYTES = 5e8  # of a CUDA context with its kernels, by process
 _DTYPES: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 

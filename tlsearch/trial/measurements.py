@@ -13,10 +13,10 @@ from contextlib import suppress
 import torch
 from torch import nn
 
-from tlsearch.core.types import SYSTEM, ModelSpec, TrialAssignment, WeightsSource
+from tlsearch.core.types import CONTEXT_BYTES, SYSTEM, ModelSpec, TrialAssignment, WeightsSource
 from tlsearch.data import with_image_size
 from tlsearch.model import build_model, resolve_weights
-from tlsearch.train import CONTEXT_BYTES, Runtime, out_of_memory_is_infeasible, trial_runtime
+from tlsearch.train import Runtime, out_of_memory_is_infeasible, trial_runtime
 from tlsearch.trial.process_cache import held_index
 
 WARMUPS = 3

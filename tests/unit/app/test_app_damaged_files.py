@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from preparing import stub_entry
 from search_doubles import QuickTrial, drive, make_plan
 
 from tlsearch.app.catalog import catalog
@@ -69,20 +70,8 @@ READERS: dict[str, Callable[[Entry], object]] = {
 
 @pytest.fixture
 def entry(tmp_path: Path) -> Entry:
-    root = tmp_path / "one"
-    root.mkdir()
-    (root / "resolved.yaml").write_text(RESOLVED)
-    drive(make_plan(root, trials=2, max_epochs=2), factory=QuickTrial)
-    made = Entry(
-        search_id="one",
-        experiment="stub",
-        directory=str(root),
-        source="space.yaml",
-        tracking_uri="sqlite:///x.db",
-        metric="val_accuracy",
-        created=1.0,
-    )
-    catalog.register(made)
+    made = stub_entry(tmp_path / "one", RESOLVED)
+    drive(make_plan(made.path, trials=2, max_epochs=2), factory=QuickTrial)
     return made
 
 

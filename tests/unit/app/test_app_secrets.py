@@ -190,7 +190,7 @@ def test_no_secret_is_seen(
             whole += text.startswith("MLflow: ")
         shutil.rmtree(root)
     assert not leaks, "\n\n".join(leaks)
-    assert whole >= len(seeds) // 4  # so many became searches
+    assert whole >= len(seeds) // 4  # became searches
     streams = "".join(capfd.readouterr())
     assert "127.0.0.1:***" not in streams
 

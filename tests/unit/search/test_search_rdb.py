@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +10,7 @@ from pathlib import Path
 import optuna
 import pytest
 from search_checks import check_agreement, study_trials
-from search_doubles import drive, make_plan
+from search_doubles import drive, killed_at, make_plan
 from services import postgres_server
 from sqlalchemy import create_engine, text
 
@@ -65,15 +63,7 @@ def test_the_name_of_another_search_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("point", ["after_ask:2", "before_report_write:3", "after_report_write:2", "before_tell:2"])
 def test_killed_and_resumed(tmp_path: Path, point: str) -> None:
     plan = sqlite_plan(tmp_path / "s", trials=4)
-    child = os.fork()
-    if child == 0:
-        os.environ["TLSEARCH_CRASH_AT"] = point
-        try:
-            drive(plan)
-        finally:
-            os._exit(7)
-    _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, status
+    killed_at(point, lambda: drive(plan))
     assert drive(plan) == "finished"
     check_agreement(plan)
     drive(make_plan(tmp_path / "whole", trials=4))

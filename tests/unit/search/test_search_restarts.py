@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
 from pathlib import Path
 
 import pytest
 from search_checks import behave, check_agreement, study_trials
-from search_doubles import Recorder, drive, make_plan, read_log, start_trial, step_once
+from search_doubles import Recorder, drive, killed_at, make_plan, read_log, start_trial, step_once
 
 from tlsearch.config import AshaSpec
 from tlsearch.core.types import Decision, EpochReport, TrialState
@@ -21,14 +19,7 @@ from tlsearch.search.study.storage import open_for_writing, study_attrs
 @pytest.mark.parametrize("point", ["after_report_write:5", "before_tell:1"])
 def test_a_plateau_that_a_crash_kept_from_its_end_is_told_at_the_resume(tmp_path: Path, point: str) -> None:
     plan = make_plan(tmp_path / "s", trials=3, max_epochs=30, patience=2, scheduler=None)
-    child = os.fork()
-    if child == 0:
-        os.environ["TLSEARCH_CRASH_AT"] = point
-        try:
-            drive(plan)
-        finally:
-            os._exit(7)
-    os.waitpid(child, 0)
+    killed_at(point, lambda: drive(plan))
     assert drive(plan) == "finished"
     check_agreement(plan)
     drive(make_plan(tmp_path / "whole", trials=3, max_epochs=30, patience=2, scheduler=None))
@@ -131,15 +122,7 @@ POINTS = [
 @pytest.mark.parametrize("slots", [1, 3])
 def test_killed_at_any_point_nothing_is_lost_or_doubled(tmp_path: Path, point: str, slots: int) -> None:
     plan = make_plan(tmp_path / "s", trials=6)
-    child = os.fork()
-    if child == 0:
-        os.environ["TLSEARCH_CRASH_AT"] = point
-        try:
-            drive(plan, slots=slots, order=2)
-        finally:
-            os._exit(7)
-    _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, status
+    killed_at(point, lambda: drive(plan, slots=slots, order=2))
     assert drive(plan, slots=slots, order=3) == "finished"
     trials = study_trials(tmp_path / "s")
     assert [trial.number for trial in trials] == list(range(6))

@@ -14,7 +14,7 @@ import pytest
 
 from tlsearch.core.trusted_hosts import trust
 from tlsearch.tracking.mlflow_database import _revisions
-from tlsearch.tracking.reach import refusal, tracking_finding
+from tlsearch.tracking.reach import credentials_note, refusal, tracking_finding
 
 
 class Server(http.server.BaseHTTPRequestHandler):
@@ -83,7 +83,7 @@ def test_a_user_in_the_address(uri: str, monkeypatch: pytest.MonkeyPatch) -> Non
     answering(monkeypatch, 401)
     address = uri.replace("//", "//team:hunt%2Fer2@")
     found = tracking_finding(address)
-    assert "the user or the password in its address" in found.text
+    assert "the user or the password in its address" in found.text and credentials_note(address) == ""
     assert Server.headers_seen == ["Basic " + base64.b64encode(b"team:hunt/er2").decode()]
     portless = tracking_finding("https://team:hunter2@127.0.0.1")
     assert portless.status == "fail" and "nothing answers" in portless.text

@@ -145,6 +145,19 @@ def test_quick_steps_are_the_optimisers_own_to_the_bit(tiny_model: Build, values
         assert all(torch.equal(value, other[name]) for name, value in state.items())
 
 
+def test_a_parameter_without_a_gradient_stays_where_it_is(tiny_model: Build) -> None:
+    models = [tiny_model(), tiny_model()]
+    for model, quick in zip(models, (False, True), strict=True):
+        optimizer = _stepped(model, quick=quick)
+        held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        apply = FusedStep(optimizer) if quick else optimizer.step
+        apply()
+        held[0].grad = None
+        apply()
+    for name, tensor in models[0].head.state_dict().items():
+        assert torch.equal(tensor, models[1].head.state_dict()[name])
+
+
 def test_quick_steps_of_adamw_pass_by_the_optimisers_step(tiny_model: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     for kind in (torch.optim.AdamW, torch.optim.SGD):

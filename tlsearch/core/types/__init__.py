@@ -15,6 +15,7 @@ from tlsearch.core.types.searches import (
     TrialRecord,
 )
 from tlsearch.core.types.specs import (
+    CONTEXT_BYTES,
     MAX_PIXELS,
     CacheSpec,
     CropMode,
@@ -45,6 +46,7 @@ from tlsearch.core.types.trials import (
 )
 
 __all__ = [
+    "CONTEXT_BYTES",
     "ModelSpec",
     "Hyperparameter",
     "hyperparameters",

@@ -13,6 +13,7 @@ CropMode = Literal["center", "squash"]
 Layout = Literal["auto", "classes"]
 
 MAX_PIXELS = 89_478_485  # of one image, by default: as many as Pillow reads without a warning
+CONTEXT_BYTES = 5e8  # of a process's CUDA context with its kernels, which torch does not count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +134,9 @@ class CacheSpec:
     features_gb: float | None = None
     feature_precision: Literal["full", "half"] = "full"
     views: int = 1
+
+
+CONTEXT_BYTES = 5e8  # of a process's CUDA context with its kernels, which torch does not count
 
 
 @dataclass(frozen=True, kw_only=True)

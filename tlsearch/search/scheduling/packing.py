@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tlsearch.core.types import SYSTEM, EpochReport, TrialConfig
+from tlsearch.core.types import CONTEXT_BYTES, SYSTEM, EpochReport, TrialConfig
 
 PEAK, USED, USED_PERCENT, BUSY = (
     f"{SYSTEM}gpu_0_{name}"
@@ -26,7 +26,6 @@ COUNTS = (1, 2, 3, 4, 6, 8)  # trials on one device; few steps, since each new f
 _UNIT = 10_000
 _MOST_USES = 200  # the last trials: what the search is at now
 _MARGIN = 1.25  # an allocator's fragments come on top of the peak that it counts
-_CONTEXT_BYTES = 5e8  # of a process's CUDA context
 _UNKNOWN_BUSY = 0.5  # where NVIDIA's library tells nothing: two trials share a device at most
 _SHARING = 1.1  # what trials that share a device lose to each other
 _BESIDE_SHARED = 2.0  # a device is emptied for a trial that needs all of it: as long again as it runs
@@ -99,7 +98,7 @@ def _device_seconds(use: Use, count: int, room_bytes: float) -> float:
 
 def room(count: int, device_bytes: float) -> float:
     """Peak bytes of a trial that fit 1/count of a device, with what CUDA and an allocator's fragments take."""
-    return (device_bytes / count - _CONTEXT_BYTES) / _MARGIN
+    return (device_bytes / count - CONTEXT_BYTES) / _MARGIN
 
 
 def _smallest(uses: Collection[Use]) -> float:

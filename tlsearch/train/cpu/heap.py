@@ -1,6 +1,6 @@
 """The C library's heap in a process that trains on a CPU.
 
-glibc maps every large block again and unmaps it when it is freed; each step of training so errors in hundreds of
+glibc maps every large block again and unmaps it when it is freed; each step of training so faults in hundreds of
 megabytes of activations page by page, which the system zeroes first (what that costs: docs/benchmarks.md). Here
 blocks come from the heap, and the heap is kept until the trial ends (mallopt(3), malloc_trim(3); torch's CPU tensors
 are malloc's).

@@ -81,12 +81,16 @@ class FusedStep:
             self._sets = _kernel_sets(self._optimizer)
             self._counts = [count for one in self._sets for count in one.counts]
             return
+        gradients = [[parameter.grad for parameter in one.parameters] for one in self._sets]
+        if any(gradient is None for listed in gradients for gradient in listed):
+            self._optimizer.step()  # skips those parameters
+            return
         add_to_all(self._counts, 1)
-        for one in self._sets:
+        for one, listed in zip(self._sets, gradients, strict=True):
             group = one.group
             fused_adamw(
                 one.parameters,
-                [cast(Tensor, parameter.grad) for parameter in one.parameters],
+                cast(list[Tensor], listed),
                 one.means,
                 one.squares,
                 [],
