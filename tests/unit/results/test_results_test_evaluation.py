@@ -15,17 +15,16 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss, p
 
 from tlsearch.core.errors import DataError, StorageError
 from tlsearch.results.inference.labelled import check_classes
-from tlsearch.results.promotion.test_evaluation import (
+from tlsearch.results.promotion.test_evaluation import TestEvidence, gather_evidence
+from tlsearch.results.promotion.test_split import USES, TestUse, other_uses, read_uses, uses_text
+from tlsearch.results.stats.calibration import (
     MAX_TEMPERATURE,
     MIN_TEMPERATURE,
-    TestEvidence,
     cross_entropy,
     expected_calibration_error,
     fit_temperature,
-    gather_evidence,
     scaled_probabilities,
 )
-from tlsearch.results.promotion.test_split import USES, TestUse, other_uses, read_uses, uses_text
 
 Logits = tuple[NDArray[np.float64], NDArray[np.int64]]
 

@@ -31,8 +31,9 @@ from tlsearch.model import weights_card
 from tlsearch.results import SERVED_CODE, load_model, logits_on
 from tlsearch.results.inference.labelled import check_classes
 from tlsearch.results.promotion.model_card import CardFacts, model_card
-from tlsearch.results.promotion.test_evaluation import TestEvidence, fit_temperature
+from tlsearch.results.promotion.test_evaluation import TestEvidence
 from tlsearch.results.promotion.test_split import checkpoint_digest
+from tlsearch.results.stats.calibration import fit_temperature
 from tlsearch.search import holding
 from tlsearch.tracking.registry.versions import Promoted, Promotion, register_model
 from tlsearch.train import copy_with_temperature, read_model_meta

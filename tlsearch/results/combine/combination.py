@@ -1,0 +1,91 @@
+"""A combination of a search's trials, as it is kept in the search's folder: combined/<kind>.json and combined/<kind>/.
+
+An ensemble averages the probabilities of its members; a soup is one model with the average of their weights (Wortsman
+et al., "Model soups", 2022).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tlsearch.core.codec import read_shaped, to_plain
+from tlsearch.core.errors import StorageError
+from tlsearch.core.files import write_atomically
+from tlsearch.core.metrics import Objective
+
+Kind = Literal["ensemble", "soup"]
+FOLDER = "combined"  # of the search's folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """A trial in a combination, and how often it is counted: its weight is ``count`` over the sum of all counts."""
+
+    trial: int
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Combination:
+    """What was combined, and what it is worth against the best single trial.
+
+    Attributes:
+        members: By falling count; the best single trial alone where no combination ``helps``.
+        value: On all validation images, on which the members were selected too.
+        cross_fitted: Mean over halves of the validation images: selected on one half, scored on the other.
+        best_trial: The best single trial on all validation images; ``best_value`` is its value there.
+        best_cross_fitted: The best single trial, chosen and scored on the same halves.
+        parameters: Of the whole model; what members share counts once.
+        latency_ms: Of one image on this machine's CPU, one thread; None where it was not measured.
+        num_val: Validation images.
+        helps: Whether the combination is better than the best single trial by the cross-fitted value.
+    """
+
+    kind: Kind
+    members: tuple[Member, ...]
+    metric: str
+    value: float
+    cross_fitted: float
+    best_trial: int
+    best_value: float
+    best_cross_fitted: float
+    parameters: int
+    latency_ms: float | None
+    num_val: int
+    helps: bool
+
+    @property
+    def gain(self) -> float:
+        """How much better than the best single trial, cross-fitted; above 0 is better, whatever the metric's mode."""
+        objective = Objective.of(self.metric)
+        return objective.gain(self.cross_fitted) - objective.gain(self.best_cross_fitted)
+
+
+def combined_model(root: Path, kind: Kind) -> Path:
+    """The folder of the combined model in a search's folder ``root``."""
+    return root / FOLDER / kind
+
+
+def read_combination(root: Path, kind: Kind) -> Combination | None:
+    """What a search's folder ``root`` says of a combination; None where none was made.
+
+    Raises:
+        StorageError: The file is damaged.
+    """
+    path = combined_model(root, kind).with_suffix(".json")
+    try:
+        return read_shaped(path, Combination)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StorageError(f"a combination's file must be readable: {path}: {error.strerror or error}") from error
+
+
+def write_combination(root: Path, combination: Combination) -> None:
+    """Writes the file, whole or not at all; after the model, so that who reads it finds the model complete."""
+    path = combined_model(root, combination.kind).with_suffix(".json")
+    path.parent.mkdir(exist_ok=True)
+    write_atomically(path, json.dumps(to_plain(combination), indent=2))
