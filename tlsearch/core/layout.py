@@ -1,9 +1,13 @@
-"""The names inside a search's folder."""
+"""The names inside a search's folder, and what stays of a trial that is not among the best."""
 
 from __future__ import annotations
 
+import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+VAL_LOGITS = "val_logits.safetensors"  # in a trial's folder: of its best epoch, on the validation images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,3 +66,20 @@ class SearchFolder:
     def running(self, number: int) -> Path:
         """The checkpoint that a trial goes on from."""
         return self.trial(number) / "running"
+
+    def val_logits(self, number: int) -> Path:
+        """The trial's logits on the validation images, at its best epoch."""
+        return self.trial(number) / VAL_LOGITS
+
+
+def evict_trial(folder: Path) -> None:
+    """Deletes the models of an ended trial; its validation logits stay, which ensembles are chosen by."""
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if path.name == VAL_LOGITS:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+        folder.rmdir()  # where nothing is left

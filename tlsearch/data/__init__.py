@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         read_bytes,
         read_image,
         seen_digest,
+        split_digest,
         with_val_in_train,
     )
     from tlsearch.data.inspect.data_card import DataCard, data_card
@@ -57,6 +58,7 @@ __all__ = [
     "require_ready",
     "same_classes",
     "seen_digest",
+    "split_digest",
     "to_device",
     "with_image_size",
     "with_val_in_train",
@@ -78,6 +80,7 @@ _HOMES = {
         "read_bytes",
         "read_image",
         "seen_digest",
+        "split_digest",
         "with_val_in_train",
     ),
     "packed.packed": ("Pixels", "open_pixels"),

@@ -142,6 +142,17 @@ def seen_digest(index: ImageIndex) -> str:
     )
 
 
+def split_digest(split: Split) -> str:
+    """SHA-256, in hex, over the labels of a split and the content of its images, in their order.
+
+    Args:
+        split: Not the test split, whose files stay closed.
+    """
+    total = hashlib.sha256(" ".join(map(str, split.labels)).encode())
+    total.update(b"".join(split.digests))
+    return total.hexdigest()
+
+
 def read_image(index: ImageIndex, key: str, *, hold: ExitStack | None = None) -> Image.Image:
     """Decodes one image to upright RGB, see ``decode_rgb``.
 

@@ -28,7 +28,7 @@ from tlsearch.node_cache.store import entries
 from tlsearch.search.plan import SearchPlan
 from tlsearch.space import Space
 from tlsearch.space.bn_policies import BN_POLICIES, bn_policy
-from tlsearch.train import Runtime, open_runtime
+from tlsearch.train import MAX_LOGITS, Runtime, open_runtime
 
 _NUM_DECODED = 32
 _THREADS_LOSE = 1.2  # what threads that decode together lose to each other
@@ -49,7 +49,7 @@ class Measured:
         stored: Entries of the node's caches that the search will read.
         trial_bytes: Memory of the largest trial, by backbone.
         cache_bytes: Of packed images and of cached features, all that the search may store.
-        checkpoint_bytes: Models that are kept and checkpoints of running trials, at most.
+        checkpoint_bytes: Models and validation logits that are kept and checkpoints of running trials, at most.
     """
 
     costs: TrialCosts
@@ -119,7 +119,7 @@ def measure(
         },
         image_bytes=_image_bytes(costs, plan.space),
         feature_bytes=_feature_bytes(costs, plan),
-        checkpoint_bytes=_checkpoint_bytes(backbones, slots, keep_best),
+        checkpoint_bytes=_checkpoint_bytes(backbones, slots, keep_best) + _logits_bytes(plan, index),
     )
 
 
@@ -270,6 +270,13 @@ def _checkpoint_bytes(backbones: Mapping[str, BackboneTimes], slots: int, keep_b
     state = max(one.state_bytes for one in backbones.values())
     trained = max(max(one.trained_bytes.values()) for one in backbones.values())
     return 2 * keep_best * state + slots * (state + _STATES * trained)
+
+
+def _logits_bytes(plan: SearchPlan, index: ImageIndex) -> int:
+    """What all trials keep of the validation images: a float16 for each image and class, and the labels."""
+    num_images = len(index.splits["val"])
+    num_values = num_images * len(index.classes)
+    return 0 if num_values > MAX_LOGITS else plan.search.trials * (2 * num_values + 4 * num_images)
 
 
 def start_seconds() -> float:

@@ -11,12 +11,14 @@ import hashlib
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tlsearch.core.errors import StorageError
+from tlsearch.core.layout import VAL_LOGITS, SearchFolder
 from tlsearch.core.secrets import holds_secret
 from tlsearch.core.types import (
     CacheSpec,
@@ -34,6 +36,7 @@ from tlsearch.node_cache.locked_files import cache_directory
 # Of a machine, or of a trial (`spool`: of earlier versions); a log grows and would go to the bucket again and again.
 _OWN = ("trials", "spool", "lock", "stop", "ray.json", "logs", "log.jsonl", "log.jsonl.1", "log.jsonl.2")
 _CHUNK_BYTES = 1 << 20
+_PULLS = 8  # parts at a time: a search has a file of logits for each trial
 
 
 def machine_folder(uri: str) -> Path:
@@ -57,7 +60,8 @@ class Mirror:
         """Makes the bucket's copy of a file or folder equal to this one.
 
         Tensor files first, then the JSON files that name them, then those that are gone are removed: a reader
-        meanwhile finds a whole state, the old one or the new. A tensor file's name tells its content.
+        meanwhile finds a whole state, the old one or the new. A tensor file's name tells its content, but for the
+        validation logits.
 
         Raises:
             StorageError: The bucket cannot be written.
@@ -67,7 +71,7 @@ class Mirror:
             there = self._listed(part)
             system, root = remote_system(self.uri)
             for key in sorted(here, key=lambda key: (key.endswith(".json"), key)):
-                if key.endswith(".json") or there.get(key) != here[key].stat().st_size:
+                if key.endswith((".json", VAL_LOGITS)) or there.get(key) != here[key].stat().st_size:
                     _upload(here[key], system, f"{root}/{key}")
             for key in there.keys() - here.keys():
                 system.delete_file(f"{root}/{key}")
@@ -104,12 +108,12 @@ class Mirror:
                     (Path(folder) / target.name).rename(target)
 
     def pull_own(self) -> None:
-        """Brings what a start on this machine needs: the driver's files, and the models that are kept."""
-        for name in self.parts():
-            self.pull(name)
-        numbers = {key.split("/")[1] for key in self._listed("trials") if key.count("/") > 1}
-        for number in sorted(numbers):
-            self.pull(f"trials/{number}/best")
+        """Brings what a start on this machine needs: the driver's files, the models that are kept and all logits."""
+        keys = [key for key in self._listed("trials") if key.count("/") > 1]
+        models = {key[: key.index("/best/")] + "/best" for key in keys if "/best/" in key}
+        logits = {key for key in keys if key.endswith(VAL_LOGITS)}
+        with ThreadPoolExecutor(_PULLS) as pool:
+            list(pool.map(self.pull, sorted({*self.parts(), *models, *logits})))
 
     def drop(self, part: str) -> None:
         """Removes a folder from the bucket; one that is not there, or cannot be removed now, is ignored."""
@@ -245,9 +249,10 @@ class Fetcher(SearchObserver):
         self._mirror.push_own()
 
     def trial_ended(self, number: int, outcome: TrialOutcome) -> None:
-        """Takes the best model; the checkpoint to go on from has served."""
+        """Takes the best model and its logits; the checkpoint to go on from has served."""
         self._mirror.drop(f"trials/{number}/running")
         self._mirror.pull(f"trials/{number}/best")
+        self._mirror.pull(f"trials/{number}/{VAL_LOGITS}")
 
 
 class Dropper(SearchObserver):
@@ -258,8 +263,10 @@ class Dropper(SearchObserver):
         self._ended: set[int] = set()
 
     def trial_ended(self, number: int, outcome: TrialOutcome) -> None:
-        """Drops what is gone here."""
+        """Drops the models that are gone here, where the logits stay."""
         self._ended.add(number)
-        for one in [one for one in self._ended if not (self._mirror.directory / "trials" / str(one)).is_dir()]:
-            self._mirror.drop(f"trials/{one}")
+        folder = SearchFolder(root=self._mirror.directory)
+        for one in [one for one in self._ended if not (folder.trial(one) / "best").is_dir()]:
+            with suppress(StorageError):
+                self._mirror.push(f"trials/{one}")
             self._ended.discard(one)

@@ -2,12 +2,14 @@
 
 from tlsearch.config.checkpoint_meta import ModelMeta, TensorFile, read_model_file
 from tlsearch.train.checkpoint.model_checkpoints import (
+    MAX_LOGITS,
     FrozenPart,
     copy_with_temperature,
     read_model_meta,
     read_model_state,
     save_confusion,
     save_model_checkpoint,
+    save_val_logits,
     write_frozen_part,
 )
 from tlsearch.train.checkpoint.tensor_files import read_json, read_tensors, remove_others, write_json, write_tensors
@@ -40,6 +42,7 @@ from tlsearch.train.optim.schedules import depth_at, phases
 
 __all__ = [
     "EVAL_BATCH_SIZE",
+    "MAX_LOGITS",
     "Evaluation",
     "FeatureSource",
     "FrozenPart",
@@ -84,6 +87,7 @@ __all__ = [
     "remove_others",
     "save_confusion",
     "save_model_checkpoint",
+    "save_val_logits",
     "solve_probe",
     "trial_runtime",
     "write_frozen_part",

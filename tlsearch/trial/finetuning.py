@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -9,8 +10,10 @@ from pathlib import Path
 
 from tlsearch.core.crash import crash_point
 from tlsearch.core.types import SYSTEM, EpochReport, StartReport, TrialAssignment
+from tlsearch.data import split_digest
 from tlsearch.model import StagedModel
 from tlsearch.train import (
+    MAX_LOGITS,
     Evaluation,
     FrozenPart,
     ModelMeta,
@@ -21,14 +24,16 @@ from tlsearch.train import (
     release_memory,
     save_confusion,
     save_model_checkpoint,
+    save_val_logits,
     write_frozen_part,
 )
-from tlsearch.trial.context import Doing
+from tlsearch.trial.context import Doing, TrialContext
 from tlsearch.trial.feature_collapse import watch_features
 from tlsearch.trial.measurements import Usage
 from tlsearch.trial.resume_point import Progress, epochs_of, load_running, read_running, save_running
 from tlsearch.trial.setup import OpenTrial, next_epoch, next_phase, open_trial
 
+_log = logging.getLogger(__name__)
 RUNNING_INTERVAL_S = 15.0  # at most one running checkpoint in this number of seconds: shorter trials write none
 RUNNING_FOLDER, BEST_FOLDER = "running", "best"
 
@@ -57,6 +62,7 @@ class FineTuning:
         self._writer = Writer()
         self._usage = Usage(opened.runtime.device)
         self._start: StartReport | None = None  # of this process: a resumed trial has it in its first report
+        _say_too_many(opened.context)
         self._unchecked = False  # whether a step was taken since the frozen tensors were last compared
         self._last_saved, self._saved_epoch = time.monotonic(), self.epochs_done
 
@@ -222,10 +228,15 @@ class FineTuning:
         # What stands still to the end is written as it is, and once.
         frozen = {name: tensor for name, tensor in state.items() if name in parts.lasting}
 
+        val = context.index.splits["val"]
+        logits = None if context.setup.refit else evaluation.logits  # a refit has trained on these images
+
         def write() -> None:
             if self._frozen_part is None and frozen:
                 self._frozen_part = write_frozen_part(directory, frozen)
             save_confusion(directory, epoch=epoch, classes=classes, matrix=evaluation.confusion)
+            if logits is not None:
+                save_val_logits(directory.parent, logits, val.labels, epoch=epoch, digest=split_digest(val))
             save_model_checkpoint(directory, state=moving(), meta=meta, frozen=self._frozen_part)
 
         self._writer.submit(write)
@@ -245,3 +256,13 @@ class FineTuning:
         )
         crash_point("after_checkpoint")
         self._last_saved, self._saved_epoch = time.monotonic(), self.epochs_done
+
+
+def _say_too_many(context: TrialContext) -> None:
+    num_images, num_classes = len(context.index.splits["val"]), len(context.index.classes)
+    if num_images * num_classes > MAX_LOGITS:
+        _log.warning(
+            "the validation logits are not kept, so no ensemble can be chosen by them: %s images of %s classes are "
+            "more than %s values",
+            *(f"{number:,}" for number in (num_images, num_classes, MAX_LOGITS)),
+        )

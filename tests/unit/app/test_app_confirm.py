@@ -88,7 +88,9 @@ def test_the_repetition_trains_every_candidate_with_the_same_new_seeds(entry: Se
     result = conclude(confirm)
     assert result == read_confirmed(entry) and result.num_val_images == 24
     assert result.comparisons[0].decisive.over == "both"
-    kept = {folder.name for folder in (confirm.prepared.entry.path / "trials").iterdir()}
+    folders = list((confirm.prepared.entry.path / "trials").iterdir())
+    assert all((folder / "val_logits.safetensors").is_file() for folder in folders) and len(folders) == 4
+    kept = {folder.name for folder in folders if (folder / "best").exists()}
     assert kept == {str(one.best_trial) for one in result.candidates}
     assert conclude(confirm) == result  # once: the checkpoints that it compared are gone
     assert find(None).search_id == "small"  # the user's latest search, not the one made for it

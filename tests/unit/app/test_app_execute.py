@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -10,6 +11,8 @@ import pytest
 
 from tlsearch.app.searches import execute
 from tlsearch.core.errors import TrackingError
+from tlsearch.core.layout import VAL_LOGITS
+from tlsearch.core.types import EndReason, TrialOutcome
 
 
 def test_a_store_that_cannot_be_opened_stops_the_search_and_is_raised_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,3 +26,19 @@ def test_a_store_that_cannot_be_opened_stops_the_search_and_is_raised_after_it(m
         execute._opening(cast(Any, SimpleNamespace(entry=0, index=0)), cast(Any, None), failed=stopped.set),
     ):
         assert stopped.wait(60)
+
+
+def test_the_logits_of_a_trial_stay_where_its_model_goes(tmp_path: Path) -> None:
+    for number in range(4):
+        for name in ("best", "running"):
+            (tmp_path / "trials" / str(number) / name).mkdir(parents=True)
+            (tmp_path / "trials" / str(number) / name / "file").touch()
+    for number in (0, 1, 3):
+        (tmp_path / "trials" / str(number) / VAL_LOGITS).touch()
+    tidier = execute.Tidier(cast(Any, SimpleNamespace(kept=(0,))), directory=tmp_path)
+    for number in range(3):
+        tidier.trial_ended(number, TrialOutcome(reason=EndReason.COMPLETED))
+    left = {path.relative_to(tmp_path / "trials").as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    running = {"3/best/file", "3/running/file", f"3/{VAL_LOGITS}"}
+    assert left == {"0/best/file", f"0/{VAL_LOGITS}", f"1/{VAL_LOGITS}"} | running
+    assert not (tmp_path / "trials" / "2").exists()

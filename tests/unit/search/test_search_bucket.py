@@ -11,6 +11,7 @@ from search_doubles import StubTrial, drive, make_plan
 from services import ObjectStore, object_store
 
 from tlsearch.core.errors import StorageError
+from tlsearch.core.layout import VAL_LOGITS, evict_trial
 from tlsearch.core.types import EpochReport, TrialAssignment, TrialConfig, TrialOutcome
 from tlsearch.search import bucket, read_search
 from tlsearch.search.bucket import Dropper, Fetcher, Mirror, ThroughBucket, machine_folder
@@ -50,6 +51,7 @@ class ModelTrial(StubTrial):
             old.unlink()
         (best / f"weights-{report.epoch}.safetensors").write_bytes(b"x" * (10 + report.epoch))
         (best / "checkpoint.json").write_text(json.dumps({"epoch": report.epoch}))
+        (self._directory / VAL_LOGITS).write_text(str(report.epoch))  # one name and one size for all epochs
         return report
 
 
@@ -146,11 +148,9 @@ def test_a_whole_search(tmp_path: Path, uri: str, store: ObjectStore) -> None:
         def trial_reported(self, number: int, report: object, decision: object) -> None: ...
 
         def trial_ended(self, number: int, outcome: TrialOutcome) -> None:
-            import shutil
-
             heard.append((number, (root / f"trials/{number}/best/checkpoint.json").exists()))
             if number != 1:
-                shutil.rmtree(root / f"trials/{number}", ignore_errors=True)
+                evict_trial(root / f"trials/{number}")
 
     reason = drive(
         plan, slots=2, factory=ThroughBucket(uri=uri, inner=ModelTrial), observers=(fetcher, Keeper(), dropper)
@@ -160,5 +160,13 @@ def test_a_whole_search(tmp_path: Path, uri: str, store: ObjectStore) -> None:
     found, same = (read_search(one).trials for one in (root, tmp_path / "folder"))
     assert [(t.state, t.params, t.reports) for t in found] == [(t.state, t.params, t.reports) for t in same]
     left = {key for key in keys(store, uri) if key.startswith("trials/")}
-    assert left and {key.split("/")[1] for key in left} == {"1"} and not [key for key in left if "/running/" in key]
+    models = {key for key in left if not key.endswith(VAL_LOGITS)}
+    assert models and all(key.startswith("trials/1/best/") for key in models)
+    assert left - models == {f"trials/{number}/{VAL_LOGITS}" for number in range(5)}
+    other = Mirror(uri=uri, directory=tmp_path / "other")
+    other.pull_own()  # a start on another machine
+    for trial in found:
+        file = f"trials/{trial.number}/{VAL_LOGITS}"
+        assert (root / file).read_text() == (other.directory / file).read_text() == str(trial.epochs_run)
+    assert [path.parent.name for path in other.directory.glob("trials/*/best")] == ["1"]
     assert "study.json" in keys(store, uri)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Mapping
 from statistics import fmean
@@ -15,6 +14,7 @@ from tlsearch.app.catalog.stored import read_record
 from tlsearch.app.production.confirm import PreparedConfirm
 from tlsearch.core.codec import read_shaped, to_plain
 from tlsearch.core.errors import UserError
+from tlsearch.core.layout import evict_trial
 from tlsearch.core.metrics import METRICS
 from tlsearch.core.types import ModelSpec, Objective, SearchRecord, TrialRecord, TrialState
 from tlsearch.data import ImageIndex
@@ -143,4 +143,4 @@ def _keep_best_trainings(entry: SearchEntry, result: Confirmed) -> None:
     kept = {str(candidate.best_trial) for candidate in result.candidates}
     for folder in (entry.path / "trials").glob("*"):
         if folder.name not in kept:
-            shutil.rmtree(folder, ignore_errors=True)
+            evict_trial(folder)

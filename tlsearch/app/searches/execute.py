@@ -1,6 +1,6 @@
 """Executes a prepared search: joins search, tracking and results until its budget ends or it is stopped.
 
-Of the trials' folders only what running trials need and the best models stay.
+Of the trials' folders only what running trials need, the best models and all validation logits stay.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from tlsearch.app.catalog.provenance import keep_evidence, record_end, record_st
 from tlsearch.app.catalog.stored import Status, forget_end, keep_end, read_record
 from tlsearch.app.checks.feasibility import model_sizes, trial_depths, weights_digests
 from tlsearch.app.searches.prepare import Prepared
+from tlsearch.core.layout import evict_trial
 from tlsearch.core.types import SearchObserver, SearchRecord, TrialOutcome, TrialState
 from tlsearch.data import seen_digest
 from tlsearch.results import SERVED_CODE
@@ -159,7 +160,7 @@ def make_tracker(entry: SearchEntry) -> MlflowTracker:
 
 
 class Tidier(SearchObserver):
-    """Deletes the folders of ended trials that are not among the best; comes after the keeper, which says so."""
+    """Deletes the models of ended trials that are not among the best; comes after the keeper, which says so."""
 
     def __init__(self, keeper: BestKeeper, *, directory: Path) -> None:
         self._keeper = keeper
@@ -172,7 +173,7 @@ class Tidier(SearchObserver):
         self._delete()
 
     def trial_ended(self, number: int, outcome: TrialOutcome) -> None:
-        """Deletes the trial's running checkpoint, and the folders of all trials that are not kept."""
+        """Deletes the trial's running checkpoint, and the models of all trials that are not kept."""
         self._ended.add(number)
         self._delete()
 
@@ -181,5 +182,5 @@ class Tidier(SearchObserver):
         for number in self._ended & kept:
             shutil.rmtree(self._trials / str(number) / "running", ignore_errors=True)
         for number in self._ended - kept:
-            shutil.rmtree(self._trials / str(number), ignore_errors=True)
+            evict_trial(self._trials / str(number))
         self._ended &= kept

@@ -6,6 +6,9 @@ A checkpoint is a folder::
     weights-<epoch>-<hash>.safetensors  the tensors that training changes
     frozen-<hash>.safetensors           those that stand still, written once per trial; may be absent
     confusion.json                      the confusion matrix of the epoch; may be absent
+
+Beside the folder lies ``val_logits.safetensors``: what the epoch's model says about the validation images. It stays
+where the model does not.
 """
 
 from __future__ import annotations
@@ -21,15 +24,18 @@ from torch import Tensor, nn
 from tlsearch.config.checkpoint_meta import META_FILE, ModelFile, ModelMeta, TensorFile, read_model_file
 from tlsearch.core.crash import crash_point
 from tlsearch.core.errors import StorageError
+from tlsearch.core.layout import VAL_LOGITS
 from tlsearch.train.checkpoint.tensor_files import (
     TensorFacts,
     read_header,
     read_tensors,
     remove_others,
+    replace_tensors,
     write_json,
     write_tensors,
 )
 
+MAX_LOGITS = 50_000_000  # values of a trial that are kept: 100 MB
 CONFUSION_FILE = "confusion.json"  # for people and their programs: nothing here reads it
 
 # What safetensors calls the kinds of tensors that models have.
@@ -63,6 +69,26 @@ def save_confusion(directory: Path, *, epoch: int, classes: Sequence[str], matri
     directory.mkdir(parents=True, exist_ok=True)
     content = {"epoch": epoch, "classes": list(classes), "matrix": matrix.tolist()}
     write_json(directory / CONFUSION_FILE, content, indent=None)
+
+
+def half_logits(logits: Tensor) -> Tensor | None:
+    """Logits (N, C) as they are kept: float16, clipped to its range; None where there are more than ``MAX_LOGITS``."""
+    largest = torch.finfo(torch.float16).max
+    return None if logits.numel() > MAX_LOGITS else logits.clamp(-largest, largest).half()
+
+
+def save_val_logits(directory: Path, logits: Tensor, labels: Sequence[int], *, epoch: int, digest: str) -> None:
+    """Writes the validation logits of an epoch into a trial's folder, before the epoch's checkpoint is written.
+
+    The file holds ``logits`` float16 (N, C) and ``labels`` int32 (N,); its metadata are ``epoch`` and ``digest``.
+
+    Args:
+        logits: From ``half_logits``, in the order of the split.
+        labels: Of the validation images.
+        digest: Of labels and images, see ``tlsearch.data.split_digest``.
+    """
+    tensors = {"logits": logits, "labels": torch.tensor(labels, dtype=torch.int32)}
+    replace_tensors(directory / VAL_LOGITS, tensors, {"epoch": str(epoch), "digest": digest})
 
 
 def write_frozen_part(directory: Path, tensors: Mapping[str, Tensor]) -> FrozenPart:

@@ -10,7 +10,8 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +34,33 @@ TensorFacts = tuple[str, tuple[int, ...]]  # safetensors' name of the kind, and 
 def write_tensors(directory: Path, stem: str, tensors: Mapping[str, Tensor]) -> TensorFile:
     """Writes tensors as ``<stem>-<hash>.safetensors``: temporary name, sync, rename."""
     directory.mkdir(parents=True, exist_ok=True)
-    temporary = directory / f"{stem}.{uuid.uuid4().hex[:8]}.tmp"
-    try:
-        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, temporary)
-        give_usual_mode(temporary)
+    with _saved(directory / stem, tensors) as temporary:
         digest = file_sha256(temporary)
-        _sync(temporary)
         name = f"{stem}-{digest[:8]}{_SUFFIX}"
         os.replace(temporary, directory / name)
+    return TensorFile(name=name, sha256=digest)
+
+
+def replace_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Replaces a safetensors file that no JSON file names: temporary name, sync, rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _saved(path, tensors, metadata) as temporary:
+        os.replace(temporary, path)
+    _sync(path.parent)
+
+
+@contextmanager
+def _saved(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> Iterator[Path]:
+    """A temporary file beside ``path``, synced; it is deleted where the body has not renamed it."""
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        plain = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+        save_file(plain, temporary, metadata=None if metadata is None else dict(metadata))
+        give_usual_mode(temporary)
+        _sync(temporary)
+        yield temporary
     finally:
         temporary.unlink(missing_ok=True)
-    return TensorFile(name=name, sha256=digest)
 
 
 def write_json(path: Path, content: Mapping[str, Any], *, indent: int | None = 1) -> None:

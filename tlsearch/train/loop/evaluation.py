@@ -14,6 +14,7 @@ from tlsearch.core.errors import Diverged, Infeasible, is_out_of_memory
 from tlsearch.core.metrics import METRICS, confusion_matrix
 from tlsearch.features import PASS_BATCH_SIZE, pass_batch_size
 from tlsearch.model import MAX_DEPTH, StagedModel
+from tlsearch.train.checkpoint.model_checkpoints import half_logits
 from tlsearch.train.device import Runtime, release_memory
 from tlsearch.train.loop.batches import Source, load_batch
 from tlsearch.train.loop.device_rows import release_copies
@@ -97,10 +98,12 @@ class Evaluation:
     Attributes:
         metrics: All of ``METRICS`` that the number of classes allows.
         confusion: Counts by (true class, predicted class): int64 (C, C).
+        logits: As they are kept: float16 (N, C); None where they are too many.
     """
 
     metrics: dict[str, float]
     confusion: Tensor
+    logits: Tensor | None = None
 
 
 def evaluate(model: StagedModel, source: Source, runtime: Runtime, *, depth: int) -> Evaluation:
@@ -116,7 +119,7 @@ def evaluate(model: StagedModel, source: Source, runtime: Runtime, *, depth: int
     metrics = {name: one.value(scores, labels) for name, one in METRICS.items() if num_classes >= one.min_classes}
     check_finite(metrics["val_loss"], "validation")
     confusion = confusion_matrix(scores.argmax(1), labels, num_classes)
-    return Evaluation(metrics=metrics, confusion=torch.from_numpy(confusion))
+    return Evaluation(metrics=metrics, confusion=torch.from_numpy(confusion), logits=half_logits(logits))
 
 
 class Reading:
