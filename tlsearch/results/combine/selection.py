@@ -1,0 +1,219 @@
+"""Greedy selection of an ensemble from the kept predictions of a search's trials; nothing is trained or decoded.
+
+Caruana et al., "Ensemble selection from libraries of models" (ICML 2004): with replacement, from a sorted start, bagged
+over random halves of the models. T trials, N validation images, C classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlsearch.core.metrics import METRICS, Objective
+from tlsearch.results.combine.combination import Member
+from tlsearch.results.combine.cross_fitting import Rows, cross_fitted
+from tlsearch.results.stats.calibration import fit_temperature, scaled_probabilities
+
+Floats = NDArray[np.float64]
+Labels = NDArray[np.int64]
+Counts = NDArray[np.int64]  # of each of T trials
+Fits = Callable[[frozenset[int]], bool]  # whether trials, by their numbers, make a model within the limits
+
+MAX_MODELS = 5
+_BAGS = 10
+_ROUNDS = 20  # of one bag: the smallest weight in it is one in twenty
+_CALIBRATED_ON = 2000  # images: more change a temperature by less than it matters
+_SEED = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selected:
+    """An ensemble with its estimate; see ``Combination``.
+
+    Attributes:
+        members: By falling count. The best single trial alone where no ensemble ``helps``.
+        temperatures: Of each member: what its logits are divided by before the softmax.
+    """
+
+    members: tuple[Member, ...]
+    temperatures: tuple[float, ...]
+    value: float
+    cross_fitted: float
+    best_trial: int
+    best_value: float
+    best_cross_fitted: float
+    helps: bool
+
+
+def select_ensemble(
+    trials: Sequence[int],
+    logits: Floats,
+    labels: Labels,
+    *,
+    metric: str,
+    max_models: int = MAX_MODELS,
+    fits: Fits = lambda _: True,
+) -> Selected | None:
+    """Selects the members and their counts, and estimates what they are worth by cross-fitting.
+
+    The single best trial is chosen and scored on the same halves. The ensemble is given only where it is better by this
+    estimate.
+
+    Args:
+        trials: T numbers; of equally good ones the first counts as the better.
+        logits: float (T, N, C), of validation images.
+        labels: int (N,).
+        metric: That the members are selected by; equal values are told apart by the cross-entropy.
+        max_models: The most members.
+        fits: A set that fits stays within the limits when a member is taken out.
+
+    Returns:
+        None where no trial fits.
+    """
+    places = [place for place, trial in enumerate(trials) if fits(frozenset([trial]))]
+    if not places:
+        return None
+    numbers = [trials[place] for place in places]
+    temperatures = [_temperature(logits[place], labels) for place in places]
+    # float32 halves the time: the averages are compared, not kept.
+    pairs = zip(places, temperatures, strict=True)
+    probabilities = np.stack([scaled_probabilities(logits[place], t).astype(np.float32) for place, t in pairs])
+    library = _Library(probabilities, labels, metric)
+
+    def choose(rows: Rows) -> Counts:
+        return library.bagged(rows, max_models, lambda some: fits(frozenset(numbers[place] for place in some)))
+
+    def alone(rows: Rows) -> Counts:
+        return library.single(rows)
+
+    everything = np.arange(len(labels))
+    counts, single = choose(everything), alone(everything)
+    estimate = cross_fitted(labels, choose, library.value, seed=_SEED)
+    best_estimate = cross_fitted(labels, alone, library.value, seed=_SEED)
+    helps = len(np.flatnonzero(counts)) > 1 and Objective.of(metric).better(estimate, best_estimate)
+    if not helps:
+        counts, estimate = single, best_estimate
+    order = sorted(np.flatnonzero(counts).tolist(), key=lambda place: (-counts[place], place))
+    return Selected(
+        members=tuple(Member(trial=numbers[place], count=int(counts[place])) for place in order),
+        temperatures=tuple(temperatures[place] for place in order),
+        value=library.value(counts, everything),
+        cross_fitted=estimate,
+        best_trial=numbers[int(single.argmax())],
+        best_value=library.value(single, everything),
+        best_cross_fitted=best_estimate,
+        helps=helps,
+    )
+
+
+def average_scores(logits: Floats, temperatures: Sequence[float], counts: Sequence[int]) -> Floats:
+    """The scores of an ensemble: logarithms of the weighted mean of its members' probabilities, float (N, C).
+
+    Args:
+        logits: float (M, N, C), of M members.
+        temperatures: M.
+        counts: M; weights are counts over their sum.
+    """
+    weights = np.asarray(counts, dtype=np.float64) / sum(counts)
+    mean = sum(w * scaled_probabilities(one, t) for w, one, t in zip(weights, logits, temperatures, strict=True))
+    scores: Floats = np.log(np.maximum(mean, np.finfo(np.float64).tiny))
+    return scores
+
+
+def _temperature(logits: Floats, labels: Labels) -> float:
+    step = max(1, math.ceil(len(labels) / _CALIBRATED_ON))
+    return fit_temperature(logits[::step], labels[::step])
+
+
+class _Library:
+    """The trials' probabilities, float (T, N, C), and what averages of them are worth."""
+
+    def __init__(self, probabilities: NDArray[np.float32], labels: Labels, metric: str) -> None:
+        self._probabilities, self._labels = probabilities, labels
+        self._metric, self._objective = METRICS[metric], Objective.of(metric)
+
+    def value(self, counts: Counts, rows: Rows) -> float:
+        """The metric of a weighted mean on the images of some rows."""
+        chosen = np.flatnonzero(counts)
+        mean = np.tensordot(counts[chosen].astype(np.float32), self._probabilities[chosen][:, rows], axes=1)
+        return self._metric.value(_logarithm(mean / counts.sum()), self._labels[rows])
+
+    def single(self, rows: Rows) -> Counts:
+        """The best trial alone, by the metric; of equal ones the first."""
+        labels = self._labels[rows]
+        values = [self._metric.value(_logarithm(one[rows]), labels) for one in self._probabilities]
+        counts = np.zeros(len(values), dtype=np.int64)
+        counts[int(np.argmax(self._objective.gain(np.array(values))))] = 1
+        return counts
+
+    def bagged(self, rows: Rows, max_models: int, fits: Callable[[frozenset[int]], bool]) -> Counts:
+        """The sum of the selections from random halves of the trials, cut to the members that are counted most.
+
+        Few images do not overfit it: a trial that only looks good beside one other is in few bags.
+        """
+        rng = np.random.default_rng(_SEED)
+        num = len(self._probabilities)
+        counts = np.zeros(num, dtype=np.int64)
+        some, labels = self._probabilities[:, rows], self._labels[rows]
+        for _ in range(_BAGS if num > 2 else 1):
+            half = (num + 1) // 2 if num > 2 else num
+            counts += self._greedy(some, labels, np.sort(rng.permutation(num)[:half]), max_models, fits)
+        kept: frozenset[int] = frozenset()
+        for place in sorted(np.flatnonzero(counts).tolist(), key=lambda one: (-counts[one], one)):
+            if len(kept) < max_models and fits(kept | {place}):
+                kept |= {place}
+        counts[[place for place in range(num) if place not in kept]] = 0
+        found: Counts = counts // np.gcd.reduce(counts)
+        return found
+
+    def _greedy(
+        self,
+        probabilities: NDArray[np.float32],
+        labels: Labels,
+        candidates: NDArray[np.int64],
+        max_models: int,
+        fits: Callable[[frozenset[int]], bool],
+    ) -> Counts:
+        """Adds the trial that makes the mean best, again and again, until none makes it better."""
+        alone = {place: self._key(probabilities[place], labels) for place in candidates.tolist()}
+        order = sorted(alone, key=lambda place: alone[place], reverse=True)
+        chosen, best = [order[0]], alone[order[0]]
+        total = probabilities[order[0]].copy()
+        running, prefix = total.copy(), [order[0]]
+        for place in order[1:max_models]:  # sorted start: as many of the best as make the best mean
+            if not fits(frozenset([*prefix, place])):
+                continue
+            prefix = [*prefix, place]
+            running = running + probabilities[place]
+            key = self._key(running / len(prefix), labels)
+            if key > best:
+                chosen, best, total = prefix, key, running
+        while len(chosen) < _ROUNDS:
+            inside = frozenset(chosen)
+            open_to = [
+                place for place in order if place in inside or (len(inside) < max_models and fits(inside | {place}))
+            ]
+            keys = {place: self._key((total + probabilities[place]) / (len(chosen) + 1), labels) for place in open_to}
+            place = max(open_to, key=lambda one: keys[one])
+            if keys[place] <= best:
+                break
+            chosen, best, total = [*chosen, place], keys[place], total + probabilities[place]
+        counts: Counts = np.bincount(chosen, minlength=len(probabilities))
+        return counts
+
+    def _key(self, mean: NDArray[np.float32], labels: Labels) -> tuple[float, float]:
+        """The metric, larger is better; then the cross-entropy, which tells equal accuracies apart."""
+        likelihood = float(_logarithm(mean[np.arange(len(labels)), labels]).mean())
+        if self._metric.name == "val_loss":
+            return likelihood, 0.0
+        # All other metrics look at the order of the classes alone: no logarithm of all of them is needed.
+        return self._objective.gain(self._metric.value(mean, labels)), likelihood
+
+
+def _logarithm(mean: NDArray[np.float32]) -> NDArray[np.float32]:
+    found: NDArray[np.float32] = np.log(np.maximum(mean, np.finfo(np.float32).tiny))
+    return found
