@@ -36,7 +36,7 @@ MAX_CLASSES = 100_000
 MAX_CROP, MAX_RESIZE = 4096, 8192  # pixels; of `data.image_size`, and what transforms make of it
 _MAX_BYTES = 16_000_000
 _SHOWN = 5
-_STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+STRICT_FORM = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,15 +106,23 @@ def read_model_file(folder: Path) -> ModelFile:
     Raises:
         StorageError: There is none, or it breaks a rule; names the file, the key and the rule.
     """
-    path = folder / META_FILE
+    return model_file_of(read_strictly(folder / META_FILE, FORMAT, _adapter()))
+
+
+def read_strictly(path: Path, form: int, shape: TypeAdapter[Any]) -> Any:
+    """A model's JSON file of the format ``form``, held to the rules of a shape.
+
+    Raises:
+        StorageError: As of ``read_model_file``.
+    """
     content = _read_object(path)
-    if content.get("format") != FORMAT or isinstance(content["format"], bool):
+    if content.get("format") != form or isinstance(content["format"], bool):
         raise StorageError(
-            f"a model checkpoint must have the format {FORMAT} that tlsearch {__version__} reads, "
+            f"a model checkpoint must have the format {form} that tlsearch {__version__} reads, "
             f"not {show(content.get('format'))}: {path}"
         )
     try:
-        return _model_file(_adapter().validate_python(content))
+        return shape.validate_python(content)
     except ValidationError as error:
         found = error.errors(include_url=False)
         texts = [str(SpaceProblem(path=tuple(one["loc"]), message=_text(one))) for one in found[:_SHOWN]]
@@ -202,7 +210,7 @@ _Deviation = Annotated[Number, Field(ge=1e-6, le=1000)]  # by which pixels are d
 
 
 class _Transform(TypedDict):
-    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    __pydantic_config__ = STRICT_FORM  # type: ignore[misc]
 
     resize_size: Annotated[Whole, Field(ge=1, le=MAX_RESIZE)]
     crop_size: Annotated[Whole, Field(ge=1, le=MAX_CROP)]
@@ -217,7 +225,7 @@ def _trial_config() -> Any:
     hints: dict[str, Any] = {name: NotRequired[hint] for name, hint in get_type_hints(TrialConfig).items()}
     hints |= {"backbone": _Name, "unfreeze_depth": NotRequired[Annotated[Whole, Field(ge=0, le=5)]]}
     form = TypedDict("_TrialConfig", hints)  # type: ignore[misc]
-    form.__pydantic_config__ = _STRICT  # type: ignore[attr-defined]
+    form.__pydantic_config__ = STRICT_FORM  # type: ignore[attr-defined]
     return form
 
 
@@ -227,7 +235,7 @@ _TrialConfig = _trial_config()
 class _Form(TypedDict):
     """The whole file; keys that are younger than the format may be absent."""
 
-    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    __pydantic_config__ = STRICT_FORM  # type: ignore[misc]
 
     format: Whole
     backbone: _Name
@@ -263,12 +271,16 @@ def _agreeing(form: _Form) -> _Form:
     return form
 
 
+CheckpointForm = Annotated[_Form, AfterValidator(_agreeing)]
+
+
 @lru_cache(maxsize=1)
 def _adapter() -> TypeAdapter[_Form]:
-    return TypeAdapter(Annotated[_Form, AfterValidator(_agreeing)])
+    return TypeAdapter(CheckpointForm)
 
 
-def _model_file(form: Mapping[str, Any]) -> ModelFile:
+def model_file_of(form: Mapping[str, Any]) -> ModelFile:
+    """The checkpoint of a form that keeps the rules."""
     files = [TensorFile(name=form["weights_file"], sha256=form["weights_sha256"])]
     if form.get("frozen_file") is not None:
         files.append(TensorFile(name=form["frozen_file"], sha256=form["frozen_sha256"]))

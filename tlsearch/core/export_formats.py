@@ -1,7 +1,7 @@
 """The formats of ``tlsearch export``. A new one is a row here and its module.
 
 A module has two functions: ``write(classifier, path)`` and ``open_model(path)``, which gives a function of normalised
-pixels (N, 3, S, S) to logits (N, C) and scores (N, C).
+pixels (N, 3, S, S), one input for each distinct preprocessing, to logits (N, C) and scores (N, C).
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """The loop, the metrics and the checkpoints of a fine-tuning."""
 
 from tlsearch.config.checkpoint_meta import ModelMeta, TensorFile, read_model_file
+from tlsearch.config.ensemble_meta import read_ensemble_meta
+from tlsearch.train.checkpoint.ensemble_checkpoint import copy_with_temperature, ensemble_member, save_ensemble
 from tlsearch.train.checkpoint.model_checkpoints import (
     MAX_LOGITS,
     FrozenPart,
-    copy_with_temperature,
     read_model_meta,
     read_model_state,
     save_confusion,
@@ -62,6 +63,8 @@ __all__ = [
     "check_finite",
     "copy_to_host",
     "copy_with_temperature",
+    "ensemble_member",
+    "save_ensemble",
     "depth_at",
     "derive_seed",
     "affordable_rows",
@@ -78,6 +81,7 @@ __all__ = [
     "probe_features",
     "predict_logits",
     "read_json",
+    "read_ensemble_meta",
     "read_model_file",
     "read_model_meta",
     "read_model_state",

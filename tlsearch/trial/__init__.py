@@ -1,7 +1,7 @@
 """One trial: an assignment becomes epochs, reports and checkpoints."""
 
 from tlsearch.trial.finetuning import BEST_FOLDER, RUNNING_FOLDER, FineTuning
-from tlsearch.trial.measurements import taken_by_others, time_one_image, trial_latency
+from tlsearch.trial.measurements import taken_by_others, time_module, time_one_image, trial_latency
 from tlsearch.trial.process_cache import release_held
 from tlsearch.trial.run_trial import FirstBatch, first_batch, keep_start, load_trained, run_trial
 
@@ -15,6 +15,7 @@ __all__ = [
     "load_trained",
     "release_held",
     "run_trial",
+    "time_module",
     "time_one_image",
     "taken_by_others",
     "trial_latency",

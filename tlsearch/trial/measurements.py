@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 import torch
@@ -54,12 +54,16 @@ def time_one_image(model: nn.Module, image_size: int, runtime: Runtime) -> float
     """Milliseconds for a batch of one through a model, which is moved to the device: the median of 20 passes."""
     model = model.eval().to(device=runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     image = torch.zeros(1, 3, image_size, image_size, device=runtime.device)
-    image = image.to(memory_format=torch.channels_last)
+    return time_module(model, [image.to(memory_format=torch.channels_last)], runtime)
+
+
+def time_module(module: nn.Module, inputs: Sequence[torch.Tensor], runtime: Runtime) -> float:
+    """Milliseconds for a module, in eval mode and on its device: the median of 20 passes."""
     times = []
     with torch.inference_mode(), runtime.autocast():
         for _ in range(WARMUPS + REPEATS):
             started = time.perf_counter()
-            model(image)
+            module(*inputs)
             if runtime.device.type == "cuda":
                 torch.cuda.synchronize(runtime.device)  # the pass is only queued when the call returns
             times.append(time.perf_counter() - started)

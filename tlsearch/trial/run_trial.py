@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tlsearch.config.checkpoint_meta import META_FILE, ModelMeta, read_model_file
+from tlsearch.config.checkpoint_meta import META_FILE, ModelFile, ModelMeta, read_model_file
 from tlsearch.core.errors import Diverged, Infeasible, StorageError, UserError
 from tlsearch.core.types import (
     Decision,
@@ -137,19 +137,20 @@ def _spread(split: Split, num_images: int) -> Split:
     return Split(keys=split.keys[taken], labels=split.labels[taken], digests=split.digests[taken])
 
 
-def load_trained(directory: Path) -> tuple[StagedModel, ModelMeta]:
+def load_trained(directory: Path, found: ModelFile | None = None) -> tuple[StagedModel, ModelMeta]:
     """Loads the model of a checkpoint, in eval mode on the CPU, with what it says of itself.
 
     Neither the pretrained weights nor the training data are needed.
 
     Args:
         directory: Holds checkpoint.json, e.g. a trial's ``best`` folder.
+        found: What checkpoint.json would say, of a folder with the tensors of several models.
 
     Raises:
         StorageError: No checkpoint there, one that is damaged, or one that does not fit its backbone.
     """
     directory = Path(directory)
-    found = read_model_file(directory)
+    found = found or read_model_file(directory)
     meta, path = found.meta, directory / META_FILE
     facts = backbone_facts(meta.backbone)
     if facts is not None and not facts.valid_size(meta.image_size):

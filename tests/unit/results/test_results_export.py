@@ -139,13 +139,13 @@ def test_parity_sees_a_difference_in_one_image() -> None:
     images[27] = 1.0
     expected = images.flatten(1)[:, :2], images.flatten(1)[:, :2]
     run = lambda part: (part.flatten(1)[:, :2], part.flatten(1)[:, :2])  # noqa: E731
-    assert check_parity("x", run, images, expected, real=True).logits == 0.0
+    assert check_parity("x", run, [images], expected, real=True).logits == 0.0
     wrong = lambda part: (part.flatten(1)[:, :2] * 0.999, part.flatten(1)[:, :2])  # noqa: E731
     with pytest.raises(ParityError, match=r"differ by 0\.001"):
-        check_parity("x", wrong, images, expected, real=True)
+        check_parity("x", wrong, [images], expected, real=True)
     lost = lambda part: (part.flatten(1)[:, :2] * float("nan"), part.flatten(1)[:, :2])  # noqa: E731
     with pytest.raises(ParityError):
-        check_parity("x", lost, images, expected, real=True)
+        check_parity("x", lost, [images], expected, real=True)
 
 
 def test_a_format_that_does_not_exist_is_told(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_parity_is_judged_by_the_size_of_the_logits(size: float, right: float, w
     def off_by(error: float, part: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return expected[0][: len(part)] + error, expected[1][: len(part)]
 
-    found = check_parity("x", partial(off_by, right), images, expected, real=True)
+    found = check_parity("x", partial(off_by, right), [images], expected, real=True)
     assert found.largest_logit == size and found.logits == pytest.approx(right, rel=0.01)
     with pytest.raises(ParityError, match="of its largest logit"):
-        check_parity("x", partial(off_by, wrong), images, expected, real=True)
+        check_parity("x", partial(off_by, wrong), [images], expected, real=True)

@@ -469,5 +469,5 @@ def test_the_file_of_a_sqlite_uri(uri: str, path: str | None) -> None:
 
 
 def test_requirements_are_pinned_without_local_suffix() -> None:
-    assert all("==" in line and "+" not in line for line in requirements("resnet18"))
-    assert not any(line.startswith("timm") for line in requirements("resnet18"))
+    assert all("==" in line and "+" not in line for line in requirements(["resnet18"]))
+    assert not any(line.startswith("timm") for line in requirements(["resnet18"]))

@@ -87,9 +87,8 @@ def export_model(
     if target.exists():
         raise StorageError(f"{target} exists; an export overwrites nothing")
     classifier = load_model(find_checkpoint(model, storage), device="cpu")
-    classifier.model.eval()
     real = _some_images(model, images, storage)
-    pixels = prepared_images(classifier.meta, real)
+    pixels = prepared_images(classifier, real)
     expected = expected_outputs(classifier, pixels)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -102,9 +101,10 @@ def export_model(
         module.write(classifier, made)
         run = module.open_model(made)
         parity = check_parity(form, run, pixels, expected, real=bool(real))
+        first = [one[:1] for one in pixels]
         latency = [
-            FormatLatency(format="model", ms=_latency(lambda one: expected_outputs(classifier, one), pixels[:1])),
-            FormatLatency(format=form, ms=_latency(run, pixels[:1])),
+            FormatLatency(format="model", ms=_latency(lambda *one: expected_outputs(classifier, one), first)),
+            FormatLatency(format=form, ms=_latency(run, first)),
         ]
         os.replace(made, target)
     finally:
@@ -160,10 +160,10 @@ def search_of_model(model: str, storage: Path | None = None) -> SearchEntry | No
     return next((one for one in around if one is not None), None)
 
 
-def _latency(run: Callable[[Tensor], object], image: Tensor) -> float:
+def _latency(run: Callable[..., object], image: Sequence[Tensor]) -> float:
     times = []
     for _ in range(_WARMUPS + _REPEATS):
         start = time.perf_counter()
-        run(image)
+        run(*image)
         times.append(time.perf_counter() - start)
     return 1000.0 * statistics.median(times[_WARMUPS:])

@@ -17,6 +17,7 @@ from tlsearch.core.files import write_atomically
 from tlsearch.core.metrics import Objective
 
 Kind = Literal["ensemble", "soup"]
+KINDS: tuple[Kind, ...] = ("ensemble", "soup")
 FOLDER = "combined"  # of the search's folder
 
 

@@ -5,7 +5,7 @@ N images, C classes, S side of the crop. All take normalised float32 pixels (N, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,13 +15,16 @@ from PIL import Image
 from torch import Tensor, nn
 
 from tlsearch.core.errors import TlsearchError
+from tlsearch.core.types import TransformSpec
 from tlsearch.data import eval_image, normalise
+from tlsearch.results.inference.networks import AveragedNetworks, transforms_of
 from tlsearch.results.inference.predictor import Classifier
-from tlsearch.train import ModelMeta
 
 TOLERANCE = 1e-4
 _SYNTHETIC = 16
 _CHECK_BATCH = 25
+
+Run = Callable[..., tuple[Tensor, Tensor]]  # an exported model: its inputs, in order, to logits and scores
 
 
 class ParityError(TlsearchError, RuntimeError):
@@ -29,16 +32,20 @@ class ParityError(TlsearchError, RuntimeError):
 
 
 class Exported(nn.Module):
-    """A classifier with its softmax: normalised pixels (N, 3, S, S) to logits (N, C) and scores (N, C)."""
+    """A classifier with its softmax: normalised pixels (N, 3, S, S) to logits (N, C) and scores (N, C).
+
+    An ensemble takes one input for each distinct preprocessing of its members; its logits are the logarithms of their
+    averaged probabilities.
+    """
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
-        self.model = classifier.model
-        self.temperature = classifier.meta.temperature
+        self.model = AveragedNetworks(classifier.networks)
+        self.temperature = classifier.temperature
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, *images: Tensor) -> tuple[Tensor, Tensor]:
         """Scores are softmax(logits / temperature)."""
-        logits = self.model(images)
+        logits = self.model(*images)
         return logits, torch.softmax(logits / self.temperature, dim=1)
 
 
@@ -56,47 +63,91 @@ class Parity:
     largest_logit: float
 
 
-def description(meta: ModelMeta) -> dict[str, Any]:
+def input_names(classifier: Classifier) -> tuple[str, ...]:
+    """``images``; of several preprocessings ``images_1``, ``images_2`` ..."""
+    num = len(transforms_of(classifier.networks))
+    return ("images",) if num == 1 else tuple(f"images_{place}" for place in range(1, num + 1))
+
+
+def example_inputs(classifier: Classifier) -> tuple[Tensor, ...]:
+    """Two black images for each input, to trace the model with."""
+    return tuple(torch.zeros(2, 3, one.crop_size, one.crop_size) for one in transforms_of(classifier.networks))
+
+
+def dynamic_batch(classifier: Classifier) -> tuple[tuple[dict[int, Any], ...]]:
+    """That all inputs have one batch of any size, as ``torch.export`` takes it for ``Exported``."""
+    batch = torch.export.Dim("batch")
+    return (tuple({0: batch} for _ in input_names(classifier)),)
+
+
+def description(classifier: Classifier) -> dict[str, Any]:
     """What a program must know to use an exported model."""
-    return {
-        "backbone": meta.backbone,
+    meta, ensemble = classifier.meta, classifier.ensemble
+    general = {
         "labels": list(meta.classes),
-        "image_size": meta.image_size,
-        "preprocessing": {
-            "colour": "RGB",
-            "steps": "turn upright (EXIF), lay transparency on white, resize, centre crop, divide by 255, subtract "
-            "mean, divide by std; layout NCHW",
-            **asdict(meta.transform),
-        },
-        "temperature": meta.temperature,
+        "temperature": classifier.temperature,
         "outputs": "logits; scores = softmax(logits / temperature)",
-        "metric": {meta.metric: meta.value},
         "tlsearch_version": meta.tlsearch_version,
+    }
+    names = dict(zip(transforms_of(classifier.networks), input_names(classifier), strict=True))
+    if len(names) == 1:
+        general |= {"image_size": meta.image_size, "preprocessing": _preprocessing(meta.transform)}
+    else:
+        general["inputs"] = {name: _preprocessing(transform) for transform, name in names.items()}
+    if ensemble is None:
+        return {"backbone": meta.backbone, **general, "metric": {meta.metric: meta.value}}
+    members = [
+        {
+            "trial": member.trial,
+            "backbone": network.meta.backbone,
+            "weight": network.weight,
+            "temperature": network.temperature,
+            "input": names[network.meta.transform],
+        }
+        for member, network in zip(ensemble.members, classifier.networks, strict=True)
+    ]
+    return {**general, "members": members, "metric": {ensemble.metric: ensemble.value}}
+
+
+def _preprocessing(transform: TransformSpec) -> dict[str, Any]:
+    return {
+        "colour": "RGB",
+        "steps": "turn upright (EXIF), lay transparency on white, resize, centre crop, divide by 255, subtract "
+        "mean, divide by std; layout NCHW",
+        **asdict(transform),
     }
 
 
-def prepared_images(meta: ModelMeta, images: Sequence[Image.Image]) -> Tensor:
-    """Normalised pixels (N, 3, S, S) of RGB images; of made-up pictures where there are none."""
+def prepared_images(classifier: Classifier, images: Sequence[Image.Image]) -> tuple[Tensor, ...]:
+    """Normalised pixels (N, 3, S, S) of RGB images, for each input; of made-up pictures where there are none."""
     if not images:
         rng = np.random.default_rng(0)
-        shape = (meta.image_size, meta.image_size, 3)
+        shape = (classifier.meta.image_size, classifier.meta.image_size, 3)
         images = [Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)) for _ in range(_SYNTHETIC)]
-    pixels = np.stack([eval_image(image, meta.transform) for image in images])
-    return normalise(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), meta.transform)
+    return tuple(_prepared(images, transform) for transform in transforms_of(classifier.networks))
 
 
-def expected_outputs(classifier: Classifier, images: Tensor) -> tuple[Tensor, Tensor]:
+def _prepared(images: Sequence[Image.Image], transform: TransformSpec) -> Tensor:
+    pixels = np.stack([eval_image(image, transform) for image in images])
+    return normalise(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), transform)
+
+
+def expected_outputs(classifier: Classifier, images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """The model's own logits and scores."""
     wrapped = Exported(classifier).eval()
     with torch.inference_mode():
-        parts = [wrapped(part) for part in torch.split(images, _CHECK_BATCH)]
+        parts = [wrapped(*batch) for batch in _batches(images)]
     return torch.cat([logits for logits, _ in parts]), torch.cat([scores for _, scores in parts])
+
+
+def _batches(images: Sequence[Tensor]) -> Iterator[tuple[Tensor, ...]]:
+    return zip(*(torch.split(one, _CHECK_BATCH) for one in images), strict=True)
 
 
 def check_parity(
     name: str,
-    run: Callable[[Tensor], tuple[Tensor, Tensor]],
-    images: Tensor,
+    run: Run,
+    images: Sequence[Tensor],
     expected: tuple[Tensor, Tensor],
     *,
     real: bool,
@@ -107,7 +158,8 @@ def check_parity(
         ParityError: A logit differs by more than TOLERANCE of the largest one (where that is above 1), a score by more
             than what follows from it, or one is not finite.
     """
-    parts = [run(part) for part in (images[:1], *torch.split(images[1:], _CHECK_BATCH)) if len(part)]
+    batches = ([one[:1] for one in images], *_batches([one[1:] for one in images]))
+    parts = [run(*batch) for batch in batches if len(batch[0])]
     differences = [
         float((torch.cat([part[place] for part in parts]) - expected[place]).abs().max()) for place in (0, 1)
     ]
@@ -116,8 +168,8 @@ def check_parity(
     if not all(difference <= TOLERANCE * largest for difference in differences):
         raise ParityError(
             f"the exported {name} model must give what the model gives, to {TOLERANCE:g} of its largest logit, "
-            f"{largest:.3g}; on {len(images)} images its logits differ by {differences[0]:.2g} and its scores by "
+            f"{largest:.3g}; on {len(images[0])} images its logits differ by {differences[0]:.2g} and its scores by "
             f"{differences[1]:.2g}"
         )
     logits, scores = differences
-    return Parity(images=len(images), real=real, logits=logits, scores=scores, largest_logit=largest)
+    return Parity(images=len(images[0]), real=real, logits=logits, scores=scores, largest_logit=largest)

@@ -7,7 +7,6 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tlsearch.core.errors import UserError
-from tlsearch.results.export.base import Exported, description
+from tlsearch.results.export.base import Exported, Run, description, dynamic_batch, example_inputs, input_names
 from tlsearch.results.inference.predictor import Classifier
 
 _MAX_BYTES = 2_000_000_000
@@ -47,19 +46,18 @@ def write(classifier: Classifier, path: Path) -> None:
     _import_onnx()
     import onnx
 
-    size = classifier.meta.image_size
     with _quiet():
         program: Any = torch.onnx.export(
             Exported(classifier).eval(),
-            (torch.zeros(2, 3, size, size),),
+            example_inputs(classifier),
             dynamo=True,
-            input_names=["images"],
+            input_names=list(input_names(classifier)),
             output_names=["logits", "scores"],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            dynamic_shapes=dynamic_batch(classifier),
             verbose=False,
         )
     proto = program.model_proto
-    for key, value in description(classifier.meta).items():
+    for key, value in description(classifier).items():
         entry = proto.metadata_props.add()
         entry.key, entry.value = key, value if isinstance(value, str) else json.dumps(value)
     if proto.ByteSize() > _MAX_BYTES:
@@ -67,15 +65,18 @@ def write(classifier: Classifier, path: Path) -> None:
     onnx.save_model(proto, str(path))
 
 
-def open_model(path: Path) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+def open_model(path: Path) -> Run:
     """Runs the file in ONNX Runtime on the CPU, with as many threads as torch has."""
     runtime = _import_onnx()
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
-    def run(images: Tensor) -> tuple[Tensor, Tensor]:
-        logits, scores = session.run(["logits", "scores"], {"images": images.numpy()})
+    names = [one.name for one in session.get_inputs()]
+
+    def run(*images: Tensor) -> tuple[Tensor, Tensor]:
+        inputs = {name: one.numpy() for name, one in zip(names, images, strict=True)}
+        logits, scores = session.run(["logits", "scores"], inputs)
         return torch.from_numpy(logits), torch.from_numpy(scores)
 
     return run

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from tlsearch.model import StagedModel
 from tlsearch.model.libraries.fast_init import meta_original
 from tlsearch.model.libraries.libraries import is_timm, split_backbone, timm_name, timm_options, torchvision_options
 from tlsearch.node_cache.locked_files import give_usual_mode
-from tlsearch.results.export.base import description
+from tlsearch.results.export.base import Run, description
 from tlsearch.results.inference.predictor import Classifier
 
 SCRIPT, WEIGHTS, CONFIG = "predict.py", "model.safetensors", "model.json"
@@ -32,8 +31,11 @@ def write(classifier: Classifier, folder: Path) -> None:
     """Writes predict.py, model.safetensors and model.json into a new folder.
 
     Raises:
-        UserError: The library's model has no single classifier layer that the new one could take the place of.
+        UserError: It is an ensemble, or the library's model has no single classifier layer that the new one could
+            take the place of.
     """
+    if len(classifier.networks) > 1:
+        raise UserError("a script holds one network, and this model is an ensemble: use --format onnx or torch")
     folder.mkdir()
     meta = classifier.meta
     base, version = split_backbone(meta.backbone)
@@ -64,12 +66,12 @@ def write(classifier: Classifier, folder: Path) -> None:
     copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     save_file(copies, str(folder / WEIGHTS))
     give_usual_mode(folder / WEIGHTS)
-    config = {**description(meta), "model": call}
+    config = {**description(classifier), "model": call}
     (folder / CONFIG).write_text(json.dumps(config, indent=2), encoding="utf-8")
     (folder / SCRIPT).write_text(_TEMPLATE.read_text(encoding="utf-8"), encoding="utf-8")
 
 
-def open_model(folder: Path) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+def open_model(folder: Path) -> Run:
     """Runs the script's own model; the script is one that this process has just written."""
     spec = importlib.util.spec_from_file_location("exported_predict", folder / SCRIPT)
     assert spec is not None and spec.loader is not None

@@ -13,14 +13,14 @@ from tlsearch.core.trusted_hosts import guard, trust
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-_META = "checkpoint.json"
+_FILES = ("checkpoint.json", "ensemble.json")  # a plain model's, an ensemble's
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "INVALID_PARAMETER_VALUE")
 _HINT = "; a registered model is models:/NAME@ALIAS or models:/NAME/VERSION, and MLFLOW_TRACKING_URI names its store"
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:/")
 
 
 def checkpoint_folder(model: str | Path, *, tracking_uri: str | None = None) -> Path:
-    """The local folder that holds the model's checkpoint.json; an MLflow model is downloaded.
+    """The local folder that holds the model's checkpoint.json or ensemble.json; an MLflow model is downloaded.
 
     Nothing of an MLflow model is executed: its checkpoint alone is read.
 
@@ -41,16 +41,16 @@ def checkpoint_folder(model: str | Path, *, tracking_uri: str | None = None) -> 
 def _checkpoint_in(folder: Path, name: str) -> Path:
     candidates = [folder, folder / "best"]
     if (folder / "MLmodel").is_file():
-        candidates = sorted(path.parent for path in folder.glob(f"artifacts/*/{_META}"))
+        candidates = sorted(path.parent for name in _FILES for path in folder.glob(f"artifacts/*/{name}"))
     for candidate in candidates:
-        if (candidate / _META).is_file():
+        if any((candidate / name).is_file() for name in _FILES):
             return candidate
     what = "has none" if folder.is_dir() else "does not exist"
     if folder.is_file():
         from tlsearch.model.weights.file_kinds import other_kind
 
         what = other_kind(folder) or "is a file: weights alone know neither their classes nor their preprocessing"
-    raise StorageError(f"a model is a folder with a {_META}, a trial's folder or an MLflow model; {name} {what}")
+    raise StorageError(f"a model is a folder with a {_FILES[0]}, a trial's folder or an MLflow model; {name} {what}")
 
 
 def _download(uri: str, tracking_uri: str | None) -> Path:

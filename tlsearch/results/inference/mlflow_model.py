@@ -38,8 +38,7 @@ class ServedClassifier(PythonModel):
 
         BUDGET.limit(MAX_IMAGE_PIXELS)
         found = load_model(context.artifacts[ARTIFACT])
-        meta = replace(found.meta, max_pixels=min(found.meta.max_pixels, MAX_IMAGE_PIXELS))
-        self._classifier = replace(found, meta=meta)
+        self._classifier = replace(found, max_pixels=min(found.max_pixels, MAX_IMAGE_PIXELS))
         guard_server(type(self).__name__)
 
     # A DataFrame is what MLflow makes of every input by the signature; its hint keeps MLflow from guessing another.

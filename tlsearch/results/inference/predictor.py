@@ -19,16 +19,18 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from tlsearch.config.ensemble_meta import EnsembleMeta, is_ensemble, read_ensemble_meta
 from tlsearch.core.errors import DataError, Infeasible, StorageError, UsageError
 from tlsearch.core.files import IMAGE_BYTES, read_regular
 from tlsearch.core.printable import printable
+from tlsearch.core.types import TransformSpec
 from tlsearch.data import ImageIndex, decode_rgb, eval_image, read_image
 from tlsearch.data.images.pixel_budget import num_decoders
 from tlsearch.model import StagedModel
 from tlsearch.results.inference.checkpoint_uri import checkpoint_folder
 from tlsearch.results.inference.labelled import check_classes
-from tlsearch.train import EVAL_BATCH_SIZE, ModelMeta, PixelSource, Runtime, open_runtime, predict_logits
-from tlsearch.trial import load_trained
+from tlsearch.results.inference.networks import Network, average_logits, load_networks, network_logits, transforms_of
+from tlsearch.train import EVAL_BATCH_SIZE, ModelMeta, PixelSource, Runtime, in_batches, open_runtime
 
 TOP = 5
 _BATCH_PIXELS = EVAL_BATCH_SIZE * 640 * 640  # larger images come in smaller batches than the trial's evaluation
@@ -82,20 +84,40 @@ class Unreadable:
 
 @dataclass(frozen=True, kw_only=True)
 class Classifier:
-    """A trained model ready to predict; ``meta`` has its classes, transform, configuration and score.
+    """A trained model ready to predict: one network, or an ensemble that averages the probabilities of several.
 
-    ``name`` is what messages call it, e.g. its folder.
+    Attributes:
+        networks: At least one; see `Network`.
+        max_pixels: The most pixels that an image may have.
+        ensemble: What an ensemble says of itself; None for a plain model.
+        name: What messages call it, e.g. its folder.
     """
 
-    model: StagedModel
-    meta: ModelMeta
+    networks: tuple[Network, ...]
     runtime: Runtime
+    max_pixels: int
+    ensemble: EnsembleMeta | None = None
     name: str = "the model"
+
+    @property
+    def meta(self) -> ModelMeta:
+        """What the checkpoint says of itself; of an ensemble, the checkpoint of its first member."""
+        return self.networks[0].meta
+
+    @property
+    def model(self) -> StagedModel:
+        """The network; of an ensemble, its first member's."""
+        return self.networks[0].model
 
     @property
     def classes(self) -> tuple[str, ...]:
         """In the order of the logits."""
         return self.meta.classes
+
+    @property
+    def temperature(self) -> float:
+        """What the logits are divided by before the softmax."""
+        return self.meta.temperature if self.ensemble is None else self.ensemble.temperature
 
     def predict(self, images: Sequence[ImageLike], *, top: int = TOP) -> list[Prediction]:
         """As the function ``predict``, which see."""
@@ -106,7 +128,7 @@ def load_model(model: str | Path, *, device: str = "auto", tracking_uri: str | N
     """Loads a model of a search; no pickle is read and no code of the model is run.
 
     Args:
-        model: A trial's ``best`` folder, the folder of an MLflow model, or a URI as ``models:/...``.
+        model: A trial's ``best`` folder, the folder of an ensemble or of an MLflow model, or a URI as ``models:/...``.
         device: ``auto`` is CUDA where there is one, else the CPU; or a torch device.
         tracking_uri: The MLflow store for a URI; None is MLflow's own setting.
 
@@ -116,14 +138,17 @@ def load_model(model: str | Path, *, device: str = "auto", tracking_uri: str | N
         UserError: The device does not exist.
     """
     folder = checkpoint_folder(model, tracking_uri=tracking_uri)
-    trained, meta = load_trained(folder)
+    ensemble = read_ensemble_meta(folder) if is_ensemble(folder) else None
+    networks = load_networks(folder, ensemble)
     try:
         runtime = open_runtime(device)
-        trained.to(device=runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for network in networks:
+            network.model.to(device=runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
         reason = str(error).splitlines()[0]
         raise UsageError(f"a device is auto, cpu, cuda or cuda:N, and must be here; {device!r}: {reason}") from error
-    return Classifier(model=trained, meta=meta, runtime=runtime, name=str(folder))
+    max_pixels = networks[0].meta.max_pixels if ensemble is None else ensemble.max_pixels
+    return Classifier(networks=networks, runtime=runtime, max_pixels=max_pixels, ensemble=ensemble, name=str(folder))
 
 
 def predict(
@@ -167,10 +192,10 @@ def predict_readable(
     if isinstance(images, (str, bytes, Path)):
         raise DataError("predict takes a sequence of images, not a single one")
     names = [str(image) if isinstance(image, (str, Path)) else f"image {n}" for n, image in enumerate(images)]
-    openers = [partial(_open, *pair, model.meta.max_pixels) for pair in zip(images, names, strict=True)]
+    openers = [partial(_open, *pair, model.max_pixels) for pair in zip(images, names, strict=True)]
     answers: list[Prediction | Unreadable] = []
     for errors, logits in _batches(model, openers, strict=strict):
-        probabilities = torch.softmax(logits.double() / model.meta.temperature, dim=1)
+        probabilities = torch.softmax(logits.double() / model.temperature, dim=1)
         scores = iter(_finite(model, probabilities))
         for error in errors:
             name = names[len(answers)]
@@ -184,9 +209,10 @@ def predict_readable(
 
 
 def logits_on(model: Classifier, index: ImageIndex, split: str) -> Tensor:
-    """The model's raw outputs for a split's images, in the index's order: float32 (N, C) on the CPU.
+    """The model's raw outputs for a split's images, in the index's order: float (N, C) on the CPU.
 
-    They are those of the trial's own evaluation: the same pixels in the same batches.
+    They are those of the trial's own evaluation: the same pixels in the same batches. Those of an ensemble are the
+    logarithms of its averaged probabilities.
 
     Raises:
         DataError: The data's classes differ from the model's in content or order, or an image is corrupt.
@@ -204,30 +230,50 @@ def _batches(
     """One evaluation batch after the other, so that any number of images fits into memory.
 
     Returns:
-        What is wrong with each image, None where nothing is; and the logits of those, float32 (B, C).
+        What is wrong with each image, None where nothing is; and the logits of those, float (B, C).
     """
-    size = max(1, min(EVAL_BATCH_SIZE, _BATCH_PIXELS // model.meta.image_size**2))
+    transforms = transforms_of(model.networks)
+    size = max(1, min(EVAL_BATCH_SIZE, _BATCH_PIXELS // sum(one.crop_size**2 for one in transforms)))
     with ThreadPoolExecutor(num_decoders()) as pool:
         for start in range(0, len(openers), size):
-            read = partial(_pixels, model.meta, strict=strict)
+            read = partial(_pixels, transforms, strict=strict)
             read_ones = list(pool.map(read, openers[start : start + size]))
             batch = [one for one in read_ones if not isinstance(one, DataError)]
             errors = [one if isinstance(one, DataError) else None for one in read_ones]
             if not batch:
                 yield errors, torch.empty(0, len(model.classes))
                 continue
-            source = PixelSource(
-                reason="prediction",
-                rows=torch.from_numpy(np.stack(batch)).permute(0, 3, 1, 2),  # channels_last, as in the packed store
-                labels=torch.zeros(len(batch), dtype=torch.int64),
-                transform=model.meta.transform,
-            )
-            depth = model.meta.config.unfreeze_depth
+            sources = [
+                _source(np.stack(pixels), transform)
+                for pixels, transform in zip(zip(*batch, strict=True), transforms, strict=True)
+            ]
             try:
-                logits = predict_logits(model.model, source, model.runtime, depth=depth, batch_size=size)
+                logits = _logits(model, sources, size)
             except Infeasible as error:
                 raise StorageError(f"{model.name} takes more memory than there is: {error}") from error
             yield errors, _finite(model, logits)
+
+
+def _source(pixels: NDArray[np.uint8], transform: TransformSpec) -> PixelSource:
+    return PixelSource(
+        reason="prediction",
+        rows=torch.from_numpy(pixels).permute(0, 3, 1, 2),  # channels_last, as in the packed store
+        labels=torch.zeros(len(pixels), dtype=torch.int64),
+        transform=transform,
+    )
+
+
+def _logits(model: Classifier, sources: Sequence[PixelSource], size: int) -> Tensor:
+    """Of one batch: float32 of a plain model, float64 of an ensemble, whose averages keep all digits."""
+    found: dict[int, Tensor] = {}
+    for source in sources:
+        places = [n for n, network in enumerate(model.networks) if network.meta.transform == source.transform]
+        compute = partial(network_logits, [model.networks[place] for place in places])
+        parts = in_batches(source, model.runtime, compute, batch_size=size)
+        logits = torch.cat([part.float() for part in parts]).cpu()
+        found.update(zip(places, logits.unbind(1), strict=True))
+    stacked = torch.stack([found[place] for place in range(len(model.networks))], dim=1)
+    return average_logits(model.networks, stacked if len(model.networks) == 1 else stacked.double())
 
 
 def _finite(model: Classifier, values: Tensor) -> Tensor:
@@ -239,10 +285,14 @@ def _finite(model: Classifier, values: Tensor) -> Tensor:
     return values
 
 
-def _pixels(meta: ModelMeta, opener: Opener, *, strict: bool) -> NDArray[np.uint8] | DataError:
+def _pixels(
+    transforms: Sequence[TransformSpec], opener: Opener, *, strict: bool
+) -> list[NDArray[np.uint8]] | DataError:
+    """An image for each preprocessing; it is decoded once."""
     try:
         with ExitStack() as hold:
-            return eval_image(opener(hold=hold), meta.transform)
+            image = opener(hold=hold)
+            return [eval_image(image, transform) for transform in transforms]
     except DataError as error:
         if strict:
             raise

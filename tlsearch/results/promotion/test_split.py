@@ -95,17 +95,25 @@ def hash_test_split(index: ImageIndex) -> TestSplit | None:
 
 
 def checkpoint_digest(directory: Path) -> str:
-    """sha256 (hex) that stands for a checkpoint's weights and classes.
+    """sha256 (hex) that stands for a model's weights and classes; of an ensemble, for its members and their weights.
 
     Raises:
         StorageError: The checkpoint is missing.
     """
+    ensemble = (directory / "ensemble.json").is_file()
     try:
-        content = read_json(directory / "checkpoint.json")
-    except (OSError, ValueError) as error:
+        content = read_json(directory / ("ensemble.json" if ensemble else "checkpoint.json"))
+        if ensemble:
+            parts = [[one["count"], one["temperature"], *_identity(one["checkpoint"])] for one in content["members"]]
+        else:
+            parts = _identity(content)
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise StorageError(f"a model checkpoint must be readable: {directory}: {error}") from error
-    parts = [content.get(key) for key in ("weights_sha256", "frozen_sha256", "backbone", "classes")]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _identity(checkpoint: Mapping[str, Any]) -> list[Any]:
+    return [checkpoint.get(key) for key in ("weights_sha256", "frozen_sha256", "backbone", "classes")]
 
 
 def read_uses(folder: Path) -> list[TestUse]:

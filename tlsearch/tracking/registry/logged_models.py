@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 MODEL_TYPE = "image-classifier"
 ARTIFACT = "checkpoint"  # the name under which the served code finds the checkpoint folder
 CHECKPOINT_META = "checkpoint.json"
+ENSEMBLE_META = "ensemble.json"
 TEMPERATURE = "temperature"  # in checkpoint.json: all that a calibration changes
 MODEL = "model"  # the kind of a kept model
 VERSIONS = "mlflow.modelVersions"  # by this tag of a logged model the UI knows that it is registered
@@ -208,7 +209,6 @@ def write_model(folder: Path, model: LoggedModel, *, run_id: str, checkpoint: Pa
     from mlflow import pyfunc
     from mlflow.models import Model
 
-    meta = read_json(checkpoint / CHECKPOINT_META)
     description = Model(
         artifact_path=model.artifact_location, model_uuid=model.model_id, run_id=run_id, model_id=model.model_id
     )
@@ -219,7 +219,7 @@ def write_model(folder: Path, model: LoggedModel, *, run_id: str, checkpoint: Pa
         artifacts={ARTIFACT: str(checkpoint)},
         signature=model_signature(),
         input_example=[_EXAMPLE],
-        pip_requirements=requirements(str(meta["backbone"])),
+        pip_requirements=requirements(_backbones(checkpoint)),
         code_paths=[str(PACKAGE)],
     )
 
@@ -243,9 +243,22 @@ def delete_model(client: MlflowClient, model: LoggedModel, *, tracking_uri: str)
     client.delete_logged_model(model.model_id)
 
 
-def requirements(backbone: str) -> list[str]:
+def is_ensemble(checkpoint: Path) -> bool:
+    """Whether a model's folder holds an ensemble."""
+    return (checkpoint / ENSEMBLE_META).is_file()
+
+
+def _backbones(checkpoint: Path) -> list[str]:
+    """Of a model's folder: that of a plain checkpoint, or those of an ensemble's members."""
+    if not is_ensemble(checkpoint):
+        return [str(read_json(checkpoint / CHECKPOINT_META)["backbone"])]
+    members = read_json(checkpoint / ENSEMBLE_META)["members"]
+    return [str(one["checkpoint"]["backbone"]) for one in members]
+
+
+def requirements(backbones: Sequence[str]) -> list[str]:
     """Pinned requirements of a served model, without the build's local suffix (``+cpu``)."""
-    names = [*_REQUIREMENTS, *(["timm"] if backbone.startswith("timm/") else [])]
+    names = [*_REQUIREMENTS, *(["timm"] if any(one.startswith("timm/") for one in backbones) else [])]
     return [f"{name}=={version(name).split('+')[0]}" for name in names]
 
 

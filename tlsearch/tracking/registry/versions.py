@@ -24,6 +24,7 @@ from tlsearch.tracking.registry.logged_models import (
     VERSIONS,
     delete_model,
     find_models,
+    is_ensemble,
     is_registered,
     logged_checkpoint,
     read_checkpoint,
@@ -202,6 +203,8 @@ def _kept_model(client: MlflowClient, experiment_id: str, promotion: Promotion, 
 
     The files of a registered model stay as they are: it serves as it is, or another one is logged.
     """
+    if is_ensemble(promotion.checkpoint):
+        return None
     wanted = read_checkpoint(promotion.checkpoint)
     for model in find_models(client, experiment_id, promotion.trained_in, promotion.trained_uid):
         if model.tags.get(KIND) != MODEL or model.tags.get(TRIAL) != str(promotion.trial):

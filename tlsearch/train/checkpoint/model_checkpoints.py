@@ -13,9 +13,8 @@ where the model does not.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -113,20 +112,6 @@ def save_model_checkpoint(
     files = (weights, *([frozen.file] if frozen else []))
     write_json(directory / META_FILE, ModelFile(meta=meta, files=files).as_json())
     remove_others(directory, [file.name for file in files])
-
-
-def copy_with_temperature(directory: Path, target: Path, temperature: float) -> None:
-    """Copies a checkpoint into another folder, with the temperature that a calibration has found.
-
-    Raises:
-        StorageError: No checkpoint, or one that this version cannot read.
-    """
-    found = read_model_file(directory)
-    target.mkdir(parents=True, exist_ok=True)
-    for file in found.files:
-        shutil.copyfile(directory / file.name, target / file.name)
-    scaled = replace(found, meta=replace(found.meta, temperature=temperature))
-    write_json(target / META_FILE, scaled.as_json())
 
 
 def read_model_meta(directory: Path) -> ModelMeta:
