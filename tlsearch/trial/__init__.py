@@ -3,7 +3,7 @@
 from tlsearch.trial.finetuning import BEST_FOLDER, RUNNING_FOLDER, FineTuning
 from tlsearch.trial.measurements import taken_by_others, time_module, time_one_image, trial_latency
 from tlsearch.trial.process_cache import release_held
-from tlsearch.trial.run_trial import FirstBatch, first_batch, keep_start, load_trained, run_trial
+from tlsearch.trial.run_trial import FirstBatch, first_batch, keep_start, load_trained, run_trial, train_to
 
 __all__ = [
     "BEST_FOLDER",
@@ -15,8 +15,9 @@ __all__ = [
     "load_trained",
     "release_held",
     "run_trial",
+    "taken_by_others",
     "time_module",
     "time_one_image",
-    "taken_by_others",
+    "train_to",
     "trial_latency",
 ]

@@ -25,7 +25,7 @@ from tlsearch.data import ImageIndex, Split
 from tlsearch.model import StagedModel, build_model, meta_model
 from tlsearch.space.backbones import backbone_facts
 from tlsearch.train import evaluate, read_model_state
-from tlsearch.trial.finetuning import RUNNING_FOLDER, FineTuning
+from tlsearch.trial.finetuning import BEST_FOLDER, RUNNING_FOLDER, FineTuning
 from tlsearch.trial.process_cache import held_index
 from tlsearch.trial.setup import open_trial
 
@@ -60,6 +60,31 @@ def keep_start(assignment: TrialAssignment) -> None:
         trial.begin()
     finally:
         trial.close()
+
+
+def train_to(assignment: TrialAssignment, epoch: int) -> str:
+    """Trains a trial up to an epoch, 0 for its model before the first step; its best model is in its ``best`` folder.
+
+    Returns:
+        The error that ended it; empty where there was none.
+    """
+    if epoch == 0:
+        keep_start(assignment)
+        return ""
+    outcome = run_trial(assignment, _StopAt(epoch))
+    if outcome.error:
+        return outcome.error
+    return "" if (Path(assignment.directory) / BEST_FOLDER).is_dir() else f"it ended without a model: {outcome.reason}"
+
+
+class _StopAt:
+    """A Reporter that ends a trial at an epoch."""
+
+    def __init__(self, epoch: int) -> None:
+        self._epoch = epoch
+
+    def report(self, report: EpochReport) -> Decision:
+        return Decision.STOP if report.epoch >= self._epoch else Decision.CONTINUE
 
 
 def _run(trial: RunningTrial, max_epochs: int, reporter: Reporter, seen: list[EpochReport]) -> EndReason:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import math
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
@@ -13,21 +10,15 @@ from pathlib import Path
 from tlsearch.app.catalog.catalog import SearchEntry, find
 from tlsearch.app.catalog.stored import read_record
 from tlsearch.app.checks.resolution import convincing_difference
+from tlsearch.app.combined.members import checkpoints_of, refitted_checkpoint
 from tlsearch.app.production.conclude import read_confirmed
 from tlsearch.app.production.confirm import best_candidates
 from tlsearch.config import SpaceFile
-from tlsearch.core.errors import SearchStopped, StorageError, UsageError, UserError
-from tlsearch.core.types import Decision, EpochReport, ModelSpec, SearchRecord, TrialAssignment, TrialRecord
+from tlsearch.core.errors import UsageError, UserError
+from tlsearch.core.types import ModelSpec, SearchRecord, TrialRecord
 from tlsearch.model import describe_model
 from tlsearch.results.leaderboard.search_facts import measure_latency, this_cpu
 from tlsearch.results.stats.verdict import Confirmed
-from tlsearch.train import read_model_meta
-from tlsearch.trial import BEST_FOLDER, keep_start, run_trial
-
-logger = logging.getLogger(__name__)
-
-FOLDER = "promoted"  # of the search's folder: checkpoints that were trained for a promotion
-_CLOSE = 1e-6  # how far a training that is repeated on the same kind of device may be off
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,63 +175,9 @@ def _sizes_text(sizes: _Sizes, backbone: str, limits: Limits) -> str:
 
 def find_or_train(choice: Choice, file: SpaceFile) -> Path:
     """The checkpoint of the chosen trial; trained again, with the same seed, where the search has not kept it."""
-    kept = choice.entry.path / "trials" / str(choice.trial.number) / BEST_FOLDER
-    solved = choice.trial.best_epoch == 0
-    if (kept / "checkpoint.json").is_file():
-        meta = read_model_meta(kept)
-        if meta.config == choice.trial.config and (meta.epoch == 0 or not solved):
-            return kept
-    if not solved:  # a head is solved again in a second
-        logger.warning("trial %d is not among the kept ones: it is trained again", choice.trial.number)
-    folder = _train(choice, file, choice.entry.path / FOLDER / str(choice.trial.number), refit=False)
-    value, known = read_model_meta(folder).value, choice.trial.best_value
-    if known is not None and not math.isclose(value, known, abs_tol=_CLOSE):
-        logger.warning("trained again, trial %d reaches %.4f instead of %.4f", choice.trial.number, value, known)
-    return folder
+    return checkpoints_of(choice.entry, file, [choice.trial])[choice.trial.number]
 
 
 def train_on_all(choice: Choice, file: SpaceFile) -> Path:
     """The checkpoint of the chosen configuration, trained on train and val for its best number of epochs."""
-    return _train(choice, file, choice.entry.path / FOLDER / f"{choice.trial.number}-refit", refit=True)
-
-
-class _StopAt:
-    """A Reporter that ends a trial at an epoch."""
-
-    def __init__(self, epoch: int) -> None:
-        self._epoch = epoch
-
-    def report(self, report: EpochReport) -> Decision:
-        return Decision.STOP if report.epoch >= self._epoch else Decision.CONTINUE
-
-
-def _train(choice: Choice, file: SpaceFile, directory: Path, *, refit: bool) -> Path:
-    """A training that ended is found again; one that was interrupted goes on or starts again."""
-    trial, folder = choice.trial, directory / BEST_FOLDER
-    assert trial.best_epoch is not None
-    if _is_done(folder, trial, refit=refit):
-        return folder
-    if not (directory / "running").is_dir():
-        shutil.rmtree(directory, ignore_errors=True)
-    assignment = TrialAssignment(
-        number=trial.number,
-        seed=trial.seed,
-        config=trial.config,
-        setup=replace(file.trial_setup(), refit=refit),
-        directory=str(directory),
-    )
-    if trial.best_epoch == 0:
-        keep_start(assignment)
-        return folder
-    outcome = run_trial(assignment, _StopAt(trial.best_epoch))
-    if outcome.error or not folder.is_dir():
-        raise SearchStopped(f"trial {trial.number} could not be trained again: {outcome.error or outcome.reason}")
-    return folder
-
-
-def _is_done(folder: Path, trial: TrialRecord, *, refit: bool) -> bool:
-    try:
-        meta = read_model_meta(folder)
-    except StorageError:
-        return False
-    return meta.config == trial.config and (meta.epoch == trial.best_epoch if refit else meta.value == trial.best_value)
+    return refitted_checkpoint(choice.entry, file, choice.trial)

@@ -1,0 +1,210 @@
+"""The models of a search's trials: as the search has kept them, or trained again with the trial's own seed.
+
+What is trained again lies in the search's folder ``promoted/<number>``, where it is found the next time. A killed
+training goes on from its running checkpoint.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tlsearch.app.catalog.catalog import SearchEntry
+from tlsearch.app.catalog.stored import read_record
+from tlsearch.config import SpaceFile
+from tlsearch.core.crash import crash_point
+from tlsearch.core.errors import SearchStopped, StorageError, UsageError, UserError
+from tlsearch.core.text import plural
+from tlsearch.core.types import TrialAssignment, TrialRecord
+from tlsearch.search.bucket import Mirror, machine_folder
+from tlsearch.train import read_json, read_model_meta, write_json
+from tlsearch.trial import BEST_FOLDER, RUNNING_FOLDER, train_to
+
+logger = logging.getLogger(__name__)
+
+FOLDER = "promoted"  # of the search's folder: checkpoints that were trained after it
+DONE_FILE = "trained.json"  # written last: up to which epoch
+_CLOSE = 1e-6  # how far a training that is repeated on the same kind of device may be off
+_RAY_S = 20.0  # that a start of Ray with its workers takes
+
+
+def member_checkpoints(
+    entry: SearchEntry, file: SpaceFile, numbers: Sequence[int], *, address: str = "local"
+) -> Mapping[int, Path]:
+    """The checkpoint folder of each of these trials, at its best epoch, by the trial's number.
+
+    Trials that the search has not kept are trained again, as many at a time as its resources allow. The caller holds
+    the search's lock, and has refused images and weights that have changed.
+
+    Args:
+        file: The search's own.
+        numbers: Trials with a result.
+        address: Where they are trained, as for `SearchPlan`.
+
+    Raises:
+        UsageError: The search has no such trial.
+        UserError: A trial has no result; or the data are gone.
+        SearchStopped: A training failed.
+        ClusterError: Ray cannot be reached.
+    """
+    known = {trial.number: trial for trial in read_record(entry).trials}
+    for number in numbers:
+        if number not in known:
+            raise UsageError(f"the search {entry.search_id} has no trial {number}; it has {len(known)}")
+        if known[number].best_epoch is None:
+            trial = known[number]
+            raise UserError(f"trial {number} of {entry.search_id} has no result: {trial.state.value} {trial.error}")
+    return checkpoints_of(entry, file, [known[number] for number in dict.fromkeys(numbers)], address=address)
+
+
+def checkpoints_of(
+    entry: SearchEntry, file: SpaceFile, trials: Sequence[TrialRecord], *, address: str = "local"
+) -> Mapping[int, Path]:
+    """As `member_checkpoints`, for trials whose ``best_epoch`` and ``best_value`` may be those of another epoch."""
+    found = {trial.number: _kept(entry, trial) or _trained(entry, trial) for trial in trials}
+    missing = [trial for trial in trials if found[trial.number] is None]
+    if evicted := [str(trial.number) for trial in missing if trial.best_epoch]:  # a head is solved again in a second
+        trials_text = "trial" if len(evicted) == 1 else "trials"
+        logger.warning("%s %s: not among the kept ones, trained again", trials_text, ", ".join(evicted))
+    _train_all(entry, file, [_training(entry, file, trial) for trial in missing], missing, address=address)
+    for trial in missing:
+        folder = _best(entry, trial)
+        value, known = read_model_meta(folder).value, trial.best_value
+        if known is not None and not math.isclose(value, known, abs_tol=_CLOSE):
+            logger.warning("trained again, trial %d reaches %.4f instead of %.4f", trial.number, value, known)
+        found[trial.number] = folder
+    return {number: folder for number, folder in found.items() if folder is not None}
+
+
+def refitted_checkpoint(entry: SearchEntry, file: SpaceFile, trial: TrialRecord) -> Path:
+    """The checkpoint of a trial's configuration, trained on train and val for its best number of epochs.
+
+    Raises:
+        SearchStopped: The training failed.
+    """
+    directory = entry.path / FOLDER / f"{trial.number}-refit"
+    training = _training(entry, file, trial, directory=directory, refit=True)
+    folder = directory / BEST_FOLDER
+    if _is_done(folder, trial):
+        return folder
+    if error := _train(training, None):
+        raise SearchStopped(f"trial {trial.number} could not be trained again: {error}")
+    return folder
+
+
+def _best(entry: SearchEntry, trial: TrialRecord) -> Path:
+    return entry.path / FOLDER / str(trial.number) / BEST_FOLDER
+
+
+def _kept(entry: SearchEntry, trial: TrialRecord) -> Path | None:
+    """The checkpoint that the search has kept."""
+    folder = entry.path / "trials" / str(trial.number) / BEST_FOLDER
+    if not (folder / "checkpoint.json").is_file():
+        return None
+    meta = read_model_meta(folder)
+    return folder if meta.config == trial.config and meta.epoch == trial.best_epoch else None
+
+
+def _trained(entry: SearchEntry, trial: TrialRecord) -> Path | None:
+    """The checkpoint of a training that ended earlier."""
+    folder = _best(entry, trial)
+    return folder if _is_done(folder, trial) else None
+
+
+def _is_done(folder: Path, trial: TrialRecord) -> bool:
+    try:
+        meta = read_model_meta(folder)
+        epoch = read_json(folder.parent / DONE_FILE, "the end of a training").get("epoch")
+    except StorageError:
+        return False
+    return meta.config == trial.config and epoch == trial.best_epoch
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Training:
+    """One trial's training up to an epoch; travels to workers.
+
+    Attributes:
+        remote: The search's address in its bucket, for workers that share no folder with this machine; empty for none.
+    """
+
+    assignment: TrialAssignment
+    epoch: int
+    remote: str = ""
+
+
+def _training(
+    entry: SearchEntry, file: SpaceFile, trial: TrialRecord, *, directory: Path | None = None, refit: bool = False
+) -> _Training:
+    assert trial.best_epoch is not None, "a trial without a result has no best epoch"
+    assignment = TrialAssignment(
+        number=trial.number,
+        seed=trial.seed,
+        config=trial.config,
+        setup=replace(file.trial_setup(), refit=refit),
+        directory=str(directory or entry.path / FOLDER / str(trial.number)),
+    )
+    return _Training(assignment=assignment, epoch=trial.best_epoch)
+
+
+def _train_all(
+    entry: SearchEntry, file: SpaceFile, trainings: Sequence[_Training], trials: Sequence[TrialRecord], *, address: str
+) -> None:
+    """In this process where that is sooner than a start of Ray, else as a search's trials are."""
+    if not trainings:
+        return
+    if address == "local" and (len(trainings) == 1 or sum(map(_seconds, trials)) < _RAY_S):
+        errors = []
+        for training in trainings:
+            errors.append(_train(training, None))
+            crash_point("member_trained")
+    else:
+        from tlsearch.search.ray_tune.tasks import run_tasks
+
+        shared = entry.remote if address != "local" else ""
+        work = [replace(training, remote=shared) for training in trainings]
+        errors = run_tasks(_train, work, file.resources, address=address, done=lambda _: crash_point("member_trained"))
+        for training in trainings if shared else ():
+            Mirror(uri=shared, directory=entry.path).pull(_part(training))
+    failed = {training.assignment.number: e for training, e in zip(trainings, errors, strict=True) if e}
+    if failed:
+        number, error = next(iter(failed.items()))
+        more = f"; {plural(len(failed) - 1, 'other')} failed, too" if len(failed) > 1 else ""
+        raise SearchStopped(f"trial {number} could not be trained again: {error}{more}")
+
+
+def _seconds(trial: TrialRecord) -> float:
+    """What the epochs up to its best one took."""
+    seconds = (report.metrics.get("epoch_seconds", 0.0) for report in trial.reports)
+    return sum(seconds) if trial.best_epoch else 0.0
+
+
+def _part(training: _Training) -> str:
+    return f"{FOLDER}/{Path(training.assignment.directory).name}"
+
+
+def _train(training: _Training, gpus: float | None) -> str:
+    """A training that was interrupted goes on or starts again; its error, empty where there was none.
+
+    Args:
+        gpus: See `TrialAssignment`.
+    """
+    assignment = replace(training.assignment, gpus=gpus)
+    mirror = None
+    if training.remote:
+        mirror = Mirror(uri=training.remote, directory=machine_folder(f"{training.remote}#workers"))
+        mirror.pull(_part(training))
+        assignment = replace(assignment, directory=str(mirror.directory / _part(training)))
+    directory = Path(assignment.directory)
+    if not (directory / RUNNING_FOLDER).is_dir():
+        shutil.rmtree(directory, ignore_errors=True)
+    error = train_to(assignment, training.epoch)
+    if not error:
+        write_json(directory / DONE_FILE, {"epoch": training.epoch})
+    if mirror is not None:
+        mirror.push(_part(training))
+    return error
