@@ -48,11 +48,13 @@ def write_shapes(root: Path, *, counts: dict[str, int] | None = None) -> None:
                 Image.fromarray(pixels).save(folder / f"{number:02d}.png")
 
 
-def small_search(root: Path, *, name: str = "small", counts: dict[str, int] | None = None) -> SearchEntry:
+def small_search(
+    root: Path, *, name: str = "small", counts: dict[str, int] | None = None, space: str = SPACE.format(more="")
+) -> SearchEntry:
     """Three trials over two backbones, all kept; the second call in a folder adds a search of another name."""
     if not (root / "images").exists():
         write_shapes(root / "images", counts=counts)
-    (root / "space.yaml").write_text(SPACE.format(more=""))
+    (root / "space.yaml").write_text(space)
     prepared = prepare(RunOptions(file=root / "space.yaml", name=name))
     plan = SearchPlan(
         search_id=prepared.entry.search_id,

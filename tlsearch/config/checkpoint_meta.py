@@ -33,6 +33,7 @@ from tlsearch.core.types import MAX_PIXELS, CropMode, TransformSpec, TrialConfig
 META_FILE = "checkpoint.json"
 FORMAT = 1
 MAX_CLASSES = 100_000
+MAX_MEMBERS = 1000
 MAX_CROP, MAX_RESIZE = 4096, 8192  # pixels; of `data.image_size`, and what transforms make of it
 _MAX_BYTES = 16_000_000
 _SHOWN = 5
@@ -52,6 +53,7 @@ class ModelMeta:
         metrics: All metrics of that epoch.
         max_pixels: The most pixels that an image may have, as in the search's data.
         temperature: What logits are divided by before the softmax; 1 until a calibration has set it.
+        members: The trials whose weights it is the average of, the best first; empty for the model of one trial.
     """
 
     backbone: str
@@ -67,6 +69,7 @@ class ModelMeta:
     metrics: Mapping[str, float]
     max_pixels: int = MAX_PIXELS
     temperature: float = 1.0
+    members: tuple[int, ...] = ()
     tlsearch_version: str = __version__
 
     @property
@@ -93,6 +96,8 @@ class ModelFile:
     def as_json(self) -> dict[str, Any]:
         """What is written."""
         content: dict[str, Any] = {"format": FORMAT, **asdict(self.meta), "class_to_idx": self.meta.class_to_idx}
+        if not self.meta.members:
+            del content["members"]  # earlier versions read it then
         content["metrics"] = {name: float(value) for name, value in self.meta.metrics.items()}
         for kind, file in zip(("weights", "frozen"), (*self.files, None), strict=False):
             content[f"{kind}_file"] = file.name if file else None
@@ -209,6 +214,9 @@ _Mean = Annotated[Number, Field(ge=-1000, le=1000)]
 _Deviation = Annotated[Number, Field(ge=1e-6, le=1000)]  # by which pixels are divided
 
 
+_Trial = Annotated[Whole, Field(ge=0, le=2**31)]
+
+
 class _Transform(TypedDict):
     __pydantic_config__ = STRICT_FORM  # type: ignore[misc]
 
@@ -254,6 +262,7 @@ class _Form(TypedDict):
     metrics: Annotated[dict[_Name, Number], Field(max_length=10_000)]
     max_pixels: NotRequired[Annotated[Whole, Field(ge=1, le=2**31)]]
     temperature: NotRequired[Annotated[Number, Field(ge=1e-3, le=1e3)]]
+    members: NotRequired[Annotated[tuple[_Trial, ...], Field(strict=False, max_length=MAX_MEMBERS)]]
     tlsearch_version: _Text
     weights_file: _FileName
     weights_sha256: _Digest
@@ -285,5 +294,6 @@ def model_file_of(form: Mapping[str, Any]) -> ModelFile:
     if form.get("frozen_file") is not None:
         files.append(TensorFile(name=form["frozen_file"], sha256=form["frozen_sha256"]))
     values = {one.name: form[one.name] for one in dataclasses.fields(ModelMeta) if one.name in form}
+    values["members"] = tuple(form.get("members", ()))
     values |= {"transform": TransformSpec(**form["transform"]), "config": TrialConfig(**form["config"])}
     return ModelFile(meta=ModelMeta(**values), files=tuple(files))

@@ -18,7 +18,7 @@ from tlsearch.app.catalog.stored import read_record
 from tlsearch.config import SpaceFile
 from tlsearch.core.crash import crash_point
 from tlsearch.core.errors import SearchStopped, StorageError, UsageError, UserError
-from tlsearch.core.text import plural
+from tlsearch.core.text import agree
 from tlsearch.core.types import TrialAssignment, TrialRecord
 from tlsearch.search.bucket import Mirror, machine_folder
 from tlsearch.train import read_json, read_model_meta, write_json
@@ -68,8 +68,8 @@ def checkpoints_of(
     found = {trial.number: _kept(entry, trial) or _trained(entry, trial) for trial in trials}
     missing = [trial for trial in trials if found[trial.number] is None]
     if evicted := [str(trial.number) for trial in missing if trial.best_epoch]:  # a head is solved again in a second
-        trials_text = "trial" if len(evicted) == 1 else "trials"
-        logger.warning("%s %s: not among the kept ones, trained again", trials_text, ", ".join(evicted))
+        which = f"{agree(len(evicted), 'trial', 'trials')} {', '.join(evicted)}"
+        logger.warning("%s: not among the kept ones, trained again", which)
     _train_all(entry, file, [_training(entry, file, trial) for trial in missing], missing, address=address)
     for trial in missing:
         folder = _best(entry, trial)
@@ -172,9 +172,8 @@ def _train_all(
             Mirror(uri=shared, directory=entry.path).pull(_part(training))
     failed = {training.assignment.number: e for training, e in zip(trainings, errors, strict=True) if e}
     if failed:
-        number, error = next(iter(failed.items()))
-        more = f"; {plural(len(failed) - 1, 'other')} failed, too" if len(failed) > 1 else ""
-        raise SearchStopped(f"trial {number} could not be trained again: {error}{more}")
+        which = f"{agree(len(failed), 'trial', 'trials')} {', '.join(map(str, failed))}"
+        raise SearchStopped(f"{which} could not be trained again: {next(iter(failed.values()))}")
 
 
 def _seconds(trial: TrialRecord) -> float:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tlsearch.model._private import AnyBatchNorm
-from tlsearch.model.staging.staged import StagedModel, batchnorm_layers
+from tlsearch.model.staging.staged import MAX_DEPTH, StagedModel, batchnorm_layers
 
 
 class _Moments:
@@ -33,7 +33,9 @@ class _Moments:
 
 
 @torch.no_grad()
-def adapt_statistics(model: StagedModel, batches: Iterable[Tensor]) -> None:
+def adapt_statistics(
+    model: StagedModel, batches: Iterable[Tensor], *, depth: int = MAX_DEPTH, only: Collection[str] | None = None
+) -> None:
     """Sets every running mean and variance of the backbone to those of the given images: bn_policy ``adapt``.
 
     One pass: each layer normalises by its batch while the moments of its inputs are pooled over all batches (PreciseBN
@@ -44,11 +46,17 @@ def adapt_statistics(model: StagedModel, batches: Iterable[Tensor]) -> None:
     Args:
         model: Changed in place; its mode and parameters are left as they are.
         batches: Normalised training images (N, 3, S, S), each once, on the model's device; the larger the better.
+        depth: With another one than 5 ``batches`` are features at its boundary; layers before it stay as they are.
+        only: Names of the layers to set; the others stay as they are. None is all of the backbone.
 
     Raises:
         ValueError: There are fewer than two images.
     """
-    layers = [layer for part in model.parts[:-1] for layer in batchnorm_layers(part) if layer.track_running_stats]
+    parts = model.parts[MAX_DEPTH - depth : -1]
+    layers = [layer for part in parts for layer in batchnorm_layers(part) if layer.track_running_stats]
+    if only is not None:
+        chosen = {id(layer) for name, layer in model.named_modules() if name in only}
+        layers = [layer for layer in layers if id(layer) in chosen]
     moments = {id(layer): _Moments() for layer in layers}
 
     def observe(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -62,7 +70,7 @@ def adapt_statistics(model: StagedModel, batches: Iterable[Tensor]) -> None:
         for layer in layers:
             layer.training = True
         for images in _without_lone_image(batches):
-            model.forward_prefix(images, 0)
+            model.forward_prefix(images, 0, behind=depth)
     finally:
         for handle in handles:
             handle.remove()

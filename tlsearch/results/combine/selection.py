@@ -67,7 +67,7 @@ def select_ensemble(
         trials: T numbers; of equally good ones the first counts as the better.
         logits: float (T, N, C), of validation images.
         labels: int (N,).
-        metric: That the members are selected by; equal values are told apart by the cross-entropy.
+        metric: That the members are selected by; of equal values the better cross-entropy decides.
         max_models: The most members.
         fits: A set that fits stays within the limits when a member is taken out.
 

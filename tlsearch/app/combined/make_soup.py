@@ -1,0 +1,169 @@
+"""``tlsearch soup``: one model with the average of the weights of several trials, in the search's folder combined/soup.
+
+Only trials that began alike can be averaged: of one backbone with one set of pretrained weights, whose heads start from
+the same solved linear probe. The command can be called again after any death: trials that it has trained are found
+again, and a soup counts once its file is written, which is last.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tlsearch.app.catalog.catalog import SearchEntry
+from tlsearch.app.catalog.stored import read_record, stored_file
+from tlsearch.app.combined.members import member_checkpoints
+from tlsearch.app.searches.input_digests import refuse_changed_inputs
+from tlsearch.config import SpaceFile
+from tlsearch.core.crash import crash_point
+from tlsearch.core.errors import UserError
+from tlsearch.core.metrics import METRICS, confusion_matrix
+from tlsearch.core.types import ModelSpec, SearchRecord, TrialRecord, WeightsSource
+from tlsearch.data import ImageIndex, load_index
+from tlsearch.model import describe_model
+from tlsearch.results import load_model, logits_on
+from tlsearch.results.combine.combination import Combination, Member, combined_model, write_combination
+from tlsearch.results.combine.greedy_soup import SoupChoice, choose_soup
+from tlsearch.results.leaderboard.search_facts import measure_latency
+from tlsearch.search import holding
+from tlsearch.space.bn_policies import bn_policy
+from tlsearch.train import read_model_meta, save_confusion, save_model_checkpoint
+from tlsearch.trial.weight_average import WeightAverages
+
+logger = logging.getLogger(__name__)
+
+MAX_MODELS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Candidates:
+    """Trials that may be averaged, best first, and the search's best trial where that is not among them."""
+
+    trials: tuple[TrialRecord, ...]
+    outside: tuple[TrialRecord, ...]
+
+    @property
+    def numbers(self) -> list[int]:
+        return [trial.number for trial in self.trials]
+
+
+def make_soup(entry: SearchEntry, *, max_models: int = MAX_MODELS, address: str = "local") -> Combination:
+    """Averages the weights of a search's best trials, greedily, and keeps the model.
+
+    Where the average does not help, the model that is kept is that of the best single trial.
+
+    Args:
+        max_models: The number of trials to try, from the best on.
+        address: Where trials that were not kept are trained again, as for `SearchPlan`.
+
+    Raises:
+        UserError: No two trials can be averaged; says why.
+        DataError: Images or weights have changed since the search, or the data are gone.
+        SearchStopped: A trial could not be trained again.
+        StorageError: Another process has the search.
+    """
+    with holding(entry.path, "soup"):
+        file, _ = stored_file(entry, "so its trials cannot be averaged")
+        index = load_index(file.data)
+        refuse_changed_inputs(entry, file, index, purpose="its trials cannot be averaged")
+        record = read_record(entry)
+        found = _candidates(record, file, max_models)
+        folders = member_checkpoints(
+            entry, file, [trial.number for trial in (*found.trials, *found.outside)], address=address
+        )
+        outside = {trial.number: folders[trial.number] for trial in found.outside}
+        averages = WeightAverages({number: folders[number] for number in found.numbers}, file.trial_setup(), index)
+
+        def logits(members: tuple[int, ...]) -> NDArray[np.floating]:
+            if members[0] in outside:
+                return logits_on(load_model(outside[members[0]]), index, "val").numpy()
+            return averages.logits(members)
+
+        chosen = choose_soup(found.numbers, logits, averages.labels, record.metric, singles=list(outside))
+        return _keep(entry, file, index, record.metric, chosen, averages, folders)
+
+
+def _candidates(record: SearchRecord, file: SpaceFile, max_models: int) -> _Candidates:
+    """The best trials of the first group with two different models; groups come by their best trial."""
+    best = record.best
+    if best is None:
+        raise UserError(f"the search {record.search_id} has no trial with a result yet")
+    groups: dict[tuple[str, bool], list[TrialRecord]] = {}
+    for trial in record.ranked:
+        config = trial.config
+        source = file.weights.get(config.backbone, WeightsSource())
+        if config.head_init != "probe" or source.kind == "none":
+            continue
+        group = groups.setdefault((config.backbone, bn_policy(config.bn_policy).recalibrates), [])
+        if trial.best_epoch == 0 and any(other.best_epoch == 0 for other in group):
+            continue  # one and the same solved head
+        group.append(trial)
+    for group in groups.values():
+        if len(group) > 1:
+            trials = tuple(group[:max_models])
+            return _Candidates(trials=trials, outside=() if best in trials else (best,))
+    raise UserError(
+        f"weights are averaged over two or more trials that began alike, and {record.search_id} has none: of one "
+        "backbone with pretrained weights, with head_init: probe, and better than the solved head that they began with "
+        "(`tlsearch ensemble` combines any trials)"
+    )
+
+
+def _keep(
+    entry: SearchEntry,
+    file: SpaceFile,
+    index: ImageIndex,
+    metric: str,
+    chosen: SoupChoice,
+    averages: WeightAverages,
+    folders: Mapping[int, Path],
+) -> Combination:
+    """Writes the model, then the file that says so."""
+    model = combined_model(entry.path, "soup")
+    model.with_suffix(".json").unlink(missing_ok=True)  # until the new one is whole there is none
+    crash_point("soup_chosen")
+    shutil.rmtree(model, ignore_errors=True)
+    members = chosen.members if chosen.helps else (chosen.best,)
+    if chosen.helps:
+        _write_average(model, averages, members, metric, index)
+    else:
+        shutil.copytree(folders[chosen.best], model)
+    crash_point("soup_model")
+    spec = ModelSpec.of(read_model_meta(model).backbone, file.data, len(index.classes))
+    combination = Combination(
+        kind="soup",
+        members=tuple(Member(trial=number, count=1) for number in members),
+        metric=metric,
+        value=chosen.value if chosen.helps else chosen.best_value,
+        cross_fitted=chosen.cross_fitted,
+        best_trial=chosen.best,
+        best_value=chosen.best_value,
+        best_cross_fitted=chosen.best_cross_fitted,
+        parameters=describe_model(spec).parameters,
+        latency_ms=measure_latency(spec),
+        num_val=len(averages.labels),
+        helps=chosen.helps,
+    )
+    write_combination(entry.path, combination)
+    return combination
+
+
+def _write_average(
+    directory: Path, averages: WeightAverages, members: Sequence[int], metric: str, index: ImageIndex
+) -> None:
+    alike = sorted(members)  # the sum of the same numbers in the same order
+    logits, labels, num_classes = averages.logits(alike), averages.labels, len(index.classes)
+    metrics = {name: one.value(logits, labels) for name, one in METRICS.items() if num_classes >= one.min_classes}
+    meta = replace(
+        averages.metas[members[0]], metrics=metrics, metric=metric, value=metrics[metric], members=tuple(members)
+    )
+    matrix = torch.from_numpy(confusion_matrix(logits.argmax(1), labels, num_classes))
+    save_confusion(directory, epoch=meta.epoch, classes=index.classes, matrix=matrix)
+    save_model_checkpoint(directory, state=averages.state(alike), meta=meta)

@@ -1,0 +1,67 @@
+"""``soup``: one model made of several trials of a search."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tlsearch.cli.root import Address, Json, Search, Storage, app
+from tlsearch.cli.session import out, print_json, shown_errors
+from tlsearch.core.codec import to_plain
+from tlsearch.display.console import Table
+
+if TYPE_CHECKING:
+    from tlsearch.results.combine.combination import Combination
+
+
+@app.command()
+def soup(
+    search: Search = None,
+    max_models: Annotated[
+        int, typer.Option("--max-models", min=2, max=100, help="Number of trials to try, from the best on.")
+    ] = 8,
+    storage: Storage = None,
+    address: Address = "local",
+    json: Json = False,
+) -> None:
+    """Average the weights of the best trials into one model, as large and as fast as one of them.
+
+    Trials join as long as the average does not get worse on validation. Those that were not kept are trained again.
+    """
+    with shown_errors(as_json=json):
+        from tlsearch.app.catalog.catalog import find
+        from tlsearch.app.combined.make_soup import make_soup
+
+        entry = find(search, storage)
+        result = make_soup(entry, max_models=max_models, address=address)
+        if json:
+            print_json(to_plain(result))
+            return
+        out.print(combination_table(result))
+        out.print(verdict(result, entry.search_id), markup=False, soft_wrap=True)
+
+
+def combination_table(result: Combination) -> Table:
+    """A combination beside the best single trial."""
+    table = Table(title=f"{result.metric} on {result.num_val} validation images")
+    table.add_column("")
+    for title in ("cross-fitted", "all images"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_row(f"trial {result.best_trial}", f"{result.best_cross_fitted:.4f}", f"{result.best_value:.4f}")
+    members = ", ".join(str(one.trial) for one in result.members)
+    table.add_row(f"{result.kind} of {members}", f"{result.cross_fitted:.4f}", f"{result.value:.4f}")
+    return table
+
+
+def verdict(result: Combination, search_id: str) -> str:
+    """Whether it helps, and what to do with it."""
+    if not result.helps:
+        return (
+            f"the {result.kind} is not better than trial {result.best_trial} on images that it was not chosen on: "
+            "the model is that of the trial alone"
+        )
+    return (
+        f"the {result.kind} is better than trial {result.best_trial} by {result.gain:.4f}, chosen on one half of the "
+        f"images and scored on the other; `tlsearch promote {search_id} --{result.kind}` takes it"
+    )

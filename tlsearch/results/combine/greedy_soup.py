@@ -1,0 +1,92 @@
+"""Which trials to average the weights of: greedily, from the best on (Wortsman et al. 2022), and what that is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlsearch.core.metrics import METRICS, Objective
+from tlsearch.results.combine.cross_fitting import Rows, cross_fitted
+
+SPLITS = 5  # of the validation images; each average that a half leads to takes a pass over them
+Scores = NDArray[np.floating]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoupChoice:
+    """The average that was chosen on all validation images, and what choosing so is worth.
+
+    Attributes:
+        members: Trials, in the order in which they were taken: the best first.
+        value: Of the average, on all validation images.
+        cross_fitted: The mean over halves of the images: chosen on one, scored on the other.
+        best: The best single candidate; ``best_value`` on all images, ``best_cross_fitted`` as above.
+    """
+
+    members: tuple[int, ...]
+    value: float
+    cross_fitted: float
+    best: int
+    best_value: float
+    best_cross_fitted: float
+    helps: bool
+
+
+def choose_soup(
+    candidates: Sequence[int],
+    logits: Callable[[tuple[int, ...]], Scores],
+    labels: NDArray[np.int64],
+    metric: str,
+    *,
+    singles: Sequence[int] = (),
+) -> SoupChoice:
+    """The greedy soup of some trials, against the best single one.
+
+    A candidate joins where the average with it is not worse than without. Both the soup and the best single trial are
+    chosen again on each half. Which trials are candidates was decided on all images: that favours both alike.
+
+    Args:
+        candidates: Trials whose weights may be averaged; of equal ones the first counts as the better.
+        logits: What the average of some candidates, or one single, says of the N images: (N, C). Called once for each
+            set of trials.
+        labels: int (N,).
+        metric: By its name, as in ``search.metric``.
+        singles: Other trials that the soup must beat.
+    """
+    objective, figure = Objective.of(metric), METRICS[metric]
+    known = cache(logits)
+
+    def score(members: tuple[int, ...], rows: Rows) -> float:
+        return figure.value(known(tuple(sorted(members)))[rows], labels[rows])
+
+    def best_single(rows: Rows, numbers: Sequence[int]) -> tuple[int, ...]:
+        return (max(numbers, key=lambda number: objective.gain(score((number,), rows))),)
+
+    def greedy(rows: Rows) -> tuple[int, ...]:
+        first = best_single(rows, candidates)
+        members, value = first, score(first, rows)
+        ranked = sorted(candidates, key=lambda number: -objective.gain(score((number,), rows)))
+        for number in (one for one in ranked if one not in first):
+            joined = score((*members, number), rows)
+            if not objective.better(value, joined):
+                members, value = (*members, number), joined
+        return members
+
+    everyone = (*candidates, *singles)
+    rows = np.arange(len(labels))
+    members, best = greedy(rows), best_single(rows, everyone)
+    soup_value = cross_fitted(labels, greedy, score, SPLITS)
+    best_value = cross_fitted(labels, lambda half: best_single(half, everyone), score, SPLITS)
+    return SoupChoice(
+        members=members,
+        value=score(members, rows),
+        cross_fitted=soup_value,
+        best=best[0],
+        best_value=score(best, rows),
+        best_cross_fitted=best_value,
+        helps=len(members) > 1 and objective.better(soup_value, best_value),
+    )
