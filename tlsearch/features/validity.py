@@ -62,10 +62,12 @@ def view_of(config: TrialConfig, setup: TrialSetup, *, epoch: int, depth: int | 
 
     Returns:
         None without augmentation, or where every epoch draws its own: with one view, and where features
-        could not stand for the prefix anyway.
+        could not stand for the prefix anyway. Training by soft targets, which belong to fixed views, has them always.
     """
+    if config.augmentation == "none" or setup.cache.views == 1:
+        return None
     unbounded = replace(setup, cache=replace(setup.cache, features_gb=None))
-    if config.augmentation == "none" or setup.cache.views == 1 or why_not(config, unbounded, depth=depth) is not None:
+    if not setup.soft_targets and why_not(config, unbounded, depth=depth) is not None:
         return None
     return (epoch - 1) % setup.cache.views + 1
 

@@ -37,6 +37,12 @@ from tlsearch.train.loop.evaluation import (
     in_batches,
     predict_logits,
 )
+from tlsearch.train.loop.soft_targets import (
+    holds_soft_targets,
+    mixed_with_labels,
+    read_soft_targets,
+    write_soft_targets,
+)
 from tlsearch.train.loop.trainer import Trainer, TrainFigures
 from tlsearch.train.optim.optimizer import build_optimizer, extend_optimizer
 from tlsearch.train.optim.schedules import depth_at, phases
@@ -59,6 +65,7 @@ __all__ = [
     "ViewSource",
     "WeightAverage",
     "Writer",
+    "affordable_rows",
     "build_optimizer",
     "check_finite",
     "copy_to_host",
@@ -67,24 +74,26 @@ __all__ = [
     "save_ensemble",
     "depth_at",
     "derive_seed",
-    "affordable_rows",
     "evaluate",
-    "fit_probe",
     "extend_optimizer",
     "feature_drift",
+    "fit_probe",
+    "holds_soft_targets",
     "in_batches",
     "load_batch",
+    "mixed_with_labels",
     "moving_state",
     "open_runtime",
     "out_of_memory_is_infeasible",
     "phases",
-    "probe_features",
     "predict_logits",
+    "probe_features",
     "read_json",
     "read_ensemble_meta",
     "read_model_file",
     "read_model_meta",
     "read_model_state",
+    "read_soft_targets",
     "read_tensors",
     "release_copies",
     "release_memory",
@@ -96,5 +105,6 @@ __all__ = [
     "trial_runtime",
     "write_frozen_part",
     "write_json",
+    "write_soft_targets",
     "write_tensors",
 ]

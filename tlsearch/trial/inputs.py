@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ from tlsearch.features import (
     why_not_worth,
 )
 from tlsearch.model import MAX_DEPTH, PART_NAMES, StagedModel
-from tlsearch.train import FeatureSource, PixelSource, Source, ViewSource, in_batches
+from tlsearch.train import FeatureSource, PixelSource, Source, ViewSource, in_batches, read_soft_targets
 from tlsearch.trial.context import Phase, TrialContext
 
 _boundaries: dict[tuple[str, int, int, str], Boundary] = {}  # by backbone, depth, image size, device type
@@ -39,6 +40,15 @@ def open_source(model: StagedModel, context: TrialContext, phase: Phase, split: 
     Raises:
         DataError: Images cannot be read.
     """
+    source = _open_source(model, context, phase, split)
+    if split != "train" or not context.setup.soft_targets:
+        return source
+    view = context.view(phase, split) or 0
+    shape = (len(source), len(context.index.classes))
+    return replace(source, targets=read_soft_targets(Path(context.setup.soft_targets), view, shape))
+
+
+def _open_source(model: StagedModel, context: TrialContext, phase: Phase, split: str) -> Source:
     reason = why_not(context.config, context.setup, split, depth=phase.depth)
     if reason is not None:
         return _pixels(context, phase, split, reason)

@@ -175,6 +175,8 @@ class TrialSetup:
         data_digest: Of the images that the search began with, see ``seen_digest``; a trial refuses others, on whatever
             node and whenever it starts. Empty: whichever there are.
         weights_digests: The same of each backbone's weights.
+        soft_targets: File with the probabilities that training learns in place of the labels, see
+            ``tlsearch.train.write_soft_targets``; empty: the labels.
     """
 
     data: DataSpec
@@ -191,6 +193,7 @@ class TrialSetup:
     depths: tuple[int, ...] = ()
     data_digest: str = ""
     weights_digests: Mapping[str, str] = field(default_factory=dict)
+    soft_targets: str = ""
 
     @property
     def objective(self) -> Objective:

@@ -30,6 +30,7 @@ class Source(ABC):
         rows: uint8 (N, 3, H, W), or float (N, F) or (N, C, H, W). May be memory-mapped, or decoded as it is
             read: it is only ever gathered from, never worked on in place.
         labels: int64 (N,).
+        targets: What training learns, where that is not the labels: probabilities, float32 (N, C).
         ahead: The batches that are on their way to a device that has no room for all rows.
     """
 
@@ -37,10 +38,16 @@ class Source(ABC):
     reason: str
     rows: Tensor | StreamedImages
     labels: Tensor
+    targets: Tensor | None = None
     ahead: Ahead = field(default_factory=Ahead, repr=False, compare=False)
 
     def __len__(self) -> int:
         return int(self.labels.shape[0])
+
+    @property
+    def learned(self) -> Tensor:
+        """What training learns: the labels, or the targets in their place."""
+        return self.labels if self.targets is None else self.targets
 
     def expect(self, batches: Sequence[Tensor]) -> None:
         """Names the batches that come next, so that they are decoded and sent to the device ahead."""
@@ -119,10 +126,14 @@ def split_order(order: Tensor, batch_size: int) -> list[Tensor]:
 def load_batch(
     source: Source, index: Tensor | slice, runtime: Runtime, generator: torch.Generator | None = None
 ) -> tuple[Tensor, Tensor]:
-    """One batch on the device, ready for the model: (rows float32 (B, ...), labels int64 (B,))."""
-    labels = on_device(source.labels[index], runtime)
+    """One batch on the device, ready for the model.
+
+    Returns:
+        Rows float32 (B, ...), and labels int64 (B,) or, where the source has such, target probabilities float32 (B, C).
+    """
+    targets = on_device(source.learned[index], runtime)
     rows = device_batch(source, index, runtime)
-    return source.ready(rows, index, generator), labels
+    return source.ready(rows, index, generator), targets
 
 
 def device_batch(source: Source, index: Tensor | slice, runtime: Runtime) -> Tensor:

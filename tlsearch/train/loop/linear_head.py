@@ -58,7 +58,7 @@ class LinearHead:
 
     def _run_block(self, batches: Sequence[Tensor], first: int, take_step: Callable[[int], None]) -> Tensor:
         weight, bias = self._linear.weight, self._linear.bias
-        labels = on_device(self._source.labels[torch.cat(list(batches))], self._runtime)
+        labels = on_device(self._source.learned[torch.cat(list(batches))], self._runtime)
         targets = self._objective.target_rows(labels, self._linear.out_features)
         mass = None if self._objective.plain else targets.sum(1, keepdim=True)
         logits = torch.empty_like(targets)
@@ -79,7 +79,7 @@ class LinearHead:
             if bias is not None:
                 torch.sum(error, 0, out=bias.grad)
             take_step(step)
-        hits = (logits.argmax(1) == labels).sum()
+        hits = (logits.argmax(1) == (labels if labels.dim() == 1 else labels.argmax(1))).sum()
         return torch.stack([self._objective.total(logits, labels).double(), hits.double()])
 
     def _make_gradients(self) -> None:

@@ -46,9 +46,16 @@ class TrainingLoss:
         )
 
     def target_rows(self, labels: Tensor, num_classes: int) -> Tensor:
-        """float32 (B, C): what each class's log-probability is weighted with, smoothing and class weights included."""
-        rows = torch.full((len(labels), num_classes), self.label_smoothing / num_classes, device=labels.device)
-        rows.scatter_add_(1, labels[:, None], rows.new_full((len(labels), 1), 1.0 - self.label_smoothing))
+        """float32 (B, C): what each class's log-probability is weighted with, smoothing and class weights included.
+
+        Args:
+            labels: int64 (B,), or probabilities, float32 (B, C).
+        """
+        if labels.dim() == 2:
+            rows = labels * (1.0 - self.label_smoothing) + self.label_smoothing / num_classes
+        else:
+            rows = torch.full((len(labels), num_classes), self.label_smoothing / num_classes, device=labels.device)
+            rows.scatter_add_(1, labels[:, None], rows.new_full((len(labels), 1), 1.0 - self.label_smoothing))
         return rows if self.class_weights is None else rows * self.class_weights
 
 
@@ -101,7 +108,7 @@ class Mixer:
 
         Args:
             rows: float32 (B, 3, H, W), normalised; left as they are.
-            labels: int64 (B,).
+            labels: int64 (B,), or probabilities, float32 (B, C).
 
         Returns:
             The mixed rows, and their targets as probabilities: float32 (B, C).
@@ -118,7 +125,7 @@ class Mixer:
             patch = (slice(None), slice(None), slice(top, top + height), slice(left, left + width))
             mixed[patch] = others[patch]
             share = 1 - height * width / (rows.shape[2] * rows.shape[3])
-        targets = F.one_hot(labels, self._num_classes).float()
+        targets = labels if labels.dim() == 2 else F.one_hot(labels, self._num_classes).float()
         return mixed, share * targets + (1 - share) * targets.roll(-1, 0)
 
     def _box(self, height: int, width: int, area: float) -> tuple[int, int, int, int]:
