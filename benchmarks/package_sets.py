@@ -95,11 +95,13 @@ def _unknown(paths: Iterable[Path], known: set[str]) -> Iterator[Image.Image]:
 
 
 def write(target: Path, images: Images, counts: Mapping[str, int], rng: np.random.Generator) -> None:
-    """Draws at most this number of images of each class into each split; -1 takes the rest."""
+    """Draws this number of images of each class into each split, in proportion where there are fewer; -1: the rest."""
+    wanted = sum(count for count in counts.values() if count > 0)
     for label, all_of_class in sorted(images.items()):
         order, start = rng.permutation(len(all_of_class)), 0
         for split, count in counts.items():
-            chosen = order[start:] if count < 0 else order[start : start + count]
+            share = count if len(order) >= wanted else count * len(order) // wanted
+            chosen = order[start:] if count < 0 else order[start : start + share]
             start += len(chosen)
             (target / split / label).mkdir(parents=True, exist_ok=True)
             for place in chosen:

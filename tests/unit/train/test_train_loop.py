@@ -133,6 +133,25 @@ def test_linear_algebra_equals_autograd(tiny_model: Build, dropout: float, monke
     torch.testing.assert_close(weight, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("depth", [0, 2])
+@pytest.mark.parametrize("stored", [False, True])
+def test_certain_targets_train_as_the_labels_do_and_others_differ(tiny_model: Build, depth: int, stored: bool) -> None:
+    ends = []
+    for share in (None, 1.0, 0.6):
+        model = tiny_model(dropout=0.2)
+        job = trainer(model, depth, label_smoothing=0.1)
+        source = features_of(model, pixels(30), depth) if stored else pixels(30)
+        if share is not None:
+            hard = torch.nn.functional.one_hot(source.labels, 3).float()
+            source = replace(source, targets=share * hard + (1 - share) / 3)
+        figures = [job.train_epoch(source, seed=3, epoch=epoch) for epoch in (1, 2)]
+        ends.append(([f.loss for f in figures], [f.accuracy for f in figures]))
+    labels, certain, unsure = ends
+    assert certain[0] == pytest.approx(labels[0], abs=1e-5)
+    assert certain[1] == labels[1]
+    assert unsure[0] != pytest.approx(labels[0], abs=1e-4)
+
+
 def test_figures_of_many_blocks_are_those_of_one(tiny_model: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     ends = []
     for rows in (2048, 16):

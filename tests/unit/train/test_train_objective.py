@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +11,16 @@ import torch
 from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional as F
 
+from tlsearch.core.errors import StorageError
 from tlsearch.model import StagedModel
-from tlsearch.train import WeightAverage, moving_state
+from tlsearch.train import (
+    WeightAverage,
+    holds_soft_targets,
+    mixed_with_labels,
+    moving_state,
+    read_soft_targets,
+    write_soft_targets,
+)
 from tlsearch.train.loop.loss import Mixer, TrainingLoss, balanced_order, balanced_weights
 
 Build = Callable[..., StagedModel]
@@ -149,3 +158,35 @@ def test_the_average_takes_up_what_begins_to_train(tiny_model: Build) -> None:
     state = model.state_dict()
     joined = average.averages.keys() - head.keys()
     assert joined and all(torch.equal(average.averages[name], state[name]) for name in joined)
+
+
+def test_mixing_takes_probabilities_as_it_takes_labels() -> None:
+    rows = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    labels = torch.tensor([0, 1, 2, 0, 1, 2])
+    for kind in ("mixup", "cutmix"):
+        shares = {"mixup": 0.0, "cutmix": 0.0} | {kind: 1.0}
+        mixed = [
+            Mixer(**shares, num_classes=3, seed=4, epoch=1).mix(rows, targets)
+            for targets in (labels, F.one_hot(labels, 3).float())
+        ]
+        for one, other in zip(*mixed, strict=True):
+            assert torch.equal(one, other)
+
+
+def test_soft_targets_are_found_by_view_and_refused_for_other_data(tmp_path: Path) -> None:
+    path = tmp_path / "targets.safetensors"
+    labels = torch.tensor([0, 2])
+    teacher = torch.tensor([[0.5, 0.25, 0.25], [0.0, 0.5, 0.5]])
+    targets = mixed_with_labels(teacher, labels)
+    assert targets.tolist() == [[0.75, 0.125, 0.125], [0.0, 0.25, 0.75]]
+    assert not holds_soft_targets(path, "a teacher")
+    write_soft_targets(path, {1: targets, 2: teacher}, made_from="a teacher")
+    assert holds_soft_targets(path, "a teacher") and not holds_soft_targets(path, "another teacher")
+    assert torch.equal(read_soft_targets(path, 2, (2, 3)), teacher)
+    for view, shape in ((3, (2, 3)), (1, (5, 3))):
+        with pytest.raises(StorageError, match="soft targets must be"):
+            read_soft_targets(path, view, shape)
+    path.write_bytes(b"no tensors")
+    assert not holds_soft_targets(path, "a teacher")
+    with pytest.raises(StorageError, match="soft targets must be safetensors"):
+        read_soft_targets(path, 1, (2, 3))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tlsearch.core.types import CacheSpec, EpochReport, TrialAssignment, repeatable
 from tlsearch.model import PART_NAMES, StagedModel
-from tlsearch.train import FeatureSource, PixelSource, ViewSource
+from tlsearch.train import FeatureSource, PixelSource, ViewSource, write_soft_targets
 from tlsearch.train.loop.evaluation import predict_logits
 from tlsearch.trial import FineTuning, finetuning, release_held
 from tlsearch.trial import inputs as sources
@@ -93,6 +93,20 @@ def test_epochs_rotate_through_the_views_and_say_so(viewed: Assign) -> None:
     reports, _ = run(viewed("pixels", views=3, stored=False, setup={"max_epochs": 4}))
     why = "cache.features_gb is 0; view {} of 3 of augmentation light"
     assert [report.source_reason for report in reports] == [why.format(view) for view in (1, 2, 3, 1)]
+
+
+@pytest.mark.parametrize("depth", [0, 5])
+def test_soft_targets_belong_to_the_view_that_the_epoch_reads(viewed: Assign, tmp_path: Path, depth: int) -> None:
+    file = tmp_path / "targets.safetensors"
+    targets = {view: torch.full((TRAIN, 3), 1 / 3) + view * torch.tensor([0.1, 0.0, -0.1]) for view in (1, 2)}
+    write_soft_targets(file, targets, made_from="a test")
+    trial = FineTuning(viewed(depth=depth, setup={"soft_targets": str(file)}))
+    for view in (1, 2, 1):  # at depth 5, too, where every epoch draws its own view otherwise
+        trial.step()
+        learned = trial._parts.train.targets
+        assert learned is not None and torch.equal(learned, targets[view])
+    assert trial._parts.val.targets is None
+    trial.close()
 
 
 def test_each_view_shows_other_images(viewed: Assign) -> None:
