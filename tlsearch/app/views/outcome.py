@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tlsearch.app.catalog.catalog import SearchEntry, find, names_search
 from tlsearch.app.catalog.gather_facts import read_facts
@@ -17,6 +17,9 @@ from tlsearch.results.combine.combination import KINDS, combined_model, read_com
 from tlsearch.results.leaderboard.filters import select_rows
 from tlsearch.results.leaderboard.leaderboard import LeaderboardRow, leaderboard, leaderboard_notes, rows_csv, rows_json
 from tlsearch.results.leaderboard.search_facts import SearchFacts
+
+if TYPE_CHECKING:
+    from tlsearch.results.combine.alternatives import Alternative
 
 BEST = "best"
 
@@ -81,6 +84,21 @@ def write_csv(found: Leaderboard, path: Path) -> None:
     """
     check_output(path, "--csv")
     write_output(path, rows_csv(found.rows), "--csv")
+
+
+def search_alternatives(
+    entry: SearchEntry, record: SearchRecord | None = None, facts: SearchFacts | None = None
+) -> tuple[Alternative, ...]:
+    """The best trial of a search beside its soup and its ensemble, from what its folder holds; opens no model.
+
+    Raises:
+        StorageError: A file of a combination is damaged.
+    """
+    from tlsearch.results.combine.alternatives import alternatives
+
+    record = record or read_record(entry)
+    facts = facts or read_facts(entry)
+    return alternatives(entry.path, record, parameters=facts.parameters, latency_ms=facts.latency_ms)
 
 
 def find_checkpoint(model: str, storage: Path | None = None) -> str:

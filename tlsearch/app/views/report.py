@@ -11,6 +11,7 @@ from pathlib import Path
 from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.app.catalog.gather_facts import complete_facts, keep_facts, read_space_file
 from tlsearch.app.catalog.stored import read_record
+from tlsearch.app.views.outcome import search_alternatives
 from tlsearch.app.views.report_settings import log_scaled, search_settings
 from tlsearch.core.errors import StorageError, UserError
 from tlsearch.core.types import ModelSpec, ParameterImportance, SearchRecord
@@ -94,7 +95,14 @@ def write_search_report(
         if with_importance:
             importance = parameter_importance(entry.path, entry.moved)
         file = read_space_file(entry)
-        view = View(record=record, rows=rows, facts=facts, importance=importance, log_scaled=log_scaled(file))
+        view = View(
+            record=record,
+            rows=rows,
+            facts=facts,
+            importance=importance,
+            log_scaled=log_scaled(file),
+            alternatives=search_alternatives(entry, record, facts) if with_model else (),
+        )
         model, missing = _best_model(entry, record, facts) if with_model else (None, _NO_MODEL)
         report = make_report(view, model, settings=search_settings(entry, file, record), model_missing=missing)
         files = _write(report, rows, target)

@@ -12,6 +12,7 @@ import typer
 from tlsearch.cli.root import Address, Json, Search, Storage, app
 from tlsearch.cli.session import err, out, print_json, shown_errors
 from tlsearch.cli.streams import GOES_ON, when_output_ends
+from tlsearch.cli.tables.results_table import alternatives_table
 from tlsearch.core.codec import to_plain
 from tlsearch.core.text import agree, plural
 from tlsearch.display.console import Table
@@ -35,10 +36,15 @@ def confirm(
     """Train the best configurations again with several seeds, and test which is really the best."""
     with shown_errors(as_json=json):
         from tlsearch.app.catalog.catalog import find
+        from tlsearch.app.views.outcome import search_alternatives
 
-        result = run_confirm(find(search, storage), top=top, seeds=seeds, address=address, as_json=json)
+        entry = find(search, storage)
+        result = run_confirm(entry, top=top, seeds=seeds, address=address, as_json=json)
+        others = search_alternatives(entry)
         if json:
-            print_json(to_plain(result))
+            print_json({**to_plain(result), "alternatives": to_plain(others)})
+        elif len(others) > 1:
+            out.print(alternatives_table(others, entry.search_id))
 
 
 def run_confirm(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -19,6 +20,9 @@ from tlsearch.core.text import format_s, plural
 from tlsearch.core.types import SearchRecord
 from tlsearch.display.console import Table
 from tlsearch.results.leaderboard.leaderboard import LeaderboardRow, number_forms
+
+if TYPE_CHECKING:
+    from tlsearch.results.combine.alternatives import Alternative
 
 _EXPENDABLE = ("time", "size", "latency", "ended")  # left out in this order where the terminal is too narrow
 _GAP = "  "
@@ -160,3 +164,18 @@ def print_next_steps(console: Console, search_id: str, *, interrupted: bool) -> 
     console.print("what to try next:")
     for line, purpose in steps:
         console.print(f"  tlsearch {line:<{width}} {purpose}", soft_wrap=True)
+
+
+def alternatives_table(found: Sequence[Alternative], search_id: str) -> Table:
+    """The best trial beside the soup and the ensemble."""
+    table = Table(title=f"{search_id}: best trial, soup, ensemble")
+    for title in ("model", "trials"):
+        table.add_column(title)
+    for title in ("cross-fitted", "all images", "parameters", "ms"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("")
+    for one in found:
+        values = ["-" if value is None else f"{value:.4f}" for value in (one.cross_fitted, one.value)]
+        sizes = [one.parameters_text, one.latency_text]
+        table.add_row(one.kind, one.members_text, *values, *sizes, one.advice(search_id))
+    return table

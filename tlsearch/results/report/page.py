@@ -25,6 +25,7 @@ from tlsearch.results.report.plots.timing import plot_epochs, plot_time
 from tlsearch.results.report.plots.tradeoffs import plot_backbones, plot_latency, plot_size
 from tlsearch.results.report.plots.view import ENDINGS, View, ending_of
 from tlsearch.results.report.sections import (
+    alternatives_section,
     failures_section,
     groups_section,
     header,
@@ -128,6 +129,7 @@ def _page(
     body = {
         "progress": section("progress", "How the search went", figures("history", "curves")),
         "leaderboard": leaderboard_section(view),
+        "alternatives": alternatives_section(view),
         "best": best_section(None if view.best is None else view.best.number, settings),
         "parameters": parameters_section(view, plots["importance"], [plots["slices"], plots["parallel"]]),
         "cost": section("cost", "What accuracy costs", figures("size", "latency")),
@@ -159,6 +161,7 @@ def _page(
 _SHORT = {
     "progress": "Progress",
     "leaderboard": "Leaderboard",
+    "alternatives": "Best trial, soup, ensemble",
     "best": "Best trial to copy",
     "parameters": "Parameters",
     "cost": "Cost",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from html import escape
 
 from tlsearch.core.text import format_s, plural
+from tlsearch.results.combine.alternatives import Alternative
 from tlsearch.results.report.findings import (
     GroupSummary,
     by_backbone,
@@ -218,3 +219,32 @@ def failures_section(view: View) -> str:
         rows.append(Row(cells=[str(trial.number), trial.reason, str(trial.epochs_run), message, params]))
     heads = ["trial", "reason", "epochs", "message", "parameters"]
     return section("failures", "Failures", table(heads, rows, numeric=("trial", "epochs"), shown=SHOWN_TRIALS))
+
+
+_ALTERNATIVES = ("model", "trials", "cross-fitted", "all images", "parameters", "ms", "")
+
+
+def alternatives_section(view: View) -> str:
+    """One row for each model; empty where the best trial stands alone."""
+    if len(view.alternatives) < 2:
+        return ""
+    rows = [Row(cells=_alternative_cells(one, view.record.search_id)) for one in view.alternatives]
+    note = (
+        f"Cross-fitted is the {view.label} where a model is chosen on one half of the validation images and scored on "
+        "the other; on all images each was chosen by the very images that score it. ms is the latency of one image on "
+        "a CPU with one thread. ≤ is of an ensemble that was not made: what its members share counts for each of them."
+    )
+    body = table(list(_ALTERNATIVES), rows, numeric=_ALTERNATIVES[2:6])
+    return section("alternatives", "Best trial, soup, ensemble", body, paragraph(note, note=True))
+
+
+def _alternative_cells(one: Alternative, search_id: str) -> Sequence[Cell | str]:
+    return [
+        one.kind,
+        Cell(text=one.members_text, wrap=True),
+        Cell(text="–" if one.cross_fitted is None else f"{one.cross_fitted:.4f}", value=one.cross_fitted),
+        Cell(text="–" if one.value is None else f"{one.value:.4f}", value=one.value),
+        Cell(text=one.parameters_text, value=one.parameters),
+        Cell(text=one.latency_text, value=one.latency_ms),
+        Cell(text=one.advice(search_id), wrap=True),
+    ]

@@ -11,6 +11,7 @@ from tlsearch.core.metrics import METRICS
 from tlsearch.core.printable import printable
 from tlsearch.core.text import NumberForm
 from tlsearch.core.types import Objective, ParameterImportance, Scalar, SearchRecord, TrialRecord, TrialState
+from tlsearch.results.combine.alternatives import Alternative
 from tlsearch.results.leaderboard.leaderboard import LeaderboardRow, number_forms
 from tlsearch.results.leaderboard.search_facts import SearchFacts
 from tlsearch.results.report.plots.style import BAD, CUT, DONE, OTHER
@@ -36,6 +37,7 @@ class View:
     Attributes:
         rows: The search's leaderboard.
         log_scaled: Names of the dimensions that the space draws on a logarithmic scale.
+        alternatives: The best trial beside the soup and the ensemble; empty where they were not compared.
     """
 
     record: SearchRecord
@@ -43,6 +45,7 @@ class View:
     facts: SearchFacts = field(default_factory=SearchFacts)
     importance: ParameterImportance = field(default_factory=ParameterImportance)
     log_scaled: frozenset[str] = frozenset()
+    alternatives: Sequence[Alternative] = ()
 
     @property
     def label(self) -> str:

@@ -1,0 +1,142 @@
+"""The best trial, the soup and the ensemble of a search side by side: what each is worth, and what it needs.
+
+The ensemble's worth follows from the kept logits alone, also where none was made; a soup's is known once it was made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tlsearch.core.text import command
+from tlsearch.core.types import SearchRecord
+from tlsearch.results.combine.combination import Combination, Member, read_combination
+from tlsearch.results.combine.kept_logits import read_kept
+from tlsearch.results.combine.selection import Selected, select_ensemble
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alternative:
+    """One of the models that a search can give.
+
+    Attributes:
+        members: The trials that it is made of.
+        cross_fitted: The metric, chosen on one half of the validation images and scored on the other; None where it is
+            not known.
+        value: On all validation images, on which it was chosen too.
+        parameters: Of the whole model. Of an ensemble that was not made the sum over its members, which is the most
+            that it can have.
+        latency_ms: Of one image on a CPU, one thread; None where it was not measured.
+        made: Whether the model is in the search's folder, or was trained by it.
+        helps: Whether it is better than the best trial by the cross-fitted value; False for the trial.
+    """
+
+    kind: Literal["trial", "soup", "ensemble"]
+    members: tuple[Member, ...]
+    cross_fitted: float | None
+    value: float | None
+    parameters: int | None
+    latency_ms: float | None
+    made: bool
+    helps: bool
+
+    @property
+    def members_text(self) -> str:
+        """Its trials, with how often each counts where that is not once."""
+        return ", ".join(f"{m.trial}" if m.count == 1 else f"{m.trial} x{m.count}" for m in self.members)
+
+    @property
+    def parameters_text(self) -> str:
+        """In millions; of an ensemble that was not made the most that it can have."""
+        return "-" if self.parameters is None else f"{'' if self.made else '≤ '}{self.parameters / 1e6:.1f} M"
+
+    @property
+    def latency_text(self) -> str:
+        """In milliseconds, as ``parameters_text``."""
+        return "-" if self.latency_ms is None else f"{'' if self.made else '≤ '}{self.latency_ms:.1f}"
+
+    def advice(self, search_id: str) -> str:
+        """The command that takes it, or makes it."""
+        if self.kind == "trial":
+            return _typed("promote", search_id)
+        if not self.helps:
+            return "no better than the best trial"
+        return _typed("promote", search_id, f"--{self.kind}") if self.made else _typed("ensemble", search_id)
+
+
+def _typed(*words: str) -> str:
+    return command(*words).strip("`")
+
+
+def alternatives(
+    root: Path, record: SearchRecord, *, parameters: Mapping[str, int], latency_ms: Mapping[str, float]
+) -> tuple[Alternative, ...]:
+    """The best trial, then the soup where one was made, then the ensemble where logits were kept or one was made.
+
+    Args:
+        root: The search's folder.
+        record: The search.
+        parameters: Of each backbone with its head, as far as they are known.
+        latency_ms: The same.
+
+    Raises:
+        StorageError: A file of a combination is damaged.
+    """
+    if record.best is None:
+        return ()
+    kept = read_kept(root, record)
+    selected = None
+    if len(kept.trials) > 1:
+        selected = select_ensemble(kept.trials, kept.logits, kept.labels, metric=record.metric)
+    soup, ensemble = read_combination(root, "soup"), read_combination(root, "ensemble")
+    backbones = {trial.number: trial.config.backbone for trial in record.trials}
+    best = record.best.number
+    known = next((one.best_cross_fitted for one in (selected, ensemble, soup) if one is not None), None)
+    found = [
+        Alternative(
+            kind="trial",
+            members=(Member(trial=best, count=1),),
+            cross_fitted=known,
+            value=record.best.best_value,
+            parameters=parameters.get(backbones[best]),
+            latency_ms=latency_ms.get(backbones[best]),
+            made=True,
+            helps=False,
+        )
+    ]
+    found += [_of(one) for one in (soup, ensemble) if one is not None]
+    if ensemble is None and selected is not None:
+        found.append(_estimated(selected, [backbones[one.trial] for one in selected.members], parameters, latency_ms))
+    return tuple(found)
+
+
+def _of(made: Combination) -> Alternative:
+    return Alternative(
+        kind=made.kind,
+        members=made.members,
+        cross_fitted=made.cross_fitted,
+        value=made.value,
+        parameters=made.parameters,
+        latency_ms=made.latency_ms,
+        made=True,
+        helps=made.helps,
+    )
+
+
+def _estimated(
+    selected: Selected, backbones: Sequence[str], parameters: Mapping[str, int], latency_ms: Mapping[str, float]
+) -> Alternative:
+    sizes = [parameters.get(one) for one in backbones]
+    times = [latency_ms.get(one) for one in backbones]
+    return Alternative(
+        kind="ensemble",
+        members=selected.members,
+        cross_fitted=selected.cross_fitted,
+        value=selected.value,
+        parameters=None if None in sizes else sum(size or 0 for size in sizes),
+        latency_ms=None if None in times else sum(ms or 0.0 for ms in times),
+        made=False,
+        helps=selected.helps,
+    )
