@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.app.catalog.stored import SearchState, read_record, search_log, search_state
@@ -164,6 +164,7 @@ class Search:
         self,
         *,
         trial: int | None = None,
+        combined: Literal["ensemble", "soup"] | None = None,
         alias: str = "champion",
         max_latency_ms: float | None = None,
         max_params: int | None = None,
@@ -175,6 +176,7 @@ class Search:
 
         Args:
             trial: None for the winner of `confirm`, or the best trial.
+            combined: Promote the ensemble or the soup that was made of the search instead of a trial.
             alias: The registry's alias for the new version.
             max_latency_ms: Only models that take at most this long for one image (ms, CPU).
             max_params: Only models with at most this many parameters.
@@ -190,7 +192,13 @@ class Search:
 
         limits = Limits(latency_ms=max_latency_ms, parameters=max_params)
         options = PromoteOptions(
-            trial=trial, alias=alias, limits=limits, refit=refit, without_test=without_test, reuse_test=reuse_test
+            trial=trial,
+            combined=combined,
+            alias=alias,
+            limits=limits,
+            refit=refit,
+            without_test=without_test,
+            reuse_test=reuse_test,
         )
         return promote(self.entry, options)
 

@@ -1,6 +1,7 @@
 """Points where a test may kill this process: TLSEARCH_CRASH_AT=NAME:COUNT, the COUNT-th time NAME is passed.
 
-Of a search: the names in ``SEARCH``. Of a promotion: those in ``PROMOTION``, in their order.
+Of a search: the names in ``SEARCH``. Of a promotion: those in ``PROMOTION``, in their order. Of an ensemble that
+is made: those in ``ENSEMBLE``.
 """
 
 from __future__ import annotations
@@ -32,6 +33,11 @@ PROMOTION = (
     "version_made",  # complete, but no alias points to it
     "previous_set",
     "alias_set",
+)
+ENSEMBLE = (
+    "ensemble_chosen",  # the members are selected and trained, the old model is not replaced yet
+    "ensemble_tensors",  # the tensors of a member are there, no file names them
+    "ensemble_model",  # the model is whole, the search does not say so yet
 )
 
 _VARIABLE = "TLSEARCH_CRASH_AT"

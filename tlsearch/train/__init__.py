@@ -2,7 +2,12 @@
 
 from tlsearch.config.checkpoint_meta import ModelMeta, TensorFile, read_model_file
 from tlsearch.config.ensemble_meta import read_ensemble_meta
-from tlsearch.train.checkpoint.ensemble_checkpoint import copy_with_temperature, ensemble_member, save_ensemble
+from tlsearch.train.checkpoint.ensemble_checkpoint import (
+    copy_with_temperature,
+    ensemble_member,
+    networks_of,
+    save_ensemble,
+)
 from tlsearch.train.checkpoint.model_checkpoints import (
     MAX_LOGITS,
     FrozenPart,
@@ -83,6 +88,7 @@ __all__ = [
     "load_batch",
     "mixed_with_labels",
     "moving_state",
+    "networks_of",
     "open_runtime",
     "out_of_memory_is_infeasible",
     "phases",

@@ -17,6 +17,7 @@ from tlsearch.config import SpaceFile
 from tlsearch.core.errors import UsageError, UserError
 from tlsearch.core.types import ModelSpec, SearchRecord, TrialRecord
 from tlsearch.model import describe_model
+from tlsearch.results.combine.combination import Combination
 from tlsearch.results.leaderboard.search_facts import measure_latency, this_cpu
 from tlsearch.results.stats.verdict import Confirmed
 
@@ -52,6 +53,7 @@ class Choice:
     Attributes:
         entry: The search that the trial belongs to: the user's, or the one that repeated its best.
         latency: In words; empty where it was not measured.
+        combination: The ensemble or soup that it is; then ``trial`` is the best single one of the search.
     """
 
     entry: SearchEntry
@@ -59,6 +61,7 @@ class Choice:
     reason: str
     parameters: int
     latency: str = ""
+    combination: Combination | None = None
 
 
 class _Sizes:

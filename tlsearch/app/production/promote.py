@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -19,16 +19,18 @@ from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.app.catalog.gather_facts import read_facts
 from tlsearch.app.catalog.stored import stored_file
 from tlsearch.app.production.choice import Choice, Limits, choose, find_or_train, train_on_all
+from tlsearch.app.production.combined_choice import best_combined, choose_combined
 from tlsearch.app.production.conclude import read_confirmed
 from tlsearch.app.production.test_uses import Evidence, sealed_split, test_evidence, uses_on_record
 from tlsearch.app.searches.input_digests import refuse_changed_inputs
 from tlsearch.config import SpaceFile
-from tlsearch.core.errors import UserError
+from tlsearch.core.errors import UsageError, UserError
 from tlsearch.core.types import WeightsSource
 from tlsearch.core.user_folders import scratch_folder
 from tlsearch.data import ImageIndex, load_index
 from tlsearch.model import weights_card
 from tlsearch.results import SERVED_CODE, load_model, logits_on
+from tlsearch.results.combine.combination import Kind, Member, combined_model
 from tlsearch.results.inference.labelled import check_classes
 from tlsearch.results.promotion.model_card import CardFacts, model_card
 from tlsearch.results.promotion.test_evaluation import TestEvidence
@@ -36,7 +38,7 @@ from tlsearch.results.promotion.test_split import checkpoint_digest
 from tlsearch.results.stats.calibration import fit_temperature
 from tlsearch.search import holding
 from tlsearch.tracking.registry.versions import Promoted, Promotion, register_model
-from tlsearch.train import copy_with_temperature, read_model_meta
+from tlsearch.train import ModelMeta, copy_with_temperature, networks_of
 
 _MAX_ALIAS = 255 - len("-previous")  # MLflow's own limit, for the alias that keeps the version before
 
@@ -47,12 +49,15 @@ class PromoteOptions:
 
     Attributes:
         trial: None for the confirmed or best one.
+        combined: Promote the search's ensemble or its soup instead of a trial. None with a limit of the latency takes
+            the best of both and the best trial within it.
         refit: Train on train and val together before.
         without_test: Register without looking at the test split.
         reuse_test: Look at it although another model has; the card says so.
     """
 
     trial: int | None = None
+    combined: Kind | None = None
     alias: str = "champion"
     limits: Limits = field(default_factory=Limits)
     refit: bool = False
@@ -67,7 +72,10 @@ class PromotedModel:
     Attributes:
         model: Its name in the registry; ``uri`` is its address by the alias.
         previous: The version that the alias named before; None where there was none.
-        trial: Its trial in ``search_id``, chosen for ``reason``; ``value`` is the metric there.
+        trial: Its trial in ``search_id``, chosen for ``reason``; ``value`` is the metric there. Of a combination the
+            best single trial, which the test evidence compares it with.
+        kind: ``trial``, ``ensemble`` or ``soup``.
+        members: The trials of a combination.
         refit: Whether it was trained on train and val together.
         test: None where the test split was not looked at.
         card: The model card, in Markdown.
@@ -88,18 +96,21 @@ class PromotedModel:
     temperature: float
     test: TestEvidence | None
     card: str
+    kind: str = "trial"
+    members: tuple[Member, ...] = ()
 
 
 def promote(entry: SearchEntry, options: PromoteOptions) -> PromotedModel:
     """Promotes a model of a search.
 
     Raises:
-        UserError: No trial fits, or the alias is none.
+        UserError: No trial or combination fits, options contradict each other, or the alias is none.
         DataError: Images or weights have changed since the search; classes differ; or the test split is missing, used
             before, or shares images with train or val.
         TrackingError: MLflow cannot be reached, or refuses.
     """
     _check_alias(options.alias)
+    _check_combined(options)
     with ExitStack() as stack:
         stack.enter_context(holding(entry.path, "promote"))
         return _promote(entry, options, stack)
@@ -116,21 +127,33 @@ def _check_alias(alias: str) -> None:
     )
 
 
+def _check_combined(options: PromoteOptions) -> None:
+    if options.combined is None:
+        return
+    if options.trial is not None:
+        raise UsageError(f"a promotion takes --{options.combined} or --trial {options.trial}, not both")
+    if options.refit:
+        raise UsageError(f"--refit trains one trial on train and val together, and --{options.combined} has several")
+
+
 def _promote(entry: SearchEntry, options: PromoteOptions, stack: ExitStack) -> PromotedModel:
     file, _ = stored_file(entry, "so nothing can be promoted")
     index = load_index(file.data)
     check_classes(read_facts(entry).classes or index.classes, index.classes)
     refuse_changed_inputs(entry, file, index, purpose="its models cannot be scored and promoted")
     num_classes, num_val = len(index.classes), len(index.splits["val"])
-    choice = choose(entry, file, num_classes=num_classes, trial=options.trial, limits=options.limits, num_val=num_val)
+    choice = _choose(entry, file, options, num_classes=num_classes, num_val=num_val)
     if choice.entry.path != entry.path:
         stack.enter_context(holding(choice.entry.path, "promote"))
     # A head that is solved takes no step that val could judge: it is solved on all images at no cost.
-    options = replace(options, refit=options.refit or choice.trial.best_epoch == 0)
+    solved = choice.combination is None and choice.trial.best_epoch == 0
+    options = replace(options, refit=options.refit or solved)
     split = None if options.without_test else sealed_split(index)
     uses = uses_on_record(entry, split) if split else []
-    chosen = find_or_train(choice, file)
-    check_classes(read_model_meta(chosen).classes, index.classes)
+    single = find_or_train(choice, file) if choice.combination is None or split else None
+    chosen = single if choice.combination is None else combined_model(entry.path, choice.combination.kind)
+    assert chosen is not None
+    check_classes(networks_of(chosen)[0].classes, index.classes)
     temperature = _fit_temperature(chosen, index)  # before a refit: val must be unseen
     checkpoint = train_on_all(choice, file) if options.refit else chosen
     if split is None:
@@ -143,12 +166,13 @@ def _promote(entry: SearchEntry, options: PromoteOptions, stack: ExitStack) -> P
             checkpoint,
             split,
             uses,
+            single=None if choice.combination is None else single,
             temperature=temperature,
             alias=options.alias,
             reuse=options.reuse_test,
         )
     promoted, card = _register(entry, file, index, choice, checkpoint, temperature, evidence, options)
-    meta = read_model_meta(checkpoint)
+    combination = choice.combination
     return PromotedModel(
         model=promoted.name,
         version=promoted.version,
@@ -159,13 +183,26 @@ def _promote(entry: SearchEntry, options: PromoteOptions, stack: ExitStack) -> P
         search_id=choice.entry.search_id,
         trial=choice.trial.number,
         reason=choice.reason,
-        metric=meta.metric,
-        value=choice.trial.best_value,
+        metric=networks_of(checkpoint)[0].metric,
+        value=choice.trial.best_value if combination is None else combination.value,
         refit=options.refit,
         temperature=temperature,
         test=evidence.test,
         card=card,
+        kind="trial" if combination is None else combination.kind,
+        members=() if combination is None else combination.members,
     )
+
+
+def _choose(entry: SearchEntry, file: SpaceFile, options: PromoteOptions, *, num_classes: int, num_val: int) -> Choice:
+    """The combination that was asked for; with a limit of the latency alone the best within it; else a trial."""
+    if options.combined is not None:
+        return choose_combined(entry, options.combined, options.limits)
+    if options.trial is None and not options.refit and options.limits.latency_ms is not None:
+        combined = best_combined(entry, options.limits)
+        if combined is not None:
+            return combined
+    return choose(entry, file, num_classes=num_classes, trial=options.trial, limits=options.limits, num_val=num_val)
 
 
 def _fit_temperature(checkpoint: Path, index: ImageIndex) -> float:
@@ -183,8 +220,8 @@ def _register(
     evidence: Evidence,
     options: PromoteOptions,
 ) -> tuple[Promoted, str]:
-    meta = read_model_meta(checkpoint)
-    source = file.weights.get(meta.backbone, WeightsSource())
+    networks = networks_of(checkpoint)
+    meta = networks[0]
     card = model_card(
         CardFacts(
             name=entry.experiment,
@@ -196,7 +233,7 @@ def _register(
             data_digest=index.digest,
             images={name: len(split) for name, split in index.splits.items()},
             refit=options.refit,
-            licence=_licence(meta.backbone, source),
+            licence=_licences(networks, file),
             parameters=choice.parameters,
             temperature=temperature,
             latency=choice.latency,
@@ -204,6 +241,8 @@ def _register(
             evidence=evidence.test,
             no_test=evidence.missing,
             test_notes=evidence.notes,
+            combination=choice.combination,
+            networks=networks,
         )
     )
     files = {"evidence.json": json.dumps(evidence.test.to_json(), indent=2)} if evidence.test else {}
@@ -217,11 +256,12 @@ def _register(
             trained_in=choice.entry.search_id,
             trained_uid=choice.entry.uid,
             trial=choice.trial.number,
+            kind="" if choice.combination is None else choice.combination.kind,
             checkpoint=scaled,
             model_digest=checkpoint_digest(checkpoint),
             alias=options.alias,
             tags=_tags(index, choice, evidence, options),
-            params={"backbone": meta.backbone, "weights_id": meta.weights_id, "image_size": str(meta.image_size)},
+            params=_params(networks),
             metrics=_metrics(choice, temperature, evidence),
             card=card,
             files=files,
@@ -229,10 +269,28 @@ def _register(
         return register_model(entry.tracking_uri, promotion, served_code=SERVED_CODE), card
 
 
+def _licences(networks: Sequence[ModelMeta], file: SpaceFile) -> str:
+    """Of the weights; with several backbones of each."""
+    found = {one.backbone: _licence(one.backbone, file.weights.get(one.backbone, WeightsSource())) for one in networks}
+    if len(found) == 1:
+        return next(iter(found.values()))
+    return "; ".join(f"{backbone}: {licence}" for backbone, licence in found.items())
+
+
 def _licence(backbone: str, source: WeightsSource) -> str:
     if source.kind == "none":
         return "none needed (trained from scratch)"
     return weights_card(backbone, source).licence or "not known (the weights are not the library's own)"
+
+
+def _params(networks: Sequence[ModelMeta]) -> dict[str, str]:
+    """Of the run; with several networks all distinct values, in their order."""
+    values = {
+        "backbone": [one.backbone for one in networks],
+        "weights_id": [one.weights_id for one in networks],
+        "image_size": [str(one.image_size) for one in networks],
+    }
+    return {name: ", ".join(dict.fromkeys(each)) for name, each in values.items()}
 
 
 def _tags(index: ImageIndex, choice: Choice, evidence: Evidence, options: PromoteOptions) -> Mapping[str, str]:
@@ -243,7 +301,12 @@ def _tags(index: ImageIndex, choice: Choice, evidence: Evidence, options: Promot
         "tlsearch.refit": str(options.refit).lower(),
         "tlsearch.test": "evaluated" if evidence.test else "none",
     }
-    if choice.trial.best_value is not None:
+    found = choice.combination
+    if found is not None:
+        tags["tlsearch.promoted"] = found.kind
+        tags["tlsearch.members"] = " ".join(f"{one.trial}x{one.count}" for one in found.members)
+        tags["val_value"] = f"{found.value:.6g}"
+    elif choice.trial.best_value is not None:
         tags["val_value"] = f"{choice.trial.best_value:.6g}"
     if evidence.test is not None:
         low, high = evidence.test.accuracy_interval
@@ -267,4 +330,6 @@ def _metrics(choice: Choice, temperature: float, evidence: Evidence) -> dict[str
             "test_macro_f1": one.macro_f1,
             **{f"test_{name}": value for name, value in asdict(one.calibration).items() if name != "temperature"},
         }
+        if one.against is not None:
+            metrics |= {"test_accuracy_single": one.against.accuracy, "test_mcnemar_p": one.against.p_value}
     return metrics

@@ -15,7 +15,7 @@ from tlsearch.core.errors import DataError
 from tlsearch.core.files import folder_bytes
 from tlsearch.data import ImageIndex
 from tlsearch.results import load_model, logits_on
-from tlsearch.results.promotion.test_evaluation import TestEvidence, gather_evidence
+from tlsearch.results.promotion.test_evaluation import TestEvidence, compare_with_single, gather_evidence
 from tlsearch.results.promotion.test_split import (
     USES,
     TestSplit,
@@ -64,6 +64,7 @@ def test_evidence(
     split: TestSplit,
     uses: list[TestUse],
     *,
+    single: Path | None,
     temperature: float,
     alias: str,
     reuse: bool,
@@ -72,6 +73,7 @@ def test_evidence(
 
     Args:
         uses: Those on record; this one is added.
+        single: Of a combination of trials the checkpoint of the best single one, which the same look scores.
         alias: That the model is to get: MLflow must take it, before an image is opened.
         reuse: Look although another model has; the card says so.
 
@@ -115,6 +117,10 @@ def test_evidence(
     logits = logits_on(load_model(checkpoint), index, "test").double().numpy()
     labels = np.array(index.splits["test"].labels, dtype=np.int64)
     found = gather_evidence(logits, labels, classes=index.classes, temperature=temperature)
+    if single is not None:
+        single_logits = logits_on(load_model(single), index, "test").double().numpy()
+        against = compare_with_single(logits, single_logits, labels, trial=choice.trial.number)
+        found = replace(found, against=against)
     done = replace(mine, evidence=found.to_json())
     write_atomically(entry.path / USES, uses_text([done if one == mine else one for one in uses]))
     crash_point("test_evaluated")

@@ -14,6 +14,7 @@ from tlsearch.cli.session import err, out, print_json, shown_errors
 from tlsearch.cli.streams import GOES_ON, when_output_ends
 from tlsearch.cli.tables.results_table import alternatives_table
 from tlsearch.core.codec import to_plain
+from tlsearch.core.errors import UsageError
 from tlsearch.core.text import agree, plural
 from tlsearch.display.console import Table
 from tlsearch.display.interrupts import EXIT_INTERRUPTED, interruptible
@@ -121,10 +122,18 @@ def promote(
     trial: Annotated[
         int | None, typer.Option(help="Trial to promote. Default: the winner of confirm, or the best.")
     ] = None,
+    ensemble: Annotated[
+        bool, typer.Option("--ensemble", help="Promote the model that `tlsearch ensemble` has made.")
+    ] = False,
+    soup: Annotated[bool, typer.Option("--soup", help="Promote the model that `tlsearch soup` has made.")] = False,
     alias: Annotated[str, typer.Option(help="MLflow alias that points to the new version.")] = "champion",
     max_latency_ms: Annotated[
         float | None,
-        typer.Option(min=0.0, help="Only models that take at most this long for one image (ms, CPU)."),
+        typer.Option(
+            min=0.0,
+            help="Only models that take at most this long for one image (ms, CPU); an ensemble or soup that is better "
+            "than the best trial, too.",
+        ),
     ] = None,
     max_params: Annotated[
         int | None, typer.Option(min=1, help="Only models with at most this many parameters.")
@@ -139,6 +148,8 @@ def promote(
 ) -> None:
     """Evaluate the best model once on the sealed test split and register it in MLflow with a model card."""
     with shown_errors(as_json=json):
+        if ensemble and soup:
+            raise UsageError("a promotion takes --ensemble or --soup, not both")
         from tlsearch.app.catalog.catalog import find
         from tlsearch.app.production.choice import Limits
         from tlsearch.app.production.promote import PromoteOptions
@@ -146,6 +157,7 @@ def promote(
 
         options = PromoteOptions(
             trial=trial,
+            combined="ensemble" if ensemble else "soup" if soup else None,
             alias=alias,
             limits=Limits(latency_ms=max_latency_ms, parameters=max_params),
             refit=refit,
@@ -161,7 +173,11 @@ def promote(
 
 def print_promoted(result: PromotedModel) -> None:
     """What was registered, with its evidence, for people."""
-    out.print(f"trial {result.trial} of {result.search_id}: {result.reason}", markup=False, soft_wrap=True)
+    what = f"trial {result.trial}"
+    if result.members:
+        numbers = ", ".join(str(member.trial) for member in result.members)
+        what = f"{result.kind} of {agree(len(result.members), 'trial', 'trials')} {numbers}"
+    out.print(f"{what} of {result.search_id}: {result.reason}", markup=False, soft_wrap=True)
     out.print(_evidence_table(result))
     out.print(f"registered: {result.uri} (version {result.version})", markup=False, soft_wrap=True)
     if result.previous:
@@ -199,6 +215,12 @@ def _evidence_table(result: PromotedModel) -> Table:
     low, high = test.accuracy_interval
     table.add_row("test accuracy", f"{test.accuracy:.4f} (95 % interval {low:.4f} .. {high:.4f})")
     table.add_row("test images", str(test.num_images))
+    if test.against is not None:
+        single = test.against
+        table.add_row(
+            f"trial {single.trial} alone",
+            f"{single.accuracy:.4f} (the {result.kind} {single.difference:+.4f}, McNemar's p = {single.p_value:.3g})",
+        )
     table.add_row("balanced accuracy", f"{test.balanced_accuracy:.4f}")
     table.add_row("macro F1", f"{test.macro_f1:.4f}")
     one = test.calibration

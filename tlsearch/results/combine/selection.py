@@ -1,7 +1,7 @@
 """Greedy selection of an ensemble from the kept predictions of a search's trials; nothing is trained or decoded.
 
-Caruana et al., "Ensemble selection from libraries of models" (ICML 2004): with replacement, from a sorted start, bagged
-over random halves of the models. T trials, N validation images, C classes.
+Caruana et al., "Ensemble selection from libraries of models" (ICML 2004): with replacement, from a sorted start, and
+bagged. T trials, N validation images, C classes.
 """
 
 from __future__ import annotations
@@ -151,22 +151,20 @@ class _Library:
         return counts
 
     def bagged(self, rows: Rows, max_models: int, fits: Callable[[frozenset[int]], bool]) -> Counts:
-        """The sum of the selections from random halves of the trials, cut to the members that are counted most.
+        """The sum of the selections on images drawn again with replacement, cut to the members that are counted most.
 
-        Few images do not overfit it: a trial that only looks good beside one other is in few bags.
+        Few images do not overfit it: a trial that only looks good on a few of them is in few of the selections.
         """
         rng = np.random.default_rng(_SEED)
-        num = len(self._probabilities)
-        counts = np.zeros(num, dtype=np.int64)
-        some, labels = self._probabilities[:, rows], self._labels[rows]
-        for _ in range(_BAGS if num > 2 else 1):
-            half = (num + 1) // 2 if num > 2 else num
-            counts += self._greedy(some, labels, np.sort(rng.permutation(num)[:half]), max_models, fits)
+        counts = np.zeros(len(self._probabilities), dtype=np.int64)
+        for _ in range(_BAGS):
+            drawn = np.sort(rng.choice(rows, len(rows)))
+            counts += self._greedy(self._probabilities[:, drawn], self._labels[drawn], max_models, fits)
         kept: frozenset[int] = frozenset()
         for place in sorted(np.flatnonzero(counts).tolist(), key=lambda one: (-counts[one], one)):
             if len(kept) < max_models and fits(kept | {place}):
                 kept |= {place}
-        counts[[place for place in range(num) if place not in kept]] = 0
+        counts[[place for place in range(len(counts)) if place not in kept]] = 0
         found: Counts = counts // np.gcd.reduce(counts)
         return found
 
@@ -174,12 +172,11 @@ class _Library:
         self,
         probabilities: NDArray[np.float32],
         labels: Labels,
-        candidates: NDArray[np.int64],
         max_models: int,
         fits: Callable[[frozenset[int]], bool],
     ) -> Counts:
         """Adds the trial that makes the mean best, again and again, until none makes it better."""
-        alone = {place: self._key(probabilities[place], labels) for place in candidates.tolist()}
+        alone = {place: self._key(one, labels) for place, one in enumerate(probabilities)}
         order = sorted(alone, key=lambda place: alone[place], reverse=True)
         chosen, best = [order[0]], alone[order[0]]
         total = probabilities[order[0]].copy()

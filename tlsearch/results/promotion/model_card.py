@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 
 from tlsearch.core.printable import markdown_code, markdown_text
 from tlsearch.core.secrets import mask
+from tlsearch.core.text import plural
+from tlsearch.results.combine.combination import Combination
 from tlsearch.results.leaderboard.leaderboard import epoch_text
-from tlsearch.results.promotion.test_evaluation import TestEvidence
+from tlsearch.results.promotion.test_evaluation import AgainstSingle, TestEvidence
 from tlsearch.results.stats.verdict import Confirmed
 from tlsearch.train import ModelMeta
 
@@ -29,7 +31,8 @@ class CardFacts:
         confirmed: What ``confirm`` wrote, where it was run.
         evidence: None where the test split was not looked at; ``no_test`` says why.
         test_notes: What else must be known of the test split's use.
-        val_temperature: Fitted on the validation images.
+        combination: The ensemble or soup that the model is; None for a single trial.
+        networks: What each network of the model says of itself: of an ensemble, each member, in its order.
     """
 
     name: str
@@ -49,6 +52,8 @@ class CardFacts:
     evidence: TestEvidence | None = None
     no_test: str = ""
     test_notes: Sequence[str] = field(default_factory=tuple)
+    combination: Combination | None = None
+    networks: Sequence[ModelMeta] = field(default_factory=tuple)
 
 
 def model_card(facts: CardFacts) -> str:
@@ -65,11 +70,19 @@ def model_card(facts: CardFacts) -> str:
 
 
 def _summary(facts: CardFacts) -> str:
-    return (
-        f"An image classifier for {len(facts.meta.classes)} classes: {markdown_text(facts.meta.backbone)}, "
-        f"fine-tuned by tlsearch {markdown_text(facts.meta.tlsearch_version)}. Trial {facts.trial} of the search "
-        f"{markdown_code(facts.search_id)}, {markdown_text(facts.chosen)}."
-    )
+    start = f"An image classifier for {len(facts.meta.classes)} classes: "
+    made = f"fine-tuned by tlsearch {markdown_text(facts.meta.tlsearch_version)}. "
+    found = facts.combination
+    if found is None:
+        start += f"{markdown_text(facts.meta.backbone)}, {made}Trial {facts.trial}"
+    else:
+        backbones = markdown_text(", ".join(dict.fromkeys(one.backbone for one in facts.networks)))
+        how = "the averaged probabilities" if found.kind == "ensemble" else "one model with the averaged weights"
+        members = ", ".join(
+            f"{one.trial}" + (f" ({one.count} times)" if one.count > 1 else "") for one in found.members
+        )
+        start += f"{how} of {plural(len(found.members), 'model')} ({backbones}), {made}Trials {members}"
+    return f"{start} of the search {markdown_code(facts.search_id)}, {markdown_text(facts.chosen)}."
 
 
 def _evidence(facts: CardFacts) -> str:
@@ -90,15 +103,34 @@ def _evidence(facts: CardFacts) -> str:
             f"temperature scaling (T = {one.temperature:.3f}, fitted on validation); cross-entropy "
             f"{one.loss_before:.4f} and {one.loss_after:.4f}. Scores of this model are scaled."
         )
+        if evidence.against is not None:
+            lines.append(_against(evidence, evidence.against))
     lines += [f"- {markdown_text(note)}" for note in facts.test_notes]
-    meta = facts.meta
-    lines.append(
-        f"- {markdown_text(meta.metric)} {meta.value:.4f} {epoch_text(meta.epoch)}: "
-        + ("on images that were trained on too, so it says nothing" if facts.refit else _chosen_by)
-    )
+    meta, found = facts.meta, facts.combination
+    if found is not None:
+        lines.append(
+            f"- {markdown_text(found.metric)} {found.value:.4f} on all {found.num_val} validation images, which its "
+            f"members were selected on; {found.cross_fitted:.4f} selected on one half and scored on the other (the "
+            f"best single trial: {found.best_cross_fitted:.4f})"
+        )
+    else:
+        lines.append(
+            f"- {markdown_text(meta.metric)} {meta.value:.4f} {epoch_text(meta.epoch)}: "
+            + ("on images that were trained on too, so it says nothing" if facts.refit else _chosen_by)
+        )
     if facts.confirmed is not None:
         lines.append(f"- over {facts.confirmed.seeds} seeds: {markdown_text(facts.confirmed.verdict)}")
     return "\n".join(lines)
+
+
+def _against(evidence: TestEvidence, single: AgainstSingle) -> str:
+    low, high = single.difference_interval
+    return (
+        f"- against the best single trial ({single.trial}) on the same {evidence.num_images} images: its accuracy is "
+        f"{single.accuracy:.4f}, the difference {single.difference:+.4f} (95 % interval {low:+.4f} to {high:+.4f}). "
+        f"{single.only_combined} images are right with this model alone, {single.only_single} with the trial alone: "
+        f"McNemar's exact test gives p = {single.p_value:.3g}"
+    )
 
 
 _chosen_by = "the search chose by it, so it is optimistic"
@@ -133,27 +165,38 @@ def _data(facts: CardFacts) -> str:
 
 
 def _model(facts: CardFacts) -> str:
-    meta = facts.meta
+    lines = [f"- {facts.parameters:,} parameters; licence of the pretrained weights: {markdown_text(facts.licence)}"]
+    found = facts.combination
+    if found is not None and found.kind == "ensemble":
+        total = sum(one.count for one in found.members)
+        for member, meta in zip(found.members, facts.networks, strict=True):
+            lines.append(f"- trial {member.trial}, weight {member.count / total:.3f}:")
+            lines += [f"  {line}" for line in _network(meta)]
+        scores = "the averaged probabilities of the members, their logarithms divided by the temperature"
+    else:
+        lines += _network(facts.meta)
+        scores = "softmax of the logits over the temperature"
+    lines.append(f"- scores: {scores} {facts.temperature:.3f}")
+    if facts.latency:
+        lines.append(f"- latency: {markdown_text(facts.latency)}")
+    return "\n".join(lines)
+
+
+def _network(meta: ModelMeta) -> list[str]:
     transform = meta.transform
     settings = ", ".join(
         f"{markdown_text(name)} {markdown_text(str(value))}"
         for name, value in vars(meta.config).items()
         if name != "backbone" and value is not None
     )
-    lines = [
-        f"- {markdown_text(meta.backbone)}, {facts.parameters:,} parameters, input {meta.image_size} x "
-        f"{meta.image_size} px",
-        f"- pretrained weights: {markdown_code(meta.weights_id)} (sha256 {markdown_code(meta.weights_digest[:16])}); "
-        f"licence: {markdown_text(facts.licence)}",
+    return [
+        f"- {markdown_text(meta.backbone)}, input {meta.image_size} x {meta.image_size} px",
+        f"- pretrained weights: {markdown_code(meta.weights_id)} (sha256 {markdown_code(meta.weights_digest[:16])})",
         f"- preprocessing: transparency laid on white, resize to {transform.resize_size} "
         f"({markdown_text(transform.interpolation)}, {markdown_text(transform.crop_mode)}), crop "
         f"{transform.crop_size}, mean {_numbers(transform.mean)}, std {_numbers(transform.std)}; the model carries it",
         f"- training: {settings}; epoch {meta.epoch}",
-        f"- scores: softmax of the logits over the temperature {facts.temperature:.3f}",
     ]
-    if facts.latency:
-        lines.append(f"- latency: {markdown_text(facts.latency)}")
-    return "\n".join(lines)
 
 
 def _classes(facts: CardFacts) -> str:

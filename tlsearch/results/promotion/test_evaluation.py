@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tlsearch.core.codec import from_plain
 from tlsearch.core.metrics import confusion_matrix
 from tlsearch.results.stats.calibration import cross_entropy, expected_calibration_error, scaled_probabilities
-from tlsearch.results.stats.intervals import wilson_interval
+from tlsearch.results.stats.intervals import compare_paired, wilson_interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,12 +48,34 @@ class Calibration:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AgainstSingle:
+    """An ensemble or soup against the best single trial of its search, on the same test images.
+
+    Attributes:
+        trial: The single one's number; ``accuracy`` is its own.
+        only_combined: Images that the combination alone gets right.
+        only_single: Images that the single trial alone gets right.
+        p_value: McNemar's exact test, two-sided.
+        difference: Accuracy of the combination less that of the trial, with its interval.
+    """
+
+    trial: int
+    accuracy: float
+    only_combined: int
+    only_single: int
+    p_value: float
+    difference: float
+    difference_interval: tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
 class TestEvidence:
     """The one evaluation on the test split.
 
     Attributes:
         accuracy_interval: Low and high end: Wilson's, which stays honest on few images and at 0 or 1.
         confusion: (C, C) counts by true and predicted class.
+        against: For a combination of trials, the best single one in the same look; else None.
     """
 
     __test__ = False  # no test class, whatever pytest thinks of its name
@@ -66,6 +88,7 @@ class TestEvidence:
     classes: tuple[ClassEvidence, ...]
     calibration: Calibration
     confusion: tuple[tuple[int, ...], ...]
+    against: AgainstSingle | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -112,6 +135,29 @@ def gather_evidence(
             loss_after=cross_entropy(after, labels),
         ),
         confusion=tuple(tuple(int(count) for count in row) for row in confusion),
+    )
+
+
+def compare_with_single(
+    logits: NDArray[np.float64], single: NDArray[np.float64], labels: NDArray[np.int64], *, trial: int
+) -> AgainstSingle:
+    """Compares the predictions of a combination with those of a single trial.
+
+    Args:
+        logits: float (N, C), of the combination; ``single`` of the trial.
+        labels: int (N,).
+        trial: The single trial's number.
+    """
+    right, right_single = logits.argmax(1) == labels, single.argmax(1) == labels
+    found = compare_paired(right, right_single)
+    return AgainstSingle(
+        trial=trial,
+        accuracy=float(right_single.mean()),
+        only_combined=found.only_a,
+        only_single=found.only_b,
+        p_value=found.p_value,
+        difference=found.difference,
+        difference_interval=(found.interval.low, found.interval.high),
     )
 
 

@@ -24,7 +24,6 @@ from tlsearch.tracking.registry.logged_models import (
     VERSIONS,
     delete_model,
     find_models,
-    is_ensemble,
     is_registered,
     logged_checkpoint,
     read_checkpoint,
@@ -56,6 +55,7 @@ class Promotion:
         trained_in: The search whose trial it is: that one, or the one that trained its best again.
         trained_uid: The unique id of that one.
         trial: The trial's number there.
+        kind: ``ensemble`` or ``soup`` of a combination of trials, of which ``trial`` is the best single one.
         checkpoint: A checkpoint folder; it is copied.
         model_digest: Stands for the checkpoint's weights.
         alias: What is to point to the new version.
@@ -80,6 +80,7 @@ class Promotion:
     metrics: Mapping[str, float]
     card: str
     files: Mapping[str, str]
+    kind: str = ""
 
     @property
     def name(self) -> str:
@@ -183,7 +184,7 @@ def _log_model(
 ) -> LoggedModel:
     model = client.create_logged_model(
         experiment_id,
-        name=model_name(f"{trial_name(promotion.trained_in, promotion.trial)} promoted"),
+        name=model_name(f"{_model_title(promotion)} promoted"),
         source_run_id=run_id,
         tags={KIND: PROMOTION, **promotion.search_tags, CONTENT: promotion.content},
         params=dict(promotion.params),
@@ -198,12 +199,18 @@ def _log_model(
     return client.finalize_logged_model(model.model_id, "READY")
 
 
+def _model_title(promotion: Promotion) -> str:
+    if promotion.kind:
+        return f"{promotion.trained_in} {promotion.kind}"
+    return trial_name(promotion.trained_in, promotion.trial)
+
+
 def _kept_model(client: MlflowClient, experiment_id: str, promotion: Promotion, uri: str) -> LoggedModel | None:
     """The model that the search has kept of the trial, with the temperature and the card; None where it is another.
 
     The files of a registered model stay as they are: it serves as it is, or another one is logged.
     """
-    if is_ensemble(promotion.checkpoint):
+    if promotion.kind:
         return None
     wanted = read_checkpoint(promotion.checkpoint)
     for model in find_models(client, experiment_id, promotion.trained_in, promotion.trained_uid):

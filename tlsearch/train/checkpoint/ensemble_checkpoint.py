@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tlsearch.config.checkpoint_meta import META_FILE, TensorFile, read_model_file
+from tlsearch.config.checkpoint_meta import META_FILE, ModelMeta, TensorFile, read_model_file
 from tlsearch.config.ensemble_meta import ENSEMBLE_FILE, EnsembleMember, EnsembleMeta, is_ensemble, read_ensemble_meta
 from tlsearch.core.crash import crash_point
 from tlsearch.core.errors import StorageError
@@ -55,6 +55,17 @@ def ensemble_member(source: Path, *, trial: int, count: int, temperature: float)
         StorageError: No checkpoint, or one that this version cannot read.
     """
     return EnsembleMember(trial=trial, count=count, temperature=temperature, checkpoint=read_model_file(source))
+
+
+def networks_of(folder: Path) -> tuple[ModelMeta, ...]:
+    """What each network of a model says of itself: of an ensemble each member, of a plain checkpoint the one.
+
+    Raises:
+        StorageError: No model there, or one that this version cannot read.
+    """
+    if is_ensemble(folder):
+        return tuple(member.checkpoint.meta for member in read_ensemble_meta(folder).members)
+    return (read_model_file(folder).meta,)
 
 
 def copy_with_temperature(directory: Path, target: Path, temperature: float) -> None:
