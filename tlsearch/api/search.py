@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from tlsearch.app.production.promote import PromotedModel
     from tlsearch.app.views.report import ReportResult
     from tlsearch.results import Classifier
+    from tlsearch.results.combine.combination import Combination
     from tlsearch.results.report.plots.style import Plot
     from tlsearch.results.stats.verdict import Confirmed
 
@@ -159,6 +160,32 @@ class Search:
             if end.reason == "interrupted":
                 raise KeyboardInterrupt("confirm was interrupted; the same call goes on")
             return conclude(confirmed)
+
+    def ensemble(
+        self,
+        *,
+        max_models: int = 5,
+        max_latency_ms: float | None = None,
+        max_params: int | None = None,
+        address: str = "local",
+    ) -> Combination:
+        """Combines several trials into one model that averages their predictions, where that is better than the best.
+
+        Args:
+            max_models: Number of trials that it has at most.
+            max_latency_ms: Of the whole model for one image (ms, CPU).
+            max_params: Of the whole model.
+            address: Where trials that were not kept are trained again.
+
+        Returns:
+            The members and what they are worth; ``helps`` is False where the model is that of the best trial.
+        """
+        from tlsearch.app.combined.make_ensemble import EnsembleOptions, make_ensemble
+
+        options = EnsembleOptions(
+            max_models=max_models, max_latency_ms=max_latency_ms, max_params=max_params, address=address
+        )
+        return make_ensemble(self.entry, options)
 
     def promote(
         self,

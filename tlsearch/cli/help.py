@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 PANELS: Mapping[str, tuple[str, ...]] = {
     "Search": ("demo", "init", "check", "plan", "run", "status", "stop", "resume"),
     "Results": ("results", "report", "ui"),
-    "Models": ("confirm", "soup", "promote", "predict", "export"),
+    "Models": ("confirm", "ensemble", "soup", "promote", "predict", "export"),
     "Other commands": ("compare", "rerun", "sync", "submit", "doctor", "cache", "list", "remove", "schema"),
 }
 EXAMPLES: Mapping[str, str] = {
@@ -26,6 +26,7 @@ EXAMPLES: Mapping[str, str] = {
     "report": "tlsearch report flowers-1 --out ./report",
     "ui": "tlsearch ui flowers-1 --port 5001",
     "confirm": "tlsearch confirm flowers-1 --top 3 --seeds 5",
+    "ensemble": "tlsearch ensemble flowers-1 --max-latency-ms 50",
     "soup": "tlsearch soup flowers-1 --max-models 5",
     "promote": "tlsearch promote flowers-1 --max-latency-ms 30",
     "predict": "tlsearch predict flowers-1 photo.jpg more-photos/",

@@ -1,4 +1,4 @@
-"""``soup``: one model made of several trials of a search."""
+"""``ensemble`` and ``soup``: one model made of several trials of a search."""
 
 from __future__ import annotations
 
@@ -13,6 +13,44 @@ from tlsearch.display.console import Table
 
 if TYPE_CHECKING:
     from tlsearch.results.combine.combination import Combination
+
+
+@app.command()
+def ensemble(
+    search: Search = None,
+    max_models: Annotated[
+        int, typer.Option("--max-models", min=1, max=100, help="Number of trials that it has at most.")
+    ] = 5,
+    max_latency_ms: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="Only ensembles that take at most this long for one image (ms, CPU)."),
+    ] = None,
+    max_params: Annotated[
+        int | None, typer.Option(min=1, help="Only ensembles with at most this many parameters.")
+    ] = None,
+    storage: Storage = None,
+    address: Address = "local",
+    json: Json = False,
+) -> None:
+    """Combine several trials into one model that averages their predictions.
+
+    The trials are selected by their kept validation logits, in seconds. Those whose models were not kept are trained
+    again.
+    """
+    with shown_errors(as_json=json):
+        from tlsearch.app.catalog.catalog import find
+        from tlsearch.app.combined.make_ensemble import EnsembleOptions, make_ensemble
+
+        entry = find(search, storage)
+        options = EnsembleOptions(
+            max_models=max_models, max_latency_ms=max_latency_ms, max_params=max_params, address=address
+        )
+        result = make_ensemble(entry, options)
+        if json:
+            print_json(to_plain(result))
+            return
+        out.print(combination_table(result))
+        out.print(verdict(result, entry.search_id), markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -46,11 +84,13 @@ def combination_table(result: Combination) -> Table:
     """A combination beside the best single trial."""
     table = Table(title=f"{result.metric} on {result.num_val} validation images")
     table.add_column("")
-    for title in ("cross-fitted", "all images"):
+    for title in ("cross-fitted", "all images", "parameters", "ms (CPU)"):
         table.add_column(title, justify="right", no_wrap=True)
-    table.add_row(f"trial {result.best_trial}", f"{result.best_cross_fitted:.4f}", f"{result.best_value:.4f}")
-    members = ", ".join(str(one.trial) for one in result.members)
-    table.add_row(f"{result.kind} of {members}", f"{result.cross_fitted:.4f}", f"{result.value:.4f}")
+    single = f"{result.best_cross_fitted:.4f}", f"{result.best_value:.4f}"
+    table.add_row(f"trial {result.best_trial}", *single, "", "")
+    members = ", ".join(f"{one.trial} x{one.count}" if one.count > 1 else f"{one.trial}" for one in result.members)
+    sizes = f"{result.parameters:,}", "-" if result.latency_ms is None else f"{result.latency_ms:.1f}"
+    table.add_row(f"{result.kind} of {members}", f"{result.cross_fitted:.4f}", f"{result.value:.4f}", *sizes)
     return table
 
 

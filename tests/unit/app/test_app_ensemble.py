@@ -1,0 +1,204 @@
+"""``ensemble`` and ``promote --ensemble``: one model with its evidence; refusals say why, a death loses nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from small_search import small_search
+
+from tlsearch.app.catalog.catalog import SearchEntry
+from tlsearch.app.catalog.stored import read_record, stored_file
+from tlsearch.app.combined import make_ensemble as making
+from tlsearch.app.combined.ensemble_costs import EnsembleCosts
+from tlsearch.app.combined.make_ensemble import EnsembleOptions, make_ensemble
+from tlsearch.app.production.choice import Limits
+from tlsearch.app.production.promote import PromoteOptions, promote
+from tlsearch.app.views.outcome import find_checkpoint
+from tlsearch.core.codec import to_plain
+from tlsearch.core.crash import ENSEMBLE
+from tlsearch.core.errors import StorageError, UsageError, UserError
+from tlsearch.core.metrics import METRICS
+from tlsearch.data import load_index
+from tlsearch.results import load_model, logits_on, predict
+from tlsearch.results.combine.combination import Combination, Member, combined_model, read_combination
+from tlsearch.results.combine.selection import Selected
+from tlsearch.results.promotion.test_split import read_uses
+from tlsearch.train.checkpoint import ensemble_checkpoint
+
+MEMBERS = (Member(trial=0, count=2), Member(trial=2, count=1))  # of two backbones
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("ensemble") / "home"
+    root.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TLSEARCH_STATE_DIR", str(root / "state"))
+        patch.setenv("TLSEARCH_CACHE_DIR", str(root / "cache"))
+        small_search(root)
+    shutil.copytree(root, root.with_name("template"))
+    return root
+
+
+@pytest.fixture
+def entry(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SearchEntry:
+    shutil.rmtree(template)
+    shutil.copytree(template.with_name("template"), template)
+    monkeypatch.setenv("TLSEARCH_STATE_DIR", str(template / "state"))
+    monkeypatch.setenv("TLSEARCH_CACHE_DIR", str(template / "cache"))
+    monkeypatch.setattr(making, "measure_module", lambda *_: 7.0)
+    entry = SearchEntry(**json.loads((template / "tlsearch_runs/small/search.json").read_text()))
+    return replace(entry, tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
+
+
+def _took(monkeypatch: pytest.MonkeyPatch, *members: Member, helps: bool = True) -> None:
+    """As if the selection were this one: on a few images it is noise."""
+    found = Selected(
+        members=members,
+        temperatures=(1.5,) * len(members),
+        value=0.75,
+        cross_fitted=0.7,
+        best_trial=members[0].trial,
+        best_value=0.7,
+        best_cross_fitted=0.65 if helps else 0.7,
+        helps=helps,
+    )
+    monkeypatch.setattr(making, "select_ensemble", lambda *_, **__: found)
+
+
+def _val(entry: SearchEntry) -> Any:
+    return load_index(stored_file(entry, "")[0].data)
+
+
+def test_an_ensemble_is_a_model_that_scores_what_its_file_says(
+    entry: SearchEntry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its own selection, and with two members; the search's other models and records stay as they are."""
+    before = to_plain(read_record(entry))
+    result = make_ensemble(entry, EnsembleOptions())
+    assert result == read_combination(entry.path, "ensemble") and result.num_val == 24
+    index = _val(entry)
+    labels = np.array(index.splits["val"].labels)
+    model = load_model(find_checkpoint(f"{entry.path}:ensemble"), device="cpu")
+    found = METRICS["val_accuracy"].value(logits_on(model, index, "val").numpy(), labels)
+    assert found == pytest.approx(result.value, abs=1.5 / 24)  # the kept logits are float16
+    assert result.helps or [one.trial for one in result.members] == [result.best_trial]
+    _took(monkeypatch, *MEMBERS)
+    two = make_ensemble(entry, EnsembleOptions())
+    assert (two.members, two.latency_ms, two.helps) == (MEMBERS, 7.0, True)
+    folders = [load_model(entry.path / "trials" / str(one.trial), device="cpu").model for one in MEMBERS]
+    assert two.parameters == sum(p.numel() for one in folders for p in one.parameters())
+    assert to_plain(read_record(entry)) == before
+
+
+def test_the_limits_count_what_members_share_once(entry: SearchEntry) -> None:
+    """Two heads on one pretrained backbone are hardly larger than one; of random weights each trial has its own."""
+    file, trials = stored_file(entry, "")[0], read_record(entry).trials
+    random = EnsembleCosts(file, 3, trials)
+    costs = EnsembleCosts(replace(file, weights={}), 3, trials)
+    assert random.parameters([0, 1]) == 2 * random.parameters([0])
+    assert costs.parameters([0]) < costs.parameters([0, 1]) < 1.01 * costs.parameters([0])
+    assert costs.parameters([0, 2]) == costs.parameters([0]) + costs.parameters([2])
+    fits = costs.fits(latency_ms=None, parameters=costs.parameters([0, 1]))
+    assert fits(frozenset([0, 1])) and not fits(frozenset([0, 2]))
+    quick = costs.fits(latency_ms=1.5 * costs.latency_ms([0]), parameters=None)
+    assert quick(frozenset([0, 1])) and not quick(frozenset([0, 1, 2]))
+
+
+@pytest.mark.parametrize("point", ENSEMBLE)
+def test_a_death_leaves_no_half_model(entry: SearchEntry, monkeypatch: pytest.MonkeyPatch, point: str) -> None:
+    """After it there is no ensemble, or the new one; the same call again makes it."""
+    make_ensemble(entry, EnsembleOptions())
+    _took(monkeypatch, *MEMBERS)
+
+    def die(name: str) -> None:
+        if name == point:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        for module in (making, ensemble_checkpoint):
+            patch.setattr(module, "crash_point", die)
+        with pytest.raises(KeyboardInterrupt):
+            make_ensemble(entry, EnsembleOptions())
+    assert read_combination(entry.path, "ensemble") is None
+    with pytest.raises(StorageError, match="tlsearch ensemble small"):
+        find_checkpoint("small:ensemble", entry.path.parent)
+    assert make_ensemble(entry, EnsembleOptions()).members == MEMBERS
+    assert len(load_model(combined_model(entry.path, "ensemble"), device="cpu").networks) == 2
+
+
+def test_what_cannot_be_combined_is_an_error_that_says_why(entry: SearchEntry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Limits that nothing keeps, and a search of an earlier version, whose trials have kept no logits."""
+    with pytest.raises(UserError, match=r"within the limits: at most 100 parameters"):
+        make_ensemble(entry, EnsembleOptions(max_params=100))
+    for path in entry.path.glob("trials/*/val_logits.safetensors"):
+        path.unlink()
+    with pytest.raises(UserError, match="an earlier version of tlsearch ran it"):
+        make_ensemble(entry, EnsembleOptions())
+
+
+@pytest.fixture
+def made(entry: SearchEntry, monkeypatch: pytest.MonkeyPatch) -> Combination:
+    _took(monkeypatch, *MEMBERS)
+    return make_ensemble(entry, EnsembleOptions())
+
+
+def test_a_promoted_ensemble_carries_its_members_and_its_test_against_the_best_trial(
+    entry: SearchEntry, made: Combination
+) -> None:
+    """In one look at the test images. The same call again is the same version."""
+    result = promote(entry, PromoteOptions(combined="ensemble"))
+    assert (result.kind, result.members, result.trial, result.value) == ("ensemble", MEMBERS, 0, 0.75)
+    test = result.test
+    assert test is not None and test.against is not None
+    index = _val(entry)
+    labels = np.array(index.splits["test"].labels)
+    served = load_model(result.uri, tracking_uri=entry.tracking_uri)
+    right = logits_on(served, index, "test").numpy().argmax(1) == labels
+    single = logits_on(load_model(entry.path / "trials/0"), index, "test").numpy().argmax(1) == labels
+    assert test.accuracy == pytest.approx(right.mean())
+    assert test.against.accuracy == pytest.approx(single.mean())
+    assert test.against.only_combined == (right & ~single).sum()
+    assert served.temperature == result.temperature
+    files = sorted((entry.path.parents[1] / "images/test").rglob("*.png"))[::4]
+    own = load_model(combined_model(entry.path, "ensemble"))
+    assert [one.label for one in predict(served, files)] == [one.label for one in predict(own, files)]
+    for part in ("averaged probabilities of 2 models", "trial 0, weight 0.667", "resnet18", "McNemar", "p = "):
+        assert part in result.card, part
+    assert len(read_uses(entry.path)) == 1
+    assert promote(entry, PromoteOptions(combined="ensemble")).version == result.version
+    plain = json.loads(json.dumps(to_plain(result)))
+    assert plain["test"]["against"]["trial"] == 0 and plain["members"][0] == {"trial": 0, "count": 2}
+
+
+def test_a_limit_of_the_latency_takes_the_ensemble_where_it_is_quick_enough(
+    entry: SearchEntry, made: Combination
+) -> None:
+    """Without one the best trial is promoted, as ever."""
+    quick = promote(entry, PromoteOptions(limits=Limits(latency_ms=7.5), without_test=True))
+    assert quick.kind == "ensemble" and "within the limits" in quick.reason
+    assert promote(entry, PromoteOptions(without_test=True)).kind == "trial"
+    with pytest.raises(UserError, match="takes 7.0 ms an image, and must have at most 5 ms"):
+        promote(entry, PromoteOptions(combined="ensemble", limits=Limits(latency_ms=5.0), without_test=True))
+
+
+def test_a_promotion_refuses_what_an_ensemble_does_not_have(
+    entry: SearchEntry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each error says what to do."""
+    with pytest.raises(UserError, match="`tlsearch ensemble small` makes it"):
+        promote(entry, PromoteOptions(combined="ensemble"))
+    with pytest.raises(UsageError, match="not both"):
+        promote(entry, PromoteOptions(combined="ensemble", trial=1))
+    with pytest.raises(UsageError, match="--refit"):
+        promote(entry, PromoteOptions(combined="ensemble", refit=True))
+    _took(monkeypatch, Member(trial=0, count=1), helps=False)
+    make_ensemble(entry, EnsembleOptions())
+    with pytest.raises(UserError, match="not better than its best single trial 0"):
+        promote(entry, PromoteOptions(combined="ensemble"))

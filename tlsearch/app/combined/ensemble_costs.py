@@ -1,0 +1,68 @@
+"""What the model of several trials needs: parameters and latency, with what members share counted once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from functools import cache
+
+from tlsearch.config import SpaceFile
+from tlsearch.core.types import ModelSpec, TrialConfig, TrialRecord
+from tlsearch.model import MAX_DEPTH, describe_model
+from tlsearch.results.leaderboard.search_facts import measure_part_latencies
+from tlsearch.space.bn_policies import bn_policy
+
+_Part = tuple[Hashable, str, int]  # what it stands for, its backbone, its place from 0 for the stem
+
+
+class EnsembleCosts:
+    """Sizes of models made of a search's trials, each backbone measured once.
+
+    Members share the parts of a backbone that none of them has trained, where its batch-norm statistics stand still
+    too: these have the same bits. Parts with statistics that were estimated again may have the same bits as well, and
+    count as if they had not, so that no model is larger than its limit.
+    """
+
+    def __init__(self, file: SpaceFile, num_classes: int, trials: Iterable[TrialRecord]) -> None:
+        self._configs = {trial.number: trial.config for trial in trials}
+        # A random initialisation is drawn by the seed of each trial.
+        self._random = {name for name, source in file.weights.items() if source.kind == "none"}
+
+        def spec(backbone: str) -> ModelSpec:
+            return ModelSpec.of(backbone, file.data, num_classes)
+
+        self._parameters = cache(lambda backbone: [one.parameters for one in describe_model(spec(backbone)).stages])
+        self._latencies = cache(lambda backbone: measure_part_latencies(spec(backbone)))
+
+    def parameters(self, trials: Iterable[int]) -> int:
+        """Of the whole model."""
+        return sum(self._parameters(backbone)[place] for _, backbone, place in self._parts(trials))
+
+    def latency_ms(self, trials: Iterable[int]) -> float:
+        """Of one image on this machine's CPU, one thread."""
+        return sum(self._latencies(backbone)[place] for _, backbone, place in self._parts(trials))
+
+    def fits(self, *, latency_ms: float | None, parameters: int | None) -> Callable[[frozenset[int]], bool]:
+        """Whether a set of trials is within limits, each set judged once."""
+
+        @cache
+        def within(trials: frozenset[int]) -> bool:
+            if parameters is not None and self.parameters(trials) > parameters:
+                return False
+            return latency_ms is None or self.latency_ms(trials) <= latency_ms
+
+        return within
+
+    def _parts(self, trials: Iterable[int]) -> Iterator[_Part]:
+        """The distinct parts of the members."""
+        found: Mapping[Hashable, _Part] = {
+            part[0]: part for trial in trials for part in self._parts_of(trial, self._configs[trial])
+        }
+        return iter(found.values())
+
+    def _parts_of(self, trial: int, config: TrialConfig) -> Iterator[_Part]:
+        policy = bn_policy(config.bn_policy)
+        moved = policy.recalibrates or policy.moves_in_frozen or config.backbone in self._random
+        for place in range(MAX_DEPTH + 1):
+            untouched = place < MAX_DEPTH - config.unfreeze_depth and not moved
+            owner: Hashable = config.backbone if untouched else trial
+            yield (owner, place), config.backbone, place

@@ -1,0 +1,167 @@
+"""``tlsearch ensemble``: one model of several trials that averages their probabilities, in combined/ensemble.
+
+The members are selected from the validation logits that every trial keeps; only members whose model was evicted are
+trained again. The command can be called again after any death: the ensemble counts once its file is written, last.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from tlsearch.app.catalog.catalog import SearchEntry
+from tlsearch.app.catalog.stored import read_record, stored_file
+from tlsearch.app.combined.ensemble_costs import EnsembleCosts
+from tlsearch.app.combined.members import member_checkpoints
+from tlsearch.app.searches.input_digests import refuse_changed_inputs
+from tlsearch.config.ensemble_meta import EnsembleMeta
+from tlsearch.core.crash import crash_point
+from tlsearch.core.errors import UserError
+from tlsearch.core.text import plural
+from tlsearch.core.types import SearchRecord
+from tlsearch.data import load_index
+from tlsearch.results import load_model
+from tlsearch.results.combine.combination import Combination, combined_model, read_combination, write_combination
+from tlsearch.results.combine.kept_logits import read_kept
+from tlsearch.results.combine.selection import MAX_MODELS, Selected, select_ensemble
+from tlsearch.results.inference.labelled import check_classes
+from tlsearch.results.inference.networks import AveragedNetworks, transforms_of
+from tlsearch.results.leaderboard.search_facts import measure_module
+from tlsearch.search import holding
+from tlsearch.train import ensemble_member, read_ensemble_meta, save_ensemble
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnsembleOptions:
+    """What the user said on the command line of ``ensemble``.
+
+    Attributes:
+        max_models: The most members.
+        max_latency_ms: Of one image on this machine's CPU, one thread.
+        max_params: Of the whole model.
+        address: Where members that were evicted are trained again, as for `SearchPlan`.
+    """
+
+    max_models: int = MAX_MODELS
+    max_latency_ms: float | None = None
+    max_params: int | None = None
+    address: str = "local"
+
+
+def make_ensemble(entry: SearchEntry, options: EnsembleOptions) -> Combination:
+    """Selects members of a search's trials, and keeps their model; where none helps, that of the best single trial.
+
+    Raises:
+        UserError: No trial has kept its logits, or none is within the limits.
+        DataError: Images or weights have changed since the search, or classes differ; or the data are gone.
+        SearchStopped: A member could not be trained again.
+        StorageError: Another process has the search.
+    """
+    with holding(entry.path, "ensemble"):
+        file, _ = stored_file(entry, "so its trials cannot be combined")
+        index = load_index(file.data)
+        refuse_changed_inputs(entry, file, index, purpose="its trials cannot be combined")
+        record = read_record(entry)
+        kept = read_kept(entry.path, record, index)
+        if not kept.trials:
+            raise UserError(_no_logits(record))
+        if kept.missing:
+            logger.warning(
+                "%s of %d with a result: no validation logits were kept; left out",
+                plural(len(kept.missing), "trial"),
+                len(record.ranked),
+            )
+        costs = EnsembleCosts(file, len(index.classes), record.trials)
+        fits = costs.fits(latency_ms=options.max_latency_ms, parameters=options.max_params)
+        selected = select_ensemble(
+            kept.trials, kept.logits, kept.labels, metric=record.metric, max_models=options.max_models, fits=fits
+        )
+        if selected is None:
+            raise UserError(f"no trial of {entry.search_id} is within the limits: {_limits_text(options)}")
+        numbers = [member.trial for member in selected.members]
+        folders = member_checkpoints(entry, file, numbers, address=options.address)
+        return _keep(entry, record.metric, selected, folders, index.classes, len(kept.labels))
+
+
+def _no_logits(record: SearchRecord) -> str:
+    if record.best is None:
+        return f"the search {record.search_id} has no trial with a result yet"
+    return (
+        f"an ensemble is selected by the validation logits that each trial keeps, and no trial of {record.search_id} "
+        "has any: an earlier version of tlsearch ran it, or its validation images times classes are too many to keep. "
+        "Run the search again with this version, or promote the best trial"
+    )
+
+
+def _limits_text(options: EnsembleOptions) -> str:
+    parts = []
+    if options.max_latency_ms is not None:
+        parts.append(f"at most {options.max_latency_ms:g} ms an image")
+    if options.max_params is not None:
+        parts.append(f"at most {options.max_params:,} parameters")
+    return " and ".join(parts)
+
+
+def _keep(
+    entry: SearchEntry,
+    metric: str,
+    selected: Selected,
+    folders: Mapping[int, Path],
+    classes: tuple[str, ...],
+    num_val: int,
+) -> Combination:
+    """Writes the model beside the old one, replaces that, and writes the file that says so."""
+    members = tuple(
+        ensemble_member(folders[one.trial], trial=one.trial, count=one.count, temperature=temperature)
+        for one, temperature in zip(selected.members, selected.temperatures, strict=True)
+    )
+    for member in members:
+        check_classes(member.checkpoint.meta.classes, classes)
+    meta = EnsembleMeta(members=members, metric=metric, value=selected.value, cross_fitted=selected.cross_fitted)
+    folder = combined_model(entry.path, "ensemble")
+    same = folder.is_dir() and read_combination(entry.path, "ensemble") is not None and _is_same(folder, meta)
+    if not same:
+        folder.with_suffix(".json").unlink(missing_ok=True)  # until the new one is whole there is none
+        crash_point("ensemble_chosen")
+        shutil.rmtree(folder, ignore_errors=True)
+        save_ensemble(folder, meta, [folders[member.trial] for member in members])
+        crash_point("ensemble_model")
+    parameters, latency = _measure(folder)
+    combination = Combination(
+        kind="ensemble",
+        members=selected.members,
+        metric=metric,
+        value=selected.value,
+        cross_fitted=selected.cross_fitted,
+        best_trial=selected.best_trial,
+        best_value=selected.best_value,
+        best_cross_fitted=selected.best_cross_fitted,
+        parameters=parameters,
+        latency_ms=latency,
+        num_val=num_val,
+        helps=selected.helps,
+    )
+    write_combination(entry.path, combination)
+    return combination
+
+
+def _is_same(folder: Path, meta: EnsembleMeta) -> bool:
+    try:
+        return read_ensemble_meta(folder) == meta
+    except UserError:
+        return False
+
+
+def _measure(folder: Path) -> tuple[int, float]:
+    """Parameters and milliseconds for one image, of the model as it is: what members share counts once."""
+    model = load_model(folder, device="cpu")
+    module = AveragedNetworks(model.networks).eval()
+    inputs = [torch.zeros(1, 3, one.crop_size, one.crop_size) for one in transforms_of(model.networks)]
+    return sum(parameter.numel() for parameter in module.parameters()), measure_module(module, inputs)
