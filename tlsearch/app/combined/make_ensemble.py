@@ -95,8 +95,8 @@ def _no_logits(record: SearchRecord) -> str:
         return f"the search {record.search_id} has no trial with a result yet"
     return (
         f"an ensemble is selected by the validation logits that each trial keeps, and no trial of {record.search_id} "
-        "has any: an earlier version of tlsearch ran it, or its validation images times classes are too many to keep. "
-        "Run the search again with this version, or promote the best trial"
+        "has any: an earlier version of tlsearch ran it, its trials have folds (`search.folds`), or its validation "
+        "images times classes are too many to keep. Run the search again with this version, or promote the best trial"
     )
 
 
