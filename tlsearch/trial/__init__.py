@@ -3,7 +3,15 @@
 from tlsearch.trial.finetuning import BEST_FOLDER, RUNNING_FOLDER, FineTuning
 from tlsearch.trial.measurements import taken_by_others, time_module, time_one_image, trial_latency
 from tlsearch.trial.process_cache import release_held
-from tlsearch.trial.run_trial import FirstBatch, first_batch, keep_start, load_trained, run_trial, train_to
+from tlsearch.trial.run_trial import (
+    FirstBatch,
+    first_batch,
+    frozen_features,
+    keep_start,
+    load_trained,
+    run_trial,
+    train_to,
+)
 
 __all__ = [
     "BEST_FOLDER",
@@ -11,6 +19,7 @@ __all__ = [
     "FineTuning",
     "FirstBatch",
     "first_batch",
+    "frozen_features",
     "keep_start",
     "load_trained",
     "release_held",

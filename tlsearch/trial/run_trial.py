@@ -5,9 +5,13 @@ from __future__ import annotations
 import hashlib
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 from tlsearch.config.checkpoint_meta import META_FILE, ModelFile, ModelMeta, read_model_file
 from tlsearch.core.errors import Diverged, Infeasible, StorageError, UserError
@@ -18,13 +22,16 @@ from tlsearch.core.types import (
     Reporter,
     RunningTrial,
     TrialAssignment,
+    TrialConfig,
     TrialOutcome,
+    TrialSetup,
     best_seen,
 )
 from tlsearch.data import ImageIndex, Split
 from tlsearch.model import StagedModel, build_model, meta_model
 from tlsearch.space.backbones import backbone_facts
-from tlsearch.train import evaluate, read_model_state
+from tlsearch.train import evaluate, in_batches, read_model_state, release_memory
+from tlsearch.train.loop.evaluation import forward_features
 from tlsearch.trial.finetuning import BEST_FOLDER, RUNNING_FOLDER, FineTuning
 from tlsearch.trial.process_cache import held_index
 from tlsearch.trial.setup import open_trial
@@ -147,6 +154,29 @@ def first_batch(assignment: TrialAssignment) -> FirstBatch:
     figures = opened.trainer.train_epoch(opened.train, seed=assignment.seed, epoch=1)
     evaluation = evaluate(opened.trainer.model, opened.val, opened.runtime, depth=opened.trainer.depth)
     return FirstBatch(num_images=len(opened.train), train_loss=figures.loss, val_loss=evaluation.metrics["val_loss"])
+
+
+def frozen_features(backbone: str, setup: TrialSetup) -> Mapping[str, Tensor]:
+    """What the head of a pretrained backbone sees of train and val: float32 (N, F) on the CPU, in the index's order.
+
+    Read from the node's cache, which holds them wherever a trial's head was solved; else computed and stored there.
+
+    Raises:
+        UserError: Data, weights or settings break a rule.
+        Infeasible: The model does not fit the device.
+    """
+    config = TrialConfig(backbone=backbone, unfreeze_depth=0, head_init="random", augmentation="none")
+    opened = open_trial(TrialAssignment(number=0, seed=0, config=config, setup=setup, directory=""))
+    model, runtime, found = opened.trainer.model, opened.runtime, dict[str, Tensor]()
+    model.eval()
+    try:
+        for split, source in (("train", opened.train), ("val", opened.val)):
+            inputs = partial(forward_features, model, depth=0, from_pixels=source.kind == "pixels")
+            rows = torch.cat([part.float().cpu() for part in in_batches(source, runtime, inputs)])
+            found[split] = rows.flatten(1)
+    finally:
+        release_memory(runtime)
+    return found
 
 
 def _head(index: ImageIndex, num_images: int) -> ImageIndex:

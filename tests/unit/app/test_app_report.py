@@ -42,6 +42,10 @@ def test_the_report_of_run_leaves_out_what_takes_long(tmp_path: Path, monkeypatc
     assert result.page == page and result.run_id == "run" and done.count("parameter_importance") == 1
     whole = page.read_text()
     assert "Left out here" not in whole and "Worst mistakes" in whole
+    assert "the kept logits of" in whole and "that leave each image out" in whole
+    header, *rows = (page.parent / "label_errors.csv").read_text().splitlines()
+    assert header == "key,split,label,suggested,confidence" and result.files["label_errors.csv"].exists()
+    assert {row.split(",")[1] for row in rows} <= {"train", "val"}
 
 
 def test_a_report_that_fails_does_not_fail_the_search(

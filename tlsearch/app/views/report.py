@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.app.catalog.gather_facts import complete_facts, keep_facts, read_space_file
@@ -14,15 +15,20 @@ from tlsearch.app.catalog.stored import read_record
 from tlsearch.app.views.outcome import search_alternatives
 from tlsearch.app.views.report_settings import log_scaled, search_settings
 from tlsearch.core.errors import StorageError, UserError
-from tlsearch.core.types import ModelSpec, ParameterImportance, SearchRecord
+from tlsearch.core.printable import ENCODING_BYTES
+from tlsearch.core.types import ModelSpec, ParameterImportance, SearchRecord, TrialRecord
 from tlsearch.results.leaderboard.leaderboard import LeaderboardRow, leaderboard, rows_csv
 from tlsearch.results.leaderboard.search_facts import SearchFacts, measure_latency, this_cpu
+from tlsearch.results.report.label_section import LABEL_ERRORS, LabelErrors, label_errors_csv
 from tlsearch.results.report.model_section import BestModel
 from tlsearch.results.report.page import PAGE, Report, make_report, write_report
 from tlsearch.results.report.plots.style import Plot
 from tlsearch.results.report.plots.view import View
 from tlsearch.search import SearchLock, holding, parameter_importance
 from tlsearch.tracking import find_run_ids, log_search_files
+
+if TYPE_CHECKING:
+    from tlsearch.data import ImageIndex
 
 logger = logging.getLogger(__name__)
 
@@ -103,9 +109,10 @@ def write_search_report(
             log_scaled=log_scaled(file),
             alternatives=search_alternatives(entry, record, facts) if with_model else (),
         )
-        model, missing = _best_model(entry, record, facts) if with_model else (None, _NO_MODEL)
-        report = make_report(view, model, settings=search_settings(entry, file, record), model_missing=missing)
-        files = _write(report, rows, target)
+        model, labels, missing = _judged(entry, record, facts) if with_model else (None, None, _NO_MODEL)
+        settings = search_settings(entry, file, record)
+        report = make_report(view, model, settings=settings, model_missing=missing, labels=labels)
+        files = _write(report, rows, labels, target)
         skipped = {plot.name: plot.missing for plot in report.plots if plot.missing}
         if model is None:
             skipped["model"] = missing
@@ -136,13 +143,19 @@ def _takes(entry: SearchEntry, stack: ExitStack, target: Path, *, log: bool) -> 
     return True
 
 
-def _write(report: Report, rows: Sequence[LeaderboardRow], target: Path) -> dict[str, Path]:
+def _write(report: Report, rows: Sequence[LeaderboardRow], labels: LabelErrors | None, target: Path) -> dict[str, Path]:
+    tables = {_LEADERBOARD: rows_csv(rows)}
+    if labels is not None and labels.judged:
+        tables[LABEL_ERRORS] = label_errors_csv(labels)
     try:
         files = write_report(report, target)
-        (target / _LEADERBOARD).write_text(rows_csv(rows), encoding="utf-8")
+        (target / LABEL_ERRORS).unlink(missing_ok=True)  # of an earlier report
+        for name, text in tables.items():
+            # Names of files may be any bytes.
+            (target / name).write_text(text, encoding="utf-8", errors=ENCODING_BYTES)
     except OSError as error:
         raise StorageError(f"the report's folder {target} cannot be written: {error.strerror or error}") from error
-    return {**files, _LEADERBOARD: target / _LEADERBOARD}
+    return {**files, **{name: target / name for name in tables}}
 
 
 def report_at_end(entry: SearchEntry, lock: SearchLock) -> Path | None:
@@ -183,28 +196,41 @@ def _tried(record: SearchRecord) -> Iterable[str]:
     return dict.fromkeys(trial.config.backbone for trial in record.trials)
 
 
-def _best_model(entry: SearchEntry, record: SearchRecord, facts: SearchFacts) -> tuple[BestModel | None, str]:
-    """The best trial's kept model, evaluated; else None and the reason."""
+def _judged(
+    entry: SearchEntry, record: SearchRecord, facts: SearchFacts
+) -> tuple[BestModel | None, LabelErrors | None, str]:
+    """What is known only from the images: the best model evaluated, the doubtful labels; and why there is no model."""
     best = record.best
     if best is None:
-        return None, "No trial has a result."
+        return None, None, "No trial has a result."
+    file = read_space_file(entry)
+    if file is None:
+        return None, None, "The search's resolved.yaml cannot be read, so its data are not known."
+    from tlsearch.app.views.label_errors import find_label_errors
+    from tlsearch.data import load_index
+
+    try:
+        index = load_index(file.data)
+    except UserError as error:
+        return None, None, f"The model of trial {best.number} cannot be evaluated: {error}"
+    if facts.digest and index.digest != facts.digest:
+        return None, None, "The data have changed since the search, so its model is not scored on them."
+    model, missing = _best_model(entry, best, index)
+    return model, find_label_errors(entry, record, file, index), missing
+
+
+def _best_model(entry: SearchEntry, best: TrialRecord, index: ImageIndex) -> tuple[BestModel | None, str]:
+    """The best trial's kept model, evaluated; else None and the reason."""
     folder = entry.path / "trials" / str(best.number) / "best"
     if not folder.is_dir():
         return None, (
             f"The model of trial {best.number} is not in {folder}: a search keeps those of its "
             "`tracking.keep_best` best trials."
         )
-    file = read_space_file(entry)
-    if file is None:
-        return None, "The search's resolved.yaml cannot be read, so its data are not known."
-    from tlsearch.data import load_index
     from tlsearch.results.inference.labelled import evaluate_split, thumbnails, worst_mistakes
     from tlsearch.results.inference.predictor import load_model
 
     try:
-        index = load_index(file.data)
-        if facts.digest and index.digest != facts.digest:
-            return None, "The data have changed since the search, so its model is not scored on them."
         evaluation = evaluate_split(load_model(folder), index, "val")
         keys = [mistake.key for mistake in worst_mistakes(evaluation, _NUM_PICTURES)]
         return BestModel(trial=best.number, evaluation=evaluation, pictures=thumbnails(index, keys)), ""

@@ -16,6 +16,7 @@ from tlsearch.core import __version__
 from tlsearch.core.types import TrialRecord
 from tlsearch.results.report.findings import value_text
 from tlsearch.results.report.html import grid, plot_figure, section
+from tlsearch.results.report.label_section import LabelErrors, label_section
 from tlsearch.results.report.model_section import BestModel, model_section, plot_confusion
 from tlsearch.results.report.plots.history import plot_curves, plot_history
 from tlsearch.results.report.plots.parallel import plot_parallel
@@ -53,6 +54,7 @@ def make_report(
     *,
     settings: SearchSettings | None = None,
     model_missing: str = "",
+    labels: LabelErrors | None = None,
     created: float | None = None,
 ) -> Report:
     """Draws all plots of a search and puts them into one page.
@@ -62,6 +64,7 @@ def make_report(
         model: The best model's predictions; None leaves its section out.
         settings: How the search was set up.
         model_missing: Why the model is missing.
+        labels: The doubtful labels of train and val; None leaves their section out.
         created: Unix time for the page's head; now if left out.
     """
     plots = {
@@ -81,7 +84,9 @@ def make_report(
     }
     if model is not None:
         plots["confusion"] = plot_confusion(model.evaluation.confusion(), model.evaluation.classes)
-    html = _page(view, plots, model, model_missing, settings or SearchSettings(), created or time.time())
+    sections = {"model": model_section(view, model, plots.get("confusion"), model_missing)}
+    sections["labels"] = label_section(labels)
+    html = _page(view, plots, sections, settings or SearchSettings(), created or time.time())
     return Report(html=html, plots=tuple(plots.values()))
 
 
@@ -118,8 +123,7 @@ def write_report(report: Report, directory: Path) -> dict[str, Path]:
 def _page(
     view: View,
     plots: Mapping[str, Plot],
-    model: BestModel | None,
-    missing: str,
+    images: Mapping[str, str],
     settings: SearchSettings,
     created: float,
 ) -> str:
@@ -134,7 +138,7 @@ def _page(
         "parameters": parameters_section(view, plots["importance"], [plots["slices"], plots["parallel"]]),
         "cost": section("cost", "What accuracy costs", figures("size", "latency")),
         "groups": groups_section(view, plots["backbones"]),
-        "model": model_section(view, model, plots.get("confusion"), missing),
+        **images,
         "time": time_section(view, [plots["time"], plots["epochs"]]),
         "failures": failures_section(view),
         "settings": settings_section(settings),
@@ -167,6 +171,7 @@ _SHORT = {
     "cost": "Cost",
     "groups": "Backbones and depths",
     "model": "Best model",
+    "labels": "Doubtful labels",
     "time": "Time",
     "failures": "Failures",
     "settings": "Settings",

@@ -1,0 +1,136 @@
+"""Finds labels of a search's train and val images that out-of-sample predictions contradict.
+
+Validation images are judged by the logits that good trials have kept, and both splits by linear heads on cached
+features of the backbones of these trials, each image by a head that was fitted to all others.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlsearch.app.catalog.catalog import SearchEntry
+from tlsearch.config import SpaceFile
+from tlsearch.core.errors import Infeasible, UserError
+from tlsearch.core.text import plural
+from tlsearch.core.types import SearchRecord
+from tlsearch.data import ImageIndex, split_digest
+from tlsearch.results.combine.kept_logits import each_kept
+from tlsearch.results.inference.labelled import thumbnails
+from tlsearch.results.report.label_section import DoubtfulLabel, LabelErrors
+from tlsearch.results.stats.calibration import fit_temperature, scaled_probabilities
+from tlsearch.results.stats.confident_learning import contradictions, leave_one_out
+from tlsearch.results.stats.intervals import compare_paired
+
+logger = logging.getLogger(__name__)
+
+_MAX_TRIALS = 20  # good trials that judge
+_MAX_BACKBONES = 3
+_MAX_IMAGES = 20_000  # of train and val for the linear heads
+_NUM_PICTURES = 24
+_WORSE_P = 0.05  # of McNemar's test against the best trial: below, a trial that is worse is no judge
+
+Floats = NDArray[np.float64]
+
+
+def find_label_errors(entry: SearchEntry, record: SearchRecord, file: SpaceFile, index: ImageIndex) -> LabelErrors:
+    """Judges the labels of train and val; the test split stays closed.
+
+    Args:
+        record: Of the search; trials of an earlier version, which kept no logits, do not judge.
+        file: The search's space file.
+        index: Its data, unchanged since.
+    """
+    by_trials, good = _good_trials(entry, record, index)
+    backbones = list(dict.fromkeys(t.config.backbone for t in record.ranked if not good or t.number in good))
+    opinions: dict[str, list[Floats]] = {"train": [], "val": [by_trials] if good else []}
+    notes = [] if good else ["No trial has kept logits of these images: a search of an earlier version keeps none."]
+    heads, why = _by_heads(backbones[:_MAX_BACKBONES], file, index)
+    notes += [why] if why else []
+    for one in heads.values():
+        for split, probabilities in one.items():
+            opinions[split].append(probabilities)
+    found = sorted(_doubtful(opinions, index), key=lambda one: (one.label_probability, one.split, one.key))
+    pictures: list[str] = []
+    try:
+        pictures = thumbnails(index, [one.key for one in found[:_NUM_PICTURES]])
+    except UserError as error:
+        logger.warning("doubtful images cannot be shown: %s", error)
+    return LabelErrors(
+        images=tuple(found),
+        judged={split: len(index.splits[split]) for split, theirs in opinions.items() if theirs},
+        judges=_judges(len(good), list(heads)),
+        pictures=pictures,
+        notes=notes,
+    )
+
+
+def _good_trials(entry: SearchEntry, record: SearchRecord, index: ImageIndex) -> tuple[Floats, list[int]]:
+    """Mean of the good trials' probabilities on val, each at its own temperature, and who they are.
+
+    Good are the best trial and those that are not convincingly worse on the same images.
+    """
+    total, good = np.zeros((0, 0)), list[int]()
+    first: NDArray[np.bool_] | None = None
+    for number, kept in each_kept(entry.path, record, split_digest(index.splits["val"])):
+        logits = kept.logits.astype(np.float64)
+        right = logits.argmax(1) == kept.labels
+        first = right if first is None else first
+        test = compare_paired(first, right)
+        if test.difference > 0 and test.p_value < _WORSE_P:
+            continue
+        probabilities = scaled_probabilities(logits, fit_temperature(logits, kept.labels))
+        total = total + probabilities if good else probabilities
+        good.append(number)
+        if len(good) == _MAX_TRIALS:
+            break
+    return total / max(len(good), 1), good
+
+
+def _by_heads(
+    backbones: Iterable[str], file: SpaceFile, index: ImageIndex
+) -> tuple[Mapping[str, Mapping[str, Floats]], str]:
+    """By backbone and split the predictions of linear heads that leave each image out; and why some are missing."""
+    from tlsearch.trial import frozen_features
+
+    train, val = index.splits["train"], index.splits["val"]
+    if len(train) + len(val) > _MAX_IMAGES:
+        return {}, f"Training images are judged where train and val have at most {_MAX_IMAGES:,} images."
+    labels = np.array(train.labels + val.labels, dtype=np.int64)
+    found, why = dict[str, Mapping[str, Floats]](), ""
+    for backbone in backbones:
+        try:
+            features = frozen_features(backbone, file.trial_setup())
+        except (UserError, Infeasible) as error:
+            why = f"{backbone} judged no image: {error}."
+            continue
+        rows = np.concatenate([features["train"].numpy(), features["val"].numpy()])
+        both = leave_one_out(rows, labels, len(index.classes))
+        found[backbone] = {"train": both[: len(train)], "val": both[len(train) :]}
+    return found, why
+
+
+def _doubtful(opinions: Mapping[str, list[Floats]], index: ImageIndex) -> Iterable[DoubtfulLabel]:
+    for name, theirs in opinions.items():
+        if not theirs:
+            continue
+        split = index.splits[name]
+        labels = np.array(split.labels, dtype=np.int64)
+        for one in contradictions(np.mean(theirs, axis=0), labels):
+            yield DoubtfulLabel(
+                key=split.keys[one.row],
+                split=name,
+                label=index.classes[split.labels[one.row]],
+                suggested=index.classes[one.suggested],
+                confidence=one.confidence,
+                label_probability=one.label_probability,
+            )
+
+
+def _judges(num_trials: int, backbones: list[str]) -> str:
+    trials = [f"the kept logits of {plural(num_trials, 'good trial')}"] if num_trials else []
+    heads = [f"linear heads on features of {', '.join(backbones)} that leave each image out"] if backbones else []
+    return " and ".join(trials + heads)
