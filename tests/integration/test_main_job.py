@@ -51,7 +51,16 @@ def runs(home: Home) -> list[Any]:
 
 
 def test_results_have_the_published_shape(results: Mapping[str, Any]) -> None:
-    assert set(results) == {"search_id", "experiment", "metric", "mode", "best", "trials", "state"}
+    assert set(results) == {
+        "search_id",
+        "experiment",
+        "metric",
+        "mode",
+        "best",
+        "trials",
+        "state",
+        "better_than_default",
+    }
     assert results["state"] == "finished"
     keys = {"trial", "state", "params", "best_value", "best_epoch", "epochs_run", "mlflow_run_id", "reason"}
     assert all(set(trial) == keys for trial in results["trials"])

@@ -17,7 +17,7 @@ import numpy as np
 
 from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.app.catalog.gather_facts import read_facts
-from tlsearch.app.catalog.stored import stored_file
+from tlsearch.app.catalog.stored import read_record, stored_file
 from tlsearch.app.production.choice import Choice, Limits, choose, find_or_train, train_on_all
 from tlsearch.app.production.combined_choice import best_combined, choose_combined
 from tlsearch.app.production.conclude import read_confirmed
@@ -31,6 +31,7 @@ from tlsearch.data import ImageIndex, load_index
 from tlsearch.model import weights_card
 from tlsearch.results import SERVED_CODE, load_model, logits_on
 from tlsearch.results.combine.combination import Kind, Member, combined_model
+from tlsearch.results.combine.default_gain import default_gain
 from tlsearch.results.inference.labelled import check_classes
 from tlsearch.results.promotion.model_card import CardFacts, model_card
 from tlsearch.results.promotion.test_evaluation import TestEvidence
@@ -222,6 +223,7 @@ def _register(
 ) -> tuple[Promoted, str]:
     networks = networks_of(checkpoint)
     meta = networks[0]
+    gain = default_gain(entry.path, read_record(entry))
     card = model_card(
         CardFacts(
             name=entry.experiment,
@@ -243,6 +245,7 @@ def _register(
             test_notes=evidence.notes,
             combination=choice.combination,
             networks=networks,
+            default_gain="" if gain is None else gain.sentence,
         )
     )
     files = {"evidence.json": json.dumps(evidence.test.to_json(), indent=2)} if evidence.test else {}

@@ -14,6 +14,7 @@ from tlsearch.app.checks.outputs import check_output, write_output
 from tlsearch.core.errors import StorageError, UsageError
 from tlsearch.core.types import SearchRecord
 from tlsearch.results.combine.combination import KINDS, combined_model, read_combination
+from tlsearch.results.combine.default_gain import DefaultGain, default_gain
 from tlsearch.results.leaderboard.filters import select_rows
 from tlsearch.results.leaderboard.leaderboard import LeaderboardRow, leaderboard, leaderboard_notes, rows_csv, rows_json
 from tlsearch.results.leaderboard.search_facts import SearchFacts
@@ -32,16 +33,23 @@ class Leaderboard:
     facts: SearchFacts
     rows: Sequence[LeaderboardRow]
     state: SearchState
+    gain: DefaultGain | None = None
 
     def as_json(self, *, details: bool = False) -> dict[str, Any]:
-        """The published shape and the search's state; ``details`` adds standard errors, sizes, times and notes."""
-        return {**rows_json(self.record, self.rows, self.facts if details else None), "state": self.state}
+        """The published shape, the search's state, and by how much its choice beats the default trial.
+
+        ``details`` adds standard errors, sizes, times and notes.
+        """
+        shape = rows_json(self.record, self.rows, self.facts if details else None)
+        gain = None if self.gain is None else self.gain.as_json()
+        return {**shape, "state": self.state, "better_than_default": gain}
 
     def notes(self) -> list[str]:
         """Sentences about all trials of the search, those too that were not asked for."""
         ended = self.state in ("finished", "running")
         state = [] if ended else [f"the search {ending_text(self.record, self.state)}"]
-        return state + leaderboard_notes(self.record, leaderboard(self.record, {}, self.facts), self.facts)
+        gain = [] if self.gain is None else [self.gain.sentence]
+        return state + gain + leaderboard_notes(self.record, leaderboard(self.record, {}, self.facts), self.facts)
 
 
 def read_leaderboard(
@@ -67,7 +75,8 @@ def read_leaderboard(
     record, facts = read_record(entry), read_facts(entry)
     known = _run_ids(entry) if run_ids else {}
     rows = select_rows(leaderboard(record, known, facts), states=states, conditions=conditions)
-    return Leaderboard(record=record, facts=facts, rows=rows[:top], state=search_state(entry, record))
+    gain = default_gain(entry.path, record)
+    return Leaderboard(record=record, facts=facts, rows=rows[:top], state=search_state(entry, record), gain=gain)
 
 
 def _run_ids(entry: SearchEntry) -> Mapping[int, str]:

@@ -17,6 +17,7 @@ from tlsearch.app.views.report_settings import log_scaled, search_settings
 from tlsearch.core.errors import StorageError, UserError
 from tlsearch.core.printable import ENCODING_BYTES
 from tlsearch.core.types import ModelSpec, ParameterImportance, SearchRecord, TrialRecord
+from tlsearch.results.combine.default_gain import default_gain
 from tlsearch.results.leaderboard.leaderboard import LeaderboardRow, leaderboard, rows_csv
 from tlsearch.results.leaderboard.search_facts import SearchFacts, measure_latency, this_cpu
 from tlsearch.results.report.label_section import LABEL_ERRORS, LabelErrors, label_errors_csv
@@ -108,6 +109,7 @@ def write_search_report(
             importance=importance,
             log_scaled=log_scaled(file),
             alternatives=search_alternatives(entry, record, facts) if with_model else (),
+            gain=default_gain(entry.path, record),
         )
         model, labels, missing = _judged(entry, record, facts) if with_model else (None, None, _NO_MODEL)
         settings = search_settings(entry, file, record)

@@ -51,6 +51,7 @@ class TrialRecord:
             process runs the search.
         best_epoch: From 1; 0 where no epoch was better than the solved head before the first step.
         measured: What the search's constraints look at: params_millions, checkpoint_mb, latency_ms.
+        origin: Why it was tried: ``default`` for the default configuration, ``start_with``, ``sampler`` and others.
     """
 
     number: int
@@ -66,6 +67,7 @@ class TrialRecord:
     started: float | None = None
     ended: float | None = None
     measured: Mapping[str, float] = field(default_factory=dict)
+    origin: str = ""
 
     @property
     def start(self) -> StartReport | None:

@@ -33,6 +33,7 @@ class CardFacts:
         test_notes: What else must be known of the test split's use.
         combination: The ensemble or soup that the model is; None for a single trial.
         networks: What each network of the model says of itself: of an ensemble, each member, in its order.
+        default_gain: By how much the search's choice beats its default trial, in a sentence; empty where not known.
     """
 
     name: str
@@ -54,6 +55,7 @@ class CardFacts:
     test_notes: Sequence[str] = field(default_factory=tuple)
     combination: Combination | None = None
     networks: Sequence[ModelMeta] = field(default_factory=tuple)
+    default_gain: str = ""
 
 
 def model_card(facts: CardFacts) -> str:
@@ -118,6 +120,13 @@ def _evidence(facts: CardFacts) -> str:
             f"- {markdown_text(meta.metric)} {meta.value:.4f} {epoch_text(meta.epoch)}: "
             + ("on images that were trained on too, so it says nothing" if facts.refit else _chosen_by)
         )
+    meta = facts.meta
+    lines.append(
+        f"- {markdown_text(meta.metric)} {meta.value:.4f} {epoch_text(meta.epoch)}: "
+        + ("on images that were trained on too, so it says nothing" if facts.refit else _chosen_by)
+    )
+    if facts.default_gain:
+        lines.append(f"- against the default trial of the search: {markdown_text(facts.default_gain)}")
     if facts.confirmed is not None:
         lines.append(f"- over {facts.confirmed.seeds} seeds: {markdown_text(facts.confirmed.verdict)}")
     return "\n".join(lines)

@@ -108,7 +108,9 @@ def findings(view: View) -> list[str]:
         + (f" of {view.facts.max_epochs}" if view.facts.max_epochs and best.best_epoch else "")
         + f", with {describe_params(view, _telling(view, best.params))}."
     ]
-    sentences += [f"{note[0].upper()}{note[1:]}." for note in leaderboard_notes(view.record, view.rows, view.facts)]
+    gain = [] if view.gain is None else [view.gain.sentence]
+    notes = (*gain, *leaderboard_notes(view.record, view.rows, view.facts))
+    sentences += [f"{note[0].upper()}{note[1:]}." for note in notes]
     cheaper = cheaper_equal(view)
     if cheaper is not None and cheaper.parameters and best.parameters:
         backbone, instead = cheaper.params.get("backbone", "its backbone"), f"{best.parameters / 1e6:.1f}"

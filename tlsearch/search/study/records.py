@@ -127,4 +127,5 @@ def _trial_record(
             started=attrs.get("started"),
             ended=attrs.get("ended"),
             measured=attrs.get("measured", {}),
+            origin=attrs.get("origin", ""),
         )

@@ -12,6 +12,7 @@ from tlsearch.core.printable import printable
 from tlsearch.core.text import NumberForm
 from tlsearch.core.types import Objective, ParameterImportance, Scalar, SearchRecord, TrialRecord, TrialState
 from tlsearch.results.combine.alternatives import Alternative
+from tlsearch.results.combine.default_gain import DefaultGain
 from tlsearch.results.leaderboard.leaderboard import LeaderboardRow, number_forms
 from tlsearch.results.leaderboard.search_facts import SearchFacts
 from tlsearch.results.report.plots.style import BAD, CUT, DONE, OTHER
@@ -38,6 +39,7 @@ class View:
         rows: The search's leaderboard.
         log_scaled: Names of the dimensions that the space draws on a logarithmic scale.
         alternatives: The best trial beside the soup and the ensemble; empty where they were not compared.
+        gain: By how much the choice beats the default trial; None where that is not known.
     """
 
     record: SearchRecord
@@ -46,6 +48,7 @@ class View:
     importance: ParameterImportance = field(default_factory=ParameterImportance)
     log_scaled: frozenset[str] = frozenset()
     alternatives: Sequence[Alternative] = ()
+    gain: DefaultGain | None = None
 
     @property
     def label(self) -> str:
