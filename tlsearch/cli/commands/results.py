@@ -68,7 +68,9 @@ def report(
     latency: Annotated[
         bool, typer.Option("--latency", help="Measure the latency of every backbone of the search on this CPU.")
     ] = False,
-    model: Annotated[bool, typer.Option(help="Evaluate the best model on the validation images.")] = True,
+    model: Annotated[
+        bool, typer.Option(help="Evaluate the best model on the validation images, and look for doubtful labels.")
+    ] = True,
     log: Annotated[bool, typer.Option(help="Add the report to the MLflow run of the search.")] = True,
     json: Json = False,
 ) -> None:
