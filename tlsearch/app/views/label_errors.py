@@ -31,7 +31,7 @@ _MAX_TRIALS = 20  # good trials that judge
 _MAX_BACKBONES = 3
 _MAX_IMAGES = 20_000  # of train and val for the linear heads
 _NUM_PICTURES = 24
-_WORSE_P = 0.05  # of McNemar's test against the best trial: below, a trial that is worse is no judge
+_WORSE_P = 0.05  # of McNemar's test against the best trial: below, a worse trial does not judge
 
 Floats = NDArray[np.float64]
 

@@ -201,7 +201,7 @@ def _tried(record: SearchRecord) -> Iterable[str]:
 def _judged(
     entry: SearchEntry, record: SearchRecord, facts: SearchFacts
 ) -> tuple[BestModel | None, LabelErrors | None, str]:
-    """What is known only from the images: the best model evaluated, the doubtful labels; and why there is no model."""
+    """What only the images tell: the best model evaluated, the doubtful labels, and why the model is missing."""
     best = record.best
     if best is None:
         return None, None, "No trial has a result."
