@@ -154,6 +154,7 @@ def _card(name: str, evidence: TestEvidence | None) -> CardFacts:
         evidence=evidence,
         no_test=name,
         test_notes=[name],
+        default_gain=name,
     )
 
 

@@ -72,7 +72,7 @@ def test_every_backbone_is_seen_in_full_before_any_deep_trial(
     assert all(trial.config.unfreeze_depth == 0 and trial.config.augmentation == "none" for trial in looks)
     assert all(trial.reason == "completed" and trial.epochs_run == 4 for trial in looks)
     attrs = [trial.user_attrs for trial in study_trials(tmp_path / "s")]
-    assert [one["origin"] for one in attrs[:3]] == ["default", "first_look", "first_look"]
+    assert [trial.origin for trial in looks] == ["default", "first_look", "first_look"]
     assert [one.get("first_look", False) for one in attrs] == [True] * 3 + [False] * 5
     last_of_looks = max(stored_reports(trial)[-1].seq for trial in study_trials(tmp_path / "s")[:3])
     assert all(began_before(tmp_path / "s")[trial.number] > last_of_looks for trial in others)

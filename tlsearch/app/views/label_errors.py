@@ -47,7 +47,11 @@ def find_label_errors(entry: SearchEntry, record: SearchRecord, file: SpaceFile,
     by_trials, good = _good_trials(entry, record, index)
     backbones = list(dict.fromkeys(t.config.backbone for t in record.ranked if not good or t.number in good))
     opinions: dict[str, list[Floats]] = {"train": [], "val": [by_trials] if good else []}
-    notes = [] if good else ["No trial has kept logits of these images: a search of an earlier version keeps none."]
+    notes = (
+        []
+        if good
+        else ["No trial has kept logits of these images: a search with folds or of an earlier version keeps none."]
+    )
     heads, why = _by_heads(backbones[:_MAX_BACKBONES], file, index)
     notes += [why] if why else []
     for one in heads.values():
