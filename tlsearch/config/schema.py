@@ -141,6 +141,7 @@ class SpaceFile:
             data=self.data,
             weights=self.weights,
             max_epochs=self.search.max_epochs,
+            folds=self.search.num_folds,
             metric=self.search.metric,
             num_threads=self.resources.cpus_per_trial,
             precision=self.resources.precision,

@@ -59,7 +59,7 @@ def _or_empty(value: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class AshaSpec:
-    """Asynchronous successive halving, in epochs.
+    """Asynchronous successive halving, in epochs, or in folds where the search has folds.
 
     Attributes:
         grace_period: Epochs before the first rung. No trial is stopped earlier.
@@ -122,6 +122,8 @@ class SearchSpec:
     Attributes:
         trials: Total number of trials, starting points included.
         max_epochs: Epochs of a trial that is not stopped earlier.
+        folds: For few images: K trains each trial K times, with each K-th of the images of train and val held out
+            once, and its value is the mean. The scheduler then counts folds. 0 or 1 is off.
         time_budget_s: Wall time of the search over all its starts; none is without limit.
         on_budget: Whether trials that run when the time is over finish, or end at their next report (cut).
         metric: Metric that decides, on the validation images; its direction follows from it.
@@ -149,6 +151,7 @@ class SearchSpec:
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     trials: Count = 64
     max_epochs: Count = 20
+    folds: Annotated[Whole, Field(ge=0, le=100)] = 0
     time_budget_s: Annotated[Duration, Field(alias="time_budget")] = None
     on_budget: Literal["finish", "cut"] = "cut"
     metric: Annotated[str, BeforeValidator(_metric, json_schema_input_type=MetricName)] = "val_accuracy"
@@ -175,6 +178,16 @@ class SearchSpec:
     def listed(self) -> bool:
         """Whether the entries of ``start_with`` are the whole search."""
         return SAMPLERS[self.sampler].listed
+
+    @property
+    def num_folds(self) -> int:
+        """Folds of each trial; 0 where there are none."""
+        return self.folds if self.folds > 1 else 0
+
+    @property
+    def num_reports(self) -> int:
+        """Reports of a whole trial: one of each epoch, or of each fold."""
+        return self.num_folds or self.max_epochs
 
     def applies(self, option: str) -> bool:
         """Whether the sampler reads this key, one of those that apply to some samplers only."""

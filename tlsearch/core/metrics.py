@@ -147,9 +147,20 @@ class Objective:
         """Whether ``value`` is strictly better than ``other``."""
         return self.gain(value) > self.gain(other)
 
-    def ranked(self, items: Iterable[Item], value: Callable[[Item], float | None]) -> list[Item]:
-        """The items that have a value, best first; equal ones keep their order."""
-        return [item for item, _ in sorted(_valued(items, value), key=lambda pair: -self.gain(pair[1]))]
+    def ranked(
+        self,
+        items: Iterable[Item],
+        value: Callable[[Item], float | None],
+        *,
+        last: Callable[[Item], bool] = lambda item: False,
+    ) -> list[Item]:
+        """The items that have a value, best first; equal ones keep their order.
+
+        Args:
+            last: Items that come after all others, whatever their value.
+        """
+        ranked = sorted(_valued(items, value), key=lambda pair: (last(pair[0]), -self.gain(pair[1])))
+        return [item for item, _ in ranked]
 
     def best(self, items: Iterable[Item], value: Callable[[Item], float | None]) -> Item | None:
         """The first of ``ranked``; None where no item has a value."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tlsearch.data.index import (
         ImageIndex,
         Split,
+        fold_indexes,
         image_name,
         load_index,
         read_bytes,
@@ -47,6 +48,7 @@ __all__ = [
     "decode_rgb",
     "draw_view",
     "eval_image",
+    "fold_indexes",
     "image_name",
     "images_below",
     "load_index",
@@ -75,6 +77,7 @@ _HOMES = {
     "index": (
         "ImageIndex",
         "Split",
+        "fold_indexes",
         "image_name",
         "load_index",
         "read_bytes",

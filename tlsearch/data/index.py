@@ -8,7 +8,7 @@ the file system's order nor the platform shows.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
@@ -19,7 +19,7 @@ from tlsearch.core.types import MAX_PIXELS, DataSpec, SplitSpec
 from tlsearch.data.images.decode import decode_rgb
 from tlsearch.data.sources.left_out import LeftOut
 from tlsearch.data.sources.listing import Item, Listing, Reader, list_source
-from tlsearch.data.splits import split_items
+from tlsearch.data.splits import fold_items, split_items
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,14 +30,38 @@ class Split:
         keys: N keys, sorted by (label, key).
         labels: N indices into the classes.
         digests: SHA-256 of each file's content; empty for the test split, which is never opened.
+        groups: The group of each image, which is in one split or fold as a whole; empty where each stands alone.
     """
 
     keys: tuple[str, ...]
     labels: tuple[int, ...]
     digests: tuple[bytes, ...] = ()
+    groups: tuple[str, ...] = field(default=(), repr=False)
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def part(self, rows: Sequence[int]) -> Split:
+        """Some of its images, in this order."""
+        return Split(
+            keys=tuple(self.keys[row] for row in rows),
+            labels=tuple(self.labels[row] for row in rows),
+            digests=tuple(self.digests[row] for row in rows) if self.digests else (),
+            groups=tuple(self.groups[row] for row in rows) if self.groups else (),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """Where a node keeps what it computes of a split: a fold's images are rows of a split that all folds share.
+
+    Attributes:
+        rows: Of ``split`` in ``index``; None for all of them.
+    """
+
+    index: ImageIndex
+    split: str
+    rows: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +82,7 @@ class ImageIndex:
         left_out: Files there that are not images of the set.
         notes: Lines for the data card: how the source was read.
         doubt: A question to answer before a search begins; empty where there is none.
+        shared: By split where its images are kept, of a fold; empty for a whole data set.
     """
 
     source: str
@@ -71,6 +96,11 @@ class ImageIndex:
     left_out: tuple[LeftOut, ...] = field(default=(), compare=False, repr=False)
     notes: tuple[str, ...] = field(default=(), compare=False, repr=False)
     doubt: str = field(default="", compare=False, repr=False)
+    shared: Mapping[str, Kept] = field(default_factory=dict, compare=False, repr=False)
+
+    def kept(self, name: str) -> Kept:
+        """Where a node keeps what it computes of a split."""
+        return self.shared.get(name, Kept(index=self, split=name))
 
     def split(self, name: str) -> Split:
         """The split of that name.
@@ -98,7 +128,9 @@ def load_index(spec: DataSpec) -> ImageIndex:
     for name, items in _ready_splits(listing, spec.split).items():
         keys = tuple(item.key for item in items)
         digests = () if name == "test" else listing.reader.digests(keys)
-        splits[name] = Split(keys=keys, labels=tuple(item.label for item in items), digests=digests)
+        grouped = name != "test" and any(item.group != item.key for item in items)
+        groups = tuple(item.group for item in items) if grouped else ()
+        splits[name] = Split(keys=keys, labels=tuple(item.label for item in items), digests=digests, groups=groups)
     return ImageIndex(
         source=spec.source,
         root=listing.root,
@@ -120,19 +152,56 @@ def with_val_in_train(index: ImageIndex) -> ImageIndex:
     Its digest is another one, so that no stored pixels or features are taken for those of the split data.
     """
     train, val = index.splits["train"], index.splits["val"]
-    rows = sorted(
-        (
-            *zip(train.labels, train.keys, train.digests, strict=True),
-            *zip(val.labels, val.keys, val.digests, strict=True),
-        )
+    both = Split(
+        keys=train.keys + val.keys,
+        labels=train.labels + val.labels,
+        digests=train.digests + val.digests,
+        groups=_groups(train) + _groups(val) if train.groups or val.groups else (),
     )
-    merged = Split(
-        keys=tuple(key for _, key, _ in rows),
-        labels=tuple(label for label, _, _ in rows),
-        digests=tuple(digest for _, _, digest in rows),
-    )
-    splits = {**index.splits, "train": merged}
+    order = sorted(range(len(both)), key=lambda row: (both.labels[row], both.keys[row], both.digests[row]))
+    splits = {**index.splits, "train": both.part(order)}
     return replace(index, splits=splits, digest=_digest(index.spellings or index.classes, splits))
+
+
+def _groups(split: Split) -> tuple[str, ...]:
+    return split.groups or split.keys
+
+
+def fold_indexes(index: ImageIndex, num_folds: int, *, seed: int) -> tuple[ImageIndex, ...]:
+    """The images of train and val cut into folds: each fold's are val once, where all others are train.
+
+    A node keeps pixels and features of all of them once, as those of ``with_val_in_train``.
+
+    Args:
+        num_folds: K, at least 2.
+        seed: Of the folds.
+
+    Returns:
+        K data sets, each with a digest of its own.
+
+    Raises:
+        DataError: A class has fewer images, or groups, than there are folds.
+    """
+    pool = with_val_in_train(index)
+    images = pool.splits["train"]
+    groups = images.groups or tuple(map(str, range(len(images))))
+    items = [
+        Item(key=f"{row:09}", label=label, group=group)
+        for row, (label, group) in enumerate(zip(images.labels, groups, strict=True))
+    ]
+    folds = [{int(item.key) for item in fold} for fold in fold_items(items, index.classes, num_folds, seed)]
+    return tuple(_fold(pool, images, held_out) for held_out in folds)
+
+
+def _fold(pool: ImageIndex, images: Split, held_out: Collection[int]) -> ImageIndex:
+    rows = {
+        "train": tuple(row for row in range(len(images)) if row not in held_out),
+        "val": tuple(sorted(held_out)),
+    }
+    splits = {**pool.splits, **{name: images.part(own) for name, own in rows.items()}}
+    shared = {name: Kept(index=pool, split="train", rows=own) for name, own in rows.items()}
+    digest = _digest(pool.spellings or pool.classes, splits)
+    return replace(pool, splits=splits, digest=digest, shared=shared)
 
 
 def seen_digest(index: ImageIndex) -> str:

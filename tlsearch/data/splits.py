@@ -53,6 +53,49 @@ def split_items(
     return result
 
 
+def fold_items(
+    items: Sequence[Item], classes: Sequence[str], num_folds: int, seed: int
+) -> tuple[tuple[Item, ...], ...]:
+    """Cuts ``items`` into folds of about equal size, stratified: each is the validation images of one training.
+
+    Where every image is its own group, a class has in each fold the same number of images, or one more.
+
+    Args:
+        items: As for ``split_items``.
+        num_folds: K, at least 2.
+        seed: Another seed, other folds.
+
+    Returns:
+        K folds, each sorted by (label, key), each with every class.
+
+    Raises:
+        DataError: A class has fewer images, or groups, than there are folds.
+    """
+    counts = Counter(item.label for item in items)
+    small = {name: counts[label] for label, name in enumerate(classes) if counts[label] < num_folds}
+    if small:
+        named = ", ".join(f"{name!r} ({count})" for name, count in list(small.items())[:20])
+        raise DataError(
+            f"search.folds {num_folds} needs {num_folds} images of each class or more, outside of test: {named}"
+            f"{' ...' if len(small) > 20 else ''}; at most {min(small.values())}, or add images"
+        )
+    names = [f"fold {fold + 1}" for fold in range(num_folds)]
+    targets: dict[str, dict[int, int]] = {name: {} for name in names}
+    turn = 0  # what one class has left over goes to the folds after those that the class before has filled
+    for label in range(len(classes)):
+        each, over = divmod(counts[label], num_folds)
+        for fold, name in enumerate(names):
+            targets[name][label] = each + ((fold - turn) % num_folds < over)
+        turn += over
+    groups: dict[str, list[Item]] = defaultdict(list)
+    for item in items:
+        groups[item.group].append(item)
+    placed = _place(groups, targets, seed)
+    result = {name: tuple(item for item in items if placed[item.group] == name) for name in names}
+    _check_cover(result, groups, classes)
+    return tuple(tuple(sorted(fold, key=lambda item: (item.label, item.key))) for fold in result.values())
+
+
 def _targets(
     items: Sequence[Item], classes: Sequence[str], fractions: Mapping[str, float]
 ) -> dict[str, dict[int, int]]:
@@ -125,6 +168,6 @@ def _check_cover(
                 problems.append(f"class {classes[label]!r} ({num_groups} groups) has none for {name}")
     if problems:
         raise DataError(
-            "data.split.group_by joins the images into too few groups to give every split some of each class: "
-            + "; ".join(problems[:20])
+            "data.split.group_by joins the images into too few groups to give every split, or fold, some of each "
+            "class: " + "; ".join(problems[:20])
         )

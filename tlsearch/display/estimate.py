@@ -23,15 +23,15 @@ class Estimate:
     cheap ones. Without a forecast all epochs weigh the same, and trials to come take as many as those that have ended.
     """
 
-    def __init__(self, *, trials: int, max_epochs: int, forecast: Callable[[], Forecast | None] | None = None) -> None:
+    def __init__(self, *, trials: int, num_reports: int, forecast: Callable[[], Forecast | None] | None = None) -> None:
         """Knows nothing yet.
 
         Args:
             trials: Of the whole search.
-            max_epochs: Of one trial.
+            num_reports: Of a whole trial: its epochs, or folds.
             forecast: Gives the search's forecast once there is one.
         """
-        self._trials, self._max_epochs = trials, max_epochs
+        self._trials, self._num_reports = trials, num_reports
         self._forecast = forecast or (lambda: None)
         self._reports: list[tuple[float, TrialConfig]] = []
         self._ended: list[int] = []  # epochs of each ended trial
@@ -82,7 +82,7 @@ class Estimate:
 
     def _rest(self, done: int, typical: float) -> float:
         """Epochs that a running trial may still take; one that has passed the average goes on to its end, or half."""
-        return typical - done if done < typical else max(0.5, (self._max_epochs - done) / 2)
+        return typical - done if done < typical else max(0.5, (self._num_reports - done) / 2)
 
     def _rate(self, now: float, work_s: Callable[[TrialConfig], float], forecast: Forecast | None) -> float:
         """Work a second, since the last report of the earlier half; the forecast's rate for ``_TRUST_S`` beside it."""

@@ -58,26 +58,29 @@ class Progress(SearchObserver):
         *,
         metric: str,
         trials: int,
-        max_epochs: int,
+        num_reports: int,
         time_budget_s: float | None,
         address: str = "local",
         doing: Callable[[int], str] = lambda number: "",
         name: Callable[[int], str] = str,
         forecast: ForecastBeside | None = None,
+        unit: str = "epoch",
     ) -> None:
         """Draws nothing yet.
 
         Args:
+            num_reports: Of a whole trial: its epochs, or folds.
             address: Of the Ray that the search runs on.
             doing: What a trial does before its next epoch; empty where nothing is known.
             name: What a trial is called; by default its number.
             forecast: Of the search, while it is made; None where there is none.
+            unit: What a report is of: ``epoch`` or ``fold``.
         """
         self._console = console
         self._metric = metric
         self._objective = Objective.of(metric)
         self._trials = trials
-        self._max_epochs = max_epochs
+        self._num_reports, self._unit = num_reports, unit
         self._time_budget_s = time_budget_s
         self._address = address
         self._doing, self._name = doing, name
@@ -87,7 +90,7 @@ class Progress(SearchObserver):
         self._first_report = False
         self._printed = self._started
         self._forecast = forecast
-        self._estimate = Estimate(trials=trials, max_epochs=max_epochs, forecast=self._forecast)
+        self._estimate = Estimate(trials=trials, num_reports=num_reports, forecast=self._forecast)
         self._rows: dict[int, _Row] = {}
         self._live: Live | NotebookLive | None = None
         self._note = ""
@@ -157,12 +160,14 @@ class Progress(SearchObserver):
         value = report.metrics[self._metric]
         started = [] if report.start is None else [report.start.metrics[self._metric]]  # the solved head counts, too
         known = [value, *started, *([] if row.best is None else [row.best])]
-        best = max(known, key=self._objective.gain)
+        best = value if report.folds else max(known, key=self._objective.gain)
         self._rows[number] = replace(row, epoch=report.epoch, value=value, best=best)
         self._first_report = True
         self._estimate.reported(time.monotonic(), row.config)
         if not self._live and decision is Decision.CONTINUE and time.monotonic() - self._printed >= _QUIET_S:
-            counts = f"{self._ended_text()}; trial {self._name(number)}, epoch {report.epoch}/{self._max_epochs}"
+            counts = (
+                f"{self._ended_text()}; trial {self._name(number)}, {self._unit} {report.epoch}/{self._num_reports}"
+            )
             self._print(f"{counts}: {self._metric} {value:.4f}; {self._times()}")
 
     def trial_ended(self, number: int, outcome: TrialOutcome) -> None:
@@ -177,7 +182,7 @@ class Progress(SearchObserver):
         left = "" if left_s is None else f", {about_s(left_s)} left"
         self._print(
             f"[{self._num_ended()}/{self._trials}{left}] trial {self._name(number)} {outcome.state.value} "
-            f"({outcome.reason}) after {plural(outcome.epochs_run, 'epoch')}: "
+            f"({outcome.reason}) after {plural(outcome.epochs_run, self._unit)}: "
             f"{self._metric} {value}  {row.config.short}"
         )
         if outcome.error:
@@ -204,14 +209,14 @@ class Progress(SearchObserver):
 
     def _table(self, running: Mapping[int, _Row]) -> Table:
         table = Table(box=None, pad_edge=False)
-        for title in ("trial", "epoch", self._metric, "best"):
+        for title in ("trial", self._unit, self._metric, "best"):
             table.add_column(title, justify="right", no_wrap=True)
         table.add_column("configuration")
         for number, row in running.items():
             figures = ["-" if v is None else f"{v:.4f}" for v in (row.value, row.best)]
             doing = self._doing(number) or ("starting a worker" if self._phase() else "")
             what = "  ".join(filter(None, (row.config.short, doing)))
-            table.add_row(self._name(number), f"{row.epoch}/{self._max_epochs}", *figures, what)
+            table.add_row(self._name(number), f"{row.epoch}/{self._num_reports}", *figures, what)
         return table
 
     def _phase(self) -> str:
@@ -222,7 +227,7 @@ class Progress(SearchObserver):
             where = "" if self._address == "local" else f" on the Ray at {self._address}"
             return f"opening the study and MLflow, starting the search{where}"
         waited = f"  {format_s(time.monotonic() - self._first_trial)}" if self._live else ""
-        return f"starting workers, then the first epoch of each{waited}"
+        return f"starting workers, then the first {self._unit} of each{waited}"
 
     def _num_ended(self) -> int:
         return sum(1 for row in self._rows.values() if row.outcome)
@@ -255,11 +260,15 @@ class Progress(SearchObserver):
         return ", ".join(parts)
 
     def _best(self, rows: Mapping[int, _Row]) -> str:
-        best = self._objective.best(rows.items(), lambda item: item[1].best)
-        if best is None:
+        ranked = self._objective.ranked(rows.items(), lambda item: item[1].best, last=self._is_partial)
+        if not ranked:
             return "no report yet"
-        number, row = best
+        number, row = ranked[0]
         return f"best so far: trial {self._name(number)} with {self._metric} {row.best:.4f}  {row.config.short}"
+
+    def _is_partial(self, item: tuple[int, _Row]) -> bool:
+        """Whether a trial with folds has not seen all of them."""
+        return self._unit == "fold" and item[1].epoch < self._num_reports
 
 
 def show_progress(prepared: Prepared, console: Console, *, name: Callable[[int], str] = str) -> Progress:
@@ -269,7 +278,8 @@ def show_progress(prepared: Prepared, console: Console, *, name: Callable[[int],
         console,
         metric=settings.metric,
         trials=settings.trials,
-        max_epochs=settings.max_epochs,
+        num_reports=settings.num_reports,
+        unit="fold" if settings.num_folds else "epoch",
         time_budget_s=settings.time_budget_s,
         address=prepared.address,
         doing=partial(trial_doing, prepared.entry.directory),

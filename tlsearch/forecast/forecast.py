@@ -56,8 +56,8 @@ class Forecast:
         rungs: By epoch how many trials reach it, on average: each rung, and the last epoch.
         work_s: By number the seconds of a trial's epochs, each as long as ``epoch_s`` says, on average.
         work_rate: Seconds of work that all slots together do in a second, openings and waits in it.
-        epoch_s: Seconds of one epoch of a trial once what it reads is cached.
-        mean_epochs: Epochs of a trial, on average.
+        epoch_s: Seconds of one epoch, or fold, of a trial once what it reads is cached.
+        mean_epochs: Epochs, or folds, of a trial, on average.
         scaled: Whether only the first trials were simulated.
     """
 
@@ -111,7 +111,7 @@ def forecast(
     walls = [one.start_s + min(one.end_s * scale, budget_s or math.inf) for one in ran]
     rungs = _milestones(plan)
     ends = {epoch: _mean(sum(t.epochs >= epoch for t in one.trials) * scale for one in ran) for epoch in rungs}
-    work = [[t.epochs * costs.epoch_s(t.config) for t in one.trials] for one in ran]
+    work = [[t.epochs * costs.report_s(t.config) for t in one.trials] for one in ran]
     rates = [sum(mine) / max(one.end_s, 1e-9) for mine, one in zip(work, ran, strict=True)]
     return Forecast(
         wall_s=Interval.of(walls),
@@ -121,7 +121,7 @@ def forecast(
         rungs=ends,
         work_s=tuple(_mean(mine[n] for mine in work if n < len(mine)) for n in range(max(map(len, work)))),
         work_rate=_mean(rates),
-        epoch_s=costs.epoch_s,
+        epoch_s=costs.report_s,
         mean_epochs=_mean(t.epochs for one in ran for t in one.trials),
         scaled=scale > 1,
     )
@@ -148,7 +148,7 @@ def _simulated(
 
 
 def _milestones(plan: SearchPlan) -> list[int]:
-    asha, last = plan.rules.asha, plan.setup.max_epochs
+    asha, last = plan.rules.asha, plan.setup.num_reports
     rungs = {epoch for bracket in range(asha.brackets) for epoch in asha.milestones(bracket)} if asha else set()
     return sorted(rungs | {last})
 
@@ -212,11 +212,12 @@ class _Trial:
 
     def epoch_end(self, epoch: int, now: float) -> float:
         """See ``SimulatedTrial``."""
-        return self._costs.epoch_end(self._config, self._node, now, epoch=epoch)
+        return self._costs.report_end(self._config, self._node, now, number=epoch)
 
     def report(self, epoch: int, now: float) -> EpochReport | None:
         """See ``SimulatedTrial``."""
-        start = None
-        if epoch == 1 and self._config.head_init == "probe":
+        start, setup = None, self._costs.setup
+        if epoch == 1 and self._config.head_init == "probe" and not setup.folds:
             start = StartReport(metrics={self._metric: self._curve(0)}, timestamp=now)
-        return EpochReport(epoch=epoch, metrics={self._metric: self._curve(epoch)}, timestamp=now, start=start)
+        value = self._curve(setup.max_epochs if setup.folds else epoch)
+        return EpochReport(epoch=epoch, metrics={self._metric: value}, timestamp=now, start=start, folds=setup.folds)

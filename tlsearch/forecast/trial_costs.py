@@ -88,8 +88,8 @@ class TrialCosts:
         """The same search with the feature cache off."""
         return replace(self, setup=replace(self.setup, cache=replace(self.setup.cache, features_gb=0.0)))
 
-    def opened(self, config: TrialConfig, node: Node, now: float) -> float:
-        """When a trial that opens at ``now`` begins its first epoch."""
+    def opened(self, config: TrialConfig, node: Node, now: float, *, fold: int = 1) -> float:
+        """When a trial that opens at ``now``, or its training of a fold, begins its first epoch."""
         times = self.backbones[config.backbone]
         now += times.build_s + self.slowdown * 3 * times.digest_s  # of all, of what is frozen, of that again at the end
         plain = self._plain(config)
@@ -97,7 +97,7 @@ class TrialCosts:
             statistics = ("statistics", config.backbone)
             now = node.ready(statistics, now, lambda at: self._passed(config, node, at, "train", MAX_DEPTH, 0))
         if config.head_init == "probe":
-            probe = ("probe", config.backbone, _state(config))
+            probe = ("probe", config.backbone, _state(config), fold)
             now = node.ready(probe, now, lambda at: self._probed(plain, node, at))
             now = self._evaluated(plain, node, now, 0)
         return self._sources_ready(config, node, now, epoch=1)
@@ -117,9 +117,19 @@ class TrialCosts:
         now = self._evaluated(config, node, now, depth)
         return now + _REPORT_S + _IMPROVING * (_SYNC_S + times.trained_bytes[depth] / _WRITE_BYTES_S)
 
-    def epoch_s(self, config: TrialConfig) -> float:
-        """Seconds of the last epoch of a whole trial, by when all that it reads is cached."""
-        return self.epoch_end(config, _AllStored(), 0.0, epoch=self.setup.max_epochs)
+    def report_end(self, config: TrialConfig, node: Node, now: float, *, number: int) -> float:
+        """When an epoch that begins at ``now`` is reported, or, of a trial with folds, a fold."""
+        if not self.setup.folds:
+            return self.epoch_end(config, node, now, epoch=number)
+        if number > 1:
+            now = self.opened(config, node, now, fold=number)
+        for epoch in range(1, self.setup.max_epochs + 1):
+            now = self.epoch_end(config, node, now, epoch=epoch)
+        return now
+
+    def report_s(self, config: TrialConfig) -> float:
+        """Seconds of the last epoch, or fold, of a whole trial, by when all that it reads is cached."""
+        return self.report_end(config, _AllStored(), 0.0, number=self.setup.num_reports)
 
     def cached(self, config: TrialConfig, split: str, depth: int) -> bool:
         """Whether a trial reads cached features of a split."""

@@ -57,6 +57,6 @@ class SearchPlan:
     @property
     def rules(self) -> Rules:
         """What answers its reports."""
-        spec, max_epochs = self.search.scheduler, self.setup.max_epochs
+        spec, max_epochs = self.search.scheduler, self.setup.num_reports
         asha = None if spec is None else AshaRules(**vars(spec), max_epochs=max_epochs)
         return Rules(objective=self.setup.objective, max_epochs=max_epochs, asha=asha, patience=self.search.patience)

@@ -1,6 +1,7 @@
 """One trial: an assignment becomes epochs, reports and checkpoints."""
 
 from tlsearch.trial.finetuning import BEST_FOLDER, RUNNING_FOLDER, FineTuning
+from tlsearch.trial.fold_training import FoldTraining, open_running
 from tlsearch.trial.measurements import taken_by_others, time_module, time_one_image, trial_latency
 from tlsearch.trial.process_cache import release_held
 from tlsearch.trial.run_trial import (
@@ -18,10 +19,12 @@ __all__ = [
     "RUNNING_FOLDER",
     "FineTuning",
     "FirstBatch",
+    "FoldTraining",
     "first_batch",
     "frozen_features",
     "keep_start",
     "load_trained",
+    "open_running",
     "release_held",
     "run_trial",
     "taken_by_others",

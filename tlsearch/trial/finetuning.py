@@ -43,16 +43,20 @@ class FineTuning:
 
     Opening goes on from ``<directory>/running`` where that holds a checkpoint of this trial. The best epoch's
     model is kept in ``<directory>/best``; until an epoch is better that is the solved head before the first step.
+    Of the training of a fold no model is kept.
+
+    Args:
+        doing: Hears of work that takes long; by default it is told in the directory.
 
     Raises:
         UserError: Data, weights or settings break a rule.
     """
 
-    def __init__(self, assignment: TrialAssignment) -> None:
+    def __init__(self, assignment: TrialAssignment, *, doing: Doing | None = None) -> None:
         self._assignment = assignment
         self._directory = Path(assignment.directory)
         running = read_running(self._directory / RUNNING_FOLDER, assignment)
-        doing = Doing(self._directory)
+        doing = doing or Doing(self._directory)
         opened = open_trial(assignment, epochs_done=running.epochs_done if running else 0, doing=doing)
         if running and not load_running(running, trainer=opened.trainer, frozen_digest=opened.identity):
             running, opened = None, open_trial(assignment, doing=doing)
@@ -205,6 +209,8 @@ class FineTuning:
         self._parts.phase.guard.check(self.model)
 
     def _save_best(self, epoch: int, metrics: Mapping[str, float], evaluation: Evaluation) -> None:
+        if self._assignment.setup.fold:
+            return
         parts, context = self._parts, self._parts.context
         metric, classes = context.setup.metric, context.index.classes
         directory = self._directory / BEST_FOLDER

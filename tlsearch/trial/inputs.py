@@ -53,12 +53,12 @@ def _open_source(model: StagedModel, context: TrialContext, phase: Phase, split:
     if reason is not None:
         return _pixels(context, phase, split, reason)
     labels = _labels(context, split)
-    stored = _stored(model, context, phase, split, len(labels))
+    stored = _stored(model, context, phase, split, len(_stored_labels(context, split)))
     if isinstance(stored, NotStored):
         return _pixels(context, phase, split, stored.reason)
     how = "computed by this trial" if stored.built else "shared"
     reason = f"frozen below depth {phase.depth}: {', '.join(filter(None, (context.view_text(phase, split), how)))}"
-    return FeatureSource(reason=reason, rows=stored.rows, labels=labels)
+    return FeatureSource(reason=reason, rows=stored.rows, labels=labels, chosen=_chosen(context, split))
 
 
 def _stored(model: StagedModel, context: TrialContext, phase: Phase, split: str, num_rows: int) -> Features | NotStored:
@@ -90,42 +90,51 @@ def _pass_from_nearest(
         for depth in sorted(depth for depth in context.setup.depths if phase.depth < depth < MAX_DEPTH):
             stored = _stored(model, context, replace(phase, depth=depth), split, num_rows)
             if isinstance(stored, Features):
-                labels = _labels(context, split)
+                labels = _stored_labels(context, split)
                 return _pass(
                     model, context, phase.depth, FeatureSource(reason="", rows=stored.rows, labels=labels), depth
                 )
-    return prefix_pass(model, context, phase, split)
+    return prefix_pass(model, context, phase, split, stored=True)
 
 
-def plain_pixels(context: TrialContext, split: str) -> Source:
-    """The images of a split as an evaluation sees them, the training images too."""
-    return _opened_pixels(context, split, "", augmentation="none", view=None)
+def plain_pixels(context: TrialContext, split: str, *, stored: bool = False) -> Source:
+    """The images of a split as an evaluation sees them, the training images too; ``stored`` as for ``prefix_pass``."""
+    return _opened_pixels(context, split, "", augmentation="none", view=None, stored=stored)
 
 
-def _pixels(context: TrialContext, phase: Phase, split: str, reason: str) -> Source:
+def _pixels(context: TrialContext, phase: Phase, split: str, reason: str, *, stored: bool = False) -> Source:
     view = context.view(phase, split)
     reason = "; ".join(filter(None, (reason, context.view_text(phase, split))))
     augmentation = context.config.augmentation if split == "train" else "none"
-    return _opened_pixels(context, split, reason, augmentation=augmentation, view=view)
+    return _opened_pixels(context, split, reason, augmentation=augmentation, view=view, stored=stored)
 
 
 def _opened_pixels(
-    context: TrialContext, split: str, reason: str, *, augmentation: str, view: int | None
+    context: TrialContext, split: str, reason: str, *, augmentation: str, view: int | None, stored: bool
 ) -> PixelSource:
+    kept = context.index.kept(split)
     pixels = open_pixels(
-        context.index,
-        split,
+        kept.index,
+        kept.split,
         context.transform,
         context.setup.cache,
         margin=augmentation != "none",
-        progress=partial(context.doing, f"packing {split} images"),
+        progress=partial(context.doing, f"packing {kept.split} images"),
     )
-    images, labels, spec = pixels.images, pixels.labels, context.transform
+    images, chosen = pixels.images, None if stored else _chosen(context, split)
+    source = PixelSource(
+        reason=reason,
+        rows=images,
+        labels=pixels.labels if chosen is None else _labels(context, split),
+        chosen=chosen,
+        transform=context.transform,
+        augmentation=augmentation,
+    )
     if view is None:
-        return PixelSource(reason=reason, rows=images, labels=labels, transform=spec, augmentation=augmentation)
-    side, digest = images.shape[-1], context.index.digest
-    drawn = draw_view(augmentation, view, data_digest=digest, num_images=len(labels), side=side)
-    return ViewSource(reason=reason, rows=images, labels=labels, transform=spec, augmentation=augmentation, drawn=drawn)
+        return source
+    side, num_images = images.shape[-1], len(pixels.labels)
+    drawn = draw_view(augmentation, view, data_digest=kept.index.digest, num_images=num_images, side=side)
+    return ViewSource(**vars(source), drawn=drawn)
 
 
 def _not_worth(model: StagedModel, context: TrialContext, depth: int) -> str | None:
@@ -141,6 +150,8 @@ def _not_worth(model: StagedModel, context: TrialContext, depth: int) -> str | N
 def _key(context: TrialContext, phase: Phase, split: str) -> FeatureKey:
     prefix = PART_NAMES[: len(PART_NAMES) - 1 - phase.depth]
     key = key_of(context, split, depth=phase.depth, state_digest=phase.guard.of_parts(prefix))
+    kept = context.index.kept(split)
+    key = replace(key, data_digest=kept.index.digest, split=kept.split)
     view = context.view(phase, split)
     return key if view is None else replace(key, augmentation=context.config.augmentation, view=view)
 
@@ -162,13 +173,21 @@ def key_of(context: TrialContext, split: str, *, depth: int, state_digest: str) 
     )
 
 
-def prefix_pass(model: StagedModel, context: TrialContext, phase: Phase, split: str) -> Iterator[Tensor]:
+def prefix_pass(
+    model: StagedModel, context: TrialContext, phase: Phase, split: str, *, stored: bool = False
+) -> Iterator[Tensor]:
     """Activations of all images of a split, or of the epoch's view of them, in order.
 
     They are those that a direct evaluation would compute.
+
+    Args:
+        stored: Of all images that are kept together with the split's: those of all folds.
     """
     augmented = context.view(phase, split) is not None
-    source = _pixels(context, phase, split, "") if augmented else plain_pixels(context, split)
+    if augmented:
+        source = _pixels(context, phase, split, "", stored=stored)
+    else:
+        source = plain_pixels(context, split, stored=stored)
     return _pass(model, context, phase.depth, source, MAX_DEPTH)
 
 
@@ -179,6 +198,17 @@ def _pass(model: StagedModel, context: TrialContext, depth: int, source: Source,
         context.doing("storing features", done, len(source))
         done += len(activations)
         yield activations.cpu()
+
+
+def _chosen(context: TrialContext, split: str) -> Tensor | None:
+    """Which of the rows that are kept are the split's; None for all of them."""
+    rows = context.index.kept(split).rows
+    return None if rows is None else torch.tensor(rows, dtype=torch.int64)
+
+
+def _stored_labels(context: TrialContext, split: str) -> Tensor:
+    kept = context.index.kept(split)
+    return torch.tensor(kept.index.splits[kept.split].labels, dtype=torch.int64)
 
 
 def _labels(context: TrialContext, split: str) -> Tensor:

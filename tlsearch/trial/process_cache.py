@@ -10,13 +10,14 @@ from collections import OrderedDict
 
 from tlsearch.core.errors import DataError
 from tlsearch.core.types import DataSpec
-from tlsearch.data import ImageIndex, load_index, seen_digest, with_val_in_train
+from tlsearch.data import ImageIndex, fold_indexes, load_index, seen_digest, with_val_in_train
 from tlsearch.model import release_weights
 from tlsearch.node_cache import store
 from tlsearch.train import release_copies
 
 _MAX_INDEXES = 2
 _indexes: OrderedDict[tuple[DataSpec, bool], ImageIndex] = OrderedDict()
+_folds: OrderedDict[tuple[DataSpec, int], tuple[ImageIndex, ...]] = OrderedDict()
 
 
 def held_index(spec: DataSpec, *, refit: bool = False, digest: str = "") -> ImageIndex:
@@ -43,9 +44,24 @@ def held_index(spec: DataSpec, *, refit: bool = False, digest: str = "") -> Imag
     return _indexes[key]
 
 
+def held_folds(spec: DataSpec, num_folds: int, *, digest: str = "") -> tuple[ImageIndex, ...]:
+    """The data set's folds, see ``fold_indexes``; cut once per process.
+
+    Raises:
+        DataError: See ``held_index``; or a class has fewer images than there are folds.
+    """
+    key = (spec, num_folds)
+    if key not in _folds:
+        _folds[key] = fold_indexes(held_index(spec, digest=digest), num_folds, seed=spec.split.seed)
+        while len(_folds) > _MAX_INDEXES:
+            _folds.popitem(last=False)
+    return _folds[key]
+
+
 def release_held() -> None:
     """Drops everything that this process keeps between trials."""
     _indexes.clear()
+    _folds.clear()
     release_weights()
     release_copies()
     store.close()

@@ -33,6 +33,7 @@ from tlsearch.space.backbones import backbone_facts
 from tlsearch.train import evaluate, in_batches, read_model_state, release_memory
 from tlsearch.train.loop.evaluation import forward_features
 from tlsearch.trial.finetuning import BEST_FOLDER, RUNNING_FOLDER, FineTuning
+from tlsearch.trial.fold_training import open_running
 from tlsearch.trial.process_cache import held_index
 from tlsearch.trial.setup import open_trial
 
@@ -40,7 +41,7 @@ _log = logging.getLogger(__name__)
 
 
 def run_trial(assignment: TrialAssignment, reporter: Reporter) -> TrialOutcome:
-    """Runs a trial until the reporter stops it or its epochs are done.
+    """Runs a trial until the reporter stops it or its epochs, or folds, are done.
 
     Epochs that a running checkpoint holds are reported again first. At the end the running checkpoint is deleted.
     An interruption (KeyboardInterrupt) passes through and leaves it.
@@ -48,7 +49,7 @@ def run_trial(assignment: TrialAssignment, reporter: Reporter) -> TrialOutcome:
     seen: list[EpochReport] = []
     error = ""
     try:
-        reason = _run(FineTuning(assignment), assignment.setup.max_epochs, reporter, seen)
+        reason = _run(open_running(assignment), assignment.setup.num_reports, reporter, seen)
     except Diverged as problem:
         reason, error = EndReason.DIVERGED, str(problem)
     except Infeasible as problem:
@@ -94,10 +95,10 @@ class _StopAt:
         return Decision.STOP if report.epoch >= self._epoch else Decision.CONTINUE
 
 
-def _run(trial: RunningTrial, max_epochs: int, reporter: Reporter, seen: list[EpochReport]) -> EndReason:
+def _run(trial: RunningTrial, num_reports: int, reporter: Reporter, seen: list[EpochReport]) -> EndReason:
     decision = Decision.CONTINUE
     try:
-        for report in _reports(trial, max_epochs):
+        for report in _reports(trial, num_reports):
             seen.append(report)
             decision = reporter.report(report)
             if decision is not Decision.CONTINUE:
@@ -106,12 +107,12 @@ def _run(trial: RunningTrial, max_epochs: int, reporter: Reporter, seen: list[Ep
         trial.close()
     if decision is Decision.STOP:
         return EndReason.STOPPED
-    return EndReason.COMPLETED if seen[-1].epoch == max_epochs else EndReason.PLATEAUED
+    return EndReason.COMPLETED if seen[-1].epoch == num_reports else EndReason.PLATEAUED
 
 
-def _reports(trial: RunningTrial, max_epochs: int) -> Iterator[EpochReport]:
+def _reports(trial: RunningTrial, num_reports: int) -> Iterator[EpochReport]:
     yield from trial.reports
-    while trial.epochs_done < max_epochs:
+    while trial.epochs_done < num_reports:
         yield trial.step()
 
 

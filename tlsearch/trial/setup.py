@@ -9,7 +9,7 @@ import torch
 
 from tlsearch.core.errors import DataError, WeightsError
 from tlsearch.core.metrics import METRICS
-from tlsearch.core.types import TrialAssignment, WeightsSource
+from tlsearch.core.types import TrialAssignment, TrialSetup, WeightsSource
 from tlsearch.data import ImageIndex, with_image_size
 from tlsearch.model import StagedModel, build_model, fold_batchnorm, resolve_weights
 from tlsearch.space.bn_policies import bn_policy
@@ -19,7 +19,7 @@ from tlsearch.trial.context import Doing, Phase, TrialContext
 from tlsearch.trial.frozen_check import guard_frozen
 from tlsearch.trial.head_init import start_from_probe
 from tlsearch.trial.inputs import open_source
-from tlsearch.trial.process_cache import held_index
+from tlsearch.trial.process_cache import held_folds, held_index
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,7 @@ def open_trial(
     config, setup = assignment.config, assignment.setup
     (_, depth), *later = [phase for phase in phases(config, setup.max_epochs) if phase[0] <= max(1, epochs_done)]
     runtime = trial_runtime(assignment)
-    index = index or held_index(setup.data, refit=setup.refit, digest=setup.data_digest)
+    index = index or _index(setup)
     _check_metric(setup.metric, len(index.classes))
     weights = resolve_weights(config.backbone, setup.weights.get(config.backbone, WeightsSource()))
     if setup.weights_digests.get(config.backbone, weights.digest) != weights.digest:
@@ -129,6 +129,13 @@ def open_trial(
         start=start,
         views=_held(context, phase, train),
     )
+
+
+def _index(setup: TrialSetup) -> ImageIndex:
+    """The images of a training."""
+    if setup.fold:
+        return held_folds(setup.data, setup.folds, digest=setup.data_digest)[setup.fold - 1]
+    return held_index(setup.data, refit=setup.refit, digest=setup.data_digest)
 
 
 def next_phase(opened: OpenTrial, depth: int, *, epoch: int) -> OpenTrial:

@@ -51,19 +51,19 @@ def test_the_search_gets_its_share_however_long_the_start_took() -> None:
 )
 def test_the_largest_confirmation_that_fits_is_taken(left_s: float | None, size: tuple[int, int]) -> None:
     trials = _trials(10.0)  # 12 s an epoch with caution: 3 configurations, 3 seeds, 10 epochs take 25 + 1.3 * 9 * 102 s
-    plan = plan_confirm(record_of(trials), trials, max_epochs=10, left_s=left_s)
+    plan = plan_confirm(record_of(trials), trials, num_reports=10, left_s=left_s)
     assert (plan.top, plan.seeds) == size
     assert bool(plan.reason) == (size == (0, 0))
 
 
 def test_one_configuration_alone_is_not_confirmed() -> None:
-    plan = plan_confirm(record_of(_trials(1.0, 1)), _trials(1.0, 1), max_epochs=2, left_s=None)
+    plan = plan_confirm(record_of(_trials(1.0, 1)), _trials(1.0, 1), num_reports=2, left_s=None)
     assert plan.top == 0 and "nothing to compare" in plan.reason
 
 
 def test_trials_beside_one_another_shorten_it() -> None:
     trials = [replace(one, started=0.0, ended=20.0) for one in _trials(10.0)]
-    assert plan_confirm(record_of(trials), trials, max_epochs=10, left_s=700).top == 3
+    assert plan_confirm(record_of(trials), trials, num_reports=10, left_s=700).top == 3
 
 
 def test_data_without_a_test_split_are_refused_before_the_search(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_data_without_a_test_split_are_refused_before_the_search(tmp_path: Path)
 def _finish(monkeypatch: pytest.MonkeyPatch, *, promoted: Any, confirmed: Any, as_json: bool, left_s: float) -> None:
     record = record_of(_trials(1.0))
     end: Any = SimpleNamespace(entry=SimpleNamespace(search_id="made-up"), record=record, run_ids={})
-    prepared: Any = SimpleNamespace(file=SimpleNamespace(search=SimpleNamespace(max_epochs=2)))
+    prepared: Any = SimpleNamespace(file=SimpleNamespace(search=SimpleNamespace(num_reports=2)))
 
     def promote(entry: Any, options: Any) -> Any:
         if isinstance(promoted, Exception):

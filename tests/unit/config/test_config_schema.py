@@ -223,6 +223,16 @@ def test_what_ends_a_trial_early_is_read(tmp_path: Path) -> None:
     assert "at least 1" in problems(tmp_path, {"search": {"patience": 0}})[0].message
 
 
+def test_folds_are_off_with_0_or_1_and_count_in_place_of_epochs(tmp_path: Path) -> None:
+    for value, folds, reports in ((0, 0, 20), (1, 0, 20), (5, 5, 5)):
+        file = read(tmp_path, {"search": {"folds": value}})
+        assert (file.search.num_folds, file.search.num_reports, file.trial_setup().folds) == (folds, reports, folds)
+    (problem,) = problems(tmp_path, {"search": {"folds": 3, "scheduler": {"asha": {"grace_period": 4}}}})
+    assert "grace_period may be at most folds, 3" in problem.message
+    (problem,) = problems(tmp_path, {"search": {"n_splits": 5}})
+    assert "folds" in problem.message
+
+
 @pytest.mark.parametrize(
     "url", ["auto", "postgresql://me@host:5432/db", "postgresql+psycopg2://host/db", "mysql://host/db"]
 )

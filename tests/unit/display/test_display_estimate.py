@@ -14,7 +14,7 @@ DEEP = TrialConfig(backbone="a", unfreeze_depth=5, backbone_lr=1e-4)
 
 def _search(*, trials: int, epochs: int, epoch_s: float, ended: int) -> tuple[Estimate, float]:
     """One trial after another, each of so many epochs."""
-    estimate, now = Estimate(trials=trials, max_epochs=epochs), 0.0
+    estimate, now = Estimate(trials=trials, num_reports=epochs), 0.0
     for _ in range(ended):
         for _ in range(epochs):
             now += epoch_s
@@ -48,7 +48,7 @@ def test_cheap_first_trials_do_not_promise_too_much() -> None:
 
 
 def test_trials_of_an_earlier_start_count_for_the_length_not_for_the_rate() -> None:
-    estimate = Estimate(trials=10, max_epochs=4)
+    estimate = Estimate(trials=10, num_reports=4)
     for _ in range(5):
         estimate.ended(4)
     assert estimate.left_s(1000.0, [(HEAD, 0)]) is None
@@ -83,7 +83,7 @@ def _forecast(*, trials: int, head_s: float, deep_s: float, epochs: float) -> Fo
 
 def test_a_forecast_is_said_before_the_first_report_and_knows_that_later_trials_are_dearer() -> None:
     forecast = _forecast(trials=20, head_s=1.0, deep_s=10.0, epochs=5)
-    estimate = Estimate(trials=20, max_epochs=5, forecast=lambda: forecast)
+    estimate = Estimate(trials=20, num_reports=5, forecast=lambda: forecast)
     assert estimate.left_s(0.0, []) == pytest.approx((50 + 500) / 2)
     now = 0.0
     for _ in range(10):
@@ -96,7 +96,7 @@ def test_a_forecast_is_said_before_the_first_report_and_knows_that_later_trials_
 
 def test_a_forecast_is_corrected_by_what_was_measured() -> None:
     forecast = _forecast(trials=40, head_s=1.0, deep_s=10.0, epochs=5)
-    estimate, now = Estimate(trials=40, max_epochs=5, forecast=lambda: forecast), 0.0
+    estimate, now = Estimate(trials=40, num_reports=5, forecast=lambda: forecast), 0.0
     for _ in range(20):
         for _ in range(5):
             now += 2.0  # a quarter of the speed that was forecast

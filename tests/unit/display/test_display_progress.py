@@ -19,7 +19,7 @@ def _progress(
 ) -> tuple[Progress, io.StringIO]:
     text = io.StringIO()
     console = Console(file=text, force_terminal=terminal, width=120, height=30)
-    return Progress(console, metric=metric, trials=trials, max_epochs=5, time_budget_s=time_budget_s), text
+    return Progress(console, metric=metric, trials=trials, num_reports=5, time_budget_s=time_budget_s), text
 
 
 @pytest.fixture

@@ -86,10 +86,12 @@ def _from_file(file: SpaceFile) -> SearchFacts:
 
     search, rungs = file.search, set[int]()
     if search.scheduler:
-        rules = AshaRules(**vars(search.scheduler), max_epochs=search.max_epochs)
+        rules = AshaRules(**vars(search.scheduler), max_epochs=search.num_reports)
         rungs = {epoch for bracket in range(search.scheduler.brackets) for epoch in rules.milestones(bracket)}
     backbones = () if search.listed else _backbones(file.space.get("backbone"))
-    return SearchFacts(max_epochs=search.max_epochs, rungs=tuple(sorted(rungs)), backbones=backbones)
+    return SearchFacts(
+        max_epochs=search.max_epochs, folds=search.num_folds, rungs=tuple(sorted(rungs)), backbones=backbones
+    )
 
 
 def _backbones(written: Any) -> tuple[str, ...]:

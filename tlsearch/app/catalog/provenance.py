@@ -82,6 +82,7 @@ def search_params(file: SpaceFile) -> Mapping[str, Scalar]:
     return {
         "trials": search.trials,
         "max_epochs": search.max_epochs,
+        **({"folds": search.num_folds} if search.num_folds else {}),
         "metric": search.metric,
         "sampler": search.sampler,
         "scheduler": "asha" if search.scheduler else "none",
@@ -143,6 +144,7 @@ def search_description(entry: SearchEntry, file: SpaceFile, data: DataSetFacts |
     search, backbones = file.search, file.space.get("backbone")
     lines = [
         f"- **search** {markdown_code(entry.search_id)}: up to {search.trials} trials of {search.max_epochs} epochs"
+        f"{f' on each of {search.num_folds} folds' if search.num_folds else ''}"
     ]
     lines[0] += f", {search.sampler}, {'ASHA' if search.scheduler else 'no early stopping'}"
     if data is not None:

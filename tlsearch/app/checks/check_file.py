@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 from tlsearch.app.checks.data_defaults import fit_defaults
 from tlsearch.app.checks.feasibility import (
+    fold_problems,
     limit_problems,
     metric_problems,
     model_sizes,
+    num_training,
     untried_backbones,
     weights_problems,
     weights_source,
@@ -90,9 +92,10 @@ def check_file(
 
         index = load_index(file.data)
         num_classes = len(index.classes)
-        file, space = fit_defaults(file, space, len(index.splits["train"]))
+        file, space = fit_defaults(file, space, num_training(file, index))
         defaults = {name: space.default_of(name) for name in file.defaults.values if space.dimensions[name].left_out}
-        validation = resolution(index.classes, index.splits["val"].labels)
+        validation = resolution(index, file.search.num_folds)
+        problems += fold_problems(file, index)
         card = data_card(index, scan=True, include_test=True)
         if card.corrupt:
             problems.append(problem(("data",), card.corrupt_message()))

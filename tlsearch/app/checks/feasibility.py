@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping
 
 from tlsearch.config import SpaceFile
 from tlsearch.config.values import MOST
-from tlsearch.core.errors import SpaceProblem, UsageError, UserError
+from tlsearch.core.errors import DataError, SpaceProblem, UsageError, UserError
 from tlsearch.core.metrics import METRICS
 from tlsearch.core.text import agree, plural
 from tlsearch.core.types import ModelSpec, WeightsSource
+from tlsearch.data import ImageIndex, fold_indexes
 from tlsearch.space import Space
 
 _TRIALS = re.compile(r"\+?[1-9][0-9]{0,8}")
@@ -77,6 +78,23 @@ def metric_problems(file: SpaceFile, num_classes: int) -> list[SpaceProblem]:
     needed = f"{file.search.metric} needs {needed_classes} classes or more"
     message = f"{needed}; the data have {num_classes}: take val_accuracy or val_macro_f1"
     return [file.document.problem(("search", "metric"), message)]
+
+
+def fold_problems(file: SpaceFile, index: ImageIndex) -> list[SpaceProblem]:
+    """An error where the images of train and val cannot be cut into the folds that the search asks for."""
+    if not file.search.num_folds:
+        return []
+    try:
+        fold_indexes(index, file.search.num_folds, seed=file.data.split.seed)
+    except DataError as error:
+        return [file.document.problem(("search", "folds"), str(error))]
+    return []
+
+
+def num_training(file: SpaceFile, index: ImageIndex) -> int:
+    """Images that one training sees."""
+    folds, train, val = file.search.num_folds, len(index.splits["train"]), len(index.splits["val"])
+    return (train + val) * (folds - 1) // folds if folds else train
 
 
 def untried_backbones(file: SpaceFile, space: Space) -> str:

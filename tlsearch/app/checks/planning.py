@@ -12,10 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from tlsearch.app.checks.data_defaults import fit_defaults
-from tlsearch.app.checks.feasibility import limit_problems, metric_problems, model_sizes, trial_depths, weights_source
+from tlsearch.app.checks.feasibility import (
+    fold_problems,
+    limit_problems,
+    metric_problems,
+    model_sizes,
+    num_training,
+    trial_depths,
+    weights_source,
+)
+from tlsearch.app.checks.resolution import folds_advice
 from tlsearch.config import ResourcesSpec, SpaceFile
 from tlsearch.core.errors import SpaceError, UserError
-from tlsearch.data import ImageIndex, load_index, require_ready, with_image_size
+from tlsearch.data import ImageIndex, fold_indexes, load_index, require_ready, with_image_size
 from tlsearch.forecast.forecast import Forecast, forecast
 from tlsearch.forecast.measured_costs import Measured, measure, start_seconds
 from tlsearch.forecast.savings import Saving, savings
@@ -54,6 +63,8 @@ class PlanReport:
         with_cache: The search as the file says.
         without_cache: The same with ``cache.features_gb: 0``; None where the file says so.
         savings: Changes that would make it shorter.
+        advice: On folds; empty where there is none.
+        unit: What a report of a trial is of: ``epoch`` or ``fold``.
     """
 
     slots: Slots
@@ -61,6 +72,8 @@ class PlanReport:
     with_cache: Forecast
     without_cache: Forecast | None
     savings: tuple[Saving, ...] = ()
+    advice: str = ""
+    unit: str = "epoch"
 
     @property
     def trials_per_gpu(self) -> int:
@@ -94,6 +107,7 @@ class PlanReport:
             "trial_bytes": dict(measured.trial_bytes),
             "cached_entries": len(measured.stored.stored),
             "savings": [{"change": one.change, "fraction": one.fraction} for one in self.savings],
+            "advice": self.advice,
         }
 
 
@@ -118,9 +132,9 @@ def plan_file(
     step(f"listing the images of {file.data.path or file.data.name or file.data.source}")
     index = load_index(file.data)
     require_ready(index)
-    file, space = fit_defaults(file, space, len(index.splits["train"]))
+    file, space = fit_defaults(file, space, num_training(file, index))
     problems = limit_problems(file, model_sizes(file, space, len(index.classes)))
-    problems += metric_problems(file, len(index.classes))
+    problems += metric_problems(file, len(index.classes)) + fold_problems(file, index)
     if problems:
         raise SpaceError(problems)
     return plan_search(file, space, index, step=step)
@@ -144,7 +158,13 @@ def plan_search(file: SpaceFile, space: Space, index: ImageIndex, *, step: Step 
         without_cache = forecast(plan, measured.costs.without_features(), limit_s=2.0, **given)  # type: ignore[arg-type]
     found = savings(plan, measured.costs, **given)  # type: ignore[arg-type]
     return PlanReport(
-        slots=slots, measured=measured, with_cache=with_cache, without_cache=without_cache, savings=tuple(found)
+        slots=slots,
+        measured=measured,
+        with_cache=with_cache,
+        without_cache=without_cache,
+        savings=tuple(found),
+        advice=folds_advice(index, file.search.num_folds),
+        unit="fold" if file.search.num_folds else "epoch",
     )
 
 
@@ -201,6 +221,8 @@ def measure_search(
     file: SpaceFile, plan: SearchPlan, index: ImageIndex, slots: Slots, *, step: Step = lambda text: None
 ) -> Measured:
     """Times the work of a search's trials on this machine."""
+    if file.search.num_folds:
+        index = fold_indexes(index, file.search.num_folds, seed=file.data.split.seed)[0]
     transforms = {
         name: with_image_size(weights_transform(name, weights_source(file, name)), file.data.image_size)
         for name in _used_backbones(file, plan.space)

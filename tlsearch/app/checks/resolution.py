@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from tlsearch.core.text import plural
+from tlsearch.data import ImageIndex
 
 DISAGREEMENT = 0.25  # fraction of the images that one of two models gets right and the other wrong
 _COARSE = 0.05  # a difference from which more images are worth having
+_FOLDS, _FOLDS_BELOW = 5, 20  # folds to advise, below this number of validation images a class
 _FEW = 2  # validation images of a class
 _MAX_NAMED = 5
 _SPREAD = (
@@ -29,21 +31,31 @@ class Resolution:
         chance: Differences of two accuracies below this are chance: one standard error of the difference of two models
             that disagree on a quarter of the images, sqrt(0.25 / num_images).
         few: By class its validation images, where these are at most 2.
+        folds: How many the search has: each image of train and val is then a validation image once; 0 for none.
+        advice: On folds; empty where there is none.
     """
 
     num_images: int
     chance: float
     few: Mapping[str, int]
+    folds: int = 0
+    advice: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """{images, chance, few}."""
-        return {"images": self.num_images, "chance": round(self.chance, 4), "few": dict(self.few)}
+        """{images, chance, few, folds, advice}."""
+        return {
+            "images": self.num_images,
+            "chance": round(self.chance, 4),
+            "few": dict(self.few),
+            "folds": self.folds,
+            "advice": self.advice,
+        }
 
     def lines(self) -> list[str]:
         """In words, with what to do about it."""
-        images = plural(self.num_images, "validation image")
+        images = plural(self.num_images, "validation image") + (f" in {self.folds} folds" if self.folds else "")
         advice = ""
-        if self.chance > _COARSE:
+        if self.chance > _COARSE and not self.folds:
             advice = (
                 ": a larger validation split (data.split.val, or more in val/) tells more, and `tlsearch confirm` "
                 "trains the best trials again with several seeds"
@@ -53,19 +65,38 @@ class Resolution:
             named = ", ".join(f"{name} ({count})" for name, count in list(self.few.items())[:_MAX_NAMED])
             more = f" and {len(self.few) - _MAX_NAMED} more" if len(self.few) > _MAX_NAMED else ""
             lines.append(f"classes with {_FEW} validation images or fewer, which say little of them: {named}{more}")
-        return lines
+        return [*lines, self.advice] if self.advice else lines
 
 
-def resolution(classes: Sequence[str], val_labels: Sequence[int]) -> Resolution:
-    """What a split with these labels can resolve.
+def resolution(index: ImageIndex, folds: int = 0) -> Resolution:
+    """What the validation images of a data set can resolve.
 
     Args:
-        val_labels: Each an index into ``classes``; at least one.
+        folds: Of the search; 0 for none.
     """
-    counts = Counter(val_labels)
-    few = {name: counts[index] for index, name in enumerate(classes) if counts[index] <= _FEW}
-    chance = resolution_of(len(val_labels))
-    return Resolution(num_images=len(val_labels), chance=chance, few=dict(sorted(few.items(), key=lambda one: one[1])))
+    labels = index.splits["val"].labels + (index.splits["train"].labels if folds else ())
+    counts = Counter(labels)
+    few = {name: counts[label] for label, name in enumerate(index.classes) if counts[label] <= _FEW}
+    return Resolution(
+        num_images=len(labels),
+        chance=resolution_of(len(labels)),
+        few=dict(sorted(few.items(), key=lambda one: one[1])),
+        folds=folds,
+        advice=folds_advice(index, folds),
+    )
+
+
+def folds_advice(index: ImageIndex, folds: int = 0) -> str:
+    """Advice to search with folds, where there are few validation images and no folds yet; else empty."""
+    num_val, num_classes = len(index.splits["val"]), len(index.classes)
+    counts = Counter(index.splits["val"].labels + index.splits["train"].labels)
+    most = min(_FOLDS, *counts.values())
+    if folds or num_val >= _FOLDS_BELOW * num_classes or most < 2:
+        return ""
+    return (
+        f"{num_val / num_classes:.3g} validation images a class, on average, choose mostly the luckiest trial: with "
+        f"search.folds: {most} each image of train and val is a validation image once, and values have an error"
+    )
 
 
 def resolution_of(num_images: int) -> float:

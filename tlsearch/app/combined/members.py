@@ -64,7 +64,10 @@ def member_checkpoints(
 def checkpoints_of(
     entry: SearchEntry, file: SpaceFile, trials: Sequence[TrialRecord], *, address: str = "local"
 ) -> Mapping[int, Path]:
-    """As `member_checkpoints`, for trials whose ``best_epoch`` and ``best_value`` may be those of another epoch."""
+    """As `member_checkpoints`, for trials whose ``best_epoch`` and ``best_value`` may be those of another epoch.
+
+    Of a trial with folds no model was kept: it is trained on the split of the data.
+    """
     found = {trial.number: _kept(entry, trial) or _trained(entry, trial) for trial in trials}
     missing = [trial for trial in trials if found[trial.number] is None]
     if evicted := [str(trial.number) for trial in missing if trial.best_epoch]:  # a head is solved again in a second
@@ -74,7 +77,7 @@ def checkpoints_of(
     for trial in missing:
         folder = _best(entry, trial)
         value, known = read_model_meta(folder).value, trial.best_value
-        if known is not None and not math.isclose(value, known, abs_tol=_CLOSE):
+        if known is not None and not trial.folds and not math.isclose(value, known, abs_tol=_CLOSE):
             logger.warning("trained again, trial %d reaches %.4f instead of %.4f", trial.number, value, known)
         found[trial.number] = folder
     return {number: folder for number, folder in found.items() if folder is not None}
@@ -145,7 +148,7 @@ def _training(
         number=trial.number,
         seed=trial.seed,
         config=trial.config,
-        setup=replace(file.trial_setup(), refit=refit),
+        setup=replace(file.trial_setup(), refit=refit, folds=0),
         directory=str(directory or entry.path / FOLDER / str(trial.number)),
     )
     return _Training(assignment=assignment, epoch=trial.best_epoch)

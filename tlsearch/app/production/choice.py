@@ -109,6 +109,8 @@ def choose(
             latency = f"{sizes.latency(backbone):.1f} ms an image ({this_cpu()}, batch of 1)"
         if limits.any and trial is None:
             reason = f"{reason} within the limits ({_sizes_text(sizes, backbone, limits)})"
+        # with folds the epoch that counts is that at which all of them were read
+        record = replace(record, best_epoch=record.model_epoch)
         return Choice(entry=owner, trial=record, reason=reason, parameters=sizes.parameters(backbone), latency=latency)
     if limits.any:
         raise UserError(f"no trial of {entry.search_id} with a result is within the limits: {limits.text}")

@@ -146,9 +146,10 @@ def _promote(entry: SearchEntry, options: PromoteOptions, stack: ExitStack) -> P
     choice = _choose(entry, file, options, num_classes=num_classes, num_val=num_val)
     if choice.entry.path != entry.path:
         stack.enter_context(holding(choice.entry.path, "promote"))
-    # A head that is solved takes no step that val could judge: it is solved on all images at no cost.
-    solved = choice.combination is None and choice.trial.best_epoch == 0
-    options = replace(options, refit=options.refit or solved)
+    # A head that is solved takes no step that val could judge: it is solved on all images at no cost. Folds have
+    # judged by all images: the model is trained on all of them, for the epochs that suited the folds.
+    on_all = choice.trial.best_epoch == 0 or choice.trial.folds > 0
+    options = replace(options, refit=options.refit or (choice.combination is None and on_all))
     split = None if options.without_test else sealed_split(index)
     uses = uses_on_record(entry, split) if split else []
     single = find_or_train(choice, file) if choice.combination is None or split else None

@@ -57,14 +57,14 @@ class ConfirmPlan:
 
 
 def plan_confirm(
-    record: SearchRecord, candidates: Sequence[TrialRecord], *, max_epochs: int, left_s: float | None
+    record: SearchRecord, candidates: Sequence[TrialRecord], *, num_reports: int, left_s: float | None
 ) -> ConfirmPlan:
     """The largest confirmation that fits into the time.
 
     Args:
         record: The search, ended.
         candidates: Its best configurations, best first.
-        max_epochs: Of each training.
+        num_reports: Of each training: its epochs, or folds.
         left_s: Seconds for it; None is without limit.
     """
     if len(candidates) < 2:
@@ -73,7 +73,7 @@ def plan_confirm(
     needed = 0.0
     for top, seeds in _SIZES:
         taken = candidates[:top]
-        work = seeds * sum(_training_s(one, max_epochs) for one in taken)
+        work = seeds * sum(_training_s(one, num_reports) for one in taken)
         needed = _START_S + _CAUTION * work / concurrency
         if left_s is None or needed <= left_s:
             return ConfirmPlan(top=len(taken), seeds=seeds)
@@ -83,9 +83,9 @@ def plan_confirm(
     )
 
 
-def _training_s(trial: TrialRecord, max_epochs: int) -> float:
+def _training_s(trial: TrialRecord, num_reports: int) -> float:
     seconds = _epoch_seconds(trial)
-    return max_epochs * (fmean(seconds) if seconds else 0.0) + _TRAINING_S
+    return num_reports * (fmean(seconds) if seconds else 0.0) + _TRAINING_S
 
 
 def _epoch_seconds(trial: TrialRecord) -> list[float]:

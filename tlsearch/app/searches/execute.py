@@ -131,9 +131,8 @@ def _recorders(prepared: Prepared, tracker: MlflowTracker, through: Through) -> 
     the keeper does not keep, and the bucket's dropper deletes it there.
     """
     entry, file = prepared.entry, prepared.file
-    keeper = BestKeeper(
-        tracker, directory=entry.path, keep=file.tracking.keep_best, objective=file.trial_setup().objective
-    )
+    keep = 0 if file.search.num_folds else file.tracking.keep_best  # a trial with folds has no model of its own
+    keeper = BestKeeper(tracker, directory=entry.path, keep=keep, objective=file.trial_setup().objective)
     tidiers = () if entry.parent else (Tidier(keeper, directory=entry.path),)
     if prepared.resumed:
         earlier = read_record(entry)

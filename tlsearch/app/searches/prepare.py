@@ -18,7 +18,15 @@ from tlsearch.app.catalog.search_names import check_name, new_search_id
 from tlsearch.app.catalog.space_diff import refuse_changes
 from tlsearch.app.catalog.stored import settle, stored_file
 from tlsearch.app.checks.data_defaults import fit_defaults
-from tlsearch.app.checks.feasibility import limit_problems, metric_problems, model_sizes, total_trials, weights_problems
+from tlsearch.app.checks.feasibility import (
+    fold_problems,
+    limit_problems,
+    metric_problems,
+    model_sizes,
+    num_training,
+    total_trials,
+    weights_problems,
+)
 from tlsearch.app.searches.input_digests import keep_inputs, refuse_changed_inputs
 from tlsearch.config import SpaceFile, bucket_address, dump_resolved
 from tlsearch.core.errors import SpaceError, StorageError
@@ -92,11 +100,11 @@ def prepare(
         logger.info("%s", note)
     index = _index(file, step)
     require_ready(index)
-    file, space = fit_defaults(file, space, len(index.splits["train"]))
+    file, space = fit_defaults(file, space, num_training(file, index))
     step("checking the weights of the backbones")
     problems = weights_problems(file, space)
     problems += limit_problems(file, model_sizes(file, space, len(index.classes)))
-    problems += metric_problems(file, len(index.classes))
+    problems += metric_problems(file, len(index.classes)) + fold_problems(file, index)
     if problems:
         raise SpaceError(problems)
     require_places(file, options.address)

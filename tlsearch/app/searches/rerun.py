@@ -106,7 +106,7 @@ def rerun_trial(
     if directory is not None and directory.exists() and any(directory.iterdir()):
         raise StorageError(f"a trial is trained again in a folder of its own; {directory} is not empty")
     last = trial.epochs_run + (trial.reason in ("diverged", "memory", "error"))
-    listener = _Listener(min(last, file.search.max_epochs), reporter)
+    listener = _Listener(min(last, file.search.num_reports), reporter)
     with _folder(directory) as folder:
         assignment = TrialAssignment(
             number=number, seed=trial.seed, config=trial.config, setup=file.trial_setup(), directory=str(folder)

@@ -20,7 +20,16 @@ from tlsearch.data import load_index
 from tlsearch.search import Carried, SearchLock, supersede
 
 # What all trials of a search have in common, or where they are.
-_LASTING = ("name", "data", "storage", "search.metric", "search.max_epochs", "search.study", "tracking.uri")
+_LASTING = (
+    "name",
+    "data",
+    "storage",
+    "search.metric",
+    "search.max_epochs",
+    "search.folds",
+    "search.study",
+    "tracking.uri",
+)
 # Of a search that runs a list: which entry a trial's number stands for.
 _LISTED = ("space", "search.start_with", "search.seeds", "search.sampler")
 

@@ -40,9 +40,12 @@ class Overview:
     def best(self) -> TrialRecord | None:
         """The best trial so far, running ones too; the earlier one where equal."""
         record = self.status.record
-        return record.objective.best(
-            record.trials, lambda trial: trial.best_value if trial.state is TrialState.RUNNING else trial.result
+        ranked = record.objective.ranked(
+            record.trials,
+            lambda trial: trial.best_value if trial.state is TrialState.RUNNING else trial.result,
+            last=lambda trial: trial.partial,
         )
+        return next(iter(ranked), None)
 
     @property
     def running_s(self) -> float | None:
@@ -64,6 +67,7 @@ class Overview:
             "mode": record.objective.mode,
             "planned": settings.trials if settings else None,
             "max_epochs": settings.max_epochs if settings else None,
+            "folds": settings.num_folds if settings else None,
             "trials": {state.value: self.counts[state] for state in TrialState} | {"waiting": status.num_waiting},
             "best": None if self.best is None else _best_json(self.best),
             "running_trials": [_live_json(trial, record.metric) for trial in self.unfinished],

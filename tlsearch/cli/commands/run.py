@@ -123,9 +123,9 @@ def _confirm_and_promote(
     from tlsearch.results import results_json
 
     console, search_id = err if as_json else out, end.entry.search_id
-    max_epochs, left_s = prepared.file.search.max_epochs, deadline.confirm_s
+    num_reports, left_s = prepared.file.search.num_reports, deadline.confirm_s
     candidates = best_candidates(end.record, 3)
-    plan = plan_confirm(end.record, candidates, max_epochs=max_epochs, left_s=left_s)
+    plan = plan_confirm(end.record, candidates, num_reports=num_reports, left_s=left_s)
     reason, confirmed = plan.reason, None
     if not reason:
         confirmed = run_confirm(

@@ -22,7 +22,7 @@ def plan_lines(report: PlanReport) -> Iterator[str]:
         yield f"without cached features: {_times(report.without_cache)}"
     unit, per_trial = ("GPU", slots.gpus) if slots.gpus else ("core", float(slots.cpus))
     yield f"{_hours(first.busy_s * per_trial / 3600)} {unit}-hours, {plural(slots.count, 'trial')} at a time"
-    yield f"{_count(first.trials)} trials of {first.mean_epochs:.1f} epochs on average; {_rungs(first.rungs)}"
+    yield f"{_count(first.trials)} trials of {first.mean_epochs:.1f} {report.unit}s on average; {_rungs(first.rungs)}"
     measured = report.measured
     disk = (
         ("packed images", measured.image_bytes),
@@ -42,6 +42,8 @@ def plan_lines(report: PlanReport) -> Iterator[str]:
     if first.scaled:
         yield "the search is longer than what was simulated: the later trials are taken to go on at the same rate"
     yield from _saving_lines(report)
+    if report.advice:
+        yield report.advice
 
 
 def _saving_lines(report: PlanReport) -> Iterator[str]:

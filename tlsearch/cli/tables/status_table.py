@@ -22,17 +22,18 @@ def running_table(seen: Overview) -> Table:
     """One line for each trial that runs or waits for a resume."""
     record = seen.status.record
     table = Table(box=None, pad_edge=False)
-    for title in ("trial", "epoch", record.metric, "best", "for"):
+    last = seen.settings.num_reports if seen.settings else "?"
+    unit = "fold" if seen.settings and seen.settings.num_folds else "epoch"
+    for title in ("trial", unit, record.metric, "best", "for"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("configuration")
-    max_epochs = seen.settings.max_epochs if seen.settings else "?"
     now = time.time()
     for trial in seen.unfinished:
-        last = trial.reports[-1].metrics.get(record.metric) if trial.reports else None
+        value = trial.reports[-1].metrics.get(record.metric) if trial.reports else None
         table.add_row(
             str(trial.number),
-            f"{trial.epochs_run}/{max_epochs}",
-            *("-" if value is None else f"{value:.4f}" for value in (last, trial.best_value)),
+            f"{trial.epochs_run}/{last}",
+            *("-" if one is None else f"{one:.4f}" for one in (value, trial.best_value)),
             _age(trial, seen.status.holder, now),
             "  ".join(filter(None, (trial.config.short, trial_doing(seen.status.record.directory, trial.number)))),
         )
@@ -82,7 +83,7 @@ def _best(seen: Overview) -> str:
     best = seen.best
     if best is None or best.best_value is None:
         return "no report yet"
-    value = f"{seen.status.record.metric} {best.best_value:.4f} {epoch_text(best.best_epoch)}"
+    value = f"{seen.status.record.metric} {best.best_value:.4f} {epoch_text(best.best_epoch, best.folds)}"
     return f"best so far: trial {best.number} with {value}  {best.config.short}"
 
 

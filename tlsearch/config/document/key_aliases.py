@@ -38,6 +38,7 @@ _OTHERS: Mapping[str, str] = {
     "data.split.group_by": "groups group group_column",
     "search.trials": "num_trials n_trials num_samples max_trials n_iter iterations runs",
     "search.max_epochs": "epochs epoch num_epochs n_epochs n_epoch num_train_epochs max_epoch nepochs",
+    "search.folds": "k_folds kfold k_fold n_folds num_folds n_splits cv cross_validation",
     "search.time_budget": "timeout time max_time budget time_budget_s time_limit",
     "search.metric": "objective monitor score metric_for_best_model target",
     "search.sampler": "algo algorithm search_alg searcher strategy",

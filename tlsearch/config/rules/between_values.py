@@ -203,12 +203,12 @@ def _search(search: SearchSpec, checker: Checker) -> SearchSpec:
     at: Keys = ("search",)
     place = checker.document.place
     if search.scheduler is not None:
-        grace = search.scheduler.grace_period
+        grace, last = search.scheduler.grace_period, "folds" if search.num_folds else "max_epochs"
         checker.require(
-            grace <= search.max_epochs,
+            grace <= search.num_reports,
             (*at, "scheduler", "asha", "grace_period"),
-            f"grace_period may be at most max_epochs, {search.max_epochs}{place((*at, 'max_epochs'))}, not {grace}",
-            (*at, "max_epochs"),
+            f"grace_period may be at most {last}, {search.num_reports}{place((*at, last))}, not {grace}",
+            (*at, last),
         )
     checker.require(
         not search.listed or bool(search.start_with),

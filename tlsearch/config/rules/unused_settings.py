@@ -27,12 +27,20 @@ def unused_settings(file: SpaceFile) -> list[SpaceProblem]:
 
 
 def _epochs(search: SearchSpec, checker: Checker) -> None:
-    at_epochs: Keys = ("search", "max_epochs")
+    last, unit = ("folds", "fold") if search.num_folds else ("max_epochs", "epoch")
+    at_epochs: Keys = ("search", last)
+    checker.require(
+        search.patience is None or not search.num_folds,
+        ("search", "patience"),
+        f"patience counts epochs without improvement, and a search with folds{checker.document.place(at_epochs)} "
+        "reports each fold once: leave it out",
+        at_epochs,
+    )
     if checker.document.origin(at_epochs):
         return
-    epochs, place = search.max_epochs, checker.document.place(at_epochs)
+    epochs, place = search.num_reports, checker.document.place(at_epochs)
     checker.require(
-        search.patience is None or search.patience <= max(epochs - 2, 0),
+        bool(search.num_folds) or search.patience is None or search.patience <= max(epochs - 2, 0),
         ("search", "patience"),
         f"patience {search.patience} can end no trial: one of max_epochs {epochs}{place} is over by then; "
         + (f"at most {epochs - 2}, or leave it out" if epochs > 2 else "leave it out"),
@@ -45,8 +53,8 @@ def _epochs(search: SearchSpec, checker: Checker) -> None:
     checker.require(
         asha.grace_period != epochs or asha.grace_period == 1,
         (*at, "grace_period"),
-        f"ASHA can stop no trial where grace_period is max_epochs, {epochs}{place}: it has no rung before the last "
-        "epoch; lower it, or write scheduler: none",
+        f"ASHA can stop no trial where grace_period is {last}, {epochs}{place}: it has no rung before the last "
+        f"{unit}; lower it, or write scheduler: none",
         at_epochs,
     )
     rungs = [asha.grace_period * asha.reduction_factor**bracket < epochs for bracket in range(min(asha.brackets, 64))]
@@ -54,7 +62,7 @@ def _epochs(search: SearchSpec, checker: Checker) -> None:
     checker.require(
         asha.brackets <= most,
         (*at, "brackets"),
-        f"of {asha.brackets} brackets those after the first {most} are equal: their first rung lies beyond max_epochs, "
+        f"of {asha.brackets} brackets those after the first {most} are equal: their first rung lies beyond {last}, "
         f"{epochs}{place}; at most {most}",
         at_epochs,
         (*at, "grace_period"),

@@ -30,6 +30,7 @@ from tlsearch.core.types.specs import (
 )
 from tlsearch.core.types.trial_config import Hyperparameter, Scalar, TrialConfig, hyperparameters
 from tlsearch.core.types.trials import (
+    FOLD_EPOCH,
     INTERRUPTED,
     SYSTEM,
     Decision,
@@ -50,6 +51,7 @@ __all__ = [
     "ModelSpec",
     "Hyperparameter",
     "hyperparameters",
+    "FOLD_EPOCH",
     "INTERRUPTED",
     "CacheSpec",
     "CropMode",

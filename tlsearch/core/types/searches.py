@@ -12,6 +12,7 @@ from tlsearch.core.secrets import mask
 from tlsearch.core.text import html_table
 from tlsearch.core.types.trial_config import Scalar, TrialConfig
 from tlsearch.core.types.trials import (
+    FOLD_EPOCH,
     INTERRUPTED,
     Decision,
     EndReason,
@@ -85,6 +86,21 @@ class TrialRecord:
         return result_of(self.state, self.reason, self.best_value)
 
     @property
+    def folds(self) -> int:
+        """Of how many folds its value is the mean once it is whole; 0 without folds."""
+        return self.reports[-1].folds if self.reports else 0
+
+    @property
+    def model_epoch(self) -> int | None:
+        """The epoch of the model that its value stands for: the best, or the common one of its folds; 0 as there."""
+        return int(self.reports[-1].metrics[FOLD_EPOCH]) if self.folds else self.best_epoch
+
+    @property
+    def partial(self) -> bool:
+        """Whether it has folds and was stopped before the last: it is ranked after those that have seen all."""
+        return self.epochs_run < self.folds
+
+    @property
     def outcome(self) -> TrialOutcome | None:
         """How it ended; None while it runs or is interrupted."""
         if self.state is TrialState.RUNNING:
@@ -95,6 +111,7 @@ class TrialRecord:
             epochs_run=self.epochs_run,
             best_value=self.best_value,
             best_epoch=self.best_epoch,
+            partial=self.partial,
         )
 
     @property
@@ -140,12 +157,15 @@ class SearchRecord:
     @property
     def best(self) -> TrialRecord | None:
         """The trial with the best result; of equal ones the earlier."""
-        return self.objective.best(self.trials, lambda trial: trial.result)
+        return next(iter(self.ranked), None)
 
     @property
     def ranked(self) -> list[TrialRecord]:
-        """The trials with a result, best first; of equal ones the earlier."""
-        return self.objective.ranked(self.trials, lambda trial: trial.result)
+        """The trials with a result, best first; of equal ones the earlier.
+
+        Those that were stopped before their last fold come after all others: a mean over few folds is mostly luck.
+        """
+        return self.objective.ranked(self.trials, lambda trial: trial.result, last=lambda trial: trial.partial)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -171,6 +171,8 @@ class TrialSetup:
         compiled: Whether training goes through ``torch.compile``.
         deterministic: Whether only algorithms are used that repeat to the bit on a GPU.
         refit: Train on train and val together and keep the last epoch's model: val can choose none then.
+        folds: K, where a trial is trained once for each of K folds of the images of train and val; 0 is off.
+        fold: Of one such training: which fold is its val, from 1; 0 is the trial as a whole.
         depths: Unfreeze depths that the search may try: one pass over the images then stores what all of them read.
         data_digest: Of the images that the search began with, see ``seen_digest``; a trial refuses others, on whatever
             node and whenever it starts. Empty: whichever there are.
@@ -190,6 +192,8 @@ class TrialSetup:
     deterministic: bool = False
     cache: CacheSpec = field(default_factory=CacheSpec)
     refit: bool = False
+    folds: int = 0
+    fold: int = 0
     depths: tuple[int, ...] = ()
     data_digest: str = ""
     weights_digests: Mapping[str, str] = field(default_factory=dict)
@@ -199,6 +203,11 @@ class TrialSetup:
     def objective(self) -> Objective:
         """The metric, and whether it is to be maximised or minimised."""
         return Objective.of(self.metric)
+
+    @property
+    def num_reports(self) -> int:
+        """Reports of a whole trial: one of each epoch, or of each fold."""
+        return self.folds or self.max_epochs
 
 
 @dataclass(frozen=True, kw_only=True)

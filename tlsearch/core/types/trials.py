@@ -11,6 +11,7 @@ from tlsearch.core.metrics import Objective
 from tlsearch.core.types.specs import TrialAssignment
 
 SYSTEM = "system/"  # begins the names of metrics that tell of the machine, by MLflow's convention
+FOLD_EPOCH = "fold_epoch"  # the metric of a trial with folds that names the epoch at which all of them are read
 _TIMINGS = ("epoch_seconds", "images_per_second")
 
 
@@ -45,6 +46,8 @@ class EpochReport:
         source: ``features`` or ``pixels``: what the epoch read.
         source_reason: Why.
         start: The model before the first step, in the report of epoch 1; None with a random head.
+        folds: K, where this is the report of one of K folds: ``epoch`` is the fold, and the metrics of validation are
+            means over the folds so far. 0 for an epoch.
     """
 
     epoch: int
@@ -53,15 +56,20 @@ class EpochReport:
     source: str = "pixels"
     source_reason: str = ""
     start: StartReport | None = None
+    folds: int = 0
 
 
 def best_seen(reports: Sequence[EpochReport], objective: Objective) -> tuple[float | None, int | None]:
     """A trial's best value and its epoch, 0 for the model before the first step; of equal ones the earliest.
 
+    Of a trial with folds it is the last: each mean replaces those over fewer folds.
+
     Args:
         reports: By epoch, from the first; without one, the answer is (None, None).
     """
     metric = objective.metric
+    if reports and reports[-1].folds:
+        return reports[-1].metrics[metric], reports[-1].epoch
     values = [(report.metrics[metric], report.epoch) for report in reports]
     if reports and reports[0].start is not None and metric in reports[0].start.metrics:
         values.insert(0, (reports[0].start.metrics[metric], 0))
@@ -129,6 +137,7 @@ class TrialOutcome:
         epochs_run: The last epoch reported; 0 before the first report.
         best_value: The best value, of the solved head before the first step too; None without a report.
         best_epoch: From 1; 0 before the first step.
+        partial: Whether it is of a trial with folds that has not seen all of them: ranked after those that have.
     """
 
     reason: EndReason
@@ -137,6 +146,7 @@ class TrialOutcome:
     epochs_run: int = 0
     best_value: float | None = None
     best_epoch: int | None = None
+    partial: bool = False
 
     @property
     def state(self) -> TrialState:

@@ -68,12 +68,13 @@ def list_folder(spec: DataSpec) -> Listing:
     parts = {name: _part(walk, folder) for name, folder in folders.items()}
     _check_classes(walk, parts)
     classes = gather_classes(written for part in parts.values() for written in part.images)
-    # Groups matter only where something is still to be split.
-    group_by = spec.split.group_by if "val" not in parts else None
-    if group_by is None and spec.split.group_by is not None:
-        logger.warning("data.split.group_by has no effect: %s has ready splits", root)
-    whole = ("all", "train")
-    items = {name: _items(root, classes, part, group_by if name in whole else None) for name, part in parts.items()}
+    group_by, ready = spec.split.group_by, "val" in parts
+    if ready and group_by is not None:
+        logger.warning("data.split.group_by has no effect but on search.folds: %s has ready splits", root)
+    items = {
+        name: _items(root, classes, part, None if name == "test" else group_by, strict=not ready)
+        for name, part in parts.items()
+    }
     reader = root.reader() if isinstance(root, RemoteFolder) else FileReader(root=str(root))
     return Listing(
         root=str(reader.root),
@@ -178,18 +179,23 @@ def _notes(folders: Mapping[str, str], parts: Mapping[str, _Part], classes: Clas
     return tuple(note for note in (*notes, *name_notes(classes.names)) if note)
 
 
-def _items(root: Folder, classes: Classes, part: _Part, group_by: str | None) -> tuple[Item, ...]:
+def _items(root: Folder, classes: Classes, part: _Part, group_by: str | None, *, strict: bool) -> tuple[Item, ...]:
+    """The images of a part; those that ``group_by`` does not match are an error, or, not ``strict``, stand alone."""
     images = part.by_class()
     rows = [(label, key) for label, name in enumerate(classes.names) for key in sorted(images[name])]
     if group_by is None:
         return tuple(Item(key=key, label=label, group=key) for label, key in rows)
     groups = find_groups(group_by, [part.path(key) for _, key in rows])
-    if unmatched := [key for (_, key), group in zip(rows, groups, strict=True) if group is None]:
+    unmatched = [key for (_, key), group in zip(rows, groups, strict=True) if group is None]
+    if unmatched and strict:
         raise DataError(
             f"{root}: data.split.group_by {group_by!r} must match every image, "
             f"it does not match {len(unmatched)}: {quoted(unmatched)}"
         )
-    return tuple(Item(key=key, label=label, group=str(group)) for (label, key), group in zip(rows, groups, strict=True))
+    return tuple(
+        Item(key=key, label=label, group=key if group is None else group)
+        for (label, key), group in zip(rows, groups, strict=True)
+    )
 
 
 LIMIT_S = 20.0

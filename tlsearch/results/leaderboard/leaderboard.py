@@ -37,13 +37,14 @@ class LeaderboardRow:
         params: The active dimensions.
         best_value: The metric at the best epoch; None before the first report.
         best_epoch: From 1; 0 where no epoch was better than the solved head before the first step.
-        epochs_run: The last epoch reported.
+        epochs_run: The last epoch reported. Of a trial with folds this and ``best_epoch`` count folds.
         mlflow_run_id: None where MLflow does not know the trial.
         reason: Why it ended; None while it runs, ``interrupted`` where no process runs the search.
         rank: From 1 among the trials that count; equal values have equal ranks. None for the others.
         tied: Another trial that counts has exactly this value.
-        standard_error: Of best_value, on this validation set; None where it does not follow from the value.
-        interval: Wilson's, 95 %; None as above.
+        standard_error: Of best_value, on this validation set; None where it does not follow from the value. Of a mean
+            over folds, that of their values.
+        interval: Wilson's, 95 %; None as above, and for a mean over folds.
         within_one_se: Whether the best trial's value is at most its standard error away; None where that
             is unknown. This validation set cannot distinguish such trials from the best.
         parameters: Of the model.
@@ -107,24 +108,26 @@ def leaderboard(
     """All trials of a search, best first.
 
     Trials that count (complete or pruned, not diverged) come first by their best epoch's value, of equal
-    values the earlier trial; then running ones, then the others. So the first row is ``record.best``.
+    values the earlier trial; then running ones, then the others. So the first row is ``record.best``. Of trials with
+    folds those that have seen all of them come before those that were stopped earlier.
 
     Args:
         run_ids: MLflow's runs by trial number; may lack trials.
         facts: Sizes of data and backbones, for what goes beyond the study.
     """
     ranked = sorted(record.trials, key=lambda trial: _rank(trial, record.objective))
-    values = [trial.best_value for trial in ranked if trial.result is not None]
+    values = [(trial.partial, trial.best_value) for trial in ranked if trial.result is not None]
     times = Counter(values)
     ranks = {value: place for place, value in reversed(list(enumerate(values, start=1)))}
-    best = values[0] if values else None
-    best_error = None if best is None else standard_error(record.metric, best, facts.num_validation)
+    best = ranked[0].result if values else None
+    best_error = _standard_error(ranked[0], record, facts) if values else None
     rows = []
     for trial in ranked:
         tied, rank, near = False, None, None
         if trial.result is not None and best is not None:
-            rank, tied = ranks[trial.result], times[trial.result] > 1
-            near = None if best_error is None else abs(best - trial.result) <= best_error
+            place = (trial.partial, trial.result)
+            rank, tied = ranks[place], times[place] > 1
+            near = None if best_error is None or trial.partial else abs(best - trial.result) <= best_error
         row = _row(trial, record, run_ids.get(trial.number), facts)
         rows.append(replace(row, rank=rank, tied=tied, within_one_se=near))
     return rows
@@ -177,7 +180,7 @@ def leaderboard_notes(record: SearchRecord, rows: Sequence[LeaderboardRow], fact
             f"{plural(len(near), 'more trial')} {agree(len(near), 'is', 'are')} within one standard error of the best: "
             f"{facts.num_validation} validation images cannot tell them apart"
         )
-    if not is_share(record.metric):
+    if not is_share(record.metric) and not facts.folds:
         notes.append(
             f"no standard error: {record.metric} is not a fraction of the images, so its spread needs the predictions"
         )
@@ -228,16 +231,18 @@ def rows_csv(rows: Sequence[LeaderboardRow], *, details: bool = True) -> str:
     )
 
 
-def epoch_text(epoch: int | None) -> str:
-    """A trial's best epoch in a sentence: ``at epoch 3``, or what stands for epoch 0."""
+def epoch_text(epoch: int | None, folds: int = 0) -> str:
+    """A trial's best epoch in a sentence: ``at epoch 3``, what stands for epoch 0, or over how many folds it is."""
+    if folds:
+        return f"over {epoch} of {folds} folds"
     return "before the first step, with the solved head" if epoch == 0 else f"at epoch {epoch}"
 
 
 def _row(trial: TrialRecord, record: SearchRecord, run_id: str | None, facts: SearchFacts) -> LeaderboardRow:
     value, images = trial.best_value, facts.num_validation
-    error = None if value is None else standard_error(record.metric, value, images)
+    error = _standard_error(trial, record, facts)
     interval = None
-    if error is not None and value is not None and images:
+    if error is not None and value is not None and images and not trial.folds:
         wilson = wilson_interval(value, images)
         interval = (wilson.low, wilson.high)
     return LeaderboardRow(
@@ -259,6 +264,14 @@ def _row(trial: TrialRecord, record: SearchRecord, run_id: str | None, facts: Se
     )
 
 
+def _standard_error(trial: TrialRecord, record: SearchRecord, facts: SearchFacts) -> float | None:
+    if trial.best_value is None:
+        return None
+    if trial.folds:
+        return trial.reports[-1].metrics.get(f"{record.metric}_se")
+    return standard_error(record.metric, trial.best_value, facts.num_validation)
+
+
 def latency_of(trial: TrialRecord, facts: SearchFacts) -> float | None:
     """Milliseconds for one image: the trial's own measurement, else its backbone's; None where neither was made."""
     return trial.measured.get("latency_ms", facts.latency_ms.get(trial.config.backbone))
@@ -278,10 +291,10 @@ def seconds_of(trial: TrialRecord) -> float | None:
     return sum(times) if times else None
 
 
-def _rank(trial: TrialRecord, objective: Objective) -> tuple[int, float, int]:
-    """Sorts best first: the trial's group, then its value, then its number."""
+def _rank(trial: TrialRecord, objective: Objective) -> tuple[int, bool, float, int]:
+    """Sorts best first: the trial's group, whole ones, then its value, then its number."""
     value = float("inf") if trial.best_value is None else -objective.gain(trial.best_value)
-    return (_group(trial), value, trial.number)
+    return (_group(trial), trial.partial, value, trial.number)
 
 
 def _group(trial: TrialRecord) -> int:

@@ -33,6 +33,7 @@ class SearchFacts:
         latency_ms: Of one image on a CPU, by backbone; measured on request.
         latency_on: The machine and settings that ``latency_ms`` holds for.
         max_epochs: Epochs of a trial that is not cut.
+        folds: Of each trial; 0 where there are none.
         rungs: Epochs at which ASHA cuts, rising.
         backbones: Of the search's space.
     """
@@ -45,13 +46,15 @@ class SearchFacts:
     latency_ms: Mapping[str, float] = field(default_factory=dict)
     latency_on: str = ""
     max_epochs: int | None = None
+    folds: int = 0
     rungs: tuple[int, ...] = ()
     backbones: tuple[str, ...] = ()
 
     @property
     def num_validation(self) -> int | None:
-        """Validation images, the N of every standard error."""
-        return self.images.get("val")
+        """Validation images, the N of every standard error; with folds each image of train and val is one once."""
+        val = self.images.get("val")
+        return val + self.images.get("train", 0) if self.folds and val is not None else val
 
     def parameters_of(self, config: TrialConfig) -> int | None:
         """Parameters of a trial's model."""
@@ -171,7 +174,12 @@ def comparability_notes(record: SearchRecord, facts: SearchFacts) -> list[str]:
         if missing:
             notes.append(f"never tried: {', '.join(missing)}")
     epochs = sorted({trial.epochs_run for trial in record.trials if _ended(trial) and trial.best_value is not None})
-    if len(epochs) > 1:
+    folds = max((trial.folds for trial in record.trials), default=0)
+    if folds:
+        notes.append(f"a value is the mean over {folds} folds, of whole trainings that each hold out other images")
+    if len(epochs) > 1 and folds:
+        notes.append("trials that were stopped after fewer folds come after those that have seen all")
+    elif len(epochs) > 1:
         notes.append(
             f"trials ran for {epochs[0]} to {epochs[-1]} epochs: "
             "the value of one that was stopped is its best until then"
@@ -215,5 +223,8 @@ def _all(count: int) -> str:
 
 
 def _epochs(trials: Sequence[TrialRecord]) -> str:
-    epochs = sorted({trial.epochs_run for trial in trials})
-    return f"epoch {epochs[0]}" if len(epochs) == 1 else f"epochs {epochs[0]} to {epochs[-1]}"
+    epochs, unit = (
+        sorted({trial.epochs_run for trial in trials}),
+        "fold" if any(one.folds for one in trials) else "epoch",
+    )
+    return f"{unit} {epochs[0]}" if len(epochs) == 1 else f"{unit}s {epochs[0]} to {epochs[-1]}"

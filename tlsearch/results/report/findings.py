@@ -104,8 +104,8 @@ def findings(view: View) -> list[str]:
         return ["No trial has a result yet." if _running(view) else "No trial has a result: see the failures below."]
     best = view.by_trial[view.best.number]
     sentences = [
-        f"Trial {best.trial} is the best: {value_text(best)} {epoch_text(best.best_epoch)}"
-        + (f" of {view.facts.max_epochs}" if view.facts.max_epochs and best.best_epoch else "")
+        f"Trial {best.trial} is the best: {value_text(best)} {epoch_text(best.best_epoch, view.best.folds)}"
+        + (f" of {view.facts.max_epochs}" if view.facts.max_epochs and best.best_epoch and not view.best.folds else "")
         + f", with {describe_params(view, _telling(view, best.params))}."
     ]
     gain = [] if view.gain is None else [view.gain.sentence]

@@ -280,7 +280,8 @@ class Controller:
         best = self._judge.best(live.number)
         outcome = replace(outcome, epochs_run=live.epoch)
         if best is not None:
-            outcome = replace(outcome, best_value=best.value, best_epoch=best.epoch)
+            partial = live.epoch < self._plan.setup.folds
+            outcome = replace(outcome, best_value=best.value, best_epoch=best.epoch, partial=partial)
         own = {_CONSTRAINTS[outcome.reason]: 1.0} if outcome.reason in _CONSTRAINTS else {}
         crash_point("before_tell")
         self._study.tell(

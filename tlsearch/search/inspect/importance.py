@@ -22,6 +22,7 @@ from tlsearch.core.layout import SearchFolder
 from tlsearch.core.text import agree, plural
 from tlsearch.core.types import EndReason, Objective, ParameterImportance
 from tlsearch.search.study.storage import open_for_reading
+from tlsearch.search.study.stored_reports import REPORT
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +109,9 @@ def _scored(trials: Sequence[FrozenTrial], epoch: int, objective: Objective) -> 
     scored = []
     for trial in trials:
         if not _diverged(trial) and max(trial.intermediate_values) >= epoch:
-            values = [value for step, value in trial.intermediate_values.items() if step <= epoch]
+            values = [value for step, value in sorted(trial.intermediate_values.items()) if step <= epoch]
+            if trial.user_attrs.get(f"{REPORT}{epoch}", {}).get("folds"):
+                values = values[-1:]  # the mean over the most folds
             scored.append((trial, max(values, key=objective.gain)))
     if not scored:
         return []

@@ -68,9 +68,9 @@ class DrainWatch:
 def fine_tuning(assignment: TrialAssignment) -> RunningTrial:
     """Opens the real trial; torch is imported here, in the worker, and never by the driver."""
     quick_import("tlsearch.trial")
-    from tlsearch.trial import FineTuning
+    from tlsearch.trial import open_running
 
-    return FineTuning(assignment)
+    return open_running(assignment)
 
 
 def trial_measures(assignment: TrialAssignment, names: Sequence[str]) -> Mapping[str, float]:

@@ -147,6 +147,8 @@ class Proposals:
         for trial in trials:
             if trial.intermediate_values and "config" in trial.user_attrs:
                 values = list(trial.intermediate_values.values())
+                if self._plan.setup.folds:
+                    values = values[-1:]  # the mean over the most folds
                 if "best_value" in trial.user_attrs:  # of an ended trial: its solved head before the first step counts
                     values.append(trial.user_attrs["best_value"])
                 score = max(map(gain, values))

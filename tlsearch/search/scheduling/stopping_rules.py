@@ -18,7 +18,7 @@ class Rules:
     """All that decides about a trial's reports.
 
     Attributes:
-        max_epochs: A trial that has run this number is COMPLETE.
+        max_epochs: A trial that has run this number, of epochs or of folds, is COMPLETE.
         asha: None: no trial is cut.
         patience: This number of epochs without a new best ends a trial as COMPLETE, not before its first
             rung: TPE ranks any COMPLETE trial above any PRUNED one. None: off.
@@ -38,6 +38,7 @@ class Observation:
         uncut: Whether it is of a trial that ASHA may not stop.
         start: The value before the first step, where the report of epoch 1 has one. It counts for the trial's best
             alone: all trials of a backbone share it, so rungs and patience look at the trained epochs.
+        mean: Whether the value is a mean over folds, which replaces those over fewer.
     """
 
     trial: int
@@ -46,13 +47,22 @@ class Observation:
     value: float
     uncut: bool = False
     start: float | None = None
+    mean: bool = False
 
     @classmethod
     def of(cls, report: EpochReport, metric: str, *, trial: int, bracket: int, uncut: bool) -> Observation:
         """What the rules see of a trial's report."""
         start = None if report.start is None else report.start.metrics[metric]
         value = report.metrics[metric]
-        return cls(trial=trial, bracket=bracket, epoch=report.epoch, value=value, uncut=uncut, start=start)
+        return cls(
+            trial=trial,
+            bracket=bracket,
+            epoch=report.epoch,
+            value=value,
+            uncut=uncut,
+            start=start,
+            mean=report.folds > 0,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +75,10 @@ class Verdict:
 
 @dataclass(kw_only=True)
 class Best:
-    """A trial's best value so far and its epoch, 0 before the first step; the earlier epoch where equal."""
+    """A trial's best value so far and its epoch, 0 before the first step; the earlier epoch where equal.
+
+    With folds, the mean over all so far and their number.
+    """
 
     value: float
     epoch: int
@@ -85,7 +98,7 @@ class Judge:
         if seen.start is not None:
             self._starts[seen.trial] = Best(value=seen.start, epoch=0)
         best = self._best.get(seen.trial)
-        if best is None or self._rules.objective.better(seen.value, best.value):
+        if best is None or seen.mean or self._rules.objective.better(seen.value, best.value):
             best = self._best[seen.trial] = Best(value=seen.value, epoch=seen.epoch)
         if seen.epoch >= self._rules.max_epochs:
             return Verdict(decision=Decision.COMPLETE, reason=EndReason.COMPLETED)

@@ -33,7 +33,9 @@ class StoredReport:
     def plain(self) -> dict[str, Any]:
         """What the attribute holds; the epoch is in its name."""
         report, verdict = self.report, self.verdict
-        start = {} if report.start is None else {"start": to_plain(report.start)}
+        extra: dict[str, Any] = {} if report.start is None else {"start": to_plain(report.start)}
+        if report.folds:
+            extra["folds"] = report.folds
         return {
             "seq": self.seq,
             "decision": verdict.decision.value,
@@ -44,7 +46,7 @@ class StoredReport:
             "metrics": dict(report.metrics),
             "source": report.source,
             "source_reason": report.source_reason,
-            **start,
+            **extra,
         }
 
 

@@ -80,12 +80,14 @@ class Progress:
         self._running: set[int] = set()
         self._ended: dict[int, TrialState] = {}
         self._values: dict[int, float] = {}
+        self._partial: set[int] = set()  # stopped before their last fold
 
     def trial_started(self, number: int) -> None:
         """A trial starts or goes on."""
         self._running.add(number)
         self._ended.pop(number, None)
         self._values.pop(number, None)
+        self._partial.discard(number)
 
     def trial_ended(self, number: int, outcome: TrialOutcome | TrialRecord, *, at: float) -> SearchProgress:
         """Where the search stands now that a trial has ended."""
@@ -93,11 +95,13 @@ class Progress:
         self._ended[number] = outcome.state
         if outcome.result is not None:
             self._values[number] = outcome.result
+        if outcome.partial:
+            self._partial.add(number)
         return SearchProgress(ended=len(self._ended), metrics=self._metrics(), at=at)
 
     def restore(self, record: SearchRecord, *, now: float) -> list[SearchProgress]:
         """Where the search stood after each end of a trial, in order, as its study says."""
-        self._running, self._ended, self._values = set(), {}, {}
+        self._running, self._ended, self._values, self._partial = set(), {}, {}, set()
         return list(self._replay(record, now))
 
     def _replay(self, record: SearchRecord, now: float) -> Iterator[SearchProgress]:
@@ -114,8 +118,8 @@ class Progress:
         shown = [state for state in TrialState if state in _COUNTED or counts[state]]
         metrics = {f"trials_{state.value}": float(counts[state]) for state in shown}
         metrics["trials_running"] = float(len(self._running))
-        best = self._objective.best(sorted(self._values), self._values.get)
-        if best is not None:
+        ranked = self._objective.ranked(sorted(self._values), self._values.get, last=self._partial.__contains__)
+        for best in ranked[:1]:
             metrics |= {f"best_{self._objective.metric}": self._values[best], BEST_TRIAL: float(best)}
         return metrics
 

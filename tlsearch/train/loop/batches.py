@@ -31,6 +31,7 @@ class Source(ABC):
             read: it is only ever gathered from, never worked on in place.
         labels: int64 (N,).
         targets: What training learns, where that is not the labels: probabilities, float32 (N, C).
+        chosen: int64 (N,): which of ``rows`` are the split's, where these are more; None for all of them.
         ahead: The batches that are on their way to a device that has no room for all rows.
     """
 
@@ -39,6 +40,7 @@ class Source(ABC):
     rows: Tensor | StreamedImages
     labels: Tensor
     targets: Tensor | None = None
+    chosen: Tensor | None = None
     ahead: Ahead = field(default_factory=Ahead, repr=False, compare=False)
 
     def __len__(self) -> int:
@@ -52,12 +54,18 @@ class Source(ABC):
     def expect(self, batches: Sequence[Tensor]) -> None:
         """Names the batches that come next, so that they are decoded and sent to the device ahead."""
         if isinstance(self.rows, StreamedImages):
-            self.rows.expect(row for batch in batches for row in batch.tolist())
-        self.ahead.expect(batches)
+            places = (batch if self.chosen is None else self.chosen[batch] for batch in batches)
+            self.rows.expect(row for place in places for row in place.tolist())
+        if self.chosen is None:
+            self.ahead.expect(batches)
+
+    def at(self, index: Tensor | slice) -> Tensor | slice:
+        """Where images of the split are among ``rows``."""
+        return index if self.chosen is None else self.chosen[index]
 
     @abstractmethod
     def ready(self, rows: Tensor, index: Tensor | slice, generator: torch.Generator | None) -> Tensor:
-        """Gathered rows on the device as the model takes them, float32."""
+        """Gathered rows on the device as the model takes them, float32; ``index`` is where they are among ``rows``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +92,7 @@ class PixelSource(Source):
 
 @dataclass(frozen=True, kw_only=True)
 class ViewSource(PixelSource):
-    """Images of a fixed view: ``drawn`` holds the augmentation of each of the N."""
+    """Images of a fixed view: ``drawn`` holds the augmentation of each of the rows."""
 
     drawn: Drawn
 
@@ -133,12 +141,12 @@ def load_batch(
     """
     targets = on_device(source.learned[index], runtime)
     rows = device_batch(source, index, runtime)
-    return source.ready(rows, index, generator), targets
+    return source.ready(rows, source.at(index), generator), targets
 
 
 def device_batch(source: Source, index: Tensor | slice, runtime: Runtime) -> Tensor:
     """Rows of a source on the device, as they are stored; the memory is the caller's."""
-    return rows_on_device(source.rows, index, runtime.device, source.ahead)
+    return rows_on_device(source.rows, source.at(index), runtime.device, source.ahead)
 
 
 def on_device(tensor: Tensor, runtime: Runtime) -> Tensor:

@@ -1,0 +1,174 @@
+"""A trial with folds: one whole training for each fold of the images, and the mean of what they reach.
+
+Its K reports are its "epochs" for the search: report k is of the first k folds, so that rungs, resume and budgets work
+as they do for epochs. All folds are read at one common epoch, the one whose mean is best: a fold that chose its own
+best epoch would flatter itself, and that epoch is what a model is then trained for on all images.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import shutil
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tlsearch.core.codec import from_plain, to_plain
+from tlsearch.core.errors import StorageError
+from tlsearch.core.metrics import METRICS
+from tlsearch.core.types import FOLD_EPOCH, EpochReport, Objective, RunningTrial, TrialAssignment
+from tlsearch.train import read_json, write_json
+from tlsearch.trial.context import Doing
+from tlsearch.trial.finetuning import RUNNING_FOLDER, RUNNING_INTERVAL_S, FineTuning
+
+_log = logging.getLogger(__name__)
+_FORMAT = 1
+_FILE = "folds.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """The folds that are done.
+
+    Attributes:
+        reports: One for each.
+        curves: Of each fold the metrics of validation by epoch, 0 before the first step, where the head is solved.
+    """
+
+    reports: tuple[EpochReport, ...] = ()
+    curves: tuple[Mapping[int, Mapping[str, float]], ...] = ()
+
+
+class FoldTraining:
+    """A trial that is trained once for each fold; its checkpoint is the folds done and that of the current one.
+
+    No model is kept: ``promote`` trains one on all images.
+
+    Raises:
+        UserError: Data, weights or settings break a rule.
+    """
+
+    def __init__(self, assignment: TrialAssignment) -> None:
+        self._assignment = assignment
+        self._folder = Path(assignment.directory) / RUNNING_FOLDER
+        self._done = _read(self._folder / _FILE, assignment)
+        self._training: FineTuning | None = None
+        self._last_saved, self._saved_fold = time.monotonic(), self.epochs_done
+
+    @property
+    def epochs_done(self) -> int:
+        """Folds done."""
+        return len(self._done.reports)
+
+    @property
+    def reports(self) -> Sequence[EpochReport]:
+        """One for each fold done."""
+        return self._done.reports
+
+    def step(self) -> EpochReport:
+        """Trains and evaluates the next fold from its first epoch to its last, or from where it was interrupted.
+
+        Raises:
+            Diverged: A loss is not finite, or the pretrained features are distorted.
+            Infeasible: Out of memory with nothing left to halve.
+            FrozenMoved: A frozen tensor has changed.
+        """
+        setup, began = self._assignment.setup, time.perf_counter()
+        fold = self.epochs_done + 1
+        assert fold <= setup.folds, f"a trial of {setup.folds} folds has no fold {fold}"
+        folder = self._folder / f"fold-{fold}"
+        one = replace(self._assignment, setup=replace(setup, fold=fold), directory=str(folder))
+        training = self._training = FineTuning(one, doing=Doing(Path(self._assignment.directory)))
+        while training.epochs_done < setup.max_epochs:
+            training.step()
+        trained = training.reports
+        self.close()
+        curves = (*self._done.curves, _curve(trained))
+        metrics = {**trained[-1].metrics, **mean_of(curves, setup.objective)}
+        metrics["epoch_seconds"] = time.perf_counter() - began
+        report = replace(trained[-1], epoch=fold, metrics=metrics, timestamp=time.time(), start=None, folds=setup.folds)
+        self._done = Finished(reports=(*self._done.reports, report), curves=curves)
+        if time.monotonic() - self._last_saved >= RUNNING_INTERVAL_S:
+            self.save()
+        return report
+
+    def save(self) -> None:
+        """Writes down the folds done, unless they are written."""
+        if self.epochs_done > self._saved_fold:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            content = {"format": _FORMAT, **_identity(self._assignment), "done": to_plain(self._done)}
+            write_json(self._folder / _FILE, content)
+            shutil.rmtree(self._folder / f"fold-{self.epochs_done}", ignore_errors=True)
+            self._last_saved, self._saved_fold = time.monotonic(), self.epochs_done
+
+    def close(self) -> None:
+        """Ends the training of a fold, where one is open; again is harmless."""
+        training, self._training = self._training, None
+        if training is not None:
+            training.close()
+
+
+def open_running(assignment: TrialAssignment) -> RunningTrial:
+    """Opens a trial: of epochs, or of folds where its setup has some."""
+    return FoldTraining(assignment) if assignment.setup.folds else FineTuning(assignment)
+
+
+def mean_of(curves: Sequence[Mapping[int, Mapping[str, float]]], objective: Objective) -> dict[str, float]:
+    """What folds reach on average at their best common epoch; of equal ones the first.
+
+    Args:
+        curves: Of each fold the metrics of validation by epoch.
+
+    Returns:
+        The mean of each metric; ``fold_epoch``, the epoch, and ``fold_<metric>``, the last fold's own value at it; and
+        from two folds on ``<metric>_se``: the standard deviation over folds by sqrt(K). Folds share training images, so
+        the true error of the mean is larger (Bengio and Grandvalet, 2004).
+    """
+    common = sorted(set.intersection(*(set(curve) for curve in curves)))
+    values = {epoch: statistics.fmean(curve[epoch][objective.metric] for curve in curves) for epoch in common}
+    epoch = objective.best(common, values.get)
+    assert epoch is not None, "a training has an epoch"
+    names = curves[0][epoch]
+    metrics = {name: statistics.fmean(curve[epoch][name] for curve in curves) for name in names}
+    own = [curve[epoch][objective.metric] for curve in curves]
+    metrics |= {FOLD_EPOCH: float(epoch), f"fold_{objective.metric}": own[-1]}
+    if len(own) > 1:
+        metrics[f"{objective.metric}_se"] = statistics.stdev(own) / math.sqrt(len(own))
+    return metrics
+
+
+def _curve(reports: Sequence[EpochReport]) -> dict[int, dict[str, float]]:
+    found = {report.epoch: report.metrics for report in reports}
+    if reports[0].start is not None:
+        found[0] = reports[0].start.metrics
+    return {epoch: {name: metrics[name] for name in METRICS if name in metrics} for epoch, metrics in found.items()}
+
+
+def _read(path: Path, assignment: TrialAssignment) -> Finished:
+    """The folds that a checkpoint holds; none without one that is sound and of this very trial."""
+    if not path.is_file():
+        return Finished()
+    try:
+        content = read_json(path, "the finished folds")
+        for name, value in {"format": _FORMAT, **_identity(assignment)}.items():
+            if content.get(name) != value:
+                raise StorageError(f"its {name} is not this trial's")
+        return from_plain(Finished, content["done"])
+    except (StorageError, KeyError, TypeError, ValueError) as error:
+        _log.warning("trial %d starts again; its finished folds cannot be used: %s", assignment.number, error)
+        return Finished()
+
+
+def _identity(assignment: TrialAssignment) -> dict[str, object]:
+    setup = assignment.setup
+    return {
+        "number": assignment.number,
+        "seed": assignment.seed,
+        "config": dataclasses.asdict(assignment.config),
+        "max_epochs": setup.max_epochs,
+        "folds": setup.folds,
+    }
