@@ -12,7 +12,7 @@ from search_doubles import drive
 from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.app.searches.prepare import RunOptions
 from tlsearch.search import SearchPlan
-from tlsearch.trial import FineTuning
+from tlsearch.trial import open_running
 
 CLASSES = ("circle", "square", "stripe")
 COUNTS = {"train": 6, "val": 8, "test": 10}
@@ -65,5 +65,5 @@ def small_search(
         search=prepared.file.search,
         resources=prepared.file.resources,
     )
-    assert drive(plan, factory=FineTuning) == "finished"
+    assert drive(plan, factory=open_running) == "finished"
     return prepared.entry

@@ -44,7 +44,7 @@ def test_classes_with_hardly_any_validation_image_are_named() -> None:
     assert "none (0), one (1), two (2)" in found.lines()[1]
     crowd = resolution(index_of([f"c{n}" for n in range(9)], list(range(9))))
     assert "c4 (1) and 4 more" in crowd.lines()[1]
-    assert len(resolution(index_of(["a"], [0] * 9)).lines()) == 1
+    assert len(resolution(index_of(["a"], [0] * 20)).lines()) == 1
 
 
 def test_folds_are_advised_below_twenty_validation_images_a_class() -> None:

@@ -86,16 +86,23 @@ def resolution(index: ImageIndex, folds: int = 0) -> Resolution:
     )
 
 
-def folds_advice(index: ImageIndex, folds: int = 0) -> str:
-    """Advice to search with folds, where there are few validation images and no folds yet; else empty."""
-    num_val, num_classes = len(index.splits["val"]), len(index.classes)
+def advised_folds(index: ImageIndex) -> int:
+    """How many folds to search with; 0 where there are enough validation images, or too few images of a class."""
     counts = Counter(index.splits["val"].labels + index.splits["train"].labels)
-    most = min(_FOLDS, *counts.values())
-    if folds or num_val >= _FOLDS_BELOW * num_classes or most < 2:
+    most = min(_FOLDS, *(counts[label] for label in range(len(index.classes))))
+    enough = len(index.splits["val"]) >= _FOLDS_BELOW * len(index.classes)
+    return 0 if enough or most < 2 else most
+
+
+def folds_advice(index: ImageIndex, folds: int = 0) -> str:
+    """Advice to search with folds, where that is worth it and there are none yet; else empty."""
+    advised = 0 if folds else advised_folds(index)
+    if not advised:
         return ""
     return (
-        f"{num_val / num_classes:.3g} validation images a class, on average, choose mostly the luckiest trial: with "
-        f"search.folds: {most} each image of train and val is a validation image once, and values have an error"
+        f"{len(index.splits['val']) / len(index.classes):.3g} validation images a class, on average, choose mostly the "
+        f"luckiest trial: with search.folds: {advised} each image of train and val is a validation image once, and "
+        "values have an error"
     )
 
 

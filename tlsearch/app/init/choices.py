@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tlsearch.app.checks.resolution import advised_folds
 from tlsearch.app.init.candidates import AtHand
 from tlsearch.app.init.facts import DataFacts, Machine
 from tlsearch.app.init.rules import DOMAINS, Budget, Distance, deepest_stage, epochs_of, image_size, num_trials, size_of
@@ -228,6 +229,7 @@ def search_choices(seen: Seen) -> list[Choice]:
     choices = [
         Choice(key=("search", "trials"), value=str(trials), reason=fits),
         Choice(key=("search", "max_epochs"), value=str(seen.epochs), instead="more, with more time"),
+        *_folds(seen),
         Choice(key=("search", "time_budget"), value=f"{minutes:g}m", reason=share),
     ]
     if data.imbalance >= _IMBALANCED:
@@ -241,6 +243,16 @@ def search_choices(seen: Seen) -> list[Choice]:
     reason = "ASHA stops weak trials: at each rung about one in three goes on."
     choices.append(Choice(key=("search", "scheduler"), value=scheduler, reason=reason, instead="none"))
     return [*choices, *_resources(seen)]
+
+
+def _folds(seen: Seen) -> list[Choice]:
+    """Whether trials are trained on folds: said where there are few validation images."""
+    folds = advised_folds(seen.data.index)
+    if not folds:
+        return []
+    reason = "So few validation images choose mostly the luckiest trial; with folds each image judges once."
+    instead = f"{folds}, at the cost of up to {folds} trainings a trial; no models are kept but the promoted one"
+    return [Choice(key=("search", "folds"), value="0", reason=reason, instead=instead)]
 
 
 def _resources(seen: Seen) -> list[Choice]:

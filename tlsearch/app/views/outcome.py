@@ -149,6 +149,11 @@ def find_checkpoint(model: str, storage: Path | None = None) -> str:
         trial = best.number
     folder = entry.path / "trials" / str(trial) / BEST
     if not folder.is_dir():
+        if any(one.folds for one in read_record(entry).trials):
+            raise StorageError(
+                f"{entry.search_id}:{trial} must name a model that is kept, and a search with folds keeps no models: "
+                "`tlsearch promote` trains one on all images of train and val"
+            )
         kept = sorted(int(one.parent.name) for one in entry.path.glob(f"trials/*/{BEST}") if one.parent.name.isdigit())
         names = ", ".join(f"{entry.search_id}:{one}" for one in kept) or "none"
         raise StorageError(

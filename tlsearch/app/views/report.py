@@ -224,6 +224,8 @@ def _judged(
 def _best_model(entry: SearchEntry, best: TrialRecord, index: ImageIndex) -> tuple[BestModel | None, str]:
     """The best trial's kept model, evaluated; else None and the reason."""
     folder = entry.path / "trials" / str(best.number) / "best"
+    if not folder.is_dir() and best.folds:
+        return None, "A search with folds keeps no models: `tlsearch promote` trains one on all images."
     if not folder.is_dir():
         return None, (
             f"The model of trial {best.number} is not in {folder}: a search keeps those of its "

@@ -1,0 +1,108 @@
+"""A search with folds in the app: what its results say, what promote trains of it, and what check and plan say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from small_search import COUNTS, SPACE, small_search, write_shapes
+
+from tlsearch.app.catalog.catalog import SearchEntry
+from tlsearch.app.catalog.gather_facts import read_facts
+from tlsearch.app.catalog.stored import read_record, stored_file
+from tlsearch.app.checks.check_file import check_file
+from tlsearch.app.checks.feasibility import num_training
+from tlsearch.app.production.choice import Limits, choose, find_or_train, train_on_all
+from tlsearch.app.searches.prepare import RunOptions, prepare
+from tlsearch.app.searches.rerun import rerun_trial
+from tlsearch.app.views.outcome import find_checkpoint, read_leaderboard
+from tlsearch.app.views.report import write_search_report
+from tlsearch.core.errors import SpaceError, StorageError
+from tlsearch.data import load_index
+from tlsearch.train import read_model_meta
+
+POOL = 3 * (COUNTS["train"] + COUNTS["val"])
+
+
+@pytest.fixture(scope="module")
+def entry(tmp_path_factory: pytest.TempPathFactory) -> SearchEntry:
+    return small_search(tmp_path_factory.mktemp("folds"), folds=3)
+
+
+def test_results_count_folds_and_every_image(entry: SearchEntry) -> None:
+    record, facts = read_record(entry), read_facts(entry)
+    assert {(trial.epochs_run, trial.folds) for trial in record.trials} == {(3, 3)}
+    assert (facts.folds, facts.num_validation) == (3, POOL)
+    found = read_leaderboard(entry, run_ids=False)
+    best = found.rows[0]
+    assert best.standard_error == record.trials[best.trial].reports[-1].metrics["val_accuracy_se"]
+    assert best.interval is None
+    assert any("mean over 3 folds" in note for note in found.notes())
+    page = write_search_report(entry, log=False).page.read_text()
+    assert "over 3 of 3 folds" in page
+
+
+def test_no_model_of_a_fold_is_kept(entry: SearchEntry) -> None:
+    assert list(entry.path.glob("trials/*/*")) == []
+    with pytest.raises(StorageError, match="search with folds keeps no models: `tlsearch promote` trains one"):
+        find_checkpoint(entry.search_id, entry.path.parent)
+
+
+def test_promote_trains_for_the_common_epoch_on_all_images(entry: SearchEntry) -> None:
+    file, _ = stored_file(entry, "")
+    choice = choose(entry, file, num_classes=3, trial=None, limits=Limits(), num_val=24)
+    epoch = choice.trial.reports[-1].metrics["fold_epoch"]
+    assert (choice.trial.best_epoch, choice.trial.folds) == (epoch, 3)
+    choice = replace(choice, trial=replace(choice.trial, best_epoch=2))
+    split = find_or_train(choice, file)
+    whole = train_on_all(choice, file)
+    assert [read_model_meta(folder).epoch for folder in (split, whole)] == [2, 2]
+    written = (split / "checkpoint.json").stat().st_mtime_ns
+    assert find_or_train(choice, file) == split
+    assert (split / "checkpoint.json").stat().st_mtime_ns == written, "what was trained is found again"
+
+
+def test_a_trial_with_folds_is_trained_again_to_the_bit(entry: SearchEntry) -> None:
+    again = rerun_trial(entry, 1)
+    assert again.equal, again.deviations
+    assert again.num_epochs == 3
+
+
+def space(tmp_path: Path, folds: int, counts: dict[str, int]) -> Path:
+    write_shapes(tmp_path / "images", counts=counts)
+    path = tmp_path / "space.yaml"
+    path.write_text(SPACE.format(more="", folds=f"\n  folds: {folds}" if folds else ""))
+    return path
+
+
+def test_check_advises_folds_and_names_a_class_that_is_too_small(tmp_path: Path) -> None:
+    path = space(tmp_path, 0, {"train": 3, "val": 1, "test": 1})
+    report = check_file(path, with_model=False)
+    assert report.validation is not None
+    assert "search.folds: 4" in report.validation.lines()[-1]
+    small = check_file(path, overrides=("search.folds=5",), with_model=False)
+    assert [(one.dotted, "'circle' (4)" in one.message) for one in small.problems] == [("search.folds", True)]
+    assert check_file(path, overrides=("search.folds=4",), with_model=False).ok
+    with (
+        pytest.raises(SpaceError, match="search.folds 5 needs 5 images of each class"),
+        prepare(RunOptions(file=path, overrides=("search.folds=5",), name="small")),
+    ):
+        pass
+
+
+def test_patience_does_not_go_with_folds(tmp_path: Path) -> None:
+    path = space(tmp_path, 3, {"train": 3, "val": 1})
+    plain = yaml.safe_load(path.read_text())
+    plain["search"]["patience"] = 3
+    path.write_text(yaml.safe_dump(plain))
+    (problem,) = check_file(path, with_model=False).problems
+    assert (problem.dotted, "reports each fold once" in problem.message) == ("search.patience", True)
+
+
+def test_a_training_sees_all_folds_but_one(tmp_path: Path) -> None:
+    from tlsearch.space import load
+
+    file, _ = load(space(tmp_path, 4, {"train": 3, "val": 1}))
+    assert num_training(file, load_index(file.data)) == 9
