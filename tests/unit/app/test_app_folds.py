@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
+import killed_folds
 import pytest
 import yaml
 from small_search import COUNTS, SPACE, small_search, write_shapes
@@ -16,7 +21,7 @@ from tlsearch.app.checks.check_file import check_file
 from tlsearch.app.checks.feasibility import num_training
 from tlsearch.app.production.choice import Limits, choose, find_or_train, train_on_all
 from tlsearch.app.searches.prepare import RunOptions, prepare
-from tlsearch.app.searches.rerun import rerun_trial
+from tlsearch.app.searches.rerun import deviations, rerun_trial
 from tlsearch.app.views.outcome import find_checkpoint, read_leaderboard
 from tlsearch.app.views.report import write_search_report
 from tlsearch.core.errors import SpaceError, StorageError
@@ -106,3 +111,21 @@ def test_a_training_sees_all_folds_but_one(tmp_path: Path) -> None:
 
     file, _ = load(space(tmp_path, 4, {"train": 3, "val": 1}))
     assert num_training(file, load_index(file.data)) == 9
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_deaths_at_five_points_lose_nothing(entry: SearchEntry, tmp_path: Path) -> None:
+    def run(point: str) -> int:
+        command = [sys.executable, killed_folds.__file__, str(tmp_path)]
+        env = {**os.environ, "OMP_NUM_THREADS": "1", "TLSEARCH_CRASH_AT": point}
+        return subprocess.run(command, env=env, capture_output=True, timeout=300, check=False).returncode
+
+    points = ("after_checkpoint:2", "before_report_write:1", "after_report_write:2", "before_tell:1", "after_tell:1")
+    assert [run(point) for point in points] == [-signal.SIGKILL] * len(points)
+    assert run("") == 0
+    killed, whole = read_record(replace(entry, directory=str(tmp_path / "tlsearch_runs" / "small"))), read_record(entry)
+    assert [trial.state for trial in killed.trials] == [trial.state for trial in whole.trials]
+    for one, other in zip(killed.trials, whole.trials, strict=True):
+        assert deviations(one.reports, other.reports) == []
+    assert list(tmp_path.glob("tlsearch_runs/small/trials/*/*")) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -224,7 +225,8 @@ def _without_pillows_limit() -> Iterator[None]:
     global _num_opening, _pillows_limit
     with _OPENING:
         if _num_opening == 0:
-            _pillows_limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            # not None: Pillow, in another thread, may be between asking for that and reading the number
+            _pillows_limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, sys.maxsize
         _num_opening += 1
     try:
         yield
