@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,21 +86,26 @@ def resolution(index: ImageIndex, folds: int = 0) -> Resolution:
     )
 
 
-def advised_folds(index: ImageIndex) -> int:
-    """How many folds to search with; 0 where there are enough validation images, or too few images of a class."""
-    counts = Counter(index.splits["val"].labels + index.splits["train"].labels)
-    most = min(_FOLDS, *(counts[label] for label in range(len(index.classes))))
-    enough = len(index.splits["val"]) >= _FOLDS_BELOW * len(index.classes)
-    return 0 if enough or most < 2 else most
+def advised_folds(num_val: int, counts: Collection[int]) -> int:
+    """How many folds to search with; 0 where there are enough validation images, or too few images of a class.
+
+    Args:
+        num_val: Validation images.
+        counts: Images of each class that can be cut into folds.
+    """
+    most = min(_FOLDS, *counts)
+    return 0 if num_val >= _FOLDS_BELOW * len(counts) or most < 2 else most
 
 
 def folds_advice(index: ImageIndex, folds: int = 0) -> str:
     """Advice to search with folds, where that is worth it and there are none yet; else empty."""
-    advised = 0 if folds else advised_folds(index)
+    num_val = len(index.splits["val"])
+    counts = Counter(index.splits["val"].labels + index.splits["train"].labels)
+    advised = 0 if folds else advised_folds(num_val, [counts[label] for label in range(len(index.classes))])
     if not advised:
         return ""
     return (
-        f"{len(index.splits['val']) / len(index.classes):.3g} validation images a class, on average, choose mostly the "
+        f"{num_val / len(index.classes):.3g} validation images a class, on average, choose mostly the "
         f"luckiest trial: with search.folds: {advised} each image of train and val is a validation image once, and "
         "values have an error"
     )

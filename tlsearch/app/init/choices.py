@@ -247,7 +247,7 @@ def search_choices(seen: Seen) -> list[Choice]:
 
 def _folds(seen: Seen) -> list[Choice]:
     """Whether trials are trained on folds: said where there are few validation images."""
-    folds = advised_folds(seen.data.index)
+    folds = advised_folds(seen.data.images["val"], seen.data.per_class.values())
     if not folds:
         return []
     reason = "So few validation images choose mostly the luckiest trial; with folds each image judges once."

@@ -134,7 +134,15 @@ def _candidates(entry: SearchEntry, number: int | None, num_val: int) -> Iterato
     if solved is not None:
         yield entry, *solved
     for trial in best_candidates(record, len(record.trials)):
-        yield entry, trial, f"the best by {record.metric} on validation"
+        yield entry, trial, f"the best by {record.metric} {_judged_on(trial, record.metric)}"
+
+
+def _judged_on(trial: TrialRecord, metric: str) -> str:
+    if not trial.folds:
+        return "on validation"
+    error = trial.reports[-1].metrics.get(f"{metric}_se")
+    text = f"over {trial.epochs_run} of {trial.folds} folds of train and val: {trial.best_value:.4f}"
+    return text if error is None else f"{text} with a standard error of {error:.4f}"
 
 
 def solved_head(record: SearchRecord, num_val: int) -> tuple[TrialRecord, str] | None:
