@@ -125,7 +125,7 @@ def test_only_a_search_that_takes_long_is_forecast(clock: list[float], trials: i
         Console(file=io.StringIO()),
         metric="val_accuracy",
         trials=trials,
-        max_epochs=5,
+        num_reports=5,
         time_budget_s=None,
         forecast=forecast,  # type: ignore[arg-type]
     )
