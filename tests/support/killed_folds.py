@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from search_doubles import drive
-from small_search import small_search
+from small_search import SPACE, small_search
 
 from tlsearch.app.catalog.catalog import read_entry
 from tlsearch.app.catalog.stored import stored_file
@@ -19,11 +19,16 @@ from tlsearch.trial import finetuning, fold_training, open_running
 NAME, FOLDS = "small", 3
 
 
+def folded(folds: int) -> str:
+    """The space of `small_search`, with folds."""
+    return SPACE.format(more="").replace("max_epochs: 2", f"max_epochs: 2\n  folds: {folds}")
+
+
 def main(root: Path) -> None:
     """Begins the search, or goes on with the one that was killed."""
     finetuning.RUNNING_INTERVAL_S = fold_training.RUNNING_INTERVAL_S = 0.0
     if not (root / "tlsearch_runs" / NAME).exists():
-        small_search(root, name=NAME, folds=FOLDS)
+        small_search(root, name=NAME, space=folded(FOLDS))
         return
     entry = read_entry(root / "tlsearch_runs" / NAME)
     assert entry is not None
