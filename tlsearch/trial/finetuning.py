@@ -46,7 +46,7 @@ class FineTuning:
     Of the training of a fold no model is kept.
 
     Args:
-        doing: Hears of work that takes long; by default it is told in the directory.
+        doing: Hears of work that takes long; by default it is written into the directory.
 
     Raises:
         UserError: Data, weights or settings break a rule.
