@@ -205,9 +205,11 @@ def _judged(
     best = record.best
     if best is None:
         return None, None, "No trial has a result."
-    file = read_space_file(entry)
+    folder, file = entry.path / "trials" / str(best.number) / "best", read_space_file(entry)
+    evicted = _not_kept(best, folder)
     if file is None:
-        return None, None, "The search's resolved.yaml cannot be read, so its data are not known."
+        unknown = "The search's resolved.yaml cannot be read, so its data are not known."
+        return None, None, unknown if folder.is_dir() else evicted
     from tlsearch.app.views.label_errors import find_label_errors
     from tlsearch.data import load_index
 
@@ -217,20 +219,21 @@ def _judged(
         return None, None, f"The model of trial {best.number} cannot be evaluated: {error}"
     if facts.digest and index.digest != facts.digest:
         return None, None, "The data have changed since the search, so its model is not scored on them."
-    model, missing = _best_model(entry, best, index)
+    model, missing = _best_model(folder, best, index) if folder.is_dir() else (None, evicted)
     return model, find_label_errors(entry, record, file, index), missing
 
 
-def _best_model(entry: SearchEntry, best: TrialRecord, index: ImageIndex) -> tuple[BestModel | None, str]:
+def _not_kept(best: TrialRecord, folder: Path) -> str:
+    if best.folds:
+        return "A search with folds keeps no models: `tlsearch promote` trains one on all images."
+    return (
+        f"The model of trial {best.number} is not in {folder}: a search keeps those of its `tracking.keep_best` best "
+        "trials."
+    )
+
+
+def _best_model(folder: Path, best: TrialRecord, index: ImageIndex) -> tuple[BestModel | None, str]:
     """The best trial's kept model, evaluated; else None and the reason."""
-    folder = entry.path / "trials" / str(best.number) / "best"
-    if not folder.is_dir() and best.folds:
-        return None, "A search with folds keeps no models: `tlsearch promote` trains one on all images."
-    if not folder.is_dir():
-        return None, (
-            f"The model of trial {best.number} is not in {folder}: a search keeps those of its "
-            "`tracking.keep_best` best trials."
-        )
     from tlsearch.results.inference.labelled import evaluate_split, thumbnails, worst_mistakes
     from tlsearch.results.inference.predictor import load_model
 
