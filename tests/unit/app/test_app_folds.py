@@ -20,12 +20,13 @@ from tlsearch.app.catalog.gather_facts import read_facts
 from tlsearch.app.catalog.stored import read_record, stored_file
 from tlsearch.app.checks.check_file import check_file
 from tlsearch.app.checks.feasibility import num_training
+from tlsearch.app.combined.make_soup import make_soup
 from tlsearch.app.production.choice import Limits, choose, find_or_train, train_on_all
 from tlsearch.app.searches.prepare import RunOptions, prepare
 from tlsearch.app.searches.rerun import deviations, rerun_trial
 from tlsearch.app.views.outcome import find_checkpoint, read_leaderboard
 from tlsearch.app.views.report import write_search_report
-from tlsearch.core.errors import SpaceError, StorageError
+from tlsearch.core.errors import SpaceError, StorageError, UserError
 from tlsearch.data import load_index
 from tlsearch.train import read_model_meta
 
@@ -54,6 +55,11 @@ def test_no_model_of_a_fold_is_kept(entry: SearchEntry) -> None:
     assert list(entry.path.glob("trials/*/*")) == []
     with pytest.raises(StorageError, match="search with folds keeps no models: `tlsearch promote` trains one"):
         find_checkpoint(entry.search_id, entry.path.parent)
+
+
+def test_there_is_no_soup_of_folds(entry: SearchEntry) -> None:
+    with pytest.raises(UserError, match="a soup averages the models of trials, and the trials of small have none"):
+        make_soup(entry)
 
 
 def test_promote_trains_for_the_common_epoch_on_all_images(entry: SearchEntry) -> None:

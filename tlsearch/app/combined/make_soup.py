@@ -95,6 +95,11 @@ def _candidates(record: SearchRecord, file: SpaceFile, max_models: int) -> _Cand
     best = record.best
     if best is None:
         raise UserError(f"the search {record.search_id} has no trial with a result yet")
+    if best.folds:
+        raise UserError(
+            f"a soup averages the models of trials, and the trials of {record.search_id} have none: they have folds "
+            "(`search.folds`). `tlsearch promote` trains the best one on all images"
+        )
     groups: dict[tuple[str, bool], list[TrialRecord]] = {}
     for trial in record.ranked:
         config = trial.config
