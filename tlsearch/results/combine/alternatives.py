@@ -16,6 +16,8 @@ from tlsearch.results.combine.combination import Combination, Member, read_combi
 from tlsearch.results.combine.kept_logits import read_kept
 from tlsearch.results.combine.selection import Selected, select_ensemble
 
+_MOST_VALUES = 20_000_000  # of the best trials: half a minute's selection; `tlsearch ensemble` looks at all of them
+
 
 @dataclass(frozen=True, kw_only=True)
 class Alternative:
@@ -89,7 +91,8 @@ def alternatives(
     kept = read_kept(root, record)
     selected = None
     if len(kept.trials) > 1:
-        selected = select_ensemble(kept.trials, kept.logits, kept.labels, metric=record.metric)
+        most = max(2, _MOST_VALUES // max(1, kept.logits[0].size))
+        selected = select_ensemble(kept.trials[:most], kept.logits[:most], kept.labels, metric=record.metric)
     soup, ensemble = read_combination(root, "soup"), read_combination(root, "ensemble")
     backbones = {trial.number: trial.config.backbone for trial in record.trials}
     best = record.best.number
