@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.app.catalog.stored import read_record, stored_file
 from tlsearch.app.combined import make_soup as souping
 from tlsearch.app.combined.make_soup import make_soup
+from tlsearch.app.production.choice import Limits
+from tlsearch.app.production.promote import PromoteOptions, promote
 from tlsearch.core.errors import StorageError, UserError
 from tlsearch.core.metrics import METRICS
 from tlsearch.data import load_index
@@ -106,6 +109,27 @@ def test_where_it_does_not_help_the_model_is_the_best_trial_s(
     result = make_soup(entry)
     assert [one.trial for one in result.members] == [4] and not result.helps and result.value == 0.6
     assert checkpoint_digest(combined_model(entry.path, "soup")) == checkpoint_digest(entry.path / "trials/4/best")
+
+
+def test_a_promoted_soup_is_the_soup_and_was_tested_beside_the_best_trial(
+    entry: SearchEntry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Asked for, or as the best that is quick enough."""
+    entry = replace(entry, tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
+    _took(monkeypatch, 2, 1, 0)
+    make_soup(entry)
+    result = promote(entry, PromoteOptions(combined="soup"))
+    assert (result.kind, result.trial, [one.trial for one in result.members]) == ("soup", 2, [2, 1, 0])
+    assert result.test is not None and result.test.against is not None
+    assert all(text in result.card for text in ("soup", "McNemar"))
+    images = sorted((entry.path.parents[1] / "images/test").rglob("*.png"))
+    served = load_model(result.uri, tracking_uri=entry.tracking_uri, device="cpu")
+    own = load_model(combined_model(entry.path, "soup"), device="cpu")
+    assert served.meta.members == (2, 1, 0)
+    index = load_index(stored_file(entry, "")[0].data)
+    assert torch.equal(logits_on(served, index, "test"), logits_on(own, index, "test")) and len(images) == 12
+    quick = promote(entry, PromoteOptions(limits=Limits(latency_ms=8.0), without_test=True))
+    assert quick.kind == "soup"
 
 
 _SCRIPT = """
