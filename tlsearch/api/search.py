@@ -205,7 +205,7 @@ class Search:
         self,
         *,
         trial: int | None = None,
-        combined: Literal["ensemble", "soup"] | None = None,
+        combined: Literal["ensemble", "soup", "distilled"] | None = None,
         alias: str = "champion",
         max_latency_ms: float | None = None,
         max_params: int | None = None,
@@ -217,7 +217,8 @@ class Search:
 
         Args:
             trial: None for the winner of `confirm`, or the best trial.
-            combined: Promote the ensemble or the soup that was made of the search instead of a trial.
+            combined: Promote the ensemble or the soup that was made of the search, or a model that is now distilled
+                from the ensemble, instead of a trial.
             alias: The registry's alias for the new version.
             max_latency_ms: Only models that take at most this long for one image (ms, CPU).
             max_params: Only models with at most this many parameters.

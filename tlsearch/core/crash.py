@@ -1,7 +1,7 @@
 """Points where a test may kill this process: TLSEARCH_CRASH_AT=NAME:COUNT, the COUNT-th time NAME is passed.
 
 Of a search: the names in ``SEARCH``. Of a promotion: those in ``PROMOTION``, in their order. Of an ensemble that
-is made: those in ``ENSEMBLE``.
+is made: those in ``ENSEMBLE``. Of a model that is distilled: those in ``DISTILLATION``.
 """
 
 from __future__ import annotations
@@ -38,6 +38,11 @@ ENSEMBLE = (
     "ensemble_chosen",  # the members are selected and trained, the old model is not replaced yet
     "ensemble_tensors",  # the tensors of a member are there, no file names them
     "ensemble_model",  # the model is whole, the search does not say so yet
+)
+DISTILLATION = (
+    "soft_targets",  # the teacher's probabilities are kept, the student is not trained yet
+    "student_trained",
+    "distilled_model",  # the model is whole, the search does not say so yet
 )
 
 _VARIABLE = "TLSEARCH_CRASH_AT"

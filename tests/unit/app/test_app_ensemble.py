@@ -1,4 +1,4 @@
-"""``ensemble`` and ``promote --ensemble``: one model with its evidence; refusals say why, a death loses nothing."""
+"""``ensemble``, ``promote --ensemble`` and ``--distill``: one model with its evidence; a death loses nothing."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from small_search import small_search
 
 from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.app.catalog.stored import read_record, stored_file
+from tlsearch.app.combined import make_distilled as distilling
 from tlsearch.app.combined import make_ensemble as making
 from tlsearch.app.combined.ensemble_costs import EnsembleCosts
 from tlsearch.app.combined.make_ensemble import EnsembleOptions, make_ensemble
@@ -21,14 +23,15 @@ from tlsearch.app.production.choice import Limits
 from tlsearch.app.production.promote import PromoteOptions, promote
 from tlsearch.app.views.outcome import find_checkpoint
 from tlsearch.core.codec import to_plain
-from tlsearch.core.crash import ENSEMBLE
+from tlsearch.core.crash import DISTILLATION, ENSEMBLE
 from tlsearch.core.errors import StorageError, UsageError, UserError
-from tlsearch.core.metrics import METRICS
+from tlsearch.core.metrics import METRICS, Objective
 from tlsearch.data import load_index
 from tlsearch.results import load_model, logits_on, predict
 from tlsearch.results.combine.combination import Combination, Member, combined_model, read_combination
 from tlsearch.results.combine.selection import Selected
 from tlsearch.results.promotion.test_split import read_uses
+from tlsearch.train import read_soft_targets
 from tlsearch.train.checkpoint import ensemble_checkpoint
 
 MEMBERS = (Member(trial=0, count=2), Member(trial=2, count=1))  # of two backbones
@@ -202,3 +205,65 @@ def test_a_promotion_refuses_what_an_ensemble_does_not_have(
     make_ensemble(entry, EnsembleOptions())
     with pytest.raises(UserError, match="not better than its best single trial 0"):
         promote(entry, PromoteOptions(combined="ensemble"))
+
+
+@pytest.fixture
+def quick_student(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distilling, "NUM_VIEWS", 2)
+    monkeypatch.setattr(distilling, "measure_latency", lambda spec: 3.0)
+
+
+@pytest.mark.usefixtures("quick_student")
+def test_a_student_learns_what_the_ensemble_predicts_and_is_one_plain_model(
+    entry: SearchEntry, made: Combination
+) -> None:
+    """Its targets are the labels and the members' probabilities for the views that it sees, in equal parts."""
+    file, record, index = stored_file(entry, "")[0], read_record(entry), _val(entry)
+    found = distilling.make_distilled(entry, file, index, record.trials[0])
+    assert found == read_combination(entry.path, "distilled")
+    assert (found.kind, found.members, found.best_trial, found.latency_ms) == ("distilled", MEMBERS, 0, 3.0)
+    model = load_model(combined_model(entry.path, "distilled"), device="cpu")
+    logits, labels = logits_on(model, index, "val").numpy(), np.array(index.splits["val"].labels)
+    assert len(model.networks) == 1 and METRICS[record.metric].value(logits, labels) == pytest.approx(found.value)
+    (targets,) = entry.path.glob("promoted/0-distilled-*/targets.safetensors")
+    learned = read_soft_targets(targets, 2, (len(index.splits["train"]), 3))
+    hard = learned.gather(1, torch.tensor(index.splits["train"].labels)[:, None])[:, 0]
+    assert torch.allclose(learned.sum(1), torch.ones(len(learned))) and bool((hard > 0.5).all() and (hard < 1).all())
+    assert found.helps == (found.value > float(record.trials[0].best_value or 0))
+
+
+@pytest.mark.usefixtures("quick_student")
+@pytest.mark.parametrize("point", DISTILLATION)
+def test_a_death_in_a_distillation_costs_what_was_not_done(
+    entry: SearchEntry, made: Combination, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    """The same call again trains nothing twice and registers one version."""
+
+    def die(name: str) -> None:
+        if name == point:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(distilling, "crash_point", die)
+        with pytest.raises(KeyboardInterrupt):
+            promote(entry, PromoteOptions(combined="distilled", without_test=True))
+    assert read_combination(entry.path, "distilled") is None
+    if point != "soft_targets":
+        monkeypatch.setattr(distilling, "run_trial", None)
+    monkeypatch.setattr(distilling, "_targets", None)
+    monkeypatch.setattr(Objective, "better", lambda *_: True)  # chance decides whether so small a student is better
+    result = promote(entry, PromoteOptions(combined="distilled", without_test=True))
+    assert (result.kind, result.members, result.version) == ("distilled", MEMBERS, "1")
+    assert "one model that has learned the averaged probabilities of" in result.card
+
+
+def test_a_distillation_needs_an_ensemble_of_several(entry: SearchEntry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the command that makes one."""
+    with pytest.raises(UserError, match="has none yet; `tlsearch ensemble small` makes one"):
+        promote(entry, PromoteOptions(combined="distilled", without_test=True))
+    _took(monkeypatch, Member(trial=0, count=1), helps=False)
+    make_ensemble(entry, EnsembleOptions())
+    with pytest.raises(UserError, match="has one of a single trial"):
+        promote(entry, PromoteOptions(combined="distilled", without_test=True))
+    with pytest.raises(UsageError, match="--distill or --trial 1, not both"):
+        promote(entry, PromoteOptions(combined="distilled", trial=1))

@@ -117,6 +117,19 @@ def choose(
     raise UserError(f"the search {entry.search_id} has no trial with a result yet")
 
 
+def best_trial(entry: SearchEntry, file: SpaceFile, limits: Limits, *, num_classes: int) -> TrialRecord:
+    """The search's best trial by validation within the limits.
+
+    Raises:
+        UserError: No trial with a result is within them.
+    """
+    sizes = _Sizes(file, num_classes)
+    found = next((one for one in read_record(entry).ranked if sizes.within(one.config.backbone, limits)), None)
+    if found is None:
+        raise UserError(f"no trial of {entry.search_id} with a result is within the limits: {limits.text or 'none'}")
+    return found
+
+
 def _candidates(entry: SearchEntry, number: int | None, num_val: int) -> Iterator[tuple[SearchEntry, TrialRecord, str]]:
     record = read_record(entry)
     if number is not None:

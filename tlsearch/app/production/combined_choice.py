@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.app.catalog.stored import read_record
 from tlsearch.app.production.choice import Choice, Limits
 from tlsearch.core.errors import UserError
-from tlsearch.results.combine.combination import KINDS, Combination, Kind, read_combination
+from tlsearch.results.combine.combination import KINDS, Combination, Kind, flag_of, read_combination
 from tlsearch.results.leaderboard.search_facts import this_cpu
+
+_NAMES: Mapping[Kind, str] = {"distilled": "distilled model"}
+_WHERE: Mapping[Kind, str] = {"distilled": "on validation"}
+_UNSEEN = "on images that it was not selected on"
 
 
 def choose_combined(entry: SearchEntry, kind: Kind, limits: Limits) -> Choice:
@@ -24,9 +29,9 @@ def choose_combined(entry: SearchEntry, kind: Kind, limits: Limits) -> Choice:
         raise UserError(f"{entry.search_id} has no {kind} yet: `tlsearch {kind} {entry.search_id}` makes it")
     if not found.helps:
         raise UserError(
-            f"the {kind} of {entry.search_id} is not better than its best single trial {found.best_trial} on images "
-            f"that it was not selected on ({found.metric} {found.best_cross_fitted:.4f}): promote the trial, without "
-            f"--{kind}"
+            f"the {_NAMES.get(kind, kind)} of {entry.search_id} is not better than its best single trial "
+            f"{found.best_trial} {_WHERE.get(kind, _UNSEEN)} ({found.metric} {found.cross_fitted:.4f} against "
+            f"{found.best_cross_fitted:.4f}): promote the trial, without --{flag_of(kind)}"
         )
     if not _within(found, limits):
         hint = f"; `tlsearch ensemble {entry.search_id}` takes the same limits" if kind == "ensemble" else ""
@@ -55,13 +60,20 @@ def _within(found: Combination, limits: Limits) -> bool:
 
 def _choice(entry: SearchEntry, found: Combination) -> Choice:
     single = next(one for one in read_record(entry).trials if one.number == found.best_trial)
+    if found.kind == "distilled":
+        reason = (
+            f"{found.metric} {found.value:.4f} on {found.num_val} validation images, where trial {found.best_trial}, "
+            f"whose configuration it has, reached {found.best_value:.4f}"
+        )
+    else:
+        reason = (
+            f"{found.metric} {found.cross_fitted:.4f}, selected on one half of {found.num_val} validation images and "
+            f"scored on the other, where the best single trial {found.best_trial} has {found.best_cross_fitted:.4f}"
+        )
     return Choice(
         entry=entry,
         trial=single,
-        reason=(
-            f"{found.metric} {found.cross_fitted:.4f}, selected on one half of {found.num_val} validation images and "
-            f"scored on the other, where the best single trial {found.best_trial} has {found.best_cross_fitted:.4f}"
-        ),
+        reason=reason,
         parameters=found.parameters,
         latency=f"{_latency(found)} ({this_cpu()}, batch of 1)",
         combination=found,

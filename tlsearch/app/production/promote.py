@@ -18,7 +18,8 @@ import numpy as np
 from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.app.catalog.gather_facts import read_facts
 from tlsearch.app.catalog.stored import read_record, stored_file
-from tlsearch.app.production.choice import Choice, Limits, choose, find_or_train, train_on_all
+from tlsearch.app.combined.make_distilled import make_distilled
+from tlsearch.app.production.choice import Choice, Limits, best_trial, choose, find_or_train, train_on_all
 from tlsearch.app.production.combined_choice import best_combined, choose_combined
 from tlsearch.app.production.conclude import read_confirmed
 from tlsearch.app.production.test_uses import Evidence, sealed_split, test_evidence, uses_on_record
@@ -30,7 +31,7 @@ from tlsearch.core.user_folders import scratch_folder
 from tlsearch.data import ImageIndex, load_index
 from tlsearch.model import weights_card
 from tlsearch.results import SERVED_CODE, load_model, logits_on
-from tlsearch.results.combine.combination import Kind, Member, combined_model
+from tlsearch.results.combine.combination import Kind, Member, combined_model, flag_of
 from tlsearch.results.combine.default_gain import default_gain
 from tlsearch.results.inference.labelled import check_classes
 from tlsearch.results.promotion.model_card import CardFacts, model_card
@@ -50,8 +51,8 @@ class PromoteOptions:
 
     Attributes:
         trial: None for the confirmed or best one.
-        combined: Promote the search's ensemble or its soup instead of a trial. None with a limit of the latency takes
-            the best of both and the best trial within it.
+        combined: Promote the search's ensemble, its soup, or a model that is now distilled from its ensemble, instead
+            of a trial. None with a limit of the latency takes the best of those made and the best trial within it.
         refit: Train on train and val together before.
         without_test: Register without looking at the test split.
         reuse_test: Look at it although another model has; the card says so.
@@ -75,7 +76,7 @@ class PromotedModel:
         previous: The version that the alias named before; None where there was none.
         trial: Its trial in ``search_id``, chosen for ``reason``; ``value`` is the metric there. Of a combination the
             best single trial, which the test evidence compares it with.
-        kind: ``trial``, ``ensemble`` or ``soup``.
+        kind: ``trial``, ``ensemble``, ``soup`` or ``distilled``.
         members: The trials of a combination.
         refit: Whether it was trained on train and val together.
         test: None where the test split was not looked at.
@@ -131,10 +132,11 @@ def _check_alias(alias: str) -> None:
 def _check_combined(options: PromoteOptions) -> None:
     if options.combined is None:
         return
+    flag = flag_of(options.combined)
     if options.trial is not None:
-        raise UsageError(f"a promotion takes --{options.combined} or --trial {options.trial}, not both")
+        raise UsageError(f"a promotion takes --{flag} or --trial {options.trial}, not both")
     if options.refit:
-        raise UsageError(f"--refit trains one trial on train and val together, and --{options.combined} has several")
+        raise UsageError(f"--refit trains one trial on train and val together, and --{flag} comes from several")
 
 
 def _promote(entry: SearchEntry, options: PromoteOptions, stack: ExitStack) -> PromotedModel:
@@ -143,6 +145,8 @@ def _promote(entry: SearchEntry, options: PromoteOptions, stack: ExitStack) -> P
     check_classes(read_facts(entry).classes or index.classes, index.classes)
     refuse_changed_inputs(entry, file, index, purpose="its models cannot be scored and promoted")
     num_classes, num_val = len(index.classes), len(index.splits["val"])
+    if options.combined == "distilled":
+        make_distilled(entry, file, index, best_trial(entry, file, options.limits, num_classes=num_classes))
     choice = _choose(entry, file, options, num_classes=num_classes, num_val=num_val)
     if choice.entry.path != entry.path:
         stack.enter_context(holding(choice.entry.path, "promote"))

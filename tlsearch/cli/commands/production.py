@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,6 +22,7 @@ from tlsearch.display.interrupts import EXIT_INTERRUPTED, interruptible
 if TYPE_CHECKING:
     from tlsearch.app.catalog.catalog import SearchEntry
     from tlsearch.app.production.promote import PromotedModel
+    from tlsearch.results.combine.combination import Kind
     from tlsearch.results.stats.verdict import Confirmed
 
 
@@ -116,6 +117,9 @@ def _timer(limit_s: float | None, *events: threading.Event) -> Iterator[None]:
         timer.cancel()
 
 
+_COMBINED: Sequence[Kind] = ("ensemble", "soup", "distilled")
+
+
 @app.command()
 def promote(
     search: Search = None,
@@ -126,6 +130,12 @@ def promote(
         bool, typer.Option("--ensemble", help="Promote the model that `tlsearch ensemble` has made.")
     ] = False,
     soup: Annotated[bool, typer.Option("--soup", help="Promote the model that `tlsearch soup` has made.")] = False,
+    distill: Annotated[
+        bool,
+        typer.Option(
+            "--distill", help="Train one model by what the ensemble predicts, and promote it if that makes it better."
+        ),
+    ] = False,
     alias: Annotated[str, typer.Option(help="MLflow alias that points to the new version.")] = "champion",
     max_latency_ms: Annotated[
         float | None,
@@ -148,8 +158,9 @@ def promote(
 ) -> None:
     """Evaluate the best model once on the sealed test split and register it in MLflow with a model card."""
     with shown_errors(as_json=json):
-        if ensemble and soup:
-            raise UsageError("a promotion takes --ensemble or --soup, not both")
+        chosen = [kind for kind, wanted in zip(_COMBINED, (ensemble, soup, distill), strict=True) if wanted]
+        if len(chosen) > 1:
+            raise UsageError("a promotion takes one of --ensemble, --soup and --distill")
         from tlsearch.app.catalog.catalog import find
         from tlsearch.app.production.choice import Limits
         from tlsearch.app.production.promote import PromoteOptions
@@ -157,7 +168,7 @@ def promote(
 
         options = PromoteOptions(
             trial=trial,
-            combined="ensemble" if ensemble else "soup" if soup else None,
+            combined=chosen[0] if chosen else None,
             alias=alias,
             limits=Limits(latency_ms=max_latency_ms, parameters=max_params),
             refit=refit,

@@ -12,7 +12,7 @@ from typing import Literal
 
 from tlsearch.core.text import command
 from tlsearch.core.types import SearchRecord
-from tlsearch.results.combine.combination import Combination, Member, read_combination
+from tlsearch.results.combine.combination import Combination, Member, flag_of, read_combination
 from tlsearch.results.combine.kept_logits import read_kept
 from tlsearch.results.combine.selection import Selected, select_ensemble
 
@@ -35,7 +35,7 @@ class Alternative:
         helps: Whether it is better than the best trial by the cross-fitted value; False for the trial.
     """
 
-    kind: Literal["trial", "soup", "ensemble"]
+    kind: Literal["trial", "soup", "ensemble", "distilled"]
     members: tuple[Member, ...]
     cross_fitted: float | None
     value: float | None
@@ -65,7 +65,7 @@ class Alternative:
             return _typed("promote", search_id)
         if not self.helps:
             return "no better than the best trial"
-        return _typed("promote", search_id, f"--{self.kind}") if self.made else _typed("ensemble", search_id)
+        return _typed("promote", search_id, f"--{flag_of(self.kind)}") if self.made else _typed("ensemble", search_id)
 
 
 def _typed(*words: str) -> str:
@@ -75,7 +75,7 @@ def _typed(*words: str) -> str:
 def alternatives(
     root: Path, record: SearchRecord, *, parameters: Mapping[str, int], latency_ms: Mapping[str, float]
 ) -> tuple[Alternative, ...]:
-    """The best trial, then the soup where one was made, then the ensemble where logits were kept or one was made.
+    """The best trial, the soup where one was made, the ensemble where logits were kept or one was made, what it taught.
 
     Args:
         root: The search's folder.
@@ -112,7 +112,8 @@ def alternatives(
     found += [_of(one) for one in (soup, ensemble) if one is not None]
     if ensemble is None and selected is not None:
         found.append(_estimated(selected, [backbones[one.trial] for one in selected.members], parameters, latency_ms))
-    return tuple(found)
+    distilled = read_combination(root, "distilled")
+    return tuple(found if distilled is None else [*found, _of(distilled)])
 
 
 def _of(made: Combination) -> Alternative:

@@ -1,7 +1,7 @@
 """A combination of a search's trials, as it is kept in the search's folder: combined/<kind>.json and combined/<kind>/.
 
 An ensemble averages the probabilities of its members; a soup is one model with the average of their weights (Wortsman
-et al., "Model soups", 2022).
+et al., "Model soups", 2022); a distilled model has learned what the ensemble predicts (Hinton et al., 2015).
 """
 
 from __future__ import annotations
@@ -16,9 +16,14 @@ from tlsearch.core.errors import StorageError
 from tlsearch.core.files import write_atomically
 from tlsearch.core.metrics import Objective
 
-Kind = Literal["ensemble", "soup"]
-KINDS: tuple[Kind, ...] = ("ensemble", "soup")
+Kind = Literal["ensemble", "soup", "distilled"]
+KINDS: tuple[Kind, ...] = ("ensemble", "soup", "distilled")
 FOLDER = "combined"  # of the search's folder
+
+
+def flag_of(kind: str) -> str:
+    """The option of ``promote`` that takes a combination of this kind, without its hyphens."""
+    return "distill" if kind == "distilled" else kind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +41,8 @@ class Combination:
     Attributes:
         members: By falling count; the best single trial alone where no combination ``helps``.
         value: On all validation images, on which the members were selected too.
-        cross_fitted: Mean over halves of the validation images: selected on one half, scored on the other.
+        cross_fitted: Mean over halves of the validation images: selected on one half, scored on the other. Of a
+            distilled model its ``value``, which is compared with that of the trial whose configuration it has.
         best_trial: The best single trial on all validation images; ``best_value`` is its value there.
         best_cross_fitted: The best single trial, chosen and scored on the same halves.
         parameters: Of the whole model; what members share counts once.

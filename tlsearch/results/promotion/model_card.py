@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from tlsearch.core.printable import markdown_code, markdown_text
 from tlsearch.core.secrets import mask
 from tlsearch.core.text import plural
-from tlsearch.results.combine.combination import Combination
+from tlsearch.results.combine.combination import Combination, Kind
 from tlsearch.results.leaderboard.leaderboard import epoch_text
 from tlsearch.results.promotion.test_evaluation import AgainstSingle, TestEvidence
 from tlsearch.results.stats.verdict import Confirmed
@@ -71,6 +71,13 @@ def model_card(facts: CardFacts) -> str:
     return mask("\n\n".join(sections) + "\n")
 
 
+_HOW: Mapping[Kind, str] = {
+    "ensemble": "the averaged probabilities",
+    "soup": "one model with the averaged weights",
+    "distilled": "one model that has learned the averaged probabilities",
+}
+
+
 def _summary(facts: CardFacts) -> str:
     start = f"An image classifier for {len(facts.meta.classes)} classes: "
     made = f"fine-tuned by tlsearch {markdown_text(facts.meta.tlsearch_version)}. "
@@ -79,7 +86,7 @@ def _summary(facts: CardFacts) -> str:
         start += f"{markdown_text(facts.meta.backbone)}, {made}Trial {facts.trial}"
     else:
         backbones = markdown_text(", ".join(dict.fromkeys(one.backbone for one in facts.networks)))
-        how = "the averaged probabilities" if found.kind == "ensemble" else "one model with the averaged weights"
+        how = _HOW[found.kind]
         members = ", ".join(
             f"{one.trial}" + (f" ({one.count} times)" if one.count > 1 else "") for one in found.members
         )

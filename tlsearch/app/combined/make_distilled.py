@@ -1,0 +1,187 @@
+"""``tlsearch promote --distill``: one model of the search's space learns what the search's ensemble predicts.
+
+The student is trained as its trial was, on augmented training images and with the teacher's probabilities mixed into
+their labels (Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015). The teacher sees the same
+fixed views of the images as the student: each member through its own preprocessing, with the same draws.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tlsearch.app.catalog.catalog import SearchEntry
+from tlsearch.app.combined.members import FOLDER as TRAINED
+from tlsearch.config import SpaceFile
+from tlsearch.core.crash import crash_point
+from tlsearch.core.errors import SearchStopped, UserError
+from tlsearch.core.files import write_atomically
+from tlsearch.core.metrics import Objective
+from tlsearch.core.types import (
+    CacheSpec,
+    Decision,
+    EpochReport,
+    ModelSpec,
+    TransformSpec,
+    TrialAssignment,
+    TrialConfig,
+    TrialRecord,
+    TrialSetup,
+)
+from tlsearch.data import ImageIndex, draw_view, open_pixels
+from tlsearch.model import describe_model
+from tlsearch.results import load_model
+from tlsearch.results.combine.combination import Combination, combined_model, read_combination, write_combination
+from tlsearch.results.leaderboard.search_facts import measure_latency
+from tlsearch.results.promotion.test_split import checkpoint_digest
+from tlsearch.train import (
+    PixelSource,
+    ViewSource,
+    holds_soft_targets,
+    mixed_with_labels,
+    predict_logits,
+    read_model_meta,
+    write_soft_targets,
+)
+from tlsearch.trial import BEST_FOLDER, run_trial
+
+logger = logging.getLogger(__name__)
+
+NUM_VIEWS = 8  # of each training image: more cost the teacher a pass each
+_AUGMENTATION = "light"  # of a student whose trial had none: without one the teacher only repeats the labels
+_LONGER = 2  # times those of a trial: soft targets overfit later
+
+
+def make_distilled(entry: SearchEntry, file: SpaceFile, index: ImageIndex, student: TrialRecord) -> Combination:
+    """Trains the student of the search's ensemble, and keeps its model in combined/distilled.
+
+    One that was made of the same is found again; a training that was killed goes on. The caller holds the search's
+    lock, and has refused images and weights that have changed.
+
+    Args:
+        student: The trial whose configuration and seed the student has.
+
+    Raises:
+        UserError: The search has no ensemble of several trials.
+        SearchStopped: The student could not be trained.
+        StorageError: The ensemble's files are damaged.
+    """
+    ensemble = read_combination(entry.path, "ensemble")
+    if ensemble is None or len(ensemble.members) == 1:
+        what = "has none yet" if ensemble is None else "has one of a single trial"
+        raise UserError(
+            f"a distilled model learns from the search's ensemble, and {entry.search_id} {what}; "
+            f"`tlsearch ensemble {entry.search_id}` makes one"
+        )
+    assert student.best_value is not None, "a student's trial has a result"
+    teacher = combined_model(entry.path, "ensemble")
+    setup = file.trial_setup()
+    augmentation = student.config.augmentation if student.config.augmentation != "none" else _AUGMENTATION
+    config = replace(student.config, augmentation=augmentation)
+    content = _content(student, config, teacher, index)
+    folder = entry.path / TRAINED / f"{student.number}-distilled-{content[:12]}"
+    setup = replace(setup, cache=replace(setup.cache, views=NUM_VIEWS), max_epochs=_LONGER * setup.max_epochs)
+    if not (folder / _DONE).is_file():
+        targets = folder / "targets.safetensors"
+        if not holds_soft_targets(targets, content):
+            write_soft_targets(targets, _targets(index, setup.cache, augmentation, teacher), made_from=content)
+            crash_point("soft_targets")
+        _train(student, config, replace(setup, soft_targets=str(targets)), folder)
+        crash_point("student_trained")
+    return _keep(entry, file, index, ensemble, student, folder / BEST_FOLDER)
+
+
+def _train(student: TrialRecord, config: TrialConfig, setup: TrialSetup, folder: Path) -> None:
+    assignment = TrialAssignment(
+        number=student.number, seed=student.seed, config=config, setup=setup, directory=str(folder)
+    )
+    outcome = run_trial(assignment, _Listener())
+    if outcome.error:
+        raise SearchStopped(f"the student of trial {student.number} could not be trained: {outcome.error}")
+    write_atomically(folder / _DONE, "all epochs\n")
+
+
+def _keep(
+    entry: SearchEntry, file: SpaceFile, index: ImageIndex, ensemble: Combination, student: TrialRecord, best: Path
+) -> Combination:
+    """Puts the model where combinations lie, then writes the file that says so."""
+    model = combined_model(entry.path, "distilled")
+    model.with_suffix(".json").unlink(missing_ok=True)  # until the new one is whole there is none
+    shutil.rmtree(model, ignore_errors=True)
+    shutil.copytree(best, model)
+    crash_point("distilled_model")
+    meta = read_model_meta(model)
+    spec = ModelSpec.of(meta.backbone, file.data, len(index.classes))
+    assert student.best_value is not None
+    combination = Combination(
+        kind="distilled",
+        members=ensemble.members,
+        metric=meta.metric,
+        value=meta.value,
+        cross_fitted=meta.value,
+        best_trial=student.number,
+        best_value=student.best_value,
+        best_cross_fitted=student.best_value,
+        parameters=describe_model(spec).parameters,
+        latency_ms=measure_latency(spec),
+        num_val=len(index.splits["val"]),
+        helps=Objective.of(meta.metric).better(meta.value, student.best_value),
+    )
+    write_combination(entry.path, combination)
+    return combination
+
+
+_DONE = "done"  # in the student's folder once its last epoch is over
+
+
+def _content(student: TrialRecord, config: TrialConfig, teacher: Path, index: ImageIndex) -> str:
+    """Stands for all that the student depends on."""
+    parts = [student.seed, asdict(config), checkpoint_digest(teacher), index.digest, NUM_VIEWS, _LONGER]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _targets(index: ImageIndex, cache: CacheSpec, augmentation: str, folder: Path) -> Mapping[int, Tensor]:
+    """The targets of each view, float32 (N, C): each network of the teacher sees it through its own preprocessing."""
+    labels = torch.tensor(index.splits["train"].labels, dtype=torch.int64)
+    teacher = load_model(folder)
+    targets = {}
+    for view in range(1, NUM_VIEWS + 1):
+        logger.info("distillation: the teacher looks at view %d of %d of the images", view, NUM_VIEWS)
+        probabilities = torch.zeros(len(labels), len(index.classes), dtype=torch.float64)
+        for network in teacher.networks:
+            source = _view(network.meta.transform, index, cache, augmentation, view)
+            depth = network.meta.config.unfreeze_depth
+            logits = predict_logits(network.model, source, teacher.runtime, depth=depth)
+            probabilities += network.weight * torch.softmax(logits.double() / network.temperature, 1)
+        targets[view] = mixed_with_labels(probabilities, labels)
+    return targets
+
+
+def _view(transform: TransformSpec, index: ImageIndex, cache: CacheSpec, augmentation: str, view: int) -> PixelSource:
+    pixels = open_pixels(index, "train", transform, cache, margin=True)
+    side = pixels.images.shape[-1]
+    drawn = draw_view(augmentation, view, data_digest=index.digest, num_images=len(pixels.labels), side=side)
+    return ViewSource(
+        reason="distillation",
+        rows=pixels.images,
+        labels=pixels.labels,
+        transform=transform,
+        augmentation=augmentation,
+        drawn=drawn,
+    )
+
+
+class _Listener:
+    """Lets a training run to its end."""
+
+    def report(self, report: EpochReport) -> Decision:
+        logger.info("distillation: epoch %d", report.epoch)
+        return Decision.CONTINUE
