@@ -6,41 +6,32 @@ the evidence is kept before anything is registered, and the alias is set last. T
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.app.catalog.gather_facts import read_facts
-from tlsearch.app.catalog.stored import read_record, stored_file
+from tlsearch.app.catalog.stored import stored_file
 from tlsearch.app.combined.make_distilled import make_distilled
 from tlsearch.app.production.choice import Choice, Limits, best_trial, choose, find_or_train, train_on_all
 from tlsearch.app.production.combined_choice import best_combined, choose_combined
-from tlsearch.app.production.conclude import read_confirmed
+from tlsearch.app.production.registration import register
 from tlsearch.app.production.test_uses import Evidence, sealed_split, test_evidence, uses_on_record
 from tlsearch.app.searches.input_digests import refuse_changed_inputs
 from tlsearch.config import SpaceFile
 from tlsearch.core.errors import UsageError, UserError
-from tlsearch.core.types import WeightsSource
-from tlsearch.core.user_folders import scratch_folder
 from tlsearch.data import ImageIndex, load_index
-from tlsearch.model import weights_card
-from tlsearch.results import SERVED_CODE, load_model, logits_on
+from tlsearch.results import load_model, logits_on
 from tlsearch.results.combine.combination import Kind, Member, combined_model, flag_of
-from tlsearch.results.combine.default_gain import default_gain
 from tlsearch.results.inference.labelled import check_classes
-from tlsearch.results.promotion.model_card import CardFacts, model_card
 from tlsearch.results.promotion.test_evaluation import TestEvidence
-from tlsearch.results.promotion.test_split import checkpoint_digest
 from tlsearch.results.stats.calibration import fit_temperature
 from tlsearch.search import holding
-from tlsearch.tracking.registry.versions import Promoted, Promotion, register_model
-from tlsearch.train import ModelMeta, copy_with_temperature, networks_of
+from tlsearch.train import networks_of
 
 _MAX_ALIAS = 255 - len("-previous")  # MLflow's own limit, for the alias that keeps the version before
 
@@ -177,7 +168,9 @@ def _promote(entry: SearchEntry, options: PromoteOptions, stack: ExitStack) -> P
             alias=options.alias,
             reuse=options.reuse_test,
         )
-    promoted, card = _register(entry, file, index, choice, checkpoint, temperature, evidence, options)
+    promoted, card = register(
+        entry, file, index, choice, checkpoint, temperature, evidence, alias=options.alias, refit=options.refit
+    )
     combination = choice.combination
     return PromotedModel(
         model=promoted.name,
@@ -214,130 +207,3 @@ def _choose(entry: SearchEntry, file: SpaceFile, options: PromoteOptions, *, num
 def _fit_temperature(checkpoint: Path, index: ImageIndex) -> float:
     logits = logits_on(load_model(checkpoint), index, "val").double().numpy()
     return fit_temperature(logits, np.array(index.splits["val"].labels, dtype=np.int64))
-
-
-def _register(
-    entry: SearchEntry,
-    file: SpaceFile,
-    index: ImageIndex,
-    choice: Choice,
-    checkpoint: Path,
-    temperature: float,
-    evidence: Evidence,
-    options: PromoteOptions,
-) -> tuple[Promoted, str]:
-    networks = networks_of(checkpoint)
-    meta = networks[0]
-    gain = default_gain(entry.path, read_record(entry))
-    card = model_card(
-        CardFacts(
-            name=entry.experiment,
-            meta=meta,
-            search_id=choice.entry.search_id,
-            trial=choice.trial.number,
-            chosen=choice.reason,
-            data_source=index.source,
-            data_digest=index.digest,
-            images={name: len(split) for name, split in index.splits.items()},
-            refit=options.refit,
-            licence=_licences(networks, file),
-            parameters=choice.parameters,
-            temperature=temperature,
-            latency=choice.latency,
-            confirmed=read_confirmed(entry),
-            evidence=evidence.test,
-            no_test=evidence.missing,
-            test_notes=evidence.notes,
-            combination=choice.combination,
-            networks=networks,
-            default_gain="" if gain is None else gain.sentence,
-        )
-    )
-    files = {"evidence.json": json.dumps(evidence.test.to_json(), indent=2)} if evidence.test else {}
-    with scratch_folder("promote") as scratch:
-        scaled = scratch / "checkpoint"
-        copy_with_temperature(checkpoint, scaled, temperature)
-        promotion = Promotion(
-            experiment=entry.experiment,
-            search_id=entry.search_id,
-            uid=entry.uid,
-            trained_in=choice.entry.search_id,
-            trained_uid=choice.entry.uid,
-            trial=choice.trial.number,
-            kind="" if choice.combination is None else choice.combination.kind,
-            checkpoint=scaled,
-            model_digest=checkpoint_digest(checkpoint),
-            alias=options.alias,
-            tags=_tags(index, choice, evidence, options),
-            params=_params(networks),
-            metrics=_metrics(choice, temperature, evidence),
-            card=card,
-            files=files,
-        )
-        return register_model(entry.tracking_uri, promotion, served_code=SERVED_CODE), card
-
-
-def _licences(networks: Sequence[ModelMeta], file: SpaceFile) -> str:
-    """Of the weights; with several backbones of each."""
-    found = {one.backbone: _licence(one.backbone, file.weights.get(one.backbone, WeightsSource())) for one in networks}
-    if len(found) == 1:
-        return next(iter(found.values()))
-    return "; ".join(f"{backbone}: {licence}" for backbone, licence in found.items())
-
-
-def _licence(backbone: str, source: WeightsSource) -> str:
-    if source.kind == "none":
-        return "none needed (trained from scratch)"
-    return weights_card(backbone, source).licence or "not known (the weights are not the library's own)"
-
-
-def _params(networks: Sequence[ModelMeta]) -> dict[str, str]:
-    """Of the run; with several networks all distinct values, in their order."""
-    values = {
-        "backbone": [one.backbone for one in networks],
-        "weights_id": [one.weights_id for one in networks],
-        "image_size": [str(one.image_size) for one in networks],
-    }
-    return {name: ", ".join(dict.fromkeys(each)) for name, each in values.items()}
-
-
-def _tags(index: ImageIndex, choice: Choice, evidence: Evidence, options: PromoteOptions) -> Mapping[str, str]:
-    tags = {
-        "tlsearch.trained_in": choice.entry.search_id,
-        "tlsearch.promoted_trial": str(choice.trial.number),
-        "tlsearch.data_digest": index.digest,
-        "tlsearch.refit": str(options.refit).lower(),
-        "tlsearch.test": "evaluated" if evidence.test else "none",
-    }
-    found = choice.combination
-    if found is not None:
-        tags["tlsearch.promoted"] = found.kind
-        tags["tlsearch.members"] = " ".join(f"{one.trial}x{one.count}" for one in found.members)
-        tags["val_value"] = f"{found.value:.6g}"
-    elif choice.trial.best_value is not None:
-        tags["val_value"] = f"{choice.trial.best_value:.6g}"
-    if evidence.test is not None:
-        low, high = evidence.test.accuracy_interval
-        tags |= {
-            "test_accuracy": f"{evidence.test.accuracy:.6g}",
-            "test_accuracy_interval": f"{low:.6g} {high:.6g}",
-            "test_macro_f1": f"{evidence.test.macro_f1:.6g}",
-        }
-    return tags
-
-
-def _metrics(choice: Choice, temperature: float, evidence: Evidence) -> dict[str, float]:
-    metrics = {"temperature": temperature, "parameters": float(choice.parameters)}
-    if evidence.test is not None:
-        one = evidence.test
-        metrics |= {
-            "test_accuracy": one.accuracy,
-            "test_accuracy_low": one.accuracy_interval[0],
-            "test_accuracy_high": one.accuracy_interval[1],
-            "test_balanced_accuracy": one.balanced_accuracy,
-            "test_macro_f1": one.macro_f1,
-            **{f"test_{name}": value for name, value in asdict(one.calibration).items() if name != "temperature"},
-        }
-        if one.against is not None:
-            metrics |= {"test_accuracy_single": one.against.accuracy, "test_mcnemar_p": one.against.p_value}
-    return metrics
