@@ -11,7 +11,7 @@ import pytest
 
 from tlsearch.core.errors import DataError
 from tlsearch.core.files import IMAGE_BYTES, open_regular, read_regular
-from tlsearch.results.inference.predictor import _open
+from tlsearch.results.inference.image_inputs import open_image
 
 
 def test_a_regular_file_is_read_through_a_link(tmp_path: Path) -> None:
@@ -44,4 +44,4 @@ def test_nothing_else_is_opened(tmp_path: Path, kind: str, monkeypatch: pytest.M
     with pytest.raises(OSError, match="it is a .*, not a file|it has 1,099,511,627,776 bytes"):
         read_regular(path, IMAGE_BYTES)
     with pytest.raises(DataError, match=r"odd.png: cannot be read: it (is|has)"):  # what `predict` opens
-        _open(path, str(path), 1000, hold=ExitStack())
+        open_image(path, str(path), 1000, hold=ExitStack())

@@ -7,41 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from tlsearch.config.ensemble_meta import EnsembleMeta, is_ensemble, read_ensemble_meta
 from tlsearch.core.errors import DataError, Infeasible, StorageError, UsageError
-from tlsearch.core.files import IMAGE_BYTES, read_regular
-from tlsearch.core.printable import printable
-from tlsearch.core.types import TransformSpec
-from tlsearch.data import ImageIndex, decode_rgb, eval_image, read_image
+from tlsearch.data import ImageIndex, read_image
 from tlsearch.data.images.pixel_budget import num_decoders
 from tlsearch.model import StagedModel
 from tlsearch.results.inference.checkpoint_uri import checkpoint_folder
+from tlsearch.results.inference.image_inputs import ImageLike, Opener, open_image, pixel_source, preprocessed
 from tlsearch.results.inference.labelled import check_classes
 from tlsearch.results.inference.networks import Network, average_logits, load_networks, network_logits, transforms_of
 from tlsearch.train import EVAL_BATCH_SIZE, ModelMeta, PixelSource, Runtime, in_batches, open_runtime
 
 TOP = 5
 _BATCH_PIXELS = EVAL_BATCH_SIZE * 640 * 640  # larger images come in smaller batches than the trial's evaluation
-
-ImageLike = Path | str | bytes | NDArray[np.uint8]
-
-
-class Opener(Protocol):
-    """Gives one image; see ``decode_rgb``."""
-
-    def __call__(self, *, hold: ExitStack) -> Image.Image: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,7 +178,7 @@ def predict_readable(
     if isinstance(images, (str, bytes, Path)):
         raise DataError("predict takes a sequence of images, not a single one")
     names = [str(image) if isinstance(image, (str, Path)) else f"image {n}" for n, image in enumerate(images)]
-    openers = [partial(_open, *pair, model.max_pixels) for pair in zip(images, names, strict=True)]
+    openers = [partial(open_image, *pair, model.max_pixels) for pair in zip(images, names, strict=True)]
     answers: list[Prediction | Unreadable] = []
     for errors, logits in _batches(model, openers, strict=strict):
         probabilities = torch.softmax(logits.double() / model.temperature, dim=1)
@@ -236,7 +222,7 @@ def _batches(
     size = max(1, min(EVAL_BATCH_SIZE, _BATCH_PIXELS // sum(one.crop_size**2 for one in transforms)))
     with ThreadPoolExecutor(num_decoders()) as pool:
         for start in range(0, len(openers), size):
-            read = partial(_pixels, transforms, strict=strict)
+            read = partial(preprocessed, transforms, strict=strict)
             read_ones = list(pool.map(read, openers[start : start + size]))
             batch = [one for one in read_ones if not isinstance(one, DataError)]
             errors = [one if isinstance(one, DataError) else None for one in read_ones]
@@ -244,7 +230,7 @@ def _batches(
                 yield errors, torch.empty(0, len(model.classes))
                 continue
             sources = [
-                _source(np.stack(pixels), transform)
+                pixel_source(np.stack(pixels), transform)
                 for pixels, transform in zip(zip(*batch, strict=True), transforms, strict=True)
             ]
             try:
@@ -252,15 +238,6 @@ def _batches(
             except Infeasible as error:
                 raise StorageError(f"{model.name} takes more memory than there is: {error}") from error
             yield errors, _finite(model, logits)
-
-
-def _source(pixels: NDArray[np.uint8], transform: TransformSpec) -> PixelSource:
-    return PixelSource(
-        reason="prediction",
-        rows=torch.from_numpy(pixels).permute(0, 3, 1, 2),  # channels_last, as in the packed store
-        labels=torch.zeros(len(pixels), dtype=torch.int64),
-        transform=transform,
-    )
 
 
 def _logits(model: Classifier, sources: Sequence[PixelSource], size: int) -> Tensor:
@@ -283,35 +260,6 @@ def _finite(model: Classifier, values: Tensor) -> Tensor:
             "checkpoint.json are damaged"
         )
     return values
-
-
-def _pixels(
-    transforms: Sequence[TransformSpec], opener: Opener, *, strict: bool
-) -> list[NDArray[np.uint8]] | DataError:
-    """An image for each preprocessing; it is decoded once."""
-    try:
-        with ExitStack() as hold:
-            image = opener(hold=hold)
-            return [eval_image(image, transform) for transform in transforms]
-    except DataError as error:
-        if strict:
-            raise
-        return error
-
-
-def _open(image: ImageLike, name: str, max_pixels: int, *, hold: ExitStack) -> Image.Image:
-    if isinstance(image, bytes):
-        return decode_rgb(image, name, max_pixels=max_pixels, hold=hold)
-    if isinstance(image, (str, Path)):
-        try:
-            return decode_rgb(read_regular(image, IMAGE_BYTES), name, max_pixels=max_pixels, hold=hold)
-        except OSError as error:
-            raise DataError(f"{printable(name)}: cannot be read: {error.strerror or error}") from error
-    if not isinstance(image, np.ndarray):
-        raise DataError(f"{name}: an image is a path, bytes or an array, not {type(image).__name__}")
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise DataError(f"{name}: pixels are uint8 of shape (H, W, 3), not {image.dtype} of shape {image.shape}")
-    return decode_rgb(Image.fromarray(image), name, max_pixels=max_pixels, hold=hold)
 
 
 def _prediction(model: Classifier, name: str, scores: Tensor, top: int) -> Prediction:
