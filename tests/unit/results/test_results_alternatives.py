@@ -70,7 +70,8 @@ def test_what_was_made_is_shown_as_it_is(kept: None, tmp_path: Path) -> None:
     console = Console(width=150, record=True, file=None, force_terminal=False)
     with console.capture() as captured:
         console.print(alternatives_table([trial, soup, ensemble], "a-1"))
-    assert "tlsearch promote a-1 --soup" in captured.get() and "0.7200" in captured.get()
+    assert soup.cross_fitted == pytest.approx((trial.cross_fitted or 0.0) + 0.72 - 0.69)
+    assert "tlsearch promote a-1 --soup" in captured.get() and f"{soup.cross_fitted:.4f}" in captured.get()
 
 
 def test_a_search_without_logits_shows_its_soup_alone_or_nothing(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ class Alternative:
     Attributes:
         members: The trials that it is made of.
         cross_fitted: The metric, chosen on one half of the validation images and scored on the other; None where it is
-            not known.
+            not known. Of what was made: the best trial's plus the gain over it, as each has its own halves.
         value: On all validation images, on which it was chosen too.
         parameters: Of the whole model. Of an ensemble that was not made the sum over its members, which is the most
             that it can have.
@@ -109,18 +109,20 @@ def alternatives(
             helps=False,
         )
     ]
-    found += [_of(one) for one in (soup, ensemble) if one is not None]
+    found += [_of(one, known) for one in (soup, ensemble) if one is not None]
     if ensemble is None and selected is not None:
         found.append(_estimated(selected, [backbones[one.trial] for one in selected.members], parameters, latency_ms))
     distilled = read_combination(root, "distilled")
-    return tuple(found if distilled is None else [*found, _of(distilled)])
+    return tuple(found if distilled is None else [*found, _of(distilled, known)])
 
 
-def _of(made: Combination) -> Alternative:
+def _of(made: Combination, single: float | None) -> Alternative:
+    """A combination beside the best trial, whose cross-fitted value is ``single``."""
+    gain = made.cross_fitted - made.best_cross_fitted
     return Alternative(
         kind=made.kind,
         members=made.members,
-        cross_fitted=made.cross_fitted,
+        cross_fitted=made.cross_fitted if single is None else single + gain,
         value=made.value,
         parameters=made.parameters,
         latency_ms=made.latency_ms,

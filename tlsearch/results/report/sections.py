@@ -231,7 +231,8 @@ def alternatives_section(view: View) -> str:
     rows = [Row(cells=_alternative_cells(one, view.record.search_id)) for one in view.alternatives]
     note = (
         f"Cross-fitted is the {view.label} where a model is chosen on one half of the validation images and scored on "
-        "the other; on all images each was chosen by the very images that score it. ms is the latency of one image on "
+        "the other; a combination that was made has the trial's and its gain over it on the same halves. On all images "
+        "each was chosen by the very images that score it. ms is the latency of one image on "
         "a CPU with one thread. ≤ is of an ensemble that was not made: what its members share counts for each of them."
     )
     body = table(list(_ALTERNATIVES), rows, numeric=_ALTERNATIVES[2:6])
