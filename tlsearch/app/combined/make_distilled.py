@@ -40,6 +40,8 @@ from tlsearch.data import ImageIndex, draw_view, open_pixels
 from tlsearch.model import describe_model
 from tlsearch.results import load_model
 from tlsearch.results.combine.combination import Combination, combined_model, read_combination, write_combination
+from tlsearch.results.inference.networks import transforms_of
+from tlsearch.results.inference.predictor import logits_of
 from tlsearch.results.leaderboard.search_facts import measure_latency
 from tlsearch.results.promotion.test_split import checkpoint_digest
 from tlsearch.train import (
@@ -47,7 +49,6 @@ from tlsearch.train import (
     ViewSource,
     holds_soft_targets,
     mixed_with_labels,
-    predict_logits,
     read_model_meta,
     write_soft_targets,
 )
@@ -55,7 +56,7 @@ from tlsearch.trial import BEST_FOLDER, run_trial
 
 logger = logging.getLogger(__name__)
 
-NUM_VIEWS = 8  # of each training image: more cost the teacher a pass each
+NUM_VIEWS = 4  # of each training image: each costs the teacher a pass over all of them
 _AUGMENTATION = "light"  # of a student whose trial had none: without one the teacher only repeats the labels
 _LONGER = 2  # times those of a trial: soft targets overfit later
 
@@ -155,13 +156,8 @@ def _targets(index: ImageIndex, cache: CacheSpec, augmentation: str, folder: Pat
     targets = {}
     for view in range(1, NUM_VIEWS + 1):
         logger.info("distillation: the teacher looks at view %d of %d of the images", view, NUM_VIEWS)
-        probabilities = torch.zeros(len(labels), len(index.classes), dtype=torch.float64)
-        for network in teacher.networks:
-            source = _view(network.meta.transform, index, cache, augmentation, view)
-            depth = network.meta.config.unfreeze_depth
-            logits = predict_logits(network.model, source, teacher.runtime, depth=depth)
-            probabilities += network.weight * torch.softmax(logits.double() / network.temperature, 1)
-        targets[view] = mixed_with_labels(probabilities, labels)
+        sources = [_view(one, index, cache, augmentation, view) for one in transforms_of(teacher.networks)]
+        targets[view] = mixed_with_labels(torch.softmax(logits_of(teacher, sources).double(), 1), labels)
     return targets
 
 

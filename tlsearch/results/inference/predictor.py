@@ -234,19 +234,29 @@ def _batches(
                 for pixels, transform in zip(zip(*batch, strict=True), transforms, strict=True)
             ]
             try:
-                logits = _logits(model, sources, size)
+                logits = logits_of(model, sources, batch_size=size)
             except Infeasible as error:
                 raise StorageError(f"{model.name} takes more memory than there is: {error}") from error
             yield errors, _finite(model, logits)
 
 
-def _logits(model: Classifier, sources: Sequence[PixelSource], size: int) -> Tensor:
-    """Of one batch: float32 of a plain model, float64 of an ensemble, whose averages keep all digits."""
+def logits_of(model: Classifier, sources: Sequence[PixelSource], *, batch_size: int | None = None) -> Tensor:
+    """Logits (N, C) on the CPU: float32 of a plain model, float64 of an ensemble, whose averages keep all digits.
+
+    Those of an ensemble are the logarithms of its averaged probabilities; what its members share is computed once.
+
+    Args:
+        sources: The same N images for each of ``transforms_of(model.networks)``.
+        batch_size: None is that of the device's passes.
+
+    Raises:
+        Infeasible: Out of memory with a single image.
+    """
     found: dict[int, Tensor] = {}
     for source in sources:
         places = [n for n, network in enumerate(model.networks) if network.meta.transform == source.transform]
         compute = partial(network_logits, [model.networks[place] for place in places])
-        parts = in_batches(source, model.runtime, compute, batch_size=size)
+        parts = in_batches(source, model.runtime, compute, batch_size=batch_size)
         logits = torch.cat([part.float() for part in parts]).cpu()
         found.update(zip(places, logits.unbind(1), strict=True))
     stacked = torch.stack([found[place] for place in range(len(model.networks))], dim=1)
