@@ -101,10 +101,12 @@ def rows_of(entry: SearchEntry, *, distil: bool) -> dict[str, dict[str, Any]]:
         made = read_combination(entry.path, kind)
         if made is None:
             continue
+        own = accuracy(combined_model(entry.path, kind), index, "test")
         rows[kind] = {
             "val": made.cross_fitted,
             "val_single": made.best_cross_fitted,
-            "test": accuracy(combined_model(entry.path, kind), index, "test") if made.helps else single["test"],
+            "test": own if made.helps else single["test"],
+            "test_of_model": own,
             "ms": None if made.latency_ms is None else round(made.latency_ms, 1),
             "members": len(made.members),
             "helps": made.helps,
