@@ -31,7 +31,7 @@ from tlsearch.core.errors import StorageError
 from tlsearch.core.types import ModelSpec
 from tlsearch.data import ImageIndex, load_index
 from tlsearch.results import load_model, logits_on
-from tlsearch.results.combine.combination import KINDS, combined_model, read_combination
+from tlsearch.results.combine.combination import NAMES, combined_model, read_combination
 from tlsearch.results.leaderboard.search_facts import measure_latency
 
 SPACE = """name: {name}
@@ -97,7 +97,7 @@ def rows_of(entry: SearchEntry, *, distil: bool) -> dict[str, dict[str, Any]]:
         "trial": best.number,
     }
     rows = {"trial": single}
-    for kind in KINDS:
+    for kind in NAMES:
         made = read_combination(entry.path, kind)
         if made is None:
             continue

@@ -116,7 +116,7 @@ def test_the_limits_count_what_members_share_once(entry: SearchEntry) -> None:
 
 @pytest.mark.parametrize("point", ENSEMBLE)
 def test_a_death_leaves_no_half_model(entry: SearchEntry, monkeypatch: pytest.MonkeyPatch, point: str) -> None:
-    """After it there is no ensemble, or the new one; the same call again makes it."""
+    """It leaves no ensemble or a whole one, and the next call makes what is missing."""
     make_ensemble(entry, EnsembleOptions())
     _took(monkeypatch, *MEMBERS)
 
@@ -249,7 +249,7 @@ def test_a_death_in_a_distillation_costs_what_was_not_done(
             promote(entry, PromoteOptions(combined="distilled", without_test=True))
     assert read_combination(entry.path, "distilled") is None
     if point != "soft_targets":
-        monkeypatch.setattr(distilling, "run_trial", None)
+        monkeypatch.setattr(distilling, "train_to", None)
     monkeypatch.setattr(distilling, "_targets", None)
     monkeypatch.setattr(Objective, "better", lambda *_: True)  # chance decides whether so small a student is better
     result = promote(entry, PromoteOptions(combined="distilled", without_test=True))
@@ -263,6 +263,8 @@ def test_a_distillation_needs_an_ensemble_of_several(entry: SearchEntry, monkeyp
         promote(entry, PromoteOptions(combined="distilled", without_test=True))
     _took(monkeypatch, Member(trial=0, count=1), helps=False)
     make_ensemble(entry, EnsembleOptions())
+    with pytest.raises(StorageError, match="has no distilled model yet: `tlsearch promote small --distill` makes it"):
+        find_checkpoint("small:distilled", entry.path.parent)
     with pytest.raises(UserError, match="has one of a single trial"):
         promote(entry, PromoteOptions(combined="distilled", without_test=True))
     with pytest.raises(UsageError, match="--distill or --trial 1, not both"):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -52,9 +53,8 @@ def entry(template: SearchEntry, monkeypatch: pytest.MonkeyPatch) -> SearchEntry
     return template
 
 
-def _took(monkeypatch: pytest.MonkeyPatch, *members: int, helps: bool = True) -> None:
-    """As if the greedy choice were this one."""
-    choice = SoupChoice(
+def _choice(*members: int, helps: bool = True) -> SoupChoice:
+    return SoupChoice(
         members=members,
         value=0.5,
         cross_fitted=0.5,
@@ -63,7 +63,11 @@ def _took(monkeypatch: pytest.MonkeyPatch, *members: int, helps: bool = True) ->
         best_cross_fitted=0.7,
         helps=helps,
     )
-    monkeypatch.setattr(souping, "choose_soup", lambda *given, **more: choice)
+
+
+def _took(monkeypatch: pytest.MonkeyPatch, *members: int, helps: bool = True) -> None:
+    """As if the greedy choice were this one."""
+    monkeypatch.setattr(souping, "choose_soup", lambda *given, **more: _choice(*members, helps=helps))
 
 
 def test_a_soup_is_a_model_with_the_average_of_the_weights(entry: SearchEntry) -> None:
@@ -136,8 +140,11 @@ _SCRIPT = """
 import json, sys
 from pathlib import Path
 from tlsearch.app.catalog.catalog import SearchEntry
-from tlsearch.app.combined.make_soup import make_soup
-make_soup(SearchEntry(**json.loads(Path(sys.argv[1]).read_text())))
+from tlsearch.app.combined import make_soup as souping
+from tlsearch.results.combine.greedy_soup import SoupChoice
+choice = SoupChoice(**json.loads(sys.argv[2]))
+souping.choose_soup = lambda *given, **more: choice
+souping.make_soup(SearchEntry(**json.loads(Path(sys.argv[1]).read_text())))
 """
 
 
@@ -151,14 +158,15 @@ make_soup(SearchEntry(**json.loads(Path(sys.argv[1]).read_text())))
 def test_a_death_leaves_none_or_a_whole_one_and_the_same_call_makes_it(
     entry: SearchEntry, monkeypatch: pytest.MonkeyPatch, point: str
 ) -> None:
+    _took(monkeypatch, 2, 1, 0)
     first = make_soup(entry)
     model = combined_model(entry.path, "soup")
     whole = checkpoint_digest(model)
-    shutil.rmtree(entry.path / "trials/1/best")
-    if point == "model_tensors" and not first.helps:
-        pytest.skip("the soup of this machine's trials is the best trial: nothing is averaged")
+    if point != "model_tensors":  # which a member that is trained again would pass first
+        shutil.rmtree(entry.path / "trials/1/best")
     environment = {**os.environ, "TLSEARCH_CRASH_AT": point}
-    command = [sys.executable, "-c", _SCRIPT, str(entry.path / "search.json")]
+    chosen = json.dumps(asdict(_choice(2, 1, 0)))
+    command = [sys.executable, "-c", _SCRIPT, str(entry.path / "search.json"), chosen]
     assert subprocess.run(command, env=environment, check=False).returncode == -signal.SIGKILL
     if point == "member_trained":
         assert read_combination(entry.path, "soup") == first and checkpoint_digest(model) == whole

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from preparing import stub_entry
 from typer.testing import CliRunner
 
 import tlsearch.cli.commands  # noqa: F401  # its modules add their commands
@@ -35,15 +36,7 @@ _MADE: dict[str, Any] = {
 def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
     """The options that reach the application, and a search that does not exist."""
     found: list[Any] = []
-    entry = SearchEntry(
-        search_id="s-1",
-        experiment="s",
-        directory=str(tmp_path),
-        tracking_uri="",
-        source="",
-        metric="val_accuracy",
-        created=0.0,
-    )
+    entry = stub_entry(tmp_path, "")
 
     def make(entry: SearchEntry, options: EnsembleOptions) -> Combination:
         found.append(options)
@@ -56,19 +49,19 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
 
 def test_an_ensemble_is_shown_beside_the_best_trial(asked: list[Any]) -> None:
     options = ["--max-models", "3", "--max-latency-ms", "50", "--max-params", "2000000"]
-    result = CliRunner().invoke(app, ["ensemble", "s-1", *options], env={"COLUMNS": "200"})
+    result = CliRunner().invoke(app, ["ensemble", "one", *options], env={"COLUMNS": "200"})
     assert result.exit_code == 0, result.output
     assert asked == [EnsembleOptions(max_models=3, max_latency_ms=50.0, max_params=2_000_000)]
     for part in ("ensemble of 4 x3, 0", "0.7200", "1,234,567", "12.3", "better than trial 4 by 0.0400"):
         assert part in result.output, part
-    assert "tlsearch promote s-1 --ensemble" in result.output
+    assert "tlsearch promote one --ensemble" in result.output
 
 
 def test_an_ensemble_that_does_not_help_is_said_to(asked: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(_MADE, "helps", False)
-    result = CliRunner().invoke(app, ["ensemble", "s-1"], env={"COLUMNS": "200"})
+    result = CliRunner().invoke(app, ["ensemble", "one"], env={"COLUMNS": "200"})
     assert "the ensemble is not better than trial 4" in result.output
-    plain = json.loads(CliRunner().invoke(app, ["ensemble", "s-1", "--json"]).output)
+    plain = json.loads(CliRunner().invoke(app, ["ensemble", "one", "--json"]).output)
     assert plain["helps"] is False and plain["members"][0] == {"trial": 4, "count": 3}
 
 
@@ -80,8 +73,8 @@ def test_a_promotion_takes_one_combination(asked: list[Any], monkeypatch: pytest
         raise ValueError  # nothing more is of interest here
 
     monkeypatch.setattr("tlsearch.app.production.promote.promote", promote)
-    for arguments in (["--ensemble"], ["--soup"], []):
-        CliRunner().invoke(app, ["promote", "s-1", *arguments])
-    assert seen == ["ensemble", "soup", None]
-    both = CliRunner().invoke(app, ["promote", "s-1", "--ensemble", "--soup"])
-    assert both.exit_code == 2 and len(seen) == 3
+    for arguments in (["--ensemble"], ["--soup"], ["--distill"], []):
+        CliRunner().invoke(app, ["promote", "one", *arguments])
+    assert seen == ["ensemble", "soup", "distilled", None]
+    both = CliRunner().invoke(app, ["promote", "one", "--ensemble", "--distill"])
+    assert both.exit_code == 2 and len(seen) == 4

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+from averaging import average_scores
 from small_ensemble import COUNTS, write_ensemble
 
 from tlsearch.app.production.export_model import export_model
 from tlsearch.core.errors import StorageError, UserError
 from tlsearch.results import SERVED_CODE, load_model, logits_on, predict
-from tlsearch.results.combine.selection import average_scores
 from tlsearch.results.inference.networks import network_logits
 from tlsearch.results.promotion.test_split import checkpoint_digest
 from tlsearch.train import copy_with_temperature, read_ensemble_meta

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from averaging import average_scores
 from numpy.typing import NDArray
 
 from tlsearch.core.metrics import METRICS
 from tlsearch.results.combine.combination import Member
-from tlsearch.results.combine.selection import Selected, average_scores, select_ensemble
+from tlsearch.results.combine.selection import Selected, select_ensemble
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]

@@ -19,16 +19,14 @@ import torch
 from torch import Tensor
 
 from tlsearch.app.catalog.catalog import SearchEntry
+from tlsearch.app.combined.members import DONE_FILE
 from tlsearch.app.combined.members import FOLDER as TRAINED
 from tlsearch.config import SpaceFile
 from tlsearch.core.crash import crash_point
 from tlsearch.core.errors import SearchStopped, UserError
-from tlsearch.core.files import write_atomically
 from tlsearch.core.metrics import Objective
 from tlsearch.core.types import (
     CacheSpec,
-    Decision,
-    EpochReport,
     ModelSpec,
     TransformSpec,
     TrialAssignment,
@@ -50,9 +48,10 @@ from tlsearch.train import (
     holds_soft_targets,
     mixed_with_labels,
     read_model_meta,
+    write_json,
     write_soft_targets,
 )
-from tlsearch.trial import BEST_FOLDER, run_trial
+from tlsearch.trial import BEST_FOLDER, train_to
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +89,7 @@ def make_distilled(entry: SearchEntry, file: SpaceFile, index: ImageIndex, stude
     content = _content(student, config, teacher, index)
     folder = entry.path / TRAINED / f"{student.number}-distilled-{content[:12]}"
     setup = replace(setup, cache=replace(setup.cache, views=NUM_VIEWS), max_epochs=_LONGER * setup.max_epochs)
-    if not (folder / _DONE).is_file():
+    if not (folder / DONE_FILE).is_file():
         targets = folder / "targets.safetensors"
         if not holds_soft_targets(targets, content):
             write_soft_targets(targets, _targets(index, setup.cache, augmentation, teacher), made_from=content)
@@ -104,10 +103,10 @@ def _train(student: TrialRecord, config: TrialConfig, setup: TrialSetup, folder:
     assignment = TrialAssignment(
         number=student.number, seed=student.seed, config=config, setup=setup, directory=str(folder)
     )
-    outcome = run_trial(assignment, _Listener())
-    if outcome.error:
-        raise SearchStopped(f"the student of trial {student.number} could not be trained: {outcome.error}")
-    write_atomically(folder / _DONE, "all epochs\n")
+    logger.info("distillation: %d epochs for the student", setup.max_epochs)
+    if error := train_to(assignment, setup.max_epochs):
+        raise SearchStopped(f"the student of trial {student.number} could not be trained: {error}")
+    write_json(folder / DONE_FILE, {"epoch": setup.max_epochs})
 
 
 def _keep(
@@ -140,9 +139,6 @@ def _keep(
     return combination
 
 
-_DONE = "done"  # in the student's folder once its last epoch is over
-
-
 def _content(student: TrialRecord, config: TrialConfig, teacher: Path, index: ImageIndex) -> str:
     """Stands for all that the student depends on."""
     parts = [student.seed, asdict(config), checkpoint_digest(teacher), index.digest, NUM_VIEWS, _LONGER]
@@ -173,11 +169,3 @@ def _view(transform: TransformSpec, index: ImageIndex, cache: CacheSpec, augment
         augmentation=augmentation,
         drawn=drawn,
     )
-
-
-class _Listener:
-    """Lets a training run to its end."""
-
-    def report(self, report: EpochReport) -> Decision:
-        logger.info("distillation: epoch %d", report.epoch)
-        return Decision.CONTINUE

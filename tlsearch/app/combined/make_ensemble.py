@@ -117,7 +117,7 @@ def _keep(
     classes: tuple[str, ...],
     num_val: int,
 ) -> Combination:
-    """Writes the model beside the old one, replaces that, and writes the file that says so."""
+    """Replaces the model, unless it is the same, then writes the file that says so: until then there is none."""
     members = tuple(
         ensemble_member(folders[one.trial], trial=one.trial, count=one.count, temperature=temperature)
         for one, temperature in zip(selected.members, selected.temperatures, strict=True)

@@ -112,9 +112,13 @@ def choose(
         # with folds the epoch that counts is that at which all of them were read
         record = replace(record, best_epoch=record.model_epoch)
         return Choice(entry=owner, trial=record, reason=reason, parameters=sizes.parameters(backbone), latency=latency)
+    raise UserError(_no_trial(entry, limits))
+
+
+def _no_trial(entry: SearchEntry, limits: Limits) -> str:
     if limits.any:
-        raise UserError(f"no trial of {entry.search_id} with a result is within the limits: {limits.text}")
-    raise UserError(f"the search {entry.search_id} has no trial with a result yet")
+        return f"no trial of {entry.search_id} with a result is within the limits: {limits.text}"
+    return f"the search {entry.search_id} has no trial with a result yet"
 
 
 def best_trial(entry: SearchEntry, file: SpaceFile, limits: Limits, *, num_classes: int) -> TrialRecord:
@@ -126,7 +130,7 @@ def best_trial(entry: SearchEntry, file: SpaceFile, limits: Limits, *, num_class
     sizes = _Sizes(file, num_classes)
     found = next((one for one in read_record(entry).ranked if sizes.within(one.config.backbone, limits)), None)
     if found is None:
-        raise UserError(f"no trial of {entry.search_id} with a result is within the limits: {limits.text or 'none'}")
+        raise UserError(_no_trial(entry, limits))
     return found
 
 

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.app.catalog.stored import read_record
 from tlsearch.app.production.choice import Choice, Limits
 from tlsearch.core.errors import UserError
-from tlsearch.results.combine.combination import KINDS, Combination, Kind, flag_of, read_combination
+from tlsearch.results.combine.combination import NAMES, Combination, Kind, flag_of, not_made, read_combination
 from tlsearch.results.leaderboard.search_facts import this_cpu
-
-_NAMES: Mapping[Kind, str] = {"distilled": "distilled model"}
-_WHERE: Mapping[Kind, str] = {"distilled": "on validation"}
-_UNSEEN = "on images that it was not selected on"
 
 
 def choose_combined(entry: SearchEntry, kind: Kind, limits: Limits) -> Choice:
@@ -26,12 +21,13 @@ def choose_combined(entry: SearchEntry, kind: Kind, limits: Limits) -> Choice:
     """
     found = read_combination(entry.path, kind)
     if found is None:
-        raise UserError(f"{entry.search_id} has no {kind} yet: `tlsearch {kind} {entry.search_id}` makes it")
+        raise UserError(not_made(kind, entry.search_id))
     if not found.helps:
+        where = "on validation" if kind == "distilled" else "on images that it was not selected on"
         raise UserError(
-            f"the {_NAMES.get(kind, kind)} of {entry.search_id} is not better than its best single trial "
-            f"{found.best_trial} {_WHERE.get(kind, _UNSEEN)} ({found.metric} {found.cross_fitted:.4f} against "
-            f"{found.best_cross_fitted:.4f}): promote the trial, without --{flag_of(kind)}"
+            f"the {NAMES[kind]} of {entry.search_id} is not better than its best single trial {found.best_trial} "
+            f"{where} ({found.metric} {found.cross_fitted:.4f} against {found.best_cross_fitted:.4f}): promote the "
+            f"trial, without --{flag_of(kind)}"
         )
     if not _within(found, limits):
         hint = f"; `tlsearch ensemble {entry.search_id}` takes the same limits" if kind == "ensemble" else ""
@@ -44,7 +40,7 @@ def choose_combined(entry: SearchEntry, kind: Kind, limits: Limits) -> Choice:
 
 def best_combined(entry: SearchEntry, limits: Limits) -> Choice | None:
     """The best of the search's combinations that help and are within the limits; None where there is none."""
-    made = [found for kind in KINDS if (found := read_combination(entry.path, kind)) is not None]
+    made = [found for kind in NAMES if (found := read_combination(entry.path, kind)) is not None]
     fitting = [found for found in made if found.helps and _within(found, limits)]
     if not fitting:
         return None

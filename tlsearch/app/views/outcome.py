@@ -13,7 +13,7 @@ from tlsearch.app.catalog.stored import SearchState, ending_text, read_record, s
 from tlsearch.app.checks.outputs import check_output, write_output
 from tlsearch.core.errors import StorageError, UsageError
 from tlsearch.core.types import SearchRecord
-from tlsearch.results.combine.combination import KINDS, combined_model, read_combination
+from tlsearch.results.combine.combination import NAMES, combined_model, not_made, read_combination
 from tlsearch.results.combine.default_gain import DefaultGain, default_gain
 from tlsearch.results.leaderboard.filters import select_rows
 from tlsearch.results.leaderboard.leaderboard import LeaderboardRow, leaderboard, leaderboard_notes, rows_csv, rows_json
@@ -115,7 +115,7 @@ def find_checkpoint(model: str, storage: Path | None = None) -> str:
 
     Args:
         model: Folder, ``models:/...``, ``runs:/...``, a search's ID or folder (its best trial), or one with ``:TRIAL``,
-            ``:ensemble`` or ``:soup``.
+            ``:ensemble``, ``:soup`` or ``:distilled``.
         storage: Where to look for the search instead of the catalogue.
 
     Raises:
@@ -131,15 +131,15 @@ def find_checkpoint(model: str, storage: Path | None = None) -> str:
         if Path(model).is_file():
             return model  # the loader says what is wrong with it
         raise
-    if kind := next((one for one in KINDS if one == number), None):
+    if kind := next((one for one in NAMES if one == number), None):
         if read_combination(entry.path, kind) is None:
-            raise StorageError(f"{entry.search_id} has no {kind} yet: `tlsearch {kind} {entry.search_id}` makes it")
+            raise StorageError(not_made(kind, entry.search_id))
         return str(combined_model(entry.path, kind))
     if number:
         if not number.isdigit():
             raise UsageError(
-                "a model of a search is named ID, ID:TRIAL with a trial's number, ID:ensemble or ID:soup, not "
-                f"{model!r}"
+                "a model of a search is named ID, ID:TRIAL with a trial's number, ID:ensemble, ID:soup or "
+                f"ID:distilled, not {model!r}"
             )
         trial = int(number)
     else:

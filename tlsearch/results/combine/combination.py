@@ -7,6 +7,7 @@ et al., "Model soups", 2022); a distilled model has learned what the ensemble pr
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,15 +16,22 @@ from tlsearch.core.codec import read_shaped, to_plain
 from tlsearch.core.errors import StorageError
 from tlsearch.core.files import write_atomically
 from tlsearch.core.metrics import Objective
+from tlsearch.core.text import command
 
 Kind = Literal["ensemble", "soup", "distilled"]
-KINDS: tuple[Kind, ...] = ("ensemble", "soup", "distilled")
+NAMES: Mapping[Kind, str] = {"ensemble": "ensemble", "soup": "soup", "distilled": "distilled model"}
 FOLDER = "combined"  # of the search's folder
 
 
 def flag_of(kind: str) -> str:
     """The option of ``promote`` that takes a combination of this kind, without its hyphens."""
     return "distill" if kind == "distilled" else kind
+
+
+def not_made(kind: Kind, search_id: str) -> str:
+    """Says that a search has no combination of this kind yet, and what makes it."""
+    made_by = ("promote", search_id, "--distill") if kind == "distilled" else (kind, search_id)
+    return f"{search_id} has no {NAMES[kind]} yet: {command(*made_by)} makes it"
 
 
 @dataclass(frozen=True, kw_only=True)

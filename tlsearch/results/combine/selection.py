@@ -61,7 +61,7 @@ def select_ensemble(
     """Selects the members and their counts, and estimates what they are worth by cross-fitting.
 
     The single best trial is chosen and scored on the same halves. The ensemble is given only where it is better by this
-    estimate.
+    estimate. The temperatures, one number a trial, are fitted on all images for both.
 
     Args:
         trials: T numbers; of equally good ones the first counts as the better.
@@ -108,20 +108,6 @@ def select_ensemble(
         best_cross_fitted=best_estimate,
         helps=helps,
     )
-
-
-def average_scores(logits: Floats, temperatures: Sequence[float], counts: Sequence[int]) -> Floats:
-    """The scores of an ensemble: logarithms of the weighted mean of its members' probabilities, float (N, C).
-
-    Args:
-        logits: float (M, N, C), of M members.
-        temperatures: M.
-        counts: M; weights are counts over their sum.
-    """
-    weights = np.asarray(counts, dtype=np.float64) / sum(counts)
-    mean = sum(w * scaled_probabilities(one, t) for w, one, t in zip(weights, logits, temperatures, strict=True))
-    scores: Floats = np.log(np.maximum(mean, np.finfo(np.float64).tiny))
-    return scores
 
 
 def _temperature(logits: Floats, labels: Labels) -> float:
