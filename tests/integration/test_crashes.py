@@ -20,6 +20,7 @@ SUPPORT = Path(crashing.__file__).parent
 POINTS = (
     "lock_taken:1",
     "after_ask:2",
+    "shared_tensors:3",
     "after_checkpoint:4",
     "before_report_write:5",
     "after_report_write:3",

@@ -13,11 +13,12 @@ from collections import Counter
 from pathlib import Path
 
 from small_search import write_shapes
+from soup_search import write_weights
 
 SPACE = """
 name: crashing
 data: {source: folder, path: ./images, image_size: 32}
-weights: {mobilenet_v3_small: none}
+weights: {mobilenet_v3_small: ./weights.pth}
 space:
   backbone: mobilenet_v3_small
   unfreeze_depth: {int: [0, 2]}
@@ -45,6 +46,8 @@ TRIALS = 4
 def prepare_root(root: Path, trials: int = TRIALS, space: str = SPACE) -> None:
     """Writes images and space file."""
     write_shapes(root / "images")
+    if "weights.pth" in space:
+        write_weights(root / "weights.pth")
     (root / "space.yaml").write_text(space.replace("TRIALS", str(trials)))
 
 

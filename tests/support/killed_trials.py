@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from soup_search import write_weights
 
 from tlsearch.config.checkpoint_meta import read_model_file
 from tlsearch.core.types import CacheSpec, DataSpec, TrialAssignment, TrialConfig, TrialSetup, WeightsSource, repeatable
@@ -24,9 +25,10 @@ from tlsearch.train import read_tensors
 from tlsearch.trial import FineTuning, finetuning
 
 EPOCHS = 4
-POINTS = [f"{name}:{count}" for name in ("model_tensors", "after_checkpoint") for count in (1, 2, 3)]
+POINTS = [f"{name}:{count}" for name in ("shared_tensors", "model_tensors", "after_checkpoint") for count in (1, 2, 3)]
 HEADS = ("random", "probe")  # by turns: a random head has a better epoch often, a solved one a model before the first
 SENT = "sent.json"  # what the trial has reported: kept outside of its own folders
+WEIGHTS = "weights.pth"
 
 
 def assignment(images: Path, directory: Path, head_init: str) -> TrialAssignment:
@@ -34,7 +36,7 @@ def assignment(images: Path, directory: Path, head_init: str) -> TrialAssignment
     backbone = "mobilenet_v3_small"
     setup = TrialSetup(
         data=DataSpec(source="folder", path=str(images), image_size=32),
-        weights={backbone: WeightsSource(kind="none")},
+        weights={backbone: WeightsSource(kind="file", path=str(images.parent / WEIGHTS))},
         max_epochs=EPOCHS,
         metric="val_loss",
         cache=CacheSpec(directory=str(images.parent / "cache")),
@@ -48,7 +50,7 @@ def assignment(images: Path, directory: Path, head_init: str) -> TrialAssignment
         batch_size=8,
         head_init=head_init,
     )
-    return TrialAssignment(number=0, seed=1, config=config, setup=setup, directory=str(directory))
+    return TrialAssignment(number=0, seed=1, config=config, setup=setup, directory=str(directory), shares=True)
 
 
 def train(given: TrialAssignment) -> None:
@@ -113,7 +115,8 @@ def main() -> None:
     torch.set_num_threads(1)
     finetuning.RUNNING_INTERVAL_S = 0.0
     root, kills, rng = Path(sys.argv[1]), int(sys.argv[2]), random.Random(0)
-    whole = {head: assignment(root / "images", root / head / "trial", head) for head in HEADS}
+    write_weights(root / WEIGHTS)
+    whole = {head: assignment(root / "images", root / head / "trials/0", head) for head in HEADS}
     ends = {}
     for head, given in whole.items():
         began = time.monotonic()
@@ -123,7 +126,7 @@ def main() -> None:
     number = done = 0
     while done < kills:
         head = HEADS[number >= len(POINTS) and number % 2]
-        given = assignment(root / "images", root / str(number) / "trial", head)
+        given = assignment(root / "images", root / str(number) / "trials/0", head)
         if number < len(POINTS):
             killed = forked(given, point=POINTS[number])
         else:

@@ -10,7 +10,7 @@ from preparing import prepare
 from search_doubles import drive
 
 from tlsearch.app.catalog.catalog import SearchEntry
-from tlsearch.app.searches.prepare import RunOptions
+from tlsearch.app.searches.prepare import Prepared, RunOptions
 from tlsearch.search import SearchPlan
 from tlsearch.trial import open_running
 
@@ -56,7 +56,13 @@ def small_search(
         write_shapes(root / "images", counts=counts)
     (root / "space.yaml").write_text(space)
     prepared = prepare(RunOptions(file=root / "space.yaml", name=name))
-    plan = SearchPlan(
+    assert drive(plan_of(prepared), factory=open_running) == "finished"
+    return prepared.entry
+
+
+def plan_of(prepared: Prepared) -> SearchPlan:
+    """What the search's engine is given."""
+    return SearchPlan(
         search_id=prepared.entry.search_id,
         experiment=prepared.entry.experiment,
         directory=prepared.entry.directory,
@@ -65,5 +71,3 @@ def small_search(
         search=prepared.file.search,
         resources=prepared.file.resources,
     )
-    assert drive(plan, factory=open_running) == "finished"
-    return prepared.entry

@@ -6,7 +6,6 @@ The ranges hold what a search can write, and bound the memory that a prediction 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -19,15 +18,14 @@ from typing import (
     get_type_hints,
 )
 
-from pydantic import AfterValidator, ConfigDict, Field, PlainValidator, StringConstraints, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, PlainValidator, StringConstraints, TypeAdapter
 from typing_extensions import TypedDict
 
 from tlsearch.config.document.wording import show
-from tlsearch.config.rules.schema_errors import error_text
+from tlsearch.config.strict_json import STRICT_FORM, read_strictly
 from tlsearch.config.values import Number, Whole, broken
 from tlsearch.core import __version__
-from tlsearch.core.errors import SpaceProblem, StorageError
-from tlsearch.core.files import read_regular
+from tlsearch.core.layout import frozen_folder
 from tlsearch.core.types import MAX_PIXELS, CropMode, TransformSpec, TrialConfig
 
 META_FILE = "checkpoint.json"
@@ -35,9 +33,7 @@ FORMAT = 1
 MAX_CLASSES = 100_000
 MAX_MEMBERS = 1000
 MAX_CROP, MAX_RESIZE = 4096, 8192  # pixels; of `data.image_size`, and what transforms make of it
-_MAX_BYTES = 16_000_000
-_SHOWN = 5
-STRICT_FORM = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+_MAX_SHARED = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,10 +76,23 @@ class ModelMeta:
 
 @dataclass(frozen=True, kw_only=True)
 class TensorFile:
-    """A safetensors file in a folder; its name carries its content's hash, so that no commit overwrites another's."""
+    """A safetensors file of a model; its name carries its content's hash, so that no commit overwrites another's.
+
+    Attributes:
+        shared: Models of one search have it in common. It lies in the search's folder, see `frozen_folder`, or, where
+            the model has left that, beside its checkpoint.json.
+    """
 
     name: str
     sha256: str
+    shared: bool = False
+
+    def path(self, folder: Path) -> Path:
+        """Where it lies for the model in ``folder``, or would lie."""
+        places = [folder]
+        if self.shared:  # a link may lead to the folder, or to the one above
+            places += [frozen_folder(folder.resolve()), frozen_folder(folder)]
+        return next((place / self.name for place in places if (place / self.name).is_file()), places[-1] / self.name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,9 +108,12 @@ class ModelFile:
         if not self.meta.members:
             del content["members"]  # earlier versions read it then
         content["metrics"] = {name: float(value) for name, value in self.meta.metrics.items()}
-        for kind, file in zip(("weights", "frozen"), (*self.files, None), strict=False):
+        own = [file for file in self.files if not file.shared]
+        for kind, file in zip(("weights", "frozen"), (*own, None), strict=False):
             content[f"{kind}_file"] = file.name if file else None
             content[f"{kind}_sha256"] = file.sha256 if file else None
+        if shared := [{"name": file.name, "sha256": file.sha256} for file in self.files if file.shared]:
+            content["shared_files"] = shared  # absent without: earlier versions read it then
         return content
 
 
@@ -112,69 +124,6 @@ def read_model_file(folder: Path) -> ModelFile:
         StorageError: There is none, or it breaks a rule; names the file, the key and the rule.
     """
     return model_file_of(read_strictly(folder / META_FILE, FORMAT, _adapter()))
-
-
-def read_strictly(path: Path, form: int, shape: TypeAdapter[Any]) -> Any:
-    """A model's JSON file of the format ``form``, held to the rules of a shape.
-
-    Raises:
-        StorageError: As of ``read_model_file``.
-    """
-    content = _read_object(path)
-    if content.get("format") != form or isinstance(content["format"], bool):
-        raise StorageError(
-            f"a model checkpoint must have the format {form} that tlsearch {__version__} reads, "
-            f"not {show(content.get('format'))}: {path}"
-        )
-    try:
-        return shape.validate_python(content)
-    except ValidationError as error:
-        found = error.errors(include_url=False)
-        texts = [str(SpaceProblem(path=tuple(one["loc"]), message=_text(one))) for one in found[:_SHOWN]]
-        more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-        raise StorageError(f"a model checkpoint breaks rules: {path}: {'; '.join(texts)}{more}") from None
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        data = read_regular(path, _MAX_BYTES)
-    except OSError as error:
-        raise StorageError(f"a model checkpoint must be readable: {path}: {error.strerror}") from error
-    if data.startswith(b"version https://git-lfs"):
-        raise StorageError(
-            f"{path} is a Git LFS pointer, not the file that it stands for: `git lfs pull` in its repository "
-            "fetches that"
-        )
-    try:
-        content = json.loads(data, object_pairs_hook=_unique, parse_constant=_no_constant)
-    except RecursionError:
-        raise StorageError(f"a model checkpoint must be JSON, not nested this deep: {path}") from None
-    except ValueError as error:
-        raise StorageError(f"a model checkpoint must be JSON: {path}: {error}") from None
-    if not isinstance(content, dict):
-        raise StorageError(f"a model checkpoint must be a JSON object: {path}")
-    return content
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"the key {show(twice)} stands twice in one object")
-    return found
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"a number must be finite, not {name}")
-
-
-def _text(item: Any) -> str:
-    if item["type"] == "extra_forbidden":
-        return "is a key that this version does not know; a newer tlsearch may have written it"
-    if item["type"] == "missing":
-        return "is required"
-    return error_text(item)
 
 
 def tensor_name_problem(name: str) -> str:
@@ -240,6 +189,13 @@ def _trial_config() -> Any:
 _TrialConfig = _trial_config()
 
 
+class _SharedFile(TypedDict):
+    __pydantic_config__ = STRICT_FORM  # type: ignore[misc]
+
+    name: _FileName
+    sha256: _Digest
+
+
 class _Form(TypedDict):
     """The whole file; keys that are younger than the format may be absent."""
 
@@ -268,6 +224,7 @@ class _Form(TypedDict):
     weights_sha256: _Digest
     frozen_file: NotRequired[_FileName | None]
     frozen_sha256: NotRequired[_Digest | None]
+    shared_files: NotRequired[Annotated[tuple[_SharedFile, ...], Field(strict=False, max_length=_MAX_SHARED)]]
 
 
 def _agreeing(form: _Form) -> _Form:
@@ -293,6 +250,7 @@ def model_file_of(form: Mapping[str, Any]) -> ModelFile:
     files = [TensorFile(name=form["weights_file"], sha256=form["weights_sha256"])]
     if form.get("frozen_file") is not None:
         files.append(TensorFile(name=form["frozen_file"], sha256=form["frozen_sha256"]))
+    files += [TensorFile(**one, shared=True) for one in form.get("shared_files", ())]
     values = {one.name: form[one.name] for one in dataclasses.fields(ModelMeta) if one.name in form}
     values["members"] = tuple(form.get("members", ()))
     values |= {"transform": TransformSpec(**form["transform"]), "config": TrialConfig(**form["config"])}

@@ -15,7 +15,8 @@ from typing import Annotated, Any, NotRequired
 from pydantic import AfterValidator, Field, StringConstraints, TypeAdapter
 from typing_extensions import TypedDict
 
-from tlsearch.config.checkpoint_meta import STRICT_FORM, CheckpointForm, ModelFile, model_file_of, read_strictly
+from tlsearch.config.checkpoint_meta import CheckpointForm, ModelFile, model_file_of
+from tlsearch.config.strict_json import STRICT_FORM, read_strictly
 from tlsearch.config.values import Number, Whole, broken
 from tlsearch.core import __version__
 

@@ -99,7 +99,7 @@ class ConstraintsSpec:
 
     Attributes:
         params_millions: Parameters of the whole model, in millions.
-        checkpoint_mb: Weights of the model on disk, in MB (10^6 bytes).
+        checkpoint_mb: Weights of the whole model, as it is logged or exported, in MB (10^6 bytes).
         latency_ms: Time of one image through the model on the trial's device, in milliseconds.
     """
 

@@ -12,6 +12,7 @@ import signal
 SEARCH = (
     "lock_taken",  # the search's lock is held, its holder's name not yet written
     "after_ask",  # a trial is proposed
+    "shared_tensors",  # of what all trials share a file is written and not yet named; passed where the trial runs
     "model_tensors",  # the tensors of a new best epoch are there, no file names them; passed where the trial runs
     "after_checkpoint",  # a trial's checkpoint is ahead of its report; passed where the trial runs
     "before_report_write",

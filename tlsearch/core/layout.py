@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 VAL_LOGITS = "val_logits.safetensors"  # in a trial's folder: of its best epoch, on the validation images
+FROZEN = "frozen"  # in a search's folder: tensors that stand still, once for all of its trials
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +72,15 @@ class SearchFolder:
     def val_logits(self, number: int) -> Path:
         """The trial's logits on the validation images, at its best epoch."""
         return self.trial(number) / VAL_LOGITS
+
+
+def frozen_folder(model: Path) -> Path:
+    """Where the trials of a search keep what they have in common.
+
+    Args:
+        model: Of one of them: ``<search>/trials/<number>/best``.
+    """
+    return Path(os.path.abspath(model)).parent.parent.parent / FROZEN
 
 
 def evict_trial(folder: Path) -> None:

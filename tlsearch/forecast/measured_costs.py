@@ -266,10 +266,11 @@ def _feature_bytes(costs: TrialCosts, plan: SearchPlan) -> int:
 
 
 def _checkpoint_bytes(backbones: Mapping[str, BackboneTimes], slots: int, keep_best: int) -> int:
-    """Kept models, in the search's folder and whole in MLflow, and checkpoints of the trials that run."""
+    """What trials share; kept models, without that and, in MLflow, whole; checkpoints of the trials that run."""
+    shared = sum(one.state_bytes - min(one.trained_bytes.values()) for one in backbones.values())
     state = max(one.state_bytes for one in backbones.values())
     trained = max(max(one.trained_bytes.values()) for one in backbones.values())
-    return 2 * keep_best * state + slots * (state + _STATES * trained)
+    return shared + keep_best * (trained + state) + slots * (1 + _STATES) * trained
 
 
 def _logits_bytes(plan: SearchPlan, index: ImageIndex) -> int:

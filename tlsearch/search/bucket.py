@@ -8,35 +8,33 @@ files, never its lock. The study is in a database then.
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+import threading
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tlsearch.config.checkpoint_meta import META_FILE
+from tlsearch.config.model_copies import shared_names
 from tlsearch.core.errors import StorageError
-from tlsearch.core.layout import VAL_LOGITS, SearchFolder
+from tlsearch.core.layout import FROZEN, VAL_LOGITS
 from tlsearch.core.secrets import holds_secret
-from tlsearch.core.types import (
-    CacheSpec,
-    EpochReport,
-    RunningTrial,
-    SearchObserver,
-    TrialAssignment,
-    TrialConfig,
-    TrialFactory,
-    TrialOutcome,
-)
+from tlsearch.core.types import CacheSpec
 from tlsearch.data.fetch.bucket_images import remote_system
 from tlsearch.node_cache.locked_files import cache_directory
 
-# Of a machine, or of a trial (`spool`: of earlier versions); a log grows and would go to the bucket again and again.
-_OWN = ("trials", "spool", "lock", "stop", "ray.json", "logs", "log.jsonl", "log.jsonl.1", "log.jsonl.2")
+# Of a machine, of a trial (`spool`: of earlier versions), or of many, which send and fetch it with their models; a log
+# grows and would go to the bucket again and again.
+_OWN = ("trials", FROZEN, "spool", "lock", "stop", "ray.json", "logs", "log.jsonl", "log.jsonl.1", "log.jsonl.2")
 _CHUNK_BYTES = 1 << 20
 _PULLS = 8  # parts at a time: a search has a file of logits for each trial
+_SHARED = threading.Lock()  # two pulls may need the same file
 
 
 def machine_folder(uri: str) -> Path:
@@ -59,9 +57,9 @@ class Mirror:
     def push(self, part: str) -> None:
         """Makes the bucket's copy of a file or folder equal to this one.
 
-        Tensor files first, then the JSON files that name them, then those that are gone are removed: a reader
-        meanwhile finds a whole state, the old one or the new. A tensor file's name tells its content, but for the
-        validation logits.
+        Tensor files first, those too that trials share, then the JSON files that name them, then those that are gone
+        are removed: a reader meanwhile finds a whole state, the old one or the new. A tensor file's name tells its
+        content, but for the validation logits.
 
         Raises:
             StorageError: The bucket cannot be written.
@@ -70,6 +68,7 @@ class Mirror:
         with self._told():
             there = self._listed(part)
             system, root = remote_system(self.uri)
+            self._push_shared(here.values())
             for key in sorted(here, key=lambda key: (key.endswith(".json"), key)):
                 if key.endswith((".json", VAL_LOGITS)) or there.get(key) != here[key].stat().st_size:
                     _upload(here[key], system, f"{root}/{key}")
@@ -85,6 +84,8 @@ class Mirror:
     def pull(self, part: str) -> None:
         """Makes this machine's copy of a part equal to the bucket's; a part that is not there is removed here.
 
+        What its models have in common with others comes first, where it is not here yet.
+
         Raises:
             StorageError: The bucket cannot be read.
         """
@@ -97,15 +98,39 @@ class Mirror:
                 for key in there:
                     copy = Path(folder) / Path(key).relative_to(Path(part).parent)
                     copy.parent.mkdir(parents=True, exist_ok=True)
-                    with system.open_input_stream(f"{root}/{key}") as source, open(copy, "wb") as file:
-                        shutil.copyfileobj(source, file, _CHUNK_BYTES)
+                    _download(system, f"{root}/{key}", copy)
                     if copy.suffix in (".json", ".yaml") and holds_secret(copy.read_text(errors="replace")):
                         copy.chmod(0o600)  # not yet seen by others: the folder is its owner's
+                self._pull_shared(Path(folder))
                 if target.is_dir():
                     shutil.rmtree(target)
                 target.unlink(missing_ok=True)
                 if there:
                     (Path(folder) / target.name).rename(target)
+
+    def _push_shared(self, files: Iterable[Path]) -> None:
+        names = {name for path in files if path.name == META_FILE for name in shared_names(path.parent)}
+        there = self._listed(FROZEN) if names else {}
+        system, root = remote_system(self.uri)
+        for key in sorted({f"{FROZEN}/{name}" for name in names} - there.keys()):
+            if (self.directory / key).is_file():  # else it lies in the model's folder
+                _upload(self.directory / key, system, f"{root}/{key}")
+
+    def _pull_shared(self, folder: Path) -> None:
+        models = [meta.parent for meta in folder.rglob(META_FILE)]
+        names = {name for model in models for name in shared_names(model) if not (model / name).is_file()}
+        system, root = remote_system(self.uri)
+        for name in sorted(names):
+            path = self.directory / FROZEN / name
+            with _SHARED:
+                if not path.is_file():
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    temporary = path.with_name(f"{name}.{uuid.uuid4().hex[:8]}.tmp")
+                    try:
+                        _download(system, f"{root}/{FROZEN}/{name}", temporary)
+                        os.replace(temporary, path)
+                    finally:
+                        temporary.unlink(missing_ok=True)
 
     def pull_own(self) -> None:
         """Brings what a start on this machine needs: the driver's files, the models that are kept and all logits."""
@@ -161,6 +186,11 @@ class Mirror:
         return _Told(self.uri)
 
 
+def _download(system: Any, key: str, path: Path) -> None:
+    with system.open_input_stream(key) as source, open(path, "wb") as file:
+        shutil.copyfileobj(source, file, _CHUNK_BYTES)
+
+
 def _upload(path: Path, system: Any, key: str) -> None:
     with open(path, "rb") as source, system.open_output_stream(key) as target:
         shutil.copyfileobj(source, target, _CHUNK_BYTES)
@@ -178,95 +208,3 @@ class _Told:
         if isinstance(error, OSError):
             first = next(iter(str(error).splitlines()), type(error).__name__)
             raise StorageError(f"the storage {self._uri} failed: {first}") from error
-
-
-class BucketTrial:
-    """A RunningTrial whose checkpoints are in the bucket before its reports are sent."""
-
-    def __init__(self, inner: RunningTrial, push: Callable[[], None]) -> None:
-        self._inner, self._push = inner, push
-
-    @property
-    def epochs_done(self) -> int:
-        """Of the trial."""
-        return self._inner.epochs_done
-
-    @property
-    def reports(self) -> Sequence[EpochReport]:
-        """Of the trial."""
-        return self._inner.reports
-
-    def step(self) -> EpochReport:
-        """One epoch."""
-        report = self._inner.step()
-        self._push()
-        return report
-
-    def save(self) -> None:
-        """The running checkpoint, into the bucket too."""
-        self._inner.save()
-        self._push()
-
-    def close(self) -> None:
-        """Closes the trial."""
-        self._inner.close()
-
-
-@dataclass(frozen=True, kw_only=True)
-class ThroughBucket:
-    """A TrialFactory for workers that share no folder; travels to them.
-
-    Attributes:
-        uri: Of the search.
-        inner: Opens the trial in this machine's folder; None is the real fine-tuning.
-    """
-
-    uri: str
-    inner: TrialFactory | None = None
-
-    def __call__(self, assignment: TrialAssignment) -> BucketTrial:
-        """Takes the trial's checkpoints, then opens it."""
-        # A folder of the workers', apart from the driver's on the same machine.
-        mirror = Mirror(uri=self.uri, directory=machine_folder(f"{self.uri}#workers"))
-        part = f"trials/{assignment.number}"
-        mirror.pull(part)
-        here: Any = replace(assignment, directory=str(mirror.directory / part))
-        if self.inner is not None:
-            return BucketTrial(self.inner(here), lambda: mirror.push(part))
-        from tlsearch.search.ray_tune.trainable import fine_tuning  # imports Ray, which those who only look do without
-
-        return BucketTrial(fine_tuning(here), lambda: mirror.push(part))
-
-
-class Fetcher(SearchObserver):
-    """Brings an ended trial's best model to the driver; comes before the observers that read it."""
-
-    def __init__(self, mirror: Mirror) -> None:
-        self._mirror = mirror
-
-    def trial_started(self, number: int, config: TrialConfig) -> None:
-        """From now on a start on another machine finds the study."""
-        self._mirror.push_own()
-
-    def trial_ended(self, number: int, outcome: TrialOutcome) -> None:
-        """Takes the best model and its logits; the checkpoint to go on from has served."""
-        self._mirror.drop(f"trials/{number}/running")
-        self._mirror.pull(f"trials/{number}/best")
-        self._mirror.pull(f"trials/{number}/{VAL_LOGITS}")
-
-
-class Dropper(SearchObserver):
-    """Removes from the bucket what the driver no longer keeps; comes after the tidier."""
-
-    def __init__(self, mirror: Mirror) -> None:
-        self._mirror = mirror
-        self._ended: set[int] = set()
-
-    def trial_ended(self, number: int, outcome: TrialOutcome) -> None:
-        """Drops the models that are gone here, where the logits stay."""
-        self._ended.add(number)
-        folder = SearchFolder(root=self._mirror.directory)
-        for one in [one for one in self._ended if not (folder.trial(one) / "best").is_dir()]:
-            with suppress(StorageError):
-                self._mirror.push(f"trials/{one}")
-            self._ended.discard(one)

@@ -8,15 +8,14 @@ from tlsearch.train.checkpoint.ensemble_checkpoint import (
     networks_of,
     save_ensemble,
 )
+from tlsearch.train.checkpoint.frozen_part import FrozenPart, share_frozen_part, write_frozen_part
 from tlsearch.train.checkpoint.model_checkpoints import (
     MAX_LOGITS,
-    FrozenPart,
     read_model_meta,
     read_model_state,
     save_confusion,
     save_model_checkpoint,
     save_val_logits,
-    write_frozen_part,
 )
 from tlsearch.train.checkpoint.tensor_files import read_json, read_tensors, remove_others, write_json, write_tensors
 from tlsearch.train.checkpoint.write_thread import Writer, copy_to_host
@@ -107,6 +106,7 @@ __all__ = [
     "save_confusion",
     "save_model_checkpoint",
     "save_val_logits",
+    "share_frozen_part",
     "solve_probe",
     "trial_runtime",
     "write_frozen_part",

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 
+from torch import Tensor
+
 from tlsearch.core.crash import crash_point
+from tlsearch.core.layout import frozen_folder
 from tlsearch.core.types import SYSTEM, EpochReport, StartReport, TrialAssignment
 from tlsearch.data import split_digest
 from tlsearch.model import StagedModel
@@ -25,6 +29,7 @@ from tlsearch.train import (
     save_confusion,
     save_model_checkpoint,
     save_val_logits,
+    share_frozen_part,
     write_frozen_part,
 )
 from tlsearch.trial.context import Doing, TrialContext
@@ -234,18 +239,26 @@ class FineTuning:
         # What stands still to the end is written as it is, and once.
         frozen = {name: tensor for name, tensor in state.items() if name in parts.lasting}
 
+        keep_frozen = self._keep_frozen(parts)
         val = context.index.splits["val"]
         logits = None if context.setup.refit else evaluation.logits  # a refit has trained on these images
 
         def write() -> None:
             if self._frozen_part is None and frozen:
-                self._frozen_part = write_frozen_part(directory, frozen)
+                self._frozen_part = keep_frozen(frozen)
             save_confusion(directory, epoch=epoch, classes=classes, matrix=evaluation.confusion)
             if logits is not None:
                 save_val_logits(directory.parent, logits, val.labels, epoch=epoch, digest=split_digest(val))
             save_model_checkpoint(directory, state=moving(), meta=meta, frozen=self._frozen_part)
 
         self._writer.submit(write)
+
+    def _keep_frozen(self, parts: OpenTrial) -> Callable[[Mapping[str, Tensor]], FrozenPart]:
+        """How the tensors that stand still are written: once for the search, unless each trial draws its own."""
+        directory = self._directory / BEST_FOLDER
+        if not self._assignment.shares or parts.context.weights.state is None:
+            return partial(write_frozen_part, directory)
+        return partial(share_frozen_part, frozen_folder(directory), digests=parts.phase.guard.digests)
 
     def _kept_weights(self) -> AbstractContextManager[None]:
         """The model has the weights that are evaluated and kept: with ``ema`` the averaged ones."""

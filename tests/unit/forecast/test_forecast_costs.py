@@ -9,6 +9,7 @@ import pytest
 from tlsearch.core.types import CacheSpec, DataSpec, TrialConfig, TrialSetup
 from tlsearch.features import Boundary
 from tlsearch.forecast.device_times import BackboneTimes
+from tlsearch.forecast.measured_costs import _checkpoint_bytes
 from tlsearch.forecast.trial_costs import Images, Node, TrialCosts
 
 TIMES = BackboneTimes(
@@ -89,3 +90,10 @@ def test_gradual_unfreezing_costs_what_its_phases_cost() -> None:
         ends.append(COSTS.epoch_end(progressive, node, ends[-1], epoch=epoch))
     costs = [after - before for before, after in zip(ends, ends[1:], strict=False)]
     assert costs == pytest.approx([0.1 + 0.0, 150 + 5.0, 270 + 9.0], abs=0.2)
+
+
+def test_what_trials_share_is_counted_once_for_each_backbone() -> None:
+    """100 bytes of two backbones, of which a head alone trains 10; 3 models are kept, 2 trials run at a time."""
+    one = replace(TIMES, state_bytes=100, trained_bytes={0: 10, 2: 60})
+    backbones = {"a": one, "b": one}
+    assert _checkpoint_bytes(backbones, 2, 3) == 2 * 90 + 3 * (60 + 100) + 2 * (60 + 3 * 60)

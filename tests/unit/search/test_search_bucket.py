@@ -14,7 +14,8 @@ from tlsearch.core.errors import StorageError
 from tlsearch.core.layout import VAL_LOGITS, evict_trial
 from tlsearch.core.types import EpochReport, TrialAssignment, TrialConfig, TrialOutcome
 from tlsearch.search import bucket, read_search
-from tlsearch.search.bucket import Dropper, Fetcher, Mirror, ThroughBucket, machine_folder
+from tlsearch.search.bucket import Mirror, machine_folder
+from tlsearch.search.bucket_trials import Dropper, Fetcher, ThroughBucket
 
 
 @pytest.fixture(scope="module")
@@ -138,24 +139,26 @@ def test_a_whole_search(tmp_path: Path, uri: str, store: ObjectStore) -> None:
     root = machine_folder(uri)
     plan = make_plan(root, trials=5, max_epochs=3, study=f"sqlite:///{tmp_path}/team.db")
     mirror = Mirror(uri=uri, directory=root)
-    fetcher, dropper, heard = Fetcher(mirror), Dropper(mirror), []
+    fetcher, dropper, heard = Fetcher(mirror, models=False), Dropper(mirror), []
 
     class Keeper:
-        """Keeps trial 1 alone, as the tidier does it."""
+        """Has trial 1 alone fetched and kept, as the keeper and the tidier do it."""
 
         def trial_started(self, number: int, config: object) -> None: ...
 
         def trial_reported(self, number: int, report: object, decision: object) -> None: ...
 
         def trial_ended(self, number: int, outcome: TrialOutcome) -> None:
-            heard.append((number, (root / f"trials/{number}/best/checkpoint.json").exists()))
-            if number != 1:
+            if number == 1:
+                fetcher.fetch(number)
+            else:
                 evict_trial(root / f"trials/{number}")
+            heard.append((number, (root / f"trials/{number}/best/checkpoint.json").exists()))
 
     reason = drive(
         plan, slots=2, factory=ThroughBucket(uri=uri, inner=ModelTrial), observers=(fetcher, Keeper(), dropper)
     )
-    assert reason == "finished" and sorted(heard) == [(number, True) for number in range(5)]
+    assert reason == "finished" and sorted(heard) == [(number, number == 1) for number in range(5)]
     drive(make_plan(tmp_path / "folder", trials=5, max_epochs=3), slots=2)
     found, same = (read_search(one).trials for one in (root, tmp_path / "folder"))
     assert [(t.state, t.params, t.reports) for t in found] == [(t.state, t.params, t.reports) for t in same]
@@ -170,3 +173,95 @@ def test_a_whole_search(tmp_path: Path, uri: str, store: ObjectStore) -> None:
         assert (root / file).read_text() == (other.directory / file).read_text() == str(trial.epochs_run)
     assert [path.parent.name for path in other.directory.glob("trials/*/best")] == ["1"]
     assert "study.json" in keys(store, uri)
+
+
+SHARED = "stem-0123456789abcdef.safetensors"
+
+
+def write_model(mirror: Mirror, number: int, *names: str) -> None:
+    """A trial's model that names files of the search."""
+    best = mirror.directory / "trials" / str(number) / "best"
+    best.mkdir(parents=True)
+    (best / "weights-1.safetensors").write_bytes(b"head")
+    (best / "checkpoint.json").write_text(json.dumps({"shared_files": [{"name": name} for name in names]}))
+
+
+def test_what_trials_share_is_sent_once_and_comes_with_a_model(
+    tmp_path: Path, uri: str, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second trial's worker, here on another machine, finds it there; a driver gets it before the model."""
+    workers = [Mirror(uri=uri, directory=tmp_path / f"worker-{number}") for number in (0, 1)]
+    real, sent, fetched = bucket._upload, list[str](), list[str]()
+
+    def upload(path: Path, system: object, key: str) -> None:
+        sent.append(key.rpartition("runs/one/")[2])
+        real(path, system, key)
+
+    monkeypatch.setattr(bucket, "_upload", upload)
+    for number, worker in enumerate(workers):
+        (worker.directory / "frozen").mkdir(parents=True)
+        (worker.directory / "frozen" / SHARED).write_bytes(b"the whole stem")
+        write_model(worker, number, SHARED)
+        worker.push(f"trials/{number}")
+        worker.push(f"trials/{number}")
+    assert sent.count(f"frozen/{SHARED}") == 1
+    assert sent.index(f"frozen/{SHARED}") < sent.index("trials/0/best/checkpoint.json")
+    driver = Mirror(uri=uri, directory=tmp_path / "driver")
+    take = bucket._download
+
+    def download(system: object, key: str, path: Path) -> None:
+        fetched.append(key.rpartition("runs/one/")[2])
+        take(system, key, path)
+
+    monkeypatch.setattr(bucket, "_download", download)
+    driver.pull("trials/0/best")
+    driver.pull("trials/1/best")
+    assert (driver.directory / "frozen" / SHARED).read_bytes() == b"the whole stem"
+    assert fetched.count(f"frozen/{SHARED}") == 1
+    driver.push_own()  # the driver's own files are other ones
+    driver.push("trials/1")
+    assert f"frozen/{SHARED}" in keys(store, uri)
+    other = Mirror(uri=uri, directory=tmp_path / "other")
+    other.pull_own()  # a start on another machine, by several threads
+    assert (other.directory / "frozen" / SHARED).is_file() and "frozen" not in other.parts()
+    evict_trial(driver.directory / "trials/0")
+    driver.push("trials/0")
+    assert {"frozen/" + SHARED, "trials/1/best/checkpoint.json"} <= keys(store, uri)
+    assert not {key for key in keys(store, uri) if key.startswith("trials/0/best")}
+    driver.remove()
+    assert keys(store, uri) == set()
+
+
+def test_a_cut_connection_leaves_no_model_without_its_files(
+    tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = Mirror(uri=uri, directory=tmp_path / "worker")
+    (worker.directory / "frozen").mkdir(parents=True)
+    (worker.directory / "frozen" / SHARED).write_bytes(b"the whole stem")
+    write_model(worker, 0, SHARED)
+    worker.push("trials/0")
+    driver = Mirror(uri=uri, directory=tmp_path / "driver")
+    take = bucket._download
+
+    def cut(system: object, key: str, path: Path) -> None:
+        take(system, key, path)
+        if "frozen" in key:
+            raise OSError("cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bucket, "_download", cut)
+        with pytest.raises(StorageError, match="cut"):
+            driver.pull("trials/0/best")
+    assert not (driver.directory / "trials/0/best").exists() and not list((driver.directory / "frozen").iterdir())
+    driver.pull("trials/0/best")
+    assert (driver.directory / "frozen" / SHARED).is_file()
+
+
+@pytest.mark.parametrize("name", ["../../outside.safetensors", "/outside.safetensors", "x.pth"])
+def test_a_bucket_s_model_names_no_file_elsewhere(tmp_path: Path, uri: str, name: str) -> None:
+    worker = Mirror(uri=uri, directory=tmp_path / "worker")
+    write_model(worker, 0, name)
+    worker.push("trials/0")
+    driver = Mirror(uri=uri, directory=tmp_path / "deep/er/driver")
+    driver.pull("trials/0/best")
+    assert not (driver.directory / "frozen").exists() and not list(tmp_path.rglob("outside*"))

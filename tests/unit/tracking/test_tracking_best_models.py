@@ -50,6 +50,19 @@ def test_models_come_from_the_trials_best_checkpoint() -> None:
     assert tracker.models == {7: FOLDER / "trials" / "7" / "best"}
 
 
+def test_a_model_is_fetched_before_the_tracker_reads_it_and_only_if_it_is_kept() -> None:
+    tracker, fetched = MemoryTracker(), list[int]()
+
+    def fetch(number: int) -> None:
+        assert number not in tracker.models
+        fetched.append(number)
+
+    keeper = BestKeeper(tracker, directory=FOLDER, keep=1, objective=ACCURACY, fetch=fetch)
+    for number, value in enumerate((0.5, 0.4, 0.6, 0.1)):
+        keeper.trial_ended(number, _ended(value))
+    assert fetched == [0, 2] and set(tracker.models) == {2}
+
+
 @pytest.mark.parametrize(
     "outcome",
     [

@@ -15,7 +15,8 @@ from tlsearch.core.errors import StorageError
 from tlsearch.core.layout import SearchFolder
 from tlsearch.core.text import command
 from tlsearch.core.types import SearchObserver, TrialFactory
-from tlsearch.search.bucket import Dropper, Fetcher, Mirror, ThroughBucket, machine_folder
+from tlsearch.search.bucket import Mirror, machine_folder
+from tlsearch.search.bucket_trials import Dropper, Fetcher, ThroughBucket
 from tlsearch.search.study.lock import holder_of, holding
 
 
@@ -40,12 +41,14 @@ class Through:
 
     Attributes:
         factory: Opens trials in workers that share no folder; None is the usual one.
+        fetch: Brings the model of an ended trial, by its number, to this machine.
         before: Observers that hear before the models of ended trials are looked at.
         after: Observers that hear when what is not kept has been deleted.
         save: Puts the driver's own files into the bucket.
     """
 
     factory: TrialFactory | None = None
+    fetch: Callable[[int], object] = lambda _: None
     before: tuple[SearchObserver, ...] = ()
     after: tuple[SearchObserver, ...] = ()
     save: Callable[[], object] = lambda: None
@@ -61,9 +64,11 @@ def through_bucket(entry: SearchEntry) -> Through:
         return Through()
     mirror = Mirror(uri=entry.remote, directory=entry.path)
     mirror.push_own()
+    fetcher = Fetcher(mirror, models=bool(entry.parent))  # what repeats trials compares the models of all
     return Through(
         factory=ThroughBucket(uri=entry.remote),
-        before=(Fetcher(mirror),),
+        fetch=fetcher.fetch,
+        before=(fetcher,),
         after=(Dropper(mirror),),
         save=mirror.push_own,
     )

@@ -22,6 +22,7 @@ from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.app.combined.members import DONE_FILE
 from tlsearch.app.combined.members import FOLDER as TRAINED
 from tlsearch.config import SpaceFile
+from tlsearch.config.model_copies import copy_model
 from tlsearch.core.crash import crash_point
 from tlsearch.core.errors import SearchStopped, UserError
 from tlsearch.core.metrics import Objective
@@ -101,7 +102,7 @@ def make_distilled(entry: SearchEntry, file: SpaceFile, index: ImageIndex, stude
 
 def _train(student: TrialRecord, config: TrialConfig, setup: TrialSetup, folder: Path) -> None:
     assignment = TrialAssignment(
-        number=student.number, seed=student.seed, config=config, setup=setup, directory=str(folder)
+        number=student.number, seed=student.seed, config=config, setup=setup, directory=str(folder), shares=True
     )
     logger.info("distillation: %d epochs for the student", setup.max_epochs)
     if error := train_to(assignment, setup.max_epochs):
@@ -116,7 +117,7 @@ def _keep(
     model = combined_model(entry.path, "distilled")
     model.with_suffix(".json").unlink(missing_ok=True)  # until the new one is whole there is none
     shutil.rmtree(model, ignore_errors=True)
-    shutil.copytree(best, model)
+    copy_model(best, model)
     crash_point("distilled_model")
     meta = read_model_meta(model)
     spec = ModelSpec.of(meta.backbone, file.data, len(index.classes))

@@ -22,6 +22,7 @@ from tlsearch.app.catalog.stored import read_record, stored_file
 from tlsearch.app.combined.members import member_checkpoints
 from tlsearch.app.searches.input_digests import refuse_changed_inputs
 from tlsearch.config import SpaceFile
+from tlsearch.config.model_copies import copy_model
 from tlsearch.core.crash import crash_point
 from tlsearch.core.errors import UserError
 from tlsearch.core.metrics import METRICS, confusion_matrix
@@ -139,7 +140,7 @@ def _keep(
     if chosen.helps:
         _write_average(model, averages, members, metric, index)
     else:
-        shutil.copytree(folders[chosen.best], model)
+        copy_model(folders[chosen.best], model)
     crash_point("soup_model")
     spec = ModelSpec.of(read_model_meta(model).backbone, file.data, len(index.classes))
     combination = Combination(

@@ -150,6 +150,7 @@ def _training(
         config=trial.config,
         setup=replace(file.trial_setup(), refit=refit, folds=0),
         directory=str(directory or entry.path / FOLDER / str(trial.number)),
+        shares=True,
     )
     return _Training(assignment=assignment, epoch=trial.best_epoch)
 

@@ -127,12 +127,13 @@ def _opening(prepared: Prepared, tracker: MlflowTracker, *, failed: Callable[[],
 def _recorders(prepared: Prepared, tracker: MlflowTracker, through: Through) -> tuple[SearchObserver, ...]:
     """The observers that keep what happens, in the order in which they need each other.
 
-    The bucket's fetcher brings an ended trial's model, the tracker and the keeper record it, the tidier deletes what
-    the keeper does not keep, and the bucket's dropper deletes it there.
+    The bucket's fetcher brings what an ended trial leaves, the tracker records it, the keeper has those models fetched
+    that it keeps, the tidier deletes the others, and the bucket's dropper deletes them there.
     """
     entry, file = prepared.entry, prepared.file
     keep = 0 if file.search.num_folds else file.tracking.keep_best  # a trial with folds has no model of its own
-    keeper = BestKeeper(tracker, directory=entry.path, keep=keep, objective=file.trial_setup().objective)
+    objective = file.trial_setup().objective
+    keeper = BestKeeper(tracker, directory=entry.path, keep=keep, objective=objective, fetch=through.fetch)
     tidiers = () if entry.parent else (Tidier(keeper, directory=entry.path),)
     if prepared.resumed:
         earlier = read_record(entry)

@@ -220,6 +220,8 @@ class TrialAssignment:
         directory: The trial's folder in the search's storage; holds its checkpoints.
         gpus: The fraction of one GPU that the trial was given, 0 to 1: with 0 it computes on the CPU. None: outside
             of a search, on whatever device ``setup`` names.
+        shares: Whether what stands still in the trial's model is written once for all trials of its search, see
+            `tlsearch.core.layout.frozen_folder`; else it lies in the trial's own folder.
     """
 
     number: int
@@ -228,3 +230,4 @@ class TrialAssignment:
     setup: TrialSetup
     directory: str
     gpus: float | None = None
+    shares: bool = False

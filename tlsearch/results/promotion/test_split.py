@@ -113,7 +113,8 @@ def checkpoint_digest(directory: Path) -> str:
 
 
 def _identity(checkpoint: Mapping[str, Any]) -> list[Any]:
-    return [checkpoint.get(key) for key in ("weights_sha256", "frozen_sha256", "backbone", "classes")]
+    whole = [checkpoint.get(key) for key in ("weights_sha256", "frozen_sha256", "backbone", "classes")]
+    return [*whole, *(one["sha256"] for one in checkpoint.get("shared_files", ()))]
 
 
 def read_uses(folder: Path) -> list[TestUse]:

@@ -91,6 +91,7 @@ class Live:
             setup=plan.setup,
             directory=str(plan.folder.trial(self.number)),
             gpus=self.gpus,
+            shares=True,
         )
         limits = {name: limit for name, limit in plan.search.constraints.limits.items() if name in MEASURED_BY_WORKERS}
         return Job(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
 
+from tlsearch.config.model_copies import whole_model
 from tlsearch.core import PACKAGE
 from tlsearch.core.codec import read_json
 from tlsearch.core.crash import crash_point
@@ -105,7 +106,8 @@ class ModelShelf:
         crash_point("kept_model_made")
         with scratch_folder("model") as scratch:
             folder = scratch / "model"
-            write_model(folder, model, run_id=run.run_id, checkpoint=checkpoint, served_code=self._served_code)
+            whole = whole_model(checkpoint, scratch / checkpoint.name)
+            write_model(folder, model, run_id=run.run_id, checkpoint=whole, served_code=self._served_code)
             self._client.log_model_artifacts(model.model_id, str(folder))
         crash_point("kept_model_files")
         return self._client.finalize_logged_model(model.model_id, "READY")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tlsearch.core.types import Objective, SearchObserver, SearchRecord, Tracker, TrialOutcome, TrialRecord, TrialState
@@ -22,13 +22,23 @@ class BestKeeper(SearchObserver):
         directory: The search's folder.
         keep: How many; 0 keeps none.
         objective: Says which trials are better.
+        fetch: Brings an ended trial's model into the folder, by the trial's number, before the tracker reads it there.
     """
 
-    def __init__(self, tracker: Tracker, *, directory: Path, keep: int, objective: Objective) -> None:
+    def __init__(
+        self,
+        tracker: Tracker,
+        *,
+        directory: Path,
+        keep: int,
+        objective: Objective,
+        fetch: Callable[[int], object] = lambda _: None,
+    ) -> None:
         self._tracker = tracker
         self._directory = directory
         self._keep = keep
         self._objective = objective
+        self._fetch = fetch
         self._values: dict[int, float] = {}  # of the kept trials
 
     @property
@@ -60,6 +70,7 @@ class BestKeeper(SearchObserver):
             if lost != number or not is_new:
                 self._tracker.drop_model(lost)
         if number in self._values and is_new:
+            self._fetch(number)
             self._tracker.keep_model(number, self._checkpoint(number))
 
     def _checkpoint(self, number: int) -> Path:

@@ -4,20 +4,18 @@ A folder is::
 
     ensemble.json                       written last: the commit point; names each member's tensors with their sha256
     weights-<epoch>-<hash>.safetensors  of each member
-    frozen-<hash>.safetensors           written once for all members that share it
+    <part>-<hash>.safetensors           what stands still, as in a trial's model: once for all members that share it
 """
 
 from __future__ import annotations
 
-import os
-import shutil
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tlsearch.config.checkpoint_meta import META_FILE, ModelMeta, TensorFile, read_model_file
+from tlsearch.config.checkpoint_meta import META_FILE, ModelMeta, read_model_file
 from tlsearch.config.ensemble_meta import ENSEMBLE_FILE, EnsembleMember, EnsembleMeta, is_ensemble, read_ensemble_meta
+from tlsearch.config.model_copies import copy_tensors
 from tlsearch.core.crash import crash_point
 from tlsearch.core.errors import StorageError
 from tlsearch.train.checkpoint.tensor_files import remove_others, write_json
@@ -40,9 +38,8 @@ def save_ensemble(directory: Path, meta: EnsembleMeta, sources: Sequence[Path]) 
                 "the members of an ensemble must have the same classes in the same order; trials "
                 f"{first.trial} and {member.trial} have not"
             )
-    directory.mkdir(parents=True, exist_ok=True)
     for member, source in zip(meta.members, sources, strict=True):
-        _copy(source, directory, member.checkpoint.files)
+        copy_tensors(source, directory, member.checkpoint.files)
         crash_point("ensemble_tensors")
     write_json(directory / ENSEMBLE_FILE, meta.as_json())
     remove_others(directory, _names(meta.members))
@@ -74,31 +71,15 @@ def copy_with_temperature(directory: Path, target: Path, temperature: float) -> 
     Raises:
         StorageError: No model there, or one that this version cannot read.
     """
-    target.mkdir(parents=True, exist_ok=True)
     if is_ensemble(directory):
         ensemble = read_ensemble_meta(directory)
         for member in ensemble.members:
-            _copy(directory, target, member.checkpoint.files)
+            copy_tensors(directory, target, member.checkpoint.files)
         write_json(target / ENSEMBLE_FILE, replace(ensemble, temperature=temperature).as_json())
         return
     found = read_model_file(directory)
-    _copy(directory, target, found.files)
+    copy_tensors(directory, target, found.files)
     write_json(target / META_FILE, replace(found, meta=replace(found.meta, temperature=temperature)).as_json())
-
-
-def _copy(source: Path, target: Path, files: Sequence[TensorFile]) -> None:
-    """A file that is there already, by the hash in its name, is not copied again."""
-    for file in files:
-        if (target / file.name).is_file():
-            continue
-        temporary = target / f"{file.name}.{uuid.uuid4().hex[:8]}.tmp"
-        try:
-            shutil.copyfile(source / file.name, temporary)
-            os.replace(temporary, target / file.name)
-        except FileNotFoundError as error:
-            raise StorageError(f"the tensors that the checkpoint names must be there: {source / file.name}") from error
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
 def _names(members: Sequence[EnsembleMember]) -> Mapping[str, str]:

@@ -4,8 +4,11 @@ A checkpoint is a folder::
 
     checkpoint.json                     written last: the commit point; names its weights with their sha256
     weights-<epoch>-<hash>.safetensors  the tensors that training changes
-    frozen-<hash>.safetensors           those that stand still, written once per trial; may be absent
+    frozen-<hash>.safetensors           those that stand still, written once per trial; absent where none do
     confusion.json                      the confusion matrix of the epoch; may be absent
+
+The trials of a search have what stands still in common: it lies in the search's folder ``frozen``, see
+`tlsearch.train.checkpoint.frozen_part`, and a model that leaves the search has copies of those files in its own.
 
 Beside the folder lies ``val_logits.safetensors``: what the epoch's model says about the validation images. It stays
 where the model does not.
@@ -14,16 +17,16 @@ where the model does not.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from tlsearch.config.checkpoint_meta import META_FILE, ModelFile, ModelMeta, TensorFile, read_model_file
+from tlsearch.config.checkpoint_meta import META_FILE, ModelFile, ModelMeta, read_model_file
 from tlsearch.core.crash import crash_point
 from tlsearch.core.errors import StorageError
 from tlsearch.core.layout import VAL_LOGITS
+from tlsearch.train.checkpoint.frozen_part import FrozenPart
 from tlsearch.train.checkpoint.tensor_files import (
     TensorFacts,
     read_header,
@@ -49,14 +52,6 @@ _KINDS = {
     torch.bool: "BOOL",
     torch.uint8: "U8",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class FrozenPart:
-    """The file with a trial's unchanging tensors, as ``write_frozen_part`` left it."""
-
-    file: TensorFile
-    names: frozenset[str]
 
 
 def save_confusion(directory: Path, *, epoch: int, classes: Sequence[str], matrix: Tensor) -> None:
@@ -90,11 +85,6 @@ def save_val_logits(directory: Path, logits: Tensor, labels: Sequence[int], *, e
     replace_tensors(directory / VAL_LOGITS, tensors, {"epoch": str(epoch), "digest": digest})
 
 
-def write_frozen_part(directory: Path, tensors: Mapping[str, Tensor]) -> FrozenPart:
-    """Writes the tensors that training leaves alone, so that each new best epoch writes the others only."""
-    return FrozenPart(file=write_tensors(directory, "frozen", tensors), names=frozenset(tensors))
-
-
 def save_model_checkpoint(
     directory: Path, *, state: Mapping[str, Tensor], meta: ModelMeta, frozen: FrozenPart | None = None
 ) -> None:
@@ -103,13 +93,13 @@ def save_model_checkpoint(
     Args:
         directory: Made if absent. Tensors of earlier checkpoints in it are deleted afterwards.
         state: The model's; those of ``frozen`` are not written again.
-        frozen: From ``write_frozen_part`` for this folder.
+        frozen: From ``write_frozen_part`` for this folder, or from ``share_frozen_part`` for its search's.
     """
     names = frozen.names if frozen else frozenset()
     moving = {name: tensor for name, tensor in state.items() if name not in names}
     weights = write_tensors(directory, f"weights-{meta.epoch}", moving)
     crash_point("model_tensors")
-    files = (weights, *([frozen.file] if frozen else []))
+    files = (weights, *(frozen.files if frozen else ()))
     write_json(directory / META_FILE, ModelFile(meta=meta, files=files).as_json())
     remove_others(directory, [file.name for file in files])
 

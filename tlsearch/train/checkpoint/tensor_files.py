@@ -9,24 +9,28 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import safetensors
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
 from tlsearch.config.checkpoint_meta import TensorFile, tensor_name_problem
 from tlsearch.core.codec import parse_json
+from tlsearch.core.crash import crash_point
 from tlsearch.core.errors import StorageError
 from tlsearch.model.weights.file_kinds import other_kind
 from tlsearch.node_cache.locked_files import give_usual_mode
 
 _SUFFIX = ".safetensors"
 _MAX_HEADER = 20_000_000  # bytes of JSON: of some 100,000 tensors
+_LONG_HASH = 16  # characters in the name of a file that no checkpoint owns: it must be right without a look inside
+_ABANDONED_S = 3600.0
 
 TensorFacts = tuple[str, tuple[int, ...]]  # safetensors' name of the kind, and the shape
 
@@ -39,6 +43,37 @@ def write_tensors(directory: Path, stem: str, tensors: Mapping[str, Tensor]) -> 
         name = f"{stem}-{digest[:8]}{_SUFFIX}"
         os.replace(temporary, directory / name)
     return TensorFile(name=name, sha256=digest)
+
+
+def add_tensors(directory: Path, stem: str, tensors: Mapping[str, Tensor]) -> TensorFile:
+    """Adds tensors to a folder of many writers as ``<stem>-<hash>.safetensors``, unless it has them.
+
+    A file there is never changed, so two writers of the same tensors do no harm: they write the same bytes.
+    """
+    content = save({name: tensor.detach().contiguous() for name, tensor in tensors.items()})
+    digest = hashlib.sha256(content).hexdigest()
+    path = directory / f"{stem}-{digest[:_LONG_HASH]}{_SUFFIX}"
+    if not path.is_file():
+        directory.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(directory)
+        temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+        try:
+            temporary.write_bytes(content)
+            _sync(temporary)
+            crash_point("shared_tensors")
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    _sync(directory)  # also of what another process has just written: a checkpoint will name it
+    return TensorFile(name=path.name, sha256=digest, shared=True)
+
+
+def _remove_abandoned(directory: Path) -> None:
+    """Deletes what killed writers left; no write takes this long."""
+    for path in directory.glob("*.tmp"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > _ABANDONED_S:
+                path.unlink()
 
 
 def replace_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -119,9 +154,10 @@ def read_header(directory: Path, file: TensorFile) -> dict[str, TensorFacts]:
 def _path(directory: Path, file: TensorFile) -> Path:
     if problem := tensor_name_problem(file.name):
         raise StorageError(f"a checkpoint's tensors {problem}: {directory}")
-    path = directory / file.name
+    path = file.path(directory)
     if not path.is_file():
-        raise StorageError(f"the tensors that the checkpoint names must be there: {path}")
+        hint = " (trials of its search share it: read the model there, or put this file beside its checkpoint.json)"
+        raise StorageError(f"the tensors that the checkpoint names must be there: {path}{hint if file.shared else ''}")
     return path
 
 
