@@ -40,6 +40,7 @@ from tlsearch.trial.setup import OpenTrial, next_epoch, next_phase, open_trial
 
 _log = logging.getLogger(__name__)
 RUNNING_INTERVAL_S = 15.0  # at most one running checkpoint in this number of seconds: shorter trials write none
+_CHEAP_S = 0.75  # what takes longer to write is written more rarely, so that it costs at most a twentieth of the time
 RUNNING_FOLDER, BEST_FOLDER = "running", "best"
 
 
@@ -73,7 +74,8 @@ class FineTuning:
         self._start: StartReport | None = None  # of this process: a resumed trial has it in its first report
         _say_too_many(opened.context)
         self._unchecked = False  # whether a step was taken since the frozen tensors were last compared
-        self._last_saved, self._saved_epoch = time.monotonic(), self.epochs_done
+        self._last_saved, self._interval_s = time.monotonic(), RUNNING_INTERVAL_S
+        self._saved_epoch = self.epochs_done
 
     @property
     def model(self) -> StagedModel:
@@ -142,7 +144,7 @@ class FineTuning:
         self._progress = Progress(
             reports=(*self._progress.reports, report), best_value=best_value, best_epoch=best_epoch
         )
-        if time.monotonic() - self._last_saved >= RUNNING_INTERVAL_S:
+        if time.monotonic() - self._last_saved >= self._interval_s:
             self.save()
         self._writer.join()  # a report is sent when the checkpoints that are due are on disk
         return report
@@ -266,6 +268,7 @@ class FineTuning:
         return nullcontext() if average is None else average.applied()
 
     def _save_running(self) -> None:
+        began = time.monotonic()
         save_running(
             self._directory / RUNNING_FOLDER,
             assignment=self._assignment,
@@ -275,6 +278,7 @@ class FineTuning:
         )
         crash_point("after_checkpoint")
         self._last_saved, self._saved_epoch = time.monotonic(), self.epochs_done
+        self._interval_s = RUNNING_INTERVAL_S * max(1.0, (self._last_saved - began) / _CHEAP_S)
 
 
 def _say_too_many(context: TrialContext) -> None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -105,3 +106,36 @@ def test_a_trial_of_the_version_before_goes_on(
     assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
     assert json.loads((best / "checkpoint.json").read_text())["epoch"] > 2, "the test needs a better epoch"
     assert len(written(tmp_path / "search")) == 10 and not list(best.glob("frozen-*"))
+
+
+def test_running_checkpoints_take_a_twentieth_of_the_time_at_most(
+    searched: Assign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock is a number: an epoch takes 5 s and trains nothing, and a checkpoint takes as long as it says."""
+    trial = FineTuning(searched(0, setup={"max_epochs": 60}))
+    report, evaluation = trial._run_epoch(1)
+    now, writing, saved = [0.0], [0.5], list[float]()
+
+    def epoch_of(number: int) -> object:
+        now[0] += 5.0
+        return replace(report, epoch=number), evaluation
+
+    def save(*_: object, **__: object) -> None:
+        saved.append(now[0])
+        now[0] += writing[0]
+
+    clock = SimpleNamespace(monotonic=lambda: now[0], perf_counter=lambda: now[0], time=lambda: now[0])
+    monkeypatch.setattr(finetuning, "time", clock)
+    monkeypatch.setattr(finetuning, "save_running", save)
+    monkeypatch.setattr(trial, "_run_epoch", epoch_of)
+    trial._last_saved = 0.0
+    for _ in range(10):
+        trial.step()
+    assert len(saved) == 3, "every 15 s while writing is cheap"
+    writing[0] = 3.0
+    before = len(saved)
+    for _ in range(40):
+        trial.step()
+    gaps = [later - earlier for earlier, later in zip(saved[before:], saved[before + 1 :], strict=False)]
+    assert gaps and all(60.0 <= gap <= 70.0 for gap in gaps)
+    trial.close()
