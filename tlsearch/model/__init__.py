@@ -2,7 +2,7 @@
 
 from tlsearch.model.batchnorm.folding import fold_batchnorm
 from tlsearch.model.batchnorm.recalibration import adapt_statistics
-from tlsearch.model.build import build_model, meta_model
+from tlsearch.model.build import build_model, build_original, meta_model, replace_head
 from tlsearch.model.describe import ModelDescription, StageDescription, describe_model
 from tlsearch.model.libraries.libraries import default_transform, split_backbone, torchvision_names
 from tlsearch.model.param_groups import parameter_groups
@@ -31,12 +31,14 @@ __all__ = [
     "adapt_statistics",
     "batchnorm_layers",
     "build_model",
+    "build_original",
     "meta_model",
     "check_weights",
     "default_transform",
     "describe_model",
     "fold_batchnorm",
     "parameter_groups",
+    "replace_head",
     "release_weights",
     "resolve_weights",
     "weights_digest",

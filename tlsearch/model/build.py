@@ -27,20 +27,36 @@ def build_model(
     seed: int,
     head_dropout: float | None = None,
 ) -> StagedModel:
-    """Builds the staged model with a newly initialised head; nothing is frozen yet, and it is in train mode.
+    """Builds the staged model with a newly initialised head: ``build_original`` and ``replace_head``.
+
+    Nothing is frozen yet, and it is in train mode.
+
+    Args:
+        num_classes: Outputs of the new head.
+        seed: Of the head, and of a random backbone. The head is the same for the same seed, whatever the weights.
+        head_dropout: Rate of the dropout that opens the head; None keeps the model's own.
+
+    Raises:
+        UserError: As of ``build_original``.
+    """
+    model = build_original(backbone, weights=weights, image_size=image_size, seed=seed)
+    replace_head(model, num_classes=num_classes, seed=seed, dropout=head_dropout)
+    return model.train()
+
+
+def build_original(backbone: str, *, weights: Weights | None, image_size: int, seed: int) -> StagedModel:
+    """Builds the staged model with its original head.
 
     Pretrained weights are copied into memory that no random numbers were spent on. The global random generators are
     left as they were.
 
     Args:
         backbone: A name, with an optional ``@VERSION``.
-        num_classes: Outputs of the new head.
         weights: From `resolve_weights`. With ``state`` None the backbone is initialised at random from ``seed``.
             None gives the architecture with constants in it, for a checkpoint's whole state to be loaded into.
         image_size: Side of the input images in pixels. Vision transformers are built for it, their position
             embedding interpolated (bicubic, timm's as timm does it) from the weights' own size.
-        seed: Of the head, and of a random backbone. The head is the same for the same seed, whatever the weights.
-        head_dropout: Rate of the dropout that opens the head; None keeps the model's own.
+        seed: Of a random backbone.
 
     Raises:
         UserError: The backbone does not exist, no rule cuts it, or it cannot take this size.
@@ -57,8 +73,7 @@ def build_model(
         model.load_original_state(resized)
     if weights is not None:
         model.weights_digest = f"{weights.digest}:seed={seed}" if random_backbone else weights.digest
-    replace_head(model, num_classes=num_classes, seed=seed, dropout=head_dropout)
-    return model.train()
+    return model
 
 
 def meta_model(backbone: str, *, num_classes: int, image_size: int) -> StagedModel:

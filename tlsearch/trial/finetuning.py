@@ -36,7 +36,7 @@ from tlsearch.trial.context import Doing, TrialContext
 from tlsearch.trial.feature_collapse import watch_features
 from tlsearch.trial.measurements import Usage
 from tlsearch.trial.resume_point import Progress, epochs_of, load_running, read_running, save_running
-from tlsearch.trial.setup import OpenTrial, next_epoch, next_phase, open_trial
+from tlsearch.trial.setup import OpenTrial, leave_model, next_epoch, next_phase, open_trial
 
 _log = logging.getLogger(__name__)
 RUNNING_INTERVAL_S = 15.0  # at most one running checkpoint in this number of seconds: shorter trials write none
@@ -167,6 +167,7 @@ class FineTuning:
             self._writer.join()
             if self._unchecked:
                 self._check_frozen()
+            leave_model(self._opened)
         finally:
             self._opened = None
             release_memory(runtime)

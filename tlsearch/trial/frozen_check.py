@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tlsearch.core.errors import FrozenMoved
@@ -45,6 +46,12 @@ class FrozenGuard:
             )
 
 
-def guard_frozen(model: StagedModel) -> FrozenGuard:
-    """Notes the model's frozen tensors as they are now; the model must be frozen to its depth."""
-    return FrozenGuard(digests=tensor_digests(model.frozen_state()))
+def guard_frozen(model: StagedModel, known: Mapping[str, str]) -> FrozenGuard:
+    """Notes the model's frozen tensors as they are now; the model must be frozen to its depth.
+
+    Args:
+        known: Digests of some of the tensors as they are now, by name.
+    """
+    frozen = model.frozen_state()
+    computed = tensor_digests({name: tensor for name, tensor in frozen.items() if name not in known})
+    return FrozenGuard(digests={name: known[name] if name in known else computed[name] for name in frozen})

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from tlsearch.features import open_solution, tensor_digests
+from tlsearch.features import open_solution
 from tlsearch.model import StagedModel
 from tlsearch.train import (
     Evaluation,
@@ -31,12 +31,15 @@ _BATCH_SIZE = 1024
 
 
 @torch.no_grad()
-def start_from_probe(model: StagedModel, context: TrialContext) -> Evaluation:
+def start_from_probe(model: StagedModel, context: TrialContext, digests: Mapping[str, str]) -> Evaluation:
     """Puts the linear probe into the new head.
 
     It is that of the backbone as it is now, on the un-augmented images: the pretrained one, with the statistics that
     bn_policy ``adapt`` has set. All trials of the node with this backbone share it. For a refit it is fitted to
     train and val together, with the penalty that the trial's had: val can choose none then.
+
+    Args:
+        digests: Of the backbone's tensors as they are now, by name.
 
     Returns:
         What the model is worth on val before its first step: from cached features of the backbone where there are such.
@@ -48,9 +51,8 @@ def start_from_probe(model: StagedModel, context: TrialContext) -> Evaluation:
     refit = context.setup.refit
     if refit:
         context = replace(context, index=held_index(context.setup.data))
-    backbone = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("head.")}
     plain = replace(context.config, unfreeze_depth=0, bn_policy="frozen", augmentation="none", mixup=0.0, cutmix=0.0)
-    context, phase = replace(context, config=plain), Phase(depth=0, guard=FrozenGuard(digests=tensor_digests(backbone)))
+    context, phase = replace(context, config=plain), Phase(depth=0, guard=FrozenGuard(digests=dict(digests)))
     stored = _shared_probe(model, context, phase)
     if refit:
         stored = _refitted(model, context, phase, stored)

@@ -1,23 +1,68 @@
-"""What a process keeps between trials, so that a second one lists no folder and reads no file again.
+"""What a process keeps between trials, so that a second one lists no folder, reads no file and builds no model again.
 
-Data sets' indexes are held here; weights, mapped pixels and features, and their copies on a device, by their own
-packages.
+Data sets' indexes and whole backbones are held here; weights, mapped pixels and features, and their copies on a device,
+by their own packages.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from tlsearch.core.errors import DataError
 from tlsearch.core.types import DataSpec
 from tlsearch.data import ImageIndex, fold_indexes, load_index, seen_digest, with_val_in_train
-from tlsearch.model import release_weights
+from tlsearch.model import Part, StagedModel, release_weights
 from tlsearch.node_cache import store
 from tlsearch.train import release_copies
 
 _MAX_INDEXES = 2
+_MAX_BACKBONE_BYTES = 1024**3
 _indexes: OrderedDict[tuple[DataSpec, bool], ImageIndex] = OrderedDict()
 _folds: OrderedDict[tuple[DataSpec, int], tuple[ImageIndex, ...]] = OrderedDict()
+_backbones: OrderedDict[BackboneKey, HeldBackbone] = OrderedDict()
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneKey:
+    """What decides about the tensors and modules of a pretrained model before its head is replaced."""
+
+    backbone: str
+    weights_digest: str
+    image_size: int
+    folds_batchnorm: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldBackbone:
+    """A model on the CPU whose backbone is what it was when it was built: the trial before has checked it bit by bit.
+
+    Attributes:
+        head: The original one, which a new head is made after.
+        digests: Of the backbone's tensors, by name; empty where they are not known yet.
+    """
+
+    model: StagedModel
+    head: Part
+    digests: Mapping[str, str]
+
+    @property
+    def num_bytes(self) -> int:
+        """What its tensors take."""
+        return sum(tensor.nbytes for tensor in self.model.state_dict().values())
+
+
+def take_backbone(key: BackboneKey) -> HeldBackbone | None:
+    """The model that a trial has left, which is the caller's from now on; None where there is none."""
+    return _backbones.pop(key, None)
+
+
+def leave_backbone(key: BackboneKey, held: HeldBackbone) -> None:
+    """Leaves a model for the next trial with this backbone; the longest unused ones beyond 1 GiB are dropped."""
+    _backbones[key] = held
+    while sum(one.num_bytes for one in _backbones.values()) > _MAX_BACKBONE_BYTES:
+        _backbones.popitem(last=False)
 
 
 def held_index(spec: DataSpec, *, refit: bool = False, digest: str = "") -> ImageIndex:
@@ -62,6 +107,7 @@ def release_held() -> None:
     """Drops everything that this process keeps between trials."""
     _indexes.clear()
     _folds.clear()
+    _backbones.clear()
     release_weights()
     release_copies()
     store.close()

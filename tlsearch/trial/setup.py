@@ -11,7 +11,8 @@ from tlsearch.core.errors import DataError, WeightsError
 from tlsearch.core.metrics import METRICS
 from tlsearch.core.types import TrialAssignment, TrialSetup, WeightsSource
 from tlsearch.data import ImageIndex, with_image_size
-from tlsearch.model import StagedModel, build_model, fold_batchnorm, resolve_weights
+from tlsearch.features import tensor_digests
+from tlsearch.model import MAX_DEPTH, StagedModel, build_original, fold_batchnorm, replace_head, resolve_weights
 from tlsearch.space.bn_policies import bn_policy
 from tlsearch.train import Evaluation, Runtime, Source, Trainer, out_of_memory_is_infeasible, phases, trial_runtime
 from tlsearch.trial.bn_recalibration import adapt_to_training_images
@@ -19,7 +20,14 @@ from tlsearch.trial.context import Doing, Phase, TrialContext
 from tlsearch.trial.frozen_check import guard_frozen
 from tlsearch.trial.head_init import start_from_probe
 from tlsearch.trial.inputs import open_source
-from tlsearch.trial.process_cache import held_folds, held_index
+from tlsearch.trial.process_cache import (
+    BackboneKey,
+    HeldBackbone,
+    held_folds,
+    held_index,
+    leave_backbone,
+    take_backbone,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +43,7 @@ class OpenTrial:
         start: What the model is worth on val before its first step; None with a random head.
         views: The training sources of this phase by fixed view, as far as they were opened: later epochs read them
             again.
+        held: The model as it can be left for the next trial; None where that finds no use for it.
     """
 
     context: TrialContext
@@ -46,6 +55,7 @@ class OpenTrial:
     val: Source
     start: Evaluation | None = None
     views: Mapping[int, Source] = field(default_factory=dict)
+    held: HeldBackbone | None = None
 
     @property
     def runtime(self) -> Runtime:
@@ -93,24 +103,11 @@ def open_trial(
         runtime=runtime,
         doing=doing or Doing(),
     )
-    with out_of_memory_is_infeasible("the model"):
-        model = build_model(
-            config.backbone,
-            num_classes=len(index.classes),
-            weights=weights,
-            image_size=transform.crop_size,
-            seed=assignment.seed,
-            head_dropout=config.head_dropout,
-        )
-        model.to(device=runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if runtime.folds_batchnorm:
-            fold_batchnorm(model)
-    if bn_policy(config.bn_policy).recalibrates:
-        adapt_to_training_images(model, context)
-    start = start_from_probe(model, context) if config.head_init == "probe" else None
+    held, start = _start(context, assignment.seed)
+    model = held.model
     lasting = _frozen_names(model, config.unfreeze_depth, config.bn_policy)
     model.freeze(depth, config.bn_policy)
-    guard = guard_frozen(model)
+    guard = guard_frozen(model, held.digests)
     identity = guard.digest
     trainer = Trainer(model, runtime, config, depth=depth, num_classes=len(index.classes), max_epochs=setup.max_epochs)
     for first, depth in later:
@@ -127,8 +124,63 @@ def open_trial(
         train=train,
         val=val,
         start=start,
-        views=_held(context, phase, train),
+        views=_views_of(context, phase, train),
+        held=replace(held, digests=guard.digests) if _can_be_left(context) else None,
     )
+
+
+def leave_model(opened: OpenTrial) -> None:
+    """Leaves the model for the next trial of this process, where no tensor of its backbone was to move.
+
+    To be called when the trial has ended: it took no step, or ``opened.phase.guard`` has found that none has moved.
+    """
+    if opened.held is not None:
+        leave_backbone(_backbone_key(opened.context), opened.held)
+
+
+def _start(context: TrialContext, seed: int) -> tuple[HeldBackbone, Evaluation | None]:
+    """The model on its device before the first step, and what it is worth on val where its head is solved."""
+    config, runtime = context.config, context.runtime
+    held = take_backbone(_backbone_key(context)) or _built(context, seed)
+    model = held.model
+    model.head = held.head
+    model.freeze(MAX_DEPTH, "train")  # as it was built: the trial before has frozen it
+    replace_head(model, num_classes=len(context.index.classes), seed=seed, dropout=config.head_dropout)
+    with out_of_memory_is_infeasible("the model"):
+        model.train().to(device=runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if runtime.folds_batchnorm:
+            fold_batchnorm(model)
+    if bn_policy(config.bn_policy).recalibrates:
+        adapt_to_training_images(model, context)
+        held = replace(held, digests={})
+    if config.head_init != "probe":
+        return held, None
+    if not held.digests:
+        held = replace(held, digests=tensor_digests(model.backbone_state()))
+    return held, start_from_probe(model, context, held.digests)
+
+
+def _built(context: TrialContext, seed: int) -> HeldBackbone:
+    size = context.transform.crop_size
+    with out_of_memory_is_infeasible("the model"):
+        model = build_original(context.config.backbone, weights=context.weights, image_size=size, seed=seed)
+    return HeldBackbone(model=model, head=model.head, digests={})
+
+
+def _backbone_key(context: TrialContext) -> BackboneKey:
+    return BackboneKey(
+        backbone=context.config.backbone,
+        weights_digest=context.weights.digest,
+        image_size=context.transform.crop_size,
+        folds_batchnorm=context.runtime.folds_batchnorm,
+    )
+
+
+def _can_be_left(context: TrialContext) -> bool:
+    """Only on the CPU: a device's memory is free between trials. Random weights are another model for each seed."""
+    config, on_cpu = context.config, context.runtime.device.type == "cpu"
+    keeps = config.unfreeze_depth == 0 and bn_policy(config.bn_policy).keeps_all
+    return keeps and on_cpu and context.weights.state is not None
 
 
 def _index(setup: TrialSetup) -> ImageIndex:
@@ -149,7 +201,7 @@ def next_phase(opened: OpenTrial, depth: int, *, epoch: int) -> OpenTrial:
     trainer.unfreeze(depth, epoch=epoch)
     context, phase = opened.context, Phase(depth=depth, guard=opened.phase.guard.only(model), epoch=epoch)
     train, val = (open_source(model, context, phase, split) for split in ("train", "val"))
-    return replace(opened, phase=phase, train=train, val=val, views=_held(context, phase, train))
+    return replace(opened, phase=phase, train=train, val=val, views=_views_of(context, phase, train))
 
 
 def next_epoch(opened: OpenTrial, *, epoch: int) -> OpenTrial:
@@ -162,7 +214,7 @@ def next_epoch(opened: OpenTrial, *, epoch: int) -> OpenTrial:
     return replace(opened, phase=phase, train=train, views={**opened.views, view: train})
 
 
-def _held(context: TrialContext, phase: Phase, train: Source) -> dict[int, Source]:
+def _views_of(context: TrialContext, phase: Phase, train: Source) -> dict[int, Source]:
     view = context.view(phase, "train")
     return {} if view is None else {view: train}
 

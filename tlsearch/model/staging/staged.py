@@ -159,6 +159,10 @@ class StagedModel(nn.Module):
         theirs = original.state_dict(keep_vars=True)
         self._origin = {name: ours[id(tensor)] for name, tensor in theirs.items() if id(tensor) in ours}
 
+    def backbone_state(self) -> dict[str, Tensor]:
+        """The tensors before the head, by name: live, not copies."""
+        return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("head.")}
+
     @property
     def origin(self) -> Mapping[str, str]:
         """From the library's name of each of the backbone's tensors, in the library's order, to the name here."""
