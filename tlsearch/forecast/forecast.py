@@ -181,7 +181,7 @@ class Truth:
         level += sum(
             self._of(f"{config.backbone} depth", depth, _SPREAD_DEPTH) for depth in range(1, config.unfreeze_depth + 1)
         )
-        for name in ("augmentation", "bn_policy", "optimizer", "lr_schedule", "class_balance", "unfreeze_schedule"):
+        for name in ("augmentation", "bn_policy", "optimizer", "lr_schedule", "class_balance", "unfreeze_schedule", "head"):
             level += self._of(name, getattr(config, name), _SPREAD_CHOICE)
         rate = config.head_lr if config.backbone_lr is None else config.backbone_lr
         level -= 0.03 * (math.log10(max(rate, 1e-9)) - self._optimum) ** 2
@@ -216,8 +216,15 @@ class _Trial:
 
     def report(self, epoch: int, now: float) -> EpochReport | None:
         """See ``SimulatedTrial``."""
-        start, setup = None, self._costs.setup
-        if epoch == 1 and self._config.head_init == "probe" and not setup.folds:
+        start, setup, config = None, self._costs.setup, self._config
+        if epoch == 1 and (config.solved or config.head_init == "probe") and not setup.folds:
             start = StartReport(metrics={self._metric: self._curve(0)}, timestamp=now)
         value = self._curve(setup.max_epochs if setup.folds else epoch)
-        return EpochReport(epoch=epoch, metrics={self._metric: value}, timestamp=now, start=start, folds=setup.folds)
+        return EpochReport(
+            epoch=epoch,
+            metrics={self._metric: value},
+            timestamp=now,
+            start=start,
+            folds=setup.folds,
+            last=config.solved and not setup.folds,
+        )

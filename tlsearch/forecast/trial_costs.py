@@ -96,14 +96,16 @@ class TrialCosts:
         if bn_policy(config.bn_policy).recalibrates:
             statistics = ("statistics", config.backbone)
             now = node.ready(statistics, now, lambda at: self._passed(config, node, at, "train", MAX_DEPTH, 0))
-        if config.head_init == "probe":
-            probe = ("probe", config.backbone, _state(config), fold)
+        if config.solved or config.head_init == "probe":
+            probe = (config.head, config.backbone, _state(config), fold)
             now = node.ready(probe, now, lambda at: self._probed(plain, node, at))
             now = self._evaluated(plain, node, now, 0)
         return self._sources_ready(config, node, now, epoch=1)
 
     def epoch_end(self, config: TrialConfig, node: Node, now: float, *, epoch: int) -> float:
         """When an epoch that begins at ``now`` is reported."""
+        if config.solved:  # and evaluated when it was opened
+            return now + _REPORT_S + _SYNC_S + self.backbones[config.backbone].trained_bytes[0] / _WRITE_BYTES_S
         if epoch > 1 and self._new_sources(config, epoch):
             now = self._sources_ready(config, node, now, epoch=epoch)
         times, depth = self.backbones[config.backbone], depth_at(config, self.setup.max_epochs, epoch)
@@ -123,7 +125,7 @@ class TrialCosts:
             return self.epoch_end(config, node, now, epoch=number)
         if number > 1:
             now = self.opened(config, node, now, fold=number)
-        for epoch in range(1, self.setup.max_epochs + 1):
+        for epoch in range(1, 2 if config.solved else self.setup.max_epochs + 1):
             now = self.epoch_end(config, node, now, epoch=epoch)
         return now
 

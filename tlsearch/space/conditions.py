@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from tlsearch.core.types import Scalar
+from tlsearch.core.types import SOLVED_HEADS, TRAINED, Scalar, hyperparameters
 from tlsearch.space.backbones import backbone_facts
 from tlsearch.space.bn_policies import BN_POLICIES, FROZEN
 from tlsearch.space.domains import Choice, Domain, Fixed, IntRange
@@ -116,7 +116,20 @@ def _without_batch_norm(backbone: Scalar) -> str:
     return f"bn_policy has no effect on {facts.name}, which has no batch norm"
 
 
+def _of_training(name: str) -> Callable[[Scalar], str]:
+    return lambda head: f"{name} has no effect where head is {head}: nothing trains" if head in SOLVED_HEADS else ""
+
+
+def _without_penalty(head: Scalar) -> str:
+    if head in ("ridge", "logistic"):
+        return ""
+    return f"head_penalty has no effect where head is {head}: ridge and logistic have a penalty"
+
+
 NO_EFFECT: Mapping[str, NoEffect] = {
+    name: NoEffect(on="head", why=_of_training(name)) for name, _, row in hyperparameters() if row.where == TRAINED
+} | {
+    "head_penalty": NoEffect(on="head", why=_without_penalty),
     "backbone_lr": NoEffect(
         on="unfreeze_depth", why=_without_training("backbone_lr", "no part of the backbone trains")
     ),
@@ -144,6 +157,11 @@ NARROWED: Mapping[str, Narrowing] = {
         domain=lambda domain, depth: _head_only_policies(domain) if depth == 0 else None,
         name="bn_policy_head_only",
     ),
+    "head": Narrowing(
+        on="unfreeze_depth",
+        domain=lambda domain, depth: Fixed(value="linear") if depth != 0 else None,
+        name="head",
+    ),
     "unfreeze_schedule": Narrowing(  # a single stage has no order
         on="unfreeze_depth",
         domain=lambda domain, depth: Fixed(value="at_once") if depth == 1 else None,
@@ -153,7 +171,8 @@ NARROWED: Mapping[str, Narrowing] = {
 
 # Which dimensions the system's own rules of a dimension read.
 SYSTEM_READS: Mapping[str, tuple[str, ...]] = {
-    name: tuple(dict.fromkeys(table[name].on for table in (NO_EFFECT, NARROWED) if name in table)) for name in NO_EFFECT
+    name: tuple(dict.fromkeys(table[name].on for table in (NO_EFFECT, NARROWED) if name in table))
+    for name in (*NO_EFFECT, *NARROWED)
 }
 
 

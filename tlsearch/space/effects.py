@@ -19,8 +19,8 @@ from tlsearch.space.domains import Choice, Domain, Fixed, IntRange
 from tlsearch.space.slots import Dimension, Slot
 from tlsearch.space.space import Space
 
-# The depths that the values need which not every depth has: train, and progressive.
-_LEAST_DEPTHS: Mapping[str, int] = {"bn_policy": 1, "unfreeze_schedule": 2}
+# The depths of the values that not every depth has: train, progressive, and solved heads.
+_DEPTHS: Mapping[str, str] = {"bn_policy": "1 or more", "unfreeze_schedule": "2 or more", "head": "0"}
 _MOST_WALKS = 20_000  # beyond this number of combinations of deciding values nothing is said
 
 
@@ -78,7 +78,7 @@ def _walk_all(space: Space) -> _Seen | None:
 
 def _deciders(space: Space) -> list[str]:
     """The dimensions that others look at, in the order in which they are decided."""
-    read = {"backbone", "unfreeze_depth", *(each.on for one in space.dimensions.values() for each in one.when)}
+    read = {"backbone", "unfreeze_depth", "head", *(each.on for one in space.dimensions.values() for each in one.when)}
     return [name for name in space.names() if name in read]
 
 
@@ -147,10 +147,8 @@ def _unused_values(dimension: Dimension, used: set[Scalar], document: Document) 
         if value in used:
             continue
         message = f"no trial of this space can have {name} {value}: "
-        if name in _LEAST_DEPTHS:
-            message += (
-                f"it takes unfreeze_depth {_LEAST_DEPTHS[name]} or more{_decided_at('unfreeze_depth', document)}; "
-            )
+        if name in _DEPTHS:
+            message += f"it takes unfreeze_depth {_DEPTHS[name]}{_decided_at('unfreeze_depth', document)}; "
             message += f"change unfreeze_depth or leave {value} out"
         else:
             message += f"the conditions of the space rule it out; change them or leave {value} out"

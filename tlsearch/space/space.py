@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
 from tlsearch.config import nearest, suggest
 from tlsearch.core.codec import parse_json
 from tlsearch.core.types import Scalar, TrialConfig
-from tlsearch.space.conditions import SYSTEM_READS, Condition, Reason, system_reason
+from tlsearch.space.conditions import NO_EFFECT, Condition, Reason, system_reason
 from tlsearch.space.dimensions import PARAMETERS
 from tlsearch.space.domains import Fixed, Suggester, domain_from_tree, domain_tree
 from tlsearch.space.slots import Dimension, EntryProblem, Slot, outside
 
 _MAX_DEPTH = 5  # everything
+
+# Where they have no effect these have their default: their types know no None.
+_ALWAYS_VALUED = frozenset(one.name for one in fields(TrialConfig) if one.default is not None)
 
 # Of searches and spaces that were written before they named their defaults.
 EARLIER_DEFAULTS: Mapping[str, Scalar] = {"batch_size": 32, "head_init": "random"}
@@ -27,8 +30,8 @@ class _Walk:
     """A point of the space.
 
     Attributes:
-        point: Every dimension: its value, its default where a user's condition does not hold, None
-            where the system knows it to have no effect.
+        point: Every dimension: its value, its default where a user's condition does not hold, and where the system
+            knows it to have no effect None, or the default of one that always has a value.
         values: The active dimensions, by the names they are proposed under.
         reasons: Why each of the other dimensions is inactive.
     """
@@ -243,9 +246,17 @@ class Space:
         order = []
         for name, one in self.dimensions.items():
             slot = one.slot_at({}) if one.steady else None
-            free = slot is not None and not one.when and name not in SYSTEM_READS
+            free = slot is not None and not one.when and not self._ruled(name)
             order.append((one, slot, free and isinstance(one.domain, Fixed)))
         return tuple(order)
+
+    def _ruled(self, name: str) -> bool:
+        """Whether a rule of the system may take a dimension's effect away at some point of this space."""
+        if name not in NO_EFFECT:
+            return False
+        on = self.dimensions.get(NO_EFFECT[name].on)
+        settled = on is not None and isinstance(on.domain, Fixed) and not on.when
+        return not settled or bool(NO_EFFECT[name].why(on.domain.value))
 
     def _walk(self, choose: Callable[[Slot], Scalar], *, ask_all: bool = True) -> _Walk:
         """Decides dimension after dimension; ``choose`` gives the value of each active one.
@@ -261,10 +272,10 @@ class Space:
                 assert isinstance(dimension.domain, Fixed)
                 point[name] = values[name] = dimension.domain.value
                 continue
-            reason = system_reason(name, point) if name in SYSTEM_READS else None
+            reason = system_reason(name, point) if name in NO_EFFECT else None
             failed = next((one for one in dimension.when if not one.holds(point[one.on])), None)
             if reason is not None:
-                point[name] = None
+                point[name] = self.default_of(name) if name in _ALWAYS_VALUED else None
                 walk.reasons[name] = reason
             elif failed is not None:
                 point[name] = self.default_of(name)

@@ -20,6 +20,7 @@ from tlsearch.train.checkpoint.model_checkpoints import (
 from tlsearch.train.checkpoint.tensor_files import read_json, read_tensors, remove_others, write_json, write_tensors
 from tlsearch.train.checkpoint.write_thread import Writer, copy_to_host
 from tlsearch.train.cka import feature_drift, probe_features
+from tlsearch.train.closed_form import Spectrum, solve_layer, spectrum_of
 from tlsearch.train.device import (
     Runtime,
     derive_seed,
@@ -63,6 +64,7 @@ __all__ = [
     "Reading",
     "Runtime",
     "Source",
+    "Spectrum",
     "TensorFile",
     "TrainFigures",
     "Trainer",
@@ -76,6 +78,8 @@ __all__ = [
     "copy_with_temperature",
     "ensemble_member",
     "save_ensemble",
+    "solve_layer",
+    "spectrum_of",
     "depth_at",
     "derive_seed",
     "evaluate",

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -59,6 +60,7 @@ class FineTuning:
     """
 
     def __init__(self, assignment: TrialAssignment, *, doing: Doing | None = None) -> None:
+        self._opened_at = time.perf_counter()
         self._assignment = assignment
         self._directory = Path(assignment.directory)
         running = read_running(self._directory / RUNNING_FOLDER, assignment)
@@ -131,6 +133,8 @@ class FineTuning:
         self.begin()
         epoch = self.epochs_done + 1
         assert epoch <= setup.max_epochs, f"a trial of {setup.max_epochs} epochs has no epoch {epoch}"
+        if self._assignment.config.solved:
+            return self._report_solved()
         report, evaluation = self._run_epoch(epoch)
         self._unchecked = True
         if epoch == setup.max_epochs:
@@ -171,6 +175,23 @@ class FineTuning:
         finally:
             self._opened = None
             release_memory(runtime)
+
+    def _report_solved(self) -> EpochReport:
+        """The one report of a trial whose head was solved: the model before a first step that no one takes."""
+        parts, start = self._parts, self._parts.start
+        assert start is not None, "a solved head was evaluated when the trial was opened"
+        report = EpochReport(
+            epoch=1,
+            metrics={**start.metrics, "epoch_seconds": time.perf_counter() - self._opened_at, **self._usage.figures()},
+            timestamp=time.time(),
+            source=parts.val.kind,
+            source_reason=parts.val.reason,
+            start=self._start,
+            last=True,
+        )
+        self._progress = replace(self._progress, reports=(report,))
+        self._writer.join()
+        return report
 
     def _run_epoch(self, epoch: int) -> tuple[EpochReport, Evaluation]:
         start = time.perf_counter()

@@ -83,14 +83,14 @@ class FoldTraining:
         folder = self._folder / f"fold-{fold}"
         one = replace(self._assignment, setup=replace(setup, fold=fold), directory=str(folder))
         training = self._training = FineTuning(one, doing=Doing(Path(self._assignment.directory)))
-        while training.epochs_done < setup.max_epochs:
+        while training.epochs_done < setup.max_epochs and not (training.reports and training.reports[-1].last):
             training.step()
         trained = training.reports
         self.close()
         curves = (*self._done.curves, _curve(trained))
         metrics = {**trained[-1].metrics, **mean_of(curves, setup.objective)}
         metrics["epoch_seconds"] = time.perf_counter() - began
-        report = replace(trained[-1], epoch=fold, metrics=metrics, timestamp=time.time(), start=None, folds=setup.folds)
+        report = replace(trained[-1], epoch=fold, metrics=metrics, timestamp=time.time(), start=None, folds=setup.folds, last=False)
         self._done = Finished(reports=(*self._done.reports, report), curves=curves)
         if time.monotonic() - self._last_saved >= RUNNING_INTERVAL_S:
             self.save()

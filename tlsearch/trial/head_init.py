@@ -1,8 +1,11 @@
-"""head_init ``probe``: the head starts from the linear probe of its backbone, solved once per node."""
+"""Heads that are solved: the linear probe that a head starts from (head_init ``probe``), and those that nothing trains.
+
+The probe is solved once per node. Of ridge and cosine heads the process holds what all penalties share.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -14,27 +17,30 @@ from tlsearch.train import (
     Evaluation,
     FeatureSource,
     Probe,
+    Spectrum,
     affordable_rows,
     evaluate,
     fit_probe,
     load_batch,
     out_of_memory_is_infeasible,
+    solve_layer,
     solve_probe,
+    spectrum_of,
 )
 from tlsearch.trial.context import Phase, TrialContext
 from tlsearch.trial.frozen_check import FrozenGuard
 from tlsearch.trial.inputs import key_of, open_source, prefix_pass
-from tlsearch.trial.process_cache import held_index
+from tlsearch.trial.process_cache import held_index, held_spectrum
 
 _SOLVER = 4  # counts up when the solver's results change
 _BATCH_SIZE = 1024
 
 
 @torch.no_grad()
-def start_from_probe(model: StagedModel, context: TrialContext, digests: Mapping[str, str]) -> Evaluation:
-    """Puts the linear probe into the new head.
+def solve_head(model: StagedModel, context: TrialContext, digests: Mapping[str, str]) -> Evaluation:
+    """Puts the head of the configuration, where nothing trains it, or else the linear probe into the new head.
 
-    It is that of the backbone as it is now, on the un-augmented images: the pretrained one, with the statistics that
+    The probe is that of the backbone as it is now, on the un-augmented images: the pretrained one, with the statistics that
     bn_policy ``adapt`` has set. All trials of the node with this backbone share it. For a refit it is fitted to
     train and val together, with the penalty that the trial's had: val can choose none then.
 
@@ -53,9 +59,12 @@ def start_from_probe(model: StagedModel, context: TrialContext, digests: Mapping
         context = replace(context, index=held_index(context.setup.data))
     plain = replace(context.config, unfreeze_depth=0, bn_policy="frozen", augmentation="none", mixup=0.0, cutmix=0.0)
     context, phase = replace(context, config=plain), Phase(depth=0, guard=FrozenGuard(digests=dict(digests)))
-    stored = _shared_probe(model, context, phase)
-    if refit:
-        stored = _refitted(model, context, phase, stored)
+    if context.config.solved:
+        stored = _solved(model, context, phase, splits=("train", "val") if refit else ("train",))
+    else:
+        stored = _shared_probe(model, context, phase)
+        if refit:
+            stored = _refitted(model, context, phase, stored)
     for name, tensor in _split_head(model)[1].named_parameters():
         tensor.copy_(stored[name])
     return evaluate(model, open_source(model, context, phase, "val"), context.runtime, depth=0)
@@ -89,17 +98,38 @@ def _refitted(
     front, classifier = _split_head(model)
     penalty, standardised = stored["figures"].tolist()
     with out_of_memory_is_infeasible("the linear probe"):
-        train, val = (_classifier_inputs(model, front, context, phase, split) for split in ("train", "val"))
-        rows, labels = (torch.cat(pair) for pair in zip(train, val, strict=True))
+        parts = [_classifier_inputs(model, front, context, phase, split) for split in ("train", "val")]
+        rows, labels = (torch.cat(pair) for pair in zip(*parts, strict=True))
         probe = fit_probe(
             rows,
             labels,
-            penalty=penalty * len(train[0]) / len(rows),  # the same penalty beside the sum of the losses
+            penalty=penalty * len(parts[0][0]) / len(rows),  # the same penalty beside the sum of the losses
             standardised=bool(standardised),
             num_classes=classifier.out_features,
             bias=classifier.bias is not None,
         )
     return _tensors(probe)
+
+
+def _solved(
+    model: StagedModel, context: TrialContext, phase: Phase, *, splits: Sequence[str]
+) -> Mapping[str, Tensor]:
+    """Weight and bias of the head that the configuration names, solved on these splits together.
+
+    A penalty is beside the mean loss of an image, so that it stays the same where there are more of them.
+    """
+    config = context.config
+    front, classifier = _split_head(model)
+    num_classes, bias = classifier.out_features, classifier.bias is not None
+
+    def compute() -> Spectrum:
+        parts = [_classifier_inputs(model, front, context, phase, split) for split in splits]
+        return spectrum_of(*(torch.cat(pair) for pair in zip(*parts, strict=True)), bias=bias)
+
+    key = (key_of(context, "+".join(splits), depth=0, state_digest=phase.guard.digest), num_classes)
+    with out_of_memory_is_infeasible("the head"):
+        layer = solve_layer(held_spectrum(key, compute), config.head, config.head_penalty, num_classes=num_classes)
+    return {"weight": layer.weight} | ({} if layer.bias is None else {"bias": layer.bias})
 
 
 def _tensors(probe: Probe) -> dict[str, Tensor]:

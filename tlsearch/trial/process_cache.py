@@ -7,7 +7,7 @@ by their own packages.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 
 from tlsearch.core.errors import DataError
@@ -15,12 +15,14 @@ from tlsearch.core.types import DataSpec
 from tlsearch.data import ImageIndex, fold_indexes, load_index, seen_digest, with_val_in_train
 from tlsearch.model import Part, StagedModel, release_weights
 from tlsearch.node_cache import store
-from tlsearch.train import release_copies
+from tlsearch.train import Spectrum, release_copies
 
 _MAX_INDEXES = 2
+_MAX_SPECTRA = 8  # three backbones, or one with its folds; each takes about as much as the features
 _MAX_BACKBONE_BYTES = 1024**3
 _indexes: OrderedDict[tuple[DataSpec, bool], ImageIndex] = OrderedDict()
 _folds: OrderedDict[tuple[DataSpec, int], tuple[ImageIndex, ...]] = OrderedDict()
+_spectra: OrderedDict[Hashable, Spectrum] = OrderedDict()
 _backbones: OrderedDict[BackboneKey, HeldBackbone] = OrderedDict()
 
 
@@ -103,11 +105,22 @@ def held_folds(spec: DataSpec, num_folds: int, *, digest: str = "") -> tuple[Ima
     return _folds[key]
 
 
+def held_spectrum(key: Hashable, compute: Callable[[], Spectrum]) -> Spectrum:
+    """What the heads that are solved on the same features share; the latest ``_MAX_SPECTRA`` are held."""
+    if key not in _spectra:
+        _spectra[key] = compute()
+        while len(_spectra) > _MAX_SPECTRA:
+            _spectra.popitem(last=False)
+    _spectra.move_to_end(key)
+    return _spectra[key]
+
+
 def release_held() -> None:
     """Drops everything that this process keeps between trials."""
     _indexes.clear()
     _folds.clear()
     _backbones.clear()
+    _spectra.clear()
     release_weights()
     release_copies()
     store.close()

@@ -107,12 +107,13 @@ def _run(trial: RunningTrial, num_reports: int, reporter: Reporter, seen: list[E
         trial.close()
     if decision is Decision.STOP:
         return EndReason.STOPPED
-    return EndReason.COMPLETED if seen[-1].epoch == num_reports else EndReason.PLATEAUED
+    whole = seen[-1].last or seen[-1].epoch == num_reports
+    return EndReason.COMPLETED if whole else EndReason.PLATEAUED
 
 
 def _reports(trial: RunningTrial, num_reports: int) -> Iterator[EpochReport]:
     yield from trial.reports
-    while trial.epochs_done < num_reports:
+    while trial.epochs_done < num_reports and not (trial.reports and trial.reports[-1].last):
         yield trial.step()
 
 

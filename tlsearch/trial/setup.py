@@ -18,7 +18,7 @@ from tlsearch.train import Evaluation, Runtime, Source, Trainer, out_of_memory_i
 from tlsearch.trial.bn_recalibration import adapt_to_training_images
 from tlsearch.trial.context import Doing, Phase, TrialContext
 from tlsearch.trial.frozen_check import guard_frozen
-from tlsearch.trial.head_init import start_from_probe
+from tlsearch.trial.head_init import solve_head
 from tlsearch.trial.inputs import open_source
 from tlsearch.trial.process_cache import (
     BackboneKey,
@@ -153,11 +153,11 @@ def _start(context: TrialContext, seed: int) -> tuple[HeldBackbone, Evaluation |
     if bn_policy(config.bn_policy).recalibrates:
         adapt_to_training_images(model, context)
         held = replace(held, digests={})
-    if config.head_init != "probe":
+    if not config.solved and config.head_init != "probe":
         return held, None
     if not held.digests:
         held = replace(held, digests=tensor_digests(model.backbone_state()))
-    return held, start_from_probe(model, context, held.digests)
+    return held, solve_head(model, context, held.digests)
 
 
 def _built(context: TrialContext, seed: int) -> HeldBackbone:

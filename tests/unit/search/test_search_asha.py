@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -79,6 +80,13 @@ def test_the_last_epoch_completes_whatever_its_value() -> None:
     judge = Judge(rules(max_epochs=3))
     judge.observe(seen(0, 3, 0.9))
     assert judge.observe(seen(1, 3, 0.0)) == Verdict(decision=Decision.COMPLETE, reason="completed")
+
+
+def test_a_report_with_nothing_left_to_train_completes_and_enters_no_rung() -> None:
+    judge = Judge(rules(max_epochs=9))
+    last = replace(seen(0, 1, 0.9), last=True)
+    assert judge.observe(last) == Verdict(decision=Decision.COMPLETE, reason="completed")
+    assert judge.observe(seen(1, 1, 0.1)).decision is Decision.CONTINUE, "it is the first of its rung"
 
 
 def test_patience_ends_a_plateau_but_not_before_the_first_rung() -> None:

@@ -128,6 +128,40 @@ def test_optuna_takes_the_points(tmp_path: Path) -> None:
         study.tell(trial, 0.0)
 
 
+SOLVED = """
+name: a
+data: {source: digits}
+space:
+  backbone: resnet18
+  unfreeze_depth: {int: [0, 2]}
+  head: [linear, ridge, cosine]
+  head_penalty: {log: [1.0e-3, 10.0]}
+  head_lr: {log: [1.0e-4, 1.0e-1]}
+  head_dropout: [0.1, 0.5]
+  augmentation: [none, light]
+  weight_decay: {when: {augmentation: light}, log: [1.0e-5, 1.0e-2]}
+"""
+
+
+def test_a_solved_head_is_asked_for_nothing_that_trains(tmp_path: Path) -> None:
+    space, seen = space_of(tmp_path, SOLVED), dict[str, Any]()
+    heads = set()
+    for seed in range(200):
+        trial = FakeTrial(seed, seen)
+        config = space.to_config(space.suggest(trial))
+        heads.add((config.unfreeze_depth, config.head))
+        assert ("head" in trial.params) == (config.unfreeze_depth == 0)
+        assert ("head_penalty" in trial.params) == (config.head == "ridge")
+        trains = {"head_lr", "head_dropout", "augmentation"}
+        assert trains & trial.params.keys() == (set() if config.solved else trains)
+        if config.solved:
+            assert (config.head_lr, config.head_dropout, config.augmentation) == (1e-3, None, "none")
+            assert space.to_params(trial.params).keys() <= {"backbone", "unfreeze_depth", "head", "head_penalty"} | {
+                "bn_policy"
+            }
+    assert heads == {(0, "linear"), (0, "ridge"), (0, "cosine"), (1, "linear"), (2, "linear")}
+
+
 def test_the_default_is_moved_to_the_nearest_point(tmp_path: Path) -> None:
     assert space_of(tmp_path).default_point() == {
         "backbone": "resnet18",

@@ -105,7 +105,7 @@ def _candidates(record: SearchRecord, file: SpaceFile, max_models: int) -> _Cand
     for trial in record.ranked:
         config = trial.config
         source = file.weights.get(config.backbone, WeightsSource())
-        if config.head_init != "probe" or source.kind == "none":
+        if config.solved or config.head_init != "probe" or source.kind == "none":
             continue
         group = groups.setdefault((config.backbone, bn_policy(config.bn_policy).recalibrates), [])
         if trial.best_epoch == 0 and any(other.best_epoch == 0 for other in group):

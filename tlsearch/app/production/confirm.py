@@ -18,7 +18,7 @@ from tlsearch.app.searches.input_digests import refuse_changed_inputs
 from tlsearch.app.searches.prepare import Prepared, make_folder, new_entry, prepare_resume
 from tlsearch.config import SpaceFile, dump_resolved
 from tlsearch.core.errors import SpaceError, StorageError, UserError
-from tlsearch.core.types import Scalar, SearchRecord, TrialRecord
+from tlsearch.core.types import Scalar, SearchRecord, TrialConfig, TrialRecord
 from tlsearch.data import load_index
 from tlsearch.search import holding
 from tlsearch.space import Fixed, Space
@@ -118,9 +118,13 @@ def best_candidates(record: SearchRecord, top: int, *, by_model: bool = True) ->
 
 def _same_model(one: TrialRecord, other: TrialRecord) -> bool:
     if one.best_epoch == 0 == other.best_epoch:
-        recalibrated = {bn_policy(trial.config.bn_policy).recalibrates for trial in (one, other)}
-        return one.config.backbone == other.config.backbone and len(recalibrated) == 1
+        return _solved_head(one.config) == _solved_head(other.config)
     return dict(one.params) == dict(other.params)
+
+
+def _solved_head(config: TrialConfig) -> tuple[Scalar, ...]:
+    """What decides about a head that is solved on the frozen features."""
+    return config.backbone, bn_policy(config.bn_policy).recalibrates, config.head, config.head_penalty
 
 
 def repeating(file: SpaceFile, entries: Sequence[Mapping[str, Scalar]], *, seeds: int) -> SpaceFile:

@@ -28,7 +28,14 @@ from tlsearch.core.types.specs import (
     TrialSetup,
     WeightsSource,
 )
-from tlsearch.core.types.trial_config import Hyperparameter, Scalar, TrialConfig, hyperparameters
+from tlsearch.core.types.trial_config import (
+    SOLVED_HEADS,
+    TRAINED,
+    Hyperparameter,
+    Scalar,
+    TrialConfig,
+    hyperparameters,
+)
 from tlsearch.core.types.trials import (
     FOLD_EPOCH,
     INTERRUPTED,
@@ -50,6 +57,8 @@ __all__ = [
     "CONTEXT_BYTES",
     "ModelSpec",
     "Hyperparameter",
+    "SOLVED_HEADS",
+    "TRAINED",
     "hyperparameters",
     "FOLD_EPOCH",
     "INTERRUPTED",

@@ -9,6 +9,9 @@ from typing import Annotated, get_args, get_type_hints
 
 Scalar = str | int | float | bool | None
 
+SOLVED_HEADS = ("ridge", "logistic", "cosine")  # no step is taken with them
+TRAINED = "head is linear"  # where a hyperparameter of the training has an effect
+
 
 @dataclass(frozen=True, kw_only=True)
 class Hyperparameter:
@@ -57,9 +60,38 @@ class TrialConfig:
             meaning="Stages that train with the head: 0 is the head alone, 1 to 4 the last stages, 5 everything.",
         ),
     ] = 0
-    head_lr: Annotated[float, Hyperparameter(low=0, above_low=True, high=10, meaning="Learning rate of the head.")] = (
-        1e-3
-    )
+    head: Annotated[
+        str,
+        Hyperparameter(
+            choices=("linear", *SOLVED_HEADS),
+            meaning=(
+                "How the classifier comes about: ``linear`` trains it; the others solve it on the frozen features in one "
+                "go, so that a trial takes a moment: ``ridge`` regression, ``logistic`` regression, or ``cosine`` (the "
+                "nearest class mean)."
+            ),
+            where="``ridge``, ``logistic``, ``cosine``: unfreeze_depth is 0",
+        ),
+    ] = "linear"
+    head_penalty: Annotated[
+        float | None,
+        Hyperparameter(
+            default=0.1,
+            low=0,
+            above_low=True,
+            high=1e6,
+            meaning=(
+                "Penalty of the squared weights of a solved head, beside the mean loss of an image, with features whose "
+                "mean square is 1."
+            ),
+            where="head is ridge or logistic",
+        ),
+    ] = None
+    head_lr: Annotated[
+        float,
+        Hyperparameter(
+            low=0, above_low=True, high=10, meaning="Learning rate of the head.", where=TRAINED
+        ),
+    ] = 1e-3
     backbone_lr: Annotated[
         float | None,
         Hyperparameter(
@@ -89,27 +121,24 @@ class TrialConfig:
     augmentation: Annotated[
         str,
         Hyperparameter(
-            choices=("none", "light", "strong"), meaning="Strength of the random augmentation of training images."
-        ),
+            choices=("none", "light", "strong"), meaning="Strength of the random augmentation of training images.", where=TRAINED),
     ] = "none"
     weight_decay: Annotated[
         float,
         Hyperparameter(
             low=0,
             high=10,
-            meaning="Weight decay: decoupled in AdamW, an L2 penalty in SGD. Biases and norm parameters have none.",
-        ),
+            meaning="Weight decay: decoupled in AdamW, an L2 penalty in SGD. Biases and norm parameters have none.", where=TRAINED),
     ] = 1e-4
     batch_size: Annotated[
         int,
         Hyperparameter(
             low=1,
             high=65536,
-            meaning="Images in a batch. Where the space leaves it out it fits the data, at most 32; see ``defaults``.",
-        ),
+            meaning="Images in a batch. Where the space leaves it out it fits the data, at most 32; see ``defaults``.", where=TRAINED),
     ] = 32
     optimizer: Annotated[
-        str, Hyperparameter(choices=("adamw", "sgd"), meaning="Optimizer of all parameters that train.")
+        str, Hyperparameter(choices=("adamw", "sgd"), meaning="Optimizer of all parameters that train.", where=TRAINED)
     ] = "adamw"
     layer_decay: Annotated[
         float | None,
@@ -128,32 +157,29 @@ class TrialConfig:
             choices=("constant", "cosine", "one_cycle"),
             meaning=(
                 "How learning rates change over the steps: not at all, along a cosine to 0, or up and down (one_cycle)."
-            ),
-        ),
+            ), where=TRAINED),
     ] = "constant"
     warmup_epochs: Annotated[
-        int, Hyperparameter(low=0, high=1000, meaning="Epochs in which learning rates rise; fewer than max_epochs.")
+        int, Hyperparameter(low=0, high=1000, meaning="Epochs in which learning rates rise; fewer than max_epochs.", where=TRAINED)
     ] = 0
     grad_clip: Annotated[
         float | None,
         Hyperparameter(
-            low=0, above_low=True, high=1e6, meaning="Largest norm of all gradients together; none does not clip."
-        ),
+            low=0, above_low=True, high=1e6, meaning="Largest norm of all gradients together; none does not clip.", where=TRAINED),
     ] = None
     label_smoothing: Annotated[
-        float, Hyperparameter(low=0, high=0.9, meaning="Label smoothing of the cross-entropy, a fraction.")
+        float, Hyperparameter(low=0, high=0.9, meaning="Label smoothing of the cross-entropy, a fraction.", where=TRAINED)
     ] = 0.0
     head_dropout: Annotated[
         float | None,
         Hyperparameter(
-            low=0, high=0.95, meaning="Dropout rate before the new classifier; by default the backbone's own."
-        ),
+            low=0, high=0.95, meaning="Dropout rate before the new classifier; by default the backbone's own.", where=TRAINED),
     ] = None
     mixup: Annotated[
-        float, Hyperparameter(low=0, high=10, meaning="Alpha of the Beta distribution of mixup; 0 is off.")
+        float, Hyperparameter(low=0, high=10, meaning="Alpha of the Beta distribution of mixup; 0 is off.", where=TRAINED)
     ] = 0.0
     cutmix: Annotated[
-        float, Hyperparameter(low=0, high=10, meaning="Alpha of the Beta distribution of CutMix; 0 is off.")
+        float, Hyperparameter(low=0, high=10, meaning="Alpha of the Beta distribution of CutMix; 0 is off.", where=TRAINED)
     ] = 0.0
     class_balance: Annotated[
         str,
@@ -162,8 +188,7 @@ class TrialConfig:
             meaning=(
                 "How rare classes are weighed: not at all, by the loss, or by drawing them as often as others "
                 "(sampler)."
-            ),
-        ),
+            ), where=TRAINED),
     ] = "none"
     head_init: Annotated[
         str,
@@ -172,21 +197,27 @@ class TrialConfig:
             choices=("random", "probe"),
             meaning=(
                 "How the head starts: from random weights, or from the linear probe on the backbone's features (LP-FT)."
-            ),
-        ),
+            ), where=TRAINED),
     ] = "random"
     ema: Annotated[
         float,
         Hyperparameter(
             low=0,
             high=0.99999,
-            meaning="Decay per step of the averaged weights, which are evaluated and kept; 0 is off.",
-        ),
+            meaning="Decay per step of the averaged weights, which are evaluated and kept; 0 is off.", where=TRAINED),
     ] = 0.0
+
+    @property
+    def solved(self) -> bool:
+        """Whether the head is solved on the frozen features, so that nothing trains."""
+        return self.head in SOLVED_HEADS
 
     @property
     def short(self) -> str:
         """In a few words: ``resnet18 depth 2 lr 1.0e-03/2.1e-05 bn train``."""
+        if self.solved:
+            penalty = "" if self.head_penalty is None else f" {self.head_penalty:.1e}"
+            return f"{self.backbone} depth 0 {self.head}{penalty}"
         rates = f"{self.head_lr:.1e}" + (f"/{self.backbone_lr:.1e}" if self.backbone_lr is not None else "")
         words = [self.backbone, f"depth {self.unfreeze_depth}", f"lr {rates}"]
         if self.bn_policy is not None and self.unfreeze_depth:

@@ -48,6 +48,7 @@ class EpochReport:
         start: The model before the first step, in the report of epoch 1; None with a random head.
         folds: K, where this is the report of one of K folds: ``epoch`` is the fold, and the metrics of validation are
             means over the folds so far. 0 for an epoch.
+        last: Whether nothing is left to train, though there could be more epochs: the head was solved.
     """
 
     epoch: int
@@ -57,6 +58,7 @@ class EpochReport:
     source_reason: str = ""
     start: StartReport | None = None
     folds: int = 0
+    last: bool = False
 
 
 def best_seen(reports: Sequence[EpochReport], objective: Objective) -> tuple[float | None, int | None]:

@@ -191,7 +191,7 @@ def leaderboard_notes(record: SearchRecord, rows: Sequence[LeaderboardRow], fact
         listed = ", ".join(f"{backbone} {accuracy:.4f}" for backbone, accuracy in probes.items())
         notes.append(f"validation accuracy of the linear probe that heads start from, solved once: {listed}")
     if any(trial.best_epoch == 0 for trial in record.trials):
-        notes.append("best epoch 0 is the solved head, the linear probe, before the first step: no epoch was better")
+        notes.append("best epoch 0 is the solved head before the first step: no epoch was better")
     return notes + comparability_notes(record, facts)
 
 
@@ -202,6 +202,8 @@ def probe_accuracies(record: SearchRecord) -> dict[str, float]:
     """
     found: dict[str, float] = {}
     for trial in record.trials:
+        if trial.config.solved:
+            continue
         if trial.start is not None:
             accuracy = trial.start.metrics.get("val_accuracy")
         else:  # searches of before the start was evaluated

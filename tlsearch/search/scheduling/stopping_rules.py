@@ -39,6 +39,7 @@ class Observation:
         start: The value before the first step, where the report of epoch 1 has one. It counts for the trial's best
             alone: all trials of a backbone share it, so rungs and patience look at the trained epochs.
         mean: Whether the value is a mean over folds, which replaces those over fewer.
+        last: Whether the trial has nothing left to train; rungs do not compare it with those that have.
     """
 
     trial: int
@@ -48,6 +49,7 @@ class Observation:
     uncut: bool = False
     start: float | None = None
     mean: bool = False
+    last: bool = False
 
     @classmethod
     def of(cls, report: EpochReport, metric: str, *, trial: int, bracket: int, uncut: bool) -> Observation:
@@ -62,6 +64,7 @@ class Observation:
             uncut=uncut,
             start=start,
             mean=report.folds > 0,
+            last=report.last,
         )
 
 
@@ -100,7 +103,7 @@ class Judge:
         best = self._best.get(seen.trial)
         if best is None or seen.mean or self._rules.objective.better(seen.value, best.value):
             best = self._best[seen.trial] = Best(value=seen.value, epoch=seen.epoch)
-        if seen.epoch >= self._rules.max_epochs:
+        if seen.last or seen.epoch >= self._rules.max_epochs:
             return Verdict(decision=Decision.COMPLETE, reason=EndReason.COMPLETED)
         goes_on = self._rungs is None or self._rungs.enter(
             trial=seen.trial, bracket=seen.bracket, epoch=seen.epoch, best=best.value

@@ -36,6 +36,8 @@ class StoredReport:
         extra: dict[str, Any] = {} if report.start is None else {"start": to_plain(report.start)}
         if report.folds:
             extra["folds"] = report.folds
+        if report.last:
+            extra["last"] = True
         return {
             "seq": self.seq,
             "decision": verdict.decision.value,

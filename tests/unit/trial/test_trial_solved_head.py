@@ -1,0 +1,83 @@
+"""Trials whose head is solved: one report, no step, and the model that the report is about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tlsearch.core.types import SOLVED_HEADS, Decision, EndReason, EpochReport, TrialAssignment
+from tlsearch.train import Trainer, evaluate
+from tlsearch.trial import load_trained, release_held, run_trial
+from tlsearch.trial.process_cache import _spectra
+from tlsearch.trial.run_trial import train_to
+from tlsearch.trial.setup import open_trial
+
+Assign = Callable[..., TrialAssignment]
+
+
+class Reports:
+    """A reporter that keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.heard: list[EpochReport] = []
+
+    def report(self, report: EpochReport) -> Decision:
+        self.heard.append(report)
+        return Decision.CONTINUE
+
+
+@pytest.fixture(autouse=True)
+def _no_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    release_held()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("nothing trains a solved head")
+
+    monkeypatch.setattr(Trainer, "train_epoch", refuse)
+
+
+@pytest.mark.parametrize("head", SOLVED_HEADS)
+def test_one_report_of_the_model_that_is_kept(assign: Assign, head: str) -> None:
+    penalty = None if head == "cosine" else 0.1
+    assignment, reporter = assign(head=head, head_penalty=penalty), Reports()
+    outcome = run_trial(assignment, reporter)
+    (report,) = reporter.heard
+    assert outcome.reason is EndReason.COMPLETED and outcome.epochs_run == 1
+    assert report.last and report.start is not None and report.source == "features"
+    assert outcome.best_epoch == 0 and outcome.best_value == report.metrics["val_accuracy"]
+
+    model, meta = load_trained(Path(assignment.directory) / "best")
+    assert (meta.epoch, meta.config.head) == (0, head)
+    opened = open_trial(replace(assign(), directory=f"{assignment.directory}-again"))
+    again = evaluate(model, opened.val, opened.runtime, depth=0)
+    assert again.metrics["val_loss"] == pytest.approx(report.metrics["val_loss"], rel=1e-5)
+
+
+def test_another_penalty_is_another_head_from_the_same_decomposition(assign: Assign) -> None:
+    losses = []
+    for penalty in (1e-3, 1.0, 1e3):
+        reporter = Reports()
+        run_trial(assign(f"trial-{penalty}", head="ridge", head_penalty=penalty), reporter)
+        losses.append(reporter.heard[0].metrics["val_loss"])
+        assert len(_spectra) == 1
+    assert len(set(losses)) == 3
+
+
+def test_folds_are_solved_each_and_read_at_their_only_epoch(assign: Assign) -> None:
+    reporter = Reports()
+    outcome = run_trial(assign(setup={"folds": 3}, head="ridge", head_penalty=0.1), reporter)
+    assert [(one.epoch, one.folds, one.last) for one in reporter.heard] == [(k, 3, False) for k in (1, 2, 3)]
+    assert outcome.reason is EndReason.COMPLETED
+    assert reporter.heard[-1].metrics["fold_epoch"] == 0
+
+
+def test_for_a_promotion_it_is_solved_on_all_images(assign: Assign) -> None:
+    one, all_images = (assign(name, head="ridge", head_penalty=0.1) for name in ("one", "all"))
+    all_images = replace(all_images, setup=replace(all_images.setup, refit=True))
+    assert train_to(one, 0) == train_to(all_images, 0) == ""
+    weights = [load_trained(Path(each.directory) / "best")[0].head.classifier.weight for each in (one, all_images)]
+    assert not torch.allclose(*weights)

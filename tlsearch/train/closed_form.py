@@ -1,0 +1,206 @@
+"""Linear heads that are solved on frozen features in one go, each a plain linear layer.
+
+Ridge regression and the nearest class mean by cosine have a closed form; logistic regression takes a second-order solver.
+What squared errors and cosines lack, a scale that makes probabilities of the scores, is chosen by the cross-entropy of
+the leave-one-out scores, which both have in closed form, too: it needs no other images.
+
+N images; F features; C classes; K = min(N, F).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tlsearch.train.linear_probe import fit_probe
+
+_MAX_SCALED_ROWS = 4096  # rows that the scale of the scores is chosen by
+_GOLDEN = (math.sqrt(5) - 1) / 2
+_NUM_STEPS = 24  # of the search for the scale: to a part in ten thousand of its range
+_SCALES = math.log(0.1), math.log(1000.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearLayer:
+    """A classifier on features as they are: what centred and scaled them is folded into it.
+
+    Attributes:
+        weight: float32 (C, F).
+        bias: float32 (C,); None where none was asked for.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spectrum:
+    """Features and what ridge regression with any penalty needs of them: (rows - shift) / scale = U diag(s) V^T.
+
+    Attributes:
+        rows: float32 (N, F), centred and scaled: the mean of the squares is 1.
+        labels: int64 (N,).
+        shift: float32 (F,); 0 without a bias.
+        scale: One number for all features.
+        energies: float64 (K,): s^2 / N.
+        axes: float32 (F, K): V.
+        bias: Whether the classifier has one.
+    """
+
+    rows: Tensor
+    labels: Tensor
+    shift: Tensor
+    scale: float
+    energies: Tensor
+    axes: Tensor
+    bias: bool
+
+
+def spectrum_of(rows: Tensor, labels: Tensor, *, bias: bool = True) -> Spectrum:
+    """Decomposes features, float32 (N, F), once for all penalties; in float64, by the smaller of the two Gram matrices."""
+    shift = rows.mean(0) if bias else torch.zeros_like(rows[0])
+    centred = rows - shift
+    scale = float(centred.square().mean().sqrt().clamp(min=1e-12))
+    centred = centred / scale
+    num_rows, num_features = rows.shape
+    if num_rows <= num_features:
+        wide = centred.double()
+        energies, left = torch.linalg.eigh(wide @ wide.t() / num_rows)
+        energies = energies.clamp(min=0.0)
+        spans = energies > 1e-10 * energies.max()
+        energies, left = energies[spans], left[:, spans]
+        axes = (wide.t() @ left) / (energies * num_rows).sqrt()
+    else:
+        energies, axes = torch.linalg.eigh((centred.t() @ centred).double() / num_rows)
+        energies = energies.clamp(min=0.0)
+    return Spectrum(
+        rows=centred,
+        labels=labels,
+        shift=shift,
+        scale=scale,
+        energies=energies,
+        axes=axes.float(),
+        bias=bias,
+    )
+
+
+def solve_layer(spectrum: Spectrum, head: str, penalty: float | None, *, num_classes: int) -> LinearLayer:
+    """Solves one of ``SOLVED_HEADS``.
+
+    Args:
+        penalty: Of ridge and logistic: above 0.
+    """
+    if head == "cosine":
+        return solve_cosine(spectrum, num_classes=num_classes)
+    assert penalty is not None, f"a head {head} has a penalty"
+    solve = {"ridge": solve_ridge, "logistic": solve_logistic}[head]
+    return solve(spectrum, penalty=penalty, num_classes=num_classes)
+
+
+def solve_logistic(spectrum: Spectrum, *, penalty: float, num_classes: int) -> LinearLayer:
+    """Multinomial logistic regression.
+
+    Minimises mean cross-entropy + penalty * squared weights in the space of ``spectrum``; the bias is not penalised.
+
+    Args:
+        penalty: Above 0.
+    """
+    fitted = fit_probe(
+        spectrum.rows,
+        spectrum.labels,
+        penalty=2 * penalty,
+        standardised=False,
+        num_classes=num_classes,
+        bias=spectrum.bias,
+    )
+    offset = torch.zeros(num_classes, device=fitted.weight.device) if fitted.bias is None else fitted.bias
+    return _layer(spectrum, fitted.weight, offset, scale=1.0)
+
+
+def solve_ridge(spectrum: Spectrum, *, penalty: float, num_classes: int) -> LinearLayer:
+    """Ridge regression on the classes as 0 and 1, scaled to logits.
+
+    Minimises mean squared error + penalty * squared weights in the space of ``spectrum``; the bias is not penalised.
+    The leave-one-out scores are those of Cook and Weisberg (1982): the residual over 1 - h, h the leverage.
+
+    Args:
+        penalty: Above 0.
+    """
+    rows, labels = spectrum.rows, spectrum.labels
+    wanted = F.one_hot(labels, num_classes).float()
+    means = wanted.mean(0) if spectrum.bias else torch.zeros(num_classes, device=rows.device)
+    shrunk = 1 / (spectrum.energies + penalty)
+    projected = spectrum.axes.t() @ (rows.t() @ (wanted - means)) / len(rows)
+    weight = (spectrum.axes @ (shrunk.float()[:, None] * projected)).t()
+    taken = _spread(len(rows)).to(rows.device)
+    some = rows[taken]
+    scores = some @ weight.t() + means
+    leverage = ((some @ spectrum.axes).square() * shrunk.float()).sum(1) / len(rows)
+    leverage = (leverage + (1 / len(rows) if spectrum.bias else 0.0)).clamp(max=1 - 1e-4)
+    without = wanted[taken] - (wanted[taken] - scores) / (1 - leverage[:, None])
+    return _layer(spectrum, weight, means, _scale_of(without, labels[taken]))
+
+
+def solve_cosine(spectrum: Spectrum, *, num_classes: int) -> LinearLayer:
+    """The class whose mean direction has the largest cosine with the image's features, as a linear layer.
+
+    Dividing by the length of an image's features changes none of its labels, so the layer divides by their mean length.
+    Features are centred, so that directions differ (Wang et al. 2019, SimpleShot). In a leave-one-out score an image is
+    not part of its class's mean.
+    """
+    rows, labels = spectrum.rows, spectrum.labels
+    lengths = rows.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    directions = rows / lengths
+    sums = torch.zeros(num_classes, rows.shape[1], device=rows.device).index_add_(0, labels, directions)
+    means = F.normalize(sums, dim=1)
+    taken = _spread(len(rows)).to(rows.device)
+    some = rows[taken] / lengths.mean()
+    scores = some @ means.t()
+    own = labels[taken]
+    others = F.normalize(sums[own] - directions[taken], dim=1)
+    scores[torch.arange(len(own)), own] = (some * others).sum(1)
+    none = torch.zeros(num_classes, device=rows.device)
+    return _layer(spectrum, means / lengths.mean(), none, _scale_of(scores, own))
+
+
+def _layer(spectrum: Spectrum, weight: Tensor, offset: Tensor, scale: float) -> LinearLayer:
+    plain = weight * (scale / spectrum.scale)
+    bias = offset * scale - plain @ spectrum.shift if spectrum.bias else None
+    return LinearLayer(weight=plain.contiguous(), bias=bias)
+
+
+def _spread(num_rows: int) -> Tensor:
+    """At most ``_MAX_SCALED_ROWS`` rows, always the same ones."""
+    if num_rows <= _MAX_SCALED_ROWS:
+        return torch.arange(num_rows)
+    return torch.randperm(num_rows, generator=torch.Generator().manual_seed(0))[:_MAX_SCALED_ROWS]
+
+
+def _scale_of(scores: Tensor, labels: Tensor) -> float:
+    """The factor that makes logits of scores (M, C): least mean cross-entropy, by golden section over its logarithm."""
+    low, high = _SCALES
+
+    def loss(at: float) -> float:
+        return float(F.cross_entropy(scores * math.exp(at), labels))
+
+    return math.exp(_golden_section(loss, low, high))
+
+
+def _golden_section(loss: Callable[[float], float], low: float, high: float) -> float:
+    left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
+    at_left, at_right = loss(left), loss(right)
+    for _ in range(_NUM_STEPS):
+        if at_left <= at_right:
+            high, right, at_right = right, left, at_left
+            left = high - _GOLDEN * (high - low)
+            at_left = loss(left)
+        else:
+            low, left, at_left = left, right, at_right
+            right = low + _GOLDEN * (high - low)
+            at_right = loss(right)
+    return (low + high) / 2
