@@ -53,9 +53,9 @@ def _key_figures(view: View) -> str:
             "" if best is None or best.interval is None else f"95 %: {best.interval[0]:.3f} to {best.interval[1]:.3f}",
         ),
         ("trials", str(len(view.record.trials)), states_text(view)),
-        ("wall time", _wall_time(view), plural(len(reports), "epoch")),
+        ("wall time", _wall_time(view), plural(len(reports), view.step)),
         (
-            "epochs on cached features",
+            f"{view.step}s on cached features",
             f"{stored / len(reports):.0%}" if reports else "–",
             "instead of images" if reports else "",
         ),
@@ -97,7 +97,7 @@ def leaderboard_section(view: View) -> str:
     names = [name for name in names if name in varied] or names
     measured = any(row.latency_ms is not None for row in view.rows)
     sized = any(row.parameters is not None for row in view.rows)
-    heads = ["rank", "trial", "ended", "value", "epoch", "time"]
+    heads = ["rank", "trial", "ended", "value", view.step, "time"]
     heads += [*(["parameters"] if sized else []), *(["ms"] if measured else []), *names]
     rows = []
     for row in view.rows:
@@ -123,10 +123,10 @@ def leaderboard_section(view: View) -> str:
         rows.append(Row(cells=cells, trial=row.trial, best=view.best is not None and row.trial == view.best.number))
     note = (
         "± is one standard error on this validation set; ≈ marks values within one of the best; = marks ranks that "
-        "several trials share. Epoch is best/run. An empty parameter does not exist for that trial."
+        f"several trials share. {view.step.capitalize()} is best/run. An empty parameter does not exist for that trial."
         + (" ms is the latency of one image." if measured else "")
     )
-    numeric = ("rank", "trial", "value", "epoch", "time", "parameters", "ms")
+    numeric = ("rank", "trial", "value", view.step, "time", "parameters", "ms")
     trials = table(heads, rows, numeric=numeric, shown=SHOWN_TRIALS)
     return section("leaderboard", "Leaderboard", trials, paragraph(note, note=True))
 
@@ -152,7 +152,7 @@ def groups_section(view: View, plot: Plot) -> str:
 
 
 def _group_table(view: View, title: str, groups: Sequence[GroupSummary]) -> str:
-    heads = [title, "trials", "complete", "best", "of trial", "median", "epochs", "time"]
+    heads = [title, "trials", "complete", "best", "of trial", "median", f"{view.step}s", "time"]
     heads += ["parameters"] if title == "backbone" else []
     rows = []
     for group in groups:
@@ -178,10 +178,10 @@ def time_section(view: View, plots: Sequence[Plot]) -> str:
     for source, reason, count, seconds in source_reasons(view):
         what, why = SOURCES.get(source, (source,))[0], Cell(text=reason or "–", wrap=True)
         rows.append(Row(cells=[what, why, str(count), duration(seconds)]))
-    heads = ["epochs read", "because", "epochs", "time"]
+    heads = [f"{view.step}s read", "because", f"{view.step}s", "time"]
     parts = [grid(*(plot_figure(plot) for plot in plots)), _pace_table(view)]
     if rows:
-        parts += ['<h3 class="spaced">What epochs read</h3>', table(heads, rows, numeric=("epochs", "time"))]
+        parts += [f'<h3 class="spaced">What {view.step}s read</h3>', table(heads, rows, numeric=heads[2:])]
     return section("time", "Time and cached features", *parts)
 
 
@@ -202,8 +202,9 @@ def _pace_table(view: View) -> str:
     ]
     if not rows:
         return ""
-    heads = ["backbone", "depth", "epochs read", "epochs", "median s", "s from to"]
-    return f'<h3 class="spaced">Seconds of an epoch</h3>{table(heads, rows, numeric=heads[3:], shown=SHOWN_TRIALS)}'
+    heads = ["backbone", "depth", f"{view.step}s read", f"{view.step}s", "median s", "s from to"]
+    paced = table(heads, rows, numeric=heads[3:], shown=SHOWN_TRIALS)
+    return f'<h3 class="spaced">Seconds of {view.one_step}</h3>{paced}'
 
 
 def failures_section(view: View) -> str:
@@ -217,8 +218,8 @@ def failures_section(view: View) -> str:
         params = Cell(text=describe_params(view, trial.params), wrap=True)
         message = Cell(text=last, wrap=True)
         rows.append(Row(cells=[str(trial.number), trial.reason, str(trial.epochs_run), message, params]))
-    heads = ["trial", "reason", "epochs", "message", "parameters"]
-    return section("failures", "Failures", table(heads, rows, numeric=("trial", "epochs"), shown=SHOWN_TRIALS))
+    heads = ["trial", "reason", f"{view.step}s", "message", "parameters"]
+    return section("failures", "Failures", table(heads, rows, numeric=("trial", f"{view.step}s"), shown=SHOWN_TRIALS))
 
 
 _ALTERNATIVES = ("model", "trials", "cross-fitted", "all images", "parameters", "ms", "")

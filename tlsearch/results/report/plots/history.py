@@ -81,7 +81,7 @@ def plot_history(view: View, width_in: float = FULL_IN) -> Plot:
 
 
 def plot_curves(view: View, width_in: float = FULL_IN) -> Plot:
-    """Validation metric by epoch for every trial, with the rungs and the cuts."""
+    """Validation metric by epoch, or fold, for every trial, with the rungs and the cuts."""
     name, title = name_at("curves", width_in), "Learning curves"
     metric = view.record.metric
     trials = [t for t in view.valued if any(metric in r.metrics for r in t.reports)]
@@ -134,7 +134,7 @@ def plot_curves(view: View, width_in: float = FULL_IN) -> Plot:
                     fontsize=7.5,
                 )
         axes.set(
-            xlabel="epoch",
+            xlabel=view.step,
             ylabel=view.label,
             ylim=(low, high),
             xlim=(first - 0.02 * longest if longest > 1 else first - 0.5, longest * 1.01 if longest > 1 else 1.5),

@@ -74,7 +74,7 @@ def plot_time(view: View) -> Plot:
     """Total time of all epochs by depth, split by what they read."""
     name, title, by_depth = "time", "Time by unfreeze depth", epochs_by_depth(view)
     if not by_depth:
-        return Plot(name=name, title=title, missing="no epoch has reported its time")
+        return Plot(name=name, title=title, missing=f"no {view.step} has reported its time")
     total = sum(_seconds(reports) for reports in by_depth.values())
     unit, unit_name = time_unit(max(_seconds(reports) for reports in by_depth.values()))
     with plot_style(name):
@@ -94,7 +94,7 @@ def plot_time(view: View) -> Plot:
         axes.tick_params(axis="y", length=0)
         axes.invert_yaxis()
         axes.spines["left"].set_visible(False)
-        axes.set_xlabel(f"time of all epochs, {unit_name}")
+        axes.set_xlabel(f"time of all {view.step}s, {unit_name}")
         axes.grid(axis="x")
         legend_above(axes)
         caption = (
@@ -106,9 +106,9 @@ def plot_time(view: View) -> Plot:
 
 def plot_epochs(view: View) -> Plot:
     """Seconds of each epoch by depth, on a logarithmic axis."""
-    name, title, by_depth = "epochs", "Seconds of an epoch", epochs_by_depth(view)
+    name, title, by_depth = "epochs", f"Seconds of {view.one_step}", epochs_by_depth(view)
     if not by_depth:
-        return Plot(name=name, title=title, missing="no epoch has reported its time")
+        return Plot(name=name, title=title, missing=f"no {view.step} has reported its time")
     with plot_style(name):
         figure = new_figure(HALF_IN, 0.95 + 0.3 * max(len(by_depth), 3))
         axes = add_axes(figure, left=0.95, top=0.38, right=0.25)
@@ -132,13 +132,13 @@ def plot_epochs(view: View) -> Plot:
         axes.set_ylim(len(by_depth) - 0.5, -0.5)
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
-        axes.set_xlabel("seconds of an epoch, training and evaluation")
+        axes.set_xlabel(f"seconds of {view.one_step}, training and evaluation")
         axes.grid(axis="x")
         legend_above(axes)
         caption = (
-            "Each point is an epoch of some trial"
+            f"Each point is {view.one_step} of some trial"
             + (", each short line the median of its depth and colour" if one else " of any backbone")
-            + "; the table below tells them apart. The first epoch on cached features may include computing them."
+            + f"; the table below tells them apart. The first {view.step} on cached features may include computing them."
         )
         return finish(figure, Plot(name=name, title=title, caption=caption))
 

@@ -55,6 +55,16 @@ class View:
         """The metric's name for axes."""
         return METRICS[self.record.metric].label if self.record.metric in METRICS else self.record.metric
 
+    @property
+    def step(self) -> str:
+        """What a report is of: an epoch or a fold."""
+        return "fold" if self.facts.folds else "epoch"
+
+    @property
+    def one_step(self) -> str:
+        """The same with its article."""
+        return "a fold" if self.facts.folds else "an epoch"
+
     @cached_property
     def best(self) -> TrialRecord | None:
         """The search's best trial."""
