@@ -20,6 +20,7 @@ from tlsearch.model import StagedModel, batchnorm_layers, default_transform
 from tlsearch.model.libraries.fast_init import meta_original
 from tlsearch.model.libraries.libraries import import_timm, timm_config, timm_size_options
 from tlsearch.model.staging.cut import stage_model
+from tlsearch.model.staging.token_features import takes_features
 
 _SMALLEST = 32
 _ONE_PATCH = 8  # a transformer takes an image of one patch; Swin's patches of 4 px are merged three times
@@ -48,7 +49,9 @@ def row_of(name: str) -> str | None:
         return None
     has_batch_norm = any(True for part in staged.parts[:-1] for _ in batchnorm_layers(part))
     smallest, multiple = _sizes(name, original, staged, size)
-    return " ".join([name, "bn" if has_batch_norm else "-", str(size), str(smallest), str(multiple), *tags])
+    kind = "bn" if has_batch_norm else "cls" if takes_features(staged) else "-"
+    assert not (has_batch_norm and takes_features(staged)), f"{name} has both, and a line says one"
+    return " ".join([name, kind, str(size), str(smallest), str(multiple), *tags])
 
 
 def published(name: str) -> tuple[int, list[str]]:

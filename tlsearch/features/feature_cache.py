@@ -48,6 +48,8 @@ class FeatureKey:
         libraries: Versions of the libraries whose code the prefix is.
         augmentation: Of the fixed view; ``none`` for the images as an evaluation sees them.
         view: Which fixed view of the images, from 1; 0 is none.
+        tokens: What is kept of a transformer's last tokens, see ``tlsearch.model``; empty is the model's own, and where
+            the boundary is before them.
     """
 
     backbone: str
@@ -62,11 +64,13 @@ class FeatureKey:
     libraries: str = ""
     augmentation: str = "none"
     view: int = 0
+    tokens: str = ""
 
     def as_dict(self) -> dict[str, object]:
         """The key as plain JSON, for the sidecar."""
         batch_size = pass_batch_size(self.compute.partition("/")[0])
-        return {"format": _FORMAT, "batch_size": batch_size, **dataclasses.asdict(self)}
+        fields = {name: value for name, value in dataclasses.asdict(self).items() if name != "tokens" or value}
+        return {"format": _FORMAT, "batch_size": batch_size, **fields}
 
 
 def pass_batch_size(device_type: str) -> int:

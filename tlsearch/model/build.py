@@ -12,6 +12,7 @@ from tlsearch.model.libraries.fast_init import empty_original, forked_seed, meta
 from tlsearch.model.libraries.libraries import is_timm, split_backbone
 from tlsearch.model.staging.cut import stage_model
 from tlsearch.model.staging.staged import Part, StagedModel
+from tlsearch.model.staging.token_features import take_features
 from tlsearch.model.weights.matching import at_size
 from tlsearch.model.weights.resolve import Weights
 
@@ -26,6 +27,7 @@ def build_model(
     image_size: int,
     seed: int,
     head_dropout: float | None = None,
+    features: str | None = None,
 ) -> StagedModel:
     """Builds the staged model with a newly initialised head: ``build_original`` and ``replace_head``.
 
@@ -35,17 +37,20 @@ def build_model(
         num_classes: Outputs of the new head.
         seed: Of the head, and of a random backbone. The head is the same for the same seed, whatever the weights.
         head_dropout: Rate of the dropout that opens the head; None keeps the model's own.
+        features: As of ``build_original``.
 
     Raises:
         UserError: As of ``build_original``.
     """
-    model = build_original(backbone, weights=weights, image_size=image_size, seed=seed)
+    model = build_original(backbone, weights=weights, image_size=image_size, seed=seed, features=features)
     replace_head(model, num_classes=num_classes, seed=seed, dropout=head_dropout)
     return model.train()
 
 
-def build_original(backbone: str, *, weights: Weights | None, image_size: int, seed: int) -> StagedModel:
-    """Builds the staged model with its original head.
+def build_original(
+    backbone: str, *, weights: Weights | None, image_size: int, seed: int, features: str | None = None
+) -> StagedModel:
+    """Builds the staged model with its original head, which fits only where ``features`` is None.
 
     Pretrained weights are copied into memory that no random numbers were spent on. The global random generators are
     left as they were.
@@ -57,6 +62,7 @@ def build_original(backbone: str, *, weights: Weights | None, image_size: int, s
         image_size: Side of the input images in pixels. Vision transformers are built for it, their position
             embedding interpolated (bicubic, timm's as timm does it) from the weights' own size.
         seed: Of a random backbone.
+        features: What the head sees of a transformer's tokens, see ``take_features``; None is the model's own.
 
     Raises:
         UserError: The backbone does not exist, no rule cuts it, or it cannot take this size.
@@ -73,16 +79,20 @@ def build_original(backbone: str, *, weights: Weights | None, image_size: int, s
         model.load_original_state(resized)
     if weights is not None:
         model.weights_digest = f"{weights.digest}:seed={seed}" if random_backbone else weights.digest
+    if features is not None:
+        take_features(model, features)
     return model
 
 
-def meta_model(backbone: str, *, num_classes: int, image_size: int) -> StagedModel:
+def meta_model(backbone: str, *, num_classes: int, image_size: int, features: str | None = None) -> StagedModel:
     """The staged model on the meta device: the names, shapes and kinds of its tensors, without their memory.
 
     Raises:
         UserError: As of ``build_model``.
     """
     model = stage_model(meta_original(*split_backbone(backbone), image_size), backbone, image_size)
+    if features is not None:
+        take_features(model, features)
     replace_head(model, num_classes=num_classes, seed=0)
     return model
 
@@ -129,7 +139,7 @@ def replace_head(model: StagedModel, *, num_classes: int, seed: int, dropout: fl
         modules["flatten"] = nn.Flatten(1)
         num_features = last.in_channels
     else:
-        num_features = last.in_features
+        num_features = last.in_features * model.stage4.widening
     device = torch.device("meta") if last.weight.is_meta else None
     with forked_seed(seed):
         modules[CLASSIFIER] = nn.Linear(num_features, num_classes, bias=last.bias is not None, device=device)

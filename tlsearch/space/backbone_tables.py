@@ -5,7 +5,7 @@ default weights first. vgg16's IMAGENET1K_FEATURES are left out, since their cla
 against torchvision 0.29 by a test.
 
 timm's models are in a data file that is read on first use. Its first line is the version of timm that it was made from.
-Then, below each of timm's modules in brackets, a line for each model: name, ``bn`` or ``-``, the crop of its default
+Then, below each of timm's modules in brackets, a line for each model: name, ``bn``, ``cls`` (its classifier reads a class token) or ``-``, the crop of its default
 weights, the smallest image, what image sizes are multiples of (0: its own size alone), and the tags of its weights, the
 default ones first, ``tag:crop`` where a tag has another crop. Left out are models that no staging rule fits, and
 weights whose preprocessing is of another kind. A test compares the file with timm as installed, and says how to write
@@ -124,6 +124,7 @@ class TimmRow:
     name: str
     module: str
     has_batch_norm: bool
+    has_class_token: bool
     image_size: int
     min_size: int
     size_multiple: int
@@ -137,13 +138,14 @@ def timm_rows() -> Iterator[TimmRow]:
         if line.startswith("["):
             module = line.strip("[]")
             continue
-        name, norm, *numbers = line.split(" ")
+        name, kind, *numbers = line.split(" ")
         size, smallest, multiple = map(int, numbers[:3])
         tags = (one.partition(":") for one in numbers[3:])
         yield TimmRow(
             name=name,
             module=module,
-            has_batch_norm=norm == "bn",
+            has_batch_norm=kind == "bn",
+            has_class_token=kind == "cls",
             image_size=size,
             min_size=smallest,
             size_multiple=multiple,

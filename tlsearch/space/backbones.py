@@ -24,6 +24,7 @@ class BackboneFacts:
         name: As written in a space file, without a version.
         family: The architecture, e.g. ``resnet``.
         has_batch_norm: Whether ``bn_policy`` has an effect.
+        has_class_token: Whether its classifier reads a class token, so that ``features`` has an effect.
         image_size: Crop of its weights' own transform, in pixels.
         min_size: Smallest image it can take, in pixels.
         size_multiple: Image sizes must be multiples of this, or ``image_size``; 1 is any, 0 is ``image_size`` exactly.
@@ -34,6 +35,7 @@ class BackboneFacts:
     name: str
     family: str
     has_batch_norm: bool
+    has_class_token: bool
     image_size: int
     min_size: int = 32
     size_multiple: int = 1
@@ -98,6 +100,7 @@ def _table() -> Mapping[str, BackboneFacts]:
             name=name,
             family=family,
             has_batch_norm=has_batch_norm,
+            has_class_token=family == "vit",
             image_size=next(iter(sizes.values())),
             min_size=multiple if multiple > 1 else _MIN_SIZE.get(family, 32),
             size_multiple=multiple,
@@ -108,6 +111,7 @@ def _table() -> Mapping[str, BackboneFacts]:
             name=TIMM + row.name,
             family=row.module,
             has_batch_norm=row.has_batch_norm,
+            has_class_token=row.has_class_token,
             image_size=row.image_size,
             min_size=row.min_size,
             size_multiple=row.size_multiple,

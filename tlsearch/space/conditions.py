@@ -116,6 +116,13 @@ def _without_batch_norm(backbone: Scalar) -> str:
     return f"bn_policy has no effect on {facts.name}, which has no batch norm"
 
 
+def _without_class_token(backbone: Scalar) -> str:
+    facts = backbone_facts(str(backbone))
+    if facts is None or facts.has_class_token:
+        return ""
+    return f"features has no effect on {facts.name}, whose classifier reads no class token"
+
+
 def _of_training(name: str) -> Callable[[Scalar], str]:
     return lambda head: f"{name} has no effect where head is {head}: nothing trains" if head in SOLVED_HEADS else ""
 
@@ -138,6 +145,7 @@ NO_EFFECT: Mapping[str, NoEffect] = {
     ),
     "layer_decay": NoEffect(on="unfreeze_depth", why=_too_few_stages),
     "bn_policy": NoEffect(on="backbone", why=_without_batch_norm),
+    "features": NoEffect(on="backbone", why=_without_class_token),
 }
 
 

@@ -108,7 +108,8 @@ def _representatives(name: str, space: Space) -> Sequence[Scalar]:
 def _kind_of(backbone: str, conditions: Sequence[Condition]) -> tuple[bool, ...]:
     """What conditions ask of a backbone: hundreds of names are few kinds."""
     facts = backbone_facts(backbone)
-    return (facts is None or facts.has_batch_norm, *(one.holds(backbone) for one in conditions))
+    own = (True, True) if facts is None else (facts.has_batch_norm, facts.has_class_token)
+    return (*own, *(one.holds(backbone) for one in conditions))
 
 
 def _combinations(deciding: Mapping[str, Sequence[Scalar]]) -> Iterator[dict[str, Scalar]]:

@@ -170,6 +170,7 @@ def key_of(context: TrialContext, split: str, *, depth: int, state_digest: str) 
         compute=f"{runtime.device.type}/{runtime.precision}" + ("/folded" if runtime.folds_batchnorm else ""),
         precision=context.setup.cache.feature_precision,
         libraries=library_versions(context.config.backbone),
+        tokens=(context.config.features or "") if depth == 0 else "",
     )
 
 

@@ -161,9 +161,14 @@ def _start(context: TrialContext, seed: int) -> tuple[HeldBackbone, Evaluation |
 
 
 def _built(context: TrialContext, seed: int) -> HeldBackbone:
-    size = context.transform.crop_size
     with out_of_memory_is_infeasible("the model"):
-        model = build_original(context.config.backbone, weights=context.weights, image_size=size, seed=seed)
+        model = build_original(
+            context.config.backbone,
+            weights=context.weights,
+            image_size=context.transform.crop_size,
+            seed=seed,
+            features=context.config.features,
+        )
     return HeldBackbone(model=model, head=model.head, digests={})
 
 
@@ -172,6 +177,7 @@ def _backbone_key(context: TrialContext) -> BackboneKey:
         backbone=context.config.backbone,
         weights_digest=context.weights.digest,
         image_size=context.transform.crop_size,
+        features=context.config.features,
         folds_batchnorm=context.runtime.folds_batchnorm,
     )
 

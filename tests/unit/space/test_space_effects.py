@@ -41,6 +41,7 @@ NO_BN = "vit_b_16"
         ({"head": "ridge", "augmentation": "light"}, "augmentation", "head is ridge"),
         ({"head_penalty": {"log": [1e-3, 10]}}, "head_penalty", "head is linear: ridge and logistic"),
         ({"head": "cosine", "head_penalty": 0.1}, "head_penalty", "head is cosine"),
+        ({"backbone": [BN, "swin_t"], "features": "cls"}, "features", "reads no class token"),
         ({"backbone": NO_BN, "bn_policy": "frozen"}, "bn_policy", "no batch norm (line"),
         ({"backbone": [NO_BN, "vit_b_32"], "bn_policy": ["frozen", "stats"]}, "bn_policy", "no batch norm (line"),
         (

@@ -37,14 +37,14 @@ _QUICK = {  # each depth, policy, family and schedule once or more; all of them 
 @pytest.fixture(autouse=True)
 def _lively(monkeypatch: pytest.MonkeyPatch) -> None:
     """Random weights whose features tell images apart: batch norm's statistics are those of some images."""
-    build = setup.build_model
+    build = setup.build_original
 
     def built(*args: Any, **more: Any) -> StagedModel:
         model = build(*args, **more)
         adapt_statistics(model, [torch.randn(32, 3, 32, 32, generator=torch.Generator().manual_seed(0))])
         return model
 
-    monkeypatch.setattr(setup, "build_model", built)
+    monkeypatch.setattr(setup, "build_original", built)
     monkeypatch.setattr(inputs, "why_not_worth", lambda *_: None)  # of images so small no map is worth it
 
 

@@ -81,3 +81,28 @@ def test_for_a_promotion_it_is_solved_on_all_images(assign: Assign) -> None:
     assert train_to(one, 0) == train_to(all_images, 0) == ""
     weights = [load_trained(Path(each.directory) / "best")[0].head.classifier.weight for each in (one, all_images)]
     assert not torch.allclose(*weights)
+
+
+VIT = "timm/test_vit3"
+
+
+@pytest.mark.parametrize("features", [None, "mean", "cls_mean"])
+def test_what_the_head_sees_of_the_tokens_is_cached_for_itself(assign: Assign, features: str | None) -> None:
+    figures = []
+    for stored in (True, False):
+        reporter = Reports()
+        one = assign(f"{stored}", backbone=VIT, policy=None, stored=stored, features=features, head="cosine")
+        outcome = run_trial(one, reporter)
+        assert outcome.reason is EndReason.COMPLETED, outcome.error
+        figures.append(reporter.heard[0].metrics["val_loss"])
+        assert load_trained(Path(one.directory) / "best")[1].config.features == features
+    assert figures[0] == pytest.approx(figures[1], rel=1e-4)
+
+
+def test_each_kind_of_features_is_another_entry(assign: Assign) -> None:
+    losses = []
+    for features in ("cls", "mean", "cls_mean"):
+        reporter = Reports()
+        run_trial(assign(str(features), backbone=VIT, policy=None, features=features, head="cosine"), reporter)
+        losses.append(reporter.heard[0].metrics["val_loss"])
+    assert len(set(losses)) == 3

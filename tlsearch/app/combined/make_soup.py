@@ -101,13 +101,13 @@ def _candidates(record: SearchRecord, file: SpaceFile, max_models: int) -> _Cand
             f"a soup averages the models of trials, and the trials of {record.search_id} have none: they have folds "
             "(`search.folds`). `tlsearch promote` trains the best one on all images"
         )
-    groups: dict[tuple[str, bool], list[TrialRecord]] = {}
+    groups: dict[tuple[str, str | None, bool], list[TrialRecord]] = {}
     for trial in record.ranked:
         config = trial.config
         source = file.weights.get(config.backbone, WeightsSource())
         if config.solved or config.head_init != "probe" or source.kind == "none":
             continue
-        group = groups.setdefault((config.backbone, bn_policy(config.bn_policy).recalibrates), [])
+        group = groups.setdefault((config.backbone, config.features, bn_policy(config.bn_policy).recalibrates), [])
         if trial.best_epoch == 0 and any(other.best_epoch == 0 for other in group):
             continue  # one and the same solved head
         group.append(trial)

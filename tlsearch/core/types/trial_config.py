@@ -60,6 +60,17 @@ class TrialConfig:
             meaning="Stages that train with the head: 0 is the head alone, 1 to 4 the last stages, 5 everything.",
         ),
     ] = 0
+    features: Annotated[
+        str | None,
+        Hyperparameter(
+            choices=("cls", "mean", "cls_mean", "last4"),
+            meaning=(
+                "What the head sees of a transformer's tokens: the class token, the mean of the patch tokens, both, or "
+                "the class tokens of the last four blocks; by default the model's own."
+            ),
+            where="the backbone's classifier reads a class token",
+        ),
+    ] = None
     head: Annotated[
         str,
         Hyperparameter(

@@ -27,8 +27,10 @@ class Part(nn.Sequential):
     Attributes:
         frozen: Whether the part's parameters stand still.
         policy: What its batch-norm layers do.
+        widening: How many times as many features it gives as the library's model.
     """
 
+    widening: int = 1
     frozen: bool = False
     policy: BNPolicy = BN_POLICIES["train"]
 

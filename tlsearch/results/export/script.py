@@ -36,6 +36,11 @@ def write(classifier: Classifier, folder: Path) -> None:
     """
     if len(classifier.networks) > 1:
         raise UserError("a script holds one network, and this model is an ensemble: use --format onnx or torch")
+    if classifier.meta.config.features is not None:
+        raise UserError(
+            f"a script builds the library's own model, and this one reads other tokens (features {classifier.meta.config.features}): "
+            "use --format onnx or torch"
+        )
     folder.mkdir()
     meta = classifier.meta
     base, version = split_backbone(meta.backbone)

@@ -70,11 +70,13 @@ def _share_prefix(network: Network, earlier: Sequence[Network]) -> None:
 
 
 def _common_parts(one: Network, other: Network) -> int:
-    """How many parts from the first on have the same bits and the same input."""
+    """How many parts from the first on have the same bits, the same input and the same kind of output."""
     if (one.meta.backbone, one.meta.transform) != (other.meta.backbone, other.meta.transform):
         return 0
     for place, (ours, theirs) in enumerate(zip(one.model.parts, other.model.parts, strict=True)):
         left, right = ours.state_dict(), theirs.state_dict()
+        if getattr(ours, "kind", None) != getattr(theirs, "kind", None):
+            return place
         if left.keys() != right.keys() or not all(torch.equal(left[name], right[name]) for name in left):
             return place
     return len(PART_NAMES)
