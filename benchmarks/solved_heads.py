@@ -2,11 +2,11 @@
 
     solved_heads.py --weights WEIGHTS --emoji EMOJI [--sets emoji digits] [--trials 16] [--seeds 3] [--json FILE]
 
-For each set, seed and kind of head: the trials of a random search over that head's own dimensions and the backbones, the best of them by
-validation, and its accuracy on the test images, which nothing else has seen. The digits are cut into train, val and
-test by the seed, with 20 images of each class for training. Seconds are the medians of a trial from its opening to its
-end, checkpoint included, in one process with everything cached; the first of each backbone, which computes its features,
-is left out and given beside it.
+For each set, seed and kind of head: the trials of a random search over that head's own dimensions and the backbones,
+the best of them by validation, and its accuracy on the test images, which nothing else has seen. The digits are cut
+into train, val and test by the seed, with 20 images of each class for training. Seconds are the medians of a trial from
+its opening to its end, checkpoint included, in one process with everything cached; the first of each backbone, which
+computes its features, is left out and given beside it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tlsearch.core.types import DataSpec, Decision, EpochReport, SplitSpec, TrialAssignment, TrialConfig, TrialSetup
-from tlsearch.core.types import WeightsSource
+from tlsearch.core.types import (
+    DataSpec,
+    Decision,
+    EpochReport,
+    SplitSpec,
+    TrialAssignment,
+    TrialConfig,
+    TrialSetup,
+    WeightsSource,
+)
 from tlsearch.data import ImageIndex, load_index
 from tlsearch.train import evaluate
 from tlsearch.trial import load_trained, run_trial
@@ -97,7 +105,9 @@ def setup_of(name: str, seed: int, args: argparse.Namespace) -> TrialSetup:
         data = DataSpec(source="folder", path=str(args.emoji.absolute()), image_size=SIZE_PX)
     else:
         data = DataSpec(source="digits", image_size=SIZE_PX, split=SplitSpec(val=0.11, test=0.78, seed=seed))
-    weights = {one: WeightsSource(kind="file", path=str((args.weights / file).absolute())) for one, file in BACKBONES.items()}
+    weights = {
+        one: WeightsSource(kind="file", path=str((args.weights / file).absolute())) for one, file in BACKBONES.items()
+    }
     return TrialSetup(data=data, weights=weights, max_epochs=EPOCHS, device="cpu")
 
 
@@ -117,7 +127,9 @@ def measure(name: str, seed: int, args: argparse.Namespace) -> list[dict[str, fl
         row["penalty"] = best.config.head_penalty or 0.0
         row["backbone"] = best.config.backbone
         rows.append(row)
-        print("  ".join(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()), flush=True)
+        print(
+            "  ".join(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()), flush=True
+        )
     return rows
 
 
@@ -128,7 +140,9 @@ def table(rows: Sequence[Mapping[str, float | str]]) -> str:
         of_set = [row for row in rows if row["set"] == name]
         for head in HEADS:
             own = [row for row in of_set if row["head"] == head]
-            val, test, seconds = (statistics.fmean(float(row[key]) for row in own) for key in ("val", "test", "seconds"))
+            val, test, seconds = (
+                statistics.fmean(float(row[key]) for row in own) for key in ("val", "test", "seconds")
+            )
             linear = statistics.fmean(float(row["seconds"]) for row in of_set if row["head"] == "linear")
             lines.append(f"{name:8}{head:10}{val:8.3f}{test:8.3f}{seconds:11.3f}{linear / seconds:15.1f}")
     return "\n".join(lines)

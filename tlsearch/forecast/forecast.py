@@ -181,7 +181,15 @@ class Truth:
         level += sum(
             self._of(f"{config.backbone} depth", depth, _SPREAD_DEPTH) for depth in range(1, config.unfreeze_depth + 1)
         )
-        for name in ("augmentation", "bn_policy", "optimizer", "lr_schedule", "class_balance", "unfreeze_schedule", "head"):
+        for name in (
+            "augmentation",
+            "bn_policy",
+            "optimizer",
+            "lr_schedule",
+            "class_balance",
+            "unfreeze_schedule",
+            "head",
+        ):
             level += self._of(name, getattr(config, name), _SPREAD_CHOICE)
         rate = config.head_lr if config.backbone_lr is None else config.backbone_lr
         level -= 0.03 * (math.log10(max(rate, 1e-9)) - self._optimum) ** 2

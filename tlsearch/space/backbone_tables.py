@@ -4,12 +4,12 @@ torchvision's 80 classification models are rows here: family, batch norm, named 
 default weights first. vgg16's IMAGENET1K_FEATURES are left out, since their classifier layers are not trained. Checked
 against torchvision 0.29 by a test.
 
-timm's models are in a data file that is read on first use. Its first line is the version of timm that it was made from.
-Then, below each of timm's modules in brackets, a line for each model: name, ``bn``, ``cls`` (its classifier reads a class token) or ``-``, the crop of its default
-weights, the smallest image, what image sizes are multiples of (0: its own size alone), and the tags of its weights, the
-default ones first, ``tag:crop`` where a tag has another crop. Left out are models that no staging rule fits, and
-weights whose preprocessing is of another kind. A test compares the file with timm as installed, and says how to write
-it again.
+timm's models are in a data file that is read on first use. Its first line is the version of timm that it was made
+from. Then, below each of timm's modules in brackets, a line for each model: name, ``bn``, ``cls`` (its classifier
+reads a class token) or ``-``, the crop of its default weights, the smallest image, what image sizes are multiples of
+(0: its own size alone), and the tags of its weights, the default ones first, ``tag:crop`` where a tag has another
+crop. Left out are models that no staging rule fits, and weights whose preprocessing is of another kind. A test
+compares the file with timm as installed, and says how to write it again.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Linear heads that are solved on frozen features in one go, each a plain linear layer.
 
-Ridge regression and the nearest class mean by cosine have a closed form; logistic regression takes a second-order solver.
-What squared errors and cosines lack, a scale that makes probabilities of the scores, is chosen by the cross-entropy of
-the leave-one-out scores, which both have in closed form, too: it needs no other images.
+Ridge regression and the nearest class mean by cosine have a closed form; logistic regression takes L-BFGS. What squared
+errors and cosines lack, a scale that makes probabilities of the scores, is chosen by the cross-entropy of the
+leave-one-out scores, which both have in closed form, too: it needs no other images.
 
 N images; F features; C classes; K = min(N, F).
 """
@@ -62,7 +62,10 @@ class Spectrum:
 
 
 def spectrum_of(rows: Tensor, labels: Tensor, *, bias: bool = True) -> Spectrum:
-    """Decomposes features, float32 (N, F), once for all penalties; in float64, by the smaller of the two Gram matrices."""
+    """Decomposes features, float32 (N, F), once for all penalties.
+
+    In float64, by the smaller of the two Gram matrices.
+    """
     shift = rows.mean(0) if bias else torch.zeros_like(rows[0])
     centred = rows - shift
     scale = float(centred.square().mean().sqrt().clamp(min=1e-12))

@@ -90,7 +90,9 @@ class FoldTraining:
         curves = (*self._done.curves, _curve(trained))
         metrics = {**trained[-1].metrics, **mean_of(curves, setup.objective)}
         metrics["epoch_seconds"] = time.perf_counter() - began
-        report = replace(trained[-1], epoch=fold, metrics=metrics, timestamp=time.time(), start=None, folds=setup.folds, last=False)
+        report = replace(
+            trained[-1], epoch=fold, metrics=metrics, timestamp=time.time(), start=None, folds=setup.folds, last=False
+        )
         self._done = Finished(reports=(*self._done.reports, report), curves=curves)
         if time.monotonic() - self._last_saved >= RUNNING_INTERVAL_S:
             self.save()

@@ -40,8 +40,8 @@ _BATCH_SIZE = 1024
 def solve_head(model: StagedModel, context: TrialContext, digests: Mapping[str, str]) -> Evaluation:
     """Puts the head of the configuration, where nothing trains it, or else the linear probe into the new head.
 
-    The probe is that of the backbone as it is now, on the un-augmented images: the pretrained one, with the statistics that
-    bn_policy ``adapt`` has set. All trials of the node with this backbone share it. For a refit it is fitted to
+    The probe is that of the backbone as it is now, on the un-augmented images: the pretrained one, with the statistics
+    that bn_policy ``adapt`` has set. All trials of the node with this backbone share it. For a refit it is fitted to
     train and val together, with the penalty that the trial's had: val can choose none then.
 
     Args:
@@ -111,9 +111,7 @@ def _refitted(
     return _tensors(probe)
 
 
-def _solved(
-    model: StagedModel, context: TrialContext, phase: Phase, *, splits: Sequence[str]
-) -> Mapping[str, Tensor]:
+def _solved(model: StagedModel, context: TrialContext, phase: Phase, *, splits: Sequence[str]) -> Mapping[str, Tensor]:
     """Weight and bias of the head that the configuration names, solved on these splits together.
 
     A penalty is beside the mean loss of an image, so that it stays the same where there are more of them.

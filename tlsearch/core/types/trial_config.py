@@ -76,9 +76,9 @@ class TrialConfig:
         Hyperparameter(
             choices=("linear", *SOLVED_HEADS),
             meaning=(
-                "How the classifier comes about: ``linear`` trains it; the others solve it on the frozen features in one "
-                "go, so that a trial takes a moment: ``ridge`` regression, ``logistic`` regression, or ``cosine`` (the "
-                "nearest class mean)."
+                "How the classifier comes about: ``linear`` trains it; the others solve it on the frozen features in "
+                "one go, so that a trial takes a moment: ``ridge`` regression, ``logistic`` regression, or ``cosine`` "
+                "(the nearest class mean)."
             ),
             where="``ridge``, ``logistic``, ``cosine``: unfreeze_depth is 0",
         ),
@@ -91,17 +91,15 @@ class TrialConfig:
             above_low=True,
             high=1e6,
             meaning=(
-                "Penalty of the squared weights of a solved head, beside the mean loss of an image, with features whose "
-                "mean square is 1."
+                "Penalty of the squared weights of a solved head, beside the mean loss of an image, with features "
+                "whose mean square is 1."
             ),
             where="head is ridge or logistic",
         ),
     ] = None
     head_lr: Annotated[
         float,
-        Hyperparameter(
-            low=0, above_low=True, high=10, meaning="Learning rate of the head.", where=TRAINED
-        ),
+        Hyperparameter(low=0, above_low=True, high=10, meaning="Learning rate of the head.", where=TRAINED),
     ] = 1e-3
     backbone_lr: Annotated[
         float | None,
@@ -132,21 +130,28 @@ class TrialConfig:
     augmentation: Annotated[
         str,
         Hyperparameter(
-            choices=("none", "light", "strong"), meaning="Strength of the random augmentation of training images.", where=TRAINED),
+            choices=("none", "light", "strong"),
+            meaning="Strength of the random augmentation of training images.",
+            where=TRAINED,
+        ),
     ] = "none"
     weight_decay: Annotated[
         float,
         Hyperparameter(
             low=0,
             high=10,
-            meaning="Weight decay: decoupled in AdamW, an L2 penalty in SGD. Biases and norm parameters have none.", where=TRAINED),
+            meaning="Weight decay: decoupled in AdamW, an L2 penalty in SGD. Biases and norm parameters have none.",
+            where=TRAINED,
+        ),
     ] = 1e-4
     batch_size: Annotated[
         int,
         Hyperparameter(
             low=1,
             high=65536,
-            meaning="Images in a batch. Where the space leaves it out it fits the data, at most 32; see ``defaults``.", where=TRAINED),
+            meaning="Images in a batch. Where the space leaves it out it fits the data, at most 32; see ``defaults``.",
+            where=TRAINED,
+        ),
     ] = 32
     optimizer: Annotated[
         str, Hyperparameter(choices=("adamw", "sgd"), meaning="Optimizer of all parameters that train.", where=TRAINED)
@@ -168,29 +173,46 @@ class TrialConfig:
             choices=("constant", "cosine", "one_cycle"),
             meaning=(
                 "How learning rates change over the steps: not at all, along a cosine to 0, or up and down (one_cycle)."
-            ), where=TRAINED),
+            ),
+            where=TRAINED,
+        ),
     ] = "constant"
     warmup_epochs: Annotated[
-        int, Hyperparameter(low=0, high=1000, meaning="Epochs in which learning rates rise; fewer than max_epochs.", where=TRAINED)
+        int,
+        Hyperparameter(
+            low=0, high=1000, meaning="Epochs in which learning rates rise; fewer than max_epochs.", where=TRAINED
+        ),
     ] = 0
     grad_clip: Annotated[
         float | None,
         Hyperparameter(
-            low=0, above_low=True, high=1e6, meaning="Largest norm of all gradients together; none does not clip.", where=TRAINED),
+            low=0,
+            above_low=True,
+            high=1e6,
+            meaning="Largest norm of all gradients together; none does not clip.",
+            where=TRAINED,
+        ),
     ] = None
     label_smoothing: Annotated[
-        float, Hyperparameter(low=0, high=0.9, meaning="Label smoothing of the cross-entropy, a fraction.", where=TRAINED)
+        float,
+        Hyperparameter(low=0, high=0.9, meaning="Label smoothing of the cross-entropy, a fraction.", where=TRAINED),
     ] = 0.0
     head_dropout: Annotated[
         float | None,
         Hyperparameter(
-            low=0, high=0.95, meaning="Dropout rate before the new classifier; by default the backbone's own.", where=TRAINED),
+            low=0,
+            high=0.95,
+            meaning="Dropout rate before the new classifier; by default the backbone's own.",
+            where=TRAINED,
+        ),
     ] = None
     mixup: Annotated[
-        float, Hyperparameter(low=0, high=10, meaning="Alpha of the Beta distribution of mixup; 0 is off.", where=TRAINED)
+        float,
+        Hyperparameter(low=0, high=10, meaning="Alpha of the Beta distribution of mixup; 0 is off.", where=TRAINED),
     ] = 0.0
     cutmix: Annotated[
-        float, Hyperparameter(low=0, high=10, meaning="Alpha of the Beta distribution of CutMix; 0 is off.", where=TRAINED)
+        float,
+        Hyperparameter(low=0, high=10, meaning="Alpha of the Beta distribution of CutMix; 0 is off.", where=TRAINED),
     ] = 0.0
     class_balance: Annotated[
         str,
@@ -199,7 +221,9 @@ class TrialConfig:
             meaning=(
                 "How rare classes are weighed: not at all, by the loss, or by drawing them as often as others "
                 "(sampler)."
-            ), where=TRAINED),
+            ),
+            where=TRAINED,
+        ),
     ] = "none"
     head_init: Annotated[
         str,
@@ -208,14 +232,18 @@ class TrialConfig:
             choices=("random", "probe"),
             meaning=(
                 "How the head starts: from random weights, or from the linear probe on the backbone's features (LP-FT)."
-            ), where=TRAINED),
+            ),
+            where=TRAINED,
+        ),
     ] = "random"
     ema: Annotated[
         float,
         Hyperparameter(
             low=0,
             high=0.99999,
-            meaning="Decay per step of the averaged weights, which are evaluated and kept; 0 is off.", where=TRAINED),
+            meaning="Decay per step of the averaged weights, which are evaluated and kept; 0 is off.",
+            where=TRAINED,
+        ),
     ] = 0.0
 
     @property

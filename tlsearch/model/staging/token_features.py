@@ -1,8 +1,9 @@
 """What a head sees of a transformer's tokens: the dimension ``features``.
 
-Models with a class token hand it to their classifier. Linear probes of self-supervised transformers read more: the mean of the
-patch tokens beside it (Oquab et al. 2023, DINOv2), or the class tokens of the last four blocks (Caron et al. 2021, DINO).
-Only the end of stage4 changes, so what is cached below it serves every kind, and no tensor is added or renamed.
+Models with a class token hand it to their classifier. Linear probes of self-supervised transformers read more: the mean
+of the patch tokens beside it (Oquab et al. 2023, DINOv2), or the class tokens of the last four blocks (Caron et al.
+2021, DINO). Only the end of stage4 changes, so what is cached below it serves every kind, and no tensor is added or
+renamed.
 
 N images; T tokens, of which the first P are no patches (class token, registers); F features.
 """
@@ -70,7 +71,9 @@ def take_features(model: StagedModel, kind: str) -> None:
     """
     position = _pool_of(model)
     if position is None:
-        raise UserError(f"features {kind} takes a transformer whose classifier reads its class token; {model.backbone} is none")
+        raise UserError(
+            f"features {kind} takes a transformer whose classifier reads its class token; {model.backbone} is none"
+        )
     if kind == "last4" and position < _NUM_LAST:  # the input of the stage is the output of one more block
         raise UserError(f"features last4 takes three blocks in the last stage; {model.backbone} has {position - 1}")
     modules = OrderedDict(model.stage4.named_children())

@@ -36,9 +36,9 @@ def write(classifier: Classifier, folder: Path) -> None:
     """
     if len(classifier.networks) > 1:
         raise UserError("a script holds one network, and this model is an ensemble: use --format onnx or torch")
-    if classifier.meta.config.features is not None:
+    if (features := classifier.meta.config.features) is not None:
         raise UserError(
-            f"a script builds the library's own model, and this one reads other tokens (features {classifier.meta.config.features}): "
+            f"a script builds the library's own model, and this one's head reads other tokens (features {features}): "
             "use --format onnx or torch"
         )
     folder.mkdir()

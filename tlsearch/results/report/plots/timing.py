@@ -138,7 +138,8 @@ def plot_epochs(view: View) -> Plot:
         caption = (
             f"Each point is {view.one_step} of some trial"
             + (", each short line the median of its depth and colour" if one else " of any backbone")
-            + f"; the table below tells them apart. The first {view.step} on cached features may include computing them."
+            + f"; the table below tells them apart. The first {view.step} on cached features may include computing "
+            "them."
         )
         return finish(figure, Plot(name=name, title=title, caption=caption))
 
