@@ -49,9 +49,8 @@ def row_of(name: str) -> str | None:
         return None
     has_batch_norm = any(True for part in staged.parts[:-1] for _ in batchnorm_layers(part))
     smallest, multiple = _sizes(name, original, staged, size)
-    kind = "bn" if has_batch_norm else "cls" if takes_features(staged) else "-"
-    assert not (has_batch_norm and takes_features(staged)), f"{name} has both, and a line says one"
-    return " ".join([name, kind, str(size), str(smallest), str(multiple), *tags])
+    kinds = ["bn"] * has_batch_norm + ["cls"] * takes_features(staged)
+    return " ".join([name, ",".join(kinds) or "-", str(size), str(smallest), str(multiple), *tags])
 
 
 def published(name: str) -> tuple[int, list[str]]:

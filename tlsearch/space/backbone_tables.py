@@ -138,14 +138,14 @@ def timm_rows() -> Iterator[TimmRow]:
         if line.startswith("["):
             module = line.strip("[]")
             continue
-        name, kind, *numbers = line.split(" ")
+        name, kinds, *numbers = line.split(" ")
         size, smallest, multiple = map(int, numbers[:3])
         tags = (one.partition(":") for one in numbers[3:])
         yield TimmRow(
             name=name,
             module=module,
-            has_batch_norm=kind == "bn",
-            has_class_token=kind == "cls",
+            has_batch_norm="bn" in kinds.split(","),
+            has_class_token="cls" in kinds.split(","),
             image_size=size,
             min_size=smallest,
             size_multiple=multiple,

@@ -255,8 +255,9 @@ class Space:
         if name not in NO_EFFECT:
             return False
         on = self.dimensions.get(NO_EFFECT[name].on)
-        settled = on is not None and isinstance(on.domain, Fixed) and not on.when
-        return not settled or bool(NO_EFFECT[name].why(on.domain.value))
+        if on is None or on.when or not isinstance(on.domain, Fixed):
+            return True
+        return bool(NO_EFFECT[name].why(on.domain.value))
 
     def _walk(self, choose: Callable[[Slot], Scalar], *, ask_all: bool = True) -> _Walk:
         """Decides dimension after dimension; ``choose`` gives the value of each active one.

@@ -22,7 +22,7 @@ from tlsearch.train.linear_probe import fit_probe
 _MAX_SCALED_ROWS = 4096  # rows that the scale of the scores is chosen by
 _GOLDEN = (math.sqrt(5) - 1) / 2
 _NUM_STEPS = 24  # of the search for the scale: to a part in ten thousand of its range
-_SCALES = math.log(0.1), math.log(1000.0)
+_SCALES = math.log(0.1), math.log(100.0)  # where no image left out is wrong, no scale is too large: an end is needed
 
 
 @dataclass(frozen=True, kw_only=True)
