@@ -9,7 +9,7 @@ from typing import Any
 from tlsearch.config import Document, Keys, SpaceFile, nearest, one_of, suggest
 from tlsearch.core.errors import SpaceProblem
 from tlsearch.core.types import Scalar
-from tlsearch.space.conditions import SYSTEM_READS, Condition
+from tlsearch.space.conditions import NARROWED, NO_EFFECT, SYSTEM_READS, Condition
 from tlsearch.space.dimensions import PARAMETERS, RATIOS
 from tlsearch.space.domains import Domain, Fixed
 from tlsearch.space.effects import effect_problems
@@ -33,8 +33,14 @@ class _Parts:
 
     def reads(self, name: str) -> set[str]:
         """The dimensions that must be decided before this one."""
-        found = {one.on for one in self.conditions.get(name, ())} | set(SYSTEM_READS.get(name, ()))
+        found = {one.on for one in self.conditions.get(name, ())}
+        found |= {on for on in SYSTEM_READS.get(name, ()) if on in self.domains or not self._idle(name, on)}
         return found | ({self.ratios[name]} if name in self.ratios else set())
+
+    def _idle(self, name: str, on: str) -> bool:
+        """Whether a dimension that is left out, at its default, takes no effect away and no value."""
+        rule = NO_EFFECT.get(name)
+        return name not in NARROWED and rule is not None and not rule.why(PARAMETERS[on].default)
 
 
 def build_space(file: SpaceFile, *, stored: bool = False) -> tuple[Space, list[SpaceProblem]]:

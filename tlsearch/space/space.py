@@ -238,16 +238,16 @@ class Space:
         return cls(dimensions={one.name: one for one in dimensions}, defaults=content.get("defaults", EARLIER_DEFAULTS))
 
     @cached_property
-    def _order(self) -> tuple[tuple[Dimension, Slot | None, bool], ...]:
-        """The dimensions; the slot of one that is the same at every point; whether its value is, too.
+    def _order(self) -> tuple[tuple[Dimension, Slot | None, bool, bool], ...]:
+        """The dimensions; the slot of one that is the same at every point; whether its value is; whether it is ruled.
 
         A search walks its space hundreds of times for each trial.
         """
         order = []
         for name, one in self.dimensions.items():
-            slot = one.slot_at({}) if one.steady else None
-            free = slot is not None and not one.when and not self._ruled(name)
-            order.append((one, slot, free and isinstance(one.domain, Fixed)))
+            slot, ruled = one.slot_at({}) if one.steady else None, self._ruled(name)
+            settled = slot is not None and not one.when and not ruled and isinstance(one.domain, Fixed)
+            order.append((one, slot, settled, ruled))
         return tuple(order)
 
     def _ruled(self, name: str) -> bool:
@@ -267,13 +267,13 @@ class Space:
         """
         walk = _Walk()
         point, values = walk.point, walk.values
-        for dimension, steady, settled in self._order:
+        for dimension, steady, settled, ruled in self._order:
             name = dimension.name
             if settled and not ask_all:
                 assert isinstance(dimension.domain, Fixed)
                 point[name] = values[name] = dimension.domain.value
                 continue
-            reason = system_reason(name, point) if name in NO_EFFECT else None
+            reason = system_reason(name, point) if ruled else None
             failed = next((one for one in dimension.when if not one.holds(point[one.on])), None)
             if reason is not None:
                 point[name] = self.default_of(name) if name in _ALWAYS_VALUED else None

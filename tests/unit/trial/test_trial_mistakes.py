@@ -21,13 +21,13 @@ from tlsearch.core.errors import DataError, Diverged, FrozenMoved, StorageError
 from tlsearch.core.types import Decision, EpochReport, TransformSpec, TrialAssignment, TrialState
 from tlsearch.data import load_index, normalise
 from tlsearch.model import PART_NAMES, Part, StagedModel
-from tlsearch.model import build as build_module
 from tlsearch.results import load_model, predict
 from tlsearch.results.inference import predictor
 from tlsearch.train import PixelSource, evaluate
 from tlsearch.train.loop import batches
 from tlsearch.train.optim import optimizer as optimizer_module
 from tlsearch.trial import FineTuning, feature_collapse, run_trial
+from tlsearch.trial import setup as trial_setup
 from tlsearch.trial.process_cache import held_index
 
 Assign = Callable[..., TrialAssignment]
@@ -116,7 +116,7 @@ def test_head_not_replaced(pretrained: Assign, weights_file: Path) -> None:
 def test_head_not_replaced_would_be_noticed(
     pretrained: Assign, weights_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build_module, "replace_head", lambda *_, **__: None)
+    monkeypatch.setattr(trial_setup, "replace_head", lambda *_, **__: None)
     with pytest.raises(AssertionError):
         check_new_head(pretrained(), weights_file)
 

@@ -5,7 +5,7 @@ of the patch tokens beside it (Oquab et al. 2023, DINOv2), or the class tokens o
 2021, DINO). Only the end of stage4 changes, so what is cached below it serves every kind, and no tensor is added or
 renamed.
 
-N images; T tokens, of which the first P are no patches (class token, registers); F features.
+N images; T tokens, of which the first P do not stand for patches (class token, registers); F features.
 """
 
 from __future__ import annotations
