@@ -66,7 +66,7 @@ def configs(head: str, count: int, seed: int) -> list[TrialConfig]:
                 head_dropout=rng.choice([0.0, 0.2, 0.5]),
             )
         else:
-            base = replace(base, head_penalty=10 ** rng.uniform(-4, 2))
+            base = replace(base, head_penalty=10 ** rng.uniform(-3, 0))
         made.append(base)
     return made
 

@@ -96,13 +96,16 @@ def solve_layer(spectrum: Spectrum, head: str, penalty: float | None, *, num_cla
     """Solves one of ``SOLVED_HEADS``.
 
     Args:
-        penalty: Of ridge and logistic: above 0.
+        penalty: Of ridge and logistic: above 0. It is that of cross-entropy; for ridge it is multiplied by the ratio of
+            the losses' curvatures where all classes are equally probable, so that one range suits both.
     """
     if head == "cosine":
         return solve_cosine(spectrum, num_classes=num_classes)
     assert penalty is not None, f"a head {head} has a penalty"
-    solve = {"ridge": solve_ridge, "logistic": solve_logistic}[head]
-    return solve(spectrum, penalty=penalty, num_classes=num_classes)
+    if head == "logistic":
+        return solve_logistic(spectrum, penalty=penalty, num_classes=num_classes)
+    equal = 1 / num_classes
+    return solve_ridge(spectrum, penalty=penalty / (equal * (1 - equal)), num_classes=num_classes)
 
 
 def solve_logistic(spectrum: Spectrum, *, penalty: float, num_classes: int) -> LinearLayer:

@@ -30,7 +30,7 @@ def scores(rows: Tensor, layer: closed_form.LinearLayer) -> Tensor:
 @pytest.mark.parametrize(("num_rows", "num_features"), [(30, 50), (60, 8)])
 def test_ridge_is_scikit_learns_on_scaled_features(num_rows: int, num_features: int) -> None:
     rows, labels = features(num_rows, num_features)
-    layer = solve_layer(spectrum_of(rows, labels), "ridge", 0.2, num_classes=CLASSES)
+    layer = solve_layer(spectrum_of(rows, labels), "ridge", 0.2 * (1 / 3) * (2 / 3), num_classes=CLASSES)
 
     centred = (rows - rows.mean(0)).numpy()
     scaled = centred / np.sqrt((centred**2).mean())
@@ -52,7 +52,7 @@ def test_the_scale_is_that_of_images_left_out_for_real(head: str, monkeypatch: p
 
     monkeypatch.setattr(closed_form, "_scale_of", kept)
     spectrum = spectrum_of(rows, labels)
-    solve_layer(spectrum, head, 0.5, num_classes=CLASSES)
+    solve_layer(spectrum, head, 0.5 * (1 / 3) * (2 / 3), num_classes=CLASSES)
     (left_out,) = seen
     for image in (0, 7, 23):
         others = torch.arange(24) != image

@@ -91,8 +91,8 @@ class TrialConfig:
             above_low=True,
             high=1e6,
             meaning=(
-                "Penalty of the squared weights of a solved head, beside the mean loss of an image, with features "
-                "whose mean square is 1."
+                "Penalty of the squared weights of a solved head, beside the mean cross-entropy of an image, with "
+                "features whose mean square is 1; for ``ridge`` it is scaled to squared errors."
             ),
             where="head is ridge or logistic",
         ),
