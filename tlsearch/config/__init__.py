@@ -1,13 +1,14 @@
 """space.yaml: safe YAML with places, a typed schema, all errors at once."""
 
 from tlsearch.config.document.positions import Document, Keys, Position
-from tlsearch.config.document.wording import bucket_address, nearest, one_of, show, suggest
+from tlsearch.config.document.wording import bucket_address, nearest, show, suggest
 from tlsearch.config.document.yaml_text import masked_yaml
 from tlsearch.config.read_write import as_tree, dump_part, dump_resolved, load_space_file, parse_space_file
 from tlsearch.config.rules.stores import missing_driver, with_driver
 from tlsearch.config.schema import DefaultsSpec, ResourcesSpec, SpaceFile, TrackingSpec
 from tlsearch.config.search_section import AshaSpec, ConstraintsSpec, Limit, SearchSpec
 from tlsearch.config.values import parse_duration
+from tlsearch.core.text import one_of
 
 __all__ = [
     "AshaSpec",

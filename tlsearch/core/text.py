@@ -74,6 +74,12 @@ def plural(count: int, word: str, many: str = "") -> str:
     return f"{count:,} {word if count == 1 else many or word + 's'}"
 
 
+def one_of(names: Iterable[str]) -> str:
+    """``a, b or c``."""
+    *first, last = names
+    return f"{', '.join(first)} or {last}" if first else last
+
+
 def agree(count: int, one: str, many: str) -> str:
     """The verb, or any other word, that goes with a count: ``is`` or ``are``."""
     return one if count == 1 else many

@@ -18,6 +18,7 @@ from tlsearch.model.weights.resolve import (
     weights_digest,
     weights_transform,
 )
+from tlsearch.model.weights.timm_counterpart import TimmCounterpart, timm_counterpart
 
 __all__ = [
     "MAX_DEPTH",
@@ -26,6 +27,7 @@ __all__ = [
     "Part",
     "StageDescription",
     "StagedModel",
+    "TimmCounterpart",
     "Weights",
     "WeightsCard",
     "adapt_statistics",
@@ -44,6 +46,7 @@ __all__ = [
     "weights_digest",
     "split_backbone",
     "state_digest",
+    "timm_counterpart",
     "torchvision_names",
     "weights_card",
     "weights_transform",

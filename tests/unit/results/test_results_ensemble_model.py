@@ -129,10 +129,11 @@ def test_it_is_exported_as_one_onnx_file_with_an_input_for_each_preprocessing(
     assert proto.ByteSize() < 2.5 * one  # two backbones for three members: what two of them share is in it once
 
 
-def test_a_script_holds_no_ensemble(ensemble: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["script", "hf"])
+def test_a_format_of_one_network_holds_no_ensemble(ensemble: Path, tmp_path: Path, form: str) -> None:
     """The error names the formats that do."""
-    with pytest.raises(UserError, match="--format onnx or torch"):
-        export_model(str(ensemble), form="script", output=tmp_path / "out")
+    with pytest.raises(UserError, match="is an ensemble: use --format onnx, torch or openvino"):
+        export_model(str(ensemble), form=form, output=tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from small_search import write_shapes
+from without_tlsearch import run_without_tlsearch
 
 from tlsearch.app.production.export_model import export_model
 from tlsearch.core.errors import StorageError, UserError
@@ -65,6 +64,7 @@ def _checkpoint(folder: Path, backbone: str) -> Path:
         pytest.param("mobilenet_v3_small", "torch", marks=pytest.mark.slow),
         ("mobilenet_v3_small", "script"),
         ("mobilenet_v3_small", "onnx"),
+        ("mobilenet_v3_small", "openvino"),
         pytest.param("timm/tf_efficientnet_lite0", "script", marks=pytest.mark.slow),
         ("squeezenet1_1", "script"),
         pytest.param("swin_t", "torch", marks=pytest.mark.slow),
@@ -75,8 +75,10 @@ def _checkpoint(folder: Path, backbone: str) -> Path:
     ],
 )
 def test_an_export_equals_its_model(tmp_path: Path, images: Path, backbone: str, form: str) -> None:
-    if form == "onnx":
+    if form in ("onnx", "openvino"):
         pytest.importorskip("onnxruntime", reason="an optional extra")
+    if form == "openvino":
+        pytest.importorskip("openvino", reason="an optional extra")
     checkpoint = _checkpoint(tmp_path / "model", backbone)
     result = export_model(str(checkpoint), form=form, output=tmp_path / "out", images=images)
     assert result.parity.images == 100 and result.parity.real
@@ -98,28 +100,13 @@ def _check_onnx(path: Path) -> None:
     assert float(metadata["temperature"]) == 0.5
 
 
-_WITHOUT_TLSEARCH = """
-import runpy, sys
-class Block:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("tlsearch", "ray", "optuna", "mlflow"):
-            raise ImportError(name + " is not here")
-sys.meta_path.insert(0, Block())
-script = sys.argv[1]
-sys.argv = sys.argv[1:]
-runpy.run_path(script, run_name="__main__")
-"""
-
-
 @pytest.mark.slow
 def test_the_script_predicts_without_tlsearch_what_predict_says(tmp_path: Path, images: Path) -> None:
     checkpoint = _checkpoint(tmp_path / "model", "mobilenet_v3_small")
     export_model(str(checkpoint), form="script", output=tmp_path / "out", images=images)
     files = sorted(images.rglob("*.png"))[::20]
-    command = [sys.executable, "-c", _WITHOUT_TLSEARCH, str(tmp_path / "out/predict.py"), "--json", *map(str, files)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert done.returncode == 0, done.stderr
-    for ours, theirs in zip(predict(load_model(checkpoint), files), json.loads(done.stdout), strict=True):
+    said = run_without_tlsearch(tmp_path / "out/predict.py", "--json", *map(str, files), cwd=tmp_path)
+    for ours, theirs in zip(predict(load_model(checkpoint), files), json.loads(said), strict=True):
         assert (theirs["path"], theirs["label"]) == (ours.path, ours.label)
         assert theirs["score"] == pytest.approx(ours.score, abs=1e-4)
 
@@ -149,7 +136,7 @@ def test_parity_sees_a_difference_in_one_image() -> None:
 
 
 def test_a_format_that_does_not_exist_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="onnx, torch or script, not 'tflite'"):
+    with pytest.raises(UserError, match="onnx, torch, openvino, hf or script, not 'tflite'"):
         export_model(str(tmp_path), form="tflite")
 
 
@@ -164,3 +151,11 @@ def test_parity_is_judged_by_the_size_of_the_logits(size: float, right: float, w
     assert found.largest_logit == size and found.logits == pytest.approx(right, rel=0.01)
     with pytest.raises(ParityError, match="of its largest logit"):
         check_parity("x", partial(off_by, wrong), [images], expected, real=True)
+
+
+@pytest.mark.parametrize(
+    ("most", "expected"), [(3, [0, 4, 8]), (9, [0, 1, 2, 4, 5, 6, 8, 9, 10]), (20, list(range(12)))]
+)
+def test_images_to_check_on_are_of_all_classes(most: int, expected: list[int]) -> None:
+    """Keys are sorted by class, so that the last ones must be among them."""
+    assert list(base.spread([str(place) for place in range(12)], most)) == [str(place) for place in expected]

@@ -8,8 +8,9 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 
@@ -19,14 +20,17 @@ from torch import Tensor
 
 from tlsearch.app.catalog.catalog import SearchEntry, find, names_search, read_entry
 from tlsearch.app.catalog.stored import stored_file
+from tlsearch.app.searches.input_digests import refuse_changed_images
 from tlsearch.app.views.outcome import find_checkpoint
-from tlsearch.config import one_of
 from tlsearch.core.errors import DataError, StorageError, UsageError, UserError
-from tlsearch.core.export_formats import EXPORT_FORMATS
+from tlsearch.core.export_formats import ExportFormat, export_format, formats_of_any_model
 from tlsearch.core.files import IMAGE_BYTES, read_regular
-from tlsearch.data import decode_rgb, images_below, load_index, read_image
+from tlsearch.data import ImageIndex, decode_rgb, images_below, load_index, read_image
 from tlsearch.results import load_model
-from tlsearch.results.export.base import Parity, check_parity, expected_outputs, prepared_images
+from tlsearch.results.export.base import Parity, check_parity, expected_outputs, prepared_images, spread
+from tlsearch.results.export.hub_upload import check_push, push
+from tlsearch.results.export.onnx_int8 import Int8Test, quantize
+from tlsearch.results.inference.predictor import Classifier
 from tlsearch.results.leaderboard.search_facts import this_cpu
 from tlsearch.tracking import model_origin
 
@@ -48,8 +52,11 @@ class ExportedModel:
     """What ``export`` has written, and how it compares with the model.
 
     Attributes:
-        path: The file, or the folder of a script.
-        latency: Of the model, then of the format, on the machine ``latency_on``.
+        path: The file, or the folder of a format that has several files.
+        parity: Of the format in fp32.
+        latency: Of the model, then of the format, then of its 8-bit form, on the machine ``latency_on``.
+        int8: What 8-bit integers cost, where they were asked for.
+        pushed: The address on the Hub; empty where it was not uploaded.
     """
 
     format: str
@@ -57,6 +64,8 @@ class ExportedModel:
     parity: Parity
     latency: tuple[FormatLatency, ...]
     latency_on: str
+    int8: Int8Test | None = None
+    pushed: str = ""
 
 
 def export_model(
@@ -66,79 +75,146 @@ def export_model(
     output: Path | None = None,
     images: Path | None = None,
     storage: Path | None = None,
+    int8: bool = False,
+    push_to: str = "",
 ) -> ExportedModel:
     """Exports a model.
 
     Args:
         model: As for ``predict``.
         form: One of `EXPORT_FORMATS`.
-        output: The file, or the folder of a script; must not exist.
+        output: The file, or the folder of a format that has several files; must not exist.
         images: A folder of images to check on; else the validation images of the search that the model comes from (by
             its ID, its folder, or the tags of an MLflow model), else made-up ones.
+        int8: Quantize with training images of that search, and test on its validation images.
+        push_to: A repository of the Hugging Face Hub to upload the folder to.
 
     Raises:
         UserError: No such format, or one that this model or this installation does not allow.
+        DataError: The images of the search are needed and cannot be read.
         StorageError: The output exists or cannot be written.
         ParityError: The exported model gives something else; nothing is left.
+        HubError: The upload failed; the folder is there.
     """
-    if form not in EXPORT_FORMATS:
-        raise UsageError(f"a format is {one_of(EXPORT_FORMATS)}, not {form!r}")
-    target = (output or Path(EXPORT_FORMATS[form].default_output)).absolute()
+    chosen = export_format(form, [name for name, value in (("int8", int8), ("push", push_to)) if value])
+    target = (output or Path(chosen.default_output)).absolute()
     if target.exists():
         raise StorageError(f"{target} exists; an export overwrites nothing")
+    if push_to:
+        check_push(push_to)
     classifier = load_model(find_checkpoint(model, storage), device="cpu")
-    real = _some_images(model, images, storage)
-    pixels = prepared_images(classifier, real)
+    if len(classifier.networks) > 1 and not chosen.any_model:
+        raise UserError(
+            f"the format {form} holds one network, and {model} is an ensemble: use --format {formats_of_any_model()}"
+        )
+    if images is not None and not int8:
+        found, index = _images_of(images), None
+    else:
+        index = _index_of(model, storage, needed=int8)
+        found = _images_of(images) if images is not None else _validation_images(index)
+    with _beside(target) as scratch:
+        exported = _export(classifier, chosen, found, target, scratch, index if int8 else None)
+    return replace(exported, pushed=push(target, push_to)) if push_to else exported
+
+
+def _export(
+    classifier: Classifier,
+    chosen: ExportFormat,
+    images: Sequence[Image.Image],
+    target: Path,
+    scratch: Path,
+    index: ImageIndex | None,
+) -> ExportedModel:
+    """Writes and checks the model in ``scratch``, then puts it in its place.
+
+    Args:
+        images: To check it on; empty for made-up ones.
+        index: To quantize the file with; None to leave it in fp32.
+    """
+    pixels = prepared_images(classifier, images)
+    made = scratch / f"model{chosen.suffix}"
+    module = import_module(chosen.module)
+    module.write(classifier, made)
+    run = module.open_model(made)
     expected = expected_outputs(classifier, pixels)
+    parity = check_parity(chosen.name, run, pixels, expected, real=bool(images))
+    runs: dict[str, Callable[..., object]] = {
+        "model": lambda *one: expected_outputs(classifier, one),
+        chosen.name: run,
+    }
+    tested = None
+    if index is not None:
+        small = scratch / f"int8{chosen.suffix}"
+        tested = quantize(classifier, index, made, small)
+        runs[f"{chosen.name} int8"] = module.open_model(small)
+        made = small
+    first = [one[:1] for one in pixels]
+    latency = tuple(FormatLatency(format=name, ms=_latency(one, first)) for name, one in runs.items())
+    os.replace(made, target)
+    return ExportedModel(
+        format=chosen.name,
+        path=str(target),
+        parity=parity,
+        latency=latency,
+        latency_on=f"{this_cpu(torch.get_num_threads())}, batch of 1",
+        int8=tested,
+    )
+
+
+@contextmanager
+def _beside(target: Path) -> Iterator[Path]:
+    """A scratch folder on the file system of the output, removed at the end."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=".tlsearch-export-", dir=target.parent))
     except OSError as error:
         raise StorageError(f"{target.parent} cannot be written: {error.strerror or error}") from error
     try:
-        made = scratch / f"model{EXPORT_FORMATS[form].suffix}"
-        module = import_module(EXPORT_FORMATS[form].module)
-        module.write(classifier, made)
-        run = module.open_model(made)
-        parity = check_parity(form, run, pixels, expected, real=bool(real))
-        first = [one[:1] for one in pixels]
-        latency = [
-            FormatLatency(format="model", ms=_latency(lambda *one: expected_outputs(classifier, one), first)),
-            FormatLatency(format=form, ms=_latency(run, first)),
-        ]
-        os.replace(made, target)
+        yield scratch
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    return ExportedModel(
-        format=form,
-        path=str(target),
-        parity=parity,
-        latency=tuple(latency),
-        latency_on=f"{this_cpu(torch.get_num_threads())}, batch of 1",
-    )
 
 
-def _some_images(model: str, folder: Path | None, storage: Path | None) -> Sequence[Image.Image]:
-    if folder is not None:
-        if not folder.is_dir():
-            raise UsageError(f"--images names a folder of images; {folder} is not a folder")
-        files = [folder / one for one in images_below(folder).images[:MAX_IMAGES]]
-        if not files:
-            raise DataError(f"a folder to check an export on holds images; {folder} has none")
-        return [decode_rgb(read_regular(one, IMAGE_BYTES), str(one)) for one in files]
+def _images_of(folder: Path) -> Sequence[Image.Image]:
+    if not folder.is_dir():
+        raise UsageError(f"--images names a folder of images; {folder} is not a folder")
+    files = [folder / one for one in images_below(folder).images[:MAX_IMAGES]]
+    if not files:
+        raise DataError(f"a folder to check an export on holds images; {folder} has none")
+    return [decode_rgb(read_regular(one, IMAGE_BYTES), str(one)) for one in files]
+
+
+def _validation_images(index: ImageIndex | None) -> Sequence[Image.Image]:
+    if index is None:
+        return ()
+    return [read_image(index, key) for key in spread(index.splits["val"].keys, MAX_IMAGES)]
+
+
+def _index_of(model: str, storage: Path | None, *, needed: bool) -> ImageIndex | None:
+    """The images of the search that a model comes from; None where they are not known or cannot be read.
+
+    Raises:
+        DataError: They are needed for a quantization, which takes those of the training and no others.
+    """
     try:
         entry = search_of_model(model, storage)
-        if entry is None:
-            return ()
-        file, _ = stored_file(entry, "so its images are not known")
-        index = load_index(file.data)
-    except UserError:
-        if names_search(model):
+        if entry is not None:
+            file, _ = stored_file(entry, "so its images are not known")
+            index = load_index(file.data)
+            if needed:
+                refuse_changed_images(entry, index, purpose="the model cannot be quantized")
+            return index
+        reason = "it names no search that is here"
+    except UserError as error:
+        if names_search(model) and not needed:
             raise
-        return ()  # a model outlives its search and its images
-    keys = index.splits["val"].keys
-    step = max(1, len(keys) // MAX_IMAGES)  # of all classes: keys are sorted by label
-    return [read_image(index, key) for key in keys[::step][:MAX_IMAGES]]
+        reason = str(error)  # a model outlives its search and its images
+    if needed:
+        raise DataError(
+            "--int8 calibrates on the training images of the model's search and tests on its validation images; "
+            f"those of {model} cannot be read: {reason}"
+        )
+    return None
 
 
 def search_of_model(model: str, storage: Path | None = None) -> SearchEntry | None:

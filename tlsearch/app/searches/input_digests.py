@@ -76,22 +76,28 @@ def refuse_changed_inputs(entry: SearchEntry, file: SpaceFile, index: ImageIndex
     Raises:
         DataError: They have changed; says what, and what to do.
     """
+    refuse_changed_images(entry, index, purpose=purpose)
     kept = _kept(entry)
-    before = kept.data if kept is not None else _data_of_facts(entry)
-    found = list(_data_changes(before, _data_now(index))) if before else []
-    if before is None or not found:
-        pass
-    elif before.seen == seen_digest(index):
-        logger.warning("the test split has changed since %s began: %s", entry.search_id, "; ".join(found))
-    else:
-        digests = f"digest {before.digest[:8]} -> {index.digest[:8]}"
-        raise DataError(_message(entry, f"the images have changed since the search began ({digests})", found, purpose))
     known = {**_weights_of_models(entry), **(kept.weights if kept is not None else {})}
     tried = [name for name in _tried(entry) if name in known]
     now = weights_digests(file, tried) if tried else {}
     changed = [f"{name}: {known[name][:8]} -> {now[name][:8]}" for name in now if now[name] != known[name]]
     if changed:
         raise DataError(_message(entry, "weights have changed since trials began from them", changed, purpose))
+
+
+def refuse_changed_images(entry: SearchEntry, index: ImageIndex, *, purpose: str) -> None:
+    """Sees to it that the images are those that the search began with, as ``refuse_changed_inputs`` does."""
+    kept = _kept(entry)
+    before = kept.data if kept is not None else _data_of_facts(entry)
+    found = list(_data_changes(before, _data_now(index))) if before else []
+    if before is None or not found:
+        return
+    if before.seen == seen_digest(index):
+        logger.warning("the test split has changed since %s began: %s", entry.search_id, "; ".join(found))
+        return
+    digests = f"digest {before.digest[:8]} -> {index.digest[:8]}"
+    raise DataError(_message(entry, f"the images have changed since the search began ({digests})", found, purpose))
 
 
 def _message(entry: SearchEntry, what: str, changes: list[str], purpose: str) -> str:

@@ -13,16 +13,18 @@ from tlsearch.cli.root import Json, Storage, app
 from tlsearch.cli.session import EXIT_FAILED, err, json_text, out, print_json, shown_errors
 from tlsearch.cli.tables.data_tables import prediction_table
 from tlsearch.core.codec import to_plain
-from tlsearch.core.export_formats import EXPORT_FORMATS
+from tlsearch.core.export_formats import EXPORT_FORMATS, formats_with
 from tlsearch.core.printable import csv_text
-from tlsearch.core.text import plural
+from tlsearch.core.text import one_of, plural
 from tlsearch.display.console import Table, print_data
 
 if TYPE_CHECKING:
     from tlsearch.app.production.export_model import ExportedModel
     from tlsearch.app.views.predictions import Predictions
+    from tlsearch.results.export.onnx_int8 import Int8Test
 
 _MAX_ERRORS = 20
+_FOLDERS = one_of([one.name for one in EXPORT_FORMATS.values() if not one.suffix])
 
 Model = Annotated[str, typer.Argument(help="A search (its ID: the best model), ID:TRIAL, a folder, or an MLflow URI.")]
 
@@ -137,10 +139,24 @@ def export(
     model: Model,
     format_: Annotated[str, typer.Option("--format", help=", ".join(map(str, EXPORT_FORMATS.values())) + ".")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="File to write. For script: the folder.")
+        Path | None, typer.Option("--output", "-o", help=f"File to write. For {_FOLDERS}: the folder.")
     ] = None,
     images: Annotated[
         Path | None, typer.Option("--images", help="Images for the check. Default: validation images of the search.")
+    ] = None,
+    int8: Annotated[
+        bool,
+        typer.Option(
+            "--int8",
+            help=f"For {one_of(formats_with('int8'))}: 8-bit integers, calibrated on training images and tested on "
+            "validation images of the search.",
+        ),
+    ] = False,
+    push: Annotated[
+        str | None,
+        typer.Option(
+            "--push", help=f"For {one_of(formats_with('push'))}: upload to this repository of the Hugging Face Hub."
+        ),
     ] = None,
     storage: Storage = None,
     json: Json = False,
@@ -149,7 +165,9 @@ def export(
     with shown_errors(as_json=json):
         from tlsearch.app.production.export_model import export_model
 
-        result = export_model(model, form=format_, output=output, images=images, storage=storage)
+        result = export_model(
+            model, form=format_, output=output, images=images, storage=storage, int8=int8, push_to=push or ""
+        )
         if json:
             print_json(to_plain(result))
             return
@@ -162,7 +180,23 @@ def export(
             f"scores to {parity.scores:.1e}",
             markup=False,
         )
+        if result.int8 is not None:
+            out.print(_int8_text(result.int8), markup=False)
         out.print(f"written: {result.path}", markup=False, soft_wrap=True)
+        if result.pushed:
+            out.print(f"uploaded: {result.pushed}", markup=False, soft_wrap=True)
+
+
+def _int8_text(found: Int8Test) -> str:
+    """What 8-bit integers cost in accuracy, and how much smaller they make the file."""
+    test = found.test
+    return (
+        f"8-bit integers, calibrated on {plural(found.calibration_images, 'training image')}: accuracy "
+        f"{found.accuracy:.4f}, in fp32 {found.float_accuracy:.4f}, on {plural(test.num_images, 'validation image')}; "
+        f"difference {test.difference:+.4f} (95 % interval {test.interval.low:+.4f} to {test.interval.high:+.4f}), "
+        f"McNemar's exact test p = {test.p_value:.3g}; the same label on {found.same_labels}; "
+        f"{found.size_bytes / 1e6:.1f} MB, in fp32 {found.float_bytes / 1e6:.1f} MB"
+    )
 
 
 def _export_table(result: ExportedModel) -> Table:

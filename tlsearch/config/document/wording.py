@@ -10,6 +10,7 @@ from typing import Any
 
 from tlsearch.config.document.key_aliases import alias, home
 from tlsearch.core.secrets import mask
+from tlsearch.core.text import one_of
 
 _SHOWN = 60
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -71,12 +72,6 @@ def suggest(name: Any, names: Iterable[str], *, most: int = 12, keys: bool = Fal
     if near is not None:
         return f"; did you mean {near!r}?"
     return f"; it may be {one_of(names)}" if 0 < len(names) <= most else ""
-
-
-def one_of(names: Iterable[str]) -> str:
-    """``a, b or c``."""
-    *first, last = names
-    return f"{', '.join(first)} or {last}" if first else last
 
 
 def bucket_address(path: Path | str) -> str:

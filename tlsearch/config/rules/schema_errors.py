@@ -12,9 +12,10 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from tlsearch.config.document.positions import Document, Keys
-from tlsearch.config.document.wording import nearest, one_of, show, suggest
+from tlsearch.config.document.wording import nearest, show, suggest
 from tlsearch.config.forms import FORMS, FileForm, keys_of
 from tlsearch.core.errors import SpaceProblem
+from tlsearch.core.text import one_of
 
 # Stand in for required values that are missing or wrong, so that the rest can still be judged.
 _PLACEHOLDERS: Mapping[Keys, Any] = {

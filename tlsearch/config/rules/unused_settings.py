@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from tlsearch.config.document.positions import Checker, Keys
-from tlsearch.config.document.wording import one_of
 from tlsearch.config.samplers import SAMPLERS
 from tlsearch.config.schema import SpaceFile
 from tlsearch.config.search_section import SearchSpec
 from tlsearch.core.errors import SpaceProblem
+from tlsearch.core.text import one_of
 
 _DEFAULTS = SearchSpec()
 

@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from tlsearch.core.errors import TlsearchError
+from tlsearch.core.errors import TlsearchError, UserError
+from tlsearch.core.export_formats import formats_of_any_model
 from tlsearch.core.types import TransformSpec
 from tlsearch.data import eval_image, normalise
 from tlsearch.results.inference.networks import AveragedNetworks, transforms_of
@@ -118,6 +119,19 @@ def _preprocessing(transform: TransformSpec) -> dict[str, Any]:
     }
 
 
+def check_own_head(classifier: Classifier) -> None:
+    """For formats that build the library's own model: its head must read what the library's reads.
+
+    Raises:
+        UserError: It reads other tokens.
+    """
+    if (features := classifier.meta.config.features) is not None:
+        raise UserError(
+            "this format builds the library's own model, and the head of this one reads other tokens (features "
+            f"{features}): use --format {formats_of_any_model()}"
+        )
+
+
 def prepared_images(classifier: Classifier, images: Sequence[Image.Image]) -> tuple[Tensor, ...]:
     """Normalised pixels (N, 3, S, S) of RGB images, for each input; of made-up pictures where there are none."""
     if not images:
@@ -138,6 +152,17 @@ def expected_outputs(classifier: Classifier, images: Sequence[Tensor]) -> tuple[
     with torch.inference_mode():
         parts = [wrapped(*batch) for batch in _batches(images)]
     return torch.cat([logits for logits, _ in parts]), torch.cat([scores for _, scores in parts])
+
+
+def spread(keys: Sequence[str], most: int) -> Sequence[str]:
+    """At most this number of a split's images, evenly over its classes: keys are sorted by label."""
+    count = min(most, len(keys))
+    return [keys[place * len(keys) // count] for place in range(count)]
+
+
+def batches_of(keys: Sequence[str]) -> Iterator[Sequence[str]]:
+    """The keys of one batch of images after the other."""
+    return (keys[start : start + _CHECK_BATCH] for start in range(0, len(keys), _CHECK_BATCH))
 
 
 def _batches(images: Sequence[Tensor]) -> Iterator[tuple[Tensor, ...]]:

@@ -46,7 +46,7 @@ def write(classifier: Classifier, path: Path) -> None:
     _import_onnx()
     import onnx
 
-    with _quiet():
+    with quiet():
         program: Any = torch.onnx.export(
             Exported(classifier).eval(),
             example_inputs(classifier),
@@ -83,9 +83,9 @@ def open_model(path: Path) -> Run:
 
 
 @contextlib.contextmanager
-def _quiet() -> Any:
-    """The exporter prints its progress, and warns of versions of its own parts."""
-    names = ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")
+def quiet() -> Any:
+    """The exporter prints its progress, and warns of versions of its own parts; the quantizer advises on the root."""
+    names = ("root", "torch.onnx", "onnxscript", "onnx_ir", "torch.export")
     levels = {name: logging.getLogger(name).level for name in names}
     for name in names:
         logging.getLogger(name).setLevel(logging.ERROR)

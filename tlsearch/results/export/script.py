@@ -15,11 +15,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tlsearch.core.errors import UserError
+from tlsearch.core.export_formats import formats_of_any_model
 from tlsearch.model import StagedModel
 from tlsearch.model.libraries.fast_init import meta_original
 from tlsearch.model.libraries.libraries import is_timm, split_backbone, timm_name, timm_options, torchvision_options
 from tlsearch.node_cache.locked_files import give_usual_mode
-from tlsearch.results.export.base import Run, description
+from tlsearch.results.export.base import Run, check_own_head, description
 from tlsearch.results.inference.predictor import Classifier
 
 SCRIPT, WEIGHTS, CONFIG = "predict.py", "model.safetensors", "model.json"
@@ -31,16 +32,10 @@ def write(classifier: Classifier, folder: Path) -> None:
     """Writes predict.py, model.safetensors and model.json into a new folder.
 
     Raises:
-        UserError: It is an ensemble, or the library's model has no single classifier layer that the new one could
-            take the place of.
+        UserError: The head reads other tokens than the library's model, or that has no single classifier layer that
+            the new one could take the place of.
     """
-    if len(classifier.networks) > 1:
-        raise UserError("a script holds one network, and this model is an ensemble: use --format onnx or torch")
-    if (features := classifier.meta.config.features) is not None:
-        raise UserError(
-            f"a script builds the library's own model, and this one's head reads other tokens (features {features}): "
-            "use --format onnx or torch"
-        )
+    check_own_head(classifier)
     folder.mkdir()
     meta = classifier.meta
     base, version = split_backbone(meta.backbone)
@@ -96,5 +91,5 @@ def _classifier_place(original: nn.Module, model: StagedModel, backbone: str) ->
     """Where the library's model has its last classifier layer: the only tensors that the backbone has not."""
     places = {name.rpartition(".")[0] for name in original.state_dict() if name not in model.origin}
     if len(places) != 1:
-        raise UserError(f"{backbone} has no single classifier layer to replace: use --format onnx or torch")
+        raise UserError(f"{backbone} has no single classifier layer to replace: use --format {formats_of_any_model()}")
     return places.pop()
