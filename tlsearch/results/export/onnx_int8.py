@@ -124,7 +124,6 @@ def _write(source: Path, target: Path, batches: Iterator[Sequence[Tensor]]) -> N
                 _Calibration(names, batches),
                 op_types_to_quantize=list(_OPERATORS),
                 per_channel=True,
-                reduce_range=True,  # 7 bits for weights: CPUs without VNNI overflow with 8
                 activation_type=quantization.QuantType.QUInt8,
                 weight_type=quantization.QuantType.QInt8,
             )
