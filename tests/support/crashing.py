@@ -24,6 +24,7 @@ space:
   unfreeze_depth: {int: [0, 2]}
   head_lr: {log: [1.0e-4, 1.0e-1]}
   backbone_lr: {log: [1.0e-5, 1.0e-2]}
+  head_init: random
 search: {trials: TRIALS, max_epochs: 3, scheduler: {asha: {reduction_factor: 2}}, metric: val_loss}
 tracking: {keep_best: 2}
 resources: {max_concurrent: 1}
