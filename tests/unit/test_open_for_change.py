@@ -38,8 +38,9 @@ def test_no_file_name_stands_twice() -> None:
 @pytest.mark.parametrize(
     ("name", "files"),
     [
-        pytest.param("adapt", ["space/bn_policies.py"], id="a BN policy"),
-        pytest.param("stats", ["space/bn_policies.py"], id="another BN policy"),
+        pytest.param("stats", ["space/bn_policies.py"], id="a BN policy"),
+        pytest.param("bitfit", ["model/adapters/adaptation.py", "space/adapt_methods.py"], id="a way to adapt stages"),
+        pytest.param("ssf", ["model/adapters/adaptation.py", "space/adapt_methods.py"], id="another way"),
         pytest.param("val_top5_accuracy", ["core/metrics.py"], id="a metric"),
         pytest.param("val_balanced_accuracy", ["core/metrics.py"], id="another metric"),
         pytest.param("script", ["core/export_formats.py"], id="an export format"),

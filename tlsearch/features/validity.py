@@ -79,12 +79,16 @@ def measure_boundary(model: StagedModel, depth: int, image_size: int) -> Boundar
     parameter = next(model.parameters())
     image = torch.zeros(1, 3, image_size, image_size, device=parameter.device)
     image = image.contiguous(memory_format=torch.channels_last)
-    training = model.training
+    training, trainable = model.training, [one for one in model.parameters() if one.requires_grad]
     model.eval()
+    for one in trainable:  # the counter follows gradients, which a view of such a parameter has not here
+        one.requires_grad_(False)
     try:
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             activation = model.forward_prefix(image, depth)
     finally:
+        for one in trainable:
+            one.requires_grad_(True)
         model.train(training)
     return Boundary(
         shape=tuple(activation.shape[1:]),

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from tlsearch.core.types import TrialConfig
 from tlsearch.features import Boundary, measure_boundary, pass_batch_size
-from tlsearch.model import MAX_DEPTH, StagedModel, build_model, fold_batchnorm
+from tlsearch.model import MAX_DEPTH, Adaptation, StagedModel, build_model, fold_batchnorm
 from tlsearch.train import FeatureSource, Runtime, Source, Trainer, affordable_rows
 
 _ENOUGH_S = 0.2  # of one timing
@@ -42,7 +42,7 @@ class BackboneTimes:
         iteration_s: One evaluation of the linear probe's loss and gradient on the training images.
         digest_s: Hashing all tensors once.
         boundaries: By depth 0 .. 4 the activations there.
-        trained_bytes: By depth the parameters that train.
+        trained_bytes: By depth the tensors that training changes.
         state_bytes: All tensors.
         activation_bytes: By depth what one image leaves in memory for the backward pass.
     """
@@ -107,6 +107,7 @@ def measure_backbone(
     if moving is not None and deepest > 0:
         own = _time_training(model, moving, deepest, inputs[deepest], num_classes, num_train, watch)
         factor = own / train_s[deepest]
+    model.adapt_by(None)  # a prefix has no adapters
     depths = {depth for depth in configs if depth < MAX_DEPTH} | {0}
     return BackboneTimes(
         build_s=build_s,
@@ -114,10 +115,10 @@ def measure_backbone(
         train_s=train_s,
         moving_factor=factor,
         iteration_s=_time_iteration(inputs[0], num_classes, num_train, watch),
-        digest_s=_time_hash() * sum(t.nbytes for t in model.state_dict().values()) / _HASHED_BYTES,
+        digest_s=_time_hash() * sum(t.nbytes for t in model.merged_state().values()) / _HASHED_BYTES,
         boundaries={depth: measure_boundary(model, depth, image_size) for depth in depths},
-        trained_bytes={depth: _trained_bytes(model, depth) for depth in configs},
-        state_bytes=sum(tensor.nbytes for tensor in model.state_dict().values()),
+        trained_bytes={depth: _trained_bytes(model, config, depth) for depth, config in configs.items()},
+        state_bytes=sum(tensor.nbytes for tensor in model.merged_state().values()),
         activation_bytes={
             depth: _saved_bytes(model, config, depth, inputs[depth], runtime) for depth, config in configs.items()
         },
@@ -193,16 +194,10 @@ def _repeated(one: Tensor, count: int) -> Tensor:
 
 
 def _time_training(
-    model: StagedModel,
-    config: TrialConfig,
-    depth: int,
-    one: Tensor,
-    num_classes: int,
-    num_train: int,
-    watch: Stopwatch,
+    model: StagedModel, config: TrialConfig, depth: int, one: Tensor, num_classes: int, num_train: int, watch: Stopwatch
 ) -> float:
     """Seconds of one image through the trainer, from rows at the boundary of ``depth``."""
-    model.freeze(depth, config.bn_policy)
+    _freeze(model, config, depth)
     plain = replace(config, mixup=0.0, cutmix=0.0, unfreeze_schedule=None, class_balance="none")
 
     @cache
@@ -242,13 +237,20 @@ def _time_hash() -> float:
     return time.thread_time() - began
 
 
-def _trained_bytes(model: StagedModel, depth: int) -> int:
-    return sum(p.nbytes for part in model.parts[MAX_DEPTH - depth :] for p in part.parameters())
+def _freeze(model: StagedModel, config: TrialConfig, depth: int) -> None:
+    model.adapt_by(Adaptation.of(config, seed=0))
+    model.freeze(depth, config.bn_policy)
+
+
+def _trained_bytes(model: StagedModel, config: TrialConfig, depth: int) -> int:
+    _freeze(model, config, depth)
+    lasting = model.lasting_names(depth, config.bn_policy)
+    return sum(tensor.nbytes for name, tensor in model.merged_state().items() if name not in lasting)
 
 
 def _saved_bytes(model: StagedModel, config: TrialConfig, depth: int, one: Tensor, runtime: Runtime) -> int:
     """Bytes that one image's forward pass keeps for the backward pass; each tensor counts once, parameters do not."""
-    model.freeze(depth, config.bn_policy)
+    _freeze(model, config, depth)
     model.train()
     own = {parameter.data_ptr() for parameter in model.parameters()}
     seen: dict[int, int] = {}

@@ -1,12 +1,14 @@
 """Backbones as stem, four stages and head: weights, freezing, batch-norm policy, parameter groups."""
 
+from tlsearch.model.adapters.adaptation import Adaptation
 from tlsearch.model.batchnorm.folding import fold_batchnorm
 from tlsearch.model.batchnorm.recalibration import adapt_statistics
 from tlsearch.model.build import build_model, build_original, meta_model, replace_head
-from tlsearch.model.describe import ModelDescription, StageDescription, describe_model
+from tlsearch.model.describe import ModelDescription, StageDescription, adapted_parameters, describe_model
 from tlsearch.model.libraries.libraries import default_transform, split_backbone, torchvision_names
 from tlsearch.model.param_groups import parameter_groups
-from tlsearch.model.staging.staged import MAX_DEPTH, PART_NAMES, Part, StagedModel, batchnorm_layers
+from tlsearch.model.staging.part import Part, batchnorm_layers
+from tlsearch.model.staging.staged import MAX_DEPTH, PART_NAMES, StagedModel
 from tlsearch.model.weights.resolve import (
     Weights,
     WeightsCard,
@@ -23,6 +25,7 @@ from tlsearch.model.weights.timm_counterpart import TimmCounterpart, timm_counte
 __all__ = [
     "MAX_DEPTH",
     "PART_NAMES",
+    "Adaptation",
     "ModelDescription",
     "Part",
     "StageDescription",
@@ -31,6 +34,7 @@ __all__ = [
     "Weights",
     "WeightsCard",
     "adapt_statistics",
+    "adapted_parameters",
     "batchnorm_layers",
     "build_model",
     "build_original",

@@ -11,7 +11,8 @@ from torchvision.models.vision_transformer import interpolate_embeddings
 from tlsearch.model.libraries.fast_init import empty_original, forked_seed, meta_original, random_original
 from tlsearch.model.libraries.libraries import is_timm, split_backbone
 from tlsearch.model.staging.cut import stage_model
-from tlsearch.model.staging.staged import Part, StagedModel
+from tlsearch.model.staging.part import Part
+from tlsearch.model.staging.staged import StagedModel
 from tlsearch.model.staging.token_features import take_features
 from tlsearch.model.weights.matching import at_size
 from tlsearch.model.weights.resolve import Weights

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from tlsearch.core.types import ModelSpec
-from tlsearch.model.build import replace_head
-from tlsearch.model.libraries.fast_init import MetaAllocation, meta_original
-from tlsearch.model.libraries.libraries import native_size, split_backbone
-from tlsearch.model.staging.cut import stage_model
-from tlsearch.model.staging.staged import MAX_DEPTH, PART_NAMES, batchnorm_layers
+from tlsearch.model.adapters.adaptation import Adaptation
+from tlsearch.model.build import meta_model
+from tlsearch.model.libraries.libraries import native_size
+from tlsearch.model.staging.part import batchnorm_layers
+from tlsearch.model.staging.staged import MAX_DEPTH, PART_NAMES, StagedModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,11 +59,7 @@ def describe_model(spec: ModelSpec) -> ModelDescription:
     Raises:
         UserError: The backbone does not exist, no rule cuts it, or it cannot take this size.
     """
-    size = native_size(spec.backbone) if spec.image_size is None else spec.image_size
-    base, version = split_backbone(spec.backbone)
-    model = stage_model(meta_original(base, version, size), spec.backbone, size)
-    with MetaAllocation():
-        replace_head(model, num_classes=spec.num_classes, seed=0)
+    model = _without_memory(spec)
     stages = tuple(
         StageDescription(
             name=name,
@@ -78,8 +74,31 @@ def describe_model(spec: ModelSpec) -> ModelDescription:
     }
     return ModelDescription(
         name=spec.backbone,
-        image_size=size,
+        image_size=model.image_size,
         stages=stages,
         trainable_parameters=trainable,
         state_bytes=sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values()),
     )
+
+
+@lru_cache(maxsize=256)
+def adapted_parameters(spec: ModelSpec, method: str, rank: int | None) -> Mapping[int, int]:
+    """The number of parameters that train, by unfreeze depth 0..5, where the trainable stages are adapted.
+
+    Args:
+        method: A value of ``adapt`` that the backbone can take, other than ``none``.
+        rank: Of low-rank updates.
+
+    Raises:
+        UserError: As of ``describe_model``.
+    """
+    model = _without_memory(spec)
+    model.adapt_by(Adaptation(method=method, rank=rank))
+    model.freeze(MAX_DEPTH, None)
+    counts = [sum(one.numel() for one in part.parameters() if one.requires_grad) for part in model.parts]
+    return {depth: sum(counts[MAX_DEPTH - depth :]) for depth in range(MAX_DEPTH + 1)}
+
+
+def _without_memory(spec: ModelSpec) -> StagedModel:
+    size = native_size(spec.backbone) if spec.image_size is None else spec.image_size
+    return meta_model(spec.backbone, num_classes=spec.num_classes, image_size=size)

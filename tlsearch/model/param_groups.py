@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from tlsearch.model._private import AnyRunningNorm
+from tlsearch.model.adapters.adapters import ScaleShift
+from tlsearch.model.adapters.targets import is_norm
 from tlsearch.model.staging.staged import PART_NAMES, StagedModel
 
 # How often layer_decay is applied to backbone_lr in each part of the backbone.
@@ -24,8 +25,8 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Groups for a torch optimizer: each trainable parameter once, nothing else, head first, then from stage4 down.
 
-    Biases (bias tables of attention included) and parameters of normalisation layers are not decayed; a part that
-    has both kinds makes two groups, ``stage4`` and ``stage4/no_decay``.
+    Biases (bias tables of attention included), parameters of normalisation layers and the scales and shifts of adapters
+    are not decayed; a part that has both kinds makes two groups, ``stage4`` and ``stage4/no_decay``.
 
     Args:
         model: After `StagedModel.freeze`.
@@ -64,17 +65,10 @@ def parameter_groups(
 
 
 def _undecayed(part: nn.Module) -> set[int]:
-    """Identities of biases and of normalisation layers' parameters."""
+    """Identities of biases, of norm parameters, and of adapters' scales and shifts: decay would pull those to 0."""
     found = set()
     for module in part.modules():
         for name, parameter in module.named_parameters(recurse=False):
-            if "bias" in name or _is_norm(module):
+            if "bias" in name or is_norm(module) or isinstance(module, ScaleShift):
                 found.add(id(parameter))
     return found
-
-
-def _is_norm(module: nn.Module) -> bool:
-    # timm's own normalisation layers derive from torch's, or say what they are in their name.
-    return isinstance(module, AnyRunningNorm | nn.LayerNorm | nn.GroupNorm) or any(
-        "Norm" in cls.__name__ for cls in type(module).__mro__[:2]
-    )

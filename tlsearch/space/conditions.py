@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 from tlsearch.core.types import SOLVED_HEADS, TRAINED, Scalar, hyperparameters
+from tlsearch.space.adapt_methods import ADAPT_METHODS, fitting_methods
 from tlsearch.space.backbones import backbone_facts
 from tlsearch.space.bn_policies import BN_POLICIES, FROZEN
 from tlsearch.space.domains import Choice, Domain, Fixed, IntRange
@@ -91,12 +92,14 @@ class Narrowing:
     Attributes:
         on: The dimension that decides.
         domain: From the space's values and the value of ``on`` to the values there; None where all of them are there.
-        name: What the fewer values are proposed under: Optuna takes one list of choices for each name.
+        name: From the fewer values to what they are proposed under: Optuna takes one list of choices for each name.
+        takes: From a value that is not there to what it would take, for messages.
     """
 
     on: str
     domain: Callable[[Domain, Scalar], Domain | None]
-    name: str
+    name: Callable[[Domain], str]
+    takes: Callable[[Scalar], str]
 
 
 def _without_training(name: str, change: str) -> Callable[[Scalar], str]:
@@ -133,6 +136,13 @@ def _without_penalty(head: Scalar) -> str:
     return f"head_penalty has no effect where head is {head}: ridge and logistic have a penalty"
 
 
+def _without_rank(method: Scalar) -> str:
+    if ADAPT_METHODS[str(method)].has_rank:
+        return ""
+    ranked = " or ".join(name for name, one in ADAPT_METHODS.items() if one.has_rank)
+    return f"lora_rank has no effect where adapt is {method}: it is the rank of {ranked}"
+
+
 NO_EFFECT: Mapping[str, NoEffect] = {
     name: NoEffect(on="head", why=_of_training(name)) for name, _, row in hyperparameters() if row.where == TRAINED
 } | {
@@ -146,6 +156,8 @@ NO_EFFECT: Mapping[str, NoEffect] = {
     "layer_decay": NoEffect(on="unfreeze_depth", why=_too_few_stages),
     "bn_policy": NoEffect(on="backbone", why=_without_batch_norm),
     "features": NoEffect(on="backbone", why=_without_class_token),
+    "adapt": NoEffect(on="unfreeze_depth", why=_without_training("adapt", "no part of the backbone trains")),
+    "lora_rank": NoEffect(on="adapt", why=_without_rank),
 }
 
 
@@ -163,17 +175,26 @@ NARROWED: Mapping[str, Narrowing] = {
     "bn_policy": Narrowing(
         on="unfreeze_depth",
         domain=lambda domain, depth: _head_only_policies(domain) if depth == 0 else None,
-        name="bn_policy_head_only",
+        name=lambda domain: "bn_policy_head_only",
+        takes=lambda value: "unfreeze_depth 1 or more",
     ),
     "head": Narrowing(
         on="unfreeze_depth",
         domain=lambda domain, depth: Fixed(value="linear") if depth != 0 else None,
-        name="head",
+        name=lambda domain: "head",
+        takes=lambda value: "unfreeze_depth 0",
     ),
     "unfreeze_schedule": Narrowing(  # a single stage has no order
         on="unfreeze_depth",
         domain=lambda domain, depth: Fixed(value="at_once") if depth == 1 else None,
-        name="unfreeze_schedule",
+        name=lambda domain: "unfreeze_schedule",
+        takes=lambda value: "unfreeze_depth 2 or more",
+    ),
+    "adapt": Narrowing(
+        on="backbone",
+        domain=fitting_methods,
+        name=lambda domain: "_".join(("adapt", *map(str, getattr(domain, "values", ())))),
+        takes=lambda value: ADAPT_METHODS[str(value)].need.words,
     ),
 }
 
@@ -182,6 +203,13 @@ SYSTEM_READS: Mapping[str, tuple[str, ...]] = {
     name: tuple(dict.fromkeys(table[name].on for table in (NO_EFFECT, NARROWED) if name in table))
     for name in (*NO_EFFECT, *NARROWED)
 }
+
+
+def dimension_of(name: str) -> str:
+    """The dimension that is proposed under a name; names of fewer values begin with that of their dimension."""
+    if any(name == one for one, _, _ in hyperparameters()):
+        return name
+    return next((one for one in NARROWED if name.startswith(f"{one}_")), name)
 
 
 def system_reason(name: str, point: Mapping[str, Scalar]) -> Reason | None:

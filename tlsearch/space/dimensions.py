@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from tlsearch.config import one_of, show, suggest
 from tlsearch.core.types import Hyperparameter, Scalar, hyperparameters
+from tlsearch.space.adapt_methods import ADAPT_METHODS, PLAIN
 from tlsearch.space.backbone_tables import timm_is_newer
 from tlsearch.space.backbones import TIMM, backbone_facts, backbone_names, split_version, timm_families
 from tlsearch.space.bn_policies import BN_POLICIES
@@ -70,9 +71,26 @@ def _bn_policies() -> dict[str, Any]:
     }
 
 
+def _adapt_methods() -> dict[str, Any]:
+    """What the table of methods to adapt stages says of their dimension."""
+    listed = ADAPT_METHODS.values()
+    needs = {one.need.words: [f"``{each.name}``" for each in listed if each.need is one.need] for one in listed}
+    needs.pop(PLAIN.need.words)
+    meanings = ", ".join(f"``{one.name}`` {one.meaning}" for one in listed)
+    return {
+        "choices": tuple(ADAPT_METHODS),
+        "meaning": f"What trains of the trainable stages: {meanings}.",
+        "where": "; ".join(("unfreeze_depth > 0", *(f"{', '.join(names)}: {words}" for words, names in needs.items()))),
+    }
+
+
+# Dimensions whose rows are completed by a table of their values.
+_TABLES: Mapping[str, Callable[[], dict[str, Any]]] = {"bn_policy": _bn_policies, "adapt": _adapt_methods}
+
+
 def _parameters() -> Iterator[Parameter]:
     for name, kind, row in hyperparameters():
-        rules = vars(row) | (_bn_policies() if name == "bn_policy" else {})
+        rules = vars(row) | (_TABLES[name]() if name in _TABLES else {})
         yield Parameter(name=name, kind=_KINDS[kind], **rules)
 
 

@@ -13,14 +13,13 @@ from dataclasses import dataclass, field
 from tlsearch.config import Document, Keys, SpaceFile
 from tlsearch.core.errors import SpaceProblem
 from tlsearch.core.types import Scalar
+from tlsearch.space.adapt_methods import kind_of_backbone
 from tlsearch.space.backbones import backbone_facts
-from tlsearch.space.conditions import SYSTEM_READS, Condition, Reason
+from tlsearch.space.conditions import NARROWED, SYSTEM_READS, Condition, Reason
 from tlsearch.space.domains import Choice, Domain, Fixed, IntRange
 from tlsearch.space.slots import Dimension, Slot
 from tlsearch.space.space import Space
 
-# The depths of the values that not every depth has: train, progressive, and solved heads.
-_DEPTHS: Mapping[str, str] = {"bn_policy": "1 or more", "unfreeze_schedule": "2 or more", "head": "0"}
 _MOST_WALKS = 20_000  # beyond this number of combinations of deciding values nothing is said
 
 
@@ -78,7 +77,8 @@ def _walk_all(space: Space) -> _Seen | None:
 
 def _deciders(space: Space) -> list[str]:
     """The dimensions that others look at, in the order in which they are decided."""
-    read = {"backbone", "unfreeze_depth", "head", *(each.on for one in space.dimensions.values() for each in one.when)}
+    read = {each.on for one in space.dimensions.values() for each in one.when}
+    read.update(*SYSTEM_READS.values())
     return [name for name in space.names() if name in read]
 
 
@@ -109,7 +109,7 @@ def _kind_of(backbone: str, conditions: Sequence[Condition]) -> tuple[bool, ...]
     """What conditions ask of a backbone: hundreds of names are few kinds."""
     facts = backbone_facts(backbone)
     own = (True, True) if facts is None else (facts.has_batch_norm, facts.has_class_token)
-    return (*own, *(one.holds(backbone) for one in conditions))
+    return (*own, *kind_of_backbone(facts), *(one.holds(backbone) for one in conditions))
 
 
 def _combinations(deciding: Mapping[str, Sequence[Scalar]]) -> Iterator[dict[str, Scalar]]:
@@ -148,9 +148,10 @@ def _unused_values(dimension: Dimension, used: set[Scalar], document: Document) 
         if value in used:
             continue
         message = f"no trial of this space can have {name} {value}: "
-        if name in _DEPTHS:
-            message += f"it takes unfreeze_depth {_DEPTHS[name]}{_decided_at('unfreeze_depth', document)}; "
-            message += f"change unfreeze_depth or leave {value} out"
+        if name in NARROWED:
+            on = NARROWED[name].on
+            message += f"it takes {NARROWED[name].takes(value)}{_decided_at(on, document)}; "
+            message += f"change {on} or leave {value} out"
         else:
             message += f"the conditions of the space rule it out; change them or leave {value} out"
         problems.append(document.problem(_place_of_value(name, value, document), message))

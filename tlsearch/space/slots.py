@@ -44,7 +44,7 @@ class Dimension:
         domain = self.domain_at(point)
         if domain is not self.domain:
             rule = NARROWED[self.name]
-            return Slot(dimension=self.name, name=rule.name, domain=domain, narrowed=(rule.on, point[rule.on]))
+            return Slot(dimension=self.name, name=rule.name(domain), domain=domain, narrowed=(rule.on, point[rule.on]))
         if self.ratio_of is not None:
             unit = point[self.ratio_of]
             assert isinstance(unit, int | float), f"{self.ratio_of} is a number, not {unit!r}"

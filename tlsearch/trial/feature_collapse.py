@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tlsearch.core.errors import Diverged
+from tlsearch.space.adapt_methods import PLAIN
 from tlsearch.space.bn_policies import bn_policy
 from tlsearch.train import Reading, TrainFigures, check_finite, feature_drift, probe_features
 from tlsearch.trial.setup import OpenTrial
@@ -42,7 +43,8 @@ class FeatureWatch:
     def after_step(self, step: int, num_steps: int, loss: Tensor) -> None:
         """Looks at the features after a quarter of the epoch: most that are distorted are so by then.
 
-        Only where batch norm keeps all it has: with others, features that had drifted as far were seen to recover.
+        Only where batch norm keeps all it has: with others, features that had drifted as far were seen to recover. Nor
+        with adapted stages, of which nothing was measured.
 
         Args:
             step: Steps done.
@@ -66,9 +68,10 @@ class FeatureWatch:
         """The mean of the latest losses, and the drift where it may count and the loss is not known to be low."""
         recent = torch.stack(self._losses).mean().double()
         loss = Reading(recent)
-        policy = self._opened.context.config.bn_policy
+        config = self._opened.context.config
         low = loss.arrived and loss.values()[0] < self._even_odds
-        if low or policy is None or not bn_policy(policy).keeps_all:
+        keeps = config.bn_policy is not None and bn_policy(config.bn_policy).keeps_all and config.adapt == PLAIN.name
+        if low or not keeps:
             return loss
         drift = self._drift()
         self._opened.trainer.model.train()

@@ -258,7 +258,7 @@ class FineTuning:
             max_pixels=context.index.max_pixels,
         )
         with self._kept_weights():
-            state = self.model.state_dict()
+            state = self.model.merged_state()
             moving = copy_to_host({name: tensor for name, tensor in state.items() if name not in parts.lasting})
         # What stands still to the end is written as it is, and once.
         frozen = {name: tensor for name, tensor in state.items() if name in parts.lasting}

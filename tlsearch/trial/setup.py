@@ -12,7 +12,7 @@ from tlsearch.core.metrics import METRICS
 from tlsearch.core.types import TrialAssignment, TrialSetup, WeightsSource
 from tlsearch.data import ImageIndex, with_image_size
 from tlsearch.features import tensor_digests
-from tlsearch.model import MAX_DEPTH, StagedModel, build_original, fold_batchnorm, replace_head, resolve_weights
+from tlsearch.model import MAX_DEPTH, Adaptation, build_original, fold_batchnorm, replace_head, resolve_weights
 from tlsearch.space.bn_policies import bn_policy
 from tlsearch.train import Evaluation, Runtime, Source, Trainer, out_of_memory_is_infeasible, phases, trial_runtime
 from tlsearch.trial.bn_recalibration import adapt_to_training_images
@@ -105,7 +105,8 @@ def open_trial(
     )
     held, start = _start(context, assignment.seed)
     model = held.model
-    lasting = _frozen_names(model, config.unfreeze_depth, config.bn_policy)
+    model.adapt_by(Adaptation.of(config, seed=assignment.seed))
+    lasting = model.lasting_names(config.unfreeze_depth, config.bn_policy)
     model.freeze(depth, config.bn_policy)
     guard = guard_frozen(model, held.digests)
     identity = guard.digest
@@ -223,11 +224,6 @@ def next_epoch(opened: OpenTrial, *, epoch: int) -> OpenTrial:
 def _views_of(context: TrialContext, phase: Phase, train: Source) -> dict[int, Source]:
     view = context.view(phase, "train")
     return {} if view is None else {view: train}
-
-
-def _frozen_names(model: StagedModel, depth: int, policy: str | None) -> frozenset[str]:
-    model.freeze(depth, policy)
-    return frozenset(model.frozen_state())
 
 
 def _check_metric(metric: str, num_classes: int) -> None:

@@ -15,6 +15,8 @@ _OTHERS: Mapping[str, str] = {
     "space.backbone_lr": "lr_backbone backbone_learning_rate encoder_lr body_lr base_model_lr finetune_lr fine_tune_lr",
     "space.bn_policy": "bn batch_norm batchnorm freeze_bn bn_mode train_bn norm",
     "space.unfreeze_schedule": "gradual_unfreezing progressive unfreezing",
+    "space.adapt": "peft peft_type peft_method adapter adapters lora ssf bitfit",
+    "space.lora_rank": "rank lora_r r",
     "space.augmentation": "aug augs augment augmentations aa auto_augment transforms data_augmentation batch_tfms",
     "space.weight_decay": "wd decay l2 l2_regularization weight_decay_rate",
     "space.batch_size": "bs batch batches batch_sizes train_batch_size per_device_train_batch_size",

@@ -38,9 +38,9 @@ class Hyperparameter:
 class TrialConfig:
     """One point of the space, complete; a field is None where the parameter has no effect.
 
-    A str takes one of its row's choices; those of ``bn_policy`` are in their own table in ``space``. A trial's values
-    are decided in the order of the fields, unless a condition of the user needs another. The fields' defaults are those
-    of files that were written before a field existed; a search's are the rows'.
+    A str takes one of its row's choices; those of ``bn_policy`` and ``adapt`` are in tables of their own in ``space``.
+    A trial's values are decided in the order of the fields, unless a condition of the user needs another. The fields'
+    defaults are those of files that were written before a field existed; a search's are the rows'.
     """
 
     backbone: Annotated[
@@ -125,6 +125,17 @@ class TrialConfig:
                 "Whether stages unfreeze all at once, or one after the other from the head on (gradual unfreezing)."
             ),
             where="unfreeze_depth > 0; ``progressive``: unfreeze_depth >= 2",
+        ),
+    ] = None
+    adapt: Annotated[str, Hyperparameter()] = "none"
+    lora_rank: Annotated[
+        int | None,
+        Hyperparameter(
+            default=8,
+            low=1,
+            high=1024,
+            meaning="Rank of the updates of ``lora``: the narrow side of their matrices.",
+            where="adapt is ``lora``",
         ),
     ] = None
     augmentation: Annotated[
@@ -261,6 +272,8 @@ class TrialConfig:
         words = [self.backbone, f"depth {self.unfreeze_depth}", f"lr {rates}"]
         if self.bn_policy is not None and self.unfreeze_depth:
             words.append(f"bn {self.bn_policy}")
+        if self.adapt != "none":
+            words.append(self.adapt if self.lora_rank is None else f"{self.adapt} {self.lora_rank}")
         if self.augmentation != "none":
             words.append(self.augmentation)
         return " ".join(words)

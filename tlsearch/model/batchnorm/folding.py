@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from tlsearch.model._private import TorchDispatchMode, convolve, tree_leaves, version_of
-from tlsearch.model.staging.staged import Part, StagedModel
+from tlsearch.model.staging.part import Part
+from tlsearch.model.staging.staged import StagedModel
 
 _NORM = "_folded_norm"  # attributes of a convolution, beside its modules, so that no state has them
 _KEPT = "_folded_kept"

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from tlsearch.model._private import AnyBatchNorm
-from tlsearch.model.staging.staged import MAX_DEPTH, StagedModel, batchnorm_layers
+from tlsearch.model.staging.part import batchnorm_layers
+from tlsearch.model.staging.staged import MAX_DEPTH, StagedModel
 
 
 class _Moments:

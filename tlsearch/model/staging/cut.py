@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from tlsearch.core.errors import UserError
-from tlsearch.model.staging.staged import PART_NAMES, Part, StagedModel
+from tlsearch.model.staging.part import Part
+from tlsearch.model.staging.staged import PART_NAMES, StagedModel
 from tlsearch.model.staging.timm_modules import BeitTokens, Borrowed, MeanOfPatches, RotaryBlock
 from tlsearch.model.staging.torchvision_rules import rule_of
 

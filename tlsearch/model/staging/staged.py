@@ -8,56 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from tlsearch.model._private import AnyBatchNorm
-from tlsearch.space.bn_policies import BN_POLICIES, BNPolicy, bn_policy
+from tlsearch.model.adapters.adaptation import Adaptation
+from tlsearch.model.adapters.adapters import flat
+from tlsearch.model.staging.part import Part
+from tlsearch.space.bn_policies import bn_policy
 
 PART_NAMES = ("stem", "stage1", "stage2", "stage3", "stage4", "head")
 MAX_DEPTH = 5
-
-
-def batchnorm_layers(module: nn.Module) -> Iterator[AnyBatchNorm]:
-    """Every batch-norm layer: BatchNorm1d/2d/3d, SyncBatchNorm and timm's fused BatchNormAct2d share one base."""
-    return (layer for layer in module.modules() if isinstance(layer, AnyBatchNorm))
-
-
-class Part(nn.Sequential):
-    """One of the six parts. While it is frozen it stays in eval mode, also after a call of ``train()``.
-
-    Eval mode is what keeps dropout, stochastic depth and running statistics still; ``requires_grad`` alone does not.
-
-    Attributes:
-        frozen: Whether the part's parameters stand still.
-        policy: What its batch-norm layers do.
-        widening: How many times as many features it gives as the library's model.
-    """
-
-    widening: int = 1
-    frozen: bool = False
-    policy: BNPolicy = BN_POLICIES["train"]
-
-    @property
-    def statistics_move(self) -> bool:
-        """Whether training batches move the running statistics of this part's batch-norm layers."""
-        return self.policy.statistics_move(frozen=self.frozen)
-
-    def train(self, mode: bool = True) -> Part:
-        """Sets the mode of the modules, except that what is frozen stays in eval mode."""
-        super().train(mode and not self.frozen)
-        for layer in batchnorm_layers(self):
-            layer.training = mode and self.statistics_move
-        return self
-
-    def set_frozen(self, frozen: bool, policy: BNPolicy) -> None:
-        """Freezes or frees the part; the caller sets the mode afterwards."""
-        self.frozen = frozen
-        self.policy = policy
-        self.requires_grad_(not frozen)
-        if not policy.affine_trains:
-            for layer in batchnorm_layers(self):
-                for parameter in layer.parameters(recurse=False):
-                    parameter.requires_grad_(False)
-        for parameter in self.parameters():
-            if not parameter.requires_grad:
-                parameter.grad = None
 
 
 class StagedModel(nn.Module):
@@ -70,6 +27,7 @@ class StagedModel(nn.Module):
         image_size: Side of the input images in pixels.
         weights_digest: What the backbone's tensors were at the start: the digest of the weights, or a text that
             names the seed of a random initialisation; empty where the tensors are still to be loaded.
+        adaptation: What trains of the stages that a later `freeze` frees; None where they train whole.
     """
 
     stem: Part
@@ -86,6 +44,7 @@ class StagedModel(nn.Module):
         self.backbone = backbone
         self.image_size = image_size
         self.weights_digest = ""
+        self.adaptation: Adaptation | None = None
         self._origin: dict[str, str] = {}
 
     @property
@@ -123,7 +82,8 @@ class StagedModel(nn.Module):
     def freeze(self, depth: int, policy: str | None) -> None:
         """Makes the last ``depth`` stages and the head trainable; everything before stands still.
 
-        Holds through every later ``train()`` and ``eval()``; may be called again with another depth.
+        Holds through every later ``train()`` and ``eval()``; may be called again with another depth. A stage that is
+        freed for the first time gets its adapters, where the model's adaptation has such.
 
         Args:
             depth: 0 the head only, 1..4 the last stages, 5 everything; inclusive.
@@ -135,9 +95,24 @@ class StagedModel(nn.Module):
         if not 0 <= depth <= MAX_DEPTH:
             raise ValueError(f"unfreeze_depth is 0 to {MAX_DEPTH}, not {depth}")
         batchnorm = bn_policy(policy)
-        for position, part in enumerate(self.parts):
-            part.set_frozen(position < MAX_DEPTH - depth, batchnorm)
+        for name, part, frozen, adaptation in self._at_depth(depth):
+            if adaptation is not None and part.adapters is None and not frozen:
+                part.adapters = adaptation.adapters_of(part, name)
+            part.set_frozen(frozen, batchnorm, adaptation)
         self.train(self.training)
+
+    def _at_depth(self, depth: int) -> Iterator[tuple[str, Part, bool, Adaptation | None]]:
+        """Each part with its name, whether it is frozen at a depth, and its adaptation: the head trains whole."""
+        for position, (name, part) in enumerate(zip(PART_NAMES, self.parts, strict=True)):
+            yield name, part, position < MAX_DEPTH - depth, None if name == "head" else self.adaptation
+
+    def adapt_by(self, adaptation: Adaptation | None) -> None:
+        """Sets what trains of the stages that later freezes free; adapters that are there are dropped, unmerged."""
+        self.adaptation = adaptation
+        for part in self.parts:
+            if part.adapters is not None:
+                del part.adapters
+                part.adapters = None
 
     def trainable_parameters(self) -> dict[str, nn.Parameter]:
         """The parameters that train, by name."""
@@ -152,6 +127,23 @@ class StagedModel(nn.Module):
                     if isinstance(module, AnyBatchNorm):
                         moving.update(f"{name}.{key}" for key, _ in module.named_buffers(recurse=False))
         return {name: tensor for name, tensor in self.state_dict().items() if name not in moving}
+
+    def lasting_names(self, depth: int, policy: str | None) -> frozenset[str]:
+        """Names of the tensors of `merged_state` that a training at this depth leaves as they are."""
+        batchnorm, moving = bn_policy(policy), set[str]()
+        for name, part, frozen, adaptation in self._at_depth(depth):
+            moving |= {f"{name}.{key}" for key in part.moving(frozen, batchnorm, adaptation)}
+        return frozenset(self.merged_state()) - moving
+
+    @torch.no_grad()
+    def merged_state(self) -> dict[str, Tensor]:
+        """The plain model's tensors: with adapters merged into what they adapt, the others live."""
+        state = self.state_dict()
+        for name, part in zip(PART_NAMES, self.parts, strict=True):
+            if part.adapters is not None:
+                state = {key: tensor for key, tensor in state.items() if not key.startswith(f"{name}.adapters.")}
+                state |= {f"{name}.{key}": tensor for key, tensor in flat(part.adapters.merged(part)).items()}
+        return state
 
     # --- the backbone's tensors by the library's names ---------------------------------------
 

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from tlsearch.core.errors import UserError
-from tlsearch.model.staging.staged import Part, StagedModel
+from tlsearch.model.staging.part import Part
+from tlsearch.model.staging.staged import StagedModel
 
 _POOLS = ("pool_tokens", "first_token")  # the children that take the class token out, by the staging rules
 _NUM_LAST = 4
@@ -40,7 +41,7 @@ class TokenPart(Part):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """What the blocks make of the tokens of the stage before."""
-        children = list(self.children())
+        children = self.steps()
         norm, seen = children[self._position - 1], [tokens]
         for block in children[: self._position - 1]:
             seen.append(block(seen[-1]))

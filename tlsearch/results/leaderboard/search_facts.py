@@ -61,7 +61,9 @@ class SearchFacts:
         return self.parameters.get(config.backbone)
 
     def trainable_of(self, config: TrialConfig) -> int | None:
-        """Parameters that the trial may train, batch norm's included."""
+        """Parameters that the trial may train, batch norm's included; not known where its stages are adapted."""
+        if config.adapt != "none":
+            return None
         return self.trainable.get(config.backbone, {}).get(config.unfreeze_depth)
 
     def to_json(self) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from tlsearch.core.text import agree, plural
 from tlsearch.core.types import EndReason, Objective, ParameterImportance
 from tlsearch.search.study.storage import open_for_reading
 from tlsearch.search.study.stored_reports import REPORT
+from tlsearch.space.conditions import dimension_of
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,6 @@ _MIN_TOP = 5  # of PED-ANOVA's own advice
 _RESAMPLES = 11
 _RESAMPLED_TRIALS = 150  # enough to see the spread of a large search, in a fraction of the time
 _REGULAR = (EndReason.ASHA, EndReason.COMPLETED, EndReason.PLATEAUED)  # ended by the search itself
-_SAME = {"bn_policy_head_only": "bn_policy"}  # two names of the study that a user sees as one
 
 
 def parameter_importance(directory: Path, moved: Callable[[str], str] | None = None) -> ParameterImportance:
@@ -142,7 +142,8 @@ def _evaluate(scored: Sequence[FrozenTrial], objective: Objective) -> dict[str, 
         found = evaluator.evaluate(study)
     values: dict[str, float] = {}
     for name, value in found.items():
-        values[_SAME.get(name, name)] = values.get(_SAME.get(name, name), 0.0) + value
+        shown = dimension_of(name)  # two names of the study are one for a user
+        values[shown] = values.get(shown, 0.0) + value
     total = sum(values.values())
     return {name: value / total if total > 0 else 1 / len(values) for name, value in values.items()}
 
