@@ -72,3 +72,22 @@ def test_what_cannot_be_had_or_built_is_a_problem_each(tmp_path: Path, monkeypat
     assert sum("no route to host" in problem.message for problem in report.problems) == 2
     assert sum("no staging rule fits" in problem.message for problem in report.problems) == 2
     assert all(problem.line for problem in report.problems)
+
+
+def test_parameters_of_adapted_stages_are_counted_for_the_ways_of_the_space(tmp_path: Path) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text(
+        "name: a\ndata: {source: digits, image_size: 32}\nweights: {vit_b_32: none, resnet18: none}\n"
+        "space: {backbone: [vit_b_32, resnet18], unfreeze_depth: 1, adapt: [none, lora, norm], lora_rank: [4, 32]}\n"
+    )
+    report = check_file(path)
+    assert report.ok
+    transformer, cnn = report.backbones
+    assert list(transformer.adapted) == ["lora 4", "norm"] and list(cnn.adapted) == ["norm"]
+    for backbone in report.backbones:
+        whole = backbone.described.trainable_parameters
+        for counts in backbone.adapted.values():
+            assert counts[0] == whole[0] and whole[0] < counts[1] < whole[1] / 100
+    # four linear layers in each of three blocks: the sides of a matrix times the rank; two affine pairs and the last
+    assert transformer.adapted["lora 4"][1] - 7690 == 3 * 4 * (768 + 2304 + 768 + 768 + 2 * (768 + 3072))
+    assert transformer.adapted["norm"][1] - 7690 == 7 * 2 * 768

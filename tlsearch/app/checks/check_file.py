@@ -24,6 +24,7 @@ from tlsearch.core.errors import DataError, SpaceError, SpaceProblem, TlsearchEr
 from tlsearch.core.types import ModelSpec, Scalar, TrialAssignment, TrialConfig
 from tlsearch.core.user_folders import scratch_folder
 from tlsearch.space import BackboneFacts, Space, backbone_facts, load, unused_weights
+from tlsearch.space.adapt_methods import ADAPT_METHODS, PLAIN
 
 if TYPE_CHECKING:
     from tlsearch.data import DataCard
@@ -32,11 +33,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckedBackbone:
-    """A backbone of the space: its stages, the weights that its trials begin from, and its facts."""
+    """A backbone of the space: its stages, the weights that its trials begin from, and its facts.
+
+    Attributes:
+        adapted: By the ways to adapt its stages that the space has for it, such as ``lora 8``, the parameters that
+            train at each depth.
+    """
 
     described: ModelDescription
     weights: WeightsCard
     facts: BackboneFacts
+    adapted: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,22 +138,39 @@ def _describe_all(file: SpaceFile, space: Space, num_classes: int) -> tuple[list
     problems: list[SpaceProblem] = []
     for backbone in space.backbones():
         try:
-            described.append(_describe(backbone, file, num_classes))
+            described.append(_describe(backbone, file, space, num_classes))
         except UserError as error:
             problems.append(file.document.problem(("space", "backbone", backbone), str(error)))
     return described, problems
 
 
-def _describe(backbone: str, file: SpaceFile, num_classes: int) -> CheckedBackbone:
+def _describe(backbone: str, file: SpaceFile, space: Space, num_classes: int) -> CheckedBackbone:
     from tlsearch.model import describe_model, weights_card
 
     facts = backbone_facts(backbone)
     assert facts is not None, "a space has known backbones only"
+    spec = ModelSpec.of(backbone, file.data, num_classes)
     return CheckedBackbone(
-        described=describe_model(ModelSpec.of(backbone, file.data, num_classes)),
+        described=describe_model(spec),
         weights=weights_card(backbone, weights_source(file, backbone)),
         facts=facts,
+        adapted=_adapted(spec, space),
     )
+
+
+def _adapted(spec: ModelSpec, space: Space) -> Mapping[str, Mapping[int, int]]:
+    """Of low-rank updates those with the rank of the default trial."""
+    from tlsearch.model import adapted_parameters
+
+    domain = space.dimensions["adapt"].domain_at({"backbone": spec.backbone})
+    default = space.dimensions["lora_rank"].domain.nearest(space.default_of("lora_rank"))
+    found = {}
+    for name, method in ADAPT_METHODS.items():
+        if domain.contains(name) and method is not PLAIN:
+            rank = default if method.has_rank else None
+            assert rank is None or isinstance(rank, int), "a rank is a whole number"
+            found[name if rank is None else f"{name} {rank}"] = adapted_parameters(spec, name, rank)
+    return found
 
 
 _DEPTHS = (5, 4, 3, 2, 1, 0)

@@ -122,4 +122,5 @@ def _backbone_json(backbone: CheckedBackbone) -> dict[str, Any]:
         "image_sizes": facts.size_rule(),
         "stages": described["stages"],
         "trainable_parameters": described["trainable_parameters"],
+        "adapted_parameters": to_plain(backbone.adapted),
     }

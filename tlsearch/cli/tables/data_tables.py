@@ -90,7 +90,8 @@ def backbone_table(backbone: CheckedBackbone) -> Table:
     licence = f", licence {weights.licence}" if weights.licence else ""
     sizes = f"{described.image_size} px images (it takes {backbone.facts.size_rule()})"
     table = Table(title=f"{described.name}: weights {weights.id}{licence}; {sizes}")
-    for title in ("stage", "modules", "parameters", "BN layers", "depth that trains it", "trainable there"):
+    titles = ["stage", "modules", "parameters", "BN layers", "depth that trains it", "trainable there"]
+    for title in (*titles, *(f"with {way}" for way in backbone.adapted)):
         table.add_column(title, justify="left" if title in ("stage", "modules") else "right")
     depths = len(described.stages) - 1
     for position, stage in enumerate(described.stages):
@@ -102,6 +103,7 @@ def backbone_table(backbone: CheckedBackbone) -> Table:
             str(stage.batchnorm_layers),
             f"{depth}",
             f"{described.trainable_parameters.get(depth, 0):,}",
+            *(f"{counts[depth]:,}" for counts in backbone.adapted.values()),
         )
     return table
 
