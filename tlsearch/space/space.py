@@ -11,7 +11,7 @@ from typing import Any
 from tlsearch.config import nearest, suggest
 from tlsearch.core.codec import parse_json
 from tlsearch.core.types import Scalar, TrialConfig
-from tlsearch.space.conditions import NO_EFFECT, Condition, Reason, system_reason
+from tlsearch.space.conditions import NARROWED, NO_EFFECT, Condition, Reason, system_reason
 from tlsearch.space.dimensions import PARAMETERS
 from tlsearch.space.domains import Fixed, Suggester, domain_from_tree, domain_tree
 from tlsearch.space.slots import Dimension, EntryProblem, Slot, outside
@@ -255,7 +255,8 @@ class Space:
         if name not in NO_EFFECT:
             return False
         on = self.dimensions.get(NO_EFFECT[name].on)
-        if on is None or on.when or not isinstance(on.domain, Fixed):
+        narrowed = on is not None and on.name in NARROWED and not on.left_out
+        if on is None or on.when or narrowed or not isinstance(on.domain, Fixed):
             return True
         return bool(NO_EFFECT[name].why(on.domain.value))
 

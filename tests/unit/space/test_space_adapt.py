@@ -53,6 +53,9 @@ def test_a_backbone_that_can_take_no_value_has_none(tmp_path: Path, value: Any) 
     assert (config.adapt, config.lora_rank) == ("none", None)
     config = space.to_config(space.complete({"backbone": VIT}))
     assert (config.adapt, config.lora_rank) == ("lora", 8)
+    deeper = read(tmp_path, {"backbone": VIT, "unfreeze_depth": [0, 1], "adapt": value})
+    config = deeper.to_config(deeper.complete({"unfreeze_depth": 0}))
+    assert (config.adapt, config.lora_rank) == ("none", None)
 
 
 @pytest.mark.parametrize(
