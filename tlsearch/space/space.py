@@ -255,10 +255,10 @@ class Space:
         if name not in NO_EFFECT:
             return False
         on = self.dimensions.get(NO_EFFECT[name].on)
-        narrowed = on is not None and on.name in NARROWED and not on.left_out
-        if on is None or on.when or narrowed or not isinstance(on.domain, Fixed):
+        if on is None or on.when or not isinstance(on.domain, Fixed):
             return True
-        return bool(NO_EFFECT[name].why(on.domain.value))
+        narrowed = on.name in NARROWED and on.domain.value != self.default_of(on.name)  # a default is always left
+        return narrowed or bool(NO_EFFECT[name].why(on.domain.value))
 
     def _walk(self, choose: Callable[[Slot], Scalar], *, ask_all: bool = True) -> _Walk:
         """Decides dimension after dimension; ``choose`` gives the value of each active one.

@@ -149,7 +149,7 @@ def test_frozen_parameters_trained_or_held_would_be_noticed(
 ) -> None:
     if guard == "requires_grad":
         freeze = Part.set_frozen
-        monkeypatch.setattr(Part, "set_frozen", lambda part, _, policy: freeze(part, False, policy))
+        monkeypatch.setattr(Part, "set_frozen", lambda part, _, *more: freeze(part, False, *more))
     elif guard == "groups":
         every = lambda model, **_: [{"name": "head", "params": list(model.parameters()), "lr": 0.1}]  # noqa: E731
         monkeypatch.setattr(optimizer_module, "parameter_groups", every)
