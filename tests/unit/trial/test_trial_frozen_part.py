@@ -60,6 +60,9 @@ def test_a_head_only_trial_writes_kilobytes(searched: Assign, tmp_path: Path) ->
     [
         (0, {"policy": "adapt"}),
         (2, {"policy": "frozen", "ema": 0.9}),
+        (2, {"policy": "train", "adapt": "lora", "lora_rank": 4}),
+        pytest.param(3, {"policy": "frozen", "adapt": "bitfit"}, marks=pytest.mark.slow),
+        pytest.param(3, {"policy": "train", "adapt": "norm"}, marks=pytest.mark.slow),
         pytest.param(0, {"policy": "stats"}, marks=pytest.mark.slow),
         pytest.param(3, {"policy": "train", "unfreeze_schedule": "progressive"}, marks=pytest.mark.slow),
         pytest.param(5, {"policy": "train"}, marks=pytest.mark.slow),
