@@ -230,8 +230,9 @@ class _Form(TypedDict):
 def _agreeing(form: _Form) -> _Form:
     if form["class_to_idx"] != {name: index for index, name in enumerate(form["classes"])}:
         raise broken("classes and class_to_idx must agree")
-    if form["image_size"] != form["transform"]["crop_size"]:
-        raise broken("image_size and transform.crop_size must agree")
+    config: Mapping[str, Any] = form["config"]
+    if not {form["transform"]["crop_size"], config.get("image_size")} <= {form["image_size"], None}:
+        raise broken("image_size, transform.crop_size and config.image_size must agree")
     if (form.get("frozen_file") is None) != (form.get("frozen_sha256") is None):
         raise broken("frozen_file and frozen_sha256 belong together")
     return form

@@ -11,7 +11,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 
 import torch
@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tlsearch.core.types import TrialConfig
-from tlsearch.features import Boundary, measure_boundary, pass_batch_size
+from tlsearch.features import measure_boundary, pass_batch_size
+from tlsearch.forecast.backbone_times import BackboneTimes
 from tlsearch.model import MAX_DEPTH, Adaptation, StagedModel, build_model, fold_batchnorm
 from tlsearch.train import FeatureSource, Runtime, Source, Trainer, affordable_rows
 
@@ -28,48 +29,6 @@ _FEW_ROWS = 4
 _HEAD_ROWS = 2048  # of the timing of heads alone: their steps take a tenth of a millisecond
 _HASHED_BYTES = 1 << 23
 _MOST_THREADS = 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class BackboneTimes:
-    """What one backbone takes on this device.
-
-    Attributes:
-        build_s: Building the model.
-        forward_s: One image through stem, stage1 .. stage4 and head, in eval mode.
-        train_s: By unfreeze depth: one image through what trains, forward, backward and its share of the step.
-        moving_factor: What training takes where batch norm's statistics move, over ``train_s``.
-        iteration_s: One evaluation of the linear probe's loss and gradient on the training images.
-        digest_s: Hashing all tensors once.
-        boundaries: By depth 0 .. 4 the activations there.
-        trained_bytes: By depth the tensors that training changes.
-        state_bytes: All tensors.
-        activation_bytes: By depth what one image leaves in memory for the backward pass.
-    """
-
-    build_s: float
-    forward_s: tuple[float, ...]
-    train_s: Mapping[int, float]
-    moving_factor: float = 1.0
-    iteration_s: float = 0.0
-    digest_s: float = 0.0
-    boundaries: Mapping[int, Boundary]
-    trained_bytes: Mapping[int, int]
-    state_bytes: int
-    activation_bytes: Mapping[int, int]
-
-    def passed_s(self, behind: int, depth: int) -> float:
-        """One image from the boundary of depth ``behind`` (5: pixels) to that of ``depth``; -1 is the logits."""
-        return sum(self.forward_s[MAX_DEPTH - behind : MAX_DEPTH - depth])
-
-    def at_pixels(self, fraction: float) -> BackboneTimes:
-        """As far as they can be said for images of this fraction of the pixels: convolutions take that fraction."""
-        head = self.train_s.get(0, 0.0)
-        return replace(
-            self,
-            forward_s=tuple(one * fraction for one in self.forward_s),
-            train_s={depth: head if depth == 0 else one * fraction for depth, one in self.train_s.items()},
-        )
 
 
 def measure_backbone(

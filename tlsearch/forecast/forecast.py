@@ -24,6 +24,7 @@ _MOST_TRIALS = 200  # that are simulated; a longer search goes on at the same ra
 _TAIL = 20  # the last trials of a simulation stand for all later ones
 _SPREAD_WORK, _SPREAD_START = 0.12, 0.15  # standard deviations of the logarithm: how far timings are off
 _SPREAD_BACKBONE, _SPREAD_DEPTH, _SPREAD_CHOICE, _SPREAD_TRIAL, _NOISE = 0.05, 0.03, 0.02, 0.015, 0.008
+_CHOICES = ("augmentation", "bn_policy", "optimizer", "lr_schedule", "class_balance", "unfreeze_schedule", "head")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,15 +182,7 @@ class Truth:
         level += sum(
             self._of(f"{config.backbone} depth", depth, _SPREAD_DEPTH) for depth in range(1, config.unfreeze_depth + 1)
         )
-        for name in (
-            "augmentation",
-            "bn_policy",
-            "optimizer",
-            "lr_schedule",
-            "class_balance",
-            "unfreeze_schedule",
-            "head",
-        ):
+        for name in _CHOICES if config.image_size is None else (*_CHOICES, "image_size"):
             level += self._of(name, getattr(config, name), _SPREAD_CHOICE)
         rate = config.head_lr if config.backbone_lr is None else config.backbone_lr
         level -= 0.03 * (math.log10(max(rate, 1e-9)) - self._optimum) ** 2

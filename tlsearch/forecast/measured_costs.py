@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import psutil
 import torch
 
-from tlsearch.core.types import CacheSpec, TransformSpec, TrialConfig
+from tlsearch.core.types import ModelSpec, TransformSpec, TrialConfig
 from tlsearch.data import ImageIndex, augment, normalise
 from tlsearch.data.images.pixel_budget import num_decoders
 from tlsearch.data.packed.streamed import decode_square
-from tlsearch.forecast.device_times import BackboneTimes, Stopwatch, measure_backbone, slowdown
+from tlsearch.forecast.backbone_times import BackboneTimes, times_between
+from tlsearch.forecast.device_times import Stopwatch, measure_backbone, slowdown
+from tlsearch.forecast.stored_entries import room_bytes, stored_entries
 from tlsearch.forecast.trial_costs import Images, Node, TrialCosts
 from tlsearch.model import MAX_DEPTH
-from tlsearch.node_cache.locked_files import cache_directory
-from tlsearch.node_cache.store import entries
 from tlsearch.search.plan import SearchPlan
 from tlsearch.space import Space
 from tlsearch.space.bn_policies import BN_POLICIES, bn_policy
@@ -33,7 +30,6 @@ from tlsearch.train import MAX_LOGITS, Runtime, open_runtime
 _NUM_DECODED = 32
 _THREADS_LOSE = 1.2  # what threads that decode together lose to each other
 _NUM_PREPARED = 32
-_FEATURES_FRACTION = 0.25  # of the free disk, where cache.features_gb is auto
 _RAY_BYTES = 150_000_000  # that Ray adds to a worker
 _START_IMPORTS = 33.0  # what a search's start and end take, in imports of Ray: 31 to 35 on two cores
 _STATES = 3  # a trained parameter's gradient and two moments of AdamW
@@ -63,7 +59,7 @@ class Measured:
 def measure(
     plan: SearchPlan,
     index: ImageIndex,
-    transforms: Mapping[str, TransformSpec],
+    transforms: Mapping[ModelSpec, TransformSpec],
     *,
     slots: int,
     keep_best: int,
@@ -73,7 +69,7 @@ def measure(
 
     Args:
         plan: The search; its ``setup.device`` and threads are those of a trial.
-        transforms: By backbone the evaluation transform at the search's image size.
+        transforms: The evaluation transform of each model that trials may have.
         slots: Trials at a time.
         keep_best: Models that stay.
         step: Hears what is timed now.
@@ -83,31 +79,26 @@ def measure(
     runtime = open_runtime(setup.device, setup.precision, setup.num_threads)
     base_bytes = psutil.Process().memory_info().rss + _RAY_BYTES
     try:
-        backbones = {}
-        for name, transform in transforms.items():
+        configs = {name: trial_configs(plan, name) for name in dict.fromkeys(spec.backbone for spec in transforms)}
+        models = dict[ModelSpec, BackboneTimes]()
+        for name, examples in configs.items():
             step(f"timing {name}")
-            configs = trial_configs(plan, name)
-            backbones[name] = measure_backbone(
-                configs,
-                moving=_moving(plan.space, configs[max(configs)]),
-                image_size=transform.crop_size,
-                num_classes=len(index.classes),
-                num_train=len(index.splits["train"]),
-                runtime=runtime,
-            )
+            sides = {spec: one.crop_size for spec, one in transforms.items() if spec.backbone == name}
+            models |= _time_models(plan, examples, sides, index, runtime)
         step("timing the images")
         largest = max(transforms.values(), key=lambda one: one.crop_size)
         images = _measure_images(index, largest, runtime)
-        heaviest = max(backbones, key=lambda name: backbones[name].passed_s(MAX_DEPTH, 0))
-        slower = slowdown(heaviest, image_size=transforms[heaviest].crop_size, slots=slots, runtime=runtime)
+        heaviest = max(models, key=lambda spec: models[spec].passed_s(MAX_DEPTH, 0))
+        slower = slowdown(heaviest.backbone, image_size=transforms[heaviest].crop_size, slots=slots, runtime=runtime)
     finally:
         torch.set_num_threads(threads)
     costs = TrialCosts(
         images=images,
-        backbones=backbones,
-        sides={name: (one.crop_size, max(one.resize_size, one.crop_size)) for name, one in transforms.items()},
+        models=models,
+        sides={spec: (one.crop_size, max(one.resize_size, one.crop_size)) for spec, one in transforms.items()},
         setup=setup,
-        room_bytes=_room_bytes(setup.cache),
+        num_classes=len(index.classes),
+        room_bytes=room_bytes(setup.cache),
         slowdown=slower,
         device_type=runtime.device.type,
     )
@@ -115,12 +106,45 @@ def measure(
         costs=costs,
         stored=stored_entries(setup.cache, index, costs),
         trial_bytes={
-            name: base_bytes + _trial_bytes(one, trial_configs(plan, name)) for name, one in backbones.items()
+            name: base_bytes + max(_trial_bytes(one, examples) for spec, one in models.items() if spec.backbone == name)
+            for name, examples in configs.items()
         },
-        image_bytes=_image_bytes(costs, plan.space),
-        feature_bytes=_feature_bytes(costs, plan),
-        checkpoint_bytes=_checkpoint_bytes(backbones, slots, keep_best) + _logits_bytes(plan, index),
+        image_bytes=_image_bytes(costs, plan),
+        feature_bytes=_feature_bytes(costs, configs, plan.search.trials),
+        checkpoint_bytes=_checkpoint_bytes({spec.backbone: one for spec, one in models.items()}, slots, keep_best)
+        + _logits_bytes(plan, index),
     )
+
+
+def _time_models(
+    plan: SearchPlan,
+    configs: Mapping[int, TrialConfig],
+    sides: Mapping[ModelSpec, int],
+    index: ImageIndex,
+    runtime: Runtime,
+) -> dict[ModelSpec, BackboneTimes]:
+    """The times of one backbone at each of its image sizes: timed at the smallest and the largest one.
+
+    Args:
+        configs: Of ``trial_configs``.
+        sides: Of the images, in pixels.
+    """
+
+    def timed(side: int) -> BackboneTimes:
+        return measure_backbone(
+            configs,
+            moving=_moving(plan.space, configs[max(configs)]),
+            image_size=side,
+            num_classes=len(index.classes),
+            num_train=len(index.splits["train"]),
+            runtime=runtime,
+        )
+
+    low, high = min(sides.values()), max(sides.values())
+    large = timed(high)
+    small = large if low == high else timed(low)
+    pixels = max(1, high**2 - low**2)
+    return {spec: times_between(small, large, (side**2 - low**2) / pixels) for spec, side in sides.items()}
 
 
 def trial_configs(plan: SearchPlan, backbone: str) -> dict[int, TrialConfig]:
@@ -191,51 +215,6 @@ def _measure_images(index: ImageIndex, transform: TransformSpec, runtime: Runtim
     return Images(num_train=len(train), num_val=len(index.splits["val"]), decode_s=decode_s, prepare_s=prepare_s)
 
 
-def stored_entries(cache: CacheSpec, index: ImageIndex, costs: TrialCosts) -> Node:
-    """What the node's caches hold of these images and backbones; nothing is opened but the entries' descriptions."""
-    root = cache_directory(cache, write=False)
-    node = Node()
-    for store, read in (("images", _image_key), ("features", _feature_key), ("solutions", _solution_key)):
-        for entry in entries(root / store) if (root / store).is_dir() else ():
-            with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):  # damaged, or earlier
-                key = read(entry.key(), index.digest, costs)
-                if key is not None:
-                    node.stored[key] = 0.0
-    return node
-
-
-def _image_key(key: Mapping[str, Any], digest: str, costs: TrialCosts) -> tuple[object, ...] | None:
-    return ("images", key["split"], key["side"]) if key["digest"] == digest else None
-
-
-def _feature_key(key: Mapping[str, Any], digest: str, costs: TrialCosts) -> tuple[object, ...] | None:
-    """Entries of recalibrated statistics look like others and count as those of pretrained ones."""
-    name = key["backbone"]
-    known = key["data_digest"] == digest and name in costs.sides
-    if not known or key["transform"]["crop_size"] != costs.sides[name][0]:
-        return None
-    if key["precision"] != costs.setup.cache.feature_precision:
-        return None
-    view = (key["augmentation"], key["view"]) if key["view"] else None
-    return "features", name, False, key["depth"], key["split"], view
-
-
-def _solution_key(key: Mapping[str, Any], digest: str, costs: TrialCosts) -> tuple[object, ...] | None:
-    found = _feature_key({**key["of"], "precision": costs.setup.cache.feature_precision}, digest, costs)
-    if found is None:
-        return None
-    name = key["of"]["backbone"]
-    return ("probe", name, False) if key["kind"] == "linear_probe" else ("statistics", name)
-
-
-def _room_bytes(cache: CacheSpec) -> float:
-    if cache.features_gb is not None:
-        return cache.features_gb * 1e9
-    folder = cache_directory(cache, write=False)
-    there = next(one for one in (folder, *folder.parents) if one.exists())
-    return _FEATURES_FRACTION * shutil.disk_usage(Path(there)).free
-
-
 def _trial_bytes(times: BackboneTimes, configs: Mapping[int, TrialConfig]) -> int:
     """Weights, twice (the process holds them for the next trial), gradients, moments, one batch's activations."""
     return 2 * times.state_bytes + max(
@@ -244,25 +223,34 @@ def _trial_bytes(times: BackboneTimes, configs: Mapping[int, TrialConfig]) -> in
     )
 
 
-def _image_bytes(costs: TrialCosts, space: Space) -> int:
-    augmented = any(space.dimensions["augmentation"].domain.contains(one) for one in ("light", "strong"))
-    sides = {("train", pair[margin]) for pair in costs.sides.values() for margin in (False, True)[: 1 + augmented]}
-    sides |= {("val", pair[0]) for pair in costs.sides.values()}
+def _image_bytes(costs: TrialCosts, plan: SearchPlan) -> int:
+    """Of all sizes, or of the largest ones where there are more sizes than trials."""
+    augmented = any(plan.space.dimensions["augmentation"].domain.contains(one) for one in ("light", "strong"))
+    largest = sorted(set(costs.sides.values()), reverse=True)[: plan.search.trials]
+    sides = {("train", pair[margin]) for pair in largest for margin in (False, True)[: 1 + augmented]}
+    sides |= {("val", pair[0]) for pair in largest}
     return sum(costs.images.count(split) * side * side * 3 for split, side in sides)
 
 
-def _feature_bytes(costs: TrialCosts, plan: SearchPlan) -> int:
-    """All entries of all boundaries that trials may read, without those of fixed views beyond the first."""
-    total = 0
-    for name in costs.backbones:
-        for depth, config in trial_configs(plan, name).items():
-            plain = replace(config, augmentation="none", mixup=0.0, cutmix=0.0)
+def _feature_bytes(costs: TrialCosts, configs: Mapping[str, Mapping[int, TrialConfig]], trials: int) -> int:
+    """All entries of all boundaries that trials may read, without those of fixed views beyond the first.
+
+    Args:
+        configs: By backbone those of ``trial_configs``.
+        trials: Of the search: where there are more models, the largest count.
+    """
+    totals = []
+    for spec in costs.models:
+        total = 0
+        for depth, config in configs[spec.backbone].items():
+            plain = replace(config, image_size=spec.image_size, augmentation="none", mixup=0.0, cutmix=0.0)
             total += sum(
-                costs.entry_bytes(name, depth, split)
+                costs.entry_bytes(plain, depth, split)
                 for split in ("train", "val")
                 if depth < MAX_DEPTH and costs.cached(plain, split, depth)
             )
-    return total
+        totals.append(total)
+    return sum(sorted(totals, reverse=True)[:trials])
 
 
 def _checkpoint_bytes(backbones: Mapping[str, BackboneTimes], slots: int, keep_best: int) -> int:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from tlsearch.config import AshaSpec
-from tlsearch.core.types import Scalar
+from tlsearch.core.types import Scalar, TrialConfig
 from tlsearch.forecast.forecast import forecast
 from tlsearch.forecast.trial_costs import Node, TrialCosts
 from tlsearch.search.plan import SearchPlan
-from tlsearch.space import Choice, Fixed, Space, backbone_facts
+from tlsearch.space import Choice, Domain, Fixed, IntRange, Space, backbone_facts, image_sizes_of
+from tlsearch.space.domains import largest
+from tlsearch.space.image_sizes import IMAGE_SIZE
 
 _HALVES = 0.65  # a change that leaves at most this fraction of the time is worth naming
 _WORTH = 0.9
@@ -80,54 +82,78 @@ def _changes(plan: SearchPlan, costs: TrialCosts) -> Iterator[_Changed]:
         changed = replace(plan, setup=own, search=replace(search, max_epochs=epochs))
         yield _Changed(change=f"search.max_epochs: {epochs}", plan=changed, costs=replace(costs, setup=own))
     yield from _smaller_spaces(plan, costs)
-    smaller = _smaller_images(costs)
+    smaller = _smaller_images(costs) if space.dimensions[IMAGE_SIZE].left_out else None
     if smaller is not None:
         yield _Changed(change=f"data.image_size: {smaller[0]}", plan=plan, costs=smaller[1])
 
 
 def _smaller_spaces(plan: SearchPlan, costs: TrialCosts) -> Iterator[_Changed]:
-    """Without the deepest unfreezing, or without the dearest backbone."""
+    """Without the deepest unfreezing, the largest images, or the dearest backbone."""
     space = plan.space
     if plan.search.listed:
         return
     depths = space.depths()
     if len(depths) > 1:
         kept = depths[: -(-len(depths) // 2)]
-        shallow = _with_domain(space, "unfreeze_depth", kept)
+        shallow = _with_domain(space, "unfreeze_depth", _listed(kept))
         yield _Changed(
             change=f"space.unfreeze_depth at most {kept[-1]}",
             plan=replace(plan, space=shallow, setup=replace(plan.setup, depths=kept)),
             costs=costs,
         )
+    sizes = _smaller_sizes(space.dimensions[IMAGE_SIZE].domain)
+    if sizes is not None:
+        narrow = replace(plan, space=_with_domain(space, IMAGE_SIZE, sizes))
+        if _is_timed(narrow.space, costs):
+            yield _Changed(change=f"space.image_size at most {largest(sizes):g}", plan=narrow, costs=costs)
     names = space.backbones()
     if len(names) > 1:
-        dearest = max(names, key=lambda name: sum(costs.backbones[name].forward_s))
+        dearest = max(costs.models, key=lambda spec: sum(costs.models[spec].forward_s)).backbone
         others = tuple(name for name in names if name != dearest)
         yield _Changed(
             change=f"space.backbone without {dearest}",
-            plan=replace(plan, space=_with_domain(space, "backbone", others)),
+            plan=replace(plan, space=_with_domain(space, "backbone", _listed(others))),
             costs=costs,
         )
 
 
-def _with_domain(space: Space, name: str, values: tuple[Scalar, ...]) -> Space:
-    domain = Choice(values=values) if len(values) > 1 else Fixed(value=values[0])
+def _listed(values: Sequence[Scalar]) -> Domain:
+    return Choice(values=tuple(values)) if len(values) > 1 else Fixed(value=values[0])
+
+
+def _smaller_sizes(domain: Domain) -> Domain | None:
+    """The smaller half of the image sizes; None where there are too few."""
+    if isinstance(domain, Choice):
+        sizes = sorted(value for value in domain.values if isinstance(value, int))
+        return _listed(sizes[: -(-len(sizes) // 2)])
+    if not isinstance(domain, IntRange):
+        return None
+    high = domain.low + (domain.high - domain.low) // (2 * domain.step) * domain.step
+    return replace(domain, high=high) if high > domain.low else None
+
+
+def _is_timed(space: Space, costs: TrialCosts) -> bool:
+    """Whether the times of all models of a space are known: with fewer sizes a backbone may have none of its own."""
+    sized = ((name, size) for name in space.backbones() for size in image_sizes_of(space, name))
+    return all(costs.spec(TrialConfig(backbone=name, image_size=size)) in costs.models for name, size in sized)
+
+
+def _with_domain(space: Space, name: str, domain: Domain) -> Space:
     dimensions = {**space.dimensions, name: replace(space.dimensions[name], domain=domain)}
     return replace(space, dimensions=dimensions)
 
 
 def _smaller_images(costs: TrialCosts) -> tuple[int, TrialCosts] | None:
     """The search at a smaller image size that every backbone takes; passes cost in proportion to the pixels."""
-    sizes = {name: pair[0] for name, pair in costs.sides.items()}
-    largest = max(sizes.values())
-    facts = [backbone_facts(name) for name in sizes]
+    sides = {spec: pair[0] for spec, pair in costs.sides.items()}
+    facts = [backbone_facts(spec.backbone) for spec in sides]
     fitting = [
         size
-        for size in range(_SMALLEST_PX, int(largest * _SMALLER) + 1)
+        for size in range(_SMALLEST_PX, int(max(sides.values()) * _SMALLER) + 1)
         if all(one is not None and one.valid_size(size) for one in facts)
     ]
     if not fitting:
         return None
     size = fitting[-1]
-    backbones = {name: costs.backbones[name].at_pixels(min(1.0, (size / own) ** 2)) for name, own in sizes.items()}
-    return size, replace(costs, backbones=backbones)
+    models = {spec: costs.models[spec].at_pixels(min(1.0, (size / own) ** 2)) for spec, own in sides.items()}
+    return size, replace(costs, models=models)

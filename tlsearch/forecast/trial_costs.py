@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 
-from tlsearch.core.types import TrialConfig, TrialSetup
+from tlsearch.core.types import ModelSpec, TrialConfig, TrialSetup
 from tlsearch.features import why_not, why_not_worth
-from tlsearch.forecast.device_times import BackboneTimes
+from tlsearch.forecast.backbone_times import BackboneTimes
 from tlsearch.model import MAX_DEPTH
 from tlsearch.space.bn_policies import bn_policy
 from tlsearch.train import depth_at
@@ -68,21 +68,31 @@ class TrialCosts:
 
     Attributes:
         images: The data.
-        backbones: Timings by backbone.
-        sides: By backbone the sides in pixels of packed images, without and with room for random crops.
+        models: Timings of each model of the search: of each backbone at each image size.
+        sides: By model the sides in pixels of packed images, without and with room for random crops.
         setup: Shared by all trials.
+        num_classes: Of the data.
         room_bytes: The largest entry that the feature cache takes.
         slowdown: By how much work takes longer while all slots are busy.
         device_type: ``cpu`` or ``cuda``.
     """
 
     images: Images
-    backbones: Mapping[str, BackboneTimes]
-    sides: Mapping[str, tuple[int, int]]
+    models: Mapping[ModelSpec, BackboneTimes]
+    sides: Mapping[ModelSpec, tuple[int, int]]
     setup: TrialSetup
+    num_classes: int
     room_bytes: float
     slowdown: float = 1.0
     device_type: str = "cpu"
+
+    def spec(self, config: TrialConfig) -> ModelSpec:
+        """The model of a trial."""
+        return ModelSpec.of(config, self.setup.data, self.num_classes)
+
+    def times(self, config: TrialConfig) -> BackboneTimes:
+        """The timings of a trial's model."""
+        return self.models[self.spec(config)]
 
     def without_features(self) -> TrialCosts:
         """The same search with the feature cache off."""
@@ -90,14 +100,14 @@ class TrialCosts:
 
     def opened(self, config: TrialConfig, node: Node, now: float, *, fold: int = 1) -> float:
         """When a trial that opens at ``now``, or its training of a fold, begins its first epoch."""
-        times = self.backbones[config.backbone]
+        times = self.times(config)
         now += times.build_s + self.slowdown * 3 * times.digest_s  # of all, of what is frozen, of that again at the end
         plain = self._plain(config)
         if bn_policy(config.bn_policy).recalibrates:
-            statistics = ("statistics", config.backbone)
+            statistics = ("statistics", self.spec(config))
             now = node.ready(statistics, now, lambda at: self._passed(config, node, at, "train", MAX_DEPTH, 0))
         if config.solved or config.head_init == "probe":
-            probe = (config.head, config.backbone, _state(config), fold)
+            probe = (config.head, self.spec(config), _state(config), fold)
             now = node.ready(probe, now, lambda at: self._probed(plain, node, at))
             now = self._evaluated(plain, node, now, 0)
         return self._sources_ready(config, node, now, epoch=1)
@@ -105,10 +115,10 @@ class TrialCosts:
     def epoch_end(self, config: TrialConfig, node: Node, now: float, *, epoch: int) -> float:
         """When an epoch that begins at ``now`` is reported."""
         if config.solved:  # and evaluated when it was opened
-            return now + _REPORT_S + _SYNC_S + self.backbones[config.backbone].trained_bytes[0] / _WRITE_BYTES_S
+            return now + _REPORT_S + _SYNC_S + self.times(config).trained_bytes[0] / _WRITE_BYTES_S
         if epoch > 1 and self._new_sources(config, epoch):
             now = self._sources_ready(config, node, now, epoch=epoch)
-        times, depth = self.backbones[config.backbone], depth_at(config, self.setup.max_epochs, epoch)
+        times, depth = self.times(config), depth_at(config, self.setup.max_epochs, epoch)
         row_s = times.train_s[depth]
         policy = config.bn_policy
         if policy is not None and depth > 0 and bn_policy(policy).moves:
@@ -137,15 +147,15 @@ class TrialCosts:
         """Whether a trial reads cached features of a split."""
         if why_not(config, self.setup, split, depth=depth) is not None:
             return False
-        boundary = self.backbones[config.backbone].boundaries[depth]
+        boundary = self.times(config).boundaries[depth]
         if depth > 0 and why_not_worth(boundary, self.device_type) is not None:
             return False
         alike = min(self._views(config, split), self.setup.max_epochs)
-        return self.entry_bytes(config.backbone, depth, split) * alike <= self.room_bytes
+        return self.entry_bytes(config, depth, split) * alike <= self.room_bytes
 
-    def entry_bytes(self, backbone: str, depth: int, split: str) -> int:
+    def entry_bytes(self, config: TrialConfig, depth: int, split: str) -> int:
         """The size of one entry of the feature cache."""
-        num_bytes = self.backbones[backbone].boundaries[depth].num_bytes
+        num_bytes = self.times(config).boundaries[depth].num_bytes
         half = self.setup.cache.feature_precision == "half"
         return self.images.count(split) * (num_bytes // 2 if half else num_bytes)
 
@@ -184,13 +194,13 @@ class TrialCosts:
             if behind < MAX_DEPTH:
                 at = self._features(config, node, at, split, behind, epoch)
             at = self._passed(config, node, at, split, behind, depth)
-            return at + self.entry_bytes(config.backbone, depth, split) / _WRITE_BYTES_S
+            return at + self.entry_bytes(config, depth, split) / _WRITE_BYTES_S
 
-        return node.ready(("features", config.backbone, _state(config), depth, split, view), now, build)
+        return node.ready(("features", self.spec(config), _state(config), depth, split, view), now, build)
 
     def _passed(self, config: TrialConfig, node: Node, now: float, split: str, behind: int, depth: int) -> float:
         """The end of a pass over a split, from the boundary of ``behind`` to that of ``depth``."""
-        row_s = self.backbones[config.backbone].passed_s(behind, depth)
+        row_s = self.times(config).passed_s(behind, depth)
         if behind == MAX_DEPTH:
             now = self._packed(config, node, now, split)
             augmentation = config.augmentation if self._views(config, split) > 1 else "none"
@@ -199,7 +209,7 @@ class TrialCosts:
 
     def _packed(self, config: TrialConfig, node: Node, now: float, split: str) -> float:
         margin = split == "train" and config.augmentation != "none"
-        key = ("images", split, self.sides[config.backbone][margin])
+        key = ("images", split, self.sides[self.spec(config)][margin])
         return node.ready(key, now, lambda at: at + self.images.count(split) * self.images.decode_s)
 
     def _probed(self, plain: TrialConfig, node: Node, now: float) -> float:
@@ -208,11 +218,11 @@ class TrialCosts:
                 now = self._features(plain, node, now, split, 0, 1)
             else:
                 now = self._passed(plain, node, now, split, MAX_DEPTH, 0)
-        iteration_s = self.backbones[plain.backbone].iteration_s
+        iteration_s = self.times(plain).iteration_s
         return now + self.slowdown * _PROBE_ITERATIONS * iteration_s
 
     def _evaluated(self, config: TrialConfig, node: Node, now: float, depth: int) -> float:
-        times = self.backbones[config.backbone]
+        times = self.times(config)
         if self.cached(config, "val", depth):
             row_s = times.passed_s(depth, -1)
         else:

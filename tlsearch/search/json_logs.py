@@ -115,7 +115,7 @@ class TrialTeller(SearchObserver):
         self._metric = metric
 
     def trial_started(self, number: int, config: TrialConfig) -> None:
-        words = f"{config.backbone}, unfreeze_depth {config.unfreeze_depth}, head_lr {config.head_lr:.3g}"
+        words = f"{config.model}, unfreeze_depth {config.unfreeze_depth}, head_lr {config.head_lr:.3g}"
         logger.info("trial %d is dispatched: %s", number, words, extra={"trial": number})
 
     def trial_reported(self, number: int, report: EpochReport, decision: Decision) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tlsearch.core.layout import SearchFolder
-from tlsearch.core.types import ModelSpec, TrialSetup
+from tlsearch.core.types import ModelSpec, TrialConfig, TrialSetup
 from tlsearch.search.scheduling.asha import AshaRules
 from tlsearch.search.scheduling.stopping_rules import Rules
 
@@ -45,9 +45,9 @@ class SearchPlan:
     num_classes: int = 0
     sizes: Mapping[ModelSpec, Mapping[str, float]] = field(default_factory=dict)
 
-    def sizes_of(self, backbone: str) -> Mapping[str, float]:
-        """The sizes of its trials' models; empty where they are not known."""
-        return self.sizes.get(ModelSpec.of(backbone, self.setup.data, self.num_classes), {})
+    def sizes_of(self, config: TrialConfig) -> Mapping[str, float]:
+        """The sizes of a trial's model; empty where they are not known."""
+        return self.sizes.get(ModelSpec.of(config, self.setup.data, self.num_classes), {})
 
     @property
     def folder(self) -> SearchFolder:

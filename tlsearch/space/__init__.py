@@ -1,10 +1,11 @@
 """What a search may try: domains, conditions, starting points, and the static table of backbones."""
 
+from tlsearch.space.backbone_checks import unused_weights
 from tlsearch.space.backbones import BackboneFacts, backbone_facts, backbone_names, split_version
 from tlsearch.space.conditions import Condition
 from tlsearch.space.dimensions import PARAMETERS, Parameter
 from tlsearch.space.domains import Choice, Domain, Fixed, FloatRange, IntRange, Suggester
-from tlsearch.space.file_checks import unused_weights
+from tlsearch.space.image_sizes import image_sizes_of
 from tlsearch.space.load import load, load_resolved
 from tlsearch.space.parse_space import build_space
 from tlsearch.space.slots import Dimension
@@ -26,8 +27,9 @@ __all__ = [
     "backbone_facts",
     "backbone_names",
     "build_space",
+    "image_sizes_of",
     "load",
     "load_resolved",
-    "unused_weights",
     "split_version",
+    "unused_weights",
 ]

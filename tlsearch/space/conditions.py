@@ -1,4 +1,4 @@
-"""When a dimension exists and with which values: the user's conditions, and two tables of the system's own rules."""
+"""When a dimension exists, with which values and which default: the user's conditions, and the system's own rules."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tlsearch.space.adapt_methods import ADAPT_METHODS, fitting_methods
 from tlsearch.space.backbones import backbone_facts
 from tlsearch.space.bn_policies import BN_POLICIES, FROZEN
 from tlsearch.space.domains import Choice, Domain, Fixed, IntRange
+from tlsearch.space.image_sizes import IMAGE_SIZE, name_of_sizes, own_size, suited
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,6 +197,9 @@ NARROWED: Mapping[str, Narrowing] = {
         name=lambda domain: "_".join(("adapt", *map(str, getattr(domain, "values", ())))),
         takes=lambda value: ADAPT_METHODS[str(value)].need.words,
     ),
+    IMAGE_SIZE: Narrowing(
+        on="backbone", domain=suited, name=name_of_sizes, takes=lambda value: "a backbone that takes it"
+    ),
 }
 
 # Which dimensions the system's own rules of a dimension read.
@@ -203,6 +207,16 @@ SYSTEM_READS: Mapping[str, tuple[str, ...]] = {
     name: tuple(dict.fromkeys(table[name].on for table in (NO_EFFECT, NARROWED) if name in table))
     for name in (*NO_EFFECT, *NARROWED)
 }
+
+
+# The defaults of dimensions that follow from another one, which is named, and its value.
+DEFAULTS_BY: Mapping[str, tuple[str, Callable[[Scalar], Scalar]]] = {IMAGE_SIZE: ("backbone", own_size)}
+
+
+def default_at(name: str, point: Mapping[str, Scalar]) -> Scalar:
+    """The default of a dimension at a point, where it follows from another dimension, which is decided; else None."""
+    on, value_of = DEFAULTS_BY.get(name, ("", None))
+    return None if value_of is None else value_of(point.get(on))
 
 
 def dimension_of(name: str) -> str:

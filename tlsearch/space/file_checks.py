@@ -1,15 +1,14 @@
-"""What a space demands of the rest of its file: weights, image size, starting points."""
+"""What a space demands of the rest of its file: its backbones, views, epochs, starting points."""
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping
-from functools import lru_cache
 
-from tlsearch.config import Document, Keys, SpaceFile, one_of, show, suggest
+from tlsearch.config import Document, Keys, SpaceFile
 from tlsearch.core.errors import SpaceProblem
-from tlsearch.core.types import Scalar, TrialConfig, WeightsSource
-from tlsearch.space.backbones import BackboneFacts, backbone_facts, split_version
+from tlsearch.core.types import Scalar, TrialConfig
+from tlsearch.space.backbone_checks import backbone_problems, weights_names
+from tlsearch.space.backbones import BackboneFacts, backbone_facts
 from tlsearch.space.bn_policies import BN_POLICIES
 from tlsearch.space.conditions import SYSTEM_READS
 from tlsearch.space.dimensions import PARAMETERS
@@ -22,54 +21,12 @@ def check_file(file: SpaceFile, space: Space) -> list[SpaceProblem]:
     document = file.document
     problems = _start_with(file, space, document) + _epochs(file, space, document) + _ratios(space, document)
     if document.doubtful(("space", "backbone")):
-        return problems + _weights_names(file, document)
+        return problems + weights_names(file, document)
     backbones = {name: facts for name in space.backbones() if (facts := backbone_facts(name)) is not None}
-    problems += _installed(backbones, document)
-    problems += _image_size(file, backbones, document)
+    problems += backbone_problems(file, space, backbones, document)
     problems += _single_images(space, backbones, document)
     problems += _views(file, space, backbones, document)
-    problems += _weights(file, backbones, document)
     return problems
-
-
-def place_of_backbone(name: str, document: Document) -> Keys:
-    """The path of a backbone's entry in the space."""
-    path: Keys = ("space", "backbone")
-    raw = document.as_dict().get("space", {}).get("backbone")
-    if isinstance(raw, dict) and isinstance(raw.get("choice"), list):
-        path, raw = (*path, "choice"), raw["choice"]
-    return (*path, raw.index(name)) if isinstance(raw, list) and name in raw else path
-
-
-@lru_cache(maxsize=1)
-def _has_timm() -> bool:
-    return importlib.util.find_spec("timm") is not None
-
-
-def _installed(backbones: Mapping[str, BackboneFacts], document: Document) -> list[SpaceProblem]:
-    if _has_timm():
-        return []
-    message = "needs the package timm, which is not installed: pip install 'tlsearch[timm]'"
-    return [
-        document.problem(place_of_backbone(name, document), f"{name} {message}")
-        for name, facts in backbones.items()
-        if facts.is_timm
-    ]
-
-
-def _image_size(file: SpaceFile, backbones: Mapping[str, BackboneFacts], document: Document) -> list[SpaceProblem]:
-    size = file.data.image_size
-    at: Keys = ("data", "image_size")
-    if size is None or document.doubtful(at):
-        return []
-    rules = [
-        f"{name} takes {facts.size_rule()}{document.place(place_of_backbone(name, document))}"
-        for name, facts in backbones.items()
-        if not facts.valid_size(size)
-    ]
-    if not rules:
-        return []
-    return [document.problem(at, f"images of {size} px do not suit every backbone of the space: {'; '.join(rules)}")]
 
 
 def _single_images(space: Space, backbones: Mapping[str, BackboneFacts], document: Document) -> list[SpaceProblem]:
@@ -120,62 +77,6 @@ def _views(
             message = f"views above 1 have no effect in this space: {message}{document.place(*decided)}"
             return [document.problem(at, message)]
     return []
-
-
-def _weights_names(file: SpaceFile, document: Document) -> list[SpaceProblem]:
-    """Keys of ``weights`` that are not backbones at all; which of them the space lists is not known."""
-    problems = []
-    for name in file.weights:
-        problem = PARAMETERS["backbone"].problem(name)
-        if problem and not document.doubtful(("weights", name)):
-            problems.append(document.problem(("weights", name), problem, at_key=True))
-    return problems
-
-
-def _weights(file: SpaceFile, backbones: Mapping[str, BackboneFacts], document: Document) -> list[SpaceProblem]:
-    problems = []
-    for name, source in file.weights.items():
-        at: Keys = ("weights", name)
-        problem = None
-        if name not in backbones:
-            problem = PARAMETERS["backbone"].problem(name)  # of a backbone that is left out here: see `unused_weights`
-        elif split_version(name)[1] is not None and source.kind != "default":
-            problem = f"{name!r} names a version of the library's weights, so it takes no others"
-        if problem and not document.doubtful(at):
-            problems.append(document.problem(at, problem, at_key=True))
-        if source.transform is not None and not document.doubtful((*at, "transform")):
-            message = _transform_problem(name, source.transform)
-            problems += [document.problem((*at, "transform"), message)] if message else []
-    for name, facts in backbones.items():
-        source = file.weights.get(name, WeightsSource())
-        if source.kind == "default" and not facts.versions and not document.doubtful(("weights", name)):
-            message = f"no weights are published for {name}: give a file, or none, under weights"
-            problems.append(document.problem(place_of_backbone(name, document), message))
-    return problems
-
-
-def unused_weights(file: SpaceFile, space: Space) -> list[SpaceProblem]:
-    """Warnings, with their places: entries of ``weights`` for backbones that the space does not use."""
-    document, backbones = file.document, space.backbones()
-    warnings = []
-    for name in file.weights:
-        if name not in backbones and PARAMETERS["backbone"].problem(name) is None:
-            near = suggest(name, backbones, most=0)
-            message = f"not used: the space has no backbone {name!r}{document.place(('space', 'backbone'))}{near}"
-            warnings.append(document.problem(("weights", name), message, at_key=True))
-    return warnings
-
-
-def _transform_problem(backbone: str, transform: str) -> str | None:
-    """``transform`` names a backbone, or a version of torchvision's weights of this one."""
-    name, _ = split_version(backbone)
-    facts = backbone_facts(name)
-    if facts is None or (not facts.is_timm and transform in facts.versions):
-        return None
-    if PARAMETERS["backbone"].problem(transform) is None:
-        return None
-    versions = f", or a version: {one_of(facts.versions)}" if facts.versions and not facts.is_timm else ""
-    return f"transform names a backbone whose transform to use{versions}; not {show(transform)}"
 
 
 def _epochs(file: SpaceFile, space: Space, document: Document) -> list[SpaceProblem]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tlsearch.core.types import Scalar
-from tlsearch.space.conditions import NARROWED, Condition
+from tlsearch.space.conditions import NARROWED, Condition, default_at
 from tlsearch.space.domains import Domain
 
 
@@ -41,15 +41,16 @@ class Dimension:
 
     def slot_at(self, point: Mapping[str, Scalar]) -> Slot:
         """Its values at a point, and the name that they are proposed under there."""
-        domain = self.domain_at(point)
+        domain, default = self.domain_at(point), default_at(self.name, point)
         if domain is not self.domain:
             rule = NARROWED[self.name]
-            return Slot(dimension=self.name, name=rule.name(domain), domain=domain, narrowed=(rule.on, point[rule.on]))
+            narrowed = (rule.on, point[rule.on])
+            return Slot(dimension=self.name, name=rule.name(domain), domain=domain, narrowed=narrowed, default=default)
         if self.ratio_of is not None:
             unit = point[self.ratio_of]
             assert isinstance(unit, int | float), f"{self.ratio_of} is a number, not {unit!r}"
             return Slot(dimension=self.name, name=f"{self.name}_ratio", domain=self.domain, unit=float(unit))
-        return Slot(dimension=self.name, name=self.name, domain=self.domain)
+        return Slot(dimension=self.name, name=self.name, domain=self.domain, default=default)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +60,7 @@ class Slot:
     Attributes:
         narrowed: The dimension that narrows the values, and its value; None where all of the space's are there.
         unit: What a proposed factor is multiplied with to be the dimension's value; None where it is the value.
+        default: The default there, where it follows from another dimension; None where it does not.
     """
 
     dimension: str
@@ -66,6 +68,7 @@ class Slot:
     domain: Domain
     narrowed: tuple[str, Scalar] | None = None
     unit: float | None = None
+    default: Scalar = None
 
     def proposed(self, value: Scalar) -> Scalar:
         """What is proposed where this is to be the dimension's value; a factor just off the ends is on them."""

@@ -47,7 +47,8 @@ class Space:
 
     "Values" below are keyed by the names that Optuna sees: the user's, but ``bn_policy`` is
     ``bn_policy_head_only`` at depth 0, since its choices differ there, and a ``backbone_lr`` that is written as a ratio
-    is ``backbone_lr_ratio``. At depth 1 ``unfreeze_schedule`` has one value.
+    is ``backbone_lr_ratio``. At depth 1 ``unfreeze_schedule`` has one value. Where a backbone takes other values of a
+    range of ``image_size``, their ends and their step are in the name.
 
     Attributes:
         defaults: In place of those of PARAMETERS: of what is left out, of what does not exist at a point by a user's
@@ -308,4 +309,5 @@ class Space:
             return slot.domain.nearest(slot.proposed(parameter.coerce(partial[slot.dimension])))
         if slot.dimension == "backbone":
             return self.backbones()[0]
-        return slot.domain.nearest(slot.proposed(self.default_of(slot.dimension)))
+        default = self.default_of(slot.dimension) if slot.default is None else slot.default
+        return slot.domain.nearest(slot.proposed(default))

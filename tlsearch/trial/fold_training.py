@@ -20,7 +20,7 @@ from pathlib import Path
 from tlsearch.core.codec import from_plain, to_plain
 from tlsearch.core.errors import StorageError
 from tlsearch.core.metrics import METRICS
-from tlsearch.core.types import FOLD_EPOCH, EpochReport, Objective, RunningTrial, TrialAssignment
+from tlsearch.core.types import FOLD_EPOCH, EpochReport, Objective, RunningTrial, TrialAssignment, TrialConfig
 from tlsearch.train import read_json, write_json
 from tlsearch.trial.context import Doing
 from tlsearch.trial.finetuning import RUNNING_FOLDER, RUNNING_INTERVAL_S, FineTuning
@@ -156,6 +156,7 @@ def _read(path: Path, assignment: TrialAssignment) -> Finished:
         return Finished()
     try:
         content = read_json(path, "the finished folds")
+        content["config"] = to_plain(from_plain(TrialConfig, content["config"]))  # fields may be younger than the file
         for name, value in {"format": _FORMAT, **_identity(assignment)}.items():
             if content.get(name) != value:
                 raise StorageError(f"its {name} is not this trial's")

@@ -29,7 +29,7 @@ _measured: dict[tuple[object, ...], float] = {}
 def trial_latency(assignment: TrialAssignment) -> float:
     """Milliseconds for one image through the trial's model on this worker's device, in the trial's precision.
 
-    Measured once per process, backbone and size: it does not depend on weights or depth. Decoding and
+    Measured once per process, backbone and image size: it does not depend on weights or depth. Decoding and
     resizing the image are not in it.
 
     Raises:
@@ -39,7 +39,7 @@ def trial_latency(assignment: TrialAssignment) -> float:
     config, setup = assignment.config, assignment.setup
     runtime = trial_runtime(assignment)
     weights = resolve_weights(config.backbone, setup.weights.get(config.backbone, WeightsSource()))
-    size = with_image_size(weights.transform, setup.data.image_size).crop_size
+    size = with_image_size(weights.transform, setup.data.size_of(config)).crop_size
     num_classes = len(held_index(setup.data).classes)
     spec = ModelSpec(backbone=config.backbone, num_classes=num_classes, image_size=size)
     key = (spec, str(runtime.device), runtime.precision, setup.num_threads)

@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tlsearch.core.codec import from_plain, to_plain
 from tlsearch.core.errors import StorageError
-from tlsearch.core.types import EpochReport, StartReport, TrialAssignment
+from tlsearch.core.types import EpochReport, StartReport, TrialAssignment, TrialConfig
 from tlsearch.train import (
     TensorFile,
     Trainer,
@@ -91,6 +92,7 @@ def read_running(directory: Path, assignment: TrialAssignment) -> Running | None
         return None
     try:
         content = read_json(directory / _META_FILE, "a running checkpoint")
+        content["config"] = to_plain(from_plain(TrialConfig, content["config"]))  # fields may be younger than the file
         for name, value in {"format": _FORMAT, **_identity(assignment)}.items():
             if content.get(name) != value:
                 raise StorageError(f"its {name} is not this trial's")
@@ -103,7 +105,7 @@ def read_running(directory: Path, assignment: TrialAssignment) -> Running | None
         if not progress.reports:
             raise StorageError("it holds no epoch")
         return Running(content=content, tensors=read_tensors(directory, file), progress=progress)
-    except (StorageError, KeyError, TypeError) as error:
+    except (StorageError, KeyError, TypeError, ValueError) as error:
         _log.warning("trial %d starts again; its checkpoint cannot be used: %s", assignment.number, error)
         return None
 

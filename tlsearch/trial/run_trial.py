@@ -158,16 +158,19 @@ def first_batch(assignment: TrialAssignment) -> FirstBatch:
     return FirstBatch(num_images=len(opened.train), train_loss=figures.loss, val_loss=evaluation.metrics["val_loss"])
 
 
-def frozen_features(backbone: str, setup: TrialSetup) -> Mapping[str, Tensor]:
+def frozen_features(backbone: str, setup: TrialSetup, *, image_size: int | None = None) -> Mapping[str, Tensor]:
     """What the head of a pretrained backbone sees of train and val: float32 (N, F) on the CPU, in the index's order.
 
     Read from the node's cache, which holds them wherever a trial's head was solved; else computed and stored there.
+
+    Args:
+        image_size: Of the trials, in pixels; None where it is not searched.
 
     Raises:
         UserError: Data, weights or settings break a rule.
         Infeasible: The model does not fit the device.
     """
-    config = TrialConfig(backbone=backbone, unfreeze_depth=0, head_init="random", augmentation="none")
+    config = TrialConfig(backbone=backbone, image_size=image_size, head_init="random", augmentation="none")
     opened = open_trial(TrialAssignment(number=0, seed=0, config=config, setup=setup, directory=""))
     model, runtime, found = opened.trainer.model, opened.runtime, dict[str, Tensor]()
     model.eval()

@@ -93,7 +93,7 @@ def open_trial(
             f"the weights of {config.backbone} are not those that the search began with: they have changed since, or "
             "this node has others"
         )
-    transform = with_image_size(weights.transform, setup.data.image_size)
+    transform = with_image_size(weights.transform, setup.data.size_of(config))
     context = TrialContext(
         config=config,
         setup=setup,

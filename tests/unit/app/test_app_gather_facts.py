@@ -18,7 +18,10 @@ from tlsearch.app.catalog.gather_facts import (
     read_space_file,
     write_facts,
 )
+from tlsearch.core.types import TrialConfig
 from tlsearch.data import load_index
+
+SMALL, LARGE = TrialConfig(backbone="mobilenet_v3_small"), TrialConfig(backbone="resnet18")
 
 SPACE = """
 name: facts
@@ -47,7 +50,7 @@ def test_gathered_facts_are_kept_and_read_back(entry: SearchEntry) -> None:
     file = read_space_file(entry)
     assert file is not None
     index = load_index(file.data)
-    facts = gather_facts(file, ["mobilenet_v3_small"], index)
+    facts = gather_facts(file, [SMALL], index)
     assert facts.num_validation == len(index.splits["val"]) and len(facts.classes) == 10
     assert (facts.max_epochs, facts.rungs, facts.digest) == (9, (1, 3), index.digest)
     assert set(facts.parameters) == {"mobilenet_v3_small"}
@@ -59,9 +62,9 @@ def test_gathered_facts_are_kept_and_read_back(entry: SearchEntry) -> None:
 
 def test_what_is_missing_is_counted_once(entry: SearchEntry, monkeypatch: pytest.MonkeyPatch) -> None:
     assert read_facts(entry).num_validation is None and read_facts(entry).rungs == (1, 3)
-    first = complete_facts(entry, ["mobilenet_v3_small"])
+    first = complete_facts(entry, [SMALL])
     assert first.num_validation and set(first.parameters) == {"mobilenet_v3_small"}
-    both = complete_facts(entry, ["mobilenet_v3_small", "resnet18"])
+    both = complete_facts(entry, [SMALL, LARGE])
     assert set(both.parameters) == {"mobilenet_v3_small", "resnet18"} and read_facts(entry) != both
     keep_facts(entry, both)  # by whoever writes to the search
     assert read_facts(entry) == both
@@ -71,14 +74,14 @@ def test_what_is_missing_is_counted_once(entry: SearchEntry, monkeypatch: pytest
 
     monkeypatch.setattr("tlsearch.model.describe_model", counted_again)
     monkeypatch.setattr("tlsearch.data.load_index", counted_again)
-    assert complete_facts(entry, ["resnet18", "resnet18"]) == both
+    assert complete_facts(entry, [LARGE, LARGE]) == both
 
 
 def test_data_that_are_gone_leave_the_rest(entry: SearchEntry, caplog: pytest.LogCaptureFixture) -> None:
     gone = SPACE.replace("source: digits", "source: folder, path: /nowhere/at/all")
     (entry.path / "resolved.yaml").write_text(gone)
     with caplog.at_level(logging.WARNING, logger="tlsearch"):
-        facts = complete_facts(entry, ["resnet18"])
+        facts = complete_facts(entry, [LARGE])
     assert facts.num_validation is None and facts.max_epochs == 9 and "cannot be counted" in caplog.text
     shutil.rmtree(entry.path)
     assert read_facts(entry).max_epochs is None
@@ -101,3 +104,16 @@ def test_facts_that_cannot_be_kept_are_told_not_raised(
     with caplog.at_level(logging.WARNING, logger="tlsearch"):
         keep_facts(entry, complete_facts(entry, []))
     assert "cannot be kept" in caplog.text
+
+
+def test_each_image_size_of_a_backbone_is_a_model(entry: SearchEntry) -> None:
+    """A transformer has a position for each patch; of a convolutional network all sizes have the same parameters."""
+    sized = SPACE.replace(", image_size: 32", "").replace("resnet18", "vit_b_32")
+    sized = sized.replace("vit_b_32]}", "vit_b_32], image_size: [32, 64]}")
+    (entry.path / "resolved.yaml").write_text(sized)
+    configs = [TrialConfig(backbone=name, image_size=px) for name in (SMALL.backbone, "vit_b_32") for px in (32, 64)]
+    facts = complete_facts(entry, configs)
+    small, large, patch, patches = (facts.parameters_of(config) for config in configs)
+    assert small == large and patch is not None and patches is not None and patches - patch == 3 * 768
+    assert facts.parameters.keys() == {config.model for config in configs} and facts.trainable_of(configs[0])
+    assert facts.parameters_of(SMALL) is None

@@ -13,8 +13,9 @@ from tlsearch.app.checks.planning import ForecastBeside, local_slots, plan_file
 from tlsearch.cli.tables.plan_lines import plan_lines
 from tlsearch.config import ResourcesSpec
 from tlsearch.core.errors import SpaceError, UserError
+from tlsearch.core.types import ModelSpec
 from tlsearch.data import load_index
-from tlsearch.forecast.measured_costs import stored_entries
+from tlsearch.forecast.stored_entries import stored_entries
 from tlsearch.space import load
 from tlsearch.trial import FineTuning
 
@@ -32,6 +33,10 @@ search: {trials: 3, max_epochs: 2}
 """
 
 
+def _spec(backbone: str, image_size: int = 32) -> ModelSpec:
+    return ModelSpec(backbone=backbone, num_classes=3, image_size=image_size)
+
+
 @pytest.fixture
 def space(tmp_path: Path) -> Path:
     write_shapes(tmp_path / "images")
@@ -47,7 +52,7 @@ def test_the_report_has_what_is_published(space: Path, tmp_path: Path) -> None:
     assert plain["gpu_hours"] == 0 < plain["core_hours"]
     sides = 18 * (32**2 + 37**2) + 24 * 32**2  # train with and without room for crops, val
     assert plain["disk_bytes"]["images"] == 3 * sides and plain["cached_entries"] == 0
-    times = report.measured.costs.backbones["mobilenet_v3_small"]
+    times = report.measured.costs.models[_spec("mobilenet_v3_small")]
     assert times.train_s[1] > times.train_s[0] > 0 and times.moving_factor > 0.3
     assert times.activation_bytes[1] > times.activation_bytes[0]
     lines = list(plan_lines(report))
@@ -70,7 +75,7 @@ def test_entries_of_an_earlier_search_are_counted(space: Path, tmp_path: Path) -
     costs = plan_file(space).measured.costs
     node = stored_entries(setup.cache, load_index(file.data), costs)
     kinds = [key[0] for key in node.stored]  # type: ignore[index]
-    assert sorted(kinds) == ["features", "features", "images", "images", "probe"]
+    assert sorted(kinds) == ["features", "features", "images", "images", "linear"]
     assert costs.opened(config, node, 0.0) < costs.opened(config, type(node)(), 0.0)
 
 
@@ -79,7 +84,7 @@ def test_a_listed_search_is_planned_as_it_is_listed(tmp_path: Path) -> None:
     (tmp_path / "space.yaml").write_text(SPACE.format(more=""))
     report = plan_file(tmp_path / "space.yaml", overrides=["cache.features_gb=0"])
     assert report.without_cache is None and report.with_cache.trials == 3 and report.with_cache.mean_epochs == 2
-    assert report.measured.costs.backbones.keys() == {"mobilenet_v3_small", "resnet18"}
+    assert report.measured.costs.models.keys() == {_spec("mobilenet_v3_small"), _spec("resnet18")}
 
 
 def test_a_limit_that_no_backbone_keeps_is_an_error_with_its_place(space: Path) -> None:
@@ -108,3 +113,17 @@ def test_a_run_has_its_forecast_beside_it(space: Path) -> None:
             thread.join()
     made = begun()
     assert made is not None and made.trials == 3 and made.work_left_s(0, 3) > 0 and stopped() is None
+
+
+def test_each_image_size_is_timed_and_stored(space: Path) -> None:
+    text = SEARCHED.replace(", image_size: 32", "")
+    text = text.replace("unfreeze_depth: {int: [0, 1]}", "image_size: [32, 64, 128]")
+    space.write_text(text.replace("[frozen, train]", "frozen").replace("[none, light]", "none"))
+    report = plan_file(space)
+    costs = report.measured.costs
+    specs = [_spec("mobilenet_v3_small", size) for size in (32, 64, 128)]
+    assert costs.models.keys() == set(specs)
+    least, middle, most = (costs.models[spec].passed_s(5, 0) for spec in specs)
+    assert middle == pytest.approx(least + (most - least) / 5)  # of the pixels between
+    assert report.as_json()["disk_bytes"]["images"] == 3 * (18 + 24) * (32**2 + 64**2 + 128**2)
+    assert report.as_json()["trial_bytes"].keys() == {"mobilenet_v3_small"}

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from tlsearch.core.types import CacheSpec, DataSpec, TrialConfig, TrialSetup
+from tlsearch.core.types import CacheSpec, DataSpec, ModelSpec, TrialConfig, TrialSetup
 from tlsearch.features import Boundary
-from tlsearch.forecast.device_times import BackboneTimes
+from tlsearch.forecast.backbone_times import BackboneTimes, times_between
 from tlsearch.forecast.measured_costs import _checkpoint_bytes
 from tlsearch.forecast.trial_costs import Images, Node, TrialCosts
 
@@ -23,11 +23,13 @@ TIMES = BackboneTimes(
     activation_bytes=dict.fromkeys(range(3), 0),
 )
 SETUP = TrialSetup(data=DataSpec(source="digits"), max_epochs=3, depths=(0, 1, 2))
+MODEL = ModelSpec(backbone="a", num_classes=3)
 COSTS = TrialCosts(
     images=Images(num_train=100, num_val=10, decode_s=0.01, prepare_s={"none": 0.0, "light": 0.05}),
-    backbones={"a": TIMES},
-    sides={"a": (96, 110)},
+    models={MODEL: TIMES},
+    sides={MODEL: (96, 110)},
     setup=SETUP,
+    num_classes=3,
     room_bytes=1e9,
 )
 HEAD = TrialConfig(backbone="a")
@@ -97,3 +99,25 @@ def test_what_trials_share_is_counted_once_for_each_backbone() -> None:
     one = replace(TIMES, state_bytes=100, trained_bytes={0: 10, 2: 60})
     backbones = {"a": one, "b": one}
     assert _checkpoint_bytes(backbones, 2, 3) == 2 * 90 + 3 * (60 + 100) + 2 * (60 + 3 * 60)
+
+
+def test_each_image_size_has_its_own_times_and_its_own_entries() -> None:
+    small, large = (replace(MODEL, image_size=size) for size in (48, 96))
+    costs = replace(
+        COSTS, models={small: TIMES.at_pixels(0.25), large: TIMES}, sides={small: (48, 55), large: (96, 110)}
+    )
+    node = Node()
+    for size, seconds in ((96, 1.5), (48, 1.5 / 4)):  # what one size has stored does not serve the other
+        config = replace(HEAD, image_size=size)
+        assert opening_s(costs, config, node) == pytest.approx(110 * (0.01 + seconds), rel=0.01)
+        assert opening_s(costs, config, Node(stored=dict.fromkeys(node.stored, 0.0))) == 0.0
+    assert costs.report_s(replace(DEEP, image_size=48)) < 0.3 * costs.report_s(replace(DEEP, image_size=96))
+
+
+def test_times_between_two_sizes_are_linear_in_the_pixels() -> None:
+    small, large = TIMES.at_pixels(0.2), replace(TIMES, state_bytes=100, activation_bytes=dict.fromkeys(range(3), 8))
+    assert times_between(small, large, 0.0) == small and times_between(small, large, 1.0) == large
+    half = times_between(small, large, 0.5)
+    assert half.forward_s == pytest.approx([0.6 * one for one in TIMES.forward_s]) and half.state_bytes == 50
+    assert half.activation_bytes == dict.fromkeys(range(3), 4) and half.train_s[0] == TIMES.train_s[0]
+    assert half.boundaries == TIMES.boundaries

@@ -11,12 +11,12 @@ import pytest
 from test_forecast_costs import TIMES
 
 from tlsearch.config import AshaSpec, ResourcesSpec, SearchSpec
-from tlsearch.core.types import DataSpec, TrialSetup
+from tlsearch.core.types import DataSpec, ModelSpec, TrialConfig, TrialSetup
 from tlsearch.forecast.forecast import Forecast, Interval, forecast
-from tlsearch.forecast.savings import savings
+from tlsearch.forecast.savings import _changes, savings
 from tlsearch.forecast.trial_costs import Images, Node, TrialCosts
 from tlsearch.search import SearchPlan
-from tlsearch.space import load
+from tlsearch.space import image_sizes_of, load
 
 SPACE = """
 name: forecast
@@ -47,9 +47,18 @@ def plan(tmp_path: Path) -> SearchPlan:
 
 def costs_of(plan: SearchPlan) -> TrialCosts:
     images = Images(num_train=100, num_val=10, decode_s=0.01, prepare_s=dict.fromkeys(("none", "light", "strong"), 0.0))
-    sides = {"mobilenet_v2": (224, 256), "resnet18": (224, 256)}
+    specs = [
+        ModelSpec.of(TrialConfig(backbone=name, image_size=size), plan.setup.data, 3)
+        for name in plan.space.backbones()
+        for size in image_sizes_of(plan.space, name)
+    ]
     return TrialCosts(
-        images=images, backbones=dict.fromkeys(sides, TIMES), sides=sides, setup=plan.setup, room_bytes=1e9
+        images=images,
+        models={spec: TIMES.at_pixels(((spec.image_size or 224) / 224) ** 2) for spec in specs},
+        sides={spec: (spec.image_size or 224, spec.image_size or 256) for spec in specs},
+        setup=plan.setup,
+        num_classes=3,
+        room_bytes=1e9,
     )
 
 
@@ -98,3 +107,21 @@ def test_what_would_shorten_it_is_named_in_order(plan: SearchPlan) -> None:
 
 def test_quantiles_lie_between_values() -> None:
     assert Interval.of([3.0, 1.0, 2.0]) == Interval(low=1.2, median=2.0, high=2.8)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "kept"),
+    [
+        ("[64, 112, 224]", "112"),
+        ("{int: [32, 224], step: 32}", "128"),
+        ("[224]", None),
+        ("{int: [64, 96], step: 32}", None),
+    ],
+)
+def test_smaller_images_of_a_searched_size_are_named(
+    plan: SearchPlan, tmp_path: Path, sizes: str, kept: str | None
+) -> None:
+    (tmp_path / "sized.yaml").write_text(f"{SPACE.rstrip()}\n  image_size: {sizes}\n")
+    sized = replace(plan, space=load(tmp_path / "sized.yaml")[1])
+    named = {one.change for one in _changes(sized, costs_of(sized)) if "image_size" in one.change}
+    assert named == ({f"space.image_size at most {kept}"} if kept else set())

@@ -319,9 +319,7 @@ def test_paces_mix_neither_backbones_nor_depths_nor_sources() -> None:
         trials.append(
             replace(trial, reports=tuple(reports), config=TrialConfig(backbone=backbone, unfreeze_depth=depth))
         )
-    found = {
-        (one.backbone, one.depth, one.source): (one.epochs, one.median_s) for one in paces(_view(record_of(trials)))
-    }
+    found = {(one.model, one.depth, one.source): (one.epochs, one.median_s) for one in paces(_view(record_of(trials)))}
     assert found == {
         ("resnet18", 0, "features"): (2, 2.0),
         ("resnet18", 0, "pixels"): (2, 1.0),

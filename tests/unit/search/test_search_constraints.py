@@ -28,7 +28,7 @@ SIZES = {
 def limited(root: Path, *, limits: dict[str, float], **search: Any) -> SearchPlan:
     constraints = ConstraintsSpec(**{name: Limit(max=limit) for name, limit in limits.items()})
     plan = make_plan(root, constraints=constraints, **search)
-    sizes = {ModelSpec.of(name, plan.setup.data, plan.num_classes): one for name, one in SIZES.items()}
+    sizes = {ModelSpec(backbone=name, num_classes=plan.num_classes): one for name, one in SIZES.items()}
     return replace(plan, sizes=sizes)
 
 

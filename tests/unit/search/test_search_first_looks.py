@@ -160,7 +160,7 @@ def test_with_more_backbones_than_trials_the_seed_decides_which_are_looked_at(tm
 def test_a_backbone_beyond_the_limits_is_not_looked_at(tmp_path: Path) -> None:
     plan = plan_of(tmp_path / "s", space(**WIDE), 6)
     limits = replace(plan.search.constraints, params_millions=_limit(20.0))
-    specs = [ModelSpec.of(name, plan.setup.data, plan.num_classes) for name in THREE]
+    specs = [ModelSpec(backbone=name, num_classes=plan.num_classes) for name in THREE]
     sizes = {spec: {"params_millions": size} for spec, size in zip(specs, (11.0, 3.0, 86.0), strict=True)}
     plan = replace(plan, search=replace(plan.search, constraints=limits), sizes=sizes)
     assert {one.values["backbone"] for one in first_points(plan)} == {"resnet18", "mobilenet_v2"}

@@ -187,3 +187,12 @@ def test_on_unlike_devices_no_slot_is_overcounted_and_none_is_idle_while_trials_
 
 def test_shares_know_nothing_before_the_cluster_does() -> None:
     assert Shares().usual is None and Shares().of(HEAD, alone=False) is None
+
+
+@pytest.mark.parametrize(
+    ("known", "asked", "fitting"),
+    [(96, 64, True), (64, 96, False), (None, None, True), (None, 64, False), (96, None, False)],
+)
+def test_a_trial_of_smaller_images_needs_no_more(known: int | None, asked: int | None, fitting: bool) -> None:
+    trial, other = (TrialConfig(backbone="resnet18", image_size=size, unfreeze_depth=5) for size in (known, asked))
+    assert fits(other, 2, [use(5, config=trial)]) == fitting

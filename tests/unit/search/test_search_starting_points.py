@@ -15,7 +15,7 @@ from test_search_migrate import space as real_space
 
 from tlsearch.search import read_search
 from tlsearch.search.sampling.points import draw, first_look, nearest
-from tlsearch.search.sampling.proposals import STARTING_POINTS, starting_point
+from tlsearch.search.sampling.proposals import STARTING_POINTS, _passes, starting_point
 from tlsearch.space import Choice, Fixed, FloatRange, IntRange
 
 WIDE = real_space(
@@ -123,3 +123,30 @@ def test_central_points_lean_to_the_middle_of_every_range_of_numbers() -> None:
     assert np.mean([-3.25 <= rate <= -1.75 for rate in rates]) == pytest.approx(0.75, abs=0.07), "the inner half"
     assert np.mean([depth in (2, 3) for depth in depths]) == pytest.approx(0.64, abs=0.07)
     assert len({point["backbone"] for point in points}) == len(WIDE.backbones()), "choices have no middle"
+
+
+def test_first_looks_and_starting_points_have_the_size_nearest_to_that_of_the_weights(tmp_path: Path) -> None:
+    patches = "timm/vit_small_patch14_dinov2"  # 518 px, in multiples of 14
+    space = real_space(
+        backbone=Choice(values=("resnet18", patches)),
+        image_size=IntRange(low=64, high=256, step=32),
+        unfreeze_depth=IntRange(low=0, high=5),
+    )
+    for backbone, size in (("resnet18", 224), (patches, 238)):
+        assert space.to_config(first_look(space, backbone)).image_size == size
+        for index in range(len(STARTING_POINTS)):
+            point = starting_point(space, index, backbone)
+            assert point is not None and space.to_config(point).image_size == size
+    plan = replace(make_plan(tmp_path / "a", trials=8), space=space)
+    assert drive(plan, factory=QuickTrial) == "finished"
+    sizes = {trial.config.backbone: set[int]() for trial in read_search(tmp_path / "a").trials}
+    for trial in read_search(tmp_path / "a").trials:
+        assert trial.config.image_size == trial.params["image_size"]
+        sizes[trial.config.backbone].add(trial.config.image_size or 0)
+    assert all(size % 14 == 0 for size in sizes[patches]) and all(size % 32 == 0 for size in sizes["resnet18"])
+
+
+def test_small_images_are_cheap() -> None:
+    deep = WIDE.to_config(WIDE.complete({"unfreeze_depth": 5}))
+    whole, half, own = (_passes(replace(deep, image_size=size), 1) for size in (224, 112, None))
+    assert whole == own == 4 * half

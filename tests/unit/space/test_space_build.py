@@ -15,7 +15,7 @@ from tlsearch.config import nearest
 from tlsearch.config.document import key_aliases
 from tlsearch.config.document.key_aliases import home
 from tlsearch.core.errors import SpaceError, SpaceProblem
-from tlsearch.space import PARAMETERS, Choice, Fixed, FloatRange, IntRange, Space, file_checks, load, unused_weights
+from tlsearch.space import PARAMETERS, Choice, Fixed, FloatRange, IntRange, Space, backbone_checks, load, unused_weights
 
 BACKBONES = ["resnet18", "vit_b_16"]
 
@@ -351,7 +351,7 @@ def test_a_transform_may_be_a_version_or_a_backbone(tmp_path: Path) -> None:
 
 
 def test_timm_backbones_need_timm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_checks, "_has_timm", lambda: False)
+    monkeypatch.setattr(backbone_checks, "_has_timm", lambda: False)
     found = problems(tmp_path, {"backbone": ["resnet18", "timm/tf_efficientnet_lite0"]})
     assert [problem.dotted for problem in found] == ["space.backbone[1]"]
     assert "pip install 'tlsearch[timm]'" in found[0].message
@@ -385,4 +385,4 @@ def test_reading_a_space_imports_no_torch(tmp_path: Path) -> None:
 
 
 def test_timm_is_found_without_importing_it() -> None:
-    assert file_checks._has_timm() == (importlib.util.find_spec("timm") is not None)
+    assert backbone_checks._has_timm() == (importlib.util.find_spec("timm") is not None)

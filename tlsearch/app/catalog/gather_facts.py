@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tlsearch.app.catalog.catalog import SearchEntry, write_atomically
 from tlsearch.core.codec import read_json
 from tlsearch.core.errors import UserError
-from tlsearch.core.types import ModelSpec
+from tlsearch.core.types import ModelSpec, TrialConfig
 from tlsearch.results.leaderboard.search_facts import SearchFacts
 
 if TYPE_CHECKING:
@@ -23,9 +23,9 @@ logger = logging.getLogger(__name__)
 FACTS = "facts.json"
 
 
-def gather_facts(file: SpaceFile, backbones: Iterable[str], index: ImageIndex) -> SearchFacts:
-    """Counts the images from the index and the parameters of each backbone on the meta device."""
-    return _add_backbones(_add_data(_from_file(file), index), file, backbones)
+def gather_facts(file: SpaceFile, configs: Iterable[TrialConfig], index: ImageIndex) -> SearchFacts:
+    """Counts the images from the index and the parameters of each trial's model on the meta device."""
+    return _add_models(_add_data(_from_file(file), index), file, configs)
 
 
 def write_facts(entry: SearchEntry, facts: SearchFacts) -> None:
@@ -42,10 +42,10 @@ def read_facts(entry: SearchEntry) -> SearchFacts:
         return SearchFacts() if file is None else _from_file(file)
 
 
-def complete_facts(entry: SearchEntry, backbones: Iterable[str]) -> SearchFacts:
+def complete_facts(entry: SearchEntry, configs: Iterable[TrialConfig]) -> SearchFacts:
     """As ``read_facts``, with what is missing counted now; data that are gone are left out."""
     facts = read_facts(entry)
-    missing = [name for name in dict.fromkeys(backbones) if name not in facts.parameters]
+    missing = [config for config in configs if config.model not in facts.parameters]
     file = read_space_file(entry)
     if file is None or not (missing or facts.num_validation is None):
         return facts
@@ -56,7 +56,7 @@ def complete_facts(entry: SearchEntry, backbones: Iterable[str]) -> SearchFacts:
             facts = _add_data(facts, load_index(file.data))
         except UserError as error:
             logger.warning("the search's images cannot be counted: %s", error)
-    return _add_backbones(facts, file, missing) if facts.classes else facts
+    return _add_models(facts, file, missing) if facts.classes else facts
 
 
 def keep_facts(entry: SearchEntry, facts: SearchFacts) -> None:
@@ -105,13 +105,13 @@ def _add_data(facts: SearchFacts, index: ImageIndex) -> SearchFacts:
     return replace(facts, classes=index.classes, images=images, digest=index.digest)
 
 
-def _add_backbones(facts: SearchFacts, file: SpaceFile, backbones: Iterable[str]) -> SearchFacts:
+def _add_models(facts: SearchFacts, file: SpaceFile, configs: Iterable[TrialConfig]) -> SearchFacts:
     from tlsearch.model import describe_model
 
     parameters, trainable = dict(facts.parameters), dict(facts.trainable)
-    for name in backbones:
+    for name, config in {one.model: one for one in configs}.items():
         try:
-            described = describe_model(ModelSpec.of(name, file.data, len(facts.classes)))
+            described = describe_model(ModelSpec.of(config, file.data, len(facts.classes)))
         except UserError as error:
             logger.warning("the parameters of %s cannot be counted: %s", name, error)
             continue

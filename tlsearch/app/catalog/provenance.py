@@ -110,7 +110,7 @@ def record_end(
         timeout_s: How long to wait for the runs of all trials, which the leaderboard names.
     """
     tracker.flush(timeout_s)
-    facts = complete_facts(entry, [trial.config.backbone for trial in record.trials])
+    facts = complete_facts(entry, [trial.config for trial in record.trials])
     keep_facts(entry, facts)
     artifacts = {
         "leaderboard.csv": leaderboard_csv(record, tracker.run_ids(), facts),

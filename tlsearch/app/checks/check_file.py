@@ -23,7 +23,7 @@ from tlsearch.config import SpaceFile, missing_driver
 from tlsearch.core.errors import DataError, SpaceError, SpaceProblem, TlsearchError, UserError
 from tlsearch.core.types import ModelSpec, Scalar, TrialAssignment, TrialConfig
 from tlsearch.core.user_folders import scratch_folder
-from tlsearch.space import BackboneFacts, Space, backbone_facts, load, unused_weights
+from tlsearch.space import BackboneFacts, Space, backbone_facts, image_sizes_of, load, unused_weights
 from tlsearch.space.adapt_methods import ADAPT_METHODS, PLAIN
 
 if TYPE_CHECKING:
@@ -38,12 +38,15 @@ class CheckedBackbone:
     Attributes:
         adapted: By the ways to adapt its stages that the space has for it, such as ``lora 8``, the parameters that
             train at each depth.
+        described: At the image size of its first trial.
+        searched_sizes: The image sizes that the space has for it, rising; empty where they are not searched.
     """
 
     described: ModelDescription
     weights: WeightsCard
     facts: BackboneFacts
     adapted: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
+    searched_sizes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,12 +152,13 @@ def _describe(backbone: str, file: SpaceFile, space: Space, num_classes: int) ->
 
     facts = backbone_facts(backbone)
     assert facts is not None, "a space has known backbones only"
-    spec = ModelSpec.of(backbone, file.data, num_classes)
+    spec = ModelSpec.of(space.to_config(space.complete({"backbone": backbone})), file.data, num_classes)
     return CheckedBackbone(
         described=describe_model(spec),
         weights=weights_card(backbone, weights_source(file, backbone)),
         facts=facts,
         adapted=_adapted(spec, space),
+        searched_sizes=tuple(size for size in image_sizes_of(space, backbone) if size is not None),
     )
 
 

@@ -10,9 +10,9 @@ from tlsearch.config.values import MOST
 from tlsearch.core.errors import DataError, SpaceProblem, UsageError, UserError
 from tlsearch.core.metrics import METRICS
 from tlsearch.core.text import agree, plural
-from tlsearch.core.types import ModelSpec, WeightsSource
+from tlsearch.core.types import ModelSpec, TrialConfig, WeightsSource
 from tlsearch.data import ImageIndex, fold_indexes
-from tlsearch.space import Space
+from tlsearch.space import Space, backbone_facts, image_sizes_of
 
 _TRIALS = re.compile(r"\+?[1-9][0-9]{0,8}")
 
@@ -32,18 +32,23 @@ def total_trials(asked: str, now: int) -> int:
 def model_sizes(file: SpaceFile, space: Space, num_classes: int) -> dict[ModelSpec, dict[str, float]]:
     """params_millions and checkpoint_mb of each model of the space, counted where a constraint asks for them.
 
+    A model without positions or windows has the same parameters at every image size, and is counted once.
+
     Raises:
-        UserError: A backbone cannot take the file's image size.
+        UserError: A backbone cannot take an image size of the file.
     """
     if not file.search.constraints.limits.keys() & {"params_millions", "checkpoint_mb"}:
         return {}
     from tlsearch.model import describe_model
 
-    sizes = {}
+    sizes = dict[ModelSpec, dict[str, float]]()
     for name in space.backbones():
-        spec = ModelSpec.of(name, file.data, num_classes)
-        described = describe_model(spec)
-        sizes[spec] = {"params_millions": described.parameters / 1e6, "checkpoint_mb": described.state_bytes / 1e6}
+        facts, described = backbone_facts(name), None
+        for image_size in image_sizes_of(space, name):
+            spec = ModelSpec.of(TrialConfig(backbone=name, image_size=image_size), file.data, num_classes)
+            if described is None or facts is None or facts.size_multiple != 1:
+                described = describe_model(spec)
+            sizes[spec] = {"params_millions": described.parameters / 1e6, "checkpoint_mb": described.state_bytes / 1e6}
     return sizes
 
 
@@ -59,12 +64,11 @@ def limit_problems(file: SpaceFile, sizes: Mapping[ModelSpec, Mapping[str, float
     """An error for each constraint that every backbone of the space breaks: no trial could be feasible."""
     problems = []
     for name, limit in file.search.constraints.limits.items():
-        values = {spec.backbone: known[name] for spec, known in sizes.items() if name in known}
-        if values and min(values.values()) > limit:
-            smallest = min(values, key=lambda backbone: values[backbone])
+        values = [(known[name], spec.backbone) for spec, known in sizes.items() if name in known]
+        if values and min(values)[0] > limit:
+            value, smallest = min(values)
             message = (
-                f"no backbone of the space has {name} of at most {limit:g}; "
-                f"the smallest, {smallest}, has {values[smallest]:.3g}"
+                f"no backbone of the space has {name} of at most {limit:g}; the smallest, {smallest}, has {value:.3g}"
             )
             problems.append(file.document.problem(("search", "constraints", name, "max"), message))
     return problems

@@ -24,6 +24,7 @@ from tlsearch.app.checks.feasibility import (
 from tlsearch.app.checks.resolution import folds_advice
 from tlsearch.config import ResourcesSpec, SpaceFile
 from tlsearch.core.errors import SpaceError, UserError
+from tlsearch.core.types import ModelSpec, TrialConfig
 from tlsearch.data import ImageIndex, fold_indexes, load_index, require_ready, with_image_size
 from tlsearch.forecast.forecast import Forecast, forecast
 from tlsearch.forecast.measured_costs import Measured, measure, start_seconds
@@ -31,7 +32,7 @@ from tlsearch.forecast.savings import Saving, savings
 from tlsearch.model import weights_transform
 from tlsearch.search import SearchPlan
 from tlsearch.search.scheduling.packing import COUNTS, num_slots, room
-from tlsearch.space import Space, load
+from tlsearch.space import Space, image_sizes_of, load
 
 logger = logging.getLogger(__name__)
 
@@ -224,8 +225,8 @@ def measure_search(
     if file.search.num_folds:
         index = fold_indexes(index, file.search.num_folds, seed=file.data.split.seed)[0]
     transforms = {
-        name: with_image_size(weights_transform(name, weights_source(file, name)), file.data.image_size)
-        for name in _used_backbones(file, plan.space)
+        spec: with_image_size(weights_transform(spec.backbone, weights_source(file, spec.backbone)), spec.image_size)
+        for spec in _used_models(file, plan.space, len(index.classes))
     }
     return measure(plan, index, transforms, slots=slots.count, keep_best=file.tracking.keep_best, step=step)
 
@@ -271,9 +272,11 @@ def local_slots(resources: ResourcesSpec) -> Slots:
     return Slots(count=count, cpus=resources.cpus_per_trial, gpus=gpus, packed_bytes=packed_bytes)
 
 
-def _used_backbones(file: SpaceFile, space: Space) -> Mapping[str, None]:
-    """The backbones that trials may have, in the order of the space."""
-    if not file.search.listed:
-        return dict.fromkeys(space.backbones())
-    configs = (space.to_config(space.complete(entry)) for entry in file.search.start_with)
-    return dict.fromkeys(config.backbone for config in configs)
+def _used_models(file: SpaceFile, space: Space, num_classes: int) -> Mapping[ModelSpec, None]:
+    """The models that trials may have, in the order of the space."""
+    if file.search.listed:
+        configs = [space.to_config(space.complete(entry)) for entry in file.search.start_with]
+    else:
+        sized = ((name, size) for name in space.backbones() for size in image_sizes_of(space, name))
+        configs = [TrialConfig(backbone=name, image_size=size) for name, size in sized]
+    return dict.fromkeys(ModelSpec.of(config, file.data, num_classes) for config in configs)

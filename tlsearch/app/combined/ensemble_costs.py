@@ -11,35 +11,32 @@ from tlsearch.model import MAX_DEPTH, describe_model
 from tlsearch.results.leaderboard.search_facts import measure_part_latencies
 from tlsearch.space.bn_policies import bn_policy
 
-_Part = tuple[Hashable, str, int]  # what it stands for, its backbone, its place from 0 for the stem
+_Part = tuple[Hashable, ModelSpec, int]  # what it stands for, its model, its place from 0 for the stem
 
 
 class EnsembleCosts:
-    """Sizes of models made of a search's trials, each backbone measured once.
+    """Sizes of models made of a search's trials, each backbone at each image size measured once.
 
-    Members share the parts of a backbone that none of them has trained, where its batch-norm statistics stand still
-    too: these have the same bits. Parts with statistics that were estimated again may have the same bits as well, and
-    count as if they had not, so that no model is larger than its limit.
+    Members of one image size share the parts of a backbone that none of them has trained, where its batch-norm
+    statistics stand still too: these have the same bits and the same input. Parts with statistics that were estimated
+    again may have the same bits as well, and count as if they had not, so that no model is larger than its limit.
     """
 
     def __init__(self, file: SpaceFile, num_classes: int, trials: Iterable[TrialRecord]) -> None:
         self._configs = {trial.number: trial.config for trial in trials}
+        self._specs = {number: ModelSpec.of(config, file.data, num_classes) for number, config in self._configs.items()}
         # A random initialisation is drawn by the seed of each trial.
         self._random = {name for name, source in file.weights.items() if source.kind == "none"}
-
-        def spec(backbone: str) -> ModelSpec:
-            return ModelSpec.of(backbone, file.data, num_classes)
-
-        self._parameters = cache(lambda backbone: [one.parameters for one in describe_model(spec(backbone)).stages])
-        self._latencies = cache(lambda backbone: measure_part_latencies(spec(backbone)))
+        self._parameters = cache(lambda spec: [one.parameters for one in describe_model(spec).stages])
+        self._latencies = cache(measure_part_latencies)
 
     def parameters(self, trials: Iterable[int]) -> int:
         """Of the whole model."""
-        return sum(self._parameters(backbone)[place] for _, backbone, place in self._parts(trials))
+        return sum(self._parameters(spec)[place] for _, spec, place in self._parts(trials))
 
     def latency_ms(self, trials: Iterable[int]) -> float:
         """Of one image on this machine's CPU, one thread."""
-        return sum(self._latencies(backbone)[place] for _, backbone, place in self._parts(trials))
+        return sum(self._latencies(spec)[place] for _, spec, place in self._parts(trials))
 
     def fits(self, *, latency_ms: float | None, parameters: int | None) -> Callable[[frozenset[int]], bool]:
         """Whether a set of trials is within limits, each set judged once."""
@@ -60,9 +57,9 @@ class EnsembleCosts:
         return iter(found.values())
 
     def _parts_of(self, trial: int, config: TrialConfig) -> Iterator[_Part]:
-        policy = bn_policy(config.bn_policy)
+        spec, policy = self._specs[trial], bn_policy(config.bn_policy)
         moved = policy.recalibrates or policy.moves_in_frozen or config.backbone in self._random
         for place in range(MAX_DEPTH + 1):
             untouched = place < MAX_DEPTH - config.unfreeze_depth and not moved
-            owner: Hashable = config.backbone if untouched else trial
-            yield (owner, place), config.backbone, place
+            owner: Hashable = spec if untouched else trial
+            yield (owner, place), spec, place

@@ -120,7 +120,7 @@ def _keep(
     copy_model(best, model)
     crash_point("distilled_model")
     meta = read_model_meta(model)
-    spec = ModelSpec.of(meta.backbone, file.data, len(index.classes))
+    spec = ModelSpec.of(meta.config, file.data, len(index.classes))
     assert student.best_value is not None
     combination = Combination(
         kind="distilled",

@@ -1,8 +1,8 @@
 """``tlsearch soup``: one model with the average of the weights of several trials, in the search's folder combined/soup.
 
-Only trials that began alike can be averaged: of one backbone with one set of pretrained weights, whose heads start from
-the same solved linear probe. The command can be called again after any death: trials that it has trained are found
-again, and a soup counts once its file is written, which is last.
+Only trials that began alike can be averaged: of one backbone with one set of pretrained weights and one image size,
+whose heads start from the same solved linear probe. The command can be called again after any death: trials that it
+has trained are found again, and a soup counts once its file is written, which is last.
 """
 
 from __future__ import annotations
@@ -101,13 +101,14 @@ def _candidates(record: SearchRecord, file: SpaceFile, max_models: int) -> _Cand
             f"a soup averages the models of trials, and the trials of {record.search_id} have none: they have folds "
             "(`search.folds`). `tlsearch promote` trains the best one on all images"
         )
-    groups: dict[tuple[str, str | None, bool], list[TrialRecord]] = {}
+    groups: dict[tuple[str, int | None, str | None, bool], list[TrialRecord]] = {}
     for trial in record.ranked:
         config = trial.config
         source = file.weights.get(config.backbone, WeightsSource())
         if config.solved or config.head_init != "probe" or source.kind == "none":
             continue
-        group = groups.setdefault((config.backbone, config.features, bn_policy(config.bn_policy).recalibrates), [])
+        alike = (config.backbone, config.image_size, config.features, bn_policy(config.bn_policy).recalibrates)
+        group = groups.setdefault(alike, [])
         if trial.best_epoch == 0 and any(other.best_epoch == 0 for other in group):
             continue  # one and the same solved head
         group.append(trial)
@@ -117,8 +118,8 @@ def _candidates(record: SearchRecord, file: SpaceFile, max_models: int) -> _Cand
             return _Candidates(trials=trials, outside=() if best in trials else (best,))
     raise UserError(
         f"weights are averaged over two or more trials that began alike, and {record.search_id} has none: of one "
-        "backbone with pretrained weights, with head_init: probe, and better than the solved head that they began with "
-        "(`tlsearch ensemble` combines any trials)"
+        "backbone with pretrained weights and one image size, with head_init: probe, and better than the solved head "
+        "that they began with (`tlsearch ensemble` combines any trials)"
     )
 
 
@@ -142,7 +143,7 @@ def _keep(
     else:
         copy_model(folders[chosen.best], model)
     crash_point("soup_model")
-    spec = ModelSpec.of(read_model_meta(model).backbone, file.data, len(index.classes))
+    spec = ModelSpec.of(read_model_meta(model).config, file.data, len(index.classes))
     combination = Combination(
         kind="soup",
         members=tuple(Member(trial=number, count=1) for number in members),

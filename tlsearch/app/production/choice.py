@@ -15,7 +15,7 @@ from tlsearch.app.production.conclude import read_confirmed
 from tlsearch.app.production.confirm import best_candidates
 from tlsearch.config import SpaceFile
 from tlsearch.core.errors import UsageError, UserError
-from tlsearch.core.types import ModelSpec, SearchRecord, TrialRecord
+from tlsearch.core.types import ModelSpec, SearchRecord, TrialConfig, TrialRecord
 from tlsearch.model import describe_model
 from tlsearch.results.combine.combination import Combination
 from tlsearch.results.leaderboard.search_facts import measure_latency, this_cpu
@@ -69,18 +69,21 @@ class _Sizes:
 
     def __init__(self, file: SpaceFile, num_classes: int) -> None:
         self._data, self._num_classes = file.data, num_classes
-        self.latency = cache(lambda backbone: measure_latency(self._spec(backbone)))
+        self._latency = cache(measure_latency)
 
-    def parameters(self, backbone: str) -> int:
-        return describe_model(self._spec(backbone)).parameters
+    def parameters(self, config: TrialConfig) -> int:
+        return describe_model(self._spec(config)).parameters
 
-    def within(self, backbone: str, limits: Limits) -> bool:
-        if limits.parameters is not None and self.parameters(backbone) > limits.parameters:
+    def latency(self, config: TrialConfig) -> float:
+        return self._latency(self._spec(config))
+
+    def within(self, config: TrialConfig, limits: Limits) -> bool:
+        if limits.parameters is not None and self.parameters(config) > limits.parameters:
             return False
-        return limits.latency_ms is None or self.latency(backbone) <= limits.latency_ms
+        return limits.latency_ms is None or self.latency(config) <= limits.latency_ms
 
-    def _spec(self, backbone: str) -> ModelSpec:
-        return ModelSpec.of(backbone, self._data, self._num_classes)
+    def _spec(self, config: TrialConfig) -> ModelSpec:
+        return ModelSpec.of(config, self._data, self._num_classes)
 
 
 def choose(
@@ -99,19 +102,19 @@ def choose(
     """
     sizes = _Sizes(file, num_classes)
     for owner, record, reason in _candidates(entry, trial, num_val):
-        backbone = record.config.backbone
-        if not sizes.within(backbone, limits):
+        config = record.config
+        if not sizes.within(config, limits):
             if trial is not None:
-                raise UserError(f"trial {trial} is not within the limits: {_sizes_text(sizes, backbone, limits)}")
+                raise UserError(f"trial {trial} is not within the limits: {_sizes_text(sizes, config, limits)}")
             continue
         latency = ""
         if limits.latency_ms is not None:
-            latency = f"{sizes.latency(backbone):.1f} ms an image ({this_cpu()}, batch of 1)"
+            latency = f"{sizes.latency(config):.1f} ms an image ({this_cpu()}, batch of 1)"
         if limits.any and trial is None:
-            reason = f"{reason} within the limits ({_sizes_text(sizes, backbone, limits)})"
+            reason = f"{reason} within the limits ({_sizes_text(sizes, config, limits)})"
         # with folds the epoch that counts is that at which all of them were read
         record = replace(record, best_epoch=record.model_epoch)
-        return Choice(entry=owner, trial=record, reason=reason, parameters=sizes.parameters(backbone), latency=latency)
+        return Choice(entry=owner, trial=record, reason=reason, parameters=sizes.parameters(config), latency=latency)
     raise UserError(_no_trial(entry, limits))
 
 
@@ -128,7 +131,7 @@ def best_trial(entry: SearchEntry, file: SpaceFile, limits: Limits, *, num_class
         UserError: No trial with a result is within them.
     """
     sizes = _Sizes(file, num_classes)
-    found = next((one for one in read_record(entry).ranked if sizes.within(one.config.backbone, limits)), None)
+    found = next((one for one in read_record(entry).ranked if sizes.within(one.config, limits)), None)
     if found is None:
         raise UserError(_no_trial(entry, limits))
     return found
@@ -194,12 +197,12 @@ def _confirmed_winner(entry: SearchEntry, confirmed: Confirmed) -> tuple[SearchE
     return owner, trial, reason
 
 
-def _sizes_text(sizes: _Sizes, backbone: str, limits: Limits) -> str:
+def _sizes_text(sizes: _Sizes, config: TrialConfig, limits: Limits) -> str:
     parts = []
     if limits.parameters is not None:
-        parts.append(f"{sizes.parameters(backbone):,} parameters, at most {limits.parameters:,}")
+        parts.append(f"{sizes.parameters(config):,} parameters, at most {limits.parameters:,}")
     if limits.latency_ms is not None:
-        parts.append(f"{sizes.latency(backbone):.1f} ms an image, at most {limits.latency_ms:g}")
+        parts.append(f"{sizes.latency(config):.1f} ms an image, at most {limits.latency_ms:g}")
     return "; ".join(parts)
 
 

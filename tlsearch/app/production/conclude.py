@@ -104,7 +104,7 @@ def _repeated(confirm: PreparedConfirm, record: SearchRecord) -> list[Repeated]:
             for seed, trial in sorted(rounds.items())
             if trial.best_value is not None and trial.state is TrialState.COMPLETE
         }
-        spec = ModelSpec.of(candidate.config.backbone, confirm.prepared.file.data, len(index.classes))
+        spec = ModelSpec.of(candidate.config, confirm.prepared.file.data, len(index.classes))
         times = [r.metrics["epoch_seconds"] for t in good.values() for r in t.reports if "epoch_seconds" in r.metrics]
         found.append(
             Repeated(

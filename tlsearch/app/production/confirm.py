@@ -124,7 +124,7 @@ def _same_model(one: TrialRecord, other: TrialRecord) -> bool:
 
 def _solved_head(config: TrialConfig) -> tuple[Scalar, ...]:
     """What decides about a head that is solved on the frozen features."""
-    return config.backbone, config.features, bn_policy(config.bn_policy).recalibrates, config.head, config.head_penalty
+    return config.model, config.features, bn_policy(config.bn_policy).recalibrates, config.head, config.head_penalty
 
 
 def repeating(file: SpaceFile, entries: Sequence[Mapping[str, Scalar]], *, seeds: int) -> SpaceFile:

@@ -79,7 +79,7 @@ def _compare_searches(a: SearchEntry, b: SearchEntry, device: str) -> SearchComp
 
 def _searched(entry: SearchEntry) -> _Searched:
     record = read_record(entry)
-    facts = complete_facts(entry, [trial.config.backbone for trial in record.trials])
+    facts = complete_facts(entry, [trial.config for trial in record.trials])
     side = search_side(record, leaderboard(record, {}, facts))
     return _Searched(entry=entry, record=record, facts=facts, side=side)
 

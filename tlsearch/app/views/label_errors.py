@@ -45,14 +45,16 @@ def find_label_errors(entry: SearchEntry, record: SearchRecord, file: SpaceFile,
         index: Its data, unchanged since.
     """
     by_trials, good = _good_trials(entry, record, index)
-    backbones = list(dict.fromkeys(t.config.backbone for t in record.ranked if not good or t.number in good))
+    configs = [trial.config for trial in record.ranked if not good or trial.number in good]
+    backbones = list(dict.fromkeys(config.backbone for config in configs))
+    sizes = {config.backbone: config.image_size for config in reversed(configs)}  # that of its best trial
     opinions: dict[str, list[Floats]] = {"train": [], "val": [by_trials] if good else []}
     notes = (
         []
         if good
         else ["No trial has kept logits of these images: a search with folds or of an earlier version keeps none."]
     )
-    heads, why = _by_heads(backbones[:_MAX_BACKBONES], file, index)
+    heads, why = _by_heads({name: sizes[name] for name in backbones[:_MAX_BACKBONES]}, file, index)
     notes += [why] if why else []
     for one in heads.values():
         for split, probabilities in one.items():
@@ -95,9 +97,13 @@ def _good_trials(entry: SearchEntry, record: SearchRecord, index: ImageIndex) ->
 
 
 def _by_heads(
-    backbones: Iterable[str], file: SpaceFile, index: ImageIndex
+    sizes: Mapping[str, int | None], file: SpaceFile, index: ImageIndex
 ) -> tuple[Mapping[str, Mapping[str, Floats]], str]:
-    """By backbone and split the predictions of linear heads that leave each image out; and why some are missing."""
+    """By backbone and split the predictions of linear heads that leave each image out; and why some are missing.
+
+    Args:
+        sizes: By backbone the image size of its trials.
+    """
     from tlsearch.trial import frozen_features
 
     train, val = index.splits["train"], index.splits["val"]
@@ -105,9 +111,9 @@ def _by_heads(
         return {}, f"Training images are judged where train and val have at most {_MAX_IMAGES:,} images."
     labels = np.array(train.labels + val.labels, dtype=np.int64)
     found, why = dict[str, Mapping[str, Floats]](), ""
-    for backbone in backbones:
+    for backbone, image_size in sizes.items():
         try:
-            features = frozen_features(backbone, file.trial_setup())
+            features = frozen_features(backbone, file.trial_setup(), image_size=image_size)
         except (UserError, Infeasible) as error:
             why = f"{backbone} judged no image: {error}."
             continue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from tlsearch.app.views.outcome import search_alternatives
 from tlsearch.app.views.report_settings import log_scaled, search_settings
 from tlsearch.core.errors import StorageError, UserError
 from tlsearch.core.printable import ENCODING_BYTES
-from tlsearch.core.types import ModelSpec, ParameterImportance, SearchRecord, TrialRecord
+from tlsearch.core.types import DataSpec, ModelSpec, ParameterImportance, SearchRecord, TrialRecord
 from tlsearch.results.combine.default_gain import default_gain
 from tlsearch.results.leaderboard.leaderboard import LeaderboardRow, leaderboard, rows_csv
 from tlsearch.results.leaderboard.search_facts import SearchFacts, measure_latency, this_cpu
@@ -77,7 +77,7 @@ def write_search_report(
         directory: Where to; the folder ``report`` of the search if left out.
         with_model: Evaluate the best model over the validation images.
         with_importance: Work out the importance of each parameter.
-        with_latency: Measure the latency of every backbone that was tried, on this machine.
+        with_latency: Measure the latency of every model that was tried, on this machine.
         log: Add the files to the search's MLflow run.
         lock: The search's, where the caller holds it already.
 
@@ -89,7 +89,7 @@ def write_search_report(
     with ExitStack() as stack:
         owner = lock is not None or _takes(entry, stack, target, log=log)
         record = read_record(entry)
-        facts = complete_facts(entry, [trial.config.backbone for trial in record.trials])
+        facts = complete_facts(entry, [trial.config for trial in record.trials])
         if with_latency:
             facts = _add_latency(entry, facts, record)
         if owner:
@@ -125,7 +125,7 @@ def write_search_report(
 def search_plots(entry: SearchEntry) -> tuple[Plot, ...]:
     """The report's plots as they are now; writes nothing and opens no model."""
     record = read_record(entry)
-    facts = complete_facts(entry, [trial.config.backbone for trial in record.trials])
+    facts = complete_facts(entry, [trial.config for trial in record.trials])
     importance = parameter_importance(entry.path, entry.moved)
     log_scales = log_scaled(read_space_file(entry))
     rows = leaderboard(record, {}, facts)
@@ -182,20 +182,15 @@ def _log(entry: SearchEntry, files: Mapping[str, Path]) -> str | None:
 
 def _add_latency(entry: SearchEntry, facts: SearchFacts, record: SearchRecord) -> SearchFacts:
     file = read_space_file(entry)
-    size = None if file is None else file.data.image_size
+    data = DataSpec(source="") if file is None else file.data
     measured = dict(facts.latency_ms) if facts.latency_on == this_cpu() else {}
-    for backbone in _tried(record):
-        if backbone not in measured:
-            spec = ModelSpec(backbone=backbone, num_classes=max(len(facts.classes), 2), image_size=size)
+    for name, config in {trial.config.model: trial.config for trial in record.trials}.items():
+        if name not in measured:
             try:
-                measured[backbone] = measure_latency(spec)
+                measured[name] = measure_latency(ModelSpec.of(config, data, max(len(facts.classes), 2)))
             except UserError as error:
-                logger.warning("the latency of %s cannot be measured: %s", backbone, error)
+                logger.warning("the latency of %s cannot be measured: %s", name, error)
     return replace(facts, latency_ms=measured, latency_on=this_cpu())
-
-
-def _tried(record: SearchRecord) -> Iterable[str]:
-    return dict.fromkeys(trial.config.backbone for trial in record.trials)
 
 
 def _judged(

@@ -120,6 +120,7 @@ def _backbone_json(backbone: CheckedBackbone) -> dict[str, Any]:
         "image_size": described["image_size"],
         "min_image_size": facts.min_size,
         "image_sizes": facts.size_rule(),
+        "searched_image_sizes": list(backbone.searched_sizes),
         "stages": described["stages"],
         "trainable_parameters": described["trainable_parameters"],
         "adapted_parameters": to_plain(backbone.adapted),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tlsearch.results.inference.predictor import Prediction
 
 _MAX_PAIRS = 20
+_MAX_SIZES = 8
 
 
 def cache_table(entries: Sequence[CacheEntry]) -> Table:
@@ -88,7 +89,9 @@ def backbone_table(backbone: CheckedBackbone) -> Table:
     """One backbone's weights and sizes, its stages, and how many parameters train at each depth."""
     described, weights = backbone.described, backbone.weights
     licence = f", licence {weights.licence}" if weights.licence else ""
-    sizes = f"{described.image_size} px images (it takes {backbone.facts.size_rule()})"
+    searched = ", ".join(str(size) for size in backbone.searched_sizes[:_MAX_SIZES])
+    searched += ", ..." if len(backbone.searched_sizes) > _MAX_SIZES else ""
+    sizes = f"{searched or described.image_size} px images (it takes {backbone.facts.size_rule()})"
     table = Table(title=f"{described.name}: weights {weights.id}{licence}; {sizes}")
     titles = ["stage", "modules", "parameters", "BN layers", "depth that trains it", "trainable there"]
     for title in (*titles, *(f"with {way}" for way in backbone.adapted)):

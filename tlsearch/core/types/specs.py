@@ -43,7 +43,8 @@ class DataSpec:
         path: The folder of images, the manifest file, the folder of torchvision's files, or a local Hugging
             Face set. A folder or a manifest may be s3://. A relative path starts at the space file.
         split: How images are split where the source has no ready split.
-        image_size: Side of the square images that a model sees, in pixels; auto is the size of the weights.
+        image_size: Side of the square images that a model sees, in pixels; auto is the size of the weights, or
+            ``image_size`` of the space.
         name: Class of torchvision.datasets, such as CIFAR10, or the ID of a set on the Hugging Face Hub.
         download: Whether a set that is not on this machine may be downloaded.
         options: Further arguments of the torchvision class or of datasets.load_dataset.
@@ -64,6 +65,10 @@ class DataSpec:
     label_column: str | None = None
     max_pixels: int = MAX_PIXELS
     layout: Layout = "auto"
+
+    def size_of(self, config: TrialConfig) -> int | None:
+        """Side of the images of a trial in pixels; None is that of the weights."""
+        return self.image_size if config.image_size is None else config.image_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,9 +159,9 @@ class ModelSpec:
     image_size: int | None = None
 
     @classmethod
-    def of(cls, backbone: str, data: DataSpec, num_classes: int) -> ModelSpec:
+    def of(cls, config: TrialConfig, data: DataSpec, num_classes: int) -> ModelSpec:
         """The model that a trial on these data builds."""
-        return cls(backbone=backbone, num_classes=num_classes, image_size=data.image_size)
+        return cls(backbone=config.backbone, num_classes=num_classes, image_size=data.size_of(config))
 
 
 @dataclass(frozen=True, kw_only=True)

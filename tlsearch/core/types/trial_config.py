@@ -52,6 +52,18 @@ class TrialConfig:
             )
         ),
     ]
+    image_size: Annotated[
+        int | None,
+        Hyperparameter(
+            low=1,
+            high=4096,
+            meaning=(
+                "Side of the square images that the model sees, in pixels. Where the space leaves it out it is that of "
+                "``data.image_size``. A range is moved to the multiples that a backbone takes."
+            ),
+            where="``data.image_size`` is auto",
+        ),
+    ] = None
     unfreeze_depth: Annotated[
         int,
         Hyperparameter(
@@ -263,13 +275,18 @@ class TrialConfig:
         return self.head in SOLVED_HEADS
 
     @property
+    def model(self) -> str:
+        """What decides the size of its model, and the time of one image: ``resnet18``, or ``resnet18 at 96 px``."""
+        return self.backbone if self.image_size is None else f"{self.backbone} at {self.image_size} px"
+
+    @property
     def short(self) -> str:
         """In a few words: ``resnet18 depth 2 lr 1.0e-03/2.1e-05 bn train``."""
         if self.solved:
             penalty = "" if self.head_penalty is None else f" {self.head_penalty:.1e}"
-            return f"{self.backbone} depth 0 {self.head}{penalty}"
+            return f"{self.model} depth 0 {self.head}{penalty}"
         rates = f"{self.head_lr:.1e}" + (f"/{self.backbone_lr:.1e}" if self.backbone_lr is not None else "")
-        words = [self.backbone, f"depth {self.unfreeze_depth}", f"lr {rates}"]
+        words = [self.model, f"depth {self.unfreeze_depth}", f"lr {rates}"]
         if self.bn_policy is not None and self.unfreeze_depth:
             words.append(f"bn {self.bn_policy}")
         if self.adapt != "none":

@@ -80,7 +80,7 @@ def alternatives(
     Args:
         root: The search's folder.
         record: The search.
-        parameters: Of each backbone with its head, as far as they are known.
+        parameters: Of each model with its head, by ``TrialConfig.model``, as far as they are known.
         latency_ms: The same.
 
     Raises:
@@ -94,7 +94,7 @@ def alternatives(
         most = max(2, _MOST_VALUES // max(1, kept.logits[0].size))
         selected = select_ensemble(kept.trials[:most], kept.logits[:most], kept.labels, metric=record.metric)
     soup, ensemble = read_combination(root, "soup"), read_combination(root, "ensemble")
-    backbones = {trial.number: trial.config.backbone for trial in record.trials}
+    models = {trial.number: trial.config.model for trial in record.trials}
     best = record.best.number
     known = next((one.best_cross_fitted for one in (selected, ensemble, soup) if one is not None), None)
     found = [
@@ -103,15 +103,15 @@ def alternatives(
             members=(Member(trial=best, count=1),),
             cross_fitted=known,
             value=record.best.best_value,
-            parameters=parameters.get(backbones[best]),
-            latency_ms=latency_ms.get(backbones[best]),
+            parameters=parameters.get(models[best]),
+            latency_ms=latency_ms.get(models[best]),
             made=True,
             helps=False,
         )
     ]
     found += [_of(one, known) for one in (soup, ensemble) if one is not None]
     if ensemble is None and selected is not None:
-        found.append(_estimated(selected, [backbones[one.trial] for one in selected.members], parameters, latency_ms))
+        found.append(_estimated(selected, [models[one.trial] for one in selected.members], parameters, latency_ms))
     distilled = read_combination(root, "distilled")
     return tuple(found if distilled is None else [*found, _of(distilled, known)])
 
@@ -132,10 +132,10 @@ def _of(made: Combination, single: float | None) -> Alternative:
 
 
 def _estimated(
-    selected: Selected, backbones: Sequence[str], parameters: Mapping[str, int], latency_ms: Mapping[str, float]
+    selected: Selected, models: Sequence[str], parameters: Mapping[str, int], latency_ms: Mapping[str, float]
 ) -> Alternative:
-    sizes = [parameters.get(one) for one in backbones]
-    times = [latency_ms.get(one) for one in backbones]
+    sizes = [parameters.get(one) for one in models]
+    times = [latency_ms.get(one) for one in models]
     return Alternative(
         kind="ensemble",
         members=selected.members,

@@ -275,8 +275,8 @@ def _standard_error(trial: TrialRecord, record: SearchRecord, facts: SearchFacts
 
 
 def latency_of(trial: TrialRecord, facts: SearchFacts) -> float | None:
-    """Milliseconds for one image: the trial's own measurement, else its backbone's; None where neither was made."""
-    return trial.measured.get("latency_ms", facts.latency_ms.get(trial.config.backbone))
+    """Milliseconds for one image: the trial's own measurement, else its model's; None where neither was made."""
+    return trial.measured.get("latency_ms", facts.latency_ms.get(trial.config.model))
 
 
 def parameters_of(trial: TrialRecord, facts: SearchFacts) -> int | None:

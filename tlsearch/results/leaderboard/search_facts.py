@@ -28,9 +28,9 @@ class SearchFacts:
         classes: Class names in the order of the labels.
         images: Number of images by split.
         digest: The data set's.
-        parameters: Of each backbone with the new head, by its name in the space.
-        trainable: The same that train at each unfreeze depth, by backbone, then depth.
-        latency_ms: Of one image on a CPU, by backbone; measured on request.
+        parameters: Of each backbone with the new head, by ``TrialConfig.model``, as the next two.
+        trainable: The same that train at each unfreeze depth, by model, then depth.
+        latency_ms: Of one image on a CPU; measured on request.
         latency_on: The machine and settings that ``latency_ms`` holds for.
         max_epochs: Epochs of a trial that is not cut.
         folds: Of each trial; 0 where there are none.
@@ -58,13 +58,13 @@ class SearchFacts:
 
     def parameters_of(self, config: TrialConfig) -> int | None:
         """Parameters of a trial's model."""
-        return self.parameters.get(config.backbone)
+        return self.parameters.get(config.model)
 
     def trainable_of(self, config: TrialConfig) -> int | None:
         """Parameters that the trial may train, batch norm's included; not known where its stages are adapted."""
         if config.adapt != "none":
             return None
-        return self.trainable.get(config.backbone, {}).get(config.unfreeze_depth)
+        return self.trainable.get(config.model, {}).get(config.unfreeze_depth)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

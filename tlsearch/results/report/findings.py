@@ -46,6 +46,14 @@ def by_depth(view: View) -> list[GroupSummary]:
     return sorted(_groups(view, lambda trial: str(trial.config.unfreeze_depth)), key=lambda group: int(group.name))
 
 
+def by_image_size(view: View) -> list[GroupSummary]:
+    """One summary for each image size, the smallest first; none where it is not searched."""
+    if len({trial.config.image_size for trial in view.record.trials}) < 2:
+        return []
+    groups = _groups(view, lambda trial: str(trial.config.image_size or "the weights' own"))
+    return sorted(groups, key=lambda group: int(group.name) if group.name.isdigit() else 0)
+
+
 def _worth(view: View, group: GroupSummary) -> float:
     if group.best is None or group.best.best_value is None:
         return float("inf")

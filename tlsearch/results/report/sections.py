@@ -12,6 +12,7 @@ from tlsearch.results.report.findings import (
     GroupSummary,
     by_backbone,
     by_depth,
+    by_image_size,
     describe_params,
     findings,
     shared_by_the_best,
@@ -144,9 +145,10 @@ def parameters_section(view: View, importance: Plot, others: Sequence[Plot]) -> 
 
 
 def groups_section(view: View, plot: Plot) -> str:
-    """Summaries by backbone and by depth."""
+    """Summaries by backbone, by depth, and by image size where it is searched."""
     parts = [grid(plot_figure(plot))]
-    for title, groups in (("backbone", by_backbone(view)), ("unfreeze depth", by_depth(view))):
+    tables = {"backbone": by_backbone(view), "unfreeze depth": by_depth(view), "image size": by_image_size(view)}
+    for title, groups in ((title, groups) for title, groups in tables.items() if groups):
         parts.append(f'<h3 class="spaced">By {title}</h3>{_group_table(view, title, groups)}')
     return section("groups", "Backbones and depths", *parts)
 
@@ -156,13 +158,14 @@ def _group_table(view: View, title: str, groups: Sequence[GroupSummary]) -> str:
     heads += ["parameters"] if title == "backbone" else []
     rows = []
     for group in groups:
-        parameters = view.facts.parameters.get(group.name)
+        best = group.best
+        parameters = view.facts.parameters.get(group.name) if best is None else best.parameters
         cells = [
             group.name,
             str(group.trials),
             str(group.completed),
-            "–" if group.best is None else value_text(group.best),
-            "–" if group.best is None else str(group.best.trial),
+            "–" if best is None else value_text(best),
+            "–" if best is None else str(best.trial),
             "–" if group.median is None else f"{group.median:.4f}",
             str(group.epochs),
             format_s(group.seconds, tenths=True),
@@ -190,7 +193,7 @@ def _pace_table(view: View) -> str:
     rows = [
         Row(
             cells=[
-                pace.backbone,
+                pace.model,
                 str(pace.depth),
                 SOURCES.get(pace.source, (pace.source,))[0],
                 str(pace.epochs),
@@ -202,7 +205,7 @@ def _pace_table(view: View) -> str:
     ]
     if not rows:
         return ""
-    heads = ["backbone", "depth", f"{view.step}s read", f"{view.step}s", "median s", "s from to"]
+    heads = ["model", "depth", f"{view.step}s read", f"{view.step}s", "median s", "s from to"]
     paced = table(heads, rows, numeric=heads[3:], shown=SHOWN_TRIALS)
     return f'<h3 class="spaced">Seconds of {view.one_step}</h3>{paced}'
 

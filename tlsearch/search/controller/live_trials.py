@@ -53,7 +53,7 @@ class Live:
         """A trial that is RUNNING in the study, as its attributes there describe it."""
         attrs = trial.user_attrs
         config = from_plain(TrialConfig, attrs["config"])
-        sizes = plan.sizes_of(config.backbone)
+        sizes = plan.sizes_of(config)
         limited = plan.search.constraints.limits
         return cls(
             number=trial.number,

@@ -128,9 +128,9 @@ def _top_share(num_trials: int) -> float:
 
 
 def _evaluate(scored: Sequence[FrozenTrial], objective: Objective) -> dict[str, float]:
-    """Shares by the user's names; a parameter under two names of the study gets the sum of both.
+    """Shares by the user's names; a parameter under several names of the study gets the sum of them.
 
-    Each of the two is active where the other is not, and PED-ANOVA's importance is a sum over such regimes.
+    Each of them is active where the others are not, and PED-ANOVA's importance is a sum over such regimes.
     """
     from optuna.importance import PedAnovaImportanceEvaluator  # seconds, that `status` need not wait for
 

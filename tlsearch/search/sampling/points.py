@@ -2,8 +2,9 @@
 
 The fixed ones are the user's, the default, and a first look at every other backbone. A first look is the cheapest fair
 trial of a backbone: its head alone (the shallowest depth that the space has), at the default rates, without
-augmentation, so that it reads cached features, and from the linear probe where the space has it. ASHA does not stop it,
-so that backbones are compared by equal trials.
+augmentation, so that it reads cached features, and from the linear probe where the space has it. Of the space's image
+sizes it has the one nearest to that of the weights. ASHA does not stop it, so that backbones are compared by equal
+trials.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def first_points(plan: SearchPlan) -> list[FirstPoint]:
     if search.listed:
         entries = [space.complete(entry) for entry in search.start_with] * search.seeds
         return [FirstPoint(values=entry, origin="start_with") for entry in entries]
-    looks = [first_look(space, backbone) for backbone in _feasible_backbones(plan)]
+    looks = _feasible_looks(plan)
     if len(space.backbones()) == 1:  # nothing to compare
         looks = []
     found = [
@@ -88,13 +89,15 @@ def num_enqueued(trials: Sequence[FrozenTrial], number: int) -> int:
     return sum("fixed_params" in trial.system_attrs for trial in before)
 
 
-def _feasible_backbones(plan: SearchPlan) -> list[str]:
-    """The backbones that keep the search's limits on their size: the others' trials end before they begin."""
-    limits = plan.search.constraints.limits
+def _feasible_looks(plan: SearchPlan) -> list[dict[str, Scalar]]:
+    """The first looks that keep the search's limits on their size: the others' trials end before they begin."""
+    limits, space = plan.search.constraints.limits, plan.space
+    looks = [first_look(space, backbone) for backbone in space.backbones()]
+    sizes = [plan.sizes_of(space.to_config(look)) for look in looks]
     return [
-        backbone
-        for backbone in plan.space.backbones()
-        if all(plan.sizes_of(backbone).get(name, 0.0) <= limit for name, limit in limits.items())
+        look
+        for look, known in zip(looks, sizes, strict=True)
+        if all(known.get(name, 0.0) <= limit for name, limit in limits.items())
     ]
 
 

@@ -16,13 +16,14 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
-from tlsearch.core.codec import to_plain
+from tlsearch.core.codec import from_plain
 from tlsearch.core.types import Scalar, TrialConfig
 from tlsearch.search.plan import SearchPlan
 from tlsearch.search.sampling.points import FIRST_LOOK, ORIGIN, Origin, draw, first_points, nearest, num_enqueued
 from tlsearch.search.sampling.tpe import NUM_DRAWN, GivenPoint, make_sampler
 from tlsearch.search.sampling.untried import Configurations, Untried, untried_point
 from tlsearch.search.seeds import derive_seed
+from tlsearch.space.image_sizes import own_size
 
 if TYPE_CHECKING:
     from tlsearch.space import Space
@@ -66,7 +67,7 @@ class Proposals:
     def __init__(self, plan: SearchPlan) -> None:
         self._plan = plan
         self._tried = Configurations()
-        self._looks = [to_plain(plan.space.to_config(one.values)) for one in first_points(plan) if one.first_look]
+        self._looks = [plan.space.to_config(one.values) for one in first_points(plan) if one.first_look]
 
     def propose(self, trials: Sequence[FrozenTrial], number: int) -> Proposal:
         """The proposal of trial ``number``, which is not among ``trials`` or has no values yet."""
@@ -134,11 +135,11 @@ class Proposals:
         """The first looks; where backbones were added later, the default of the first ones is their look."""
         if not any(trial.user_attrs.get(FIRST_LOOK) for trial in begun):
             return []
-        return [
-            trial
-            for trial in begun
-            if trial.user_attrs.get(FIRST_LOOK) or trial.user_attrs.get("config") in self._looks
-        ]
+        return [trial for trial in begun if trial.user_attrs.get(FIRST_LOOK) or self._is_look(trial)]
+
+    def _is_look(self, trial: FrozenTrial) -> bool:
+        config = trial.user_attrs.get("config")
+        return config is not None and from_plain(TrialConfig, config) in self._looks
 
     def _ranked(self, trials: Sequence[FrozenTrial]) -> list[str]:
         """The backbones that these trials have a value of, the best first; of equal ones the first listed."""
@@ -158,8 +159,13 @@ class Proposals:
 
 
 def _passes(config: TrialConfig, views: int) -> float:
-    """An epoch's work, in forward passes over the backbone; a training step is three, cached features save the rest."""
+    """An epoch's work, in forward passes over the backbone at the size of its weights.
+
+    A training step is three, cached features save the rest.
+    """
     fixed = config.augmentation == "none" or views > 1
     cached = fixed and not config.mixup and not config.cutmix
     trained = _TRAINED[min(config.unfreeze_depth, len(_TRAINED) - 1)]
-    return 3 * trained + (0.0 if cached else 1 - trained)
+    own = own_size(config.backbone)
+    pixels = 1.0 if config.image_size is None or own is None else (config.image_size / own) ** 2
+    return pixels * (3 * trained + (0.0 if cached else 1 - trained))

@@ -118,6 +118,8 @@ def fits(config: TrialConfig, count: int, uses: Collection[Use]) -> bool:
 def _needs_as_much(one: TrialConfig, other: TrialConfig) -> bool:
     return (
         one.backbone == other.backbone
+        and (one.image_size or 0) >= (other.image_size or 0)
+        and (one.image_size is None) == (other.image_size is None)
         and one.unfreeze_depth >= other.unfreeze_depth
         and one.batch_size >= other.batch_size
         and (one.augmentation != "none" or other.augmentation == "none")  # pixels or cached features

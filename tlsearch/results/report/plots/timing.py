@@ -28,9 +28,9 @@ SOURCES = {"features": ("cached features", OTHER), "pixels": ("images", CUT)}
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """Epochs that take about as long: of one backbone at one depth, from the same source; seconds."""
+    """Epochs that take about as long: of one model at one depth, from the same source; seconds."""
 
-    backbone: str
+    model: str
     depth: int
     source: str
     epochs: int
@@ -40,16 +40,16 @@ class Pace:
 
 
 def paces(view: View) -> list[Pace]:
-    """One for each backbone, depth and source that has a time, in that order."""
+    """One for each model, depth and source that has a time, in that order."""
     found: dict[tuple[str, int, str], list[float]] = {}
     for trial in view.record.trials:
         for report in trial.reports:
             if report.metrics.get("epoch_seconds", 0.0) > 0:
-                key = (trial.config.backbone, trial.config.unfreeze_depth, report.source)
+                key = (trial.config.model, trial.config.unfreeze_depth, report.source)
                 found.setdefault(key, []).append(report.metrics["epoch_seconds"])
     return [
         Pace(
-            backbone=backbone,
+            model=model,
             depth=depth,
             source=source,
             epochs=len(times),
@@ -57,7 +57,7 @@ def paces(view: View) -> list[Pace]:
             least_s=min(times),
             most_s=max(times),
         )
-        for (backbone, depth, source), times in sorted(found.items())
+        for (model, depth, source), times in sorted(found.items())
     ]
 
 
@@ -121,7 +121,7 @@ def plot_epochs(view: View) -> Plot:
                         ys.append(row + jitter(number, 0.24))
             if xs:
                 axes.scatter(xs, ys, s=8, c=colour, linewidths=0, alpha=0.8 if len(xs) < 300 else 0.4, label=words)
-        one = len({pace.backbone for pace in paces(view)}) == 1
+        one = len({pace.model for pace in paces(view)}) == 1
         for pace in paces(view) if one else ():
             row = list(by_depth).index(pace.depth)
             axes.plot([pace.median_s] * 2, [row - 0.34, row + 0.34], color=SOURCES[pace.source][1], linewidth=1.8)

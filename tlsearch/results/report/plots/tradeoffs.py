@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from tlsearch.core.types import Objective, TrialRecord
+from tlsearch.core.types import Objective, TrialConfig, TrialRecord
 from tlsearch.results.leaderboard.leaderboard import LeaderboardRow
 from tlsearch.results.report.plots.style import (
     BEST,
@@ -32,7 +32,7 @@ from tlsearch.results.report.plots.view import View, clamp, robust_limits, short
 
 MAX_BACKBONES = 20
 _NAME_ROOM_PX = 14.0
-_MAX_NAMES = 8  # with more backbones only those of the front are named
+_MAX_NAMES = 8  # with more models only those of the front are named
 DEPTHS = range(6)
 
 
@@ -124,7 +124,7 @@ def _against(
         caption = (
             "The orange line is the Pareto front: no trial is both cheaper and better. "
             + ("Bars are one standard error. " if any(view.by_trial[t.number].standard_error for t in front) else "")
-            + "Size and latency depend on the backbone alone, so trials stand in columns."
+            + "Size and latency depend on the backbone and the image size alone, so trials stand in columns."
         )
         return finish(figure, Plot(name=plot.name, title=plot.title, caption=caption, marks=marks))
 
@@ -138,17 +138,24 @@ def _draw_front(axes: Axes, view: View, front: Sequence[tuple[float, TrialRecord
 
 
 def _name_columns(axes: Axes, points: Sequence[tuple[float, float, TrialRecord]], front: Sequence[TrialRecord]) -> None:
-    """Each backbone's name along its column, the front's first; none where it would stand on another's."""
-    columns = {t.config.backbone: c for c, _, t in points}
-    first = [t.config.backbone for t in front]
+    """Each model's name along its column, the front's first; none where it would stand on another's."""
+    costs: dict[str, set[float]] = {}
+    for cost, _, trial in points:
+        costs.setdefault(trial.config.backbone, set()).add(cost)
+
+    def name_of(config: TrialConfig) -> str:  # all image sizes may cost the same: parameters of a convolutional network
+        return config.backbone if len(costs[config.backbone]) == 1 else config.model
+
+    columns = {name_of(t.config): c for c, _, t in points}
+    first = [name_of(t.config) for t in front]
     taken: list[float] = []
     named = columns if len(columns) <= _MAX_NAMES else dict.fromkeys(first)
-    for backbone in sorted(named, key=lambda name: (name not in first, columns[name])):
-        place = float(axes.transData.transform((columns[backbone], 0.0))[0])
+    for one in sorted(named, key=lambda name: (name not in first, columns[name])):
+        place = float(axes.transData.transform((columns[one], 0.0))[0])
         if all(abs(place - other) > _NAME_ROOM_PX for other in taken):
             taken.append(place)
-            name = short(backbone.removeprefix("timm/"), 24)
-            at = (columns[backbone], 0.02)
+            name = short(one.removeprefix("timm/"), 24)
+            at = (columns[one], 0.02)
             shift: Any = {"xytext": (4, 0), "textcoords": "offset points", "rotation": 90, "va": "bottom"}
             axes.annotate(name, at, xycoords=("data", "axes fraction"), color=MUTED, fontsize=7.5, zorder=0, **shift)
 
