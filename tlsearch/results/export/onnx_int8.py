@@ -24,9 +24,9 @@ from tlsearch.results.inference.predictor import Classifier
 from tlsearch.results.stats.intervals import PairedTest, compare_paired
 
 CALIBRATION_IMAGES = 256
-# What holds weights, and what stands between. Softmax, normalisation and activation functions stay in fp32: they are a
-# small part of the time, and 256 levels are too few for them.
-_OPERATORS = ("Conv", "Gemm", "MatMul", "Add", "Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool")
+# What holds weights, and what stands between. Softmax, normalisation, activation functions and sums stay in fp32: they
+# are a small part of the time, and 256 levels are too few for the few large values of a transformer's residual stream.
+_OPERATORS = ("Conv", "Gemm", "MatMul", "Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +126,7 @@ def _write(source: Path, target: Path, batches: Iterator[Sequence[Tensor]]) -> N
                 per_channel=True,
                 activation_type=quantization.QuantType.QUInt8,
                 weight_type=quantization.QuantType.QInt8,
+                extra_options={"MatMulConstBOnly": True},  # attention multiplies two activations
             )
     except UserError:
         raise  # an image that cannot be read
