@@ -25,6 +25,7 @@ from tlsearch.app.production.choice import Limits
 from tlsearch.app.production.promote import PromoteOptions, promote
 from tlsearch.core.errors import StorageError, UserError
 from tlsearch.core.metrics import METRICS
+from tlsearch.core.types import SearchRecord
 from tlsearch.data import load_index
 from tlsearch.results import load_model, logits_on
 from tlsearch.results.combine.combination import combined_model, read_combination
@@ -66,7 +67,13 @@ def _choice(*members: int, helps: bool = True) -> SoupChoice:
 
 
 def _took(monkeypatch: pytest.MonkeyPatch, *members: int, helps: bool = True) -> None:
-    """As if the greedy choice were this one."""
+    """As if the greedy choice were this one, among these trials, whichever of them were better than their start."""
+
+    def candidates(record: SearchRecord, *_: object) -> souping._Candidates:
+        trials = tuple(trial for trial in record.ranked if trial.number in members)
+        return souping._Candidates(trials=trials, outside=())
+
+    monkeypatch.setattr(souping, "_candidates", candidates)
     monkeypatch.setattr(souping, "choose_soup", lambda *given, **more: _choice(*members, helps=helps))
 
 
@@ -144,6 +151,9 @@ from tlsearch.app.combined import make_soup as souping
 from tlsearch.results.combine.greedy_soup import SoupChoice
 choice = SoupChoice(**json.loads(sys.argv[2]))
 souping.choose_soup = lambda *given, **more: choice
+souping._candidates = lambda record, *_: souping._Candidates(
+    trials=tuple(trial for trial in record.ranked if trial.number in choice.members), outside=()
+)
 souping.make_soup(SearchEntry(**json.loads(Path(sys.argv[1]).read_text())))
 """
 
