@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from tlsearch.app.catalog.gather_facts import read_space_file
 from tlsearch.app.catalog.stored import read_record
 from tlsearch.app.views import report
 from tlsearch.app.views.report import report_at_end, write_search_report
-from tlsearch.app.views.report_settings import log_scaled, search_settings
+from tlsearch.app.views.report_settings import best_space, log_scaled, search_settings
 from tlsearch.core.types import ParameterImportance
 from tlsearch.search import holding
 from tlsearch.space import load
@@ -102,3 +103,15 @@ def test_what_the_space_draws_by_ratio_is_known(tmp_path: Path) -> None:
     small_search(tmp_path)
     file, _ = load(tmp_path / "space.yaml")
     assert log_scaled(file) == {"head_lr"} and log_scaled(None) == frozenset()
+
+
+def test_a_solved_head_is_shown_without_what_would_train_it(tmp_path: Path) -> None:
+    entry = small_search(tmp_path)
+    best = read_record(entry).best
+    assert best is not None
+    solved = replace(best, config=replace(best.config, unfreeze_depth=0, head="ridge", head_penalty=0.1))
+    own = yaml.safe_load((tmp_path / "space.yaml").read_text())
+    alone = tmp_path / "alone.yaml"
+    alone.write_text(yaml.safe_dump({**own, **yaml.safe_load(best_space(solved, None)), "search": {"trials": 1}}))
+    _, space = load(alone)
+    assert space.to_config(space.complete({})).head == "ridge"

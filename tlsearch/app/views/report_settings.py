@@ -13,6 +13,7 @@ from tlsearch.core.codec import read_json
 from tlsearch.core.errors import UserError
 from tlsearch.core.types import SearchRecord, TrialRecord, WeightsSource
 from tlsearch.results.report.settings_section import SearchSettings, WeightsUsed
+from tlsearch.space.conditions import system_reason
 
 if TYPE_CHECKING:
     from tlsearch.config import SpaceFile
@@ -51,7 +52,9 @@ def best_entry(trial: TrialRecord, file: SpaceFile | None) -> str:
 
 def best_space(trial: TrialRecord, file: SpaceFile | None) -> str:
     """A trial as a space of one point; what has no effect on it is left out, and so are other backbones' weights."""
-    values: dict[str, Any] = {name: value for name, value in asdict(trial.config).items() if value is not None}
+    point = asdict(trial.config)
+    has_effect = {name for name, value in point.items() if value is not None and system_reason(name, point) is None}
+    values: dict[str, Any] = {name: value for name, value in point.items() if name in has_effect}
     weights = {} if file is None else as_tree(file)["weights"]
     own = {name: source for name, source in weights.items() if name == trial.config.backbone}
     return dump_part({**({"weights": own} if own else {}), "space": values})

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from tlsearch.model import StagedModel
+from tlsearch.model import Part, StagedModel
 from tlsearch.train.device import Runtime
 from tlsearch.train.loop.batches import Source, device_batch, on_device
 from tlsearch.train.loop.loss import TrainingLoss
@@ -110,7 +110,7 @@ def linear_head(model: StagedModel, source: Source, runtime: Runtime, objective:
     rates = [m.p for m in front if isinstance(m, nn.Dropout)]
     if len(rates) > 1 or not all(isinstance(m, (nn.Dropout, nn.Identity, nn.Flatten)) for m in front):
         return None
-    if type(model.head).forward not in (nn.Sequential.forward, nn.Linear.forward):
+    if type(model.head).forward not in (Part.forward, nn.Sequential.forward, nn.Linear.forward):
         return None  # a module with a forward of its own may do more than its children
     dropout = rates[0] if rates else 0.0
     return LinearHead(last, dropout=dropout, source=source, runtime=runtime, objective=objective)
