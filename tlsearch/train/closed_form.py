@@ -60,6 +60,11 @@ class Spectrum:
     axes: Tensor
     bias: bool
 
+    @property
+    def num_bytes(self) -> int:
+        """What its large tensors take."""
+        return self.rows.nbytes + self.axes.nbytes
+
 
 def spectrum_of(rows: Tensor, labels: Tensor, *, bias: bool = True) -> Spectrum:
     """Decomposes features, float32 (N, F), once for all penalties.

@@ -18,7 +18,7 @@ from tlsearch.node_cache import store
 from tlsearch.train import Spectrum, release_copies
 
 _MAX_INDEXES = 2
-_MAX_SPECTRA = 8  # three backbones, or one with its folds; each takes about as much as the features
+_MAX_SPECTRA_BYTES = 1024**3
 _MAX_BACKBONE_BYTES = 1024**3
 _indexes: OrderedDict[tuple[DataSpec, bool], ImageIndex] = OrderedDict()
 _folds: OrderedDict[tuple[DataSpec, int], tuple[ImageIndex, ...]] = OrderedDict()
@@ -107,13 +107,16 @@ def held_folds(spec: DataSpec, num_folds: int, *, digest: str = "") -> tuple[Ima
 
 
 def held_spectrum(key: Hashable, compute: Callable[[], Spectrum]) -> Spectrum:
-    """What the heads that are solved on the same features share; the latest ``_MAX_SPECTRA`` are held."""
-    if key not in _spectra:
-        _spectra[key] = compute()
-        while len(_spectra) > _MAX_SPECTRA:
-            _spectra.popitem(last=False)
-    _spectra.move_to_end(key)
-    return _spectra[key]
+    """What the heads that are solved on the same features share; the longest unused ones beyond 1 GiB are dropped.
+
+    Held on the CPU alone: a device's memory is free between trials.
+    """
+    found = _spectra.pop(key, None) or compute()
+    if found.rows.device.type == "cpu":
+        _spectra[key] = found
+    while sum(one.num_bytes for one in _spectra.values()) > _MAX_SPECTRA_BYTES:
+        _spectra.popitem(last=False)
+    return found
 
 
 def release_held() -> None:

@@ -11,8 +11,7 @@ import torch
 
 from tlsearch.core.types import SOLVED_HEADS, Decision, EndReason, EpochReport, TrialAssignment
 from tlsearch.train import Trainer, evaluate
-from tlsearch.trial import load_trained, release_held, run_trial
-from tlsearch.trial.process_cache import _spectra
+from tlsearch.trial import load_trained, process_cache, release_held, run_trial
 from tlsearch.trial.run_trial import train_to
 from tlsearch.trial.setup import open_trial
 
@@ -63,8 +62,21 @@ def test_another_penalty_is_another_head_from_the_same_decomposition(assign: Ass
         reporter = Reports()
         run_trial(assign(f"trial-{penalty}", head="ridge", head_penalty=penalty), reporter)
         losses.append(reporter.heard[0].metrics["val_loss"])
-        assert len(_spectra) == 1
+        assert len(process_cache._spectra) == 1
     assert len(set(losses)) == 3
+
+
+def test_the_longest_unused_decomposition_is_dropped_beyond_the_limit(
+    assign: Assign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_trial(assign("first", head="cosine"), Reports())
+    (first,) = process_cache._spectra.values()
+    monkeypatch.setattr(process_cache, "_MAX_SPECTRA_BYTES", int(1.5 * first.num_bytes))
+    run_trial(assign("again", head="cosine"), Reports())
+    assert next(iter(process_cache._spectra.values())) is first
+    run_trial(assign("other", head="cosine", seed=5), Reports())  # random weights: another backbone
+    (second,) = process_cache._spectra.values()
+    assert second is not first
 
 
 def test_folds_are_solved_each_and_read_at_their_only_epoch(assign: Assign) -> None:
