@@ -4,8 +4,8 @@
     time_to_accuracy.py --weights mobilenet_v2.pth [--data EMOJI] [--seeds 3] [--trials 16] [--epochs 5] [--augment]
 
 Plain is the search of the Ray Tune guides (plain_ray_tune.py: OptunaSearch, ASHA, MLflow) with so many trials.
-tlsearch searches the same space with its own sampler and ASHA, default settings, empty caches, a fresh process;
-`start_with` is empty and starting points are off. It may take as long as plain took, and is interrupted as soon as a
+tlsearch searches the same space with its default settings, starting points among them, empty caches, a fresh process.
+It may take as long as plain took, and is interrupted as soon as a
 trial is as good as plain's best. Plain's time is that of its whole run; tlsearch's runs from the start of its process
 to that report. Where it never is as good, the ratio is given as none and counts as 0 in the median. Without --data
 the images are scikit-learn's digits, as files."""
@@ -103,7 +103,6 @@ search:
   time_budget: {math.ceil(budget_s)}s
   max_epochs: {options.epochs}
   seed: {seed}
-  starting_points: none
 """
 
 

@@ -232,6 +232,7 @@ def open_solution(
     compute: Callable[[], Mapping[str, Tensor]],
     cache: CacheSpec,
     settings: Mapping[str, Scalar] | None = None,
+    meanwhile: Callable[[], object] = bool,
 ) -> dict[str, Tensor]:
     """Reads an entry, computing and storing it first if no one has.
 
@@ -240,6 +241,7 @@ def open_solution(
         key: Of the images and the prefix that it was computed from.
         compute: Gives the tensors; they are stored as they are on the CPU.
         cache: Where the node's caches are.
+        meanwhile: Called where another process computes it, before this one waits for the result.
 
     Returns:
         The tensors, on the CPU. Where the cache cannot be written they are computed and not kept.
@@ -254,7 +256,8 @@ def open_solution(
         return Content(shape=data.shape, dtype=data.dtype, rows=[data])
 
     try:
-        array, _ = store.open({"kind": kind, "settings": dict(settings or {}), "of": key.as_dict()}, content)
+        entry = {"kind": kind, "settings": dict(settings or {}), "of": key.as_dict()}
+        array, _ = store.open(entry, content, meanwhile=meanwhile)
         return load(array.tobytes())
     except (NoRoomError, Timeout, OSError) as error:
         _log.warning("%s is computed and not kept: %s", kind, error)

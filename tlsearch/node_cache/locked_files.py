@@ -13,7 +13,7 @@ import shutil
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -84,10 +84,21 @@ _KEPT: dict[Path, int | None] = {}
 
 
 @contextmanager
-def writing(path: Path, timeout_s: float = -1) -> Iterator[None]:
-    """Makes the folder of a path and locks the path for its one writer; filelock.Timeout where another writes it."""
+def writing(path: Path, timeout_s: float = -1, *, meanwhile: Callable[[], object] = bool) -> Iterator[None]:
+    """Makes the folder of a path and locks the path for its one writer; filelock.Timeout where another writes it.
+
+    Args:
+        timeout_s: Below 0 without end.
+        meanwhile: Called once where another writes it now, before this one waits.
+    """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock", timeout=timeout_s):
+    lock = FileLock(f"{path}.lock", timeout=timeout_s)
+    try:
+        held = lock.acquire(timeout=0)
+    except Timeout:
+        meanwhile()
+        held = lock.acquire()
+    with held:
         yield
 
 

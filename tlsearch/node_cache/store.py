@@ -96,7 +96,12 @@ class Store:
         return array
 
     def open(
-        self, key: Mapping[str, Any], content: Callable[[], Content], *, num_alike: int = 1
+        self,
+        key: Mapping[str, Any],
+        content: Callable[[], Content],
+        *,
+        num_alike: int = 1,
+        meanwhile: Callable[[], object] = bool,
     ) -> tuple[NDArray[Any], bool]:
         """Maps an entry, built first where there is none; gives whether this call built it.
 
@@ -104,6 +109,7 @@ class Store:
             key: Plain values: all that the array depends on.
             content: Called while the entry is locked.
             num_alike: Entries of this size that are read in turn: there must be room for all.
+            meanwhile: Called where another process builds the entry, before this one waits for it.
 
         Raises:
             NoRoomError: It does not fit.
@@ -114,7 +120,7 @@ class Store:
         if found is not None:
             return found, False
         path = self._path(key)
-        with writing(path, self.wait_s):
+        with writing(path, self.wait_s, meanwhile=meanwhile):
             found = self.find(key)  # another process may have built it while we waited
             if found is not None:
                 return found, False

@@ -1,5 +1,6 @@
 """The search: Ray Tune runs the trials, the durable Optuna study is the only truth."""
 
+from tlsearch.search.cluster.connect import starting_ray
 from tlsearch.search.controller.migrate import Carried, supersede
 from tlsearch.search.inspect.importance import parameter_importance
 from tlsearch.search.inspect.running_status import SearchStatus, read_status
@@ -21,6 +22,7 @@ __all__ = [
     "read_status",
     "request_stop",
     "run_search",
+    "starting_ray",
     "supersede",
     "wait_until_stopped",
 ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -88,8 +89,14 @@ def _shared_probe(model: StagedModel, context: TrialContext, phase: Phase) -> Ma
             probe = solve_probe(*train, *val, num_classes=classifier.out_features, bias=bias)
         return _tensors(probe)
 
-    settings = {"solver": _SOLVER}
-    return open_solution("linear_probe", key, compute=compute, cache=context.setup.cache, settings=settings)
+    return open_solution(
+        "linear_probe",
+        key,
+        compute=compute,
+        cache=context.setup.cache,
+        settings={"solver": _SOLVER},
+        meanwhile=partial(open_source, model, context, phase, "val"),  # the other one begins with train
+    )
 
 
 def _refitted(

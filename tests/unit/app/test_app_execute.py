@@ -1,4 +1,4 @@
-"""A search and its records: MLflow is opened beside the first trials."""
+"""A search and its records: MLflow is opened beside the trials, after the first report."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ def test_a_store_that_cannot_be_opened_stops_the_search_and_is_raised_after_it(m
         raise TrackingError("no such store")
 
     monkeypatch.setattr(execute, "keep_evidence", refused)
-    stopped = threading.Event()
+    stopped, first = threading.Event(), execute.FirstReport()
     with (
         pytest.raises(TrackingError, match="no such store"),
-        execute._opening(cast(Any, SimpleNamespace(entry=0, index=0)), cast(Any, None), failed=stopped.set),
+        execute._opening(cast(Any, SimpleNamespace(entry=0, index=0)), cast(Any, None), first.came, failed=stopped.set),
     ):
+        assert not stopped.wait(0.1)
+        first.trial_ended(0, TrialOutcome(reason=EndReason.ERROR))
         assert stopped.wait(60)
 
 

@@ -20,7 +20,15 @@ from feature_keys import KEY
 from torch import Tensor
 
 from tlsearch.core.types import CacheSpec, TransformSpec
-from tlsearch.features import FeatureKey, Features, NotStored, feature_cache, open_features, tensor_digests
+from tlsearch.features import (
+    FeatureKey,
+    Features,
+    NotStored,
+    feature_cache,
+    open_features,
+    open_solution,
+    tensor_digests,
+)
 from tlsearch.node_cache.store import close
 
 CACHE = CacheSpec()
@@ -270,6 +278,31 @@ def test_a_writer_that_hangs_is_not_waited_for_forever(monkeypatch: pytest.Monke
     release.set()
     writer.join()
     assert isinstance(found, NotStored) and "another process" in found.reason
+
+
+def test_who_waits_for_a_solution_does_something_meanwhile() -> None:
+    solving, release = threading.Event(), threading.Event()
+    meanwhile: list[str] = []
+
+    def solved() -> dict[str, Tensor]:
+        solving.set()
+        assert release.wait(timeout=240)
+        return {"weight": ROWS}
+
+    def opened_solution(name: str) -> dict[str, Tensor]:
+        def other() -> None:
+            meanwhile.append(name)
+            release.set()
+
+        return open_solution("probe", KEY, compute=solved, cache=CACHE, meanwhile=other)
+
+    first = threading.Thread(target=opened_solution, args=("first",))
+    first.start()
+    assert solving.wait(timeout=240)
+    assert torch.equal(opened_solution("second")["weight"], ROWS)
+    first.join()
+    assert torch.equal(opened_solution("third")["weight"], ROWS)
+    assert meanwhile == ["second"]
 
 
 def test_half_precision_only_where_it_holds_the_values() -> None:

@@ -21,7 +21,7 @@ from tlsearch.app.catalog.stored import Status, forget_end, keep_end, read_recor
 from tlsearch.app.checks.feasibility import model_sizes, trial_depths, weights_digests
 from tlsearch.app.searches.prepare import Prepared
 from tlsearch.core.layout import evict_trial
-from tlsearch.core.types import SearchObserver, SearchRecord, TrialOutcome, TrialState
+from tlsearch.core.types import Decision, EpochReport, SearchObserver, SearchRecord, TrialOutcome, TrialState
 from tlsearch.data import seen_digest
 from tlsearch.results import SERVED_CODE
 from tlsearch.search import SearchPlan, run_search
@@ -29,6 +29,8 @@ from tlsearch.search.json_logs import TrialTeller
 from tlsearch.tracking import BestKeeper, MlflowTracker
 
 logger = logging.getLogger(__name__)
+
+_OPENED_AFTER_S = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +88,9 @@ def execute(prepared: Prepared, *, observers: Sequence[SearchObserver] = (), sto
     try:
         plan = search_plan(prepared)
         logger.info("the search %s on the Ray at %s", "goes on" if prepared.resumed else "begins", plan.address)
-        with _opening(prepared, tracker, failed=stop.set):
-            everyone: tuple[SearchObserver, ...] = (*recorders, TrialTeller(entry.metric), *observers)
+        first = FirstReport()
+        with _opening(prepared, tracker, first.came, failed=stop.set):
+            everyone: tuple[SearchObserver, ...] = (*recorders, TrialTeller(entry.metric), *observers, first)
             reason = run_search(plan, factory=through.factory, observers=everyone, stop=stop, lock=prepared.lock)
         status = "interrupted" if reason == "interrupted" else "finished"
     finally:
@@ -100,15 +103,36 @@ def execute(prepared: Prepared, *, observers: Sequence[SearchObserver] = (), sto
     return SearchEnd(entry=entry, reason=reason, record=record, run_ids=tracker.run_ids(), unsent=unsent)
 
 
+class FirstReport(SearchObserver):
+    """Says when the first trial has reported or ended."""
+
+    def __init__(self) -> None:
+        self.came = threading.Event()
+
+    def trial_reported(self, number: int, report: EpochReport, decision: Decision) -> None:
+        """It has reported."""
+        self.came.set()
+
+    def trial_ended(self, number: int, outcome: TrialOutcome) -> None:
+        """It has ended, perhaps without a report."""
+        self.came.set()
+
+
 @contextmanager
-def _opening(prepared: Prepared, tracker: MlflowTracker, *, failed: Callable[[], None]) -> Iterator[None]:
-    """Opens MLflow beside the body, since it takes seconds, as the first trials do; raises its error after the body.
+def _opening(
+    prepared: Prepared, tracker: MlflowTracker, begun: threading.Event, *, failed: Callable[[], None]
+) -> Iterator[None]:
+    """Opens MLflow beside the body, and raises its error after it.
+
+    That takes seconds of a processor, which the workers need for their first report: it waits for that, not for long.
 
     Args:
+        begun: Set with the first report.
         failed: Called at once where MLflow cannot be used.
     """
 
     def begin() -> None:
+        begun.wait(_OPENED_AFTER_S)
         try:
             keep_evidence(prepared.entry, prepared.index)
             record_start(tracker, prepared.entry, prepared.file)
@@ -121,6 +145,7 @@ def _opening(prepared: Prepared, tracker: MlflowTracker, *, failed: Callable[[],
         try:
             yield
         finally:
+            begun.set()
             opened.result()
 
 

@@ -34,7 +34,7 @@ from tlsearch.core.trusted_hosts import trust
 from tlsearch.core.user_folders import state_directory
 from tlsearch.data import ImageIndex, load_index, require_ready
 from tlsearch.doctor.environment import require_places
-from tlsearch.search import SearchLock, holding
+from tlsearch.search import SearchLock, holding, starting_ray
 from tlsearch.space import Space, load
 from tlsearch.tracking.reach import credentials_note
 
@@ -101,22 +101,27 @@ def prepare(
     index = _index(file, step)
     require_ready(index)
     file, space = fit_defaults(file, space, num_training(file, index))
-    step("checking the weights of the backbones")
+    with starting_ray(options.address):
+        step("checking the weights of the backbones")
+        _check(file, space, index)
+        require_places(file, options.address)
+        search_id = name or new_search_id(file.name, folder_of(file.storage))
+        # A link stays one: relative paths are relative to its folder, and a mounted ConfigMap's target changes.
+        text, source = options.file.read_text(encoding="utf-8"), str(options.file.expanduser().absolute())
+        given = options.data_path
+        data_path = "" if given is None else bucket_address(given) or str(given.absolute())
+        entry = new_entry(file, search_id=search_id, source=source)
+        entry = replace(entry, overrides=tuple(options.overrides), data_path=data_path, cwd=os.getcwd())
+        with make_folder(entry, file, text, space, index, command="run", own=own) as lock:
+            yield Prepared(entry=entry, file=file, space=space, index=index, address=options.address, lock=lock)
+
+
+def _check(file: SpaceFile, space: Space, index: ImageIndex) -> None:
     problems = weights_problems(file, space)
     problems += limit_problems(file, model_sizes(file, space, len(index.classes)))
     problems += metric_problems(file, len(index.classes)) + fold_problems(file, index)
     if problems:
         raise SpaceError(problems)
-    require_places(file, options.address)
-    search_id = name or new_search_id(file.name, folder_of(file.storage))
-    # A link stays one: relative paths are relative to its folder, and a mounted ConfigMap's target changes.
-    text, source = options.file.read_text(encoding="utf-8"), str(options.file.expanduser().absolute())
-    given = options.data_path
-    data_path = "" if given is None else bucket_address(given) or str(given.absolute())
-    entry = new_entry(file, search_id=search_id, source=source)
-    entry = replace(entry, overrides=tuple(options.overrides), data_path=data_path, cwd=os.getcwd())
-    with make_folder(entry, file, text, space, index, command="run", own=own) as lock:
-        yield Prepared(entry=entry, file=file, space=space, index=index, address=options.address, lock=lock)
 
 
 def _index(file: SpaceFile, step: Step) -> ImageIndex:

@@ -14,6 +14,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from tlsearch.core.errors import ClusterError
 from tlsearch.core.imports import package_folder
 from tlsearch.core.user_folders import home
 from tlsearch.search.cluster._private import read_token_again, set_worker_folders, silence_worker_logs
+from tlsearch.search.cluster.ahead import begun_ahead, take_begun
 from tlsearch.search.cluster.auth_probe import probe_head, refused
 from tlsearch.search.cluster.local_ray import own_signals, session_kept, start_ray
 
@@ -93,29 +95,57 @@ def connected(address: str, *, num_cpus: int | None = None) -> Iterator[str]:
     check_address(address)
     import ray
 
-    if ray.is_initialized():
+    begun = take_begun()
+    if begun is None and ray.is_initialized():
         yield ""
         return
     _check_token(address, authentication)
-    options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": logging.ERROR}
-    options["job_config"] = job_config()
     with ExitStack() as stack:
         if address == "local":
-            for name, value in _LOCAL_ENVIRONMENT.items():
-                os.environ.setdefault(name, value)
-            with own_signals():
-                started = start_ray(ray.init, options | {"num_cpus": num_cpus}, shutdown=ray.shutdown)
+            started = begun.result() if begun else _start_own(num_cpus)
             stack.enter_context(session_kept(Path(started.address_info["session_dir"])))
         else:
             try:
                 with own_signals():
-                    started = ray.init(**options)
+                    started = ray.init(**_options(address))
             except Exception as error:
                 raise ClusterError(_explain(address, authentication, error)) from error
         stack.callback(ray.shutdown)
         stack.callback(gc.collect)  # Ray (2.60) ends the process if another thread drops an ObjectRef meanwhile
         silence_worker_logs()
         yield f"http://{started.dashboard_url}" if started.dashboard_url else ""
+
+
+@contextmanager
+def starting_ray(address: str) -> Iterator[None]:
+    """Starts an own Ray while the body runs, for ``connected`` to take over; nothing where none will be needed.
+
+    A thread of its own waits for it. Ray is imported before, on this one: two threads that import what belongs
+    together can meet half-made modules.
+    """
+    settle_authentication(address)
+    if address == "local":
+        import ray
+
+        if not ray.is_initialized():
+            with begun_ahead(partial(_start_own, None), ray.shutdown):
+                yield
+            return
+    yield
+
+
+def _start_own(num_cpus: int | None) -> Any:
+    import ray
+
+    for name, value in _LOCAL_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    with own_signals():
+        return start_ray(ray.init, _options("local") | {"num_cpus": num_cpus}, shutdown=ray.shutdown)
+
+
+def _options(address: str) -> dict[str, Any]:
+    options = {"address": address, "log_to_driver": False, "logging_level": logging.ERROR}
+    return options | {"job_config": job_config()}
 
 
 def check_address(address: str) -> None:

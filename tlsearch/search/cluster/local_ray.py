@@ -93,9 +93,7 @@ def own_signals() -> Iterator[None]:
     Ray's processes are born deaf to SIGHUP, which a terminal sends to them all; Ray does so with SIGINT. And Ray puts
     a SIGTERM handler of its own, which exits, over the one that is there.
     """
-    if threading.current_thread() is not threading.main_thread():  # Ray leaves the signals alone then
-        yield
-        return
+    main = threading.current_thread() is threading.main_thread()  # on another one Ray leaves the handler alone
     handler = signal.getsignal(signal.SIGTERM)
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
@@ -105,7 +103,8 @@ def own_signals() -> Iterator[None]:
             raise
         raise KeyboardInterrupt from end
     finally:
-        signal.signal(signal.SIGTERM, handler or signal.SIG_DFL)
+        if main:
+            signal.signal(signal.SIGTERM, handler or signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
