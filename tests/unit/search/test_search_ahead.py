@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from tlsearch.core.errors import ClusterError
-from tlsearch.search.cluster.ahead import begun_ahead, take_begun
+from tlsearch.search.cluster.local_ray import begun_ahead, take_begun
 
 
 def test_what_was_begun_is_taken_over_once_and_not_ended() -> None:

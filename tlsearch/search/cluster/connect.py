@@ -22,9 +22,8 @@ from tlsearch.core.errors import ClusterError
 from tlsearch.core.imports import package_folder
 from tlsearch.core.user_folders import home
 from tlsearch.search.cluster._private import read_token_again, set_worker_folders, silence_worker_logs
-from tlsearch.search.cluster.ahead import begun_ahead, take_begun
 from tlsearch.search.cluster.auth_probe import probe_head, refused
-from tlsearch.search.cluster.local_ray import own_signals, session_kept, start_ray
+from tlsearch.search.cluster.local_ray import begun_ahead, own_signals, session_kept, start_ray, take_begun
 
 if TYPE_CHECKING:
     from ray.job_config import JobConfig

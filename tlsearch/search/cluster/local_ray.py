@@ -1,4 +1,7 @@
-"""Starts an own Ray on this machine: in a folder that serves, and again where the machine was too busy."""
+"""Starts an own Ray on this machine: in a folder that serves, and again where the machine was too busy.
+
+It takes seconds of waiting, so that it can be started beside other work; ``connected`` takes it over then.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -28,6 +32,7 @@ _LEAST_BYTES = 50_000_000  # Ray's own logs and sockets
 _DEFAULT_FOLDER = "/tmp"
 _TRIES = 4  # Ray 2.60 gives a node 30 s, fixed in its code; a machine with eight busy processes a core needs more
 _KEPT_SESSIONS = 3
+_begun: list[Future[Any]] = []  # at most one: the start that nobody has taken over yet
 _FATAL = (ImportError, TypeError, ValueError, PermissionError, FileNotFoundError)  # it would fail again
 
 
@@ -61,6 +66,28 @@ def start_ray(init: Callable[..., Any], options: dict[str, Any], *, shutdown: Ca
                 raise ClusterError(_explain(error, folder, time.monotonic() - began)) from error
             logger.warning("a local Ray did not come up (%s); try %d of %d", _first_line(error), number + 1, _TRIES)
     raise AssertionError("the loop returns or raises")
+
+
+@contextmanager
+def begun_ahead(start: Callable[[], Any], shutdown: Callable[[], object]) -> Iterator[None]:
+    """Calls ``start`` on another thread while the body runs, and ``shutdown`` after it where nobody took that over.
+
+    Args:
+        start: Starts Ray; its error is raised where it is taken over, and is of no account elsewhere.
+        shutdown: Ends what ``start`` began.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="ray-start") as pool:
+        _begun.append(pool.submit(start))
+        try:
+            yield
+        finally:
+            if (left := take_begun()) is not None and left.exception() is None:
+                shutdown()
+
+
+def take_begun() -> Future[Any] | None:
+    """The start that runs ahead, which is the caller's from then on; None where there is none."""
+    return _begun.pop() if _begun else None
 
 
 @contextmanager
