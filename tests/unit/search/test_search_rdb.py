@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
 import pytest
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial
 from search_checks import check_agreement, study_trials
 from search_doubles import drive, killed_at, make_plan
 from services import postgres_server
-from sqlalchemy import create_engine, text
+from sqlalchemy import Engine, create_engine, event, text
 
 from tlsearch.core.errors import StorageError
-from tlsearch.core.types import TrialState
+from tlsearch.core.types import EpochReport, TrialState
 from tlsearch.search import SearchPlan, read_search, read_status
+from tlsearch.search.controller.controller import Controller
 from tlsearch.search.study.rdb import Pointer, connect, database_errors, read_pointer, write_pointer
+from tlsearch.search.study.storage import open_for_writing, study_attrs
+from tlsearch.search.study.study import Study
 
 
 def sqlite_plan(root: Path, **search: object) -> SearchPlan:
@@ -70,15 +76,102 @@ def test_killed_and_resumed(tmp_path: Path, point: str) -> None:
     assert told(tmp_path / "s") == told(tmp_path / "whole")
 
 
+@pytest.fixture
+def counts() -> Iterator[Counter[str]]:
+    """How many statements and commits all databases have had."""
+    found: Counter[str] = Counter()
+
+    def commit(*_: object) -> None:
+        found["commits"] += 1
+
+    def statement(*_: object) -> None:
+        found["statements"] += 1
+
+    event.listen(Engine, "commit", commit)
+    event.listen(Engine, "before_cursor_execute", statement)
+    yield found
+    event.remove(Engine, "commit", commit)
+    event.remove(Engine, "before_cursor_execute", statement)
+
+
+def opened(plan: SearchPlan) -> Study:
+    return open_for_writing(plan.folder, attrs=study_attrs(plan), url=plan.search.study)
+
+
+def report_of(epoch: int) -> EpochReport:
+    return EpochReport(epoch=epoch, metrics={"val_accuracy": 0.1 * epoch}, timestamp=float(epoch))
+
+
+def test_what_belongs_together_is_one_transaction(tmp_path: Path, counts: Counter[str]) -> None:
+    study = opened(plan := sqlite_plan(tmp_path / "s", trials=3, scheduler=None))
+    controller = Controller(plan, study)
+    for epoch in range(plan.setup.max_epochs + 1):
+        counts.clear()
+        if not epoch:
+            assert controller.next_trial() is not None
+        else:
+            controller.report(0, report_of(epoch))
+        ends = epoch == plan.setup.max_epochs
+        assert counts["commits"] == 1 + ends, f"epoch {epoch}"  # the last report ends the trial
+    study.close()
+
+
+def test_the_writer_reads_no_trial_from_the_database_twice(tmp_path: Path, counts: Counter[str]) -> None:
+    drive(sqlite_plan(tmp_path / "s", trials=3))
+    study = opened(sqlite_plan(tmp_path / "s", trials=3))
+    before = study.trials()
+    counts.clear()
+    assert study.trials() == before and study.trial(2).number == 2 and not counts
+    study.set_attrs(2, {})  # nothing to write
+    study.close()
+
+
+@pytest.mark.parametrize("cut", ["set_trial_user_attr", "set_trial_intermediate_value"])
+def test_a_report_that_is_cut_in_half_was_never_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: str
+) -> None:
+    study = opened(plan := sqlite_plan(tmp_path / "s", trials=2))
+    controller = Controller(plan, study)
+    controller.next_trial()
+    controller.report(0, report_of(1))
+    written = getattr(RDBStorage, cut)
+
+    def interrupted(*args: object, **more: object) -> None:
+        written(*args, **more)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(RDBStorage, cut, interrupted)
+        controller.report(0, report_of(2))
+    for trial in (study.trials()[0], study_trials(tmp_path / "s")[0]):
+        assert list(trial.intermediate_values) == [1] and "report:2" not in trial.user_attrs
+    study.close()
+
+
+def test_memory_says_what_the_database_holds(tmp_path: Path) -> None:
+    study = opened(plan := sqlite_plan(tmp_path / "s", trials=5, start_with=({"unfreeze_depth": 2},)))
+    controller = Controller(plan, study)
+    for number in range(4):
+        assert controller.next_trial() is not None
+        for epoch in range(1, plan.setup.max_epochs + 1 if number < 3 else 2):
+            controller.report(number, report_of(epoch))
+
+    def said(trials: list[FrozenTrial]) -> list[tuple[object, ...]]:
+        own = ("number", "state", "values", "params", "distributions", "user_attrs", "system_attrs")
+        return [(*(getattr(trial, name) for name in own), trial.intermediate_values) for trial in trials]
+
+    assert said(study.trials()) == said(study_trials(tmp_path / "s"))
+    study.close()
+
+
 def test_a_proposal_that_a_crash_cut_in_half_is_completed(tmp_path: Path) -> None:
-    """In a database an ask is several transactions: here the trial has a parameter, but no configuration."""
+    """In a database of an earlier version an ask was several transactions: the trial has a parameter alone."""
     plan = sqlite_plan(tmp_path / "s", trials=3, sampler="random")
     drive(make_plan(tmp_path / "whole", trials=3, sampler="random"))
     drive(sqlite_plan(tmp_path / "s", trials=1, sampler="random"))
     from tlsearch.search.sampling.tpe import make_sampler
-    from tlsearch.search.study.storage import open_for_writing, study_attrs
 
-    study = open_for_writing(plan.folder, attrs=study_attrs(plan), url=plan.search.study)
+    study = opened(plan)
     study._study.sampler = make_sampler("random", seed=0, number=1)
     trial = study._study.ask()
     trial.suggest_categorical("backbone", ["resnet18", "mobilenet_v2"])

@@ -11,12 +11,18 @@ from optuna.study import Study
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
-NAMES = ("optuna.study:Study._get_trials", "optuna.study._frozen:FrozenStudy")  # and its attribute _study_id
+# And the attributes _study_id of a FrozenStudy and _trial_id of a FrozenTrial.
+NAMES = ("optuna.study:Study._get_trials", "optuna.study._frozen:FrozenStudy")
 
 
 def study_id(study: FrozenStudy) -> int:
     """The study's number in its storage, by which a storage's own calls name it."""
     return study._study_id
+
+
+def trial_id(trial: FrozenTrial) -> int:
+    """The trial's number in its storage."""
+    return trial._trial_id
 
 
 class WindowedStudy(Study):

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from optuna.exceptions import StorageInternalError
-from optuna.storages import BaseStorage
+from optuna.storages import RDBStorage
 
 from tlsearch.config import missing_driver, with_driver
 from tlsearch.core.codec import from_plain, read_json
@@ -20,6 +20,7 @@ from tlsearch.core.errors import StorageError
 from tlsearch.core.files import write_atomically
 from tlsearch.core.secrets import remember
 from tlsearch.core.trusted_hosts import without_credentials
+from tlsearch.search.study.database_storage import DatabaseStorage
 
 _BUSY_S = 60.0  # how long SQLite waits for a reader
 
@@ -53,14 +54,12 @@ def write_pointer(path: Path, pointer: Pointer) -> None:
     write_atomically(path, json.dumps(asdict(pointer)))
 
 
-def connect(url: str, *, writable: bool) -> BaseStorage:
+def connect(url: str, *, writable: bool) -> DatabaseStorage:
     """Opens the database; a writer makes Optuna's tables where they are missing.
 
     Raises:
         StorageError: It cannot be reached, its driver is not installed, or its tables are of another Optuna.
     """
-    from optuna.storages import RDBStorage, get_storage
-
     remember(url)
     if wrong := missing_driver(url, "the study"):
         raise StorageError("; ".join(wrong))
@@ -74,7 +73,7 @@ def connect(url: str, *, writable: bool) -> BaseStorage:
             )
         except (ImportError, RuntimeError, ValueError) as error:  # no library; tables of another Optuna; no address
             raise StorageError(f"the database {url} cannot hold the study: {error}") from error
-        return get_storage(storage)
+        return DatabaseStorage(storage)
 
 
 @contextmanager

@@ -134,10 +134,12 @@ def _open_database(folder: SearchFolder, url: str, *, attrs: Mapping[str, Scalar
         if not pointer:
             if name in names:
                 _delete_unused(storage, name, url, uid=str(attrs.get("uid", "")))
-            _create(storage, name, attrs)
+            with storage.transaction():
+                _create(storage, name, attrs)
         if not pointer or pointer.url != url:
             write_pointer(folder.pointer, Pointer(url=url, name=name))
-        return Study(storage, storage.get_study_id_from_name(name), journal=None, lock=lock)
+        found = storage.get_study_id_from_name(name)
+        return Study(storage, found, journal=None, lock=lock, batch=storage.transaction)
 
 
 def _delete_unused(storage: BaseStorage, name: str, url: str, *, uid: str) -> None:
@@ -170,9 +172,9 @@ def open_for_reading(folder: SearchFolder, moved: Callable[[str], str] | None = 
     pointer = read_pointer(folder.pointer)
     if pointer:
         url = moved(pointer.url) if moved else pointer.url
-        storage = connect(url, writable=False)
+        database = connect(url, writable=False)
         with database_errors(url):
-            return Study(storage, storage.get_study_id_from_name(pointer.name), journal=None, lock=None)
+            return Study(database, database.get_study_id_from_name(pointer.name), journal=None, lock=None)
     left = study_lines(folder.lock)
     if not left and not folder.journal.exists():
         return None

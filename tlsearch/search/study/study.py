@@ -10,8 +10,8 @@ with ``traceback`` where it failed; ``measured`` for the constraints.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
@@ -44,12 +44,24 @@ class Study:
     """An open study; the writer's calls are durable when they return."""
 
     def __init__(
-        self, storage: BaseStorage, study_id: int, *, journal: Journal | None, lock: SearchLock | None
+        self,
+        storage: BaseStorage,
+        study_id: int,
+        *,
+        journal: Journal | None,
+        lock: SearchLock | None,
+        batch: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
+        """Of a study that the storage holds.
+
+        Args:
+            batch: What is written inside is durable together, at its end; a journal has its own.
+        """
         self._storage = storage
         self._id = study_id
         self._journal = journal
         self._lock = lock
+        self._batch = journal.batch if journal else batch
         name = storage.get_study_name_from_id(study_id)
         self._study = optuna.load_study(study_name=name, storage=storage, sampler=optuna.samplers.RandomSampler())
         self._trial_ids: dict[int, int] = {}
@@ -92,7 +104,7 @@ class Study:
     ) -> int:
         """Makes the first WAITING trial, else a new one, RUNNING and proposes its parameters.
 
-        On disk together or not at all, so a crash never leaves half a proposal in a journal.
+        On disk together or not at all, so a crash never leaves half a proposal.
 
         Args:
             space: Proposes by suggesting on Optuna's trial.
@@ -112,7 +124,7 @@ class Study:
         return number
 
     def propose_again(self, number: int, space: Space, *, sampler: BaseSampler, attrs: Mapping[str, Any]) -> None:
-        """Completes a RUNNING trial whose proposal a crash cut short (only a database can hold one)."""
+        """Completes a RUNNING trial whose proposal a crash cut short, as it could before, in a database."""
         self._study.sampler = sampler
         with self._batch():
             self._propose(optuna.Trial(self._study, self._trial_id(number)), space, attrs)
@@ -136,7 +148,7 @@ class Study:
                 self._storage.set_trial_user_attr(self._trial_id(number), key, value)
 
     def write_report(self, number: int, stored: StoredReport) -> None:
-        """Stores a report with its order and its decision, then the value that the sampler reads."""
+        """Stores a report with its order and its decision, and the value that the sampler reads, together."""
         trial_id = self._trial_id(number)
         with self._batch():
             self._storage.set_trial_user_attr(trial_id, f"{REPORT}{stored.report.epoch}", stored.plain)
@@ -175,7 +187,7 @@ class Study:
             self._study.tell(number, trained.value if trained and complete else None, state=state)
 
     def _set_constraints(self, number: int, constraints: Mapping[str, float]) -> None:
-        known = self.trial(number).constraints  # from a tell that a crash cut short; only a database can hold it
+        known = self.trial(number).constraints  # from a tell that a crash cut short, as it could in a database
         if constraints.keys() - known.keys():
             trial = optuna.Trial(self._study, self._trial_id(number))
             for name in sorted(constraints.keys() - known.keys()):
@@ -184,7 +196,7 @@ class Study:
     def succeed(self, trials: Sequence[FrozenTrial]) -> str:
         """Makes a study with these trials, in this order, that takes the place of this one.
 
-        In a journal it is there whole or not at all; in a database it is not read before a pointer names it.
+        It is there whole or not at all; in a database it is not read before a pointer names it.
 
         Returns:
             Its name.
@@ -219,11 +231,6 @@ class Study:
             found = self._storage.get_trial_id_from_study_id_trial_number(self._id, number)
             self._trial_ids[number] = found
         return self._trial_ids[number]
-
-    @contextmanager
-    def _batch(self) -> Iterator[None]:
-        with self._journal.batch() if self._journal else nullcontext():
-            yield
 
     def close(self) -> None:
         """Closes the journal or the database and gives the search's lock back."""
