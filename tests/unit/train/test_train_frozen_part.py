@@ -14,6 +14,7 @@ from threading import Barrier
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from test_train_checkpoints import META
 from torch import Tensor
 
@@ -29,12 +30,13 @@ from tlsearch.train import (
     save_model_checkpoint,
     share_frozen_part,
 )
-from tlsearch.train.checkpoint import frozen_part
+from tlsearch.train.checkpoint import frozen_part, tensor_files
 from tlsearch.train.checkpoint.tensor_files import add_tensors
 
 Build = Callable[..., StagedModel]
 PARTS = {"stem", "stage1", "stage2", "stage3", "stage4"}
 ALL = PARTS | {f"{part}-statistics" for part in PARTS}
+TENSORS = {"stem.weight": torch.arange(10.0)}
 
 
 @pytest.fixture(autouse=True)
@@ -113,7 +115,9 @@ def test_a_later_trial_writes_nothing_twice(tiny_model: Build, tmp_path: Path, m
     assert same(model, state_of(save(tmp_path, 3, model, depth=1), tiny_model()))
 
 
-def test_writers_of_the_same_file_do_not_disturb_each_other(tmp_path: Path) -> None:
+def test_of_writers_that_come_at_once_one_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    monkeypatch.setattr(tensor_files, "crash_point", written.append)
     tensors = {"stem.weight": torch.arange(1000.0)}
     together = Barrier(8)
 
@@ -124,6 +128,60 @@ def test_writers_of_the_same_file_do_not_disturb_each_other(tmp_path: Path) -> N
     with ThreadPoolExecutor(8) as pool:
         names = set(pool.map(write, range(8)))
     assert [path.name for path in (tmp_path / "frozen").iterdir()] == list(names) and len(names) == 1
+    assert written == ["shared_tensors"]
+
+
+def claimed(folder: Path, tensors: dict[str, Tensor], *, age_s: float) -> tuple[Path, Path]:
+    """The file of these tensors, and the claim of another process that is writing it."""
+    path = folder / add_tensors(folder, "stem", tensors).name
+    path.unlink()
+    claim = path.with_name(f"{path.name}.tmp")
+    claim.write_bytes(b"half")
+    os.utime(claim, (time.time() - age_s,) * 2)
+    return path, claim
+
+
+def test_a_writer_that_has_died_is_not_waited_for(tmp_path: Path) -> None:
+    path, claim = claimed(tmp_path, TENSORS, age_s=60.0)
+    add_tensors(tmp_path, "stem", TENSORS)
+    assert load_file(path).keys() == TENSORS.keys() and claim.exists()  # it goes when it is an hour old
+
+
+@pytest.mark.parametrize("ahead_s", [-7200.0, 0.0, 7200.0])
+def test_a_living_writer_is_waited_for_whatever_the_clocks_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead_s: float
+) -> None:
+    """Its file is stamped by another machine's clock."""
+    path, claim = claimed(tmp_path, TENSORS, age_s=0.0)
+    now = time.time
+    monkeypatch.setattr(tensor_files.time, "time", lambda: now() + ahead_s)
+    looks: list[float] = []
+
+    def look(pause_s: float) -> None:
+        looks.append(pause_s)
+        if len(looks) == 3:
+            claim.rename(path)
+
+    monkeypatch.setattr(tensor_files.time, "sleep", look)
+    add_tensors(tmp_path, "stem", TENSORS)
+    assert path.read_bytes() == b"half" and len(looks) == 3  # the other process's file, which it has not touched
+
+
+def test_a_writer_that_gives_up_is_followed_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, claim = claimed(tmp_path, TENSORS, age_s=0.0)
+    monkeypatch.setattr(tensor_files.time, "sleep", lambda _: claim.unlink())
+    add_tensors(tmp_path, "stem", TENSORS)
+    assert list(tmp_path.iterdir()) == [path] and load_file(path).keys() == TENSORS.keys()
+
+
+def test_a_write_that_fails_leaves_no_claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tensor_files.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        add_tensors(tmp_path, "stem", TENSORS)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_killed_writers_left_is_removed_and_a_living_one_s_is_not(tmp_path: Path) -> None:

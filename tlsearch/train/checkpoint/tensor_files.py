@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tempfile
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,9 @@ _SUFFIX = ".safetensors"
 _MAX_HEADER = 20_000_000  # bytes of JSON: of some 100,000 tensors
 _LONG_HASH = 16  # characters in the name of a file that no checkpoint owns: it must be right without a look inside
 _ABANDONED_S = 3600.0
+_SILENT_S = 15.0  # a writer that has added nothing for so long is dead; network file systems show what is added late
+_LOOK_S = 0.1
+_CHUNK_BYTES = 16 << 20  # synced one by one, so that others see the writer alive
 
 TensorFacts = tuple[str, tuple[int, ...]]  # safetensors' name of the kind, and the shape
 
@@ -48,32 +52,74 @@ def write_tensors(directory: Path, stem: str, tensors: Mapping[str, Tensor]) -> 
 def add_tensors(directory: Path, stem: str, tensors: Mapping[str, Tensor]) -> TensorFile:
     """Adds tensors to a folder of many writers as ``<stem>-<hash>.safetensors``, unless it has them.
 
-    A file there is never changed, so two writers of the same tensors do no harm: they write the same bytes.
+    Of writers that come at the same time one writes, and the others wait for its file as long as it grows. A file there
+    is never changed, so where two write after all they do no harm: they write the same bytes.
     """
     content = save({name: tensor.detach().contiguous() for name, tensor in tensors.items()})
     digest = hashlib.sha256(content).hexdigest()
     path = directory / f"{stem}-{digest[:_LONG_HASH]}{_SUFFIX}"
     if not path.is_file():
         directory.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(directory)
-        temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-        try:
-            temporary.write_bytes(content)
-            _sync(temporary)
-            crash_point("shared_tensors")
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        ahead_s = _clock_ahead_s(directory)
+        _remove_abandoned(directory, ahead_s)
+        _write_once(path, content, ahead_s)
     _sync(directory)  # also of what another process has just written: a checkpoint will name it
     return TensorFile(name=path.name, sha256=digest, shared=True)
 
 
-def _remove_abandoned(directory: Path) -> None:
+def _clock_ahead_s(directory: Path) -> float:
+    """By how much the clock that stamps files there, which may be a server's, is ahead of this machine's."""
+    with tempfile.TemporaryFile(dir=directory) as probe:
+        return os.fstat(probe.fileno()).st_mtime - time.time()
+
+
+def _remove_abandoned(directory: Path, ahead_s: float) -> None:
     """Deletes what killed writers left; no write takes this long."""
     for path in directory.glob("*.tmp"):
-        with suppress(OSError):
-            if time.time() - path.stat().st_mtime > _ABANDONED_S:
-                path.unlink()
+        if _unchanged_s(path, ahead_s) > _ABANDONED_S:
+            path.unlink(missing_ok=True)
+
+
+def _unchanged_s(path: Path, ahead_s: float) -> float:
+    """Seconds since a file was written to; 0 where it is gone."""
+    try:
+        return time.time() + ahead_s - path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _write_once(path: Path, content: bytes, ahead_s: float) -> None:
+    """Writes a file unless another process is writing it: the file under its temporary name is that one's claim."""
+    claim = path.with_name(f"{path.name}.tmp")
+    while not path.is_file():
+        try:
+            return _write_new(claim, path, content)
+        except FileExistsError:
+            if _unchanged_s(claim, ahead_s) > _SILENT_S:
+                return _write_new(path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp"), path, content)
+        time.sleep(_LOOK_S)
+
+
+def _write_new(temporary: Path, path: Path, content: bytes) -> None:
+    """Writes under a temporary name, syncs, renames; unless the file is there by now.
+
+    Raises:
+        FileExistsError: There is a file of the temporary name.
+    """
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            if path.is_file():  # another process has finished, and its claim has just gone
+                return temporary.unlink()
+            for start in range(0, len(content), _CHUNK_BYTES):
+                file.write(content[start : start + _CHUNK_BYTES])
+                file.flush()
+                os.fsync(handle)
+        crash_point("shared_tensors")
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def replace_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
