@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from search_checks import replay
 
+from tlsearch.core.metrics import Mode
 from tlsearch.core.types import Decision, Objective
 from tlsearch.search.scheduling.asha import AshaRules, Rungs
 from tlsearch.search.scheduling.stopping_rules import Judge, Observation, Rules, Verdict
@@ -43,19 +45,30 @@ def test_a_rung_keeps_the_best_third_rounded_up() -> None:
     rungs = Rungs(AshaRules(max_epochs=9), Objective(metric="x", mode="max"))
     entered = [(0, 0.5, True), (1, 0.4, False), (2, 0.6, True), (3, 0.55, True), (4, 0.52, False), (5, 0.7, True)]
     for trial, value, goes_on in entered:
-        assert rungs.enter(trial=trial, bracket=0, epoch=1, best=value) is goes_on, trial
+        assert rungs.enter(bracket=0, epoch=1, best=value) is goes_on, trial
 
 
 def test_the_direction_follows_the_mode() -> None:
     rungs = Rungs(AshaRules(max_epochs=9), Objective(metric="x", mode="min"))
-    assert rungs.enter(trial=0, bracket=0, epoch=1, best=0.5)
-    assert not rungs.enter(trial=1, bracket=0, epoch=1, best=0.6)
-    assert rungs.enter(trial=2, bracket=0, epoch=1, best=0.4)
+    assert rungs.enter(bracket=0, epoch=1, best=0.5)
+    assert not rungs.enter(bracket=0, epoch=1, best=0.6)
+    assert rungs.enter(bracket=0, epoch=1, best=0.4)
 
 
 def test_equal_values_go_on() -> None:
     rungs = Rungs(AshaRules(max_epochs=9), Objective(metric="x", mode="max"))
-    assert all(rungs.enter(trial=trial, bracket=0, epoch=1, best=0.5) for trial in range(6))
+    assert all(rungs.enter(bracket=0, epoch=1, best=0.5) for _ in range(6))
+
+
+@pytest.mark.parametrize("mode", ["max", "min"])
+def test_a_long_rung_is_as_its_definition_says(mode: Mode) -> None:
+    rng, objective = random.Random(0), Objective(metric="x", mode=mode)
+    rungs, entered = Rungs(AshaRules(max_epochs=9), objective), list[float]()
+    for _ in range(300):
+        entered.append(value := round(rng.random(), 2))  # many are equal
+        better = sum(objective.better(other, value) for other in entered)
+        goes_on = better < math.ceil(len(entered) / 3)
+        assert rungs.enter(bracket=0, epoch=1, best=value) is goes_on
 
 
 def test_brackets_have_rungs_of_their_own() -> None:

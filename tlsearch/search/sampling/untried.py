@@ -28,23 +28,22 @@ _NUM_DRAWN = 64
 
 
 class Configurations:
-    """The configurations that trials have; equal ones may differ in the last digits of a grid's values."""
+    """The configurations that trials have had; equal ones may differ in the last digits of a grid's values."""
 
     def __init__(self) -> None:
-        self._keys: dict[int, Hashable] = {}  # by trial; a configuration never changes
-        self._current: frozenset[Hashable] = frozenset()
+        self._seen: set[int] = set()  # numbers of trials; a configuration never changes
+        self._keys: set[Hashable] = set()
 
     def of(self, trials: Sequence[FrozenTrial]) -> Configurations:
-        """Those of these trials, as they are now."""
+        """Takes those of these trials that it has not, so that a long search looks at each of its trials once."""
         for trial in trials:
-            if trial.number not in self._keys and "config" in trial.user_attrs:
-                self._keys[trial.number] = _key(from_plain(TrialConfig, trial.user_attrs["config"]))
-        found = Configurations()
-        found._current = frozenset(self._keys[one.number] for one in trials if one.number in self._keys)
-        return found
+            if trial.number not in self._seen and "config" in trial.user_attrs:
+                self._seen.add(trial.number)
+                self._keys.add(_key(from_plain(TrialConfig, trial.user_attrs["config"])))
+        return self
 
     def __contains__(self, config: object) -> bool:
-        return isinstance(config, TrialConfig) and _key(config) in self._current
+        return isinstance(config, TrialConfig) and _key(config) in self._keys
 
 
 def _key(config: TrialConfig) -> Hashable:

@@ -10,6 +10,7 @@ on the order of reports alone, so the same reports give the same decisions after
 from __future__ import annotations
 
 import math
+from bisect import bisect_right, insort
 from dataclasses import dataclass
 
 from tlsearch.config import AshaSpec
@@ -55,20 +56,19 @@ class Rungs:
     def __init__(self, rules: AshaRules, objective: Objective) -> None:
         self._rules = rules
         self._objective = objective
-        self._entered: dict[tuple[int, int], dict[int, float]] = {}
+        self._gains: dict[tuple[int, int], list[float]] = {}  # by bracket and epoch, rising
 
-    def enter(self, *, trial: int, bracket: int, epoch: int, best: float) -> bool:
-        """Enters a trial that has ended ``epoch``, where a rung lies there; True if it goes on.
+    def enter(self, *, bracket: int, epoch: int, best: float) -> bool:
+        """Enters a trial that has ended ``epoch``, once, where a rung lies there; True if it goes on.
 
         Args:
-            trial: The trial's number.
             bracket: The trial's bracket, from 0.
             epoch: The epoch reported.
             best: The trial's best value up to that epoch.
         """
         if epoch not in self._rules.milestones(bracket):
             return True
-        rung = self._entered.setdefault((bracket, epoch), {})
-        rung[trial] = best
-        better = sum(self._objective.better(value, best) for value in rung.values())
+        rung, gain = self._gains.setdefault((bracket, epoch), []), self._objective.gain(best)
+        insort(rung, gain)
+        better = len(rung) - bisect_right(rung, gain)
         return better < math.ceil(len(rung) / self._rules.reduction_factor)

@@ -105,9 +105,7 @@ class Judge:
             best = self._best[seen.trial] = Best(value=seen.value, epoch=seen.epoch)
         if seen.last or seen.epoch >= self._rules.max_epochs:
             return Verdict(decision=Decision.COMPLETE, reason=EndReason.COMPLETED)
-        goes_on = self._rungs is None or self._rungs.enter(
-            trial=seen.trial, bracket=seen.bracket, epoch=seen.epoch, best=best.value
-        )
+        goes_on = self._rungs is None or self._rungs.enter(bracket=seen.bracket, epoch=seen.epoch, best=best.value)
         if not goes_on and not seen.uncut:  # it has entered the rung: others are measured by it
             return Verdict(decision=Decision.STOP, reason=EndReason.ASHA)
         if self._plateaued(seen, best):
