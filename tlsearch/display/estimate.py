@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
@@ -33,16 +34,21 @@ class Estimate:
         """
         self._trials, self._num_reports = trials, num_reports
         self._forecast = forecast or (lambda: None)
-        self._reports: list[tuple[float, TrialConfig]] = []
-        self._ended: list[int] = []  # epochs of each ended trial
+        self._configs: list[TrialConfig] = []  # of each report
+        self._times: list[float] = []  # rising
+        self._work_s = [0.0]  # by a number of reports the work of the first ones, as `_weighed_by` weighs it
+        self._weighed_by: Forecast | None = None
+        self._num_ended = self._epochs_ended = 0
 
     def reported(self, at: float, config: TrialConfig) -> None:
         """An epoch has ended, ``at`` seconds on any steady clock."""
-        self._reports.append((at, config))
+        self._configs.append(config)
+        self._times.append(at)
 
     def ended(self, epochs: int) -> None:
         """A trial has ended after this number of epochs, in this start or an earlier one."""
-        self._ended.append(epochs)
+        self._num_ended += 1
+        self._epochs_ended += epochs
 
     def left_s(self, now: float, running: Iterable[tuple[TrialConfig, int]]) -> float | None:
         """Seconds to the end of the last trial; None where too little is known.
@@ -53,7 +59,7 @@ class Estimate:
         """
         running = list(running)
         forecast = self._forecast()
-        begun = len(self._ended) + len(running)
+        begun = self._num_ended + len(running)
         if forecast is None and not self._enough(now):
             return None
         typical = self._typical(forecast)
@@ -63,18 +69,19 @@ class Estimate:
             left += max(0, self._trials - begun) * typical
         else:
             left += forecast.work_left_s(begun, self._trials)
-        rate = self._rate(now, work_s, forecast)
+        rate = self._rate(now, forecast)
         return left / rate if rate else None
 
     def _enough(self, now: float) -> bool:
-        known = len(self._ended) >= _MIN_TRIALS and len(self._reports) >= _MIN_EPOCHS
-        return known and now - self._reports[0][0] >= _MIN_S
+        known = self._num_ended >= _MIN_TRIALS and len(self._times) >= _MIN_EPOCHS
+        return known and now - self._times[0] >= _MIN_S
 
     def _typical(self, forecast: Forecast | None) -> float:
         """Epochs of a trial: those of the ended ones, and of the forecast as if it were a few more of them."""
-        expected = [] if forecast is None else [forecast.mean_epochs] * _MIN_TRIALS
-        epochs = [*self._ended, *expected]
-        return max(1.0, sum(epochs) / len(epochs))
+        trials, epochs = self._num_ended, float(self._epochs_ended)
+        if forecast is not None:
+            trials, epochs = trials + _MIN_TRIALS, epochs + _MIN_TRIALS * forecast.mean_epochs
+        return max(1.0, epochs / trials)
 
     @staticmethod
     def _weights(forecast: Forecast | None) -> Callable[[TrialConfig], float]:
@@ -84,17 +91,27 @@ class Estimate:
         """Epochs that a running trial may still take; one that has passed the average goes on to its end, or half."""
         return typical - done if done < typical else max(0.5, (self._num_reports - done) / 2)
 
-    def _rate(self, now: float, work_s: Callable[[TrialConfig], float], forecast: Forecast | None) -> float:
+    def _rate(self, now: float, forecast: Forecast | None) -> float:
         """Work a second, since the last report of the earlier half; the forecast's rate for ``_TRUST_S`` beside it."""
         done = elapsed_s = 0.0
-        if len(self._reports) > 1:
-            times = [at for at, _ in self._reports]
-            middle = (times[0] + now) / 2
-            late = sum(at > middle for at in times)
-            late = late if _MIN_EPOCHS <= late < len(times) else len(times) - 1
-            done = sum(work_s(config) for _, config in self._reports[-late:])
-            elapsed_s = now - times[-late - 1]
+        num = len(self._times)  # the driver may add reports meanwhile
+        if num > 1:
+            middle = (self._times[0] + now) / 2
+            late = num - bisect_right(self._times, middle, hi=num)
+            late = late if _MIN_EPOCHS <= late < num else num - 1
+            work_s = self._work_of_first(num, forecast)
+            done = work_s[num] - work_s[num - late]
+            elapsed_s = now - self._times[num - late - 1]
         if forecast is not None:
             done += _TRUST_S * forecast.work_rate
             elapsed_s += _TRUST_S
         return done / elapsed_s if elapsed_s else 0.0
+
+    def _work_of_first(self, num: int, forecast: Forecast | None) -> list[float]:
+        """By a number of reports, up to ``num``, the work of the first ones; each is weighed once for a forecast."""
+        if forecast is not self._weighed_by:
+            self._weighed_by, self._work_s = forecast, [0.0]
+        work_s = self._weights(forecast)
+        for config in self._configs[len(self._work_s) - 1 : num]:
+            self._work_s.append(self._work_s[-1] + work_s(config))
+        return self._work_s

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -30,6 +29,7 @@ from tlsearch.core.types import (
 )
 from tlsearch.display.console import NotebookLive, Table
 from tlsearch.display.estimate import Estimate
+from tlsearch.display.trial_rows import Row, TrialRows
 
 if TYPE_CHECKING:
     from tlsearch.app.checks.planning import ForecastBeside
@@ -38,15 +38,7 @@ if TYPE_CHECKING:
 _REFRESHES_PER_S = 4
 _WORTH_FORECAST_S = 300.0  # a forecast takes some 10 s of one core: too much for a search that ends soon
 _QUIET_S = 60.0  # without a terminal: how long nothing is printed while epochs go on
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Row:
-    config: TrialConfig
-    epoch: int = 0
-    value: float | None = None  # of the last report
-    best: float | None = None
-    outcome: TrialOutcome | None = None
+_MOST_ROWS = 40  # of the table: more than a terminal shows, and each is drawn at every refresh
 
 
 class Progress(SearchObserver):
@@ -78,7 +70,6 @@ class Progress(SearchObserver):
         """
         self._console = console
         self._metric = metric
-        self._objective = Objective.of(metric)
         self._trials = trials
         self._num_reports, self._unit = num_reports, unit
         self._time_budget_s = time_budget_s
@@ -91,7 +82,7 @@ class Progress(SearchObserver):
         self._printed = self._started
         self._forecast = forecast
         self._estimate = Estimate(trials=trials, num_reports=num_reports, forecast=self._forecast)
-        self._rows: dict[int, _Row] = {}
+        self._rows = TrialRows(Objective.of(metric), num_reports=num_reports, folds=unit == "fold")
         self._live: Live | NotebookLive | None = None
         self._note = ""
         if console.is_jupyter:
@@ -136,10 +127,8 @@ class Progress(SearchObserver):
     def restore(self, record: SearchRecord) -> None:
         """Takes over what earlier starts of the search have done, and the time they took."""
         self._spent_before_s = record.spent_s
+        self._rows.restore(record)
         for trial in record.trials:
-            self._rows[trial.number] = _Row(
-                config=trial.config, epoch=trial.epochs_run, best=trial.best_value, outcome=trial.outcome
-            )
             if trial.outcome is not None:
                 self._estimate.ended(trial.epochs_run)
 
@@ -147,8 +136,7 @@ class Progress(SearchObserver):
 
     def trial_started(self, number: int, config: TrialConfig) -> None:
         """A trial starts, or goes on after a resume."""
-        before = self._rows.get(number, _Row(config=config))
-        self._rows[number] = replace(before, config=config, outcome=None)
+        self._rows.start(number, config)
         if self._first_trial is None:
             self._first_trial = time.monotonic()
             if not self._live:
@@ -156,24 +144,18 @@ class Progress(SearchObserver):
 
     def trial_reported(self, number: int, report: EpochReport, decision: Decision) -> None:
         """An epoch has ended."""
-        row = self._rows[number]
-        value = report.metrics[self._metric]
-        started = [] if report.start is None else [report.start.metrics[self._metric]]  # the solved head counts, too
-        known = [value, *started, *([] if row.best is None else [row.best])]
-        best = value if report.folds else max(known, key=self._objective.gain)
-        self._rows[number] = replace(row, epoch=report.epoch, value=value, best=best)
+        row = self._rows.report(number, report)
         self._first_report = True
         self._estimate.reported(time.monotonic(), row.config)
         if not self._live and decision is Decision.CONTINUE and time.monotonic() - self._printed >= _QUIET_S:
             counts = (
                 f"{self._ended_text()}; trial {self._name(number)}, {self._unit} {report.epoch}/{self._num_reports}"
             )
-            self._print(f"{counts}: {self._metric} {value:.4f}; {self._times()}")
+            self._print(f"{counts}: {self._metric} {row.value:.4f}; {self._times()}")
 
     def trial_ended(self, number: int, outcome: TrialOutcome) -> None:
         """A trial has ended; prints its line where no live table is shown."""
-        row = replace(self._rows[number], outcome=outcome)
-        self._rows[number] = row
+        row = self._rows.end(number, outcome)
         self._estimate.ended(outcome.epochs_run)
         if self._live:
             return
@@ -195,24 +177,25 @@ class Progress(SearchObserver):
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _render(self) -> Group:
-        rows = dict(self._rows)
-        counts = Counter(r.outcome.state if r.outcome else TrialState.RUNNING for r in rows.values())
-        states = "  ".join(f"{state.value} {counts[state]}" for state in TrialState if counts[state])
+        running = dict(self._rows.running)
+        counts = {**self._rows.ended, TrialState.RUNNING: len(running)}
+        states = "  ".join(f"{state.value} {counts[state]}" for state in TrialState if counts.get(state))
         lines = [
             Text(f"{self._ended_text()}   {states}".rstrip()),
             Text(self._times()),
-            Text(self._best(rows) if self._first_report or not self._phase() else self._phase()),
+            Text(self._best() if self._first_report or not self._phase() else self._phase()),
         ]
         note = [Text(self._note, style="yellow")] if self._note else []
-        running = {number: row for number, row in rows.items() if row.outcome is None}
+        if len(running) > _MOST_ROWS:
+            note.insert(0, Text(f"and {len(running) - _MOST_ROWS} more"))
         return Group(*lines, *([self._table(running)] if running else []), *note)
 
-    def _table(self, running: Mapping[int, _Row]) -> Table:
+    def _table(self, running: Mapping[int, Row]) -> Table:
         table = Table(box=None, pad_edge=False)
         for title in ("trial", self._unit, self._metric, "best"):
             table.add_column(title, justify="right", no_wrap=True)
         table.add_column("configuration")
-        for number, row in running.items():
+        for number, row in islice(running.items(), _MOST_ROWS):
             figures = ["-" if v is None else f"{v:.4f}" for v in (row.value, row.best)]
             doing = self._doing(number) or ("starting a worker" if self._phase() else "")
             what = "  ".join(filter(None, (row.config.short, doing)))
@@ -230,7 +213,7 @@ class Progress(SearchObserver):
         return f"starting workers, then the first {self._unit} of each{waited}"
 
     def _num_ended(self) -> int:
-        return sum(1 for row in self._rows.values() if row.outcome)
+        return self._rows.ended.total()
 
     def _ended_text(self) -> str:
         return f"{self._num_ended()} of {plural(self._trials, 'trial')} ended"
@@ -242,7 +225,7 @@ class Progress(SearchObserver):
         """Seconds left as far as they are known, at most what the time budget leaves."""
         if self._num_ended() >= self._trials:
             return None
-        running = [(row.config, row.epoch) for row in self._rows.values() if row.outcome is None]
+        running = [(row.config, row.epoch) for row in list(self._rows.running.values())]
         left_s = self._estimate.left_s(time.monotonic(), running)
         if self._forecast is not None and left_s is not None and left_s > _WORTH_FORECAST_S:
             self._forecast.begin()
@@ -259,16 +242,12 @@ class Progress(SearchObserver):
             parts.append(f"{format_s(rest_s)} of the time budget of {format_s(self._time_budget_s)} left")
         return ", ".join(parts)
 
-    def _best(self, rows: Mapping[int, _Row]) -> str:
-        ranked = self._objective.ranked(rows.items(), lambda item: item[1].best, last=self._is_partial)
-        if not ranked:
+    def _best(self) -> str:
+        best = self._rows.best()
+        if best is None:
             return "no report yet"
-        number, row = ranked[0]
+        number, row = best
         return f"best so far: trial {self._name(number)} with {self._metric} {row.best:.4f}  {row.config.short}"
-
-    def _is_partial(self, item: tuple[int, _Row]) -> bool:
-        """Whether a trial with folds has not seen all of them."""
-        return self._unit == "fold" and item[1].epoch < self._num_reports
 
 
 def show_progress(prepared: Prepared, console: Console, *, name: Callable[[int], str] = str) -> Progress:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tlsearch.core.types import TrialConfig
@@ -105,3 +107,31 @@ def test_a_forecast_is_corrected_by_what_was_measured() -> None:
     left = estimate.left_s(now, [(DEEP, 0)])
     assert left is not None and 1000 / 2 < left < 1000 * 2.1
     assert left == pytest.approx(1000 / ((50 * 1.0 + 30 * 2.0) / (102 + 30)), rel=0.1)
+
+
+def test_each_report_is_weighed_once() -> None:
+    """A long search asks for its end a thousand times."""
+    weighed: list[TrialConfig] = []
+
+    def epoch_s(config: TrialConfig) -> float:
+        weighed.append(config)
+        return 1.0
+
+    forecast = replace(_forecast(trials=40, head_s=1.0, deep_s=1.0, epochs=5), epoch_s=epoch_s)
+    estimate = Estimate(trials=40, num_reports=5, forecast=lambda: forecast)
+    for n in range(50):
+        estimate.reported(float(n), HEAD)
+        estimate.left_s(float(n), [])
+    assert len(weighed) == 50
+
+
+def test_a_forecast_that_comes_late_weighs_the_earlier_reports_too() -> None:
+    forecasts: list[Forecast | None] = [None]
+    late = Estimate(trials=40, num_reports=5, forecast=lambda: forecasts[0])
+    early = Estimate(trials=40, num_reports=5, forecast=lambda: _forecast(trials=40, head_s=1, deep_s=10, epochs=5))
+    for n in range(20):
+        for estimate in (late, early):
+            estimate.reported(float(n), DEEP if n % 2 else HEAD)
+            estimate.left_s(float(n), [])
+    forecasts[0] = _forecast(trials=40, head_s=1, deep_s=10, epochs=5)
+    assert late.left_s(20.0, []) == pytest.approx(early.left_s(20.0, []))

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import io
+import random
 
 import pytest
 from rich.console import Console
 
-from tlsearch.core.types import Decision, EndReason, EpochReport, SearchRecord, StartReport, TrialConfig, TrialOutcome
+from tlsearch.core.types import (
+    Decision,
+    EndReason,
+    EpochReport,
+    Objective,
+    SearchRecord,
+    StartReport,
+    TrialConfig,
+    TrialOutcome,
+)
 from tlsearch.display import live_progress as progress_module
 from tlsearch.display.live_progress import Progress
+from tlsearch.display.trial_rows import TrialRows
 
 DEEP = TrialConfig(backbone="resnet18", unfreeze_depth=2, head_lr=1e-3, backbone_lr=2e-5, bn_policy="train")
 
@@ -170,3 +181,38 @@ def test_the_first_seconds_say_what_happens(clock: list[float]) -> None:
         shown = io.StringIO()
         Console(file=shown, width=120).print(progress._render())
         assert "best so far: trial 0" in shown.getvalue() and "starting" not in shown.getvalue()
+
+
+def test_of_many_running_trials_the_table_shows_as_many_as_a_terminal_holds() -> None:
+    asked: list[int] = []
+
+    def doing(number: int) -> str:
+        asked.append(number)
+        return "packing images"
+
+    console = Console(file=io.StringIO(), width=120)
+    progress = Progress(console, metric="val_accuracy", trials=2000, num_reports=5, time_budget_s=None, doing=doing)
+    for number in range(1000):
+        progress.trial_started(number, DEEP)
+    progress.trial_reported(999, _report(1, val_accuracy=0.5), Decision.CONTINUE)
+    shown = io.StringIO()
+    Console(file=shown, width=120).print(progress._render())
+    assert len(asked) == 40 and "and 960 more" in shown.getvalue() and "running 1000" in shown.getvalue()
+    assert "best so far: trial 999" in shown.getvalue()
+
+
+@pytest.mark.parametrize("metric", ["val_accuracy", "val_loss"])
+def test_the_best_of_all_trials_is_followed_whatever_the_order_of_their_ends(metric: str) -> None:
+    rng = random.Random(0)
+    rows, values = TrialRows(Objective.of(metric), num_reports=5, folds=False), dict[int, float]()
+    for number in range(100):
+        rows.start(number, DEEP)
+    for number in rng.sample(range(100), 100):
+        values[number] = round(rng.random(), 1)  # many are equal
+        rows.report(number, _report(1, **{metric: values[number]}))
+        if rng.random() < 0.7:
+            rows.end(number, TrialOutcome(reason=EndReason.ASHA, epochs_run=1))
+        best = (max if metric == "val_accuracy" else min)(values.values())
+        found = rows.best()
+        assert found is not None and found[0] == min(one for one, value in values.items() if value == best)
+    assert rows.ended.total() + len(rows.running) == 100

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from tlsearch.core.types import EndReason, Objective, SearchRecord, TrialConfig, TrialOutcome, TrialRecord, TrialState
 from tlsearch.testing.memory_tracker import MemoryTracker
 from tlsearch.tracking import BestKeeper
+from tlsearch.tracking.sink.best_models import Progress
 
 ACCURACY = Objective.of("val_accuracy")
 FOLDER = Path("/runs/search")
@@ -118,3 +120,27 @@ def test_restore_keeps_the_best_of_the_study_and_drops_the_others() -> None:
     assert set(tracker.models) == {1, 2} and keeper.kept == (1, 2)
     keeper.trial_ended(3, _ended(0.9))
     assert set(tracker.models) == {1, 3}
+
+
+@given(
+    events=st.lists(st.tuples(st.integers(0, 9), st.sampled_from([None, 0.1, 0.2, 0.3])), max_size=30),
+    metric=st.sampled_from(["val_accuracy", "val_loss"]),
+)
+def test_progress_counts_what_has_ended_last(events: list[tuple[int, float | None]], metric: str) -> None:
+    """A trial may start again and end otherwise; each end is compared with a count of all."""
+    progress, ended = Progress(metric), dict[int, TrialOutcome]()
+    for at, (number, value) in enumerate(events):
+        progress.trial_started(number)
+        ended.pop(number, None)
+        if value is None and at % 2:
+            continue  # it runs on
+        ended[number] = _ended(value, EndReason.ERROR if value is None else EndReason.ASHA)
+        found = progress.trial_ended(number, ended[number], at=float(at))
+        values = {one: outcome.result for one, outcome in ended.items() if outcome.result is not None}
+        states = Counter(outcome.state for outcome in ended.values())
+        assert found.ended == len(ended)
+        assert found.metrics["trials_failed"] == states[TrialState.FAILED]
+        assert found.metrics["trials_pruned"] == states[TrialState.PRUNED]
+        best = Objective.of(metric).ranked(sorted(values), values.get)[:1]
+        assert [found.metrics.get("best_trial")] == (best or [None])
+        assert found.metrics.get(f"best_{metric}") == (values[best[0]] if best else None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from tlsearch.core.types import Objective, SearchObserver, SearchRecord, Tracker, TrialOutcome, TrialRecord, TrialState
@@ -90,29 +90,39 @@ class Progress:
         self._objective = Objective.of(metric)
         self._running: set[int] = set()
         self._ended: dict[int, TrialState] = {}
+        self._counts: Counter[TrialState] = Counter()  # of the ended trials
         self._values: dict[int, float] = {}
         self._partial: set[int] = set()  # stopped before their last fold
+        self._best: list[int] = []  # one trial at most: of equal ones the earlier
 
     def trial_started(self, number: int) -> None:
         """A trial starts or goes on."""
         self._running.add(number)
-        self._ended.pop(number, None)
+        if number in self._ended:
+            self._counts[self._ended.pop(number)] -= 1
         self._values.pop(number, None)
         self._partial.discard(number)
+        if number in self._best:
+            self._best = self._ranked(self._values)[:1]
 
     def trial_ended(self, number: int, outcome: TrialOutcome | TrialRecord, *, at: float) -> SearchProgress:
         """Where the search stands now that a trial has ended."""
+        if number in self._ended:
+            self.trial_started(number)
         self._running.discard(number)
         self._ended[number] = outcome.state
-        if outcome.result is not None:
-            self._values[number] = outcome.result
+        self._counts[outcome.state] += 1
         if outcome.partial:
             self._partial.add(number)
+        if outcome.result is not None:
+            self._values[number] = outcome.result
+            self._best = self._ranked([*self._best, number])[:1]
         return SearchProgress(ended=len(self._ended), metrics=self._metrics(), at=at)
 
     def restore(self, record: SearchRecord, *, now: float) -> list[SearchProgress]:
         """Where the search stood after each end of a trial, in order, as its study says."""
         self._running, self._ended, self._values, self._partial = set(), {}, {}, set()
+        self._counts, self._best = Counter(), []
         return list(self._replay(record, now))
 
     def _replay(self, record: SearchRecord, now: float) -> Iterator[SearchProgress]:
@@ -125,14 +135,15 @@ class Progress:
         self._running = {trial.number for trial in record.trials} - self._ended.keys()
 
     def _metrics(self) -> dict[str, float]:
-        counts = Counter(self._ended.values())
-        shown = [state for state in TrialState if state in _COUNTED or counts[state]]
-        metrics = {f"trials_{state.value}": float(counts[state]) for state in shown}
+        shown = [state for state in TrialState if state in _COUNTED or self._counts[state]]
+        metrics = {f"trials_{state.value}": float(self._counts[state]) for state in shown}
         metrics["trials_running"] = float(len(self._running))
-        ranked = self._objective.ranked(sorted(self._values), self._values.get, last=self._partial.__contains__)
-        for best in ranked[:1]:
+        for best in self._best:
             metrics |= {f"best_{self._objective.metric}": self._values[best], BEST_TRIAL: float(best)}
         return metrics
+
+    def _ranked(self, numbers: Iterable[int]) -> list[int]:
+        return self._objective.ranked(sorted(numbers), self._values.get, last=self._partial.__contains__)
 
 
 def _start(trial: TrialRecord, now: float) -> float:
