@@ -28,6 +28,10 @@ from pathlib import Path
 from typing import Any
 
 from tlsearch.core.types import Decision, EndReason, EpochReport, TrialConfig, TrialOutcome
+from tlsearch.search import SearchPlan
+from tlsearch.search.controller.controller import Controller
+from tlsearch.search.study.storage import open_for_writing, study_attrs
+from tlsearch.space import load
 
 SPACE = """
 name: costs
@@ -40,7 +44,7 @@ space:
   backbone_lr: {{log: [1.0e-6, 1.0e-2]}}
   bn_policy: [frozen, train]
 search:
-  {{trials: {trials}, max_epochs: {epochs}, scheduler: none, sampler: {sampler}, study: {study}}}
+  {{trials: {trials}, max_epochs: {epochs}, scheduler: {scheduler}, sampler: {sampler}, study: {study}}}
 """
 METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_macro_f1", "val_balanced_accuracy")
 USERS = "[mlflow]\ndefault_permission = READ\nadmin_username = admin\ndatabase_uri = sqlite:///{folder}/users.db\n"
@@ -67,22 +71,15 @@ def report_of(epoch: int, value: float) -> EpochReport:
     return EpochReport(epoch=epoch, metrics=dict.fromkeys(METRICS, value), timestamp=time.time())
 
 
-def study_costs(options: argparse.Namespace, root: Path) -> list[dict[str, Any]]:
-    """The controller driven by hand; by tenths of the trials."""
-
-    from tlsearch.search import SearchPlan
-    from tlsearch.search.controller.controller import Controller
-    from tlsearch.search.study.storage import open_for_writing, study_attrs
-    from tlsearch.space import load
-
+def plan_of(options: argparse.Namespace, root: Path, *, scheduler: str) -> SearchPlan:
+    """A search in a folder, as the options ask for it."""
     path = root / "space.yaml"
-    text = SPACE.format(
-        trials=options.trials, epochs=options.epochs, sampler=options.sampler, study=json.dumps(options.study)
-    )
+    asked = {"trials": options.trials, "epochs": options.epochs, "sampler": options.sampler}
+    text = SPACE.format(**asked, scheduler=scheduler, study=json.dumps(options.study))
     path.write_text(text, encoding="utf-8")
     file, space = load(path)
     name = f"costs-{secrets.token_hex(4)}"
-    plan = SearchPlan(
+    return SearchPlan(
         search_id=name,
         experiment="costs",
         directory=str(root / name),
@@ -91,6 +88,11 @@ def study_costs(options: argparse.Namespace, root: Path) -> list[dict[str, Any]]
         search=file.search,
         resources=file.resources,
     )
+
+
+def study_costs(options: argparse.Namespace, root: Path) -> list[dict[str, Any]]:
+    """The controller driven by hand; by tenths of the trials."""
+    plan = plan_of(options, root, scheduler="none")
     study = open_for_writing(plan.folder, attrs=study_attrs(plan), url=plan.search.study)
     controller = Controller(plan, study)
     rows: list[dict[str, Any]] = []

@@ -1,21 +1,22 @@
 """A search on a virtual clock: its own controller, its slots, and trials that take only the seconds they are given.
 
 Everything that takes time is charged: a trial's opening, every epoch, and every proposal of the sampler, during which
-the driver does nothing else.
+the driver does nothing else. What its answers to reports cost is charged where the caller measures it.
 """
 
 from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from tlsearch.core.types import EndReason, EpochReport, TrialConfig, TrialOutcome
+from tlsearch.core.types import EndReason, EpochReport, SearchObserver, TrialConfig, TrialOutcome
 from tlsearch.search.controller.controller import Controller
 from tlsearch.search.plan import SearchPlan
 from tlsearch.search.study.storage import open_in_memory
+from tlsearch.search.study.study import Study
 
 HANDOUT_S = 0.3  # what Ray takes to hand a trial to a warm worker and to hear its end (docs/search_quality.md)
 # What a proposal costs the driver, in CPU seconds of a slow core, among 150 trials; rounded up.
@@ -66,12 +67,14 @@ class SimulatedTrial(Protocol):
 
 
 class ControllerSearcher:
-    """The project's own controller over a study in memory."""
+    """The project's own controller, over a study in memory unless one is given."""
 
-    def __init__(self, plan: SearchPlan) -> None:
+    def __init__(
+        self, plan: SearchPlan, study: Study | None = None, *, observers: Sequence[SearchObserver] = ()
+    ) -> None:
         self.now = 0.0
-        study = open_in_memory(plan.setup.objective)
-        self.controller = Controller(plan, study, clock=lambda: self.now, timer=lambda: self.now)
+        study = study or open_in_memory(plan.setup.objective)
+        self.controller = Controller(plan, study, observers=observers, clock=lambda: self.now, timer=lambda: self.now)
 
     def next(self, now: float) -> Start | None:
         """The controller's next trial."""
@@ -113,13 +116,15 @@ class Simulated:
         trials: By number, in the order in which they began.
         end_s: When the last report came.
         suggest_s: Seconds that the driver spent on proposals.
-        reports: (when, trial, report), in order.
+        reports: (when, trial, report), in order; empty where they are not kept.
+        lags_s: From each report to the driver's answer, in order.
     """
 
     trials: dict[int, Ran] = field(default_factory=dict)
     end_s: float = 0.0
     suggest_s: float = 0.0
     reports: tuple[tuple[float, int, EpochReport], ...] = ()
+    lags_s: tuple[float, ...] = ()
 
 
 def simulate(
@@ -128,27 +133,50 @@ def simulate(
     *,
     slots: int,
     horizon_s: float = math.inf,
+    answer_s: Callable[[], float] | None = None,
+    keep_reports: bool = True,
 ) -> Simulated:
-    """Runs a search until no trial is live, or for ``horizon_s`` of virtual time."""
-    run = _Run(searcher, trial_of)
+    """Runs a search until no trial is live, or for ``horizon_s`` of virtual time.
+
+    Args:
+        answer_s: What the driver's last answer to a report cost it, in seconds. It then answers one report after the
+            other, and the trial waits for it. None: it answers at once, whatever else it does.
+        keep_reports: Whether all reports stay in memory.
+    """
+    run = _Run(searcher, trial_of, answer_s=answer_s, keep_reports=keep_reports)
     while run.now < horizon_s:
         while len(run.live) < slots and run.begin():
             pass
         if not run.queue or run.queue[0][0] >= horizon_s:
             break
         run.step()
-    return Simulated(trials=run.trials, end_s=run.now, suggest_s=run.suggest_s, reports=tuple(run.reports))
+    return Simulated(
+        trials=run.trials,
+        end_s=run.now,
+        suggest_s=run.suggest_s,
+        reports=tuple(run.reports),
+        lags_s=tuple(run.lags_s),
+    )
 
 
 class _Run:
     """The state of one simulation."""
 
-    def __init__(self, searcher: Searcher, trial_of: Callable[[Start], SimulatedTrial]) -> None:
+    def __init__(
+        self,
+        searcher: Searcher,
+        trial_of: Callable[[Start], SimulatedTrial],
+        *,
+        answer_s: Callable[[], float] | None,
+        keep_reports: bool,
+    ) -> None:
         self._searcher, self._trial_of = searcher, trial_of
+        self._answer_s, self._keep_reports = answer_s, keep_reports
         self.queue: list[tuple[float, int, int]] = []  # when, in the order of their making, which trial
         self.live: dict[int, SimulatedTrial] = {}
         self.trials: dict[int, Ran] = {}
         self.reports: list[tuple[float, int, EpochReport]] = []
+        self.lags_s: list[float] = []
         self.now = self.suggest_s = self._driver_free = 0.0
         self._order = 0
 
@@ -177,13 +205,23 @@ class _Run:
             self._searcher.diverged(number, self.now)
         else:
             ran.epochs += 1
-            self.reports.append((self.now, number, report))
+            if self._keep_reports:
+                self.reports.append((self.now, number, report))
             goes_on = self._searcher.report(number, report, self.now)
+        answered = self._answered()
         if goes_on:
-            self._go_on(number, self.now)
+            self._go_on(number, answered)
         else:
             ran.ended_s = self.now
             del self.live[number]
+
+    def _answered(self) -> float:
+        """When the driver has answered the report that came now."""
+        if self._answer_s is None:
+            return self.now
+        self._driver_free = max(self._driver_free, self.now) + self._answer_s()
+        self.lags_s.append(self._driver_free - self.now)
+        return self._driver_free
 
     def _go_on(self, number: int, now: float) -> None:
         ran = self.trials[number]
