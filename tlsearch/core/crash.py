@@ -1,7 +1,8 @@
 """Points where a test may kill this process: TLSEARCH_CRASH_AT=NAME:COUNT, the COUNT-th time NAME is passed.
 
-Of a search: the names in ``SEARCH``. Of a promotion: those in ``PROMOTION``, in their order. Of an ensemble that
-is made: those in ``ENSEMBLE``. Of a model that is distilled: those in ``DISTILLATION``.
+Of a search: the names in ``SEARCH``, and before its first trial those in ``SCREEN``. Of a promotion: those in
+``PROMOTION``, in their order. Of an ensemble that is made: those in ``ENSEMBLE``. Of a model that is
+distilled: those in ``DISTILLATION``.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ SEARCH = (
     "kept_model_made",  # a model without files
     "kept_model_files",  # its files are there
     "kept_model_ready",  # complete, but its run does not show it
+)
+SCREEN = (
+    "backbone_probed",  # the pass of one more backbone is recorded
+    "screen_decided",  # which backbones are kept is recorded, the study does not exist yet
 )
 PROMOTION = (
     "test_recorded",  # the use of the test split is on record, no test image is decoded yet

@@ -48,6 +48,11 @@ class SearchFolder:
         return self.root / "ray.json"
 
     @property
+    def screen(self) -> Path:
+        """What one pass over the images said of each backbone, and which of them the space was narrowed to."""
+        return self.root / "screen.json"
+
+    @property
     def log(self) -> Path:
         """What the driver has to tell, one JSON object a line."""
         return self.root / "log.jsonl"

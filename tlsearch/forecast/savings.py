@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from tlsearch.config import AshaSpec
-from tlsearch.core.types import Scalar, TrialConfig
+from tlsearch.core.types import TrialConfig
 from tlsearch.forecast.forecast import forecast
 from tlsearch.forecast.trial_costs import Node, TrialCosts
 from tlsearch.search.plan import SearchPlan
-from tlsearch.space import Choice, Domain, Fixed, IntRange, Space, backbone_facts, image_sizes_of
+from tlsearch.space import Choice, Domain, IntRange, Space, backbone_facts, image_sizes_of
 from tlsearch.space.domains import largest
 from tlsearch.space.image_sizes import IMAGE_SIZE
+from tlsearch.space.narrowed import listed, with_domain
 
 _HALVES = 0.65  # a change that leaves at most this fraction of the time is worth naming
 _WORTH = 0.9
@@ -95,7 +96,7 @@ def _smaller_spaces(plan: SearchPlan, costs: TrialCosts) -> Iterator[_Changed]:
     depths = space.depths()
     if len(depths) > 1:
         kept = depths[: -(-len(depths) // 2)]
-        shallow = _with_domain(space, "unfreeze_depth", _listed(kept))
+        shallow = with_domain(space, "unfreeze_depth", listed(kept))
         yield _Changed(
             change=f"space.unfreeze_depth at most {kept[-1]}",
             plan=replace(plan, space=shallow, setup=replace(plan.setup, depths=kept)),
@@ -103,7 +104,7 @@ def _smaller_spaces(plan: SearchPlan, costs: TrialCosts) -> Iterator[_Changed]:
         )
     sizes = _smaller_sizes(space.dimensions[IMAGE_SIZE].domain)
     if sizes is not None:
-        narrow = replace(plan, space=_with_domain(space, IMAGE_SIZE, sizes))
+        narrow = replace(plan, space=with_domain(space, IMAGE_SIZE, sizes))
         if _is_timed(narrow.space, costs):
             yield _Changed(change=f"space.image_size at most {largest(sizes):g}", plan=narrow, costs=costs)
     names = space.backbones()
@@ -112,20 +113,16 @@ def _smaller_spaces(plan: SearchPlan, costs: TrialCosts) -> Iterator[_Changed]:
         others = tuple(name for name in names if name != dearest)
         yield _Changed(
             change=f"space.backbone without {dearest}",
-            plan=replace(plan, space=_with_domain(space, "backbone", _listed(others))),
+            plan=replace(plan, space=with_domain(space, "backbone", listed(others))),
             costs=costs,
         )
-
-
-def _listed(values: Sequence[Scalar]) -> Domain:
-    return Choice(values=tuple(values)) if len(values) > 1 else Fixed(value=values[0])
 
 
 def _smaller_sizes(domain: Domain) -> Domain | None:
     """The smaller half of the image sizes; None where there are too few."""
     if isinstance(domain, Choice):
         sizes = sorted(value for value in domain.values if isinstance(value, int))
-        return _listed(sizes[: -(-len(sizes) // 2)])
+        return listed(sizes[: -(-len(sizes) // 2)])
     if not isinstance(domain, IntRange):
         return None
     high = domain.low + (domain.high - domain.low) // (2 * domain.step) * domain.step
@@ -136,11 +133,6 @@ def _is_timed(space: Space, costs: TrialCosts) -> bool:
     """Whether the times of all models of a space are known: with fewer sizes a backbone may have none of its own."""
     sized = ((name, size) for name in space.backbones() for size in image_sizes_of(space, name))
     return all(costs.spec(TrialConfig(backbone=name, image_size=size)) in costs.models for name, size in sized)
-
-
-def _with_domain(space: Space, name: str, domain: Domain) -> Space:
-    dimensions = {**space.dimensions, name: replace(space.dimensions[name], domain=domain)}
-    return replace(space, dimensions=dimensions)
 
 
 def _smaller_images(costs: TrialCosts) -> tuple[int, TrialCosts] | None:

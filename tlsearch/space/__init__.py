@@ -7,6 +7,7 @@ from tlsearch.space.dimensions import PARAMETERS, Parameter
 from tlsearch.space.domains import Choice, Domain, Fixed, FloatRange, IntRange, Suggester
 from tlsearch.space.image_sizes import image_sizes_of
 from tlsearch.space.load import load, load_resolved
+from tlsearch.space.narrowed import is_screened, with_backbones
 from tlsearch.space.parse_space import build_space
 from tlsearch.space.slots import Dimension
 from tlsearch.space.space import Space
@@ -28,8 +29,10 @@ __all__ = [
     "backbone_names",
     "build_space",
     "image_sizes_of",
+    "is_screened",
     "load",
     "load_resolved",
     "split_version",
     "unused_weights",
+    "with_backbones",
 ]

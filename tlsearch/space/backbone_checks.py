@@ -14,6 +14,7 @@ from tlsearch.space.dimensions import PARAMETERS
 from tlsearch.space.domains import Fixed, IntRange
 from tlsearch.space.image_sizes import IMAGE_SIZE, unfit_sizes
 from tlsearch.space.space import Space
+from tlsearch.space.syntax import place_of_value
 
 
 def backbone_problems(
@@ -27,15 +28,6 @@ def backbone_problems(
     ]
 
 
-def place_of_backbone(name: str, document: Document) -> Keys:
-    """The path of a backbone's entry in the space."""
-    path: Keys = ("space", "backbone")
-    raw = document.as_dict().get("space", {}).get("backbone")
-    if isinstance(raw, dict) and isinstance(raw.get("choice"), list):
-        path, raw = (*path, "choice"), raw["choice"]
-    return (*path, raw.index(name)) if isinstance(raw, list) and name in raw else path
-
-
 @lru_cache(maxsize=1)
 def _has_timm() -> bool:
     return importlib.util.find_spec("timm") is not None
@@ -46,7 +38,7 @@ def _installed(backbones: Mapping[str, BackboneFacts], document: Document) -> li
         return []
     message = "needs the package timm, which is not installed: pip install 'tlsearch[timm]'"
     return [
-        document.problem(place_of_backbone(name, document), f"{name} {message}")
+        document.problem(place_of_value("backbone", name, document), f"{name} {message}")
         for name, facts in backbones.items()
         if facts.is_timm
     ]
@@ -68,7 +60,7 @@ def _image_sizes(
     if not unfit or document.doubtful(at):
         return
     rules = [
-        f"{name} takes {backbones[name].size_rule()}{document.place(place_of_backbone(name, document))}"
+        f"{name} takes {backbones[name].size_rule()}{document.place(place_of_value('backbone', name, document))}"
         for name in unfit
     ]
     joint = " to " if isinstance(domain, IntRange) else ", "
@@ -106,7 +98,7 @@ def _weights(file: SpaceFile, backbones: Mapping[str, BackboneFacts], document: 
         source = file.weights.get(name, WeightsSource())
         if source.kind == "default" and not facts.versions and not document.doubtful(("weights", name)):
             message = f"no weights are published for {name}: give a file, or none, under weights"
-            problems.append(document.problem(place_of_backbone(name, document), message))
+            problems.append(document.problem(place_of_value("backbone", name, document), message))
     return problems
 
 

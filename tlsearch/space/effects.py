@@ -10,15 +10,17 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tlsearch.config import Document, Keys, SpaceFile
+from tlsearch.config import Document, SpaceFile
 from tlsearch.core.errors import SpaceProblem
 from tlsearch.core.types import Scalar
 from tlsearch.space.adapt_methods import kind_of_backbone
 from tlsearch.space.backbones import backbone_facts
 from tlsearch.space.conditions import NARROWED, SYSTEM_READS, Condition, Reason
 from tlsearch.space.domains import Choice, Domain, Fixed, IntRange
+from tlsearch.space.narrowed import is_screened
 from tlsearch.space.slots import Dimension, Slot
 from tlsearch.space.space import Space
+from tlsearch.space.syntax import place_of_value
 
 _MOST_WALKS = 20_000  # beyond this number of combinations of deciding values nothing is said
 
@@ -38,10 +40,10 @@ class _Seen:
 
 def effect_problems(file: SpaceFile, space: Space) -> list[SpaceProblem]:
     """Dimensions of the file, and values of its lists, that no trial of the space could use."""
+    problems, document = _idle_screen(file, space), file.document
     seen = _walk_all(space)
     if seen is None:
-        return []
-    problems, document = list[SpaceProblem](), file.document
+        return problems
     for name in file.space:
         if name not in space.dimensions or name == "backbone" or _doubtful(name, space, document):
             continue
@@ -51,6 +53,21 @@ def effect_problems(file: SpaceFile, space: Space) -> list[SpaceProblem]:
         else:
             problems += _unused_values(dimension, seen.values[name], document)
     return problems
+
+
+def _idle_screen(file: SpaceFile, space: Space) -> list[SpaceProblem]:
+    """A screen that could prune nothing."""
+    document = file.document
+    if not is_screened(space) or document.doubtful(("space", "backbone")):
+        return []
+    if len(space.backbones()) == 1:
+        message = "screen has no effect on a single backbone: it compares several; leave it out"
+    elif file.search.listed and not document.doubtful(("search", "sampler")):
+        place = document.place(("search", "sampler"))
+        message = f"screen has no effect with sampler {file.search.sampler}{place}: start_with is the whole search"
+    else:
+        return []
+    return [document.problem(("space", "backbone", "screen"), message, at_key=True)]
 
 
 def _walk_all(space: Space) -> _Seen | None:
@@ -154,7 +171,7 @@ def _unused_values(dimension: Dimension, used: set[Scalar], document: Document) 
             message += f"change {on} or leave {value} out"
         else:
             message += f"the conditions of the space rule it out; change them or leave {value} out"
-        problems.append(document.problem(_place_of_value(name, value, document), message))
+        problems.append(document.problem(place_of_value(name, value, document), message))
     return problems
 
 
@@ -162,14 +179,6 @@ def _decided_at(on: str, document: Document) -> str:
     if document.has(("space", on)):
         return document.place(("space", on))
     return " (by default)"
-
-
-def _place_of_value(name: str, value: Scalar, document: Document) -> Keys:
-    path: Keys = ("space", name)
-    raw = document.as_dict().get("space", {}).get(name)
-    if isinstance(raw, dict) and isinstance(raw.get("choice"), list):
-        path, raw = (*path, "choice"), raw["choice"]
-    return (*path, raw.index(value)) if isinstance(raw, list) and value in raw else path
 
 
 def _doubtful(name: str, space: Space, document: Document) -> bool:

@@ -29,6 +29,7 @@ class _Parts:
     domains: dict[str, Domain] = field(default_factory=dict)
     conditions: dict[str, tuple[Condition, ...]] = field(default_factory=dict)
     ratios: dict[str, str] = field(default_factory=dict)
+    screened: set[str] = field(default_factory=set)
     doubts: set[Keys] = field(default_factory=set)
 
     def reads(self, name: str) -> set[str]:
@@ -93,12 +94,15 @@ def _read_dimension(name: str, value: Any, reader: DomainReader, parts: _Parts) 
     rule = PARAMETERS[name] if ratio_of is None else RATIOS[name]
     domain = reader.read(rule, value)
     when = reader.read_when(name, keys["when"]) if "when" in keys else ()
-    if domain is None or when is None or ("ratio_of" in keys and ratio_of is None):
+    screened = reader.read_screen(name, keys) if "screen" in keys else False
+    if domain is None or when is None or screened is None or ("ratio_of" in keys and ratio_of is None):
         parts.doubts.add(("space", name))
         return
     parts.domains[name], parts.conditions[name] = domain, when
     if ratio_of is not None:
         parts.ratios[name] = ratio_of
+    if screened:
+        parts.screened.add(name)
 
 
 def _check_conditions(parts: _Parts, reader: DomainReader, defaults: Mapping[str, Scalar]) -> set[Keys]:
@@ -170,7 +174,10 @@ def _assemble(parts: _Parts) -> Space:
         default = _STAND_IN if name == "backbone" else Fixed(value=PARAMETERS[name].default)
         domain, ratio_of = parts.domains.get(name, default), parts.ratios.get(name)
         when, left_out = parts.conditions.get(name, ()), name not in parts.domains
-        dimension = Dimension(name=name, domain=domain, when=when, ratio_of=ratio_of, left_out=left_out)
+        screened = name in parts.screened
+        dimension = Dimension(
+            name=name, domain=domain, when=when, ratio_of=ratio_of, left_out=left_out, screened=screened
+        )
         # in a circle neither conditions nor ratios can be followed
         dimensions[name] = Dimension(name=name, domain=default) if name in left else dimension
     return Space(dimensions=dimensions)

@@ -20,6 +20,7 @@ class Dimension:
         when: It exists only where all of these conditions hold.
         ratio_of: The dimension whose value times the factor is its value.
         left_out: The file does not mention it: it has its default everywhere.
+        screened: Its values, backbones, are to be screened before the first trial.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Dimension:
     when: tuple[Condition, ...] = ()
     ratio_of: str | None = None
     left_out: bool = False
+    screened: bool = False
 
     @property
     def steady(self) -> bool:

@@ -1,7 +1,8 @@
 """The syntax of a dimension: a scalar, a list, ``{int|float|log: [lo, hi], step}``, ``{when: {...}, ...}``.
 
 ``{choice: [...]}`` is a list too, so that it can stand beside ``when``. With ``ratio_of: head_lr`` the values of
-backbone_lr are factors of another dimension's.
+backbone_lr are factors of another dimension's. ``backbone: {from: [...], screen: true}`` has the listed backbones
+screened before the first trial.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ from typing import Any
 
 from tlsearch.config import Document, Keys, nearest, show, suggest
 from tlsearch.core.errors import SpaceProblem
+from tlsearch.core.types import Scalar
 from tlsearch.space.conditions import Condition
 from tlsearch.space.dimensions import PARAMETERS, RATIO_OF, Parameter
 from tlsearch.space.domains import Choice, Domain, Fixed, FloatRange, IntRange
 
-_FORMS = ("choice", "int", "float", "log")
-_KEYS = (*_FORMS, "step", "when", "ratio_of")
+_LISTS = ("choice", "from")
+_FORMS = (*_LISTS, "int", "float", "log")
+_KEYS = (*_FORMS, "step", "when", "ratio_of", "screen")
 _WRITE = "write a value, a list, or {int|float|log: [lo, hi]}"
 
 
@@ -65,7 +68,10 @@ class DomainReader:
                 self._problem(path, f"a dimension has exactly one of int, float, log or choice; {given}", at_key=True)
             raise _Refused
         form = forms[0]
-        if form == "choice":
+        if form in _LISTS:
+            if form == "from" and parameter.name != "backbone":
+                message = f"from lists backbones to be screened; write {parameter.name} as a list"
+                raise self._refused((*path, form), message, at_key=True)
             if "step" in raw:
                 self._problem((*path, "step"), "step goes with int and float", at_key=True)
             if not isinstance(raw[form], list):
@@ -146,6 +152,17 @@ class DomainReader:
         if message:
             raise self._refused(path, message + self.document.place((*path[:-1], form)))
 
+    def read_screen(self, name: str, raw: Mapping[str, Any]) -> bool | None:
+        """Whether the listed backbones are to be screened, from ``screen``; None where it is wrong."""
+        path: Keys = ("space", name, "screen")
+        if name != "backbone" or "from" not in raw:
+            self._problem(path, "screen goes with backbone: {from: [...], screen: true}", at_key=True)
+        elif not isinstance(raw["screen"], bool):
+            self._problem(path, f"screen is true or false, not {show(raw['screen'])}")
+        else:
+            return raw["screen"]
+        return None
+
     def read_ratio(self, name: str, raw: Any) -> str | None:
         """Of which dimension this one's values are factors, from ``ratio_of``."""
         path: Keys = ("space", name, "ratio_of")
@@ -214,3 +231,25 @@ class DomainReader:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def list_as_written(raw: Any) -> tuple[str | None, list[Any]]:
+    """The key of a mapping that holds a dimension's list, None where it stands alone, and the list; one value is one.
+
+    Args:
+        raw: The dimension as its file writes it.
+    """
+    if isinstance(raw, dict):
+        key = next((one for one in _LISTS if isinstance(raw.get(one), list)), None)
+        return key, [] if key is None else raw[key]
+    return None, raw if isinstance(raw, list) else [] if raw is None else [raw]
+
+
+def place_of_value(name: str, value: Scalar, document: Document) -> Keys:
+    """The path of a value in the list of a dimension; of the dimension where it is not in a list."""
+    path: Keys = ("space", name)
+    raw = document.as_dict().get("space", {}).get(name)
+    key, listed = list_as_written(raw)
+    if key is None and not isinstance(raw, list) or value not in listed:
+        return path
+    return (*path, *([key] if key else []), listed.index(value))

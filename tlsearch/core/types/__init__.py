@@ -5,6 +5,7 @@ image sizes are pixels of the square crop. All timestamps are Unix time in secon
 """
 
 from tlsearch.core.metrics import Mode, Objective
+from tlsearch.core.types.screens import ProbedBackbone, Screen, ScreenObserver
 from tlsearch.core.types.searches import (
     DataSetFacts,
     Finding,
@@ -75,10 +76,13 @@ __all__ = [
     "Mode",
     "Objective",
     "ParameterImportance",
+    "ProbedBackbone",
     "Reporter",
     "RunningTrial",
     "SYSTEM",
     "Scalar",
+    "Screen",
+    "ScreenObserver",
     "SearchObserver",
     "SearchRecord",
     "SplitSpec",
