@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-
-import torch
-from torch import Tensor
 
 from tlsearch.config.checkpoint_meta import META_FILE, ModelFile, ModelMeta, read_model_file
 from tlsearch.core.errors import Diverged, Infeasible, StorageError, UserError
@@ -22,18 +17,15 @@ from tlsearch.core.types import (
     Reporter,
     RunningTrial,
     TrialAssignment,
-    TrialConfig,
     TrialOutcome,
-    TrialSetup,
     best_seen,
 )
-from tlsearch.data import ImageIndex, Split
 from tlsearch.model import StagedModel, build_model, meta_model
 from tlsearch.space.backbones import backbone_facts
-from tlsearch.train import evaluate, in_batches, read_model_state, release_memory
-from tlsearch.train.loop.evaluation import forward_features
+from tlsearch.train import evaluate, read_model_state
 from tlsearch.trial.finetuning import BEST_FOLDER, RUNNING_FOLDER, FineTuning
 from tlsearch.trial.fold_training import open_running
+from tlsearch.trial.probe_pass import sample_of
 from tlsearch.trial.process_cache import held_index
 from tlsearch.trial.setup import open_trial
 
@@ -149,52 +141,14 @@ def first_batch(assignment: TrialAssignment) -> FirstBatch:
         Infeasible: The batch does not fit the device.
     """
     # two at least: batch norm cannot adapt to a single image
-    index = _head(held_index(assignment.setup.data), max(2, assignment.config.batch_size))
+    num_images = max(2, assignment.config.batch_size)
+    index = sample_of(held_index(assignment.setup.data), {"train": num_images, "val": num_images})
     # The deepest a trial goes: progressive ones would show their first phase, the head alone.
     config = replace(assignment.config, unfreeze_schedule="at_once")
     opened = open_trial(replace(assignment, config=config), index=index)
     figures = opened.trainer.train_epoch(opened.train, seed=assignment.seed, epoch=1)
     evaluation = evaluate(opened.trainer.model, opened.val, opened.runtime, depth=opened.trainer.depth)
     return FirstBatch(num_images=len(opened.train), train_loss=figures.loss, val_loss=evaluation.metrics["val_loss"])
-
-
-def frozen_features(backbone: str, setup: TrialSetup, *, image_size: int | None = None) -> Mapping[str, Tensor]:
-    """What the head of a pretrained backbone sees of train and val: float32 (N, F) on the CPU, in the index's order.
-
-    Read from the node's cache, which holds them wherever a trial's head was solved; else computed and stored there.
-
-    Args:
-        image_size: Of the trials, in pixels; None where it is not searched.
-
-    Raises:
-        UserError: Data, weights or settings break a rule.
-        Infeasible: The model does not fit the device.
-    """
-    config = TrialConfig(backbone=backbone, image_size=image_size, head_init="random", augmentation="none")
-    opened = open_trial(TrialAssignment(number=0, seed=0, config=config, setup=setup, directory=""))
-    model, runtime, found = opened.trainer.model, opened.runtime, dict[str, Tensor]()
-    model.eval()
-    try:
-        for split, source in (("train", opened.train), ("val", opened.val)):
-            inputs = partial(forward_features, model, depth=0, from_pixels=source.kind == "pixels")
-            rows = torch.cat([part.float().cpu() for part in in_batches(source, runtime, inputs)])
-            found[split] = rows.flatten(1)
-    finally:
-        release_memory(runtime)
-    return found
-
-
-def _head(index: ImageIndex, num_images: int) -> ImageIndex:
-    """The same data set with this number of images of train and val, spread over the classes; no test images."""
-    splits = {name: _spread(index.splits[name], num_images) for name in ("train", "val")}
-    digest = hashlib.sha256(f"{index.digest} first {num_images}".encode()).hexdigest()
-    return replace(index, splits=splits, digest=digest)
-
-
-def _spread(split: Split, num_images: int) -> Split:
-    step = max(1, len(split) // num_images)
-    taken = slice(0, step * num_images, step)
-    return Split(keys=split.keys[taken], labels=split.labels[taken], digests=split.digests[taken])
 
 
 def load_trained(directory: Path, found: ModelFile | None = None) -> tuple[StagedModel, ModelMeta]:

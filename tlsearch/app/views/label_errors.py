@@ -16,7 +16,7 @@ from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.config import SpaceFile
 from tlsearch.core.errors import Infeasible, UserError
 from tlsearch.core.text import plural
-from tlsearch.core.types import SearchRecord
+from tlsearch.core.types import SearchRecord, TrialAssignment, TrialConfig
 from tlsearch.data import ImageIndex, split_digest
 from tlsearch.results.combine.kept_logits import each_kept
 from tlsearch.results.inference.labelled import thumbnails
@@ -113,7 +113,10 @@ def _by_heads(
     found, why = dict[str, Mapping[str, Floats]](), ""
     for backbone, image_size in sizes.items():
         try:
-            features = frozen_features(backbone, file.trial_setup(), image_size=image_size)
+            config = TrialConfig(backbone=backbone, image_size=image_size)
+            features = frozen_features(
+                TrialAssignment(number=0, seed=0, config=config, setup=file.trial_setup(), directory="")
+            )
         except (UserError, Infeasible) as error:
             why = f"{backbone} judged no image: {error}."
             continue
