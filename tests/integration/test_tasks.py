@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(300)]
 
 def test_results_come_in_order_and_a_dead_worker_s_piece_is_begun_again(tmp_path: Path) -> None:
     folder = str(tmp_path)
-    done: list[int] = []
+    done: list[tuple[int, float]] = []
 
     def work(item: int, gpus: float) -> tuple[int, float]:
         first = Path(folder, f"{item}.begun")
@@ -28,9 +28,9 @@ def test_results_come_in_order_and_a_dead_worker_s_piece_is_begun_again(tmp_path
         time.sleep(0.2 * (3 - item))
         return item * 10, gpus
 
-    found = run_tasks(work, [0, 1, 2], ResourcesSpec(max_concurrent=2), done=done.append)
+    found = run_tasks(work, [0, 1, 2], ResourcesSpec(max_concurrent=2), done=lambda item, result: done.append(result))
     assert found == [(0, 0.0), (10, 0.0), (20, 0.0)]
-    assert sorted(done) == [0, 1, 2]
+    assert sorted(done) == found
 
 
 def test_errors_are_the_work_s_own_and_resources_must_exist() -> None:

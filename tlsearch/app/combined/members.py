@@ -171,13 +171,17 @@ def _train_all(
 
         shared = entry.remote if address != "local" else ""
         work = [replace(training, remote=shared) for training in trainings]
-        errors = run_tasks(_train, work, file.resources, address=address, done=lambda _: crash_point("member_trained"))
+        errors = run_tasks(_train, work, file.resources, address=address, done=_passed)
         for training in trainings if shared else ():
             Mirror(uri=shared, directory=entry.path).pull(_part(training))
     failed = {training.assignment.number: e for training, e in zip(trainings, errors, strict=True) if e}
     if failed:
         which = f"{agree(len(failed), 'trial', 'trials')} {', '.join(map(str, failed))}"
         raise SearchStopped(f"{which} could not be trained again: {next(iter(failed.values()))}")
+
+
+def _passed(training: _Training, error: str) -> None:
+    crash_point("member_trained")
 
 
 def _seconds(trial: TrialRecord) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 _RETRIES = 3  # of one piece, where its worker or its node has died
+_LOOK_S = 0.5  # how often it looks whether it is to stop
 
 
 def run_tasks(
@@ -26,7 +28,8 @@ def run_tasks(
     resources: ResourcesSpec,
     *,
     address: str = "local",
-    done: Callable[[_Item], None] | None = None,
+    done: Callable[[_Item, _Result], None] | None = None,
+    stop: threading.Event | None = None,
 ) -> list[_Result]:
     """Calls ``work(item, gpus)`` for each item, as many at a time as the resources of a trial allow.
 
@@ -38,10 +41,11 @@ def run_tasks(
         items: What travels to the workers.
         resources: Of one piece, as of one trial.
         address: As for `SearchPlan`.
-        done: Hears of each item that is done, on this thread.
+        done: Hears of each item that is done, with what ``work`` gave, on this thread.
+        stop: When set, no piece begins any more and those that run are ended.
 
     Returns:
-        What ``work`` gave, in the order of the items.
+        What ``work`` gave, in the order of the items; after ``stop`` only for those that were done.
 
     Raises:
         ClusterError: Ray cannot be reached, no node has the resources, or workers died too often.
@@ -54,16 +58,18 @@ def run_tasks(
         waiting = list(enumerate(items))[::-1]
         running: dict[Any, int] = {}
         results: dict[int, _Result] = {}
-        while waiting or running:
+        while (waiting or running) and not (stop is not None and stop.is_set()):
             while waiting and len(running) < (resources.max_concurrent or len(items)):
                 place, item = waiting.pop()
                 running[call.remote(item, gpus)] = place
-            (ended,), _ = ray.wait(list(running), num_returns=1)
-            place = running.pop(ended)
-            results[place] = _result(ended)
-            if done is not None:
-                done(items[place])
-        return [results[place] for place in range(len(items))]
+            for ended in ray.wait(list(running), num_returns=1, timeout=_LOOK_S)[0]:
+                place = running.pop(ended)
+                results[place] = _result(ended)
+                if done is not None:
+                    done(items[place], results[place])
+        for left in running:
+            ray.cancel(left, force=True)
+        return [results[place] for place in sorted(results)]
 
 
 def _gpus(resources: ResourcesSpec) -> float:
