@@ -16,9 +16,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tlsearch.api.search import Search, execute_shown
+from tlsearch.api.search import Search
 from tlsearch.api.spaces import LoadedSpace, SpaceSource, load_space
 from tlsearch.app.catalog.catalog import find, require_folders
+from tlsearch.display.shown_search import execute_shown
 
 if TYPE_CHECKING:
     from tlsearch.app.checks.planning import PlanReport

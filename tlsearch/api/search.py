@@ -5,24 +5,19 @@ It lies in a folder; a `Search` reads it whenever it is asked, so it is never ou
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from tlsearch.app.catalog.catalog import SearchEntry
-from tlsearch.app.catalog.stored import SearchState, read_record, search_log, search_state
-from tlsearch.app.searches.execute import SearchEnd, execute
-from tlsearch.app.searches.prepare import Prepared
+from tlsearch.app.catalog.screen_file import decided_screen
+from tlsearch.app.catalog.stored import SearchState, read_record, search_state
 from tlsearch.core.errors import StorageError
 from tlsearch.core.layout import SearchFolder
 from tlsearch.core.text import html_table, plural
-from tlsearch.core.types import SearchRecord, TrialRecord
-from tlsearch.display.console import Console
-from tlsearch.display.interrupts import interruptible
-from tlsearch.display.live_progress import show_progress
+from tlsearch.core.types import Screen, SearchRecord, TrialRecord
+from tlsearch.display.shown_search import execute_shown
 
 if TYPE_CHECKING:
     import optuna
@@ -103,6 +98,11 @@ class Search:
     def record(self) -> SearchRecord:
         """The whole search as its study has it now, with the report of every epoch."""
         return read_record(self.entry)
+
+    @property
+    def screen(self) -> Screen | None:
+        """What the screen of its backbones said, where the space asks for one and it is decided."""
+        return decided_screen(self.entry)
 
     @property
     def best(self) -> TrialRecord | None:
@@ -278,29 +278,3 @@ class Search:
 
 def _figure(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
-
-
-def execute_shown(prepared: Prepared, *, progress: bool = True, name: Callable[[int], str] = str) -> SearchEnd:
-    """Executes a search; the first Ctrl-C stops it within seconds, a second one ends at once.
-
-    Args:
-        progress: Show a live table on stderr, or in the cell of a notebook.
-        name: What a trial is called in it.
-    """
-    with ExitStack() as stack:
-        shown = show_progress(prepared, Console(stderr=True), name=name) if progress else None
-        stack.enter_context(search_log(prepared.entry))
-        stop = stack.enter_context(_interruptible(lambda: shown.note("stopping") if shown else None))
-        if shown:
-            stack.enter_context(shown)
-        return execute(prepared, observers=(shown,) if shown else (), stop=stop)
-
-
-@contextmanager
-def _interruptible(on_interrupt: Callable[[], None]) -> Iterator[threading.Event]:
-    """As ``interruptible``; in a thread that receives no signals an event that only the caller sets."""
-    if threading.current_thread() is threading.main_thread():
-        with interruptible(on_interrupt) as stop:
-            yield stop
-    else:
-        yield threading.Event()

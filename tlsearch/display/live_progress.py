@@ -14,6 +14,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from tlsearch.app.catalog.screen_file import narrowed
 from tlsearch.app.catalog.stored import read_record
 from tlsearch.app.views.status import trial_doing
 from tlsearch.core.text import about_s, format_s, plural
@@ -234,9 +235,8 @@ class Progress(SearchObserver):
         return min(left_s, max(self._time_budget_s - self._spent_s(), 0.0))
 
     def _times(self) -> str:
-        elapsed = f"{format_s(self._spent_s())} elapsed"
         left_s = self._left_s()
-        parts = [elapsed] if left_s is None else [elapsed, f"{about_s(left_s)} left"]
+        parts = [f"{format_s(self._spent_s())} elapsed", *([] if left_s is None else [f"{about_s(left_s)} left"])]
         if self._time_budget_s is not None:
             rest_s = max(self._time_budget_s - self._spent_s(), 0.0)
             parts.append(f"{format_s(rest_s)} of the time budget of {format_s(self._time_budget_s)} left")
@@ -276,4 +276,4 @@ def _forecast_of(prepared: Prepared) -> ForecastBeside | None:
         return None
     from tlsearch.app.checks.planning import ForecastBeside
 
-    return ForecastBeside(prepared.file, prepared.space, prepared.index)
+    return ForecastBeside(prepared.file, partial(narrowed, prepared.entry, prepared.space), prepared.index)

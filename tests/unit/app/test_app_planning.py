@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 from small_search import SPACE, write_shapes
 
-from tlsearch.app.checks.planning import ForecastBeside, local_slots, plan_file
+from tlsearch.app.checks.planning import ForecastBeside, local_slots, plan_file, unstarted_plan
 from tlsearch.cli.tables.plan_lines import plan_lines
 from tlsearch.config import ResourcesSpec
 from tlsearch.core.errors import SpaceError, UserError
 from tlsearch.core.types import ModelSpec
 from tlsearch.data import load_index
+from tlsearch.forecast.screen_costs import screen_cost
 from tlsearch.forecast.stored_entries import stored_entries
 from tlsearch.space import load
 from tlsearch.trial import FineTuning
@@ -101,8 +102,8 @@ def test_slots_follow_the_machine_and_the_file() -> None:
 def test_a_run_has_its_forecast_beside_it(space: Path) -> None:
     file, searched = load(space)
     index = load_index(file.data)
-    begun = ForecastBeside(file, searched, index)
-    stopped = ForecastBeside(file, searched, index)
+    begun = ForecastBeside(file, lambda: searched, index)
+    stopped = ForecastBeside(file, lambda: searched, index)
     begun.begin()
     begun.begin()
     stopped.stop()
@@ -127,3 +128,26 @@ def test_each_image_size_is_timed_and_stored(space: Path) -> None:
     assert middle == pytest.approx(least + (most - least) / 5)  # of the pixels between
     assert report.as_json()["disk_bytes"]["images"] == 3 * (18 + 24) * (32**2 + 64**2 + 128**2)
     assert report.as_json()["trial_bytes"].keys() == {"mobilenet_v3_small"}
+
+
+def test_a_screen_is_part_of_the_forecast(space: Path) -> None:
+    text = SEARCHED.replace("backbone: mobilenet_v3_small", "backbone: [mobilenet_v3_small, squeezenet1_1]")
+    text = text.replace("{mobilenet_v3_small: none}", "{mobilenet_v3_small: none, squeezenet1_1: none}")
+    space.write_text(text)
+    plain = plan_file(space)
+    assert plain.screen is None and plain.as_json()["screen"] is None
+    listed = "[mobilenet_v3_small, squeezenet1_1]"
+    space.write_text(text.replace(listed, f"{{from: {listed}, screen: true}}"))
+    report = plan_file(space)
+    shown = report.as_json()["screen"]
+    assert (shown["backbones"], shown["images"]) == (2, 18 + 24) and shown["seconds"] > 10
+    assert report.with_cache.start_s > shown["seconds"]
+    assert any(line.startswith("2 backbones are screened first") for line in plan_lines(report))
+    cost, after = screen_cost(
+        unstarted_plan(*load(space), load_index(load(space)[0].data), local_slots(ResourcesSpec())),
+        report.measured.costs,
+        report.measured.stored,
+        load_index(load(space)[0].data),
+        slots=1,
+    )
+    assert cost is not None and [key[0] for key in after.stored] == ["features"] * 4  # type: ignore[index]

@@ -6,13 +6,15 @@ import json
 import logging
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tlsearch.app.catalog.catalog import SearchEntry, write_atomically
+from tlsearch.app.catalog.screen_file import decided_screen
 from tlsearch.core.codec import read_json
 from tlsearch.core.errors import UserError
 from tlsearch.core.types import ModelSpec, TrialConfig
 from tlsearch.results.leaderboard.search_facts import SearchFacts
+from tlsearch.space.syntax import list_as_written
 
 if TYPE_CHECKING:
     from tlsearch.config import SpaceFile
@@ -36,10 +38,11 @@ def write_facts(entry: SearchEntry, facts: SearchFacts) -> None:
 def read_facts(entry: SearchEntry) -> SearchFacts:
     """What is kept; without it what resolved.yaml says, which is quick and counts nothing."""
     try:
-        return SearchFacts.from_json(read_json(entry.path / FACTS))
+        facts = SearchFacts.from_json(read_json(entry.path / FACTS))
     except (OSError, ValueError):
         file = read_space_file(entry)
-        return SearchFacts() if file is None else _from_file(file)
+        facts = SearchFacts() if file is None else _from_file(file)
+    return replace(facts, screen=decided_screen(entry))
 
 
 def complete_facts(entry: SearchEntry, configs: Iterable[TrialConfig]) -> SearchFacts:
@@ -88,16 +91,10 @@ def _from_file(file: SpaceFile) -> SearchFacts:
     if search.scheduler:
         rules = AshaRules(**vars(search.scheduler), max_epochs=search.num_reports)
         rungs = {epoch for bracket in range(search.scheduler.brackets) for epoch in rules.milestones(bracket)}
-    backbones = () if search.listed else _backbones(file.space.get("backbone"))
+    backbones = () if search.listed else tuple(map(str, list_as_written(file.space.get("backbone"))[1]))
     return SearchFacts(
         max_epochs=search.max_epochs, folds=search.num_folds, rungs=tuple(sorted(rungs)), backbones=backbones
     )
-
-
-def _backbones(written: Any) -> tuple[str, ...]:
-    """The backbones of a space as its file writes them."""
-    listed = written.get("choice", ()) if isinstance(written, dict) else written
-    return (listed,) if isinstance(listed, str) else tuple(listed or ())
 
 
 def _add_data(facts: SearchFacts, index: ImageIndex) -> SearchFacts:

@@ -22,6 +22,8 @@ from tlsearch.core.types import DataSetFacts, Scalar, SearchRecord, Tracker
 from tlsearch.data import ImageIndex, data_card
 from tlsearch.results import leaderboard, leaderboard_csv
 from tlsearch.results.leaderboard.leaderboard import leaderboard_notes
+from tlsearch.results.leaderboard.screen_notes import screen_json
+from tlsearch.space.syntax import list_as_written
 
 DATA_CARD = "data_card.json"
 ENVIRONMENT = "environment.json"
@@ -116,6 +118,8 @@ def record_end(
         "leaderboard.csv": leaderboard_csv(record, tracker.run_ids(), facts),
         "notes.txt": "\n".join(leaderboard_notes(record, leaderboard(record, {}, facts), facts)),
     }
+    if facts.screen is not None:
+        artifacts["screen.json"] = json.dumps(screen_json(facts.screen), indent=2)
     tracker.search_ended(status, artifacts)
 
 
@@ -141,7 +145,7 @@ def data_facts(entry: SearchEntry, file: SpaceFile) -> DataSetFacts | None:
 
 def search_description(entry: SearchEntry, file: SpaceFile, data: DataSetFacts | None) -> str:
     """What the page of the search's run says first, in Markdown."""
-    search, backbones = file.search, file.space.get("backbone")
+    search, backbones = file.search, list_as_written(file.space.get("backbone"))[1]
     lines = [
         f"- **search** {markdown_code(entry.search_id)}: up to {search.trials} trials of {search.max_epochs} epochs"
         f"{f' on each of {search.num_folds} folds' if search.num_folds else ''}"
@@ -150,9 +154,8 @@ def search_description(entry: SearchEntry, file: SpaceFile, data: DataSetFacts |
     if data is not None:
         counts = ", ".join(f"{count} {split}" for split, count in data.images.items())
         lines.append(f"- **data** {markdown_code(data.source)}: {data.num_classes} classes; {counts} images")
-    if isinstance(backbones, str | list):
-        names = [backbones] if isinstance(backbones, str) else backbones
-        lines.append(f"- **backbones** {', '.join(markdown_code(str(name)) for name in names)}")
+    if backbones:
+        lines.append(f"- **backbones** {', '.join(markdown_code(str(name)) for name in backbones)}")
     if entry.parent:
         lines.append(f"- trains the best configurations of {markdown_code(entry.parent)} again (`tlsearch confirm`)")
     own = "" if entry.parent else f"; {command('results', entry.search_id)}, {command('report', entry.search_id)}"

@@ -20,6 +20,7 @@ from tlsearch.app.catalog.catalog import (
     write_atomically,
 )
 from tlsearch.app.catalog.catalog import write_atomically as write
+from tlsearch.app.catalog.screen_file import narrowed
 from tlsearch.config import SpaceFile, dump_resolved
 from tlsearch.core.codec import read_json
 from tlsearch.core.errors import StorageError
@@ -36,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 
 def stored_file(entry: SearchEntry, purpose: str) -> tuple[SpaceFile, Space]:
-    """What the search goes by, with its paths as they are now.
+    """What the search goes by, with its paths as they are now, and its space as its screen has left it.
 
     Args:
         purpose: For the message: ``so it cannot be resumed``.
@@ -48,7 +49,8 @@ def stored_file(entry: SearchEntry, purpose: str) -> tuple[SpaceFile, Space]:
     path = entry.path / RESOLVED
     if not path.exists():
         raise StorageError(f"a search's folder holds {RESOLVED}; {entry.path} does not, {purpose}")
-    return load_resolved(path, moved=entry.moved)
+    file, space = load_resolved(path, moved=entry.moved)
+    return file, narrowed(entry, space)
 
 
 def read_record(entry: SearchEntry) -> SearchRecord:

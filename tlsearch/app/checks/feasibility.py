@@ -12,7 +12,7 @@ from tlsearch.core.metrics import METRICS
 from tlsearch.core.text import agree, plural
 from tlsearch.core.types import ModelSpec, TrialConfig, WeightsSource
 from tlsearch.data import ImageIndex, fold_indexes
-from tlsearch.space import Space, backbone_facts, image_sizes_of
+from tlsearch.space import Space, backbone_facts, image_sizes_of, is_screened
 
 _TRIALS = re.compile(r"\+?[1-9][0-9]{0,8}")
 
@@ -104,7 +104,7 @@ def num_training(file: SpaceFile, index: ImageIndex) -> int:
 def untried_backbones(file: SpaceFile, space: Space) -> str:
     """A warning where there are fewer trials than it takes to try each backbone once; empty where there are enough."""
     search, num = file.search, len(space.backbones())
-    if search.listed:
+    if search.listed or is_screened(space):  # how many are left is not known yet
         return ""
     points = space.starting_points(search.start_with)[: search.trials]
     tried = {space.to_config(point).backbone for point in points}

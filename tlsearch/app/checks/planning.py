@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from tlsearch.data import ImageIndex, fold_indexes, load_index, require_ready, w
 from tlsearch.forecast.forecast import Forecast, forecast
 from tlsearch.forecast.measured_costs import Measured, measure, start_seconds
 from tlsearch.forecast.savings import Saving, savings
+from tlsearch.forecast.screen_costs import ScreenCost, screen_cost
 from tlsearch.model import weights_transform
 from tlsearch.search import SearchPlan
 from tlsearch.search.scheduling.packing import COUNTS, num_slots, room
@@ -66,6 +67,7 @@ class PlanReport:
         savings: Changes that would make it shorter.
         advice: On folds; empty where there is none.
         unit: What a report of a trial is of: ``epoch`` or ``fold``.
+        screen: What comes before the first trial; None where no backbone is screened.
     """
 
     slots: Slots
@@ -75,6 +77,7 @@ class PlanReport:
     savings: tuple[Saving, ...] = ()
     advice: str = ""
     unit: str = "epoch"
+    screen: ScreenCost | None = None
 
     @property
     def trials_per_gpu(self) -> int:
@@ -109,6 +112,7 @@ class PlanReport:
             "cached_entries": len(measured.stored.stored),
             "savings": [{"change": one.change, "fraction": one.fraction} for one in self.savings],
             "advice": self.advice,
+            "screen": None if self.screen is None else asdict(self.screen),
         }
 
 
@@ -150,9 +154,10 @@ def plan_search(file: SpaceFile, space: Space, index: ImageIndex, *, step: Step 
     slots = local_slots(file.resources)
     plan = unstarted_plan(file, space, index, slots)
     measured = measure_search(file, plan, index, slots, step=step)
-    start_s = start_seconds()
+    screen, stored = screen_cost(plan, measured.costs, measured.stored, index, slots=slots.count)
+    start_s = start_seconds() + (screen.seconds if screen else 0.0)
     step("simulating the search")
-    given = {"slots": slots.count, "start_s": start_s, "stored": measured.stored}
+    given = {"slots": slots.count, "start_s": start_s, "stored": stored}
     with_cache = forecast(plan, measured.costs, **given)  # type: ignore[arg-type]
     without_cache = None
     if file.cache.features_gb != 0:
@@ -166,13 +171,19 @@ def plan_search(file: SpaceFile, space: Space, index: ImageIndex, *, step: Step 
         savings=tuple(found),
         advice=folds_advice(index, file.search.num_folds),
         unit="fold" if file.search.num_folds else "epoch",
+        screen=screen,
     )
 
 
 class ForecastBeside:
     """Forecasts a search that runs, on a thread that gives way to others; it takes some 10 s of one core."""
 
-    def __init__(self, file: SpaceFile, space: Space, index: ImageIndex) -> None:
+    def __init__(self, file: SpaceFile, space: Callable[[], Space], index: ImageIndex) -> None:
+        """Begins nothing yet.
+
+        Args:
+            space: Gives the space of the trials, once they have begun.
+        """
         self._search = file, space, index
         self._made: Forecast | None = None
         self._begun = self._stopped = False
@@ -197,9 +208,9 @@ class ForecastBeside:
         try:
             if sys.platform == "linux":
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)  # of this thread alone
-            file, space, index = self._search
+            file, space_of, index = self._search
             slots = local_slots(file.resources)
-            plan = unstarted_plan(file, space, index, slots)
+            plan = unstarted_plan(file, space_of(), index, slots)
             measured = measure_search(file, plan, index, slots, step=self._step)
             given = {"slots": slots.count, "start_s": start_seconds(), "stored": measured.stored}
             self._step("simulating")

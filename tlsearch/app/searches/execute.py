@@ -17,11 +17,21 @@ from pathlib import Path
 from tlsearch.app.catalog.bucket_searches import Through, through_bucket
 from tlsearch.app.catalog.catalog import SearchEntry, read_entry
 from tlsearch.app.catalog.provenance import keep_evidence, record_end, record_start
+from tlsearch.app.catalog.screen_file import read_screen
 from tlsearch.app.catalog.stored import Status, forget_end, keep_end, read_record
 from tlsearch.app.checks.feasibility import model_sizes, trial_depths, weights_digests
 from tlsearch.app.searches.prepare import Prepared
+from tlsearch.app.searches.screen_backbones import screened
 from tlsearch.core.layout import evict_trial
-from tlsearch.core.types import Decision, EpochReport, SearchObserver, SearchRecord, TrialOutcome, TrialState
+from tlsearch.core.types import (
+    Decision,
+    EpochReport,
+    ScreenObserver,
+    SearchObserver,
+    SearchRecord,
+    TrialOutcome,
+    TrialState,
+)
 from tlsearch.data import seen_digest
 from tlsearch.results import SERVED_CODE
 from tlsearch.search import SearchPlan, run_search
@@ -45,7 +55,7 @@ class SearchEnd:
 
 
 def search_plan(prepared: Prepared) -> SearchPlan:
-    """What the engine is given."""
+    """What the engine is given; of the time budget what the screen of its backbones has left."""
     entry, file = prepared.entry, prepared.file
     setup = replace(
         file.trial_setup(),
@@ -61,7 +71,7 @@ def search_plan(prepared: Prepared) -> SearchPlan:
         directory=entry.directory,
         space=prepared.space,
         setup=setup,
-        search=file.search,
+        search=replace(file.search, time_budget_s=_budget_left_s(prepared)),
         resources=file.resources,
         address=prepared.address,
         num_classes=num_classes,
@@ -69,10 +79,22 @@ def search_plan(prepared: Prepared) -> SearchPlan:
     )
 
 
-def execute(prepared: Prepared, *, observers: Sequence[SearchObserver] = (), stop: threading.Event) -> SearchEnd:
+def _budget_left_s(prepared: Prepared) -> float | None:
+    budget_s, screen = prepared.file.search.time_budget_s, read_screen(prepared.entry)
+    return budget_s if budget_s is None or screen is None else max(0.0, budget_s - screen.seconds)
+
+
+def execute(
+    prepared: Prepared,
+    *,
+    observers: Sequence[SearchObserver] = (),
+    screen_observer: ScreenObserver | None = None,
+    stop: threading.Event,
+) -> SearchEnd:
     """Runs or goes on with a prepared search until its budget ends or ``stop`` is set.
 
-    A search made for another one (``confirm``) keeps the checkpoints of all its trials: they are compared afterwards.
+    Backbones that are to be screened are screened before. A search made for another one (``confirm``) keeps the
+    checkpoints of all its trials: they are compared afterwards.
 
     Raises:
         SearchStopped: One error came too often in a row.
@@ -86,12 +108,14 @@ def execute(prepared: Prepared, *, observers: Sequence[SearchObserver] = (), sto
     status: Status = "failed"
     reason = "failed"
     try:
-        plan = search_plan(prepared)
-        logger.info("the search %s on the Ray at %s", "goes on" if prepared.resumed else "begins", plan.address)
+        logger.info("the search %s on the Ray at %s", "goes on" if prepared.resumed else "begins", prepared.address)
         first = FirstReport()
         with _opening(prepared, tracker, first.came, failed=stop.set):
             everyone: tuple[SearchObserver, ...] = (*recorders, TrialTeller(entry.metric), *observers, first)
-            reason = run_search(plan, factory=through.factory, observers=everyone, stop=stop, lock=prepared.lock)
+            ready = screened(prepared, stop=stop, observer=screen_observer)
+            if ready is not prepared:
+                through.save()  # a study goes by what was decided, on whatever machine it goes on
+            reason = "interrupted" if ready is None else _searched(ready, through, everyone, stop)
         status = "interrupted" if reason == "interrupted" else "finished"
     finally:
         logger.info("the search has ended: %s", reason)
@@ -116,6 +140,11 @@ class FirstReport(SearchObserver):
     def trial_ended(self, number: int, outcome: TrialOutcome) -> None:
         """It has ended, perhaps without a report."""
         self.came.set()
+
+
+def _searched(ready: Prepared, through: Through, observers: Sequence[SearchObserver], stop: threading.Event) -> str:
+    plan = search_plan(ready)
+    return run_search(plan, factory=through.factory, observers=observers, stop=stop, lock=ready.lock)
 
 
 @contextmanager

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tlsearch.app.catalog.catalog import RESOLVED, SOURCE, SearchEntry, register, write_atomically
 from tlsearch.app.catalog.gather_facts import gather_facts, write_facts
+from tlsearch.app.catalog.screen_file import forget_screen, read_screen, write_screen
 from tlsearch.app.catalog.space_diff import Difference, differences, file_now
 from tlsearch.app.catalog.stored import read_record, settle, stored_file
 from tlsearch.app.checks.feasibility import limit_problems, model_sizes, weights_problems, weights_source
 from tlsearch.app.searches.execute import search_plan
 from tlsearch.app.searches.input_digests import keep_inputs, refuse_changed_inputs
 from tlsearch.app.searches.prepare import Prepared, with_trials
+from tlsearch.app.searches.screen_backbones import screen
 from tlsearch.config import SpaceFile, dump_resolved
 from tlsearch.core.errors import SpaceError, SpaceProblem, StorageError
+from tlsearch.core.layout import SearchFolder
+from tlsearch.core.types import Screen
 from tlsearch.data import load_index
 from tlsearch.search import Carried, SearchLock, supersede
+from tlsearch.space import is_screened, with_backbones
 
 # What all trials of a search have in common, or where they are.
 _LASTING = (
@@ -73,15 +78,39 @@ def prepare_changed(
     refuse_changed_inputs(entry, file, index, purpose="the search cannot go on")
     entry = settle(entry)
     prepared = Prepared(entry=entry, file=file, space=space, index=index, address=address, lock=lock, resumed=True)
-    carried = None
-    if any(one.path[0] == "space" or one.dotted == "search.start_with" for one in changes):
-        carried = supersede(search_plan(prepared), lock=lock)
+    in_space = any(one.path[0] == "space" or one.dotted == "search.start_with" for one in changes)
+    decided = _screened_again(prepared, again=in_space)
+    if decided is not None:
+        prepared = replace(prepared, space=with_backbones(space, decided.kept))
+    carried = supersede(search_plan(prepared), lock=lock) if in_space else None
+    if decided is not None:
+        write_screen(entry, decided)
+    elif not is_screened(space):
+        forget_screen(entry)
     write_atomically(entry.path / SOURCE, Path(entry.source).read_text(encoding="utf-8"))
     write_atomically(entry.path / RESOLVED, dump_resolved(file))
     keep_inputs(entry, file, space, index)
     write_facts(entry, gather_facts(file, (), index))
     register(entry)
     return ChangedSearch(prepared=prepared, changes=changes, carried=carried)
+
+
+def _screened_again(prepared: Prepared, *, again: bool) -> Screen | None:
+    """Which backbones the changed search goes on with; None where none are to be screened, or not yet.
+
+    What is known of a backbone is not measured again. Backbones with trials stay, whatever their probe says.
+
+    Args:
+        again: False for the earlier decision, which the study was begun by.
+    """
+    folder = SearchFolder(root=prepared.entry.path)
+    begun = folder.journal.exists() or folder.pointer.exists()
+    if not is_screened(prepared.space) or prepared.file.search.listed or not begun:
+        return None
+    earlier = read_screen(prepared.entry)
+    if earlier is not None and earlier.decided and not again:
+        return earlier
+    return screen(prepared, tried=_tried(prepared.entry))
 
 
 def lasting_problems(

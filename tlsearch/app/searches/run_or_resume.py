@@ -13,6 +13,7 @@ from pathlib import Path
 from tlsearch.app.catalog.bucket_searches import folder_of, is_bucket, take_over
 from tlsearch.app.catalog.catalog import MANIFEST, RESOLVED, SOURCE, SearchEntry, find
 from tlsearch.app.catalog.gather_facts import FACTS
+from tlsearch.app.catalog.screen_file import decided_screen
 from tlsearch.app.catalog.search_names import check_name
 from tlsearch.app.catalog.space_diff import refuse_changes
 from tlsearch.app.catalog.stored import read_record, search_state
@@ -103,7 +104,8 @@ def nothing_left(entry: SearchEntry, *, trials: str | None = None, stored: bool 
             f"nothing to do: the {plural(begun, 'trial')} that ended are all configurations of the space; widen it in "
             f"the space file, then {changed}"
         )
-    if search.time_budget_s is not None and record.spent_s >= search.time_budget_s:
+    spent_s = record.spent_s + (screen.seconds if (screen := decided_screen(entry)) else 0.0)
+    if search.time_budget_s is not None and spent_s >= search.time_budget_s:
         return (
             f"nothing to do: the time budget of {format_s(search.time_budget_s)} is spent ({begun} of "
             f"{plural(wanted, 'trial')} have ended); raise search.time_budget in the space file, then "

@@ -17,6 +17,7 @@ from tlsearch.results.combine.combination import NAMES, combined_model, not_made
 from tlsearch.results.combine.default_gain import DefaultGain, default_gain
 from tlsearch.results.leaderboard.filters import select_rows
 from tlsearch.results.leaderboard.leaderboard import LeaderboardRow, leaderboard, leaderboard_notes, rows_csv, rows_json
+from tlsearch.results.leaderboard.screen_notes import screen_json
 from tlsearch.results.leaderboard.search_facts import SearchFacts
 
 if TYPE_CHECKING:
@@ -36,13 +37,14 @@ class Leaderboard:
     gain: DefaultGain | None = None
 
     def as_json(self, *, details: bool = False) -> dict[str, Any]:
-        """The published shape, the search's state, and by how much its choice beats the default trial.
+        """The published shape, the search's state, by how much its choice beats the default trial, and its screen.
 
         ``details`` adds standard errors, sizes, times and notes.
         """
         shape = rows_json(self.record, self.rows, self.facts if details else None)
         gain = None if self.gain is None else self.gain.as_json()
-        return {**shape, "state": self.state, "better_than_default": gain}
+        screen = screen_json(self.facts.screen)
+        return {**shape, "state": self.state, "better_than_default": gain, "screen": screen}
 
     def notes(self) -> list[str]:
         """Sentences about all trials of the search, those too that were not asked for."""

@@ -34,6 +34,8 @@ _SPACE = """## `space`
 Each dimension is one value, a list of values, or a range: `{int: [low, high]}`, `{float: [low, high]}`, or
 `{log: [low, high]}`, both ends included, with `step: S` where a grid is wanted. `when: {unfreeze_depth: {ge: 2}}` in a
 mapping limits a dimension to trials that meet the condition: a value (equal), a list (any of), `ge` or `le`.
+`backbone: {from: [...], screen: true}` takes one pass over the images for each listed backbone before the first
+trial, and leaves out those that are far off ([search.md](search.md#many-backbones)).
 A dimension that is left out has its default.
 """
 _EXAMPLE = {"ratio": "`{ratio_of: head_lr, log: [0.001, 1]}`"}

@@ -97,6 +97,8 @@ def _mappings(one: Parameter, beside: Mapping[str, Schema]) -> list[Schema]:
     required = ["ratio_of"] if "ratio_of" in beside else []
     value = _value(one)
     forms = [_mapping({"choice": _list_of(value), **beside}, ["choice", *required])]
+    if one.name == "backbone":
+        forms.append(_mapping({"from": _list_of(value), "screen": {"type": "boolean"}}, ["from"]))
     if one.kind == "choice":
         return forms
     ends = {"type": "array", "items": value, "minItems": 2, "maxItems": 2}

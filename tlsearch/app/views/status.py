@@ -10,21 +10,29 @@ from pathlib import Path
 from typing import Any
 
 from tlsearch.app.catalog.catalog import RESOLVED, SearchEntry
+from tlsearch.app.catalog.screen_file import read_screen
 from tlsearch.app.catalog.stored import SearchState, search_state
 from tlsearch.config import SearchSpec, parse_space_file
 from tlsearch.core.codec import read_json
 from tlsearch.core.layout import SearchFolder
-from tlsearch.core.types import TrialRecord, TrialState
+from tlsearch.core.types import Screen, TrialRecord, TrialState
+from tlsearch.results.leaderboard.screen_notes import screen_json
 from tlsearch.search import Holder, SearchStatus, read_status, request_stop, wait_until_stopped
 
 
 @dataclass(frozen=True, kw_only=True)
 class Overview:
-    """A search at one moment, with what its file asks for; ``settings`` is None where that cannot be read any more."""
+    """A search at one moment, with what its file asks for.
+
+    Attributes:
+        settings: None where they cannot be read any more.
+        screen: Of its backbones, as far as it has gone; None where none has begun.
+    """
 
     status: SearchStatus
     settings: SearchSpec | None
     state: SearchState
+    screen: Screen | None = None
 
     @property
     def counts(self) -> Mapping[TrialState, int]:
@@ -54,7 +62,7 @@ class Overview:
         return None if holder is None else max(time.time() - holder.since, 0.0)
 
     def as_json(self) -> dict[str, Any]:
-        """{search_id, experiment, state, running, process, trials, best, running_trials, times, dashboard, log}."""
+        """{search_id, experiment, state, running, process, trials, best, running_trials, times, dashboard, ...}."""
         status, record, settings = self.status, self.status.record, self.settings
         return {
             "search_id": record.search_id,
@@ -77,6 +85,7 @@ class Overview:
             "last_report": status.last_report,
             "dashboard": status.dashboard or None,
             "log": None if status.log is None else str(status.log),
+            "screen": screen_json(self.screen),
         }
 
 
@@ -104,7 +113,8 @@ def overview(entry: SearchEntry) -> Overview:
     )
     file = parse_space_file(entry.path / RESOLVED, stored=True)[0]
     state = search_state(entry, status.record)
-    return Overview(status=status, settings=file.search if file else None, state=state)
+    screen = read_screen(entry)
+    return Overview(status=status, settings=file.search if file else None, state=state, screen=screen)
 
 
 def stop_search(entry: SearchEntry, *, timeout_s: float = 60.0) -> StopAnswer:

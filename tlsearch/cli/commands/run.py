@@ -232,11 +232,14 @@ def _execute(prepared: Prepared, *, as_json: bool, goes_on: bool = False) -> Sea
     Args:
         goes_on: The command has more to do and to print.
     """
+    from tlsearch.app.catalog.screen_file import decided_screen
     from tlsearch.app.catalog.stored import search_log
     from tlsearch.app.checks.feasibility import untried_backbones
     from tlsearch.app.searches.execute import execute
     from tlsearch.display.live_progress import show_progress
+    from tlsearch.display.shown_search import ScreenLines
     from tlsearch.results import results_json
+    from tlsearch.results.leaderboard.screen_notes import screen_json
 
     entry = prepared.entry
     console = err if as_json else out
@@ -246,8 +249,8 @@ def _execute(prepared: Prepared, *, as_json: bool, goes_on: bool = False) -> Sea
         err.print(f"warning: {warning}", markup=False, soft_wrap=True)
     stopping = interruptible(lambda: progress.note("stopping; the search can be resumed"))
     with search_log(entry), stopping as stop, progress:
-        end = execute(prepared, observers=(progress,), stop=stop)
-    results = results_json(end.record, end.run_ids)
+        end = execute(prepared, observers=(progress,), screen_observer=ScreenLines(console), stop=stop)
+    results = {**results_json(end.record, end.run_ids), "screen": screen_json(decided_screen(entry))}
     last = not goes_on or end.reason == "interrupted" or results["best"] is None
     if not as_json:
         _print_end(end, next_steps=last)

@@ -18,6 +18,12 @@ def plan_lines(report: PlanReport) -> Iterator[str]:
     """One fact a line."""
     first, slots = report.with_cache, report.slots
     yield f"expected time: {_times(first)}; of it {format_s(first.start_s)} for starting Ray and ending"
+    if report.screen is not None:
+        screen = report.screen
+        yield (
+            f"{plural(screen.backbones, 'backbone')} are screened first, one pass over {screen.images:,} images each: "
+            f"{about_s(screen.seconds)} of the times above, which are as if all were kept"
+        )
     if report.without_cache is not None:
         yield f"without cached features: {_times(report.without_cache)}"
     unit, per_trial = ("GPU", slots.gpus) if slots.gpus else ("core", float(slots.cpus))

@@ -10,12 +10,13 @@ from tlsearch.core.text import format_s, plural
 from tlsearch.core.types import TrialRecord, TrialState
 from tlsearch.display.console import Table
 from tlsearch.results.leaderboard.leaderboard import epoch_text
+from tlsearch.results.leaderboard.screen_notes import screen_sentences
 from tlsearch.search import Holder
 
 
 def status_lines(seen: Overview) -> list[str]:
     """Whether the search runs, its trials by state, its time, the best trial, and where to see more."""
-    return [_running(seen), _trials(seen), _time(seen), _best(seen), *_places(seen)]
+    return [_running(seen), *_screen(seen), _trials(seen), _time(seen), _best(seen), *_places(seen)]
 
 
 def running_table(seen: Overview) -> Table:
@@ -54,6 +55,15 @@ def _running(seen: Overview) -> str:
     if holder is not None:
         return f"{record.search_id} is running: {holder}"
     return f"{record.search_id} {ending_text(record, seen.state)}"
+
+
+def _screen(seen: Overview) -> list[str]:
+    screen = seen.screen
+    if screen is None:
+        return []
+    if not screen.decided:
+        return [f"{screen.num_done} of {plural(len(screen.backbones), 'backbone')} screened, before the first trial"]
+    return [next(screen_sentences(screen))]
 
 
 def _trials(seen: Overview) -> str:

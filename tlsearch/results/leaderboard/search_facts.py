@@ -5,12 +5,13 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from tlsearch.core.codec import from_plain
 from tlsearch.core.text import plural
-from tlsearch.core.types import EndReason, ModelSpec, SearchRecord, TrialConfig, TrialRecord, TrialState
+from tlsearch.core.types import EndReason, ModelSpec, Screen, SearchRecord, TrialConfig, TrialRecord, TrialState
+from tlsearch.results.leaderboard.screen_notes import screen_sentences
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -35,7 +36,8 @@ class SearchFacts:
         max_epochs: Epochs of a trial that is not cut.
         folds: Of each trial; 0 where there are none.
         rungs: Epochs at which ASHA cuts, rising.
-        backbones: Of the search's space.
+        backbones: Of the search's space, as its file has it.
+        screen: Of these backbones, once it is decided; kept in a file of its own.
     """
 
     classes: tuple[str, ...] = ()
@@ -49,6 +51,7 @@ class SearchFacts:
     folds: int = 0
     rungs: tuple[int, ...] = ()
     backbones: tuple[str, ...] = ()
+    screen: Screen | None = None
 
     @property
     def num_validation(self) -> int | None:
@@ -68,7 +71,9 @@ class SearchFacts:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        return {"format": FORMAT, **asdict(self)}
+        plain = asdict(replace(self, screen=None))
+        del plain["screen"]
+        return {"format": FORMAT, **plain}
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> SearchFacts:
@@ -163,7 +168,7 @@ def this_cpu(num_threads: int = 1) -> str:
 
 def comparability_notes(record: SearchRecord, facts: SearchFacts) -> list[str]:
     """Sentences about what a leaderboard compares though it should not, and what it leaves out."""
-    notes = []
+    notes = [] if facts.screen is None else list(screen_sentences(facts.screen))
     tried = dict.fromkeys(trial.config.backbone for trial in record.trials)
     if len({*tried, *facts.backbones}) > 1:
         weak = [f"{name}: {text}" for name in tried if (text := _unfinished(_of(record, name)))]
@@ -172,7 +177,8 @@ def comparability_notes(record: SearchRecord, facts: SearchFacts) -> list[str]:
                 "no trial of these backbones ran to its end, so that they are judged by less than others: "
                 + "; ".join(weak)
             )
-        missing = [name for name in facts.backbones if name not in tried]
+        pruned = () if facts.screen is None else facts.screen.pruned
+        missing = [name for name in facts.backbones if name not in tried and name not in pruned]
         if missing:
             notes.append(f"never tried: {', '.join(missing)}")
     epochs = sorted({trial.epochs_run for trial in record.trials if _ended(trial) and trial.best_value is not None})

@@ -25,6 +25,7 @@ from tlsearch.results.report.plots.style import FULL_IN, NARROW_IN, Plot
 from tlsearch.results.report.plots.timing import plot_epochs, plot_time
 from tlsearch.results.report.plots.tradeoffs import plot_backbones, plot_latency, plot_size
 from tlsearch.results.report.plots.view import ENDINGS, View, ending_of
+from tlsearch.results.report.screen_section import screen_section
 from tlsearch.results.report.sections import (
     alternatives_section,
     failures_section,
@@ -138,6 +139,7 @@ def _page(
         "parameters": parameters_section(view, plots["importance"], [plots["slices"], plots["parallel"]]),
         "cost": section("cost", "What accuracy costs", figures("size", "latency")),
         "groups": groups_section(view, plots["backbones"]),
+        "screen": screen_section(view),
         **images,
         "time": time_section(view, [plots["time"], plots["epochs"]]),
         "failures": failures_section(view),
@@ -170,6 +172,7 @@ _SHORT = {
     "parameters": "Parameters",
     "cost": "Cost",
     "groups": "Backbones and depths",
+    "screen": "Screen of the backbones",
     "model": "Best model",
     "labels": "Doubtful labels",
     "time": "Time",
