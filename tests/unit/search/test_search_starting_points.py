@@ -15,7 +15,7 @@ from test_search_migrate import space as real_space
 
 from tlsearch.search import read_search
 from tlsearch.search.sampling.points import draw, first_look, nearest
-from tlsearch.search.sampling.proposals import STARTING_POINTS, _passes, starting_point
+from tlsearch.search.sampling.proposals import STARTING_POINTS, Proposals, _passes, starting_point
 from tlsearch.space import Choice, Fixed, FloatRange, IntRange
 
 WIDE = real_space(
@@ -150,3 +150,14 @@ def test_small_images_are_cheap() -> None:
     deep = WIDE.to_config(WIDE.complete({"unfreeze_depth": 5}))
     whole, half, own = (_passes(replace(deep, image_size=size), 1) for size in (224, 112, None))
     assert whole == own == 4 * half
+
+
+def test_a_long_search_does_not_look_for_starting_points_that_are_behind_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each proposal would read the configuration of every trial again."""
+    read: list[int] = []
+    looked = Proposals._is_look
+    monkeypatch.setattr(Proposals, "_is_look", lambda own, trial: read.append(trial.number) or looked(own, trial))
+    proposals(tmp_path / "s", (40,))
+    assert read and max(read) < 15

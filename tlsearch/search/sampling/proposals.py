@@ -116,12 +116,14 @@ class Proposals:
         backbones as deeper trials do; the others on the backbone that is best so far.
         """
         search = self._plan.search
+        index = number - num_enqueued(trials, number)
+        wanted = search.applies("starting_points") and search.starting_points == "auto"
+        if not wanted or not 0 <= index <= len(STARTING_POINTS):  # past them a long search would look at all its trials
+            return None
         looks = self._first_looks(begun)
         ranked = self._ranked(looks)
         second = len(ranked) > 1
-        index = number - num_enqueued(trials, number)
-        wanted = search.applies("starting_points") and search.starting_points == "auto"
-        if not wanted or not 0 <= index < len(STARTING_POINTS) + second:
+        if index >= len(STARTING_POINTS) + second:
             return None
         if index <= second:
             backbone = (ranked or self._ranked(begun) or self._plan.space.backbones())[index]
