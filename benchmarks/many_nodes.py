@@ -137,6 +137,7 @@ class MeasuredSearcher(ControllerSearcher):
                 results_cpu_s=results_s,
             )
         )
+        print(f"{trials} trials: {self.marks[-1]}", file=sys.stderr, flush=True)
 
     def _frame(self) -> None:
         Console(file=io.StringIO(), force_terminal=True, width=120, height=50).print(self._progress._render())

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from tlsearch.tracking.mlflow_database import Away, Refused
+from tlsearch.tracking.sink import worker as worker_module
 from tlsearch.tracking.sink.entries import DropModel, Entry
 from tlsearch.tracking.sink.worker import Worker
 
@@ -136,3 +137,16 @@ def test_a_closed_worker_takes_nothing(store: Store) -> None:
     worker.close(1)
     with pytest.raises(RuntimeError, match="closed"):
         worker.put(*_entries(1))
+
+
+def test_what_comes_soon_after_each_other_is_sent_together(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each put wakes the thread; only a flush, a full unit or the end do not wait for more."""
+    monkeypatch.setattr(worker_module, "_GATHER_S", float(WAIT_S))
+    worker = _worker(store)
+    for number in range(20):
+        worker.put(*_entries(number))
+    assert worker.flush(WAIT_S) and store.taken == list(range(20)) and store.calls == 1
+    for number in range(20, 400):
+        worker.put(*_entries(number))
+    assert worker.close(WAIT_S) == 0
+    assert store.taken == list(range(400)) and store.calls <= 4

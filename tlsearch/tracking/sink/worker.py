@@ -15,6 +15,7 @@ from tlsearch.tracking.sink.entries import Entry
 logger = logging.getLogger(__name__)
 
 _CHUNK = 200  # entries sent as one unit; a failed unit is sent again as a whole
+_GATHER_S = 0.5  # what comes so soon is sent together: entries of one trial share MLflow's calls
 _MAX_LOGGED = 5  # refusals logged one by one
 
 
@@ -40,6 +41,7 @@ class Worker:
         self._wait_s = first_retry_s
         self._num_refused = 0
         self._closing = False
+        self._num_flushing = 0  # threads that wait until all is sent
         self._given_up = False
         self._thread: threading.Thread | None = None
 
@@ -74,7 +76,10 @@ class Worker:
         """Waits until everything is sent or the store is away; whether everything is sent."""
         with self._changed:
             if self._thread is not None:
+                self._num_flushing += 1
+                self._changed.notify_all()
                 self._changed.wait_for(lambda: not self._unsent or self._retry_at is not None, timeout_s)
+                self._num_flushing -= 1
             return not self._unsent
 
     def close(self, timeout_s: float) -> int:
@@ -99,6 +104,7 @@ class Worker:
             with self._changed:
                 if self._retry_at is None:
                     self._changed.wait_for(lambda: self._closing or self._unsent)
+                    self._changed.wait_for(self._has_gathered, _GATHER_S)
                 else:
                     self._changed.wait_for(lambda: self._closing, max(0.0, self._retry_at - time.monotonic()))
                 if self._closing and not self._unsent:
@@ -107,6 +113,9 @@ class Worker:
                 chunk = list(islice(self._unsent, _CHUNK))
             if not self._deliver(chunk) and last_try:
                 return
+
+    def _has_gathered(self) -> bool:
+        return self._closing or self._num_flushing > 0 or len(self._unsent) >= _CHUNK
 
     def _deliver(self, chunk: Sequence[Entry]) -> bool:
         """Sends one unit; whether the store answered."""
