@@ -13,11 +13,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import math
 import os
 import shutil
-import weakref
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
@@ -31,11 +29,8 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from tlsearch.core.codec import read_json
-from tlsearch.node_cache.locked_files import draft_prefix, hold, remove_drafts, temporary_file, unused, writing
-
-_log = logging.getLogger(__name__)
-_DTYPES = {"uint8": np.uint8, "uint16": np.uint16, "float16": np.float16, "float32": np.float32}
+from tlsearch.node_cache.entries import Entry, checksum_of, entries, map_array, num_bytes_of
+from tlsearch.node_cache.locked_files import draft_prefix, remove_drafts, temporary_file, unused, writing
 
 # What this process has mapped, by path, the last used at the end.
 _OPEN: OrderedDict[Path, NDArray[Any]] = OrderedDict()
@@ -85,7 +80,7 @@ class Store:
                 with suppress(OSError):
                     os.utime(f"{path}.json")
                 return _OPEN[path]
-        array = _map(path)
+        array = map_array(path)
         if array is None or self.max_open == 0:
             return array
         with _OPEN_LOCK:
@@ -143,7 +138,7 @@ class Store:
         Path(f"{path}.json").unlink(missing_ok=True)
         remove_drafts(path)
         num_bytes = math.prod(content.shape) * content.dtype.itemsize
-        checksum = _checksum(content.shape, content.dtype.name)
+        checksum = checksum_of(content.shape, content.dtype.name)
         with temporary_file(path) as temporary:
             self._reserve(temporary, num_bytes, num_alike)
             with open(temporary, "r+b") as file:
@@ -189,12 +184,12 @@ class Store:
             if excess > 0:
                 return False
             for entry in chosen:
-                _unlink(entry)
+                entry.unlink()
             return True
 
     def _held_bytes(self) -> int:
         """What the entries take, with those that are being written."""
-        return sum(_size(path) for path in self.folder.glob("*") if path.suffix not in (".json", ".lock"))
+        return sum(num_bytes_of(path) for path in self.folder.glob("*") if path.suffix not in (".json", ".lock"))
 
     def _remove_abandoned(self) -> None:
         """Removes drafts of writers that are dead: their lock is free."""
@@ -205,51 +200,6 @@ class Store:
                 if lock is not None:
                     stack.enter_context(FileLock(lock, timeout=0))
                 draft.unlink(missing_ok=True)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """A committed entry: the path of its files without a suffix, and its data, more than one of an older version."""
-
-    path: Path
-    data: tuple[Path, ...]
-    last_used: float
-
-    @property
-    def num_bytes(self) -> int:
-        return sum(map(_size, self.data))
-
-    def key(self) -> dict[str, Any]:
-        """What it is of.
-
-        Raises:
-            OSError, ValueError, LookupError, TypeError: It was removed just now, or is damaged.
-        """
-        meta: Any = read_json(Path(f"{self.path}.json"))
-        return dict(meta["key"])
-
-    def remove(self) -> bool:
-        """Removes it unless it is used."""
-        with unused(self.path, *self.data) as free:
-            if free:
-                _unlink(self)
-            return free
-
-
-def entries(folder: Path) -> list[Entry]:
-    """The committed entries of a store."""
-    data: dict[str, list[Path]] = {}
-    for path in folder.glob("*"):
-        if path.suffix not in (".json", ".lock", ".tmp"):
-            data.setdefault(path.stem, []).append(path)
-    found = []
-    for sidecar in folder.glob("*.json"):
-        with suppress(FileNotFoundError):
-            last_used = sidecar.stat().st_mtime
-            found.append(
-                Entry(path=sidecar.with_suffix(""), data=tuple(data.get(sidecar.stem, ())), last_used=last_used)
-            )
-    return found
 
 
 def mapped_entry(address: int) -> Path | None:
@@ -263,48 +213,3 @@ def close(folder: Path | None = None) -> None:
     with _OPEN_LOCK:
         for path in [path for path in _OPEN if folder in (None, path.parent)]:
             del _OPEN[path]
-
-
-def _map(path: Path) -> NDArray[Any] | None:
-    data, sidecar = Path(f"{path}.bin"), Path(f"{path}.json")
-    number = None
-    try:
-        meta: Any = read_json(sidecar)
-        number = hold(data)
-        if number is None:
-            return None
-        shape = tuple(int(side) for side in meta["shape"])
-        # Copy-on-write: writable, as torch wants its memory, yet nothing ever reaches the file.
-        array: NDArray[Any] = np.memmap(data, dtype=_DTYPES[meta["dtype"]], mode="c", shape=shape)
-        # Once a process: an epoch reads all of it too, and at about the same rate.
-        if zlib.crc32(array.data, _checksum(shape, array.dtype.name)) != meta["crc32"]:
-            raise ValueError("it does not match its checksum")
-        weakref.finalize(array, os.close, number)
-        number = None
-        os.utime(sidecar)  # its last use
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, LookupError, TypeError, OverflowError) as error:
-        _log.warning("%s cannot be used and is built again: %s", data, error)
-        return None
-    finally:
-        if number is not None:
-            os.close(number)
-    return array
-
-
-def _checksum(shape: tuple[int, ...], dtype: str) -> int:
-    return zlib.crc32(f"{dtype}{list(shape)}".encode())
-
-
-def _unlink(entry: Entry) -> None:
-    Path(f"{entry.path}.json").unlink(missing_ok=True)  # first, so that half an entry is never taken for whole
-    for path in entry.data:
-        path.unlink(missing_ok=True)
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0

@@ -105,7 +105,7 @@ def test_built_once_per_node_and_opened_once_per_process(index, builds, monkeypa
     again = open_pixels(index, "train", SPEC, CacheSpec())
     assert builds == ["train"]
     assert torch.equal(again.images, first.images)
-    monkeypatch.setattr("tlsearch.node_cache.store._map", None)  # would fail if it were called
+    monkeypatch.setattr("tlsearch.node_cache.store.map_array", None)  # would fail if it were called
     assert open_pixels(index, "train", SPEC, CacheSpec()).images.data_ptr() == again.images.data_ptr()
 
 

@@ -249,7 +249,7 @@ def test_a_full_disk_is_a_reason_and_leaves_nothing(
 
 
 def test_an_entry_that_is_gone_as_soon_as_it_is_written_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tlsearch.node_cache.store._map", lambda *_: None)
+    monkeypatch.setattr("tlsearch.node_cache.store.map_array", lambda *_: None)
     found = open_features(KEY, num_rows=10, compute=Passes(), cache=CACHE)
     assert isinstance(found, NotStored)
     assert "was damaged or removed right after it was written" in found.reason

@@ -11,8 +11,8 @@ from typing import Any
 from tlsearch.app.catalog.catalog import searches
 from tlsearch.core.files import folder_bytes
 from tlsearch.core.types import CacheSpec
+from tlsearch.node_cache.entries import Entry, entries
 from tlsearch.node_cache.locked_files import cache_directory, remove_fetched
-from tlsearch.node_cache.store import Entry, entries
 
 # What was fetched; an entry is a file or a folder.
 FETCHED: Mapping[str, str] = {
