@@ -21,7 +21,8 @@ from tlsearch.results import SERVED_CODE
 from tlsearch.results.combine.default_gain import default_gain
 from tlsearch.results.promotion.model_card import CardFacts, model_card
 from tlsearch.results.promotion.test_split import checkpoint_digest
-from tlsearch.tracking.registry.versions import Promoted, Promotion, register_model
+from tlsearch.tracking.registry.promotion_run import Promotion
+from tlsearch.tracking.registry.versions import Promoted, register_model
 from tlsearch.train import ModelMeta, copy_with_temperature, networks_of
 
 
