@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from tlsearch.core.secrets import mask
+from tlsearch.core.secrets import mask_tree
 from tlsearch.core.types import DataSetFacts, EpochReport, Scalar, TrialConfig, TrialOutcome, TrialRecord
 
 # A metric's value is stored with its own time, so that a resend is the same point.
@@ -103,7 +103,9 @@ Entry = (
 
 def text_params(values: Mapping[str, Scalar]) -> dict[str, str]:
     """Parameters as texts, secrets masked; those without a value are left out."""
-    return {name: mask(str(value)) for name, value in values.items() if value is not None}
+    # As one tree: each call of `mask` looks at all variables of the environment.
+    masked: dict[str, str] = mask_tree({name: str(value) for name, value in values.items() if value is not None})
+    return masked
 
 
 def trial_start(number: int, config: TrialConfig, *, at: float) -> TrialStart:
