@@ -22,6 +22,7 @@ import argparse
 import cProfile
 import io
 import json
+import math
 import os
 import platform
 import random
@@ -105,11 +106,14 @@ class MeasuredSearcher(ControllerSearcher):
         recorders: tuple[SearchObserver, ...] = (tracker, keeper, Tidier(keeper, directory=plan.folder.root))
         super().__init__(plan, study, observers=(*recorders, TrialTeller("val_accuracy"), progress))
         self._plan, self._progress = plan, progress
+        self._deadline = time.monotonic() + options.limit_s
         self.asking, self.reporting = map(Kind, options.tune_ms, options.wait_ms or (None, None))
         self._borders = deque(border for border in (0, *BORDERS, options.trials) if border <= options.trials)
         self.marks: list[Mark] = []
 
     def next(self, now: float) -> Start | None:
+        if time.monotonic() > self._deadline:
+            return None
         with self.asking.measured():
             start = super().next(now)
         if start is None:
@@ -270,6 +274,7 @@ def main() -> None:
     parser.add_argument(
         "--wait-ms", type=float, nargs=2, help="waiting of a trial and of a report, as an idle machine shows it"
     )
+    parser.add_argument("--limit-s", type=float, default=math.inf, help="no trial begins after this time on the wall")
     parser.add_argument("--profile", type=Path, help="where cProfile's figures of the whole go; they slow it down")
     parser.add_argument("--quick", action="store_true", help="300 trials on 20 nodes: the harness, not a figure")
     options = parser.parse_args()

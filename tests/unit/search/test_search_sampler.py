@@ -131,6 +131,16 @@ def test_of_a_short_search_tpe_knows_all() -> None:
     assert seen(trials, StudyDirection.MAXIMIZE) == trials
 
 
+@pytest.mark.parametrize("num_ended", [0, NUM_SEEN, NUM_SEEN + 50])
+def test_of_many_running_trials_tpe_knows_the_latest(num_ended: int) -> None:
+    """Each counts as a bad one, with a kernel of its own: 1,000 nodes would make a proposal four times as dear."""
+    study = study_of(num_ended)
+    running = [study.ask().number for _ in range(NUM_SEEN + 80)]
+    known = [trial.number for trial in seen(study.get_trials(deepcopy=False), study.direction)]
+    assert [number for number in known if number in set(running)] == running[-NUM_SEEN:]
+    assert len(known) == min(num_ended, NUM_SEEN) + NUM_SEEN and known == sorted(known)
+
+
 def test_tpe_proposes_what_it_would_of_the_window_alone() -> None:
     study = study_of(NUM_SEEN + 50)
     window = optuna.create_study(direction="maximize")

@@ -48,20 +48,22 @@ class GivenPoint(BaseSampler):
 
 
 def seen(trials: Sequence[FrozenTrial], direction: StudyDirection) -> list[FrozenTrial]:
-    """The trials that TPE is to know, at a cost that does not grow with the search.
+    """The trials that TPE is to know, at a cost that grows neither with the search nor with its cluster.
 
     All of them until NUM_SEEN have ended. From then on the NUM_GOOD best, TPE's good group as it would be of all
-    trials, and the latest others: a sample of the bad group, the only one that still grows.
+    trials, and the latest others: a sample of the bad group, the only one that still grows. Of running trials, which
+    count as bad ones, the latest NUM_SEEN.
     """
     ended = [trial for trial in trials if trial.state.is_finished()]
-    if len(ended) <= NUM_SEEN:
+    running = [trial.number for trial in trials if not trial.state.is_finished()]
+    if len(ended) <= NUM_SEEN and len(running) <= NUM_SEEN:
         return list(trials)
     complete = [trial for trial in ended if trial.state is TrialState.COMPLETE]  # pruned ones have values, too
     ranked = sorted(complete, key=lambda trial: float(trial.value or 0.0), reverse=direction is StudyDirection.MAXIMIZE)
     best = set(islice((trial.number for trial in ranked if not violates(trial)), NUM_GOOD))
     others = [trial.number for trial in ended if trial.number not in best]
-    kept = {*best, *others[len(best) - NUM_SEEN :]}
-    return [trial for trial in trials if trial.number in kept or not trial.state.is_finished()]
+    kept = {*best, *others[-(NUM_SEEN - len(best)) :], *running[-NUM_SEEN:]}
+    return [trial for trial in trials if trial.number in kept]
 
 
 def violates(trial: FrozenTrial) -> bool:
