@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How many nodes one driver can serve: a search on 1,000 simulated nodes, its own work real and measured.
 
-    many_nodes.py [--nodes 1000] [--trials 20000] [--epoch-s 60] [--study auto|postgresql|URL] [--profile F] [--quick]
+    many_nodes.py [--nodes 1000] [--trials 20000] [--behind 0] [--epoch-s 60] [--study auto|postgresql|URL] [--quick]
 
 The controller, the sampler, ASHA, the study on its storage and the observers of `tlsearch run` (log, tracker, keeper of
 the best models, live table) are the real ones. Nodes are slots on a virtual clock: an epoch takes --epoch-s, give or
@@ -12,177 +12,38 @@ networks are not in it.
 
 A row for each stretch of trials, so that what grows with the study shows: CPU and waiting of a proposal and of a
 report, reports a second if the driver did nothing but work, the lag of decisions at --nodes, the process's memory, and
-the CPU of one frame of the live table and of reading the whole study as `tlsearch results` does. `postgresql` starts a
-server of its own (initdb and pg_ctl on the PATH). Last, one line of JSON.
+the CPU of one frame of the live table and of reading the whole study as `tlsearch results` does. --behind begins with a
+study that holds this number of ended trials, copies of those of a short search: a late row without the way there.
+`postgresql` starts a server of its own (initdb and pg_ctl on the PATH). Last, one line of JSON.
 """
 
 from __future__ import annotations
 
 import argparse
-import cProfile
-import io
+import copy
 import json
 import math
 import os
 import platform
-import random
 import shutil
-import statistics
 import sys
 import tempfile
-import time
-from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from costs import plan_of, report_of
-from overhead import resident_mb
+from costs import plan_of
+from measured_driver import Mark, MeasuredSearcher, StubTrial
 from rich.console import Console
 
-from tlsearch.app.searches.execute import Tidier
-from tlsearch.core.types import EpochReport, SearchObserver
 from tlsearch.display.live_progress import Progress
-from tlsearch.forecast.simulation import ControllerSearcher, Start, simulate
-from tlsearch.results import leaderboard
-from tlsearch.search import SearchPlan, read_search
-from tlsearch.search.json_logs import TrialTeller, logging_to
+from tlsearch.forecast.simulation import ControllerSearcher, simulate
+from tlsearch.search.json_logs import logging_to
 from tlsearch.search.study.storage import open_for_writing, study_attrs
-from tlsearch.tracking import BestKeeper, MlflowTracker
+from tlsearch.search.study.study import Study
 
 SUPPORT = Path(__file__).resolve().parents[1] / "tests" / "support"
-BORDERS = (1000, 2000, 5000, 10_000, 15_000, 20_000)
-_MEDIAN_OF = 301  # the last calls of a kind, of which the waiting is the median: other programs' turns are left out
-
-
-class Kind:
-    """One kind of the driver's work: what its calls cost."""
-
-    def __init__(self, tune_ms: float, wait_ms: float | None) -> None:
-        """``wait_ms`` None: the median of what is seen here."""
-        self._tune_s, self._wait_s = tune_ms / 1e3, None if wait_ms is None else wait_ms / 1e3
-        self._waits: deque[float] = deque(maxlen=_MEDIAN_OF)
-        self.cpu_s = self.wait_s = self.last_s = 0.0
-        self.count = 0
-
-    @contextmanager
-    def measured(self) -> Iterator[None]:
-        """Charges the body."""
-        wall, cpu = time.perf_counter(), time.process_time()
-        yield
-        cpu_s, wall_s = time.process_time() - cpu, time.perf_counter() - wall
-        self._waits.append(max(0.0, wall_s - cpu_s))
-        wait_s = statistics.median(self._waits) if self._wait_s is None else self._wait_s
-        self.cpu_s, self.wait_s, self.count = self.cpu_s + cpu_s, self.wait_s + wait_s, self.count + 1
-        self.last_s = cpu_s + wait_s + self._tune_s
-
-    def totals(self) -> tuple[float, float, int]:
-        return self.cpu_s, self.wait_s, self.count
-
-
-@dataclass(frozen=True, kw_only=True)
-class Mark:
-    """Where the search stood when it had begun so many trials."""
-
-    trials: int
-    trial: tuple[float, float, int]
-    report: tuple[float, float, int]
-    memory_mb: float
-    frame_cpu_s: float
-    results_cpu_s: float
-
-
-class MeasuredSearcher(ControllerSearcher):
-    """The controller, each of its calls timed."""
-
-    def __init__(self, plan: SearchPlan, study: Any, progress: Progress, options: argparse.Namespace) -> None:
-        tracker = MlflowTracker(
-            uri="sqlite:///unused.db", experiment="x", search_id="x", metric="val_accuracy", served_code=Path("x.py")
-        )
-        tracker._worker.give_up()  # its thread is off the driver's path: it takes no entries here
-        keeper = BestKeeper(tracker, directory=plan.folder.root, keep=3, objective=plan.setup.objective)
-        recorders: tuple[SearchObserver, ...] = (tracker, keeper, Tidier(keeper, directory=plan.folder.root))
-        super().__init__(plan, study, observers=(*recorders, TrialTeller("val_accuracy"), progress))
-        self._plan, self._progress = plan, progress
-        self._deadline = time.monotonic() + options.limit_s
-        self.asking, self.reporting = map(Kind, options.tune_ms, options.wait_ms or (None, None))
-        self._borders = deque(border for border in (0, *BORDERS, options.trials) if border <= options.trials)
-        self.marks: list[Mark] = []
-
-    def next(self, now: float) -> Start | None:
-        if time.monotonic() > self._deadline:
-            return None
-        with self.asking.measured():
-            start = super().next(now)
-        if start is None:
-            return None
-        while self._borders and start.number + 1 >= self._borders[0]:
-            self.mark(self._borders.popleft())
-        return replace(start, suggest_s=self.asking.last_s)
-
-    def report(self, number: int, report: EpochReport, now: float) -> bool:
-        with self.reporting.measured():
-            return super().report(number, report, now)
-
-    def mark(self, trials: int) -> None:
-        """Notes where the search stands, and what it costs to look at it; none of that is charged to the driver."""
-        frame_s, results_s = cpu_of(self._frame), cpu_of(self._results) if trials else 0.0
-        totals = self.asking.totals(), self.reporting.totals()
-        memory_mb = resident_mb()
-        self.marks.append(
-            Mark(
-                trials=trials,
-                trial=totals[0],
-                report=totals[1],
-                memory_mb=memory_mb,
-                frame_cpu_s=frame_s,
-                results_cpu_s=results_s,
-            )
-        )
-        print(f"{trials} trials: {self.marks[-1]}", file=sys.stderr, flush=True)
-
-    def _frame(self) -> None:
-        Console(file=io.StringIO(), force_terminal=True, width=120, height=50).print(self._progress._render())
-
-    def _results(self) -> None:
-        """In a process of its own, which gives its memory back."""
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                leaderboard(read_search(self._plan.folder.root), {})
-                code = 0
-            finally:
-                os._exit(code)
-        _, status = os.waitpid(child, 0)
-        assert status == 0
-
-
-class StubTrial:
-    """Epochs that take about as long as each other; values that rise to a level of the trial's own."""
-
-    def __init__(self, start: Start, epoch_s: float) -> None:
-        self._rng = random.Random(start.seed)
-        self._level, self._epoch_s = self._rng.uniform(0.3, 0.9), epoch_s
-
-    def opened(self, now: float) -> float:
-        return now
-
-    def epoch_end(self, epoch: int, now: float) -> float:
-        return now + self._epoch_s * self._rng.uniform(0.8, 1.2)
-
-    def report(self, epoch: int, now: float) -> EpochReport:
-        return replace(report_of(epoch, self._level * (1 - 0.5**epoch)), timestamp=now)
-
-
-def cpu_of(work: Any) -> float:
-    """CPU seconds of a call, its child processes included."""
-    before = os.times()
-    work()
-    after = os.times()
-    return sum(after[:4]) - sum(before[:4])
 
 
 @contextmanager
@@ -200,10 +61,31 @@ def study_url(asked: str) -> Iterator[str]:
         yield server.url()
 
 
+def fill(study: Study, options: argparse.Namespace, root: Path) -> None:
+    """Has a study of ``options.behind`` trials succeed this one; no two have the same configuration."""
+    few = argparse.Namespace(**{**vars(options), "trials": 200})
+    (root / "few").mkdir()
+    searcher = ControllerSearcher(plan_of(few, root / "few", scheduler="{asha: {}}"))
+    simulate(searcher, lambda start: StubTrial(start, options.epoch_s), slots=20, keep_reports=False)
+    ended, copies = searcher.study.trials(), []
+    for number in range(options.behind):
+        trial = copy.copy(ended[number % len(ended)])
+        config = trial.user_attrs["config"]
+        rate = config["head_lr"] * (1 + number * 1e-7)
+        trial.user_attrs = {**trial.user_attrs, "config": {**config, "head_lr": rate}}
+        copies.append(trial)
+    study.succeed(copies)
+
+
 def simulated(options: argparse.Namespace, root: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The whole search; a row for each stretch of trials, and the figures of all."""
-    plan = plan_of(options, root, scheduler="{asha: {}}")
+    whole = argparse.Namespace(**{**vars(options), "trials": options.behind + options.trials})
+    plan = plan_of(whole, root, scheduler="{asha: {}}")
     study = open_for_writing(plan.folder, attrs=study_attrs(plan), url=plan.search.study)
+    if options.behind:
+        fill(study, options, root)
+        study.close()
+        study = open_for_writing(plan.folder, attrs=study_attrs(plan), url=plan.search.study)
     lines = (root / "lines.txt").open("w", encoding="utf-8")
     settings = {"metric": "val_accuracy", "trials": options.trials, "num_reports": options.epochs}
     progress = Progress(Console(file=lines, width=120), time_budget_s=None, **settings)
@@ -217,7 +99,7 @@ def simulated(options: argparse.Namespace, root: Path) -> tuple[list[dict[str, A
             answer_s=lambda: searcher.reporting.last_s,
             keep_reports=False,
         )
-        searcher.mark(len(done.trials))
+        searcher.mark(options.behind + len(done.trials))
     study.close()
     rows = [
         row_of(before, after, done.lags_s, options)
@@ -228,13 +110,13 @@ def simulated(options: argparse.Namespace, root: Path) -> tuple[list[dict[str, A
     busy_s += sum(
         ms / 1e3 * count for ms, count in zip(options.tune_ms, (len(done.trials), len(done.lags_s)), strict=True)
     )
-    whole = {
+    figures = {
         "reports": len(done.lags_s),
         "virtual_s": done.end_s,
         "reports_per_s_at_nodes": len(done.lags_s) / done.end_s,
         "driver_busy": busy_s / done.end_s,
     }
-    return rows, whole
+    return rows, figures
 
 
 def row_of(before: Mark, after: Mark, lags_s: tuple[float, ...], options: argparse.Namespace) -> dict[str, Any]:
@@ -274,21 +156,15 @@ def main() -> None:
     parser.add_argument(
         "--wait-ms", type=float, nargs=2, help="waiting of a trial and of a report, as an idle machine shows it"
     )
+    parser.add_argument("--behind", type=int, default=0, help="ended trials that the study holds already; of a journal")
     parser.add_argument("--limit-s", type=float, default=math.inf, help="no trial begins after this time on the wall")
-    parser.add_argument("--profile", type=Path, help="where cProfile's figures of the whole go; they slow it down")
     parser.add_argument("--quick", action="store_true", help="300 trials on 20 nodes: the harness, not a figure")
     options = parser.parse_args()
     if options.quick:
         options.nodes, options.trials = 20, 300
     with tempfile.TemporaryDirectory(prefix="tlm-") as folder, study_url(options.study) as options.study:
         os.environ |= {"TLSEARCH_STATE_DIR": f"{folder}/state", "TLSEARCH_CACHE_DIR": f"{folder}/cache"}
-        profile = cProfile.Profile(time.process_time) if options.profile else None
-        if profile:
-            profile.enable()
         rows, whole = simulated(options, Path(folder))
-        if profile:
-            profile.disable()
-            profile.dump_stats(options.profile)
     print(" | ".join(rows[0]))
     for row in rows:
         print(" | ".join(f"{value:.2f}" if isinstance(value, float) else str(value) for value in row.values()))

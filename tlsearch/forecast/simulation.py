@@ -73,8 +73,10 @@ class ControllerSearcher:
         self, plan: SearchPlan, study: Study | None = None, *, observers: Sequence[SearchObserver] = ()
     ) -> None:
         self.now = 0.0
-        study = study or open_in_memory(plan.setup.objective)
-        self.controller = Controller(plan, study, observers=observers, clock=lambda: self.now, timer=lambda: self.now)
+        self.study = study or open_in_memory(plan.setup.objective)
+        self.controller = Controller(
+            plan, self.study, observers=observers, clock=lambda: self.now, timer=lambda: self.now
+        )
 
     def next(self, now: float) -> Start | None:
         """The controller's next trial."""
