@@ -81,12 +81,21 @@ def first_look(space: Space, backbone: str) -> dict[str, Scalar]:
     return dict(nearest(space, {**space.complete({"backbone": backbone}), "head_init": "probe"}))
 
 
-def num_enqueued(trials: Sequence[FrozenTrial], number: int) -> int:
-    """How many trials before ``number`` were enqueued as first points, in a study of any version."""
-    before = [trial for trial in trials if trial.number < number]
-    if any(trial.user_attrs.get(ORIGIN) in _FIRST for trial in trials):
-        return sum(trial.user_attrs.get(ORIGIN) in _FIRST for trial in before)
-    return sum("fixed_params" in trial.system_attrs for trial in before)
+def num_proposed(trials: Sequence[FrozenTrial], number: int, *, most: int) -> int:
+    """How many trials before ``number`` were not enqueued as first points, in a study of any version.
+
+    Args:
+        trials: Of the study, by number.
+        most: Beyond this number they are not counted on: the answer is ``most`` + 1.
+    """
+    has_origins = any(trial.user_attrs.get(ORIGIN) in _FIRST for trial in trials)
+    count = 0
+    for trial in reversed(trials[:number]):  # the latest first: of a long search they are not
+        enqueued = trial.user_attrs.get(ORIGIN) in _FIRST if has_origins else "fixed_params" in trial.system_attrs
+        count += not enqueued
+        if count > most:
+            break
+    return count
 
 
 def _feasible_looks(plan: SearchPlan) -> list[dict[str, Scalar]]:

@@ -19,7 +19,7 @@ from optuna.trial import TrialState as OptunaState
 from tlsearch.core.codec import from_plain
 from tlsearch.core.types import Scalar, TrialConfig
 from tlsearch.search.plan import SearchPlan
-from tlsearch.search.sampling.points import FIRST_LOOK, ORIGIN, Origin, draw, first_points, nearest, num_enqueued
+from tlsearch.search.sampling.points import FIRST_LOOK, ORIGIN, Origin, draw, first_points, nearest, num_proposed
 from tlsearch.search.sampling.tpe import NUM_DRAWN, GivenPoint, make_sampler
 from tlsearch.search.sampling.untried import Configurations, Untried, untried_point
 from tlsearch.search.seeds import derive_seed
@@ -72,7 +72,7 @@ class Proposals:
     def propose(self, trials: Sequence[FrozenTrial], number: int) -> Proposal:
         """The proposal of trial ``number``, which is not among ``trials`` or has no values yet."""
         begun = [trial for trial in trials if trial.state is not OptunaState.WAITING and trial.number != number]
-        if self._plan.search.listed or any(one.number == number and one.state is OptunaState.WAITING for one in trials):
+        if self._plan.search.listed or _waits(trials, number):
             return Proposal(sampler=self._named(number, 0))
         tried = self._tried.of(begun)
         known = self._starting_point(trials, begun, number)
@@ -116,9 +116,10 @@ class Proposals:
         backbones as deeper trials do; the others on the backbone that is best so far.
         """
         search = self._plan.search
-        index = number - num_enqueued(trials, number)
-        wanted = search.applies("starting_points") and search.starting_points == "auto"
-        if not wanted or not 0 <= index <= len(STARTING_POINTS):  # past them a long search would look at all its trials
+        if not (search.applies("starting_points") and search.starting_points == "auto"):
+            return None
+        index = num_proposed(trials, number, most=len(STARTING_POINTS))
+        if index > len(STARTING_POINTS):  # past them a long search would look at all its trials
             return None
         looks = self._first_looks(begun)
         ranked = self._ranked(looks)
@@ -158,6 +159,11 @@ class Proposals:
                 backbone = trial.user_attrs["config"]["backbone"]
                 scores[backbone] = max(score, scores.get(backbone, score))
         return sorted((one for one in self._plan.space.backbones() if one in scores), key=lambda one: -scores[one])
+
+
+def _waits(trials: Sequence[FrozenTrial], number: int) -> bool:
+    """Whether the trial was enqueued and has not begun; a study's trials are in the order of their numbers."""
+    return number < len(trials) and trials[number].state is OptunaState.WAITING
 
 
 def _passes(config: TrialConfig, views: int) -> float:

@@ -54,8 +54,8 @@ def seen(trials: Sequence[FrozenTrial], direction: StudyDirection) -> list[Froze
     trials, and the latest others: a sample of the bad group, the only one that still grows. Of running trials, which
     count as bad ones, the latest NUM_SEEN.
     """
-    ended = [trial for trial in trials if trial.state.is_finished()]
-    running = [trial.number for trial in trials if not trial.state.is_finished()]
+    running = [trial.number for trial in trials if trial.state is TrialState.RUNNING]
+    ended = [trial for trial in trials if trial.state is not TrialState.RUNNING]
     if len(ended) <= NUM_SEEN and len(running) <= NUM_SEEN:
         return list(trials)
     complete = [trial for trial in ended if trial.state is TrialState.COMPLETE]  # pruned ones have values, too

@@ -114,8 +114,8 @@ class Study:
         Returns:
             The trial's number.
         """
-        waiting = self._storage.get_all_trials(self._id, deepcopy=False, states=(OptunaState.WAITING,))
-        number = waiting[0].number if waiting else self._storage.get_n_trials(self._id)
+        trials = self.trials()
+        number = next((trial.number for trial in trials if trial.state is OptunaState.WAITING), len(trials))
         self._study.sampler = sampler_of(number)
         with self._batch():
             trial = self._study.ask()
