@@ -6,7 +6,7 @@ The ranges hold what a search can write, and bound the memory that a prediction 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +25,7 @@ from tlsearch.config.document.wording import show
 from tlsearch.config.strict_json import STRICT_FORM, read_strictly
 from tlsearch.config.values import Number, Whole, broken
 from tlsearch.core import __version__
+from tlsearch.core.label_tasks import TaskName
 from tlsearch.core.layout import frozen_folder
 from tlsearch.core.types import MAX_PIXELS, CropMode, TransformSpec, TrialConfig
 
@@ -50,6 +51,9 @@ class ModelMeta:
         max_pixels: The most pixels that an image may have, as in the search's data.
         temperature: What logits are divided by before the softmax; 1 until a calibration has set it.
         members: The trials whose weights it is the average of, the best first; empty for the model of one trial.
+        task: Whether an image has one class or any number of them.
+        thresholds: Of a multi-label task: the probability of each class, before the temperature, above which an image
+            has it; chosen by the validation images.
     """
 
     backbone: str
@@ -66,6 +70,8 @@ class ModelMeta:
     max_pixels: int = MAX_PIXELS
     temperature: float = 1.0
     members: tuple[int, ...] = ()
+    task: TaskName = "single_label"
+    thresholds: tuple[float, ...] = ()
     tlsearch_version: str = __version__
 
     @property
@@ -105,8 +111,11 @@ class ModelFile:
     def as_json(self) -> dict[str, Any]:
         """What is written."""
         content: dict[str, Any] = {"format": FORMAT, **asdict(self.meta), "class_to_idx": self.meta.class_to_idx}
-        if not self.meta.members:
-            del content["members"]  # earlier versions read it then
+        for key in ("members", "thresholds"):
+            if not content[key]:
+                del content[key]  # earlier versions read it then
+        if self.meta.task == "single_label":
+            del content["task"]
         content["metrics"] = {name: float(value) for name, value in self.meta.metrics.items()}
         own = [file for file in self.files if not file.shared]
         for kind, file in zip(("weights", "frozen"), (*own, None), strict=False):
@@ -164,6 +173,7 @@ _Deviation = Annotated[Number, Field(ge=1e-6, le=1000)]  # by which pixels are d
 
 
 _Trial = Annotated[Whole, Field(ge=0, le=2**31)]
+Thresholds = Annotated[tuple[Annotated[Number, Field(ge=0, le=1)], ...], Field(strict=False, max_length=MAX_CLASSES)]
 
 
 class _Transform(TypedDict):
@@ -219,6 +229,8 @@ class _Form(TypedDict):
     max_pixels: NotRequired[Annotated[Whole, Field(ge=1, le=2**31)]]
     temperature: NotRequired[Annotated[Number, Field(ge=1e-3, le=1e3)]]
     members: NotRequired[Annotated[tuple[_Trial, ...], Field(strict=False, max_length=MAX_MEMBERS)]]
+    task: NotRequired[TaskName]
+    thresholds: NotRequired[Thresholds]
     tlsearch_version: _Text
     weights_file: _FileName
     weights_sha256: _Digest
@@ -227,12 +239,19 @@ class _Form(TypedDict):
     shared_files: NotRequired[Annotated[tuple[_SharedFile, ...], Field(strict=False, max_length=_MAX_SHARED)]]
 
 
+def check_thresholds(thresholds: Sequence[float], classes: Sequence[str], task: str | None) -> None:
+    """Raises where a multi-label model has not one for each class, or another model has some."""
+    if len(thresholds) != (len(classes) if task == "multi_label" else 0):
+        raise broken("thresholds must hold a number for each class of a multi_label task, and none of another")
+
+
 def _agreeing(form: _Form) -> _Form:
     if form["class_to_idx"] != {name: index for index, name in enumerate(form["classes"])}:
         raise broken("classes and class_to_idx must agree")
     config: Mapping[str, Any] = form["config"]
     if not {form["transform"]["crop_size"], config.get("image_size")} <= {form["image_size"], None}:
         raise broken("image_size, transform.crop_size and config.image_size must agree")
+    check_thresholds(form.get("thresholds", ()), form["classes"], form.get("task"))
     if (form.get("frozen_file") is None) != (form.get("frozen_sha256") is None):
         raise broken("frozen_file and frozen_sha256 belong together")
     return form
@@ -253,6 +272,6 @@ def model_file_of(form: Mapping[str, Any]) -> ModelFile:
         files.append(TensorFile(name=form["frozen_file"], sha256=form["frozen_sha256"]))
     files += [TensorFile(**one, shared=True) for one in form.get("shared_files", ())]
     values = {one.name: form[one.name] for one in dataclasses.fields(ModelMeta) if one.name in form}
-    values["members"] = tuple(form.get("members", ()))
+    values |= {key: tuple(form.get(key, ())) for key in ("members", "thresholds")}
     values |= {"transform": TransformSpec(**form["transform"]), "config": TrialConfig(**form["config"])}
     return ModelFile(meta=ModelMeta(**values), files=tuple(files))

@@ -44,6 +44,7 @@ DATA_SOURCES: Mapping[str, SourceEntry] = {
     "digits": SourceEntry(lister="tlsearch.data.sources.digits:list_digits"),
     "manifest": SourceEntry(
         lister="tlsearch.data.sources.manifest:list_manifest",
+        keys=frozenset({"task"}),
         path="file",
         needed="a .csv or .parquet file with the columns path and label",
         suffixes=(".csv", ".tsv", ".parquet"),

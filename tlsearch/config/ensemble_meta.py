@@ -15,7 +15,7 @@ from typing import Annotated, Any, NotRequired
 from pydantic import AfterValidator, Field, StringConstraints, TypeAdapter
 from typing_extensions import TypedDict
 
-from tlsearch.config.checkpoint_meta import CheckpointForm, ModelFile, model_file_of
+from tlsearch.config.checkpoint_meta import CheckpointForm, ModelFile, Thresholds, check_thresholds, model_file_of
 from tlsearch.config.strict_json import STRICT_FORM, read_strictly
 from tlsearch.config.values import Number, Whole, broken
 from tlsearch.core import __version__
@@ -51,6 +51,7 @@ class EnsembleMeta:
         metric: The search's metric; ``value`` is the ensemble's on all validation images, ``cross_fitted`` its estimate
             on images that it was not selected on.
         temperature: What the logarithm of the averaged probabilities is divided by; 1 until a calibration has set it.
+        thresholds: Of a multi-label task: of the averaged probabilities, before the temperature; see ``ModelMeta``.
     """
 
     members: tuple[EnsembleMember, ...]
@@ -58,6 +59,7 @@ class EnsembleMeta:
     value: float
     cross_fitted: float
     temperature: float = 1.0
+    thresholds: tuple[float, ...] = ()
     tlsearch_version: str = __version__
 
     @property
@@ -89,7 +91,7 @@ class EnsembleMeta:
             "cross_fitted": self.cross_fitted,
             "temperature": self.temperature,
             "tlsearch_version": self.tlsearch_version,
-        }
+        } | ({"thresholds": self.thresholds} if self.thresholds else {})
 
 
 def is_ensemble(folder: Path) -> bool:
@@ -139,13 +141,17 @@ class _Form(TypedDict):
     value: Number
     cross_fitted: Number
     temperature: NotRequired[_Temperature]
+    thresholds: NotRequired[Thresholds]
     tlsearch_version: Annotated[str, StringConstraints(max_length=10_000)]
 
 
 def _agreeing(form: _Form) -> _Form:
-    first = form["members"][0]["checkpoint"]["classes"]
-    if any(member["checkpoint"]["classes"] != first for member in form["members"]):
+    checkpoints = [member["checkpoint"] for member in form["members"]]
+    if any(one["classes"] != checkpoints[0]["classes"] for one in checkpoints):
         raise broken("the members must have the same classes in the same order")
+    if len({one.get("task") for one in checkpoints}) > 1:
+        raise broken("the members must have one task")
+    check_thresholds(form.get("thresholds", ()), checkpoints[0]["classes"], checkpoints[0].get("task"))
     return form
 
 

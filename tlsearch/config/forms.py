@@ -27,6 +27,7 @@ from tlsearch.config.values import (
     Whole,
     broken,
 )
+from tlsearch.core.label_tasks import TaskName
 from tlsearch.core.types import CacheSpec, DataSpec, SplitSpec
 
 
@@ -67,6 +68,7 @@ RULES: Mapping[type, Mapping[str, Any]] = {
         "label_column": Text | None,
         "max_pixels": Annotated[Whole, Field(ge=1, le=2**31)],
         "layout": Literal["auto", "classes"],
+        "task": TaskName,
     },
     CacheSpec: {
         "images_gb": AutoAmount,

@@ -1,7 +1,9 @@
-"""The metrics of a search, equal to scikit-learn's. A new one is a row of ``METRICS`` and its function.
+"""The metrics of a search, equal to scikit-learn's. A new one is a row of its task's table and its function.
 
-Functions take scores (N, C), one row per image: logits, or logarithms of probabilities; and labels (N,), each in
-[0, C). numpy is imported where it is used: reading a space file needs only the names.
+Functions take scores (N, C), one row per image, and labels. Of a single-label task these are logits, or logarithms of
+probabilities, and int64 (N,), each in [0, C); of a multi-label task logits of each class, of which those above 0 are
+the classes of the image, and float32 (N, C) of 0 and 1. numpy is imported where it is used: reading a space file needs
+only the names.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Scores = NDArray[np.floating[Any]]
-    Labels = NDArray[np.int64]
+    Labels = NDArray[Any]
     Values = NDArray[np.float64]
 
 Mode = Literal["max", "min"]
@@ -106,25 +108,85 @@ def _macro_f1(scores: Scores, labels: Labels) -> float:
     return float((2 * confusion.diagonal()[present] / occurrences[present]).mean())
 
 
-METRICS: Mapping[str, Metric] = {
-    one.name: one
-    for one in (
-        Metric(name="val_accuracy", mode="max", label="validation accuracy", per_image=_hits, is_share=True),
-        Metric(name="val_loss", mode="min", label="validation loss", per_image=_losses),
-        Metric(name="val_macro_f1", mode="max", label="validation macro F1", whole=_macro_f1),
-        Metric(
-            name="val_balanced_accuracy", mode="max", label="validation balanced accuracy", per_image=_balanced_hits
-        ),
-        Metric(
-            name="val_top5_accuracy",
-            mode="max",
-            label="validation top-5 accuracy",
-            per_image=_top5_hits,
-            is_share=True,
-            min_classes=10,
-        ),
-    )
-}
+def average_precisions(scores: Scores, labels: Labels) -> Values:
+    """Average precision of each class over the images, float (C,); NaN where no image has it."""
+    import numpy as np
+
+    found = np.full(scores.shape[1], np.nan)
+    for place in range(scores.shape[1]):
+        order = np.argsort(-scores[:, place], kind="stable")
+        values, right = scores[order, place], labels[order, place] > 0
+        if right.any():
+            last = np.append(np.flatnonzero(np.diff(values)), len(values) - 1)  # equal scores are one step
+            hits = np.cumsum(right)[last]
+            found[place] = (np.diff(hits, prepend=0) * hits / (last + 1)).sum() / hits[-1]
+    return found
+
+
+def _mean_average_precision(scores: Scores, labels: Labels) -> float:
+    """Over the classes that an image has."""
+    import numpy as np
+
+    found = average_precisions(scores, labels)
+    known = found[~np.isnan(found)]
+    return float(known.mean()) if len(known) else 0.0
+
+
+def _binary_losses(scores: Scores, labels: Labels) -> Values:
+    """Binary cross-entropy, the mean over the classes; not finite where a score is not."""
+    import numpy as np
+
+    with np.errstate(invalid="ignore"):  # 0 times infinity
+        losses = np.maximum(scores, 0) - scores * labels + np.log1p(np.exp(-np.abs(scores)))
+        return np.asarray(losses.mean(1), dtype=np.float64)
+
+
+def f1_of(hits: Values, said: Values, images: Values) -> Values:
+    """F1 from counts of right answers, of answers and of images, all of one shape; 0 where there are none."""
+    import numpy as np
+
+    return np.asarray(2 * hits / np.maximum(said + images, 1), dtype=np.float64)
+
+
+def _micro_f1(scores: Scores, labels: Labels) -> float:
+    """F1 over all answers: each class of each image is one."""
+    said, true = scores > 0, labels > 0
+    return float(f1_of((said & true).sum(), said.sum(), true.sum()))
+
+
+def _macro_f1_of_answers(scores: Scores, labels: Labels) -> float:
+    """Mean F1 over the classes that occur as a label or as an answer."""
+    said, true = scores > 0, labels > 0
+    present = (said | true).any(0)
+    found = f1_of((said & true).sum(0), said.sum(0), true.sum(0))[present]
+    return float(found.mean()) if len(found) else 0.0
+
+
+def _named(*metrics: Metric) -> Mapping[str, Metric]:
+    return {one.name: one for one in metrics}
+
+
+SINGLE_LABEL_METRICS = _named(
+    Metric(name="val_accuracy", mode="max", label="validation accuracy", per_image=_hits, is_share=True),
+    Metric(name="val_loss", mode="min", label="validation loss", per_image=_losses),
+    Metric(name="val_macro_f1", mode="max", label="validation macro F1", whole=_macro_f1),
+    Metric(name="val_balanced_accuracy", mode="max", label="validation balanced accuracy", per_image=_balanced_hits),
+    Metric(
+        name="val_top5_accuracy",
+        mode="max",
+        label="validation top-5 accuracy",
+        per_image=_top5_hits,
+        is_share=True,
+        min_classes=10,
+    ),
+)
+MULTI_LABEL_METRICS = _named(
+    Metric(name="val_map", mode="max", label="validation mAP", whole=_mean_average_precision),
+    Metric(name="val_loss", mode="min", label="validation loss", per_image=_binary_losses),
+    Metric(name="val_micro_f1", mode="max", label="validation micro F1", whole=_micro_f1),
+    Metric(name="val_macro_f1", mode="max", label="validation macro F1", whole=_macro_f1_of_answers),
+)
+METRICS: Mapping[str, Metric] = {**SINGLE_LABEL_METRICS, **MULTI_LABEL_METRICS, **SINGLE_LABEL_METRICS}  # mode, label
 
 
 @dataclass(frozen=True, kw_only=True)

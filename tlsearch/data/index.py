@@ -1,8 +1,8 @@
 """What a data set holds, without a picture opened: classes, splits, labels and a digest.
 
-Layout of an index: ``keys[i]`` has label ``labels[i]``, an index into ``classes``. Keys are POSIX paths
-relative to ``root`` for files, row numbers for sets that a library holds; they are sorted, so that neither
-the file system's order nor the platform shows.
+Layout of an index: ``keys[i]`` has label ``labels[i]``, an index into ``classes``, or, of a multi-label task, several
+of them. Keys are POSIX paths relative to ``root`` for files, row numbers for sets that a library holds; they are
+sorted, so that neither the file system's order nor the platform shows.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from typing import Any
 
+from numpy.typing import NDArray
 from PIL import Image
 
 from tlsearch.core.errors import DataError
+from tlsearch.core.label_tasks import TASKS, Label, TaskName
 from tlsearch.core.types import MAX_PIXELS, DataSpec, SplitSpec
 from tlsearch.data.images.decode import decode_rgb
 from tlsearch.data.sources.left_out import LeftOut
@@ -28,13 +31,13 @@ class Split:
 
     Attributes:
         keys: N keys, sorted by (label, key).
-        labels: N indices into the classes.
+        labels: N indices into the classes, or N tuples of them.
         digests: SHA-256 of each file's content; empty for the test split, which is never opened.
         groups: The group of each image, which is in one split or fold as a whole; empty where each stands alone.
     """
 
     keys: tuple[str, ...]
-    labels: tuple[int, ...]
+    labels: tuple[Label, ...]
     digests: tuple[bytes, ...] = ()
     groups: tuple[str, ...] = field(default=(), repr=False)
 
@@ -83,6 +86,7 @@ class ImageIndex:
         notes: Lines for the data card: how the source was read.
         doubt: A question to answer before a search begins; empty where there is none.
         shared: By split where its images are kept, of a fold; empty for a whole data set.
+        task: Whether an image has one class or any number of them.
     """
 
     source: str
@@ -97,10 +101,15 @@ class ImageIndex:
     notes: tuple[str, ...] = field(default=(), compare=False, repr=False)
     doubt: str = field(default="", compare=False, repr=False)
     shared: Mapping[str, Kept] = field(default_factory=dict, compare=False, repr=False)
+    task: TaskName = "single_label"
 
     def kept(self, name: str) -> Kept:
         """Where a node keeps what it computes of a split."""
         return self.shared.get(name, Kept(index=self, split=name))
+
+    def label_array(self, name: str) -> NDArray[Any]:
+        """The labels of a split: int64 (N,), or of a multi-label task float32 (N, C) of 0 and 1."""
+        return TASKS[self.task].array(self.split(name).labels, len(self.classes))
 
     def split(self, name: str) -> Split:
         """The split of that name.
@@ -143,6 +152,7 @@ def load_index(spec: DataSpec) -> ImageIndex:
         left_out=listing.left_out,
         notes=listing.notes,
         doubt=listing.doubt,
+        task=spec.task,
     )
 
 

@@ -12,7 +12,9 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from tlsearch.core.errors import DataError
+from tlsearch.core.label_tasks import class_counts, classes_of
 from tlsearch.data.sources.listing import Item
+from tlsearch.data.stratification import place_rarest_first
 
 
 def split_items(
@@ -71,7 +73,7 @@ def fold_items(
     Raises:
         DataError: A class has fewer images, or groups, than there are folds.
     """
-    counts = Counter(item.label for item in items)
+    counts = class_counts(item.label for item in items)
     small = {name: counts[label] for label, name in enumerate(classes) if counts[label] < num_folds}
     if small:
         named = ", ".join(f"{name!r} ({count})" for name, count in list(small.items())[:20])
@@ -100,7 +102,7 @@ def _targets(
     items: Sequence[Item], classes: Sequence[str], fractions: Mapping[str, float]
 ) -> dict[str, dict[int, int]]:
     """The wanted number of images by split and label."""
-    counts = Counter(item.label for item in items)
+    counts = class_counts(item.label for item in items)
     targets: dict[str, dict[int, int]] = {name: {} for name in ("train", *fractions)}
     small = []
     for label, name in enumerate(classes):
@@ -130,14 +132,15 @@ def _place(groups: Mapping[str, list[Item]], targets: Mapping[str, Mapping[int, 
         data = f"{seed}:{group}".encode("utf-8", "surrogateescape")
         return -len(groups[group]).bit_length(), hashlib.sha256(data).digest()
 
-    counts = {group: Counter(item.label for item in items) for group, items in groups.items()}
-    totals = Counter(item.label for items in groups.values() for item in items)
+    counts = {group: class_counts(item.label for item in groups[group]) for group in sorted(groups, key=order)}
+    if any(isinstance(item.label, tuple) for items in groups.values() for item in items):
+        return place_rarest_first(counts, {group: len(items) for group, items in groups.items()}, targets)
+    totals = class_counts(item.label for items in groups.values() for item in items)
     unplaced = Counter(label for count in counts.values() for label in count)
     deficit = {split: dict(wanted) for split, wanted in targets.items()}
     lacking = {label: set(targets) for label in totals}
     placed: dict[str, str] = {}
-    for group in sorted(groups, key=order):
-        count = counts[group]
+    for group, count in counts.items():
         # A class with no more groups left than splits that lack it must not waste one.
         pressed = [label for label in count if unplaced[label] <= len(lacking[label])]
 
@@ -161,13 +164,14 @@ def _check_cover(
 ) -> None:
     problems = []
     for name, items in result.items():
-        present = {item.label for item in items}
+        present = class_counts(item.label for item in items)
         for label in range(len(classes)):
             if label not in present:
-                num_groups = sum(any(item.label == label for item in members) for members in groups.values())
+                having = (any(label in classes_of(item.label) for item in members) for members in groups.values())
+                num_groups = sum(having)
                 problems.append(f"class {classes[label]!r} ({num_groups} groups) has none for {name}")
     if problems:
         raise DataError(
-            "data.split.group_by joins the images into too few groups to give every split, or fold, some of each "
-            "class: " + "; ".join(problems[:20])
+            "groups of images (data.split.group_by), or images with several classes, are too few groups to give every "
+            "split, or fold, some of each class: " + "; ".join(problems[:20])
         )

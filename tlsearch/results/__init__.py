@@ -11,14 +11,8 @@ from typing import TYPE_CHECKING, Any
 from tlsearch.results.leaderboard.leaderboard import LeaderboardRow, leaderboard, leaderboard_csv, results_json
 
 if TYPE_CHECKING:
-    from tlsearch.results.inference.predictor import (
-        Classifier,
-        Prediction,
-        Score,
-        load_model,
-        logits_on,
-        predict,
-    )
+    from tlsearch.results.inference.answers import MultiLabelPrediction, Prediction, Score
+    from tlsearch.results.inference.predictor import Classifier, load_model, logits_on, predict
 
 SERVED_CODE = Path(__file__).parent / "inference" / "mlflow_model.py"  # of every logged model
 
@@ -26,6 +20,7 @@ __all__ = [
     "SERVED_CODE",
     "Classifier",
     "LeaderboardRow",
+    "MultiLabelPrediction",
     "Prediction",
     "Score",
     "leaderboard",
@@ -36,7 +31,8 @@ __all__ = [
     "results_json",
 ]
 
-_PREDICTOR = frozenset({"Classifier", "Prediction", "Score", "load_model", "logits_on", "predict"})
+_ANSWERS = frozenset({"MultiLabelPrediction", "Prediction", "Score"})
+_PREDICTOR = frozenset({"Classifier", "load_model", "logits_on", "predict"})
 
 
 def __getattr__(name: str) -> Any:
@@ -44,4 +40,8 @@ def __getattr__(name: str) -> Any:
         from tlsearch.results.inference import predictor
 
         return getattr(predictor, name)
+    if name in _ANSWERS:
+        from tlsearch.results.inference import answers
+
+        return getattr(answers, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from tlsearch.config import Document, Keys, SpaceFile
 from tlsearch.core.errors import SpaceProblem
+from tlsearch.core.label_tasks import TASKS
 from tlsearch.core.types import Scalar, TrialConfig
 from tlsearch.space.backbone_checks import backbone_problems, weights_names
 from tlsearch.space.backbones import BackboneFacts, backbone_facts
@@ -13,6 +14,7 @@ from tlsearch.space.bn_policies import BN_POLICIES
 from tlsearch.space.conditions import SYSTEM_READS
 from tlsearch.space.dimensions import PARAMETERS
 from tlsearch.space.domains import largest
+from tlsearch.space.narrowed import is_screened
 from tlsearch.space.space import Space
 
 
@@ -20,12 +22,28 @@ def check_file(file: SpaceFile, space: Space) -> list[SpaceProblem]:
     """The errors between a space and its file; what a doubtful value would decide is passed over."""
     document = file.document
     problems = _start_with(file, space, document) + _epochs(file, space, document) + _ratios(space, document)
+    problems += _unfit_for_task(file, space, document)
     if document.doubtful(("space", "backbone")):
         return problems + weights_names(file, document)
     backbones = {name: facts for name in space.backbones() if (facts := backbone_facts(name)) is not None}
     problems += backbone_problems(file, space, backbones, document)
     problems += _single_images(space, backbones, document)
     problems += _views(file, space, backbones, document)
+    return problems
+
+
+def _unfit_for_task(file: SpaceFile, space: Space, document: Document) -> list[SpaceProblem]:
+    """Values that the task of the data rules out."""
+    task, place = TASKS[file.data.task], document.place(("data", "task"))
+    fits = f"does not fit data.task {task.name}{place}"
+    problems = [
+        document.problem(("space", name), f"{name} {value} {fits}: {reason}")
+        for (name, value), reason in task.refused.items()
+        if space.dimensions[name].domain.contains(value) and not document.doubtful(("space", name))
+    ]
+    if task.name != "single_label" and is_screened(space) and not document.doubtful(("space", "backbone")):
+        message = f"screen {fits}: it ranks backbones by the images that a probe gets right; leave it out"
+        problems.append(document.problem(("space", "backbone", "screen"), message, at_key=True))
     return problems
 
 

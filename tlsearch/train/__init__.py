@@ -3,7 +3,7 @@
 from tlsearch.config.checkpoint_meta import ModelMeta, TensorFile, read_model_file
 from tlsearch.config.ensemble_meta import read_ensemble_meta
 from tlsearch.train.checkpoint.ensemble_checkpoint import (
-    copy_with_temperature,
+    copy_calibrated,
     ensemble_member,
     networks_of,
     save_ensemble,
@@ -42,6 +42,7 @@ from tlsearch.train.loop.evaluation import (
     in_batches,
     predict_logits,
 )
+from tlsearch.train.loop.loss import LOSSES, loss_of
 from tlsearch.train.loop.soft_targets import (
     holds_soft_targets,
     mixed_with_labels,
@@ -58,6 +59,7 @@ __all__ = [
     "Evaluation",
     "FeatureSource",
     "FrozenPart",
+    "LOSSES",
     "ModelMeta",
     "PixelSource",
     "Probe",
@@ -75,7 +77,7 @@ __all__ = [
     "build_optimizer",
     "check_finite",
     "copy_to_host",
-    "copy_with_temperature",
+    "copy_calibrated",
     "ensemble_member",
     "save_ensemble",
     "solve_layer",
@@ -89,6 +91,7 @@ __all__ = [
     "holds_soft_targets",
     "in_batches",
     "load_batch",
+    "loss_of",
     "mixed_with_labels",
     "moving_state",
     "networks_of",

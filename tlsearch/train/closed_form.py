@@ -2,7 +2,8 @@
 
 Ridge regression and the nearest class mean by cosine have a closed form; logistic regression takes L-BFGS. What squared
 errors and cosines lack, a scale that makes probabilities of the scores, is chosen by the cross-entropy of the
-leave-one-out scores, which both have in closed form, too: it needs no other images.
+leave-one-out scores, which both have in closed form, too: it needs no other images. Of a multi-label task each class
+has an offset beside that scale, fitted to Platt's targets (1999).
 
 N images; F features; C classes; K = min(N, F).
 """
@@ -18,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tlsearch.train.linear_probe import fit_probe
+from tlsearch.train.loop.loss import loss_of
 
 _MAX_SCALED_ROWS = 4096  # rows that the scale of the scores is chosen by
 _GOLDEN = (math.sqrt(5) - 1) / 2
@@ -44,7 +46,7 @@ class Spectrum:
 
     Attributes:
         rows: float32 (N, F), centred and scaled: the mean of the squares is 1.
-        labels: int64 (N,).
+        labels: int64 (N,), or float32 (N, C) of 0 and 1.
         shift: float32 (F,); 0 without a bias.
         scale: One number for all features.
         energies: float64 (K,): s^2 / N.
@@ -102,19 +104,20 @@ def solve_layer(spectrum: Spectrum, head: str, penalty: float | None, *, num_cla
 
     Args:
         penalty: Of ridge and logistic: above 0. It is that of cross-entropy; for ridge it is multiplied by the ratio of
-            the losses' curvatures where all classes are equally probable, so that one range suits both.
+            the losses' curvatures where all classes are equally frequent, so that one range suits both.
     """
     if head == "cosine":
         return solve_cosine(spectrum, num_classes=num_classes)
     assert penalty is not None, f"a head {head} has a penalty"
     if head == "logistic":
         return solve_logistic(spectrum, penalty=penalty, num_classes=num_classes)
-    equal = 1 / num_classes
-    return solve_ridge(spectrum, penalty=penalty / (equal * (1 - equal)), num_classes=num_classes)
+    wanted = loss_of(spectrum.labels).one_hot(spectrum.labels, num_classes)
+    share = float(wanted.sum()) / wanted.numel()  # 1 / C where each image has one class
+    return solve_ridge(spectrum, penalty=penalty / (share * (1 - share)), num_classes=num_classes)
 
 
 def solve_logistic(spectrum: Spectrum, *, penalty: float, num_classes: int) -> LinearLayer:
-    """Multinomial logistic regression.
+    """Logistic regression: multinomial, or one for each class of a multi-label task.
 
     Minimises mean cross-entropy + penalty * squared weights in the space of ``spectrum``; the bias is not penalised.
 
@@ -130,7 +133,7 @@ def solve_logistic(spectrum: Spectrum, *, penalty: float, num_classes: int) -> L
         bias=spectrum.bias,
     )
     offset = torch.zeros(num_classes, device=fitted.weight.device) if fitted.bias is None else fitted.bias
-    return _layer(spectrum, fitted.weight, offset, scale=1.0)
+    return _layer(spectrum, fitted.weight, offset)
 
 
 def solve_ridge(spectrum: Spectrum, *, penalty: float, num_classes: int) -> LinearLayer:
@@ -143,7 +146,7 @@ def solve_ridge(spectrum: Spectrum, *, penalty: float, num_classes: int) -> Line
         penalty: Above 0.
     """
     rows, labels = spectrum.rows, spectrum.labels
-    wanted = F.one_hot(labels, num_classes).float()
+    wanted = loss_of(labels).one_hot(labels, num_classes)
     means = wanted.mean(0) if spectrum.bias else torch.zeros(num_classes, device=rows.device)
     shrunk = 1 / (spectrum.energies + penalty)
     projected = spectrum.axes.t() @ (rows.t() @ (wanted - means)) / len(rows)
@@ -154,6 +157,8 @@ def solve_ridge(spectrum: Spectrum, *, penalty: float, num_classes: int) -> Line
     leverage = ((some @ spectrum.axes).square() * shrunk.float()).sum(1) / len(rows)
     leverage = (leverage + (1 / len(rows) if spectrum.bias else 0.0)).clamp(max=1 - 1e-4)
     without = wanted[taken] - (wanted[taken] - scores) / (1 - leverage[:, None])
+    if labels.dim() == 2:
+        return _layer(spectrum, weight, means, *_scale_and_offsets(without, wanted[taken]))
     return _layer(spectrum, weight, means, _scale_of(without, labels[taken]))
 
 
@@ -179,9 +184,12 @@ def solve_cosine(spectrum: Spectrum, *, num_classes: int) -> LinearLayer:
     return _layer(spectrum, means / lengths.mean(), none, _scale_of(scores, own))
 
 
-def _layer(spectrum: Spectrum, weight: Tensor, offset: Tensor, scale: float) -> LinearLayer:
+def _layer(
+    spectrum: Spectrum, weight: Tensor, offset: Tensor, scale: float = 1.0, added: Tensor | float = 0.0
+) -> LinearLayer:
+    """The layer whose logits are scale * (weight x + offset) + added, x in the space of ``spectrum``."""
     plain = weight * (scale / spectrum.scale)
-    bias = offset * scale - plain @ spectrum.shift if spectrum.bias else None
+    bias = offset * scale + added - plain @ spectrum.shift if spectrum.bias else None
     return LinearLayer(weight=plain.contiguous(), bias=bias)
 
 
@@ -200,6 +208,31 @@ def _scale_of(scores: Tensor, labels: Tensor) -> float:
         return float(F.cross_entropy(scores * math.exp(at), labels))
 
     return math.exp(_golden_section(loss, low, high))
+
+
+def _scale_and_offsets(scores: Tensor, labels: Tensor) -> tuple[float, Tensor]:
+    """The factor, one for all classes, and the offsets (C,) that make logits of scores (M, C), by Platt's targets.
+
+    Args:
+        labels: float32 (M, C) of 0 and 1.
+    """
+    positive = labels.sum(0)
+    negative = len(labels) - positive
+    targets = torch.where(labels > 0, (positive + 1) / (positive + 2), 1 / (negative + 2))
+    factor = torch.zeros(1, device=scores.device).requires_grad_()
+    offsets = ((positive + 1) / (negative + 1)).log().requires_grad_()
+    optimizer = torch.optim.LBFGS([factor, offsets], max_iter=100, line_search_fn="strong_wolfe")
+
+    def closure() -> float:
+        optimizer.zero_grad()
+        logits = scores * factor.clamp(*_SCALES).exp() + offsets
+        loss = F.binary_cross_entropy_with_logits(logits, targets)
+        torch.autograd.backward(loss)
+        return loss.item()
+
+    with torch.enable_grad():
+        optimizer.step(closure)  # type: ignore[no-untyped-call]
+    return float(factor.detach().clamp(*_SCALES).exp()), offsets.detach()
 
 
 def _golden_section(loss: Callable[[float], float], low: float, high: float) -> float:

@@ -1,5 +1,7 @@
 """The linear probe: a regularised linear classifier on frozen features, for a head to start from.
 
+Of a multi-label task it is one logistic regression for each class, and cross-entropy is the sum of theirs.
+
 Fine-tuning that starts from it moves the pretrained features less than from a random head (LP-FT, Kumar et al. 2022).
 
 N, M images of train and val; F features; C classes.
@@ -13,6 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from tlsearch.train.loop.loss import loss_of
 
 _FIRST_PENALTY = 1.0
 _LAST_PENALTY = 1e-6
@@ -32,7 +36,7 @@ class Probe:
         penalty: Of the squared weights, half of it beside the mean cross-entropy, in the standardised space.
         standardised: Whether each feature was scaled by its own deviation, not all by the same.
         val_loss: Mean cross-entropy on the validation images; what penalty and scaling were chosen by.
-        val_accuracy: Fraction of the validation images that it gets right.
+        val_accuracy: Fraction of the validation images that it gets right; of a multi-label task, of all answers.
     """
 
     weight: Tensor
@@ -61,7 +65,7 @@ class _Data:
 def solve_probe(
     rows: Tensor, labels: Tensor, val_rows: Tensor, val_labels: Tensor, *, num_classes: int, bias: bool = True
 ) -> Probe:
-    """Fits multinomial logistic regression by L-BFGS along a path of penalties, from strong to weak.
+    """Fits logistic regression by L-BFGS along a path of penalties, from strong to weak.
 
     Penalty and scaling (all features by the same deviation, or each by its own) are chosen by the loss on the
     validation images, as everything else in a search is; each by its own only where that is better by more than two
@@ -71,9 +75,9 @@ def solve_probe(
 
     Args:
         rows: float32 (N, F), on the device to compute on.
-        labels: int64 (N,), each in [0, C).
+        labels: int64 (N,), each in [0, C); or float32 (N, C) of 0 and 1.
         val_rows: float32 (M, F).
-        val_labels: int64 (M,).
+        val_labels: Of the M images, as ``labels``.
         bias: Whether the classifier has one; without it features are scaled and not centred.
     """
     rows, labels = _affordable(rows, labels, num_classes)
@@ -87,7 +91,7 @@ def solve_probe(
 
 
 def _losses(probe: Probe, rows: Tensor, labels: Tensor) -> Tensor:
-    return F.cross_entropy(F.linear(rows, probe.weight, probe.bias), labels, reduction="none")
+    return loss_of(labels).rows(F.linear(rows, probe.weight, probe.bias), labels)
 
 
 def fit_probe(
@@ -180,9 +184,12 @@ def _fit(data: _Data, penalty: float, weight: Tensor, offset: Tensor) -> tuple[T
         line_search_fn="strong_wolfe",
     )
 
+    rows_loss = loss_of(data.labels).rows
+
     def closure() -> float:
         optimizer.zero_grad()
-        loss = F.cross_entropy(F.linear(data.rows, weight, offset), data.labels) + penalty / 2 * weight.square().sum()
+        losses = rows_loss(F.linear(data.rows, weight, offset), data.labels)
+        loss = losses.mean() + penalty / 2 * weight.square().sum()
         torch.autograd.backward(loss)
         return loss.item()
 
@@ -192,13 +199,13 @@ def _fit(data: _Data, penalty: float, weight: Tensor, offset: Tensor) -> tuple[T
 
 
 def _folded(data: _Data, penalty: float, weight: Tensor, offset: Tensor) -> Probe:
-    logits = F.linear(data.val_rows, weight, offset)
+    logits, loss = F.linear(data.val_rows, weight, offset), loss_of(data.val_labels)
     plain = weight / data.scale
     return Probe(
         weight=plain,
         bias=offset - plain @ data.shift if data.bias else None,
         penalty=penalty,
         standardised=data.standardised,
-        val_loss=float(F.cross_entropy(logits, data.val_labels)),
-        val_accuracy=float((logits.argmax(1) == data.val_labels).float().mean()),
+        val_loss=float(loss.rows(logits, data.val_labels).mean()),
+        val_accuracy=float(loss.hits(logits, data.val_labels)) / len(logits),
     )

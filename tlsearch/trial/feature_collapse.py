@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tlsearch.core.errors import Diverged
+from tlsearch.core.label_tasks import task_of
 from tlsearch.space.adapt_methods import PLAIN
 from tlsearch.space.bn_policies import bn_policy
 from tlsearch.train import Reading, TrainFigures, check_finite, feature_drift, probe_features
@@ -16,7 +17,7 @@ from tlsearch.trial.setup import OpenTrial
 
 # All three together: a trial that is merely slow, or whose features merely moved, goes on.
 _DISTORTED_DRIFT = 0.7
-_GUESSING = 0.2  # an accuracy less than this share of the way from the largest class's share to 1
+_GUESSING = 0.2  # an accuracy, or a mAP, less than this share of the way from that of a guess to 1
 _MIN_IMAGES = 4
 
 # After a quarter of the epoch, when the accuracy is not yet known (docs/dimensions.md has what this rests on).
@@ -34,7 +35,10 @@ class FeatureWatch:
 
     def __init__(self, opened: OpenTrial, *, epoch: int) -> None:
         self._opened, self._epoch = opened, epoch
-        self._even_odds = math.log(len(opened.context.index.classes))
+        labels = opened.val.labels.numpy()
+        task = task_of(labels)
+        self._metric = task.metrics[task.default_metric]
+        self._even_odds, self._guessed = task.guess(labels, len(opened.context.index.classes))
         self._before = self._features()
         self._losses: list[Tensor] = []  # of the steps before an early look
         self._look: Reading | None = None  # what the early look has seen, on its way from the device
@@ -93,17 +97,15 @@ class FeatureWatch:
 
         Raises:
             Diverged: The pretrained features are distorted: they have drifted far, the training loss was not better
-                than that of equal odds, and the model does little better than naming the largest class.
+                than that of a guess, and the model does little better than one that knows how frequent classes are.
         """
         if self._look is not None:
             self._judge(self._look)
         drift = float(self._drift())
-        labels = self._opened.val.labels
-        largest_share = float(torch.bincount(labels).max()) / len(labels)
-        guessing = largest_share + _GUESSING * (1 - largest_share)
-        accuracy = metrics["val_accuracy"]
-        if drift >= _DISTORTED_DRIFT and figures.loss >= self._even_odds and accuracy < guessing:
-            figure = f"the training loss {figures.loss:.3g} and the validation accuracy {accuracy:.3g}"
+        guessing = self._guessed + _GUESSING * (1 - self._guessed)
+        value = metrics[self._metric.name]
+        if drift >= _DISTORTED_DRIFT and figures.loss >= self._even_odds and value < guessing:
+            figure = f"the training loss {figures.loss:.3g} and the {self._metric.label} {value:.3g}"
             raise self._distorted(f"after epoch {self._epoch}", drift, _DISTORTED_DRIFT, figure)
         return drift
 
@@ -117,7 +119,7 @@ class FeatureWatch:
     def _distorted(self, when: str, drift: float, far: float, figures: str) -> Diverged:
         return Diverged(
             f"the pretrained features are distorted, so the backbone's learning rate is too high: {when} "
-            f"their drift is {drift:.2f} (far from {far} on), {figures}; equal odds have the loss {self._even_odds:.3g}"
+            f"their drift is {drift:.2f} (far from {far} on), {figures}; a guess has the loss {self._even_odds:.3g}"
         )
 
 

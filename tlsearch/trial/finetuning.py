@@ -256,6 +256,8 @@ class FineTuning:
             value=metrics[metric],
             metrics={name: value for name, value in metrics.items() if not name.startswith(SYSTEM)},
             max_pixels=context.index.max_pixels,
+            task=context.index.task,
+            thresholds=evaluation.thresholds,
         )
         with self._kept_weights():
             state = self.model.merged_state()
@@ -272,7 +274,7 @@ class FineTuning:
                 self._frozen_part = keep_frozen(frozen)
             save_confusion(directory, epoch=epoch, classes=classes, matrix=evaluation.confusion)
             if logits is not None:
-                save_val_logits(directory.parent, logits, val.labels, epoch=epoch, digest=split_digest(val))
+                save_val_logits(directory.parent, logits, parts.val.labels, epoch=epoch, digest=split_digest(val))
             save_model_checkpoint(directory, state=moving(), meta=meta, frozen=self._frozen_part)
 
         self._writer.submit(write)

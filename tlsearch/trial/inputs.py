@@ -209,8 +209,8 @@ def _chosen(context: TrialContext, split: str) -> Tensor | None:
 
 def _stored_labels(context: TrialContext, split: str) -> Tensor:
     kept = context.index.kept(split)
-    return torch.tensor(kept.index.splits[kept.split].labels, dtype=torch.int64)
+    return torch.from_numpy(kept.index.label_array(kept.split))
 
 
 def _labels(context: TrialContext, split: str) -> Tensor:
-    return torch.tensor(context.index.splits[split].labels, dtype=torch.int64)
+    return torch.from_numpy(context.index.label_array(split))

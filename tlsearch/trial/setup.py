@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from tlsearch.core.errors import DataError, WeightsError
-from tlsearch.core.metrics import METRICS
+from tlsearch.core.label_tasks import TASKS
 from tlsearch.core.types import TrialAssignment, TrialSetup, WeightsSource
 from tlsearch.data import ImageIndex, with_image_size
 from tlsearch.features import tensor_digests
@@ -86,7 +86,7 @@ def open_trial(
     (_, depth), *later = [phase for phase in phases(config, setup.max_epochs) if phase[0] <= max(1, epochs_done)]
     runtime = trial_runtime(assignment)
     index = index or _index(setup)
-    _check_metric(setup.metric, len(index.classes))
+    _check_metric(setup, len(index.classes))
     weights = resolve_weights(config.backbone, setup.weights.get(config.backbone, WeightsSource()))
     if setup.weights_digests.get(config.backbone, weights.digest) != weights.digest:
         raise WeightsError(
@@ -226,7 +226,7 @@ def _views_of(context: TrialContext, phase: Phase, train: Source) -> dict[int, S
     return {} if view is None else {view: train}
 
 
-def _check_metric(metric: str, num_classes: int) -> None:
-    needed = METRICS[metric].min_classes
+def _check_metric(setup: TrialSetup, num_classes: int) -> None:
+    needed = TASKS[setup.data.task].metrics[setup.metric].min_classes
     if num_classes < needed:
-        raise DataError(f"search.metric {metric} needs {needed} classes or more; the data have {num_classes}")
+        raise DataError(f"search.metric {setup.metric} needs {needed} classes or more; the data have {num_classes}")

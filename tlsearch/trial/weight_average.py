@@ -41,7 +41,7 @@ class WeightAverages:
 
     Attributes:
         metas: What each checkpoint says of itself, by trial.
-        labels: int64 (N,), of the validation images.
+        labels: Of the validation images, as of ``ImageIndex.label_array``.
     """
 
     def __init__(self, folders: Mapping[int, Path], setup: TrialSetup, index: ImageIndex) -> None:
@@ -65,7 +65,7 @@ class WeightAverages:
         self._names = frozenset(name for moved in self._moved.values() for name in moved)
         parts = [PART_NAMES.index(name.split(".")[0]) for name in self._names]
         self._depth = MAX_DEPTH - min(parts, default=MAX_DEPTH)
-        self.labels: NDArray[np.int64] = np.array(index.splits["val"].labels, dtype=np.int64)
+        self.labels = index.label_array("val")
         runtime = open_runtime(setup.device, setup.precision, compiled=setup.compiled)
         self._model.to(device=runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if runtime.folds_batchnorm:

@@ -18,9 +18,8 @@ class _Split(SimpleNamespace):
 
 def index_of(classes: list[str], val: list[int], train: tuple[int, ...] = ()) -> Any:
     """A data set of which only labels are asked for."""
-    return SimpleNamespace(
-        classes=tuple(classes), splits={"train": _Split(labels=train), "val": _Split(labels=tuple(val))}
-    )
+    splits = {"train": _Split(labels=train), "val": _Split(labels=tuple(val))}
+    return SimpleNamespace(classes=tuple(classes), splits=splits, task="single_label")
 
 
 @pytest.mark.parametrize(("images", "chance"), [(24, "0.10"), (348, "0.03"), (100, "0.05"), (1, "0.50"), (6, "0.20")])

@@ -51,7 +51,7 @@ def keep(root: Path, number: int, right: np.ndarray, *, epoch: int = 1) -> None:
     labels = torch.tensor(LABELS)
     shown = torch.where(torch.as_tensor(right), labels, (labels + 1) % 4)
     logits = torch.nn.functional.one_hot(shown, 4).mul(3).half()
-    save_val_logits(SearchFolder(root=root).trial(number), logits, LABELS, epoch=epoch, digest="d")
+    save_val_logits(SearchFolder(root=root).trial(number), logits, labels, epoch=epoch, digest="d")
 
 
 def search(root: Path, accuracies: list[float], *, default: int = 0) -> SearchRecord:

@@ -21,7 +21,7 @@ from tlsearch.core.errors import StorageError, UserError
 from tlsearch.results import SERVED_CODE, load_model, logits_on, predict
 from tlsearch.results.inference.networks import network_logits
 from tlsearch.results.promotion.test_split import checkpoint_digest
-from tlsearch.train import copy_with_temperature, read_ensemble_meta
+from tlsearch.train import copy_calibrated, read_ensemble_meta
 
 if TYPE_CHECKING:
     from conftest import Trained
@@ -72,7 +72,7 @@ def test_tensors_that_members_share_lie_once(trained: Trained, ensemble: Path, c
     """By the hash in their names; a copy with a temperature is whole, and stands for the same weights."""
     names = {file.name for member in read_ensemble_meta(ensemble).members for file in member.checkpoint.files}
     assert {path.name for path in ensemble.iterdir()} == {*names, "ensemble.json"}
-    copy_with_temperature(ensemble, copy, 2.0)
+    copy_calibrated(ensemble, copy, 2.0)
     scaled, plain = load_model(copy), load_model(ensemble)
     assert scaled.temperature == 2.0
     assert torch.equal(logits_on(scaled, trained.index, "val"), logits_on(plain, trained.index, "val"))

@@ -28,7 +28,7 @@ def keep(root: Path, number: int, *, epoch: int = 1, digest: str = "d", seed: in
     logits = torch.randn(len(LABELS), 3, generator=torch.Generator().manual_seed(number if seed is None else seed))
     half = half_logits(logits)
     assert half is not None
-    save_val_logits(SearchFolder(root=root).trial(number), half, LABELS, epoch=epoch, digest=digest)
+    save_val_logits(SearchFolder(root=root).trial(number), half, torch.tensor(LABELS), epoch=epoch, digest=digest)
     return half.double()
 
 

@@ -16,7 +16,7 @@ from tlsearch.core.types import TransformSpec, TrialConfig
 from tlsearch.model import StagedModel
 from tlsearch.train import (
     ModelMeta,
-    copy_with_temperature,
+    copy_calibrated,
     read_model_file,
     read_model_meta,
     read_model_state,
@@ -165,7 +165,7 @@ def test_a_copy_carries_its_temperature(tiny_model: Build, tmp_path: Path) -> No
     model.freeze(1, "train")
     frozen = write_frozen_part(tmp_path / "a", model.frozen_state())
     save_model_checkpoint(tmp_path / "a", state=model.state_dict(), meta=META, frozen=frozen)
-    copy_with_temperature(tmp_path / "a", tmp_path / "b", 1.75)
+    copy_calibrated(tmp_path / "a", tmp_path / "b", 1.75)
     state = _state(tmp_path / "b", model)
     assert read_model_meta(tmp_path / "b") == replace(META, temperature=1.75)
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
@@ -200,7 +200,7 @@ def test_a_checkpoint_that_points_out_of_its_folder_is_refused(tiny_model: Build
     with pytest.raises(StorageError, match="never a path"):
         read_model_meta(inside)
     with pytest.raises(StorageError, match="never a path"):
-        copy_with_temperature(inside, tmp_path / "copy", 1.0)
+        copy_calibrated(inside, tmp_path / "copy", 1.0)
 
 
 def _change(directory: Path, **changes: object) -> None:

@@ -24,7 +24,7 @@ from tlsearch.core.layout import frozen_folder
 from tlsearch.features import tensor_digests
 from tlsearch.model import StagedModel
 from tlsearch.train import (
-    copy_with_temperature,
+    copy_calibrated,
     read_model_file,
     read_model_state,
     save_model_checkpoint,
@@ -203,7 +203,7 @@ def test_a_model_that_leaves_its_search_is_whole(tiny_model: Build, tmp_path: Pa
         copy_model(best, target)
         assert (target / "confusion.json").exists()
     elif how == "calibrated":
-        copy_with_temperature(best, target, 1.5)
+        copy_calibrated(best, target, 1.5)
     else:
         assert whole_model(best, target) == target
     shutil.rmtree(tmp_path / "search")
@@ -279,7 +279,7 @@ def test_a_changed_shared_file_is_refused(tiny_model: Build, tmp_path: Path) -> 
 def test_what_is_read_is_what_is_written(tiny_model: Build, tmp_path: Path) -> None:
     best = save(tmp_path, 0, tiny_model(), depth=2)
     found = read_model_file(best)
-    copy_with_temperature(best, tmp_path / "copy", 2.0)
+    copy_calibrated(best, tmp_path / "copy", 2.0)
     again = read_model_file(tmp_path / "copy")
     assert again == replace(found, meta=replace(found.meta, temperature=2.0))
     assert [file.shared for file in found.files] == [False, *[True] * 6]

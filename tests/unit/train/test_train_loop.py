@@ -21,7 +21,7 @@ from tlsearch.train.loop import trainer as loop_module
 from tlsearch.train.loop.batches import epoch_order, split_order
 from tlsearch.train.loop.device_rows import gather
 from tlsearch.train.loop.linear_head import linear_head
-from tlsearch.train.loop.loss import TrainingLoss
+from tlsearch.train.loop.loss import CrossEntropy
 
 Build = Callable[..., StagedModel]
 RUNTIME = open_runtime("cpu")
@@ -122,7 +122,7 @@ def test_linear_algebra_equals_autograd(tiny_model: Build, dropout: float, monke
         model = tiny_model(dropout=dropout)
         job = trainer(model, 0)
         source = features_of(model, pixels(30), 0)
-        assert linear_head(model, source, RUNTIME, TrainingLoss()) is not None
+        assert linear_head(model, source, RUNTIME, CrossEntropy()) is not None
         if not plain:
             monkeypatch.setattr(loop_module, "linear_head", lambda *_: None)
         figures = [job.train_epoch(source, seed=3, epoch=epoch) for epoch in (1, 2)]
@@ -170,7 +170,7 @@ def test_heads_that_are_more_than_a_linear_layer_take_the_general_path(tiny_mode
     model = tiny_model()
     source = features_of(model, pixels(), 0)
     model.head.append(nn.Tanh())
-    assert linear_head(model, source, RUNTIME, TrainingLoss()) is None
+    assert linear_head(model, source, RUNTIME, CrossEntropy()) is None
 
 
 class _SmallMemory(nn.Module):

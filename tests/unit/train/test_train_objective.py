@@ -21,7 +21,7 @@ from tlsearch.train import (
     read_soft_targets,
     write_soft_targets,
 )
-from tlsearch.train.loop.loss import Mixer, TrainingLoss, balanced_order, balanced_weights
+from tlsearch.train.loop.loss import CrossEntropy, Mixer, balanced_order, balanced_weights
 
 Build = Callable[..., StagedModel]
 
@@ -64,7 +64,7 @@ def test_target_rows_give_the_loss_and_its_gradient(smoothing: float, weighted: 
     logits = torch.randn(9, 5, generator=generator, requires_grad=True)
     labels = torch.arange(9) % 5
     weights = torch.rand(5, generator=generator) + 0.1 if weighted else None
-    objective = TrainingLoss(label_smoothing=smoothing, class_weights=weights)
+    objective = CrossEntropy(label_smoothing=smoothing, class_weights=weights)
     loss = objective.total(logits, labels)
     torch.autograd.backward(loss)
     rows = objective.target_rows(labels, 5)

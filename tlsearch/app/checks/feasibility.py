@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from tlsearch.config import SpaceFile
 from tlsearch.config.values import MOST
 from tlsearch.core.errors import DataError, SpaceProblem, UsageError, UserError
-from tlsearch.core.metrics import METRICS
+from tlsearch.core.label_tasks import TASKS
 from tlsearch.core.text import agree, plural
 from tlsearch.core.types import ModelSpec, TrialConfig, WeightsSource
 from tlsearch.data import ImageIndex, fold_indexes
@@ -76,11 +76,12 @@ def limit_problems(file: SpaceFile, sizes: Mapping[ModelSpec, Mapping[str, float
 
 def metric_problems(file: SpaceFile, num_classes: int) -> list[SpaceProblem]:
     """An error where data with this number of classes do not have the metric."""
-    needed_classes = METRICS[file.search.metric].min_classes
+    task = TASKS[file.data.task]
+    needed_classes = task.metrics[file.search.metric].min_classes
     if num_classes >= needed_classes:
         return []
     needed = f"{file.search.metric} needs {needed_classes} classes or more"
-    message = f"{needed}; the data have {num_classes}: take val_accuracy or val_macro_f1"
+    message = f"{needed}; the data have {num_classes}: take {task.default_metric} or val_macro_f1"
     return [file.document.problem(("search", "metric"), message)]
 
 

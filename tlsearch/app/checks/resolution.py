@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tlsearch.core.label_tasks import class_counts
 from tlsearch.core.text import plural
 from tlsearch.data import ImageIndex
 
@@ -29,14 +29,15 @@ class Resolution:
     Attributes:
         num_images: Validation images.
         chance: Differences of two accuracies below this are chance: one standard error of the difference of two models
-            that disagree on a quarter of the images, sqrt(0.25 / num_images).
+            that disagree on a quarter of the images, sqrt(0.25 / num_images). None of a multi-label task, whose mAP
+            depends on more than the number of images.
         few: By class its validation images, where these are at most 2.
         folds: How many the search has: each image of train and val is then a validation image once; 0 for none.
         advice: On folds; empty where there is none.
     """
 
     num_images: int
-    chance: float
+    chance: float | None
     few: Mapping[str, int]
     folds: int = 0
     advice: str = ""
@@ -45,7 +46,7 @@ class Resolution:
         """{images, chance, few, folds, advice}."""
         return {
             "images": self.num_images,
-            "chance": round(self.chance, 4),
+            "chance": None if self.chance is None else round(self.chance, 4),
             "few": dict(self.few),
             "folds": self.folds,
             "advice": self.advice,
@@ -55,12 +56,15 @@ class Resolution:
         """In words, with what to do about it."""
         images = plural(self.num_images, "validation image") + (f" in {self.folds} folds" if self.folds else "")
         advice = ""
-        if self.chance > _COARSE and not self.folds:
-            advice = (
-                ": a larger validation split (data.split.val, or more in val/) tells more, and `tlsearch confirm` "
-                "trains the best trials again with several seeds"
-            )
-        lines = [f"{images}: differences of accuracy under {self.chance:.2f} are chance{advice}"]
+        if self.chance is None:
+            lines = [f"{images}: `tlsearch report` gives the mAP with its interval, and the average precision by class"]
+        else:
+            if self.chance > _COARSE and not self.folds:
+                advice = (
+                    ": a larger validation split (data.split.val, or more in val/) tells more, and `tlsearch confirm` "
+                    "trains the best trials again with several seeds"
+                )
+            lines = [f"{images}: differences of accuracy under {self.chance:.2f} are chance{advice}"]
         if self.few:
             named = ", ".join(f"{name} ({count})" for name, count in list(self.few.items())[:_MAX_NAMED])
             more = f" and {len(self.few) - _MAX_NAMED} more" if len(self.few) > _MAX_NAMED else ""
@@ -75,11 +79,11 @@ def resolution(index: ImageIndex, folds: int = 0) -> Resolution:
         folds: Of the search; 0 for none.
     """
     labels = index.splits["val"].labels + (index.splits["train"].labels if folds else ())
-    counts = Counter(labels)
+    counts = class_counts(labels)
     few = {name: counts[label] for label, name in enumerate(index.classes) if counts[label] <= _FEW}
     return Resolution(
         num_images=len(labels),
-        chance=resolution_of(len(labels)),
+        chance=resolution_of(len(labels)) if index.task == "single_label" else None,
         few=dict(sorted(few.items(), key=lambda one: one[1])),
         folds=folds,
         advice=folds_advice(index, folds),
@@ -100,7 +104,7 @@ def advised_folds(num_val: int, counts: Collection[int]) -> int:
 def folds_advice(index: ImageIndex, folds: int = 0) -> str:
     """Advice to search with folds, where that is worth it and there are none yet; else empty."""
     num_val = len(index.splits["val"])
-    counts = Counter(index.splits["val"].labels + index.splits["train"].labels)
+    counts = class_counts(index.splits["val"].labels + index.splits["train"].labels)
     advised = 0 if folds else advised_folds(num_val, [counts[label] for label in range(len(index.classes))])
     if not advised:
         return ""

@@ -44,6 +44,7 @@ from tlsearch.results.inference.predictor import logits_of
 from tlsearch.results.leaderboard.search_facts import measure_latency
 from tlsearch.results.promotion.test_split import checkpoint_digest
 from tlsearch.train import (
+    LOSSES,
     PixelSource,
     ViewSource,
     holds_soft_targets,
@@ -148,13 +149,13 @@ def _content(student: TrialRecord, config: TrialConfig, teacher: Path, index: Im
 
 def _targets(index: ImageIndex, cache: CacheSpec, augmentation: str, folder: Path) -> Mapping[int, Tensor]:
     """The targets of each view, float32 (N, C): each network of the teacher sees it through its own preprocessing."""
-    labels = torch.tensor(index.splits["train"].labels, dtype=torch.int64)
-    teacher = load_model(folder)
+    labels, teacher = torch.from_numpy(index.label_array("train")), load_model(folder)
+    probabilities_of = LOSSES[index.task].probabilities
     targets = {}
     for view in range(1, NUM_VIEWS + 1):
         logger.info("distillation: the teacher looks at view %d of %d of the images", view, NUM_VIEWS)
         sources = [_view(one, index, cache, augmentation, view) for one in transforms_of(teacher.networks)]
-        targets[view] = mixed_with_labels(torch.softmax(logits_of(teacher, sources).double(), 1), labels)
+        targets[view] = mixed_with_labels(probabilities_of(logits_of(teacher, sources).double()), labels)
     return targets
 
 

@@ -124,7 +124,13 @@ def _keep(
     )
     for member in members:
         check_classes(member.checkpoint.meta.classes, classes)
-    meta = EnsembleMeta(members=members, metric=metric, value=selected.value, cross_fitted=selected.cross_fitted)
+    meta = EnsembleMeta(
+        members=members,
+        metric=metric,
+        value=selected.value,
+        cross_fitted=selected.cross_fitted,
+        thresholds=selected.thresholds,
+    )
     folder = combined_model(entry.path, "ensemble")
     same = folder.is_dir() and read_combination(entry.path, "ensemble") is not None and _is_same(folder, meta)
     if not same:

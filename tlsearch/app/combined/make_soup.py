@@ -25,7 +25,7 @@ from tlsearch.config import SpaceFile
 from tlsearch.config.model_copies import copy_model
 from tlsearch.core.crash import crash_point
 from tlsearch.core.errors import UserError
-from tlsearch.core.metrics import METRICS, confusion_matrix
+from tlsearch.core.label_tasks import task_of
 from tlsearch.core.types import ModelSpec, SearchRecord, TrialRecord, WeightsSource
 from tlsearch.data import ImageIndex, load_index
 from tlsearch.model import describe_model
@@ -166,11 +166,17 @@ def _write_average(
     directory: Path, averages: WeightAverages, members: Sequence[int], metric: str, index: ImageIndex
 ) -> None:
     alike = sorted(members)  # the sum of the same numbers in the same order
-    logits, labels, num_classes = averages.logits(alike), averages.labels, len(index.classes)
-    metrics = {name: one.value(logits, labels) for name, one in METRICS.items() if num_classes >= one.min_classes}
+    logits, labels = averages.logits(alike), averages.labels
+    task = task_of(labels)
+    metrics = task.values(logits, labels)
     meta = replace(
-        averages.metas[members[0]], metrics=metrics, metric=metric, value=metrics[metric], members=tuple(members)
+        averages.metas[members[0]],
+        metrics=metrics,
+        metric=metric,
+        value=metrics[metric],
+        members=tuple(members),
+        thresholds=task.thresholds(logits, labels),
     )
-    matrix = torch.from_numpy(confusion_matrix(logits.argmax(1), labels, num_classes))
+    matrix = torch.from_numpy(task.confusion(logits, labels))
     save_confusion(directory, epoch=meta.epoch, classes=index.classes, matrix=matrix)
     save_model_checkpoint(directory, state=averages.state(alike), meta=meta)

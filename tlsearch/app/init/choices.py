@@ -89,6 +89,9 @@ def data_choices(data: DataFacts, chosen: Sequence[AtHand], path: str) -> list[C
     choices = [Choice(key=("data", "source"), value=data.spec.source), Choice(key=("data", "path"), value=path)]
     if data.spec.layout != "auto":
         choices.append(Choice(key=("data", "layout"), value=data.spec.layout, reason="Every top folder is a class."))
+    if data.spec.task != "single_label":
+        reason = "Cells of the column label name several classes, with a bar between them; an empty one names none."
+        choices.append(Choice(key=("data", "task"), value=data.spec.task, reason=reason))
     if "val" not in data.ready:
         choices.append(_split(data))
     size = image_size(data, chosen)
@@ -162,7 +165,7 @@ def space_choices(seen: Seen) -> list[Choice]:
     choices.append(augmentation(seen))
     if data.imbalance >= _IMBALANCED:
         reason = f"The largest class has {data.imbalance:.0f} times the images of the smallest."
-        value = "[none, weighted_loss, sampler]"
+        value = "[none, weighted_loss, sampler]" if data.spec.task == "single_label" else "[none, weighted_loss]"
         choices.append(Choice(key=("space", "class_balance"), value=value, reason=reason))
     return [*choices, Choice(key=("space", "weight_decay"), value=_log(1e-5, 1e-2))]
 
@@ -232,7 +235,11 @@ def search_choices(seen: Seen) -> list[Choice]:
         *_folds(seen),
         Choice(key=("search", "time_budget"), value=f"{minutes:g}m", reason=share),
     ]
-    if data.imbalance >= _IMBALANCED:
+    if data.spec.task == "multi_label":
+        reason = "The mean over the classes of how well each one ranks its images before the others, at any threshold."
+        instead = "val_micro_f1, val_macro_f1, val_loss"
+        choices.append(Choice(key=("search", "metric"), value="val_map", reason=reason, instead=instead))
+    elif data.imbalance >= _IMBALANCED:
         reason = "Every class counts alike; the accuracy would be good for a model that ignores the rare ones."
         instead = "val_balanced_accuracy, val_accuracy"
         choices.append(Choice(key=("search", "metric"), value="val_macro_f1", reason=reason, instead=instead))

@@ -87,7 +87,9 @@ def measure_distance(
         _features(model, index, [split.keys[i] for i in rows], transform)
         for split, rows in zip((train, val), chosen, strict=True)
     ]
-    labels = [torch.tensor([split.labels[i] for i in rows]) for split, rows in zip((train, val), chosen, strict=True)]
+    labels = [
+        torch.from_numpy(index.label_array(name)[rows]) for name, rows in zip(("train", "val"), chosen, strict=True)
+    ]
     before, last = (_probe(found[0][layer], labels[0], found[1][layer], labels[1]) for layer in (0, 1))
     num_val = len(labels[1])
     return Measured(backbone=backbone, last=last, before=before, chance=math.sqrt(0.25 / num_val), num_val=num_val)
@@ -114,6 +116,7 @@ def _spread(split: Split, most: int) -> list[int]:
     """A limited number of images, of every class in turn."""
     by_class: dict[int, list[int]] = defaultdict(list)
     for row, label in enumerate(split.labels):
+        assert isinstance(label, int), "distances are measured where images have one class"
         by_class[label].append(row)
     share = max(1, most // len(by_class))
     return [row for rows in by_class.values() for row in rows[:: max(1, math.ceil(len(rows) / share))]]

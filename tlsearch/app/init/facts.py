@@ -14,10 +14,12 @@ from pathlib import Path
 import psutil
 
 from tlsearch.core.errors import DataError
+from tlsearch.core.label_tasks import TaskName, class_counts
 from tlsearch.core.types import DataSpec, SplitSpec
 from tlsearch.data import DataCard, ImageIndex, data_card, load_index
 from tlsearch.data.index import image_name
 from tlsearch.data.sources.listing import Listing, list_source
+from tlsearch.data.sources.manifest import table_task
 
 _TABLES = (".csv", ".tsv", ".parquet")
 _GREY_MODES = ("1", "L", "I", "I;16", "I;16B", "I;16L", "I;16N", "F", "LA", "La")
@@ -100,7 +102,9 @@ def look_at_data(path: str, *, layout: str = "auto") -> DataFacts:
     source = "manifest" if path.lower().endswith(_TABLES) else "folder"
     if source == "folder" and os.path.isfile(path):
         raise DataError(f"{path} is a file; init takes a folder with one folder of images per class, or a table")
-    spec = DataSpec(source=source, path=path if "://" in path else os.path.abspath(path), layout=layout)  # type: ignore[arg-type]
+    place = path if "://" in path else os.path.abspath(path)
+    task: TaskName = table_task(place) if source == "manifest" else "single_label"
+    spec = DataSpec(source=source, path=place, layout=layout, task=task)  # type: ignore[arg-type]
     listing = list_source(spec)
     if listing.doubt:
         raise DataError(listing.doubt.replace("say `layout: classes` under data", "add --layout classes"))
@@ -150,7 +154,7 @@ def _split(listing: Listing) -> SplitSpec:
     if "all" not in listing.items:  # test is there
         return SplitSpec(val=_fraction(len(listing.items["train"]), most=0.25))
     total = len(listing.items["all"])
-    counts = Counter(item.label for item in listing.items["all"])
+    counts = class_counts(item.label for item in listing.items["all"])
     smallest = min(counts[label] for label in range(len(listing.classes)))
     test = 0.0 if smallest < 3 else _fraction(total, most=0.2)
     return SplitSpec(val=_fraction(total, most=0.25), test=test)

@@ -150,6 +150,8 @@ def _distance(
         domain = DOMAINS[options.domain]
         return domain.distance, f"{domain.words} are {_FAR[domain.distance]}."
     local = next((one for one in at_hand if one.is_local and not one.candidate.self_supervised), None)
+    if data.spec.task != "single_label":
+        return "open", "how far they are from photographs is measured where images have one class; --domain says it."
     if local is not None:
         step(f"measuring how far they are from the pretraining of {local.name}")
         from tlsearch.app.init.distance import measure_distance

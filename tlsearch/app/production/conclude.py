@@ -7,15 +7,13 @@ import time
 from collections.abc import Mapping
 from statistics import fmean
 
-import numpy as np
-
 from tlsearch.app.catalog.catalog import SearchEntry, write_atomically
 from tlsearch.app.catalog.stored import read_record
 from tlsearch.app.production.confirm import PreparedConfirm
 from tlsearch.core.codec import read_shaped, to_plain
 from tlsearch.core.errors import UserError
+from tlsearch.core.label_tasks import TASKS
 from tlsearch.core.layout import evict_trial
-from tlsearch.core.metrics import METRICS
 from tlsearch.core.types import ModelSpec, Objective, SearchRecord, TrialRecord, TrialState
 from tlsearch.data import ImageIndex
 from tlsearch.model import describe_model
@@ -125,10 +123,10 @@ def _scores(
     entry: SearchEntry, objective: Objective, trials: Mapping[int, TrialRecord], index: ImageIndex
 ) -> dict[int, Values] | None:
     """What each validation image adds to the metric, larger is better, by seed; None where that is not known."""
-    per_image = METRICS[objective.metric].per_image
+    per_image = TASKS[index.task].metrics[objective.metric].per_image
     if per_image is None:
         return None
-    labels = np.array(index.splits["val"].labels)
+    labels = index.label_array("val")
     scores = {}
     for seed, trial in trials.items():
         folder = entry.path / "trials" / str(trial.number)

@@ -11,8 +11,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-
 from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.app.catalog.gather_facts import read_facts
 from tlsearch.app.catalog.stored import stored_file
@@ -28,7 +26,7 @@ from tlsearch.data import ImageIndex, load_index
 from tlsearch.results import load_model, logits_on
 from tlsearch.results.combine.combination import Kind, Member, combined_model, flag_of
 from tlsearch.results.inference.labelled import check_classes
-from tlsearch.results.promotion.test_evaluation import TestEvidence
+from tlsearch.results.promotion.multi_label_evidence import AnyEvidence
 from tlsearch.results.stats.calibration import fit_temperature
 from tlsearch.search import holding
 from tlsearch.train import networks_of
@@ -87,7 +85,7 @@ class PromotedModel:
     value: float | None
     refit: bool
     temperature: float
-    test: TestEvidence | None
+    test: AnyEvidence | None
     card: str
     kind: str = "trial"
     members: tuple[Member, ...] = ()
@@ -151,7 +149,7 @@ def _promote(entry: SearchEntry, options: PromoteOptions, stack: ExitStack) -> P
     chosen = single if choice.combination is None else combined_model(entry.path, choice.combination.kind)
     assert chosen is not None
     check_classes(networks_of(chosen)[0].classes, index.classes)
-    temperature = _fit_temperature(chosen, index)  # before a refit: val must be unseen
+    temperature, thresholds = _calibration(chosen, index)  # before a refit: val must be unseen
     checkpoint = train_on_all(choice, file) if options.refit else chosen
     if split is None:
         evidence = Evidence(test=None, missing="it was promoted without looking at a test split, as was asked for")
@@ -165,11 +163,20 @@ def _promote(entry: SearchEntry, options: PromoteOptions, stack: ExitStack) -> P
             uses,
             single=None if choice.combination is None else single,
             temperature=temperature,
+            thresholds=thresholds,
             alias=options.alias,
             reuse=options.reuse_test,
         )
     promoted, card = register(
-        entry, file, index, choice, checkpoint, temperature, evidence, alias=options.alias, refit=options.refit
+        entry,
+        file,
+        index,
+        choice,
+        checkpoint,
+        (temperature, thresholds),
+        evidence,
+        alias=options.alias,
+        refit=options.refit,
     )
     combination = choice.combination
     return PromotedModel(
@@ -204,6 +211,8 @@ def _choose(entry: SearchEntry, file: SpaceFile, options: PromoteOptions, *, num
     return choose(entry, file, num_classes=num_classes, trial=options.trial, limits=options.limits, num_val=num_val)
 
 
-def _fit_temperature(checkpoint: Path, index: ImageIndex) -> float:
-    logits = logits_on(load_model(checkpoint), index, "val").double().numpy()
-    return fit_temperature(logits, np.array(index.splits["val"].labels, dtype=np.int64))
+def _calibration(checkpoint: Path, index: ImageIndex) -> tuple[float, tuple[float, ...]]:
+    """The temperature, and of a multi-label model its thresholds, from the validation images."""
+    model = load_model(checkpoint)
+    logits = logits_on(model, index, "val").double().numpy()
+    return fit_temperature(logits, index.label_array("val")), model.raw_thresholds

@@ -23,7 +23,7 @@ from tlsearch.results.promotion.model_card import CardFacts, model_card
 from tlsearch.results.promotion.test_split import checkpoint_digest
 from tlsearch.tracking.registry.promotion_run import Promotion
 from tlsearch.tracking.registry.versions import Promoted, register_model
-from tlsearch.train import ModelMeta, copy_with_temperature, networks_of
+from tlsearch.train import ModelMeta, copy_calibrated, networks_of
 
 
 def register(
@@ -32,13 +32,14 @@ def register(
     index: ImageIndex,
     choice: Choice,
     checkpoint: Path,
-    temperature: float,
+    calibration: tuple[float, tuple[float, ...]],
     evidence: Evidence,
     *,
     alias: str,
     refit: bool,
 ) -> tuple[Promoted, str]:
-    """Writes the card and makes the version, with the temperature in its checkpoint; returns both."""
+    """Writes the card and makes the version, with temperature and thresholds in its checkpoint; returns both."""
+    temperature, thresholds = calibration
     networks = networks_of(checkpoint)
     meta = networks[0]
     gain = default_gain(entry.path, read_record(entry))
@@ -69,7 +70,7 @@ def register(
     files = {"evidence.json": json.dumps(evidence.test.to_json(), indent=2)} if evidence.test else {}
     with scratch_folder("promote") as scratch:
         scaled = scratch / "checkpoint"
-        copy_with_temperature(checkpoint, scaled, temperature)
+        copy_calibrated(checkpoint, scaled, temperature, thresholds)
         promotion = Promotion(
             experiment=entry.experiment,
             search_id=entry.search_id,
@@ -130,10 +131,10 @@ def _tags(index: ImageIndex, choice: Choice, evidence: Evidence, *, refit: bool)
     elif choice.trial.best_value is not None:
         tags["val_value"] = f"{choice.trial.best_value:.6g}"
     if evidence.test is not None:
-        low, high = evidence.test.accuracy_interval
+        one = evidence.test.headline
         tags |= {
-            "test_accuracy": f"{evidence.test.accuracy:.6g}",
-            "test_accuracy_interval": f"{low:.6g} {high:.6g}",
+            f"test_{one.name}": f"{one.value:.6g}",
+            f"test_{one.name}_interval": f"{one.low:.6g} {one.high:.6g}",
             "test_macro_f1": f"{evidence.test.macro_f1:.6g}",
         }
     return tags
@@ -142,13 +143,12 @@ def _tags(index: ImageIndex, choice: Choice, evidence: Evidence, *, refit: bool)
 def _metrics(choice: Choice, temperature: float, evidence: Evidence) -> dict[str, float]:
     metrics = {"temperature": temperature, "parameters": float(choice.parameters)}
     if evidence.test is not None:
-        one = evidence.test
+        one, first = evidence.test, evidence.test.headline
         metrics |= {
-            "test_accuracy": one.accuracy,
-            "test_accuracy_low": one.accuracy_interval[0],
-            "test_accuracy_high": one.accuracy_interval[1],
-            "test_balanced_accuracy": one.balanced_accuracy,
-            "test_macro_f1": one.macro_f1,
+            f"test_{first.name}": first.value,
+            f"test_{first.name}_low": first.low,
+            f"test_{first.name}_high": first.high,
+            **{f"test_{name}": value for name, _, value in one.others},
             **{f"test_{name}": value for name, value in asdict(one.calibration).items() if name != "temperature"},
         }
         if one.against is not None:

@@ -6,8 +6,6 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from tlsearch.app.catalog.catalog import SearchEntry, write_atomically
 from tlsearch.app.production.choice import Choice
 from tlsearch.core.crash import crash_point
@@ -15,6 +13,7 @@ from tlsearch.core.errors import DataError
 from tlsearch.core.files import folder_bytes
 from tlsearch.data import ImageIndex
 from tlsearch.results import load_model, logits_on
+from tlsearch.results.promotion.multi_label_evidence import AnyEvidence, gather_answers, read_evidence
 from tlsearch.results.promotion.test_evaluation import TestEvidence, compare_with_single, gather_evidence
 from tlsearch.results.promotion.test_split import (
     USES,
@@ -36,7 +35,7 @@ _COPIES = 3  # of a checkpoint in the temporary folder and in MLflow's, at one t
 class Evidence:
     """What the test split says of a model; ``missing`` is why nothing, ``notes`` are for the card."""
 
-    test: TestEvidence | None
+    test: AnyEvidence | None
     missing: str = ""
     notes: tuple[str, ...] = ()
 
@@ -66,6 +65,7 @@ def test_evidence(
     *,
     single: Path | None,
     temperature: float,
+    thresholds: tuple[float, ...],
     alias: str,
     reuse: bool,
 ) -> Evidence:
@@ -73,6 +73,7 @@ def test_evidence(
 
     Args:
         uses: Those on record; this one is added.
+        thresholds: Of a multi-label model; see ``ModelMeta``.
         single: Of a combination of trials the checkpoint of the best single one, which the same look scores.
         alias: That the model is to get: MLflow must take it, before an image is opened.
         reuse: Look although another model has; the card says so.
@@ -94,7 +95,7 @@ def test_evidence(
     )
     mine = next((one for one in uses if one.digest == split.digest and one.model == model), None)
     if mine is not None and mine.evidence is not None:
-        return Evidence(test=TestEvidence.from_json(mine.evidence), notes=notes)
+        return Evidence(test=read_evidence(mine.evidence), notes=notes)
     if mine is None:
         mine = TestUse(
             digest=split.digest,
@@ -115,9 +116,13 @@ def test_evidence(
     record_uses(entry, split, uses)
     crash_point("test_recorded")
     logits = logits_on(load_model(checkpoint), index, "test").double().numpy()
-    labels = np.array(index.splits["test"].labels, dtype=np.int64)
-    found = gather_evidence(logits, labels, classes=index.classes, temperature=temperature)
-    if single is not None:
+    labels, classes = index.label_array("test"), index.classes
+    found: AnyEvidence
+    if thresholds:
+        found = gather_answers(logits, labels, classes=classes, temperature=temperature, thresholds=thresholds)
+    else:
+        found = gather_evidence(logits, labels, classes=classes, temperature=temperature)
+    if single is not None and isinstance(found, TestEvidence):
         single_logits = logits_on(load_model(single), index, "test").double().numpy()
         against = compare_with_single(logits, single_logits, labels, trial=choice.trial.number)
         found = replace(found, against=against)

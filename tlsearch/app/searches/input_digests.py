@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -20,6 +19,7 @@ from tlsearch.app.checks.feasibility import weights_digests
 from tlsearch.config import SpaceFile
 from tlsearch.core.codec import read_json, read_shaped, to_plain
 from tlsearch.core.errors import DataError
+from tlsearch.core.label_tasks import class_counts, classes_of
 from tlsearch.data import ImageIndex, Split, nfc, seen_digest
 from tlsearch.space import Space
 
@@ -126,10 +126,11 @@ def _data_now(index: ImageIndex) -> _Data:
 
 def _per_class(split: Split, classes: tuple[str, ...]) -> dict[str, _Part]:
     totals = {label: hashlib.sha256() for label in range(len(classes))}
-    for i, (key, label) in enumerate(zip(split.keys, split.labels, strict=True)):
-        totals[label].update(key.encode("utf-8", "surrogateescape") + b"\0")
-        totals[label].update(split.digests[i] if split.digests else b"")
-    counts = Counter(split.labels)
+    for i, (key, labels) in enumerate(zip(split.keys, split.labels, strict=True)):
+        for label in classes_of(labels):
+            totals[label].update(key.encode("utf-8", "surrogateescape") + b"\0")
+            totals[label].update(split.digests[i] if split.digests else b"")
+    counts = class_counts(split.labels)
     return {
         classes[label]: _Part(images=counts[label], digest=total.hexdigest()[:16]) for label, total in totals.items()
     }

@@ -111,6 +111,11 @@ def _compare_checkpoints(
     from tlsearch.results.inference.labelled import evaluate_split
     from tlsearch.results.inference.predictor import load_model
 
+    if index.task != "single_label":
+        raise UsageError(
+            "two models are compared by McNemar's test, on images that each gets right or wrong: those of a "
+            "multi-label task are not compared yet; `tlsearch report` gives each its metrics with their intervals"
+        )
     # One after the other, so that only one model is in memory.
     a = evaluate_split(load_model(checkpoints[0], device=device), index, split)
     b = evaluate_split(load_model(checkpoints[1], device=device), index, split)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.config import SpaceFile
 from tlsearch.core.errors import Infeasible, UserError
+from tlsearch.core.label_tasks import label_text
 from tlsearch.core.text import plural
 from tlsearch.core.types import SearchRecord, TrialAssignment, TrialConfig
 from tlsearch.data import ImageIndex, split_digest
@@ -42,8 +43,10 @@ def find_label_errors(entry: SearchEntry, record: SearchRecord, file: SpaceFile,
     Args:
         record: Of the search; trials of an earlier version, which kept no logits, do not judge.
         file: The search's space file.
-        index: Its data, unchanged since.
+        index: Its data, unchanged since; those of a multi-label task are not judged.
     """
+    if index.task != "single_label":
+        return LabelErrors(images=(), judged={})  # confident learning is of one label an image
     by_trials, good = _good_trials(entry, record, index)
     configs = [trial.config for trial in record.ranked if not good or trial.number in good]
     backbones = list(dict.fromkeys(config.backbone for config in configs))
@@ -109,7 +112,7 @@ def _by_heads(
     train, val = index.splits["train"], index.splits["val"]
     if len(train) + len(val) > _MAX_IMAGES:
         return {}, f"Training images are judged where train and val have at most {_MAX_IMAGES:,} images."
-    labels = np.array(train.labels + val.labels, dtype=np.int64)
+    labels = np.concatenate([index.label_array("train"), index.label_array("val")])
     found, why = dict[str, Mapping[str, Floats]](), ""
     for backbone, image_size in sizes.items():
         try:
@@ -131,12 +134,12 @@ def _doubtful(opinions: Mapping[str, list[Floats]], index: ImageIndex) -> Iterab
         if not theirs:
             continue
         split = index.splits[name]
-        labels = np.array(split.labels, dtype=np.int64)
+        labels = index.label_array(name)
         for one in contradictions(np.mean(theirs, axis=0), labels):
             yield DoubtfulLabel(
                 key=split.keys[one.row],
                 split=name,
-                label=index.classes[split.labels[one.row]],
+                label=label_text(split.labels[one.row], index.classes),
                 suggested=index.classes[one.suggested],
                 confidence=one.confidence,
                 label_probability=one.label_probability,

@@ -10,12 +10,14 @@ from pathlib import Path
 from tlsearch.app.views.compare_searches import refuse_sealed
 from tlsearch.app.views.outcome import find_checkpoint
 from tlsearch.core.errors import DataError, UsageError
+from tlsearch.core.label_tasks import SEPARATOR, joined_names
 from tlsearch.core.types import DataSpec
 from tlsearch.data import FolderImages, images_below
 from tlsearch.data.sources.listing import list_source
 from tlsearch.results import load_model
+from tlsearch.results.inference.answers import MultiLabelPrediction, Prediction, Unreadable
 from tlsearch.results.inference.labelled import check_classes
-from tlsearch.results.inference.predictor import Prediction, Unreadable, predict_readable
+from tlsearch.results.inference.predictor import predict_readable
 from tlsearch.results.stats.intervals import Interval, wilson_interval
 
 
@@ -25,7 +27,7 @@ class Predictions:
 
     Attributes:
         answers: In the order of the images.
-        truths: The label of each image, where they are labelled; else empty.
+        truths: The label of each image, where they are labelled, several with bars between them; else empty.
         notes: Which files of folders were left out, in words.
         unlisted: Why folders inside the given ones could not be listed.
     """
@@ -47,9 +49,9 @@ class Predictions:
 
     @property
     def accuracy(self) -> float | None:
-        """Of the labelled images that can be read; None without labels."""
+        """Of the labelled images that can be read; None without labels. With several, all of an image must be right."""
         pairs = zip(self.answers, self.truths, strict=False)
-        right = [one.label == truth for one, truth in pairs if isinstance(one, Prediction)]
+        right = [_is_right(one, truth) for one, truth in pairs if isinstance(one, Prediction)]
         return sum(right) / len(right) if right else None
 
     @property
@@ -97,7 +99,8 @@ def predict_labelled(
     """Predictions for a folder of labelled images, with their labels.
 
     Args:
-        data: One folder for each class, of which all images are taken; or train/ and val/ with such folders.
+        data: One folder for each class, of which all images are taken; or train/ and val/ with such folders. For a
+            multi-label model a table with the classes of each image.
         split: Of the latter: train or val. The test split is looked at by ``promote`` alone.
 
     Raises:
@@ -106,8 +109,12 @@ def predict_labelled(
     """
     if split not in ("train", "val"):
         raise UsageError(f"labelled images are those of train or val, not {split!r}: `promote` alone looks at test")
-    listing = list_source(DataSpec(source="folder", path=str(data.absolute())))
     loaded = load_model(find_checkpoint(model, storage), device=device)
+    several = loaded.task.name == "multi_label"
+    if several and data.is_dir():
+        raise DataError(f"a multi-label model is scored on a table, see data.task: {data} is a folder")
+    source = "manifest" if several else "folder"
+    listing = list_source(DataSpec(source=source, path=str(data.absolute()), task=loaded.task.name))
     check_classes(loaded.classes, listing.classes)
     items = listing.items.get("all") or listing.items.get(split)
     if items is None:
@@ -115,10 +122,17 @@ def predict_labelled(
     files = [Path(listing.root, item.key) for item in items]
     refuse_sealed(files, (model,), storage)
     answers = predict_readable(loaded, files, strict=strict)
-    found = Predictions(answers=tuple(answers), truths=tuple(listing.classes[item.label] for item in items))
+    truths = tuple(joined_names(item.label, listing.classes) for item in items)
+    found = Predictions(answers=tuple(answers), truths=truths)
     if not found.predicted:
         raise DataError(f"no image of {data} can be read; the first: {found.errors[0]}")
     return found
+
+
+def _is_right(answer: Prediction, truth: str) -> bool:
+    if isinstance(answer, MultiLabelPrediction):
+        return {one.label for one in answer.labels} == set(truth.split(SEPARATOR) if truth else ())
+    return answer.label == truth
 
 
 def _tell(progress: Callable[[int, int], None], total: int, done: int) -> None:

@@ -229,12 +229,14 @@ def _not_kept(best: TrialRecord, folder: Path) -> str:
 
 def _best_model(folder: Path, best: TrialRecord, index: ImageIndex) -> tuple[BestModel | None, str]:
     """The best trial's kept model, evaluated; else None and the reason."""
-    from tlsearch.results.inference.labelled import evaluate_split, thumbnails, worst_mistakes
+    from tlsearch.results.inference.labelled import evaluate_split, thumbnails
+    from tlsearch.results.inference.multi_labelled import evaluate_answers
     from tlsearch.results.inference.predictor import load_model
 
     try:
-        evaluation = evaluate_split(load_model(folder), index, "val")
-        keys = [mistake.key for mistake in worst_mistakes(evaluation, _NUM_PICTURES)]
-        return BestModel(trial=best.number, evaluation=evaluation, pictures=thumbnails(index, keys)), ""
+        evaluate = evaluate_answers if index.task == "multi_label" else evaluate_split
+        model = BestModel(trial=best.number, evaluation=evaluate(load_model(folder), index, "val"))
+        pictures = thumbnails(index, [one.key for one in model.mistakes(_NUM_PICTURES)])
+        return replace(model, pictures=pictures), ""
     except UserError as error:
         return None, f"The model of trial {best.number} cannot be evaluated: {error}"

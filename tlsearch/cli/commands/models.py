@@ -14,6 +14,7 @@ from tlsearch.cli.session import EXIT_FAILED, err, json_text, out, print_json, s
 from tlsearch.cli.tables.data_tables import prediction_table
 from tlsearch.core.codec import to_plain
 from tlsearch.core.export_formats import EXPORT_FORMATS, formats_with
+from tlsearch.core.label_tasks import SEPARATOR
 from tlsearch.core.printable import csv_text
 from tlsearch.core.text import one_of, plural
 from tlsearch.display.console import Table, print_data
@@ -34,7 +35,8 @@ def predict(
     model: Model,
     images: Annotated[list[Path] | None, typer.Argument(help="Image files, or folders of them.")] = None,
     data: Annotated[
-        Path | None, typer.Option("--data", help="A folder of labelled images, one folder for each class.")
+        Path | None,
+        typer.Option("--data", help="Labelled images: a folder for each class; a table of several labels."),
     ] = None,
     split: Annotated[str, typer.Option(help="Split of --data to predict: train or val.")] = "val",
     storage: Storage = None,
@@ -43,7 +45,7 @@ def predict(
         Path | None, typer.Option("--output", "-o", help="Write JSON, or CSV if it ends in .csv, to this file instead.")
     ] = None,
     as_csv: Annotated[
-        bool, typer.Option("--csv", help="Print CSV: path, label, score, truth where known, and error.")
+        bool, typer.Option("--csv", help="Print CSV: path, label, score, labels if several, truth if known, and error.")
     ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Predict nothing if an image cannot be read.")] = False,
     json: Json = False,
@@ -130,8 +132,14 @@ def _predictions_json(found: Predictions) -> Any:
 def _csv(found: Predictions) -> str:
     answers = _predictions_json(found)
     rows = answers["predictions"] if found.truths else answers
-    names = ["path", "label", "score", *(["truth"] if found.truths else []), "error"]
-    return csv_text(names, ([one[name] for name in names] for one in rows))
+    several = ["labels"] if any("labels" in one for one in rows) else []
+    names = ["path", "label", "score", *several, *(["truth"] if found.truths else []), "error"]
+    return csv_text(names, ([_cell(one, name) for name in names] for one in rows))
+
+
+def _cell(answer: dict[str, Any], name: str) -> Any:
+    value = answer.get(name)
+    return SEPARATOR.join(one["label"] for one in value) if name == "labels" and value else value
 
 
 @app.command()

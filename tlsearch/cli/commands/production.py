@@ -223,8 +223,8 @@ def _evidence_table(result: PromotedModel) -> Table:
     if test is None:
         table.add_row("test", "not looked at")
         return table
-    low, high = test.accuracy_interval
-    table.add_row("test accuracy", f"{test.accuracy:.4f} (95 % interval {low:.4f} .. {high:.4f})")
+    one = test.headline
+    table.add_row(f"test {one.label}", f"{one.value:.4f} (95 % interval {one.low:.4f} .. {one.high:.4f})")
     table.add_row("test images", str(test.num_images))
     if test.against is not None:
         single = test.against
@@ -232,8 +232,8 @@ def _evidence_table(result: PromotedModel) -> Table:
             f"trial {single.trial} alone",
             f"{single.accuracy:.4f} (the {result.kind} {single.difference:+.4f}, McNemar's p = {single.p_value:.3g})",
         )
-    table.add_row("balanced accuracy", f"{test.balanced_accuracy:.4f}")
-    table.add_row("macro F1", f"{test.macro_f1:.4f}")
-    one = test.calibration
-    table.add_row("calibration error", f"{one.ece_before:.4f}, scaled {one.ece_after:.4f}")
+    for _, label, value in test.others:
+        table.add_row(label, f"{value:.4f}")
+    found = test.calibration
+    table.add_row("calibration error", f"{found.ece_before:.4f}, scaled {found.ece_after:.4f}")
     return table

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tlsearch.app.checks.check_file import CheckedBackbone
     from tlsearch.app.views.cache_contents import CacheEntry
     from tlsearch.data.inspect.data_card import DataCard, Extent, FilesLeftOut, ImagePair
-    from tlsearch.results.inference.predictor import Prediction
+    from tlsearch.results.inference.answers import Prediction
 
 _MAX_PAIRS = 20
 _MAX_SIZES = 8
@@ -112,10 +112,17 @@ def backbone_table(backbone: CheckedBackbone) -> Table:
 
 
 def prediction_table(predictions: Sequence[Prediction]) -> Table:
-    """One line an image."""
+    """One line an image; of a multi-label model with all its classes."""
+    from tlsearch.results.inference.answers import MultiLabelPrediction
+
     table = Table()
-    for title in ("image", "label", "score"):
-        table.add_column(title, justify="right" if title == "score" else "left", overflow="fold")
+    several = any(isinstance(one, MultiLabelPrediction) for one in predictions)
+    for title in ("image", "labels", "scores") if several else ("image", "label", "score"):
+        table.add_column(title, justify="right" if title.startswith("score") else "left", overflow="fold")
     for prediction in predictions:
-        table.add_row(prediction.path, prediction.label, f"{prediction.score:.3f}")
+        names, scores = prediction.label, f"{prediction.score:.3f}"
+        if isinstance(prediction, MultiLabelPrediction):
+            names = ", ".join(one.label for one in prediction.labels)
+            scores = ", ".join(f"{one.score:.3f}" for one in prediction.labels)
+        table.add_row(prediction.path, names, scores)
     return table

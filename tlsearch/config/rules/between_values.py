@@ -17,6 +17,7 @@ from tlsearch.config.rules.stores import check_storage, check_study, check_track
 from tlsearch.config.schema import SpaceFile
 from tlsearch.config.search_section import SearchSpec
 from tlsearch.core.errors import SpaceProblem
+from tlsearch.core.label_tasks import TASKS
 from tlsearch.core.text import plural
 from tlsearch.core.types import DataSpec, WeightsSource
 
@@ -28,6 +29,7 @@ _OWN_KEYS: Mapping[str, Any] = {
     "image_column": None,
     "label_column": None,
     "layout": "auto",
+    "task": "single_label",
 }
 _ELSEWHERE = tuple(name for name, source in DATA_SOURCES.items() if source.needed)
 _AT_PATH_OR_NAME: tuple[Keys, ...] = (("data", "name"), ("data", "path"))
@@ -51,7 +53,7 @@ def resolve(form: FileForm, document: Document) -> tuple[SpaceFile, list[SpacePr
         weights={key: _weights(one, key, checker) for key, one in form.weights.items()},
         space=form.space,
         defaults=form.defaults,
-        search=_search(form.search, checker),
+        search=_search(_with_metric(form, checker), checker),
         resources=form.resources,
         cache=form.cache,
         tracking=check_tracking(form.tracking, checker),
@@ -197,6 +199,18 @@ def _check_package(package: str, file: str, at: Keys, checker: Checker) -> None:
     found = any(holds((folder / inside).is_file) for folder in folders)
     if checker.require(found, place, f"the package {package!r} holds no file {file!r}", (*at, "package")):
         _check_suffix(inside.suffix, place, checker)
+
+
+def _with_metric(form: FileForm, checker: Checker) -> SearchSpec:
+    """The search with a metric of the data's task: the task's own where the file names none."""
+    at: Keys = ("search", "metric")
+    task, search, document = TASKS[form.data.task], form.search, checker.document
+    if not document.has(at):
+        return replace(search, metric=task.default_metric)
+    place = document.place(("data", "task"))
+    message = f"data.task {task.name}{place} has the metrics {', '.join(task.metrics)}, not {search.metric}"
+    checker.require(search.metric in task.metrics, at, message, ("data", "task"))
+    return search
 
 
 def _search(search: SearchSpec, checker: Checker) -> SearchSpec:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from tlsearch.core.label_tasks import TaskName
 from tlsearch.core.metrics import Objective
 from tlsearch.core.types.trial_config import Scalar, TrialConfig
 
@@ -52,6 +53,8 @@ class DataSpec:
         label_column: Column of the class labels in a Hugging Face set; by default the only one of that kind.
         max_pixels: Images of more pixels are refused, by ``check`` and by trials alike.
         layout: Whether folders named train, val or test are splits (auto), or every folder is a class (classes).
+        task: Whether an image has one class (single_label) or any number of them (multi_label): a table then names them
+            in one cell, as ``cat|dog``, and an empty cell is an image without a class.
     """
 
     source: str
@@ -65,6 +68,7 @@ class DataSpec:
     label_column: str | None = None
     max_pixels: int = MAX_PIXELS
     layout: Layout = "auto"
+    task: TaskName = "single_label"
 
     def size_of(self, config: TrialConfig) -> int | None:
         """Side of the images of a trial in pixels; None is that of the weights."""

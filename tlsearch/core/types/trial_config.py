@@ -218,7 +218,7 @@ class TrialConfig:
     ] = None
     label_smoothing: Annotated[
         float,
-        Hyperparameter(low=0, high=0.9, meaning="Label smoothing of the cross-entropy, a fraction.", where=TRAINED),
+        Hyperparameter(low=0, high=0.9, meaning="Label smoothing of the cross-entropies, a fraction.", where=TRAINED),
     ] = 0.0
     head_dropout: Annotated[
         float | None,

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tlsearch.core.label_tasks import Label, class_counts, classes_of, label_text
 from tlsearch.data.fetch.bucket_images import RemoteReader
 from tlsearch.data.image_files import tell_together
 from tlsearch.data.images.file_formats import HEAD_BYTES, content_words, image_format
@@ -37,7 +38,7 @@ class Extent:
 
 @dataclass(frozen=True, kw_only=True)
 class ImagePlace:
-    """An image: its path, or set and row; its split; and the name of its class."""
+    """An image: its path, or set and row; its split; and the name of its class, or of all of them."""
 
     path: str
     split: str
@@ -132,7 +133,7 @@ def data_card(index: ImageIndex, *, scan: bool, include_test: bool = False) -> D
         splits=splits,
         imbalance=round(max(train) / max(min(train), 1), 2),
         left_out=_left_out(index.left_out),
-        notes=index.notes,
+        notes=(*index.notes, *_label_notes(index)),
     )
     if not scan:
         return card
@@ -150,13 +151,13 @@ def data_card(index: ImageIndex, *, scan: bool, include_test: bool = False) -> D
         duplicates=tuple(_pair(index, pair) for pair in pairs if not pair.leaks),
         # Files that are left out belong to no split: those beside test images are for `check` alone to open.
         left_out=_left_out(told_by_content(index)) if include_test else card.left_out,
-        notes=(*index.notes, *_image_notes(looks)),
+        notes=(*card.notes, *_image_notes(looks)),
     )
 
 
 def _place(index: ImageIndex, place: Place) -> ImagePlace:
     path = image_name(index, place.key)
-    return ImagePlace(path=path, split=place.split, label=index.classes[place.label])
+    return ImagePlace(path=path, split=place.split, label=label_text(place.label, index.classes))
 
 
 def _pair(index: ImageIndex, pair: Duplicate) -> ImagePair:
@@ -167,6 +168,17 @@ def _left_out(found: Sequence[LeftOut]) -> tuple[FilesLeftOut, ...]:
     return tuple(
         FilesLeftOut(reason=one.reason, count=len(one.keys), examples=one.keys[:_MAX_EXAMPLES]) for one in found
     )
+
+
+def _label_notes(index: ImageIndex) -> list[str]:
+    """How many classes the images of a multi-label task have."""
+    if index.task == "single_label":
+        return []
+    nums = [len(classes_of(label)) for split in index.splits.values() for label in split.labels]
+    return [
+        f"classes of an image: {sum(nums) / len(nums):.2f} on average, at most {max(nums)}; {nums.count(0):,} of "
+        f"{len(nums):,} images have none"
+    ]
 
 
 def _image_notes(looks: Looks) -> list[str]:
@@ -186,8 +198,8 @@ def _image_notes(looks: Looks) -> list[str]:
     return notes
 
 
-def _counts(classes: Sequence[str], labels: Sequence[int]) -> SplitCounts:
-    counts = Counter(labels)
+def _counts(classes: Sequence[str], labels: Sequence[Label]) -> SplitCounts:
+    counts = class_counts(labels)
     return SplitCounts(images=len(labels), per_class={name: counts[label] for label, name in enumerate(classes)})
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tlsearch.core.errors import DataError
+from tlsearch.core.label_tasks import Label
 from tlsearch.core.printable import printable
 from tlsearch.data.image_files import quoted, raise_together
 from tlsearch.data.images.decode import has_decoder, inspect_image
@@ -44,7 +45,7 @@ class Place:
 
     key: str
     split: str
-    label: int
+    label: Label
 
 
 @dataclass(frozen=True, kw_only=True)

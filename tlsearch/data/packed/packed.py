@@ -42,7 +42,7 @@ class Pixels:
     Attributes:
         images: uint8 (N, 3, S, S), read as ``images[rows]``: a channels_last view of the mapped file, or, where
             the store has no room for it, images that are decoded as they are read.
-        labels: int64 (N,).
+        labels: int64 (N,), or float32 (N, C) of a multi-label task.
     """
 
     images: Tensor | StreamedImages
@@ -110,7 +110,7 @@ def open_pixels(
         images = StreamedImages(index, members, resize)
     except OSError as error:
         raise StorageError(f"the image cache {store.folder} cannot be written: {error.strerror or error}") from error
-    return Pixels(images=images, labels=torch.tensor(members.labels, dtype=torch.int64))
+    return Pixels(images=images, labels=torch.from_numpy(index.label_array(split)))
 
 
 def _key(index: ImageIndex, split: str, resize: TransformSpec) -> dict[str, object]:

@@ -17,6 +17,7 @@ from PIL import Image
 from tlsearch.config.data_sources import DATA_SOURCES
 from tlsearch.core.errors import DataError
 from tlsearch.core.files import IMAGE_BYTES, open_regular, read_regular
+from tlsearch.core.label_tasks import Label
 from tlsearch.core.printable import printable
 from tlsearch.core.types import DataSpec
 from tlsearch.data.image_files import file_digests
@@ -95,10 +96,10 @@ def encode(image: Image.Image) -> bytes:
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """One image: its key, its label, and the group that must not be torn apart (by default the key)."""
+    """One image: its key, its label or labels, and the group that must not be torn apart (by default the key)."""
 
     key: str
-    label: int
+    label: Label
     group: str
 
 

@@ -1,5 +1,7 @@
 """A table of images, CSV or Parquet: columns path, label, and perhaps split and group.
 
+Of a multi-label task a cell names all classes of its image, as ``cat|dog``; an empty one is an image without a class.
+
 Paths are relative to the manifest's folder. Rows of one group stay in one split. Where the column split is
 there, every row fills it; a missing val is then split from train, as with folders.
 """
@@ -7,12 +9,13 @@ there, every row fills it; a missing val is then split from train, as with folde
 from __future__ import annotations
 
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tlsearch.core.errors import DataError
+from tlsearch.core.label_tasks import SEPARATOR, Label, TaskName
 from tlsearch.core.types import DataSpec
 from tlsearch.data.fetch.bucket_images import RemoteFolder, RemoteReader
 from tlsearch.data.image_files import MAX_NAMED
@@ -23,14 +26,21 @@ from tlsearch.data.sources.left_out import LeftOut
 from tlsearch.data.sources.listing import FileReader, Item, Listing
 from tlsearch.data.sources.manifest_rows import Row, doubtful_column, read_rows, unread_columns
 
+_EMPTY_NAME = "{}: the label {!r} has an empty name; names stand between bars, as cat|dog"
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Entry:
-    """A row with its file found: key relative to the manifest's folder; split ``all`` where none is given."""
+    """A row with its file found: key relative to the manifest's folder; split ``all`` where none is given.
+
+    Attributes:
+        label: The cell; ``names`` are the classes in it.
+    """
 
     place: str
     key: str
     label: str
+    names: tuple[str, ...]
     split: str
     group: str | None
 
@@ -52,12 +62,17 @@ def list_manifest(spec: DataSpec) -> Listing:
     rows = read_rows(path)
     problems: list[str] = []
     splits = read_split_names({row.split for row in rows if row.split})
-    entries = [entry for row in rows if (entry := _entry(row, root, holds, splits, problems)) is not None]
+    several = spec.task == "multi_label"
+    if not several:
+        problems += _several_names(rows)
+    entries = [
+        entry for row in rows if (entry := _entry(row, root, holds, splits, problems, several=several)) is not None
+    ]
     _check_splits(entries, rows, problems)
     _check_twice(entries, problems)
     _check_groups(entries, problems)
     _raise(path, problems)
-    classes = gather_classes(entry.label for entry in entries)
+    classes = gather_classes(name for entry in entries for name in entry.names)
     _check_classes(path, entries, classes.names)
     unread = unread_columns(path)
     odd = doubtful_column(unread)
@@ -66,11 +81,20 @@ def list_manifest(spec: DataSpec) -> Listing:
         reader=reader,
         classes=classes.names,
         spellings=classes.spellings,
-        items=_items(entries, classes),
+        items=_items(entries, classes, several=several),
         left_out=_unnamed(spec.path, path, entries),
         notes=(*([f"columns that are not read: {', '.join(unread)}"] if unread else []), *name_notes(classes.names)),
         doubt=f"{path}: the column {odd!r} is not read; call it {odd.lower()!r}, or something else" if odd else "",
     )
+
+
+def table_task(place: str) -> TaskName:
+    """The task of a table: multi-label where cells name several classes that other cells name too.
+
+    Raises:
+        DataError: The table cannot be read.
+    """
+    return "multi_label" if _several_names(read_rows(_opened(place)[0])) else "single_label"
 
 
 def _unnamed(place: str, path: Path, entries: Sequence[_Entry]) -> tuple[LeftOut, ...]:
@@ -100,7 +124,13 @@ def _opened(place: str) -> tuple[Path, FileReader | RemoteReader, Callable[[str]
 
 
 def _entry(
-    row: Row, root: str, holds: Callable[[str], bool] | None, splits: Mapping[str, str], problems: list[str]
+    row: Row,
+    root: str,
+    holds: Callable[[str], bool] | None,
+    splits: Mapping[str, str],
+    problems: list[str],
+    *,
+    several: bool,
 ) -> _Entry | None:
     """The row's entry; None, with its errors listed, where it cannot be used."""
     found = []
@@ -111,8 +141,9 @@ def _entry(
     elif holds is None and not os.path.isfile(os.path.join(root, row.path)):
         state = "is not a file" if os.path.exists(os.path.join(root, row.path)) else "does not exist"
         found.append(f"{row.place}: {os.path.normpath(os.path.join(root, row.path))} {state}")
-    if not row.label:
-        found.append(f"{row.place}: the label is empty")
+    names = _names(row.label) if several else (row.label,)
+    if not all(names):
+        found.append(f"{row.place}: the label is empty" if not several else _EMPTY_NAME.format(row.place, row.label))
     split = splits.get(row.split or "", "")
     if row.split and not split:
         found.append(f"{row.place}: the split must be train, val or test, not {row.split!r}")
@@ -125,9 +156,27 @@ def _entry(
         place=row.place,
         key=Path(key).as_posix(),
         label=row.label,
+        names=names,
         split=split if row.split else "all",
         group=row.group or None,
     )
+
+
+def _names(cell: str) -> tuple[str, ...]:
+    """The classes that a cell names, spaces around them removed."""
+    return tuple(name.strip() for name in cell.split(SEPARATOR)) if cell else ()
+
+
+def _several_names(rows: Sequence[Row]) -> list[str]:
+    """Cells with several names of classes that other cells name too: a label with a bar in it may be one class."""
+    cells = {row.label for row in rows}
+    counts = Counter(name for cell in cells for name in set(_names(cell)))
+    return [
+        f"{row.place}: the label {row.label!r} names several classes, and data.task is single_label: set data.task to "
+        "multi_label, or give each image one class"
+        for row in rows
+        if SEPARATOR in row.label and any(counts[name] > 1 for name in _names(row.label))
+    ]
 
 
 def _check_splits(entries: Sequence[_Entry], rows: Sequence[Row], problems: list[str]) -> None:
@@ -188,8 +237,9 @@ def _check_classes(path: Path, entries: Sequence[_Entry], classes: Sequence[str]
     present: dict[str, set[str]] = defaultdict(set)
     first: dict[str, str] = {}
     for entry in entries:
-        present[entry.split].add(nfc(entry.label))
-        first.setdefault(nfc(entry.label), entry.place)
+        present[entry.split].update(nfc(name) for name in entry.names)
+        for name in entry.names:
+            first.setdefault(nfc(name), entry.place)
     problems = [
         f"{first[label]}: the class {label!r} has no image in {split}; every split must have all classes"
         for label in classes
@@ -199,12 +249,14 @@ def _check_classes(path: Path, entries: Sequence[_Entry], classes: Sequence[str]
     _raise(path, problems)
 
 
-def _items(entries: Sequence[_Entry], classes: Classes) -> dict[str, tuple[Item, ...]]:
+def _items(entries: Sequence[_Entry], classes: Classes, *, several: bool) -> dict[str, tuple[Item, ...]]:
     labels = {name: label for label, name in enumerate(classes.names)}
     items: dict[str, list[Item]] = defaultdict(list)
     for entry in entries:
         # The prefixes keep a group called like another image's path apart from it.
         group = f"group {entry.group}" if entry.group is not None else f"image {entry.key}"
-        items[entry.split].append(Item(key=entry.key, label=labels[nfc(entry.label)], group=group))
+        own = sorted({labels[nfc(name)] for name in entry.names})
+        label: Label = tuple(own) if several else own[0]
+        items[entry.split].append(Item(key=entry.key, label=label, group=group))
     order = [name for name in ("all", "train", "val", "test") if name in items]
     return {name: tuple(sorted(items[name], key=lambda item: (item.label, item.key))) for name in order}

@@ -12,6 +12,7 @@ from typing import Any
 
 from tlsearch.core.errors import DataError
 from tlsearch.core.files import TABLE_BYTES, open_regular, read_regular
+from tlsearch.core.label_tasks import SEPARATOR
 from tlsearch.core.printable import from_cell
 
 _REQUIRED = ("path", "label")
@@ -121,6 +122,8 @@ def _text(value: Any, name: str, place: str) -> str:
         return ""
     if isinstance(value, str):
         return value.strip()
+    if name == "label" and isinstance(value, list) and all(isinstance(one, str) for one in value):
+        return SEPARATOR.join(value)
     if isinstance(value, int) and not isinstance(value, bool) and name != "path":
         return str(value)
     kinds = "text" if name == "path" else "text or a whole number"

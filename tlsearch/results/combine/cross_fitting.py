@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from statistics import fmean
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tlsearch.core.label_tasks import task_of
 
 Rows = NDArray[np.int64]
 Choice = TypeVar("Choice")
@@ -20,13 +22,11 @@ Choice = TypeVar("Choice")
 SPLITS = 10  # each gives two estimates
 
 
-def stratified_halves(
-    labels: NDArray[np.int64], num_splits: int = SPLITS, *, seed: int = 0
-) -> Iterator[tuple[Rows, Rows]]:
+def stratified_halves(labels: NDArray[Any], num_splits: int = SPLITS, *, seed: int = 0) -> Iterator[tuple[Rows, Rows]]:
     """Random halves of N images, each class divided evenly; the odd image of a class falls into either.
 
     Args:
-        labels: int (N,).
+        labels: int (N,), or float (N, C) of 0 and 1: an image is then of its rarest class.
         num_splits: How many pairs of halves.
         seed: Of the draws; the same seed gives the same halves.
 
@@ -34,12 +34,13 @@ def stratified_halves(
         Pairs of rising row numbers that are all rows together. A half may be empty where N is 1.
     """
     rng = np.random.default_rng(seed)
+    strata = task_of(labels).strata(labels)
     for _ in range(num_splits):
         order = rng.permutation(len(labels))
-        order = order[np.argsort(labels[order], kind="stable")]  # class by class, each in random order
+        order = order[np.argsort(strata[order], kind="stable")]  # class by class, each in random order
         first = np.zeros(len(labels), dtype=bool)
         start, lead = 0, int(rng.integers(2))
-        for count in np.bincount(labels):
+        for count in np.bincount(strata):
             # Odd images alternate between the halves, so that these differ by one image at most.
             half = (count + lead) // 2
             lead = (lead + count) % 2
@@ -49,7 +50,7 @@ def stratified_halves(
 
 
 def cross_fitted(
-    labels: NDArray[np.int64],
+    labels: NDArray[Any],
     choose: Callable[[Rows], Choice],
     score: Callable[[Choice, Rows], float],
     num_splits: int = SPLITS,

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tlsearch.core.label_tasks import task_of
 from tlsearch.core.layout import SearchFolder
 from tlsearch.core.metrics import METRICS
 from tlsearch.core.types import SearchRecord
@@ -99,12 +100,14 @@ def default_gain(root: Path, record: SearchRecord) -> DefaultGain | None:
     if not all(folder.val_logits(number).is_file() for number in (default, best.number)):
         return None
     gains: dict[int, Floats] = {}
-    labels: NDArray[np.int64] | None = None
+    labels: NDArray[Any] | None = None
     for number, kept in each_kept(root, record):
         if number != default and (len(gains) + 1) * kept.logits.size > MAX_VALUES:
             continue  # the worse trials of a very large search: they are hardly ever chosen
         labels = kept.labels
-        gains[number] = record.objective.gain(metric.per_image(kept.logits.astype(np.float64), labels))
+        own = task_of(labels).metrics[record.metric].per_image
+        assert own is not None, "a metric that is a mean over images is one for every task"
+        gains[number] = record.objective.gain(own(kept.logits.astype(np.float64), labels))
     if labels is None or len(labels) < 2 or not {default, best.number} <= gains.keys():
         return None
     numbers = sorted(gains)  # of equal trials the earlier is chosen, as by the search
@@ -125,7 +128,7 @@ def default_gain(root: Path, record: SearchRecord) -> DefaultGain | None:
 
 
 def cross_fitted_gain(
-    gains: Floats, labels: NDArray[np.int64], default: int, *, num_splits: int = _SPLITS, seed: int = 0
+    gains: Floats, labels: NDArray[Any], default: int, *, num_splits: int = _SPLITS, seed: int = 0
 ) -> tuple[float, float]:
     """The expected gain over the default of a trial that is chosen on half of the images, and its standard error.
 

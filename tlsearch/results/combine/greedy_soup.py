@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tlsearch.core.metrics import METRICS, Objective
+from tlsearch.core.label_tasks import task_of
+from tlsearch.core.metrics import Objective
 from tlsearch.results.combine.cross_fitting import Rows, cross_fitted
 
 SPLITS = 5  # of the validation images; each average that a half leads to takes a pass over them
@@ -39,7 +41,7 @@ class SoupChoice:
 def choose_soup(
     candidates: Sequence[int],
     logits: Callable[[tuple[int, ...]], Scores],
-    labels: NDArray[np.int64],
+    labels: NDArray[Any],
     metric: str,
     *,
     singles: Sequence[int] = (),
@@ -53,11 +55,11 @@ def choose_soup(
         candidates: Trials whose weights may be averaged; of equal ones the first counts as the better.
         logits: What the average of some candidates, or one single, says of the N images: (N, C). Called once for each
             set of trials.
-        labels: int (N,).
+        labels: int (N,), or float (N, C) of 0 and 1.
         metric: By its name, as in ``search.metric``.
         singles: Other trials that the soup must beat.
     """
-    objective, figure = Objective.of(metric), METRICS[metric]
+    objective, figure = Objective.of(metric), task_of(labels).metrics[metric]
     known = cache(logits)
 
     def score(members: tuple[int, ...], rows: Rows) -> float:

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ MAX_VALUES = 200_000_000  # that are read at a time: 1.6 GB
 _FILE_BYTES = 1 << 30
 
 Logits = NDArray[np.float64]
-Labels = NDArray[np.int64]
+Labels = NDArray[Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class KeptTrial:
 
     Attributes:
         logits: float16 (N, C), clipped to its range.
-        labels: int64 (N,).
+        labels: int64 (N,), or float32 (N, C) of 0 and 1.
         epoch: Of the model, 0 for the solved head before the first step.
         digest: Of the labels and the images, see ``tlsearch.data.split_digest``.
     """
@@ -56,7 +56,7 @@ class Kept:
     Attributes:
         trials: Numbers of the T trials, the best first.
         logits: float64 (T, N, C).
-        labels: int64 (N,).
+        labels: int64 (N,), or float32 (N, C) of 0 and 1.
         missing: Trials with a result and without logits of their best epoch on these images: of a search of an earlier
             version, or with more images and classes than are kept.
         left_out: The worst trials, beyond the 200 million values that are read at a time.
@@ -83,8 +83,7 @@ def read_kept(root: Path, record: SearchRecord, index: ImageIndex | None = None)
     else:
         from tlsearch.data import split_digest
 
-        val = index.splits["val"]
-        digest, labels = split_digest(val), np.array(val.labels, dtype=np.int64)
+        digest, labels = split_digest(index.splits["val"]), index.label_array("val")
     ranked = [trial.number for trial in record.ranked]
     found: dict[int, NDArray[np.float16]] = {}
     left_out: tuple[int, ...] = ()
@@ -128,7 +127,8 @@ def _read(path: Path, trial: TrialRecord) -> KeptTrial | None:
             metadata = opened.metadata() or {}
             if metadata.get("epoch") != str(trial.best_epoch):
                 return None
-            logits, labels = opened.get_tensor("logits"), opened.get_tensor("labels").astype(np.int64)
+            logits, labels = opened.get_tensor("logits"), opened.get_tensor("labels")
+            labels = labels.astype(np.int64 if labels.ndim == 1 else np.float32)
         kept = KeptTrial(logits=logits, labels=labels, epoch=int(metadata["epoch"]), digest=metadata.get("digest", ""))
         _check(kept)
     except FileNotFoundError:
@@ -141,9 +141,11 @@ def _read(path: Path, trial: TrialRecord) -> KeptTrial | None:
 
 def _check(kept: KeptTrial) -> None:
     logits, labels = kept.logits, kept.labels
-    if logits.dtype != np.float16 or logits.ndim != 2 or labels.shape != logits.shape[:1] or not logits.size:
+    fits = labels.ndim in (1, 2) and labels.shape == logits.shape[: labels.ndim]
+    if logits.dtype != np.float16 or logits.ndim != 2 or not fits or not logits.size:
         raise ValueError(f"logits must be float16 (N, C) with N labels, not {logits.dtype} {logits.shape}")
-    if labels.min() < 0 or labels.max() >= logits.shape[1]:
-        raise ValueError(f"labels must be in [0, {logits.shape[1]})")
+    limit = logits.shape[1] if labels.ndim == 1 else 2
+    if labels.min() < 0 or labels.max() >= limit:
+        raise ValueError(f"labels must be in [0, {limit})")
     if not np.isfinite(logits).all():
         raise ValueError("logits must be finite")

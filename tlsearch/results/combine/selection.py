@@ -9,17 +9,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tlsearch.core.metrics import METRICS, Objective
+from tlsearch.core.label_tasks import task_of
+from tlsearch.core.metrics import Objective
 from tlsearch.results.combine.combination import Member
 from tlsearch.results.combine.cross_fitting import Rows, cross_fitted
-from tlsearch.results.stats.calibration import fit_temperature, scaled_probabilities
+from tlsearch.results.stats.calibration import fit_temperature
 
 Floats = NDArray[np.float64]
-Labels = NDArray[np.int64]
+Labels = NDArray[Any]
 Counts = NDArray[np.int64]  # of each of T trials
 Fits = Callable[[frozenset[int]], bool]  # whether trials, by their numbers, make a model within the limits
 
@@ -36,7 +38,8 @@ class Selected:
 
     Attributes:
         members: By falling count. The best single trial alone where no ensemble ``helps``.
-        temperatures: Of each member: what its logits are divided by before the softmax.
+        temperatures: Of each member: what its logits are divided by before they are averaged as probabilities.
+        thresholds: Of a multi-label task; see ``EnsembleMeta``.
     """
 
     members: tuple[Member, ...]
@@ -47,6 +50,7 @@ class Selected:
     best_value: float
     best_cross_fitted: float
     helps: bool
+    thresholds: tuple[float, ...] = ()
 
 
 def select_ensemble(
@@ -66,7 +70,7 @@ def select_ensemble(
     Args:
         trials: T numbers; of equally good ones the first counts as the better.
         logits: float (T, N, C), of validation images.
-        labels: int (N,).
+        labels: int (N,), or float (N, C) of 0 and 1.
         metric: That the members are selected by; of equal values the better cross-entropy decides.
         max_models: The most members.
         fits: A set that fits stays within the limits when a member is taken out.
@@ -80,8 +84,8 @@ def select_ensemble(
     numbers = [trials[place] for place in places]
     temperatures = [_temperature(logits[place], labels) for place in places]
     # float32 halves the time: the averages are compared, not kept.
-    pairs = zip(places, temperatures, strict=True)
-    probabilities = np.stack([scaled_probabilities(logits[place], t).astype(np.float32) for place, t in pairs])
+    pairs, as_probabilities = zip(places, temperatures, strict=True), task_of(labels).probabilities
+    probabilities = np.stack([as_probabilities(logits[place] / t).astype(np.float32) for place, t in pairs])
     library = _Library(probabilities, labels, metric)
 
     def choose(rows: Rows) -> Counts:
@@ -101,6 +105,7 @@ def select_ensemble(
     return Selected(
         members=tuple(Member(trial=numbers[place], count=int(counts[place])) for place in order),
         temperatures=tuple(temperatures[place] for place in order),
+        thresholds=library.thresholds(counts),
         value=library.value(counts, everything),
         cross_fitted=estimate,
         best_trial=numbers[int(single.argmax())],
@@ -120,18 +125,27 @@ class _Library:
 
     def __init__(self, probabilities: NDArray[np.float32], labels: Labels, metric: str) -> None:
         self._probabilities, self._labels = probabilities, labels
-        self._metric, self._objective = METRICS[metric], Objective.of(metric)
+        self._task, self._objective = task_of(labels), Objective.of(metric)
+        self._metric = self._task.metrics[metric]
 
     def value(self, counts: Counts, rows: Rows) -> float:
         """The metric of a weighted mean on the images of some rows."""
+        return self._metric.value(self.scores(counts, rows), self._labels[rows])
+
+    def scores(self, counts: Counts, rows: Rows) -> Floats:
+        """Those of a weighted mean, float (M, C), on the images of M rows."""
         chosen = np.flatnonzero(counts)
         mean = np.tensordot(counts[chosen].astype(np.float32), self._probabilities[chosen][:, rows], axes=1)
-        return self._metric.value(_logarithm(mean / counts.sum()), self._labels[rows])
+        return self._task.scores(mean / counts.sum())
+
+    def thresholds(self, counts: Counts) -> tuple[float, ...]:
+        """Of a weighted mean; see ``Task``."""
+        return self._task.thresholds(self.scores(counts, np.arange(len(self._labels))), self._labels)
 
     def single(self, rows: Rows) -> Counts:
         """The best trial alone, by the metric; of equal ones the first."""
         labels = self._labels[rows]
-        values = [self._metric.value(_logarithm(one[rows]), labels) for one in self._probabilities]
+        values = [self._metric.value(self._task.scores(one[rows]), labels) for one in self._probabilities]
         counts = np.zeros(len(values), dtype=np.int64)
         counts[int(np.argmax(self._objective.gain(np.array(values))))] = 1
         return counts
@@ -190,13 +204,8 @@ class _Library:
 
     def _key(self, mean: NDArray[np.float32], labels: Labels) -> tuple[float, float]:
         """The metric, larger is better; then the cross-entropy, which tells equal accuracies apart."""
-        likelihood = float(_logarithm(mean[np.arange(len(labels)), labels]).mean())
+        likelihood = self._task.likelihood(mean, labels)
         if self._metric.name == "val_loss":
             return likelihood, 0.0
-        # All other metrics look at the order of the classes alone: no logarithm of all of them is needed.
-        return self._objective.gain(self._metric.value(mean, labels)), likelihood
-
-
-def _logarithm(mean: NDArray[np.float32]) -> NDArray[np.float32]:
-    found: NDArray[np.float32] = np.log(np.maximum(mean, np.finfo(np.float32).tiny))
-    return found
+        # Other metrics look at the order and the sign of scores alone: no logarithm of all of them is needed.
+        return self._objective.gain(self._metric.value(self._task.ranks(mean), labels)), likelihood

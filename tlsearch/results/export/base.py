@@ -20,6 +20,7 @@ from tlsearch.core.types import TransformSpec
 from tlsearch.data import eval_image, normalise
 from tlsearch.results.inference.networks import AveragedNetworks, transforms_of
 from tlsearch.results.inference.predictor import Classifier
+from tlsearch.train import LOSSES
 
 TOLERANCE = 1e-4
 _SYNTHETIC = 16
@@ -33,7 +34,7 @@ class ParityError(TlsearchError, RuntimeError):
 
 
 class Exported(nn.Module):
-    """A classifier with its softmax: normalised pixels (N, 3, S, S) to logits (N, C) and scores (N, C).
+    """A classifier with its softmax, or sigmoid: normalised pixels (N, 3, S, S) to logits (N, C) and scores (N, C).
 
     An ensemble takes one input for each distinct preprocessing of its members; its logits are the logarithms of their
     averaged probabilities.
@@ -43,11 +44,12 @@ class Exported(nn.Module):
         super().__init__()
         self.model = AveragedNetworks(classifier.networks)
         self.temperature = classifier.temperature
+        self._probabilities = LOSSES[classifier.task.name].probabilities
 
     def forward(self, *images: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores are softmax(logits / temperature)."""
+        """Scores are softmax(logits / temperature), or sigmoid(logits / temperature)."""
         logits = self.model(*images)
-        return logits, torch.softmax(logits / self.temperature, dim=1)
+        return logits, self._probabilities(logits / self.temperature)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +92,13 @@ def description(classifier: Classifier) -> dict[str, Any]:
         "outputs": "logits; scores = softmax(logits / temperature)",
         "tlsearch_version": meta.tlsearch_version,
     }
+    if classifier.thresholds:
+        general |= {
+            "task": classifier.task.name,
+            "thresholds": list(classifier.thresholds),
+            "outputs": "logits; scores = sigmoid(logits / temperature); an image has the classes whose score is above "
+            "their threshold",
+        }
     names = dict(zip(transforms_of(classifier.networks), input_names(classifier), strict=True))
     if len(names) == 1:
         general |= {"image_size": meta.image_size, "preprocessing": _preprocessing(meta.transform)}
@@ -130,6 +139,12 @@ def check_own_head(classifier: Classifier) -> None:
             "this format builds the library's own model, and the head of this one reads other tokens (features "
             f"{features}): use --format {formats_of_any_model()}"
         )
+
+
+def check_single_label(classifier: Classifier, what: str) -> None:
+    """Raises UserError where the model gives an image any number of classes, which ``what`` cannot do."""
+    if classifier.task.name != "single_label":
+        raise UserError(f"{what} is for models that give an image one class, and this one is {classifier.task.name}")
 
 
 def prepared_images(classifier: Classifier, images: Sequence[Image.Image]) -> tuple[Tensor, ...]:

@@ -21,7 +21,7 @@ from tlsearch.core.printable import markdown_text
 from tlsearch.core.types import TransformSpec
 from tlsearch.model import TimmCounterpart, timm_counterpart
 from tlsearch.node_cache.locked_files import give_usual_mode
-from tlsearch.results.export.base import Run, check_own_head, description
+from tlsearch.results.export.base import Run, check_own_head, check_single_label, description
 from tlsearch.results.inference.predictor import Classifier
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
@@ -33,10 +33,12 @@ def write(classifier: Classifier, folder: Path) -> None:
     The temperature is in the classifier's weights, since both libraries take the softmax of the logits as they are.
 
     Raises:
-        UserError: timm is not installed, or has no model that gives the same logits; or the head reads other tokens.
+        UserError: timm is not installed, or has no model that gives the same logits; the head reads other tokens; or
+            the model is multi-label.
     """
     _import_timm()
     check_own_head(classifier)
+    check_single_label(classifier, "--format hf, whose readers take the softmax of the logits,")
     try:
         found = timm_counterpart(classifier.model)
     except UserError as error:

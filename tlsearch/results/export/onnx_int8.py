@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tlsearch.core.errors import UserError
 from tlsearch.data import ImageIndex, read_image
-from tlsearch.results.export.base import Run, batches_of, expected_outputs, prepared_images, spread
+from tlsearch.results.export.base import Run, batches_of, check_single_label, expected_outputs, prepared_images, spread
 from tlsearch.results.export.onnx import open_model, quiet
 from tlsearch.results.inference.labelled import check_classes
 from tlsearch.results.inference.predictor import Classifier
@@ -62,8 +62,9 @@ def quantize(classifier: Classifier, index: ImageIndex, source: Path, target: Pa
 
     Raises:
         DataError: The classes are not the model's, or an image cannot be read.
-        UserError: ONNX Runtime cannot quantize the model.
+        UserError: ONNX Runtime cannot quantize the model, or it is multi-label.
     """
+    check_single_label(classifier, "--int8, which McNemar's test judges by right and wrong images,")
     check_classes(classifier.classes, index.classes)
     keys = spread(index.split("train").keys, CALIBRATION_IMAGES)
     _write(source, target, _pixels(classifier, index, keys))

@@ -88,16 +88,13 @@ def evaluate_split(model: Classifier, index: ImageIndex, split: str) -> Evaluati
     """Predicts a split's images exactly as the trial's own evaluation did.
 
     Raises:
-        DataError: The classes differ from the model's, or an image is corrupt.
+        DataError: The classes or the task differ from the model's, or an image is corrupt.
     """
-    import torch
-
     from tlsearch.results.inference.predictor import logits_on
 
-    probabilities = torch.softmax(logits_on(model, index, split).double(), dim=1).numpy()
-    chosen = index.splits[split]
-    labels = np.array(chosen.labels, dtype=np.int64)
-    return Evaluation(classes=index.classes, keys=chosen.keys, labels=labels, probabilities=probabilities)
+    probabilities = model.task.probabilities(logits_on(model, index, split).double().numpy())
+    keys, labels = index.splits[split].keys, index.label_array(split)
+    return Evaluation(classes=index.classes, keys=keys, labels=labels, probabilities=probabilities)
 
 
 def class_scores(evaluation: Evaluation) -> list[ClassScore]:
@@ -191,3 +188,9 @@ def check_classes(model: Sequence[str], data: Sequence[str]) -> None:
 def _listed(names: Sequence[str]) -> str:
     text = ", ".join(names[:_SHOWN])
     return f"{text} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else text
+
+
+def check_task(model: str, data: str) -> None:
+    """Raises DataError where a model of one task meets data of another."""
+    if model != data:
+        raise DataError(f"a model is used on data of its own task: the model is {model}, data.task is {data}")

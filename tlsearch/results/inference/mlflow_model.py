@@ -1,7 +1,7 @@
 """The served model: a models-from-code script that MLflow runs where the model is loaded.
 
-It takes base64 images and answers one {label, score, top} for each. It imports neither ray nor optuna;
-torch and the model's rooms are imported when the model is loaded.
+It takes base64 images and answers one {label, score, top} for each, of a multi-label model with its labels. It imports
+neither ray nor optuna; torch and the model's rooms are imported when the model is loaded.
 """
 
 from __future__ import annotations

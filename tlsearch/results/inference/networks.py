@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tlsearch.config.ensemble_meta import EnsembleMeta
 from tlsearch.core.types import TransformSpec
 from tlsearch.model import PART_NAMES, StagedModel
-from tlsearch.train import ModelMeta
+from tlsearch.train import LOSSES, ModelMeta
 from tlsearch.trial import load_trained
 
 
@@ -112,7 +112,8 @@ def network_logits(networks: Sequence[Network], pixels: Tensor) -> Tensor:
 def average_logits(networks: Sequence[Network], logits: Tensor) -> Tensor:
     """The scores of the whole model before its temperature, (B, C).
 
-    Of one network its logits; of several the logarithms of the weighted mean of their probabilities.
+    Of one network its logits; of several the logarithms of the weighted mean of their probabilities, or, of a
+    multi-label model, its log odds.
 
     Args:
         logits: (B, M, C), in the order of the networks.
@@ -121,7 +122,7 @@ def average_logits(networks: Sequence[Network], logits: Tensor) -> Tensor:
         return logits[:, 0]
     temperatures = logits.new_tensor([network.temperature for network in networks])
     weights = logits.new_tensor([math.log(network.weight) for network in networks])
-    return torch.logsumexp(torch.log_softmax(logits / temperatures[:, None], dim=2) + weights[:, None], dim=1)
+    return LOSSES[networks[0].meta.task].average(logits / temperatures[:, None], weights[:, None])
 
 
 def split_logits(networks: Sequence[Network], inputs: Sequence[Tensor]) -> Tensor:

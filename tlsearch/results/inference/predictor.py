@@ -17,55 +17,19 @@ from torch import Tensor
 
 from tlsearch.config.ensemble_meta import EnsembleMeta, is_ensemble, read_ensemble_meta
 from tlsearch.core.errors import DataError, Infeasible, StorageError, UsageError
+from tlsearch.core.label_tasks import TASKS, Task
 from tlsearch.data import ImageIndex, read_image
 from tlsearch.data.images.pixel_budget import num_decoders
 from tlsearch.model import StagedModel
+from tlsearch.results.inference.answers import Prediction, Unreadable, prediction
 from tlsearch.results.inference.checkpoint_uri import checkpoint_folder
 from tlsearch.results.inference.image_inputs import ImageLike, Opener, open_image, pixel_source, preprocessed
-from tlsearch.results.inference.labelled import check_classes
+from tlsearch.results.inference.labelled import check_classes, check_task
 from tlsearch.results.inference.networks import Network, average_logits, load_networks, network_logits, transforms_of
-from tlsearch.train import EVAL_BATCH_SIZE, ModelMeta, PixelSource, Runtime, in_batches, open_runtime
+from tlsearch.train import EVAL_BATCH_SIZE, LOSSES, ModelMeta, PixelSource, Runtime, in_batches, open_runtime
 
 TOP = 5
 _BATCH_PIXELS = EVAL_BATCH_SIZE * 640 * 640  # larger images come in smaller batches than the trial's evaluation
-
-
-@dataclass(frozen=True, kw_only=True)
-class Score:
-    """A class with its probability (softmax, a fraction)."""
-
-    label: str
-    score: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """What the model says of one image.
-
-    Attributes:
-        path: The image's path as given; ``image N``, N its position from 0, for bytes and arrays.
-        label: The most probable class.
-        score: Its probability, in [0, 1].
-        top: The most probable classes, at most 5, best first.
-    """
-
-    path: str
-    label: str
-    score: float
-    top: tuple[Score, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Unreadable:
-    """An image without a prediction.
-
-    Attributes:
-        path: As in `Prediction`.
-        error: What is wrong with it; names it.
-    """
-
-    path: str
-    error: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,8 +66,24 @@ class Classifier:
 
     @property
     def temperature(self) -> float:
-        """What the logits are divided by before the softmax."""
+        """What the logits are divided by before they become probabilities."""
         return self.meta.temperature if self.ensemble is None else self.ensemble.temperature
+
+    @property
+    def task(self) -> Task:
+        """Whether it gives an image one class or any number of them."""
+        return TASKS[self.meta.task]
+
+    @property
+    def raw_thresholds(self) -> tuple[float, ...]:
+        """Of the probabilities before the temperature: see ``ModelMeta``."""
+        return self.meta.thresholds if self.ensemble is None else self.ensemble.thresholds
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """Of a multi-label model: the score of each class above which an image has it."""
+        found = torch.tensor(self.raw_thresholds, dtype=torch.float64)
+        return tuple(torch.sigmoid(torch.logit(found) / self.temperature).tolist())
 
     def predict(self, images: Sequence[ImageLike], *, top: int = TOP) -> list[Prediction]:
         """As the function ``predict``, which see."""
@@ -142,7 +122,7 @@ def predict(
 ) -> list[Prediction]:
     """Predicts the classes of images, one Prediction for each, in their order.
 
-    Scores are the softmax of the logits over the model's temperature.
+    Scores are the softmax of the logits over the model's temperature; of a multi-label model their sigmoid.
 
     Args:
         images: Paths (str or Path), encoded files (bytes), or RGB pixels (uint8 of shape (H, W, 3)).
@@ -180,13 +160,14 @@ def predict_readable(
     names = [str(image) if isinstance(image, (str, Path)) else f"image {n}" for n, image in enumerate(images)]
     openers = [partial(open_image, *pair, model.max_pixels) for pair in zip(images, names, strict=True)]
     answers: list[Prediction | Unreadable] = []
+    probabilities_of, thresholds = LOSSES[model.meta.task].probabilities, model.thresholds
     for errors, logits in _batches(model, openers, strict=strict):
-        probabilities = torch.softmax(logits.double() / model.temperature, dim=1)
+        probabilities = probabilities_of(logits.double() / model.temperature)
         scores = iter(_finite(model, probabilities))
         for error in errors:
             name = names[len(answers)]
             if error is None:
-                answers.append(_prediction(model, name, next(scores), top))
+                answers.append(prediction(name, next(scores), model.classes, top=top, thresholds=thresholds))
             else:
                 answers.append(Unreadable(path=name, error=str(error)))
         if progress is not None:
@@ -201,9 +182,11 @@ def logits_on(model: Classifier, index: ImageIndex, split: str) -> Tensor:
     logarithms of its averaged probabilities.
 
     Raises:
-        DataError: The data's classes differ from the model's in content or order, or an image is corrupt.
+        DataError: The data's classes differ from the model's in content or order, or their task does; or an image is
+            corrupt.
     """
     check_classes(model.classes, index.classes)
+    check_task(model.task.name, index.task)
     if split not in index.splits:
         raise DataError(f"the data have the splits {', '.join(index.splits)}, not {split}")
     openers = [partial(read_image, index, key) for key in index.splits[split].keys]
@@ -270,12 +253,3 @@ def _finite(model: Classifier, values: Tensor) -> Tensor:
             "checkpoint.json are damaged"
         )
     return values
-
-
-def _prediction(model: Classifier, name: str, scores: Tensor, top: int) -> Prediction:
-    values, indices = scores.topk(min(top, len(model.classes)))
-    best = tuple(
-        Score(label=model.classes[index], score=value)
-        for value, index in zip(values.tolist(), indices.tolist(), strict=True)
-    )
-    return Prediction(path=name, label=best[0].label, score=best[0].score, top=best)

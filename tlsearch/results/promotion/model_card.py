@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from tlsearch.core.label_tasks import TaskName
 from tlsearch.core.printable import markdown_code, markdown_text
 from tlsearch.core.secrets import mask
 from tlsearch.core.text import plural
 from tlsearch.results.combine.combination import Combination, Kind
 from tlsearch.results.leaderboard.leaderboard import epoch_text
-from tlsearch.results.promotion.test_evaluation import AgainstSingle, TestEvidence
+from tlsearch.results.promotion.multi_label_evidence import AnyEvidence
+from tlsearch.results.promotion.test_evaluation import AgainstSingle
 from tlsearch.results.stats.verdict import Confirmed
 from tlsearch.train import ModelMeta
 
@@ -50,12 +52,34 @@ class CardFacts:
     temperature: float
     latency: str = ""
     confirmed: Confirmed | None = None
-    evidence: TestEvidence | None = None
+    evidence: AnyEvidence | None = None
     no_test: str = ""
     test_notes: Sequence[str] = field(default_factory=tuple)
     combination: Combination | None = None
     networks: Sequence[ModelMeta] = field(default_factory=tuple)
     default_gain: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _TaskWords:
+    """What the card says of a task; ``{}`` is the number of classes."""
+
+    limits: str
+    scores: str
+
+
+_TASKS: Mapping[TaskName, _TaskWords] = {
+    "single_label": _TaskWords(
+        limits="each showing one of the {} classes. Whatever it is shown, it answers with one of them; it cannot say "
+        "that an image shows none.",
+        scores="softmax of the logits over the temperature",
+    ),
+    "multi_label": _TaskWords(
+        limits="each showing any number of the {} classes. Of each class it says on its own whether an image shows it: "
+        "where its score is above its threshold, which the validation images have chosen.",
+        scores="sigmoid of the logits over the temperature",
+    ),
+}
 
 
 def model_card(facts: CardFacts) -> str:
@@ -100,20 +124,19 @@ def _evidence(facts: CardFacts) -> str:
     if evidence is None:
         lines.append(f"**No test evidence**: {markdown_text(facts.no_test)}.")
     else:
-        low, high = evidence.accuracy_interval
+        first, one = evidence.headline, evidence.calibration
         lines.append(
-            f"- **Test accuracy {evidence.accuracy:.4f}** (95 % interval {low:.4f} to {high:.4f}, Wilson's, from "
-            f"{evidence.num_images} images that nothing was chosen by)"
+            f"- **Test {first.label} {first.value:.4f}** (95 % interval {first.low:.4f} to {first.high:.4f}, "
+            f"{first.method}, from {evidence.num_images} images that nothing was chosen by)"
         )
-        lines.append(f"- balanced accuracy {evidence.balanced_accuracy:.4f}, macro F1 {evidence.macro_f1:.4f}")
-        one = evidence.calibration
+        lines.append("- " + ", ".join(f"{label} {value:.4f}" for _, label, value in evidence.others))
         lines.append(
             f"- calibration: expected calibration error {one.ece_before:.4f} before and {one.ece_after:.4f} after "
             f"temperature scaling (T = {one.temperature:.3f}, fitted on validation); cross-entropy "
             f"{one.loss_before:.4f} and {one.loss_after:.4f}. Scores of this model are scaled."
         )
         if evidence.against is not None:
-            lines.append(_against(evidence, evidence.against))
+            lines.append(_against(evidence.num_images, evidence.against))
     lines += [f"- {markdown_text(note)}" for note in facts.test_notes]
     meta, found = facts.meta, facts.combination
     if found is not None:
@@ -127,11 +150,6 @@ def _evidence(facts: CardFacts) -> str:
             f"- {markdown_text(meta.metric)} {meta.value:.4f} {epoch_text(meta.epoch)}: "
             + ("on images that were trained on too, so it says nothing" if facts.refit else _chosen_by)
         )
-    meta = facts.meta
-    lines.append(
-        f"- {markdown_text(meta.metric)} {meta.value:.4f} {epoch_text(meta.epoch)}: "
-        + ("on images that were trained on too, so it says nothing" if facts.refit else _chosen_by)
-    )
     if facts.default_gain:
         lines.append(f"- against the default trial of the search: {markdown_text(facts.default_gain)}")
     if facts.confirmed is not None:
@@ -139,10 +157,10 @@ def _evidence(facts: CardFacts) -> str:
     return "\n".join(lines)
 
 
-def _against(evidence: TestEvidence, single: AgainstSingle) -> str:
+def _against(num_images: int, single: AgainstSingle) -> str:
     low, high = single.difference_interval
     return (
-        f"- against the best single trial ({single.trial}) on the same {evidence.num_images} images: its accuracy is "
+        f"- against the best single trial ({single.trial}) on the same {num_images} images: its accuracy is "
         f"{single.accuracy:.4f}, the difference {single.difference:+.4f} (95 % interval {low:+.4f} to {high:+.4f}). "
         f"{single.only_combined} images are right with this model alone, {single.only_single} with the trial alone: "
         f"McNemar's exact test gives p = {single.p_value:.3g}"
@@ -153,9 +171,9 @@ _chosen_by = "the search chose by it, so it is optimistic"
 
 
 def _limits(facts: CardFacts) -> str:
+    limits = _TASKS[facts.meta.task].limits.format(len(facts.meta.classes))
     lines = [
-        f"- For single images like those of the data below, each showing one of the {len(facts.meta.classes)} classes. "
-        "Whatever it is shown, it answers with one of them; it cannot say that an image shows none.",
+        f"- For single images like those of the data below, {limits}",
         "- The evidence holds for images from the same source. Other cameras, places, times or populations were not "
         "tested, nor were single groups of people or things within a class.",
         "- Images with the same content in several splits were looked for; near-duplicates (crops, frames of one "
@@ -164,8 +182,7 @@ def _limits(facts: CardFacts) -> str:
         else "- Nothing was measured on images that played no part in the choice.",
     ]
     if facts.evidence is not None:
-        weakest = sorted((one for one in facts.evidence.classes if one.images), key=lambda one: one.recall)[:3]
-        names = ", ".join(f"{markdown_text(one.name)} (recall {one.recall:.2f} of {one.images})" for one in weakest)
+        names = ", ".join(f"{markdown_text(name)} ({why})" for name, why in facts.evidence.weakest)
         lines.append(f"- Weakest classes on the test images: {names}.")
     return "\n".join(lines)
 
@@ -191,7 +208,7 @@ def _model(facts: CardFacts) -> str:
         scores = "the averaged probabilities of the members, their logarithms divided by the temperature"
     else:
         lines += _network(facts.meta)
-        scores = "softmax of the logits over the temperature"
+        scores = _TASKS[facts.meta.task].scores
     lines.append(f"- scores: {scores} {facts.temperature:.3f}")
     if facts.latency:
         lines.append(f"- latency: {markdown_text(facts.latency)}")
@@ -218,11 +235,10 @@ def _network(meta: ModelMeta) -> list[str]:
 def _classes(facts: CardFacts) -> str:
     if facts.evidence is None:
         return f"The classes are {', '.join(map(markdown_text, facts.meta.classes))}."  # a line begins with no name
-    rows = ["| class | test images | precision | recall | F1 |", "| --- | ---: | ---: | ---: | ---: |"]
-    for one in facts.evidence.classes[:_MAX_CLASSES]:
-        rows.append(
-            f"| {markdown_text(one.name)} | {one.images} | {one.precision:.3f} | {one.recall:.3f} | {one.f1:.3f} |"
-        )
+    heads, cells = facts.evidence.class_table
+    rows = [f"| {' | '.join(heads)} |", f"| --- |{' ---: |' * (len(heads) - 1)}"]
+    for name, *figures in cells[:_MAX_CLASSES]:
+        rows.append(f"| {markdown_text(name)} | {' | '.join(figures)} |")
     if len(facts.evidence.classes) > _MAX_CLASSES:
         rows.append(f"\n{len(facts.evidence.classes) - _MAX_CLASSES} more classes are in evidence.json.")
     return "\n".join(rows)

@@ -48,6 +48,23 @@ class Calibration:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Headline:
+    """The figure that a model is judged by on the test split, with its interval.
+
+    Attributes:
+        name: As in the registry, after ``test_``; ``label`` is for people.
+        method: Of the interval.
+    """
+
+    name: str
+    label: str
+    value: float
+    low: float
+    high: float
+    method: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class AgainstSingle:
     """An ensemble or soup against the best single trial of its search, on the same test images.
 
@@ -98,6 +115,35 @@ class TestEvidence:
     def from_json(cls, plain: Mapping[str, Any]) -> TestEvidence:
         """What ``to_json`` gave; raises ValueError for anything else."""
         return from_plain(cls, plain)
+
+    @property
+    def headline(self) -> Headline:
+        """The accuracy."""
+        low, high = self.accuracy_interval
+        return Headline(name="accuracy", label="accuracy", value=self.accuracy, low=low, high=high, method="Wilson's")
+
+    @property
+    def others(self) -> Sequence[tuple[str, str, float]]:
+        """Further figures: name, as of ``Headline``, label and value."""
+        return (
+            ("balanced_accuracy", "balanced accuracy", self.balanced_accuracy),
+            ("macro_f1", "macro F1", self.macro_f1),
+        )
+
+    @property
+    def weakest(self) -> list[tuple[str, str]]:
+        """Three classes with what is weak about them, the weakest first."""
+        ranked = sorted((one for one in self.classes if one.images), key=lambda one: one.recall)[:3]
+        return [(one.name, f"recall {one.recall:.2f} of {one.images}") for one in ranked]
+
+    @property
+    def class_table(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+        """Heads and rows; the first column is the name."""
+        rows = [
+            [one.name, str(one.images), f"{one.precision:.3f}", f"{one.recall:.3f}", f"{one.f1:.3f}"]
+            for one in self.classes
+        ]
+        return ["class", "test images", "precision", "recall", "F1"], rows
 
 
 def gather_evidence(

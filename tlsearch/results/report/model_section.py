@@ -1,4 +1,7 @@
-"""What the best model gets wrong: its hardest classes, its worst mistakes, and the confusion matrix."""
+"""What the best model gets wrong: its hardest classes, its worst mistakes, and the confusion matrix.
+
+That of a multi-label search is in ``answers_section``.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ from numpy.typing import NDArray
 from tlsearch.core.printable import printable
 from tlsearch.core.text import agree, plural
 from tlsearch.results.inference.labelled import Evaluation, Mistake, class_scores, most_confused, worst_mistakes
+from tlsearch.results.inference.multi_labelled import MultiLabelEvaluation, worst_answers
+from tlsearch.results.report.answers_section import answers_section, plot_precisions
 from tlsearch.results.report.html import Cell, Row, grid, inline, paragraph, plot_figure, section, table
 from tlsearch.results.report.plots.style import HIGH, INK, Plot, add_axes, finish, new_figure, plot_style
 from tlsearch.results.report.plots.view import View, short
@@ -27,19 +32,33 @@ class BestModel:
 
     Attributes:
         trial: Its number.
-        pictures: Data URIs of the worst mistakes, in the order of ``worst_mistakes``.
+        pictures: Data URIs of the worst mistakes, in the order of ``mistakes``.
     """
 
     trial: int
-    evaluation: Evaluation
+    evaluation: Evaluation | MultiLabelEvaluation
     pictures: Sequence[str] = ()
+
+    def mistakes(self, count: int) -> list[Mistake]:
+        """The worst."""
+        if isinstance(self.evaluation, MultiLabelEvaluation):
+            return worst_answers(self.evaluation, count)
+        return worst_mistakes(self.evaluation, count)
+
+    def plot(self) -> Plot:
+        """How it does by class."""
+        if isinstance(self.evaluation, MultiLabelEvaluation):
+            return plot_precisions(self.evaluation)
+        return plot_confusion(self.evaluation.confusion(), self.evaluation.classes)
 
 
 def model_section(view: View, model: BestModel | None, plot: Plot | None, missing: str) -> str:
     """What the best model gets wrong."""
     if model is None or plot is None:
         return section("model", "The best model", f'<div class="missing">{inline(missing)}</div>')
-    evaluation = model.evaluation
+    evaluation, gallery = model.evaluation, _gallery(model)
+    if isinstance(evaluation, MultiLabelEvaluation):
+        return answers_section(view, model.trial, evaluation, plot, gallery)
     wrong = int((~evaluation.right).sum())
     text = (
         f"The kept model of trial {model.trial} over the {plural(len(evaluation.keys), 'validation image')}: "
@@ -52,14 +71,17 @@ def model_section(view: View, model: BestModel | None, plot: Plot | None, missin
             f"{interval.high:.4f} (bootstrap over the images)."
         )
     tables = f"<div>{_class_table(evaluation)}{_pair_table(evaluation)}</div>"
-    mistakes = worst_mistakes(evaluation, len(model.pictures)) if model.pictures else []
-    gallery = ""
-    if mistakes:
-        shown = "".join(_mistake(m, uri) for m, uri in zip(mistakes, model.pictures, strict=True))
-        gallery = f'<h3 class="spaced">Worst mistakes</h3><div class="gallery">{shown}</div>' + paragraph(
-            "The wrong predictions that the model is surest of. Some may be wrong labels.", note=True
-        )
     return section("model", "The best model", paragraph(text), grid(plot_figure(plot), tables), gallery)
+
+
+def _gallery(model: BestModel) -> str:
+    if not model.pictures:
+        return ""
+    mistakes = model.mistakes(len(model.pictures))
+    shown = "".join(_mistake(one, uri) for one, uri in zip(mistakes, model.pictures, strict=True))
+    return f'<h3 class="spaced">Worst mistakes</h3><div class="gallery">{shown}</div>' + paragraph(
+        "The wrong predictions that the model is surest of. Some may be wrong labels.", note=True
+    )
 
 
 def _class_table(evaluation: Evaluation) -> str:

@@ -17,7 +17,7 @@ from tlsearch.core.types import TrialRecord
 from tlsearch.results.report.findings import value_text
 from tlsearch.results.report.html import grid, plot_figure, section
 from tlsearch.results.report.label_section import LabelErrors, label_section
-from tlsearch.results.report.model_section import BestModel, model_section, plot_confusion
+from tlsearch.results.report.model_section import BestModel, model_section
 from tlsearch.results.report.plots.history import plot_curves, plot_history
 from tlsearch.results.report.plots.parallel import plot_parallel
 from tlsearch.results.report.plots.parameters import plot_importance, plot_slices
@@ -83,9 +83,10 @@ def make_report(
             plot_epochs(view),
         )
     }
-    if model is not None:
-        plots["confusion"] = plot_confusion(model.evaluation.confusion(), model.evaluation.classes)
-    sections = {"model": model_section(view, model, plots.get("confusion"), model_missing)}
+    best = None if model is None else model.plot()
+    if best is not None:
+        plots[best.name] = best
+    sections = {"model": model_section(view, model, best, model_missing)}
     sections["labels"] = label_section(labels)
     html = _page(view, plots, sections, settings or SearchSettings(), created or time.time())
     return Report(html=html, plots=tuple(plots.values()))

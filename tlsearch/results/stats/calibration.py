@@ -5,44 +5,46 @@ N images, C classes. Guo et al., "On calibration of modern neural networks" (201
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
+
+from tlsearch.core.label_tasks import TASKS, task_of
 
 NUM_BINS = 15
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
 _STEPS = 60
 
 Floats = NDArray[np.float64]
-Labels = NDArray[np.int64]
+Labels = NDArray[Any]
 
 
 def scaled_probabilities(logits: Floats, temperature: float = 1.0) -> Floats:
     """softmax(logits / temperature): float (N, C)."""
-    scaled = logits / temperature
-    powers = np.exp(scaled - scaled.max(1, keepdims=True))
-    probabilities: Floats = powers / powers.sum(1, keepdims=True)
-    return probabilities
+    return TASKS["single_label"].probabilities(logits / temperature)
 
 
 def fit_temperature(logits: Floats, labels: Labels) -> float:
-    """The temperature with the smallest cross-entropy; the order of the classes stays as it is.
+    """The temperature with the smallest cross-entropy, one for all classes; their order stays as it is.
 
     The cross-entropy is convex in 1/T, so its slope is bisected.
 
     Args:
         logits: float (N, C), of images that the model was not trained on.
-        labels: int (N,).
+        labels: int (N,), or float (N, C) of 0 and 1.
 
     Returns:
         A temperature in [MIN_TEMPERATURE, MAX_TEMPERATURE]; at an end where no finite one is best, as for a
         model without a mistake.
     """
-    rows = np.arange(len(labels))
+    task = task_of(labels)
+    true = task.indicators(labels, logits.shape[1])
     low, high = 1 / MAX_TEMPERATURE, 1 / MIN_TEMPERATURE
     for _ in range(_STEPS):
         middle = float(np.sqrt(low * high))
-        expected = (scaled_probabilities(logits, 1 / middle) * logits).sum(1)
-        if float((expected - logits[rows, labels]).mean()) > 0:  # too sharp
+        slope = (task.probabilities(logits * middle) - true) * logits
+        if float(slope.sum(1).mean()) > 0:  # too sharp
             high = middle
         else:
             low = middle

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tlsearch.core.metrics import METRICS, is_share
+from tlsearch.core.label_tasks import task_of
+from tlsearch.core.metrics import is_share
 
 Z95 = 1.959963984540054  # the normal distribution's 97.5 % point
 BOOTSTRAPS = 1000
 
-LABELS = NDArray[np.int64]
+LABELS = NDArray[Any]
 PROBABILITIES = NDArray[np.float64]
 
 
@@ -140,12 +142,12 @@ def bootstrap_metric(
     Args:
         metric: As ``val_macro_f1``.
         probabilities: float (N, C).
-        labels: int (N,).
+        labels: int (N,), or float (N, C) of 0 and 1.
         seed: Of the draws; the same seed gives the same interval.
         num_bootstraps: Number of draws of N images.
     """
-    one = METRICS[metric]
-    scores = np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
+    task = task_of(labels)
+    one, scores = task.metrics[metric], task.scores(probabilities)
     rng = np.random.default_rng(seed)
     draws = (rng.integers(0, len(labels), len(labels)) for _ in range(num_bootstraps))
     values = np.array([one.value(scores[rows], labels[rows]) for rows in draws])

@@ -219,7 +219,7 @@ def write_model(folder: Path, model: LoggedModel, *, run_id: str, checkpoint: Pa
         mlflow_model=description,
         python_model=str(served_code),
         artifacts={ARTIFACT: str(checkpoint)},
-        signature=model_signature(),
+        signature=model_signature(several=_is_multi_label(checkpoint)),
         input_example=[_EXAMPLE],
         pip_requirements=requirements(_backbones(checkpoint)),
         code_paths=[str(PACKAGE)],
@@ -258,14 +258,26 @@ def _backbones(checkpoint: Path) -> list[str]:
     return [str(one["checkpoint"]["backbone"]) for one in members]
 
 
+def _is_multi_label(checkpoint: Path) -> bool:
+    if is_ensemble(checkpoint):
+        content = read_json(checkpoint / ENSEMBLE_META)["members"][0]["checkpoint"]
+    else:
+        content = read_json(checkpoint / CHECKPOINT_META)
+    return bool(content.get("task") == "multi_label")
+
+
 def requirements(backbones: Sequence[str]) -> list[str]:
     """Pinned requirements of a served model, without the build's local suffix (``+cpu``)."""
     names = [*_REQUIREMENTS, *(["timm"] if any(one.startswith("timm/") for one in backbones) else [])]
     return [f"{name}=={version(name).split('+')[0]}" for name in names]
 
 
-def model_signature() -> ModelSignature:
-    """One unnamed string column (base64) in; label, score and the best few of each image out."""
+def model_signature(*, several: bool = False) -> ModelSignature:
+    """One unnamed string column (base64) in; label, score and the best few of each image out.
+
+    Args:
+        several: The labels of each image are in the answer, too: it may have any number of them.
+    """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema, TensorSpec
     from mlflow.types.schema import Array, DataType, Object, Property
@@ -275,6 +287,7 @@ def model_signature() -> ModelSignature:
         ColSpec(DataType.string, "label"),
         ColSpec(DataType.double, "score"),
         ColSpec(Array(Object(list(pair))), "top"),
+        *([ColSpec(Array(Object(list(pair))), "labels")] if several else []),
     ]
     return ModelSignature(inputs=Schema([ColSpec(DataType.string)]), outputs=Schema(answer))
 

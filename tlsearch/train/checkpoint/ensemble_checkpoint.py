@@ -65,8 +65,8 @@ def networks_of(folder: Path) -> tuple[ModelMeta, ...]:
     return (read_model_file(folder).meta,)
 
 
-def copy_with_temperature(directory: Path, target: Path, temperature: float) -> None:
-    """Copies a model's folder into another one, with the temperature that a calibration has found.
+def copy_calibrated(directory: Path, target: Path, temperature: float, thresholds: tuple[float, ...] = ()) -> None:
+    """Copies a model's folder into another one, with the temperature and thresholds that validation images gave.
 
     Raises:
         StorageError: No model there, or one that this version cannot read.
@@ -75,11 +75,12 @@ def copy_with_temperature(directory: Path, target: Path, temperature: float) -> 
         ensemble = read_ensemble_meta(directory)
         for member in ensemble.members:
             copy_tensors(directory, target, member.checkpoint.files)
-        write_json(target / ENSEMBLE_FILE, replace(ensemble, temperature=temperature).as_json())
+        write_json(target / ENSEMBLE_FILE, replace(ensemble, temperature=temperature, thresholds=thresholds).as_json())
         return
     found = read_model_file(directory)
     copy_tensors(directory, target, found.files)
-    write_json(target / META_FILE, replace(found, meta=replace(found.meta, temperature=temperature)).as_json())
+    meta = replace(found.meta, temperature=temperature, thresholds=thresholds)
+    write_json(target / META_FILE, replace(found, meta=meta).as_json())
 
 
 def _names(members: Sequence[EnsembleMember]) -> Mapping[str, str]:

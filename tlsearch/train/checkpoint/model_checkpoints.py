@@ -58,7 +58,8 @@ def save_confusion(directory: Path, *, epoch: int, classes: Sequence[str], matri
     """Writes an epoch's confusion matrix into a checkpoint's folder, before the checkpoint itself is written.
 
     Args:
-        matrix: Counts: a row for each true class, a column for each predicted one, in the order of ``classes``.
+        matrix: Counts: a row for each true class, a column for each predicted one, in the order of ``classes``; of a
+            multi-label task one of 2 x 2 for each class, by whether an image has it and whether the answer is yes.
     """
     directory.mkdir(parents=True, exist_ok=True)
     content = {"epoch": epoch, "classes": list(classes), "matrix": matrix.tolist()}
@@ -71,17 +72,18 @@ def half_logits(logits: Tensor) -> Tensor | None:
     return None if logits.numel() > MAX_LOGITS else logits.clamp(-largest, largest).half()
 
 
-def save_val_logits(directory: Path, logits: Tensor, labels: Sequence[int], *, epoch: int, digest: str) -> None:
+def save_val_logits(directory: Path, logits: Tensor, labels: Tensor, *, epoch: int, digest: str) -> None:
     """Writes the validation logits of an epoch into a trial's folder, before the epoch's checkpoint is written.
 
-    The file holds ``logits`` float16 (N, C) and ``labels`` int32 (N,); its metadata are ``epoch`` and ``digest``.
+    The file holds ``logits`` float16 (N, C) and ``labels`` int32 (N,), or uint8 (N, C) of a multi-label task; its
+    metadata are ``epoch`` and ``digest``.
 
     Args:
         logits: From ``half_logits``, in the order of the split.
-        labels: Of the validation images.
+        labels: Of the validation images: int64 (N,), or float32 (N, C) of 0 and 1.
         digest: Of labels and images, see ``tlsearch.data.split_digest``.
     """
-    tensors = {"logits": logits, "labels": torch.tensor(labels, dtype=torch.int32)}
+    tensors = {"logits": logits, "labels": labels.to(torch.int32 if labels.dim() == 1 else torch.uint8)}
     replace_tensors(directory / VAL_LOGITS, tensors, {"epoch": str(epoch), "digest": digest})
 
 

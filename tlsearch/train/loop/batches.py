@@ -29,7 +29,7 @@ class Source(ABC):
         reason: Why it is this kind; goes into the epoch's report.
         rows: uint8 (N, 3, H, W), or float (N, F) or (N, C, H, W). May be memory-mapped, or decoded as it is
             read: it is only ever gathered from, never worked on in place.
-        labels: int64 (N,).
+        labels: int64 (N,); of a multi-label task float32 (N, C) of 0 and 1.
         targets: What training learns, where that is not the labels: probabilities, float32 (N, C).
         chosen: int64 (N,): which of ``rows`` are the split's, where these are more; None for all of them.
         ahead: The batches that are on their way to a device that has no room for all rows.

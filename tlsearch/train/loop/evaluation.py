@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tlsearch.core.errors import Diverged, Infeasible, is_out_of_memory
-from tlsearch.core.metrics import METRICS, confusion_matrix
+from tlsearch.core.label_tasks import task_of
 from tlsearch.features import PASS_BATCH_SIZE, pass_batch_size
 from tlsearch.model import MAX_DEPTH, StagedModel
 from tlsearch.train.checkpoint.model_checkpoints import half_logits
@@ -96,18 +96,20 @@ class Evaluation:
     """One pass over a split.
 
     Attributes:
-        metrics: All of ``METRICS`` that the number of classes allows.
-        confusion: Counts by (true class, predicted class): int64 (C, C).
+        metrics: All of the task that the number of classes allows.
+        confusion: As of ``Task.confusion``, int64.
         logits: As they are kept: float16 (N, C); None where they are too many.
+        thresholds: As of ``Task.thresholds``, for these images.
     """
 
     metrics: dict[str, float]
     confusion: Tensor
     logits: Tensor | None = None
+    thresholds: tuple[float, ...] = ()
 
 
 def evaluate(model: StagedModel, source: Source, runtime: Runtime, *, depth: int) -> Evaluation:
-    """Metrics and confusion matrix over all rows.
+    """Metrics, confusion matrix and thresholds over all rows.
 
     Raises:
         Diverged: The validation loss is not finite.
@@ -115,11 +117,16 @@ def evaluate(model: StagedModel, source: Source, runtime: Runtime, *, depth: int
     """
     logits = predict_logits(model, source, runtime, depth=depth)
     scores, labels = logits.float().numpy(), source.labels.numpy()
-    num_classes = scores.shape[1]
-    metrics = {name: one.value(scores, labels) for name, one in METRICS.items() if num_classes >= one.min_classes}
+    task = task_of(labels)
+    metrics = task.values(scores, labels)
     check_finite(metrics["val_loss"], "validation")
-    confusion = confusion_matrix(scores.argmax(1), labels, num_classes)
-    return Evaluation(metrics=metrics, confusion=torch.from_numpy(confusion), logits=half_logits(logits))
+    confusion = task.confusion(scores, labels)
+    return Evaluation(
+        metrics=metrics,
+        confusion=torch.from_numpy(confusion),
+        logits=half_logits(logits),
+        thresholds=task.thresholds(scores, labels),
+    )
 
 
 class Reading:

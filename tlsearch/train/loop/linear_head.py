@@ -1,6 +1,6 @@
 """Head-only training on stored features as plain linear algebra.
 
-The gradient of cross-entropy through one linear layer is known in closed form, so no autograd graph is
+The gradient of a cross-entropy through one linear layer is known in closed form, so no autograd graph is
 built. It is that of the head module up to rounding, with the same dropout masks from the same seed.
 
 N rows, B rows of a batch, F features, C classes.
@@ -60,7 +60,7 @@ class LinearHead:
         weight, bias = self._linear.weight, self._linear.bias
         labels = on_device(self._source.learned[torch.cat(list(batches))], self._runtime)
         targets = self._objective.target_rows(labels, self._linear.out_features)
-        mass = None if self._objective.plain else targets.sum(1, keepdim=True)
+        mass = self._objective.masses(labels, targets)
         logits = torch.empty_like(targets)
         sizes = [len(index) for index in batches]
         masses = [None] * len(sizes) if mass is None else torch.split(mass, sizes)
@@ -71,7 +71,7 @@ class LinearHead:
             if self._dropout > 0:
                 rows = torch.native_dropout(rows, self._dropout, True)[0]
             _into(outputs, rows, turned, bias)
-            error = torch.softmax(outputs, 1)  # (B, C): d loss / d logits = (p sum(t) - t) / B, t the targets
+            error = self._objective.probabilities(outputs)  # (B, C): d loss / d logits = (p mass - wanted) / B
             if sums is not None:
                 error.mul_(sums)
             error.sub_(wanted).mul_(1 / len(index))
@@ -79,7 +79,7 @@ class LinearHead:
             if bias is not None:
                 torch.sum(error, 0, out=bias.grad)
             take_step(step)
-        hits = (logits.argmax(1) == (labels if labels.dim() == 1 else labels.argmax(1))).sum()
+        hits = self._objective.hits(logits, labels)
         return torch.stack([self._objective.total(logits, labels).double(), hits.double()])
 
     def _make_gradients(self) -> None:

@@ -1,4 +1,4 @@
-"""What training minimises: cross-entropy with smoothed, weighted or mixed targets.
+"""What training minimises: a cross-entropy with smoothed, weighted or mixed targets. A task has its row in ``LOSSES``.
 
 MixUp (Zhang et al. 2018) and CutMix (Yun et al. 2019) mix a batch of pixels and give soft targets. B rows of a batch,
 C classes, H and W of the images.
@@ -7,6 +7,8 @@ C classes, H and W of the images.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,45 +20,196 @@ from tlsearch.train.device import derive_seed
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingLoss:
-    """Cross-entropy.
+class TrainingLoss(ABC):
+    """The loss of a task.
+
+    Its gradient by the logits has one form, ``probabilities(logits) * mass - wanted``, which trains a linear head
+    without autograd.
 
     Attributes:
-        label_smoothing: Share of each target that is spread evenly over all classes (Szegedy et al. 2016).
-        class_weights: float32 (C,) on the device: the weight of each class's term; None is 1 for all.
+        label_smoothing: Fraction of each target that is smoothed away.
+        class_weights: float32 (C,) on the device; None is 1 for all.
     """
 
     label_smoothing: float = 0.0
     class_weights: Tensor | None = None
 
-    @property
-    def plain(self) -> bool:
-        """Whether this is the plain cross-entropy with the labels."""
-        return self.label_smoothing == 0.0 and self.class_weights is None
+    @staticmethod
+    @abstractmethod
+    def balanced(labels: Tensor, num_classes: int) -> Tensor:
+        """Class weights, float32 (C,), with which rare classes count as much as frequent ones."""
 
+    @staticmethod
+    @abstractmethod
+    def probabilities(logits: Tensor) -> Tensor:
+        """Of the classes, (..., C)."""
+
+    @staticmethod
+    @abstractmethod
+    def rows(logits: Tensor, labels: Tensor) -> Tensor:
+        """The plain loss of each row, (B,)."""
+
+    @staticmethod
+    @abstractmethod
+    def hits(logits: Tensor, targets: Tensor) -> Tensor:
+        """How many rows are right, one number; a row with several answers counts in parts."""
+
+    @staticmethod
+    @abstractmethod
+    def one_hot(labels: Tensor, num_classes: int) -> Tensor:
+        """Labels as probabilities, float32 (B, C)."""
+
+    @staticmethod
+    @abstractmethod
+    def average(logits: Tensor, log_weights: Tensor) -> Tensor:
+        """What gives the weighted mean of several models' probabilities, (B, C).
+
+        Args:
+            logits: (B, M, C), of M models.
+            log_weights: (M, 1); the weights sum to 1.
+        """
+
+    @abstractmethod
     def total(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The sum over the rows.
 
         Args:
             logits: float32 (B, C).
-            targets: Labels, int64 (B,), or probabilities, float32 (B, C).
+            targets: Labels as the data have them, or probabilities, float32 (B, C).
         """
+
+    @abstractmethod
+    def target_rows(self, labels: Tensor, num_classes: int) -> Tensor:
+        """float32 (B, C): ``wanted`` of the gradient, smoothing and class weights included."""
+
+    @abstractmethod
+    def masses(self, labels: Tensor, wanted: Tensor) -> Tensor | None:
+        """``mass`` of the gradient, (B, 1) or (B, C); None is 1.
+
+        Args:
+            wanted: From ``target_rows``.
+        """
+
+
+class CrossEntropy(TrainingLoss):
+    """Cross-entropy of one class; smoothing spreads a part of the target evenly over all (Szegedy et al. 2016)."""
+
+    @staticmethod
+    def balanced(labels: Tensor, num_classes: int) -> Tensor:
+        """See ``balanced_weights``."""
+        return balanced_weights(labels, num_classes)
+
+    @staticmethod
+    def probabilities(logits: Tensor) -> Tensor:
+        """Softmax."""
+        return torch.softmax(logits, -1)
+
+    @staticmethod
+    def rows(logits: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy."""
+        return F.cross_entropy(logits, labels, reduction="none")
+
+    @staticmethod
+    def hits(logits: Tensor, targets: Tensor) -> Tensor:
+        """Rows whose most probable class is that of the (larger share of the) target."""
+        return (logits.argmax(1) == (targets if targets.dim() == 1 else targets.argmax(1))).sum()
+
+    @staticmethod
+    def one_hot(labels: Tensor, num_classes: int) -> Tensor:
+        """1 at the label."""
+        return F.one_hot(labels, num_classes).float()
+
+    @staticmethod
+    def average(logits: Tensor, log_weights: Tensor) -> Tensor:
+        """The logarithm of the mean."""
+        return torch.logsumexp(torch.log_softmax(logits, dim=2) + log_weights, dim=1)
+
+    def total(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The sum of ``torch.nn.functional.cross_entropy``."""
         return F.cross_entropy(
             logits, targets, weight=self.class_weights, label_smoothing=self.label_smoothing, reduction="sum"
         )
 
     def target_rows(self, labels: Tensor, num_classes: int) -> Tensor:
-        """float32 (B, C): what each class's log-probability is weighted with, smoothing and class weights included.
-
-        Args:
-            labels: int64 (B,), or probabilities, float32 (B, C).
-        """
+        """What each class's log-probability is weighted with."""
         if labels.dim() == 2:
             rows = labels * (1.0 - self.label_smoothing) + self.label_smoothing / num_classes
         else:
             rows = torch.full((len(labels), num_classes), self.label_smoothing / num_classes, device=labels.device)
             rows.scatter_add_(1, labels[:, None], rows.new_full((len(labels), 1), 1.0 - self.label_smoothing))
         return rows if self.class_weights is None else rows * self.class_weights
+
+    def masses(self, labels: Tensor, wanted: Tensor) -> Tensor | None:
+        """The sum of each row's targets, where that may not be 1."""
+        plain = self.label_smoothing == 0.0 and self.class_weights is None
+        return None if plain else wanted.sum(1, keepdim=True)
+
+
+class BinaryCrossEntropy(TrainingLoss):
+    """Binary cross-entropy, the mean over the classes, as torch's ``BCEWithLogitsLoss``.
+
+    Smoothing moves each answer towards a half, as Keras does; a class's weight is that of its positive part.
+    """
+
+    @staticmethod
+    def balanced(labels: Tensor, num_classes: int) -> Tensor:
+        """Images without the class over images with it: torch's ``pos_weight``; 1 where no image has it."""
+        positive = labels.sum(0)
+        return torch.where(positive > 0, (len(labels) - positive) / positive.clamp(min=1), 1.0).float()
+
+    @staticmethod
+    def probabilities(logits: Tensor) -> Tensor:
+        """Sigmoid."""
+        return torch.sigmoid(logits)
+
+    @staticmethod
+    def rows(logits: Tensor, labels: Tensor) -> Tensor:
+        """The sum over the classes: each is a regression of its own."""
+        return F.binary_cross_entropy_with_logits(logits, labels, reduction="none").sum(1)
+
+    @staticmethod
+    def hits(logits: Tensor, targets: Tensor) -> Tensor:
+        """The share of each row's classes that are on the right side of a half, summed."""
+        return ((logits > 0) == (targets > 0.5)).float().mean(1).sum()
+
+    @staticmethod
+    def one_hot(labels: Tensor, num_classes: int) -> Tensor:
+        """The labels, which are 0 and 1 already."""
+        return labels
+
+    @staticmethod
+    def average(logits: Tensor, log_weights: Tensor) -> Tensor:
+        """The log odds of the mean."""
+        yes, no = (torch.logsumexp(F.logsigmoid(part) + log_weights, dim=1) for part in (logits, -logits))
+        return yes - no
+
+    def total(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The sum over the rows of their mean over the classes."""
+        smoothed = self._smoothed(targets)
+        total = F.binary_cross_entropy_with_logits(logits, smoothed, pos_weight=self.class_weights, reduction="sum")
+        return total / logits.shape[1]
+
+    def target_rows(self, labels: Tensor, num_classes: int) -> Tensor:
+        """The positive part of each class's loss."""
+        rows = self._smoothed(labels) / num_classes
+        return rows if self.class_weights is None else rows * self.class_weights
+
+    def masses(self, labels: Tensor, wanted: Tensor) -> Tensor | None:
+        """The positive part and the negative part."""
+        return wanted + (1.0 - self._smoothed(labels)) / wanted.shape[1]
+
+    def _smoothed(self, targets: Tensor) -> Tensor:
+        if self.label_smoothing == 0.0:
+            return targets
+        return targets * (1.0 - self.label_smoothing) + self.label_smoothing / 2
+
+
+LOSSES: Mapping[str, type[TrainingLoss]] = {"single_label": CrossEntropy, "multi_label": BinaryCrossEntropy}
+
+
+def loss_of(labels: Tensor) -> type[TrainingLoss]:
+    """The loss of labels as the data have them, which tell their task: see ``tlsearch.core.label_tasks``."""
+    return LOSSES["multi_label" if labels.dim() == 2 else "single_label"]
 
 
 def balanced_weights(labels: Tensor, num_classes: int) -> Tensor:

@@ -13,17 +13,21 @@ from pathlib import Path
 import safetensors
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from tlsearch.core.errors import StorageError
 from tlsearch.train.checkpoint.tensor_files import replace_tensors
+from tlsearch.train.loop.loss import loss_of
 
 LABEL_SHARE = 0.5  # of a target; the teacher has the rest, as it has seen these images and is too sure of them
 
 
 def mixed_with_labels(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """Targets float32 (N, C): the teacher's probabilities (N, C) and the labels, int64 (N,), in fixed shares."""
-    hard = F.one_hot(labels, probabilities.shape[1]).to(probabilities.dtype)
+    """Targets float32 (N, C): the teacher's probabilities (N, C) and the labels in fixed shares.
+
+    Args:
+        labels: As the data have them.
+    """
+    hard = loss_of(labels).one_hot(labels, probabilities.shape[1]).to(probabilities.dtype)
     return (LABEL_SHARE * hard + (1 - LABEL_SHARE) * probabilities).float()
 
 

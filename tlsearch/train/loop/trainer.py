@@ -22,7 +22,7 @@ from tlsearch.train.loop.device_rows import release_copies
 from tlsearch.train.loop.ema import WeightAverage
 from tlsearch.train.loop.evaluation import Reading, check_finite, forward
 from tlsearch.train.loop.linear_head import linear_head
-from tlsearch.train.loop.loss import Mixer, TrainingLoss, balanced_order, balanced_weights
+from tlsearch.train.loop.loss import Mixer, TrainingLoss, balanced_order, loss_of
 from tlsearch.train.optim.optimizer import FusedStep, build_optimizer, extend_optimizer, learning_rates, set_rates
 from tlsearch.train.optim.schedules import schedule_of
 
@@ -55,7 +55,8 @@ class TrainFigures:
 
     Attributes:
         loss: What was minimised: smoothing, class weights and mixed targets included.
-        accuracy: Share of the rows whose most probable class is that of the (larger share of the) target.
+        accuracy: Share of the rows whose most probable class is that of the (larger share of the) target; of a
+            multi-label task share of the answers, one for each class of each row, that are right.
     """
 
     loss: float
@@ -161,10 +162,10 @@ class Trainer:
         return epoch_order(len(source), seed, epoch)
 
     def _objective(self, source: Source) -> TrainingLoss:
-        weights = None
+        weights, loss = None, loss_of(source.labels)
         if self._config.class_balance == "weighted_loss":
-            weights = balanced_weights(source.labels, self._num_classes).to(self.runtime.device)
-        return TrainingLoss(label_smoothing=self._config.label_smoothing, class_weights=weights)
+            weights = loss.balanced(source.labels, self._num_classes).to(self.runtime.device)
+        return loss(label_smoothing=self._config.label_smoothing, class_weights=weights)
 
     def _mixer(self, seed: int, epoch: int) -> Mixer | None:
         mixup, cutmix = self._config.mixup, self._config.cutmix
@@ -267,8 +268,7 @@ class Trainer:
                 logits = self._forward(self.model, part_rows, depth=self.depth, from_pixels=from_pixels)
             loss = objective.total(logits.float(), part_targets)
             torch.autograd.backward(self.scaler.scale(loss / num_rows))
-            labels = part_targets if part_targets.dim() == 1 else part_targets.argmax(1)
-            figures.append((loss.detach(), (logits.detach().argmax(1) == labels).sum()))
+            figures.append((loss.detach(), objective.hits(logits.detach(), part_targets)))
         if num_parts == 1:
             return figures[0]
         losses, hits = (torch.stack(column) for column in zip(*figures, strict=True))
