@@ -60,6 +60,7 @@ def test_results_have_the_published_shape(results: Mapping[str, Any]) -> None:
         "trials",
         "state",
         "better_than_default",
+        "screen",
     }
     assert results["state"] == "finished"
     keys = {"trial", "state", "params", "best_value", "best_epoch", "epochs_run", "mlflow_run_id", "reason"}
