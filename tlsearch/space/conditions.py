@@ -229,5 +229,6 @@ def dimension_of(name: str) -> str:
 def system_reason(name: str, point: Mapping[str, Scalar]) -> Reason | None:
     """Why a dimension has no effect at a point (what is decided so far), None where it has one."""
     rule = NO_EFFECT.get(name)
-    message = rule.why(point[rule.on]) if rule is not None else ""
+    # a space that an earlier version stored lacks the dimensions that came later
+    message = rule.why(point[rule.on]) if rule is not None and rule.on in point else ""
     return Reason(on=rule.on, message=message) if rule is not None and message else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -275,6 +276,16 @@ def test_a_trial_has_its_place_in_the_space(tmp_path: Path, seed: int) -> None:
     config = space.to_config(space.suggest(trial))
     assert space.values_of(config) == trial.params
     assert space.to_config(space.values_of(config)) == config
+
+
+def test_a_space_of_a_version_with_fewer_dimensions_is_read(tmp_path: Path) -> None:
+    space = space_of(tmp_path)
+    tree = json.loads(space.to_json())
+    later = {"image_size", "features", "head", "head_penalty", "adapt", "lora_rank"}
+    tree["dimensions"] = [one for one in tree["dimensions"] if one["name"] not in later]
+    earlier = Space.from_json(json.dumps(tree))
+    assert earlier.to_config(earlier.default_point()) == space.to_config(space.default_point())
+    assert earlier.complete({"unfreeze_depth": 0}) == space.complete({"unfreeze_depth": 0})
 
 
 def test_a_trial_of_another_space_has_none(tmp_path: Path) -> None:
