@@ -3,14 +3,16 @@
 Li et al., "A System for Massively Parallel Hyperparameter Tuning" (MLSys 2020). A bracket's rungs
 lie at the epochs grace_period * reduction_factor^k below max_epochs. A trial that reaches a rung
 enters its best value so far and goes on if it is among the best 1/reduction_factor (rounded up)
-of all that have reached the rung, itself included; ties go on. What happens depends on ranks and
-on the order of reports alone, so the same reports give the same decisions after any restart.
+of all that have reached the rung, itself included; of equal ones as many as are among these, the first
+ones first. What happens depends on ranks and on the order of reports alone, so the same reports give the
+same decisions after any restart.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_right, insort
+from collections import Counter
 from dataclasses import dataclass
 
 from tlsearch.config import AshaSpec
@@ -57,6 +59,7 @@ class Rungs:
         self._rules = rules
         self._objective = objective
         self._gains: dict[tuple[int, int], list[float]] = {}  # by bracket and epoch, rising
+        self._gone_on: Counter[tuple[int, int, float]] = Counter()  # by bracket, epoch and gain
 
     def enter(self, *, bracket: int, epoch: int, best: float) -> bool:
         """Enters a trial that has ended ``epoch``, once, where a rung lies there; True if it goes on.
@@ -69,6 +72,8 @@ class Rungs:
         if epoch not in self._rules.milestones(bracket):
             return True
         rung, gain = self._gains.setdefault((bracket, epoch), []), self._objective.gain(best)
-        insort(rung, gain)
         better = len(rung) - bisect_right(rung, gain)
-        return better < math.ceil(len(rung) / self._rules.reduction_factor)
+        insort(rung, gain)
+        goes_on = better + self._gone_on[bracket, epoch, gain] < math.ceil(len(rung) / self._rules.reduction_factor)
+        self._gone_on[bracket, epoch, gain] += goes_on
+        return goes_on
