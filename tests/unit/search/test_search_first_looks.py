@@ -26,7 +26,11 @@ from tlsearch.search.study.stored_reports import stored_reports
 from tlsearch.space import Choice, Fixed, FloatRange, IntRange, Space
 
 THREE = ("resnet18", "mobilenet_v2", "vit_b_16")
-WIDE: Mapping[str, Any] = {"backbone": Choice(values=THREE), "unfreeze_depth": IntRange(low=0, high=5)}
+WIDE: Mapping[str, Any] = {
+    "backbone": Choice(values=THREE),
+    "unfreeze_depth": IntRange(low=0, high=5),
+    "backbone_lr": FloatRange(low=1e-6, high=1e-3, log=True),
+}
 SMALL = space(
     backbone=Fixed(value="resnet18"),
     unfreeze_depth=IntRange(low=0, high=1),
@@ -250,7 +254,7 @@ def test_a_study_of_an_earlier_version_goes_on_without_looks(tmp_path: Path) -> 
     assert drive(plan, slots=2, factory=Leaning) == "finished"
     trials = read_search(tmp_path / "s").trials
     assert len(trials) == 8 and len({str(trial.params) for trial in trials}) == 8
-    assert [trial.config.unfreeze_depth for trial in trials[:7]] == [0, 0, 0, 1, 0, 2, 5], "then the starting points"
+    assert [trial.config.unfreeze_depth for trial in trials[:7]] == [0, 0, 0, 1, 2, 5, 5], "then the starting points"
     assert not any(trial.user_attrs.get("first_look") for trial in study_trials(tmp_path / "s"))
 
 

@@ -13,9 +13,12 @@ import pytest
 from search_doubles import QuickTrial, drive, make_plan
 from test_search_migrate import space as real_space
 
+from tlsearch.config import ConstraintsSpec, Limit
 from tlsearch.search import read_search
+from tlsearch.search.sampling import proposals as proposals_module
 from tlsearch.search.sampling.points import draw, first_look, nearest
 from tlsearch.search.sampling.proposals import STARTING_POINTS, Proposals, _passes, starting_point
+from tlsearch.search.sampling.tpe import make_sampler
 from tlsearch.space import Choice, Fixed, FloatRange, IntRange
 
 WIDE = real_space(
@@ -82,6 +85,40 @@ def test_a_cheap_point_is_a_new_one(tmp_path: Path) -> None:
     plan = replace(make_plan(tmp_path / "a", max_epochs=1, trials=2, starting_points="none"), space=few)
     assert drive(plan, factory=QuickTrial) == "finished"
     assert len({str(trial.config) for trial in read_search(tmp_path / "a").trials}) == 2
+
+
+BOUNDED = ConstraintsSpec(params_millions=Limit(max=1e6))
+
+
+@pytest.mark.parametrize(
+    ("options", "random_ones"),
+    [({}, {7, 9, 11}), ({"starting_points": "none"}, set()), ({"constraints": BOUNDED}, set())],
+)
+def test_after_the_starting_points_every_other_trial_is_drawn_at_random(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], random_ones: set[int]
+) -> None:
+    names: dict[int, str] = {}
+
+    def noted(name: str, *, seed: int, number: int, attempt: int = 0) -> Any:
+        names[number] = name
+        return make_sampler(name, seed=seed, number=number, attempt=attempt)
+
+    monkeypatch.setattr(proposals_module, "make_sampler", noted)
+    proposals(tmp_path / "a", (12,), **options)
+    assert {number for number, name in names.items() if name == "random"} == random_ones
+
+
+def test_starting_points_train_batch_norm_where_the_backbone_has_it(tmp_path: Path) -> None:
+    space = real_space(
+        backbone=Choice(values=("resnet18", "vit_b_16")),
+        unfreeze_depth=IntRange(low=0, high=5),
+        bn_policy=Choice(values=("frozen", "train")),
+        augmentation=Choice(values=("none", "light")),
+    )
+    first = [starting_point(space, 0, backbone) for backbone in ("resnet18", "vit_b_16")]
+    configs = [space.to_config(point) for point in first if point is not None]
+    assert [config.bn_policy for config in configs] == ["train", None]
+    assert [config.augmentation for config in configs] == ["light", "light"]
 
 
 @pytest.mark.parametrize("sampler", ["random", "fixed"])
