@@ -84,8 +84,8 @@ def _unknown(paths: Iterable[Path], known: set[str]) -> Iterator[Image.Image]:
                 if opened.width * opened.height > MAX_PIXELS:
                     continue
                 rgba = opened.convert("RGBA")
-        except OSError:
-            continue  # a few files of the packages are damaged
+        except (OSError, Image.DecompressionBombError):
+            continue  # a few files of the packages are damaged, or larger than PIL reads
         rgba.thumbnail((MAX_PX, MAX_PX))
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
         digest = hashlib.sha256(image.tobytes()).hexdigest()
