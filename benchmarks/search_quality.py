@@ -15,16 +15,16 @@ import argparse
 import json
 import os
 import platform
-import statistics
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from promotion import PromotionSearcher, Rule
 from rivals import OneEpochTopK, Stock
-from simulated import Between, Source, Trace, replayed
+from search_tables import Scores, plot, print_table, row_of, summarise, worst_lag
+from simulated import Between, Source, replayed
 
 from tlsearch.config import AshaSpec, ResourcesSpec, SearchSpec
 from tlsearch.core.types import DataSpec, TrialSetup
@@ -35,7 +35,6 @@ from tlsearch.testing.replay import Curves, read_curves
 
 HERE = Path(__file__).parent
 ENDLESS = 10**6
-_RESAMPLES = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,26 +58,49 @@ class Problem:
         return 1 / int(self.curves.about["classes"])
 
 
+def problems(path: Path, *, between: bool, each_backbone: bool) -> Iterator[Problem]:
+    """The curves of a file as one problem, or those of each backbone as one."""
+    whole = read_curves(path)
+    names = Space.from_json(whole.about["space"]).backbones()
+    for chosen in [(name,) for name in names] if each_backbone else [names]:
+        tree = json.loads(whole.about["space"])
+        for dimension in tree["dimensions"]:
+            if dimension["name"] == "backbone":
+                dimension["domain"] = {"fixed": chosen[0]} if len(chosen) == 1 else {"choice": list(chosen)}
+        curves = replace(whole, curves=tuple(curve for curve in whole.curves if curve.config.backbone in chosen))
+        yield Problem(
+            name="_".join([path.stem, *(chosen[0].split("/")[-1:] if each_backbone else [])]),
+            curves=curves,
+            space=Space.from_json(json.dumps(tree)),
+            source=Between(curves, "val_accuracy") if between else curves,
+        )
+
+
 Make = Callable[[Problem, int], Searcher]
+
+
+def plan_of(problem: Problem, seed: int, **changes: Any) -> SearchPlan:
+    """The project's search of a problem, with some settings changed."""
+    search = replace(SearchSpec(trials=ENDLESS, max_epochs=problem.max_epochs, seed=seed), **changes)
+    return SearchPlan(
+        search_id="simulated",
+        experiment="simulated",
+        directory=tempfile.gettempdir() + "/tlsearch-simulated",  # nothing is written
+        space=problem.space,
+        setup=TrialSetup(data=DataSpec(source="digits"), max_epochs=problem.max_epochs, metric=problem.metric),
+        search=search,
+        resources=ResourcesSpec(),
+    )
 
 
 def ours(**changes: Any) -> Make:
     """The project's search with some settings changed."""
+    return lambda problem, seed: ControllerSearcher(plan_of(problem, seed, **changes))
 
-    def make(problem: Problem, seed: int) -> Searcher:
-        search = replace(SearchSpec(trials=ENDLESS, max_epochs=problem.max_epochs, seed=seed), **changes)
-        plan = SearchPlan(
-            search_id="simulated",
-            experiment="simulated",
-            directory=tempfile.gettempdir() + "/tlsearch-simulated",  # nothing is written
-            space=problem.space,
-            setup=TrialSetup(data=DataSpec(source="digits"), max_epochs=problem.max_epochs, metric=problem.metric),
-            search=search,
-            resources=ResourcesSpec(),
-        )
-        return ControllerSearcher(plan)
 
-    return make
+def promoting(rule: Rule) -> Make:
+    """The project's search with trials that pause at rungs."""
+    return lambda problem, seed: PromotionSearcher(plan_of(problem, seed), rule)
 
 
 def stock(*, tpe: bool, factor: int) -> Make:
@@ -132,17 +154,9 @@ PARTS: Mapping[str, Make] = {
     "+ brackets 2": ours(scheduler=AshaSpec(brackets=2)),
     "+ reduction_factor 2": ours(scheduler=AshaSpec(reduction_factor=2)),
     "+ no ASHA": ours(scheduler=None),
+    "promotion in place of stopping": promoting("promotion"),
+    "stopping, and revival of what was stopped": promoting("stopping and revival"),
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scores:
-    """One contestant's figures by seed."""
-
-    traces: tuple[Trace, ...]
-    areas: tuple[float, ...]
-    early: tuple[float, ...]
-    final: tuple[float, ...]
 
 
 def play(problem: Problem, make: Make, *, seeds: int, slots: int, seconds: float) -> Scores:
@@ -157,67 +171,6 @@ def play(problem: Problem, make: Make, *, seeds: int, slots: int, seconds: float
         early=tuple(trace.area(seconds / 4, problem.chance) for trace in traces),
         final=tuple(trace.at(seconds, problem.chance) for trace in traces),
     )
-
-
-def paired(one: Sequence[float], other: Sequence[float]) -> tuple[float, float, float]:
-    """Mean of one - other over seeds, and the ends of its 95 % bootstrap interval."""
-    differences = np.array(one) - np.array(other)
-    drawn = np.random.default_rng(0).integers(0, len(differences), (_RESAMPLES, len(differences)))
-    low, high = np.percentile(differences[drawn].mean(axis=1), [2.5, 97.5])
-    return float(differences.mean()), float(low), float(high)
-
-
-def row_of(scores: Scores, against: Scores) -> dict[str, Any]:
-    """The figures of a row of the table."""
-    mean, low, high = paired(scores.areas, against.areas)
-    return {
-        "area": statistics.mean(scores.areas),
-        "early_area": statistics.mean(scores.early),
-        "final": statistics.mean(scores.final),
-        "against_ours": [mean, low, high],
-        "trials": statistics.mean(trace.num_trials for trace in scores.traces),
-        "epochs": statistics.mean(trace.num_epochs for trace in scores.traces),
-        "suggest_s": statistics.mean(trace.suggest_s for trace in scores.traces),
-        "areas": [round(value, 5) for value in scores.areas],
-    }
-
-
-def print_table(title: str, rows: Mapping[str, Mapping[str, Any]]) -> None:
-    """As Markdown."""
-    print(f"\n| {title} | area | first quarter | best at the end | against ours (95 %) | trials |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    for name, row in rows.items():
-        mean, low, high = row["against_ours"]
-        against = "" if name == "ours" else f"{100 * mean:+.2f} ({100 * low:+.2f} to {100 * high:+.2f})"
-        shares = " | ".join(f"{100 * row[key]:.2f}" for key in ("area", "early_area", "final"))
-        print(f"| {name} | {shares} | {against} | {row['trials']:.0f} |", flush=True)
-
-
-def worst_lag(one: Scores, other: Scores, seconds: float, chance: float) -> float:
-    """By how much the mean best so far of ``one`` is below that of ``other`` at most, at any time."""
-    times = np.linspace(0, seconds, 400)
-    curves = [[statistics.mean(trace.at(time, chance) for trace in s.traces) for time in times] for s in (one, other)]
-    return float(max(np.array(curves[1]) - np.array(curves[0])))
-
-
-def plot(path: Path, problem: Problem, scores: Mapping[str, Scores], seconds: float) -> None:
-    """The mean best so far over seconds."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8.0, 4.0), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    times = np.geomspace(5, seconds, 300)
-    for name, one in scores.items():
-        means = [statistics.mean(trace.at(time, problem.chance) for trace in one.traces) for time in times]
-        own = name == "ours"
-        axes.plot(times, means, label=name, linewidth=2.4 if own else 1.2, zorder=3 if own else 2)
-    axes.set(xscale="log", xlabel="seconds, 2 slots", ylabel=f"best {problem.metric} so far, mean", title=problem.name)
-    axes.set_ylim(bottom=0.4)
-    axes.grid(color="#e7eaee")
-    axes.legend(fontsize=7, frameon=False)
-    figure.savefig(path, dpi=110)
 
 
 def judge(problem: Problem, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -236,7 +189,8 @@ def judge(problem: Problem, arguments: argparse.Namespace) -> dict[str, Any]:
     if own:
         print_table("part", {"ours": found["ours"], **own})
     if arguments.plot:
-        plot(arguments.plot.with_stem(f"{arguments.plot.stem}_{problem.name}"), problem, scores, arguments.seconds)
+        path = arguments.plot.with_stem(f"{arguments.plot.stem}_{problem.name}")
+        plot(path, problem.name, scores, chance=problem.chance, seconds=arguments.seconds)
     return {"curves": len(problem.curves.curves), "best_curve": best, "searches": found, "parts": own}
 
 
@@ -248,6 +202,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=400.0, help="how long each search may take, virtual")
     parser.add_argument("--slots", type=int, default=2, help="trials at a time")
     parser.add_argument("--between", action="store_true", help="curves between the recorded ones, too")
+    parser.add_argument(
+        "--each-backbone", action="store_true", help="the curves of each backbone as a table of its own"
+    )
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--no-parts", action="store_true", help="the contestants alone")
@@ -257,14 +214,13 @@ def main() -> None:
         arguments.seeds, arguments.seconds = 3, 60.0
     settings = {"seeds": arguments.seeds, "seconds": arguments.seconds, "slots": arguments.slots}
     machine = {"cpus": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
-    result: dict[str, Any] = {"benchmark": "search_quality", "machine": machine, "settings": settings}
+    tables: dict[str, Any] = {}
     for path in arguments.curves:
-        curves = read_curves(path)
-        source: Source = Between(curves, "val_accuracy") if arguments.between else curves
-        space = Space.from_json(curves.about["space"])
-        problem = Problem(name=path.stem, curves=curves, space=space, source=source)
-        result[path.stem] = judge(problem, arguments)
+        for problem in problems(path, between=arguments.between, each_backbone=arguments.each_backbone):
+            tables[problem.name] = judge(problem, arguments)
+    summarise(tables)
     if arguments.json:
+        result = {"benchmark": "search_quality", "machine": machine, "settings": settings, **tables}
         arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 

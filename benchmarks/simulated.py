@@ -6,6 +6,7 @@ first trial that needs it, every epoch, and every proposal of the sampler, durin
 
 from __future__ import annotations
 
+import math
 import random
 import statistics
 from dataclasses import dataclass, replace
@@ -29,6 +30,7 @@ class Trace:
         num_epochs: Epochs reported.
         busy_s: Seconds of all slots that were spent in trials.
         suggest_s: Seconds that the driver spent on proposals.
+        first_four: Best value of the first four trials, whenever they reached it.
     """
 
     best: tuple[tuple[float, float], ...]
@@ -36,6 +38,7 @@ class Trace:
     num_epochs: int
     busy_s: float
     suggest_s: float
+    first_four: float = -math.inf
 
     def at(self, seconds: float, before: float) -> float:
         """The best value by then; ``before`` where there is none yet."""
@@ -169,8 +172,10 @@ def replayed(searcher: Searcher, curves: Source, *, slots: int, horizon_s: float
     node = Node(curves)
     done = simulate(searcher, lambda start: _Replayed(*node.open(start)), slots=slots, horizon_s=horizon_s)
     best: list[tuple[float, float]] = []
-    for now, _, report in done.reports:
+    first_four = -math.inf
+    for now, number, report in done.reports:
         value = sign * report.metrics[metric]
+        first_four = max(first_four, value) if number < 4 else first_four
         if not best or value > best[-1][1]:
             best.append((now, value))
     return Trace(
@@ -179,4 +184,5 @@ def replayed(searcher: Searcher, curves: Source, *, slots: int, horizon_s: float
         num_epochs=len(done.reports),
         busy_s=sum(trial.busy_s for trial in done.trials.values()),
         suggest_s=done.suggest_s,
+        first_four=first_four,
     )
