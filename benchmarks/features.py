@@ -169,7 +169,7 @@ def limit_of(options: argparse.Namespace, counts: Mapping[int, int]) -> float:
         options.backbone, num_classes=num_classes, weights=weights_of(options, setup), image_size=size, seed=0
     )
     head = sum(parameter.numel() for parameter in model.head.parameters())
-    prefix = {depth: measure_boundary(model, depth, size).macs for depth in {0, *counts}}
+    prefix = {depth: measure_boundary(model, depth).macs for depth in {0, *counts}}
     whole = prefix[0] + head
     share = {depth: macs / whole for depth, macs in prefix.items()}
     alone = shared = 0.0

@@ -27,7 +27,7 @@ from tlsearch.config.values import Number, Whole, broken
 from tlsearch.core import __version__
 from tlsearch.core.label_tasks import TaskName
 from tlsearch.core.layout import frozen_folder
-from tlsearch.core.types import MAX_PIXELS, CropMode, TransformSpec, TrialConfig
+from tlsearch.core.types import MAX_CHANNELS, MAX_PIXELS, CropMode, TransformSpec, TrialConfig
 
 META_FILE = "checkpoint.json"
 FORMAT = 1
@@ -111,6 +111,7 @@ class ModelFile:
     def as_json(self) -> dict[str, Any]:
         """What is written."""
         content: dict[str, Any] = {"format": FORMAT, **asdict(self.meta), "class_to_idx": self.meta.class_to_idx}
+        content["transform"] = self.meta.transform.as_json()
         for key in ("members", "thresholds"):
             if not content[key]:
                 del content[key]  # earlier versions read it then
@@ -170,6 +171,7 @@ _FileName = Annotated[str, StringConstraints(max_length=255), AfterValidator(_fi
 _Digest = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
 _Mean = Annotated[Number, Field(ge=-1000, le=1000)]
 _Deviation = Annotated[Number, Field(ge=1e-6, le=1000)]  # by which pixels are divided
+_PER_CHANNEL = Field(strict=False, min_length=1, max_length=MAX_CHANNELS)
 
 
 _Trial = Annotated[Whole, Field(ge=0, le=2**31)]
@@ -182,9 +184,10 @@ class _Transform(TypedDict):
     resize_size: Annotated[Whole, Field(ge=1, le=MAX_RESIZE)]
     crop_size: Annotated[Whole, Field(ge=1, le=MAX_CROP)]
     interpolation: Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"]
-    mean: Annotated[tuple[_Mean, _Mean, _Mean], Field(strict=False)]
-    std: Annotated[tuple[_Deviation, _Deviation, _Deviation], Field(strict=False)]
+    mean: Annotated[tuple[_Mean, ...], _PER_CHANNEL]
+    std: Annotated[tuple[_Deviation, ...], _PER_CHANNEL]
     crop_mode: NotRequired[CropMode]
+    bits: NotRequired[Literal[8, 16]]
 
 
 def _trial_config() -> Any:
@@ -248,6 +251,8 @@ def check_thresholds(thresholds: Sequence[float], classes: Sequence[str], task: 
 def _agreeing(form: _Form) -> _Form:
     if form["class_to_idx"] != {name: index for index, name in enumerate(form["classes"])}:
         raise broken("classes and class_to_idx must agree")
+    if len(form["transform"]["mean"]) != len(form["transform"]["std"]):
+        raise broken("transform.mean and transform.std have a number for each channel")
     config: Mapping[str, Any] = form["config"]
     if not {form["transform"]["crop_size"], config.get("image_size")} <= {form["image_size"], None}:
         raise broken("image_size, transform.crop_size and config.image_size must agree")

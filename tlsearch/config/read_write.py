@@ -87,7 +87,8 @@ def dump_part(tree: Mapping[str, Any]) -> str:
 def as_tree(file: SpaceFile) -> dict[str, Any]:
     """The plain tree of a space file, every default written out."""
     data, cache = asdict(file.data), asdict(file.cache)
-    data["image_size"] = _auto(data["image_size"])
+    data |= {key: _auto(data[key]) for key in ("image_size", "channels", "bits")}
+    data |= {key: _plain(data[key]) for key in ("mean", "std")}
     del cache["directory"]  # a place of this machine's, which the file does not name
     return {
         "name": file.name,

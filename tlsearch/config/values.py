@@ -10,6 +10,7 @@ from pydantic import AllowInfNan, BeforeValidator, ConfigDict, Field, Strict
 from pydantic_core import PydanticCustomError
 
 from tlsearch.config.document.wording import show
+from tlsearch.core.types import MAX_CHANNELS
 
 STRICT = ConfigDict(extra="forbid")  # of each section
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")
@@ -97,10 +98,14 @@ Duration = Annotated[
 # Beside each rule what a file may say, for its JSON schema.
 _Auto = Literal["auto"]
 _Amount = Annotated[Number, Field(ge=0, le=MOST)]
-_Fraction = Annotated[Number, Field(ge=0, le=1)]
+Fraction = Annotated[Number, Field(ge=0, le=1)]
 _Pixels = Annotated[Whole, Field(ge=1, le=4096)]
+_Channels = Annotated[Whole, Field(ge=1, le=MAX_CHANNELS)]
+_Bits = Literal[8, 16]
 AutoCount = Annotated[Count | None, BeforeValidator(_auto, json_schema_input_type=Count | _Auto | None)]
 AutoAmount = Annotated[_Amount | None, BeforeValidator(_auto, json_schema_input_type=_Amount | _Auto | None)]
-AutoShare = Annotated[_Fraction | None, BeforeValidator(_auto, json_schema_input_type=_Fraction | _Auto | None)]
+AutoShare = Annotated[Fraction | None, BeforeValidator(_auto, json_schema_input_type=Fraction | _Auto | None)]
 AutoPixels = Annotated[_Pixels | None, BeforeValidator(_auto, json_schema_input_type=_Pixels | _Auto | None)]
+AutoChannels = Annotated[_Channels | None, BeforeValidator(_auto, json_schema_input_type=_Channels | _Auto | None)]
+AutoBits = Annotated[_Bits | None, BeforeValidator(_auto, json_schema_input_type=_Bits | _Auto | None)]
 AnyScalar = Annotated[Any, BeforeValidator(_scalar, json_schema_input_type=str | int | float | bool | None)]

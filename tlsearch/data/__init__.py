@@ -12,7 +12,15 @@ if TYPE_CHECKING:
     from tlsearch.data.images.augmentation import AUGMENTATIONS, Drawn, apply_drawn, augment, draw_view
     from tlsearch.data.images.decode import decode_rgb
     from tlsearch.data.images.file_formats import IMAGE_SUFFIXES
-    from tlsearch.data.images.preprocessing import eval_image, normalise, to_device, with_image_size
+    from tlsearch.data.images.own_channels import Picture, decode_image, picture_of
+    from tlsearch.data.images.preprocessing import (
+        as_tensor,
+        data_transform,
+        eval_image,
+        normalise,
+        to_device,
+        with_image_size,
+    )
     from tlsearch.data.index import (
         ImageIndex,
         Split,
@@ -26,6 +34,7 @@ if TYPE_CHECKING:
         with_val_in_train,
     )
     from tlsearch.data.inspect.data_card import DataCard, data_card
+    from tlsearch.data.inspect.pixel_formats import find_pixels, measure_channels
     from tlsearch.data.inspect.scan import require_ready
     from tlsearch.data.packed.packed import Pixels, open_pixels
     from tlsearch.data.packed.streamed import StreamedImages
@@ -39,22 +48,29 @@ __all__ = [
     "Drawn",
     "FolderImages",
     "ImageIndex",
+    "Picture",
     "Pixels",
     "Split",
     "StreamedImages",
     "apply_drawn",
+    "as_tensor",
     "augment",
     "data_card",
+    "data_transform",
+    "decode_image",
     "decode_rgb",
     "draw_view",
     "eval_image",
+    "find_pixels",
     "fold_indexes",
     "image_name",
     "images_below",
     "load_index",
+    "measure_channels",
     "nfc",
     "normalise",
     "open_pixels",
+    "picture_of",
     "read_bytes",
     "read_image",
     "require_ready",
@@ -69,9 +85,11 @@ __all__ = [
 _HOMES = {
     "images.augmentation": ("AUGMENTATIONS", "Drawn", "apply_drawn", "augment", "draw_view"),
     "inspect.data_card": ("DataCard", "data_card"),
+    "inspect.pixel_formats": ("find_pixels", "measure_channels"),
     "inspect.scan": ("require_ready",),
     "sources.class_names": ("nfc", "same_classes"),
     "images.decode": ("decode_rgb",),
+    "images.own_channels": ("Picture", "decode_image", "picture_of"),
     "sources.folder_walk": ("FolderImages", "images_below"),
     "images.file_formats": ("IMAGE_SUFFIXES",),
     "index": (
@@ -88,7 +106,7 @@ _HOMES = {
     ),
     "packed.packed": ("Pixels", "open_pixels"),
     "packed.streamed": ("StreamedImages",),
-    "images.preprocessing": ("eval_image", "normalise", "to_device", "with_image_size"),
+    "images.preprocessing": ("as_tensor", "data_transform", "eval_image", "normalise", "to_device", "with_image_size"),
 }
 
 

@@ -14,12 +14,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from numpy.typing import NDArray
-from PIL import Image
 
 from tlsearch.core.errors import DataError
 from tlsearch.core.label_tasks import TASKS, Label, TaskName
-from tlsearch.core.types import MAX_PIXELS, DataSpec, SplitSpec
-from tlsearch.data.images.decode import decode_rgb
+from tlsearch.core.types import MAX_PIXELS, RGB8, DataSpec, PixelFormat, SplitSpec
+from tlsearch.data.images.own_channels import Picture, decode_image
 from tlsearch.data.sources.left_out import LeftOut
 from tlsearch.data.sources.listing import Item, Listing, Reader, list_source
 from tlsearch.data.splits import fold_items, split_items
@@ -81,6 +80,7 @@ class ImageIndex:
             test split only keys and labels count, since its files stay closed until a model is promoted.
         reader: Gives each key's encoded image.
         max_pixels: The most pixels that an image may have.
+        pixels: How images are decoded.
         spellings: The class names as the data write them, which the digest counts; empty where they are ``classes``.
         left_out: Files there that are not images of the set.
         notes: Lines for the data card: how the source was read.
@@ -96,6 +96,7 @@ class ImageIndex:
     digest: str
     reader: Reader = field(compare=False, repr=False)
     max_pixels: int = MAX_PIXELS
+    pixels: PixelFormat = RGB8
     spellings: tuple[str, ...] = field(default=(), compare=False, repr=False)
     left_out: tuple[LeftOut, ...] = field(default=(), compare=False, repr=False)
     notes: tuple[str, ...] = field(default=(), compare=False, repr=False)
@@ -148,6 +149,7 @@ def load_index(spec: DataSpec) -> ImageIndex:
         digest=_digest(listing.spellings or listing.classes, splits),
         reader=listing.reader,
         max_pixels=spec.max_pixels,
+        pixels=spec.pixel_format,
         spellings=listing.spellings,
         left_out=listing.left_out,
         notes=listing.notes,
@@ -232,13 +234,19 @@ def split_digest(split: Split) -> str:
     return total.hexdigest()
 
 
-def read_image(index: ImageIndex, key: str, *, hold: ExitStack | None = None) -> Image.Image:
-    """Decodes one image to upright RGB, see ``decode_rgb``.
+def read_image(
+    index: ImageIndex, key: str, *, pixels: PixelFormat | None = None, hold: ExitStack | None = None
+) -> Picture:
+    """Decodes one image, see ``decode_image``.
+
+    Args:
+        pixels: The format that it is read in; None is that of the data set.
 
     Raises:
-        DataError: The file is missing, empty or corrupt; names its path.
+        DataError: The file is missing, empty or corrupt, or has other channels; names its path.
     """
-    return decode_rgb(read_bytes(index, key), image_name(index, key), max_pixels=index.max_pixels, hold=hold)
+    data, name = read_bytes(index, key), image_name(index, key)
+    return decode_image(data, name, pixels=pixels or index.pixels, max_pixels=index.max_pixels, hold=hold)
 
 
 def read_bytes(index: ImageIndex, key: str) -> bytes:

@@ -70,6 +70,7 @@ class FeatureKey:
         """The key as plain JSON, for the sidecar."""
         batch_size = pass_batch_size(self.compute.partition("/")[0])
         fields = {name: value for name, value in dataclasses.asdict(self).items() if name != "tokens" or value}
+        fields["transform"] = self.transform.as_json()
         return {"format": _FORMAT, "batch_size": batch_size, **fields}
 
 

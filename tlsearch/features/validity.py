@@ -72,13 +72,11 @@ def view_of(config: TrialConfig, setup: TrialSetup, *, epoch: int, depth: int | 
     return (epoch - 1) % setup.cache.views + 1
 
 
-def measure_boundary(model: StagedModel, depth: int, image_size: int) -> Boundary:
+def measure_boundary(model: StagedModel, depth: int) -> Boundary:
     """Takes one black image through the prefix of a depth; the model's mode is left as it was."""
     from torch.utils.flop_counter import FlopCounterMode  # a slow import that few trials need
 
-    parameter = next(model.parameters())
-    image = torch.zeros(1, 3, image_size, image_size, device=parameter.device)
-    image = image.contiguous(memory_format=torch.channels_last)
+    image = model.blank_images(1, next(model.parameters()).device)
     training, trainable = model.training, [one for one in model.parameters() if one.requires_grad]
     model.eval()
     for one in trainable:  # the counter follows gradients, which a view of such a parameter has not here

@@ -36,6 +36,7 @@ def measure_backbone(
     *,
     moving: TrialConfig | None,
     image_size: int,
+    channels: int = 3,
     num_classes: int,
     num_train: int,
     runtime: Runtime,
@@ -47,16 +48,17 @@ def measure_backbone(
         moving: One of the deepest trials, with the batch norm policy that is not that of ``configs``; None where
             the space has one kind.
         image_size: Side in pixels.
+        channels: Of the images.
     """
     watch = Stopwatch(runtime)
     began = watch.now()
     name = next(iter(configs.values())).backbone
-    model = build_model(name, num_classes=num_classes, weights=None, image_size=image_size, seed=0)
+    model = build_model(name, num_classes=num_classes, weights=None, image_size=image_size, channels=channels, seed=0)
     model.to(device=runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if runtime.folds_batchnorm:
         fold_batchnorm(model)
     build_s = watch.now() - began
-    forward_s, inputs = _time_parts(model, image_size, watch)
+    forward_s, inputs = _time_parts(model, watch)
     train_s = {
         depth: _time_training(model, config, depth, inputs[depth], num_classes, num_train, watch)
         for depth, config in configs.items()
@@ -75,7 +77,7 @@ def measure_backbone(
         moving_factor=factor,
         iteration_s=_time_iteration(inputs[0], num_classes, num_train, watch),
         digest_s=_time_hash() * sum(t.nbytes for t in model.merged_state().values()) / _HASHED_BYTES,
-        boundaries={depth: measure_boundary(model, depth, image_size) for depth in depths},
+        boundaries={depth: measure_boundary(model, depth) for depth in depths},
         trained_bytes={depth: _trained_bytes(model, config, depth) for depth, config in configs.items()},
         state_bytes=sum(tensor.nbytes for tensor in model.merged_state().values()),
         activation_bytes={
@@ -128,11 +130,11 @@ class Stopwatch:
             torch.cuda.synchronize(self.runtime.device)
 
 
-def _time_parts(model: StagedModel, image_size: int, watch: Stopwatch) -> tuple[tuple[float, ...], dict[int, Tensor]]:
+def _time_parts(model: StagedModel, watch: Stopwatch) -> tuple[tuple[float, ...], dict[int, Tensor]]:
     """Seconds of each of the six parts, and one image's activations before each: by depth, 5 the image itself."""
     runtime = watch.runtime
     model.eval()
-    rows = torch.zeros(1, 3, image_size, image_size, device=runtime.device).to(memory_format=torch.channels_last)
+    rows = model.blank_images(1, runtime.device)
     times, inputs = [], {}
     for position, part in enumerate(model.parts):
         inputs[MAX_DEPTH - position] = rows
@@ -237,7 +239,7 @@ def slowdown(backbone: str, *, image_size: int, slots: int, runtime: Runtime) ->
     times: list[float] = []
 
     def work() -> None:
-        rows = torch.zeros(_FEW_ROWS, 3, image_size, image_size).to(memory_format=torch.channels_last)
+        rows = model.blank_images(_FEW_ROWS)
         with torch.inference_mode():
             model(rows)
             began = time.thread_time()

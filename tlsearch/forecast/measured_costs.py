@@ -135,6 +135,7 @@ def _time_models(
             configs,
             moving=_moving(plan.space, configs[max(configs)]),
             image_size=side,
+            channels=index.pixels.channels,
             num_classes=len(index.classes),
             num_train=len(index.splits["train"]),
             runtime=runtime,
@@ -202,7 +203,8 @@ def _measure_images(index: ImageIndex, transform: TransformSpec, runtime: Runtim
     decode_s = _THREADS_LOSE * (time.thread_time() - began) / len(rows) / min(num_decoders(), os.cpu_count() or 1)
     watch, rng = Stopwatch(runtime), torch.Generator().manual_seed(0)
     side = max(transform.resize_size, transform.crop_size)
-    wide = torch.zeros(_NUM_PREPARED, 3, side, side, dtype=torch.uint8, device=runtime.device)
+    dtype = torch.uint8 if transform.bits == 8 else torch.int16
+    wide = torch.zeros(_NUM_PREPARED, transform.channels, side, side, dtype=dtype, device=runtime.device)
     wide = wide.contiguous(memory_format=torch.channels_last)
     narrow = wide[..., : transform.crop_size, : transform.crop_size].contiguous(memory_format=torch.channels_last)
     prepare_s = {"none": watch.seconds(lambda: normalise(narrow, transform)) / _NUM_PREPARED}
@@ -229,7 +231,9 @@ def _image_bytes(costs: TrialCosts, plan: SearchPlan) -> int:
     largest = sorted(set(costs.sides.values()), reverse=True)[: plan.search.trials]
     sides = {("train", pair[margin]) for pair in largest for margin in (False, True)[: 1 + augmented]}
     sides |= {("val", pair[0]) for pair in largest}
-    return sum(costs.images.count(split) * side * side * 3 for split, side in sides)
+    pixels = plan.setup.data.pixel_format
+    pixel_bytes = pixels.channels * pixels.bits // 8
+    return sum(costs.images.count(split) * side * side * pixel_bytes for split, side in sides)
 
 
 def _feature_bytes(costs: TrialCosts, configs: Mapping[str, Mapping[int, TrialConfig]], trials: int) -> int:

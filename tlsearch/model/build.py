@@ -13,6 +13,7 @@ from tlsearch.model.libraries.libraries import is_timm, split_backbone
 from tlsearch.model.staging.cut import stage_model
 from tlsearch.model.staging.part import Part
 from tlsearch.model.staging.staged import StagedModel
+from tlsearch.model.staging.stem_channels import adapt_stem
 from tlsearch.model.staging.token_features import take_features
 from tlsearch.model.weights.matching import at_size
 from tlsearch.model.weights.resolve import Weights
@@ -26,6 +27,7 @@ def build_model(
     num_classes: int,
     weights: Weights | None,
     image_size: int,
+    channels: int = 3,
     seed: int,
     head_dropout: float | None = None,
     features: str | None = None,
@@ -36,6 +38,7 @@ def build_model(
 
     Args:
         num_classes: Outputs of the new head.
+        channels: As of ``build_original``.
         seed: Of the head, and of a random backbone. The head is the same for the same seed, whatever the weights.
         head_dropout: Rate of the dropout that opens the head; None keeps the model's own.
         features: As of ``build_original``.
@@ -43,13 +46,21 @@ def build_model(
     Raises:
         UserError: As of ``build_original``.
     """
-    model = build_original(backbone, weights=weights, image_size=image_size, seed=seed, features=features)
+    model = build_original(
+        backbone, weights=weights, image_size=image_size, channels=channels, seed=seed, features=features
+    )
     replace_head(model, num_classes=num_classes, seed=seed, dropout=head_dropout)
     return model.train()
 
 
 def build_original(
-    backbone: str, *, weights: Weights | None, image_size: int, seed: int, features: str | None = None
+    backbone: str,
+    *,
+    weights: Weights | None,
+    image_size: int,
+    channels: int = 3,
+    seed: int,
+    features: str | None = None,
 ) -> StagedModel:
     """Builds the staged model with its original head, which fits only where ``features`` is None.
 
@@ -62,11 +73,12 @@ def build_original(
             None gives the architecture with constants in it, for a checkpoint's whole state to be loaded into.
         image_size: Side of the input images in pixels. Vision transformers are built for it, their position
             embedding interpolated (bicubic, timm's as timm does it) from the weights' own size.
+        channels: Of the input images; the stem is adapted from RGB, see ``adapt_stem``.
         seed: Of a random backbone.
         features: What the head sees of a transformer's tokens, see ``take_features``; None is the model's own.
 
     Raises:
-        UserError: The backbone does not exist, no rule cuts it, or it cannot take this size.
+        UserError: The backbone does not exist, no rule cuts it, or it cannot take this size or these channels.
     """
     base, version = split_backbone(backbone)
     random_backbone = weights is not None and weights.state is None
@@ -78,6 +90,7 @@ def build_original(
     if weights is not None and weights.state is not None:
         resized = at_size(weights.state, original) if is_timm(base) else _resized(dict(weights.state), model)
         model.load_original_state(resized)
+    adapt_stem(model, channels, random_seed=seed if random_backbone else None)
     if weights is not None:
         model.weights_digest = f"{weights.digest}:seed={seed}" if random_backbone else weights.digest
     if features is not None:
@@ -85,13 +98,16 @@ def build_original(
     return model
 
 
-def meta_model(backbone: str, *, num_classes: int, image_size: int, features: str | None = None) -> StagedModel:
+def meta_model(
+    backbone: str, *, num_classes: int, image_size: int, channels: int = 3, features: str | None = None
+) -> StagedModel:
     """The staged model on the meta device: the names, shapes and kinds of its tensors, without their memory.
 
     Raises:
         UserError: As of ``build_model``.
     """
     model = stage_model(meta_original(*split_backbone(backbone), image_size), backbone, image_size)
+    adapt_stem(model, channels)
     if features is not None:
         take_features(model, features)
     replace_head(model, num_classes=num_classes, seed=0)

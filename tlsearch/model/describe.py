@@ -57,7 +57,7 @@ def describe_model(spec: ModelSpec) -> ModelDescription:
     """Builds a model on the meta device and counts.
 
     Raises:
-        UserError: The backbone does not exist, no rule cuts it, or it cannot take this size.
+        UserError: The backbone does not exist, no rule cuts it, or it cannot take this size or these channels.
     """
     model = _without_memory(spec)
     stages = tuple(
@@ -101,4 +101,4 @@ def adapted_parameters(spec: ModelSpec, method: str, rank: int | None) -> Mappin
 
 def _without_memory(spec: ModelSpec) -> StagedModel:
     size = native_size(spec.backbone) if spec.image_size is None else spec.image_size
-    return meta_model(spec.backbone, num_classes=spec.num_classes, image_size=size)
+    return meta_model(spec.backbone, num_classes=spec.num_classes, image_size=size, channels=spec.channels)

@@ -28,7 +28,7 @@ from tlsearch.model import MAX_DEPTH, PART_NAMES, StagedModel
 from tlsearch.train import FeatureSource, PixelSource, Source, ViewSource, in_batches, read_soft_targets
 from tlsearch.trial.context import Phase, TrialContext
 
-_boundaries: dict[tuple[str, int, int, str], Boundary] = {}  # by backbone, depth, image size, device type
+_boundaries: dict[tuple[str, int, int, int, str], Boundary] = {}  # by backbone, depth, size, channels, device type
 
 
 def open_source(model: StagedModel, context: TrialContext, phase: Phase, split: str) -> Source:
@@ -141,9 +141,9 @@ def _not_worth(model: StagedModel, context: TrialContext, depth: int) -> str | N
     if depth == 0:
         return None  # pooled features are always the smaller side
     size, device_type = context.transform.crop_size, context.runtime.device.type
-    key = (context.config.backbone, depth, size, device_type)
+    key = (context.config.backbone, depth, size, model.channels, device_type)
     if key not in _boundaries:
-        _boundaries[key] = measure_boundary(model, depth, size)
+        _boundaries[key] = measure_boundary(model, depth)
     return why_not_worth(_boundaries[key], device_type)
 
 

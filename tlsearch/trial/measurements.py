@@ -15,7 +15,7 @@ from torch import nn
 
 from tlsearch.core.types import CONTEXT_BYTES, SYSTEM, ModelSpec, TrialAssignment, WeightsSource
 from tlsearch.data import with_image_size
-from tlsearch.model import build_model, resolve_weights
+from tlsearch.model import StagedModel, build_model, resolve_weights
 from tlsearch.train import Runtime, out_of_memory_is_infeasible, trial_runtime
 from tlsearch.trial.process_cache import held_index
 
@@ -41,20 +41,22 @@ def trial_latency(assignment: TrialAssignment) -> float:
     weights = resolve_weights(config.backbone, setup.weights.get(config.backbone, WeightsSource()))
     size = with_image_size(weights.transform, setup.data.size_of(config)).crop_size
     num_classes = len(held_index(setup.data).classes)
-    spec = ModelSpec(backbone=config.backbone, num_classes=num_classes, image_size=size)
+    channels = setup.data.pixel_format.channels
+    spec = ModelSpec(backbone=config.backbone, num_classes=num_classes, image_size=size, channels=channels)
     key = (spec, str(runtime.device), runtime.precision, setup.num_threads)
     if key not in _measured:
         with out_of_memory_is_infeasible("the model"):
-            model = build_model(config.backbone, num_classes=num_classes, weights=None, image_size=size, seed=0)
-            _measured[key] = time_one_image(model, size, runtime)
+            model = build_model(
+                config.backbone, num_classes=num_classes, weights=None, image_size=size, channels=channels, seed=0
+            )
+            _measured[key] = time_one_image(model, runtime)
     return _measured[key]
 
 
-def time_one_image(model: nn.Module, image_size: int, runtime: Runtime) -> float:
+def time_one_image(model: StagedModel, runtime: Runtime) -> float:
     """Milliseconds for a batch of one through a model, which is moved to the device: the median of 20 passes."""
-    model = model.eval().to(device=runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    image = torch.zeros(1, 3, image_size, image_size, device=runtime.device)
-    return time_module(model, [image.to(memory_format=torch.channels_last)], runtime)
+    model.eval().to(device=runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return time_module(model, [model.blank_images(1, runtime.device)], runtime)
 
 
 def time_module(module: nn.Module, inputs: Sequence[torch.Tensor], runtime: Runtime) -> float:

@@ -33,6 +33,7 @@ class BackboneKey:
     backbone: str
     weights_digest: str
     image_size: int
+    channels: int
     features: str | None
     folds_batchnorm: bool
 

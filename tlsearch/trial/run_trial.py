@@ -171,8 +171,13 @@ def load_trained(directory: Path, found: ModelFile | None = None) -> tuple[Stage
         raise StorageError(f"{meta.backbone} takes images of {facts.size_rule()}, not {meta.image_size} px: {path}")
     try:
         # First without memory: a file may name any backbone and any number of classes.
+        channels = meta.transform.channels
         empty = meta_model(
-            meta.backbone, num_classes=len(meta.classes), image_size=meta.image_size, features=meta.config.features
+            meta.backbone,
+            num_classes=len(meta.classes),
+            image_size=meta.image_size,
+            channels=channels,
+            features=meta.config.features,
         )
         state = read_model_state(directory, found, empty)
         model = build_model(
@@ -180,6 +185,7 @@ def load_trained(directory: Path, found: ModelFile | None = None) -> tuple[Stage
             num_classes=len(meta.classes),
             weights=None,
             image_size=meta.image_size,
+            channels=channels,
             seed=0,
             features=meta.config.features,
         )

@@ -10,7 +10,7 @@ import torch
 from tlsearch.core.errors import DataError, WeightsError
 from tlsearch.core.label_tasks import TASKS
 from tlsearch.core.types import TrialAssignment, TrialSetup, WeightsSource
-from tlsearch.data import ImageIndex, with_image_size
+from tlsearch.data import ImageIndex, data_transform
 from tlsearch.features import tensor_digests
 from tlsearch.model import MAX_DEPTH, Adaptation, build_original, fold_batchnorm, replace_head, resolve_weights
 from tlsearch.space.bn_policies import bn_policy
@@ -93,7 +93,7 @@ def open_trial(
             f"the weights of {config.backbone} are not those that the search began with: they have changed since, or "
             "this node has others"
         )
-    transform = with_image_size(weights.transform, setup.data.size_of(config))
+    transform = data_transform(weights.transform, setup.data, setup.data.size_of(config))
     context = TrialContext(
         config=config,
         setup=setup,
@@ -167,6 +167,7 @@ def _built(context: TrialContext, seed: int) -> HeldBackbone:
             context.config.backbone,
             weights=context.weights,
             image_size=context.transform.crop_size,
+            channels=context.transform.channels,
             seed=seed,
             features=context.config.features,
         )
@@ -178,6 +179,7 @@ def _backbone_key(context: TrialContext) -> BackboneKey:
         backbone=context.config.backbone,
         weights_digest=context.weights.digest,
         image_size=context.transform.crop_size,
+        channels=context.transform.channels,
         features=context.config.features,
         folds_batchnorm=context.runtime.folds_batchnorm,
     )

@@ -195,9 +195,10 @@ def test_classes_of_two_images_have_no_test_split(tmp_path: Path) -> None:
     assert set(load_index(file.data).splits) == {"train", "val"}
 
 
-def test_dark_16_bit_images_are_warned_of(tmp_path: Path) -> None:
-    written, _, _ = _init(_write(tmp_path / "deep", {"a": 10, "b": 10}, mode="I;16"))
-    assert any("multiply their values by 16" in one for one in written.warnings) and "grey" in written.data
+def test_16_bit_images_are_named(tmp_path: Path) -> None:
+    written, file, _ = _init(_write(tmp_path / "deep", {"a": 10, "b": 10}, mode="I;16"))
+    assert "1 channel of 16 bits" in written.data and file.data.channels is None  # a search finds them itself
+    assert any("values up to 4,0" in one for one in written.warnings)
 
 
 def test_frames_of_a_film_stay_together(tmp_path: Path) -> None:

@@ -173,13 +173,13 @@ def test_an_entry_that_is_not_whole_is_built_anew(index, builds, spoil):
 
 
 def test_one_builds_and_the_others_wait(index, monkeypatch, builds):
-    real = squares.decode_rgb
+    real = squares.decode_image
 
     def slow(data, name, **options):
         time.sleep(0.02)
         return real(data, name)
 
-    monkeypatch.setattr(squares, "decode_rgb", slow)
+    monkeypatch.setattr(squares, "decode_image", slow)
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(lambda _: open_pixels(index, "train", SPEC, CacheSpec()), range(4)))
     assert builds == ["train"]
@@ -244,13 +244,13 @@ from tlsearch.data import load_index, open_pixels
 from tlsearch.core.types import CacheSpec, DataSpec, TransformSpec
 
 pack._CHUNK = 1
-real = squares.decode_rgb
+real = squares.decode_image
 def slow(data, name, **options):
     if "b/00" in name:
         print("half way", flush=True)
         time.sleep(600)
     return real(data, name)
-squares.decode_rgb = slow
+squares.decode_image = slow
 index = load_index(DataSpec(source="folder", path=sys.argv[1]))
 open_pixels(index, "train", TransformSpec(resize_size=20, crop_size=16), CacheSpec())
 """

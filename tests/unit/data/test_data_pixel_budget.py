@@ -15,7 +15,8 @@ from PIL import Image
 from tlsearch.core.errors import DataError
 from tlsearch.data import decode_rgb
 from tlsearch.data.images import channels, decode, pixel_budget
-from tlsearch.data.images.decode import inspect_image, num_pixels
+from tlsearch.data.images.decode import inspect_image
+from tlsearch.data.images.own_channels import num_pixels
 from tlsearch.data.images.pixel_budget import PixelBudget, num_decoders
 
 

@@ -88,7 +88,7 @@ from tlsearch.core.types import CacheSpec, DataSpec, TransformSpec
 index = load_index(DataSpec(source="folder", path={path!r}))
 def decode(*args):
     raise AssertionError("decoded twice")
-streamed.decode_rgb = decode
+streamed.decode_image = decode
 """
 
 

@@ -95,7 +95,7 @@ def test_the_boundary_is_measured_without_moving_the_model() -> None:
     parts = [Part(nn.Conv2d(3 if i == 0 else 4, 4, 3, stride=2, padding=1), nn.BatchNorm2d(4)) for i in range(5)]
     model = StagedModel([*parts, Part(nn.Linear(4, 2))], backbone="tiny", image_size=32).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    boundary = measure_boundary(model, 3, 32)
+    boundary = measure_boundary(model, 3)
     assert boundary == Boundary(shape=(4, 8, 8), num_bytes=4 * 64 * 4, macs=16 * 16 * 4 * 27 + 8 * 8 * 4 * 36)
     assert model.training and model.stage1.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())

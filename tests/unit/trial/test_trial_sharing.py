@@ -57,7 +57,7 @@ def pretrained(assign: Assign, tmp_path: Path) -> Assign:
 def work(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Images that went through each part of a prefix, and images decoded."""
     done: Counter[str] = Counter()
-    whole, decode = StagedModel.forward_prefix, streamed.decode_rgb
+    whole, decode = StagedModel.forward_prefix, streamed.decode_image
 
     def forward(model: StagedModel, rows: Tensor, depth: int, *, behind: int = 5) -> Tensor:
         done.update(dict.fromkeys(PART_NAMES[5 - behind : 5 - depth], len(rows)))
@@ -68,7 +68,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         return decode(*args, **limits)
 
     monkeypatch.setattr(StagedModel, "forward_prefix", forward)
-    monkeypatch.setattr(streamed, "decode_rgb", decoded)
+    monkeypatch.setattr(streamed, "decode_image", decoded)
     monkeypatch.setattr(
         sources, "_not_worth", lambda model, context, depth: None
     )  # of images so small no map is worth it
@@ -96,7 +96,7 @@ from tlsearch.search.worker.messages import unpack_job
 from tlsearch.trial import FineTuning, inputs
 
 done = Counter()
-whole, decode = StagedModel.forward_prefix, streamed.decode_rgb
+whole, decode = StagedModel.forward_prefix, streamed.decode_image
 
 def forward(model, rows, depth, *, behind=5):
     done.update(dict.fromkeys(PART_NAMES[5 - behind : 5 - depth], len(rows)))
@@ -106,7 +106,7 @@ def decoded(*args, **limits):
     done["decoded"] += 1
     return decode(*args, **limits)
 
-StagedModel.forward_prefix, streamed.decode_rgb = forward, decoded
+StagedModel.forward_prefix, streamed.decode_image = forward, decoded
 inputs._not_worth = lambda model, context, depth: None
 print("ready", flush=True)
 for line in sys.stdin:

@@ -42,7 +42,7 @@ def file_now(entry: SearchEntry, stored: SpaceFile) -> tuple[SpaceFile, Space]:
 
     Args:
         stored: The search's own. Its storage counts, also where the folder has moved since: a search is where it lies.
-            The defaults that were fitted when it began stay, too.
+            The defaults that were fitted when it began stay, too, as do the channels that were found.
 
     Raises:
         StorageError: The file is gone.
@@ -59,6 +59,7 @@ def file_now(entry: SearchEntry, stored: SpaceFile) -> tuple[SpaceFile, Space]:
         current=current,
         defaults=stored.defaults,
     )
+    file = replace(file, data=file.data.completed(stored.data))
     if file.storage in (stored.storage, entry.storage):
         file = _where_it_lies(file, stored, entry)
     return file, space

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tlsearch.app.checks.data_defaults import fit_defaults
+from tlsearch.app.checks.data_defaults import fit_channels, fit_defaults
 from tlsearch.app.checks.feasibility import (
     fold_problems,
     limit_problems,
@@ -102,6 +102,7 @@ def check_file(
 
         index = load_index(file.data)
         num_classes = len(index.classes)
+        file, index = fit_channels(file, index)
         file, space = fit_defaults(file, space, num_training(file, index))
         defaults = {name: space.default_of(name) for name in file.defaults.values if space.dimensions[name].left_out}
         validation = resolution(index, file.search.num_folds)

@@ -1,4 +1,4 @@
-"""The defaults of dimensions that follow from the data and the weights: a space cannot see these."""
+"""What follows from the data and the weights and no space can see: defaults of dimensions, channels of the images."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Literal
 
 from tlsearch.app.checks.feasibility import weights_source
 from tlsearch.config import DefaultsSpec, SpaceFile
+from tlsearch.core.errors import DataError
+from tlsearch.data import ImageIndex, find_pixels, measure_channels
 from tlsearch.space import Space
 from tlsearch.space.bn_policies import BN_POLICIES
 
@@ -14,6 +16,27 @@ LARGEST_BATCH = 32
 MIN_STEPS = 16  # of an epoch
 _SMALLEST_BATCH = 4
 _SMALLEST_WITH_STATISTICS = 8  # statistics of fewer images than that say little
+
+
+def fit_channels(file: SpaceFile, index: ImageIndex) -> tuple[SpaceFile, ImageIndex]:
+    """The file and its images with the channels and bits that they have, where the file leaves these open.
+
+    A search's ``resolved.yaml`` holds them with the mean and deviation of each channel, so that every node and every
+    later start sees the same; of RGB of 8 bits it holds what the file says.
+
+    Raises:
+        DataError: Images have several formats, or another one than the file says; or they cannot be decoded.
+    """
+    pixels = find_pixels(index, file.data)
+    index = replace(index, pixels=pixels)
+    data = file.data
+    if data.mean is not None and len(data.mean) != pixels.channels:
+        raise DataError(f"data.mean has a number for each channel: {pixels.channels}, not {len(data.mean)}")
+    if pixels.is_rgb:
+        return file, index
+    mean, std = (data.mean, data.std) if data.mean is not None else measure_channels(index)
+    data = replace(data, channels=pixels.channels, bits=pixels.bits, mean=mean, std=std)
+    return replace(file, data=data), index
 
 
 def fit_defaults(file: SpaceFile, space: Space, num_train: int) -> tuple[SpaceFile, Space]:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tlsearch.app.checks.data_defaults import fit_defaults
+from tlsearch.app.checks.data_defaults import fit_channels, fit_defaults
 from tlsearch.app.checks.feasibility import (
     fold_problems,
     limit_problems,
@@ -25,7 +25,7 @@ from tlsearch.app.checks.resolution import folds_advice
 from tlsearch.config import ResourcesSpec, SpaceFile
 from tlsearch.core.errors import SpaceError, UserError
 from tlsearch.core.types import ModelSpec, TrialConfig
-from tlsearch.data import ImageIndex, fold_indexes, load_index, require_ready, with_image_size
+from tlsearch.data import ImageIndex, data_transform, fold_indexes, load_index, require_ready
 from tlsearch.forecast.forecast import Forecast, forecast
 from tlsearch.forecast.measured_costs import Measured, measure, start_seconds
 from tlsearch.forecast.savings import Saving, savings
@@ -137,6 +137,7 @@ def plan_file(
     step(f"listing the images of {file.data.path or file.data.name or file.data.source}")
     index = load_index(file.data)
     require_ready(index)
+    file, index = fit_channels(file, index)
     file, space = fit_defaults(file, space, num_training(file, index))
     problems = limit_problems(file, model_sizes(file, space, len(index.classes)))
     problems += metric_problems(file, len(index.classes)) + fold_problems(file, index)
@@ -236,7 +237,9 @@ def measure_search(
     if file.search.num_folds:
         index = fold_indexes(index, file.search.num_folds, seed=file.data.split.seed)[0]
     transforms = {
-        spec: with_image_size(weights_transform(spec.backbone, weights_source(file, spec.backbone)), spec.image_size)
+        spec: data_transform(
+            weights_transform(spec.backbone, weights_source(file, spec.backbone)), file.data, spec.image_size
+        )
         for spec in _used_models(file, plan.space, len(index.classes))
     }
     return measure(plan, index, transforms, slots=slots.count, keep_best=file.tracking.keep_best, step=step)

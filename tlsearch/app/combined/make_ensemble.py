@@ -169,5 +169,5 @@ def _measure(folder: Path) -> tuple[int, float]:
     """Parameters and milliseconds for one image, of the model as it is: what members share counts once."""
     model = load_model(folder, device="cpu")
     module = AveragedNetworks(model.networks).eval()
-    inputs = [torch.zeros(1, 3, one.crop_size, one.crop_size) for one in transforms_of(model.networks)]
+    inputs = [torch.zeros(1, one.channels, one.crop_size, one.crop_size) for one in transforms_of(model.networks)]
     return sum(parameter.numel() for parameter in module.parameters()), measure_module(module, inputs)

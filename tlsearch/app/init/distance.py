@@ -22,7 +22,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tlsearch.core.types import TransformSpec, WeightsSource
-from tlsearch.data import ImageIndex, Split, eval_image, normalise, read_image, with_image_size
+from tlsearch.data import (
+    ImageIndex,
+    Split,
+    as_tensor,
+    eval_image,
+    measure_channels,
+    normalise,
+    read_image,
+    with_image_size,
+)
 from tlsearch.model import StagedModel, build_model, resolve_weights
 
 Distance = Literal["near", "middle", "far"]
@@ -76,10 +85,16 @@ def measure_distance(
     if len(index.splits["val"]) < _MIN_VAL:
         return None
     weights = resolve_weights(backbone, source)
-    transform = with_image_size(weights.transform, image_size)
+    moments = () if index.pixels.is_rgb else measure_channels(index)
+    transform = with_image_size(weights.transform.for_pixels(index.pixels, *moments), image_size)
     num_classes = len(index.classes)
     model = build_model(
-        backbone, num_classes=num_classes, weights=weights, image_size=transform.crop_size, seed=0
+        backbone,
+        num_classes=num_classes,
+        weights=weights,
+        image_size=transform.crop_size,
+        channels=transform.channels,
+        seed=0,
     ).eval()
     train, val = index.splits["train"], index.splits["val"]
     chosen = [_spread(split, most) for split, most in ((train, _MAX_TRAIN), (val, _MAX_VAL))]
@@ -126,7 +141,7 @@ def _features(model: StagedModel, index: ImageIndex, keys: Sequence[str], spec: 
     """What goes into the last stage, averaged over the image, and what goes into the head."""
 
     def pixels(key: str) -> Tensor:
-        return torch.from_numpy(eval_image(read_image(index, key), spec).copy()).permute(2, 0, 1)
+        return as_tensor(eval_image(read_image(index, key), spec).copy()).permute(2, 0, 1)
 
     before, last = [], []
     with ThreadPoolExecutor() as pool:

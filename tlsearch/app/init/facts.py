@@ -16,7 +16,7 @@ import psutil
 from tlsearch.core.errors import DataError
 from tlsearch.core.label_tasks import TaskName, class_counts
 from tlsearch.core.types import DataSpec, SplitSpec
-from tlsearch.data import DataCard, ImageIndex, data_card, load_index
+from tlsearch.data import DataCard, ImageIndex, data_card, find_pixels, load_index
 from tlsearch.data.index import image_name
 from tlsearch.data.sources.listing import Listing, list_source
 from tlsearch.data.sources.manifest import table_task
@@ -109,19 +109,24 @@ def look_at_data(path: str, *, layout: str = "auto") -> DataFacts:
     if listing.doubt:
         raise DataError(listing.doubt.replace("say `layout: classes` under data", "add --layout classes"))
     spec = replace(spec, split=_split(listing))
-    index = load_index(spec)
+    index = _with_pixels(load_index(spec))
     card = data_card(index, scan=True)
     pattern = _group_pattern(index, card) if source == "folder" and "all" in listing.items else None
     if pattern is not None:
         grouped = replace(spec, split=replace(spec.split, group_by=pattern))
         try:
-            index = load_index(grouped)
+            index = _with_pixels(load_index(grouped))
             card, spec = data_card(index, scan=True), grouped
         except DataError:  # too few groups to give every split some
             pass
     if card.corrupt:
         raise DataError(card.corrupt_message())
     return _facts(spec, listing, index, card)
+
+
+def _with_pixels(index: ImageIndex) -> ImageIndex:
+    """The index with the channels and bits that its images have."""
+    return replace(index, pixels=find_pixels(index, DataSpec(source=index.source)))
 
 
 def _facts(spec: DataSpec, listing: Listing, index: ImageIndex, card: DataCard) -> DataFacts:

@@ -196,7 +196,8 @@ def _data_text(data: DataFacts) -> str:
     size = f"{shortest}" if shortest == longest else f"{shortest} to {longest} (median {median:g})"
     counts = sorted(data.per_class.values())
     each = f"{counts[0]:,}" if counts[0] == counts[-1] else f"{counts[0]:,} to {counts[-1]:,}"
-    kinds = ", grey" if data.grey else ""
+    pixels = data.index.pixels
+    kinds = ", grey" if data.grey else "" if pixels.is_rgb else f", {pixels}"
     kinds += f", {data.alpha:.0%} of them with transparency (laid on white)" if data.alpha >= 0.01 else ""
     return (
         f"{plural(sum(data.images.values()), 'image')} of {len(data.classes)} classes ({splits}; {each} of a class in "

@@ -15,7 +15,6 @@ from importlib import import_module
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from tlsearch.app.catalog.catalog import SearchEntry, find, names_search, read_entry
@@ -25,7 +24,7 @@ from tlsearch.app.views.outcome import find_checkpoint
 from tlsearch.core.errors import DataError, StorageError, UsageError, UserError
 from tlsearch.core.export_formats import ExportFormat, export_format, formats_of_any_model
 from tlsearch.core.files import IMAGE_BYTES, read_regular
-from tlsearch.data import ImageIndex, decode_rgb, images_below, load_index, read_image
+from tlsearch.data import ImageIndex, Picture, decode_image, images_below, load_index, read_image
 from tlsearch.results import load_model
 from tlsearch.results.export.base import Parity, check_parity, expected_outputs, prepared_images, spread
 from tlsearch.results.export.hub_upload import check_push, push
@@ -108,10 +107,10 @@ def export_model(
             f"the format {form} holds one network, and {model} is an ensemble: use --format {formats_of_any_model()}"
         )
     if images is not None and not int8:
-        found, index = _images_of(images), None
+        found, index = _images_of(images, classifier), None
     else:
         index = _index_of(model, storage, needed=int8)
-        found = _images_of(images) if images is not None else _validation_images(index)
+        found = _images_of(images, classifier) if images is not None else _validation_images(index, classifier)
     with _beside(target) as scratch:
         exported = _export(classifier, chosen, found, target, scratch, index if int8 else None)
     return replace(exported, pushed=push(target, push_to)) if push_to else exported
@@ -120,7 +119,7 @@ def export_model(
 def _export(
     classifier: Classifier,
     chosen: ExportFormat,
-    images: Sequence[Image.Image],
+    images: Sequence[Picture],
     target: Path,
     scratch: Path,
     index: ImageIndex | None,
@@ -175,19 +174,20 @@ def _beside(target: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _images_of(folder: Path) -> Sequence[Image.Image]:
+def _images_of(folder: Path, classifier: Classifier) -> Sequence[Picture]:
     if not folder.is_dir():
         raise UsageError(f"--images names a folder of images; {folder} is not a folder")
     files = [folder / one for one in images_below(folder).images[:MAX_IMAGES]]
     if not files:
         raise DataError(f"a folder to check an export on holds images; {folder} has none")
-    return [decode_rgb(read_regular(one, IMAGE_BYTES), str(one)) for one in files]
+    return [decode_image(read_regular(one, IMAGE_BYTES), str(one), pixels=classifier.pixels) for one in files]
 
 
-def _validation_images(index: ImageIndex | None) -> Sequence[Image.Image]:
+def _validation_images(index: ImageIndex | None, classifier: Classifier) -> Sequence[Picture]:
     if index is None:
         return ()
-    return [read_image(index, key) for key in spread(index.splits["val"].keys, MAX_IMAGES)]
+    keys = spread(index.splits["val"].keys, MAX_IMAGES)
+    return [read_image(index, key, pixels=classifier.pixels) for key in keys]
 
 
 def _index_of(model: str, storage: Path | None, *, needed: bool) -> ImageIndex | None:

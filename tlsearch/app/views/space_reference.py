@@ -134,7 +134,10 @@ def _of_type(base: Any) -> str:
         return names[base]
     if dataclasses.is_dataclass(base) or origin is not None and issubclass(origin, Mapping):
         return "a mapping"
-    return "a list of mappings" if origin is tuple else "one value"
+    if origin is not tuple:
+        return "one value"
+    each = _values(arguments[0])
+    return "a list of mappings" if each == "a mapping" else f"a list, each {each}"
 
 
 def _limits(notes: list[Any]) -> Iterator[str]:

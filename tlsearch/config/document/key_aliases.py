@@ -36,6 +36,8 @@ _OTHERS: Mapping[str, str] = {
     "space.head_init": "init head_initialization probe",
     "space.ema": "model_ema ema_decay use_ema averaging",
     "data.image_size": "img_size imgsz resolution input_size crop_size input_shape size",
+    "data.channels": "in_chans in_channels num_channels n_channels bands num_bands",
+    "data.bits": "bit_depth depth bits_per_channel",
     "space.image_size": "image_sizes img_sizes resolutions input_sizes sizes",
     "data.path": "root dir folder data_dir data_path dataset directory train_dir image_dir images",
     "data.source": "type kind format",

@@ -98,7 +98,19 @@ def _data(data: DataSpec, checker: Checker) -> DataSpec:
         f"{', its groups stand in the column group' if source.groups == 'column' else ''}",
         ("data", "source"),
     )
+    _check_channels(data, checker)
     return replace(data, path=path)
+
+
+def _check_channels(data: DataSpec, checker: Checker) -> None:
+    """Mean and deviation come together, one of each for each channel."""
+    lengths = {name: len(values) for name, values in (("mean", data.mean), ("std", data.std)) if values is not None}
+    if not lengths:
+        return
+    needed = {*lengths.values(), *({data.channels} if data.channels else ())}
+    at: Keys = ("data", next(iter(lengths)))
+    message = "mean and std belong together, each with a number for every channel"
+    checker.require(len(lengths) == 2 and len(needed) == 1, at, message, ("data", "channels"))
 
 
 def _data_path(data: DataSpec, source: SourceEntry, checker: Checker) -> str | None:

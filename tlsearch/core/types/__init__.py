@@ -5,6 +5,7 @@ image sizes are pixels of the square crop. All timestamps are Unix time in secon
 """
 
 from tlsearch.core.metrics import Mode, Objective
+from tlsearch.core.types.images import MAX_CHANNELS, RGB8, CropMode, PixelFormat, TransformSpec
 from tlsearch.core.types.screens import ProbedBackbone, Screen, ScreenObserver
 from tlsearch.core.types.searches import (
     DataSetFacts,
@@ -19,12 +20,10 @@ from tlsearch.core.types.specs import (
     CONTEXT_BYTES,
     MAX_PIXELS,
     CacheSpec,
-    CropMode,
     DataSpec,
     Layout,
     ModelSpec,
     SplitSpec,
-    TransformSpec,
     TrialAssignment,
     TrialSetup,
     WeightsSource,
@@ -72,11 +71,14 @@ __all__ = [
     "EpochReport",
     "Finding",
     "Layout",
+    "MAX_CHANNELS",
     "MAX_PIXELS",
     "Mode",
     "Objective",
     "ParameterImportance",
     "ProbedBackbone",
+    "PixelFormat",
+    "RGB8",
     "Reporter",
     "RunningTrial",
     "SYSTEM",

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from tlsearch.core.label_tasks import TaskName
 from tlsearch.core.metrics import Objective
+from tlsearch.core.types.images import PixelFormat
 from tlsearch.core.types.trial_config import Scalar, TrialConfig
 
-CropMode = Literal["center", "squash"]
 Layout = Literal["auto", "classes"]
 
 MAX_PIXELS = 89_478_485  # of one image, by default: as many as Pillow reads without a warning
@@ -55,6 +55,12 @@ class DataSpec:
         layout: Whether folders named train, val or test are splits (auto), or every folder is a class (classes).
         task: Whether an image has one class (single_label) or any number of them (multi_label): a table then names them
             in one cell, as ``cat|dog``, and an empty cell is an image without a class.
+        channels: Channels of each image. auto is 3, RGB, for pictures, and of 16-bit images, arrays (.npy) and
+            multispectral TIFF their own number. 3 with ``bits`` 8 reads any picture as RGB of 8 bits.
+        bits: Bits of each value; auto is as the images have them.
+        mean: Mean of each channel, of values scaled to 0 to 1; by default that of the weights for RGB of 8 bits, else
+            measured on training images.
+        std: Standard deviation of each channel, as ``mean``.
     """
 
     source: str
@@ -69,6 +75,21 @@ class DataSpec:
     max_pixels: int = MAX_PIXELS
     layout: Layout = "auto"
     task: TaskName = "single_label"
+    channels: int | None = None
+    bits: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    @property
+    def pixel_format(self) -> PixelFormat:
+        """How images are decoded; RGB of 8 bits where nothing is said."""
+        return PixelFormat(channels=self.channels or 3, bits=self.bits or 8)
+
+    def completed(self, found: DataSpec) -> DataSpec:
+        """This, with what ``found`` says of the images' channels where this says nothing."""
+        names = ("channels", "bits", "mean", "std")
+        left = {name: getattr(found, name) for name in names if getattr(self, name) is None}
+        return replace(self, **left)
 
     def size_of(self, config: TrialConfig) -> int | None:
         """Side of the images of a trial in pixels; None is that of the weights."""
@@ -103,27 +124,6 @@ class WeightsSource:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TransformSpec:
-    """An evaluation transform: resize, centre crop, scale to [0, 1], normalise.
-
-    Attributes:
-        resize_size: Length of the shorter side after the resize, in pixels; of both sides with ``squash``.
-        crop_size: Side of the square centre crop, in pixels.
-        interpolation: ``nearest``, ``bilinear`` or ``bicubic``.
-        mean: Per channel (RGB), of values in [0, 1].
-        std: Per channel (RGB).
-        crop_mode: ``center`` keeps the image's proportions; ``squash`` makes it square, as timm does.
-    """
-
-    resize_size: int
-    crop_size: int
-    interpolation: str = "bilinear"
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    crop_mode: CropMode = "center"
-
-
-@dataclass(frozen=True, kw_only=True)
 class CacheSpec:
     """Budgets of each machine's caches; sizes in GB, None is auto.
 
@@ -145,9 +145,6 @@ class CacheSpec:
     views: int = 1
 
 
-CONTEXT_BYTES = 5e8  # of a process's CUDA context with its kernels, which torch does not count
-
-
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
     """The shape of a model: its size and its latency follow from it, whatever its weights and however it is trained.
@@ -156,16 +153,23 @@ class ModelSpec:
         backbone: A name, with an optional ``@VERSION``.
         num_classes: Outputs of the head.
         image_size: Side of the input images in pixels; None is the default weights' own.
+        channels: Of the input images.
     """
 
     backbone: str
     num_classes: int
     image_size: int | None = None
+    channels: int = 3
 
     @classmethod
     def of(cls, config: TrialConfig, data: DataSpec, num_classes: int) -> ModelSpec:
         """The model that a trial on these data builds."""
-        return cls(backbone=config.backbone, num_classes=num_classes, image_size=data.size_of(config))
+        return cls(
+            backbone=config.backbone,
+            num_classes=num_classes,
+            image_size=data.size_of(config),
+            channels=data.pixel_format.channels,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

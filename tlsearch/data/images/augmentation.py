@@ -1,4 +1,4 @@
-"""Training augmentation on batches of uint8 images; all chance comes from an explicit generator.
+"""Training augmentation on batches of images of 8 or 16 bits; all chance comes from an explicit generator.
 
 It is drawn first and applied then, so that a fixed view of a whole split can be drawn once and applied to any batch.
 """
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tlsearch.data.images.preprocessing import full_precision, to_device
+from tlsearch.data.images.preprocessing import full_precision, levels, stored_levels, to_device
 from tlsearch.data.images.trivial_augment import distort
 
 _CROP_SCALE = (0.7, 1.0)
@@ -55,7 +55,7 @@ def augment(
     size: int,
     generator: torch.Generator,
     *,
-    mean: tuple[float, float, float] = IMAGENET_MEAN,
+    mean: tuple[float, ...] = IMAGENET_MEAN,
 ) -> Tensor:
     """Augments one batch: ``draw``, then ``apply_drawn``.
 
@@ -74,7 +74,8 @@ def draw(kind: str, num_images: int, side: int, generator: torch.Generator) -> D
 
     ``light`` is a random resized crop (0.7 to 1 of the area of the given square, ratio of width to height 3/4
     to 4/3) and a horizontal flip of every second image. ``strong`` is, on top of these, TrivialAugment (one of
-    14 operations of random strength for each image) and, for one image in ten, the erasure of a rectangle.
+    14 operations of random strength for each image; of 7 for images that are not RGB of 8 bits) and, for one image in
+    ten, the erasure of a rectangle.
 
     Args:
         kind: One of AUGMENTATIONS.
@@ -119,19 +120,19 @@ def draw_view(kind: str, view: int, *, data_digest: str, num_images: int, side: 
     )
 
 
-def apply_drawn(images: Tensor, drawn: Drawn, size: int, *, mean: tuple[float, float, float] = IMAGENET_MEAN) -> Tensor:
+def apply_drawn(images: Tensor, drawn: Drawn, size: int, *, mean: tuple[float, ...] = IMAGENET_MEAN) -> Tensor:
     """Applies what was drawn for each image of a batch, to each alone.
 
     Args:
-        images: uint8 (N, 3, S, S), squares with a margin around what evaluation sees (see ``open_pixels``);
-            left as they are.
+        images: uint8 or int16 (N, C, S, S), see ``as_tensor``: squares with a margin around what evaluation sees (see
+            ``open_pixels``); left as they are.
         drawn: For squares of side S.
         size: Side of the result in pixels.
-        mean: Of the normalisation to come, RGB in [0, 1]: the colour of what ``strong`` erases and of the
+        mean: Of the normalisation to come, per channel in [0, 1]: the colour of what ``strong`` erases and of the
             corners that it turns in, which thus become zero.
 
     Returns:
-        uint8 (N, 3, size, size), channels_last, on the images' device.
+        (N, C, size, size) of the same dtype, channels_last, on the images' device.
     """
     result = crop_and_flip(images, drawn.boxes, drawn.flips, size)
     return result if drawn.seeds is None else distort(result, drawn.seeds, mean)
@@ -180,22 +181,30 @@ def crop_and_flip(images: Tensor, boxes: Tensor, flips: Tensor, size: int) -> Te
     such kernel, and resize the batch at once; their levels differ from the CPU's by at most two of 255.
 
     Args:
-        images: uint8 (N, 3, S, S).
+        images: uint8 or int16 (N, C, S, S), see ``as_tensor``.
         boxes: int64 (N, 4): top, left, height, width.
         flips: bool (N,).
         size: Side of the result in pixels.
 
     Returns:
-        uint8 (N, 3, size, size), channels_last.
+        (N, C, size, size) of the same dtype, channels_last.
     """
     if images.device.type != "cpu":
         return resize_batch(images, boxes, flips, size)
-    result = torch.empty((len(images), 3, size, size), dtype=torch.uint8, memory_format=torch.channels_last)
+    shape = (len(images), images.shape[1], size, size)
+    result = torch.empty(shape, dtype=images.dtype, memory_format=torch.channels_last)
     for i, ((top, left, height, width), flip) in enumerate(zip(boxes.tolist(), flips.tolist(), strict=True)):
         crop = images[i : i + 1, :, top : top + height, left : left + width]
-        resized = F.interpolate(crop, (size, size), mode="bilinear", antialias=True)
+        resized = _resized(crop, size)
         result[i : i + 1] = resized.flip(3) if flip else resized
     return result
+
+
+def _resized(crop: Tensor, size: int) -> Tensor:
+    if crop.dtype == torch.uint8:
+        return F.interpolate(crop, (size, size), mode="bilinear", antialias=True)
+    values = F.interpolate(levels(crop), (size, size), mode="bilinear", antialias=True)
+    return stored_levels(values.round_(), crop.dtype)
 
 
 def resize_batch(images: Tensor, boxes: Tensor, flips: Tensor, size: int) -> Tensor:
@@ -206,9 +215,9 @@ def resize_batch(images: Tensor, boxes: Tensor, flips: Tensor, size: int) -> Ten
     rows = _triangles(top, height, torch.zeros_like(flip), size, side)
     columns = _triangles(left, width, flip, size, side)
     with full_precision(device):
-        wide = rows.unsqueeze(1) @ images.float()  # (N, 3, size, S)
+        wide = rows.unsqueeze(1) @ levels(images)  # (N, C, size, S)
         result = wide.round_() @ columns.unsqueeze(1).transpose(2, 3)
-    return result.round_().clamp_(0, 255).to(torch.uint8).contiguous(memory_format=torch.channels_last)
+    return stored_levels(result.round_(), images.dtype).contiguous(memory_format=torch.channels_last)
 
 
 def _triangles(start: Tensor, length: Tensor, flip: Tensor, size: int, side: int) -> Tensor:

@@ -70,7 +70,7 @@ def decode_rgb(
             floats).
     """
     name = printable(name)
-    with ExitStack() as own, _errors_named(name, data), _without_pillows_limit():
+    with ExitStack() as own, errors_named(name, data), without_pillows_limit():
         hold = own if hold is None else hold
         if isinstance(data, Image.Image):
             return _decode(data, name, max_pixels, hold).rgb
@@ -95,22 +95,8 @@ def inspect_image(
         DataError: As ``decode_rgb``.
     """
     name = printable(name)
-    with ExitStack() as own, _errors_named(name, data), _without_pillows_limit():
+    with ExitStack() as own, errors_named(name, data), without_pillows_limit():
         return _decode_bytes(data, name, max_pixels, own if hold is None else hold, draft=draft)
-
-
-def num_pixels(data: bytes, name: str) -> int:
-    """How many pixels an encoded image has, by its head; nothing is decoded.
-
-    Raises:
-        DataError: The data are empty, or of no known format.
-    """
-    name = printable(name)
-    if not data:
-        raise DataError(f"{name}: the file is empty")
-    with _errors_named(name, data), _without_pillows_limit():
-        width, height = _open(data).size
-        return width * height
 
 
 def has_decoder(image_format: str) -> bool:
@@ -126,7 +112,7 @@ def _decode_bytes(
     if not data:
         raise DataError(f"{name}: the file is empty")
     try:
-        return _decode(_open(data), name, max_pixels, hold, draft=draft)
+        return _decode(opened(data), name, max_pixels, hold, draft=draft)
     except (DataError, MemoryError):
         raise
     except Exception:
@@ -135,7 +121,7 @@ def _decode_bytes(
             if essential is not None and essential != data:
                 hold.close()
                 try:
-                    return _decode(_open(essential), name, max_pixels, hold)
+                    return _decode(opened(essential), name, max_pixels, hold)
                 except (DataError, MemoryError):
                     raise
                 except Exception:  # the pixels are broken too: the first error says how
@@ -143,7 +129,8 @@ def _decode_bytes(
         raise
 
 
-def _open(data: bytes) -> Image.Image:
+def opened(data: bytes) -> Image.Image:
+    """An encoded file as Pillow opens it; nothing is decoded yet."""
     found = image_format(data[:HEAD_BYTES])
     if found == "HEIF" and has_decoder("HEIF"):
         _register_heif()
@@ -167,7 +154,7 @@ def _decode(
     image: Image.Image, name: str, max_pixels: int, hold: ExitStack, *, draft: tuple[int, int] | None = None
 ) -> Decoded:
     size, mode = image.size, image.mode
-    _check_size(*size, name, max_pixels)
+    check_size(*size, name, max_pixels)
     deep = is_16_bit(image)
     if draft is not None and image.format in ("JPEG", "MPO"):
         image.draft(None, draft)
@@ -187,7 +174,8 @@ def _decode(
 
 
 @contextmanager
-def _errors_named(name: str, data: bytes | Image.Image) -> Iterator[None]:
+def errors_named(name: str, data: bytes | Image.Image) -> Iterator[None]:
+    """Whatever a decoder raises becomes a DataError that names the image."""
     try:
         yield
     except (DataError, MemoryError):
@@ -217,7 +205,7 @@ _pillows_limit: int | None = None
 
 
 @contextmanager
-def _without_pillows_limit() -> Iterator[None]:
+def without_pillows_limit() -> Iterator[None]:
     """Lets Pillow open images of any size: our own limit is asked before pixels are decoded.
 
     Pillow's limit is one of the whole process, warns at one size and refuses at twice that.
@@ -237,7 +225,12 @@ def _without_pillows_limit() -> Iterator[None]:
                 Image.MAX_IMAGE_PIXELS = _pillows_limit
 
 
-def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:
+def check_size(width: int, height: int, name: str, max_pixels: int) -> None:
+    """Refuses images that are too large or too thin to be read.
+
+    Raises:
+        DataError: Width or height break a rule.
+    """
     if width < 1 or height < 1:
         raise DataError(f"{name}: has no pixels: {width} x {height}")
     if width * height > max_pixels:

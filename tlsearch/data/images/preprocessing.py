@@ -1,6 +1,7 @@
-"""The evaluation transform, split where the packed store cuts it: PIL to uint8, uint8 to float.
+"""The evaluation transform, split where the packed store cuts it: images to 8 or 16 bits, these to float.
 
-Shapes: images between the two are (H, W, 3) as numpy arrays and (N, 3, H, W) as tensors.
+Shapes: images between the two are (H, W, C) as numpy arrays and (N, C, H, W) as tensors. Tensors hold values of 16 bits
+as the int16 of the same bits (``as_tensor``), since torch computes little in uint16.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,14 +20,17 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
-from tlsearch.core.types import TransformSpec
+from tlsearch.core.types import DataSpec, TransformSpec
+from tlsearch.data.images.own_channels import Picture
 
 # Of an image that would have more pixels when resized (300 MB of RGB) only the part around the crop is resized.
 _MAX_RESIZED_PIXELS = 100_000_000
 _MARGIN = 4  # source or resized pixels, whichever are larger, beside the crop: its border is interpolated from them
 
+Pixels = NDArray[np.uint8] | NDArray[np.uint16]  # (H, W, C)
 
-def eval_image(image: Image.Image, spec: TransformSpec) -> NDArray[np.uint8]:
+
+def eval_image(image: Picture, spec: TransformSpec) -> Pixels:
     """Resizes the shorter side and crops the centre; with ``normalise`` the weights' own transform, to the bit.
 
     Both steps are torchvision's own on PIL images, as in its ImageClassification preset and in timm's
@@ -33,17 +38,30 @@ def eval_image(image: Image.Image, spec: TransformSpec) -> NDArray[np.uint8]:
     An image smaller than the crop is padded with black.
 
     Args:
-        image: Mode RGB, see ``decode_rgb``.
+        image: Mode RGB, see ``decode_rgb``; or an array (H, W, C) of uint8 or uint16, each channel of which is resized
+            alone.
         spec: Sizes, interpolation and crop mode.
 
     Returns:
-        uint8 of shape (crop_size, crop_size, 3).
+        (crop_size, crop_size, C), of uint8 or uint16 as the image.
     """
     return resized_square(image, spec, spec.crop_size)
 
 
-def resized_square(image: Image.Image, spec: TransformSpec, side: int) -> NDArray[np.uint8]:
+def resized_square(image: Picture, spec: TransformSpec, side: int) -> Pixels:
     """The centre square of ``side`` px of the image resized as ``spec`` says; its crop size has no part in it."""
+    if isinstance(image, Image.Image):
+        return np.asarray(_square(image, spec, side), dtype=np.uint8)
+    # Pillow resizes floats in as many digits as 16 bits have; it knows no 16-bit images that it could resize.
+    working = image if image.dtype == np.uint8 else image.astype(np.float32)
+    bands = [np.asarray(_square(Image.fromarray(working[..., c]), spec, side)) for c in range(image.shape[2])]
+    values = np.stack(bands, axis=2).round()
+    if image.dtype == np.uint8:
+        return values.astype(np.uint8)
+    return values.clip(0, 65535).astype(np.uint16)  # bicubic weights go beyond the range
+
+
+def _square(image: Image.Image, spec: TransformSpec, side: int) -> Image.Image:
     if spec.crop_mode == "squash":
         size = [spec.resize_size, spec.resize_size]
     else:
@@ -52,10 +70,11 @@ def resized_square(image: Image.Image, spec: TransformSpec, side: int) -> NDArra
             return _square_of_thin(image, spec, side)
         size = [spec.resize_size]
     resized = F.resize(image, size, interpolation=InterpolationMode(spec.interpolation), antialias=True)
-    return np.asarray(F.center_crop(resized, [side, side]), dtype=np.uint8)
+    cropped: Image.Image = F.center_crop(resized, [side, side])
+    return cropped
 
 
-def _square_of_thin(image: Image.Image, spec: TransformSpec, side: int) -> NDArray[np.uint8]:
+def _square_of_thin(image: Image.Image, spec: TransformSpec, side: int) -> Image.Image:
     """The same square, without the ends of a long and thin image, which the crop would cut off again.
 
     Pillow weighs pixels by places in single precision, so a value may differ by one level of 255 from the whole's.
@@ -75,35 +94,65 @@ def _square_of_thin(image: Image.Image, spec: TransformSpec, side: int) -> NDArr
     resized = strip.resize(size, Image.Resampling[spec.interpolation.upper()], box=box)
     offset = left - first
     part = (offset, 0, offset + side, spec.resize_size) if wide else (0, offset, spec.resize_size, offset + side)
-    return np.asarray(F.center_crop(resized.crop(part), [side, side]), dtype=np.uint8)
+    cropped: Image.Image = F.center_crop(resized.crop(part), [side, side])
+    return cropped
+
+
+def as_tensor(pixels: NDArray[Any]) -> Tensor:
+    """Images of uint8 as they are, those of uint16 as int16 of the same bits; shares the memory."""
+    return torch.from_numpy(for_torch(pixels))
+
+
+def for_torch(pixels: NDArray[Any]) -> NDArray[Any]:
+    """The memory of images in the type that ``as_tensor`` has."""
+    return pixels if pixels.dtype == np.uint8 else pixels.view(np.int16)
+
+
+def levels(images: Tensor) -> Tensor:
+    """The values of images, see ``as_tensor``, in float32, new: 0 to 255, or 0 to 65,535."""
+    values = images.to(torch.float32)
+    return values if images.dtype == torch.uint8 else torch.where(values < 0, values + 65536.0, values)
+
+
+def stored_levels(values: Tensor, dtype: torch.dtype) -> Tensor:
+    """Whole values in float32 as images of that dtype, see ``as_tensor``; beyond its range they are cut off."""
+    if dtype == torch.uint8:
+        return values.clamp_(0, 255).to(torch.uint8)
+    return values.clamp_(0, 65535).to(torch.int32).to(torch.int16)
+
+
+def top_level(dtype: torch.dtype) -> float:
+    """The largest value of images of that dtype, see ``as_tensor``."""
+    return 255.0 if dtype == torch.uint8 else 65535.0
 
 
 def normalise(images: Tensor, spec: TransformSpec) -> Tensor:
     """Scales to [0, 1] and normalises each channel.
 
-    Equal to torchvision's ``convert_image_dtype`` and ``normalize`` to the bit.
+    Of RGB equal to torchvision's ``convert_image_dtype`` and ``normalize`` to the bit.
 
     Args:
-        images: uint8 (N, 3, H, W) on any device; left as it is.
+        images: uint8 (N, C, H, W), or int16 as of ``as_tensor``, on any device; left as it is.
         spec: Mean and standard deviation.
 
     Returns:
         float32 of the same shape, device and memory format.
     """
-    assert images.dtype == torch.uint8, images.dtype
+    assert images.dtype == (torch.uint8 if spec.bits == 8 else torch.int16), images.dtype
+    top = top_level(images.dtype)
     if not images.is_contiguous(memory_format=torch.channels_last):
-        mean, std = (values.view(3, 1, 1) for values in _constants(spec.mean, spec.std, 1, images.device))
-        return images.to(torch.float32).div_(255.0).sub_(mean).div_(std)
+        mean, std = (values.view(-1, 1, 1) for values in _constants(spec.mean, spec.std, 1, images.device))
+        return levels(images).div_(top).sub_(mean).div_(std)
     # Whole lines of pixels against lines of constants: loops of three channels would be as many short ones.
-    num, _, height, width = images.shape
-    lines = images.permute(0, 2, 3, 1).reshape(num * height, width * 3)
+    num, channels, height, width = images.shape
+    lines = images.permute(0, 2, 3, 1).reshape(num * height, width * channels)
     mean, std = _constants(spec.mean, spec.std, width, images.device)
     result = torch.empty(lines.shape, dtype=torch.float32, device=images.device)
     # The CPU works on what its cache holds; other devices on all lines at once.
     block = max(1, _CACHED // lines.shape[1]) if images.device.type == "cpu" else max(1, len(lines))
     for source, target in zip(torch.split(lines, block), torch.split(result, block), strict=True):
-        target.copy_(source).div_(255.0).sub_(mean).div_(std)
-    return result.view(num, height, width, 3).permute(0, 3, 1, 2)
+        target.copy_(source if source.dtype == torch.uint8 else levels(source)).div_(top).sub_(mean).div_(std)
+    return result.view(num, height, width, channels).permute(0, 3, 1, 2)
 
 
 _CACHED = 65536  # float32 values
@@ -132,6 +181,17 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda" and tensor.device.type == "cpu":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
+
+
+def data_transform(spec: TransformSpec, data: DataSpec, image_size: int | None) -> TransformSpec:
+    """The weights' own transform for the images of a data set, at another crop size where one is named.
+
+    Args:
+        spec: The weights' own transform.
+        data: Its channels and bits, with their mean and deviation.
+        image_size: As of ``with_image_size``.
+    """
+    return with_image_size(spec.for_pixels(data.pixel_format, data.mean, data.std), image_size)
 
 
 def with_image_size(spec: TransformSpec, image_size: int | None) -> TransformSpec:

@@ -4,7 +4,10 @@ Each image has a seed of its own, and the numbers that are drawn from it are tho
 ``TrivialAugmentWide`` and ``RandomErasing`` draw. The images are then distorted in groups, one for each operation, so
 that the number of kernels does not grow with the batch. Nothing is read back from the device.
 
-Shapes: N images of a batch, K of a group, S side.
+Most operations on colours are defined for RGB of 8 bits alone: images of other channels or 16 bits are moved, and their
+contrast is changed: 7 operations.
+
+Shapes: N images of a batch, K of a group, C channels, S side.
 """
 
 from __future__ import annotations
@@ -14,10 +17,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from tlsearch.data.images.preprocessing import full_precision, to_device
+from tlsearch.data.images.preprocessing import as_tensor, full_precision, levels, stored_levels, to_device, top_level
 
 _NUM_MAGNITUDES = 31
 _ERASED = 0.1  # share of the images, as in torchvision's own training recipes
@@ -26,31 +30,32 @@ _ERASED_RATIO = (0.3, 3.3)
 _ATTEMPTS = 10
 
 
-def distort(images: Tensor, seeds: Tensor, mean: tuple[float, float, float]) -> Tensor:
+def distort(images: Tensor, seeds: Tensor, mean: tuple[float, ...]) -> Tensor:
     """Distorts each image by one of 14 operations of random strength, and erases a rectangle of one in ten.
 
     Args:
-        images: uint8 (N, 3, S, S); left as they are.
+        images: uint8 or int16 (N, C, S, S), see ``as_tensor``; left as they are.
         seeds: int64 (N,), on the CPU.
-        mean: RGB in [0, 1]: the colour of what is erased and of the corners that are turned in.
+        mean: Per channel in [0, 1]: the colour of what is erased and of the corners that are turned in.
 
     Returns:
-        uint8 (N, 3, S, S), channels_last.
+        (N, C, S, S) of the same dtype, channels_last.
     """
     num, side, device = len(images), images.shape[-1], images.device
     generator = torch.Generator()
-    drawn = [_draw(generator.manual_seed(seed), side) for seed in seeds.tolist()]
+    kinds = _KINDS if images.dtype == torch.uint8 and images.shape[1] == 3 else _KINDS_OF_ANY
+    drawn = [_draw(generator.manual_seed(seed), side, tuple(kinds)) for seed in seeds.tolist()]
     groups: dict[_Operation, list[int]] = {}
     for row, one in enumerate(drawn):
-        groups.setdefault(_KINDS[one.operation], []).append(row)
+        groups.setdefault(kinds[one.operation], []).append(row)
     order = [row for group in groups.values() for row in group]
     erased = [row for row, one in enumerate(drawn) if one.box is not None]
     # All numbers at once: each copy to a device takes as long as many of its kernels.
     rows = to_device(torch.tensor([order, sorted(range(num), key=order.__getitem__)]), device)
     numbers = to_device(torch.tensor([_numbers(drawn[row], side) for row in order], dtype=torch.float32), device)
-    colour = _colour_on(mean, device)
+    colour = _colour_on(mean, images.dtype, device)
     sizes = [len(group) for group in groups.values()]
-    pixels = images.permute(0, 2, 3, 1).index_select(0, rows[0])  # (N, S, S, 3), contiguous
+    pixels = images.permute(0, 2, 3, 1).index_select(0, rows[0])  # (N, S, S, C), contiguous
     parts = zip(groups, torch.split(pixels, sizes), torch.split(numbers, sizes), strict=True)
     result = torch.cat([kind(part, values, colour) for kind, part, values in parts]).index_select(0, rows[1])
     if erased:
@@ -61,10 +66,12 @@ def distort(images: Tensor, seeds: Tensor, mean: tuple[float, float, float]) -> 
 
 
 @lru_cache(maxsize=32)
-def _colour_on(mean: tuple[float, float, float], device: torch.device) -> Tensor:
-    """The mean as uint8 (3,), made once for each device."""
+def _colour_on(mean: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The mean as an image's values (C,), made once for each device."""
+    top = top_level(dtype)
+    values = np.array([round(top * value) for value in mean], dtype=np.uint8 if dtype == torch.uint8 else np.uint16)
     with torch.inference_mode(False):
-        return torch.tensor([round(255 * value) for value in mean], dtype=torch.uint8, device=device)
+        return as_tensor(values).to(device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,10 +83,10 @@ class _Drawn:
     box: tuple[int, int, int, int] | None
 
 
-def _draw(generator: torch.Generator, side: int) -> _Drawn:
+def _draw(generator: torch.Generator, side: int, operations: tuple[str, ...]) -> _Drawn:
     """Draws in the order of torchvision: operation, magnitude, sign, erasure."""
     number, part = torch.empty((), dtype=torch.int64), torch.empty(())  # drawn into: a new tensor each costs as much
-    operation = _OPERATIONS[int(number.random_(len(_OPERATIONS), generator=generator))]
+    operation = operations[int(number.random_(len(operations), generator=generator))]
     magnitude = 0.0
     if operation in _MAGNITUDES:
         most, signed = _MAGNITUDES[operation]
@@ -121,7 +128,7 @@ def _numbers(drawn: _Drawn, side: int) -> list[float]:
     return [m, 0, 0, 0, 0, 0]
 
 
-# --- operations: each takes uint8 (K, S, S, 3), float32 (K, 6) and the colour uint8 (3,), and gives new images
+# --- operations: each takes images (K, S, S, C), float32 (K, 6) and the colour (C,), and gives new images
 
 
 def _identity(images: Tensor, numbers: Tensor, colour: Tensor) -> Tensor:
@@ -130,8 +137,8 @@ def _identity(images: Tensor, numbers: Tensor, colour: Tensor) -> Tensor:
 
 def _move(images: Tensor, numbers: Tensor, colour: Tensor) -> Tensor:
     """The nearest pixel of each place under the affine map, seen from the centre; the colour outside."""
-    num, side = len(images), images.shape[1]
-    framed = images.new_empty(num, side + 2, side + 2, 3)
+    num, side, channels = len(images), images.shape[1], images.shape[3]
+    framed = images.new_empty(num, side + 2, side + 2, channels)
     framed[:, 1:-1, 1:-1] = images
     for edge in (framed[:, 0], framed[:, -1], framed[:, :, 0], framed[:, :, -1]):
         edge.copy_(colour)
@@ -144,7 +151,7 @@ def _move(images: Tensor, numbers: Tensor, colour: Tensor) -> Tensor:
     index = column.add_(row, alpha=side + 2).int().view(num, -1)
     first = torch.arange(num, dtype=torch.int32, device=images.device)[:, None] * (side + 2) ** 2
     index += first + (side + 3)  # 0, 0 is in the frame
-    return framed.view(-1, 3).index_select(0, index.view(-1)).view_as(images)
+    return framed.view(-1, channels).index_select(0, index.view(-1)).view_as(images)
 
 
 def _brightness(images: Tensor, numbers: Tensor, colour: Tensor) -> Tensor:
@@ -161,6 +168,13 @@ def _contrast(images: Tensor, numbers: Tensor, colour: Tensor) -> Tensor:
     factor, levels = _factor(numbers), images.float()
     grey = _grey(levels).mean((1, 2, 3), keepdim=True).mul_(1 - factor)
     return _levels(levels.mul_(factor).add_(grey))
+
+
+def _own_contrast(images: Tensor, numbers: Tensor, colour: Tensor) -> Tensor:
+    """Towards the mean of each channel in the image: channels may be of any unit."""
+    factor, values = _factor(numbers), levels(images)
+    mean = values.mean((1, 2), keepdim=True)
+    return stored_levels(values.sub_(mean).mul_(factor).add_(mean).round_(), images.dtype)
 
 
 def _sharpness(images: Tensor, numbers: Tensor, colour: Tensor) -> Tensor:
@@ -220,10 +234,10 @@ def _erase(images: Tensor, boxes: Tensor, colour: Tensor) -> Tensor:
     places = torch.arange(images.shape[1], dtype=torch.float32, device=images.device)
     top, left, height, width = torch.split(boxes, 1, 1)
     rows, columns = (
-        ((start <= places) & (places < start + length)).to(torch.uint8)
+        ((start <= places) & (places < start + length)).to(images.dtype)
         for start, length in ((top, height), (left, width))
     )
-    painted = rows[:, :, None] * columns.repeat_interleave(3, 1)[:, None, :]  # (K, S, 3 S)
+    painted = rows[:, :, None] * columns.repeat_interleave(images.shape[3], 1)[:, None, :]  # (K, S, C S)
     kept = images.flatten(2) * (1 - painted)
     return kept.add_(painted.mul_(colour.repeat(images.shape[1]))).view_as(images)
 
@@ -270,7 +284,11 @@ _KINDS: dict[str, _Operation] = {
     "AutoContrast": _autocontrast,
     "Equalize": _equalize,
 }
-_OPERATIONS = tuple(_KINDS)
+_KINDS_OF_ANY: dict[str, _Operation] = {
+    "Identity": _identity,
+    **dict.fromkeys(("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate"), _move),
+    "Contrast": _own_contrast,
+}
 _MAGNITUDES = {  # by operation: all magnitudes, and whether half of them are negative
     **dict.fromkeys(("ShearX", "ShearY"), (_span(0, 0.99), True)),
     **dict.fromkeys(("TranslateX", "TranslateY"), (_span(0, 32), True)),

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlsearch.core.label_tasks import Label, class_counts, classes_of, label_text
+from tlsearch.core.types import PixelFormat
 from tlsearch.data.fetch.bucket_images import RemoteReader
 from tlsearch.data.image_files import tell_together
 from tlsearch.data.images.file_formats import HEAD_BYTES, content_words, image_format
@@ -88,7 +89,9 @@ class DataCard:
         scanned: The splits whose images were opened; the fields below are about these.
         width: None where no image could be decoded.
         height: As width.
-        modes: Images by Pillow's name of their mode.
+        modes: Images by Pillow's name of their mode; of other formats than RGB of 8 bits by channels and type.
+        channels: Of the images as a model sees them.
+        bits: Of each value.
         leaks: Pictures that stand in two splits.
         duplicates: Pictures that stand twice in one split.
         notes: Lines for people: how the source was read, and what is remarkable about the images.
@@ -103,6 +106,8 @@ class DataCard:
     width: Extent | None = None
     height: Extent | None = None
     modes: Mapping[str, int] = field(default_factory=dict)
+    channels: int = 3
+    bits: int = 8
     corrupt: tuple[CorruptImage, ...] = ()
     leaks: tuple[ImagePair, ...] = ()
     duplicates: tuple[ImagePair, ...] = ()
@@ -132,6 +137,8 @@ def data_card(index: ImageIndex, *, scan: bool, include_test: bool = False) -> D
         digest=index.digest,
         splits=splits,
         imbalance=round(max(train) / max(min(train), 1), 2),
+        channels=index.pixels.channels,
+        bits=index.pixels.bits,
         left_out=_left_out(index.left_out),
         notes=(*index.notes, *_label_notes(index)),
     )
@@ -151,7 +158,7 @@ def data_card(index: ImageIndex, *, scan: bool, include_test: bool = False) -> D
         duplicates=tuple(_pair(index, pair) for pair in pairs if not pair.leaks),
         # Files that are left out belong to no split: those beside test images are for `check` alone to open.
         left_out=_left_out(told_by_content(index)) if include_test else card.left_out,
-        notes=(*card.notes, *_image_notes(looks)),
+        notes=(*card.notes, *_image_notes(looks, index.pixels)),
     )
 
 
@@ -181,9 +188,14 @@ def _label_notes(index: ImageIndex) -> list[str]:
     ]
 
 
-def _image_notes(looks: Looks) -> list[str]:
+def _image_notes(looks: Looks, pixels: PixelFormat) -> list[str]:
     """What sizes and modes do not tell."""
     notes = []
+    if not pixels.is_rgb:
+        brightest = max((value for value in looks.brightest if value is not None), default=None)
+        values = "" if brightest is None else f", values up to {brightest:,}"
+        notes.append(f"images are read as {pixels}{values}; mean and deviation are measured on the training images")
+        return notes
     if (several := sum(frames > 1 for frames in looks.frames)) > 0:
         notes.append(f"images with several frames or pages, of which the first is read: {several:,}")
     deep = [value for value in looks.brightest if value is not None]
@@ -193,7 +205,8 @@ def _image_notes(looks: Looks) -> list[str]:
         notes.append(
             f"images of 16 bits a channel that use a small part of them: {len(dark):,} of {len(deep):,}; their largest "
             f"value is {brightest:,} ({brightest.bit_length()} bits), and 0 to 65,535 is read as black to white, so "
-            f"they are dark: multiply their values by {2 ** (16 - brightest.bit_length())}"
+            f"they are dark: set data.bits to 16 and leave data.channels, or multiply their values by "
+            f"{2 ** (16 - brightest.bit_length())}"
         )
     return notes
 

@@ -1,7 +1,8 @@
 """Opens every image of a data set once: size, mode, fingerprints, and whether it can be decoded.
 
 Before a search begins, its data need a clear layout and decoders for their formats; a search that is resumed is not
-checked again. Shapes: N images, each with a thumbnail of 16 x 16 grey and 8 x 8 RGB values.
+checked again. Shapes: N images, each with a thumbnail of 16 x 16 grey and 8 x 8 RGB values, see
+``picture_of``.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ from tlsearch.core.errors import DataError
 from tlsearch.core.label_tasks import Label
 from tlsearch.core.printable import printable
 from tlsearch.data.image_files import quoted, raise_together
+from tlsearch.data.images.arrays import is_npy
 from tlsearch.data.images.decode import has_decoder, inspect_image
 from tlsearch.data.images.file_formats import DECODERS, FORMATS, HEAD_BYTES, image_format
+from tlsearch.data.images.own_channels import inspect_own
 from tlsearch.data.images.pixel_budget import num_decoders
 from tlsearch.data.index import ImageIndex, image_name, read_bytes
 from tlsearch.data.sources.left_out import JUNK
@@ -63,7 +66,7 @@ class Looks:
     Attributes:
         places: N images that can be decoded, in the order of the splits.
         sizes: int64 (N, 2): width and height as people see them.
-        modes: N modes of the files, as Pillow calls them.
+        modes: N modes of the files, as Pillow calls them; of other formats than RGB of 8 bits channels and type.
         frames: N numbers of frames or pages, of which the first was seen.
         brightest: N largest values, 0 to 65535, of files with 16 bits a channel; None of others.
         digests: N SHA-256 of the files.
@@ -139,7 +142,10 @@ def _look(index: ImageIndex, key: str) -> _Look | str:
     try:
         data = read_bytes(index, key)
         with ExitStack() as hold:
-            decoded = inspect_image(data, name, max_pixels=index.max_pixels, draft=_DRAFT, hold=hold)
+            if index.pixels.is_rgb and not is_npy(data):
+                decoded = inspect_image(data, name, max_pixels=index.max_pixels, draft=_DRAFT, hold=hold)
+            else:
+                decoded = inspect_own(data, name, pixels=index.pixels, max_pixels=index.max_pixels, hold=hold)
             small = decoded.rgb.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR, reducing_gap=2.0)
     except DataError as error:
         return str(error).removeprefix(f"{printable(name)}: ")

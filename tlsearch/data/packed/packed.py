@@ -1,4 +1,4 @@
-"""Packed images: every image of a split decoded and resized once per node, in a memory-mapped uint8 NHWC array.
+"""Packed images: every image of a split decoded and resized once per node, in a memory-mapped NHWC array.
 
 What does not fit into the store's budget is decoded each time it is read.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import PIL
@@ -22,6 +22,7 @@ from tlsearch.core.errors import StorageError
 from tlsearch.core.types import CacheSpec, TransformSpec
 from tlsearch.data.image_files import raise_together
 from tlsearch.data.images.pixel_budget import num_decoders
+from tlsearch.data.images.preprocessing import as_tensor
 from tlsearch.data.index import ImageIndex, Split
 from tlsearch.data.packed.streamed import StreamedImages, decode_square
 from tlsearch.node_cache.locked_files import cache_directory
@@ -40,8 +41,8 @@ class Pixels:
     """A split, shared with every process of the node; not to be written to.
 
     Attributes:
-        images: uint8 (N, 3, S, S), read as ``images[rows]``: a channels_last view of the mapped file, or, where
-            the store has no room for it, images that are decoded as they are read.
+        images: uint8 or int16 (N, C, S, S), see ``as_tensor``, read as ``images[rows]``: a channels_last view of the
+            mapped file, or, where the store has no room for it, images that are decoded as they are read.
         labels: int64 (N,), or float32 (N, C) of a multi-label task.
     """
 
@@ -80,9 +81,7 @@ def open_pixels(
     """
     members = index.split(split)
     side = max(spec.resize_size, spec.crop_size) if margin else spec.crop_size
-    resize = TransformSpec(
-        resize_size=spec.resize_size, crop_size=side, interpolation=spec.interpolation, crop_mode=spec.crop_mode
-    )
+    resize = replace(spec, crop_size=side)
     store = Store(
         folder=cache_directory(cache) / "images",
         budget_gb=cache.images_gb,
@@ -93,12 +92,14 @@ def open_pixels(
     def content() -> Content:
         logger.info("packing %d images of %s at %d px", len(members), split, side)
         rows = _squares(index, members, resize, progress)
-        return Content(shape=(len(members), side, side, 3), dtype=np.dtype(np.uint8), rows=rows)
+        pixels = index.pixels
+        dtype = np.dtype(np.uint8 if pixels.bits == 8 else np.uint16)
+        return Content(shape=(len(members), side, side, pixels.channels), dtype=dtype, rows=rows)
 
     images: Tensor | StreamedImages
     try:
         array, _ = store.open(_key(index, split, resize), content)
-        images = torch.from_numpy(array).permute(0, 3, 1, 2)
+        images = as_tensor(array).permute(0, 3, 1, 2)
     except NoRoomError as error:
         logger.warning(
             "the %s images at %d px are decoded in every epoch: they take %.3g GB, of %.3g GB that the cache may hold",
@@ -114,8 +115,8 @@ def open_pixels(
 
 
 def _key(index: ImageIndex, split: str, resize: TransformSpec) -> dict[str, object]:
-    """All that the bytes of an entry depend on."""
-    return {
+    """All that the bytes of an entry depend on; RGB of 8 bits has the keys of earlier versions."""
+    key: dict[str, object] = {
         "format": _FORMAT,
         "digest": index.digest,
         "split": split,
@@ -126,12 +127,13 @@ def _key(index: ImageIndex, split: str, resize: TransformSpec) -> dict[str, obje
         "pillow": PIL.__version__,
         "torchvision": torchvision.__version__,
     }
+    return key if index.pixels.is_rgb else {**key, "channels": index.pixels.channels, "bits": index.pixels.bits}
 
 
 def _squares(
     index: ImageIndex, members: Split, resize: TransformSpec, progress: Progress
-) -> Iterator[NDArray[np.uint8]]:
-    """Each image as uint8 (side, side, 3), in order; all are tried before those that cannot be used are named."""
+) -> Iterator[NDArray[np.uint8] | NDArray[np.uint16]]:
+    """Each image as (side, side, C), in order; all are tried before those that cannot be used are named."""
     failures: list[str] = []
     Image.init()  # loads Pillow's plugins here, instead of in several threads at once
     with ThreadPoolExecutor(max_workers=num_decoders()) as pool:

@@ -22,29 +22,29 @@ from torch import Tensor
 from tlsearch.core.errors import DataError
 from tlsearch.core.types import TransformSpec
 from tlsearch.data.image_files import raise_together
-from tlsearch.data.images.decode import decode_rgb
+from tlsearch.data.images.own_channels import decode_image
 from tlsearch.data.images.pixel_budget import num_decoders
-from tlsearch.data.images.preprocessing import resized_square
+from tlsearch.data.images.preprocessing import for_torch, resized_square
 from tlsearch.data.index import ImageIndex, Split, image_name, read_bytes
 
+Square = NDArray[np.uint8] | NDArray[np.uint16] | str
 
-def decode_square(index: ImageIndex, members: Split, row: int, spec: TransformSpec) -> NDArray[np.uint8] | str:
-    """One image of a split as uint8 (crop_size, crop_size, 3), or what is wrong with it, its name included."""
+
+def decode_square(index: ImageIndex, members: Split, row: int, spec: TransformSpec) -> Square:
+    """One image of a split as (crop_size, crop_size, C), or what is wrong with it, its name included."""
     name = image_name(index, members.keys[row])
     try:
         data = read_bytes(index, members.keys[row])
         if members.digests and hashlib.sha256(data).digest() != members.digests[row]:
             return f"{name}: has changed since the data set was listed"
         with ExitStack() as hold:
-            image = decode_rgb(data, name, max_pixels=index.max_pixels, hold=hold)
+            image = decode_image(data, name, pixels=index.pixels, max_pixels=index.max_pixels, hold=hold)
             return resized_square(image, spec, spec.crop_size)
     except DataError as error:
         return str(error)
 
 
-_AHEAD = 256  # images decoded ahead of the reader: 38 MB at 224 px
-
-Square = NDArray[np.uint8] | str
+_AHEAD = 256  # images decoded ahead of the reader: 38 MB of RGB at 224 px
 
 
 class StreamedImages:
@@ -54,11 +54,11 @@ class StreamedImages:
     reader at a time gains from that; several get the right images all the same.
 
     Attributes:
-        shape: (N, 3, S, S).
+        shape: (N, C, S, S).
     """
 
     def __init__(self, index: ImageIndex, members: Split, spec: TransformSpec) -> None:
-        self.shape = (len(members), 3, spec.crop_size, spec.crop_size)
+        self.shape = (len(members), index.pixels.channels, spec.crop_size, spec.crop_size)
         self._index = index
         self._members = members
         self._spec = spec
@@ -86,7 +86,7 @@ class StreamedImages:
             rows: int64 (B,), or a slice.
 
         Returns:
-            uint8 (B, 3, S, S), channels_last.
+            uint8 or int16 (B, C, S, S), see ``as_tensor``; channels_last.
 
         Raises:
             DataError: Images cannot be used; names the first 20.
@@ -99,11 +99,12 @@ class StreamedImages:
             self._decode_ahead()
         squares = [future.result() for future in futures]
         raise_together([square for square in squares if isinstance(square, str)], len(self))
-        side = self.shape[2]
-        batch = torch.empty((len(wanted), side, side, 3), dtype=torch.uint8)
+        _, channels, side, _ = self.shape
+        dtype = torch.uint8 if self._index.pixels.bits == 8 else torch.int16
+        batch = torch.empty((len(wanted), side, side, channels), dtype=dtype)
         for target, square in zip(batch, squares, strict=True):
             assert not isinstance(square, str)
-            target.numpy()[...] = square
+            target.numpy()[...] = for_torch(square)
         return batch.permute(0, 3, 1, 2)
 
     def _take(self, row: int) -> Future[Square]:

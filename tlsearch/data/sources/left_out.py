@@ -29,7 +29,7 @@ _BY_SUFFIX = {
     "videos": ".3gp .avi .flv .m2ts .m4v .mjpeg .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv",
     "archives (unpack them)": ".7z .bz2 .gz .rar .tar .tbz .tgz .txz .xz .zip .zst",
     "labels, tables and text": (
-        ".cfg .csv .doc .docx .h5 .hdf5 .html .ini .json .jsonl .lst .log .mat .md .names .ndjson .npy .npz .ods "
+        ".cfg .csv .doc .docx .h5 .hdf5 .html .ini .json .jsonl .lst .log .mat .md .names .ndjson .npz .ods "
         ".parquet .pbtxt .pkl .rst .rtf .tfrecord .tsv .txt .xls .xlsx .xml .xmp .yaml .yml"
     ),
     "unfinished downloads and temporary files": ".aria2 .crdownload .download .part .partial .swp .temp .tmp",

@@ -58,7 +58,7 @@ def _sound_pairs(model: StagedModel) -> list[Pair]:
     if not any(_is_foldable(layer) for layer in model.modules()):
         return []
     chance = torch.Generator().manual_seed(0)
-    images = torch.randn(_SAMPLES, 3, model.image_size, model.image_size, generator=chance)
+    images = torch.randn(_SAMPLES, model.channels, model.image_size, model.image_size, generator=chance)
     images = images.to(next(model.parameters()).device)
     was_training = model.training
     model.eval()

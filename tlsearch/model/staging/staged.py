@@ -25,6 +25,7 @@ class StagedModel(nn.Module):
     Attributes:
         backbone: The backbone's name, with its version where one was named.
         image_size: Side of the input images in pixels.
+        channels: Of the input images.
         weights_digest: What the backbone's tensors were at the start: the digest of the weights, or a text that
             names the seed of a random initialisation; empty where the tensors are still to be loaded.
         adaptation: What trains of the stages that a later `freeze` frees; None where they train whole.
@@ -43,6 +44,7 @@ class StagedModel(nn.Module):
             self.add_module(name, part)
         self.backbone = backbone
         self.image_size = image_size
+        self.channels = 3
         self.weights_digest = ""
         self.adaptation: Adaptation | None = None
         self._origin: dict[str, str] = {}
@@ -55,8 +57,13 @@ class StagedModel(nn.Module):
     # --- the forward pass, whole and in two -------------------------------------------------
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (N, 3, S, S), normalised, to logits (N, classes)."""
+        """Images (N, C, S, S), normalised, to logits (N, classes)."""
         return self.forward_suffix(images, MAX_DEPTH)
+
+    def blank_images(self, num: int, device: torch.device | None = None) -> Tensor:
+        """Black images as the model takes them, float32 (num, C, S, S), channels_last: for measurements."""
+        images = torch.zeros(num, self.channels, self.image_size, self.image_size, device=device)
+        return images.contiguous(memory_format=torch.channels_last)
 
     def forward_prefix(self, images: Tensor, depth: int, *, behind: int = MAX_DEPTH) -> Tensor:
         """What the parts below the boundary of ``depth`` make of images: the input of `forward_suffix`.

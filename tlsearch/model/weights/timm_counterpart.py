@@ -86,6 +86,8 @@ def timm_counterpart(model: StagedModel) -> TimmCounterpart:
     state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
     sized = timm_options(f"timm/{name}", version if is_timm(base) else None, model.image_size)
     options = {**{key: value for key, value in sized.items() if key != "num_classes"}, **more}
+    if model.channels != 3:
+        options["in_chans"] = model.channels
     num_classes = len(state[f"{_CLASSIFIER}weight"])
     try:
         with forked_seed(0), ConstantFill():
@@ -144,7 +146,8 @@ def _groups(state: Mapping[str, Tensor]) -> Mapping[tuple[str, int, int], list[s
 
 
 def _compare(model: StagedModel, built: nn.Module, name: str) -> None:
-    images = torch.randn((_PROBES, 3, model.image_size, model.image_size), generator=torch.Generator().manual_seed(0))
+    shape = (_PROBES, model.channels, model.image_size, model.image_size)
+    images = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         expected, found = model(images), built(images)
     spread = float((expected - expected.mean(0)).abs().max())

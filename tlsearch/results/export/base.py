@@ -1,23 +1,24 @@
 """What all exported formats share: the module that is exported, what describes it, the images it is checked on.
 
-N images, C classes, S side of the crop. All take normalised float32 pixels (N, 3, S, S) and give logits and scores.
+N images, C classes, S side of the crop. All take normalised float32 pixels (N, K, S, S), of K channels, and
+give logits and scores.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from tlsearch.core.errors import TlsearchError, UserError
 from tlsearch.core.export_formats import formats_of_any_model
 from tlsearch.core.types import TransformSpec
-from tlsearch.data import eval_image, normalise
+from tlsearch.data import Picture, as_tensor, eval_image, normalise
+from tlsearch.data.images.own_channels import in_format
 from tlsearch.results.inference.networks import AveragedNetworks, transforms_of
 from tlsearch.results.inference.predictor import Classifier
 from tlsearch.train import LOSSES
@@ -34,7 +35,7 @@ class ParityError(TlsearchError, RuntimeError):
 
 
 class Exported(nn.Module):
-    """A classifier with its softmax, or sigmoid: normalised pixels (N, 3, S, S) to logits (N, C) and scores (N, C).
+    """A classifier with its softmax, or sigmoid: normalised pixels (N, K, S, S) to logits (N, C) and scores (N, C).
 
     An ensemble takes one input for each distinct preprocessing of its members; its logits are the logarithms of their
     averaged probabilities.
@@ -74,7 +75,8 @@ def input_names(classifier: Classifier) -> tuple[str, ...]:
 
 def example_inputs(classifier: Classifier) -> tuple[Tensor, ...]:
     """Two black images for each input, to trace the model with."""
-    return tuple(torch.zeros(2, 3, one.crop_size, one.crop_size) for one in transforms_of(classifier.networks))
+    transforms = transforms_of(classifier.networks)
+    return tuple(torch.zeros(2, one.channels, one.crop_size, one.crop_size) for one in transforms)
 
 
 def dynamic_batch(classifier: Classifier) -> tuple[tuple[dict[int, Any], ...]]:
@@ -120,12 +122,13 @@ def description(classifier: Classifier) -> dict[str, Any]:
 
 
 def _preprocessing(transform: TransformSpec) -> dict[str, Any]:
-    return {
-        "colour": "RGB",
-        "steps": "turn upright (EXIF), lay transparency on white, resize, centre crop, divide by 255, subtract "
-        "mean, divide by std; layout NCHW",
-        **asdict(transform),
-    }
+    pixels = transform.pixel_format
+    if pixels.is_rgb:
+        colour, first = "RGB", "turn upright (EXIF), lay transparency on white"
+    else:
+        colour, first = str(pixels), "turn upright (EXIF)"
+    steps = f"{first}, resize, centre crop, divide by {pixels.top}, subtract mean, divide by std; layout NCHW"
+    return {"colour": colour, "steps": steps, **transform.as_json()}
 
 
 def check_own_head(classifier: Classifier) -> None:
@@ -147,18 +150,33 @@ def check_single_label(classifier: Classifier, what: str) -> None:
         raise UserError(f"{what} is for models that give an image one class, and this one is {classifier.task.name}")
 
 
-def prepared_images(classifier: Classifier, images: Sequence[Image.Image]) -> tuple[Tensor, ...]:
-    """Normalised pixels (N, 3, S, S) of RGB images, for each input; of made-up pictures where there are none."""
+def check_rgb(classifier: Classifier) -> None:
+    """For formats whose own preprocessing reads RGB images of 8 bits.
+
+    Raises:
+        UserError: The model takes others.
+    """
+    if not classifier.pixels.is_rgb:
+        raise UserError(
+            f"this format reads RGB images of 8 bits, and this model takes {classifier.pixels}: use --format "
+            f"{formats_of_any_model()}"
+        )
+
+
+def prepared_images(classifier: Classifier, images: Sequence[Picture]) -> tuple[Tensor, ...]:
+    """Normalised pixels (N, K, S, S) of images, for each input; of made-up ones where there are none."""
     if not images:
-        rng = np.random.default_rng(0)
-        shape = (classifier.meta.image_size, classifier.meta.image_size, 3)
-        images = [Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)) for _ in range(_SYNTHETIC)]
+        rng, pixels = np.random.default_rng(0), classifier.pixels
+        shape = (classifier.meta.image_size, classifier.meta.image_size, pixels.channels)
+        dtype = np.uint8 if pixels.bits == 8 else np.uint16
+        made = [rng.integers(0, pixels.top + 1, shape, dtype=dtype) for _ in range(_SYNTHETIC)]
+        images = [in_format(one, pixels, "a made-up image") for one in made]
     return tuple(_prepared(images, transform) for transform in transforms_of(classifier.networks))
 
 
-def _prepared(images: Sequence[Image.Image], transform: TransformSpec) -> Tensor:
+def _prepared(images: Sequence[Picture], transform: TransformSpec) -> Tensor:
     pixels = np.stack([eval_image(image, transform) for image in images])
-    return normalise(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), transform)
+    return normalise(as_tensor(pixels).permute(0, 3, 1, 2).contiguous(), transform)
 
 
 def expected_outputs(classifier: Classifier, images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -86,7 +86,8 @@ def _scale_logits(model: Any, factor: float) -> None:
 def _config(classifier: Classifier, found: TimmCounterpart) -> dict[str, Any]:
     """timm's config.json, which transformers reads too; the key ``tlsearch`` is for people and for the check."""
     meta, model = classifier.meta, found.model
-    size = [3, meta.image_size, meta.image_size]
+    channels = meta.transform.channels
+    size = [channels, meta.image_size, meta.image_size]
     transform = meta.transform
     pretrained = {
         "tag": found.tag,
@@ -99,7 +100,8 @@ def _config(classifier: Classifier, found: TimmCounterpart) -> dict[str, Any]:
         "mean": list(transform.mean),
         "std": list(transform.std),
         "num_classes": len(meta.classes),
-        "first_conv": _pretrained(model, "first_conv"),
+        # timm would adapt the weights once more to other channels than three
+        "first_conv": _pretrained(model, "first_conv") if channels == 3 else None,
         "classifier": _pretrained(model, "classifier"),
     }
     config: dict[str, Any] = {
@@ -129,7 +131,7 @@ def crop_fraction(transform: TransformSpec) -> float:
 
 def _card(classifier: Classifier, found: TimmCounterpart) -> str:
     """The page that the Hub shows; it states no licence, which is for the owner of the images and weights to give."""
-    meta = classifier.meta
+    meta, code = classifier.meta, _CODE if classifier.pixels.is_rgb else _CODE_OF_CHANNELS
     labels = ", ".join(map(markdown_text, meta.classes))
     return f"""---
 tags:
@@ -144,7 +146,11 @@ library_name: timm
 Fine-tuned by tlsearch {markdown_text(meta.tlsearch_version)}; {markdown_text(meta.metric)} {meta.value:.4f}, by which
 it was chosen. Input: {meta.image_size} x {meta.image_size} px. Classes: {labels}.
 
-Turn images upright (EXIF) and lay transparent ones on white first; `config.json` holds the rest of the preprocessing.
+{code.format(pixels=classifier.pixels, size=meta.image_size, top=classifier.pixels.top)}"""
+
+
+_CODE = """Turn images upright (EXIF) and lay transparent ones on white first; `config.json` holds the rest of the
+preprocessing.
 
 ```python
 from transformers import AutoImageProcessor, AutoModelForImageClassification
@@ -160,5 +166,15 @@ import timm
 model = timm.create_model("local-dir:.", pretrained=True).eval()
 transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
 scores = model(transform(image)[None]).softmax(dim=1)  # names: model.pretrained_cfg["label_names"]
+```
+"""
+_CODE_OF_CHANNELS = """Images have {pixels}, and no image processor of transformers or timm reads them: resize and crop
+them as `config.json` says, divide by {top}, subtract the mean and divide by the deviation of each channel.
+
+```python
+import timm
+
+model = timm.create_model("local-dir:.", pretrained=True).eval()
+scores = model(images).softmax(dim=1)  # float32 (N, channels, {size}, {size})
 ```
 """

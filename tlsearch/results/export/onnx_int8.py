@@ -87,7 +87,7 @@ def quantize(classifier: Classifier, index: ImageIndex, source: Path, target: Pa
 def _pixels(classifier: Classifier, index: ImageIndex, keys: Sequence[str]) -> Iterator[Sequence[Tensor]]:
     """Normalised pixels for each input, in batches that fit into memory whatever the number of images."""
     for part in batches_of(keys):
-        yield prepared_images(classifier, [read_image(index, key) for key in part])
+        yield prepared_images(classifier, [read_image(index, key, pixels=classifier.pixels) for key in part])
 
 
 def _labels(classifier: Classifier, run: Run, images: Sequence[Tensor]) -> tuple[Any, Any]:

@@ -20,7 +20,7 @@ from tlsearch.model import StagedModel
 from tlsearch.model.libraries.fast_init import meta_original
 from tlsearch.model.libraries.libraries import is_timm, split_backbone, timm_name, timm_options, torchvision_options
 from tlsearch.node_cache.locked_files import give_usual_mode
-from tlsearch.results.export.base import Run, check_own_head, description
+from tlsearch.results.export.base import Run, check_own_head, check_rgb, description
 from tlsearch.results.inference.predictor import Classifier
 
 SCRIPT, WEIGHTS, CONFIG = "predict.py", "model.safetensors", "model.json"
@@ -32,10 +32,11 @@ def write(classifier: Classifier, folder: Path) -> None:
     """Writes predict.py, model.safetensors and model.json into a new folder.
 
     Raises:
-        UserError: The head reads other tokens than the library's model, or that has no single classifier layer that
-            the new one could take the place of.
+        UserError: The head reads other tokens than the library's model, images are not RGB of 8 bits, or the model has
+            no single classifier layer that the new one could take the place of.
     """
     check_own_head(classifier)
+    check_rgb(classifier)
     folder.mkdir()
     meta = classifier.meta
     base, version = split_backbone(meta.backbone)

@@ -145,9 +145,9 @@ def worst_mistakes(evaluation: Evaluation, count: int = 12) -> list[Mistake]:
 
 def thumbnails(index: ImageIndex, keys: Sequence[str]) -> list[str]:
     """Small pictures as data URIs, so that a page needs no other file."""
-    from tlsearch.data import read_image
+    from tlsearch.data import picture_of, read_image
 
-    return [_data_uri(read_image(index, key)) for key in keys]
+    return [_data_uri(picture_of(read_image(index, key))) for key in keys]
 
 
 def _data_uri(image: Image.Image) -> str:

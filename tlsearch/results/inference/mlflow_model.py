@@ -91,7 +91,7 @@ def _check_limits(texts: Sequence[Any]) -> None:
 
 def _check_pixels(images: Sequence[bytes]) -> None:
     """By the heads of the images: what is decoded one at a time takes little memory, but its time."""
-    from tlsearch.data.images.decode import num_pixels
+    from tlsearch.data.images.own_channels import num_pixels
     from tlsearch.results.inference.served_requests import MAX_PIXELS
 
     pixels = sum(num_pixels(image, f"image {position}") for position, image in enumerate(images))

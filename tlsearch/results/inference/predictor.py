@@ -18,6 +18,7 @@ from torch import Tensor
 from tlsearch.config.ensemble_meta import EnsembleMeta, is_ensemble, read_ensemble_meta
 from tlsearch.core.errors import DataError, Infeasible, StorageError, UsageError
 from tlsearch.core.label_tasks import TASKS, Task
+from tlsearch.core.types import PixelFormat
 from tlsearch.data import ImageIndex, read_image
 from tlsearch.data.images.pixel_budget import num_decoders
 from tlsearch.model import StagedModel
@@ -63,6 +64,11 @@ class Classifier:
     def classes(self) -> tuple[str, ...]:
         """In the order of the logits."""
         return self.meta.classes
+
+    @property
+    def pixels(self) -> PixelFormat:
+        """How images are decoded for it."""
+        return self.meta.transform.pixel_format
 
     @property
     def temperature(self) -> float:
@@ -125,12 +131,14 @@ def predict(
     Scores are the softmax of the logits over the model's temperature; of a multi-label model their sigmoid.
 
     Args:
-        images: Paths (str or Path), encoded files (bytes), or RGB pixels (uint8 of shape (H, W, 3)).
+        images: Paths (str or Path), encoded files (bytes), or pixels: RGB of uint8 (H, W, 3), of a model of other
+            channels these as uint8 or uint16, (H, W), (H, W, C) or (C, H, W).
         top: How many classes each prediction lists, from 1.
         progress: Hears how many images are done, after each batch.
 
     Raises:
-        DataError: An image is missing, corrupt, or an array of another type or shape; names it.
+        DataError: An image is missing or corrupt, has other channels than the model takes, or is an array of another
+            type or shape; names it.
     """
     predictions: list[Prediction] = []
     for one in predict_readable(model, images, top=top, progress=progress, strict=True):
@@ -158,7 +166,8 @@ def predict_readable(
     if isinstance(images, (str, bytes, Path)):
         raise DataError("predict takes a sequence of images, not a single one")
     names = [str(image) if isinstance(image, (str, Path)) else f"image {n}" for n, image in enumerate(images)]
-    openers = [partial(open_image, *pair, model.max_pixels) for pair in zip(images, names, strict=True)]
+    opened = zip(images, names, strict=True)
+    openers = [partial(open_image, *pair, model.max_pixels, model.pixels) for pair in opened]
     answers: list[Prediction | Unreadable] = []
     probabilities_of, thresholds = LOSSES[model.meta.task].probabilities, model.thresholds
     for errors, logits in _batches(model, openers, strict=strict):
@@ -189,7 +198,7 @@ def logits_on(model: Classifier, index: ImageIndex, split: str) -> Tensor:
     check_task(model.task.name, index.task)
     if split not in index.splits:
         raise DataError(f"the data have the splits {', '.join(index.splits)}, not {split}")
-    openers = [partial(read_image, index, key) for key in index.splits[split].keys]
+    openers = [partial(read_image, index, key, pixels=model.pixels) for key in index.splits[split].keys]
     return torch.cat([logits.cpu() for _, logits in _batches(model, openers, strict=True)])
 
 
@@ -202,7 +211,8 @@ def _batches(
         What is wrong with each image, None where nothing is; and the logits of those, float (B, C).
     """
     transforms = transforms_of(model.networks)
-    size = max(1, min(EVAL_BATCH_SIZE, _BATCH_PIXELS // sum(one.crop_size**2 for one in transforms)))
+    values = sum(one.crop_size**2 * one.channels for one in transforms)
+    size = max(1, min(EVAL_BATCH_SIZE, 3 * _BATCH_PIXELS // values))
     with ThreadPoolExecutor(num_decoders()) as pool:
         for start in range(0, len(openers), size):
             read = partial(preprocessed, transforms, strict=strict)

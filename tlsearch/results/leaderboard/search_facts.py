@@ -103,9 +103,9 @@ def measure_latency(spec: ModelSpec, *, num_threads: int = 1) -> float:
     from tlsearch.train import Runtime
     from tlsearch.trial import time_one_image
 
-    model, size = _untrained(spec)
+    model = _untrained(spec)
     with _threads(num_threads):
-        return time_one_image(model, size, Runtime(device=torch.device("cpu")))
+        return time_one_image(model, Runtime(device=torch.device("cpu")))
 
 
 def measure_part_latencies(spec: ModelSpec, *, num_threads: int = 1) -> tuple[float, ...]:
@@ -116,8 +116,8 @@ def measure_part_latencies(spec: ModelSpec, *, num_threads: int = 1) -> tuple[fl
     """
     import torch
 
-    model, size = _untrained(spec)
-    features, found = torch.zeros(1, 3, size, size), []
+    model = _untrained(spec)
+    features, found = model.blank_images(1), []
     for part in model.eval().parts:
         found.append(measure_module(part, [features], num_threads=num_threads))
         with torch.inference_mode():
@@ -139,13 +139,19 @@ def measure_module(module: nn.Module, inputs: Sequence[Tensor], *, num_threads: 
         return time_module(module, rows, Runtime(device=torch.device("cpu")))
 
 
-def _untrained(spec: ModelSpec) -> tuple[StagedModel, int]:
-    """The model, and the side of its images in pixels."""
+def _untrained(spec: ModelSpec) -> StagedModel:
     from tlsearch.model import build_model
     from tlsearch.model.libraries.libraries import native_size
 
     size = native_size(spec.backbone) if spec.image_size is None else spec.image_size
-    return build_model(spec.backbone, num_classes=spec.num_classes, weights=None, image_size=size, seed=0), size
+    return build_model(
+        spec.backbone,
+        num_classes=spec.num_classes,
+        weights=None,
+        image_size=size,
+        channels=spec.channels,
+        seed=0,
+    )
 
 
 @contextmanager

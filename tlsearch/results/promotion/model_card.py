@@ -9,6 +9,7 @@ from tlsearch.core.label_tasks import TaskName
 from tlsearch.core.printable import markdown_code, markdown_text
 from tlsearch.core.secrets import mask
 from tlsearch.core.text import plural
+from tlsearch.core.types import TransformSpec
 from tlsearch.results.combine.combination import Combination, Kind
 from tlsearch.results.leaderboard.leaderboard import epoch_text
 from tlsearch.results.promotion.multi_label_evidence import AnyEvidence
@@ -225,11 +226,15 @@ def _network(meta: ModelMeta) -> list[str]:
     return [
         f"- {markdown_text(meta.backbone)}, input {meta.image_size} x {meta.image_size} px",
         f"- pretrained weights: {markdown_code(meta.weights_id)} (sha256 {markdown_code(meta.weights_digest[:16])})",
-        f"- preprocessing: transparency laid on white, resize to {transform.resize_size} "
+        f"- preprocessing: {_pixels_of(transform)}, resize to {transform.resize_size} "
         f"({markdown_text(transform.interpolation)}, {markdown_text(transform.crop_mode)}), crop "
         f"{transform.crop_size}, mean {_numbers(transform.mean)}, std {_numbers(transform.std)}; the model carries it",
         f"- training: {settings}; epoch {meta.epoch}",
     ]
+
+
+def _pixels_of(transform: TransformSpec) -> str:
+    return "transparency laid on white" if transform.pixel_format.is_rgb else f"{transform.pixel_format}"
 
 
 def _classes(facts: CardFacts) -> str:
