@@ -33,6 +33,10 @@ SOURCES: dict[str, tuple[dict[str, Any], DataSpec]] = {
         {"source": "huggingface", "name": "a/b", "options": {"name": "small"}, "label_column": "kind"},
         DataSpec(source="huggingface", name="a/b", options={"name": "small"}, label_column="kind"),
     ),
+    "five channels": (
+        {"source": "digits", "channels": 5, "bits": 16, "mean": [0.5, 0.25, 0.0, 1.0, 0.1], "std": [0.1] * 5},
+        DataSpec(source="digits", channels=5, bits=16, mean=(0.5, 0.25, 0.0, 1.0, 0.1), std=(0.1,) * 5),
+    ),
     "huggingface on disk": (
         {"source": "huggingface", "path": ".", "image_column": "img"},
         DataSpec(source="huggingface", path="{here}", image_column="img"),
@@ -63,6 +67,13 @@ def test_each_source_is_read_and_written_back(tmp_path: Path, name: str) -> None
         ("max_pixels", "many", "data.max_pixels"),
         ("max_pixels", 0.5, "data.max_pixels"),
         ("layout", "splits", "data.layout"),
+        ("channels", 0, "data.channels"),
+        ("channels", "rgb", "data.channels"),
+        ("bits", 12, "data.bits: must be 8 or 16, not 12"),
+        ("mean", [0.5], "mean and std belong together, each with a number for every channel"),
+        ("std", [0.5, 0.0], "data.std"),
+        ("mean", [1.5], "data.mean"),
+        ("mean", 0.5, "data.mean"),
     ],
 )
 def test_problems_of_values(tmp_path: Path, key: str, value: Any, message: str) -> None:

@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from tlsearch.core.types import TrialAssignment, repeatable
+from tlsearch.model import StagedModel
 from tlsearch.trial import FineTuning, fold_training, load_trained, measurements, release_held, trial_latency
 from tlsearch.trial.resume_point import read_running
 
@@ -98,9 +98,9 @@ def test_latency_is_measured_for_each_size(assign: Assign, monkeypatch: pytest.M
     monkeypatch.setattr(measurements, "_measured", {})
     seen: list[int] = []
 
-    def time(model: torch.nn.Module, image_size: int, runtime: object) -> float:
-        seen.append(image_size)
-        return float(image_size)
+    def time(model: StagedModel, runtime: object) -> float:
+        seen.append(model.image_size)
+        return float(model.image_size)
 
     monkeypatch.setattr(measurements, "time_one_image", time)
     assert [trial_latency(sized(assign(), size)) for size in (32, 48, 32)] == [32.0, 48.0, 32.0] and seen == [32, 48]

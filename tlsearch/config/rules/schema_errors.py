@@ -145,6 +145,8 @@ def error_text(item: Any) -> str:
         return f"must be text, not {show(value)}{hint}"
     if kind == "literal_error":
         choices = re.findall(r"'([^']*)'", context["expected"])
+        if not choices:  # numbers
+            return f"must be {context['expected']}, not {show(value)}"
         near = nearest(value, choices)
         return f"must be {one_of(choices)}, not {show(value)}" + (f"; did you mean {near!r}?" if near else "")
     if kind in _WORDS:
