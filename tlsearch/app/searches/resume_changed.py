@@ -19,7 +19,7 @@ from tlsearch.app.searches.screen_backbones import screen
 from tlsearch.config import SpaceFile, dump_resolved
 from tlsearch.core.errors import SpaceError, SpaceProblem, StorageError
 from tlsearch.core.layout import SearchFolder
-from tlsearch.core.types import Screen
+from tlsearch.core.types import Screen, ScreenObserver
 from tlsearch.data import load_index
 from tlsearch.search import Carried, SearchLock, supersede
 from tlsearch.space import is_screened, with_backbones
@@ -49,7 +49,12 @@ class ChangedSearch:
 
 
 def prepare_changed(
-    entry: SearchEntry, *, lock: SearchLock, trials: str | None = None, address: str = "local"
+    entry: SearchEntry,
+    *,
+    lock: SearchLock,
+    trials: str | None = None,
+    address: str = "local",
+    screen_observer: ScreenObserver | None = None,
 ) -> ChangedSearch:
     """Takes over the user's file as it is now: a new study supersedes the old one where the space has changed.
 
@@ -57,6 +62,8 @@ def prepare_changed(
         entry: The search.
         lock: The search's, held.
         trials: As for ``prepare_resume``.
+        address: Of the Ray that screens backbones that are new.
+        screen_observer: Hears of that.
 
     Raises:
         SpaceError: The file has errors, or a change that one search cannot hold.
@@ -79,7 +86,7 @@ def prepare_changed(
     entry = settle(entry)
     prepared = Prepared(entry=entry, file=file, space=space, index=index, address=address, lock=lock, resumed=True)
     in_space = any(one.path[0] == "space" or one.dotted == "search.start_with" for one in changes)
-    decided = _screened_again(prepared, again=in_space)
+    decided = _screened_again(prepared, screen_observer, again=in_space)
     if decided is not None:
         prepared = replace(prepared, space=with_backbones(space, decided.kept))
     carried = supersede(search_plan(prepared), lock=lock) if in_space else None
@@ -95,7 +102,7 @@ def prepare_changed(
     return ChangedSearch(prepared=prepared, changes=changes, carried=carried)
 
 
-def _screened_again(prepared: Prepared, *, again: bool) -> Screen | None:
+def _screened_again(prepared: Prepared, observer: ScreenObserver | None, *, again: bool) -> Screen | None:
     """Which backbones the changed search goes on with; None where none are to be screened, or not yet.
 
     What is known of a backbone is not measured again. Backbones with trials stay, whatever their probe says.
@@ -110,7 +117,7 @@ def _screened_again(prepared: Prepared, *, again: bool) -> Screen | None:
     earlier = read_screen(prepared.entry)
     if earlier is not None and earlier.decided and not again:
         return earlier
-    return screen(prepared, tried=_tried(prepared.entry))
+    return screen(prepared, tried=_tried(prepared.entry), observer=observer)
 
 
 def lasting_problems(

@@ -215,8 +215,9 @@ def _nothing_left(entry: SearchEntry, *, trials: str | None, stored: bool, as_js
 def _take_over(entry: SearchEntry, lock: SearchLock, *, trials: str | None, address: str) -> Prepared:
     """Says what has changed, and what becomes of the old trials."""
     from tlsearch.app.searches.resume_changed import prepare_changed
+    from tlsearch.display.shown_search import ScreenLines
 
-    taken = prepare_changed(entry, lock=lock, trials=trials, address=address)
+    taken = prepare_changed(entry, lock=lock, trials=trials, address=address, screen_observer=ScreenLines(err))
     for change in taken.changes or ("the space file has not changed",):
         err.print(str(change), markup=False, soft_wrap=True)
     if taken.carried is not None and (taken.carried.inside or taken.carried.outside):
