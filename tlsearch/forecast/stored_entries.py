@@ -11,7 +11,7 @@ from typing import Any
 from tlsearch.core.types import CacheSpec, ModelSpec
 from tlsearch.data import ImageIndex
 from tlsearch.forecast.trial_costs import Node, TrialCosts
-from tlsearch.node_cache.entries import entries
+from tlsearch.node_cache.entry_files import entries
 from tlsearch.node_cache.locked_files import cache_directory
 
 _FEATURES_FRACTION = 0.25  # of the free disk, where cache.features_gb is auto

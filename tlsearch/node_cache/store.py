@@ -29,7 +29,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from tlsearch.node_cache.entries import Entry, checksum_of, entries, map_array, num_bytes_of
+from tlsearch.node_cache.entry_files import Entry, checksum_of, entries, map_array, num_bytes_of
 from tlsearch.node_cache.locked_files import draft_prefix, remove_drafts, temporary_file, unused, writing
 
 # What this process has mapped, by path, the last used at the end.

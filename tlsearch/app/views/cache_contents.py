@@ -11,7 +11,7 @@ from typing import Any
 from tlsearch.app.catalog.catalog import searches
 from tlsearch.core.files import folder_bytes
 from tlsearch.core.types import CacheSpec
-from tlsearch.node_cache.entries import Entry, entries
+from tlsearch.node_cache.entry_files import Entry, entries
 from tlsearch.node_cache.locked_files import cache_directory, remove_fetched
 
 # What was fetched; an entry is a file or a folder.
