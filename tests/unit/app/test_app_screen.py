@@ -258,7 +258,7 @@ def test_a_pass_that_fails_names_its_backbone(file: Path, in_process: None, monk
     def fails(assignment: object) -> None:
         raise RuntimeError("no such thing")
 
-    monkeypatch.setattr(screen_backbones, "probe_backbone", fails)
+    monkeypatch.setattr("tlsearch.trial.probe_backbone", fails)
     with pytest.raises(SearchStopped, match="shufflenet_v2_x0_5 could not be screened: RuntimeError: no such thing"):
         start(begin(file))
 

@@ -26,11 +26,9 @@ from tlsearch.core.errors import Infeasible, SearchStopped, UserError
 from tlsearch.core.layout import SearchFolder
 from tlsearch.core.types import ModelSpec, ProbedBackbone, Screen, ScreenObserver, TrialAssignment, TrialConfig
 from tlsearch.data import seen_digest
-from tlsearch.features import library_versions
 from tlsearch.search.scheduling.screening import decide
 from tlsearch.search.study.stop_request import heeding_stop_requests
 from tlsearch.space import is_screened, with_backbones
-from tlsearch.trial import PROBE_VERSION, probe_backbone, probed_images
 
 logger = logging.getLogger(__name__)
 
@@ -154,6 +152,9 @@ def _passes(prepared: Prepared) -> list[_Pass]:
 
     Nothing deeper than the head's boundary is stored on the way: most backbones will not be trained.
     """
+    from tlsearch.features import library_versions
+    from tlsearch.trial import PROBE_VERSION, probed_images
+
     file, space, index = prepared.file, prepared.space, prepared.index
     names = space.backbones()
     digests = weights_digests(file, names)
@@ -184,7 +185,7 @@ def _probe(one: _Pass, gpus: float) -> ProbedBackbone:
         gpus: See `TrialAssignment`.
     """
     from tlsearch.model import describe_model
-    from tlsearch.trial import trial_latency
+    from tlsearch.trial import probe_backbone, trial_latency
 
     assignment = replace(one.assignment, gpus=gpus)
     name = one.backbone
