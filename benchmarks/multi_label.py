@@ -70,7 +70,8 @@ def plain_loop(index: ImageIndex, weights: Path, setup: object, *, epochs: int, 
     """The best epoch's mAP on val, and the mAP on test at it."""
     torch.manual_seed(seed)
     model = torchvision.models.mobilenet_v2()
-    model.load_state_dict(torch.load(weights / "mobilenet_v2.pth", weights_only=True))
+    state = torch.load(weights / "mobilenet_v2.pth", weights_only=True)
+    model.load_state_dict(state, strict=False)  # with or without ImageNet's own classifier, which goes
     model.classifier[1] = nn.Linear(model.last_channel, len(index.classes))
     groups = [
         {"params": model.features.parameters(), "lr": BACKBONE_LR},
@@ -134,8 +135,8 @@ def search(table: Path, weights: Path, folder: Path, *, epochs: int, seeds: int)
     index = load_index(tlsearch.load_space(folder / "space.yaml").file.data)
     rows: dict[str, list[Figures]] = {name: [] for name in TRIALS}
     for trial in found.trials():
-        best = Path(found.directory) / "trials" / str(trial.trial) / "best"
-        rows[list(TRIALS)[trial.trial % len(TRIALS)]].append(_figures(best, index))
+        best = Path(found.directory) / "trials" / str(trial.number) / "best"
+        rows[list(TRIALS)[trial.number % len(TRIALS)]].append(_figures(best, index))
     return rows
 
 
