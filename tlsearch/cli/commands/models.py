@@ -139,7 +139,7 @@ def _csv(found: Predictions) -> str:
 
 def _cell(answer: dict[str, Any], name: str) -> Any:
     value = answer.get(name)
-    return SEPARATOR.join(one["label"] for one in value) if name == "labels" and value else value
+    return SEPARATOR.join(one["label"] for one in value) if name == "labels" and value is not None else value
 
 
 @app.command()
