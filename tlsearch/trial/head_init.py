@@ -28,8 +28,7 @@ from tlsearch.train import (
     solve_probe,
     spectrum_of,
 )
-from tlsearch.trial.context import Phase, TrialContext
-from tlsearch.trial.frozen_check import FrozenGuard
+from tlsearch.trial.context import FrozenGuard, Phase, TrialContext
 from tlsearch.trial.inputs import key_of, open_source, prefix_pass
 from tlsearch.trial.process_cache import held_index, held_spectrum
 

@@ -16,8 +16,7 @@ from tlsearch.model import MAX_DEPTH, Adaptation, build_original, fold_batchnorm
 from tlsearch.space.bn_policies import bn_policy
 from tlsearch.train import Evaluation, Runtime, Source, Trainer, out_of_memory_is_infeasible, phases, trial_runtime
 from tlsearch.trial.bn_recalibration import adapt_to_training_images
-from tlsearch.trial.context import Doing, Phase, TrialContext
-from tlsearch.trial.frozen_check import guard_frozen
+from tlsearch.trial.context import Doing, Phase, TrialContext, guard_frozen
 from tlsearch.trial.head_init import solve_head
 from tlsearch.trial.inputs import open_source
 from tlsearch.trial.process_cache import (

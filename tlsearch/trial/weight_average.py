@@ -24,8 +24,7 @@ from tlsearch.data import ImageIndex
 from tlsearch.features import PASS_BATCH_SIZE, tensor_digests
 from tlsearch.model import MAX_DEPTH, PART_NAMES, Weights, adapt_statistics, fold_batchnorm
 from tlsearch.train import Source, load_batch, open_runtime, predict_logits, read_model_state
-from tlsearch.trial.context import Phase, TrialContext
-from tlsearch.trial.frozen_check import FrozenGuard
+from tlsearch.trial.context import FrozenGuard, Phase, TrialContext
 from tlsearch.trial.inputs import open_source
 from tlsearch.trial.run_trial import load_trained
 
