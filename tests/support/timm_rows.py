@@ -2,7 +2,7 @@
 
 Written anew, where timm or the rules have changed, by::
 
-    python tests/support/timm_rows.py > tlsearch/space/timm_models.txt
+    python tests/support/timm_rows.py > tlsearch/space/libraries/timm_models.txt
 """
 
 from __future__ import annotations

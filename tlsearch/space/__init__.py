@@ -1,11 +1,11 @@
 """What a search may try: domains, conditions, starting points, and the static table of backbones."""
 
-from tlsearch.space.backbone_checks import unused_weights
-from tlsearch.space.backbones import BackboneFacts, backbone_facts, backbone_names, split_version
 from tlsearch.space.conditions import Condition
 from tlsearch.space.dimensions import PARAMETERS, Parameter
 from tlsearch.space.domains import Choice, Domain, Fixed, FloatRange, IntRange, Suggester
 from tlsearch.space.image_sizes import image_sizes_of
+from tlsearch.space.libraries.backbone_checks import unused_weights
+from tlsearch.space.libraries.backbones import BackboneFacts, backbone_facts, backbone_names, split_version
 from tlsearch.space.load import load, load_resolved
 from tlsearch.space.narrowed import is_screened, with_backbones
 from tlsearch.space.parse_space import build_space

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import cache
 
 from tlsearch.core.types import Scalar
-from tlsearch.space.backbones import BackboneFacts, backbone_facts
 from tlsearch.space.domains import Choice, Domain, Fixed
+from tlsearch.space.libraries.backbones import BackboneFacts, backbone_facts
 
 # By their family, the module of timm's models: blocks of attention and linear layers in every stage.
 _TRANSFORMERS = frozenset(

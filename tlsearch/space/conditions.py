@@ -9,10 +9,10 @@ from typing import Any
 
 from tlsearch.core.types import SOLVED_HEADS, TRAINED, Scalar, hyperparameters
 from tlsearch.space.adapt_methods import ADAPT_METHODS, fitting_methods
-from tlsearch.space.backbones import backbone_facts
 from tlsearch.space.bn_policies import BN_POLICIES, FROZEN
 from tlsearch.space.domains import Choice, Domain, Fixed, IntRange
 from tlsearch.space.image_sizes import IMAGE_SIZE, name_of_sizes, own_size, suited
+from tlsearch.space.libraries.backbones import backbone_facts
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,9 +10,9 @@ from typing import Any, Literal
 from tlsearch.config import one_of, show, suggest
 from tlsearch.core.types import Hyperparameter, Scalar, hyperparameters
 from tlsearch.space.adapt_methods import ADAPT_METHODS, PLAIN
-from tlsearch.space.backbone_tables import timm_is_newer
-from tlsearch.space.backbones import TIMM, backbone_facts, backbone_names, split_version, timm_families
 from tlsearch.space.bn_policies import BN_POLICIES
+from tlsearch.space.libraries.backbone_tables import timm_is_newer
+from tlsearch.space.libraries.backbones import TIMM, backbone_facts, backbone_names, split_version, timm_families
 
 
 @dataclass(frozen=True, kw_only=True)

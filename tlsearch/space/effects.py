@@ -14,9 +14,9 @@ from tlsearch.config import Document, SpaceFile
 from tlsearch.core.errors import SpaceProblem
 from tlsearch.core.types import Scalar
 from tlsearch.space.adapt_methods import kind_of_backbone
-from tlsearch.space.backbones import backbone_facts
 from tlsearch.space.conditions import NARROWED, SYSTEM_READS, Condition, Reason
 from tlsearch.space.domains import Choice, Domain, Fixed, IntRange
+from tlsearch.space.libraries.backbones import backbone_facts
 from tlsearch.space.narrowed import is_screened
 from tlsearch.space.slots import Dimension, Slot
 from tlsearch.space.space import Space

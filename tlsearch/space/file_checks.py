@@ -8,12 +8,12 @@ from tlsearch.config import Document, Keys, SpaceFile
 from tlsearch.core.errors import SpaceProblem
 from tlsearch.core.label_tasks import TASKS
 from tlsearch.core.types import Scalar, TrialConfig
-from tlsearch.space.backbone_checks import backbone_problems, weights_names
-from tlsearch.space.backbones import BackboneFacts, backbone_facts
 from tlsearch.space.bn_policies import BN_POLICIES
 from tlsearch.space.conditions import SYSTEM_READS
 from tlsearch.space.dimensions import PARAMETERS
 from tlsearch.space.domains import largest
+from tlsearch.space.libraries.backbone_checks import backbone_problems, weights_names
+from tlsearch.space.libraries.backbones import BackboneFacts, backbone_facts
 from tlsearch.space.narrowed import is_screened
 from tlsearch.space.space import Space
 

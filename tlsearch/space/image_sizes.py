@@ -11,8 +11,8 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from tlsearch.core.types import Scalar
-from tlsearch.space.backbones import BackboneFacts, backbone_facts
 from tlsearch.space.domains import Choice, Domain, Fixed, IntRange
+from tlsearch.space.libraries.backbones import BackboneFacts, backbone_facts
 
 if TYPE_CHECKING:
     from tlsearch.space.space import Space

@@ -21,7 +21,7 @@ from tlsearch.core.types import (
     best_seen,
 )
 from tlsearch.model import StagedModel, build_model, meta_model
-from tlsearch.space.backbones import backbone_facts
+from tlsearch.space.libraries.backbones import backbone_facts
 from tlsearch.train import evaluate, read_model_state
 from tlsearch.trial.finetuning import BEST_FOLDER, RUNNING_FOLDER, FineTuning
 from tlsearch.trial.fold_training import open_running

@@ -22,8 +22,8 @@ from tlsearch.model.libraries.libraries import create_original
 from tlsearch.model.staging.cut import stage_model
 from tlsearch.model.staging.token_features import take_features
 from tlsearch.space.adapt_methods import ADAPT_METHODS, PLAIN
-from tlsearch.space.backbones import backbone_facts
 from tlsearch.space.bn_policies import BN_POLICIES, bn_policy
+from tlsearch.space.libraries.backbones import backbone_facts
 
 METHODS = tuple(name for name in ADAPT_METHODS if name != PLAIN.name)
 VIT = "timm/test_vit3"

@@ -19,7 +19,7 @@ from tlsearch.model.libraries.libraries import torchvision_weights
 from tlsearch.model.staging.cut import stage_model
 from tlsearch.model.staging.staged import group_by_stride
 from tlsearch.space import BackboneFacts, backbone_facts, backbone_names
-from tlsearch.space.backbones import timm_families
+from tlsearch.space.libraries.backbones import timm_families
 
 
 def _assert_same_output(name: str, size: int) -> None:

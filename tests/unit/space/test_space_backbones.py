@@ -6,8 +6,8 @@ import pytest
 from timm_rows import published, row_of, table
 
 from tlsearch.space import BackboneFacts, backbone_facts, backbone_names, split_version
-from tlsearch.space.backbone_tables import _lines, timm_rows
 from tlsearch.space.dimensions import PARAMETERS
+from tlsearch.space.libraries.backbone_tables import _lines, timm_rows
 
 TORCHVISION = [name for name in backbone_names() if not name.startswith("timm/")]
 UNTRAINED = {"IMAGENET1K_FEATURES"}  # of vgg16: its classifier layers are no weights
@@ -113,7 +113,7 @@ def test_models_of_timm_are_as_the_table_says(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("same_timm")
 def test_the_whole_table_of_timm_is_as_installed() -> None:
-    """Written anew: python tests/support/timm_rows.py > tlsearch/space/timm_models.txt"""
+    """Written anew: python tests/support/timm_rows.py > tlsearch/space/libraries/timm_models.txt"""
     assert list(table()) == _lines()
 
 
@@ -133,7 +133,9 @@ def test_timms_own_way_to_name_a_version() -> None:
 def test_tags_of_a_newer_timm_are_left_to_timm(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = PARAMETERS["backbone"].problem
     for installed, is_known in (("1.0.15", False), ("1.1.0", True), ("99.0.0.dev0", True)):
-        monkeypatch.setattr("tlsearch.space.backbone_tables.version", lambda name, installed=installed: installed)
+        monkeypatch.setattr(
+            "tlsearch.space.libraries.backbone_tables.version", lambda name, installed=installed: installed
+        )
         assert (problem("timm/resnet18.a_new_tag") is None) == is_known
         assert "no weights" in str(problem("resnet18@a_new_tag"))
 

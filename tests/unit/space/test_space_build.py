@@ -15,7 +15,8 @@ from tlsearch.config import nearest
 from tlsearch.config.document import key_aliases
 from tlsearch.config.document.key_aliases import home
 from tlsearch.core.errors import SpaceError, SpaceProblem
-from tlsearch.space import PARAMETERS, Choice, Fixed, FloatRange, IntRange, Space, backbone_checks, load, unused_weights
+from tlsearch.space import PARAMETERS, Choice, Fixed, FloatRange, IntRange, Space, load, unused_weights
+from tlsearch.space.libraries import backbone_checks
 
 BACKBONES = ["resnet18", "vit_b_16"]
 

@@ -17,7 +17,7 @@ from tlsearch.core.types import CacheSpec, WeightsSource
 from tlsearch.core.user_folders import user_cache
 from tlsearch.data.fetch.fetcher import look
 from tlsearch.node_cache.locked_files import cache_directory
-from tlsearch.space.backbones import TIMM, backbone_facts, backbone_names
+from tlsearch.space.libraries.backbones import TIMM, backbone_facts, backbone_names
 
 Place = Literal["file", "package", "cache", "download", "nowhere"]
 _SUFFIXES = (".pth", ".pt", ".safetensors", ".bin")

@@ -11,7 +11,7 @@ from tlsearch.app.init.facts import DataFacts, Machine
 from tlsearch.app.init.rules import DOMAINS, Budget, Distance, deepest_stage, epochs_of, image_size, num_trials, size_of
 from tlsearch.app.production.within_time import SEARCH_SHARE
 from tlsearch.core.text import agree, plural
-from tlsearch.space.backbones import backbone_facts
+from tlsearch.space.libraries.backbones import backbone_facts
 
 _IMBALANCED = 3.0
 _SMALL_PX = 180

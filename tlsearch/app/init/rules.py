@@ -15,7 +15,7 @@ from tlsearch.app.init.candidates import AtHand, image_sizes
 from tlsearch.app.init.facts import DataFacts, Machine
 from tlsearch.app.production.within_time import SEARCH_SHARE
 from tlsearch.core.text import about_s
-from tlsearch.space.backbones import backbone_facts
+from tlsearch.space.libraries.backbones import backbone_facts
 
 Distance = Literal["near", "middle", "far", "open"]
 Size = Literal["very small", "small", "medium", "large"]

@@ -12,8 +12,8 @@ from typing import Any
 from tlsearch.app.views.space_reference import meanings_of
 from tlsearch.config.forms import FORMS, keys_of
 from tlsearch.config.rules.schema_errors import form_schema
-from tlsearch.space.backbones import backbone_names
 from tlsearch.space.dimensions import PARAMETERS, RATIO_OF, RATIOS, Parameter
+from tlsearch.space.libraries.backbones import backbone_names
 
 Schema = dict[str, Any]
 

@@ -9,10 +9,10 @@ from functools import lru_cache
 from tlsearch.config import Document, Keys, SpaceFile, one_of, show, suggest
 from tlsearch.core.errors import SpaceProblem
 from tlsearch.core.types import WeightsSource
-from tlsearch.space.backbones import BackboneFacts, backbone_facts, split_version
 from tlsearch.space.dimensions import PARAMETERS
 from tlsearch.space.domains import Fixed, IntRange
 from tlsearch.space.image_sizes import IMAGE_SIZE, unfit_sizes
+from tlsearch.space.libraries.backbones import BackboneFacts, backbone_facts, split_version
 from tlsearch.space.space import Space
 from tlsearch.space.syntax import place_of_value
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-from tlsearch.space.backbone_tables import TORCHVISION, timm_rows
+from tlsearch.space.libraries.backbone_tables import TORCHVISION, timm_rows
 
 TIMM = "timm/"
 

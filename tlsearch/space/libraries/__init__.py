@@ -1,0 +1,1 @@
+"""The backbones of torchvision and timm, as tables."""
