@@ -87,7 +87,7 @@ def test_images_are_halved_by_their_rarest_class() -> None:
     assert ONE.strata(np.array([2, 0])).tolist() == [2, 0]
 
 
-@pytest.mark.parametrize("task", TASKS.values(), ids=str)
+@pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
 def test_scores_and_likelihood_follow_from_probabilities(task) -> None:
     rng = np.random.default_rng(1)
     logits = rng.normal(size=(20, 4)) * 3
