@@ -24,6 +24,7 @@ from tlsearch.search.sampling.tpe import NUM_DRAWN, GivenPoint, make_sampler
 from tlsearch.search.sampling.untried import Configurations, Untried, untried_point
 from tlsearch.search.seeds import derive_seed
 from tlsearch.space.image_sizes import own_size
+from tlsearch.space.libraries.backbones import backbone_facts
 
 if TYPE_CHECKING:
     from tlsearch.space import Space
@@ -46,6 +47,10 @@ STARTING_POINTS: Sequence[Mapping[str, Scalar]] = (
     {"unfreeze_depth": 5, "head_lr": 1e-3, "backbone_lr": 1e-4, "backbone_lr_ratio": 0.1, "bn_policy": "frozen"},
 )
 
+_LOWER = (
+    0.1  # the rate where no batch norm takes up the change: a ViT keeps its features at 8e-5, and loses them at 8e-4
+)
+
 
 def starting_point(space: Space, index: int, backbone: str) -> Mapping[str, Scalar] | None:
     """A starting point of a backbone, moved into the space; None where the space has no such depth."""
@@ -54,7 +59,12 @@ def starting_point(space: Space, index: int, backbone: str) -> Mapping[str, Scal
         base = space.complete({"backbone": backbone, "unfreeze_depth": wanted["unfreeze_depth"]})
     except ValueError:  # outside the space
         return None
-    return nearest(space, {**base, **wanted, "backbone": backbone})
+    point = nearest(space, {**base, **wanted, "backbone": backbone})
+    facts = backbone_facts(backbone)
+    if facts is None or facts.has_batch_norm or space.to_config(point).adapt != "none":
+        return point
+    lower = {name: _LOWER * float(wanted[name] or 0) for name in ("backbone_lr", "backbone_lr_ratio")}
+    return nearest(space, {**base, **wanted, **lower, "backbone": backbone})
 
 
 _NUM_CHEAP = 3  # random points of which the cheapest is tried
