@@ -123,12 +123,11 @@ def test_starting_points_train_batch_norm_where_the_backbone_has_it(tmp_path: Pa
     assert rates == pytest.approx([1e-4, 1e-5]), "a tenth where no batch norm takes up the change"
 
 
-def test_adapters_of_a_transformer_start_at_the_rates_of_convolutions() -> None:
-    space = real_space(
-        backbone=Fixed(value="vit_b_16"), unfreeze_depth=IntRange(low=0, high=5), adapt=Fixed(value="lora")
-    )
-    points = [starting_point(space, index, "vit_b_16") for index in range(2)]
-    assert [space.to_config(point or {}).backbone_lr for point in points] == pytest.approx([1e-4, 8e-4])
+@pytest.mark.parametrize(("adapt", "rate"), [("none", 1e-5), ("lora", 1e-4)])
+def test_adapters_of_a_transformer_start_at_the_rates_of_convolutions(adapt: str, rate: float) -> None:
+    depths = IntRange(low=0, high=5)
+    space = real_space(backbone=Fixed(value="vit_b_16"), unfreeze_depth=depths, adapt=Fixed(value=adapt))
+    assert space.to_config(starting_point(space, 0, "vit_b_16") or {}).backbone_lr == pytest.approx(rate)
 
 
 @pytest.mark.parametrize("sampler", ["random", "fixed"])
