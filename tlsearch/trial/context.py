@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tlsearch.config.checkpoint_meta import ModelMeta
 from tlsearch.core.errors import FrozenMoved
-from tlsearch.core.types import TransformSpec, TrialConfig, TrialSetup
+from tlsearch.core.types import SYSTEM, TransformSpec, TrialConfig, TrialSetup
 from tlsearch.data import ImageIndex
 from tlsearch.features import combined_digest, tensor_digests, view_of
 from tlsearch.model import StagedModel, Weights
@@ -84,6 +85,31 @@ class TrialContext:
         """The view in words; empty where the split has none."""
         view, num_views = self.view(phase, split), self.setup.cache.views
         return "" if view is None else f"view {view} of {num_views} of augmentation {self.config.augmentation}"
+
+    def model_meta(self, epoch: int, metrics: Mapping[str, float], thresholds: tuple[float, ...]) -> ModelMeta:
+        """What a checkpoint says of the model that an epoch has left.
+
+        Args:
+            metrics: Of that epoch; what the process used of its machine is left out.
+            thresholds: Of each class, where images have several; see ``Evaluation``.
+        """
+        metric = self.setup.metric
+        return ModelMeta(
+            backbone=self.config.backbone,
+            classes=self.index.classes,
+            weights_id=self.weights.id,
+            weights_digest=self.weights.digest,
+            transform=self.transform,
+            image_size=self.transform.crop_size,
+            config=self.config,
+            epoch=epoch,
+            metric=metric,
+            value=metrics[metric],
+            metrics={name: value for name, value in metrics.items() if not name.startswith(SYSTEM)},
+            max_pixels=self.index.max_pixels,
+            task=self.index.task,
+            thresholds=thresholds,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

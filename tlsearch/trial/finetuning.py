@@ -14,14 +14,13 @@ from torch import Tensor
 
 from tlsearch.core.crash import crash_point
 from tlsearch.core.layout import frozen_folder
-from tlsearch.core.types import SYSTEM, EpochReport, StartReport, TrialAssignment
+from tlsearch.core.types import EpochReport, StartReport, TrialAssignment
 from tlsearch.data import split_digest
 from tlsearch.model import StagedModel
 from tlsearch.train import (
     MAX_LOGITS,
     Evaluation,
     FrozenPart,
-    ModelMeta,
     Writer,
     copy_to_host,
     depth_at,
@@ -241,24 +240,8 @@ class FineTuning:
         if self._assignment.setup.fold:
             return
         parts, context = self._parts, self._parts.context
-        metric, classes = context.setup.metric, context.index.classes
-        directory = self._directory / BEST_FOLDER
-        meta = ModelMeta(
-            backbone=context.config.backbone,
-            classes=classes,
-            weights_id=context.weights.id,
-            weights_digest=context.weights.digest,
-            transform=context.transform,
-            image_size=context.transform.crop_size,
-            config=context.config,
-            epoch=epoch,
-            metric=metric,
-            value=metrics[metric],
-            metrics={name: value for name, value in metrics.items() if not name.startswith(SYSTEM)},
-            max_pixels=context.index.max_pixels,
-            task=context.index.task,
-            thresholds=evaluation.thresholds,
-        )
+        directory, classes = self._directory / BEST_FOLDER, context.index.classes
+        meta = context.model_meta(epoch, metrics, evaluation.thresholds)
         with self._kept_weights():
             state = self.model.merged_state()
             moving = copy_to_host({name: tensor for name, tensor in state.items() if name not in parts.lasting})
