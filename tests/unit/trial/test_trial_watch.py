@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from types import SimpleNamespace
+from dataclasses import replace
 
 import pytest
 
 from tlsearch.core.errors import Diverged
+from tlsearch.core.label_tasks import TASKS
 from tlsearch.core.types import EpochReport, TrialAssignment
 from tlsearch.trial import FineTuning, feature_collapse
 
@@ -70,9 +71,8 @@ def test_a_look_changes_nothing(pretrained: Assign, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(feature_collapse, "_MIN_EARLY_STEPS", 5)
     without = first_epoch(pretrained("without", **more))
     monkeypatch.setattr(feature_collapse, "_MIN_EARLY_STEPS", 4)
-    monkeypatch.setattr(
-        feature_collapse, "math", SimpleNamespace(log=lambda _: 0.0, ceil=math.ceil)
-    )  # any loss is too high
+    too_high = replace(TASKS["single_label"], guess=lambda *_: (0.0, 0.0))  # any loss is
+    monkeypatch.setattr(feature_collapse, "task_of", lambda _: too_high)
     looks = []
     drift = feature_collapse.feature_drift
     monkeypatch.setattr(feature_collapse, "feature_drift", lambda *both: looks.append(1) or drift(*both))
