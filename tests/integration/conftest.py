@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,8 +36,7 @@ def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
         patch.setenv("PYTHONPATH", str(SUPPORT))
         patch.setenv("OMP_NUM_THREADS", "1")
-        own = () if "ray" in sys.modules else ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")  # a process reads its token once
-        for name in ("RAY_ADDRESS", *own):
+        for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
             patch.setenv(name, "")
             patch.delenv(name)
         import ray  # noqa: F401  # before authentication is settled, as another library might

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,7 @@ def run(
         SearchStopped: One error came too often in a row.
     """
     from tlsearch.app.searches.prepare import RunOptions, prepare
+    from tlsearch.search import starting_ray
 
     given = {"search.trials": trials, "search.time_budget": time_budget}
     changes = {**(overrides or {}), **{key: value for key, value in given.items() if value is not None}}
@@ -66,7 +68,7 @@ def run(
             options = RunOptions(
                 file=file, overrides=loaded.overrides, data_path=loaded.data, address=address, name=name
             )
-            prepared = stack.enter_context(prepare(options))
+            prepared = stack.enter_context(prepare(options, beside=partial(starting_ray, address)))
         return Search(execute_shown(prepared, progress=progress).entry)
 
 

@@ -151,12 +151,14 @@ def test_a_promotion_looks_at_the_test_split_once(entry: SearchEntry, home: Path
     assert again.test == test and again.version == result.version
 
 
-def test_the_served_model_answers_with_all_labels(entry: SearchEntry, home: Path) -> None:
-    import mlflow
+def test_the_served_model_answers_with_all_labels(
+    entry: SearchEntry, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.pyfunc import load_model as load_pyfunc
 
     result = promote(entry, PromoteOptions(without_test=True))
-    mlflow.set_tracking_uri(entry.tracking_uri)
-    served = mlflow.pyfunc.load_model(result.uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", entry.tracking_uri)
+    served = load_pyfunc(result.uri)
     paths = files(home, "val")[:3]
     answers = served.predict([base64.b64encode(path.read_bytes()).decode() for path in paths])
     expected = predict(load_model(result.uri, tracking_uri=entry.tracking_uri), paths)

@@ -108,7 +108,7 @@ EDITS = [
     ("backbone: resnet18", "backbone: ResNet-18", "'ResNet-18' is not known; did you mean 'resnet18'?"),
     ("1.0e-4, 1.0e-1", "1.0e-1, 1.0e-4", "a range is written [low, high]; 0.1 is above 0.0001"),
     ("1.0e-4, 1.0e-1", "0, 1.0e-1", "a log range begins above 0, not at 0"),
-    ("log: [1.0e-4", "loguniform: [1.0e-4", "it may be choice, int, float, log, step, when or ratio_of"),
+    ("log: [1.0e-4", "loguniform: [1.0e-4", "it may be choice, from, int, float, log, step, when, ratio_of or screen"),
     ("[0, 3]", "[0, 9]", ":6:29: space.unfreeze_depth.int[1]: unfreeze_depth takes whole numbers from 0 to 5, not 9"),
     ("{int: [0, 3]}", "0", "backbone_lr has no effect where unfreeze_depth is 0"),
     ("  head_lr:", "  learning_rate:", "the dimension 'learning_rate' is not known; did you mean 'head_lr'?"),

@@ -107,7 +107,7 @@ def test_what_cannot_be_read_gives_its_part_back(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_budget_lets_a_photo_a_processor_and_one_of_the_largest_images() -> None:
-    assert pixel_budget.BUDGET._pixels >= max(16_000_000 * num_decoders(), 89_478_485)
+    assert pixel_budget.usual_pixels() >= max(16_000_000 * num_decoders(), 89_478_485)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB", "L", "I;16", "CMYK"])

@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,7 +34,7 @@ from tlsearch.core.trusted_hosts import trust
 from tlsearch.core.user_folders import state_directory
 from tlsearch.data import ImageIndex, load_index, require_ready
 from tlsearch.doctor.environment import require_places
-from tlsearch.search import SearchLock, holding, starting_ray
+from tlsearch.search import SearchLock, holding
 from tlsearch.space import Space, load
 from tlsearch.tracking.reach import credentials_note
 
@@ -77,7 +77,11 @@ class Prepared:
 
 @contextmanager
 def prepare(
-    options: RunOptions, *, loaded: tuple[SpaceFile, Space] | None = None, step: Step = no_step
+    options: RunOptions,
+    *,
+    loaded: tuple[SpaceFile, Space] | None = None,
+    step: Step = no_step,
+    beside: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Iterator[Prepared]:
     """Checks everything that can be checked before a trial, then makes the search's folder; holds its lock meanwhile.
 
@@ -85,6 +89,8 @@ def prepare(
         options: What is to run.
         loaded: What ``load`` gives for these options, where the caller has it already.
         step: Hears what is done now.
+        beside: Opened when the images are known to be good, for what may begin while the weights are checked; closed
+            last. See ``starting_ray``.
 
     Raises:
         SpaceError: Every error of the file, or of the weights it names; a constraint that no backbone keeps.
@@ -102,7 +108,7 @@ def prepare(
     require_ready(index)
     file, index = fit_channels(file, index)
     file, space = fit_defaults(file, space, num_training(file, index))
-    with starting_ray(options.address):
+    with beside():
         step("checking the weights of the backbones")
         _check(file, space, index)
         require_places(file, options.address)

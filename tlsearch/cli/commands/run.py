@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -80,12 +81,14 @@ def run(
             earlier = stack.enter_context(begun(loaded[0], name=name))
         steps("loading PyTorch")
         from tlsearch.app.searches.prepare import RunOptions, prepare, prepare_resume
+        from tlsearch.search import starting_ray
 
         if earlier is not None:
             prepared = prepare_resume(earlier.entry, lock=earlier.lock, address=address, step=steps)
         else:
             options = RunOptions(file=file, overrides=overrides, data_path=data, address=address, name=name)
-            prepared = stack.enter_context(prepare(options, loaded=loaded, step=steps))
+            beside = partial(starting_ray, address)
+            prepared = stack.enter_context(prepare(options, loaded=loaded, step=steps, beside=beside))
         steps.over()
         for warning in unused_weights(*loaded):
             err.print(f"warning: {warning}", soft_wrap=True)

@@ -59,4 +59,9 @@ class PixelBudget:
                 self._changed.notify_all()
 
 
-BUDGET = PixelBudget(max(MAX_PIXELS, _PIXELS_OF_A_THREAD * num_decoders()))
+def usual_pixels() -> int:
+    """The budget of a process: a large photo for each processor, and at least one image of the most pixels."""
+    return max(MAX_PIXELS, _PIXELS_OF_A_THREAD * num_decoders())
+
+
+BUDGET = PixelBudget(usual_pixels())
