@@ -60,7 +60,7 @@ class Kind:
 
 @dataclass(frozen=True, kw_only=True)
 class Mark:
-    """Where the search stood when it had begun so many trials."""
+    """What the driver had spent when the search had begun this number of trials."""
 
     trials: int
     trial: tuple[float, float, int]

@@ -45,7 +45,7 @@ class _Pauses(Judge):
 
 
 class Rungs:
-    """Who has reached which rung, who has gone on from it, and who waits there."""
+    """The values of the trials at each rung, and which of them have gone on from it; the others are paused there."""
 
     def __init__(self, epochs: tuple[int, ...], factor: int, *, rule: Rule, sign: float) -> None:
         self._factor, self._sign = factor, sign

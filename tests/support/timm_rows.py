@@ -1,6 +1,6 @@
 """The table of timm's backbones as timm and the staging rules give it.
 
-Written anew, where timm or the rules have changed, by::
+To write it again, where timm or the rules have changed::
 
     python tests/support/timm_rows.py > tlsearch/space/libraries/timm_models.txt
 """

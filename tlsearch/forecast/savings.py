@@ -12,9 +12,9 @@ from tlsearch.forecast.forecast import forecast
 from tlsearch.forecast.trial_costs import Node, TrialCosts
 from tlsearch.search.plan import SearchPlan
 from tlsearch.space import Choice, Domain, IntRange, Space, backbone_facts, image_sizes_of
-from tlsearch.space.domains import largest
+from tlsearch.space.domains import largest, listed
 from tlsearch.space.image_sizes import IMAGE_SIZE
-from tlsearch.space.narrowed import listed, with_domain
+from tlsearch.space.slots import with_domain
 
 _HALVES = 0.65  # a change that leaves at most this fraction of the time is worth naming
 _WORTH = 0.9

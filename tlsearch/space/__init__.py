@@ -7,9 +7,8 @@ from tlsearch.space.image_sizes import image_sizes_of
 from tlsearch.space.libraries.backbone_checks import unused_weights
 from tlsearch.space.libraries.backbones import BackboneFacts, backbone_facts, backbone_names, split_version
 from tlsearch.space.load import load, load_resolved
-from tlsearch.space.narrowed import is_screened, with_backbones
 from tlsearch.space.parse_space import build_space
-from tlsearch.space.slots import Dimension
+from tlsearch.space.slots import Dimension, is_screened, with_backbones
 from tlsearch.space.space import Space
 
 __all__ = [

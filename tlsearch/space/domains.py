@@ -141,6 +141,11 @@ class FloatRange:
 Domain = Fixed | Choice | IntRange | FloatRange
 
 
+def listed(values: Sequence[Scalar]) -> Domain:
+    """The domain of these values, at least one."""
+    return Choice(values=tuple(values)) if len(values) > 1 else Fixed(value=values[0])
+
+
 def largest(domain: Domain) -> float:
     """The largest number of a domain; minus infinity where it has none."""
     if isinstance(domain, IntRange | FloatRange):

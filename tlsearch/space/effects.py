@@ -17,8 +17,7 @@ from tlsearch.space.adapt_methods import kind_of_backbone
 from tlsearch.space.conditions import NARROWED, SYSTEM_READS, Condition, Reason
 from tlsearch.space.domains import Choice, Domain, Fixed, IntRange
 from tlsearch.space.libraries.backbones import backbone_facts
-from tlsearch.space.narrowed import is_screened
-from tlsearch.space.slots import Dimension, Slot
+from tlsearch.space.slots import Dimension, Slot, is_screened
 from tlsearch.space.space import Space
 from tlsearch.space.syntax import place_of_value
 

@@ -14,7 +14,7 @@ from tlsearch.space.dimensions import PARAMETERS
 from tlsearch.space.domains import largest
 from tlsearch.space.libraries.backbone_checks import backbone_problems, weights_names
 from tlsearch.space.libraries.backbones import BackboneFacts, backbone_facts
-from tlsearch.space.narrowed import is_screened
+from tlsearch.space.slots import is_screened
 from tlsearch.space.space import Space
 
 

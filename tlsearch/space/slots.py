@@ -1,14 +1,21 @@
-"""A dimension where a trial's values are decided: under which name a value is proposed, and out of which."""
+"""A dimension where a trial's values are decided: under which name a value is proposed, and out of which.
+
+Also spaces with fewer values of a dimension: what a screen leaves of the backbones, what a forecast tries out.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from tlsearch.core.types import Scalar
 from tlsearch.space.conditions import NARROWED, Condition, default_at
-from tlsearch.space.domains import Domain
+from tlsearch.space.domains import Domain, listed
+
+if TYPE_CHECKING:
+    from tlsearch.space.space import Space
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,3 +114,26 @@ def outside(slot: Slot, value: Scalar) -> str:
         )
     where = "" if slot.narrowed is None else f" at {slot.narrowed[0]} {slot.narrowed[1]}"
     return f"{slot.dimension} {value} is outside the space{where}, where it is {slot.domain}"
+
+
+def with_domain(space: Space, name: str, domain: Domain) -> Space:
+    """The same space with other values of one dimension."""
+    return replace(space, dimensions={**space.dimensions, name: replace(space.dimensions[name], domain=domain)})
+
+
+def is_screened(space: Space) -> bool:
+    """Whether the backbones of a space are still to be screened."""
+    return space.dimensions["backbone"].screened
+
+
+def with_backbones(space: Space, kept: Collection[str]) -> Space:
+    """What a screen leaves of a space: the kept backbones in its own order, with nothing left to screen.
+
+    Args:
+        kept: At least one backbone of the space; others are passed over.
+    """
+    dimension = space.dimensions["backbone"]
+    left = [name for name in space.backbones() if name in kept]
+    assert left, "a screen keeps a backbone of its space"
+    narrowed = replace(dimension, domain=listed(left), screened=False)
+    return replace(space, dimensions={**space.dimensions, "backbone": narrowed})

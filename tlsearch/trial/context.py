@@ -151,7 +151,7 @@ class FrozenGuard:
         """Compares every frozen tensor with what it was.
 
         Raises:
-            FrozenMoved: One differs by a bit or more, or is no longer frozen; names the first.
+            FrozenMoved: A tensor has changed, by a bit or more, or is trainable now; names the first.
         """
         now = tensor_digests(model.frozen_state())
         if missing := sorted(self.digests.keys() - now.keys()):

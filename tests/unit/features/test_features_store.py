@@ -280,7 +280,7 @@ def test_a_writer_that_hangs_is_not_waited_for_forever(monkeypatch: pytest.Monke
     assert isinstance(found, NotStored) and "another process" in found.reason
 
 
-def test_who_waits_for_a_solution_does_something_meanwhile() -> None:
+def test_a_process_that_waits_for_a_solution_does_other_work_meanwhile() -> None:
     solving, release = threading.Event(), threading.Event()
     meanwhile: list[str] = []
 

@@ -124,7 +124,7 @@ def test_starting_points_train_batch_norm_where_the_backbone_has_it(tmp_path: Pa
 
 
 @pytest.mark.parametrize(("adapt", "rate"), [("none", 1e-5), ("lora", 1e-4)])
-def test_adapters_of_a_transformer_start_at_the_rates_of_convolutions(adapt: str, rate: float) -> None:
+def test_a_transformer_begins_at_a_tenth_of_the_rates_unless_adapters_train(adapt: str, rate: float) -> None:
     depths = IntRange(low=0, high=5)
     space = real_space(backbone=Fixed(value="vit_b_16"), unfreeze_depth=depths, adapt=Fixed(value=adapt))
     assert space.to_config(starting_point(space, 0, "vit_b_16") or {}).backbone_lr == pytest.approx(rate)

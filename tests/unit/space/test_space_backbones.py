@@ -113,7 +113,7 @@ def test_models_of_timm_are_as_the_table_says(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("same_timm")
 def test_the_whole_table_of_timm_is_as_installed() -> None:
-    """Written anew: python tests/support/timm_rows.py > tlsearch/space/libraries/timm_models.txt"""
+    """To write it again: python tests/support/timm_rows.py > tlsearch/space/libraries/timm_models.txt"""
     assert list(table()) == _lines()
 
 
