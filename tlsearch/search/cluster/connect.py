@@ -94,14 +94,14 @@ def connected(address: str, *, num_cpus: int | None = None) -> Iterator[str]:
     check_address(address)
     import ray
 
-    begun = take_begun()
-    if begun is None and ray.is_initialized():
+    started = take_begun()
+    if started is None and ray.is_initialized():
         yield ""
         return
     _check_token(address, authentication)
     with ExitStack() as stack:
         if address == "local":
-            started = begun.result() if begun else _start_own(num_cpus)
+            started = started or _start_own(num_cpus)
             stack.enter_context(session_kept(Path(started.address_info["session_dir"])))
         else:
             try:
@@ -127,7 +127,7 @@ def starting_ray(address: str) -> Iterator[None]:
         import ray
 
         if not ray.is_initialized():
-            with begun_ahead(partial(_start_own, None), ray.shutdown):
+            with begun_ahead(partial(_start_own, None), _end_own):
                 yield
             return
     yield
@@ -140,6 +140,13 @@ def _start_own(num_cpus: int | None) -> Any:
         os.environ.setdefault(name, value)
     with own_signals():
         return start_ray(ray.init, _options("local") | {"num_cpus": num_cpus}, shutdown=ray.shutdown)
+
+
+def _end_own(started: Any) -> None:
+    import ray
+
+    with session_kept(Path(started.address_info["session_dir"])):
+        ray.shutdown()
 
 
 def _options(address: str) -> dict[str, Any]:

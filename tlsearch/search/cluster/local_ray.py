@@ -69,25 +69,32 @@ def start_ray(init: Callable[..., Any], options: dict[str, Any], *, shutdown: Ca
 
 
 @contextmanager
-def begun_ahead(start: Callable[[], Any], shutdown: Callable[[], object]) -> Iterator[None]:
-    """Calls ``start`` on another thread while the body runs, and ``shutdown`` after it where nobody took that over.
+def begun_ahead(start: Callable[[], Any], end: Callable[[Any], object]) -> Iterator[None]:
+    """Calls ``start`` on another thread while the body runs, and ``end`` after it where nobody took that over.
 
     Args:
         start: Starts Ray; its error is raised where it is taken over, and is of no account elsewhere.
-        shutdown: Ends what ``start`` began.
+        end: Ends what ``start`` gave.
     """
     with ThreadPoolExecutor(1, thread_name_prefix="ray-start") as pool:
         _begun.append(pool.submit(start))
         try:
             yield
         finally:
-            if (left := take_begun()) is not None and left.exception() is None:
-                shutdown()
+            if _begun and (left := _begun.pop()).exception() is None:
+                end(left.result())
 
 
-def take_begun() -> Future[Any] | None:
-    """The start that runs ahead, which is the caller's from then on; None where there is none."""
-    return _begun.pop() if _begun else None
+def take_begun() -> Any:
+    """What the start that runs ahead gives, which is the caller's to end from then on; None where none runs.
+
+    An interrupt while it is waited for leaves it to ``begun_ahead``, as an error does.
+    """
+    if not _begun:
+        return None
+    started = _begun[0].result()
+    _begun.clear()
+    return started
 
 
 @contextmanager
