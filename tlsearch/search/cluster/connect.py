@@ -101,7 +101,7 @@ def connected(address: str, *, num_cpus: int | None = None) -> Iterator[str]:
     _check_token(address, authentication)
     with ExitStack() as stack:
         if address == "local":
-            started = started or _start_own(num_cpus)
+            started = _start_own(num_cpus) if started is None else started
             stack.enter_context(session_kept(Path(started.address_info["session_dir"])))
         else:
             try:
