@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +64,8 @@ def prepare_resume(entry: SearchEntry, **options: Any) -> preparation.Prepared:
 
 def prepare_changed(entry: SearchEntry, **options: Any) -> resume_changed.ChangedSearch:
     """As ``resume --changed``."""
-    with holding(entry.path, "resume") as lock:
-        return resume_changed.prepare_changed(entry, lock=lock, **options)
+    with holding(entry.path, "resume") as lock, ExitStack() as connection:
+        return resume_changed.prepare_changed(entry, lock=lock, connection=connection, **options)
 
 
 def prepare_confirm(entry: SearchEntry, **options: Any) -> confirm.PreparedConfirm:

@@ -68,7 +68,8 @@ def run(
             options = RunOptions(
                 file=file, overrides=loaded.overrides, data_path=loaded.data, address=address, name=name
             )
-            prepared = stack.enter_context(prepare(options, beside=partial(starting_ray, address)))
+            beside = partial(stack.enter_context, starting_ray(address))
+            prepared = stack.enter_context(prepare(options, beside=beside))
         return Search(execute_shown(prepared, progress=progress).entry)
 
 

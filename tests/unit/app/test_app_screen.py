@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -63,8 +64,17 @@ class Heard:
 
 
 @pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tasks run here, one after the other."""
+def in_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Tasks run here, one after the other; gives when Ray would have been joined and left."""
+    connections: list[str] = []
+
+    @contextmanager
+    def connected(address: str) -> Iterator[str]:
+        connections.append("joined")
+        try:
+            yield ""
+        finally:
+            connections.append("left")
 
     def run_tasks(
         work: Callable[[Any, float], Any],
@@ -75,6 +85,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
         done: Callable[[Any, Any], None],
         stop: threading.Event | None,
     ) -> list[Any]:
+        assert connections[-1] == "joined"
         found: list[Any] = []
         for item in items:
             if stop is not None and stop.is_set():
@@ -84,10 +95,12 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
         return found
 
     monkeypatch.setitem(sys.modules, "tlsearch.search.ray_tune.tasks", SimpleNamespace(run_tasks=run_tasks))
+    monkeypatch.setattr("tlsearch.search.cluster.connect.connected", connected)
+    return connections
 
 
 @pytest.fixture
-def made(in_process: None, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def made(in_process: list[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the passes that were made; what they say is made up."""
     names: list[str] = []
 
@@ -115,8 +128,12 @@ def begin(file: Path, *overrides: str) -> Prepared:
 
 def start(prepared: Prepared, observer: Heard | None = None, stop: threading.Event | None = None) -> Prepared | None:
     """The screening as a start of the search has it."""
-    with holding(prepared.entry.path, "run") as lock:
-        return screened(replace(prepared, lock=lock), stop=stop or threading.Event(), observer=observer)
+    stop = stop or threading.Event()
+    with (
+        holding(prepared.entry.path, "run") as lock,
+        screened(replace(prepared, lock=lock), stop=stop, observer=observer) as ready,
+    ):
+        return ready
 
 
 def change(file: Path, old: str, new: str) -> None:
@@ -146,10 +163,11 @@ def test_a_search_goes_on_with_what_its_screen_has_kept(file: Path, made: list[s
 
 
 def test_what_is_stopped_or_dies_repeats_only_what_was_not_recorded(
-    file: Path, made: list[str], monkeypatch: pytest.MonkeyPatch
+    file: Path, made: list[str], in_process: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepared, stop = begin(file), threading.Event()
     assert start(prepared, Heard(stop, after=1), stop) is None
+    assert in_process == ["joined", "left"]
     assert made == ["shufflenet_v2_x0_5"] and not decided_screen(prepared.entry)
     assert status_lines(overview(prepared.entry))[1] == "1 of 3 backbones screened, before the first trial"
 
@@ -164,6 +182,17 @@ def test_what_is_stopped_or_dies_repeats_only_what_was_not_recorded(
     assert made == ["shufflenet_v2_x0_5", "mobilenet_v3_small", "squeezenet1_1"]
     assert ready is not None and len(ready.space.backbones()) == 2
     assert read_screen(prepared.entry).seconds > 0  # type: ignore[union-attr]
+
+
+def test_the_trials_have_the_connection_of_the_passes(file: Path, made: list[str], in_process: list[str]) -> None:
+    prepared = begin(file)
+    with holding(prepared.entry.path, "run") as lock:
+        with screened(replace(prepared, lock=lock), stop=threading.Event()) as ready:
+            assert ready is not None and in_process == ["joined"]
+        assert in_process == ["joined", "left"]
+        with screened(replace(prepared, lock=lock), stop=threading.Event()) as ready:
+            assert ready is not None and len(made) == 3
+        assert in_process == ["joined", "left"]  # nothing to screen: the trials join by themselves
 
 
 def test_the_time_of_a_screen_is_of_the_budget(file: Path, made: list[str]) -> None:
@@ -243,7 +272,7 @@ def test_a_damaged_screen_is_an_error_of_a_resume_and_a_warning_of_results(file:
     assert read_facts(prepared.entry).screen is None
 
 
-def test_real_passes_say_what_is_measured(file: Path, in_process: None) -> None:
+def test_real_passes_say_what_is_measured(file: Path, in_process: list[str]) -> None:
     prepared = begin(file, "search.constraints={params_millions: {max: 2}, latency_ms: {max: 1000}}")
     ready, screen = start(prepared), read_screen(prepared.entry)
     assert ready is not None and screen is not None and screen.decided
@@ -254,13 +283,16 @@ def test_real_passes_say_what_is_measured(file: Path, in_process: None) -> None:
     assert not screen.reasons
 
 
-def test_a_pass_that_fails_names_its_backbone(file: Path, in_process: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pass_that_fails_names_its_backbone(
+    file: Path, in_process: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fails(assignment: object) -> None:
         raise RuntimeError("no such thing")
 
     monkeypatch.setattr("tlsearch.trial.probe_backbone", fails)
     with pytest.raises(SearchStopped, match="shufflenet_v2_x0_5 could not be screened: RuntimeError: no such thing"):
         start(begin(file))
+    assert in_process == ["joined", "left"]
 
 
 def test_other_images_or_weights_are_other_passes(file: Path, made: list[str]) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import typer
 from search_doubles import drive, make_plan
 from small_search import write_shapes
 from typer.testing import CliRunner
@@ -178,3 +181,19 @@ def test_a_wrong_file_says_how_to_go_on(folder: Path, tmp_path: Path, right: str
     finally:
         file.unlink()
     assert words in message and "wrong.yaml:" in message
+
+
+def test_what_the_models_break_is_said_before_an_early_ray_has_ended(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def starting_ray(address: str) -> Iterator[None]:
+        typer.echo("Ray begins")
+        try:
+            yield
+        finally:
+            typer.echo("Ray ends")
+
+    monkeypatch.setattr("tlsearch.search.starting_ray", starting_ray)
+    message = _message("run", "space.yaml", "--set", "search.constraints={params_millions: {max: 1}}")
+    assert re.search("Ray begins .*params_millions.* Ray ends", message), message

@@ -92,6 +92,15 @@ def test_what_the_user_says_stays(home: Path, monkeypatch: pytest.MonkeyPatch) -
     assert settle_authentication("local").startswith("RAY_AUTH_MODE is disabled")
 
 
+def test_a_connection_that_is_shared_knows_the_dashboard(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray.is_initialized", lambda: True)
+    monkeypatch.setattr("ray.shutdown", pytest.fail)
+    for found, told in (("127.0.0.1:8265", "http://127.0.0.1:8265"), (None, "")):
+        monkeypatch.setattr("ray._private.worker.get_dashboard_url", lambda found=found: found)
+        with connected("local") as dashboard:
+            assert dashboard == told
+
+
 @pytest.mark.parametrize("address", ["nonsense", "ray://host:10001", "host:", ":6379", "http://host:8265"])
 def test_an_address_has_a_form(home: Path, address: str) -> None:
     with pytest.raises(ClusterError, match="an address is local, auto or HOST:PORT"), connected(address):

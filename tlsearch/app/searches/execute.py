@@ -112,10 +112,10 @@ def execute(
         first = FirstReport()
         with _opening(prepared, tracker, first.came, failed=stop.set):
             everyone: tuple[SearchObserver, ...] = (*recorders, TrialTeller(entry.metric), *observers, first)
-            ready = screened(prepared, stop=stop, observer=screen_observer)
-            if ready is not prepared:
-                through.save()  # a study goes by what was decided, on whatever machine it goes on
-            reason = "interrupted" if ready is None else _searched(ready, through, everyone, stop)
+            with screened(prepared, stop=stop, observer=screen_observer) as ready:
+                if ready is not prepared:
+                    through.save()  # a study goes by what was decided, on whatever machine it goes on
+                reason = "interrupted" if ready is None else _searched(ready, through, everyone, stop)
         status = "interrupted" if reason == "interrupted" else "finished"
     finally:
         logger.info("the search has ended: %s", reason)

@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -81,7 +81,7 @@ def prepare(
     *,
     loaded: tuple[SpaceFile, Space] | None = None,
     step: Step = no_step,
-    beside: Callable[[], AbstractContextManager[None]] = nullcontext,
+    beside: Callable[[], object] = lambda: None,
 ) -> Iterator[Prepared]:
     """Checks everything that can be checked before a trial, then makes the search's folder; holds its lock meanwhile.
 
@@ -89,8 +89,8 @@ def prepare(
         options: What is to run.
         loaded: What ``load`` gives for these options, where the caller has it already.
         step: Hears what is done now.
-        beside: Opened when the images are known to be good, for what may begin while the weights are checked; closed
-            last. See ``starting_ray``.
+        beside: Called when the images are known to be good: begins what may run while the weights are checked. See
+            ``starting_ray``.
 
     Raises:
         SpaceError: Every error of the file, or of the weights it names; a constraint that no backbone keeps.
@@ -108,19 +108,19 @@ def prepare(
     require_ready(index)
     file, index = fit_channels(file, index)
     file, space = fit_defaults(file, space, num_training(file, index))
-    with beside():
-        step("checking the weights of the backbones")
-        _check(file, space, index)
-        require_places(file, options.address)
-        search_id = name or new_search_id(file.name, folder_of(file.storage))
-        # A link stays one: relative paths are relative to its folder, and a mounted ConfigMap's target changes.
-        text, source = options.file.read_text(encoding="utf-8"), str(options.file.expanduser().absolute())
-        given = options.data_path
-        data_path = "" if given is None else bucket_address(given) or str(given.absolute())
-        entry = new_entry(file, search_id=search_id, source=source)
-        entry = replace(entry, overrides=tuple(options.overrides), data_path=data_path, cwd=os.getcwd())
-        with make_folder(entry, file, text, space, index, command="run", own=own) as lock:
-            yield Prepared(entry=entry, file=file, space=space, index=index, address=options.address, lock=lock)
+    beside()
+    step("checking the weights of the backbones")
+    _check(file, space, index)
+    require_places(file, options.address)
+    search_id = name or new_search_id(file.name, folder_of(file.storage))
+    # A link stays one: relative paths are relative to its folder, and a mounted ConfigMap's target changes.
+    text, source = options.file.read_text(encoding="utf-8"), str(options.file.expanduser().absolute())
+    given = options.data_path
+    data_path = "" if given is None else bucket_address(given) or str(given.absolute())
+    entry = new_entry(file, search_id=search_id, source=source)
+    entry = replace(entry, overrides=tuple(options.overrides), data_path=data_path, cwd=os.getcwd())
+    with make_folder(entry, file, text, space, index, command="run", own=own) as lock:
+        yield Prepared(entry=entry, file=file, space=space, index=index, address=options.address, lock=lock)
 
 
 def _check(file: SpaceFile, space: Space, index: ImageIndex) -> None:

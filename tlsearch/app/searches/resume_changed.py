@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -52,6 +53,7 @@ def prepare_changed(
     entry: SearchEntry,
     *,
     lock: SearchLock,
+    connection: ExitStack,
     trials: str | None = None,
     address: str = "local",
     screen_observer: ScreenObserver | None = None,
@@ -61,8 +63,9 @@ def prepare_changed(
     Args:
         entry: The search.
         lock: The search's, held.
+        connection: Takes the connection to Ray where backbones that are new are screened: the search may use it, too.
         trials: As for ``prepare_resume``.
-        address: Of the Ray that screens backbones that are new.
+        address: Of that Ray.
         screen_observer: Hears of that.
 
     Raises:
@@ -86,7 +89,7 @@ def prepare_changed(
     entry = settle(entry)
     prepared = Prepared(entry=entry, file=file, space=space, index=index, address=address, lock=lock, resumed=True)
     in_space = any(one.path[0] == "space" or one.dotted == "search.start_with" for one in changes)
-    decided = _screened_again(prepared, screen_observer, again=in_space)
+    decided = _screened_again(prepared, connection, screen_observer, again=in_space)
     if decided is not None:
         prepared = replace(prepared, space=with_backbones(space, decided.kept))
     carried = supersede(search_plan(prepared), lock=lock) if in_space else None
@@ -102,7 +105,9 @@ def prepare_changed(
     return ChangedSearch(prepared=prepared, changes=changes, carried=carried)
 
 
-def _screened_again(prepared: Prepared, observer: ScreenObserver | None, *, again: bool) -> Screen | None:
+def _screened_again(
+    prepared: Prepared, connection: ExitStack, observer: ScreenObserver | None, *, again: bool
+) -> Screen | None:
     """Which backbones the changed search goes on with; None where none are to be screened, or not yet.
 
     What is known of a backbone is not measured again. Backbones with trials stay, whatever their probe says.
@@ -117,7 +122,7 @@ def _screened_again(prepared: Prepared, observer: ScreenObserver | None, *, agai
     earlier = read_screen(prepared.entry)
     if earlier is not None and earlier.decided and not again:
         return earlier
-    return screen(prepared, tried=_tried(prepared.entry), observer=observer)
+    return screen(prepared, connection, tried=_tried(prepared.entry), observer=observer)
 
 
 def lasting_problems(

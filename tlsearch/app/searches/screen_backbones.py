@@ -12,7 +12,8 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -48,15 +49,20 @@ class _Pass:
         return self.assignment.config.backbone
 
 
-def screened(prepared: Prepared, *, stop: threading.Event, observer: ScreenObserver | None = None) -> Prepared | None:
+@contextmanager
+def screened(
+    prepared: Prepared, *, stop: threading.Event, observer: ScreenObserver | None = None
+) -> Iterator[Prepared | None]:
     """The search over the backbones that its screen has kept; where there is nothing to screen, as it is.
+
+    Where passes are made, their connection to Ray stays open while the body runs: the trials use it, too.
 
     Args:
         prepared: Its lock is held; `tlsearch stop` ends the screening, too.
         stop: When set, no pass begins any more.
         observer: Hears of each pass and of the decision.
 
-    Returns:
+    Yields:
         None where ``stop`` was set before all passes were made.
 
     Raises:
@@ -65,11 +71,20 @@ def screened(prepared: Prepared, *, stop: threading.Event, observer: ScreenObser
         ClusterError: Ray cannot be reached.
     """
     if not is_screened(prepared.space) or prepared.file.search.listed:
-        return prepared
+        yield prepared
+        return
+    with ExitStack() as connection:
+        decided = _decided(prepared, connection, stop, observer)
+        yield None if decided is None else replace(prepared, space=with_backbones(prepared.space, decided.kept))
+
+
+def _decided(
+    prepared: Prepared, connection: ExitStack, stop: threading.Event, observer: ScreenObserver | None
+) -> Screen | None:
     running = prepared.lock.run()
     try:
         with heeding_stop_requests(SearchFolder(root=prepared.entry.path), running.holder, stop):
-            decided = screen(prepared, stop=stop, observer=observer)
+            decided = screen(prepared, connection, stop=stop, observer=observer)
     finally:
         running.release()  # the search's trials take it again
     if decided is None:
@@ -79,11 +94,12 @@ def screened(prepared: Prepared, *, stop: threading.Event, observer: ScreenObser
     logger.info("the screen has kept %d of %d backbones", len(decided.kept), len(decided.backbones))
     if observer is not None:
         observer.screened(decided)
-    return replace(prepared, space=with_backbones(prepared.space, decided.kept))
+    return decided
 
 
 def screen(
     prepared: Prepared,
+    connection: ExitStack,
     *,
     tried: Sequence[str] = (),
     stop: threading.Event | None = None,
@@ -92,17 +108,23 @@ def screen(
     """Makes the passes that are not recorded yet, then decides; the caller records the decision.
 
     Args:
+        connection: Takes the connection to Ray, where one is needed, until the stack is closed.
         tried: Backbones that have trials, which are kept.
-        stop: As for ``screened``, as are ``observer``, what it returns and raises.
+        stop: As for ``screened``, as are ``observer`` and what it raises.
+
+    Returns:
+        None where ``stop`` was set before all passes were made.
     """
     passes = _passes(prepared)
     recorder = _Recorder(prepared, passes, observer)
     done = {one.backbone for one in recorder.made()}
     if missing := [one for one in passes if one.backbone not in done]:
+        from tlsearch.search.cluster.connect import connected
         from tlsearch.search.ray_tune.tasks import run_tasks
 
         logger.info("screening %d backbones, %d of them now", len(passes), len(missing))
         resources, address = prepared.file.resources, prepared.address
+        connection.enter_context(connected(address))
         run_tasks(_probe, missing, resources, address=address, done=recorder.note, stop=stop)
     made = recorder.made()
     if len(made) < len(passes):

@@ -55,7 +55,8 @@ def run(
         overrides.append(f"search.trials={trials}")
     if time_budget is not None:
         overrides.append(f"search.time_budget={time_budget}")
-    with shown_errors(as_json=json), ExitStack() as stack:
+    # an early Ray takes seconds to end: an error is shown before
+    with ExitStack() as early, shown_errors(as_json=json), ExitStack() as stack:
         from tlsearch.app.catalog.bucket_searches import refuse_taken
         from tlsearch.app.catalog.catalog import require_folders
         from tlsearch.app.catalog.search_names import check_name
@@ -87,7 +88,7 @@ def run(
             prepared = prepare_resume(earlier.entry, lock=earlier.lock, address=address, step=steps)
         else:
             options = RunOptions(file=file, overrides=overrides, data_path=data, address=address, name=name)
-            beside = partial(starting_ray, address)
+            beside = partial(early.enter_context, starting_ray(address))
             prepared = stack.enter_context(prepare(options, loaded=loaded, step=steps, beside=beside))
         steps.over()
         for warning in unused_weights(*loaded):
@@ -194,7 +195,7 @@ def resume(
         from tlsearch.app.searches.prepare import prepare_resume
 
         if changed:
-            prepared = _take_over(entry, lock, trials=trials, address=address)
+            prepared = _take_over(entry, lock, stack, trials=trials, address=address)
         else:
             prepared = prepare_resume(entry, lock=lock, trials=trials, address=address, stored=stored, step=steps)
         steps.over()
@@ -215,12 +216,21 @@ def _nothing_left(entry: SearchEntry, *, trials: str | None, stored: bool, as_js
     return bool(why)
 
 
-def _take_over(entry: SearchEntry, lock: SearchLock, *, trials: str | None, address: str) -> Prepared:
+def _take_over(
+    entry: SearchEntry, lock: SearchLock, connection: ExitStack, *, trials: str | None, address: str
+) -> Prepared:
     """Says what has changed, and what becomes of the old trials."""
     from tlsearch.app.searches.resume_changed import prepare_changed
     from tlsearch.display.shown_search import ScreenLines
 
-    taken = prepare_changed(entry, lock=lock, trials=trials, address=address, screen_observer=ScreenLines(err))
+    taken = prepare_changed(
+        entry,
+        lock=lock,
+        connection=connection,
+        trials=trials,
+        address=address,
+        screen_observer=ScreenLines(err),
+    )
     for change in taken.changes or ("the space file has not changed",):
         err.print(str(change), markup=False, soft_wrap=True)
     if taken.carried is not None and (taken.carried.inside or taken.carried.outside):

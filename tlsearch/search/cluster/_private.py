@@ -15,6 +15,7 @@ NAMES = (
     "ray._private.services:find_gcs_addresses",
     "ray._private.state:state.get_draining_nodes",
     "ray._private.worker:_worker_logs_enabled",
+    "ray._private.worker:get_dashboard_url",
     "ray._raylet:Config.initialize",
     "ray._raylet:GcsClient",
     "ray.job_submission:JobSubmissionClient._do_request",
@@ -39,6 +40,17 @@ def draining_nodes() -> set[str]:
     import ray
 
     return set(ray._private.state.state.get_draining_nodes())
+
+
+def dashboard_address() -> str:
+    """Of the Ray that this process is connected to, ``http://HOST:PORT``; empty where it has none.
+
+    Publicly only what ``ray.init`` returns has it, which is another's where a connection is shared.
+    """
+    from ray._private.worker import get_dashboard_url
+
+    found = get_dashboard_url()
+    return f"http://{found}" if found else ""
 
 
 def silence_worker_logs() -> None:

@@ -21,7 +21,12 @@ from typing import TYPE_CHECKING, Any
 from tlsearch.core.errors import ClusterError
 from tlsearch.core.imports import package_folder
 from tlsearch.core.user_folders import home
-from tlsearch.search.cluster._private import read_token_again, set_worker_folders, silence_worker_logs
+from tlsearch.search.cluster._private import (
+    dashboard_address,
+    read_token_again,
+    set_worker_folders,
+    silence_worker_logs,
+)
 from tlsearch.search.cluster.auth_probe import probe_head, refused
 from tlsearch.search.cluster.local_ray import begun_ahead, own_signals, session_kept, start_ray, take_begun
 
@@ -96,7 +101,7 @@ def connected(address: str, *, num_cpus: int | None = None) -> Iterator[str]:
 
     started = take_begun()
     if started is None and ray.is_initialized():
-        yield ""
+        yield dashboard_address()
         return
     _check_token(address, authentication)
     with ExitStack() as stack:
@@ -112,7 +117,7 @@ def connected(address: str, *, num_cpus: int | None = None) -> Iterator[str]:
         stack.callback(ray.shutdown)
         stack.callback(gc.collect)  # Ray (2.60) ends the process if another thread drops an ObjectRef meanwhile
         silence_worker_logs()
-        yield f"http://{started.dashboard_url}" if started.dashboard_url else ""
+        yield dashboard_address()
 
 
 @contextmanager
