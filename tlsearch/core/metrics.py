@@ -186,19 +186,27 @@ MULTI_LABEL_METRICS = _named(
     Metric(name="val_micro_f1", mode="max", label="validation micro F1", whole=_micro_f1),
     Metric(name="val_macro_f1", mode="max", label="validation macro F1", whole=_macro_f1_of_answers),
 )
+# What a model costs whatever it learns, and in what unit; less is better.
+COSTS: Mapping[str, str] = {
+    "params_millions": "million parameters",
+    "checkpoint_mb": "MB",
+    "latency_ms": "ms an image",
+}
 METRICS: Mapping[str, Metric] = {**SINGLE_LABEL_METRICS, **MULTI_LABEL_METRICS, **SINGLE_LABEL_METRICS}  # mode, label
 
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
-    """The metric of a search, and whether a larger or a smaller value of it is better."""
+    """A metric or a cost that a search looks at, and whether a larger or a smaller value of it is better."""
 
     metric: str
     mode: Mode = "max"
 
     @classmethod
     def of(cls, metric: str) -> Objective:
-        """The objective of a metric by its name; one that this version does not know is maximised."""
+        """The objective of a metric or a cost by its name; one that this version does not know is maximised."""
+        if metric in COSTS:
+            return cls(metric=metric, mode="min")
         return cls(metric=metric, mode=METRICS[metric].mode if metric in METRICS else "max")
 
     def gain(self, value: Number) -> Number:
@@ -227,6 +235,25 @@ class Objective:
     def best(self, items: Iterable[Item], value: Callable[[Item], float | None]) -> Item | None:
         """The first of ``ranked``; None where no item has a value."""
         return max(_valued(items, value), key=lambda pair: self.gain(pair[1]), default=(None, 0.0))[0]
+
+    def front(
+        self, items: Iterable[Item], value: Callable[[Item], float | None], cost: Callable[[Item], float | None]
+    ) -> list[Item]:
+        """The items for which no other is both as cheap and as good, and better in one of these; the cheapest first.
+
+        Of equal items the first one is there. Items without a value or a cost are not.
+        """
+        known = [
+            (price, -self.gain(worth), item)
+            for item, worth in _valued(items, value)
+            if (price := cost(item)) is not None
+        ]
+        front, best = list[Item](), float("inf")
+        for _, loss, item in sorted(known, key=lambda one: one[:2]):
+            if loss < best:
+                front.append(item)
+                best = loss
+        return front
 
 
 def _valued(items: Iterable[Item], value: Callable[[Item], float | None]) -> list[tuple[Item, float]]:

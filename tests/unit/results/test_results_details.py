@@ -23,7 +23,6 @@ from tlsearch.results.leaderboard.leaderboard import (
 from tlsearch.results.leaderboard.search_facts import SearchFacts
 from tlsearch.results.report.findings import by_backbone, by_depth, cheaper_equal, findings, shared_by_the_best
 from tlsearch.results.report.plots.parallel import parameter_scale
-from tlsearch.results.report.plots.tradeoffs import pareto_front
 from tlsearch.results.report.plots.view import View, clock_of, robust_limits, varied_parameters
 
 LITE = {"backbone": "mobilenet_v2", "unfreeze_depth": 3, "backbone_lr": 1e-4}
@@ -194,16 +193,6 @@ def test_only_parameters_with_two_values_are_plotted() -> None:
         "augmentation",
     }
     assert varied_parameters(_view(record_of(TRIALS[:1]))) == []
-
-
-@pytest.mark.parametrize(("metric", "expected"), [("val_accuracy", [0, 2, 4]), ("val_loss", [0, 3])])
-def test_the_pareto_front(metric: str, expected: list[int]) -> None:
-    costs = [1.0, 1.0, 2.0, 2.5, 3.0, 3.5]
-    values = [0.5, 0.4, 0.6, 0.1, 0.9, 0.9]
-    if metric == "val_loss":
-        values[0], values[1] = 0.4, 0.5
-    points = [(c, v, make_trial(n, [v])) for n, (c, v) in enumerate(zip(costs, values, strict=True))]
-    assert [trial.number for trial in pareto_front(points, Objective.of(metric))] == expected
 
 
 def test_limits_leave_out_only_what_is_far_worse() -> None:

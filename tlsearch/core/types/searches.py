@@ -51,7 +51,7 @@ class TrialRecord:
         reason: An ``EndReason`` once it has ended; empty while it runs, ``interrupted`` where it is unfinished and no
             process runs the search.
         best_epoch: From 1; 0 where no epoch was better than the solved head before the first step.
-        measured: What the search's constraints look at: params_millions, checkpoint_mb, latency_ms.
+        measured: What the search's constraints and objectives look at: params_millions, checkpoint_mb, latency_ms.
         origin: Why it was tried: ``default`` for the default configuration, ``start_with``, ``sampler`` and others.
     """
 
@@ -136,6 +136,7 @@ class SearchRecord:
 
     Attributes:
         spent_s: Seconds of all its starts, up to the last report.
+        cost: The objective beside the metric; empty where there is none.
         pauses: When no process ran it: (Unix time of the last report before, seconds), in order.
         space_tried: Whether it ended because its trials are all configurations of its space.
     """
@@ -148,6 +149,7 @@ class SearchRecord:
     spent_s: float = 0.0
     pauses: tuple[tuple[float, float], ...] = ()
     space_tried: bool = False
+    cost: str = ""
 
     @property
     def objective(self) -> Objective:
@@ -166,6 +168,20 @@ class SearchRecord:
         Those that were stopped before their last fold come after all others: a mean over few folds is mostly luck.
         """
         return self.objective.ranked(self.trials, lambda trial: trial.result, last=lambda trial: trial.partial)
+
+    @property
+    def front(self) -> list[TrialRecord]:
+        """The trials with a result that no other one dominates in metric and cost, the cheapest first.
+
+        Of equal ones the earlier; of trials with folds only those that have seen all, where there are any. Empty
+        without a second objective.
+        """
+        ranked = [trial for trial in self.ranked if self.cost in trial.measured]
+        return self.objective.front(
+            [trial for trial in ranked if trial.partial == ranked[0].partial],
+            lambda trial: trial.best_value,
+            lambda trial: trial.measured[self.cost],
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

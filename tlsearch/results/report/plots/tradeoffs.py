@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from tlsearch.core.types import Objective, TrialConfig, TrialRecord
+from tlsearch.core.types import TrialConfig, TrialRecord
 from tlsearch.results.leaderboard.leaderboard import LeaderboardRow
 from tlsearch.results.report.plots.style import (
     BEST,
@@ -59,22 +59,6 @@ def plot_latency(view: View) -> Plot:
     )
 
 
-def pareto_front(points: Sequence[tuple[float, float, TrialRecord]], objective: Objective) -> list[TrialRecord]:
-    """The trials for which no other is both as cheap and as good, and better in one of these; cheapest first.
-
-    Args:
-        points: (cost, value, trial).
-        objective: Says which values are better; a lower cost always is.
-    """
-    front: list[TrialRecord] = []
-    best: float | None = None
-    for _, value, trial in sorted(points, key=lambda p: (p[0], -objective.gain(p[1]), p[2].number)):
-        if best is None or objective.better(value, best):
-            front.append(trial)
-            best = value
-    return front
-
-
 def _against(
     view: View, plot: Plot, *, cost: Callable[[LeaderboardRow], float | None], label: str, missing: str
 ) -> Plot:
@@ -83,7 +67,7 @@ def _against(
     if not points:
         few = missing if view.counting else "no trial has a result"
         return Plot(name=plot.name, title=plot.title, missing=few)
-    front = pareto_front(points, view.record.objective)
+    front = view.record.objective.front(view.counting, value_of, lambda t: costs[t.number])
     errors = [(value_of(t), view.by_trial[t.number].standard_error or 0.0) for t in front]
     ends = [value + sign * error for value, error in errors for sign in (-1, 1)]
     limits = robust_limits([value for _, value, _ in points] + ends, view.record.objective)
