@@ -36,7 +36,7 @@ def study_trials(root: Path) -> list[FrozenTrial]:
     return study.trials()
 
 
-def observed(stored: StoredReport, trial: FrozenTrial) -> Observation:
+def observed(stored: StoredReport, trial: FrozenTrial, cost: str = "") -> Observation:
     """A stored report as the rules saw it."""
     return Observation(
         trial=trial.number,
@@ -44,6 +44,7 @@ def observed(stored: StoredReport, trial: FrozenTrial) -> Observation:
         epoch=stored.report.epoch,
         value=stored.value,
         uncut=trial.user_attrs.get("first_look", False),
+        cost=trial.user_attrs.get("measured", {}).get(cost, 0.0),
     )
 
 
@@ -52,7 +53,7 @@ def check_decisions(plan: SearchPlan) -> None:
     pairs = [(stored, trial) for trial in study_trials(Path(plan.directory)) for stored in stored_reports(trial)]
     pairs.sort(key=lambda pair: pair[0].seq)
     assert [stored.seq for stored, _ in pairs] == list(range(len(pairs)))
-    seen = [observed(s, t) for s, t in pairs]
+    seen = [observed(s, t, plan.search.cost) for s, t in pairs]
     assert [stored.verdict for stored, _ in pairs] == replay(plan.rules, seen)
 
 
@@ -67,7 +68,7 @@ def check_agreement(plan: SearchPlan) -> None:
     assert [stored.seq for stored, _ in everything] == list(range(len(everything)))
     fresh = replay(
         plan.rules,
-        [observed(s, t) for s, t in everything],
+        [observed(s, t, plan.search.cost) for s, t in everything],
     )
     assert [stored.verdict for stored, _ in everything] == fresh
     for trial in trials:

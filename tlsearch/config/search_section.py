@@ -23,19 +23,37 @@ from tlsearch.config.values import (
     Whole,
     broken,
 )
-from tlsearch.core.metrics import METRICS
+from tlsearch.core.metrics import COSTS, METRICS
 
 if TYPE_CHECKING:
     SamplerName = str
     MetricName = str
+    CostName = str
 else:  # a type checker cannot read the tables
     SamplerName = Literal[tuple(SAMPLERS)]
     MetricName = Literal[tuple(METRICS)]
+    CostName = Literal[tuple(COSTS)]
 
 
 def _metric(value: Any) -> Any:
     if not isinstance(value, str) or value not in METRICS:
         raise broken(f"the metric {show(value)} is not known{suggest(value, METRICS)}")
+    return value
+
+
+def _objectives(value: Any) -> Any:
+    if value is None:
+        return ()
+    rule = "objectives are a metric, then a cost of the model, as in [val_accuracy, latency_ms]"
+    if not isinstance(value, list | tuple) or not all(isinstance(one, str) for one in value):
+        raise broken(f"{rule}; not {show(value)}")
+    for one in value:
+        if value.count(one) > 1:
+            raise broken(f"{rule}; {show(one)} is there twice")
+        if one not in METRICS and one not in COSTS:
+            raise broken(f"{rule}; {show(one)} is neither{suggest(one, [*METRICS, *COSTS])}")
+    if value and not (len(value) == 2 and value[0] in METRICS and value[1] in COSTS):
+        raise broken(f"{rule}, one of {', '.join(COSTS)}; not {show(value)}")
     return value
 
 
@@ -127,6 +145,8 @@ class SearchSpec:
         time_budget_s: Wall time of the search over all its starts; none is without limit.
         on_budget: Whether trials that run when the time is over finish, or end at their next report (cut).
         metric: Metric that decides, on the validation images; its direction follows from it.
+        objectives: For a trade-off: the metric, then what the model costs, as [val_accuracy, latency_ms]. The search
+            then looks for the Pareto front of both. By default the metric alone.
         sampler: Who proposes points: Optuna's TPE, a random draw, or only the entries of start_with (fixed).
         scheduler: Stopping rule for weak trials; ``none`` lets every trial run to max_epochs.
         start_with: Points of the space to try first, as mappings of dimensions to values; what an entry leaves
@@ -155,6 +175,10 @@ class SearchSpec:
     time_budget_s: Annotated[Duration, Field(alias="time_budget")] = None
     on_budget: Literal["finish", "cut"] = "cut"
     metric: Annotated[str, BeforeValidator(_metric, json_schema_input_type=MetricName)] = "val_accuracy"
+    objectives: Annotated[
+        tuple[str, ...],
+        BeforeValidator(_objectives, json_schema_input_type=tuple[MetricName, CostName] | None),
+    ] = ()
     sampler: SamplerName = "tpe"
     scheduler: Annotated[
         AshaSpec | None,
@@ -178,6 +202,16 @@ class SearchSpec:
     def listed(self) -> bool:
         """Whether the entries of ``start_with`` are the whole search."""
         return SAMPLERS[self.sampler].listed
+
+    @property
+    def cost(self) -> str:
+        """The objective beside the metric; empty where there is none."""
+        return self.objectives[1] if self.objectives else ""
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The costs of a model that the search looks at: its constraints', and its objective."""
+        return tuple(dict.fromkeys([*self.constraints.limits, *([self.cost] if self.cost else [])]))
 
     @property
     def num_folds(self) -> int:

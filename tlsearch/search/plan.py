@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tlsearch.core.layout import SearchFolder
-from tlsearch.core.types import ModelSpec, TrialConfig, TrialSetup
+from tlsearch.core.types import ModelSpec, Objective, TrialConfig, TrialSetup
 from tlsearch.search.scheduling.asha import AshaRules
 from tlsearch.search.scheduling.stopping_rules import Rules
 
@@ -29,7 +29,7 @@ class SearchPlan:
         search: Its ``trials`` and ``time_budget_s`` are totals over all starts.
         num_classes: Of the data.
         sizes: What follows from a model alone: params_millions, checkpoint_mb. Needed where the search's constraints
-            look at them.
+            or objectives look at them.
         address: ``local`` starts an own Ray, ``auto`` joins the one on this machine, else HOST:PORT.
     """
 
@@ -59,4 +59,10 @@ class SearchPlan:
         """What answers its reports."""
         spec, max_epochs = self.search.scheduler, self.setup.num_reports
         asha = None if spec is None else AshaRules(**vars(spec), max_epochs=max_epochs)
-        return Rules(objective=self.setup.objective, max_epochs=max_epochs, asha=asha, patience=self.search.patience)
+        return Rules(
+            objective=self.setup.objective,
+            max_epochs=max_epochs,
+            asha=asha,
+            patience=self.search.patience,
+            cost=Objective.of(self.search.cost) if self.search.cost else None,
+        )

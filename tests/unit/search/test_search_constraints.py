@@ -145,7 +145,7 @@ def test_a_gauge_that_fails_is_retried_like_a_trial(tmp_path: Path) -> None:
             raise OSError("the device is busy")
         return stub_gauge(assigned, names)
 
-    job = Job(assignment=assignment, reported=0, max_failures=2, limits={"latency_ms": 25.0})
+    job = Job(assignment=assignment, reported=0, max_failures=2, limits={"latency_ms": 25.0}, gauged=("latency_ms",))
     message = Runner(job, StubTrial, gauge=gauge).step()
     assert message.report is not None and len(calls) == 3
     failing = Runner(replace(job, max_failures=0), StubTrial, gauge=lambda a, n: {}[str(a)]).step()  # type: ignore[arg-type]

@@ -30,14 +30,14 @@ def total_trials(asked: str, now: int) -> int:
 
 
 def model_sizes(file: SpaceFile, space: Space, num_classes: int) -> dict[ModelSpec, dict[str, float]]:
-    """params_millions and checkpoint_mb of each model of the space, counted where a constraint asks for them.
+    """params_millions and checkpoint_mb of each model of the space, counted where the search looks at them.
 
     A model without positions or windows has the same parameters at every image size, and is counted once.
 
     Raises:
         UserError: A backbone cannot take an image size of the file.
     """
-    if not file.search.constraints.limits.keys() & {"params_millions", "checkpoint_mb"}:
+    if not {"params_millions", "checkpoint_mb"} & {*file.search.measured}:
         return {}
     from tlsearch.model import describe_model
 

@@ -31,6 +31,7 @@ _LASTING = (
     "data",
     "storage",
     "search.metric",
+    "search.objectives",
     "search.max_epochs",
     "search.folds",
     "search.study",

@@ -49,6 +49,7 @@ _OTHERS: Mapping[str, str] = {
     "search.folds": "k_folds kfold k_fold n_folds num_folds n_splits cv cross_validation",
     "search.time_budget": "timeout time max_time budget time_budget_s time_limit",
     "search.metric": "objective monitor score metric_for_best_model target",
+    "search.objectives": "directions metrics multi_objective pareto",
     "search.sampler": "algo algorithm search_alg searcher strategy",
     "search.scheduler": "pruner asha early_stop",
     "search.start_with": "points_to_evaluate enqueue initial_points starting initial",

@@ -217,7 +217,12 @@ def _with_metric(form: FileForm, checker: Checker) -> SearchSpec:
     """The search with a metric of the data's task: the task's own where the file names none."""
     at: Keys = ("search", "metric")
     task, search, document = TASKS[form.data.task], form.search, checker.document
-    if not document.has(at):
+    if search.objectives:
+        first, both = search.objectives[0], ("search", "objectives")
+        message = f"metric is the first of the objectives{document.place(both)}, {first}; leave it out, or change one"
+        checker.require(not document.has(at) or search.metric == first, at, message, both)
+        at, search = both, replace(search, metric=first)
+    elif not document.has(at):
         return replace(search, metric=task.default_metric)
     place = document.place(("data", "task"))
     message = f"data.task {task.name}{place} has the metrics {', '.join(task.metrics)}, not {search.metric}"

@@ -20,12 +20,12 @@ from tlsearch.core.crash import crash_point
 from tlsearch.core.errors import StorageError
 from tlsearch.core.types import Decision, EndReason, EpochReport, SearchObserver, TrialOutcome
 from tlsearch.search.controller.dispatcher import Dispatcher
-from tlsearch.search.controller.live_trials import Live, note_stored
+from tlsearch.search.controller.live_trials import Live, note_stored, observed
+from tlsearch.search.controller.model_costs import ModelCosts
 from tlsearch.search.controller.trial_queue import Intake
 from tlsearch.search.plan import SearchPlan
-from tlsearch.search.sampling.points import FIRST_LOOK
 from tlsearch.search.scheduling.packing import Shares
-from tlsearch.search.scheduling.stopping_rules import Judge, Observation, TimeBudget, Verdict, complaint, excess
+from tlsearch.search.scheduling.stopping_rules import Judge, TimeBudget, Verdict, complaint, excess
 from tlsearch.search.study.stored_reports import StoredReport, stored_reports
 from tlsearch.search.study.study import Study
 from tlsearch.search.worker.messages import Job
@@ -66,14 +66,12 @@ class Controller:
         study.restore_values()
         self._intake = Intake(plan, study, clock=clock)
         trials = study.trials()
+        self._costs = ModelCosts(plan).read(trials)
         reports = sorted(
             ((stored, trial) for trial in trials for stored in stored_reports(trial)), key=lambda pair: pair[0].seq
         )
         for stored, trial in reports:
-            attrs = trial.user_attrs
-            bracket, uncut = attrs.get("bracket", 0), attrs.get(FIRST_LOOK, False)
-            seen = Observation.of(stored.report, self._metric, trial=trial.number, bracket=bracket, uncut=uncut)
-            self._judge.observe(seen)
+            self._judge.observe(observed(trial, stored.report, self._metric, self._costs))
             note_stored(self.shares, trial, stored)
         self._seq = reports[-1][0].seq + 1 if reports else 0
         spent_s = max((stored.spent_s for stored, _ in reports), default=0.0)
@@ -170,7 +168,7 @@ class Controller:
         known = live.verdicts.get(report.epoch)
         if known is not None:
             return known.decision is Decision.CONTINUE and not self.halting
-        seen = Observation.of(report, self._metric, trial=number, bracket=live.bracket, uncut=live.first_look)
+        seen = live.observed(report, self._metric, self._costs)
         verdict = self._judge.observe(seen)
         if verdict.decision is Decision.CONTINUE and self._time.over and self._search.on_budget == "cut":
             verdict = Verdict(decision=Decision.STOP, reason=EndReason.BUDGET)
@@ -255,11 +253,11 @@ class Controller:
     def _note_measured(self, live: Live, measured: Mapping[str, float]) -> None:
         """Keeps it in the study: a trial that goes on after a resume is not measured again."""
         if measured.keys() - live.measured.keys():
-            live.measured |= measured
+            live.measured |= self._costs.shared(live.config, measured)
             self._study.set_attrs(live.number, {"measured": dict(live.measured)})
 
     def _add_live(self, trial: FrozenTrial) -> Live:
-        live = self._live[trial.number] = Live.of(trial, self._plan, heard=self._timer())
+        live = self._live[trial.number] = Live.of(trial, self._plan, self._costs, heard=self._timer())
         return live
 
     def _take_up(self, trial: FrozenTrial) -> None:

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from optuna.trial import FrozenTrial
 
 from tlsearch.core.codec import from_plain
-from tlsearch.core.types import TrialAssignment, TrialConfig
+from tlsearch.core.types import EpochReport, TrialAssignment, TrialConfig
+from tlsearch.search.controller.model_costs import ModelCosts
 from tlsearch.search.plan import SearchPlan
 from tlsearch.search.sampling.points import FIRST_LOOK
 from tlsearch.search.scheduling.packing import Shares
-from tlsearch.search.scheduling.stopping_rules import MEASURED_BY_WORKERS, Verdict
+from tlsearch.search.scheduling.stopping_rules import MEASURED_BY_WORKERS, Observation, Verdict
 from tlsearch.search.study.stored_reports import StoredReport
 from tlsearch.search.worker.messages import Job
 
@@ -49,12 +50,11 @@ class Live:
     measured: dict[str, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, trial: FrozenTrial, plan: SearchPlan, *, heard: float) -> Live:
+    def of(cls, trial: FrozenTrial, plan: SearchPlan, costs: ModelCosts, *, heard: float) -> Live:
         """A trial that is RUNNING in the study, as its attributes there describe it."""
         attrs = trial.user_attrs
         config = from_plain(TrialConfig, attrs["config"])
-        sizes = plan.sizes_of(config)
-        limited = plan.search.constraints.limits
+        sizes = {name: size for name, size in plan.sizes_of(config).items() if name in plan.search.measured}
         return cls(
             number=trial.number,
             config=config,
@@ -63,8 +63,13 @@ class Live:
             first_look=attrs.get(FIRST_LOOK, False),
             alone=attrs.get(ALONE, False),
             heard=heard,
-            measured={name: sizes[name] for name in limited if name in sizes} | attrs.get("measured", {}),
+            measured=costs.shared(config, sizes | attrs.get("measured", {})),
         )
+
+    def observed(self, report: EpochReport, metric: str, costs: ModelCosts) -> Observation:
+        """Its next report as the rules see it."""
+        cost = costs.of(self.config)
+        return Observation.of(report, metric, trial=self.number, bracket=self.bracket, uncut=self.first_look, cost=cost)
 
     def given(self, shares: Shares) -> dict[str, float | None]:
         """Settles its fraction of a GPU, where it has none yet; gives what the study is to keep of it."""
@@ -99,6 +104,7 @@ class Live:
             reported=self.epoch,
             max_failures=plan.search.max_failures,
             limits=limits,
+            gauged=tuple(name for name in plan.search.measured if name in MEASURED_BY_WORKERS),
             measured=self.measured,
         )
 
@@ -117,3 +123,11 @@ def note_stored(shares: Shares, trial: FrozenTrial, stored: StoredReport) -> Non
     """Takes a report of an earlier start."""
     attrs = trial.user_attrs
     shares.note(trial.number, from_plain(TrialConfig, attrs["config"]), attrs.get(GPUS) or 1.0, stored.report)
+
+
+def observed(trial: FrozenTrial, report: EpochReport, metric: str, costs: ModelCosts) -> Observation:
+    """A report of an earlier start as the rules see it."""
+    attrs = trial.user_attrs
+    bracket, uncut = attrs.get("bracket", 0), attrs.get(FIRST_LOOK, False)
+    cost = costs.of(from_plain(TrialConfig, attrs["config"]))
+    return Observation.of(report, metric, trial=trial.number, bracket=bracket, uncut=uncut, cost=cost)

@@ -4,7 +4,8 @@ The fixed ones are the user's, the default, and a first look at every other back
 trial of a backbone: its head alone (the shallowest depth that the space has), at the default rates, without
 augmentation, so that it reads cached features, and from the linear probe where the space has it. Of the space's image
 sizes it has the one nearest to that of the weights. ASHA does not stop it, so that backbones are compared by equal
-trials.
+trials. A search with a cost as a second objective then looks at every backbone at its other image sizes too, at most 16
+times: both decide about the cost, and a first front is there.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from optuna.trial import FrozenTrial
 from tlsearch.core.types import Scalar
 from tlsearch.search.plan import SearchPlan
 from tlsearch.search.seeds import derive_seed
+from tlsearch.space.image_sizes import image_sizes_of
 
 if TYPE_CHECKING:
     from tlsearch.space import Space
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 Origin = Literal["start_with", "default", "first_look", "starting_point", "sampler"]
 ORIGIN = "origin"  # user attribute of a trial: why it was tried
 FIRST_LOOK = "first_look"  # user attribute of a trial that ASHA does not stop
+_MOST_AT_SIZES = 16  # of the looks at other image sizes: a quarter of a search's trials by default
 _FIRST: tuple[Origin, ...] = ("start_with", "default", "first_look")
 
 
@@ -72,13 +75,17 @@ def first_points(plan: SearchPlan) -> list[FirstPoint]:
         for index, values in enumerate(space.starting_points(search.start_with))
     ]
     left = [look for look in looks if all(look != one.values for one in found)]
-    random.Random(derive_seed(search.seed, "first looks", 0)).shuffle(left)
+    rng = random.Random(derive_seed(search.seed, "first looks", 0))
+    rng.shuffle(left)
+    known = [*looks, *(one.values for one in found)]
+    at_sizes = [look for look in _looks_at_sizes(plan) if look not in known]
+    left += rng.sample(at_sizes, min(len(at_sizes), _MOST_AT_SIZES))
     return found + [FirstPoint(values=look, origin="first_look", first_look=True) for look in left]
 
 
-def first_look(space: Space, backbone: str) -> dict[str, Scalar]:
-    """The point of a backbone's first look."""
-    return dict(nearest(space, {**space.complete({"backbone": backbone}), "head_init": "probe"}))
+def first_look(space: Space, backbone: str, **values: Scalar) -> dict[str, Scalar]:
+    """The point of a backbone's first look; ``values`` have their own in place of the default."""
+    return dict(nearest(space, {**space.complete({"backbone": backbone, **values}), "head_init": "probe"}))
 
 
 def num_proposed(trials: Sequence[FrozenTrial], number: int, *, most: int) -> int:
@@ -100,9 +107,22 @@ def num_proposed(trials: Sequence[FrozenTrial], number: int, *, most: int) -> in
 
 def _feasible_looks(plan: SearchPlan) -> list[dict[str, Scalar]]:
     """The first looks that keep the search's limits on their size: the others' trials end before they begin."""
-    limits, space = plan.search.constraints.limits, plan.space
-    looks = [first_look(space, backbone) for backbone in space.backbones()]
-    sizes = [plan.sizes_of(space.to_config(look)) for look in looks]
+    space = plan.space
+    return _feasible(plan, [first_look(space, backbone) for backbone in space.backbones()])
+
+
+def _looks_at_sizes(plan: SearchPlan) -> list[dict[str, Scalar]]:
+    """A look at each backbone at each image size, where both decide about a second objective."""
+    space = plan.space
+    if not plan.search.cost:
+        return []
+    models = ((name, size) for name in space.backbones() for size in image_sizes_of(space, name) if size is not None)
+    return _feasible(plan, [first_look(space, name, image_size=size) for name, size in models])
+
+
+def _feasible(plan: SearchPlan, looks: Sequence[dict[str, Scalar]]) -> list[dict[str, Scalar]]:
+    limits = plan.search.constraints.limits
+    sizes = [plan.sizes_of(plan.space.to_config(look)) for look in looks]
     return [
         look
         for look, known in zip(looks, sizes, strict=True)

@@ -19,6 +19,7 @@ from optuna.trial import TrialState as OptunaState
 from tlsearch.core.codec import from_plain
 from tlsearch.core.types import Scalar, TrialConfig
 from tlsearch.search.plan import SearchPlan
+from tlsearch.search.sampling.pareto_view import ParetoView, cost_of
 from tlsearch.search.sampling.points import FIRST_LOOK, ORIGIN, Origin, draw, first_points, nearest, num_proposed
 from tlsearch.search.sampling.tpe import NUM_DRAWN, GivenPoint, make_sampler
 from tlsearch.search.sampling.untried import Configurations, Untried, untried_point
@@ -52,11 +53,18 @@ _LOWER = (
 )
 
 
-def starting_point(space: Space, index: int, backbone: str) -> Mapping[str, Scalar] | None:
-    """A starting point of a backbone, moved into the space; None where the space has no such depth."""
+def starting_point(
+    space: Space, index: int, backbone: str, image_size: int | None = None
+) -> Mapping[str, Scalar] | None:
+    """A starting point of a backbone, moved into the space; None where the space has no such depth.
+
+    Args:
+        image_size: Of the space; None: where trials of the backbone begin.
+    """
     wanted = STARTING_POINTS[index]
+    own = {} if image_size is None else {"image_size": image_size}
     try:
-        base = space.complete({"backbone": backbone, "unfreeze_depth": wanted["unfreeze_depth"]})
+        base = space.complete({"backbone": backbone, "unfreeze_depth": wanted["unfreeze_depth"], **own})
     except ValueError:  # outside the space
         return None
     point = nearest(space, {**base, **wanted, "backbone": backbone})
@@ -121,7 +129,10 @@ class Proposals:
 
     def _named(self, number: int, attempt: int, name: str | None = None) -> BaseSampler:
         search = self._plan.search
-        return make_sampler(name or search.sampler, seed=search.seed, number=number, attempt=attempt)
+        sampler = make_sampler(name or search.sampler, seed=search.seed, number=number, attempt=attempt)
+        if not search.cost:
+            return sampler
+        return ParetoView(sampler, objective=self._plan.setup.objective, cost=search.cost)
 
     def _cheap_point(self, tried: Configurations, number: int) -> Mapping[str, Scalar] | None:
         """The cheapest of a few random points, so that what costs little is learned first.
@@ -152,6 +163,8 @@ class Proposals:
         if index > len(STARTING_POINTS):  # past them a long search would look at all its trials
             return None
         looks = self._first_looks(begun)
+        if search.cost:
+            return self._on_front(begun, index)
         ranked = self._ranked(looks)
         second = len(ranked) > 1
         if index >= len(STARTING_POINTS) + second:
@@ -163,6 +176,16 @@ class Proposals:
         equal = [trial for trial in begun if trial.user_attrs.get(ORIGIN) == "starting_point"]
         best = (self._ranked([*looks, *equal] if looks else begun) or self._plan.space.backbones())[0]
         return starting_point(self._plan.space, index - second, best)
+
+    def _on_front(self, begun: Sequence[FrozenTrial], index: int) -> Mapping[str, Scalar] | None:
+        """A starting point on a model of the front that was there before: they are spread over it, cheapest first."""
+        search, objective = self._plan.search, self._plan.setup.objective
+        earlier = [trial for trial in begun if trial.user_attrs.get(ORIGIN) != "starting_point"]
+        front = objective.front(earlier, self._best_value, lambda trial: cost_of(trial, search.cost))
+        if index >= len(STARTING_POINTS) or not front:
+            return None
+        config = front[index * len(front) // len(STARTING_POINTS)].user_attrs["config"]
+        return starting_point(self._plan.space, index, config["backbone"], config.get("image_size"))
 
     def _first_looks(self, begun: Sequence[FrozenTrial]) -> list[FrozenTrial]:
         """The first looks; where backbones were added later, the default of the first ones is their look."""
@@ -179,16 +202,22 @@ class Proposals:
         gain = self._plan.setup.objective.gain
         scores: dict[str, float] = {}
         for trial in trials:
-            if trial.intermediate_values and "config" in trial.user_attrs:
-                values = list(trial.intermediate_values.values())
-                if self._plan.setup.folds:
-                    values = values[-1:]  # the mean over the most folds
-                if "best_value" in trial.user_attrs:  # of an ended trial: its solved head before the first step counts
-                    values.append(trial.user_attrs["best_value"])
-                score = max(map(gain, values))
+            value = self._best_value(trial)
+            if value is not None:
                 backbone = trial.user_attrs["config"]["backbone"]
-                scores[backbone] = max(score, scores.get(backbone, score))
+                scores[backbone] = max(gain(value), scores.get(backbone, gain(value)))
         return sorted((one for one in self._plan.space.backbones() if one in scores), key=lambda one: -scores[one])
+
+    def _best_value(self, trial: FrozenTrial) -> float | None:
+        """The best value that the trial has reported; None where there is none yet."""
+        if not trial.intermediate_values or "config" not in trial.user_attrs:
+            return None
+        values = list(trial.intermediate_values.values())
+        if self._plan.setup.folds:
+            values = values[-1:]  # the mean over the most folds
+        if "best_value" in trial.user_attrs:  # of an ended trial: its solved head before the first step counts
+            values.append(trial.user_attrs["best_value"])
+        return max(values, key=self._plan.setup.objective.gain)
 
 
 def _waits(trials: Sequence[FrozenTrial], number: int) -> bool:

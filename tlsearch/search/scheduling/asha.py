@@ -14,8 +14,10 @@ import math
 from bisect import bisect_right, insort
 from collections import Counter
 from dataclasses import dataclass
+from typing import Protocol
 
 from tlsearch.config import AshaSpec
+from tlsearch.core.pareto import Point, pareto_order
 from tlsearch.core.types import Objective
 from tlsearch.search.seeds import derive_fraction
 
@@ -52,8 +54,28 @@ class AshaRules(AshaSpec):
         return self.brackets - 1
 
 
-class Rungs:
-    """The values that trials entered, by bracket and milestone; fed in the stored order of reports."""
+class Rungs(Protocol):
+    """What trials entered, by bracket and milestone; fed in the stored order of reports."""
+
+    def enter(self, *, bracket: int, epoch: int, best: float, cost: float = 0.0) -> bool:
+        """Enters a trial that has ended ``epoch``, once, where a rung lies there; True if it goes on.
+
+        Args:
+            bracket: The trial's bracket, from 0.
+            epoch: The epoch reported.
+            best: The trial's best value up to that epoch.
+            cost: What its model costs, where the search looks at it.
+        """
+        ...
+
+
+def rungs_of(rules: AshaRules, objective: Objective, cost: Objective | None = None) -> Rungs:
+    """The rungs of a search with one objective, or with a cost as a second one."""
+    return ValueRungs(rules, objective) if cost is None else ParetoRungs(rules, objective, cost)
+
+
+class ValueRungs:
+    """Rungs at which trials are compared by their values."""
 
     def __init__(self, rules: AshaRules, objective: Objective) -> None:
         self._rules = rules
@@ -61,14 +83,8 @@ class Rungs:
         self._gains: dict[tuple[int, int], list[float]] = {}  # by bracket and epoch, rising
         self._gone_on: Counter[tuple[int, int, float]] = Counter()  # by bracket, epoch and gain
 
-    def enter(self, *, bracket: int, epoch: int, best: float) -> bool:
-        """Enters a trial that has ended ``epoch``, once, where a rung lies there; True if it goes on.
-
-        Args:
-            bracket: The trial's bracket, from 0.
-            epoch: The epoch reported.
-            best: The trial's best value up to that epoch.
-        """
+    def enter(self, *, bracket: int, epoch: int, best: float, cost: float = 0.0) -> bool:
+        """See ``Rungs``."""
         if epoch not in self._rules.milestones(bracket):
             return True
         rung, gain = self._gains.setdefault((bracket, epoch), []), self._objective.gain(best)
@@ -77,3 +93,25 @@ class Rungs:
         goes_on = better + self._gone_on[bracket, epoch, gain] < math.ceil(len(rung) / self._rules.reduction_factor)
         self._gone_on[bracket, epoch, gain] += goes_on
         return goes_on
+
+
+class ParetoRungs:
+    """Rungs at which trials are compared by value and cost: MO-ASHA, the stopping kind.
+
+    Schmucker et al., "Multi-objective Asynchronous Successive Halving" (arXiv 2106.12639). The order of trials at a
+    rung is that of ``pareto_order``. An entry takes O(n log n) of the n trials there.
+    """
+
+    def __init__(self, rules: AshaRules, objective: Objective, cost: Objective) -> None:
+        self._rules = rules
+        self._objective, self._cost = objective, cost
+        self._points: dict[tuple[int, int], list[Point]] = {}  # by bracket and epoch, in the order of entry
+
+    def enter(self, *, bracket: int, epoch: int, best: float, cost: float = 0.0) -> bool:
+        """See ``Rungs``."""
+        if epoch not in self._rules.milestones(bracket):
+            return True
+        rung = self._points.setdefault((bracket, epoch), [])
+        rung.append((self._objective.gain(best), self._cost.gain(cost)))
+        most = math.ceil(len(rung) / self._rules.reduction_factor)
+        return len(rung) - 1 in pareto_order(rung)[:most]

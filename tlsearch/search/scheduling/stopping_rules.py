@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from tlsearch.core.metrics import COSTS
 from tlsearch.core.types import Decision, EndReason, EpochReport, Objective
-from tlsearch.search.scheduling.asha import AshaRules, Rungs
+from tlsearch.search.scheduling.asha import AshaRules, rungs_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +19,7 @@ class Rules:
     """All that decides about a trial's reports.
 
     Attributes:
+        cost: What rungs look at beside the objective; None: at that alone.
         max_epochs: A trial that has run this number, of epochs or of folds, is COMPLETE.
         asha: None: no trial is cut.
         patience: This number of epochs without a new best ends a trial as COMPLETE, not before its first
@@ -28,6 +30,7 @@ class Rules:
     max_epochs: int
     asha: AshaRules | None = None
     patience: int | None = None
+    cost: Objective | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +43,7 @@ class Observation:
             alone: all trials of a backbone share it, so rungs and patience look at the trained epochs.
         mean: Whether the value is a mean over folds, which replaces those over fewer.
         last: Whether the trial has nothing left to train; rungs do not compare it with those that have.
+        cost: What the trial's model costs; 0 where the search does not look at it.
     """
 
     trial: int
@@ -50,9 +54,12 @@ class Observation:
     start: float | None = None
     mean: bool = False
     last: bool = False
+    cost: float = 0.0
 
     @classmethod
-    def of(cls, report: EpochReport, metric: str, *, trial: int, bracket: int, uncut: bool) -> Observation:
+    def of(
+        cls, report: EpochReport, metric: str, *, trial: int, bracket: int, uncut: bool, cost: float = 0.0
+    ) -> Observation:
         """What the rules see of a trial's report."""
         start = None if report.start is None else report.start.metrics[metric]
         value = report.metrics[metric]
@@ -65,6 +72,7 @@ class Observation:
             start=start,
             mean=report.folds > 0,
             last=report.last,
+            cost=cost,
         )
 
 
@@ -92,7 +100,7 @@ class Judge:
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
-        self._rungs = Rungs(rules.asha, rules.objective) if rules.asha else None
+        self._rungs = rungs_of(rules.asha, rules.objective, rules.cost) if rules.asha else None
         self._best: dict[int, Best] = {}  # of trained epochs
         self._starts: dict[int, Best] = {}
 
@@ -105,7 +113,9 @@ class Judge:
             best = self._best[seen.trial] = Best(value=seen.value, epoch=seen.epoch)
         if seen.last or seen.epoch >= self._rules.max_epochs:
             return Verdict(decision=Decision.COMPLETE, reason=EndReason.COMPLETED)
-        goes_on = self._rungs is None or self._rungs.enter(bracket=seen.bracket, epoch=seen.epoch, best=best.value)
+        goes_on = self._rungs is None or self._rungs.enter(
+            bracket=seen.bracket, epoch=seen.epoch, best=best.value, cost=seen.cost
+        )
         if not goes_on and not seen.uncut:  # it has entered the rung: others are measured by it
             return Verdict(decision=Decision.STOP, reason=EndReason.ASHA)
         if self._plateaued(seen, best):
@@ -132,12 +142,6 @@ class Judge:
 
 MEASURED_BY_WORKERS = ("latency_ms",)  # the others follow from the backbone alone
 
-_UNITS: Mapping[str, str] = {
-    "params_millions": "million parameters",
-    "checkpoint_mb": "MB",
-    "latency_ms": "ms an image",
-}
-
 
 def excess(measured: Mapping[str, float], limits: Mapping[str, float]) -> dict[str, float]:
     """By how much each limit is exceeded, as a share of it; 0 or less where it is kept.
@@ -150,7 +154,7 @@ def excess(measured: Mapping[str, float], limits: Mapping[str, float]) -> dict[s
 def complaint(measured: Mapping[str, float], limits: Mapping[str, float]) -> str:
     """Which limits are broken, in words; empty where all that is known keeps them."""
     return "; ".join(
-        f"{measured[name]:.3g} {_UNITS.get(name, name)}, at most {limits[name]:g} (search.constraints.{name})"
+        f"{measured[name]:.3g} {COSTS.get(name, name)}, at most {limits[name]:g} (search.constraints.{name})"
         for name, share in excess(measured, limits).items()
         if share > 0
     )

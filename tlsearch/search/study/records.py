@@ -79,6 +79,7 @@ def record_of(
         search_id=search_id or str(attrs.get("search_id", "")),
         experiment=str(attrs.get("experiment", experiment)),
         metric=metric,
+        cost=str(attrs.get("cost", "")),
         directory=str(directory),
         trials=tuple(_trial_record(*pair, objective, live=live) for pair in zip(trials, reports, strict=True)),
         spent_s=max((one.spent_s for stored in reports for one in stored), default=0.0),

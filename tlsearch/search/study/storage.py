@@ -39,6 +39,7 @@ def study_attrs(plan: SearchPlan) -> dict[str, Scalar]:
         "experiment": plan.experiment,
         "metric": plan.setup.metric,
         "mode": plan.setup.objective.mode,
+        **({"cost": plan.search.cost} if plan.search.cost else {}),
         **({"uid": plan.uid} if plan.uid else {}),
     }
 

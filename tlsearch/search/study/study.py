@@ -68,7 +68,7 @@ class Study:
 
     @property
     def attrs(self) -> Mapping[str, Any]:
-        """What the study says of the search: ``search_id``, ``experiment``, ``metric``, ``mode``."""
+        """What the study says of the search: ``search_id``, ``experiment``, ``metric``, ``mode``, ``cost``."""
         return self._storage.get_study_user_attrs(self._id)
 
     @property

@@ -26,7 +26,8 @@ class Job:
     Attributes:
         reported: The last epoch that the study holds.
         max_failures: Retries of the trial inside its worker.
-        limits: Constraints that the worker measures before the first epoch.
+        limits: Constraints on what the worker measures before the first epoch.
+        gauged: What that is, by name.
         measured: What an earlier worker has measured already.
     """
 
@@ -34,6 +35,7 @@ class Job:
     reported: int
     max_failures: int
     limits: Mapping[str, float] = field(default_factory=dict)
+    gauged: tuple[str, ...] = ()
     measured: Mapping[str, float] = field(default_factory=dict)
 
 

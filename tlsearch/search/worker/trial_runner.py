@@ -96,8 +96,8 @@ class Runner:
 
     def _measure(self) -> None:
         """Once, and not again where an earlier worker did: a trial is not ended by a second, slower look."""
-        if self._gauge is not None and self._job.limits.keys() - self._measured.keys():
-            self._measured |= self._gauge(self._job.assignment, tuple(self._job.limits))
+        if self._gauge is not None and {*self._job.gauged} - self._measured.keys():
+            self._measured |= self._gauge(self._job.assignment, self._job.gauged)
 
     def _next_report(self) -> EpochReport:
         if self._trial is None:
