@@ -5,7 +5,7 @@ It lies in a folder; a `Search` reads it whenever it is asked, so it is never ou
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -108,6 +108,11 @@ class Search:
     def best(self) -> TrialRecord | None:
         """The best trial, complete or pruned; None before the first report."""
         return self.record.best
+
+    @property
+    def front(self) -> Sequence[TrialRecord]:
+        """The trials that no other one beats in both objectives, the cheapest first; empty with one objective."""
+        return self.record.front
 
     def trials(self) -> Trials:
         """All trials, best first; those without a result last."""

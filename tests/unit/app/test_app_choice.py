@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from search_records import make_trial, record_of
 
+from tlsearch.app.production import choice
 from tlsearch.app.production.choice import solved_head
 from tlsearch.app.production.confirm import best_candidates
-from tlsearch.core.types import SearchRecord, StartReport, TrialRecord
+from tlsearch.config import load_space_file
+from tlsearch.core.errors import UserError
+from tlsearch.core.types import SearchRecord, StartReport, TrialConfig, TrialRecord
 
 
 def started(number: int, start: float, value: float, **more: object) -> TrialRecord:
@@ -59,3 +64,36 @@ def test_trials_with_one_solved_head_are_one_candidate_to_confirm() -> None:
     record = search(0.76)
     assert [trial.number for trial in best_candidates(record, 8)] == [7, 0]
     assert len(best_candidates(record, 8, by_model=False)) == 8
+
+
+def test_a_search_with_a_latency_as_objective_is_limited_by_its_own_measurements(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [(0.7, 20.0, 128), (0.65, 9.0, 96), (0.6, 5.0, 64)]
+    trials = [
+        replace(
+            make_trial(n, [value]),
+            config=TrialConfig(backbone="resnet18", image_size=size),
+            measured={"latency_ms": ms},
+        )
+        for n, (value, ms, size) in enumerate(found)
+    ]
+    record = replace(record_of(trials), cost="latency_ms")
+    path = tmp_path / "space.yaml"
+    path.write_text(
+        "name: a\ndata: {source: digits}\nspace: {backbone: resnet18, image_size: [64, 96, 128]}\n"
+        "search: {objectives: [val_accuracy, latency_ms]}\n"
+    )
+    monkeypatch.setattr(choice, "read_record", lambda entry: record)
+    monkeypatch.setattr(choice, "read_confirmed", lambda entry: None)
+    monkeypatch.setattr(choice, "measure_latency", lambda spec: 0.0)
+    entry = SimpleNamespace(search_id="a")
+
+    def chosen(limit: float) -> choice.Choice:
+        limits = choice.Limits(latency_ms=limit)
+        return choice.choose(entry, load_space_file(path), num_classes=10, trial=None, limits=limits, num_val=348)  # type: ignore[arg-type]
+
+    assert [chosen(limit).trial.number for limit in (25.0, 10.0, 9.0, 5.0)] == [0, 1, 1, 2]
+    assert chosen(10.0).latency == "9.0 ms an image (on the device of its trial, batch of 1)"
+    with pytest.raises(UserError, match="within the limits: at most 4 ms an image"):
+        chosen(4.0)

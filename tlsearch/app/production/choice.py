@@ -27,7 +27,8 @@ class Limits:
     """What a model in production may need.
 
     Attributes:
-        latency_ms: Of one image on this machine's CPU, one thread.
+        latency_ms: Of one image on this machine's CPU, one thread; where the latency is an objective of the search, as
+            its trials measured it.
         parameters: Of the whole model.
     """
 
@@ -65,17 +66,25 @@ class Choice:
 
 
 class _Sizes:
-    """Parameters and latency of models, each measured once."""
+    """Parameters and latency of models, each measured once: where the latency is an objective, by the search."""
 
-    def __init__(self, file: SpaceFile, num_classes: int) -> None:
+    def __init__(self, entry: SearchEntry, file: SpaceFile, num_classes: int) -> None:
         self._data, self._num_classes = file.data, num_classes
         self._latency = cache(measure_latency)
+        record = read_record(entry) if "latency_ms" in file.search.objectives else None
+        measured = [one for one in record.trials if "latency_ms" in one.measured] if record else []
+        self._by_search = {one.config.model: one.measured["latency_ms"] for one in measured}
 
     def parameters(self, config: TrialConfig) -> int:
         return describe_model(self._spec(config)).parameters
 
     def latency(self, config: TrialConfig) -> float:
-        return self._latency(self._spec(config))
+        known = self._by_search.get(config.model)
+        return self._latency(self._spec(config)) if known is None else known
+
+    def latency_text(self, config: TrialConfig) -> str:
+        where = "on the device of its trial" if config.model in self._by_search else this_cpu()
+        return f"{self.latency(config):.1f} ms an image ({where}, batch of 1)"
 
     def within(self, config: TrialConfig, limits: Limits) -> bool:
         if limits.parameters is not None and self.parameters(config) > limits.parameters:
@@ -100,7 +109,7 @@ def choose(
     Raises:
         UserError: No such trial, none with a result, or none within the limits.
     """
-    sizes = _Sizes(file, num_classes)
+    sizes = _Sizes(entry, file, num_classes)
     for owner, record, reason in _candidates(entry, trial, num_val):
         config = record.config
         if not sizes.within(config, limits):
@@ -109,7 +118,7 @@ def choose(
             continue
         latency = ""
         if limits.latency_ms is not None:
-            latency = f"{sizes.latency(config):.1f} ms an image ({this_cpu()}, batch of 1)"
+            latency = sizes.latency_text(config)
         if limits.any and trial is None:
             reason = f"{reason} within the limits ({_sizes_text(sizes, config, limits)})"
         # with folds the epoch that counts is that at which all of them were read
@@ -130,7 +139,7 @@ def best_trial(entry: SearchEntry, file: SpaceFile, limits: Limits, *, num_class
     Raises:
         UserError: No trial with a result is within them.
     """
-    sizes = _Sizes(file, num_classes)
+    sizes = _Sizes(entry, file, num_classes)
     found = next((one for one in read_record(entry).ranked if sizes.within(one.config, limits)), None)
     if found is None:
         raise UserError(_no_trial(entry, limits))

@@ -16,6 +16,7 @@ from tlsearch.core.types import SearchRecord
 from tlsearch.results.combine.combination import NAMES, combined_model, not_made, read_combination
 from tlsearch.results.combine.default_gain import DefaultGain, default_gain
 from tlsearch.results.leaderboard.filters import select_rows
+from tlsearch.results.leaderboard.front_rows import front_json
 from tlsearch.results.leaderboard.leaderboard import LeaderboardRow, leaderboard, leaderboard_notes, rows_csv, rows_json
 from tlsearch.results.leaderboard.screen_notes import screen_json
 from tlsearch.results.leaderboard.search_facts import SearchFacts
@@ -37,14 +38,14 @@ class Leaderboard:
     gain: DefaultGain | None = None
 
     def as_json(self, *, details: bool = False) -> dict[str, Any]:
-        """The published shape, the search's state, by how much its choice beats the default trial, and its screen.
+        """The published shape, the search's state, its gain over the default trial, its screen and its front.
 
         ``details`` adds standard errors, sizes, times and notes.
         """
         shape = rows_json(self.record, self.rows, self.facts if details else None)
         gain = None if self.gain is None else self.gain.as_json()
-        screen = screen_json(self.facts.screen)
-        return {**shape, "state": self.state, "better_than_default": gain, "screen": screen}
+        screen, front = screen_json(self.facts.screen), front_json(self.record)
+        return {**shape, "state": self.state, "better_than_default": gain, "screen": screen, "front": front}
 
     def notes(self) -> list[str]:
         """Sentences about all trials of the search, those too that were not asked for."""

@@ -16,6 +16,7 @@ from tlsearch.config import SearchSpec, parse_space_file
 from tlsearch.core.codec import read_json
 from tlsearch.core.layout import SearchFolder
 from tlsearch.core.types import Screen, TrialRecord, TrialState
+from tlsearch.results.leaderboard.front_rows import front_json
 from tlsearch.results.leaderboard.screen_notes import screen_json
 from tlsearch.search import Holder, SearchStatus, read_status, request_stop, wait_until_stopped
 
@@ -86,6 +87,7 @@ class Overview:
             "dashboard": status.dashboard or None,
             "log": None if status.log is None else str(status.log),
             "screen": screen_json(self.screen),
+            "front": front_json(record),
         }
 
 

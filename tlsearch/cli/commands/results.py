@@ -38,7 +38,7 @@ def results(
         from tlsearch.app.cluster.relay import locate
         from tlsearch.app.cluster.submit import Submitted
         from tlsearch.app.views.outcome import read_leaderboard, write_csv
-        from tlsearch.cli.tables.results_table import print_leaderboard
+        from tlsearch.cli.tables.results_table import print_front, print_leaderboard
 
         entry = locate(search, storage, address)
         if isinstance(entry, Submitted):
@@ -54,6 +54,7 @@ def results(
             print_json(found.as_json(details=details))
         else:
             print_leaderboard(out, found.record, found.rows)
+            print_front(out, found.record)
             for note in found.notes():
                 out.print(note, markup=False)
         if csv is not None:

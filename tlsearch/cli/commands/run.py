@@ -253,6 +253,7 @@ def _execute(prepared: Prepared, *, as_json: bool, goes_on: bool = False) -> Sea
     from tlsearch.display.live_progress import show_progress
     from tlsearch.display.shown_search import ScreenLines
     from tlsearch.results import results_json
+    from tlsearch.results.leaderboard.front_rows import front_json
     from tlsearch.results.leaderboard.screen_notes import screen_json
 
     entry = prepared.entry
@@ -264,7 +265,8 @@ def _execute(prepared: Prepared, *, as_json: bool, goes_on: bool = False) -> Sea
     stopping = interruptible(lambda: progress.note("stopping; the search can be resumed"))
     with search_log(entry), stopping as stop, progress:
         end = execute(prepared, observers=(progress,), screen_observer=ScreenLines(console), stop=stop)
-    results = {**results_json(end.record, end.run_ids), "screen": screen_json(decided_screen(entry))}
+    found = {"screen": screen_json(decided_screen(entry)), "front": front_json(end.record)}
+    results = {**results_json(end.record, end.run_ids), **found}
     last = not goes_on or end.reason == "interrupted" or results["best"] is None
     if not as_json:
         _print_end(end, next_steps=last)
@@ -289,12 +291,13 @@ def _execute(prepared: Prepared, *, as_json: bool, goes_on: bool = False) -> Sea
 
 def _print_end(end: SearchEnd, *, next_steps: bool) -> None:
     from tlsearch.app.catalog.gather_facts import read_facts
-    from tlsearch.cli.tables.results_table import print_leaderboard, print_next_steps
+    from tlsearch.cli.tables.results_table import print_front, print_leaderboard, print_next_steps
     from tlsearch.results import leaderboard
     from tlsearch.results.leaderboard.search_facts import comparability_notes
 
     record = end.record
     print_leaderboard(out, record, leaderboard(record, end.run_ids, read_facts(end.entry))[:10])
+    print_front(out, record)
     for note in comparability_notes(record, read_facts(end.entry)):
         out.print(note, markup=False, soft_wrap=True)
     if end.unsent:

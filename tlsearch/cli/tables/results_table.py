@@ -19,6 +19,7 @@ from tlsearch.core.printable import printable
 from tlsearch.core.text import format_s, plural
 from tlsearch.core.types import SearchRecord
 from tlsearch.display.console import Table
+from tlsearch.results.leaderboard.front_rows import cost_label, front_rows, front_title
 from tlsearch.results.leaderboard.leaderboard import LeaderboardRow, number_forms
 
 if TYPE_CHECKING:
@@ -51,6 +52,22 @@ def print_leaderboard(console: Console, record: SearchRecord, rows: Sequence[Lea
             return
     for line in _folded(lines, names, console.width):
         console.print(line, soft_wrap=True)
+
+
+def print_front(console: Console, record: SearchRecord) -> None:
+    """Prints the trials that no other one beats in metric and cost, the cheapest first; nothing for one objective."""
+    rows = front_rows(record)
+    if not rows:
+        return
+    table = Table()
+    for head in ("trial", record.metric, cost_label(record)):
+        table.add_column(head, justify="right", no_wrap=True)
+    table.add_column("model")
+    for row in rows:
+        cells = (str(row.trial), f"{row.value:.4f}", row.cost_text, printable(row.model))
+        table.add_row(*map(Text, cells), style="bold" if row.best else None)
+    console.print(Text(front_title(record), style="italic"), soft_wrap=True)
+    console.print(table)
 
 
 def _title(record: SearchRecord, shown: int) -> str:

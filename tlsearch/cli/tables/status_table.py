@@ -9,6 +9,7 @@ from tlsearch.app.views.status import Overview, trial_doing
 from tlsearch.core.text import format_s, plural
 from tlsearch.core.types import TrialRecord, TrialState
 from tlsearch.display.console import Table
+from tlsearch.results.leaderboard.front_rows import front_sentence
 from tlsearch.results.leaderboard.leaderboard import epoch_text
 from tlsearch.results.leaderboard.screen_notes import screen_sentences
 from tlsearch.search import Holder
@@ -16,7 +17,9 @@ from tlsearch.search import Holder
 
 def status_lines(seen: Overview) -> list[str]:
     """Whether the search runs, its trials by state, its time, the best trial, and where to see more."""
-    return [_running(seen), *_screen(seen), _trials(seen), _time(seen), _best(seen), *_places(seen)]
+    front = front_sentence(seen.status.record)
+    found = [_best(seen), *([front] if front else [])]
+    return [_running(seen), *_screen(seen), _trials(seen), _time(seen), *found, *_places(seen)]
 
 
 def running_table(seen: Overview) -> Table:

@@ -15,6 +15,7 @@ from typing import Any
 from tlsearch.core import __version__
 from tlsearch.core.types import TrialRecord
 from tlsearch.results.report.findings import value_text
+from tlsearch.results.report.front_section import front_plot, front_section
 from tlsearch.results.report.html import grid, plot_figure, section
 from tlsearch.results.report.label_section import LabelErrors, label_section
 from tlsearch.results.report.model_section import BestModel, model_section
@@ -132,13 +133,15 @@ def _page(
     def figures(*names: str) -> str:
         return grid(*(plot_figure(plots[name]) for name in names))
 
+    others = [name for name in ("size", "latency") if name != front_plot(view)]
     body = {
         "progress": section("progress", "How the search went", figures("history", "curves")),
         "leaderboard": leaderboard_section(view),
         "alternatives": alternatives_section(view),
         "best": best_section(None if view.best is None else view.best.number, settings),
         "parameters": parameters_section(view, plots["importance"], [plots["slices"], plots["parallel"]]),
-        "cost": section("cost", "What accuracy costs", figures("size", "latency")),
+        "front": front_section(view, plots),
+        "cost": section("cost", "What accuracy costs", figures(*others)),
         "groups": groups_section(view, plots["backbones"]),
         "screen": screen_section(view),
         **images,
@@ -171,6 +174,7 @@ _SHORT = {
     "alternatives": "Best trial, soup, ensemble",
     "best": "Best trial to copy",
     "parameters": "Parameters",
+    "front": "Pareto front",
     "cost": "Cost",
     "groups": "Backbones and depths",
     "screen": "Screen of the backbones",
