@@ -8,7 +8,7 @@ equally, and all else at random from the file's space. Every trial runs alone, w
 max_epochs. A curve is added to the file as soon as its trial has ended; numbers that the file has are passed over, so
 an interrupted recording goes on. Costs are CPU seconds of this process (the clock of a busy machine tells little):
 `epoch_seconds` of each epoch, and `opening_s` before the first one, which holds the build of stored features where this
-trial was the first to need them.
+trial was the first to need them. `work` in `about` is that of one image through each model, in million multiply-adds.
 """
 
 from __future__ import annotations
@@ -22,13 +22,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
 from tlsearch.app.catalog.provenance import environment
 from tlsearch.config import SpaceFile
 from tlsearch.core.errors import Diverged
-from tlsearch.core.types import TrialAssignment, TrialConfig
+from tlsearch.core.types import ModelSpec, TrialAssignment, TrialConfig
 from tlsearch.data import load_index
+from tlsearch.model import build_model
 from tlsearch.search.seeds import derive_seed
-from tlsearch.space import Space, load
+from tlsearch.space import Space, image_sizes_of, load
 from tlsearch.testing.replay import Curve, Curves, read_curves, write_curves
 from tlsearch.trial import FineTuning
 
@@ -119,6 +123,16 @@ def recorded(file: SpaceFile, config: TrialConfig, seed: int, digits: int) -> Cu
     )
 
 
+def work_of(spec: ModelSpec) -> float:
+    """Million multiply-adds of one image through a model, counted by torch."""
+    model = build_model(
+        spec.backbone, num_classes=spec.num_classes, weights=None, image_size=spec.image_size, channels=3, seed=0
+    ).eval()
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        model(model.blank_images(1))
+    return float(counter.get_total_flops()) / 2e6
+
+
 def main() -> None:
     """Records what the file lacks."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -140,6 +154,11 @@ def main() -> None:
         "image_size": file.data.image_size,
         "cpus_per_trial": file.resources.cpus_per_trial,
         "costs": "CPU seconds",
+        "work": {
+            config.model: round(work_of(ModelSpec.of(config, file.data, len(index.classes))), 3)
+            for name in space.backbones()
+            for config in (TrialConfig(backbone=name, image_size=size) for size in image_sizes_of(space, name))
+        },
         "space": space.to_json(),
         "versions": {name: text for name, text in environment().items() if name != "platform"},
     }

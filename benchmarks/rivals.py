@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import random
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -155,3 +155,47 @@ class OneEpochTopK:
             suggest_s=RANDOM_S,
             epochs_done=epochs_done,
         )
+
+
+class TwoObjectives:
+    """A sampler of Optuna's over a study with two directions: every trial runs to its end, as none can be stopped."""
+
+    def __init__(
+        self,
+        space: Space,
+        sampler: optuna.samplers.BaseSampler,
+        *,
+        seed: int,
+        metric: str,
+        max_epochs: int,
+        cost_of: Callable[[TrialConfig], float],
+        suggest_s: float,
+    ) -> None:
+        self._space, self._seed, self._metric, self._max_epochs = space, seed, metric, max_epochs
+        self._cost_of, self._suggest_s = cost_of, suggest_s
+        self._study = optuna.create_study(sampler=sampler, directions=["maximize", "minimize"])
+        self._trials: list[optuna.Trial] = []
+        self._costs: list[float] = []
+        self._best: dict[int, float] = {}
+
+    def next(self, now: float) -> Start:
+        """The sampler's proposal."""
+        trial = self._study.ask()
+        config = self._space.to_config(self._space.suggest(trial))
+        self._trials.append(trial)
+        self._costs.append(self._cost_of(config))
+        seed = derive_seed(self._seed, "trial", trial.number)
+        return Start(number=trial.number, config=config, seed=seed, suggest_s=self._suggest_s)
+
+    def report(self, number: int, report: EpochReport, now: float) -> bool:
+        """Goes on to the last epoch; then the study has the trial's best value."""
+        value = report.metrics[self._metric]
+        self._best[number] = max(value, self._best.get(number, value))
+        if report.epoch < self._max_epochs:
+            return True
+        self._study.tell(self._trials[number], [self._best[number], self._costs[number]])
+        return False
+
+    def diverged(self, number: int, now: float) -> None:
+        """The trial has failed."""
+        self._study.tell(self._trials[number], state=optuna.trial.TrialState.FAIL)

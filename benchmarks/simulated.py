@@ -126,7 +126,7 @@ class Node:
 
 def _key(curve: Curve) -> tuple[object, ...]:
     """Trials of one key share what is stored."""
-    return curve.config.backbone, curve.config.unfreeze_depth, curve.config.augmentation
+    return curve.config.model, curve.config.unfreeze_depth, curve.config.augmentation
 
 
 def _builds(curves: Source) -> tuple[dict[tuple[object, ...], float], float]:
@@ -142,7 +142,7 @@ def _builds(curves: Source) -> tuple[dict[tuple[object, ...], float], float]:
     return {key: max(0.0, opening_s - plain) for key, opening_s in first.items()}, plain
 
 
-class _Replayed:
+class Replayed:
     """A trial that takes a recorded curve's seconds and reports its values."""
 
     def __init__(self, curve: Curve, opening_s: float) -> None:
@@ -170,7 +170,7 @@ def replayed(searcher: Searcher, curves: Source, *, slots: int, horizon_s: float
         sign: 1 where the metric is to be maximised, else -1; the trace's values are multiplied with it.
     """
     node = Node(curves)
-    done = simulate(searcher, lambda start: _Replayed(*node.open(start)), slots=slots, horizon_s=horizon_s)
+    done = simulate(searcher, lambda start: Replayed(*node.open(start)), slots=slots, horizon_s=horizon_s)
     best: list[tuple[float, float]] = []
     first_four = -math.inf
     for now, number, report in done.reports:
