@@ -72,7 +72,7 @@ def test_a_search_with_a_latency_as_objective_is_limited_by_its_own_measurements
     found = [(0.7, 20.0, 128), (0.65, 9.0, 96), (0.6, 5.0, 64)]
     trials = [
         replace(
-            make_trial(n, [value]),
+            make_trial(n, [value], params={"head_lr": 0.001 * (n + 1)}),
             config=TrialConfig(backbone="resnet18", image_size=size),
             measured={"latency_ms": ms},
         )

@@ -21,13 +21,11 @@ class ModelCosts:
     def __init__(self, plan: SearchPlan) -> None:
         self._plan, self._name = plan, plan.search.cost
         self._known: dict[ModelSpec, float] = {}
-        self._seen: set[int] = set()  # numbers of trials whose measurements are known
 
     def read(self, trials: Iterable[FrozenTrial]) -> ModelCosts:
-        """Takes what trials have measured, each once, so that a long search looks at each of its trials once."""
-        for trial in trials if self._name else ():
-            if trial.number not in self._seen and "measured" in trial.user_attrs:
-                self._seen.add(trial.number)
+        """Takes what the trials of earlier starts have measured."""
+        for trial in trials:
+            if "measured" in trial.user_attrs:
                 self.shared(from_plain(TrialConfig, trial.user_attrs["config"]), trial.user_attrs["measured"])
         return self
 

@@ -162,9 +162,9 @@ class Proposals:
         index = num_proposed(trials, number, most=len(STARTING_POINTS))
         if index > len(STARTING_POINTS):  # past them a long search would look at all its trials
             return None
-        looks = self._first_looks(begun)
         if search.cost:
             return self._on_front(begun, index)
+        looks = self._first_looks(begun)
         ranked = self._ranked(looks)
         second = len(ranked) > 1
         if index >= len(STARTING_POINTS) + second:
