@@ -61,6 +61,7 @@ def test_results_have_the_published_shape(results: Mapping[str, Any]) -> None:
         "state",
         "better_than_default",
         "screen",
+        "front",
     }
     assert results["state"] == "finished"
     keys = {"trial", "state", "params", "best_value", "best_epoch", "epochs_run", "mlflow_run_id", "reason"}
