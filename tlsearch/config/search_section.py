@@ -177,7 +177,7 @@ class SearchSpec:
     metric: Annotated[str, BeforeValidator(_metric, json_schema_input_type=MetricName)] = "val_accuracy"
     objectives: Annotated[
         tuple[str, ...],
-        BeforeValidator(_objectives, json_schema_input_type=tuple[MetricName, CostName] | None),
+        BeforeValidator(_objectives, json_schema_input_type=tuple[MetricName, CostName] | tuple[()] | None),
     ] = ()
     sampler: SamplerName = "tpe"
     scheduler: Annotated[
