@@ -25,7 +25,7 @@ from tlsearch.config.document.wording import show
 from tlsearch.config.strict_json import STRICT_FORM, read_strictly
 from tlsearch.config.values import Number, Whole, broken
 from tlsearch.core import __version__
-from tlsearch.core.label_tasks import TaskName
+from tlsearch.core.label_tasks import DEFAULT_TASK, TASKS, TaskName
 from tlsearch.core.layout import frozen_folder
 from tlsearch.core.types import MAX_CHANNELS, MAX_PIXELS, CropMode, TransformSpec, TrialConfig
 
@@ -115,7 +115,7 @@ class ModelFile:
         for key in ("members", "thresholds"):
             if not content[key]:
                 del content[key]  # earlier versions read it then
-        if self.meta.task == "single_label":
+        if self.meta.task == DEFAULT_TASK:
             del content["task"]
         content["metrics"] = {name: float(value) for name, value in self.meta.metrics.items()}
         own = [file for file in self.files if not file.shared]
@@ -243,8 +243,8 @@ class _Form(TypedDict):
 
 
 def check_thresholds(thresholds: Sequence[float], classes: Sequence[str], task: str | None) -> None:
-    """Raises where a multi-label model has not one for each class, or another model has some."""
-    if len(thresholds) != (len(classes) if task == "multi_label" else 0):
+    """Raises where a model that answers of each class has not one for each, or another model has some."""
+    if len(thresholds) != (len(classes) if TASKS[task or DEFAULT_TASK].several else 0):
         raise broken("thresholds must hold a number for each class of a multi_label task, and none of another")
 
 

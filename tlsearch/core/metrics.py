@@ -36,6 +36,7 @@ class Metric:
         whole: The metric over all images, where ``per_image`` is None.
         is_share: It is a fraction of the images, so that the binomial distribution alone gives its spread.
         min_classes: With fewer classes it says next to nothing.
+        note: What it says, where its name does not.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Metric:
     whole: Callable[[Scores, Labels], float] | None = None
     is_share: bool = False
     min_classes: int = 1
+    note: str = ""
 
     def value(self, scores: Scores, labels: Labels) -> float:
         """The metric over all images."""
@@ -169,7 +171,13 @@ def _named(*metrics: Metric) -> Mapping[str, Metric]:
 SINGLE_LABEL_METRICS = _named(
     Metric(name="val_accuracy", mode="max", label="validation accuracy", per_image=_hits, is_share=True),
     Metric(name="val_loss", mode="min", label="validation loss", per_image=_losses),
-    Metric(name="val_macro_f1", mode="max", label="validation macro F1", whole=_macro_f1),
+    Metric(
+        name="val_macro_f1",
+        mode="max",
+        label="validation macro F1",
+        whole=_macro_f1,
+        note="Every class counts alike; the accuracy would be good for a model that ignores the rare ones.",
+    ),
     Metric(name="val_balanced_accuracy", mode="max", label="validation balanced accuracy", per_image=_balanced_hits),
     Metric(
         name="val_top5_accuracy",
@@ -181,7 +189,13 @@ SINGLE_LABEL_METRICS = _named(
     ),
 )
 MULTI_LABEL_METRICS = _named(
-    Metric(name="val_map", mode="max", label="validation mAP", whole=_mean_average_precision),
+    Metric(
+        name="val_map",
+        mode="max",
+        label="validation mAP",
+        whole=_mean_average_precision,
+        note="The mean over the classes of how well each one ranks its images before the others, at any threshold.",
+    ),
     Metric(name="val_loss", mode="min", label="validation loss", per_image=_binary_losses),
     Metric(name="val_micro_f1", mode="max", label="validation micro F1", whole=_micro_f1),
     Metric(name="val_macro_f1", mode="max", label="validation macro F1", whole=_macro_f1_of_answers),

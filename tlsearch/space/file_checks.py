@@ -41,9 +41,8 @@ def _unfit_for_task(file: SpaceFile, space: Space, document: Document) -> list[S
         for (name, value), reason in task.refused.items()
         if space.dimensions[name].domain.contains(value) and not document.doubtful(("space", name))
     ]
-    if task.name != "single_label" and is_screened(space) and not document.doubtful(("space", "backbone")):
-        message = f"screen {fits}: it ranks backbones by the images that a probe gets right; leave it out"
-        problems.append(document.problem(("space", "backbone", "screen"), message, at_key=True))
+    if (why := task.unsupported.get("screen")) and is_screened(space) and not document.doubtful(("space", "backbone")):
+        problems.append(document.problem(("space", "backbone", "screen"), f"screen {fits}: {why}", at_key=True))
     return problems
 
 

@@ -7,7 +7,6 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -25,10 +24,11 @@ from tlsearch.app.production.promote import PromoteOptions, promote
 from tlsearch.app.views.compare_searches import compare
 from tlsearch.app.views.predictions import predict_images, predict_labelled
 from tlsearch.app.views.report import write_search_report
-from tlsearch.core.errors import DataError, UserError
-from tlsearch.data import load_index
+from tlsearch.core.errors import UserError
+from tlsearch.data import load_index, read_image
 from tlsearch.results import load_model, logits_on, predict
 from tlsearch.results.combine.combination import combined_model
+from tlsearch.results.export.base import prepared_images
 from tlsearch.space import load
 from tlsearch.train import read_model_meta
 
@@ -101,7 +101,7 @@ def test_labelled_images_of_a_table_are_scored_whole(entry: SearchEntry, home: P
     numbers = [int(Path(one.path).stem[-2:]) for one in found.predicted]
     assert found.accuracy == np.mean([labels == truth(number) for labels, number in zip(said, numbers, strict=True)])
     assert found.interval is not None and "" in found.truths and "blue|green" in found.truths
-    with pytest.raises(DataError, match="a multi-label model is scored on a table"):
+    with pytest.raises(UserError, match=r"a folder of labelled images .* does not fit data\.task multi_label: .*table"):
         predict_labelled(str(best_folder(entry)), home / "images")
 
 
@@ -178,21 +178,44 @@ def test_an_export_gives_sigmoid_scores_and_names_the_thresholds(entry: SearchEn
     assert metadata["task"] == "multi_label" and "sigmoid" in metadata["outputs"]
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"form": "hf"}, "--format hf, .* is for models that give an image one class, and this one is multi_label"),
-        ({"form": "onnx", "int8": True}, "--int8, .* is for models that give an image one class"),
-    ],
-)
-def test_exports_that_do_not_fit(entry: SearchEntry, tmp_path: Path, options: dict[str, Any], message: str) -> None:
-    pytest.importorskip("timm" if options["form"] == "hf" else "onnxruntime")
-    with pytest.raises(UserError, match=message):
-        export_model("small", output=tmp_path / "out", **options)
+def test_a_quantized_file_is_tested_by_images_with_all_answers_right(entry: SearchEntry, tmp_path: Path) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    found = export_model("small:0", form="onnx", output=tmp_path / "m.onnx", int8=True).int8
+    assert found is not None and found.test.num_images == COUNTS["val"]
+    model, index = load_model(best_folder(entry, 0)), load_index(load(home_space(entry))[0].data)
+    pixels = prepared_images(model, [read_image(index, key) for key in index.split("val").keys])[0].numpy()
+    session = runtime.InferenceSession(str(tmp_path / "m.onnx"))
+    logits = session.run(None, {session.get_inputs()[0].name: pixels})[0].astype(float)
+    labels, limits = index.label_array("val"), np.array(model.raw_thresholds)
+    said = 1 / (1 + np.exp(-logits)) > limits
+    assert found.accuracy == pytest.approx((said == labels).all(1).mean())
+    assert found.metric == "val_map"
+    assert found.value == pytest.approx(average_precision_score(labels, logits, average="macro"))
+    whole = logits_on(model, index, "val").double().numpy()
+    assert found.float_value == pytest.approx(average_precision_score(labels, whole, average="macro"), abs=1e-3)
+    assert found.same_labels == ((1 / (1 + np.exp(-whole)) > limits) == said).all(1).sum()
+
+
+def test_a_folder_for_transformers_says_that_labels_are_several(entry: SearchEntry, home: Path, tmp_path: Path) -> None:
+    pytest.importorskip("timm")
+    result = export_model("small:1", form="hf", output=tmp_path / "hf")
+    assert result.parity.scores < 1e-4  # of the sigmoid
+    config = json.loads((tmp_path / "hf" / "config.json").read_text())
+    thresholds = load_model(best_folder(entry)).thresholds
+    assert config["problem_type"] == "multi_label_classification"
+    assert config["tlsearch"]["thresholds"] == pytest.approx(thresholds) and "sigmoid" in config["tlsearch"]["outputs"]
+    card = (tmp_path / "hf" / "README.md").read_text()
+    assert "logits.sigmoid()" in card and "softmax" not in card and "tlsearch.thresholds" in card
+    transformers = pytest.importorskip("transformers")
+    classify = transformers.pipeline("image-classification", model=str(tmp_path / "hf"), device="cpu")
+    for path in files(home, "val")[:3]:
+        found = {one["label"]: one["score"] for one in classify(str(path), top_k=3)}
+        expected = {one.label: one.score for one in predict(load_model(best_folder(entry)), [path])[0].top}
+        assert found == pytest.approx(expected, abs=1e-3)  # the sigmoid of each: they do not add up to 1
 
 
 def test_models_of_several_labels_are_not_compared(entry: SearchEntry) -> None:
-    with pytest.raises(UserError, match="McNemar's test.*multi-label task are not compared yet"):
+    with pytest.raises(UserError, match="comparing two models does not fit data.task multi_label: McNemar's test"):
         compare(str(best_folder(entry, 0)), "small:1")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tlsearch.core.label_tasks import class_counts
+from tlsearch.core.label_tasks import TASKS, class_counts
 from tlsearch.core.text import plural
 from tlsearch.data import ImageIndex
 
@@ -83,7 +83,7 @@ def resolution(index: ImageIndex, folds: int = 0) -> Resolution:
     few = {name: counts[label] for label, name in enumerate(index.classes) if counts[label] <= _FEW}
     return Resolution(
         num_images=len(labels),
-        chance=resolution_of(len(labels)) if index.task == "single_label" else None,
+        chance=resolution_of(len(labels)) if TASKS[index.task].per_image else None,
         few=dict(sorted(few.items(), key=lambda one: one[1])),
         folds=folds,
         advice=folds_advice(index, folds),

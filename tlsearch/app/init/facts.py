@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 
 from tlsearch.core.errors import DataError
-from tlsearch.core.label_tasks import TaskName, class_counts
+from tlsearch.core.label_tasks import DEFAULT_TASK, TaskName, class_counts
 from tlsearch.core.types import DataSpec, SplitSpec
 from tlsearch.data import DataCard, ImageIndex, data_card, find_pixels, load_index
 from tlsearch.data.index import image_name
@@ -103,7 +103,7 @@ def look_at_data(path: str, *, layout: str = "auto") -> DataFacts:
     if source == "folder" and os.path.isfile(path):
         raise DataError(f"{path} is a file; init takes a folder with one folder of images per class, or a table")
     place = path if "://" in path else os.path.abspath(path)
-    task: TaskName = table_task(place) if source == "manifest" else "single_label"
+    task: TaskName = table_task(place) if source == "manifest" else DEFAULT_TASK
     spec = DataSpec(source=source, path=place, layout=layout, task=task)  # type: ignore[arg-type]
     listing = list_source(spec)
     if listing.doubt:

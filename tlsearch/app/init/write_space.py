@@ -18,6 +18,7 @@ from tlsearch.app.init.space_text import scalar, space_text
 from tlsearch.app.views.space_schema import SCHEMA_FILE, schema_text
 from tlsearch.core.errors import StorageError, UserError
 from tlsearch.core.files import write_atomically
+from tlsearch.core.label_tasks import TASKS
 from tlsearch.core.text import agree, plural
 from tlsearch.results.promotion.test_split import hash_test_split
 
@@ -150,8 +151,8 @@ def _distance(
         domain = DOMAINS[options.domain]
         return domain.distance, f"{domain.words} are {_FAR[domain.distance]}."
     local = next((one for one in at_hand if one.is_local and not one.candidate.self_supervised), None)
-    if data.spec.task != "single_label":
-        return "open", "how far they are from photographs is measured where images have one class; --domain says it."
+    if reason := TASKS[data.spec.task].unsupported.get("distance"):
+        return "open", f"how far they are from photographs is not measured: {reason}."
     if local is not None:
         step(f"measuring how far they are from the pretraining of {local.name}")
         from tlsearch.app.init.distance import measure_distance

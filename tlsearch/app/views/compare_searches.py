@@ -11,6 +11,7 @@ from tlsearch.app.catalog.gather_facts import complete_facts, read_space_file
 from tlsearch.app.catalog.stored import read_record
 from tlsearch.app.views.outcome import find_checkpoint
 from tlsearch.core.errors import DataError, UsageError, UserError
+from tlsearch.core.label_tasks import TASKS
 from tlsearch.core.types import DataSpec, SearchRecord
 from tlsearch.data import ImageIndex, load_index
 from tlsearch.results.leaderboard.leaderboard import leaderboard
@@ -111,11 +112,7 @@ def _compare_checkpoints(
     from tlsearch.results.inference.labelled import evaluate_split
     from tlsearch.results.inference.predictor import load_model
 
-    if index.task != "single_label":
-        raise UsageError(
-            "two models are compared by McNemar's test, on images that each gets right or wrong: those of a "
-            "multi-label task are not compared yet; `tlsearch report` gives each its metrics with their intervals"
-        )
+    TASKS[index.task].require("compare", "comparing two models")
     # One after the other, so that only one model is in memory.
     a = evaluate_split(load_model(checkpoints[0], device=device), index, split)
     b = evaluate_split(load_model(checkpoints[1], device=device), index, split)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.config import SpaceFile
 from tlsearch.core.errors import Infeasible, UserError
-from tlsearch.core.label_tasks import label_text
+from tlsearch.core.label_tasks import TASKS, label_text
 from tlsearch.core.text import plural
 from tlsearch.core.types import SearchRecord, TrialAssignment, TrialConfig
 from tlsearch.data import ImageIndex, split_digest
@@ -45,8 +45,8 @@ def find_label_errors(entry: SearchEntry, record: SearchRecord, file: SpaceFile,
         file: The search's space file.
         index: Its data, unchanged since; those of a multi-label task are not judged.
     """
-    if index.task != "single_label":
-        return LabelErrors(images=(), judged={})  # confident learning is of one label an image
+    if "label_errors" in TASKS[index.task].unsupported:
+        return LabelErrors(images=(), judged={})
     by_trials, good = _good_trials(entry, record, index)
     configs = [trial.config for trial in record.ranked if not good or trial.number in good]
     backbones = list(dict.fromkeys(config.backbone for config in configs))

@@ -110,10 +110,9 @@ def predict_labelled(
     if split not in ("train", "val"):
         raise UsageError(f"labelled images are those of train or val, not {split!r}: `promote` alone looks at test")
     loaded = load_model(find_checkpoint(model, storage), device=device)
-    several = loaded.task.name == "multi_label"
-    if several and data.is_dir():
-        raise DataError(f"a multi-label model is scored on a table, see data.task: {data} is a folder")
-    source = "manifest" if several else "folder"
+    if data.is_dir():
+        loaded.task.require("folders", f"a folder of labelled images ({data})")
+    source = "manifest" if loaded.task.several else "folder"
     listing = list_source(DataSpec(source=source, path=str(data.absolute()), task=loaded.task.name))
     check_classes(loaded.classes, listing.classes)
     items = listing.items.get("all") or listing.items.get(split)

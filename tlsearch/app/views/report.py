@@ -15,6 +15,7 @@ from tlsearch.app.catalog.stored import read_record
 from tlsearch.app.views.outcome import search_alternatives
 from tlsearch.app.views.report_settings import log_scaled, search_settings
 from tlsearch.core.errors import StorageError, UserError
+from tlsearch.core.label_tasks import TASKS
 from tlsearch.core.printable import ENCODING_BYTES
 from tlsearch.core.types import DataSpec, ModelSpec, ParameterImportance, SearchRecord, TrialRecord
 from tlsearch.results.combine.default_gain import default_gain
@@ -234,7 +235,7 @@ def _best_model(folder: Path, best: TrialRecord, index: ImageIndex) -> tuple[Bes
     from tlsearch.results.inference.predictor import load_model
 
     try:
-        evaluate = evaluate_answers if index.task == "multi_label" else evaluate_split
+        evaluate = evaluate_answers if TASKS[index.task].several else evaluate_split
         model = BestModel(trial=best.number, evaluation=evaluate(load_model(folder), index, "val"))
         pictures = thumbnails(index, [one.key for one in model.mistakes(_NUM_PICTURES)])
         return replace(model, pictures=pictures), ""

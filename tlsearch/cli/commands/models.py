@@ -15,6 +15,7 @@ from tlsearch.cli.tables.data_tables import prediction_table
 from tlsearch.core.codec import to_plain
 from tlsearch.core.export_formats import EXPORT_FORMATS, formats_with
 from tlsearch.core.label_tasks import SEPARATOR
+from tlsearch.core.metrics import METRICS
 from tlsearch.core.printable import csv_text
 from tlsearch.core.text import one_of, plural
 from tlsearch.display.console import Table, print_data
@@ -197,9 +198,10 @@ def export(
 
 def _int8_text(found: Int8Test) -> str:
     """What 8-bit integers cost in accuracy, and how much smaller they make the file."""
-    test = found.test
+    test, metric = found.test, METRICS[found.metric]
+    value = "" if metric.is_share else f"{metric.label} {found.value:.4f}, in fp32 {found.float_value:.4f}; "
     return (
-        f"8-bit integers, calibrated on {plural(found.calibration_images, 'training image')}: accuracy "
+        f"8-bit integers, calibrated on {plural(found.calibration_images, 'training image')}: {value}{found.rightness} "
         f"{found.accuracy:.4f}, in fp32 {found.float_accuracy:.4f}, on {plural(test.num_images, 'validation image')}; "
         f"difference {test.difference:+.4f} (95 % interval {test.interval.low:+.4f} to {test.interval.high:+.4f}), "
         f"McNemar's exact test p = {test.p_value:.3g}; the same label on {found.same_labels}; "

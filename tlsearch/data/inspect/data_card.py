@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tlsearch.core.label_tasks import Label, class_counts, classes_of, label_text
+from tlsearch.core.label_tasks import TASKS, Label, class_counts, classes_of, label_text
 from tlsearch.core.types import PixelFormat
 from tlsearch.data.fetch.bucket_images import RemoteReader
 from tlsearch.data.image_files import tell_together
@@ -178,8 +178,8 @@ def _left_out(found: Sequence[LeftOut]) -> tuple[FilesLeftOut, ...]:
 
 
 def _label_notes(index: ImageIndex) -> list[str]:
-    """How many classes the images of a multi-label task have."""
-    if index.task == "single_label":
+    """How many classes the images have, where that is not one."""
+    if not TASKS[index.task].several:
         return []
     nums = [len(classes_of(label)) for split in index.splits.values() for label in split.labels]
     return [

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tlsearch.core.errors import DataError
-from tlsearch.core.label_tasks import SEPARATOR, Label, TaskName
+from tlsearch.core.label_tasks import SEPARATOR, TASKS, Label, TaskName
 from tlsearch.core.types import DataSpec
 from tlsearch.data.fetch.bucket_images import RemoteFolder, RemoteReader
 from tlsearch.data.image_files import MAX_NAMED
@@ -62,7 +62,7 @@ def list_manifest(spec: DataSpec) -> Listing:
     rows = read_rows(path)
     problems: list[str] = []
     splits = read_split_names({row.split for row in rows if row.split})
-    several = spec.task == "multi_label"
+    several = TASKS[spec.task].several
     if not several:
         problems += _several_names(rows)
     entries = [

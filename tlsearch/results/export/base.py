@@ -91,15 +91,14 @@ def description(classifier: Classifier) -> dict[str, Any]:
     general = {
         "labels": list(meta.classes),
         "temperature": classifier.temperature,
-        "outputs": "logits; scores = softmax(logits / temperature)",
+        "outputs": f"logits; scores = {classifier.task.activation}(logits / temperature)",
         "tlsearch_version": meta.tlsearch_version,
     }
     if classifier.thresholds:
         general |= {
             "task": classifier.task.name,
             "thresholds": list(classifier.thresholds),
-            "outputs": "logits; scores = sigmoid(logits / temperature); an image has the classes whose score is above "
-            "their threshold",
+            "outputs": f"{general['outputs']}; an image has the classes whose score is above their threshold",
         }
     names = dict(zip(transforms_of(classifier.networks), input_names(classifier), strict=True))
     if len(names) == 1:
@@ -142,12 +141,6 @@ def check_own_head(classifier: Classifier) -> None:
             "this format builds the library's own model, and the head of this one reads other tokens (features "
             f"{features}): use --format {formats_of_any_model()}"
         )
-
-
-def check_single_label(classifier: Classifier, what: str) -> None:
-    """Raises UserError where the model gives an image any number of classes, which ``what`` cannot do."""
-    if classifier.task.name != "single_label":
-        raise UserError(f"{what} is for models that give an image one class, and this one is {classifier.task.name}")
 
 
 def check_rgb(classifier: Classifier) -> None:

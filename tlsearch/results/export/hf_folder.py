@@ -17,12 +17,14 @@ from torch import Tensor, nn
 
 from tlsearch.core.errors import UserError
 from tlsearch.core.export_formats import formats_of_any_model
+from tlsearch.core.label_tasks import DEFAULT_TASK
 from tlsearch.core.printable import markdown_text
 from tlsearch.core.types import TransformSpec
 from tlsearch.model import TimmCounterpart, timm_counterpart
 from tlsearch.node_cache.locked_files import give_usual_mode
-from tlsearch.results.export.base import Run, check_own_head, check_single_label, description
+from tlsearch.results.export.base import Run, check_own_head, description
 from tlsearch.results.inference.predictor import Classifier
+from tlsearch.train import LOSSES
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 
@@ -30,15 +32,14 @@ WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 def write(classifier: Classifier, folder: Path) -> None:
     """Writes model.safetensors, config.json and README.md into a new folder.
 
-    The temperature is in the classifier's weights, since both libraries take the softmax of the logits as they are.
+    The temperature is in the classifier's weights, since both libraries take the softmax, or sigmoid, of the logits as
+    they are.
 
     Raises:
-        UserError: timm is not installed, or has no model that gives the same logits; the head reads other tokens; or
-            the model is multi-label.
+        UserError: timm is not installed, or has no model that gives the same logits; or the head reads other tokens.
     """
     _import_timm()
     check_own_head(classifier)
-    check_single_label(classifier, "--format hf, whose readers take the softmax of the logits,")
     try:
         found = timm_counterpart(classifier.model)
     except UserError as error:
@@ -58,11 +59,12 @@ def open_model(folder: Path) -> Run:
     model: nn.Module = _import_timm().create_model(f"local-dir:{folder}", pretrained=True).eval()
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     temperature: float = config["tlsearch"]["temperature"]
+    probabilities = LOSSES[config["tlsearch"].get("task", DEFAULT_TASK)].probabilities
 
     def run(images: Tensor) -> tuple[Tensor, Tensor]:
         with torch.inference_mode():
             scaled = model(images)
-        return scaled * temperature, torch.softmax(scaled, dim=1)
+        return scaled * temperature, probabilities(scaled)
 
     return run
 
@@ -111,8 +113,10 @@ def _config(classifier: Classifier, found: TimmCounterpart) -> dict[str, Any]:
         "label_names": list(meta.classes),
         "pretrained_cfg": pretrained,
         "tlsearch": description(classifier)
-        | {"outputs": "logits, divided by the temperature; scores = softmax(logits)"},
+        | {"outputs": f"logits, divided by the temperature; scores = {classifier.task.activation}(logits)"},
     }
+    if classifier.task.several:
+        config["problem_type"] = "multi_label_classification"  # transformers' pipeline takes the sigmoid then
     return config | ({"model_args": dict(found.options)} if found.options else {})
 
 
@@ -146,7 +150,12 @@ library_name: timm
 Fine-tuned by tlsearch {markdown_text(meta.tlsearch_version)}; {markdown_text(meta.metric)} {meta.value:.4f}, by which
 it was chosen. Input: {meta.image_size} x {meta.image_size} px. Classes: {labels}.
 
-{code.format(pixels=classifier.pixels, size=meta.image_size, top=classifier.pixels.top)}"""
+{code.format(pixels=classifier.pixels, size=meta.image_size, top=classifier.pixels.top, scores=_scores(classifier))}\
+{_THRESHOLDS if classifier.task.several else ""}"""
+
+
+def _scores(classifier: Classifier) -> str:
+    return "softmax(dim=1)" if classifier.task.activation == "softmax" else "sigmoid()"
 
 
 _CODE = """Turn images upright (EXIF) and lay transparent ones on white first; `config.json` holds the rest of the
@@ -157,7 +166,7 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 processor = AutoImageProcessor.from_pretrained(".")  # this folder
 model = AutoModelForImageClassification.from_pretrained(".").eval()
-scores = model(**processor(image)).logits.softmax(dim=1)  # names: model.config.id2label
+scores = model(**processor(image)).logits.{scores}  # names: model.config.id2label
 ```
 
 ```python
@@ -165,8 +174,11 @@ import timm
 
 model = timm.create_model("local-dir:.", pretrained=True).eval()
 transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
-scores = model(transform(image)[None]).softmax(dim=1)  # names: model.pretrained_cfg["label_names"]
+scores = model(transform(image)[None]).{scores}  # names: model.pretrained_cfg["label_names"]
 ```
+"""
+_THRESHOLDS = """
+An image has the classes whose score is above their number in `config.json`, `tlsearch.thresholds`.
 """
 _CODE_OF_CHANNELS = """Images have {pixels}, and no image processor of transformers or timm reads them: resize and crop
 them as `config.json` says, divide by {top}, subtract the mean and divide by the deviation of each channel.
@@ -175,6 +187,6 @@ them as `config.json` says, divide by {top}, subtract the mean and divide by the
 import timm
 
 model = timm.create_model("local-dir:.", pretrained=True).eval()
-scores = model(images).softmax(dim=1)  # float32 (N, channels, {size}, {size})
+scores = model(images).{scores}  # float32 (N, channels, {size}, {size})
 ```
 """

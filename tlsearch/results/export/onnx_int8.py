@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tlsearch.core.errors import UserError
 from tlsearch.data import ImageIndex, read_image
-from tlsearch.results.export.base import Run, batches_of, check_single_label, expected_outputs, prepared_images, spread
+from tlsearch.results.export.base import Run, batches_of, expected_outputs, prepared_images, spread
 from tlsearch.results.export.onnx import open_model, quiet
 from tlsearch.results.inference.labelled import check_classes
 from tlsearch.results.inference.predictor import Classifier
@@ -35,15 +35,22 @@ class Int8Test:
 
     Attributes:
         calibration_images: Of the train split, whose activations gave the ranges.
-        accuracy: Of the quantized model; ``float_accuracy`` is the model's.
-        same_labels: Images with one label in both.
-        test: Of the quantized model (A) against the model (B).
+        accuracy: Fraction of the images of which all answers are right, by the quantized model; ``float_accuracy`` is
+            the model's.
+        rightness: What that is called for the task of the model.
+        metric: The task's default metric, ``value`` of the quantized model and ``float_value`` of the model.
+        same_labels: Images with the same answers of both.
+        test: Of the quantized model (A) against the model (B): McNemar's, on ``accuracy``.
         size_bytes: Of the file; ``float_bytes`` is that of the file in fp32.
     """
 
     calibration_images: int
     accuracy: float
     float_accuracy: float
+    rightness: str
+    metric: str
+    value: float
+    float_value: float
     same_labels: int
     test: PairedTest
     size_bytes: int
@@ -62,23 +69,28 @@ def quantize(classifier: Classifier, index: ImageIndex, source: Path, target: Pa
 
     Raises:
         DataError: The classes are not the model's, or an image cannot be read.
-        UserError: ONNX Runtime cannot quantize the model, or it is multi-label.
+        UserError: ONNX Runtime cannot quantize the model.
     """
-    check_single_label(classifier, "--int8, which McNemar's test judges by right and wrong images,")
     check_classes(classifier.classes, index.classes)
     keys = spread(index.split("train").keys, CALIBRATION_IMAGES)
     _write(source, target, _pixels(classifier, index, keys))
     run = open_model(target)
-    val = index.split("val")
-    pairs = [_labels(classifier, run, images) for images in _pixels(classifier, index, val.keys)]
-    ours, theirs = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
-    truth = np.array(val.labels)
+    pairs = [_logits(classifier, run, images) for images in _pixels(classifier, index, index.split("val").keys)]
+    ours, theirs = (np.concatenate(parts).astype(float) for parts in zip(*pairs, strict=True))
+    task, truth = classifier.task, index.label_array("val")
+    said, float_said = (task.answers(logits, classifier.raw_thresholds) for logits in (ours, theirs))
+    right, float_right = task.same(said, truth), task.same(float_said, truth)
+    metric = task.metrics[task.default_metric]
     return Int8Test(
         calibration_images=len(keys),
-        accuracy=float((ours == truth).mean()),
-        float_accuracy=float((theirs == truth).mean()),
-        same_labels=int((ours == theirs).sum()),
-        test=compare_paired(ours == truth, theirs == truth),
+        accuracy=float(right.mean()),
+        float_accuracy=float(float_right.mean()),
+        rightness=task.rightness,
+        metric=metric.name,
+        value=metric.value(ours, truth),
+        float_value=metric.value(theirs, truth),
+        same_labels=int(task.same(said, float_said).sum()),
+        test=compare_paired(right, float_right),
         size_bytes=target.stat().st_size,
         float_bytes=source.stat().st_size,
     )
@@ -90,9 +102,9 @@ def _pixels(classifier: Classifier, index: ImageIndex, keys: Sequence[str]) -> I
         yield prepared_images(classifier, [read_image(index, key, pixels=classifier.pixels) for key in part])
 
 
-def _labels(classifier: Classifier, run: Run, images: Sequence[Tensor]) -> tuple[Any, Any]:
-    """The most probable class of each image: of the quantized model, and of the model."""
-    return run(*images)[0].argmax(1).numpy(), expected_outputs(classifier, images)[0].argmax(1).numpy()
+def _logits(classifier: Classifier, run: Run, images: Sequence[Tensor]) -> tuple[Any, Any]:
+    """float (B, C): of the quantized model, and of the model."""
+    return run(*images)[0].numpy(), expected_outputs(classifier, images)[0].numpy()
 
 
 class _Calibration:

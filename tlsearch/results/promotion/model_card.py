@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tlsearch.core.label_tasks import TaskName
+from tlsearch.core.label_tasks import TASKS
 from tlsearch.core.printable import markdown_code, markdown_text
 from tlsearch.core.secrets import mask
 from tlsearch.core.text import plural
@@ -59,28 +59,6 @@ class CardFacts:
     combination: Combination | None = None
     networks: Sequence[ModelMeta] = field(default_factory=tuple)
     default_gain: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _TaskWords:
-    """What the card says of a task; ``{}`` is the number of classes."""
-
-    limits: str
-    scores: str
-
-
-_TASKS: Mapping[TaskName, _TaskWords] = {
-    "single_label": _TaskWords(
-        limits="each showing one of the {} classes. Whatever it is shown, it answers with one of them; it cannot say "
-        "that an image shows none.",
-        scores="softmax of the logits over the temperature",
-    ),
-    "multi_label": _TaskWords(
-        limits="each showing any number of the {} classes. Of each class it says on its own whether an image shows it: "
-        "where its score is above its threshold, which the validation images have chosen.",
-        scores="sigmoid of the logits over the temperature",
-    ),
-}
 
 
 def model_card(facts: CardFacts) -> str:
@@ -172,7 +150,7 @@ _chosen_by = "the search chose by it, so it is optimistic"
 
 
 def _limits(facts: CardFacts) -> str:
-    limits = _TASKS[facts.meta.task].limits.format(len(facts.meta.classes))
+    limits = TASKS[facts.meta.task].limits.format(len(facts.meta.classes))
     lines = [
         f"- For single images like those of the data below, {limits}",
         "- The evidence holds for images from the same source. Other cameras, places, times or populations were not "
@@ -209,7 +187,7 @@ def _model(facts: CardFacts) -> str:
         scores = "the averaged probabilities of the members, their logarithms divided by the temperature"
     else:
         lines += _network(facts.meta)
-        scores = _TASKS[facts.meta.task].scores
+        scores = f"{TASKS[facts.meta.task].activation} of the logits over the temperature"
     lines.append(f"- scores: {scores} {facts.temperature:.3f}")
     if facts.latency:
         lines.append(f"- latency: {markdown_text(facts.latency)}")

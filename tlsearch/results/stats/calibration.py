@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlsearch.core.label_tasks import TASKS, task_of
+from tlsearch.core.label_tasks import DEFAULT_TASK, TASKS, task_of
 
 NUM_BINS = 15
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
@@ -22,7 +22,7 @@ Labels = NDArray[Any]
 
 def scaled_probabilities(logits: Floats, temperature: float = 1.0) -> Floats:
     """softmax(logits / temperature): float (N, C)."""
-    return TASKS["single_label"].probabilities(logits / temperature)
+    return TASKS[DEFAULT_TASK].probabilities(logits / temperature)
 
 
 def fit_temperature(logits: Floats, labels: Labels) -> float:

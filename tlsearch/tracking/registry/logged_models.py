@@ -14,6 +14,7 @@ from tlsearch.config.model_copies import whole_model
 from tlsearch.core import PACKAGE
 from tlsearch.core.codec import read_json
 from tlsearch.core.crash import crash_point
+from tlsearch.core.label_tasks import DEFAULT_TASK, TASKS
 from tlsearch.core.user_folders import scratch_folder
 from tlsearch.tracking.mlflow_store import model_name, quoted
 from tlsearch.tracking.runs import KIND, SEARCH_UID, TRIAL, KnownRun, Point, search_filter, search_tags, trial_name
@@ -219,7 +220,7 @@ def write_model(folder: Path, model: LoggedModel, *, run_id: str, checkpoint: Pa
         mlflow_model=description,
         python_model=str(served_code),
         artifacts={ARTIFACT: str(checkpoint)},
-        signature=model_signature(several=_is_multi_label(checkpoint)),
+        signature=model_signature(several=_has_several(checkpoint)),
         input_example=[_EXAMPLE],
         pip_requirements=requirements(_backbones(checkpoint)),
         code_paths=[str(PACKAGE)],
@@ -258,12 +259,13 @@ def _backbones(checkpoint: Path) -> list[str]:
     return [str(one["checkpoint"]["backbone"]) for one in members]
 
 
-def _is_multi_label(checkpoint: Path) -> bool:
+def _has_several(checkpoint: Path) -> bool:
+    """Whether an answer may have any number of labels."""
     if is_ensemble(checkpoint):
         content = read_json(checkpoint / ENSEMBLE_META)["members"][0]["checkpoint"]
     else:
         content = read_json(checkpoint / CHECKPOINT_META)
-    return bool(content.get("task") == "multi_label")
+    return TASKS[str(content.get("task", DEFAULT_TASK))].several
 
 
 def requirements(backbones: Sequence[str]) -> list[str]:
