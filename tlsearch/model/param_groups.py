@@ -43,10 +43,10 @@ def parameter_groups(
     """
     groups: list[dict[str, Any]] = []
     for part_name, part in reversed(list(zip(PART_NAMES, model.parts, strict=True))):
-        undecayed = _undecayed(part)
         trainable = [parameter for parameter in part.parameters() if parameter.requires_grad]
         if not trainable:
             continue
+        undecayed = _undecayed(part)
         if part_name == "head":
             lr = head_lr
         elif backbone_lr is None:

@@ -51,6 +51,8 @@ class Spectrum:
         scale: One number for all features.
         energies: float64 (K,): s^2 / N.
         axes: float32 (F, K): V.
+        taken: int64 (M,): the rows that the scale of the scores is chosen by.
+        leverages: float32 (M, K): (U s)^2 / N of these rows; over (energies + penalty) they add up to the leverages.
         bias: Whether the classifier has one.
     """
 
@@ -60,12 +62,14 @@ class Spectrum:
     scale: float
     energies: Tensor
     axes: Tensor
+    taken: Tensor
+    leverages: Tensor
     bias: bool
 
     @property
     def num_bytes(self) -> int:
         """What its large tensors take."""
-        return self.rows.nbytes + self.axes.nbytes
+        return self.rows.nbytes + self.axes.nbytes + self.leverages.nbytes
 
 
 def spectrum_of(rows: Tensor, labels: Tensor, *, bias: bool = True) -> Spectrum:
@@ -88,13 +92,16 @@ def spectrum_of(rows: Tensor, labels: Tensor, *, bias: bool = True) -> Spectrum:
     else:
         energies, axes = torch.linalg.eigh((centred.t() @ centred).double() / num_rows)
         energies = energies.clamp(min=0.0)
+    axes, taken = axes.float(), _spread(num_rows).to(rows.device)
     return Spectrum(
         rows=centred,
         labels=labels,
         shift=shift,
         scale=scale,
         energies=energies,
-        axes=axes.float(),
+        axes=axes,
+        taken=taken,
+        leverages=(centred[taken] @ axes).square_().div_(num_rows),  # the one large product: here for all penalties
         bias=bias,
     )
 
@@ -151,10 +158,9 @@ def solve_ridge(spectrum: Spectrum, *, penalty: float, num_classes: int) -> Line
     shrunk = 1 / (spectrum.energies + penalty)
     projected = spectrum.axes.t() @ (rows.t() @ (wanted - means)) / len(rows)
     weight = (spectrum.axes @ (shrunk.float()[:, None] * projected)).t()
-    taken = _spread(len(rows)).to(rows.device)
-    some = rows[taken]
-    scores = some @ weight.t() + means
-    leverage = ((some @ spectrum.axes).square() * shrunk.float()).sum(1) / len(rows)
+    taken = spectrum.taken
+    scores = rows[taken] @ weight.t() + means
+    leverage = spectrum.leverages @ shrunk.float()
     leverage = (leverage + (1 / len(rows) if spectrum.bias else 0.0)).clamp(max=1 - 1e-4)
     without = wanted[taken] - (wanted[taken] - scores) / (1 - leverage[:, None])
     if labels.dim() == 2:
@@ -174,7 +180,7 @@ def solve_cosine(spectrum: Spectrum, *, num_classes: int) -> LinearLayer:
     directions = rows / lengths
     sums = torch.zeros(num_classes, rows.shape[1], device=rows.device).index_add_(0, labels, directions)
     means = F.normalize(sums, dim=1)
-    taken = _spread(len(rows)).to(rows.device)
+    taken = spectrum.taken
     some = rows[taken] / lengths.mean()
     scores = some @ means.t()
     own = labels[taken]

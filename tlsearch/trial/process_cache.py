@@ -45,16 +45,13 @@ class HeldBackbone:
     Attributes:
         head: The original one, which a new head is made after.
         digests: Of the backbone's tensors, by name; empty where they are not known yet.
+        num_bytes: What its tensors take.
     """
 
     model: StagedModel
     head: Part
     digests: Mapping[str, str]
-
-    @property
-    def num_bytes(self) -> int:
-        """What its tensors take."""
-        return sum(tensor.nbytes for tensor in self.model.state_dict().values())
+    num_bytes: int
 
 
 def take_backbone(key: BackboneKey) -> HeldBackbone | None:

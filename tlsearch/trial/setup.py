@@ -141,16 +141,19 @@ def leave_model(opened: OpenTrial) -> None:
 def _start(context: TrialContext, seed: int) -> tuple[HeldBackbone, Evaluation | None]:
     """The model on its device before the first step, and what it is worth on val where its head is solved."""
     config, runtime = context.config, context.runtime
-    held = take_backbone(_backbone_key(context)) or _built(context, seed)
+    left = take_backbone(_backbone_key(context))
+    held = left or _built(context, seed)
     model = held.model
     model.head = held.head
-    model.freeze(MAX_DEPTH, "train")  # as it was built: the trial before has frozen it
     replace_head(model, num_classes=len(context.index.classes), seed=seed, dropout=config.head_dropout)
     with out_of_memory_is_infeasible("the model"):
-        model.train().to(device=runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if runtime.folds_batchnorm:
+        # One that was left is on the CPU, as this trial: walking its modules would take longer than solving a head.
+        moved = model if left is None else model.head
+        moved.to(device=runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if left is None and runtime.folds_batchnorm:
             fold_batchnorm(model)
     if bn_policy(config.bn_policy).recalibrates:
+        model.freeze(MAX_DEPTH, "train")  # as it was built: the trial before may have frozen it
         adapt_to_training_images(model, context)
         held = replace(held, digests={})
     if not config.solved and config.head_init != "probe":
@@ -169,8 +172,9 @@ def _built(context: TrialContext, seed: int) -> HeldBackbone:
             channels=context.transform.channels,
             seed=seed,
             features=context.config.features,
-        )
-    return HeldBackbone(model=model, head=model.head, digests={})
+        ).train()
+    num_bytes = sum(tensor.nbytes for tensor in model.state_dict().values())
+    return HeldBackbone(model=model, head=model.head, digests={}, num_bytes=num_bytes)
 
 
 def _backbone_key(context: TrialContext) -> BackboneKey:

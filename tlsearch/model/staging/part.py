@@ -71,6 +71,8 @@ class Part(nn.Sequential):
 
     def moving(self, frozen: bool, policy: BNPolicy, adaptation: Adaptation | None) -> set[str]:
         """The part's own tensors that training changes, merged where adapters train, by their names within it."""
+        if frozen and not policy.statistics_move(frozen=True):
+            return set()
         layers = [(name, layer) for name, layer in self.named_modules() if isinstance(layer, AnyBatchNorm)]
         found = set[str]()
         if not frozen and adaptation is not None:

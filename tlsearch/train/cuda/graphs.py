@@ -102,5 +102,6 @@ class StepGraphs:
 
 def captures_steps(model: nn.Module, runtime: Runtime) -> bool:
     """Whether the steps of a model are worth a graph."""
-    small = sum(parameter.numel() for parameter in model.parameters()) <= _MAX_PARAMETERS
-    return runtime.device.type == "cuda" and not runtime.compiled and small
+    if runtime.device.type != "cuda" or runtime.compiled:
+        return False
+    return sum(parameter.numel() for parameter in model.parameters()) <= _MAX_PARAMETERS
