@@ -128,6 +128,13 @@ def test_backbones_suit_the_machine_and_the_domain() -> None:
     assert large == ["resnet50", "convnext_tiny", "efficientnet_v2_s", "timm/vit_small_patch14_dinov2"]
 
 
+def test_the_head_of_a_transformer_may_see_more_than_its_last_class_token(tmp_path: Path) -> None:
+    _, space = _loaded(_seen(_facts(900), GPU, "far"), tmp_path)
+    assert space.to_config(space.complete({"backbone": "timm/vit_small_patch14_dinov2"})).features == "cls"
+    assert space.dimensions["features"].domain.contains("last4")
+    assert all(choice.key[-1] != "features" for choice in space_choices(_seen(_facts(900), CPU)))
+
+
 def test_digits_and_letters_are_not_mirrored(tmp_path: Path) -> None:
     _, space = _loaded(_seen(_facts(900), GPU, DOMAINS["documents"].distance, domain="documents"), tmp_path)
     assert space.default_of("augmentation") == "none"

@@ -10,6 +10,7 @@ from tlsearch.app.init.candidates import AtHand
 from tlsearch.app.init.facts import DataFacts, Machine
 from tlsearch.app.init.rules import DOMAINS, Budget, Distance, deepest_stage, epochs_of, image_size, num_trials, size_of
 from tlsearch.app.production.within_time import SEARCH_SHARE
+from tlsearch.core.label_tasks import DEFAULT_TASK, TASKS
 from tlsearch.core.text import agree, plural
 from tlsearch.space.libraries.backbones import backbone_facts
 
@@ -89,7 +90,7 @@ def data_choices(data: DataFacts, chosen: Sequence[AtHand], path: str) -> list[C
     choices = [Choice(key=("data", "source"), value=data.spec.source), Choice(key=("data", "path"), value=path)]
     if data.spec.layout != "auto":
         choices.append(Choice(key=("data", "layout"), value=data.spec.layout, reason="Every top folder is a class."))
-    if data.spec.task != "single_label":
+    if data.spec.task != DEFAULT_TASK:
         reason = "Cells of the column label name several classes, with a bar between them; an empty one names none."
         choices.append(Choice(key=("data", "task"), value=data.spec.task, reason=reason))
     if "val" not in data.ready:
@@ -150,7 +151,7 @@ def space_choices(seen: Seen) -> list[Choice]:
     """The section ``space``."""
     data = seen.data
     wanted, deepest = seen.depths
-    choices = [_backbones(seen), _depth(seen, wanted, deepest)]
+    choices = [_backbones(seen), _depth(seen, wanted, deepest), *_features(seen)]
     head = "The new head starts from a solved linear probe (head_init: probe), so it needs no high rate."
     choices.append(Choice(key=("space", "head_lr"), value=_log(3e-4, 1e-2), reason=head))
     if deepest:
@@ -165,9 +166,19 @@ def space_choices(seen: Seen) -> list[Choice]:
     choices.append(augmentation(seen))
     if data.imbalance >= _IMBALANCED:
         reason = f"The largest class has {data.imbalance:.0f} times the images of the smallest."
-        value = "[none, weighted_loss, sampler]" if data.spec.task == "single_label" else "[none, weighted_loss]"
-        choices.append(Choice(key=("space", "class_balance"), value=value, reason=reason))
+        refused = TASKS[data.spec.task].refused
+        fit = [one for one in ("none", "weighted_loss", "sampler") if ("class_balance", one) not in refused]
+        choices.append(Choice(key=("space", "class_balance"), value=f"[{', '.join(fit)}]", reason=reason))
     return [*choices, Choice(key=("space", "weight_decay"), value=_log(1e-5, 1e-2))]
+
+
+def _features(seen: Seen) -> list[Choice]:
+    """What the heads of transformers see."""
+    names = [one.name for one in seen.chosen if (facts := backbone_facts(one.name)) and facts.has_class_token]
+    if not names:
+        return []
+    reason = f"Of {', '.join(names)}: a head alone often reads the class tokens of the last four blocks better."
+    return [Choice(key=("space", "features"), value="[cls, last4]", reason=reason, instead="[cls, cls_mean, last4]")]
 
 
 def _log(low: float, high: float) -> str:
@@ -235,17 +246,10 @@ def search_choices(seen: Seen) -> list[Choice]:
         *_folds(seen),
         Choice(key=("search", "time_budget"), value=f"{minutes:g}m", reason=share),
     ]
-    if data.spec.task == "multi_label":
-        reason = "The mean over the classes of how well each one ranks its images before the others, at any threshold."
-        instead = "val_micro_f1, val_macro_f1, val_loss"
-        choices.append(Choice(key=("search", "metric"), value="val_map", reason=reason, instead=instead))
-    elif data.imbalance >= _IMBALANCED:
-        reason = "Every class counts alike; the accuracy would be good for a model that ignores the rare ones."
-        instead = "val_balanced_accuracy, val_accuracy"
-        choices.append(Choice(key=("search", "metric"), value="val_macro_f1", reason=reason, instead=instead))
-    else:
-        instead = "val_macro_f1, val_balanced_accuracy, val_loss"
-        choices.append(Choice(key=("search", "metric"), value="val_accuracy", instead=instead))
+    task = TASKS[data.spec.task]
+    metric = task.metrics[task.imbalanced_metric if data.imbalance >= _IMBALANCED else task.default_metric]
+    instead = ", ".join(name for name in task.metrics if name != metric.name)
+    choices.append(Choice(key=("search", "metric"), value=metric.name, reason=metric.note, instead=instead))
     scheduler = "{asha: {grace_period: 1, reduction_factor: 3}}"
     reason = "ASHA stops weak trials: at each rung about one in three goes on."
     choices.append(Choice(key=("search", "scheduler"), value=scheduler, reason=reason, instead="none"))
