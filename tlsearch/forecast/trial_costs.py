@@ -87,8 +87,8 @@ class TrialCosts:
     device_type: str = "cpu"
 
     def spec(self, config: TrialConfig) -> ModelSpec:
-        """The model of a trial."""
-        return ModelSpec.of(config, self.setup.data, self.num_classes)
+        """The model of a trial; all heads take equally long, however wide."""
+        return ModelSpec.of(replace(config, features=None), self.setup.data, self.num_classes)
 
     def times(self, config: TrialConfig) -> BackboneTimes:
         """The timings of a trial's model."""

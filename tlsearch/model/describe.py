@@ -101,4 +101,10 @@ def adapted_parameters(spec: ModelSpec, method: str, rank: int | None) -> Mappin
 
 def _without_memory(spec: ModelSpec) -> StagedModel:
     size = native_size(spec.backbone) if spec.image_size is None else spec.image_size
-    return meta_model(spec.backbone, num_classes=spec.num_classes, image_size=size, channels=spec.channels)
+    return meta_model(
+        spec.backbone,
+        num_classes=spec.num_classes,
+        image_size=size,
+        channels=spec.channels,
+        features=spec.features,
+    )

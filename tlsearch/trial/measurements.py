@@ -9,6 +9,7 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -29,7 +30,7 @@ _measured: dict[tuple[object, ...], float] = {}
 def trial_latency(assignment: TrialAssignment) -> float:
     """Milliseconds for one image through the trial's model on this worker's device, in the trial's precision.
 
-    Measured once per process, backbone and image size: it does not depend on weights or depth. Decoding and
+    Measured once per process and ``ModelSpec``: it does not depend on weights or depth. Decoding and
     resizing the image are not in it.
 
     Raises:
@@ -41,13 +42,18 @@ def trial_latency(assignment: TrialAssignment) -> float:
     weights = resolve_weights(config.backbone, setup.weights.get(config.backbone, WeightsSource()))
     size = with_image_size(weights.transform, setup.data.size_of(config)).crop_size
     num_classes = len(held_index(setup.data).classes)
-    channels = setup.data.pixel_format.channels
-    spec = ModelSpec(backbone=config.backbone, num_classes=num_classes, image_size=size, channels=channels)
+    spec = replace(ModelSpec.of(config, setup.data, num_classes), image_size=size)
     key = (spec, str(runtime.device), runtime.precision, setup.num_threads)
     if key not in _measured:
         with out_of_memory_is_infeasible("the model"):
             model = build_model(
-                config.backbone, num_classes=num_classes, weights=None, image_size=size, channels=channels, seed=0
+                spec.backbone,
+                num_classes=num_classes,
+                weights=None,
+                image_size=size,
+                channels=spec.channels,
+                seed=0,
+                features=spec.features,
             )
             _measured[key] = time_one_image(model, runtime)
     return _measured[key]

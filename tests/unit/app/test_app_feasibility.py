@@ -38,6 +38,21 @@ def test_sizes_are_counted_where_a_constraint_asks(tmp_path: Path) -> None:
     assert model_sizes(file, space, 10) == {}
 
 
+def test_a_head_is_as_wide_as_the_features_that_it_sees(tmp_path: Path) -> None:
+    path = _write(tmp_path, "{params_millions: {max: 100}}")
+    tokens = "[resnet18, vit_b_32], features: [cls, last4]"
+    text = (
+        path.read_text().replace("[resnet18, squeezenet1_1]", tokens).replace("squeezenet1_1: none", "vit_b_32: none")
+    )
+    path.write_text(text)
+    file, space = load(path)
+    found = {
+        (spec.backbone, spec.features): one["params_millions"] for spec, one in model_sizes(file, space, 10).items()
+    }
+    assert {name for name, features in found if features is None} >= {"resnet18"} and ("resnet18", "cls") not in found
+    assert found["vit_b_32", "last4"] - found["vit_b_32", "cls"] == pytest.approx(3 * 768 * 10 / 1e6)
+
+
 def test_a_constraint_that_no_backbone_keeps_is_a_problem(tmp_path: Path) -> None:
     report = check_file(_write(tmp_path, "{params_millions: {max: 0.5}, checkpoint_mb: {max: 40}}"))
     (problem,) = report.problems

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,22 @@ def test_what_is_missing_is_counted_once(entry: SearchEntry, monkeypatch: pytest
     monkeypatch.setattr("tlsearch.model.describe_model", counted_again)
     monkeypatch.setattr("tlsearch.data.load_index", counted_again)
     assert complete_facts(entry, [LARGE, LARGE]) == both
+
+
+def test_wide_heads_and_adapted_stages_have_counts_of_their_own(entry: SearchEntry) -> None:
+    plain = TrialConfig(backbone="vit_b_32")
+    wide, lora = replace(plain, features="last4"), replace(plain, unfreeze_depth=2, adapt="lora", lora_rank=4)
+    facts = complete_facts(entry, [plain])
+    write_facts(entry, facts)
+    facts = complete_facts(entry, [plain, wide, lora])
+    assert facts.trainable_of(plain) == 768 * 10 + 10 and facts.trainable_of(wide) == 4 * 768 * 10 + 10
+    assert facts.parameters["vit_b_32 last4"] - facts.parameters["vit_b_32"] == 3 * 768 * 10
+    adapted, whole = facts.trainable_of(lora), facts.trainable_of(replace(plain, unfreeze_depth=2))
+    assert adapted is not None and whole is not None and 768 * 10 + 10 < adapted < 0.02 * whole
+    assert facts.parameters_of(lora) == facts.parameters_of(plain)
+    assert facts.trainable_of(replace(lora, lora_rank=8)) is None  # of no trial
+    write_facts(entry, facts)
+    assert read_facts(entry) == facts
 
 
 def test_data_that_are_gone_leave_the_rest(entry: SearchEntry, caplog: pytest.LogCaptureFixture) -> None:

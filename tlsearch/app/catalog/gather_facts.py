@@ -13,7 +13,7 @@ from tlsearch.app.catalog.screen_file import decided_screen
 from tlsearch.core.codec import read_json
 from tlsearch.core.errors import UserError
 from tlsearch.core.types import ModelSpec, TrialConfig
-from tlsearch.results.leaderboard.search_facts import SearchFacts
+from tlsearch.results.leaderboard.search_facts import SearchFacts, trained_model
 from tlsearch.space.syntax import list_as_written
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def read_facts(entry: SearchEntry) -> SearchFacts:
 def complete_facts(entry: SearchEntry, configs: Iterable[TrialConfig]) -> SearchFacts:
     """As ``read_facts``, with what is missing counted now; data that are gone are left out."""
     facts = read_facts(entry)
-    missing = [config for config in configs if config.model not in facts.parameters]
+    missing = [config for config in configs if trained_model(config) not in facts.trainable]
     file = read_space_file(entry)
     if file is None or not (missing or facts.num_validation is None):
         return facts
@@ -103,15 +103,19 @@ def _add_data(facts: SearchFacts, index: ImageIndex) -> SearchFacts:
 
 
 def _add_models(facts: SearchFacts, file: SpaceFile, configs: Iterable[TrialConfig]) -> SearchFacts:
-    from tlsearch.model import describe_model
+    from tlsearch.model import adapted_parameters, describe_model
 
     parameters, trainable = dict(facts.parameters), dict(facts.trainable)
-    for name, config in {one.model: one for one in configs}.items():
+    for name, config in {trained_model(one): one for one in configs}.items():
+        spec = ModelSpec.of(config, file.data, len(facts.classes))
         try:
-            described = describe_model(ModelSpec.of(config, file.data, len(facts.classes)))
+            described = describe_model(spec)
+            counts = described.trainable_parameters
+            if config.adapted:
+                counts = adapted_parameters(spec, config.adapt, config.lora_rank)
         except UserError as error:
             logger.warning("the parameters of %s cannot be counted: %s", name, error)
             continue
-        parameters[name] = described.parameters
-        trainable[name] = dict(described.trainable_parameters)
+        parameters[config.model] = described.parameters
+        trainable[name] = dict(counts)
     return replace(facts, parameters=parameters, trainable=trainable)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from itertools import product
 
 from tlsearch.config import SpaceFile
 from tlsearch.config.values import MOST
@@ -12,7 +13,7 @@ from tlsearch.core.label_tasks import TASKS
 from tlsearch.core.text import agree, plural
 from tlsearch.core.types import ModelSpec, TrialConfig, WeightsSource
 from tlsearch.data import ImageIndex, fold_indexes
-from tlsearch.space import Space, backbone_facts, image_sizes_of, is_screened
+from tlsearch.space import PARAMETERS, Space, backbone_facts, image_sizes_of, is_screened
 
 _TRIALS = re.compile(r"\+?[1-9][0-9]{0,8}")
 
@@ -44,12 +45,21 @@ def model_sizes(file: SpaceFile, space: Space, num_classes: int) -> dict[ModelSp
     sizes = dict[ModelSpec, dict[str, float]]()
     for name in space.backbones():
         facts, described = backbone_facts(name), None
-        for image_size in image_sizes_of(space, name):
-            spec = ModelSpec.of(TrialConfig(backbone=name, image_size=image_size), file.data, num_classes)
-            if described is None or facts is None or facts.size_multiple != 1:
+        for image_size, features in product(image_sizes_of(space, name), _features_of(space, name)):
+            config = TrialConfig(backbone=name, image_size=image_size, features=features)
+            spec = ModelSpec.of(config, file.data, num_classes)
+            if described is None or facts is None or facts.size_multiple != 1 or features is not None:
                 described = describe_model(spec)
             sizes[spec] = {"params_millions": described.parameters / 1e6, "checkpoint_mb": described.state_bytes / 1e6}
     return sizes
+
+
+def _features_of(space: Space, backbone: str) -> tuple[str | None, ...]:
+    """The values of ``features`` that the trials of a backbone may have: the head is as wide as they are."""
+    facts, domain = backbone_facts(backbone), space.dimensions["features"].domain
+    if facts is None or not facts.has_class_token:
+        return (None,)
+    return tuple(one for one in (None, *PARAMETERS["features"].choices) if one is None or domain.contains(one))
 
 
 def trial_depths(file: SpaceFile, space: Space) -> tuple[int, ...]:

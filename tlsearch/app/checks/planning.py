@@ -293,4 +293,5 @@ def _used_models(file: SpaceFile, space: Space, num_classes: int) -> Mapping[Mod
     else:
         sized = ((name, size) for name in space.backbones() for size in image_sizes_of(space, name))
         configs = [TrialConfig(backbone=name, image_size=size) for name, size in sized]
-    return dict.fromkeys(ModelSpec.of(config, file.data, num_classes) for config in configs)
+    plain = (replace(config, features=None) for config in configs)  # see ``TrialCosts.spec``
+    return dict.fromkeys(ModelSpec.of(config, file.data, num_classes) for config in plain)

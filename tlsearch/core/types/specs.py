@@ -154,12 +154,14 @@ class ModelSpec:
         num_classes: Outputs of the head.
         image_size: Side of the input images in pixels; None is the default weights' own.
         channels: Of the input images.
+        features: What the head sees of a transformer's tokens, which is up to four times as wide.
     """
 
     backbone: str
     num_classes: int
     image_size: int | None = None
     channels: int = 3
+    features: str | None = None
 
     @classmethod
     def of(cls, config: TrialConfig, data: DataSpec, num_classes: int) -> ModelSpec:
@@ -169,6 +171,7 @@ class ModelSpec:
             num_classes=num_classes,
             image_size=data.size_of(config),
             channels=data.pixel_format.channels,
+            features=config.features,
         )
 
 

@@ -276,8 +276,15 @@ class TrialConfig:
 
     @property
     def model(self) -> str:
-        """What decides the size of its model, and the time of one image: ``resnet18``, or ``resnet18 at 96 px``."""
-        return self.backbone if self.image_size is None else f"{self.backbone} at {self.image_size} px"
+        """What decides the size of its model, and the time of one image: ``resnet18 at 96 px``, ``vit_b_16 last4``."""
+        sized = self.backbone if self.image_size is None else f"{self.backbone} at {self.image_size} px"
+        return sized if self.features is None else f"{sized} {self.features}"
+
+    @property
+    def adapted(self) -> str:
+        """How its stages are adapted, ``lora 8``; empty where they train as they are."""
+        rank = "" if self.lora_rank is None else f" {self.lora_rank}"
+        return "" if self.adapt == "none" else f"{self.adapt}{rank}"
 
     @property
     def short(self) -> str:
@@ -289,11 +296,8 @@ class TrialConfig:
         words = [self.model, f"depth {self.unfreeze_depth}", f"lr {rates}"]
         if self.bn_policy is not None and self.unfreeze_depth:
             words.append(f"bn {self.bn_policy}")
-        if self.adapt != "none":
-            words.append(self.adapt if self.lora_rank is None else f"{self.adapt} {self.lora_rank}")
-        if self.augmentation != "none":
-            words.append(self.augmentation)
-        return " ".join(words)
+        augmentation = "" if self.augmentation == "none" else self.augmentation
+        return " ".join(filter(None, (*words, self.adapted, augmentation)))
 
 
 def hyperparameters() -> Iterator[tuple[str, type, Hyperparameter]]:

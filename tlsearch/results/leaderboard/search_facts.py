@@ -30,7 +30,7 @@ class SearchFacts:
         images: Number of images by split.
         digest: The data set's.
         parameters: Of each backbone with the new head, by ``TrialConfig.model``, as the next two.
-        trainable: The same that train at each unfreeze depth, by model, then depth.
+        trainable: The same that train at each unfreeze depth, by ``trained_model``, then depth.
         latency_ms: Of one image on a CPU; measured on request.
         latency_on: The machine and settings that ``latency_ms`` holds for.
         max_epochs: Epochs of a trial that is not cut.
@@ -64,10 +64,8 @@ class SearchFacts:
         return self.parameters.get(config.model)
 
     def trainable_of(self, config: TrialConfig) -> int | None:
-        """Parameters that the trial may train, batch norm's included; not known where its stages are adapted."""
-        if config.adapt != "none":
-            return None
-        return self.trainable.get(config.model, {}).get(config.unfreeze_depth)
+        """Parameters that the trial may train, batch norm's included; of adapted stages those beside their weights."""
+        return self.trainable.get(trained_model(config), {}).get(config.unfreeze_depth)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -85,6 +83,11 @@ class SearchFacts:
         if plain.get("format") != FORMAT:
             raise ValueError(f"facts of a search have the format {FORMAT}, not {plain.get('format')!r}")
         return from_plain(cls, plain)
+
+
+def trained_model(config: TrialConfig) -> str:
+    """What decides, with the depth, which parameters train: the model, and how its stages are adapted."""
+    return f"{config.model} {config.adapted}".strip()
 
 
 def measure_latency(spec: ModelSpec, *, num_threads: int = 1) -> float:
@@ -151,6 +154,7 @@ def _untrained(spec: ModelSpec) -> StagedModel:
         image_size=size,
         channels=spec.channels,
         seed=0,
+        features=spec.features,
     )
 
 

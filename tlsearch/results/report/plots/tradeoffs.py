@@ -108,7 +108,7 @@ def _against(
         caption = (
             "The orange line is the Pareto front: no trial is both cheaper and better. "
             + ("Bars are one standard error. " if any(view.by_trial[t.number].standard_error for t in front) else "")
-            + "Size and latency depend on the backbone and the image size alone, so trials stand in columns."
+            + "Size and latency depend on the model alone, so trials stand in columns."
         )
         return finish(figure, Plot(name=plot.name, title=plot.title, caption=caption, marks=marks))
 
