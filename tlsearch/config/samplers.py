@@ -25,9 +25,9 @@ class SamplerEntry:
 SAMPLERS: Mapping[str, SamplerEntry] = {
     "tpe": SamplerEntry(
         factory="tlsearch.search.sampling.tpe:make_tpe",
-        options=frozenset({"starting_points", "cost_aware"}),
+        options=frozenset({"starting_points", "cost_aware", "stop"}),
     ),
-    "random": SamplerEntry(factory="optuna.samplers:RandomSampler"),
+    "random": SamplerEntry(factory="optuna.samplers:RandomSampler", options=frozenset({"stop"})),
     # Draws only what an entry lacks: the space of a resumed search may have gained a dimension.
     "fixed": SamplerEntry(factory="optuna.samplers:RandomSampler", options=frozenset({"seeds"}), listed=True),
 }

@@ -90,7 +90,7 @@ def forecast(
     limit_s: float = 5.0,
     simulations: int | None = None,
 ) -> Forecast:
-    """Simulates a search.
+    """Simulates a search, to the last of its trials: ``search.stop`` goes by values that are not known.
 
     Args:
         plan: Its directory is never looked at.
@@ -102,7 +102,7 @@ def forecast(
         simulations: How many, always the same ones; None is as many as the seconds allow.
     """
     num_trials = min(plan.search.trials, _MOST_TRIALS)
-    shorter = replace(plan, directory=os.devnull, search=replace(plan.search, trials=num_trials))
+    shorter = replace(plan, directory=os.devnull, search=replace(plan.search, trials=num_trials, stop="none"))
     scale = 1.0 if plan.search.listed else plan.search.trials / num_trials
     began, ran = time.thread_time(), list[_Outcome]()
     fewest, most = (_FEWEST, _MOST) if simulations is None else (simulations, simulations)

@@ -61,6 +61,8 @@ def test_the_report_has_what_is_published(space: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "cache").exists()
 
     largest = max(report.measured.trial_bytes.values())
+    assert not any("search.stop" in line for line in lines) and not plain["may_stop"]
+    assert any("search.stop: auto may end the search" in line for line in plan_lines(replace(report, may_stop=True)))
     packed = replace(report, slots=replace(report.slots, gpus=1.0, packed_bytes=6 * largest + 3_000_000_000))
     assert packed.as_json()["trials_per_gpu"] == 4 and plain["trials_per_gpu"] == 1  # with what CUDA takes of each
     assert any("holds 4 such trials by its memory" in line for line in plan_lines(packed))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flat_trials import Flat
 from preparing import stub_entry
 from search_doubles import QuickTrial, drive, make_plan, start_trial, step_once
 from typer.testing import CliRunner
@@ -164,6 +165,20 @@ def test_how_the_last_start_ended(entry: catalog.SearchEntry, ended: Status, sta
     assert f"one {state}" in _command("status")
     forget_end(entry)
     assert "one was interrupted; go on with" in _command("status")
+
+
+def test_a_search_that_plateaued_says_so_and_has_nothing_to_do(tmp_path: Path) -> None:
+    plateaus = stub_entry(tmp_path / "one", RESOLVED.replace("trials: 9", "trials: 60, stop: auto"))
+    drive(make_plan(plateaus.path, trials=60, scheduler=None, stop="auto", max_epochs=1), factory=Flat)
+    keep_end(plateaus, "finished")
+    shown = json.loads(_command("status", "--json"))
+    assert shown["state"] == "finished" and shown["plateau"]["limit"] == 60 and shown["plateau"]["chance"] < 0.1
+    ended = f"plateaued after {shown['plateau']['trials']} of 60 trials: the chance that "
+    assert f"one has finished: it {ended}" in " ".join(_command("status").split())
+    assert json.loads(_command("results", "--json"))["plateau"] == shown["plateau"]
+    assert f"The search {ended}" in Path(json.loads(_command("report", "--no-model", "--json"))["page"]).read_text()
+    assert nothing_left(plateaus).startswith(f"nothing to do: the search {ended}")
+    assert nothing_left(plateaus, trials="+12") == ""
 
 
 def test_a_resume_with_nothing_to_do_says_so_without_torch_or_ray(entry: catalog.SearchEntry) -> None:

@@ -157,6 +157,7 @@ def test_schedulers(tmp_path: Path, written: Any, expected: AshaSpec | None) -> 
         ("data", {"source": "huggingface"}, "data.source", "needs either a name"),
         ("data", {"source": "huggingface", "path": "absent"}, "data.path", "does not exist"),
         ("data", {"source": "huggingface", "path": ".", "name": "x"}, "data.source", "needs either a name"),
+        ("search", {"stop": "maybe"}, "search.stop", "auto"),
         ("weights", {"resnet18": "absent.pth"}, "weights.resnet18", "does not exist"),
         ("weights", {"resnet18": "space.yaml"}, "weights.resnet18", "ends in .pth"),
         ("weights", {"resnet18": None}, "weights.resnet18", "not empty"),

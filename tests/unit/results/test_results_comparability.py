@@ -9,8 +9,8 @@ from typing import Any
 from search_records import make_facts, record_of
 
 from tlsearch.app.checks.feasibility import untried_backbones
-from tlsearch.core.types import EpochReport, TrialConfig, TrialRecord, TrialState
-from tlsearch.results.leaderboard.leaderboard import leaderboard, leaderboard_notes
+from tlsearch.core.types import EpochReport, Plateau, TrialConfig, TrialRecord, TrialState
+from tlsearch.results.leaderboard.leaderboard import leaderboard, leaderboard_notes, results_json
 from tlsearch.results.leaderboard.search_facts import comparability_notes
 from tlsearch.space import load
 
@@ -68,6 +68,19 @@ def test_a_space_that_was_tried_whole_is_told_among_the_notes() -> None:
     record = replace(record_of([trial(0, "a", 4, "complete", "completed")]), space_tried=True)
     found = leaderboard_notes(record, leaderboard(record, {}), make_facts())
     assert found[-1] == "the search ended with 1 trial: every configuration of its space has been tried"
+
+
+def test_a_search_that_plateaued_says_what_it_saw_and_how_to_go_on() -> None:
+    plateau = Plateau(chance=0.074, margin=0.002, trials=1, limit=64, excess=0.0031)
+    record = replace(record_of([trial(0, "a", 4, "complete", "completed")]), plateau=plateau)
+    assert leaderboard_notes(record, leaderboard(record, {}), make_facts())[-1] == (
+        "the search plateaued after 1 of 64 trials: the chance that one of the other 63 gains 0.002 or more of "
+        "val_accuracy was 7% (its best values lie 0.0031 above the next one on average); "
+        f"`tlsearch resume {record.search_id} --trials +12` searches on"
+    )
+    shown = results_json(record, {})["plateau"]
+    assert shown == {"chance": 0.074, "margin": 0.002, "trials": 1, "limit": 64, "excess": 0.0031, "saved": 63}
+    assert results_json(replace(record, plateau=None), {})["plateau"] is None
 
 
 def test_more_backbones_than_trials_is_a_warning(tmp_path: Path) -> None:

@@ -130,6 +130,8 @@ def test_an_override_that_decides_is_named(tmp_path: Path) -> None:
         ({"seeds": 2}, "seeds", "goes with fixed"),
         ({"sampler": "random", "starting_points": "none"}, "starting_points", "goes with tpe"),
         ({"sampler": "fixed", "start_with": [{}], "cost_aware": False, "trials": 1}, "cost_aware", "goes with tpe"),
+        ({"sampler": "fixed", "start_with": [{}], "stop": "auto", "trials": 1}, "stop", "goes with tpe or random"),
+        ({"objectives": ["val_accuracy", "latency_ms"], "stop": "auto"}, "stop", "has a front"),
         ({"cost_aware": False}, "cost_aware", "starting_points is auto"),
         ({"start_with": [{}, {"unfreeze_depth": 0}]}, "start_with[1]", "the same trial as entry 0"),
         ({"start_with": [{"head_lr": 1}, {}, {"head_lr": 1.0}]}, "start_with[2]", "the same trial as entry 0 (line"),

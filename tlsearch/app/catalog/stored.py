@@ -27,6 +27,7 @@ from tlsearch.core.errors import StorageError
 from tlsearch.core.layout import SearchFolder
 from tlsearch.core.text import command, plural
 from tlsearch.core.types import SearchRecord, TrialState
+from tlsearch.results.leaderboard.search_facts import plateau_text
 from tlsearch.search import read_search
 from tlsearch.search.json_logs import logging_to
 from tlsearch.search.study.lock import is_running
@@ -139,7 +140,8 @@ def search_state(entry: SearchEntry, record: SearchRecord) -> SearchState:
 def ending_text(record: SearchRecord, state: SearchState) -> str:
     """What became of a search that no process runs, and how to go on."""
     if state in ("finished", "running"):
-        return "has finished" if state == "finished" else "is running"
+        plateau = f": it {plateau_text(record, record.plateau)}" if record.plateau else ""
+        return f"has finished{plateau}" if state == "finished" else "is running"
     unfinished = sum(trial.state is TrialState.RUNNING for trial in record.trials)
     waiting = f" with {plural(unfinished, 'unfinished trial')}" if unfinished else ""
     waiting = waiting if record.trials else " before its first trial"

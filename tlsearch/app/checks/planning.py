@@ -68,6 +68,7 @@ class PlanReport:
         advice: On folds; empty where there is none.
         unit: What a report of a trial is of: ``epoch`` or ``fold``.
         screen: What comes before the first trial; None where no backbone is screened.
+        may_stop: Whether the search may end before its last trial, which the times do not count on.
     """
 
     slots: Slots
@@ -78,6 +79,7 @@ class PlanReport:
     advice: str = ""
     unit: str = "epoch"
     screen: ScreenCost | None = None
+    may_stop: bool = False
 
     @property
     def trials_per_gpu(self) -> int:
@@ -113,6 +115,7 @@ class PlanReport:
             "savings": [{"change": one.change, "fraction": one.fraction} for one in self.savings],
             "advice": self.advice,
             "screen": None if self.screen is None else asdict(self.screen),
+            "may_stop": self.may_stop,
         }
 
 
@@ -173,6 +176,7 @@ def plan_search(file: SpaceFile, space: Space, index: ImageIndex, *, step: Step 
         advice=folds_advice(index, file.search.num_folds),
         unit="fold" if file.search.num_folds else "epoch",
         screen=screen,
+        may_stop=file.search.stop == "auto",
     )
 
 

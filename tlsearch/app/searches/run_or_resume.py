@@ -23,6 +23,7 @@ from tlsearch.config import SpaceFile, parse_space_file
 from tlsearch.core.errors import UsageError
 from tlsearch.core.text import agree, command, format_s, plural
 from tlsearch.core.trusted_hosts import trust
+from tlsearch.results.leaderboard.search_facts import plateau_text
 from tlsearch.search import SearchLock, holding
 
 _UNBORN = (SOURCE, RESOLVED, INPUTS, FACTS, "lock")  # written before the search is entered in the catalogue
@@ -99,6 +100,8 @@ def nothing_left(entry: SearchEntry, *, trials: str | None = None, stored: bool 
     if begun >= wanted:
         ended = f"{begun:,} of {plural(wanted, 'trial')} ended" if begun == wanted else _more_than(begun, wanted)
         return f"nothing to do: {ended}; {command('resume', entry.search_id, '--trials', '+12')} searches on"
+    if record.plateau is not None and search.stop == "auto" and wanted <= record.plateau.limit:
+        return f"nothing to do: the search {plateau_text(record, record.plateau)}"
     if record.space_tried:
         return (
             f"nothing to do: the {plural(begun, 'trial')} that ended are all configurations of the space; widen it in "

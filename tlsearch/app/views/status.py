@@ -18,6 +18,7 @@ from tlsearch.core.layout import SearchFolder
 from tlsearch.core.types import Screen, TrialRecord, TrialState
 from tlsearch.results.leaderboard.front_rows import front_json
 from tlsearch.results.leaderboard.screen_notes import screen_json
+from tlsearch.results.leaderboard.search_facts import plateau_json
 from tlsearch.search import Holder, SearchStatus, read_status, request_stop, wait_until_stopped
 
 
@@ -70,6 +71,7 @@ class Overview:
             "experiment": record.experiment,
             "directory": record.directory,
             "state": self.state,
+            "plateau": plateau_json(record),
             "running": status.holder is not None,
             "process": None if status.holder is None else status.holder.plain(),
             "metric": record.metric,

@@ -47,6 +47,8 @@ def plan_lines(report: PlanReport) -> Iterator[str]:
         yield f"{plural(len(measured.stored.stored), 'cached entry', 'cached entries')} of these images are used again"
     if first.scaled:
         yield "the search is longer than what was simulated: the later trials are taken to go on at the same rate"
+    if report.may_stop:
+        yield "search.stop: auto may end the search earlier; the times above are those of all its trials"
     yield from _saving_lines(report)
     if report.advice:
         yield report.advice

@@ -54,6 +54,7 @@ _OTHERS: Mapping[str, str] = {
     "search.scheduler": "pruner asha early_stop",
     "search.start_with": "points_to_evaluate enqueue initial_points starting initial",
     "search.patience": "early_stopping early_stopping_patience",
+    "search.stop": "terminator stop_when_done auto_stop",
     "search.seed": "random_seed random_state rng",
     "search.max_failures": "retries max_retries",
     "resources.gpus_per_trial": "gpu gpus num_gpus n_gpus device devices",

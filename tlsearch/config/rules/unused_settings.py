@@ -92,6 +92,12 @@ def _sampler(search: SearchSpec, checker: Checker) -> None:
             at,
         )
     checker.require(
+        search.stop == "none" or not search.objectives,
+        ("search", "stop"),
+        "stop: auto looks at one metric, and a search with objectives has a front: leave it out",
+        ("search", "objectives"),
+    )
+    checker.require(
         search.cost_aware or search.starting_points == "none" or search.sampler != "tpe",
         ("search", "cost_aware"),
         "cost_aware has no effect where starting_points is auto: leave it out",

@@ -17,6 +17,7 @@ from tlsearch.core.types.trials import (
     Decision,
     EndReason,
     EpochReport,
+    Plateau,
     StartReport,
     TrialOutcome,
     TrialState,
@@ -139,6 +140,7 @@ class SearchRecord:
         cost: The objective beside the metric; empty where there is none.
         pauses: When no process ran it: (Unix time of the last report before, seconds), in order.
         space_tried: Whether it ended because its trials are all configurations of its space.
+        plateau: Why it ended before its trials were spent; None where it did not, or has gone on since.
     """
 
     search_id: str
@@ -150,6 +152,7 @@ class SearchRecord:
     pauses: tuple[tuple[float, float], ...] = ()
     space_tried: bool = False
     cost: str = ""
+    plateau: Plateau | None = None
 
     @property
     def objective(self) -> Objective:

@@ -161,6 +161,30 @@ class TrialOutcome:
         return result_of(self.state, self.reason, self.best_value)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Plateau:
+    """Why a search ended before its trials were spent (``search.stop: auto``).
+
+    Attributes:
+        chance: That one of the trials that were left would have gained ``margin``.
+        margin: Of the metric.
+        trials: Trials that it had.
+        limit: Trials that were asked for.
+        excess: By how much the best values lie above the next one, as a mean.
+    """
+
+    chance: float
+    margin: float
+    trials: int
+    limit: int
+    excess: float
+
+    @property
+    def saved(self) -> int:
+        """Trials that it left out."""
+        return self.limit - self.trials
+
+
 class Reporter(Protocol):
     """Takes a trial's reports and answers each with a decision."""
 

@@ -11,7 +11,7 @@ from tlsearch.core.metrics import is_share
 from tlsearch.core.printable import csv_text
 from tlsearch.core.text import NumberForm, agree, plural
 from tlsearch.core.types import Objective, Scalar, SearchRecord, TrialRecord, TrialState
-from tlsearch.results.leaderboard.search_facts import SearchFacts, comparability_notes
+from tlsearch.results.leaderboard.search_facts import SearchFacts, comparability_notes, plateau_json
 from tlsearch.results.stats.intervals import standard_error, wilson_interval
 
 _NO_FACTS = SearchFacts()
@@ -153,6 +153,7 @@ def rows_json(record: SearchRecord, rows: Sequence[LeaderboardRow], facts: Searc
         "metric": record.metric,
         "mode": record.objective.mode,
         "best": None if best is None else best.number,
+        "plateau": plateau_json(record),
         "trials": [row.as_json() for row in rows],
     }
     if facts is not None:

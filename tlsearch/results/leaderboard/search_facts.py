@@ -9,8 +9,17 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from tlsearch.core.codec import from_plain
-from tlsearch.core.text import plural
-from tlsearch.core.types import EndReason, ModelSpec, Screen, SearchRecord, TrialConfig, TrialRecord, TrialState
+from tlsearch.core.text import command, plural
+from tlsearch.core.types import (
+    EndReason,
+    ModelSpec,
+    Plateau,
+    Screen,
+    SearchRecord,
+    TrialConfig,
+    TrialRecord,
+    TrialState,
+)
 from tlsearch.results.leaderboard.screen_notes import screen_sentences
 
 if TYPE_CHECKING:
@@ -207,7 +216,24 @@ def comparability_notes(record: SearchRecord, facts: SearchFacts) -> list[str]:
             f"the search ended with {plural(len(record.trials), 'trial')}: "
             "every configuration of its space has been tried"
         )
+    if record.plateau is not None:
+        notes.append(f"the search {plateau_text(record, record.plateau)}")
     return notes
+
+
+def plateau_text(record: SearchRecord, found: Plateau) -> str:
+    """What a search that plateaued saw, and how it goes on."""
+    return (
+        f"plateaued after {found.trials} of {plural(found.limit, 'trial')}: the chance that one of the other "
+        f"{found.saved} gains {found.margin:g} or more of {record.metric} was {found.chance:.0%} (its best values lie "
+        f"{found.excess:.2g} above the next one on average); {command('resume', record.search_id, '--trials', '+12')} "
+        "searches on"
+    )
+
+
+def plateau_json(record: SearchRecord) -> dict[str, float | int] | None:
+    """The published shape: {chance, margin, trials, limit, excess, saved}; None where the search has not plateaued."""
+    return None if record.plateau is None else {**asdict(record.plateau), "saved": record.plateau.saved}
 
 
 def _of(record: SearchRecord, backbone: str) -> list[TrialRecord]:

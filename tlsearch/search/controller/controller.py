@@ -20,7 +20,7 @@ from tlsearch.core.crash import crash_point
 from tlsearch.core.errors import StorageError
 from tlsearch.core.types import Decision, EndReason, EpochReport, SearchObserver, TrialOutcome
 from tlsearch.search.controller.dispatcher import Dispatcher
-from tlsearch.search.controller.live_trials import Live, note_stored, observed
+from tlsearch.search.controller.live_trials import Live, take_stored
 from tlsearch.search.controller.model_costs import ModelCosts
 from tlsearch.search.controller.trial_queue import Intake
 from tlsearch.search.plan import SearchPlan
@@ -67,14 +67,9 @@ class Controller:
         self._intake = Intake(plan, study, clock=clock)
         trials = study.trials()
         self._costs = ModelCosts(plan).read(trials)
-        reports = sorted(
-            ((stored, trial) for trial in trials for stored in stored_reports(trial)), key=lambda pair: pair[0].seq
-        )
-        for stored, trial in reports:
-            self._judge.observe(observed(trial, stored.report, self._metric, self._costs))
-            note_stored(self.shares, trial, stored)
-        self._seq = reports[-1][0].seq + 1 if reports else 0
-        spent_s = max((stored.spent_s for stored, _ in reports), default=0.0)
+        reports = take_stored(trials, self._judge, self.shares, metric=self._metric, costs=self._costs)
+        self._seq = reports[-1].seq + 1 if reports else 0
+        spent_s = max((stored.spent_s for stored in reports), default=0.0)
         self._time = TimeBudget(self._search.time_budget_s, spent_s=spent_s, timer=timer)
         for trial in trials:
             if trial.state is OptunaState.RUNNING:
@@ -96,18 +91,19 @@ class Controller:
 
     @property
     def reason(self) -> str:
-        """How this start ended: finished, space (all of it has been tried), interrupted or budget (of time)."""
+        """How this start ended: finished, plateaued, space (all of it was tried), interrupted or budget (of time)."""
         if self._live or (self._stop.is_set() and self._may_start()):
             return "interrupted"
         if self._time.over and self._intake.trials_left:
             return "budget"
+        if self._intake.plateau is not None:
+            return "plateaued"
         return "space" if self._intake.space_tried else "finished"
 
     def finish(self) -> str:
-        """The reason, once no trial is to come; the study keeps that its space has been tried whole."""
+        """The reason, once no trial is to come; the study keeps why none is needed."""
         reason = self.reason
-        if reason == "space":
-            self._study.note_space_tried()
+        self._intake.note_end(reason)
         return reason
 
     @property
@@ -115,10 +111,13 @@ class Controller:
         """Whether the next trial is proposed only when the first look at each backbone has ended.
 
         Until then a backbone that is reported early would be taken for the best. A first look that says nothing for
-        long does not hold up the others for ever.
+        long does not hold up the others for ever. A search that has plateaued looks again when the trials that run have
+        ended.
         """
         if self._going_on or self._intake.first_points_left:
             return False
+        if self._intake.plateau is not None:
+            return True
         looks = (live for live in self._live.values() if live.first_look)
         timeout_s = self._search.trial_timeout_s or _OVERDUE_S  # with a timeout its worker is killed, then it fails
         return any(self._timer() - live.heard < timeout_s * (1 + self._search.max_failures) for live in looks)
@@ -248,7 +247,8 @@ class Controller:
     # --- inside ------------------------------------------------------------------------------
 
     def _may_start(self) -> bool:
-        return self._intake.trials_left and not self._time.over
+        left = self._intake.trials_left and not self._time.over
+        return left and (bool(self._live) or self._intake.plateau is None)
 
     def _note_measured(self, live: Live, measured: Mapping[str, float]) -> None:
         """Keeps it in the study: a trial that goes on after a resume is not measured again."""
@@ -291,6 +291,7 @@ class Controller:
             constraints=own | excess(live.measured, self._limits),
         )
         crash_point("after_tell")
+        self._intake.trial_ended()
         del self._live[live.number]
         self._drop_checkpoint(live.number)
         if outcome.reason is not EndReason.ERROR:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from optuna.trial import FrozenTrial
@@ -14,8 +14,8 @@ from tlsearch.search.controller.model_costs import ModelCosts
 from tlsearch.search.plan import SearchPlan
 from tlsearch.search.sampling.points import FIRST_LOOK
 from tlsearch.search.scheduling.packing import Shares
-from tlsearch.search.scheduling.stopping_rules import MEASURED_BY_WORKERS, Observation, Verdict
-from tlsearch.search.study.stored_reports import StoredReport
+from tlsearch.search.scheduling.stopping_rules import MEASURED_BY_WORKERS, Judge, Observation, Verdict
+from tlsearch.search.study.stored_reports import StoredReport, stored_reports
 from tlsearch.search.worker.messages import Job
 
 logger = logging.getLogger(__name__)
@@ -119,15 +119,17 @@ class Live:
         return sum(not node or node in alive for node in judged)
 
 
-def note_stored(shares: Shares, trial: FrozenTrial, stored: StoredReport) -> None:
-    """Takes a report of an earlier start."""
-    attrs = trial.user_attrs
-    shares.note(trial.number, from_plain(TrialConfig, attrs["config"]), attrs.get(GPUS) or 1.0, stored.report)
-
-
-def observed(trial: FrozenTrial, report: EpochReport, metric: str, costs: ModelCosts) -> Observation:
-    """A report of an earlier start as the rules see it."""
-    attrs = trial.user_attrs
-    bracket, uncut = attrs.get("bracket", 0), attrs.get(FIRST_LOOK, False)
-    cost = costs.of(from_plain(TrialConfig, attrs["config"]))
-    return Observation.of(report, metric, trial=trial.number, bracket=bracket, uncut=uncut, cost=cost)
+def take_stored(
+    trials: Sequence[FrozenTrial], judge: Judge, shares: Shares, *, metric: str, costs: ModelCosts
+) -> list[StoredReport]:
+    """Has the judge and the shares take the reports of earlier starts; gives these in the order in which they came."""
+    reports = [(stored, trial) for trial in trials for stored in stored_reports(trial)]
+    reports.sort(key=lambda pair: pair[0].seq)
+    for stored, trial in reports:
+        attrs, number = trial.user_attrs, trial.number
+        bracket, uncut = attrs.get("bracket", 0), attrs.get(FIRST_LOOK, False)
+        config = from_plain(TrialConfig, attrs["config"])
+        cost = costs.of(config)
+        judge.observe(Observation.of(stored.report, metric, trial=number, bracket=bracket, uncut=uncut, cost=cost))
+        shares.note(number, config, attrs.get(GPUS) or 1.0, stored.report)
+    return [stored for stored, _ in reports]

@@ -10,12 +10,15 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from tlsearch.core.crash import crash_point
-from tlsearch.core.types import Scalar
+from tlsearch.core.types import EndReason, Objective, Plateau, Scalar
 from tlsearch.search.plan import SearchPlan
 from tlsearch.search.sampling.points import ORIGIN, first_points
 from tlsearch.search.sampling.proposals import Proposal, Proposals
+from tlsearch.search.scheduling.plateau import MARGIN, EndedTrial, outlook
 from tlsearch.search.seeds import derive_seed
 from tlsearch.search.study.study import Study
+
+_WITHOUT_RESULT = (EndReason.DIVERGED, EndReason.MEMORY, EndReason.CONSTRAINT)
 
 
 class Intake:
@@ -28,6 +31,11 @@ class Intake:
         self._proposals = Proposals(plan)
         self._proposal: Proposal | None = None
         self._exhausted_at: tuple[int, bool] = (-1, False)  # by the number of trials that have begun
+        self._plateau: Plateau | None = None
+        self._looked = False  # whether that is of the trials that there are now
+        noted = study.plateau
+        more = noted is not None and self._search.trials > noted.limit  # asked for after the search had said so
+        self._may_plateau = self._search.stop == "auto" and self._search.applies("stop") and not more
         trials = study.trials()
         self._num_waiting = sum(trial.state is OptunaState.WAITING for trial in trials)
         self._num_started = len(trials) - self._num_waiting
@@ -53,8 +61,46 @@ class Intake:
             self._exhausted_at = self._num_started, self._proposals.exhausted(self._study.trials())
         return self._exhausted_at[1]
 
+    @property
+    def plateau(self) -> Plateau | None:
+        """Why nothing more is proposed, as things stand (``search.stop``); None while a gain is likely enough.
+
+        Nothing is said before all first points and starting points have ended.
+        """
+        if not self._may_plateau or self._num_waiting:
+            return None
+        if not self._looked:
+            self._plateau, self._looked = self._look(), True
+        return self._plateau
+
+    def trial_ended(self) -> None:
+        """A trial's end is in the study."""
+        self._looked = False
+
+    def note_end(self, reason: str) -> None:
+        """The study keeps why the search needs no more trials."""
+        if reason == "space":
+            self._study.note_space_tried()
+        elif reason == "plateaued" and self._plateau is not None:
+            self._study.note_plateau(self._plateau)
+
+    def _look(self) -> Plateau | None:
+        trials, limit = self._study.trials(), self._search.trials
+        first = any(one.state is OptunaState.RUNNING and one.user_attrs.get(ORIGIN) != "sampler" for one in trials)
+        if first or not self.trials_left:
+            return None
+        objective, folds = self._plan.setup.objective, self._plan.setup.folds
+        ended = [_ended(trial, objective, folds) for trial in trials if trial.state.is_finished()]
+        ceiling = objective.gain(1.0 if objective.mode == "max" else 0.0)
+        seen = outlook(ended, left=limit - self._num_started, ceiling=ceiling)
+        if not seen.plateaued:
+            return None
+        begun = self._num_started
+        return Plateau(chance=seen.chance, margin=MARGIN, trials=begun, limit=limit, excess=seen.excess)
+
     def begin(self) -> FrozenTrial:
         """Begins the next trial: it is RUNNING in the study, with all that it needs."""
+        self._looked = False
         number = self._study.ask(self._plan.space, sampler_of=self._sampler, attrs_of=self._attrs)
         crash_point("after_ask")
         self._num_started += 1
@@ -91,6 +137,16 @@ class Intake:
         if self._search.seeds > 1:
             return derive_seed(self._search.seed, "round", number // len(self._search.start_with))
         return derive_seed(self._search.seed, "trial", number)
+
+
+def _ended(trial: FrozenTrial, objective: Objective, folds: int) -> EndedTrial:
+    """An ended trial as ``search.stop`` sees it; a mean over some of the folds is not a result yet."""
+    attrs = trial.user_attrs
+    reason, value = attrs.get("reason", ""), attrs.get("best_value")
+    counts = trial.state in (OptunaState.COMPLETE, OptunaState.PRUNED) and reason not in _WITHOUT_RESULT
+    whole = max(trial.intermediate_values, default=0) >= folds
+    gain = objective.gain(value) if counts and whole and value is not None else None
+    return EndedTrial(gain=gain, origin=attrs.get(ORIGIN, ""))
 
 
 def _enqueue_first(plan: SearchPlan, study: Study) -> None:

@@ -75,6 +75,7 @@ def record_of(
     objective = Objective.of(metric)
     trials = [trial for trial in study.trials() if "config" in trial.user_attrs] if study else []
     reports = [stored_reports(trial) for trial in trials]
+    plateau = study.plateau if study else None
     return SearchRecord(
         search_id=search_id or str(attrs.get("search_id", "")),
         experiment=str(attrs.get("experiment", experiment)),
@@ -85,6 +86,7 @@ def record_of(
         spent_s=max((one.spent_s for stored in reports for one in stored), default=0.0),
         pauses=pauses_of(one for stored in reports for one in stored),
         space_tried=bool(trials) and attrs.get(SPACE_TRIED) == len(trials),
+        plateau=plateau if plateau is not None and plateau.trials == len(trials) else None,
     )
 
 

@@ -21,8 +21,8 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
-from tlsearch.core.codec import to_plain
-from tlsearch.core.types import Scalar, TrialOutcome, TrialState
+from tlsearch.core.codec import from_plain, to_plain
+from tlsearch.core.types import Plateau, Scalar, TrialOutcome, TrialState
 from tlsearch.search.scheduling.stopping_rules import Best
 from tlsearch.search.study._private import study_id as study_number
 from tlsearch.search.study.journal import Journal
@@ -32,6 +32,7 @@ from tlsearch.search.study.stored_reports import REPORT, StoredReport, stored_re
 if TYPE_CHECKING:
     from tlsearch.space import Space
 
+PLATEAU = "plateau"  # of the study: a ``Plateau`` in plain values
 SPACE_TRIED = "space_tried"  # of the study: the number of trials that were all its space has
 _SUCCEEDS = "succeeds"
 _SUCCESSION = "~"  # before the count of a study that succeeds another one of its search
@@ -140,6 +141,17 @@ class Study:
         """Notes that the trials there are now are all that the space has."""
         with self._batch():
             self._storage.set_study_user_attr(self._id, SPACE_TRIED, self._storage.get_n_trials(self._id))
+
+    def note_plateau(self, plateau: Plateau) -> None:
+        """Notes why no further trial was proposed."""
+        with self._batch():
+            self._storage.set_study_user_attr(self._id, PLATEAU, to_plain(plateau))
+
+    @property
+    def plateau(self) -> Plateau | None:
+        """The last one that was noted; the search may have gone on since."""
+        plain = self.attrs.get(PLATEAU)
+        return None if plain is None else from_plain(Plateau, plain)
 
     def set_attrs(self, number: int, attrs: Mapping[str, Any]) -> None:
         """Sets user attributes of a trial."""
