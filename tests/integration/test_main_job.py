@@ -62,6 +62,7 @@ def test_results_have_the_published_shape(results: Mapping[str, Any]) -> None:
         "better_than_default",
         "screen",
         "front",
+        "plateau",
     }
     assert results["state"] == "finished"
     keys = {"trial", "state", "params", "best_value", "best_epoch", "epochs_run", "mlflow_run_id", "reason"}

@@ -62,7 +62,7 @@ def _json(*arguments: str) -> Any:
 def test_the_published_shape_stays_and_details_are_extra() -> None:
     plain = _json("results")
     search = {"search_id", "experiment", "metric", "mode", "best", "trials", "state"}
-    assert set(plain) == search | {"better_than_default", "screen", "front"}
+    assert set(plain) == search | {"better_than_default", "screen", "front", "plateau"}
     assert set(plain["trials"][0]) == {
         "trial",
         "state",
