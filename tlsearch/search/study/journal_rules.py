@@ -79,7 +79,7 @@ class JournalRules:
             state = TrialState(log["state"])
             if state not in _FOLLOWS[before]:
                 raise ValueError(f"the trial with id {trial} cannot be {state.name} after {before.name}")
-            if state is TrialState.COMPLETE and not log["values"]:
+            if state is TrialState.COMPLETE and not log.get("values"):
                 raise ValueError(f"the trial with id {trial} cannot be {state.name} without a value")
             self._states[trial] = state
         if code == _SET_PARAM:
