@@ -24,20 +24,19 @@ if TYPE_CHECKING:
     from tlsearch.data.index import (
         ImageIndex,
         Split,
-        fold_indexes,
         image_name,
         load_index,
         read_bytes,
         read_image,
         seen_digest,
         split_digest,
-        with_val_in_train,
     )
     from tlsearch.data.inspect.data_card import DataCard, data_card
     from tlsearch.data.inspect.pixel_formats import find_pixels, measure_channels
     from tlsearch.data.inspect.scan import require_ready
     from tlsearch.data.packed.packed import Pixels, open_pixels
     from tlsearch.data.packed.streamed import StreamedImages
+    from tlsearch.data.pooled import fold_indexes, rows_with_val_in_train, with_val_in_train
     from tlsearch.data.sources.class_names import nfc, same_classes
     from tlsearch.data.sources.folder_walk import FolderImages, images_below
 
@@ -74,6 +73,7 @@ __all__ = [
     "read_bytes",
     "read_image",
     "require_ready",
+    "rows_with_val_in_train",
     "same_classes",
     "seen_digest",
     "split_digest",
@@ -95,17 +95,16 @@ _HOMES = {
     "index": (
         "ImageIndex",
         "Split",
-        "fold_indexes",
         "image_name",
         "load_index",
         "read_bytes",
         "read_image",
         "seen_digest",
         "split_digest",
-        "with_val_in_train",
     ),
     "packed.packed": ("Pixels", "open_pixels"),
     "packed.streamed": ("StreamedImages",),
+    "pooled": ("fold_indexes", "rows_with_val_in_train", "with_val_in_train"),
     "images.preprocessing": ("as_tensor", "data_transform", "eval_image", "normalise", "to_device", "with_image_size"),
 }
 

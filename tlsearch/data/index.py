@@ -8,7 +8,7 @@ sorted, so that neither the file system's order nor the platform shows.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -21,7 +21,7 @@ from tlsearch.core.types import MAX_PIXELS, RGB8, DataSpec, PixelFormat, SplitSp
 from tlsearch.data.images.own_channels import Picture, decode_image
 from tlsearch.data.sources.left_out import LeftOut
 from tlsearch.data.sources.listing import Item, Listing, Reader, list_source
-from tlsearch.data.splits import fold_items, split_items
+from tlsearch.data.splits import split_items
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +112,10 @@ class ImageIndex:
         """The labels of a split: int64 (N,), or of a multi-label task float32 (N, C) of 0 and 1."""
         return TASKS[self.task].array(self.split(name).labels, len(self.classes))
 
+    def with_splits(self, splits: Mapping[str, Split]) -> ImageIndex:
+        """The same data set with other images in its splits, under a digest of their own."""
+        return replace(self, splits=splits, digest=_digest(self.spellings or self.classes, splits))
+
     def split(self, name: str) -> Split:
         """The split of that name.
 
@@ -156,64 +160,6 @@ def load_index(spec: DataSpec) -> ImageIndex:
         doubt=listing.doubt,
         task=spec.task,
     )
-
-
-def with_val_in_train(index: ImageIndex) -> ImageIndex:
-    """The data set with the images of val in train as well, for a model that no validation has to choose any more.
-
-    Its digest is another one, so that no stored pixels or features are taken for those of the split data.
-    """
-    train, val = index.splits["train"], index.splits["val"]
-    both = Split(
-        keys=train.keys + val.keys,
-        labels=train.labels + val.labels,
-        digests=train.digests + val.digests,
-        groups=_groups(train) + _groups(val) if train.groups or val.groups else (),
-    )
-    order = sorted(range(len(both)), key=lambda row: (both.labels[row], both.keys[row], both.digests[row]))
-    splits = {**index.splits, "train": both.part(order)}
-    return replace(index, splits=splits, digest=_digest(index.spellings or index.classes, splits))
-
-
-def _groups(split: Split) -> tuple[str, ...]:
-    return split.groups or split.keys
-
-
-def fold_indexes(index: ImageIndex, num_folds: int, *, seed: int) -> tuple[ImageIndex, ...]:
-    """The images of train and val cut into folds: each fold's are val once, where all others are train.
-
-    A node keeps pixels and features of all of them once, as those of ``with_val_in_train``.
-
-    Args:
-        num_folds: K, at least 2.
-        seed: Of the folds.
-
-    Returns:
-        K data sets, each with a digest of its own.
-
-    Raises:
-        DataError: A class has fewer images, or groups, than there are folds.
-    """
-    pool = with_val_in_train(index)
-    images = pool.splits["train"]
-    groups = images.groups or tuple(map(str, range(len(images))))
-    items = [
-        Item(key=f"{row:09}", label=label, group=group)
-        for row, (label, group) in enumerate(zip(images.labels, groups, strict=True))
-    ]
-    folds = [{int(item.key) for item in fold} for fold in fold_items(items, index.classes, num_folds, seed)]
-    return tuple(_fold(pool, images, held_out) for held_out in folds)
-
-
-def _fold(pool: ImageIndex, images: Split, held_out: Collection[int]) -> ImageIndex:
-    rows = {
-        "train": tuple(row for row in range(len(images)) if row not in held_out),
-        "val": tuple(sorted(held_out)),
-    }
-    splits = {**pool.splits, **{name: images.part(own) for name, own in rows.items()}}
-    shared = {name: Kept(index=pool, split="train", rows=own) for name, own in rows.items()}
-    digest = _digest(pool.spellings or pool.classes, splits)
-    return replace(pool, splits=splits, digest=digest, shared=shared)
 
 
 def seen_digest(index: ImageIndex) -> str:
