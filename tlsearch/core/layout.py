@@ -75,7 +75,7 @@ class SearchFolder:
         return self.trial(number) / "running"
 
     def val_logits(self, number: int) -> Path:
-        """The trial's logits on the validation images, at its best epoch."""
+        """The trial's logits on the validation images, or on those that its folds hold out, at its best epoch."""
         return self.trial(number) / VAL_LOGITS
 
 

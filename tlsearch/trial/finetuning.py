@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -18,7 +17,6 @@ from tlsearch.core.types import EpochReport, StartReport, TrialAssignment
 from tlsearch.data import split_digest
 from tlsearch.model import StagedModel
 from tlsearch.train import (
-    MAX_LOGITS,
     Evaluation,
     FrozenPart,
     Writer,
@@ -32,13 +30,13 @@ from tlsearch.train import (
     share_frozen_part,
     write_frozen_part,
 )
-from tlsearch.trial.context import Doing, TrialContext
+from tlsearch.trial.context import Doing
 from tlsearch.trial.feature_collapse import watch_features
+from tlsearch.trial.held_out import keeps_logits
 from tlsearch.trial.measurements import Usage
 from tlsearch.trial.resume_point import Progress, epochs_of, load_running, read_running, save_running
 from tlsearch.trial.setup import OpenTrial, leave_model, next_epoch, next_phase, open_trial
 
-_log = logging.getLogger(__name__)
 RUNNING_INTERVAL_S = 15.0  # at most one running checkpoint in this number of seconds: shorter trials write none
 _CHEAP_S = 0.75  # what takes longer to write is written more rarely, so that it costs at most a twentieth of the time
 RUNNING_FOLDER, BEST_FOLDER = "running", "best"
@@ -49,7 +47,7 @@ class FineTuning:
 
     Opening goes on from ``<directory>/running`` where that holds a checkpoint of this trial. The best epoch's
     model is kept in ``<directory>/best``; until an epoch is better that is the solved head before the first step.
-    Of the training of a fold no model is kept.
+    Of the training of a fold no model is kept, but what it says of the images held out.
 
     Args:
         doing: Hears of work that takes long; by default it is written into the directory.
@@ -73,7 +71,7 @@ class FineTuning:
         self._writer = Writer()
         self._usage = Usage(opened.runtime.device)
         self._start: StartReport | None = None  # of this process: a resumed trial has it in its first report
-        _say_too_many(opened.context)
+        self._holds_logits = keeps_logits(opened.context) and assignment.setup.fold > 0
         self._unchecked = False  # whether a step was taken since the frozen tensors were last compared
         self._last_saved, self._interval_s = time.monotonic(), RUNNING_INTERVAL_S
         self._saved_epoch = self.epochs_done
@@ -108,6 +106,11 @@ class FineTuning:
         """The best epoch so far, 0 before the first step; of equal ones the first."""
         return self._progress.best_epoch
 
+    @property
+    def held_out(self) -> Mapping[int, Tensor]:
+        """Of the training of a fold the logits of its validation images by epoch, as they are kept; else empty."""
+        return self._progress.held_out
+
     def begin(self) -> None:
         """Keeps the model as it is before the first step, where its head is solved; ``step`` does so, too.
 
@@ -117,7 +120,8 @@ class FineTuning:
         if start is None or self.epochs_done > 0 or self._start is not None:
             return
         self._start = StartReport(metrics=start.metrics, timestamp=time.time())
-        self._progress = Progress(best_value=start.metrics[self._assignment.setup.metric], best_epoch=0)
+        value, held_out = start.metrics[self._assignment.setup.metric], self._held_out(0, start)
+        self._progress = Progress(best_value=value, best_epoch=0, held_out=held_out)
         self._save_best(0, start.metrics, start)
 
     def step(self) -> EpochReport:
@@ -144,9 +148,8 @@ class FineTuning:
         if improved or setup.refit:
             best_value, best_epoch = value, epoch
             self._save_best(epoch, report.metrics, evaluation)
-        self._progress = Progress(
-            reports=(*self._progress.reports, report), best_value=best_value, best_epoch=best_epoch
-        )
+        reports, held_out = (*self._progress.reports, report), self._held_out(epoch, evaluation)
+        self._progress = Progress(reports=reports, best_value=best_value, best_epoch=best_epoch, held_out=held_out)
         if time.monotonic() - self._last_saved >= self._interval_s:
             self.save()
         self._writer.join()  # a report is sent when the checkpoints that are due are on disk
@@ -262,6 +265,11 @@ class FineTuning:
 
         self._writer.submit(write)
 
+    def _held_out(self, epoch: int, evaluation: Evaluation) -> Mapping[int, Tensor]:
+        """Those of the epochs so far: which one counts is known when all folds are done."""
+        found = {epoch: evaluation.logits} if self._holds_logits and evaluation.logits is not None else {}
+        return {**self._progress.held_out, **found}
+
     def _keep_frozen(self, parts: OpenTrial) -> Callable[[Mapping[str, Tensor]], FrozenPart]:
         """How the tensors that stand still are written: once for the search, unless each trial draws its own."""
         directory = self._directory / BEST_FOLDER
@@ -286,13 +294,3 @@ class FineTuning:
         crash_point("after_checkpoint")
         self._last_saved, self._saved_epoch = time.monotonic(), self.epochs_done
         self._interval_s = RUNNING_INTERVAL_S * max(1.0, (self._last_saved - began) / _CHEAP_S)
-
-
-def _say_too_many(context: TrialContext) -> None:
-    num_images, num_classes = len(context.index.splits["val"]), len(context.index.classes)
-    if num_images * num_classes > MAX_LOGITS:
-        _log.warning(
-            "the validation logits are not kept, so no ensemble can be chosen by them: %s images of %s classes are "
-            "more than %s values",
-            *(f"{number:,}" for number in (num_images, num_classes, MAX_LOGITS)),
-        )

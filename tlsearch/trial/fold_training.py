@@ -21,9 +21,10 @@ from tlsearch.core.codec import from_plain, to_plain
 from tlsearch.core.errors import StorageError
 from tlsearch.core.metrics import METRICS
 from tlsearch.core.types import FOLD_EPOCH, EpochReport, Objective, RunningTrial, TrialAssignment, TrialConfig
-from tlsearch.train import read_json, write_json
+from tlsearch.train import TensorFile, read_json, read_tensors, remove_others, write_json, write_tensors
 from tlsearch.trial.context import Doing
 from tlsearch.trial.finetuning import RUNNING_FOLDER, RUNNING_INTERVAL_S, FineTuning
+from tlsearch.trial.held_out import FoldLogits, keep_held_out, named, unnamed
 
 _log = logging.getLogger(__name__)
 _FORMAT = 1
@@ -46,7 +47,7 @@ class Finished:
 class FoldTraining:
     """A trial that is trained once for each fold; its checkpoint is the folds done and that of the current one.
 
-    No model is kept: ``promote`` trains one on all images.
+    No model is kept: ``promote`` trains one on all images. The logits of the images that its folds hold out are.
 
     Raises:
         UserError: Data, weights or settings break a rule.
@@ -55,7 +56,7 @@ class FoldTraining:
     def __init__(self, assignment: TrialAssignment) -> None:
         self._assignment = assignment
         self._folder = Path(assignment.directory) / RUNNING_FOLDER
-        self._done = _read(self._folder / _FILE, assignment)
+        self._done, self._held_out = _read(self._folder, assignment)
         self._training: FineTuning | None = None
         self._last_saved, self._saved_fold = time.monotonic(), self.epochs_done
 
@@ -93,6 +94,8 @@ class FoldTraining:
         report = replace(
             trained[-1], epoch=fold, metrics=metrics, timestamp=time.time(), start=None, folds=setup.folds, last=False
         )
+        self._held_out = (*self._held_out, training.held_out)
+        keep_held_out(self._assignment, self._held_out, int(metrics[FOLD_EPOCH]))
         self._done = Finished(reports=(*self._done.reports, report), curves=curves)
         if time.monotonic() - self._last_saved >= RUNNING_INTERVAL_S:
             self.save()
@@ -101,9 +104,10 @@ class FoldTraining:
     def save(self) -> None:
         """Writes down the folds done, unless they are written."""
         if self.epochs_done > self._saved_fold:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            content = {"format": _FORMAT, **_identity(self._assignment), "done": to_plain(self._done)}
-            write_json(self._folder / _FILE, content)
+            file = write_tensors(self._folder, f"held-out-{self.epochs_done}", named(self._held_out))
+            own = {"done": to_plain(self._done), "tensors_file": file.name, "tensors_sha256": file.sha256}
+            write_json(self._folder / _FILE, {"format": _FORMAT, **_identity(self._assignment), **own})
+            remove_others(self._folder, [file.name])
             shutil.rmtree(self._folder / f"fold-{self.epochs_done}", ignore_errors=True)
             self._last_saved, self._saved_fold = time.monotonic(), self.epochs_done
 
@@ -150,20 +154,24 @@ def _curve(reports: Sequence[EpochReport]) -> dict[int, dict[str, float]]:
     return {epoch: {name: metrics[name] for name in METRICS if name in metrics} for epoch, metrics in found.items()}
 
 
-def _read(path: Path, assignment: TrialAssignment) -> Finished:
-    """The folds that a checkpoint holds; none without one that is sound and of this very trial."""
-    if not path.is_file():
-        return Finished()
+def _read(folder: Path, assignment: TrialAssignment) -> tuple[Finished, tuple[FoldLogits, ...]]:
+    """The folds that a checkpoint holds, with their logits; none without one that is sound and of this very trial."""
+    if not (folder / _FILE).is_file():
+        return Finished(), ()
     try:
-        content = read_json(path, "the finished folds")
+        content = read_json(folder / _FILE, "the finished folds")
         content["config"] = to_plain(from_plain(TrialConfig, content["config"]))  # fields may be younger than the file
         for name, value in {"format": _FORMAT, **_identity(assignment)}.items():
             if content.get(name) != value:
                 raise StorageError(f"its {name} is not this trial's")
-        return from_plain(Finished, content["done"])
-    except (StorageError, KeyError, TypeError, ValueError) as error:
+        done = from_plain(Finished, content["done"])
+        tensors = {}
+        if "tensors_file" in content:  # an earlier version wrote none
+            tensors = read_tensors(folder, TensorFile(name=content["tensors_file"], sha256=content["tensors_sha256"]))
+        return done, unnamed(tensors, len(done.reports))
+    except (StorageError, KeyError, IndexError, TypeError, ValueError) as error:
         _log.warning("trial %d starts again; its finished folds cannot be used: %s", assignment.number, error)
-        return Finished()
+        return Finished(), ()
 
 
 def _identity(assignment: TrialAssignment) -> dict[str, object]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +34,21 @@ from tlsearch.train import (
 _log = logging.getLogger(__name__)
 _FORMAT = 1
 _META_FILE = "running.json"
-_MODEL, _OPTIMIZER, _AVERAGE = "model/", "optimizer/", "ema/"
+_MODEL, _OPTIMIZER, _AVERAGE, _HELD_OUT = "model/", "optimizer/", "ema/", "held_out/"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far a trial has come; ``reports`` are those of all epochs done, oldest first."""
+    """How far a trial has come; ``reports`` are those of all epochs done, oldest first.
+
+    Attributes:
+        held_out: Of the training of a fold: by epoch, 0 before the first step, the logits of its validation images.
+    """
 
     reports: tuple[EpochReport, ...] = ()
     best_value: float | None = None
     best_epoch: int | None = None
+    held_out: Mapping[int, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +69,8 @@ def save_running(
     directory: Path, *, assignment: TrialAssignment, trainer: Trainer, frozen_digest: str, progress: Progress
 ) -> None:
     """Replaces the running checkpoint of a trial's ``running`` folder."""
-    tensors = write_tensors(directory, f"state-{epochs_of(progress.reports)}", _tensors(trainer))
+    held_out = {f"{_HELD_OUT}{epoch}": logits for epoch, logits in progress.held_out.items()}
+    tensors = write_tensors(directory, f"state-{epochs_of(progress.reports)}", _tensors(trainer) | held_out)
     content = {
         "format": _FORMAT,
         **_identity(assignment),
@@ -97,14 +103,16 @@ def read_running(directory: Path, assignment: TrialAssignment) -> Running | None
             if content.get(name) != value:
                 raise StorageError(f"its {name} is not this trial's")
         file = TensorFile(name=content["tensors_file"], sha256=content["tensors_sha256"])
+        tensors = read_tensors(directory, file)
         progress = Progress(
             reports=tuple(_report(report) for report in content["reports"]),
             best_value=content["best_value"],
             best_epoch=content["best_epoch"],
+            held_out={int(n.removeprefix(_HELD_OUT)): t for n, t in tensors.items() if n.startswith(_HELD_OUT)},
         )
         if not progress.reports:
             raise StorageError("it holds no epoch")
-        return Running(content=content, tensors=read_tensors(directory, file), progress=progress)
+        return Running(content=content, tensors=tensors, progress=progress)
     except (StorageError, KeyError, TypeError, ValueError) as error:
         _log.warning("trial %d starts again; its checkpoint cannot be used: %s", assignment.number, error)
         return None

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from search_records import make_trial, record_of
 
 from tlsearch.core.layout import SearchFolder
@@ -93,3 +94,23 @@ def test_without_a_default_or_its_logits_nothing_is_said(tmp_path: Path) -> None
     assert default_gain(tmp_path, replace(record, metric="val_macro_f1")) is None  # not a mean over images
     SearchFolder(root=tmp_path).val_logits(0).unlink()
     assert default_gain(tmp_path, record) is None
+
+
+def test_a_default_that_was_stopped_after_its_first_fold_is_compared_there(tmp_path: Path) -> None:
+    """On the images of that fold alone, which every other trial has held out too."""
+    record = search(tmp_path, [0.6, 0.8])
+    held_out = torch.arange(300) % 3 + 1
+    trials = []
+    for trial, count in zip(record.trials, (1, 3), strict=True):
+        report = replace(trial.reports[0], folds=3, metrics={"val_accuracy": 0.5, "fold_epoch": 1.0})
+        reports = tuple(replace(report, epoch=epoch) for epoch in range(1, count + 1))
+        folder = SearchFolder(root=tmp_path).trial(trial.number)
+        whole = load_file(folder / "val_logits.safetensors")
+        rows = held_out <= count
+        save_val_logits(
+            folder, whole["logits"][rows], whole["labels"][rows], epoch=count, digest="d", folds=held_out[rows]
+        )
+        trials.append(replace(trial, reports=reports, best_epoch=count, best_value=trial.best_value))
+    found = default_gain(tmp_path, replace(record, trials=tuple(trials)))
+    assert found is not None and (found.trial, found.num_images, found.num_trials) == (1, 100, 2)
+    assert found.gain == pytest.approx(0.2, abs=0.1)

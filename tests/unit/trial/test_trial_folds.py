@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor
 
 from tlsearch.core.types import Decision, EpochReport, Objective, TrialAssignment, best_seen, repeatable
-from tlsearch.data import fold_indexes
+from tlsearch.data import fold_indexes, split_digest, with_val_in_train
 from tlsearch.model import StagedModel
-from tlsearch.trial import FineTuning, FoldTraining, run_trial
+from tlsearch.trial import FineTuning, FoldTraining, held_out, run_trial
 from tlsearch.trial.fold_training import mean_of
 from tlsearch.trial.process_cache import held_index
 from tlsearch.trial.setup import open_trial
@@ -80,7 +86,38 @@ def test_a_report_is_the_mean_over_the_folds_so_far(assign: Assign, passes: list
     assert last["val_accuracy_se"] == pytest.approx(statistics.stdev(own) / 3**0.5)
     assert "val_accuracy_se" not in listener.heard[0].metrics
     assert (outcome.best_value, outcome.best_epoch, outcome.epochs_run) == (max(means), 3, 3)
+    assert [path.name for path in Path(assignment.directory).glob("*")] == ["val_logits.safetensors"]
+
+
+def test_each_image_is_kept_as_the_fold_that_held_it_out_says(assign: Assign) -> None:
+    """At the common epoch, in the order of train and val together; after fewer folds those of these folds alone."""
+    for last in (1, 3):
+        assignment, listener = assign(f"after-{last}", setup=FOLDS, head_init="probe"), Reports(last)
+        run_trial(assignment, listener)
+        path = Path(assignment.directory) / "val_logits.safetensors"
+        with safe_open(path, framework="numpy") as opened:
+            found = {name: opened.get_tensor(name) for name in ("logits", "labels", "folds")}
+            metadata = opened.metadata()
+        report = listener.heard[-1].metrics
+        pool = with_val_in_train(held_index(assignment.setup.data))
+        assert metadata == {"epoch": str(last), "digest": split_digest(pool.splits["train"])}
+        folds = fold_indexes(held_index(assignment.setup.data), 3, seed=0)[:last]
+        rows = sorted((row, number) for number, one in enumerate(folds, start=1) for row in one.kept("val").rows or ())
+        assert found["folds"].tolist() == [number for _, number in rows]
+        assert found["labels"].tolist() == [pool.splits["train"].labels[row] for row, _ in rows]
+        right = found["logits"].argmax(1) == found["labels"]
+        assert found["logits"].dtype == np.float16
+        per_fold = [right[found["folds"] == number].mean() for number in range(1, last + 1)]
+        assert np.mean(per_fold) == pytest.approx(report["val_accuracy"])
+
+
+def test_too_many_logits_are_not_kept(assign: Assign, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    """All images times classes times epochs count, the epoch before the first step among them."""
+    monkeypatch.setattr(held_out, "MAX_LOGITS", 51 * 3 * 4 - 1)
+    assignment = assign(setup=FOLDS, head_init="probe")
+    run_trial(assignment, Reports())
     assert list(Path(assignment.directory).glob("*")) == []
+    assert caplog.text.count("51 images of 3 classes at 4 epochs") == 1
 
 
 def test_folds_are_read_at_one_common_epoch_and_the_last_mean_counts() -> None:
@@ -117,6 +154,25 @@ def test_a_trial_goes_on_in_the_middle_of_a_fold(assign: Assign, monkeypatch: py
     run_trial(assign("cut", setup=FOLDS), again)
     assert steps == [1, 2, 3, 1, 2, 3, 1, 2, 3], "no epoch of the second fold twice"
     assert figures(again.heard) == figures(whole.heard)
+    files = [Path(assign(name, setup=FOLDS).directory) / "val_logits.safetensors" for name in ("whole", "cut")]
+    whole_tensors, cut_tensors = map(load_file, files)
+    assert all(torch.equal(whole_tensors[name], cut_tensors[name]) for name in ("logits", "labels", "folds"))
+
+
+def test_folds_that_an_earlier_version_finished_are_gone_on_from(assign: Assign) -> None:
+    """It kept no logits of them, so the trial keeps none."""
+    trial = FoldTraining(assign(setup=FOLDS))
+    trial.step()
+    trial.save()
+    trial.close()
+    path = Path(assign().directory) / "running" / "folds.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({name: one for name, one in content.items() if not name.startswith("tensors")}))
+    (Path(assign().directory) / "val_logits.safetensors").unlink()
+    listener = Reports()
+    run_trial(assign(setup=FOLDS), listener)
+    assert [one.epoch for one in listener.heard] == [1, 2, 3]
+    assert list(Path(assign().directory).glob("*")) == []
 
 
 def test_the_finished_folds_of_another_trial_are_not_gone_on_from(assign: Assign) -> None:

@@ -92,16 +92,17 @@ def default_gain(root: Path, record: SearchRecord) -> DefaultGain | None:
         None where the search has no default trial, it or the best has no result or no kept logits, or the metric is
         not a mean over images.
     """
-    default = next((trial.number for trial in record.trials if trial.origin == "default"), None)
+    first = next((trial for trial in record.trials if trial.origin == "default"), None)
     best, metric = record.best, METRICS.get(record.metric)
-    if default is None or best is None or metric is None or metric.per_image is None:
+    if first is None or best is None or metric is None or metric.per_image is None:
         return None
-    folder = SearchFolder(root=root)
+    default, folder = first.number, SearchFolder(root=root)
     if not all(folder.val_logits(number).is_file() for number in (default, best.number)):
         return None
     gains: dict[int, Floats] = {}
     labels: NDArray[Any] | None = None
-    for number, kept in each_kept(root, record):
+    num_folds = first.epochs_run if first.folds else 0  # where it was stopped early, the images of those folds count
+    for number, kept in each_kept(root, record, num_folds=num_folds):
         if number != default and (len(gains) + 1) * kept.logits.size > MAX_VALUES:
             continue  # the worse trials of a very large search: they are hardly ever chosen
         labels = kept.labels

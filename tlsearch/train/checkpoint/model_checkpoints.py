@@ -72,18 +72,25 @@ def half_logits(logits: Tensor) -> Tensor | None:
     return None if logits.numel() > MAX_LOGITS else logits.clamp(-largest, largest).half()
 
 
-def save_val_logits(directory: Path, logits: Tensor, labels: Tensor, *, epoch: int, digest: str) -> None:
+def save_val_logits(
+    directory: Path, logits: Tensor, labels: Tensor, *, epoch: int, digest: str, folds: Tensor | None = None
+) -> None:
     """Writes the validation logits of an epoch into a trial's folder, before the epoch's checkpoint is written.
 
-    The file holds ``logits`` float16 (N, C) and ``labels`` int32 (N,), or uint8 (N, C) of a multi-label task; its
-    metadata are ``epoch`` and ``digest``.
+    The file holds ``logits`` float16 (N, C) and ``labels`` int32 (N,), or uint8 (N, C) of a multi-label task, and of
+    a trial with folds ``folds`` int32 (N,); its metadata are ``epoch`` and ``digest``.
 
     Args:
         logits: From ``half_logits``, in the order of the split.
         labels: Of the validation images: int64 (N,), or float32 (N, C) of 0 and 1.
-        digest: Of labels and images, see ``tlsearch.data.split_digest``.
+        epoch: That of the report that they belong to: of a trial with folds the number of folds done.
+        digest: Of labels and images, see ``tlsearch.data.split_digest``; of a trial with folds those of train and val
+            together, however many of them its folds have held out so far.
+        folds: int64 (N,): the fold, from 1, that has held out each image.
     """
     tensors = {"logits": logits, "labels": labels.to(torch.int32 if labels.dim() == 1 else torch.uint8)}
+    if folds is not None:
+        tensors["folds"] = folds.to(torch.int32)
     replace_tensors(directory / VAL_LOGITS, tensors, {"epoch": str(epoch), "digest": digest})
 
 
