@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     import optuna
     import pandas
 
+    from tlsearch.app.production.conclude import Confirmation
     from tlsearch.app.production.promote import PromotedModel
     from tlsearch.app.views.report import ReportResult
     from tlsearch.results import Classifier
     from tlsearch.results.combine.combination import Combination
     from tlsearch.results.report.plots.style import Plot
-    from tlsearch.results.stats.verdict import Confirmed
 
 _SHOWN = 10  # trials in a notebook's table
 
@@ -148,23 +148,24 @@ class Search:
         name = str(self.directory) if trial is None else f"{self.directory}:{trial}"
         return load_model(find_checkpoint(name), device=device)
 
-    def confirm(self, *, top: int = 3, seeds: int = 3, address: str = "local", progress: bool = True) -> Confirmed:
+    def confirm(self, *, top: int = 3, seeds: int = 3, address: str = "local", progress: bool = True) -> Confirmation:
         """Trains the best configurations again with several seeds and tests which is really the best.
 
         Returns:
-            The ``outcome``, the ``recommended`` trial, the ``verdict`` and the configurations.
+            The ``outcome``, the ``recommended`` trial, the ``verdict`` and the configurations; ``alternatives`` has the
+            best trial, the soup and the ensemble of the search side by side.
 
         Raises:
             KeyboardInterrupt: Interrupted; the same call goes on.
         """
-        from tlsearch.app.production.conclude import conclude
+        from tlsearch.app.production.conclude import beside_others, conclude
         from tlsearch.app.production.confirm import prepare_confirm
 
         with prepare_confirm(self.entry, top=top, seeds=seeds, address=address) as confirmed:
             end = execute_shown(confirmed.prepared, progress=progress, name=confirmed.name)
             if end.reason == "interrupted":
                 raise KeyboardInterrupt("confirm was interrupted; the same call goes on")
-            return conclude(confirmed)
+            return beside_others(self.entry, conclude(confirmed))
 
     def ensemble(
         self,

@@ -15,8 +15,10 @@ from small_search import small_search
 
 from tlsearch.app.catalog.catalog import SearchEntry, find
 from tlsearch.app.catalog.stored import read_record
-from tlsearch.app.production.conclude import conclude, read_confirmed
+from tlsearch.app.production.conclude import beside_others, conclude, read_confirmed
 from tlsearch.app.production.confirm import PreparedConfirm, best_candidates
+from tlsearch.app.views.outcome import search_alternatives
+from tlsearch.core.codec import to_plain
 from tlsearch.core.types import EpochReport, TrialAssignment
 from tlsearch.search import SearchPlan
 from tlsearch.trial import FineTuning
@@ -88,6 +90,10 @@ def test_the_repetition_trains_every_candidate_with_the_same_new_seeds(entry: Se
     result = conclude(confirm)
     assert result == read_confirmed(entry) and result.num_val_images == 24
     assert result.comparisons[0].decisive.over == "both"
+    beside = beside_others(entry, result)
+    others = search_alternatives(entry)
+    assert [one.kind for one in others] == ["trial", "ensemble"] and others == beside.alternatives
+    assert to_plain(beside) == {**to_plain(result), "alternatives": tuple(to_plain(one) for one in others)}
     folders = list((confirm.prepared.entry.path / "trials").iterdir())
     assert all((folder / "val_logits.safetensors").is_file() for folder in folders) and len(folders) == 4
     kept = {folder.name for folder in folders if (folder / "best").exists()}

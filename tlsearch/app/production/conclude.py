@@ -5,11 +5,17 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from statistics import fmean
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tlsearch.app.catalog.catalog import SearchEntry, write_atomically
 from tlsearch.app.catalog.stored import read_record
 from tlsearch.app.production.confirm import PreparedConfirm
+from tlsearch.app.views.outcome import search_alternatives
 from tlsearch.core.codec import read_shaped, to_plain
 from tlsearch.core.errors import UserError
 from tlsearch.core.label_tasks import TASKS
@@ -18,11 +24,34 @@ from tlsearch.core.types import ModelSpec, Objective, SearchRecord, TrialRecord,
 from tlsearch.data import ImageIndex
 from tlsearch.model import describe_model
 from tlsearch.results import load_model, logits_on
+from tlsearch.results.combine.alternatives import Alternative
+from tlsearch.results.combine.kept_logits import read_trial
 from tlsearch.results.stats.seed_tests import Values
 from tlsearch.results.stats.verdict import Candidate, Confirmed, Repeated, judge
 from tlsearch.tracking import log_search_files
 
 CONFIRMED = "confirm.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confirmation(Confirmed):
+    """The verdict on a search's best configurations, and what else the search can give.
+
+    Attributes:
+        alternatives: Best trial, soup, ensemble and distilled model of the search side by side, as far as they exist.
+    """
+
+    alternatives: tuple[Alternative, ...] = ()
+
+
+def beside_others(entry: SearchEntry, confirmed: Confirmed) -> Confirmation:
+    """The verdict with the search's models side by side, as they are now.
+
+    Raises:
+        StorageError: A file of a combination is damaged.
+    """
+    known = {field.name: getattr(confirmed, field.name) for field in fields(Confirmed)}
+    return Confirmation(**known, alternatives=search_alternatives(entry))
 
 
 def conclude(confirm: PreparedConfirm) -> Confirmed:
@@ -50,7 +79,7 @@ def conclude(confirm: PreparedConfirm) -> Confirmed:
         metric=record.metric,
         mode=objective.mode,
         data_digest=index.digest,
-        num_val_images=len(index.splits["val"]),
+        num_val_images=len(index.splits["val"]) + (len(index.splits["train"]) if file.search.num_folds else 0),
         seeds=file.search.seeds,
         ended=time.time(),
         candidates=tuple(Candidate.of(one, rank, objective) for rank, one in enumerate(verdict.ranking, start=1)),
@@ -126,15 +155,26 @@ def _scores(
     per_image = TASKS[index.task].metrics[objective.metric].per_image
     if per_image is None:
         return None
-    labels = index.label_array("val")
     scores = {}
     for seed, trial in trials.items():
-        folder = entry.path / "trials" / str(trial.number)
-        if not (folder / "best").is_dir():
+        known = _predicted(entry, trial, index)
+        if known is None:
             return None
-        logits = logits_on(load_model(folder), index, "val")
-        scores[seed] = objective.gain(per_image(logits.double().numpy(), labels))
+        scores[seed] = objective.gain(per_image(*known))
     return scores
+
+
+def _predicted(
+    entry: SearchEntry, trial: TrialRecord, index: ImageIndex
+) -> tuple[NDArray[np.float64], NDArray[Any]] | None:
+    """Logits and labels of the validation images; of a trial with folds of all images, each as it was held out."""
+    if trial.folds:
+        kept = read_trial(entry.path, trial)
+        return None if kept is None else (kept.logits.astype(np.float64), kept.labels)
+    folder = entry.path / "trials" / str(trial.number)
+    if not (folder / "best").is_dir():
+        return None
+    return logits_on(load_model(folder), index, "val").double().numpy(), index.label_array("val")
 
 
 def _keep_best_trainings(entry: SearchEntry, result: Confirmed) -> None:

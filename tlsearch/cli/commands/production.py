@@ -38,15 +38,16 @@ def confirm(
     """Train the best configurations again with several seeds, and test which is really the best."""
     with shown_errors(as_json=json):
         from tlsearch.app.catalog.catalog import find
-        from tlsearch.app.views.outcome import search_alternatives
+        from tlsearch.app.production.conclude import beside_others
 
         entry = find(search, storage)
-        result = run_confirm(entry, top=top, seeds=seeds, address=address, as_json=json)
-        others = search_alternatives(entry)
+        confirmed = run_confirm(entry, top=top, seeds=seeds, address=address, as_json=json)
+        assert confirmed is not None, "only a limit of the time leaves a confirmation unfinished"
+        result = beside_others(entry, confirmed)
         if json:
-            print_json({**to_plain(result), "alternatives": to_plain(others)})
-        elif len(others) > 1:
-            out.print(alternatives_table(others, entry.search_id))
+            print_json(to_plain(result))
+        elif len(result.alternatives) > 1:
+            out.print(alternatives_table(result.alternatives, entry.search_id))
 
 
 def run_confirm(
