@@ -11,8 +11,10 @@ from pathlib import Path
 
 import killed_folds
 import pytest
+import torch
 import yaml
 from killed_folds import folded
+from safetensors.torch import load_file
 from small_search import COUNTS, small_search, write_shapes
 
 from tlsearch.app.catalog.catalog import SearchEntry
@@ -20,13 +22,12 @@ from tlsearch.app.catalog.gather_facts import read_facts
 from tlsearch.app.catalog.stored import read_record, stored_file
 from tlsearch.app.checks.check_file import check_file
 from tlsearch.app.checks.feasibility import num_training
-from tlsearch.app.combined.make_soup import make_soup
 from tlsearch.app.production.choice import Limits, choose, find_or_train, train_on_all
 from tlsearch.app.searches.prepare import RunOptions, prepare
 from tlsearch.app.searches.rerun import deviations, rerun_trial
 from tlsearch.app.views.outcome import find_checkpoint, read_leaderboard
 from tlsearch.app.views.report import write_search_report
-from tlsearch.core.errors import SpaceError, StorageError, UserError
+from tlsearch.core.errors import SpaceError, StorageError
 from tlsearch.data import load_index
 from tlsearch.train import read_model_meta
 
@@ -49,17 +50,16 @@ def test_results_count_folds_and_every_image(entry: SearchEntry) -> None:
     assert any("mean over 3 folds" in note for note in found.notes())
     page = write_search_report(entry, log=False).page.read_text()
     assert "over 3 of 3 folds" in page
+    assert (
+        f"The models of the 3 folds of trial {best.trial} over the {POOL} validation images, each over its own" in page
+    )
+    assert f"accuracy {best.best_value:.4f}" in page, "folds of one size: the mean is that over all images"
 
 
 def test_no_model_of_a_fold_is_kept(entry: SearchEntry) -> None:
-    assert list(entry.path.glob("trials/*/*")) == []
+    assert {path.name for path in entry.path.glob("trials/*/*")} == {"val_logits.safetensors"}
     with pytest.raises(StorageError, match="search with folds keeps no models: `tlsearch promote` trains one"):
         find_checkpoint(entry.search_id, entry.path.parent)
-
-
-def test_there_is_no_soup_of_folds(entry: SearchEntry) -> None:
-    with pytest.raises(UserError, match="a soup averages the models of trials, and the trials of small have none"):
-        make_soup(entry)
 
 
 def test_promote_trains_for_the_common_epoch_on_all_images(entry: SearchEntry) -> None:
@@ -137,4 +137,7 @@ def test_deaths_at_five_points_lose_nothing(entry: SearchEntry, tmp_path: Path) 
     assert [trial.state for trial in killed.trials] == [trial.state for trial in whole.trials]
     for one, other in zip(killed.trials, whole.trials, strict=True):
         assert deviations(one.reports, other.reports) == []
-    assert list(tmp_path.glob("tlsearch_runs/small/trials/*/*")) == []
+    logits = [sorted(root.glob("trials/*/*")) for root in (tmp_path / "tlsearch_runs/small", entry.path)]
+    assert [path.name for path in logits[0]] == ["val_logits.safetensors"] * len(whole.trials)
+    for ours, theirs in zip(*([load_file(path) for path in paths] for paths in logits), strict=True):
+        assert all(torch.equal(ours[name], theirs[name]) for name in ("logits", "labels", "folds"))

@@ -72,10 +72,16 @@ def make_distilled(entry: SearchEntry, file: SpaceFile, index: ImageIndex, stude
         student: The trial whose configuration and seed the student has.
 
     Raises:
-        UserError: The search has no ensemble of several trials.
+        UserError: The search has no ensemble of several trials; or it has folds.
         SearchStopped: The student could not be trained.
         StorageError: The ensemble's files are damaged.
     """
+    if student.folds:
+        raise UserError(
+            "a distilled model is judged by validation images that its teacher has not seen, and the ensemble of "
+            f"{entry.search_id}, whose trials have folds, is trained on all of them: `tlsearch promote "
+            f"{entry.search_id} --ensemble` takes the ensemble itself"
+        )
     ensemble = read_combination(entry.path, "ensemble")
     if ensemble is None or len(ensemble.members) == 1:
         what = "has none yet" if ensemble is None else "has one of a single trial"

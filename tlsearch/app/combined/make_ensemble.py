@@ -1,7 +1,9 @@
 """``tlsearch ensemble``: one model of several trials that averages their probabilities, in combined/ensemble.
 
 The members are selected from the validation logits that every trial keeps; only members whose model was evicted are
-trained again. The command can be called again after any death: the ensemble counts once its file is written, last.
+trained again. Trials with folds are selected by what they say of the images that each fold holds out, and the members
+are then trained on all images, as in stacking (van der Laan et al., "Super Learner", 2007). The command can be called
+again after any death: the ensemble counts once its file is written, last.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from tlsearch.core.types import SearchRecord
 from tlsearch.data import load_index
 from tlsearch.results import load_model
 from tlsearch.results.combine.combination import Combination, combined_model, read_combination, write_combination
-from tlsearch.results.combine.kept_logits import read_kept
+from tlsearch.results.combine.kept_logits import Kept, read_kept
 from tlsearch.results.combine.selection import MAX_MODELS, Selected, select_ensemble
 from tlsearch.results.inference.labelled import check_classes
 from tlsearch.results.inference.networks import AveragedNetworks, transforms_of
@@ -72,12 +74,7 @@ def make_ensemble(entry: SearchEntry, options: EnsembleOptions) -> Combination:
         kept = read_kept(entry.path, record, index)
         if not kept.trials:
             raise UserError(_no_logits(record))
-        if kept.missing:
-            logger.warning(
-                "%s of %d with a result: no validation logits were kept; left out",
-                plural(len(kept.missing), "trial"),
-                len(record.ranked),
-            )
+        _say_left_out(kept, len(record.ranked))
         costs = EnsembleCosts(file, len(index.classes), record.trials)
         fits = costs.fits(latency_ms=options.max_latency_ms, parameters=options.max_params)
         selected = select_ensemble(
@@ -86,8 +83,20 @@ def make_ensemble(entry: SearchEntry, options: EnsembleOptions) -> Combination:
         if selected is None:
             raise UserError(f"no trial of {entry.search_id} is within the limits: {_limits_text(options)}")
         numbers = [member.trial for member in selected.members]
-        folders = member_checkpoints(entry, file, numbers, address=options.address)
+        folds = any(trial.folds for trial in record.trials)
+        folders = member_checkpoints(entry, file, numbers, refit=folds, address=options.address)
         return _keep(entry, record.metric, selected, folders, index.classes, len(kept.labels))
+
+
+def _say_left_out(kept: Kept, num_ranked: int) -> None:
+    reasons = {
+        "no validation logits were kept": kept.missing,
+        "stopped after fewer folds, which have held out fewer images": kept.partial,
+        "more values than are read at a time": kept.left_out,
+    }
+    for why, trials in reasons.items():
+        if trials:
+            logger.warning("%s of %d with a result: %s; left out", plural(len(trials), "trial"), num_ranked, why)
 
 
 def _no_logits(record: SearchRecord) -> str:
@@ -95,8 +104,9 @@ def _no_logits(record: SearchRecord) -> str:
         return f"the search {record.search_id} has no trial with a result yet"
     return (
         f"an ensemble is selected by the validation logits that each trial keeps, and no trial of {record.search_id} "
-        "has any: an earlier version of tlsearch ran it, its trials have folds (`search.folds`), or its validation "
-        "images times classes are too many to keep. Run the search again with this version, or promote the best trial"
+        "has any: an earlier version of tlsearch ran it, or its validation images times classes are too many to keep "
+        "(with search.folds the images of train and val, times epochs). Run the search again with this version, or "
+        "promote the best trial"
     )
 
 

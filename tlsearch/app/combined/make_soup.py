@@ -1,8 +1,9 @@
 """``tlsearch soup``: one model with the average of the weights of several trials, in the search's folder combined/soup.
 
 Only trials that began alike can be averaged: of one backbone with one set of pretrained weights and one image size,
-whose heads start from the same solved linear probe. The command can be called again after any death: trials that it
-has trained are found again, and a soup counts once its file is written, which is last.
+whose heads start from the same solved linear probe. Trials with folds have no models: the best of them are trained on
+the split of the data, whose validation images judge them and their averages. The command can be called again after any
+death: trials that it has trained are found again, and a soup counts once its file is written, which is last.
 """
 
 from __future__ import annotations
@@ -96,11 +97,6 @@ def _candidates(record: SearchRecord, file: SpaceFile, max_models: int) -> _Cand
     best = record.best
     if best is None:
         raise UserError(f"the search {record.search_id} has no trial with a result yet")
-    if best.folds:
-        raise UserError(
-            f"a soup averages the models of trials, and the trials of {record.search_id} have none: they have folds "
-            "(`search.folds`). `tlsearch promote` trains the best one on all images"
-        )
     groups: dict[tuple[str, int | None, str | None, bool], list[TrialRecord]] = {}
     for trial in record.ranked:
         config = trial.config
@@ -109,7 +105,7 @@ def _candidates(record: SearchRecord, file: SpaceFile, max_models: int) -> _Cand
             continue
         alike = (config.backbone, config.image_size, config.features, bn_policy(config.bn_policy).recalibrates)
         group = groups.setdefault(alike, [])
-        if trial.best_epoch == 0 and any(other.best_epoch == 0 for other in group):
+        if trial.model_epoch == 0 and any(other.model_epoch == 0 for other in group):
             continue  # one and the same solved head
         group.append(trial)
     for group in groups.values():

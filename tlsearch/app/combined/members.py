@@ -1,7 +1,8 @@
 """The models of a search's trials: as the search has kept them, or trained again with the trial's own seed.
 
-What is trained again lies in the search's folder ``promoted/<number>``, where it is found the next time. A killed
-training goes on from its running checkpoint.
+What is trained again lies in the search's folder ``promoted/<number>``, or ``promoted/<number>-refit`` where it was
+trained on train and val together, and is found there the next time. A killed training goes on from its running
+checkpoint.
 """
 
 from __future__ import annotations
@@ -33,16 +34,18 @@ _RAY_S = 20.0  # that a start of Ray with its workers takes
 
 
 def member_checkpoints(
-    entry: SearchEntry, file: SpaceFile, numbers: Sequence[int], *, address: str = "local"
+    entry: SearchEntry, file: SpaceFile, numbers: Sequence[int], *, refit: bool = False, address: str = "local"
 ) -> Mapping[int, Path]:
     """The checkpoint folder of each of these trials, at its best epoch, by the trial's number.
 
     Trials that the search has not kept are trained again, as many at a time as its resources allow. The caller holds
-    the search's lock, and has refused images and weights that have changed.
+    the search's lock, and has refused images and weights that have changed. Of trials with folds no model was kept:
+    they are trained up to the common epoch of their folds.
 
     Args:
         file: The search's own.
         numbers: Trials with a result.
+        refit: Models that were trained on train and val together.
         address: Where they are trained, as for `SearchPlan`.
 
     Raises:
@@ -58,49 +61,46 @@ def member_checkpoints(
         if known[number].best_epoch is None:
             trial = known[number]
             raise UserError(f"trial {number} of {entry.search_id} has no result: {trial.state.value} {trial.error}")
-    return checkpoints_of(entry, file, [known[number] for number in dict.fromkeys(numbers)], address=address)
+    trials = [replace(known[number], best_epoch=known[number].model_epoch) for number in dict.fromkeys(numbers)]
+    return checkpoints_of(entry, file, trials, refit=refit, address=address)
 
 
 def checkpoints_of(
-    entry: SearchEntry, file: SpaceFile, trials: Sequence[TrialRecord], *, address: str = "local"
+    entry: SearchEntry,
+    file: SpaceFile,
+    trials: Sequence[TrialRecord],
+    *,
+    refit: bool = False,
+    address: str = "local",
 ) -> Mapping[int, Path]:
     """As `member_checkpoints`, for trials whose ``best_epoch`` and ``best_value`` may be those of another epoch.
 
-    Of a trial with folds no model was kept: it is trained on the split of the data.
+    The ``best_epoch`` of a trial with folds must be the common epoch of its folds.
     """
-    found = {trial.number: _kept(entry, trial) or _trained(entry, trial) for trial in trials}
+    folders = {trial.number: _folder(entry, trial, refit=refit) for trial in trials}
+    found = {
+        trial.number: (None if refit else _kept(entry, trial)) or _trained(folders[trial.number], trial)
+        for trial in trials
+    }
     missing = [trial for trial in trials if found[trial.number] is None]
-    if evicted := [str(trial.number) for trial in missing if trial.best_epoch]:  # a head is solved again in a second
-        which = f"{agree(len(evicted), 'trial', 'trials')} {', '.join(evicted)}"
-        logger.warning("%s: not among the kept ones, trained again", which)
-    _train_all(entry, file, [_training(entry, file, trial) for trial in missing], missing, address=address)
+    if again := [str(trial.number) for trial in missing if trial.best_epoch]:  # a head is solved again in a second
+        which = f"{agree(len(again), 'trial', 'trials')} {', '.join(again)}"
+        why = "trained on train and val together" if refit else "not among the kept ones, trained again"
+        logger.warning("%s: %s", which, why)
+    trainings = [_training(file, trial, folders[trial.number], refit=refit) for trial in missing]
+    _train_all(entry, file, trainings, missing, address=address)
     for trial in missing:
-        folder = _best(entry, trial)
+        folder = found[trial.number] = folders[trial.number] / BEST_FOLDER
         value, known = read_model_meta(folder).value, trial.best_value
-        if known is not None and not trial.folds and not math.isclose(value, known, abs_tol=_CLOSE):
+        other = refit or trial.folds  # it saw other images than those that its value is of
+        if not other and known is not None and not math.isclose(value, known, abs_tol=_CLOSE):
             logger.warning("trained again, trial %d reaches %.4f instead of %.4f", trial.number, value, known)
-        found[trial.number] = folder
     return {number: folder for number, folder in found.items() if folder is not None}
 
 
-def refitted_checkpoint(entry: SearchEntry, file: SpaceFile, trial: TrialRecord) -> Path:
-    """The checkpoint of a trial's configuration, trained on train and val for its best number of epochs.
-
-    Raises:
-        SearchStopped: The training failed.
-    """
-    directory = entry.path / FOLDER / f"{trial.number}-refit"
-    training = _training(entry, file, trial, directory=directory, refit=True)
-    folder = directory / BEST_FOLDER
-    if _is_done(folder, trial):
-        return folder
-    if error := _train(training, None):
-        raise SearchStopped(f"trial {trial.number} could not be trained again: {error}")
-    return folder
-
-
-def _best(entry: SearchEntry, trial: TrialRecord) -> Path:
-    return entry.path / FOLDER / str(trial.number) / BEST_FOLDER
+def _folder(entry: SearchEntry, trial: TrialRecord, *, refit: bool) -> Path:
+    """Where a training after the search lies."""
+    return entry.path / FOLDER / (f"{trial.number}-refit" if refit else str(trial.number))
 
 
 def _kept(entry: SearchEntry, trial: TrialRecord) -> Path | None:
@@ -112,9 +112,9 @@ def _kept(entry: SearchEntry, trial: TrialRecord) -> Path | None:
     return folder if meta.config == trial.config and meta.epoch == trial.best_epoch else None
 
 
-def _trained(entry: SearchEntry, trial: TrialRecord) -> Path | None:
+def _trained(directory: Path, trial: TrialRecord) -> Path | None:
     """The checkpoint of a training that ended earlier."""
-    folder = _best(entry, trial)
+    folder = directory / BEST_FOLDER
     return folder if _is_done(folder, trial) else None
 
 
@@ -140,16 +140,14 @@ class _Training:
     remote: str = ""
 
 
-def _training(
-    entry: SearchEntry, file: SpaceFile, trial: TrialRecord, *, directory: Path | None = None, refit: bool = False
-) -> _Training:
+def _training(file: SpaceFile, trial: TrialRecord, directory: Path, *, refit: bool) -> _Training:
     assert trial.best_epoch is not None, "a trial without a result has no best epoch"
     assignment = TrialAssignment(
         number=trial.number,
         seed=trial.seed,
         config=trial.config,
         setup=replace(file.trial_setup(), refit=refit, folds=0),
-        directory=str(directory or entry.path / FOLDER / str(trial.number)),
+        directory=str(directory),
         shares=True,
     )
     return _Training(assignment=assignment, epoch=trial.best_epoch)
@@ -185,9 +183,11 @@ def _passed(training: _Training, error: str) -> None:
 
 
 def _seconds(trial: TrialRecord) -> float:
-    """What the epochs up to its best one took."""
-    seconds = (report.metrics.get("epoch_seconds", 0.0) for report in trial.reports)
-    return sum(seconds) if trial.best_epoch else 0.0
+    """What the epochs up to its best one took; of a trial with folds a whole fold."""
+    seconds = [report.metrics.get("epoch_seconds", 0.0) for report in trial.reports]
+    if not trial.best_epoch or not seconds:
+        return 0.0
+    return max(seconds) if trial.folds else sum(seconds)
 
 
 def _part(training: _Training) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from tlsearch.app.catalog.catalog import SearchEntry, find
 from tlsearch.app.catalog.stored import read_record
 from tlsearch.app.checks.resolution import convincing_difference
-from tlsearch.app.combined.members import checkpoints_of, refitted_checkpoint
+from tlsearch.app.combined.members import checkpoints_of
 from tlsearch.app.production.conclude import read_confirmed
 from tlsearch.app.production.confirm import best_candidates
 from tlsearch.config import SpaceFile
@@ -222,4 +222,4 @@ def find_or_train(choice: Choice, file: SpaceFile) -> Path:
 
 def train_on_all(choice: Choice, file: SpaceFile) -> Path:
     """The checkpoint of the chosen configuration, trained on train and val for its best number of epochs."""
-    return refitted_checkpoint(choice.entry, file, choice.trial)
+    return checkpoints_of(choice.entry, file, [choice.trial], refit=True)[choice.trial.number]

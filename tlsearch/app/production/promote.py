@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tlsearch.app.catalog.catalog import SearchEntry
@@ -17,6 +17,7 @@ from tlsearch.app.catalog.stored import stored_file
 from tlsearch.app.combined.make_distilled import make_distilled
 from tlsearch.app.production.choice import Choice, Limits, best_trial, choose, find_or_train, train_on_all
 from tlsearch.app.production.combined_choice import best_combined, choose_combined
+from tlsearch.app.production.fold_calibration import Calibration, held_out_calibration
 from tlsearch.app.production.registration import register
 from tlsearch.app.production.test_uses import Evidence, sealed_split, test_evidence, uses_on_record
 from tlsearch.app.searches.input_digests import refuse_changed_inputs
@@ -139,18 +140,10 @@ def _promote(entry: SearchEntry, options: PromoteOptions, stack: ExitStack) -> P
     choice = _choose(entry, file, options, num_classes=num_classes, num_val=num_val)
     if choice.entry.path != entry.path:
         stack.enter_context(holding(choice.entry.path, "promote"))
-    # A head that is solved takes no step that val could judge: it is solved on all images at no cost. Folds have
-    # judged by all images: the model is trained on all of them, for the epochs that suited the folds.
-    on_all = choice.trial.best_epoch == 0 or choice.trial.folds > 0
-    options = replace(options, refit=options.refit or (choice.combination is None and on_all))
     split = None if options.without_test else sealed_split(index)
     uses = uses_on_record(entry, split) if split else []
-    single = find_or_train(choice, file) if choice.combination is None or split else None
-    chosen = single if choice.combination is None else combined_model(entry.path, choice.combination.kind)
-    assert chosen is not None
-    check_classes(networks_of(chosen)[0].classes, index.classes)
-    temperature, thresholds = _calibration(chosen, index)  # before a refit: val must be unseen
-    checkpoint = train_on_all(choice, file) if options.refit else chosen
+    ready = _make_ready(choice, file, index, refit=options.refit, compares=split is not None)
+    checkpoint = ready.checkpoint
     if split is None:
         evidence = Evidence(test=None, missing="it was promoted without looking at a test split, as was asked for")
     else:
@@ -161,9 +154,9 @@ def _promote(entry: SearchEntry, options: PromoteOptions, stack: ExitStack) -> P
             checkpoint,
             split,
             uses,
-            single=None if choice.combination is None else single,
-            temperature=temperature,
-            thresholds=thresholds,
+            single=ready.single,
+            temperature=ready.calibration.temperature,
+            thresholds=ready.calibration.thresholds,
             alias=options.alias,
             reuse=options.reuse_test,
         )
@@ -173,10 +166,10 @@ def _promote(entry: SearchEntry, options: PromoteOptions, stack: ExitStack) -> P
         index,
         choice,
         checkpoint,
-        (temperature, thresholds),
+        ready.calibration,
         evidence,
         alias=options.alias,
-        refit=options.refit,
+        refit=ready.refit,
     )
     combination = choice.combination
     return PromotedModel(
@@ -191,8 +184,8 @@ def _promote(entry: SearchEntry, options: PromoteOptions, stack: ExitStack) -> P
         reason=choice.reason,
         metric=networks_of(checkpoint)[0].metric,
         value=choice.trial.best_value if combination is None else combination.value,
-        refit=options.refit,
-        temperature=temperature,
+        refit=ready.refit,
+        temperature=ready.calibration.temperature,
         test=evidence.test,
         card=card,
         kind="trial" if combination is None else combination.kind,
@@ -211,8 +204,54 @@ def _choose(entry: SearchEntry, file: SpaceFile, options: PromoteOptions, *, num
     return choose(entry, file, num_classes=num_classes, trial=options.trial, limits=options.limits, num_val=num_val)
 
 
-def _calibration(checkpoint: Path, index: ImageIndex) -> tuple[float, tuple[float, ...]]:
-    """The temperature, and of a multi-label model its thresholds, from the validation images."""
+@dataclass(frozen=True, kw_only=True)
+class _Ready:
+    """A chosen model, trained and calibrated.
+
+    Attributes:
+        refit: Whether it was trained on train and val together.
+        single: Of a combination of trials the checkpoint of the best single one, made as its members are.
+    """
+
+    checkpoint: Path
+    calibration: Calibration
+    refit: bool
+    single: Path | None = None
+
+
+def _make_ready(choice: Choice, file: SpaceFile, index: ImageIndex, *, refit: bool, compares: bool) -> _Ready:
+    """Trains what the choice needs.
+
+    A head that is solved takes no step that val could judge: it is solved on all images at no cost. Folds have judged
+    by all images: the model is trained on all of them, for the epochs that suited the folds.
+
+    Args:
+        compares: Whether a combination is compared with the best single trial.
+    """
+    combination, trial = choice.combination, choice.trial
+    calibration = held_out_calibration(choice, index)
+    if combination is not None:
+        checkpoint = combined_model(choice.entry.path, combination.kind)
+        on_all = trial.folds > 0 and combination.kind == "ensemble"
+        single = None
+        if compares:
+            single = train_on_all(choice, file) if on_all else find_or_train(choice, file)
+        check_classes(networks_of(checkpoint)[0].classes, index.classes)
+        calibration = calibration or _calibrated(checkpoint, index)
+        return _Ready(checkpoint=checkpoint, calibration=calibration, refit=on_all, single=single)
+    refit = refit or trial.best_epoch == 0 or trial.folds > 0
+    if calibration is None:  # before a refit: val must be unseen
+        checkpoint = find_or_train(choice, file)
+        check_classes(networks_of(checkpoint)[0].classes, index.classes)
+        calibration = _calibrated(checkpoint, index)
+    if refit:
+        checkpoint = train_on_all(choice, file)
+    return _Ready(checkpoint=checkpoint, calibration=calibration, refit=refit)
+
+
+def _calibrated(checkpoint: Path, index: ImageIndex) -> Calibration:
+    """By the validation images, which the model has not seen."""
     model = load_model(checkpoint)
     logits = logits_on(model, index, "val").double().numpy()
-    return fit_temperature(logits, index.label_array("val")), model.raw_thresholds
+    temperature = fit_temperature(logits, index.label_array("val"))
+    return Calibration(temperature=temperature, thresholds=model.raw_thresholds)

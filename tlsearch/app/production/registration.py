@@ -11,6 +11,7 @@ from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.app.catalog.stored import read_record
 from tlsearch.app.production.choice import Choice
 from tlsearch.app.production.conclude import read_confirmed
+from tlsearch.app.production.fold_calibration import Calibration
 from tlsearch.app.production.test_uses import Evidence
 from tlsearch.config import SpaceFile
 from tlsearch.core.types import WeightsSource
@@ -32,14 +33,14 @@ def register(
     index: ImageIndex,
     choice: Choice,
     checkpoint: Path,
-    calibration: tuple[float, tuple[float, ...]],
+    calibration: Calibration,
     evidence: Evidence,
     *,
     alias: str,
     refit: bool,
 ) -> tuple[Promoted, str]:
     """Writes the card and makes the version, with temperature and thresholds in its checkpoint; returns both."""
-    temperature, thresholds = calibration
+    temperature, thresholds = calibration.temperature, calibration.thresholds
     networks = networks_of(checkpoint)
     meta = networks[0]
     gain = default_gain(entry.path, read_record(entry))

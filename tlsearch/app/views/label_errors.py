@@ -1,7 +1,7 @@
 """Finds labels of a search's train and val images that out-of-sample predictions contradict.
 
-Validation images are judged by the logits that good trials have kept, and both splits by linear heads on cached
-features of the backbones of these trials, each image by a head that was fitted to all others.
+Validation images, with folds all images, are judged by the logits that good trials have kept, and both splits by linear
+heads on cached features of the backbones of these trials, each image by a head that was fitted to all others.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from tlsearch.core.errors import Infeasible, UserError
 from tlsearch.core.label_tasks import TASKS, label_text
 from tlsearch.core.text import plural
 from tlsearch.core.types import SearchRecord, TrialAssignment, TrialConfig
-from tlsearch.data import ImageIndex, split_digest
-from tlsearch.results.combine.kept_logits import each_kept
+from tlsearch.data import ImageIndex, rows_with_val_in_train
+from tlsearch.results.combine.kept_logits import each_kept, kept_digest
 from tlsearch.results.inference.labelled import thumbnails
 from tlsearch.results.report.label_section import DoubtfulLabel, LabelErrors
 from tlsearch.results.stats.calibration import fit_temperature, scaled_probabilities
@@ -32,6 +32,10 @@ _MAX_TRIALS = 20  # good trials that judge
 _MAX_BACKBONES = 3
 _MAX_IMAGES = 20_000  # of train and val for the linear heads
 _NUM_PICTURES = 24
+_NO_TRIALS = (
+    "No trial has kept logits of these images: a search of an earlier version keeps none, and a trial with folds those "
+    "of all images once it has seen all folds."
+)
 _WORSE_P = 0.05  # of McNemar's test against the best trial: below, a worse trial does not judge
 
 Floats = NDArray[np.float64]
@@ -51,12 +55,8 @@ def find_label_errors(entry: SearchEntry, record: SearchRecord, file: SpaceFile,
     configs = [trial.config for trial in record.ranked if not good or trial.number in good]
     backbones = list(dict.fromkeys(config.backbone for config in configs))
     sizes = {config.backbone: config.image_size for config in reversed(configs)}  # that of its best trial
-    opinions: dict[str, list[Floats]] = {"train": [], "val": [by_trials] if good else []}
-    notes = (
-        []
-        if good
-        else ["No trial has kept logits of these images: a search with folds or of an earlier version keeps none."]
-    )
+    opinions = {split: [by_trials[split]] if split in by_trials else [] for split in ("train", "val")}
+    notes = [] if good else [_NO_TRIALS]
     heads, why = _by_heads({name: sizes[name] for name in backbones[:_MAX_BACKBONES]}, file, index)
     notes += [why] if why else []
     for one in heads.values():
@@ -77,14 +77,25 @@ def find_label_errors(entry: SearchEntry, record: SearchRecord, file: SpaceFile,
     )
 
 
-def _good_trials(entry: SearchEntry, record: SearchRecord, index: ImageIndex) -> tuple[Floats, list[int]]:
-    """Mean of the good trials' probabilities on val, each at its own temperature, and who they are.
+def _good_trials(entry: SearchEntry, record: SearchRecord, index: ImageIndex) -> tuple[dict[str, Floats], list[int]]:
+    """Mean of the good trials' probabilities by split, each trial at its own temperature, and who they are.
 
-    Good are the best trial and those that are not convincingly worse on the same images.
+    Good are the best trial and those that are not convincingly worse on the same images. Trials with folds judge train
+    and val, those without val alone.
     """
+    total, good = _mean_of_good(entry, record, index)
+    if not good:
+        return {}, good
+    if not any(trial.folds for trial in record.trials):
+        return {"val": total}, good
+    return {split: total[list(rows)] for split, rows in rows_with_val_in_train(index).items()}, good
+
+
+def _mean_of_good(entry: SearchEntry, record: SearchRecord, index: ImageIndex) -> tuple[Floats, list[int]]:
+    folds = max((trial.folds for trial in record.trials), default=0)  # who has seen fewer has not judged every image
     total, good = np.zeros((0, 0)), list[int]()
     first: NDArray[np.bool_] | None = None
-    for number, kept in each_kept(entry.path, record, split_digest(index.splits["val"])):
+    for number, kept in each_kept(entry.path, record, kept_digest(record, index), num_folds=folds):
         logits = kept.logits.astype(np.float64)
         right = logits.argmax(1) == kept.labels
         first = right if first is None else first

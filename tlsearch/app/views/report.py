@@ -15,9 +15,8 @@ from tlsearch.app.catalog.stored import read_record
 from tlsearch.app.views.outcome import search_alternatives
 from tlsearch.app.views.report_settings import log_scaled, search_settings
 from tlsearch.core.errors import StorageError, UserError
-from tlsearch.core.label_tasks import TASKS
 from tlsearch.core.printable import ENCODING_BYTES
-from tlsearch.core.types import DataSpec, ModelSpec, ParameterImportance, SearchRecord, TrialRecord
+from tlsearch.core.types import DataSpec, ModelSpec, ParameterImportance, SearchRecord
 from tlsearch.results.combine.default_gain import default_gain
 from tlsearch.results.leaderboard.leaderboard import LeaderboardRow, leaderboard, rows_csv
 from tlsearch.results.leaderboard.search_facts import SearchFacts, measure_latency, this_cpu
@@ -30,13 +29,12 @@ from tlsearch.search import SearchLock, holding, parameter_importance
 from tlsearch.tracking import find_run_ids, log_search_files
 
 if TYPE_CHECKING:
-    from tlsearch.data import ImageIndex
+    pass
 
 logger = logging.getLogger(__name__)
 
 FOLDER = "report"
 _LEADERBOARD = "leaderboard.csv"
-_NUM_PICTURES = 12
 _NO_IMPORTANCE = "left out here: `tlsearch report` works them out"
 _NO_MODEL = "Left out here: `tlsearch report` evaluates the best model over the validation images."
 
@@ -198,14 +196,15 @@ def _judged(
     entry: SearchEntry, record: SearchRecord, facts: SearchFacts
 ) -> tuple[BestModel | None, LabelErrors | None, str]:
     """What only the images tell: the best model evaluated, the doubtful labels, and why the model is missing."""
+    from tlsearch.app.views.best_model import best_model, not_kept
+
     best = record.best
     if best is None:
         return None, None, "No trial has a result."
-    folder, file = entry.path / "trials" / str(best.number) / "best", read_space_file(entry)
-    evicted = _not_kept(best, folder)
+    file = read_space_file(entry)
     if file is None:
         unknown = "The search's resolved.yaml cannot be read, so its data are not known."
-        return None, None, unknown if folder.is_dir() else evicted
+        return None, None, not_kept(entry, best) or unknown
     from tlsearch.app.views.label_errors import find_label_errors
     from tlsearch.data import load_index
 
@@ -215,29 +214,5 @@ def _judged(
         return None, None, f"The model of trial {best.number} cannot be evaluated: {error}"
     if facts.digest and index.digest != facts.digest:
         return None, None, "The data have changed since the search, so its model is not scored on them."
-    model, missing = _best_model(folder, best, index) if folder.is_dir() else (None, evicted)
+    model, missing = best_model(entry, record, index)
     return model, find_label_errors(entry, record, file, index), missing
-
-
-def _not_kept(best: TrialRecord, folder: Path) -> str:
-    if best.folds:
-        return "A search with folds keeps no models: `tlsearch promote` trains one on all images."
-    return (
-        f"The model of trial {best.number} is not in {folder}: a search keeps those of its `tracking.keep_best` best "
-        "trials."
-    )
-
-
-def _best_model(folder: Path, best: TrialRecord, index: ImageIndex) -> tuple[BestModel | None, str]:
-    """The best trial's kept model, evaluated; else None and the reason."""
-    from tlsearch.results.inference.labelled import evaluate_split, thumbnails
-    from tlsearch.results.inference.multi_labelled import evaluate_answers
-    from tlsearch.results.inference.predictor import load_model
-
-    try:
-        evaluate = evaluate_answers if TASKS[index.task].several else evaluate_split
-        model = BestModel(trial=best.number, evaluation=evaluate(load_model(folder), index, "val"))
-        pictures = thumbnails(index, [one.key for one in model.mistakes(_NUM_PICTURES)])
-        return replace(model, pictures=pictures), ""
-    except UserError as error:
-        return None, f"The model of trial {best.number} cannot be evaluated: {error}"

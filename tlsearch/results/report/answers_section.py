@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tlsearch.core.text import agree, plural
+from tlsearch.core.text import agree
 from tlsearch.results.inference.multi_labelled import AnswerScore, MultiLabelEvaluation, answer_scores
 from tlsearch.results.report.html import Cell, Row, grid, paragraph, plot_figure, section, table
 from tlsearch.results.report.plots.style import DONE, Plot, add_axes, finish, new_figure, plot_style
@@ -18,19 +18,19 @@ _NAME = 22  # characters of a class name
 _ROW_IN = 0.2
 
 
-def answers_section(view: View, trial: int, evaluation: MultiLabelEvaluation, plot: Plot, gallery: str) -> str:
+def answers_section(view: View, named: str, evaluation: MultiLabelEvaluation, plot: Plot, gallery: str) -> str:
     """The section of the best model.
 
     Args:
+        named: Which model on how many images, at the start of a sentence.
         gallery: Its worst answers, as HTML.
     """
     wrong, metric = int(evaluation.wrong.sum()), view.record.metric
     error, interval = bootstrap_metric(metric, evaluation.probabilities, evaluation.labels)
     text = (
-        f"The kept model of trial {trial} over the {plural(len(evaluation.keys), 'validation image')}: {wrong} of "
-        f"{evaluation.labels.size} answers {agree(wrong, 'is', 'are')} wrong, at the thresholds that these images have "
-        f"chosen. Its {view.label} is {evaluation.value(metric):.4f}, with a standard error of {error:.4f} and a 95 % "
-        f"interval of {interval.low:.4f} to {interval.high:.4f} (bootstrap over the images)."
+        f"{named}: {wrong} of {evaluation.labels.size} answers {agree(wrong, 'is', 'are')} wrong, at the thresholds "
+        f"that these images have chosen. Its {view.label} is {evaluation.value(metric):.4f}, with a standard error of "
+        f"{error:.4f} and a 95 % interval of {interval.low:.4f} to {interval.high:.4f} (bootstrap over the images)."
     )
     return section(
         "model", "The best model", paragraph(text), grid(plot_figure(plot), f"<div>{_table(evaluation)}</div>"), gallery

@@ -28,16 +28,26 @@ _MAX_CLASSES = 12
 
 @dataclass(frozen=True, kw_only=True)
 class BestModel:
-    """The kept model of the best trial, evaluated again over the validation images.
+    """The kept model of the best trial, evaluated again over the validation images; or the models of its folds.
 
     Attributes:
         trial: Its number.
+        folds: Where it has folds: of how many, each of whose models judges the images that it has not seen.
         pictures: Data URIs of the worst mistakes, in the order of ``mistakes``.
     """
 
     trial: int
     evaluation: Evaluation | MultiLabelEvaluation
     pictures: Sequence[str] = ()
+    folds: int = 0
+
+    @property
+    def named(self) -> str:
+        """Which model on how many images, at the start of a sentence."""
+        images = plural(len(self.evaluation.keys), "validation image")
+        if not self.folds:
+            return f"The kept model of trial {self.trial} over the {images}"
+        return f"The models of the {self.folds} folds of trial {self.trial} over the {images}, each over its own"
 
     def mistakes(self, count: int) -> list[Mistake]:
         """The worst."""
@@ -58,12 +68,9 @@ def model_section(view: View, model: BestModel | None, plot: Plot | None, missin
         return section("model", "The best model", f'<div class="missing">{inline(missing)}</div>')
     evaluation, gallery = model.evaluation, _gallery(model)
     if isinstance(evaluation, MultiLabelEvaluation):
-        return answers_section(view, model.trial, evaluation, plot, gallery)
+        return answers_section(view, model.named, evaluation, plot, gallery)
     wrong = int((~evaluation.right).sum())
-    text = (
-        f"The kept model of trial {model.trial} over the {plural(len(evaluation.keys), 'validation image')}: "
-        f"{wrong} {agree(wrong, 'is', 'are')} wrong, accuracy {evaluation.accuracy:.4f}."
-    )
+    text = f"{model.named}: {wrong} {agree(wrong, 'is', 'are')} wrong, accuracy {evaluation.accuracy:.4f}."
     if view.record.metric != "val_accuracy":
         error, interval = bootstrap_metric(view.record.metric, evaluation.probabilities, evaluation.labels)
         text += (
