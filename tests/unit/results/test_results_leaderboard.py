@@ -90,6 +90,7 @@ def test_a_search_without_results_has_no_best() -> None:
         "metric": "val_accuracy",
         "mode": "max",
         "best": None,
+        "plateau": None,
         "trials": [],
     }
     assert results_json(_record(_trial(0, F, None, "error", 0)), {})["best"] is None
