@@ -86,7 +86,7 @@ def write_digit_images(root: Path, *, per_class: int) -> None:
 def write_digit_space(home: Home, *, trials: int, max_epochs: int, depth: str = "[0, 1]") -> Path:
     """A space file over ``images/`` of the home, with real ImageNet weights."""
     file = home.root / "space.yaml"
-    backbone_lr = "" if depth == "0" else "  backbone_lr: {log: [1.0e-5, 1.0e-3]}\n"  # of the head alone it has no effect
+    backbone_lr = "" if depth == "0" else "  backbone_lr: {log: [1.0e-5, 1.0e-3]}\n"  # without effect there
     file.write_text(
         f"""name: digit-images
 data: {{source: folder, path: ./images, image_size: 64}}
