@@ -29,7 +29,7 @@ class Home:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.environment = {
-            **os.environ,
+            **{name: value for name, value in os.environ.items() if name != "RAY_AUTH_TOKEN"},  # of this process's Ray
             "HOME": str(root),
             "TLSEARCH_STATE_DIR": str(root / "state"),
             "TLSEARCH_CACHE_DIR": str(root / "cache"),
