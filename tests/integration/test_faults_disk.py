@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -145,13 +145,18 @@ class Quick(QuickTrial):
         return self.reports[-1]
 
 
+def similar(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Metrics with the similarity of features in place of the drift, which is 1 less it: the similarity is rounded."""
+    return {name: 1 - value if name == "feature_drift" else value for name, value in metrics.items()}
+
+
 def check_same_but_for_rounding(found: list[tuple[Any, ...]], other: list[tuple[Any, ...]]) -> None:
     """The same trials with the same curves; whether an epoch reads pixels or features may change the last digits."""
     assert [trial[:CURVE] for trial in found] == [trial[:CURVE] for trial in other]
     for one, another in zip(found, other, strict=True):
         assert [epoch for epoch, _ in one[CURVE]] == [epoch for epoch, _ in another[CURVE]]
         for (_, metrics), (_, expected) in zip(one[CURVE], another[CURVE], strict=True):
-            assert metrics == pytest.approx(expected, rel=1e-4)
+            assert similar(metrics) == pytest.approx(similar(expected), rel=1e-5)
 
 
 @pytest.mark.slow
@@ -162,7 +167,7 @@ def test_no_room_for_the_packed_images(
     monkeypatch.setenv("TLSEARCH_CACHE_DIR", str(disk.path / "cache"))
     (disk.path / "cache").mkdir()
     disk.fill(leave=8192)
-    slow = SPACE.replace("[1.0e-4, 1.0e-1]", "[1.0e-4, 1.0e-3]").replace("[1.0e-5, 1.0e-2]", "[1.0e-6, 1.0e-5]")
+    slow = SPACE.replace("[1.0e-4, 1.0e-1]", "[1.0e-4, 1.0e-3]").replace("[1.0e-5, 1.0e-2]", "[1.0e-5, 1.0e-4]")
     found = whole(tmp_path / "full", monkeypatch, FineTuning, slow)  # at high rates rounding grows into other curves
     assert "images at 32 px are decoded in every epoch" in caplog.text
     assert not list(disk.path.rglob("*.bin")) and not list(disk.path.rglob("*.tmp"))

@@ -82,7 +82,7 @@ def test_confirm_then_promote(home: Home) -> None:
     _audited(home, home.root / "confirm.log")
     confirmed = json.loads(home.run("confirm", "--top", "2", "--seeds", "2", "--json"))
     assert confirmed["search_id"] == "digits" and confirmed["confirm_search_id"] == "digits-confirm"
-    assert confirmed["outcome"] in ("better", "equal", "unknown") and len(confirmed["candidates"]) == 2
+    assert confirmed["outcome"] in ("better", "equal") and len(confirmed["candidates"]) == 2
     assert all(len(one["values"]) == 2 for one in confirmed["candidates"])
     assert _opened(home.root / "confirm.log", "test") == set()
     again = json.loads(home.run("confirm", "--top", "2", "--seeds", "2", "--json"))

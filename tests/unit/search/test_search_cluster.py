@@ -95,10 +95,10 @@ def test_what_the_user_says_stays(home: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_a_connection_that_is_shared_knows_the_dashboard(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ray.is_initialized", lambda: True)
     monkeypatch.setattr("ray.shutdown", pytest.fail)
-    for found, told in (("127.0.0.1:8265", "http://127.0.0.1:8265"), (None, "")):
+    for found, expected in (("127.0.0.1:8265", "http://127.0.0.1:8265"), (None, "")):
         monkeypatch.setattr("ray._private.worker.get_dashboard_url", lambda found=found: found)
         with connected("local") as dashboard:
-            assert dashboard == told
+            assert dashboard == expected
 
 
 @pytest.mark.parametrize("address", ["nonsense", "ray://host:10001", "host:", ":6379", "http://host:8265"])

@@ -22,7 +22,7 @@ from tlsearch.core.pareto import pareto_order
 from tlsearch.core.types import Decision, ModelSpec, Objective, TrialAssignment, TrialConfig
 from tlsearch.search import SearchPlan, read_search
 from tlsearch.search.controller.controller import Controller
-from tlsearch.search.controller.model_costs import ModelCosts
+from tlsearch.search.controller.live_trials import ModelCosts
 from tlsearch.search.sampling.pareto_view import ParetoView
 from tlsearch.search.sampling.points import first_points
 from tlsearch.search.scheduling.asha import AshaRules, ParetoRungs, rungs_of
@@ -71,7 +71,7 @@ def test_a_long_rung_is_as_its_definition_says() -> None:
         points.append((value, -cost))
         goes_on = len(points) - 1 in pareto_order(points)[: math.ceil(len(points) / 3)]
         assert rungs.enter(bracket=0, epoch=1, best=value, cost=cost) is goes_on
-        assert rungs.enter(bracket=0, epoch=2, best=value, cost=cost)  # there is no rung
+        assert rungs.enter(bracket=0, epoch=2, best=value, cost=cost)  # no rung here
     assert isinstance(rungs, ParetoRungs)
 
 
@@ -169,7 +169,7 @@ def gauged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("search_doubles.stub_gauge", noisy)
 
 
-def told(root: Path) -> list[Any]:
+def all_of(root: Path) -> list[Any]:
     return [(t.params, t.state, t.reason, t.reports, t.measured, t.origin) for t in read_search(root).trials]
 
 
@@ -182,7 +182,7 @@ def test_a_search_goes_on_as_it_would_have(tmp_path: Path, gauged: None, sampler
     drive(plan_of(tmp_path / "cut", 28, sampler=sampler), observers=[StopAfter(stop, 22)], stop=stop)
     assert any(trial.state == "running" for trial in read_search(tmp_path / "cut").trials)
     drive(plan_of(tmp_path / "cut", 28, sampler=sampler))
-    assert told(tmp_path / "cut") == told(tmp_path / "whole") == told(tmp_path / "parts")
+    assert all_of(tmp_path / "cut") == all_of(tmp_path / "whole") == all_of(tmp_path / "parts")
     for name in ("whole", "cut", "parts"):
         check_agreement(plan_of(tmp_path / name, 28, sampler=sampler))
 

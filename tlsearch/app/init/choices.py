@@ -177,7 +177,7 @@ def _features(seen: Seen) -> list[Choice]:
     names = [one.name for one in seen.chosen if (facts := backbone_facts(one.name)) and facts.has_class_token]
     if not names:
         return []
-    reason = f"Of {', '.join(names)}: a head alone often reads the class tokens of the last four blocks better."
+    reason = f"Of {', '.join(names)}: a head alone may read the class tokens of the last four blocks better."
     return [Choice(key=("space", "features"), value="[cls, last4]", reason=reason, instead="[cls, cls_mean, last4]")]
 
 

@@ -20,8 +20,7 @@ from tlsearch.core.crash import crash_point
 from tlsearch.core.errors import StorageError
 from tlsearch.core.types import Decision, EndReason, EpochReport, SearchObserver, TrialOutcome
 from tlsearch.search.controller.dispatcher import Dispatcher
-from tlsearch.search.controller.live_trials import Live, take_stored
-from tlsearch.search.controller.model_costs import ModelCosts
+from tlsearch.search.controller.live_trials import Live, ModelCosts, take_stored
 from tlsearch.search.controller.trial_queue import Intake
 from tlsearch.search.plan import SearchPlan
 from tlsearch.search.scheduling.packing import Shares

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from optuna.trial import FrozenTrial
 
 from tlsearch.core.codec import from_plain
-from tlsearch.core.types import EpochReport, TrialAssignment, TrialConfig
-from tlsearch.search.controller.model_costs import ModelCosts
+from tlsearch.core.types import EpochReport, ModelSpec, TrialAssignment, TrialConfig
 from tlsearch.search.plan import SearchPlan
 from tlsearch.search.sampling.points import FIRST_LOOK
 from tlsearch.search.scheduling.packing import Shares
@@ -21,6 +20,47 @@ from tlsearch.search.worker.messages import Job
 logger = logging.getLogger(__name__)
 
 GPUS, ALONE = "gpus", "alone"  # attributes of a trial: the fraction of a GPU that it had, and that it needs a whole one
+
+
+class ModelCosts:
+    """What models cost by the second objective, counted before the search or measured by its trials.
+
+    Measured again, one model is never equally fast twice, and a front would be made of such differences. So the first
+    measurement of a model counts for all of its trials, and the study holds it with each of them.
+    """
+
+    def __init__(self, plan: SearchPlan) -> None:
+        self._plan, self._name = plan, plan.search.cost
+        self._known: dict[ModelSpec, float] = {}
+
+    def read(self, trials: Iterable[FrozenTrial]) -> ModelCosts:
+        """Takes what the trials of earlier starts have measured."""
+        for trial in trials if self._name else ():
+            if "measured" in trial.user_attrs:
+                self.shared(from_plain(TrialConfig, trial.user_attrs["config"]), trial.user_attrs["measured"])
+        return self
+
+    def shared(self, config: TrialConfig, measured: Mapping[str, float]) -> dict[str, float]:
+        """What was measured of a trial's model, with the model's own cost in place of another measurement of it."""
+        found = dict(measured)
+        if not self._name:
+            return found
+        model = self._model(config)
+        if self._name in found:
+            self._known.setdefault(model, found[self._name])
+        if model in self._known:
+            found[self._name] = self._known[model]
+        return found
+
+    def of(self, config: TrialConfig) -> float:
+        """A model's cost; 0 without a second objective, and where it is not known: in a forecast no latency is."""
+        if not self._name:
+            return 0.0
+        known = self._plan.sizes_of(config).get(self._name)
+        return self._known.get(self._model(config), 0.0) if known is None else known
+
+    def _model(self, config: TrialConfig) -> ModelSpec:
+        return ModelSpec.of(config, self._plan.setup.data, self._plan.num_classes)
 
 
 @dataclass(kw_only=True)
