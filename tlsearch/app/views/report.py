@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.app.catalog.gather_facts import complete_facts, keep_facts, read_space_file
@@ -27,9 +26,6 @@ from tlsearch.results.report.plots.style import Plot
 from tlsearch.results.report.plots.view import View
 from tlsearch.search import SearchLock, holding, parameter_importance
 from tlsearch.tracking import find_run_ids, log_search_files
-
-if TYPE_CHECKING:
-    pass
 
 logger = logging.getLogger(__name__)
 
