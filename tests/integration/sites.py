@@ -114,6 +114,7 @@ def make_site(stack: ExitStack, tmp_path: Path, *, postgres: bool = False, bucke
     tracking = stack.enter_context(
         mlflow_server(tmp_path / "mlflow", password=hidden["mlflow"], host=host, environment=of_server, **stores)
     )
+    of_head["TLSEARCH_TRUSTED_STORES"] = f"{study},{tracking.uri(net.laptop)}"  # as cluster/env.example has it
     head = net.add("head", {**of_head, **of_nodes})
     address, dashboard = net.start_head(head)
     laptop = Home(tmp_path / "laptop")

@@ -13,6 +13,8 @@ from machines import wait_until_open
 from services import wait_until_healthy
 from sites import assert_logged, assert_recorded, assert_secrets_kept, make_site, packed, wait_for
 
+from tlsearch.core.layout import VAL_LOGITS
+
 pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.timeout(2400)]
 
 
@@ -96,7 +98,9 @@ def test_everything_in_a_bucket(stack: ExitStack, tmp_path: Path, monkeypatch: p
     assert set(fetched.values()) <= {0, 160} and fetched["head"] == 160  # train and val, each once
     kept = site.keys()
     assert {key for key in kept if key.startswith("mlflow/") and key.endswith("leaderboard.csv")}
-    assert {key.split("/")[3] for key in kept if key.startswith("runs/bucket/trials/")} == {str(results["best"])}
+    of_trials = [key.split("/")[3:] for key in kept if key.startswith("runs/bucket/trials/")]
+    assert {trial for trial, name, *_ in of_trials if name == VAL_LOGITS} == {"0", "1", "2"}  # of evicted models, too
+    assert {trial for trial, name, *_ in of_trials if name != VAL_LOGITS} == {str(results["best"])}
     shutil.rmtree(site.head.cache)
     shutil.rmtree(site.head.folder / "state")
     assert site.ask("results", "bucket") == results  # read from the bucket and the database
