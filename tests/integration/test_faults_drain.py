@@ -8,7 +8,7 @@ from pathlib import Path
 import drained
 import pytest
 from search_checks import check_agreement
-from search_doubles import make_plan, read_log
+from search_doubles import read_log
 from test_faults_nodes import run_apart
 
 from tlsearch.core.types import TrialState
@@ -39,5 +39,4 @@ def test_a_warned_node_loses_no_epoch_and_gets_no_trial(tmp_path: Path) -> None:
     trials = read_search(root).trials
     assert [trial.number for trial in trials] == list(range(drained.TRIALS))
     assert {(trial.state, trial.epochs_run) for trial in trials} == {(TrialState.COMPLETE, drained.MAX_EPOCHS)}
-    plan = make_plan(root, trials=drained.TRIALS, max_epochs=drained.MAX_EPOCHS, scheduler=None, max_failures=0)
-    check_agreement(plan)
+    check_agreement(drained.made_plan(root))

@@ -21,6 +21,7 @@ from search_checks import behave
 from search_doubles import make_plan, read_log
 
 from tlsearch.core.types import EpochReport, RunningTrial, TrialAssignment
+from tlsearch.search.plan import SearchPlan
 
 TRIALS, MAX_EPOCHS = 5, 60
 WARNED = "warned"  # a file of the search's folder: the nodes have been warned
@@ -39,6 +40,13 @@ def waiting(assignment: TrialAssignment) -> RunningTrial:
     return WaitingTrial(assignment)
 
 
+def made_plan(root: Path) -> SearchPlan:
+    """Trials that wait for no other one, so that each node has its own when the warning comes."""
+    points = [{"head_lr": 1e-3 * (number + 1)} for number in range(TRIALS)]
+    more: dict[str, Any] = {"sampler": "fixed", "start_with": points, "scheduler": None, "max_failures": 0}
+    return make_plan(root, trials=TRIALS, max_epochs=MAX_EPOCHS, **more)
+
+
 def main(root: Path) -> None:
     from ray.cluster_utils import Cluster
 
@@ -50,7 +58,7 @@ def main(root: Path) -> None:
     killed, spared = (cluster.add_node(num_cpus=1) for _ in range(2))
     try:
         cluster.wait_for_nodes()
-        plan = make_plan(root, trials=TRIALS, max_epochs=MAX_EPOCHS, scheduler=None, max_failures=0)
+        plan = made_plan(root)
         found: dict[str, Any] = {}
         actor = threading.Thread(target=take_away, args=(root, cluster, killed, spared, found), daemon=True)
         actor.start()
