@@ -1,6 +1,6 @@
-"""Mutations of the parsed tree of a space file, for hypothesis; used by tests of the file and of the commands.
+"""Mutations of the parsed tree of a space file; used by tests of the file and of its checks.
 
-``mutants(text)`` draws, and ``mutate(text, seed)`` makes, one mutation of the file ``text``: about a
+``mutate(text, seed)`` makes one mutation of the file ``text``: about a
 third are harmless (the file stays valid), about a tenth break the syntax, the others swap a type,
 cross the ends of a range, push a number out of its bounds or misspell a key.
 """
@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import yaml
-from hypothesis import strategies as st
 
 Keys = tuple[str | int, ...]
 
@@ -54,14 +53,12 @@ class Mutant:
         return bool({line, *named} & self.lines)
 
 
-def mutants(text: str) -> st.SearchStrategy[Mutant]:
-    """Draws one mutation of a valid space file."""
-    # a number alone is drawn, since hypothesis would not keep to the shares of the kinds
-    return st.integers(0, 2**32 - 1).map(lambda seed: mutate(text, seed))
-
-
 def mutate(text: str, seed: int) -> Mutant:
-    """The mutation of a valid space file that belongs to a number."""
+    """The mutation of a valid space file that belongs to a number.
+
+    Tests count the numbers up: hypothesis would draw some from the constants in all modules that are loaded, so that
+    the files would depend on the tests that ran before.
+    """
     rng = random.Random(seed)
     return _MUTATIONS[rng.choice(KINDS)](yaml.safe_load(text), rng)
 

@@ -150,9 +150,11 @@ def _listed(domain: Domain) -> tuple[Scalar, ...]:
 
 
 def _without_effect(name: str, reason: Reason, document: Document) -> SpaceProblem:
+    when = ("space", name, "when")
+    change = f"change {reason.on}, the condition{document.place(when)}" if document.has(when) else f"change {reason.on}"
     message = (
         f"no trial of this space can use {name}: {reason.message}{_decided_at(reason.on, document)}; "
-        f"change {reason.on} or leave {name} out"
+        f"{change} or leave {name} out"
     )
     return document.problem(("space", name), message, at_key=True)
 

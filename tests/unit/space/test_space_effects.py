@@ -49,6 +49,11 @@ NO_BN = "vit_b_16"
             "bn_policy",
             "backbone",
         ),
+        (
+            {"unfreeze_depth": [0, 2], "backbone_lr": {"when": {"unfreeze_depth": 0}, "log": [1e-6, 1e-3]}},
+            "backbone_lr",
+            "change unfreeze_depth, the condition (line 13) or leave backbone_lr out",
+        ),
         (  # each condition can hold, never both
             {
                 "unfreeze_depth": {"when": {"backbone": BN}, "int": [1, 5]},
