@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import sys
@@ -15,7 +16,7 @@ import pytest
 from tlsearch.core.errors import ClusterError
 from tlsearch.search.cluster import local_ray
 from tlsearch.search.cluster.connect import job_config
-from tlsearch.search.cluster.local_ray import own_signals, ray_folder, start_ray
+from tlsearch.search.cluster.local_ray import begun_ahead, own_signals, ray_folder, start_ray, take_begun
 
 TIMED_OUT = "The current node timed out during startup. This could happen because some of the raylet failed to startup"
 
@@ -148,3 +149,18 @@ def test_signals_stay_those_of_the_command() -> None:
             sys.exit(3)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_a_start_on_another_thread_leaves_sigterm_to_the_command(tmp_path: Path) -> None:
+    """Ray installs a handler below Python, as ``faulthandler`` does, wherever it is started."""
+    seen: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
+    with (tmp_path / "stack").open("w") as file:
+        try:
+            with begun_ahead(lambda: faulthandler.register(signal.SIGTERM, file=file), lambda started: None):
+                take_begun()
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            faulthandler.unregister(signal.SIGTERM)
+            signal.signal(signal.SIGTERM, before)
+    assert seen == [signal.SIGTERM] and not (tmp_path / "stack").read_text()

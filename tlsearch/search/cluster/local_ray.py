@@ -94,6 +94,8 @@ def take_begun() -> Any:
         return None
     started = _begun[0].result()
     _begun.clear()
+    if threading.current_thread() is threading.main_thread():
+        _take_back(signal.getsignal(signal.SIGTERM))  # the thread of the start could not
     return started
 
 
@@ -125,9 +127,10 @@ def own_signals() -> Iterator[None]:
     """Keeps signals this process's while the body starts or joins Ray.
 
     Ray's processes are born deaf to SIGHUP, which a terminal sends to them all; Ray does so with SIGINT. And Ray puts
-    a SIGTERM handler of its own, which exits, over the one that is there.
+    SIGTERM handlers of its own over the one that is there: one of Python, which exits, on the main thread alone, and
+    one of C++ beneath, which prints the stack and aborts the process after 3 s.
     """
-    main = threading.current_thread() is threading.main_thread()  # on another one Ray leaves the handler alone
+    main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGTERM)
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
@@ -138,8 +141,13 @@ def own_signals() -> Iterator[None]:
         raise KeyboardInterrupt from end
     finally:
         if main:
-            signal.signal(signal.SIGTERM, handler or signal.SIG_DFL)
+            _take_back(handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+def _take_back(handler: Any) -> None:
+    """Sets Python's handler of SIGTERM, also where it seems to be set: Ray's of C++ is over it."""
+    signal.signal(signal.SIGTERM, handler or signal.SIG_DFL)
 
 
 def ray_folder() -> str:
