@@ -16,7 +16,7 @@ def main() -> None:
 
 def _main() -> None:
     atexit.register(gc.freeze)  # Python would search all of torch and MLflow for garbage before it ends: over a second
-    from tlsearch.core.imports import leave_current_folder
+    from tlsearch.core.imports import leave_current_folder, quick_import
 
     try:
         leave_current_folder()
@@ -27,7 +27,7 @@ def _main() -> None:
 
     output = open_streams()
     lend_home()
-    import tlsearch.cli.commands  # noqa: F401  # its modules add their commands
+    quick_import("tlsearch.cli.commands")  # its modules add their commands
     from tlsearch.cli.root import app
     from tlsearch.display.console import show_all_texts
 

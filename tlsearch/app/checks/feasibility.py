@@ -9,6 +9,7 @@ from itertools import product
 from tlsearch.config import SpaceFile
 from tlsearch.config.values import MOST
 from tlsearch.core.errors import DataError, SpaceProblem, UsageError, UserError
+from tlsearch.core.imports import quick_import
 from tlsearch.core.label_tasks import TASKS
 from tlsearch.core.text import agree, plural
 from tlsearch.core.types import ModelSpec, TrialConfig, WeightsSource
@@ -134,6 +135,7 @@ def weights_problems(file: SpaceFile, space: Space, *, fetch: bool = True) -> li
     Args:
         fetch: False: the libraries' official weights are only asked for at their host, not downloaded.
     """
+    quick_import("tlsearch.model")
     from tlsearch.model import check_weights, resolve_weights
 
     have = resolve_weights if fetch else check_weights

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlsearch.core.errors import ClusterError
-from tlsearch.core.imports import package_folder
+from tlsearch.core.imports import package_folder, quick_import
 from tlsearch.core.user_folders import home
 from tlsearch.search.cluster._private import (
     dashboard_address,
@@ -129,6 +129,7 @@ def starting_ray(address: str) -> Iterator[None]:
     """
     settle_authentication(address)
     if address == "local":
+        quick_import("ray")
         import ray
 
         if not ray.is_initialized():
