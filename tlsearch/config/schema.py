@@ -106,7 +106,8 @@ class TrackingSpec:
     Attributes:
         uri: MLflow store: sqlite:///FILE, http(s)://, postgresql://, mysql://, mssql:// or databricks. A
             relative file starts at the space file.
-        keep_best: Number of models that stay in MLflow, the best of the search.
+        keep_best: Number of models that stay in MLflow, the best of the search. With two objectives those of the whole
+            Pareto front stay, too.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT

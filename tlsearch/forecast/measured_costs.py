@@ -62,7 +62,7 @@ def measure(
     transforms: Mapping[ModelSpec, TransformSpec],
     *,
     slots: int,
-    keep_best: int,
+    num_kept: int,
     step: Step = lambda text: None,
 ) -> Measured:
     """Times a search's work on this machine, and writes nothing.
@@ -71,7 +71,7 @@ def measure(
         plan: The search; its ``setup.device`` and threads are those of a trial.
         transforms: The evaluation transform of each model that trials may have.
         slots: Trials at a time.
-        keep_best: Models that stay.
+        num_kept: Models that stay at the end.
         step: Hears what is timed now.
     """
     setup = plan.setup
@@ -111,7 +111,7 @@ def measure(
         },
         image_bytes=_image_bytes(costs, plan),
         feature_bytes=_feature_bytes(costs, configs, plan.search.trials),
-        checkpoint_bytes=_checkpoint_bytes({spec.backbone: one for spec, one in models.items()}, slots, keep_best)
+        checkpoint_bytes=_checkpoint_bytes({spec.backbone: one for spec, one in models.items()}, slots, num_kept)
         + _logits_bytes(plan, index),
     )
 
@@ -257,12 +257,12 @@ def _feature_bytes(costs: TrialCosts, configs: Mapping[str, Mapping[int, TrialCo
     return sum(sorted(totals, reverse=True)[:trials])
 
 
-def _checkpoint_bytes(backbones: Mapping[str, BackboneTimes], slots: int, keep_best: int) -> int:
+def _checkpoint_bytes(backbones: Mapping[str, BackboneTimes], slots: int, num_kept: int) -> int:
     """What trials share; kept models, without that and, in MLflow, whole; checkpoints of the trials that run."""
     shared = sum(one.state_bytes - min(one.trained_bytes.values()) for one in backbones.values())
     state = max(one.state_bytes for one in backbones.values())
     trained = max(max(one.trained_bytes.values()) for one in backbones.values())
-    return shared + keep_best * (trained + state) + slots * (1 + _STATES) * trained
+    return shared + num_kept * (trained + state) + slots * (1 + _STATES) * trained
 
 
 def _logits_bytes(plan: SearchPlan, index: ImageIndex) -> int:

@@ -29,6 +29,8 @@ from tlsearch.search.scheduling.asha import AshaRules, ParetoRungs, rungs_of
 from tlsearch.search.scheduling.stopping_rules import Judge, Observation, Rules
 from tlsearch.search.study.storage import open_for_writing, study_attrs
 from tlsearch.space import Choice, FloatRange, IntRange
+from tlsearch.testing.memory_tracker import MemoryTracker
+from tlsearch.tracking import BestKeeper
 
 ACCURACY, LATENCY = Objective.of("val_accuracy"), Objective.of("latency_ms")
 BOTH = ("val_accuracy", "latency_ms")
@@ -190,9 +192,13 @@ def test_a_search_goes_on_as_it_would_have(tmp_path: Path, gauged: None, sampler
 @pytest.mark.parametrize("slots", [1, 4])
 def test_a_front_is_found(tmp_path: Path, gauged: None, slots: int) -> None:
     root = tmp_path / "s"
-    drive(plan_of(root, 40), slots=slots)
+    keeper, restored = (BestKeeper(MemoryTracker(), directory=root, keep=1, objective=ACCURACY) for _ in range(2))
+    drive(plan_of(root, 40), slots=slots, observers=[keeper])
     check_decisions(plan_of(root, 40))
     record = read_search(root)
+    restored.restore(record)
+    kept = {trial.number for trial in record.front}
+    assert set(keeper.kept) == set(restored.kept) == kept and len(kept) > 1
     assert (record.metric, record.cost) == BOTH
     by_model: dict[str, set[float]] = {}
     for trial in record.trials:

@@ -1,4 +1,4 @@
-"""Which models are kept: the best K of the ended trials, whatever the order."""
+"""Which models are kept: the best K of the ended trials and the Pareto front, whatever the order."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def _keeper(tracker: MemoryTracker, keep: int = 2, objective: Objective = ACCURA
     return BestKeeper(tracker, directory=FOLDER, keep=keep, objective=objective)
 
 
-def _ended(value: float | None, reason: EndReason = EndReason.COMPLETED) -> TrialOutcome:
-    return TrialOutcome(reason=reason, epochs_run=1, best_value=value, best_epoch=1 if value else None)
+def _ended(value: float | None, reason: EndReason = EndReason.COMPLETED, *, cost: float | None = None) -> TrialOutcome:
+    return TrialOutcome(reason=reason, epochs_run=1, best_value=value, best_epoch=1 if value else None, cost=cost)
 
 
 @given(
@@ -44,6 +44,31 @@ def test_the_best_are_kept_whatever_the_order(values: list[float], keep: int, me
         keeper.trial_ended(number, _ended(values[number]))
     assert keeper.kept == tuple(expected)
     assert set(tracker.models) == set(expected)
+
+
+@given(
+    points=st.lists(
+        st.tuples(st.sampled_from([0.1, 0.2, 0.3, 0.4]), st.sampled_from([None, 1.0, 2.0, 3.0])), max_size=12
+    ),
+    keep=st.integers(0, 3),
+    seed=st.integers(0, 100),
+)
+def test_the_front_is_kept_beside_the_best(points: list[tuple[float, float | None]], keep: int, seed: int) -> None:
+    def beaten(number: int) -> bool:
+        value, cost = points[number]
+        rivals = [(-v, c, n) for n, (v, c) in enumerate(points) if c is not None and n != number]
+        return cost is None or any(
+            v <= -value and c <= cost and (v, c, n) < (-value, cost, number) for v, c, n in rivals
+        )
+
+    best = sorted(range(len(points)), key=lambda n: (-points[n][0], n))[:keep]
+    front = [number for number in range(len(points)) if not beaten(number)] if keep else []
+    tracker, order = MemoryTracker(), list(range(len(points)))
+    keeper = _keeper(tracker, keep)
+    random.Random(seed).shuffle(order)
+    for number in order:
+        keeper.trial_ended(number, _ended(points[number][0], cost=points[number][1]))
+    assert set(keeper.kept) == set(tracker.models) == {*best, *front}
 
 
 def test_models_come_from_the_trials_best_checkpoint() -> None:

@@ -246,7 +246,9 @@ def measure_search(
         )
         for spec in _used_models(file, plan.space, len(index.classes))
     }
-    return measure(plan, index, transforms, slots=slots.count, keep_best=file.tracking.keep_best, step=step)
+    on_front = len(transforms) - 1 if file.search.cost else 0  # at most, beside the best: one trial of each model
+    num_kept = file.tracking.keep_best + on_front
+    return measure(plan, index, transforms, slots=slots.count, num_kept=num_kept, step=step)
 
 
 def unstarted_plan(file: SpaceFile, space: Space, index: ImageIndex, slots: Slots) -> SearchPlan:

@@ -160,7 +160,7 @@ def find_checkpoint(model: str, storage: Path | None = None) -> str:
         kept = sorted(int(one.parent.name) for one in entry.path.glob(f"trials/*/{BEST}") if one.parent.name.isdigit())
         names = ", ".join(f"{entry.search_id}:{one}" for one in kept) or "none"
         raise StorageError(
-            f"{entry.search_id}:{trial} must name a model that is kept, those of the tracking.keep_best best trials: "
-            f"{names}; `tlsearch rerun` trains a trial again"
+            f"{entry.search_id}:{trial} must name a model that is kept, those of the tracking.keep_best best trials "
+            f"and of the Pareto front: {names}; `tlsearch rerun` trains a trial again"
         )
     return str(folder)

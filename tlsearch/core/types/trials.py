@@ -140,6 +140,7 @@ class TrialOutcome:
         best_value: The best value, of the solved head before the first step too; None without a report.
         best_epoch: From 1; 0 before the first step.
         partial: Whether it is of a trial with folds that has not seen all of them: ranked after those that have.
+        cost: What its model costs by the search's second objective; None without one, and where it is not known.
     """
 
     reason: EndReason
@@ -149,6 +150,7 @@ class TrialOutcome:
     best_value: float | None = None
     best_epoch: int | None = None
     partial: bool = False
+    cost: float | None = None
 
     @property
     def state(self) -> TrialState:

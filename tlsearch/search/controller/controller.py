@@ -275,7 +275,7 @@ class Controller:
 
     def _end(self, live: Live, outcome: TrialOutcome) -> None:
         best = self._judge.best(live.number)
-        outcome = replace(outcome, epochs_run=live.epoch)
+        outcome = replace(outcome, epochs_run=live.epoch, cost=live.measured.get(self._search.cost))
         if best is not None:
             partial = live.epoch < self._plan.setup.folds
             outcome = replace(outcome, best_value=best.value, best_epoch=best.epoch, partial=partial)

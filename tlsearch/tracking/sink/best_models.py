@@ -13,14 +13,15 @@ _CHECKPOINT = "trials/{}/best"  # a trial's best checkpoint in the search's fold
 
 
 class BestKeeper(SearchObserver):
-    """Has the tracker keep the models of the ``keep`` best ended trials.
+    """Has the tracker keep the models of the ``keep`` best ended trials, and of all trials of the Pareto front.
 
     Complete and pruned trials count, diverged ones do not; of two equal values the earlier trial is better.
-    What is kept depends on which trials have ended, not on the order in which they did.
+    What is kept depends on which trials have ended, not on the order in which they did: a trial that others dominate
+    never comes back to the front. The front has at most one trial for each cost, so one for each model of the space.
 
     Args:
         directory: The search's folder.
-        keep: How many; 0 keeps none.
+        keep: How many of the best; 0 keeps no model, those of the front neither.
         objective: Says which trials are better.
         fetch: Brings an ended trial's model into the folder, by the trial's number, before the tracker reads it there.
     """
@@ -40,6 +41,7 @@ class BestKeeper(SearchObserver):
         self._objective = objective
         self._fetch = fetch
         self._values: dict[int, float] = {}  # of the kept trials
+        self._costs: dict[int, float] = {}  # of those whose models have one
 
     @property
     def kept(self) -> tuple[int, ...]:
@@ -50,28 +52,41 @@ class BestKeeper(SearchObserver):
         """Makes the models right after a resume: keeps the best of the study, drops all others."""
         for trial in record.trials:
             if trial.result is not None:
-                self._values[trial.number] = trial.result
-        best = self.kept[: self._keep]
-        self._values = {number: self._values[number] for number in best}
+                self._note(trial.number, trial.result, trial.measured.get(record.cost))
+        self._forget_others()
         for trial in record.trials:
             if trial.number not in self._values and trial.state is not TrialState.RUNNING:
                 self._tracker.drop_model(trial.number)
-        for number in best:
+        for number in self.kept:
             self._tracker.keep_model(number, self._checkpoint(number))
 
     def trial_ended(self, number: int, outcome: TrialOutcome) -> None:
-        """Keeps the trial if it is among the best now, and drops the one that no longer is."""
+        """Keeps the trial if it is among the best or on the front now, and drops those that no longer are."""
         if outcome.result is None:
             return
         is_new = number not in self._values
-        self._values[number] = outcome.result
-        for lost in self.kept[self._keep :]:
-            del self._values[lost]
+        self._note(number, outcome.result, outcome.cost)
+        for lost in self._forget_others():
             if lost != number or not is_new:
                 self._tracker.drop_model(lost)
         if number in self._values and is_new:
             self._fetch(number)
             self._tracker.keep_model(number, self._checkpoint(number))
+
+    def _note(self, number: int, value: float, cost: float | None) -> None:
+        self._values[number] = value
+        if cost is not None:
+            self._costs[number] = cost
+
+    def _forget_others(self) -> list[int]:
+        """Forgets the trials that are neither among the best nor on the front, and gives their numbers."""
+        ranked = self.kept
+        front = self._objective.front(ranked, self._values.get, self._costs.get) if self._keep else []
+        lost = [number for number in ranked[self._keep :] if number not in front]
+        for number in lost:
+            del self._values[number]
+            self._costs.pop(number, None)
+        return lost
 
     def _checkpoint(self, number: int) -> Path:
         return self._directory / _CHECKPOINT.format(number)
