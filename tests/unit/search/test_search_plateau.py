@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from flat_trials import Flat
 from search_doubles import drive, make_plan
+from test_search_controller import Clock
 
 from tlsearch.core.types import EpochReport, Objective, TrialState
 from tlsearch.search import SearchPlan, read_search
@@ -119,6 +120,40 @@ def test_a_resumed_search_ends_where_it_would_have(tmp_path: Path) -> None:
     whole, parts = (read_search(tmp_path / name) for name in ("whole", "parts"))
     assert [trial.params for trial in whole.trials] == [trial.params for trial in parts.trials]
     assert whole.plateau == parts.plateau is not None
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+def test_of_the_time_budget_and_the_plateau_the_first_ends_it(tmp_path: Path, slots: int) -> None:
+    drive(plan_of(tmp_path / "whole"), slots=slots, factory=Flat)
+    whole = read_search(tmp_path / "whole")
+    long, short = (plan_of(tmp_path / "s", time_budget_s=time_s, on_budget="finish") for time_s in (1e6, 60.0))
+    assert drive(short, slots=slots, factory=Flat, timer=Clock()) == "budget"
+    record = read_search(tmp_path / "s")
+    assert record.plateau is None and 1 < len(record.trials) < len(whole.trials)
+    assert drive(short, slots=slots, factory=Flat, timer=Clock()) == "budget", "a resume has no time left"
+    assert drive(long, slots=slots, factory=Flat, timer=Clock()) == "plateaued"
+    assert read_search(tmp_path / "s").plateau is not None
+    if slots == 1:  # the time between has changed nothing
+        assert read_search(tmp_path / "s").plateau == whole.plateau
+
+
+def test_a_time_that_ends_before_the_running_trials_of_a_plateau_counts_as_first(tmp_path: Path) -> None:
+    """The search looks again when they have ended; until then it may go on."""
+    drive(plan_of(tmp_path / "whole"), slots=3, factory=Flat)
+    last = len(read_search(tmp_path / "whole").trials) - 1
+    clock = Clock()
+
+    class Late(Flat):
+        def step(self) -> EpochReport:
+            clock.now += 1e6 * (self._number == last)
+            return super().step()
+
+    plan = plan_of(tmp_path / "s", time_budget_s=1e6, on_budget="finish")
+    assert drive(plan, slots=3, factory=Late, timer=clock) == "budget"
+    record = read_search(tmp_path / "s")
+    assert record.plateau is None and len(record.trials) == last + 1
+    assert drive(replace(plan, search=replace(plan.search, time_budget_s=1e9)), slots=3, factory=Flat) == "plateaued"
+    assert len(read_search(tmp_path / "s").trials) == last + 1, "it had plateaued"
 
 
 def test_failed_trials_neither_end_nor_mislead_it(tmp_path: Path) -> None:
