@@ -148,7 +148,7 @@ def test_the_served_model_takes_arrays(entry: SearchEntry) -> None:
 @pytest.mark.parametrize(
     ("form", "package"),
     [
-        ("onnx", "onnxruntime"),
+        pytest.param("onnx", "onnxruntime", marks=pytest.mark.slow),  # as arrays of images with several classes
         ("hf", "timm"),
         pytest.param("torch", "torch", marks=pytest.mark.slow),
         pytest.param("openvino", "openvino", marks=pytest.mark.slow),

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import random
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 from preparing import prepare_confirm
 from search_doubles import drive
-from small_search import small_search
 
 from tlsearch.app.catalog.catalog import SearchEntry, find
 from tlsearch.app.catalog.stored import read_record
@@ -74,8 +72,8 @@ def _run(confirm: PreparedConfirm, factory: Any) -> None:
 
 
 @pytest.fixture
-def entry(tmp_path: Path) -> SearchEntry:
-    return small_search(tmp_path)
+def entry(ended_search: SearchEntry) -> SearchEntry:
+    return ended_search
 
 
 def test_the_repetition_trains_every_candidate_with_the_same_new_seeds(entry: SearchEntry) -> None:

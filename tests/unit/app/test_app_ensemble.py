@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from small_search import small_search
 
 from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.app.catalog.stored import read_record, stored_file
@@ -37,27 +34,10 @@ from tlsearch.train.checkpoint import ensemble_checkpoint
 MEMBERS = (Member(trial=0, count=2), Member(trial=2, count=1))  # of two backbones
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("ensemble") / "home"
-    root.mkdir()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TLSEARCH_STATE_DIR", str(root / "state"))
-        patch.setenv("TLSEARCH_CACHE_DIR", str(root / "cache"))
-        small_search(root)
-    shutil.copytree(root, root.with_name("template"))
-    return root
-
-
 @pytest.fixture
-def entry(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SearchEntry:
-    shutil.rmtree(template)
-    shutil.copytree(template.with_name("template"), template)
-    monkeypatch.setenv("TLSEARCH_STATE_DIR", str(template / "state"))
-    monkeypatch.setenv("TLSEARCH_CACHE_DIR", str(template / "cache"))
+def entry(ended_search: SearchEntry, monkeypatch: pytest.MonkeyPatch) -> SearchEntry:
     monkeypatch.setattr(making, "measure_module", lambda *_: 7.0)
-    entry = SearchEntry(**json.loads((template / "tlsearch_runs/small/search.json").read_text()))
-    return replace(entry, tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
+    return ended_search
 
 
 def _took(monkeypatch: pytest.MonkeyPatch, *members: Member, helps: bool = True) -> None:

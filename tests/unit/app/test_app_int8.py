@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 from opens import opens_below
-from small_search import COUNTS, small_search
+from small_search import COUNTS
 
+from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.app.production.export_model import ExportedModel, export_model
 from tlsearch.core.errors import DataError, UsageError
 from tlsearch.core.types import DataSpec
@@ -24,24 +25,12 @@ pytest.importorskip("onnxruntime", reason="an optional extra")
 NUM_VAL = 3 * COUNTS["val"]
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("int8") / "home"
-    root.mkdir()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TLSEARCH_STATE_DIR", str(root / "state"))
-        patch.setenv("TLSEARCH_CACHE_DIR", str(root / "cache"))
-        small_search(root)
-    return root
-
-
 @pytest.fixture(autouse=True)
-def _of_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TLSEARCH_STATE_DIR", str(home / "state"))
-    monkeypatch.setenv("TLSEARCH_CACHE_DIR", str(home / "cache"))
+def home(ended_search: SearchEntry) -> Path:
+    return ended_search.path.parents[1]
 
 
-def _export(output: Path, model: str = "small:0", **options: bool) -> ExportedModel:
+def _export(output: Path, model: str = "small:2", **options: bool) -> ExportedModel:
     return export_model(model, form="onnx", output=output, int8=True, **options)
 
 

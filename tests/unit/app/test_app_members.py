@@ -14,7 +14,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from small_search import small_search
 
 from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.app.catalog.stored import read_record, stored_file
@@ -24,27 +23,13 @@ from tlsearch.core.errors import SearchStopped, UsageError
 from tlsearch.results.promotion.test_split import checkpoint_digest
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> SearchEntry:
-    root = tmp_path_factory.mktemp("members")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TLSEARCH_STATE_DIR", str(root / "state"))
-        patch.setenv("TLSEARCH_CACHE_DIR", str(root / "cache"))
-        return small_search(root)
-
-
 @pytest.fixture
-def entry(template: SearchEntry, monkeypatch: pytest.MonkeyPatch) -> SearchEntry:
-    """The search without its models of trials 0 and 2."""
-    monkeypatch.setenv("TLSEARCH_CACHE_DIR", str(template.path.parents[1] / "cache"))
-    copy = template.path.with_name("copy")
-    if not copy.exists():
-        shutil.copytree(template.path, copy)
-    shutil.rmtree(template.path)
-    shutil.copytree(copy, template.path)
+def entry(ended_search: SearchEntry) -> SearchEntry:
+    """The search without its models of trials 0 and 2; a whole copy is beside it."""
+    shutil.copytree(ended_search.path, ended_search.path.with_name("copy"))
     for number in (0, 2):
-        shutil.rmtree(template.path / f"trials/{number}/best")
-    return template
+        shutil.rmtree(ended_search.path / f"trials/{number}/best")
+    return ended_search
 
 
 def _members(entry: SearchEntry, numbers: Sequence[int], **more: Any) -> dict[int, Path]:

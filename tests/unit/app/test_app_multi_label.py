@@ -178,6 +178,7 @@ def test_an_export_gives_sigmoid_scores_and_names_the_thresholds(entry: SearchEn
     assert metadata["task"] == "multi_label" and "sigmoid" in metadata["outputs"]
 
 
+@pytest.mark.slow  # that of arrays in test_app_several_channels.py is one of several classes
 def test_a_quantized_file_is_tested_by_images_with_all_answers_right(entry: SearchEntry, tmp_path: Path) -> None:
     runtime = pytest.importorskip("onnxruntime")
     found = export_model("small:0", form="onnx", output=tmp_path / "m.onnx", int8=True).int8

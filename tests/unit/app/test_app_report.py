@@ -6,13 +6,12 @@ import json
 import re
 from dataclasses import replace
 from html import unescape
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from small_search import small_search
 
+from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.app.catalog.gather_facts import read_space_file
 from tlsearch.app.catalog.stored import read_record
 from tlsearch.app.views import report
@@ -23,8 +22,12 @@ from tlsearch.search import holding
 from tlsearch.space import load
 
 
-def test_the_report_of_run_leaves_out_what_takes_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = small_search(tmp_path)
+@pytest.fixture
+def entry(ended_search: SearchEntry) -> SearchEntry:
+    return ended_search
+
+
+def test_the_report_of_run_leaves_out_what_takes_long(entry: SearchEntry, monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
 
     def watched(name: str, result: Any) -> None:
@@ -50,9 +53,8 @@ def test_the_report_of_run_leaves_out_what_takes_long(tmp_path: Path, monkeypatc
 
 
 def test_a_report_that_fails_does_not_fail_the_search(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    entry: SearchEntry, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    entry = small_search(tmp_path)
 
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("planted")
@@ -64,17 +66,17 @@ def test_a_report_that_fails_does_not_fail_the_search(
 
 
 def test_settings_and_a_best_trial_that_can_be_run_are_on_the_page(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    entry: SearchEntry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    entry = small_search(tmp_path)
     monkeypatch.setattr(report, "find_run_ids", lambda *_, **__: {})
     best = read_record(entry).best
     assert best is not None
     page = write_search_report(entry, with_model=False, with_importance=False, log=False).page.read_text()
     assert "In place of the file’s <code>space</code> and <code>weights</code>" in page
     whole, first, resolved = (unescape(text) for text in re.findall(r'<pre class="copy">(.*?)</pre>', page, re.DOTALL))
-    own = yaml.safe_load((tmp_path / "space.yaml").read_text())
-    alone, entry_first = tmp_path / "alone.yaml", tmp_path / "first.yaml"
+    home = entry.path.parents[1]
+    own = yaml.safe_load((home / "space.yaml").read_text())
+    alone, entry_first = home / "alone.yaml", home / "first.yaml"
     searched = {"trials": 1, "sampler": "tpe"}
     alone.write_text(yaml.safe_dump({**own, **yaml.safe_load(whole), "search": searched}))
     _, space = load(alone)
@@ -89,8 +91,7 @@ def test_settings_and_a_best_trial_that_can_be_run_are_on_the_page(
     assert meta["weights_id"] in page and meta["weights_digest"][:16] in page
 
 
-def test_a_password_in_the_space_file_is_not_on_the_page(tmp_path: Path) -> None:
-    entry = small_search(tmp_path)
+def test_a_password_in_the_space_file_is_not_on_the_page(entry: SearchEntry) -> None:
     resolved = entry.path / "resolved.yaml"
     tree = yaml.safe_load(resolved.read_text())
     tree["tracking"]["uri"] = "postgresql://me:secret@host/db"
@@ -99,19 +100,18 @@ def test_a_password_in_the_space_file_is_not_on_the_page(tmp_path: Path) -> None
     assert "secret" not in found.resolved and "host/db" in found.resolved
 
 
-def test_what_the_space_draws_by_ratio_is_known(tmp_path: Path) -> None:
-    small_search(tmp_path)
-    file, _ = load(tmp_path / "space.yaml")
+def test_what_the_space_draws_by_ratio_is_known(entry: SearchEntry) -> None:
+    file, _ = load(entry.path.parents[1] / "space.yaml")
     assert log_scaled(file) == {"head_lr"} and log_scaled(None) == frozenset()
 
 
-def test_a_solved_head_is_shown_without_what_would_train_it(tmp_path: Path) -> None:
-    entry = small_search(tmp_path)
+def test_a_solved_head_is_shown_without_what_would_train_it(entry: SearchEntry) -> None:
     best = read_record(entry).best
     assert best is not None
     solved = replace(best, config=replace(best.config, unfreeze_depth=0, head="ridge", head_penalty=0.1))
-    own = yaml.safe_load((tmp_path / "space.yaml").read_text())
-    alone = tmp_path / "alone.yaml"
+    home = entry.path.parents[1]
+    own = yaml.safe_load((home / "space.yaml").read_text())
+    alone = home / "alone.yaml"
     alone.write_text(yaml.safe_dump({**own, **yaml.safe_load(best_space(solved, None)), "search": {"trials": 1}}))
     _, space = load(alone)
     assert space.to_config(space.complete({})).head == "ridge"

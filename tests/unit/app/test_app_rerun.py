@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from small_search import small_search
 from typer.testing import CliRunner
 
 from tlsearch.app.catalog import catalog, provenance
@@ -20,8 +19,8 @@ from tlsearch.train import read_model_meta
 
 
 @pytest.fixture
-def entry(tmp_path: Path) -> catalog.SearchEntry:
-    return small_search(tmp_path)
+def entry(ended_search: catalog.SearchEntry) -> catalog.SearchEntry:
+    return ended_search
 
 
 class Heard:

@@ -134,6 +134,7 @@ def test_both_trials_learn_and_predictions_are_the_trial_s_own(entry: SearchEntr
     }
 
 
+@pytest.mark.parametrize("entry", ["arrays", "grey", pytest.param("tiff", marks=pytest.mark.slow)], indirect=True)
 def test_they_go_on_to_report_ensemble_promotion_and_serving(entry: SearchEntry, tmp_path: Path) -> None:
     found = write_search_report(entry, directory=tmp_path / "report", with_importance=False, log=False)
     assert "Average precision by class" in found.page.read_text() and "model" not in found.skipped
@@ -153,6 +154,11 @@ def test_they_go_on_to_report_ensemble_promotion_and_serving(entry: SearchEntry,
     ]
 
 
+@pytest.mark.parametrize(
+    "entry",
+    ["arrays", pytest.param("grey", marks=pytest.mark.slow), pytest.param("tiff", marks=pytest.mark.slow)],
+    indirect=True,
+)
 def test_an_exported_file_takes_the_channels_and_names_the_thresholds(entry: SearchEntry, tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
