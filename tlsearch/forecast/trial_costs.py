@@ -1,4 +1,7 @@
-"""What a trial costs: its opening, each epoch and what its node computes once, from the timings of this device."""
+"""What a trial costs: its opening, each epoch and what its node computes once, and the screen before.
+
+All from the timings of this device.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,17 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 
 from tlsearch.core.types import ModelSpec, TrialConfig, TrialSetup
+from tlsearch.data import ImageIndex
 from tlsearch.features import why_not, why_not_worth
 from tlsearch.forecast.backbone_times import BackboneTimes
 from tlsearch.model import MAX_DEPTH
+from tlsearch.search.plan import SearchPlan
+from tlsearch.space import is_screened
 from tlsearch.space.bn_policies import bn_policy
 from tlsearch.train import depth_at
+from tlsearch.trial import probed_images
 
+_RAY_S = 15.0  # a Ray of its own, and the imports of its workers, on two cores
 _REPORT_S = 0.03  # metrics, the report's way to the driver and its answer
 _PROBE_ITERATIONS = 500  # evaluations of loss and gradient along the path of penalties
 _WRITE_BYTES_S = 3e8  # of a checkpoint or a cache entry, its checksum included
@@ -233,3 +241,46 @@ class TrialCosts:
 def _state(config: TrialConfig) -> bool:
     """What distinguishes a backbone's frozen prefix from the pretrained one: recalibrated statistics."""
     return bn_policy(config.bn_policy).recalibrates
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScreenCost:
+    """A screening before a search.
+
+    Attributes:
+        backbones: How many take a pass.
+        images: Of each pass, train and val together.
+        seconds: Until it is decided, on this machine.
+    """
+
+    backbones: int
+    images: int
+    seconds: float
+
+
+def screen_cost(
+    plan: SearchPlan, costs: TrialCosts, stored: Node, index: ImageIndex, *, slots: int
+) -> tuple[ScreenCost | None, Node]:
+    """The passes of a search that is screened, None where nothing is, and what the node has stored after them.
+
+    A pass over all images of train and val leaves the features that trials of the backbone read.
+    """
+    if not is_screened(plan.space) or plan.search.listed:
+        return None, stored
+    probed = probed_images(index)
+    num_images = sum(len(probed.splits[name]) for name in ("train", "val"))
+    after, total_s, sides = Node(stored=dict(stored.stored)), 0.0, set[int]()
+    whole = probed is index and not plan.setup.folds
+    for name in plan.space.backbones():
+        default = plan.space.to_config(plan.space.complete({"backbone": name}))
+        config = TrialConfig(backbone=name, image_size=default.image_size)
+        spec, times = costs.spec(config), costs.times(config)
+        row_s = costs.images.prepare_s["none"] + times.passed_s(MAX_DEPTH, 0)
+        total_s += times.build_s + 2 * times.digest_s + costs.slowdown * num_images * row_s
+        sides.add(costs.sides[spec][0])
+        for split in ("train", "val") if whole else ():
+            after.stored.setdefault(("features", spec, False, 0, split, None), 0.0)
+    total_s += len(sides) * num_images * costs.images.decode_s
+    count = len(plan.space.backbones())
+    cost = ScreenCost(backbones=count, images=num_images, seconds=_RAY_S + total_s / min(slots, count))
+    return cost, after

@@ -6,8 +6,7 @@ from tlsearch.space.domains import Choice, Domain, Fixed, FloatRange, IntRange, 
 from tlsearch.space.image_sizes import image_sizes_of
 from tlsearch.space.libraries.backbone_checks import unused_weights
 from tlsearch.space.libraries.backbones import BackboneFacts, backbone_facts, backbone_names, split_version
-from tlsearch.space.load import load, load_resolved
-from tlsearch.space.parse_space import build_space
+from tlsearch.space.load import build_space, load, load_resolved
 from tlsearch.space.slots import Dimension, is_screened, with_backbones
 from tlsearch.space.space import Space
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tlsearch.core.types import Scalar
 from tlsearch.space.conditions import NARROWED, Condition, default_at
-from tlsearch.space.domains import Domain, listed
+from tlsearch.space.domains import Domain, domain_from_tree, domain_tree, listed
 
 if TYPE_CHECKING:
     from tlsearch.space.space import Space
@@ -36,6 +36,27 @@ class Dimension:
     ratio_of: str | None = None
     left_out: bool = False
     screened: bool = False
+
+    def tree(self) -> dict[str, Any]:
+        """The dimension as plain JSON values."""
+        return {
+            "name": self.name,
+            "domain": domain_tree(self.domain),
+            "when": [one.tree() for one in self.when],
+            "ratio_of": self.ratio_of,
+            "left_out": self.left_out,
+        }
+
+    @classmethod
+    def from_tree(cls, tree: Mapping[str, Any]) -> Dimension:
+        """The dimension that ``tree`` wrote."""
+        return cls(
+            name=tree["name"],
+            domain=domain_from_tree(tree["domain"]),
+            when=tuple(Condition.from_tree(one) for one in tree["when"]),
+            ratio_of=tree.get("ratio_of"),
+            left_out=tree.get("left_out", False),
+        )
 
     @property
     def steady(self) -> bool:

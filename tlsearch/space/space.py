@@ -11,9 +11,9 @@ from typing import Any
 from tlsearch.config import nearest, suggest
 from tlsearch.core.codec import parse_json
 from tlsearch.core.types import Scalar, TrialConfig
-from tlsearch.space.conditions import NARROWED, NO_EFFECT, Condition, Reason, system_reason
+from tlsearch.space.conditions import NARROWED, NO_EFFECT, Reason, system_reason
 from tlsearch.space.dimensions import PARAMETERS
-from tlsearch.space.domains import Fixed, Suggester, domain_from_tree, domain_tree
+from tlsearch.space.domains import Fixed, Suggester
 from tlsearch.space.slots import Dimension, EntryProblem, Slot, outside
 
 _MAX_DEPTH = 5  # everything
@@ -210,32 +210,14 @@ class Space:
 
     def to_json(self) -> str:
         """The space as text, so that a plan can be stored."""
-        tree = [
-            {
-                "name": one.name,
-                "domain": domain_tree(one.domain),
-                "when": [each.tree() for each in one.when],
-                "ratio_of": one.ratio_of,
-                "left_out": one.left_out,
-            }
-            for one in self.dimensions.values()
-        ]
+        tree = [one.tree() for one in self.dimensions.values()]
         return json.dumps({"format": 1, "dimensions": tree, "defaults": dict(self.defaults)})
 
     @classmethod
     def from_json(cls, text: str) -> Space:
         """The space that ``to_json`` wrote."""
         content = parse_json(text, "a stored space", dict)
-        dimensions = [
-            Dimension(
-                name=one["name"],
-                domain=domain_from_tree(one["domain"]),
-                when=tuple(Condition.from_tree(each) for each in one["when"]),
-                ratio_of=one.get("ratio_of"),
-                left_out=one.get("left_out", False),
-            )
-            for one in content["dimensions"]
-        ]
+        dimensions = [Dimension.from_tree(one) for one in content["dimensions"]]
         return cls(dimensions={one.name: one for one in dimensions}, defaults=content.get("defaults", EARLIER_DEFAULTS))
 
     @cached_property

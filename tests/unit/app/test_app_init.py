@@ -18,8 +18,7 @@ from tlsearch.app.init.choices import Seen, data_choices, search_choices, space_
 from tlsearch.app.init.distance import Measured, measure_distance
 from tlsearch.app.init.facts import DataFacts, Machine
 from tlsearch.app.init.rules import DOMAINS, Distance, budget_of, choose_backbones
-from tlsearch.app.init.space_text import scalar, space_text
-from tlsearch.app.init.write_space import InitOptions, Written, init_space
+from tlsearch.app.init.write_space import InitOptions, Written, init_space, scalar, space_text
 from tlsearch.config import SpaceFile
 from tlsearch.core.errors import DataError, StorageError, UserError
 from tlsearch.core.types import DataSpec, SplitSpec, WeightsSource

@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 from small_search import SPACE, write_shapes
 
-from tlsearch.app.checks.planning import ForecastBeside, local_slots, plan_file, unstarted_plan
+from tlsearch.app.checks.planning import ForecastBeside, plan_file
+from tlsearch.app.checks.unstarted_search import local_slots, unstarted_plan
 from tlsearch.cli.tables.plan_lines import plan_lines
 from tlsearch.config import ResourcesSpec
 from tlsearch.core.errors import SpaceError, UserError
 from tlsearch.core.types import ModelSpec
 from tlsearch.data import load_index
-from tlsearch.forecast.screen_costs import screen_cost
 from tlsearch.forecast.stored_entries import stored_entries
+from tlsearch.forecast.trial_costs import screen_cost
 from tlsearch.space import load
 from tlsearch.trial import FineTuning
 

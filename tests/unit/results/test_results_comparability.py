@@ -10,8 +10,8 @@ from search_records import make_facts, record_of
 
 from tlsearch.app.checks.feasibility import untried_backbones
 from tlsearch.core.types import EpochReport, Plateau, TrialConfig, TrialRecord, TrialState
-from tlsearch.results.leaderboard.leaderboard import leaderboard, leaderboard_notes, results_json
-from tlsearch.results.leaderboard.search_facts import comparability_notes
+from tlsearch.results.leaderboard.leaderboard import leaderboard, results_json
+from tlsearch.results.leaderboard.leaderboard_notes import comparability_notes, leaderboard_notes
 from tlsearch.space import load
 
 

@@ -15,11 +15,10 @@ from tlsearch.results.leaderboard.filters import parse_condition, select_rows
 from tlsearch.results.leaderboard.leaderboard import (
     leaderboard,
     leaderboard_csv,
-    leaderboard_notes,
-    probe_accuracies,
     rows_csv,
     rows_json,
 )
+from tlsearch.results.leaderboard.leaderboard_notes import leaderboard_notes, probe_accuracies
 from tlsearch.results.leaderboard.search_facts import SearchFacts
 from tlsearch.results.report.findings import by_backbone, by_depth, cheaper_equal, findings, shared_by_the_best
 from tlsearch.results.report.plots.parallel import parameter_scale

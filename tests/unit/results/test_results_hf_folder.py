@@ -21,8 +21,7 @@ from tlsearch.core.types import TransformSpec, TrialConfig, WeightsSource
 from tlsearch.model import build_model, resolve_weights
 from tlsearch.results import load_model
 from tlsearch.results.export.base import expected_outputs, prepared_images
-from tlsearch.results.export.hf_folder import crop_fraction
-from tlsearch.results.export.hub_upload import HubError
+from tlsearch.results.export.hf_folder import HubError, crop_fraction
 from tlsearch.train import ModelMeta, save_model_checkpoint
 
 timm = pytest.importorskip("timm", reason="an optional extra")

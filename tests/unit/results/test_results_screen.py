@@ -9,8 +9,9 @@ from search_records import BACKBONES, make_facts, make_record, make_trial, recor
 
 from tlsearch.core.types import Objective, ParameterImportance, ProbedBackbone, Screen
 from tlsearch.results.leaderboard.leaderboard import leaderboard
+from tlsearch.results.leaderboard.leaderboard_notes import comparability_notes
 from tlsearch.results.leaderboard.screen_notes import agreement, best_values, by_size, screen_json, screen_sentences
-from tlsearch.results.leaderboard.search_facts import SearchFacts, comparability_notes
+from tlsearch.results.leaderboard.search_facts import SearchFacts
 from tlsearch.results.report.page import make_report
 from tlsearch.results.report.plots.view import View
 

@@ -21,7 +21,7 @@ from tlsearch.core.text import command
 from tlsearch.core.types import DataSetFacts, Scalar, SearchRecord, Tracker
 from tlsearch.data import ImageIndex, data_card
 from tlsearch.results import leaderboard, leaderboard_csv
-from tlsearch.results.leaderboard.leaderboard import leaderboard_notes
+from tlsearch.results.leaderboard.leaderboard_notes import leaderboard_notes
 from tlsearch.results.leaderboard.screen_notes import screen_json
 from tlsearch.space.syntax import list_as_written
 

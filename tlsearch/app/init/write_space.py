@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shlex
+import textwrap
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +18,20 @@ from tlsearch.app.init.candidates import AtHand, find_weights
 from tlsearch.app.init.choices import Choice, Seen, data_choices, search_choices, space_choices, weights_choices
 from tlsearch.app.init.facts import DataFacts, Machine, look_at_data, look_at_machine
 from tlsearch.app.init.rules import DOMAINS, Distance, budget_of, budget_warning, choose_backbones, image_size
-from tlsearch.app.init.space_text import scalar, space_text
 from tlsearch.app.views.space_schema import SCHEMA_FILE, schema_text
+from tlsearch.core import PACKAGE
 from tlsearch.core.errors import StorageError, UserError
 from tlsearch.core.files import write_atomically
 from tlsearch.core.label_tasks import TASKS
+from tlsearch.core.printable import printable
 from tlsearch.core.text import agree, plural
 from tlsearch.results.promotion.test_split import hash_test_split
 
 _MAX_NAME = 100
+_QUICKSTART = "quickstart.yaml"
+_WIDTH = 110
+_PLAIN = re.compile(r"[A-Za-z./][\w./-]*")
+_WORDS = ("true", "false", "yes", "no", "on", "off", "null", "none", "auto", "y", "n")
 _FAR = {
     "near": "near to the photographs of the pretraining",
     "middle": "at a middle distance from the photographs of the pretraining",
@@ -230,3 +239,52 @@ def _warnings(seen: Seen) -> list[str]:
     if sealed is not None and sealed.overlap:
         found.append(f"promote will refuse this test split: {sealed.overlap_text()}; remove the copies")
     return found + list(data.notes)
+
+
+def scalar(text: str) -> str:
+    """A text as YAML, in quotes where it would be read as something else."""
+    if _PLAIN.fullmatch(text) and text.lower() not in _WORDS:
+        return text
+    return json.dumps(text, ensure_ascii=False)
+
+
+def space_text(name: str, choices: Sequence[Choice], *, about: Sequence[str], schema: str) -> str:
+    """The whole file.
+
+    Args:
+        name: Of the experiment.
+        choices: Those of one section one after another.
+        about: Paragraphs for the top of the file.
+        schema: Path of the JSON schema, for editors.
+    """
+    lines = [f"# yaml-language-server: $schema={schema}"]
+    for paragraph in about:
+        lines += _comment(paragraph, "")
+    lines += ["", f"name: {scalar(name)}"]
+    for section, members in groupby(choices, key=lambda one: one.key[0]):
+        lines += ["", f"{section}:"]
+        for choice in members:
+            lines += _entry(choice)
+    return "\n".join(lines) + "\n"
+
+
+def _entry(choice: Choice) -> Iterator[str]:
+    yield from _comment(choice.reason, "  ")
+    yield from _comment(f"Or: {choice.instead}" if choice.instead else "", "  ")
+    yield f"  {scalar(choice.key[-1])}: {choice.value}"
+
+
+def _comment(text: str, indent: str) -> list[str]:
+    """Lines that begin with ``#``; names in them cannot end the comment."""
+    return [
+        f"{indent}# {line}" for line in textwrap.wrap(printable(text), _WIDTH - len(indent) - 2, break_long_words=False)
+    ]
+
+
+def quickstart_text() -> str:
+    """The space file of the demo: a wheel has it among the package's files, a checkout in ``search_spaces/``."""
+    places = (PACKAGE / _QUICKSTART, PACKAGE.parent / "search_spaces" / _QUICKSTART)
+    found = next((path for path in places if path.is_file()), None)
+    if found is None:
+        raise StorageError(f"tlsearch is not installed whole: it must have {places[0]}; install it again")
+    return found.read_text(encoding="utf-8")

@@ -27,7 +27,7 @@ from tlsearch.core.files import IMAGE_BYTES, read_regular
 from tlsearch.data import ImageIndex, Picture, decode_image, images_below, load_index, read_image
 from tlsearch.results import load_model
 from tlsearch.results.export.base import Parity, check_parity, expected_outputs, prepared_images, spread
-from tlsearch.results.export.hub_upload import check_push, push
+from tlsearch.results.export.hf_folder import check_push, push
 from tlsearch.results.export.onnx_int8 import Int8Test, quantize
 from tlsearch.results.inference.predictor import Classifier
 from tlsearch.results.leaderboard.search_facts import this_cpu

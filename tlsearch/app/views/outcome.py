@@ -17,7 +17,8 @@ from tlsearch.results.combine.combination import NAMES, combined_model, not_made
 from tlsearch.results.combine.default_gain import DefaultGain, default_gain
 from tlsearch.results.leaderboard.filters import select_rows
 from tlsearch.results.leaderboard.front_rows import front_json
-from tlsearch.results.leaderboard.leaderboard import LeaderboardRow, leaderboard, leaderboard_notes, rows_csv, rows_json
+from tlsearch.results.leaderboard.leaderboard import LeaderboardRow, leaderboard, rows_csv, rows_json
+from tlsearch.results.leaderboard.leaderboard_notes import leaderboard_notes
 from tlsearch.results.leaderboard.screen_notes import screen_json
 from tlsearch.results.leaderboard.search_facts import SearchFacts
 

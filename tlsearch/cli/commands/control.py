@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tlsearch.cli.commands.cluster import Cluster, flags, relay
 from tlsearch.cli.root import Json, Search, Storage, app
 from tlsearch.cli.session import EXIT_FAILED, err, out, print_json, shown_errors
-from tlsearch.cli.tables.cluster_answers import Cluster, flags, relay
 from tlsearch.core.text import agree, command, plural
 from tlsearch.core.types import Decision, EpochReport
 

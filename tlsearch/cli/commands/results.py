@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
+from tlsearch.cli.commands.cluster import Cluster, flags, relay
 from tlsearch.cli.root import Json, Search, Storage, app
 from tlsearch.cli.session import err, out, print_json, shown_errors
-from tlsearch.cli.tables.cluster_answers import Cluster, flags, relay
 from tlsearch.core.text import plural
 
 

@@ -10,19 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tlsearch.cli.root import Address, Data, File, Json, Search, Set, Storage, app
-from tlsearch.cli.session import EXIT_FAILED, EXIT_USER, err, out, print_json, shown_errors
+from tlsearch.cli.session import EXIT_FAILED, err, out, print_json, shown_errors
 from tlsearch.cli.streams import GOES_ON, when_output_ends
-from tlsearch.core.codec import to_plain
-from tlsearch.core.text import command, format_s, plural
+from tlsearch.core.text import command, plural
 from tlsearch.display.console import Steps
 from tlsearch.display.interrupts import EXIT_INTERRUPTED, interruptible
 
 if TYPE_CHECKING:
     from tlsearch.app.catalog.catalog import SearchEntry
-    from tlsearch.app.production.within_time import Deadline
     from tlsearch.app.searches.execute import SearchEnd
     from tlsearch.app.searches.prepare import Prepared
-    from tlsearch.config import SpaceFile
     from tlsearch.search import SearchLock
 
 
@@ -60,6 +57,7 @@ def run(
         from tlsearch.app.catalog.bucket_searches import refuse_taken
         from tlsearch.app.catalog.catalog import require_folders
         from tlsearch.app.catalog.search_names import check_name
+        from tlsearch.cli.commands.run_promote import check_promotable
         from tlsearch.space import load, unused_weights
 
         when_output_ends(GOES_ON)
@@ -68,7 +66,7 @@ def run(
         loaded = load(file, overrides=overrides, data_path=data)  # before PyTorch: an error is shown at once
         deadline = Deadline(total_s=loaded[0].search.time_budget_s, began=began)
         if promote:
-            _check_promotable(loaded[0])
+            check_promotable(loaded[0])
             if deadline.search_s is not None:
                 overrides.append(f"search.time_budget={deadline.search_s:g}")
                 loaded = load(file, overrides=overrides, data_path=data)
@@ -95,67 +93,10 @@ def run(
             err.print(f"warning: {warning}", soft_wrap=True)
         end = _execute(prepared, as_json=json, goes_on=promote)
     if promote:  # the search's lock is free again
+        from tlsearch.cli.commands.run_promote import confirm_and_promote
+
         with shown_errors(as_json=json):
-            _confirm_and_promote(end, prepared, deadline, address=address, as_json=json)
-
-
-def _check_promotable(settings: SpaceFile) -> None:
-    """Refuses what could not be promoted before any time is spent on it.
-
-    Raises:
-        DataError: The data have no test split.
-    """
-    from tlsearch.core.errors import DataError
-    from tlsearch.data import load_index
-
-    if "test" not in load_index(settings.data).splits:
-        raise DataError(
-            "--promote tests the winner on a test split, and the data have none: leave --promote out; after the search "
-            "`tlsearch promote --without-test` registers its model untested"
-        )
-
-
-def _confirm_and_promote(
-    end: SearchEnd, prepared: Prepared, deadline: Deadline, *, address: str, as_json: bool
-) -> None:
-    """Confirms what fits into the rest of the time, then promotes the winner; says why where it does not."""
-    from tlsearch.app.production.confirm import best_candidates
-    from tlsearch.app.production.promote import PromoteOptions, promote
-    from tlsearch.app.production.within_time import plan_confirm
-    from tlsearch.cli.commands.production import print_promoted, run_confirm
-    from tlsearch.core.errors import TlsearchError, UserError
-    from tlsearch.results import results_json
-
-    console, search_id = err if as_json else out, end.entry.search_id
-    num_reports, left_s = prepared.file.search.num_reports, deadline.confirm_s
-    candidates = best_candidates(end.record, 3)
-    plan = plan_confirm(end.record, candidates, num_reports=num_reports, left_s=left_s)
-    reason, confirmed = plan.reason, None
-    if not reason:
-        confirmed = run_confirm(
-            end.entry, top=plan.top, seeds=plan.seeds, address=address, as_json=as_json, limit_s=left_s
-        )
-        reason = "" if confirmed else "the time was over"
-    if reason:
-        later = f"; {command('confirm', search_id)} does it" if len(candidates) > 1 else ""
-        console.print(f"not confirmed: {reason}{later}", markup=False, soft_wrap=True)
-    document = results_json(end.record, end.run_ids)
-    document |= {"confirm": to_plain(confirmed) if confirmed else None, "promotion": None}
-    try:
-        promoted = promote(end.entry, PromoteOptions())
-    except TlsearchError as error:
-        if not as_json:
-            out.print("not promoted:", markup=False)
-            raise
-        print_json({**document, "promotion_error": str(error)})
-        raise typer.Exit(EXIT_USER if isinstance(error, UserError) else EXIT_FAILED) from None
-    if as_json:
-        print_json({**document, "promotion": to_plain(promoted)})
-        return
-    print_promoted(promoted)
-    spent = format_s(time.monotonic() - deadline.began)
-    predict = command("predict", promoted.uri, "IMAGES")
-    out.print(f"in {spent} from the start. Use it: {predict}", markup=False, soft_wrap=True)
+            confirm_and_promote(end, prepared, deadline, address=address, as_json=json)
 
 
 @app.command()
@@ -293,7 +234,7 @@ def _print_end(end: SearchEnd, *, next_steps: bool) -> None:
     from tlsearch.app.catalog.gather_facts import read_facts
     from tlsearch.cli.tables.results_table import print_front, print_leaderboard, print_next_steps
     from tlsearch.results import leaderboard
-    from tlsearch.results.leaderboard.search_facts import comparability_notes
+    from tlsearch.results.leaderboard.leaderboard_notes import comparability_notes
 
     record = end.record
     print_leaderboard(out, record, leaderboard(record, end.run_ids, read_facts(end.entry))[:10])

@@ -92,7 +92,7 @@ def demo(
     """
     file = folder / "space.yaml"
     with shown_errors():
-        from tlsearch.app.init.space_text import quickstart_text
+        from tlsearch.app.init.write_space import quickstart_text
         from tlsearch.core.files import write_atomically
 
         if folder.is_file():

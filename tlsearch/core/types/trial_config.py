@@ -120,10 +120,7 @@ class TrialConfig:
             low=0,
             above_low=True,
             high=10,
-            meaning=(
-                "Learning rate of the last stage; ``{ratio_of: head_lr, log: [0.001, 1]}`` makes it a factor of "
-                "head_lr."
-            ),
+            meaning="Learning rate of the last stage; ``{ratio_of: head_lr, log: [0.001, 1]}``: a factor of head_lr.",
             where="unfreeze_depth > 0",
         ),
     ] = None
@@ -133,9 +130,7 @@ class TrialConfig:
         Hyperparameter(
             default="at_once",
             choices=("at_once", "progressive"),
-            meaning=(
-                "Whether stages unfreeze all at once, or one after the other from the head on (gradual unfreezing)."
-            ),
+            meaning="Whether stages unfreeze at once, or one after the other from the head on (gradual unfreezing).",
             where="unfreeze_depth > 0; ``progressive``: unfreeze_depth >= 2",
         ),
     ] = None
@@ -194,9 +189,7 @@ class TrialConfig:
         str,
         Hyperparameter(
             choices=("constant", "cosine", "one_cycle"),
-            meaning=(
-                "How learning rates change over the steps: not at all, along a cosine to 0, or up and down (one_cycle)."
-            ),
+            meaning="How learning rates change with the steps: not at all, by a cosine to 0, up and down (one_cycle).",
             where=TRAINED,
         ),
     ] = "constant"
@@ -241,10 +234,7 @@ class TrialConfig:
         str,
         Hyperparameter(
             choices=("none", "weighted_loss", "sampler"),
-            meaning=(
-                "How rare classes are weighed: not at all, by the loss, or by drawing them as often as others "
-                "(sampler)."
-            ),
+            meaning="How rare classes are weighed: not at all, by the loss, or drawn as often as others (sampler).",
             where=TRAINED,
         ),
     ] = "none"
@@ -253,9 +243,7 @@ class TrialConfig:
         Hyperparameter(
             default="probe",
             choices=("random", "probe"),
-            meaning=(
-                "How the head starts: from random weights, or from the linear probe on the backbone's features (LP-FT)."
-            ),
+            meaning="How the head starts: from random weights, or the linear probe on the backbone's features (LP-FT).",
             where=TRAINED,
         ),
     ] = "random"

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tlsearch.core.metrics import is_share
 from tlsearch.core.printable import csv_text
-from tlsearch.core.text import NumberForm, agree, plural
+from tlsearch.core.text import NumberForm
 from tlsearch.core.types import Objective, Scalar, SearchRecord, TrialRecord, TrialState
-from tlsearch.results.leaderboard.search_facts import SearchFacts, comparability_notes, plateau_json
+from tlsearch.results.leaderboard.leaderboard_notes import leaderboard_notes
+from tlsearch.results.leaderboard.search_facts import SearchFacts, plateau_json
 from tlsearch.results.stats.intervals import standard_error, wilson_interval
 
 _NO_FACTS = SearchFacts()
@@ -161,57 +161,6 @@ def rows_json(record: SearchRecord, rows: Sequence[LeaderboardRow], facts: Searc
         found["validation_images"] = facts.num_validation
         found["notes"] = leaderboard_notes(record, leaderboard(record, {}, facts), facts)
     return found
-
-
-def leaderboard_notes(record: SearchRecord, rows: Sequence[LeaderboardRow], facts: SearchFacts) -> list[str]:
-    """Sentences about a whole leaderboard: ties, and how far its first row can be trusted."""
-    notes = []
-    ranked = [row for row in rows if row.rank is not None]
-    if not ranked:
-        return ["no trial has a result", *comparability_notes(record, facts)]
-    first = [row for row in ranked if row.rank == 1]
-    if len(first) > 1:
-        names = ", ".join(str(row.trial) for row in first)
-        notes.append(
-            f"tied for first with exactly the same {record.metric}: trials {names}; the earliest is listed first"
-        )
-    near = [row for row in ranked if row.within_one_se and row.rank != 1]
-    if near:
-        notes.append(
-            f"{plural(len(near), 'more trial')} {agree(len(near), 'is', 'are')} within one standard error of the best: "
-            f"{facts.num_validation} validation images cannot tell them apart"
-        )
-    if not is_share(record.metric) and not facts.folds:
-        notes.append(
-            f"no standard error: {record.metric} is not a fraction of the images, so its spread needs the predictions"
-        )
-    elif facts.num_validation is None:
-        notes.append("no standard error: the number of validation images is not known")
-    probes = probe_accuracies(record)
-    if probes:
-        listed = ", ".join(f"{backbone} {accuracy:.4f}" for backbone, accuracy in probes.items())
-        notes.append(f"validation accuracy of the linear probe that heads start from, solved once: {listed}")
-    if any(trial.best_epoch == 0 for trial in record.trials):
-        notes.append("best epoch 0 is the solved head before the first step: no epoch was better")
-    return notes + comparability_notes(record, facts)
-
-
-def probe_accuracies(record: SearchRecord) -> dict[str, float]:
-    """By backbone the best validation accuracy of a linear probe that trials started from, the best first.
-
-    Trials of one backbone share one probe, but those with recalibrated batch norm have another.
-    """
-    found: dict[str, float] = {}
-    for trial in record.trials:
-        if trial.config.solved:
-            continue
-        if trial.start is not None:
-            accuracy = trial.start.metrics.get("val_accuracy")
-        else:  # searches of before the start was evaluated
-            accuracy = trial.reports[0].metrics.get("probe_accuracy") if trial.reports else None
-        if accuracy is not None:
-            found[trial.config.backbone] = max(accuracy, found.get(trial.config.backbone, accuracy))
-    return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
 def leaderboard_csv(record: SearchRecord, run_ids: Mapping[int, str], facts: SearchFacts | None = None) -> str:

@@ -11,16 +11,12 @@ from typing import TYPE_CHECKING, Any
 from tlsearch.core.codec import from_plain
 from tlsearch.core.text import command, plural
 from tlsearch.core.types import (
-    EndReason,
     ModelSpec,
     Plateau,
     Screen,
     SearchRecord,
     TrialConfig,
-    TrialRecord,
-    TrialState,
 )
-from tlsearch.results.leaderboard.screen_notes import screen_sentences
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -185,42 +181,6 @@ def this_cpu(num_threads: int = 1) -> str:
     return f"{name} CPU, {num_threads} thread{'s' if num_threads > 1 else ''}, fp32"
 
 
-def comparability_notes(record: SearchRecord, facts: SearchFacts) -> list[str]:
-    """Sentences about what a leaderboard compares though it should not, and what it leaves out."""
-    notes = [] if facts.screen is None else list(screen_sentences(facts.screen))
-    tried = dict.fromkeys(trial.config.backbone for trial in record.trials)
-    if len({*tried, *facts.backbones}) > 1:
-        weak = [f"{name}: {text}" for name in tried if (text := _unfinished(_of(record, name)))]
-        if weak:
-            notes.append(
-                "no trial of these backbones ran to its end, so that they are judged by less than others: "
-                + "; ".join(weak)
-            )
-        pruned = () if facts.screen is None else facts.screen.pruned
-        missing = [name for name in facts.backbones if name not in tried and name not in pruned]
-        if missing:
-            notes.append(f"never tried: {', '.join(missing)}")
-    epochs = sorted({trial.epochs_run for trial in record.trials if _ended(trial) and trial.best_value is not None})
-    folds = max((trial.folds for trial in record.trials), default=0)
-    if folds:
-        notes.append(f"a value is the mean over {folds} folds, of whole trainings that each hold out other images")
-    if len(epochs) > 1 and folds:
-        notes.append("trials that were stopped after fewer folds come after those that have seen all")
-    elif len(epochs) > 1:
-        notes.append(
-            f"trials ran for {epochs[0]} to {epochs[-1]} epochs: "
-            "the value of one that was stopped is its best until then"
-        )
-    if record.space_tried:
-        notes.append(
-            f"the search ended with {plural(len(record.trials), 'trial')}: "
-            "every configuration of its space has been tried"
-        )
-    if record.plateau is not None:
-        notes.append(f"the search {plateau_text(record, record.plateau)}")
-    return notes
-
-
 def plateau_text(record: SearchRecord, found: Plateau) -> str:
     """What a search that plateaued saw, and how it goes on."""
     return (
@@ -234,41 +194,3 @@ def plateau_text(record: SearchRecord, found: Plateau) -> str:
 def plateau_json(record: SearchRecord) -> dict[str, float | int] | None:
     """The published shape: {chance, margin, trials, limit, excess, saved}; None where the search has not plateaued."""
     return None if record.plateau is None else {**asdict(record.plateau), "saved": record.plateau.saved}
-
-
-def _of(record: SearchRecord, backbone: str) -> list[TrialRecord]:
-    return [trial for trial in record.trials if trial.config.backbone == backbone]
-
-
-def _ended(trial: TrialRecord) -> bool:
-    return trial.state is not TrialState.RUNNING
-
-
-def _unfinished(trials: Sequence[TrialRecord]) -> str:
-    """What became of a backbone's trials where none of them ran to its end; empty where one did or still may."""
-    if any(trial.state in (TrialState.COMPLETE, TrialState.RUNNING) for trial in trials):
-        return ""
-    stopped = [trial for trial in trials if trial.state is TrialState.PRUNED and trial.reason != EndReason.DIVERGED]
-    text = plural(len(trials), "trial")
-    if len(stopped) == len(trials):
-        return f"{text}, {_all(len(trials))}stopped at {_epochs(stopped)}"
-    counts = {
-        "diverged": sum(trial.reason == EndReason.DIVERGED for trial in trials),
-        "infeasible": sum(trial.state is TrialState.INFEASIBLE for trial in trials),
-        "failed": sum(trial.state is TrialState.FAILED for trial in trials),
-    }
-    parts = [f"{count} {name}" for name, count in counts.items() if count]
-    parts += [f"{len(stopped)} stopped at {_epochs(stopped)}"] if stopped else []
-    return f"{text}, {', '.join(parts)}"
-
-
-def _all(count: int) -> str:
-    return {1: "", 2: "both "}.get(count, "all ")
-
-
-def _epochs(trials: Sequence[TrialRecord]) -> str:
-    epochs, unit = (
-        sorted({trial.epochs_run for trial in trials}),
-        "fold" if any(one.folds for one in trials) else "epoch",
-    )
-    return f"{unit} {epochs[0]}" if len(epochs) == 1 else f"{unit}s {epochs[0]} to {epochs[-1]}"

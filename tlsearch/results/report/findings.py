@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from tlsearch.core.text import agree, command, plural
 from tlsearch.core.types import INTERRUPTED, Scalar, TrialRecord, TrialState
-from tlsearch.results.leaderboard.leaderboard import LeaderboardRow, epoch_text, leaderboard_notes
+from tlsearch.results.leaderboard.leaderboard import LeaderboardRow, epoch_text
+from tlsearch.results.leaderboard.leaderboard_notes import leaderboard_notes
 from tlsearch.results.report.plots.view import View, is_number, value_of, varied_parameters
 
 

@@ -15,7 +15,6 @@ from typing import Any
 from tlsearch.core import __version__
 from tlsearch.core.types import TrialRecord
 from tlsearch.results.report.findings import value_text
-from tlsearch.results.report.front_section import front_plot, front_section
 from tlsearch.results.report.html import grid, plot_figure, section
 from tlsearch.results.report.label_section import LabelErrors, label_section
 from tlsearch.results.report.model_section import BestModel, model_section
@@ -30,6 +29,8 @@ from tlsearch.results.report.screen_section import screen_section
 from tlsearch.results.report.sections import (
     alternatives_section,
     failures_section,
+    front_plot,
+    front_section,
     groups_section,
     header,
     leaderboard_section,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
-from tlsearch.core.text import format_s, plural
+from tlsearch.core.text import command, format_s, plural
 from tlsearch.results.combine.alternatives import Alternative
+from tlsearch.results.leaderboard.front_rows import cost_label, front_rows, front_title
 from tlsearch.results.report.findings import (
     GroupSummary,
     by_backbone,
@@ -25,6 +26,7 @@ from tlsearch.results.report.plots.timing import SOURCES, paces, source_reasons
 from tlsearch.results.report.plots.view import View, clock_of, ending_of, short, time_unit, varied_parameters
 
 SHOWN_TRIALS = 15
+_FRONT_PLOTS: Mapping[str, str] = {"latency_ms": "latency", "params_millions": "size", "checkpoint_mb": "size"}
 
 
 def header(view: View, *, created: float, version: str, sections: Sequence[tuple[str, str]]) -> str:
@@ -130,6 +132,44 @@ def leaderboard_section(view: View) -> str:
     numeric = ("rank", "trial", "value", view.step, "time", "parameters", "ms")
     trials = table(heads, rows, numeric=numeric, shown=SHOWN_TRIALS)
     return section("leaderboard", "Leaderboard", trials, paragraph(note, note=True))
+
+
+def front_plot(view: View) -> str:
+    """The name of the plot that shows the front, a checkpoint's by its parameters; empty where there is none."""
+    return _FRONT_PLOTS.get(view.record.cost, "")
+
+
+def front_section(view: View, plots: Mapping[str, Plot]) -> str:
+    """The plot and one row for each trial, the cheapest first; empty without a second objective."""
+    name = front_plot(view)
+    if not name:
+        return ""
+    rows = [
+        Row(
+            cells=[
+                Cell(text=str(one.trial), value=one.trial),
+                Cell(text=value_text(view.by_trial[one.trial]), value=one.value),
+                Cell(text=one.cost_text, value=one.cost),
+                one.model,
+                Cell(text=describe_params(view, one.params), wrap=True),
+            ],
+            trial=one.trial,
+            best=one.best,
+        )
+        for one in front_rows(view.record)
+    ]
+    heads = ["trial", view.record.metric, cost_label(view.record), "model", "parameters"]
+    note = "No other trial is both cheaper and better than one of these."
+    if view.record.cost == "latency_ms":
+        take = command("promote", view.record.search_id, "--max-latency-ms", "L")
+        note += f" The latency is that of the trials' device, measured once for each model. {take} takes the best in L."
+    return section(
+        "front",
+        front_title(view.record),
+        grid(plot_figure(plots[name])),
+        table(heads, rows, numeric=heads[:3], shown=SHOWN_TRIALS),
+        paragraph(note, note=True),
+    )
 
 
 def parameters_section(view: View, importance: Plot, others: Sequence[Plot]) -> str:

@@ -76,8 +76,6 @@ class Controller:
             elif trial.state.is_finished():
                 self._drop_checkpoint(trial.number)  # a crash may have come before
 
-    # --- the search's decisions ---------------------------------------------------------------
-
     @property
     def halting(self) -> bool:
         """Interrupted or stopped by an error: what runs stays RUNNING in the study, to be resumed."""
@@ -147,8 +145,6 @@ class Controller:
         """The fraction of a GPU that a trial was handed out with."""
         live = self._live.get(number)
         return (live.gpus if live else self.shares.usual) or 0.0
-
-    # --- what workers say --------------------------------------------------------------------
 
     def report(self, number: int, report: EpochReport, *, measured: Mapping[str, float] | None = None) -> bool:
         """Stores a report and its answer; True if the trial goes on now.
@@ -242,8 +238,6 @@ class Controller:
             return True
         self.fail(number, TrialOutcome(reason=EndReason.ERROR, error=f"the worker died: {message}"))
         return False
-
-    # --- inside ------------------------------------------------------------------------------
 
     def _may_start(self) -> bool:
         left = self._intake.trials_left and not self._time.over

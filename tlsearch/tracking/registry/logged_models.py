@@ -170,8 +170,8 @@ def is_registered(client: MlflowClient, model: LoggedModel) -> bool:
 
 def read_checkpoint(folder: Path) -> dict[str, Any]:
     """What a checkpoint folder's own file says."""
-    meta = read_json(folder / CHECKPOINT_META)
-    return meta
+    content: dict[str, Any] = read_json(folder / CHECKPOINT_META)
+    return content
 
 
 def logged_checkpoint(model: LoggedModel, *, tracking_uri: str) -> tuple[str, dict[str, Any] | None]:
@@ -196,10 +196,7 @@ def find_models(client: MlflowClient, experiment_id: str, search_id: str, uid: s
     token: str | None = None
     while True:
         page = client.search_logged_models(
-            [experiment_id],
-            filter_string=search_filter(search_id, uid),
-            max_results=_PAGE,
-            page_token=token,
+            [experiment_id], filter_string=search_filter(search_id, uid), max_results=_PAGE, page_token=token
         )
         found += [model for model in page if model.tags.get(SEARCH_UID, "") == uid]
         token = page.token
