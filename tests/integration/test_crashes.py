@@ -13,6 +13,7 @@ import pytest
 from twice import told
 
 from tlsearch.search import read_search, read_status
+from tlsearch.tracking import mlflow_store
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -52,18 +53,24 @@ def run(root: Path, how: str, point: str = "") -> int:
         ).returncode
 
 
+def prepare(root: Path) -> None:
+    """Images, space file and MLflow's empty database: making that one takes longer than the search."""
+    crashing.prepare_root(root)
+    mlflow_store.make_sqlite(f"sqlite:///{root}/mlflow.db")
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same search, never killed."""
     root = tmp_path_factory.mktemp("whole")
-    crashing.prepare_root(root)
+    prepare(root)
     assert run(root, "here") == 0, (root / "output").read_text()
     crashing.check_mlflow(root)
     return root / "tlsearch_runs" / crashing.NAME
 
 
 def check_killed_and_resumed(root: Path, how: str, point: str, whole: Path) -> None:
-    crashing.prepare_root(root)
+    prepare(root)
     assert run(root, how, point) == -signal.SIGKILL, (root / "output").read_text()
     folder = root / "tlsearch_runs" / crashing.NAME
     assert read_status(folder).holder is None
