@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -36,19 +37,25 @@ def _cheap_maps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(validity._MACS_PER_BYTE, "cpu", 16)
 
 
-@pytest.fixture
-def colours_path(tmp_path: Path) -> Path:
-    """Folders train/ (10 per class) and val/ (7 per class) of 40 px PNGs."""
+@pytest.fixture(scope="session")
+def _colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("images") / "colours"
     rng = np.random.default_rng(0)
     for split, count in (("train", 10), ("val", 7)):
         for channel, name in enumerate(("blue", "green", "red")):
-            folder = tmp_path / "colours" / split / name
+            folder = root / split / name
             folder.mkdir(parents=True)
             for number in range(count):
                 pixels = rng.integers(0, 200, (40, 40, 3))
                 pixels[..., 2 - channel] += 30
                 Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.png")
-    return tmp_path / "colours"
+    return root
+
+
+@pytest.fixture
+def colours_path(_colours: Path, tmp_path: Path) -> Path:
+    """Folders train/ (10 per class) and val/ (7 per class) of 40 px PNGs."""
+    return shutil.copytree(_colours, tmp_path / "colours")
 
 
 @pytest.fixture
@@ -91,14 +98,20 @@ def assign(colours_path: Path, tmp_path: Path) -> Assign:
     return build
 
 
-@pytest.fixture
-def weights_file(tmp_path: Path) -> Path:
-    """A state dict as torchvision's with a head of three classes: as many as the data have."""
+@pytest.fixture(scope="session")
+def _weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "weights.pth"
     with torch.random.fork_rng():
         torch.manual_seed(3)
         state = torchvision.models.get_model(BACKBONE, num_classes=3).state_dict()
-    torch.save(state, tmp_path / "weights.pth")
-    return tmp_path / "weights.pth"
+    torch.save(state, path)
+    return path
+
+
+@pytest.fixture
+def weights_file(_weights: Path, tmp_path: Path) -> Path:
+    """A state dict as torchvision's with a head of three classes: as many as the data have."""
+    return Path(shutil.copy(_weights, tmp_path))
 
 
 @pytest.fixture
