@@ -13,7 +13,7 @@ import typer
 from search_records import make_trial, record_of
 
 from tlsearch.app.production.within_time import Deadline, plan_confirm
-from tlsearch.cli.commands import run
+from tlsearch.cli.commands import run_promote
 from tlsearch.core.errors import DataError
 from tlsearch.core.types import TrialRecord
 
@@ -78,7 +78,7 @@ def test_data_without_a_test_split_are_refused_before_the_search(tmp_path: Path)
     file = tmp_path / "space.yaml"
     file.write_text("name: x\ndata: {source: folder, path: .}\nspace: {backbone: resnet18}\n")
     with pytest.raises(DataError, match="--promote tests the winner on a test split"):
-        run._check_promotable(load(file)[0])
+        run_promote.check_promotable(load(file)[0])
 
 
 def _finish(monkeypatch: pytest.MonkeyPatch, *, promoted: Any, confirmed: Any, as_json: bool, left_s: float) -> None:
@@ -95,7 +95,7 @@ def _finish(monkeypatch: pytest.MonkeyPatch, *, promoted: Any, confirmed: Any, a
     monkeypatch.setattr("tlsearch.cli.commands.production.run_confirm", lambda *_, **__: confirmed)
     monkeypatch.setattr("tlsearch.cli.commands.production.print_promoted", lambda result: print(result.uri))
     deadline = Deadline(total_s=left_s + 45, timer=lambda: 0.0, began=0.0)
-    run._confirm_and_promote(end, prepared, deadline, address="local", as_json=as_json)
+    run_promote.confirm_and_promote(end, prepared, deadline, address="local", as_json=as_json)
 
 
 def test_a_promoted_model_is_shown_with_its_next_command(
