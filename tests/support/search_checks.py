@@ -45,6 +45,7 @@ def observed(stored: StoredReport, trial: FrozenTrial, cost: str = "") -> Observ
         value=stored.value,
         uncut=trial.user_attrs.get("first_look", False),
         cost=trial.user_attrs.get("measured", {}).get(cost, 0.0),
+        head_only=trial.user_attrs["config"].get("unfreeze_depth", 0) == 0,
     )
 
 

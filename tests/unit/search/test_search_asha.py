@@ -196,3 +196,11 @@ def test_the_best_of_a_rung_always_goes_on(sequence: Sequence) -> None:
         if verdict.reason == "asha":
             assert best[observation.epoch] >= value
         best[observation.epoch] = max(best.get(observation.epoch, 0.0), value)
+
+
+def test_heads_alone_are_compared_with_heads_alone() -> None:
+    rungs = rungs_of(AshaRules(max_epochs=6, grace_period=1, reduction_factor=3), Objective(metric="x", mode="max"))
+    assert all(rungs.enter(bracket=0, epoch=1, best=value, head_only=True) for value in (0.7, 0.8, 0.9))
+    assert rungs.enter(bracket=0, epoch=1, best=0.5)  # below all heads, and the best of those that train more
+    assert not rungs.enter(bracket=0, epoch=1, best=0.4)
+    assert not rungs.enter(bracket=0, epoch=1, best=0.6, head_only=True)

@@ -108,8 +108,8 @@ class Live:
 
     def observed(self, report: EpochReport, metric: str, costs: ModelCosts) -> Observation:
         """Its next report as the rules see it."""
-        cost = costs.of(self.config)
-        return Observation.of(report, metric, trial=self.number, bracket=self.bracket, uncut=self.first_look, cost=cost)
+        config, number, uncut, cost = self.config, self.number, self.first_look, costs.of(self.config)
+        return Observation.of(report, metric, config, trial=number, bracket=self.bracket, uncut=uncut, cost=cost)
 
     def given(self, shares: Shares) -> dict[str, float | None]:
         """Settles its fraction of a GPU, where it has none yet; gives what the study is to keep of it."""
@@ -170,6 +170,7 @@ def take_stored(
         bracket, uncut = attrs.get("bracket", 0), attrs.get(FIRST_LOOK, False)
         config = from_plain(TrialConfig, attrs["config"])
         cost = costs.of(config)
-        judge.observe(Observation.of(stored.report, metric, trial=number, bracket=bracket, uncut=uncut, cost=cost))
+        seen = Observation.of(stored.report, metric, config, trial=number, bracket=bracket, uncut=uncut, cost=cost)
+        judge.observe(seen)
         shares.note(number, config, attrs.get(GPUS) or 1.0, stored.report)
     return [stored for stored, _ in reports]

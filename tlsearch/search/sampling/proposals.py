@@ -99,7 +99,7 @@ class Proposals:
     def propose(self, trials: Sequence[FrozenTrial], number: int) -> Proposal:
         """The proposal of trial ``number``, which is not among ``trials`` or has no values yet."""
         begun = [trial for trial in trials if trial.state is not OptunaState.WAITING and trial.number != number]
-        if self._plan.search.listed or _waits(trials, number):
+        if self._plan.search.listed or _enqueued(trials, number):
             return Proposal(sampler=self._named(number, 0))
         tried = self._tried.of(begun)
         known = self._starting_point(trials, begun, number)
@@ -220,9 +220,12 @@ class Proposals:
         return max(values, key=self._plan.setup.objective.gain)
 
 
-def _waits(trials: Sequence[FrozenTrial], number: int) -> bool:
-    """Whether the trial was enqueued and has not begun; a study's trials are in the order of their numbers."""
-    return number < len(trials) and trials[number].state is OptunaState.WAITING
+def _enqueued(trials: Sequence[FrozenTrial], number: int) -> bool:
+    """Whether the trial has its point from the queue, also where a crash cut short its beginning.
+
+    A study's trials are in the order of their numbers.
+    """
+    return number < len(trials) and "fixed_params" in trials[number].system_attrs
 
 
 def _passes(config: TrialConfig, views: int) -> float:

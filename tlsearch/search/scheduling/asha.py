@@ -21,6 +21,8 @@ from tlsearch.core.pareto import Point, pareto_order
 from tlsearch.core.types import Objective
 from tlsearch.search.seeds import derive_fraction
 
+_Rung = tuple[bool, int, int]  # whether of heads alone, bracket, epoch
+
 
 @dataclass(frozen=True, kw_only=True)
 class AshaRules(AshaSpec):
@@ -57,11 +59,12 @@ class AshaRules(AshaSpec):
 class Rungs(Protocol):
     """What trials entered, by bracket and milestone; fed in the stored order of reports."""
 
-    def enter(self, *, bracket: int, epoch: int, best: float, cost: float = 0.0) -> bool:
+    def enter(self, *, bracket: int, epoch: int, best: float, cost: float = 0.0, head_only: bool = False) -> bool:
         """Enters a trial that has ended ``epoch``, once, where a rung lies there; True if it goes on.
 
         Args:
             bracket: The trial's bracket, from 0.
+            head_only: Whether it trains the head alone: such trials have rungs of their own.
             epoch: The epoch reported.
             best: The trial's best value up to that epoch.
             cost: What its model costs, where the search looks at it.
@@ -80,18 +83,19 @@ class ValueRungs:
     def __init__(self, rules: AshaRules, objective: Objective) -> None:
         self._rules = rules
         self._objective = objective
-        self._gains: dict[tuple[int, int], list[float]] = {}  # by bracket and epoch, rising
-        self._gone_on: Counter[tuple[int, int, float]] = Counter()  # by bracket, epoch and gain
+        self._gains: dict[_Rung, list[float]] = {}  # rising
+        self._gone_on: Counter[tuple[_Rung, float]] = Counter()  # by rung and gain
 
-    def enter(self, *, bracket: int, epoch: int, best: float, cost: float = 0.0) -> bool:
+    def enter(self, *, bracket: int, epoch: int, best: float, cost: float = 0.0, head_only: bool = False) -> bool:
         """See ``Rungs``."""
         if epoch not in self._rules.milestones(bracket):
             return True
-        rung, gain = self._gains.setdefault((bracket, epoch), []), self._objective.gain(best)
+        key, gain = (head_only, bracket, epoch), self._objective.gain(best)
+        rung = self._gains.setdefault(key, [])
         better = len(rung) - bisect_right(rung, gain)
         insort(rung, gain)
-        goes_on = better + self._gone_on[bracket, epoch, gain] < math.ceil(len(rung) / self._rules.reduction_factor)
-        self._gone_on[bracket, epoch, gain] += goes_on
+        goes_on = better + self._gone_on[key, gain] < math.ceil(len(rung) / self._rules.reduction_factor)
+        self._gone_on[key, gain] += goes_on
         return goes_on
 
 
@@ -105,13 +109,13 @@ class ParetoRungs:
     def __init__(self, rules: AshaRules, objective: Objective, cost: Objective) -> None:
         self._rules = rules
         self._objective, self._cost = objective, cost
-        self._points: dict[tuple[int, int], list[Point]] = {}  # by bracket and epoch, in the order of entry
+        self._points: dict[_Rung, list[Point]] = {}  # in the order of entry
 
-    def enter(self, *, bracket: int, epoch: int, best: float, cost: float = 0.0) -> bool:
+    def enter(self, *, bracket: int, epoch: int, best: float, cost: float = 0.0, head_only: bool = False) -> bool:
         """See ``Rungs``."""
         if epoch not in self._rules.milestones(bracket):
             return True
-        rung = self._points.setdefault((bracket, epoch), [])
+        rung = self._points.setdefault((head_only, bracket, epoch), [])
         rung.append((self._objective.gain(best), self._cost.gain(cost)))
         most = math.ceil(len(rung) / self._rules.reduction_factor)
         return len(rung) - 1 in pareto_order(rung)[:most]

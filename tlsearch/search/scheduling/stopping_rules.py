@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from tlsearch.core.metrics import COSTS
-from tlsearch.core.types import Decision, EndReason, EpochReport, Objective
+from tlsearch.core.types import Decision, EndReason, EpochReport, Objective, TrialConfig
 from tlsearch.search.scheduling.asha import AshaRules, rungs_of
 
 
@@ -44,6 +44,7 @@ class Observation:
         mean: Whether the value is a mean over folds, which replaces those over fewer.
         last: Whether the trial has nothing left to train; rungs do not compare it with those that have.
         cost: What the trial's model costs; 0 where the search does not look at it.
+        head_only: Whether the trial trains the head alone; rungs compare such trials with each other.
     """
 
     trial: int
@@ -55,10 +56,19 @@ class Observation:
     mean: bool = False
     last: bool = False
     cost: float = 0.0
+    head_only: bool = False
 
     @classmethod
     def of(
-        cls, report: EpochReport, metric: str, *, trial: int, bracket: int, uncut: bool, cost: float = 0.0
+        cls,
+        report: EpochReport,
+        metric: str,
+        config: TrialConfig,
+        *,
+        trial: int,
+        bracket: int,
+        uncut: bool,
+        cost: float,
     ) -> Observation:
         """What the rules see of a trial's report."""
         start = None if report.start is None else report.start.metrics[metric]
@@ -73,6 +83,7 @@ class Observation:
             mean=report.folds > 0,
             last=report.last,
             cost=cost,
+            head_only=config.unfreeze_depth == 0,
         )
 
 
@@ -114,7 +125,7 @@ class Judge:
         if seen.last or seen.epoch >= self._rules.max_epochs:
             return Verdict(decision=Decision.COMPLETE, reason=EndReason.COMPLETED)
         goes_on = self._rungs is None or self._rungs.enter(
-            bracket=seen.bracket, epoch=seen.epoch, best=best.value, cost=seen.cost
+            bracket=seen.bracket, epoch=seen.epoch, best=best.value, cost=seen.cost, head_only=seen.head_only
         )
         if not goes_on and not seen.uncut:  # it has entered the rung: others are measured by it
             return Verdict(decision=Decision.STOP, reason=EndReason.ASHA)
