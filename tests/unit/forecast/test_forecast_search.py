@@ -98,12 +98,12 @@ def test_a_long_search_is_not_simulated_whole(plan: SearchPlan, monkeypatch: pyt
 
 
 def test_what_would_shorten_it_is_named_in_order(plan: SearchPlan) -> None:
-    plan = replace(plan, search=replace(plan.search, trials=24))
+    plan = replace(plan, search=replace(plan.search, trials=48))
     found = savings(plan, costs_of(plan), slots=2, start_s=10.0, stored=Node())
     fractions = [one.fraction for one in found]
     assert found and fractions == sorted(fractions) and fractions[0] < 0.7
     named = " ".join(one.change for one in found)
-    assert "search.trials: 12" in named and "data.image_size: 168" in named
+    assert "search.trials: 24" in named and "data.image_size: 168" in named
 
 
 def test_quantiles_lie_between_values() -> None:
