@@ -36,6 +36,8 @@ else:  # a type checker cannot read the tables
 
 
 def _metric(value: Any) -> Any:
+    if isinstance(value, list) and len(value) > 1:
+        raise broken(f"a metric is one name, not {show(value)}; a metric and a cost of the model are `objectives`")
     if not isinstance(value, str) or value not in METRICS:
         raise broken(f"the metric {show(value)} is not known{suggest(value, METRICS)}")
     return value

@@ -39,7 +39,7 @@ class _Seen:
 
 def effect_problems(file: SpaceFile, space: Space) -> list[SpaceProblem]:
     """Dimensions of the file, and values of its lists, that no trial of the space could use."""
-    problems, document = _idle_screen(file, space), file.document
+    problems, document = _unfit_screen(file, space), file.document
     seen = _walk_all(space)
     if seen is None:
         return problems
@@ -54,8 +54,8 @@ def effect_problems(file: SpaceFile, space: Space) -> list[SpaceProblem]:
     return problems
 
 
-def _idle_screen(file: SpaceFile, space: Space) -> list[SpaceProblem]:
-    """A screen that could prune nothing."""
+def _unfit_screen(file: SpaceFile, space: Space) -> list[SpaceProblem]:
+    """A screen that could prune nothing, or would prune what the search is after."""
     document = file.document
     if not is_screened(space) or document.doubtful(("space", "backbone")):
         return []
@@ -64,6 +64,12 @@ def _idle_screen(file: SpaceFile, space: Space) -> list[SpaceProblem]:
     elif file.search.listed and not document.doubtful(("search", "sampler")):
         place = document.place(("search", "sampler"))
         message = f"screen has no effect with sampler {file.search.sampler}{place}: start_with is the whole search"
+    elif file.search.objectives and not document.doubtful(("search", "objectives")):
+        place = document.place(("search", "objectives"))
+        message = (
+            f"screen does not go with objectives{place}: it prunes by accuracy alone, and the small backbones that it "
+            "prunes may be on the front; leave it out"
+        )
     else:
         return []
     return [document.problem(("space", "backbone", "screen"), message, at_key=True)]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from rich.text import Text
 from typer.testing import CliRunner
 
 import tlsearch.cli.commands  # noqa: F401  # its modules add their commands
@@ -43,6 +44,13 @@ def test_values_have_plain_names_and_flags_have_none(command: str) -> None:
     text = _help(*([command] if command else []))
     assert not re.search(r"<[a-z]", text) and "bool" not in text and "[[" not in text and "list[" not in text
     assert max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_word_of_a_help_is_taken_for_markup(command: str) -> None:
+    one = typer.main.get_command(app).commands[command]  # type: ignore[attr-defined]
+    for text in filter(None, (one.help, *(getattr(param, "help", None) for param in one.params))):
+        assert Text.from_markup(text).plain == text
 
 
 def test_a_flag_still_is_one() -> None:

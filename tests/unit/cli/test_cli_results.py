@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from search_doubles import drive, make_plan
 from typer.testing import CliRunner
 
@@ -15,6 +16,7 @@ import tlsearch.cli.commands  # noqa: F401  # its modules add their commands
 from tlsearch.app.catalog.catalog import SearchEntry, register
 from tlsearch.app.catalog.gather_facts import write_facts
 from tlsearch.cli.root import app
+from tlsearch.cli.tables.results_table import print_next_steps
 from tlsearch.results.leaderboard.search_facts import SearchFacts
 
 TRIALS = 14
@@ -125,3 +127,10 @@ def test_report_goes_into_the_searchs_folder(folder: Path) -> None:
     text = _run("report", "--no-model")
     assert str(folder / "report" / "report.html") in text and "Left out here" in text
     assert (folder / "report" / "report.html").is_file()
+
+
+@pytest.mark.parametrize("folds", [False, True])
+def test_a_search_that_keeps_no_model_proposes_no_prediction(capsys: pytest.CaptureFixture[str], folds: bool) -> None:
+    print_next_steps(Console(), "flowers-1", interrupted=False, folds=folds)
+    shown = capsys.readouterr().out
+    assert "tlsearch promote" in shown and ("tlsearch predict flowers-1" in shown) is not folds

@@ -106,6 +106,7 @@ def test_schedulers(tmp_path: Path, written: Any, expected: AshaSpec | None) -> 
         ("search", {"starting_points": "yes"}, "search.starting_points", "auto"),
         ("search", {"metric": "val_acc"}, "search.metric", "did you mean 'val_accuracy'"),
         ("search", {"metric": ["val_loss"]}, "search.metric", "not known"),
+        ("search", {"metric": ["val_loss", "latency_ms"]}, "search.metric", "are `objectives`"),
         ("search", {"sampler": "tep"}, "search.sampler", "did you mean 'tpe'"),
         ("search", {"sampler": "fixed"}, "search.sampler", "start_with, which has none"),
         ("search", {"scheduler": "ahsa"}, "search.scheduler", "none or {asha: ...}, not 'ahsa'"),

@@ -238,3 +238,8 @@ def test_the_linear_probe_stands_beside_the_trials() -> None:
     assert probe_accuracies(record) == {"resnet18": 0.65, "vgg11": 0.5}
     notes = leaderboard_notes(record, leaderboard(record, {}, FACTS), FACTS)
     assert any("resnet18 0.6500, vgg11 0.5000" in note for note in notes)
+    small, large = (
+        replace(trials[n], config=TrialConfig(backbone="vgg11", image_size=s)) for n, s in ((0, 32), (2, 64))
+    )
+    sized = replace(RECORD, trials=(small, large))
+    assert probe_accuracies(sized) == {"vgg11 at 64 px": 0.65, "vgg11 at 32 px": 0.61}

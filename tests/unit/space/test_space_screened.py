@@ -62,6 +62,11 @@ def test_a_screen_without_effect_is_an_error(tmp_path: Path) -> None:
     assert fixed.dotted == "space.backbone.screen" and "sampler fixed (line" in fixed.message
 
 
+def test_a_screen_by_accuracy_does_not_go_with_a_front(tmp_path: Path) -> None:
+    (found,) = problems(tmp_path, SCREENED, search={"objectives": ["val_accuracy", "params_millions"]})
+    assert found.dotted == "space.backbone.screen" and "objectives (line" in found.message
+
+
 def test_errors_of_a_listed_backbone_stand_at_its_place(tmp_path: Path) -> None:
     (found,) = problems(tmp_path, {"backbone": {"from": ["resnet18", "vit_b_16"], "screen": True}, "image_size": [100]})
     assert found.dotted == "space.image_size" and "vit_b_16 takes" in found.message and "(line" in found.message

@@ -88,7 +88,7 @@ def demo(
 ) -> None:
     """Run a small search from start to end: handwritten digits, an EfficientNet-Lite0, some minutes on two CPU cores.
 
-    The folder gets the space file, the search and its MLflow store. It needs pip install 'tlsearch[demo]'.
+    The folder gets the space file, the search and its MLflow store. It needs the packages of the extra demo.
     """
     file = folder / "space.yaml"
     with shown_errors():

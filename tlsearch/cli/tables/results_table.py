@@ -165,18 +165,18 @@ def _packed(parts: Sequence[str], width: int) -> list[str]:
     return lines
 
 
-def print_next_steps(console: Console, search_id: str, *, interrupted: bool) -> None:
-    """The commands that a search with a best trial is ready for."""
+def print_next_steps(console: Console, search_id: str, *, interrupted: bool, folds: bool = False) -> None:
+    """The commands that a search with a best trial is ready for; one with folds keeps no model to predict with."""
     search = shlex.quote(search_id)
     go_on = (f"resume {search}", "go on") if interrupted else (f"resume {search} --trials +12", "search on")
-    steps = (
+    steps = [
         ("report", "what mattered, mistakes"),
         ("ui", "the trials in MLflow"),
         ("confirm", "is the best really better?"),
         ("promote", "test it once, register it"),
-        (f"predict {search} IMAGES...", "use the best model"),
+        *([] if folds else [(f"predict {search} IMAGES...", "use the best model")]),
         go_on,
-    )
+    ]
     width = max(len(line) for line, _ in steps) + 1
     console.print("what to try next:")
     for line, purpose in steps:

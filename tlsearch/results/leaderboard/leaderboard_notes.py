@@ -41,7 +41,7 @@ def leaderboard_notes(record: SearchRecord, rows: Sequence[LeaderboardRow], fact
         notes.append("no standard error: the number of validation images is not known")
     probes = probe_accuracies(record)
     if probes:
-        listed = ", ".join(f"{backbone} {accuracy:.4f}" for backbone, accuracy in probes.items())
+        listed = ", ".join(f"{model} {accuracy:.4f}" for model, accuracy in probes.items())
         notes.append(f"validation accuracy of the linear probe that heads start from, solved once: {listed}")
     if any(trial.best_epoch == 0 for trial in record.trials):
         notes.append("best epoch 0 is the solved head before the first step: no epoch was better")
@@ -49,9 +49,9 @@ def leaderboard_notes(record: SearchRecord, rows: Sequence[LeaderboardRow], fact
 
 
 def probe_accuracies(record: SearchRecord) -> dict[str, float]:
-    """By backbone the best validation accuracy of a linear probe that trials started from, the best first.
+    """By model (a backbone, at an image size) the best validation accuracy of a probe that trials started from.
 
-    Trials of one backbone share one probe, but those with recalibrated batch norm have another.
+    The best is first. Trials of one model share one probe, but those with recalibrated batch norm have another.
     """
     found: dict[str, float] = {}
     for trial in record.trials:
@@ -62,7 +62,7 @@ def probe_accuracies(record: SearchRecord) -> dict[str, float]:
         else:  # searches of before the start was evaluated
             accuracy = trial.reports[0].metrics.get("probe_accuracy") if trial.reports else None
         if accuracy is not None:
-            found[trial.config.backbone] = max(accuracy, found.get(trial.config.backbone, accuracy))
+            found[trial.config.model] = max(accuracy, found.get(trial.config.model, accuracy))
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
