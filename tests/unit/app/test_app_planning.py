@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from small_search import SPACE, write_shapes
 
+from tlsearch.app.checks import unstarted_search
 from tlsearch.app.checks.planning import ForecastBeside, plan_file
 from tlsearch.app.checks.unstarted_search import local_slots, unstarted_plan
 from tlsearch.cli.tables.plan_lines import plan_lines
@@ -44,6 +45,24 @@ def space(tmp_path: Path) -> Path:
     write_shapes(tmp_path / "images")
     (tmp_path / "space.yaml").write_text(SEARCHED)
     return tmp_path / "space.yaml"
+
+
+@pytest.mark.parametrize(
+    ("objectives", "num_kept"), [("", 3), (", objectives: [val_accuracy, params_millions]", 3 + 4)]
+)
+def test_the_disk_holds_the_models_of_the_front(
+    space: Path, monkeypatch: pytest.MonkeyPatch, objectives: str, num_kept: int
+) -> None:
+    """One trial at most of each of five models is on the front, and the best trial is among the others, too."""
+    seen: dict[str, int] = {}
+    monkeypatch.setattr(unstarted_search, "measure", lambda *_, **options: seen.update(options))
+    text = SEARCHED.replace("max_epochs: 2", f"max_epochs: 2{objectives}").replace(", image_size: 32", "")
+    space.write_text(text.replace("space:\n", "space:\n  image_size: [32, 40, 48, 56, 64]\n"))
+    file, parsed = load(space)
+    index, slots = load_index(file.data), local_slots(file.resources)
+    plan = unstarted_plan(file, parsed, index, slots)
+    unstarted_search.measure_search(file, plan, index, slots)
+    assert seen["num_kept"] == num_kept
 
 
 def test_the_report_has_what_is_published(space: Path, tmp_path: Path) -> None:
