@@ -149,6 +149,7 @@ class SearchComparison:
     """Two searches over the same data with the same metric.
 
     Attributes:
+        num_validation: Images that judged the trials of each; the smaller number where they differ.
         difference: The best value of A less that of B.
         interval: Of the difference, as if each had been measured on images of its own; None where the metric is
             no share of the images.
@@ -239,11 +240,12 @@ def compare_searches(
         raise DataError(f"searches are compared on one data set; the images of {ids} differ: compare their best models")
     a, b = sides[0].best.best_value, sides[1].best.best_value
     assert a is not None and b is not None
-    num = facts[0].num_validation or facts[1].num_validation
-    interval = unpaired_interval(a, num, b, num) if num and is_share(records[0].metric) else None
+    nums = [one.num_validation for one in facts]  # not equal where one of both has folds
+    num_a, num_b = nums[0] or nums[1], nums[1] or nums[0]
+    interval = unpaired_interval(a, num_a, b, num_b) if num_a and num_b and is_share(records[0].metric) else None
     return SearchComparison(
         objective=records[0].objective,
-        num_validation=num,
+        num_validation=min(filter(None, nums), default=None),
         a=sides[0],
         b=sides[1],
         difference=a - b,

@@ -110,6 +110,15 @@ def test_two_searches_by_their_best_values() -> None:
     assert json.loads(json.dumps(found.as_json()))["models_missing"] == "not kept"
 
 
+def test_each_value_has_the_noise_of_its_own_validation_images() -> None:
+    a, b = _record("first", 0.80), _record("second", 0.70)
+    alone, folds = _compare(a, b, num=60), _compare(a, b, num=60, images={"train": 4000, "val": 60}, folds=5)
+    assert alone.interval is not None and folds.interval is not None
+    assert folds.interval.high - folds.interval.low < alone.interval.high - alone.interval.low
+    other_way = _compare(b, replace(a, search_id="third"), num=4060, images={"train": 4000, "val": 60})
+    assert other_way.num_validation == 60 and other_way.verdict.startswith("no difference shown: 60 validation images")
+
+
 def test_a_lower_loss_is_better_and_has_no_interval() -> None:
     found = _compare(_record("first", 0.9, metric="val_loss"), _record("second", 0.8, metric="val_loss"))
     assert found.interval is None
