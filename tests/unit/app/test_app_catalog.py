@@ -81,6 +81,21 @@ def test_a_deleted_search_and_a_broken_entry_are_passed_over(tmp_path: Path) -> 
     assert [one for _, one in catalog.searches(tmp_path)] == [kept]
 
 
+@pytest.mark.parametrize("content", ["", "{}", '{"search_id": '])
+def test_a_search_whose_file_is_damaged_is_named(tmp_path: Path, content: str) -> None:
+    catalog.register(_entry(tmp_path / "runs", "one"))
+    file = tmp_path / "runs/one" / catalog.MANIFEST
+    file.write_text(content)
+    for search_id, storage in (("one", None), ("one", tmp_path / "runs"), (None, tmp_path / "runs")):
+        with pytest.raises(StorageError, match="cannot be read") as caught:
+            catalog.find(search_id, storage)
+        assert str(file) in str(caught.value)
+    catalog.register(_entry(tmp_path / "runs", "two"))
+    assert catalog.find().search_id == "two"  # it is passed over where another is meant
+    with pytest.raises(StorageError, match="no search 'three'"):
+        catalog.find("three")
+
+
 def test_two_searches_of_one_name_are_both_kept_and_told_apart(tmp_path: Path) -> None:
     first, second = _entry(tmp_path / "a/runs", "baseline"), _entry(tmp_path / "b/runs", "baseline")
     catalog.register(first)

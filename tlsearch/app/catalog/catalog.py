@@ -190,6 +190,13 @@ def find(search_id: str | None = None, storage: Path | None = None) -> SearchEnt
         return given
     known = [entry for _, entry in searches(storage)]
     place = f"in {storage}" if storage else "in the catalogue of this user"
+    if not any(one.search_id == search_id for one in known) and (
+        broken := _unreadable(search_id, storage, bool(known))
+    ):
+        raise StorageError(
+            f"{broken} cannot be read, so that its search cannot be opened; put a copy of the file back: the study and "
+            "the trials beside it are as they were"
+        )
     if not known:
         hint = "start one with `tlsearch run FILE`"
         if storage and (storage / MANIFEST).is_file():
@@ -251,6 +258,15 @@ def _directory_in(file: Path) -> Path | None:
         return Path(read_json(file)["directory"])
     except (OSError, ValueError, TypeError, KeyError):
         return None
+
+
+def _unreadable(search_id: str | None, storage: Path | None, others: bool) -> Path | None:
+    """The damaged file in the folder of a search of that ID; without an ID of any search, where no other is known."""
+    for folder, _ in _in_storage(storage) if storage else _in_catalogue():
+        meant = folder.name == search_id if search_id else not others
+        if meant and (folder / MANIFEST).is_file() and read_entry(folder) is None:
+            return folder / MANIFEST
+    return None
 
 
 def _written(file: Path) -> float:
