@@ -91,12 +91,12 @@ def make_ensemble(entry: SearchEntry, options: EnsembleOptions) -> Combination:
 def _say_left_out(kept: Kept, num_ranked: int) -> None:
     reasons = {
         "no validation logits were kept": kept.missing,
-        "stopped after fewer folds, which have held out fewer images": kept.partial,
+        "they were stopped after fewer folds, and have judged fewer images": kept.partial,
         "more values than are read at a time": kept.left_out,
     }
     for why, trials in reasons.items():
         if trials:
-            logger.warning("%s of %d with a result: %s; left out", plural(len(trials), "trial"), num_ranked, why)
+            logger.warning("%s of %d with a result left out: %s", plural(len(trials), "trial"), num_ranked, why)
 
 
 def _no_logits(record: SearchRecord) -> str:
