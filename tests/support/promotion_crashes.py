@@ -32,21 +32,21 @@ def main(root: Path) -> None:
     from tlsearch.trial import FineTuning  # noqa: F401
 
     home.mkdir()
-    _in_child(lambda: _prepare(home))
+    in_child(lambda: _prepare(home))
     shutil.copytree(home, root / "before")
     outcome = {}
     for point in PROMOTION:
         shutil.rmtree(home)
         shutil.copytree(root / "before", home)
-        killed = _in_child(lambda point=point: _promote(home, 1, point))  # type: ignore[misc]
-        ended = _in_child(lambda: _look_and_go_on(home, root / "states.json"))
+        killed = in_child(lambda point=point: _promote(home, 1, point))  # type: ignore[misc]
+        ended = in_child(lambda: _look_and_go_on(home, root / "states.json"))
         assert ended == 0, f"after a death at {point} the promotion did not go on"
         left, after = json.loads((root / "states.json").read_text())
         outcome[point] = {"killed": killed, "left": left, "after": after}
     (root / "outcome.json").write_text(json.dumps(outcome, indent=2))
 
 
-def _in_child(work: Callable[[], Any]) -> int:
+def in_child(work: Callable[[], Any]) -> int:
     """Runs in a forked process; its exit code, negative for a signal."""
     child = os.fork()
     if child == 0:

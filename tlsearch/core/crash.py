@@ -1,8 +1,8 @@
 """Points where a test may kill this process: TLSEARCH_CRASH_AT=NAME:COUNT, the COUNT-th time NAME is passed.
 
 Of a search: the names in ``SEARCH``, and before its first trial those in ``SCREEN``. Of a promotion: those in
-``PROMOTION``, in their order. Of an ensemble that is made: those in ``ENSEMBLE``. Of a model that is
-distilled: those in ``DISTILLATION``.
+``PROMOTION``, in their order. Of an ensemble that is made: those in ``ENSEMBLE``; of a soup: those in ``SOUP``. Of a
+model that is distilled: those in ``DISTILLATION``.
 """
 
 from __future__ import annotations
@@ -39,6 +39,11 @@ PROMOTION = (
     "version_made",  # complete, but no alias points to it
     "previous_set",
     "alias_set",
+)
+SOUP = (
+    "member_trained",  # a trial whose model was not kept is trained again; passed for an ensemble, too
+    "soup_chosen",  # the trials are chosen, the old model is not replaced yet
+    "soup_model",  # the model is whole, the search does not say so yet
 )
 ENSEMBLE = (
     "ensemble_chosen",  # the members are selected and trained, the old model is not replaced yet

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +23,7 @@ from tlsearch.app.production.promote import PromoteOptions, promote
 from tlsearch.app.views.outcome import find_checkpoint
 from tlsearch.core.codec import to_plain
 from tlsearch.core.crash import DISTILLATION, ENSEMBLE
-from tlsearch.core.errors import StorageError, UsageError, UserError
+from tlsearch.core.errors import DataError, StorageError, UsageError, UserError
 from tlsearch.core.metrics import METRICS, Objective
 from tlsearch.data import load_index
 from tlsearch.results import load_model, logits_on, predict
@@ -124,6 +126,36 @@ def test_what_cannot_be_combined_is_an_error_that_says_why(entry: SearchEntry, m
         path.unlink()
     with pytest.raises(UserError, match="an earlier version of tlsearch ran it"):
         make_ensemble(entry, EnsembleOptions())
+
+
+def test_images_that_are_gone_or_of_other_classes_are_errors_that_name_them(
+    entry: SearchEntry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a member's model was evicted: nothing is trained, and no half ensemble is left."""
+    _took(monkeypatch, *MEMBERS)
+    shutil.rmtree(entry.path / "trials/2/best")
+    images = entry.path.parents[1] / "images"
+    images.rename(images.with_name("elsewhere"))
+    with pytest.raises(DataError, match=re.escape(str(images))):
+        make_ensemble(entry, EnsembleOptions())
+    images.with_name("elsewhere").rename(images)
+    for split in ("train", "val", "test"):
+        (images / split / "circle").rename(images / split / "disc")
+    with pytest.raises(DataError, match="its trials cannot be combined"):
+        make_ensemble(entry, EnsembleOptions())
+    assert not (entry.path / "promoted").exists() and read_combination(entry.path, "ensemble") is None
+
+
+def test_a_member_of_other_classes_is_refused(entry: SearchEntry, monkeypatch: pytest.MonkeyPatch) -> None:
+    _took(monkeypatch, *MEMBERS)
+    path = entry.path / "trials/2/best/checkpoint.json"
+    content = json.loads(path.read_text())
+    names = ["circle", "disc", "stripe"]
+    other = {"classes": names, "class_to_idx": {name: place for place, name in enumerate(names)}}
+    path.write_text(json.dumps({**content, **other}))
+    with pytest.raises(DataError, match="here are other names: disc of the model, square of the data"):
+        make_ensemble(entry, EnsembleOptions())
+    assert read_combination(entry.path, "ensemble") is None
 
 
 @pytest.fixture
