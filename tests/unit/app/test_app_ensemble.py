@@ -14,6 +14,7 @@ import torch
 
 from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.app.catalog.stored import read_record, stored_file
+from tlsearch.app.combined import ensemble_costs
 from tlsearch.app.combined import make_distilled as distilling
 from tlsearch.app.combined import make_ensemble as making
 from tlsearch.app.combined.ensemble_costs import EnsembleCosts
@@ -23,7 +24,7 @@ from tlsearch.app.production.promote import PromoteOptions, promote
 from tlsearch.app.views.outcome import find_checkpoint
 from tlsearch.core.codec import to_plain
 from tlsearch.core.crash import DISTILLATION, ENSEMBLE
-from tlsearch.core.errors import DataError, StorageError, UsageError, UserError
+from tlsearch.core.errors import DataError, SpaceError, StorageError, UsageError, UserError
 from tlsearch.core.metrics import METRICS, Objective
 from tlsearch.data import load_index
 from tlsearch.results import load_model, logits_on, predict
@@ -39,6 +40,7 @@ MEMBERS = (Member(trial=0, count=2), Member(trial=2, count=1))  # of two backbon
 @pytest.fixture
 def entry(ended_search: SearchEntry, monkeypatch: pytest.MonkeyPatch) -> SearchEntry:
     monkeypatch.setattr(making, "measure_module", lambda *_: 7.0)
+    monkeypatch.setattr(ensemble_costs, "measure_latency", lambda spec: 4.0)
     return ended_search
 
 
@@ -78,7 +80,9 @@ def test_an_ensemble_is_a_model_that_scores_what_its_file_says(
     two = make_ensemble(entry, EnsembleOptions())
     assert (two.members, two.latency_ms, two.helps) == (MEMBERS, 7.0, True)
     folders = [load_model(entry.path / "trials" / str(one.trial), device="cpu").model for one in MEMBERS]
-    assert two.parameters == sum(p.numel() for one in folders for p in one.parameters())
+    sizes = [sum(p.numel() for p in one.parameters()) for one in folders]
+    assert two.parameters == sum(sizes)
+    assert (two.best_trial, two.best_parameters, two.best_latency_ms) == (0, sizes[0], 4.0)
     assert to_plain(read_record(entry)) == before
 
 
@@ -136,7 +140,7 @@ def test_images_that_are_gone_or_of_other_classes_are_errors_that_name_them(
     shutil.rmtree(entry.path / "trials/2/best")
     images = entry.path.parents[1] / "images"
     images.rename(images.with_name("elsewhere"))
-    with pytest.raises(DataError, match=re.escape(str(images))):
+    with pytest.raises(SpaceError, match=re.escape(f"data.path: the folder '{images}' does not exist")):
         make_ensemble(entry, EnsembleOptions())
     images.with_name("elsewhere").rename(images)
     for split in ("train", "val", "test"):
@@ -222,7 +226,6 @@ def test_a_promotion_refuses_what_an_ensemble_does_not_have(
 @pytest.fixture
 def quick_student(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distilling, "NUM_VIEWS", 2)
-    monkeypatch.setattr(distilling, "measure_latency", lambda spec: 3.0)
 
 
 @pytest.mark.usefixtures("quick_student")
@@ -233,7 +236,8 @@ def test_a_student_learns_what_the_ensemble_predicts_and_is_one_plain_model(
     file, record, index = stored_file(entry, "")[0], read_record(entry), _val(entry)
     found = distilling.make_distilled(entry, file, index, record.trials[0])
     assert found == read_combination(entry.path, "distilled")
-    assert (found.kind, found.members, found.best_trial, found.latency_ms) == ("distilled", MEMBERS, 0, 3.0)
+    assert (found.kind, found.members, found.best_trial) == ("distilled", MEMBERS, 0)
+    assert (found.latency_ms, found.best_latency_ms, found.best_parameters) == (4.0, 4.0, found.parameters)
     model = load_model(combined_model(entry.path, "distilled"), device="cpu")
     logits, labels = logits_on(model, index, "val").numpy(), np.array(index.splits["val"].labels)
     assert len(model.networks) == 1 and METRICS[record.metric].value(logits, labels) == pytest.approx(found.value)

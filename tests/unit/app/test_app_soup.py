@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import os
+import re
 import shutil
-import signal
-import subprocess
-import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +15,13 @@ from soup_search import BACKBONE, SPACE, soup_search
 
 from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.app.catalog.stored import read_record, stored_file
+from tlsearch.app.combined import ensemble_costs, members
 from tlsearch.app.combined import make_soup as souping
 from tlsearch.app.combined.make_soup import make_soup
 from tlsearch.app.production.choice import Limits
 from tlsearch.app.production.promote import PromoteOptions, promote
-from tlsearch.core.errors import StorageError, UserError
+from tlsearch.core.crash import SOUP
+from tlsearch.core.errors import SpaceError, StorageError, UserError
 from tlsearch.core.metrics import METRICS
 from tlsearch.core.types import SearchRecord
 from tlsearch.data import load_index
@@ -48,7 +46,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> SearchEntry:
 @pytest.fixture
 def entry(template: SearchEntry, monkeypatch: pytest.MonkeyPatch) -> SearchEntry:
     monkeypatch.setenv("TLSEARCH_CACHE_DIR", str(template.path.parents[1] / "cache"))
-    monkeypatch.setattr(souping, "measure_latency", lambda spec: 7.0)
+    monkeypatch.setattr(ensemble_costs, "measure_latency", lambda spec: 7.0)
     shutil.rmtree(template.path)
     shutil.copytree(template.path.with_name("copy"), template.path)
     return template
@@ -143,48 +141,47 @@ def test_a_promoted_soup_is_the_soup_and_was_tested_beside_the_best_trial(
     assert quick.kind == "soup"
 
 
-_SCRIPT = """
-import json, sys
-from pathlib import Path
-from tlsearch.app.catalog.catalog import SearchEntry
-from tlsearch.app.combined import make_soup as souping
-from tlsearch.results.combine.greedy_soup import SoupChoice
-choice = SoupChoice(**json.loads(sys.argv[2]))
-souping.choose_soup = lambda *given, **more: choice
-souping._candidates = lambda record, *_: souping._Candidates(
-    trials=tuple(trial for trial in record.ranked if trial.number in choice.members), outside=()
-)
-souping.make_soup(SearchEntry(**json.loads(Path(sys.argv[1]).read_text())))
-"""
-
-
-@pytest.mark.parametrize(
-    "point",
-    [
-        "soup_model",
-        *(pytest.param(one, marks=pytest.mark.slow) for one in ("member_trained", "soup_chosen", "model_tensors")),
-    ],
-)
+@pytest.mark.parametrize("point", SOUP)
 def test_a_death_leaves_none_or_a_whole_one_and_the_same_call_makes_it(
     entry: SearchEntry, monkeypatch: pytest.MonkeyPatch, point: str
 ) -> None:
+    """Real deaths: tests/integration/test_combined_crashes.py."""
     _took(monkeypatch, 2, 1, 0)
     first = make_soup(entry)
     model = combined_model(entry.path, "soup")
     whole = checkpoint_digest(model)
-    if point != "model_tensors":  # which a member that is trained again would pass first
-        shutil.rmtree(entry.path / "trials/1/best")
-    environment = {**os.environ, "TLSEARCH_CRASH_AT": point}
-    chosen = json.dumps(asdict(_choice(2, 1, 0)))
-    command = [sys.executable, "-c", _SCRIPT, str(entry.path / "search.json"), chosen]
-    assert subprocess.run(command, env=environment, check=False).returncode == -signal.SIGKILL
+    shutil.rmtree(entry.path / "trials/1/best")
+
+    def die(name: str) -> None:
+        if name == point:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        for module in (members, souping):
+            patch.setattr(module, "crash_point", die)
+        with pytest.raises(KeyboardInterrupt):
+            make_soup(entry)
     if point == "member_trained":
         assert read_combination(entry.path, "soup") == first and checkpoint_digest(model) == whole
     else:
         assert read_combination(entry.path, "soup") is None
+    monkeypatch.setattr(members, "train_to", None)  # what was trained is found again
     assert make_soup(entry) == first
     assert checkpoint_digest(model) == whole
     assert sorted(path.name for path in (entry.path / "combined").iterdir()) == ["soup", "soup.json"]
+
+
+def test_images_that_are_gone_are_an_error_that_names_them(entry: SearchEntry) -> None:
+    """Also where a model was evicted: nothing is trained."""
+    shutil.rmtree(entry.path / "trials/1/best")
+    images = entry.path.parents[1] / "images"
+    images.rename(images.with_name("elsewhere"))
+    try:
+        with pytest.raises(SpaceError, match=re.escape(f"data.path: the folder '{images}' does not exist")):
+            make_soup(entry)
+    finally:
+        images.with_name("elsewhere").rename(images)
+    assert not (entry.path / "promoted").exists() and read_combination(entry.path, "soup") is None
 
 
 def test_only_trials_that_began_alike_are_averaged(entry: SearchEntry, tmp_path: Path) -> None:

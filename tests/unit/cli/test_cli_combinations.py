@@ -29,6 +29,8 @@ _MADE: dict[str, Any] = {
     "latency_ms": 12.3,
     "num_val": 100,
     "helps": True,
+    "best_parameters": 456_789,
+    "best_latency_ms": 4.5,
 }
 
 
@@ -52,8 +54,12 @@ def test_an_ensemble_is_shown_beside_the_best_trial(asked: list[Any]) -> None:
     result = CliRunner().invoke(app, ["ensemble", "one", *options], env={"COLUMNS": "200"})
     assert result.exit_code == 0, result.output
     assert asked == [EnsembleOptions(max_models=3, max_latency_ms=50.0, max_params=2_000_000)]
-    for part in ("ensemble of 4 x3, 0", "0.7200", "1,234,567", "12.3", "better than trial 4 by 0.0400"):
-        assert part in result.output, part
+    trial, ensemble = (
+        [cell.strip() for cell in line.split("│")] for line in result.output.splitlines() if "0.7" in line
+    )
+    assert trial[1:-1] == ["trial", "4", "0.6800", "0.7000", "0.5 M", "4.5", "tlsearch promote one"]
+    assert ensemble[1:-2] == ["ensemble", "4 x3, 0", "0.7200", "0.7500", "1.2 M", "12.3"]
+    assert "val_accuracy on 100 validation images" in result.output and "trial 4 by 0.0400" in result.output
     assert "tlsearch promote one --ensemble" in result.output
 
 

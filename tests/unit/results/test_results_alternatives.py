@@ -69,9 +69,16 @@ def test_what_was_made_is_shown_as_it_is(kept: None, tmp_path: Path) -> None:
     assert ensemble.parameters_text == "3.0 M" and ensemble.advice("a-1") == "no better than the best trial"
     console = Console(width=150, record=True, file=None, force_terminal=False)
     with console.capture() as captured:
-        console.print(alternatives_table([trial, soup, ensemble], "a-1"))
+        console.print(alternatives_table([trial, soup, ensemble], "a-1", "a-1: best trial, soup, ensemble"))
     assert soup.cross_fitted == pytest.approx((trial.cross_fitted or 0.0) + 0.72 - 0.69)
     assert "tlsearch promote a-1 --soup" in captured.get() and f"{soup.cross_fitted:.4f}" in captured.get()
+
+
+def test_the_best_trial_s_latency_is_that_which_was_measured_beside_the_combination(tmp_path: Path) -> None:
+    write_combination(tmp_path, _made("soup", best_parameters=1_900_000, best_latency_ms=7.5))
+    write_combination(tmp_path, _made("ensemble", best_trial=2, best_parameters=1, best_latency_ms=1.0))
+    trial = alternatives(tmp_path, RECORD, **SIZES)[0]
+    assert (trial.parameters, trial.latency_ms) == (1_900_000, 7.5)
 
 
 def test_a_search_without_logits_shows_its_soup_alone_or_nothing(tmp_path: Path) -> None:

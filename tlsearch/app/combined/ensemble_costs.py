@@ -1,17 +1,35 @@
-"""What the model of several trials needs: parameters and latency, with what members share counted once."""
+"""What models need, parameters and latency: of one trial, and of several, with what members share counted once."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 
 from tlsearch.config import SpaceFile
 from tlsearch.core.types import ModelSpec, TrialConfig, TrialRecord
 from tlsearch.model import MAX_DEPTH, describe_model
-from tlsearch.results.leaderboard.search_facts import measure_part_latencies
+from tlsearch.results.leaderboard.search_facts import measure_latency, measure_part_latencies
 from tlsearch.space.bn_policies import bn_policy
 
 _Part = tuple[Hashable, ModelSpec, int]  # what it stands for, its model, its place from 0 for the stem
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCost:
+    """What one trial's model needs.
+
+    Attributes:
+        latency_ms: Of one image on this machine's CPU, one thread.
+    """
+
+    parameters: int
+    latency_ms: float
+
+
+def model_cost(spec: ModelSpec) -> ModelCost:
+    """Counts and measures a model like this one."""
+    return ModelCost(parameters=describe_model(spec).parameters, latency_ms=measure_latency(spec))
 
 
 class EnsembleCosts:
@@ -29,6 +47,10 @@ class EnsembleCosts:
         self._random = {name for name, source in file.weights.items() if source.kind == "none"}
         self._parameters = cache(lambda spec: [one.parameters for one in describe_model(spec).stages])
         self._latencies = cache(measure_part_latencies)
+
+    def alone(self, trial: int) -> ModelCost:
+        """Of one trial's model, measured as a whole."""
+        return model_cost(self._specs[trial])
 
     def parameters(self, trials: Iterable[int]) -> int:
         """Of the whole model."""

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from tlsearch.app.catalog.catalog import SearchEntry
+from tlsearch.app.combined.ensemble_costs import model_cost
 from tlsearch.app.combined.members import DONE_FILE
 from tlsearch.app.combined.members import FOLDER as TRAINED
 from tlsearch.config import SpaceFile
@@ -36,12 +37,10 @@ from tlsearch.core.types import (
     TrialSetup,
 )
 from tlsearch.data import ImageIndex, draw_view, open_pixels
-from tlsearch.model import describe_model
 from tlsearch.results import load_model
 from tlsearch.results.combine.combination import Combination, combined_model, read_combination, write_combination
 from tlsearch.results.inference.networks import transforms_of
 from tlsearch.results.inference.predictor import logits_of
-from tlsearch.results.leaderboard.search_facts import measure_latency
 from tlsearch.results.promotion.test_split import checkpoint_digest
 from tlsearch.train import (
     LOSSES,
@@ -127,7 +126,7 @@ def _keep(
     copy_model(best, model)
     crash_point("distilled_model")
     meta = read_model_meta(model)
-    spec = ModelSpec.of(meta.config, file.data, len(index.classes))
+    cost = model_cost(ModelSpec.of(meta.config, file.data, len(index.classes)))  # also of the student's trial
     assert student.best_value is not None
     combination = Combination(
         kind="distilled",
@@ -138,10 +137,12 @@ def _keep(
         best_trial=student.number,
         best_value=student.best_value,
         best_cross_fitted=student.best_value,
-        parameters=describe_model(spec).parameters,
-        latency_ms=measure_latency(spec),
+        parameters=cost.parameters,
+        latency_ms=cost.latency_ms,
         num_val=len(index.splits["val"]),
         helps=Objective.of(meta.metric).better(meta.value, student.best_value),
+        best_parameters=cost.parameters,
+        best_latency_ms=cost.latency_ms,
     )
     write_combination(entry.path, combination)
     return combination

@@ -18,7 +18,7 @@ import torch
 
 from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.app.catalog.stored import read_record, stored_file
-from tlsearch.app.combined.ensemble_costs import EnsembleCosts
+from tlsearch.app.combined.ensemble_costs import EnsembleCosts, ModelCost
 from tlsearch.app.combined.members import member_checkpoints
 from tlsearch.app.searches.input_digests import refuse_changed_inputs
 from tlsearch.config.ensemble_meta import EnsembleMeta
@@ -62,7 +62,8 @@ def make_ensemble(entry: SearchEntry, options: EnsembleOptions) -> Combination:
 
     Raises:
         UserError: No trial has kept its logits, or none is within the limits.
-        DataError: Images or weights have changed since the search, or classes differ; or the data are gone.
+        SpaceError: The data are gone.
+        DataError: Images or weights have changed since the search, or classes differ.
         SearchStopped: A member could not be trained again.
         StorageError: Another process has the search.
     """
@@ -85,7 +86,8 @@ def make_ensemble(entry: SearchEntry, options: EnsembleOptions) -> Combination:
         numbers = [member.trial for member in selected.members]
         folds = any(trial.folds for trial in record.trials)
         folders = member_checkpoints(entry, file, numbers, refit=folds, address=options.address)
-        return _keep(entry, record.metric, selected, folders, index.classes, len(kept.labels))
+        model = _write_model(entry, record.metric, selected, folders, index.classes)
+        return _keep(entry, record.metric, selected, model, costs.alone(selected.best_trial), len(kept.labels))
 
 
 def _say_left_out(kept: Kept, num_ranked: int) -> None:
@@ -119,15 +121,10 @@ def _limits_text(options: EnsembleOptions) -> str:
     return " and ".join(parts)
 
 
-def _keep(
-    entry: SearchEntry,
-    metric: str,
-    selected: Selected,
-    folders: Mapping[int, Path],
-    classes: tuple[str, ...],
-    num_val: int,
-) -> Combination:
-    """Replaces the model, unless it is the same, then writes the file that says so: until then there is none."""
+def _write_model(
+    entry: SearchEntry, metric: str, selected: Selected, folders: Mapping[int, Path], classes: tuple[str, ...]
+) -> Path:
+    """Replaces the model unless it is the same; without the file that says what it is worth until that is written."""
     members = tuple(
         ensemble_member(folders[one.trial], trial=one.trial, count=one.count, temperature=temperature)
         for one, temperature in zip(selected.members, selected.temperatures, strict=True)
@@ -149,7 +146,14 @@ def _keep(
         shutil.rmtree(folder, ignore_errors=True)
         save_ensemble(folder, meta, [folders[member.trial] for member in members])
         crash_point("ensemble_model")
-    parameters, latency = _measure(folder)
+    return folder
+
+
+def _keep(
+    entry: SearchEntry, metric: str, selected: Selected, model: Path, best: ModelCost, num_val: int
+) -> Combination:
+    """Measures the model, then writes the file that says so."""
+    parameters, latency = _measure(model)
     combination = Combination(
         kind="ensemble",
         members=selected.members,
@@ -163,6 +167,8 @@ def _keep(
         latency_ms=latency,
         num_val=num_val,
         helps=selected.helps,
+        best_parameters=best.parameters,
+        best_latency_ms=best.latency_ms,
     )
     write_combination(entry.path, combination)
     return combination

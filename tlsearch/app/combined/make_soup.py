@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.app.catalog.stored import read_record, stored_file
+from tlsearch.app.combined.ensemble_costs import model_cost
 from tlsearch.app.combined.members import member_checkpoints
 from tlsearch.app.searches.input_digests import refuse_changed_inputs
 from tlsearch.config import SpaceFile
@@ -29,11 +30,9 @@ from tlsearch.core.errors import UserError
 from tlsearch.core.label_tasks import task_of
 from tlsearch.core.types import ModelSpec, SearchRecord, TrialRecord, WeightsSource
 from tlsearch.data import ImageIndex, load_index
-from tlsearch.model import describe_model
 from tlsearch.results import load_model, logits_on
 from tlsearch.results.combine.combination import Combination, Member, combined_model, write_combination
 from tlsearch.results.combine.greedy_soup import SoupChoice, choose_soup
-from tlsearch.results.leaderboard.search_facts import measure_latency
 from tlsearch.search import holding
 from tlsearch.space.bn_policies import bn_policy
 from tlsearch.train import read_model_meta, save_confusion, save_model_checkpoint
@@ -67,7 +66,8 @@ def make_soup(entry: SearchEntry, *, max_models: int = MAX_MODELS, address: str 
 
     Raises:
         UserError: No two trials can be averaged; says why.
-        DataError: Images or weights have changed since the search, or the data are gone.
+        SpaceError: The data are gone.
+        DataError: Images or weights have changed since the search.
         SearchStopped: A trial could not be trained again.
         StorageError: Another process has the search.
     """
@@ -89,7 +89,12 @@ def make_soup(entry: SearchEntry, *, max_models: int = MAX_MODELS, address: str 
             return averages.logits(members)
 
         chosen = choose_soup(found.numbers, logits, averages.labels, record.metric, singles=list(outside))
-        return _keep(entry, file, index, record.metric, chosen, averages, folders)
+        model = _write_model(entry, index, record.metric, chosen, averages, folders)
+        own, best = (
+            ModelSpec.of(read_model_meta(one).config, file.data, len(index.classes))
+            for one in (model, folders[chosen.best])
+        )
+        return _keep(entry, record.metric, chosen, len(averages.labels), own=own, best=best)
 
 
 def _candidates(record: SearchRecord, file: SpaceFile, max_models: int) -> _Candidates:
@@ -119,27 +124,33 @@ def _candidates(record: SearchRecord, file: SpaceFile, max_models: int) -> _Cand
     )
 
 
-def _keep(
+def _write_model(
     entry: SearchEntry,
-    file: SpaceFile,
     index: ImageIndex,
     metric: str,
     chosen: SoupChoice,
     averages: WeightAverages,
     folders: Mapping[int, Path],
-) -> Combination:
-    """Writes the model, then the file that says so."""
+) -> Path:
+    """Replaces the model; without the file that says what it is worth until that is written."""
     model = combined_model(entry.path, "soup")
     model.with_suffix(".json").unlink(missing_ok=True)  # until the new one is whole there is none
     crash_point("soup_chosen")
     shutil.rmtree(model, ignore_errors=True)
-    members = chosen.members if chosen.helps else (chosen.best,)
     if chosen.helps:
-        _write_average(model, averages, members, metric, index)
+        _write_average(model, averages, chosen.members, metric, index)
     else:
         copy_model(folders[chosen.best], model)
     crash_point("soup_model")
-    spec = ModelSpec.of(read_model_meta(model).config, file.data, len(index.classes))
+    return model
+
+
+def _keep(
+    entry: SearchEntry, metric: str, chosen: SoupChoice, num_val: int, *, own: ModelSpec, best: ModelSpec
+) -> Combination:
+    """Measures a model like its own and one like the best trial's, then writes the file that says so."""
+    costs = {spec: model_cost(spec) for spec in {own, best}}
+    members = chosen.members if chosen.helps else (chosen.best,)
     combination = Combination(
         kind="soup",
         members=tuple(Member(trial=number, count=1) for number in members),
@@ -149,10 +160,12 @@ def _keep(
         best_trial=chosen.best,
         best_value=chosen.best_value,
         best_cross_fitted=chosen.best_cross_fitted,
-        parameters=describe_model(spec).parameters,
-        latency_ms=measure_latency(spec),
-        num_val=len(averages.labels),
+        parameters=costs[own].parameters,
+        latency_ms=costs[own].latency_ms,
+        num_val=num_val,
         helps=chosen.helps,
+        best_parameters=costs[best].parameters,
+        best_latency_ms=costs[best].latency_ms,
     )
     write_combination(entry.path, combination)
     return combination

@@ -8,10 +8,11 @@ import typer
 
 from tlsearch.cli.root import Address, Json, Search, Storage, app
 from tlsearch.cli.session import out, print_json, shown_errors
+from tlsearch.cli.tables.results_table import alternatives_table
 from tlsearch.core.codec import to_plain
-from tlsearch.display.console import Table
 
 if TYPE_CHECKING:
+    from tlsearch.app.catalog.catalog import SearchEntry
     from tlsearch.results.combine.combination import Combination
 
 
@@ -45,12 +46,7 @@ def ensemble(
         options = EnsembleOptions(
             max_models=max_models, max_latency_ms=max_latency_ms, max_params=max_params, address=address
         )
-        result = make_ensemble(entry, options)
-        if json:
-            print_json(to_plain(result))
-            return
-        out.print(combination_table(result))
-        out.print(verdict(result, entry.search_id), markup=False, soft_wrap=True)
+        _show(make_ensemble(entry, options), entry, as_json=json)
 
 
 @app.command()
@@ -72,26 +68,19 @@ def soup(
         from tlsearch.app.combined.make_soup import make_soup
 
         entry = find(search, storage)
-        result = make_soup(entry, max_models=max_models, address=address)
-        if json:
-            print_json(to_plain(result))
-            return
-        out.print(combination_table(result))
-        out.print(verdict(result, entry.search_id), markup=False, soft_wrap=True)
+        _show(make_soup(entry, max_models=max_models, address=address), entry, as_json=json)
 
 
-def combination_table(result: Combination) -> Table:
-    """A combination beside the best single trial."""
-    table = Table(title=f"{result.metric} on {result.num_val} validation images")
-    table.add_column("")
-    for title in ("cross-fitted", "all images", "parameters", "ms (CPU)"):
-        table.add_column(title, justify="right", no_wrap=True)
-    single = f"{result.best_cross_fitted:.4f}", f"{result.best_value:.4f}"
-    table.add_row(f"trial {result.best_trial}", *single, "", "")
-    members = ", ".join(f"{one.trial} x{one.count}" if one.count > 1 else f"{one.trial}" for one in result.members)
-    sizes = f"{result.parameters:,}", "-" if result.latency_ms is None else f"{result.latency_ms:.1f}"
-    table.add_row(f"{result.kind} of {members}", f"{result.cross_fitted:.4f}", f"{result.value:.4f}", *sizes)
-    return table
+def _show(result: Combination, entry: SearchEntry, *, as_json: bool) -> None:
+    """What was made beside the best single trial, and the verdict."""
+    if as_json:
+        print_json(to_plain(result))
+        return
+    from tlsearch.results.combine.alternatives import beside_best
+
+    title = f"{entry.search_id}: {result.metric} on {result.num_val} validation images"
+    out.print(alternatives_table(beside_best(result), entry.search_id, title))
+    out.print(verdict(result, entry.search_id), markup=False, soft_wrap=True)
 
 
 def verdict(result: Combination, search_id: str) -> str:

@@ -47,7 +47,8 @@ def confirm(
         if json:
             print_json(to_plain(result))
         elif len(result.alternatives) > 1:
-            out.print(alternatives_table(result.alternatives, entry.search_id))
+            title = f"{entry.search_id}: best trial, soup, ensemble"
+            out.print(alternatives_table(result.alternatives, entry.search_id, title))
 
 
 def run_confirm(

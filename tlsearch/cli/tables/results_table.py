@@ -183,13 +183,13 @@ def print_next_steps(console: Console, search_id: str, *, interrupted: bool, fol
         console.print(f"  tlsearch {line:<{width}} {purpose}", soft_wrap=True)
 
 
-def alternatives_table(found: Sequence[Alternative], search_id: str) -> Table:
-    """The best trial beside the soup and the ensemble."""
-    table = Table(title=f"{search_id}: best trial, soup, ensemble")
-    for title in ("model", "trials"):
-        table.add_column(title)
-    for title in ("cross-fitted", "all images", "parameters", "ms"):
-        table.add_column(title, justify="right", no_wrap=True)
+def alternatives_table(found: Sequence[Alternative], search_id: str, title: str) -> Table:
+    """The best trial beside what is made of several."""
+    table = Table(title=title)
+    for head in ("model", "trials"):
+        table.add_column(head)
+    for head in ("cross-fitted", "all images", "parameters", "ms (CPU)"):
+        table.add_column(head, justify="right", no_wrap=True)
     table.add_column("")
     for one in found:
         values = ["-" if value is None else f"{value:.4f}" for value in (one.cross_fitted, one.value)]

@@ -97,23 +97,43 @@ def alternatives(
     models = {trial.number: trial.config.model for trial in record.trials}
     best = record.best.number
     known = next((one.best_cross_fitted for one in (selected, ensemble, soup) if one is not None), None)
-    found = [
-        Alternative(
-            kind="trial",
-            members=(Member(trial=best, count=1),),
-            cross_fitted=known,
-            value=record.best.best_value,
-            parameters=parameters.get(models[best]),
-            latency_ms=latency_ms.get(models[best]),
-            made=True,
-            helps=False,
-        )
-    ]
+    size, time = parameters.get(models[best]), latency_ms.get(models[best])
+    for one in (soup, ensemble):  # measured together: these times can be compared
+        if one is not None and one.best_trial == best and one.best_latency_ms is not None:
+            size, time = one.best_parameters, one.best_latency_ms
+    found = [_trial(best, cross_fitted=known, value=record.best.best_value, parameters=size, latency_ms=time)]
     found += [_of(one, known) for one in (soup, ensemble) if one is not None]
     if ensemble is None and selected is not None:
         found.append(_estimated(selected, [models[one.trial] for one in selected.members], parameters, latency_ms))
     distilled = read_combination(root, "distilled")
     return tuple(found if distilled is None else [*found, _of(distilled, known)])
+
+
+def beside_best(made: Combination) -> tuple[Alternative, Alternative]:
+    """The best single trial, and what was made of several."""
+    trial = _trial(
+        made.best_trial,
+        cross_fitted=made.best_cross_fitted,
+        value=made.best_value,
+        parameters=made.best_parameters,
+        latency_ms=made.best_latency_ms,
+    )
+    return trial, _of(made, made.best_cross_fitted)
+
+
+def _trial(
+    number: int, *, cross_fitted: float | None, value: float | None, parameters: int | None, latency_ms: float | None
+) -> Alternative:
+    return Alternative(
+        kind="trial",
+        members=(Member(trial=number, count=1),),
+        cross_fitted=cross_fitted,
+        value=value,
+        parameters=parameters,
+        latency_ms=latency_ms,
+        made=True,
+        helps=False,
+    )
 
 
 def _of(made: Combination, single: float | None) -> Alternative:

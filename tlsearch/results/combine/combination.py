@@ -53,6 +53,8 @@ class Combination:
             distilled model its ``value``, which is compared with that of the trial whose configuration it has.
         best_trial: The best single trial on all validation images; ``best_value`` is its value there.
         best_cross_fitted: The best single trial, chosen and scored on the same halves.
+        best_parameters: Of the best trial's model; None in the file of an earlier version.
+        best_latency_ms: As ``latency_ms``, measured in the same call; None in the file of an earlier version.
         parameters: Of the whole model; what members share counts once.
         latency_ms: Of one image on this machine's CPU, one thread; None where it was not measured.
         num_val: Validation images.
@@ -71,6 +73,8 @@ class Combination:
     latency_ms: float | None
     num_val: int
     helps: bool
+    best_parameters: int | None = None
+    best_latency_ms: float | None = None
 
     @property
     def gain(self) -> float:
