@@ -1,7 +1,7 @@
-"""Kills ``ensemble`` or ``promote --distill`` at five points, and says what each death left and what came of it.
+"""Kills ``ensemble``, ``soup`` or ``promote --distill`` at five points: what each death left, and what came of it.
 
-``combined_crashes.py ROOT ensemble|distilled`` writes ROOT/outcome.json. A process of its own, since it forks: imports
-are paid once, and no thread is alive before a fork.
+``combined_crashes.py ROOT ensemble|soup|distilled`` writes ROOT/outcome.json. A process of its own, since it forks:
+imports are paid once, and no thread is alive before a fork.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import os
 import shutil
 import signal
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,13 @@ POINTS = {
         "ensemble_tensors:2",
         "ensemble_model",
     ),
+    "soup": (
+        "after_checkpoint:2",  # in the middle of the training of an evicted member
+        "member_trained",
+        "soup_chosen",
+        "model_tensors:3",  # of the soup: the member that is trained again passes it twice
+        "soup_model",
+    ),
     "distilled": (
         "soft_targets",
         "after_checkpoint:2",  # in the middle of the student's training
@@ -33,7 +39,7 @@ POINTS = {
         "version_made",  # registered, and no alias points to it
     ),
 }
-NAME = "small"
+NAME = "tried"
 
 
 def main(root: Path, kind: str) -> None:
@@ -45,6 +51,8 @@ def main(root: Path, kind: str) -> None:
     import mlflow.pyfunc
     import mlflow.store.model_registry.sqlalchemy_store
     import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+
+    import tlsearch.app.production.promote  # noqa: F401
 
     home.mkdir()
     assert in_child(lambda: _prepare(home, kind)) == 0
@@ -62,9 +70,11 @@ def main(root: Path, kind: str) -> None:
 
 
 def _prepare(home: Path, kind: str) -> None:
+    """A search whose trial 2 was evicted; for a student the search with its ensemble."""
     from small_search import small_search
+    from soup_search import soup_search
 
-    entry = small_search(home)
+    entry = soup_search(home, name=NAME) if kind == "soup" else small_search(home, name=NAME)
     if kind == "distilled":
         _make(home, "ensemble")
     else:
@@ -72,26 +82,31 @@ def _prepare(home: Path, kind: str) -> None:
 
 
 def _make(home: Path, kind: str, crash_at: str = "") -> None:
-    """Two members, and a student that is better than its trial: of so small ones chance would decide both."""
+    """The command; which trials are taken, and that these are better, would be chance in so small a search."""
     from tlsearch.app.catalog.catalog import SearchEntry
-    from tlsearch.app.combined import make_distilled, make_ensemble
+    from tlsearch.app.combined import ensemble_costs, make_ensemble, make_soup
     from tlsearch.app.production.promote import PromoteOptions, promote
     from tlsearch.core.metrics import Objective
     from tlsearch.results.combine.combination import Member
+    from tlsearch.results.combine.greedy_soup import SoupChoice
     from tlsearch.results.combine.selection import Selected
     from tlsearch.trial import finetuning
 
-    members = (Member(trial=0, count=2), Member(trial=2, count=1))
     values = {"value": 0.75, "cross_fitted": 0.7, "best_value": 0.7, "best_cross_fitted": 0.65}
+    members = (Member(trial=0, count=2), Member(trial=2, count=1))
     found = Selected(members=members, temperatures=(1.5, 1.5), best_trial=0, helps=True, **values)
+    soup = SoupChoice(members=(2, 1), best=2, helps=True, **values)
     make_ensemble.select_ensemble = lambda *_, **__: found
     make_ensemble.measure_module = lambda *_: 7.0
-    make_distilled.measure_latency = lambda _: 3.0  # type: ignore[assignment]
+    make_soup.choose_soup = lambda *_, **__: soup
+    ensemble_costs.measure_latency = lambda _: 3.0  # type: ignore[assignment]
     finetuning.RUNNING_INTERVAL_S = 0.0  # a checkpoint at every epoch
     os.environ["TLSEARCH_CRASH_AT"] = crash_at
-    entry = replace(SearchEntry(**json.loads((home / "tlsearch_runs" / NAME / "search.json").read_text())))
+    entry = SearchEntry(**json.loads((home / "tlsearch_runs" / NAME / "search.json").read_text()))
     if kind == "ensemble":
         make_ensemble.make_ensemble(entry, make_ensemble.EnsembleOptions())
+    elif kind == "soup":
+        make_soup.make_soup(entry)
     else:
         Objective.better = lambda *_: True  # type: ignore[method-assign]
         promote(entry, PromoteOptions(combined="distilled", without_test=True))
@@ -113,9 +128,9 @@ def _read_state(home: Path, kind: str) -> dict[str, Any]:
     from tlsearch.results.promotion.test_split import checkpoint_digest
 
     root = home / "tlsearch_runs" / NAME
-    said = read_combination(root, kind)  # type: ignore[arg-type]
+    made = read_combination(root, kind)  # type: ignore[arg-type]
     digest = ""
-    if said is not None:
+    if made is not None:
         digest = checkpoint_digest(combined_model(root, kind))  # type: ignore[arg-type]
         load_model(combined_model(root, kind))  # type: ignore[arg-type]
     versions, aliases = [], {}
@@ -125,12 +140,20 @@ def _read_state(home: Path, kind: str) -> dict[str, Any]:
         if versions:
             aliases = {name: str(one) for name, one in client.get_registered_model("shapes").aliases.items()}
     return {
-        "said": to_plain(said),
+        "made": made and to_plain(made),
         "digest": digest,
         "versions": versions,
         "aliases": aliases,
         "files": sorted(str(one.relative_to(root)) for one in (root / "combined").rglob("*") if one.is_file()),
+        "trials": _digests(root),
     }
+
+
+def _digests(root: Path) -> dict[str, str]:
+    """Of the models that the search has kept."""
+    from tlsearch.results.promotion.test_split import checkpoint_digest
+
+    return {one.parent.name: checkpoint_digest(one) for one in sorted(root.glob("trials/*/best"))}
 
 
 if __name__ == "__main__":

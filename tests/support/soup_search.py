@@ -50,7 +50,7 @@ def write_weights(path: Path) -> None:
         torch.save(model.state_dict(), path)
 
 
-def soup_search(root: Path, *, space: str = SPACE) -> SearchEntry:
+def soup_search(root: Path, *, name: str = "soup", space: str = SPACE) -> SearchEntry:
     """Five trials, all kept."""
     write_weights(root / "weights.pth")
-    return small_search(root, name="soup", counts={"train": 8, "val": 12, "test": 4}, space=space)
+    return small_search(root, name=name, counts={"train": 8, "val": 12, "test": 4}, space=space)
