@@ -36,6 +36,14 @@ def test_one_image_at_a_time_is_measured() -> None:
     assert model.seen == [(1, 3, 24, 24)] * (measurements.WARMUPS + measurements.REPEATS)
 
 
+def test_passes_that_others_have_slowed_down_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    passes = measurements.WARMUPS + measurements.REPEATS
+    seconds = [0.004 if n == passes - 2 else 0.02 + n for n in range(passes)]  # the device was free in one pass alone
+    clock = iter([moment for took in seconds for moment in (0.0, took)])
+    monkeypatch.setattr(measurements.time, "perf_counter", lambda: next(clock))
+    assert time_one_image(Counting(), Runtime(device=torch.device("cpu"))) == pytest.approx(4.0)
+
+
 def test_a_trial_is_measured_once_a_process(
     assign: Callable[..., TrialAssignment], monkeypatch: pytest.MonkeyPatch
 ) -> None:
