@@ -89,7 +89,7 @@ def rows_of(entry: SearchEntry, *, distil: bool) -> dict[str, dict[str, Any]]:
     index, record = load_index(file.data), read_record(entry)
     best = record.best
     assert best is not None
-    spec = ModelSpec.of(best.config.backbone, file.data, len(index.classes))
+    spec = ModelSpec.of(best.config, file.data, len(index.classes))
     single = {
         "val": best.best_value,
         "test": accuracy(entry.path / "trials" / str(best.number) / "best", index, "test"),
