@@ -11,7 +11,6 @@ N images; F features; C classes; K = min(N, F).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -22,9 +21,9 @@ from tlsearch.train.linear_probe import fit_probe
 from tlsearch.train.loop.loss import loss_of
 
 _MAX_SCALED_ROWS = 4096  # rows that the scale of the scores is chosen by
-_GOLDEN = (math.sqrt(5) - 1) / 2
-_NUM_STEPS = 24  # of the search for the scale: to a part in ten thousand of its range
-_SCALES = math.log(0.1), math.log(100.0)  # where no image left out is wrong, no scale is too large: an end is needed
+_NUM_STEPS = 24  # of the search for the scale, at most; usually about six are enough
+_CLOSE = 1e-4  # of the scale itself
+_SCALES = 0.1, 100.0  # where no image left out is wrong, no scale is too large: an end is needed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +50,10 @@ class Spectrum:
         scale: One number for all features.
         energies: float64 (K,): s^2 / N.
         axes: float32 (F, K): V.
+        projected: float32 (K, C): V^T X^T Y / N, X the rows and Y the classes as 0 and 1, centred with a bias.
+        frequencies: float32 (C,): of the classes.
         taken: int64 (M,): the rows that the scale of the scores is chosen by.
+        coordinates: float32 (M, K): U diag(s) of these rows.
         leverages: float32 (M, K): (U s)^2 / N of these rows; over (energies + penalty) they add up to the leverages.
         bias: Whether the classifier has one.
     """
@@ -62,20 +64,28 @@ class Spectrum:
     scale: float
     energies: Tensor
     axes: Tensor
+    projected: Tensor
+    frequencies: Tensor
     taken: Tensor
+    coordinates: Tensor
     leverages: Tensor
     bias: bool
 
     @property
+    def num_classes(self) -> int:
+        """C."""
+        return len(self.frequencies)
+
+    @property
     def num_bytes(self) -> int:
         """What its large tensors take."""
-        return self.rows.nbytes + self.axes.nbytes + self.leverages.nbytes
+        return self.rows.nbytes + self.axes.nbytes + self.coordinates.nbytes + self.leverages.nbytes
 
 
-def spectrum_of(rows: Tensor, labels: Tensor, *, bias: bool = True) -> Spectrum:
+def spectrum_of(rows: Tensor, labels: Tensor, *, num_classes: int, bias: bool = True) -> Spectrum:
     """Decomposes features, float32 (N, F), once for all penalties.
 
-    In float64, by the smaller of the two Gram matrices.
+    In float64, by the smaller of the two Gram matrices. Each product that no penalty changes is made here.
     """
     shift = rows.mean(0) if bias else torch.zeros_like(rows[0])
     centred = rows - shift
@@ -93,6 +103,8 @@ def spectrum_of(rows: Tensor, labels: Tensor, *, bias: bool = True) -> Spectrum:
         energies, axes = torch.linalg.eigh((centred.t() @ centred).double() / num_rows)
         energies = energies.clamp(min=0.0)
     axes, taken = axes.float(), _spread(num_rows).to(rows.device)
+    wanted = loss_of(labels).one_hot(labels, num_classes)
+    frequencies, coordinates = wanted.mean(0), centred[taken] @ axes
     return Spectrum(
         rows=centred,
         labels=labels,
@@ -100,13 +112,16 @@ def spectrum_of(rows: Tensor, labels: Tensor, *, bias: bool = True) -> Spectrum:
         scale=scale,
         energies=energies,
         axes=axes,
+        projected=axes.t() @ (centred.t() @ (wanted - frequencies if bias else wanted)) / num_rows,
+        frequencies=frequencies,
         taken=taken,
-        leverages=(centred[taken] @ axes).square_().div_(num_rows),  # the one large product: here for all penalties
+        coordinates=coordinates,
+        leverages=coordinates.square() / num_rows,
         bias=bias,
     )
 
 
-def solve_layer(spectrum: Spectrum, head: str, penalty: float | None, *, num_classes: int) -> LinearLayer:
+def solve_layer(spectrum: Spectrum, head: str, penalty: float | None) -> LinearLayer:
     """Solves one of ``SOLVED_HEADS``.
 
     Args:
@@ -114,16 +129,15 @@ def solve_layer(spectrum: Spectrum, head: str, penalty: float | None, *, num_cla
             the losses' curvatures where all classes are equally frequent, so that one range suits both.
     """
     if head == "cosine":
-        return solve_cosine(spectrum, num_classes=num_classes)
+        return solve_cosine(spectrum)
     assert penalty is not None, f"a head {head} has a penalty"
     if head == "logistic":
-        return solve_logistic(spectrum, penalty=penalty, num_classes=num_classes)
-    wanted = loss_of(spectrum.labels).one_hot(spectrum.labels, num_classes)
-    share = float(wanted.sum()) / wanted.numel()  # 1 / C where each image has one class
-    return solve_ridge(spectrum, penalty=penalty / (share * (1 - share)), num_classes=num_classes)
+        return solve_logistic(spectrum, penalty=penalty)
+    share = float(spectrum.frequencies.mean())  # 1 / C where each image has one class
+    return solve_ridge(spectrum, penalty=penalty / (share * (1 - share)))
 
 
-def solve_logistic(spectrum: Spectrum, *, penalty: float, num_classes: int) -> LinearLayer:
+def solve_logistic(spectrum: Spectrum, *, penalty: float) -> LinearLayer:
     """Logistic regression: multinomial, or one for each class of a multi-label task.
 
     Minimises mean cross-entropy + penalty * squared weights in the space of ``spectrum``; the bias is not penalised.
@@ -136,14 +150,14 @@ def solve_logistic(spectrum: Spectrum, *, penalty: float, num_classes: int) -> L
         spectrum.labels,
         penalty=2 * penalty,
         standardised=False,
-        num_classes=num_classes,
+        num_classes=spectrum.num_classes,
         bias=spectrum.bias,
     )
-    offset = torch.zeros(num_classes, device=fitted.weight.device) if fitted.bias is None else fitted.bias
+    offset = torch.zeros_like(spectrum.frequencies) if fitted.bias is None else fitted.bias
     return _layer(spectrum, fitted.weight, offset)
 
 
-def solve_ridge(spectrum: Spectrum, *, penalty: float, num_classes: int) -> LinearLayer:
+def solve_ridge(spectrum: Spectrum, *, penalty: float) -> LinearLayer:
     """Ridge regression on the classes as 0 and 1, scaled to logits.
 
     Minimises mean squared error + penalty * squared weights in the space of ``spectrum``; the bias is not penalised.
@@ -152,42 +166,39 @@ def solve_ridge(spectrum: Spectrum, *, penalty: float, num_classes: int) -> Line
     Args:
         penalty: Above 0.
     """
-    rows, labels = spectrum.rows, spectrum.labels
-    wanted = loss_of(labels).one_hot(labels, num_classes)
-    means = wanted.mean(0) if spectrum.bias else torch.zeros(num_classes, device=rows.device)
-    shrunk = 1 / (spectrum.energies + penalty)
-    projected = spectrum.axes.t() @ (rows.t() @ (wanted - means)) / len(rows)
-    weight = (spectrum.axes @ (shrunk.float()[:, None] * projected)).t()
-    taken = spectrum.taken
-    scores = rows[taken] @ weight.t() + means
-    leverage = spectrum.leverages @ shrunk.float()
-    leverage = (leverage + (1 / len(rows) if spectrum.bias else 0.0)).clamp(max=1 - 1e-4)
-    without = wanted[taken] - (wanted[taken] - scores) / (1 - leverage[:, None])
+    num_rows, labels = len(spectrum.rows), spectrum.labels[spectrum.taken]
+    means = spectrum.frequencies if spectrum.bias else torch.zeros_like(spectrum.frequencies)
+    shrunk = (1 / (spectrum.energies + penalty)).float()
+    along = shrunk[:, None] * spectrum.projected
+    leverage = (spectrum.leverages @ shrunk + (1 / num_rows if spectrum.bias else 0.0)).clamp(max=1 - 1e-4)
+    wanted = loss_of(labels).one_hot(labels, spectrum.num_classes)
+    without = wanted - (wanted - means - spectrum.coordinates @ along) / (1 - leverage[:, None])
+    weight = (spectrum.axes @ along).t()
     if labels.dim() == 2:
-        return _layer(spectrum, weight, means, *_scale_and_offsets(without, wanted[taken]))
-    return _layer(spectrum, weight, means, _scale_of(without, labels[taken]))
+        return _layer(spectrum, weight, means, *_scale_and_offsets(without, wanted))
+    return _layer(spectrum, weight, means, _scale_of(without, labels))
 
 
-def solve_cosine(spectrum: Spectrum, *, num_classes: int) -> LinearLayer:
+def solve_cosine(spectrum: Spectrum) -> LinearLayer:
     """The class whose mean direction has the largest cosine with the image's features, as a linear layer.
 
     Dividing by the length of an image's features changes none of its labels, so the layer divides by their mean length.
     Features are centred, so that directions differ (Wang et al. 2019, SimpleShot). In a leave-one-out score an image is
-    not part of its class's mean.
+    not part of its class's mean: of s, the sum of its class, and the image's direction d it is
+    (s - d) d / |s - d| = (s d - 1) / sqrt(|s|^2 - 2 s d + 1).
     """
     rows, labels = spectrum.rows, spectrum.labels
     lengths = rows.norm(dim=1, keepdim=True).clamp(min=1e-12)
     directions = rows / lengths
-    sums = torch.zeros(num_classes, rows.shape[1], device=rows.device).index_add_(0, labels, directions)
+    sums = torch.zeros(spectrum.num_classes, rows.shape[1], device=rows.device).index_add_(0, labels, directions)
     means = F.normalize(sums, dim=1)
-    taken = spectrum.taken
-    some = rows[taken] / lengths.mean()
-    scores = some @ means.t()
-    own = labels[taken]
-    others = F.normalize(sums[own] - directions[taken], dim=1)
-    scores[torch.arange(len(own)), own] = (some * others).sum(1)
-    none = torch.zeros(num_classes, device=rows.device)
-    return _layer(spectrum, means / lengths.mean(), none, _scale_of(scores, own))
+    own, places = labels[spectrum.taken], torch.arange(len(spectrum.taken))
+    cosines = directions[spectrum.taken] @ means.t()
+    length = sums.norm(dim=1)[own]
+    product = cosines[places, own] * length
+    cosines[places, own] = (product - 1) / (length.square() - 2 * product + 1).clamp(min=1e-6).sqrt()
+    scores = cosines * (lengths[spectrum.taken] / lengths.mean())
+    return _layer(spectrum, means / lengths.mean(), torch.zeros_like(sums[:, 0]), _scale_of(scores, own))
 
 
 def _layer(
@@ -207,13 +218,33 @@ def _spread(num_rows: int) -> Tensor:
 
 
 def _scale_of(scores: Tensor, labels: Tensor) -> float:
-    """The factor that makes logits of scores (M, C): least mean cross-entropy, by golden section over its logarithm."""
+    """The factor that makes logits of scores (M, C): least mean cross-entropy, which is convex in it.
+
+    By Newton's method between bounds that close in.
+    """
     low, high = _SCALES
+    own = float(scores.gather(1, labels[:, None]).mean())
 
-    def loss(at: float) -> float:
-        return float(F.cross_entropy(scores * math.exp(at), labels))
+    def slopes(factor: float) -> tuple[float, float]:
+        probabilities = (scores * factor).softmax(1)
+        weighted = probabilities * scores
+        expected = weighted.sum(1)
+        spread = (weighted * scores).sum(1) - expected.square()
+        first, second = torch.stack([expected.mean(), spread.mean()]).tolist()
+        return first - own, second
 
-    return math.exp(_golden_section(loss, low, high))
+    if slopes(high)[0] <= 0:
+        return high
+    factor = math.sqrt(low * high)
+    for _ in range(_NUM_STEPS):
+        slope, curvature = slopes(factor)
+        low, high = (low, factor) if slope > 0 else (factor, high)
+        step = factor - slope / max(curvature, 1e-12)
+        step = step if low < step < high else math.sqrt(low * high)
+        if abs(step - factor) < _CLOSE * factor:
+            return step
+        factor = step
+    return factor
 
 
 def _scale_and_offsets(scores: Tensor, labels: Tensor) -> tuple[float, Tensor]:
@@ -225,32 +256,18 @@ def _scale_and_offsets(scores: Tensor, labels: Tensor) -> tuple[float, Tensor]:
     positive = labels.sum(0)
     negative = len(labels) - positive
     targets = torch.where(labels > 0, (positive + 1) / (positive + 2), 1 / (negative + 2))
+    ends = math.log(_SCALES[0]), math.log(_SCALES[1])
     factor = torch.zeros(1, device=scores.device).requires_grad_()
     offsets = ((positive + 1) / (negative + 1)).log().requires_grad_()
     optimizer = torch.optim.LBFGS([factor, offsets], max_iter=100, line_search_fn="strong_wolfe")
 
     def closure() -> float:
         optimizer.zero_grad()
-        logits = scores * factor.clamp(*_SCALES).exp() + offsets
+        logits = scores * factor.clamp(*ends).exp() + offsets
         loss = F.binary_cross_entropy_with_logits(logits, targets)
         torch.autograd.backward(loss)
         return loss.item()
 
     with torch.enable_grad():
         optimizer.step(closure)  # type: ignore[no-untyped-call]
-    return float(factor.detach().clamp(*_SCALES).exp()), offsets.detach()
-
-
-def _golden_section(loss: Callable[[float], float], low: float, high: float) -> float:
-    left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
-    at_left, at_right = loss(left), loss(right)
-    for _ in range(_NUM_STEPS):
-        if at_left <= at_right:
-            high, right, at_right = right, left, at_left
-            left = high - _GOLDEN * (high - low)
-            at_left = loss(left)
-        else:
-            low, left, at_left = left, right, at_right
-            right = low + _GOLDEN * (high - low)
-            at_right = loss(right)
-    return (low + high) / 2
+    return float(factor.detach().clamp(*ends).exp()), offsets.detach()

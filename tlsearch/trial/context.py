@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from tlsearch.config.checkpoint_meta import ModelMeta
@@ -133,14 +134,15 @@ class FrozenGuard:
 
     digests: dict[str, str]
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """One digest over all of them."""
         return combined_digest(self.digests)
 
     def of_parts(self, names: tuple[str, ...]) -> str:
         """One digest over the tensors of some parts of the model, by the parts' names."""
-        return combined_digest({name: d for name, d in self.digests.items() if name.split(".")[0] in names})
+        own = {name: d for name, d in self.digests.items() if name.split(".")[0] in names}
+        return self.digest if len(own) == len(self.digests) else combined_digest(own)
 
     def only(self, model: StagedModel) -> FrozenGuard:
         """The guard of what is still frozen, after ``model`` was unfrozen further."""

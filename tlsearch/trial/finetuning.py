@@ -35,7 +35,7 @@ from tlsearch.trial.feature_collapse import watch_features
 from tlsearch.trial.held_out import keeps_logits
 from tlsearch.trial.measurements import Usage
 from tlsearch.trial.resume_point import Progress, epochs_of, load_running, read_running, save_running
-from tlsearch.trial.setup import OpenTrial, leave_model, next_epoch, next_phase, open_trial
+from tlsearch.trial.setup import OpenTrial, Training, leave_model, next_epoch, next_phase, open_trial
 
 RUNNING_INTERVAL_S = 15.0  # at most one running checkpoint in this number of seconds: shorter trials write none
 _CHEAP_S = 0.75  # what takes longer to write is written more rarely, so that it costs at most a twentieth of the time
@@ -60,10 +60,12 @@ class FineTuning:
         self._opened_at = time.perf_counter()
         self._assignment = assignment
         self._directory = Path(assignment.directory)
-        running = read_running(self._directory / RUNNING_FOLDER, assignment)
+        solved, folder = assignment.config.solved, self._directory / RUNNING_FOLDER
+        running = None if solved else read_running(folder, assignment)  # a solved head is solved again
         doing = doing or Doing(self._directory)
         opened = open_trial(assignment, epochs_done=running.epochs_done if running else 0, doing=doing)
-        if running and not load_running(running, trainer=opened.trainer, frozen_digest=opened.identity):
+        training = opened.training
+        if running and training and not load_running(running, training.trainer, frozen_digest=training.identity):
             running, opened = None, open_trial(assignment, doing=doing)
         self._opened: OpenTrial | None = opened
         self._progress = running.progress if running else Progress()
@@ -79,7 +81,7 @@ class FineTuning:
     @property
     def model(self) -> StagedModel:
         """The model as it is now; only before ``close``."""
-        return self._parts.trainer.model
+        return self._parts.model
 
     @property
     def _parts(self) -> OpenTrial:
@@ -156,9 +158,10 @@ class FineTuning:
         return report
 
     def save(self) -> None:
-        """Writes the running checkpoint of the last epoch done, unless it is written; only before ``close``."""
-        if self.epochs_done > self._saved_epoch:
-            self._save_running()
+        """Writes the running checkpoint of the last epoch done, unless it is there or nothing trains."""
+        training = self._parts.training
+        if training is not None and self.epochs_done > self._saved_epoch:
+            self._save_running(training)
 
     def close(self) -> None:
         """Checks that the frozen tensors stood still, and gives the device's memory back; again is harmless.
@@ -207,7 +210,7 @@ class FineTuning:
         figures = parts.trainer.train_epoch(parts.train, seed=self._assignment.seed, epoch=epoch, after_step=after_step)
         train_s = time.perf_counter() - train_start
         with self._kept_weights():
-            evaluation = evaluate(parts.trainer.model, parts.val, parts.runtime, depth=parts.trainer.depth)
+            evaluation = evaluate(parts.model, parts.val, parts.runtime, depth=parts.trainer.depth)
         metrics = dict(evaluation.metrics)
         if watch is not None:
             metrics["feature_drift"] = watch.after_epoch(figures, metrics)
@@ -279,16 +282,17 @@ class FineTuning:
 
     def _kept_weights(self) -> AbstractContextManager[None]:
         """The model has the weights that are evaluated and kept: with ``ema`` the averaged ones."""
-        average = self._parts.trainer.average
+        training = self._parts.training
+        average = None if training is None else training.trainer.average
         return nullcontext() if average is None else average.applied()
 
-    def _save_running(self) -> None:
+    def _save_running(self, training: Training) -> None:
         began = time.monotonic()
         save_running(
             self._directory / RUNNING_FOLDER,
             assignment=self._assignment,
-            trainer=self._parts.trainer,
-            frozen_digest=self._parts.identity,
+            trainer=training.trainer,
+            frozen_digest=training.identity,
             progress=self._progress,
         )
         crash_point("after_checkpoint")

@@ -18,6 +18,7 @@ from tlsearch.train import (
     Evaluation,
     FeatureSource,
     Probe,
+    Source,
     Spectrum,
     affordable_rows,
     evaluate,
@@ -37,7 +38,7 @@ _BATCH_SIZE = 1024
 
 
 @torch.no_grad()
-def solve_head(model: StagedModel, context: TrialContext, digests: Mapping[str, str]) -> Evaluation:
+def solve_head(model: StagedModel, context: TrialContext, guard: FrozenGuard) -> tuple[Evaluation, Source]:
     """Puts the head of the configuration, where nothing trains it, or else the linear probe into the new head.
 
     The probe is that of the backbone as it is now, on the un-augmented images: the pretrained one, with the statistics
@@ -45,10 +46,11 @@ def solve_head(model: StagedModel, context: TrialContext, digests: Mapping[str, 
     train and val together, with the penalty that the trial's had: val can choose none then.
 
     Args:
-        digests: Of the backbone's tensors as they are now, by name.
+        guard: Of the backbone's tensors as they are now.
 
     Returns:
-        What the model is worth on val before its first step: from cached features of the backbone where there are such.
+        What the model is worth on val before its first step, and what of val that was read from: cached features of the
+        backbone where there are such.
 
     Raises:
         DataError: Images cannot be read.
@@ -58,7 +60,7 @@ def solve_head(model: StagedModel, context: TrialContext, digests: Mapping[str, 
     if refit:
         context = replace(context, index=held_index(context.setup.data))
     plain = replace(context.config, unfreeze_depth=0, bn_policy="frozen", augmentation="none", mixup=0.0, cutmix=0.0)
-    context, phase = replace(context, config=plain), Phase(depth=0, guard=FrozenGuard(digests=dict(digests)))
+    context, phase = replace(context, config=plain), Phase(depth=0, guard=guard)
     if context.config.solved:
         stored = _solved(model, context, phase, splits=("train", "val") if refit else ("train",))
     else:
@@ -67,7 +69,8 @@ def solve_head(model: StagedModel, context: TrialContext, digests: Mapping[str, 
             stored = _refitted(model, context, phase, stored)
     for name, tensor in _split_head(model)[1].named_parameters():
         tensor.copy_(stored[name])
-    return evaluate(model, open_source(model, context, phase, "val"), context.runtime, depth=0)
+    val = open_source(model, context, phase, "val")
+    return evaluate(model, val, context.runtime, depth=0), val
 
 
 def _split_head(model: StagedModel) -> tuple[list[nn.Module], nn.Linear]:
@@ -128,11 +131,12 @@ def _solved(model: StagedModel, context: TrialContext, phase: Phase, *, splits: 
 
     def compute() -> Spectrum:
         parts = [_classifier_inputs(model, front, context, phase, split) for split in splits]
-        return spectrum_of(*(torch.cat(pair) for pair in zip(*parts, strict=True)), bias=bias)
+        rows, labels = (torch.cat(pair) for pair in zip(*parts, strict=True))
+        return spectrum_of(rows, labels, num_classes=num_classes, bias=bias)
 
     key = (key_of(context, "+".join(splits), depth=0, state_digest=phase.guard.digest), num_classes)
     with out_of_memory_is_infeasible("the head"):
-        layer = solve_layer(held_spectrum(key, compute), config.head, config.head_penalty, num_classes=num_classes)
+        layer = solve_layer(held_spectrum(key, compute), config.head, config.head_penalty)
     return {"weight": layer.weight} | ({} if layer.bias is None else {"bias": layer.bias})
 
 

@@ -61,10 +61,10 @@ def probe_backbone(assignment: TrialAssignment) -> Probed:
     num_classes = len(index.classes)
     features = frozen_features(assignment, index)
     labels = {split: torch.tensor(index.splits[split].labels, dtype=torch.int64) for split in features}
-    spectrum = spectrum_of(features["train"], labels["train"])
+    spectrum = spectrum_of(features["train"], labels["train"], num_classes=num_classes)
     best: tuple[float, float, Tensor] | None = None
     for penalty in _PENALTIES:
-        layer = solve_layer(spectrum, "ridge", penalty, num_classes=num_classes)
+        layer = solve_layer(spectrum, "ridge", penalty)
         scores = F.linear(features["val"], layer.weight, layer.bias)
         loss = float(F.cross_entropy(scores, labels["val"]))
         if best is None or loss < best[0]:
@@ -114,7 +114,7 @@ def frozen_features(assignment: TrialAssignment, index: ImageIndex | None = None
     own = assignment.config
     config = TrialConfig(backbone=own.backbone, image_size=own.image_size, features=own.features, head_init="random")
     opened = open_trial(replace(assignment, config=config), index=index)
-    model, runtime, found = opened.trainer.model, opened.runtime, dict[str, Tensor]()
+    model, runtime, found = opened.model, opened.runtime, dict[str, Tensor]()
     model.eval()
     try:
         for split, source in (("train", opened.train), ("val", opened.val)):

@@ -7,7 +7,7 @@ by their own packages.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 from tlsearch.core.errors import DataError
@@ -16,6 +16,7 @@ from tlsearch.data import ImageIndex, fold_indexes, load_index, seen_digest, wit
 from tlsearch.model import Part, StagedModel, release_weights
 from tlsearch.node_cache import store
 from tlsearch.train import Spectrum, release_copies
+from tlsearch.trial.context import FrozenGuard
 
 _MAX_INDEXES = 2
 _MAX_SPECTRA_BYTES = 1024**3
@@ -44,13 +45,13 @@ class HeldBackbone:
 
     Attributes:
         head: The original one, which a new head is made after.
-        digests: Of the backbone's tensors, by name; empty where they are not known yet.
+        guard: Of the backbone's tensors; without digests where they are not known yet.
         num_bytes: What its tensors take.
     """
 
     model: StagedModel
     head: Part
-    digests: Mapping[str, str]
+    guard: FrozenGuard
     num_bytes: int
 
 

@@ -123,7 +123,7 @@ def _report(plain: Mapping[str, Any]) -> EpochReport:
     return EpochReport(**{**plain, "start": None if start is None else StartReport(**start)})
 
 
-def load_running(running: Running, *, trainer: Trainer, frozen_digest: str) -> bool:
+def load_running(running: Running, trainer: Trainer, *, frozen_digest: str) -> bool:
     """Puts model, averages and optimiser where the checkpoint left them.
 
     Args:

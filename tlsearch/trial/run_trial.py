@@ -25,6 +25,7 @@ from tlsearch.space.libraries.backbones import backbone_facts
 from tlsearch.train import evaluate, read_model_state
 from tlsearch.trial.finetuning import BEST_FOLDER, RUNNING_FOLDER, FineTuning
 from tlsearch.trial.fold_training import open_running
+from tlsearch.trial.inputs import open_source
 from tlsearch.trial.probe_pass import sample_of
 from tlsearch.trial.process_cache import held_index
 from tlsearch.trial.setup import open_trial
@@ -122,7 +123,10 @@ def _outcome(assignment: TrialAssignment, reason: EndReason, error: str, seen: l
 
 @dataclass(frozen=True, kw_only=True)
 class FirstBatch:
-    """What one batch showed; ``train_loss`` is measured before the step, ``val_loss`` after it."""
+    """What one batch showed: ``train_loss`` before the step, ``val_loss`` after it.
+
+    Of a solved head both are of the head that the batch gives.
+    """
 
     num_images: int
     train_loss: float
@@ -146,8 +150,14 @@ def first_batch(assignment: TrialAssignment) -> FirstBatch:
     # The deepest a trial goes: progressive ones would show their first phase, the head alone.
     config = replace(assignment.config, unfreeze_schedule="at_once")
     opened = open_trial(replace(assignment, config=config), index=index)
+    if opened.training is None:
+        train = open_source(opened.model, opened.context, opened.phase, "train")
+        losses = [
+            evaluate(opened.model, one, opened.runtime, depth=0).metrics["val_loss"] for one in (train, opened.val)
+        ]
+        return FirstBatch(num_images=len(train), train_loss=losses[0], val_loss=losses[1])
     figures = opened.trainer.train_epoch(opened.train, seed=assignment.seed, epoch=1)
-    evaluation = evaluate(opened.trainer.model, opened.val, opened.runtime, depth=opened.trainer.depth)
+    evaluation = evaluate(opened.model, opened.val, opened.runtime, depth=opened.trainer.depth)
     return FirstBatch(num_images=len(opened.train), train_loss=figures.loss, val_loss=evaluation.metrics["val_loss"])
 
 

@@ -12,11 +12,19 @@ from tlsearch.core.label_tasks import TASKS
 from tlsearch.core.types import TrialAssignment, TrialSetup, WeightsSource
 from tlsearch.data import ImageIndex, data_transform
 from tlsearch.features import tensor_digests
-from tlsearch.model import MAX_DEPTH, Adaptation, build_original, fold_batchnorm, replace_head, resolve_weights
+from tlsearch.model import (
+    MAX_DEPTH,
+    Adaptation,
+    StagedModel,
+    build_original,
+    fold_batchnorm,
+    replace_head,
+    resolve_weights,
+)
 from tlsearch.space.bn_policies import bn_policy
 from tlsearch.train import Evaluation, Runtime, Source, Trainer, out_of_memory_is_infeasible, phases, trial_runtime
 from tlsearch.trial.bn_recalibration import adapt_to_training_images
-from tlsearch.trial.context import Doing, Phase, TrialContext, guard_frozen
+from tlsearch.trial.context import Doing, FrozenGuard, Phase, TrialContext, guard_frozen
 from tlsearch.trial.head_init import solve_head
 from tlsearch.trial.inputs import open_source
 from tlsearch.trial.process_cache import (
@@ -30,36 +38,63 @@ from tlsearch.trial.process_cache import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class OpenTrial:
-    """A trial between two epochs.
+class Training:
+    """What a training needs beside its model.
 
     Attributes:
         trainer: Holds the model, frozen to the depth of its phase, and its optimiser.
         identity: Digest of the tensors that were frozen before the first step.
-        lasting: Names of the tensors that stand still to the end.
         train: What the next training epoch reads.
-        val: What evaluations read.
-        start: What the model is worth on val before its first step; None with a random head.
         views: The training sources of this phase by fixed view, as far as they were opened: later epochs read them
             again.
+    """
+
+    trainer: Trainer
+    identity: str
+    train: Source
+    views: Mapping[int, Source] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenTrial:
+    """A trial between two epochs.
+
+    Attributes:
+        lasting: Names of the tensors that stand still to the end.
+        val: What evaluations read.
+        start: What the model is worth on val before its first step; None with a random head.
+        training: None where the head is solved: nothing trains.
         held: The model as it can be left for the next trial; None where that finds no use for it.
     """
 
     context: TrialContext
     phase: Phase
-    trainer: Trainer
-    identity: str
+    model: StagedModel
     lasting: frozenset[str]
-    train: Source
     val: Source
     start: Evaluation | None = None
-    views: Mapping[int, Source] = field(default_factory=dict)
+    training: Training | None = None
     held: HeldBackbone | None = None
 
     @property
     def runtime(self) -> Runtime:
         """Where the trial computes."""
         return self.context.runtime
+
+    @property
+    def trainer(self) -> Trainer:
+        """Of its training; only where something trains."""
+        return self._trained.trainer
+
+    @property
+    def train(self) -> Source:
+        """Of its training; only where something trains."""
+        return self._trained.train
+
+    @property
+    def _trained(self) -> Training:
+        assert self.training is not None, f"nothing trains a head {self.context.config.head}"
+        return self.training
 
 
 def open_trial(
@@ -82,7 +117,6 @@ def open_trial(
         Infeasible: The model does not fit the device.
     """
     config, setup = assignment.config, assignment.setup
-    (_, depth), *later = [phase for phase in phases(config, setup.max_epochs) if phase[0] <= max(1, epochs_done)]
     runtime = trial_runtime(assignment)
     index = index or _index(setup)
     _check_metric(setup, len(index.classes))
@@ -102,30 +136,51 @@ def open_trial(
         runtime=runtime,
         doing=doing or Doing(),
     )
-    held, start = _start(context, assignment.seed)
-    model = held.model
-    model.adapt_by(Adaptation.of(config, seed=assignment.seed))
+    held, solved = _start(context, assignment.seed)
+    if config.solved:
+        assert solved is not None, "the head was solved"
+        return _solved_trial(context, held, *solved)
+    opened = _for_training(context, held, seed=assignment.seed, epochs_done=epochs_done)
+    return opened if solved is None else replace(opened, start=solved[0])
+
+
+def _solved_trial(context: TrialContext, held: HeldBackbone, start: Evaluation, val: Source) -> OpenTrial:
+    """The trial of a solved head, which is whole when it is opened: no tensor of it moves any more."""
+    return OpenTrial(
+        context=context,
+        phase=Phase(depth=0, guard=held.guard),
+        model=held.model,
+        lasting=frozenset(held.guard.digests),
+        val=val,
+        start=start,
+        held=held if _can_be_left(context) else None,
+    )
+
+
+def _for_training(context: TrialContext, held: HeldBackbone, *, seed: int, epochs_done: int) -> OpenTrial:
+    """The trial of a model that trains, in the phase of the last epoch done."""
+    config, setup, model = context.config, context.setup, held.model
+    (_, depth), *later = [phase for phase in phases(config, setup.max_epochs) if phase[0] <= max(1, epochs_done)]
+    model.adapt_by(Adaptation.of(config, seed=seed))
     lasting = model.lasting_names(config.unfreeze_depth, config.bn_policy)
     model.freeze(depth, config.bn_policy)
-    guard = guard_frozen(model, held.digests)
-    identity = guard.digest
-    trainer = Trainer(model, runtime, config, depth=depth, num_classes=len(index.classes), max_epochs=setup.max_epochs)
+    guard = whole = guard_frozen(model, held.guard.digests)
+    num_classes = len(context.index.classes)
+    trainer = Trainer(model, context.runtime, config, depth=depth, num_classes=num_classes, max_epochs=setup.max_epochs)
     for first, depth in later:
         trainer.unfreeze(depth, epoch=first)
         guard = guard.only(model)
     phase = Phase(depth=depth, guard=guard, epoch=min(epochs_done + 1, setup.max_epochs))
     train, val = (open_source(model, context, phase, split) for split in ("train", "val"))
+    views = _views_of(context, phase, train)
     return OpenTrial(
         context=context,
         phase=phase,
-        trainer=trainer,
-        identity=identity,
+        model=model,
         lasting=lasting,
-        train=train,
         val=val,
-        start=start,
-        views=_views_of(context, phase, train),
-        held=replace(held, digests=guard.digests) if _can_be_left(context) else None,
+        training=Training(trainer=trainer, identity=whole.digest, train=train, views=views),
+        held=replace(held, guard=guard) if _can_be_left(context) else None,
     )
 
 
@@ -138,8 +193,8 @@ def leave_model(opened: OpenTrial) -> None:
         leave_backbone(_backbone_key(opened.context), opened.held)
 
 
-def _start(context: TrialContext, seed: int) -> tuple[HeldBackbone, Evaluation | None]:
-    """The model on its device before the first step, and what it is worth on val where its head is solved."""
+def _start(context: TrialContext, seed: int) -> tuple[HeldBackbone, tuple[Evaluation, Source] | None]:
+    """The model on its device before the first step; where its head is solved what it is worth on val, and val."""
     config, runtime = context.config, context.runtime
     left = take_backbone(_backbone_key(context))
     held = left or _built(context, seed)
@@ -155,12 +210,12 @@ def _start(context: TrialContext, seed: int) -> tuple[HeldBackbone, Evaluation |
     if bn_policy(config.bn_policy).recalibrates:
         model.freeze(MAX_DEPTH, "train")  # as it was built: the trial before may have frozen it
         adapt_to_training_images(model, context)
-        held = replace(held, digests={})
+        held = replace(held, guard=FrozenGuard(digests={}))
     if not config.solved and config.head_init != "probe":
         return held, None
-    if not held.digests:
-        held = replace(held, digests=tensor_digests(model.backbone_state()))
-    return held, solve_head(model, context, held.digests)
+    if not held.guard.digests:
+        held = replace(held, guard=FrozenGuard(digests=tensor_digests(model.backbone_state())))
+    return held, solve_head(model, context, held.guard)
 
 
 def _built(context: TrialContext, seed: int) -> HeldBackbone:
@@ -174,7 +229,7 @@ def _built(context: TrialContext, seed: int) -> HeldBackbone:
             features=context.config.features,
         ).train()
     num_bytes = sum(tensor.nbytes for tensor in model.state_dict().values())
-    return HeldBackbone(model=model, head=model.head, digests={}, num_bytes=num_bytes)
+    return HeldBackbone(model=model, head=model.head, guard=FrozenGuard(digests={}), num_bytes=num_bytes)
 
 
 def _backbone_key(context: TrialContext) -> BackboneKey:
@@ -208,12 +263,13 @@ def next_phase(opened: OpenTrial, depth: int, *, epoch: int) -> OpenTrial:
     Raises:
         FrozenMoved: A tensor that was frozen until now has changed.
     """
-    model, trainer = opened.trainer.model, opened.trainer
+    model, training = opened.model, opened._trained
     opened.phase.guard.check(model)
-    trainer.unfreeze(depth, epoch=epoch)
+    training.trainer.unfreeze(depth, epoch=epoch)
     context, phase = opened.context, Phase(depth=depth, guard=opened.phase.guard.only(model), epoch=epoch)
     train, val = (open_source(model, context, phase, split) for split in ("train", "val"))
-    return replace(opened, phase=phase, train=train, val=val, views=_views_of(context, phase, train))
+    training = replace(training, train=train, views=_views_of(context, phase, train))
+    return replace(opened, phase=phase, val=val, training=training)
 
 
 def next_epoch(opened: OpenTrial, *, epoch: int) -> OpenTrial:
@@ -222,8 +278,9 @@ def next_epoch(opened: OpenTrial, *, epoch: int) -> OpenTrial:
     view = context.view(phase, "train")
     if view is None:
         return opened
-    train = opened.views.get(view) or open_source(opened.trainer.model, context, phase, "train")
-    return replace(opened, phase=phase, train=train, views={**opened.views, view: train})
+    training = opened._trained
+    train = training.views.get(view) or open_source(opened.model, context, phase, "train")
+    return replace(opened, phase=phase, training=replace(training, train=train, views={**training.views, view: train}))
 
 
 def _views_of(context: TrialContext, phase: Phase, train: Source) -> dict[int, Source]:

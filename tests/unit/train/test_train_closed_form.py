@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize_scalar
 from sklearn.linear_model import LogisticRegression, Ridge
 from torch import Tensor
 from torch.nn import functional as F
@@ -30,7 +33,7 @@ def scores(rows: Tensor, layer: closed_form.LinearLayer) -> Tensor:
 @pytest.mark.parametrize(("num_rows", "num_features"), [(30, 50), (60, 8)])
 def test_ridge_is_scikit_learns_on_scaled_features(num_rows: int, num_features: int) -> None:
     rows, labels = features(num_rows, num_features)
-    layer = solve_layer(spectrum_of(rows, labels), "ridge", 0.2 * (1 / 3) * (2 / 3), num_classes=CLASSES)
+    layer = solve_layer(spectrum_of(rows, labels, num_classes=CLASSES), "ridge", 0.2 * (1 / 3) * (2 / 3))
 
     centred = (rows - rows.mean(0)).numpy()
     scaled = centred / np.sqrt((centred**2).mean())
@@ -51,8 +54,8 @@ def test_the_scale_is_that_of_images_left_out_for_real(head: str, monkeypatch: p
         return 1.0
 
     monkeypatch.setattr(closed_form, "_scale_of", kept)
-    spectrum = spectrum_of(rows, labels)
-    solve_layer(spectrum, head, 0.5 * (1 / 3) * (2 / 3), num_classes=CLASSES)
+    spectrum = spectrum_of(rows, labels, num_classes=CLASSES)
+    solve_layer(spectrum, head, 0.5 * (1 / 3) * (2 / 3))
     (left_out,) = seen
     for image in (0, 7, 23):
         others = torch.arange(24) != image
@@ -67,9 +70,27 @@ def test_the_scale_is_that_of_images_left_out_for_real(head: str, monkeypatch: p
             torch.testing.assert_close(left_out[image, labels[image]], wanted, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("size", [0.1, 1.0, 5.0])
+def test_the_scale_has_the_least_cross_entropy(size: float) -> None:
+    rng = torch.Generator().manual_seed(0)
+    labels = torch.arange(200) % CLASSES
+    some = size * (torch.randn(200, CLASSES, generator=rng) + 1.5 * F.one_hot(labels, CLASSES))
+    best = minimize_scalar(
+        lambda at: float(F.cross_entropy(some * math.exp(at), labels)), bounds=(-2.3, 4.6), method="bounded"
+    )
+    assert closed_form._scale_of(some, labels) == pytest.approx(math.exp(best.x), rel=1e-3)
+
+
+def test_the_scale_has_ends() -> None:
+    labels = torch.arange(30) % CLASSES
+    sure = F.one_hot(labels, CLASSES).float()
+    assert closed_form._scale_of(sure, labels) == 100.0
+    assert closed_form._scale_of(-sure, labels) == pytest.approx(0.1, rel=1e-3)
+
+
 def test_logistic_is_scikit_learns_on_scaled_features() -> None:
     rows, labels = features(60, 8)
-    layer = solve_layer(spectrum_of(rows, labels), "logistic", 0.05, num_classes=CLASSES)
+    layer = solve_layer(spectrum_of(rows, labels, num_classes=CLASSES), "logistic", 0.05)
 
     centred = (rows - rows.mean(0)).numpy()
     scaled = centred / np.sqrt((centred**2).mean())
@@ -80,7 +101,7 @@ def test_logistic_is_scikit_learns_on_scaled_features() -> None:
 
 def test_cosine_gives_the_class_whose_mean_direction_is_nearest() -> None:
     rows, labels = features(60, 8)
-    layer = solve_layer(spectrum_of(rows, labels), "cosine", None, num_classes=CLASSES)
+    layer = solve_layer(spectrum_of(rows, labels, num_classes=CLASSES), "cosine", None)
     directions = F.normalize(rows - rows.mean(0), dim=1)
     means = torch.stack([directions[labels == one].mean(0) for one in range(CLASSES)])
     nearest = F.cosine_similarity(directions[:, None], means[None], dim=2).argmax(1)
@@ -90,7 +111,7 @@ def test_cosine_gives_the_class_whose_mean_direction_is_nearest() -> None:
 @pytest.mark.parametrize("head", SOLVED_HEADS)
 def test_probabilities_are_about_as_sure_as_they_are_right(head: str) -> None:
     rows, labels = features(300, 12)
-    layer = solve_layer(spectrum_of(rows[:150], labels[:150]), head, 0.01, num_classes=CLASSES)
+    layer = solve_layer(spectrum_of(rows[:150], labels[:150], num_classes=CLASSES), head, 0.01)
     probabilities = scores(rows[150:], layer).softmax(1)
     sure, right = probabilities.amax(1).mean(), (probabilities.argmax(1) == labels[150:]).float().mean()
     assert right > 0.6 and abs(sure - right) < 0.1, (sure, right)
@@ -99,7 +120,7 @@ def test_probabilities_are_about_as_sure_as_they_are_right(head: str) -> None:
 @pytest.mark.parametrize("head", SOLVED_HEADS)
 def test_a_classifier_without_a_bias(head: str) -> None:
     rows, labels = features(60, 8)
-    layer = solve_layer(spectrum_of(rows - 5, labels, bias=False), head, 0.05, num_classes=CLASSES)
+    layer = solve_layer(spectrum_of(rows - 5, labels, num_classes=CLASSES, bias=False), head, 0.05)
     assert layer.bias is None
     assert (scores(rows - 5, layer).argmax(1) == labels).float().mean() > 0.8
 
@@ -108,5 +129,5 @@ def test_alike_features_and_a_single_image_of_a_class_give_numbers() -> None:
     rows = torch.ones(4, 6)
     labels = torch.tensor([0, 0, 1, 2])
     for head in SOLVED_HEADS:
-        layer = solve_layer(spectrum_of(rows, labels), head, 0.1, num_classes=CLASSES)
+        layer = solve_layer(spectrum_of(rows, labels, num_classes=CLASSES), head, 0.1)
         assert bool(torch.isfinite(scores(rows, layer)).all()), head

@@ -111,7 +111,7 @@ def test_the_probe_is_a_logistic_regression_of_each_class() -> None:
 def test_solved_heads_rank_and_are_calibrated(head: str) -> None:
     rows, labels = separable(400)
     val_rows, val_labels = separable(400, seed=1)
-    layer = solve_layer(spectrum_of(rows, labels), head, 0.01, num_classes=4)
+    layer = solve_layer(spectrum_of(rows, labels, num_classes=4), head, 0.01)
     logits = F.linear(val_rows, layer.weight, layer.bias).numpy()
     metrics = TASK.values(logits, val_labels.numpy())
     guess, _ = TASK.guess(val_labels.numpy(), 4)
@@ -125,7 +125,7 @@ def test_ridge_on_one_class_an_image_ranks_as_that_of_a_single_label() -> None:
     rows, labels = separable(200)
     one = labels.argmax(1)
     hot = F.one_hot(one, 4).float()
-    single = solve_ridge(spectrum_of(rows, one), penalty=0.1, num_classes=4)
-    several = solve_ridge(spectrum_of(rows, hot), penalty=0.1, num_classes=4)
+    single = solve_ridge(spectrum_of(rows, one, num_classes=4), penalty=0.1)
+    several = solve_ridge(spectrum_of(rows, hot, num_classes=4), penalty=0.1)
     ratio = several.weight / single.weight
     assert float(ratio.std() / ratio.mean()) < 1e-3, "the same layer up to its scale"

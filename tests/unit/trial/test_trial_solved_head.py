@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tlsearch.core.types import SOLVED_HEADS, Decision, EndReason, EpochReport, TrialAssignment
+from tlsearch.core.types import SOLVED_HEADS, Decision, EndReason, EpochReport, TrialAssignment, repeatable
 from tlsearch.train import Trainer, evaluate
-from tlsearch.trial import load_trained, process_cache, release_held, run_trial
+from tlsearch.trial import FineTuning, first_batch, load_trained, process_cache, release_held, run_trial
 from tlsearch.trial.run_trial import train_to
 from tlsearch.trial.setup import open_trial
 
@@ -54,6 +54,35 @@ def test_one_report_of_the_model_that_is_kept(assign: Assign, head: str) -> None
     opened = open_trial(replace(assign(), directory=f"{assignment.directory}-again"))
     again = evaluate(model, opened.val, opened.runtime, depth=0)
     assert again.metrics["val_loss"] == pytest.approx(report.metrics["val_loss"], rel=1e-5)
+
+
+def test_it_sets_up_no_training(assign: Assign, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("nothing trains a solved head")
+
+    for name in ("Trainer", "guard_frozen", "open_source"):
+        monkeypatch.setattr(f"tlsearch.trial.setup.{name}", refuse)
+    outcome = run_trial(assign(head="ridge", head_penalty=0.1), Reports())
+    assert outcome.reason is EndReason.COMPLETED, outcome.error
+
+
+def test_a_killed_trial_solves_its_head_again(assign: Assign) -> None:
+    assignment, reports = assign(head="ridge", head_penalty=0.1), []
+    for _ in range(2):
+        trial = FineTuning(assignment)  # never closed, as in a worker that is killed
+        assert trial.epochs_done == 0
+        reports.append(trial.step())
+        trial.save()
+    assert not (Path(assignment.directory) / "running").exists()
+    first, again = ({n: v for n, v in one.metrics.items() if repeatable(n)} for one in reports)
+    assert first == again
+
+
+def test_a_dry_run_solves_the_head_of_its_batch(assign: Assign) -> None:
+    assignment = assign(head="ridge", head_penalty=0.1)
+    batch = first_batch(assignment)
+    assert batch.num_images == assignment.config.batch_size and batch.train_loss > 0 and batch.val_loss > 0
+    assert not Path(assignment.directory).exists()
 
 
 def test_another_penalty_is_another_head_from_the_same_decomposition(assign: Assign) -> None:

@@ -55,7 +55,8 @@ def queue_logits(
     model: StagedModel, source: Source, runtime: Runtime, *, depth: int, batch_size: int | None = None
 ) -> Tensor:
     """As ``predict_logits``, left on the device: nothing waits for them."""
-    model.eval()
+    if model.training:  # the walk over a backbone takes longer than a head on features
+        model.eval()
     compute = partial(forward, model, depth=depth, from_pixels=source.kind == "pixels")
     return torch.cat([part.float() for part in in_batches(source, runtime, compute, batch_size=batch_size)])
 
