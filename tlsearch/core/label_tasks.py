@@ -27,7 +27,7 @@ Label = int | tuple[int, ...]  # the index of an image's class; of a multi-label
 
 DEFAULT_TASK: TaskName = "single_label"
 SEPARATOR = "|"  # of the names of several classes in one text
-Use = Literal["screen", "compare", "folders", "label_errors", "distance"]
+Use = Literal["screen", "folders", "label_errors", "distance"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -289,7 +289,6 @@ TASKS: Mapping[str, Task] = {
         },
         unsupported={
             "screen": "it ranks backbones by the images that a probe gets right; leave it out",
-            "compare": "McNemar's test is of one answer an image; `tlsearch report` gives each model its metrics",
             "folders": "one of its images may be of several classes; give a table with the columns path and label",
             "label_errors": "confident learning is of one label an image",
             "distance": "a probe of stages gives an image one class; --domain says it",

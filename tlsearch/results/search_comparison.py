@@ -9,7 +9,8 @@ from typing import Any
 from tlsearch.core.errors import DataError
 from tlsearch.core.metrics import is_share
 from tlsearch.core.types import Objective, Scalar, SearchRecord
-from tlsearch.results.inference.labelled import Evaluation
+from tlsearch.results.answer_comparison import AnswerComparison
+from tlsearch.results.inference.labelled import Evaluation, check_same_images
 from tlsearch.results.leaderboard.leaderboard import LeaderboardRow
 from tlsearch.results.leaderboard.search_facts import SearchFacts
 from tlsearch.results.stats.intervals import Interval, PairedTest, compare_paired, unpaired_interval, wilson_interval
@@ -68,6 +69,11 @@ class ModelComparison:
     disagreements: Sequence[Disagreement]
 
     @property
+    def metric(self) -> str:
+        """What the verdict rests on."""
+        return "val_accuracy"
+
+    @property
     def verdict(self) -> str:
         """One sentence."""
         test = self.paired
@@ -88,8 +94,7 @@ def compare_models(names: tuple[str, str], a: Evaluation, b: Evaluation) -> Mode
     Raises:
         DataError: The images differ.
     """
-    if a.keys != b.keys or (a.labels != b.labels).any():
-        raise DataError("two models are compared on the same images with the same labels; these differ")
+    check_same_images((a.keys, a.labels), (b.keys, b.labels))
     right_a, right_b = a.right, b.right
     num = len(a.keys)
     return ModelComparison(
@@ -163,13 +168,13 @@ class SearchComparison:
     b: SearchSide
     difference: float
     interval: Interval | None
-    models: ModelComparison | None
+    models: ModelComparison | AnswerComparison | None
     models_missing: str = ""
 
     @property
     def verdict(self) -> str:
         """One sentence; it rests on the paired test where there is one."""
-        if self.models is not None and self.objective.metric == "val_accuracy":
+        if self.models is not None and self.objective.metric == self.models.metric:
             return self.models.verdict
         names = self.a.search_id, self.b.search_id
         ahead = names[0] if self.objective.better(self.difference, 0.0) else names[1]
@@ -224,7 +229,7 @@ def compare_searches(
     records: tuple[SearchRecord, SearchRecord],
     sides: tuple[SearchSide, SearchSide],
     facts: tuple[SearchFacts, SearchFacts],
-    models: ModelComparison | None,
+    models: ModelComparison | AnswerComparison | None,
     models_missing: str = "",
 ) -> SearchComparison:
     """Compares the results of two searches.

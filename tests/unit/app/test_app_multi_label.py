@@ -14,7 +14,9 @@ import yaml
 from several_labels import COUNTS, SPACE, TINTS, write_tints
 from sklearn.metrics import average_precision_score
 from small_search import small_search
+from typer.testing import CliRunner
 
+import tlsearch.cli.commands  # noqa: F401  # its modules add their commands
 from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.app.checks.check_file import check_file
 from tlsearch.app.combined.make_ensemble import EnsembleOptions, make_ensemble
@@ -24,9 +26,11 @@ from tlsearch.app.production.promote import PromoteOptions, promote
 from tlsearch.app.views.compare_searches import compare
 from tlsearch.app.views.predictions import predict_images, predict_labelled
 from tlsearch.app.views.report import write_search_report
+from tlsearch.cli.root import app
 from tlsearch.core.errors import UserError
 from tlsearch.data import load_index, read_image
 from tlsearch.results import load_model, logits_on, predict
+from tlsearch.results.answer_comparison import AnswerComparison
 from tlsearch.results.combine.combination import combined_model
 from tlsearch.results.export.base import prepared_images
 from tlsearch.space import load
@@ -215,9 +219,30 @@ def test_a_folder_for_transformers_says_that_labels_are_several(entry: SearchEnt
         assert found == pytest.approx(expected, abs=1e-3)  # the sigmoid of each: they do not add up to 1
 
 
-def test_models_of_several_labels_are_not_compared(entry: SearchEntry) -> None:
-    with pytest.raises(UserError, match="comparing two models does not fit data.task multi_label: McNemar's test"):
-        compare(str(best_folder(entry, 0)), "small:1")
+def test_two_models_are_compared_by_their_metrics(entry: SearchEntry, home: Path) -> None:
+    found = compare("small:0", "small:1")
+    assert isinstance(found, AnswerComparison) and found.metric == "val_map" and found.num_images == COUNTS["val"]
+    index = load_index(load(home_space(entry))[0].data)
+    for trial, ours in ((0, found.metrics[0].a), (1, found.metrics[0].b)):
+        scores = logits_on(load_model(best_folder(entry, trial)), index, "val").numpy()
+        assert average_precision_score(index.label_array("val"), scores, average="macro") == pytest.approx(ours)
+    table = home / "images/plain.csv"
+    lines = (line.rpartition(",")[0] for line in (home / "images/table.csv").read_text().splitlines())
+    table.write_text("\n".join(line for line in lines if line.startswith(("path", "val-"))))
+    same = compare("small:0", "small:1", data=table)
+    assert isinstance(same, AnswerComparison) and same.metrics[0].a == pytest.approx(found.metrics[0].a, abs=1e-6)
+    said = CliRunner().invoke(app, ["compare", "small:0", "small:1"])
+    assert said.exit_code == 0 and found.verdict[:20] in said.output and "average precision" in said.output, said.output
+
+
+def test_a_folder_or_a_test_image_is_refused(entry: SearchEntry, home: Path) -> None:
+    with pytest.raises(UserError):
+        compare("small:0", "small:1", data=home / "images")
+    header, *lines = (line.rpartition(",")[0] for line in (home / "images/table.csv").read_text().splitlines())
+    sealed = home / "images/sealed.csv"
+    sealed.write_text("\n".join([header, *(line for line in lines if line.startswith("test-"))]))
+    with pytest.raises(UserError, match="stays closed until `promote`"):
+        compare("small:0", "small:1", data=sealed)
 
 
 def test_check_shows_the_classes_of_the_images(entry: SearchEntry) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tlsearch.app.catalog.catalog import SearchEntry, find, names_search
@@ -14,6 +14,7 @@ from tlsearch.core.errors import DataError, UsageError, UserError
 from tlsearch.core.label_tasks import TASKS
 from tlsearch.core.types import DataSpec, SearchRecord
 from tlsearch.data import ImageIndex, load_index
+from tlsearch.results.answer_comparison import AnswerComparison, compare_answers
 from tlsearch.results.leaderboard.leaderboard import leaderboard
 from tlsearch.results.leaderboard.search_facts import SearchFacts
 from tlsearch.results.search_comparison import (
@@ -38,14 +39,15 @@ class _Searched:
 
 def compare(
     a: str, b: str, *, data: Path | None = None, storage: Path | None = None, device: str = "auto"
-) -> ModelComparison | SearchComparison:
+) -> ModelComparison | AnswerComparison | SearchComparison:
     """Compares two searches, if both names are a search's ID and no data are given; else two models.
 
     Args:
         a: A search's ID, ``ID:TRIAL``, a checkpoint folder or an MLflow URI.
         b: As ``a``.
-        data: Labelled images: a folder with ``val/``, or with one folder for each class, all of which are used. If
-            left out, the validation images of the search that a model comes from.
+        data: Labelled images: a folder with ``val/``, or with one folder for each class, all of which are used; for
+            multi-label models a table, whose rows of ``val`` count, or all where it has no splits. If left out, the
+            validation images of the search that a model comes from.
         storage: Where to look for searches instead of the catalogue.
         device: For the models: cpu, cuda, or auto.
 
@@ -85,7 +87,7 @@ def _searched(entry: SearchEntry) -> _Searched:
     return _Searched(entry=entry, record=record, facts=facts, side=side)
 
 
-def _best_models(a: _Searched, b: _Searched, device: str) -> tuple[ModelComparison | None, str]:
+def _best_models(a: _Searched, b: _Searched, device: str) -> tuple[ModelComparison | AnswerComparison | None, str]:
     """Both best models on the validation images that their searches share."""
     folders = []
     for one in (a, b):
@@ -101,22 +103,33 @@ def _best_models(a: _Searched, b: _Searched, device: str) -> tuple[ModelComparis
         if a.facts.digest and index.digest != a.facts.digest:
             return None, "the data have changed since the searches"
         names = (a.side.search_id, b.side.search_id)
-        return _compare_checkpoints(names, (folders[0], folders[1]), index, SPLIT, device), ""
+        metric = a.record.metric
+        return _compare_checkpoints(names, (folders[0], folders[1]), index, SPLIT, device, metric=metric), ""
     except UserError as error:
         return None, str(error)
 
 
 def _compare_checkpoints(
-    names: tuple[str, str], checkpoints: tuple[str, str], index: ImageIndex, split: str, device: str
-) -> ModelComparison:
+    names: tuple[str, str],
+    checkpoints: tuple[str, str],
+    index: ImageIndex,
+    split: str,
+    device: str,
+    *,
+    metric: str | None = None,
+) -> ModelComparison | AnswerComparison:
+    """Two models on the images of a split; of multi-label ones the verdict rests on ``metric``, by default mAP."""
     from tlsearch.results.inference.labelled import evaluate_split
+    from tlsearch.results.inference.multi_labelled import evaluate_answers
     from tlsearch.results.inference.predictor import load_model
 
-    TASKS[index.task].require("compare", "comparing two models")
     # One after the other, so that only one model is in memory.
-    a = evaluate_split(load_model(checkpoints[0], device=device), index, split)
-    b = evaluate_split(load_model(checkpoints[1], device=device), index, split)
-    return compare_models(names, a, b)
+    task = TASKS[index.task]
+    if task.several:
+        answers = [evaluate_answers(load_model(one, device=device), index, split) for one in checkpoints]
+        return compare_answers(names, answers[0], answers[1], metric=metric or task.default_metric)
+    said = [evaluate_split(load_model(one, device=device), index, split) for one in checkpoints]
+    return compare_models(names, said[0], said[1])
 
 
 def _own_data(a: str, b: str, storage: Path | None) -> ImageIndex:
@@ -160,15 +173,20 @@ def refuse_sealed(images: Iterable[Path], names: Sequence[str], storage: Path | 
 
 
 def _labelled(path: Path) -> tuple[ImageIndex, str]:
-    """The images of a folder, and the split to use: ``val`` of ready splits, else all of them."""
+    """The images of a folder or a table, and the split to use: ``val`` of ready splits, else all of them."""
     from tlsearch.data.index import Split
-    from tlsearch.data.sources.image_folder import list_folder
+    from tlsearch.data.sources.listing import list_source
 
     spec = DataSpec(source="folder", path=str(path.absolute()))
-    listing = list_folder(spec)
+    if path.is_file():
+        spec = replace(spec, source="manifest", task="multi_label")
+    listing = list_source(spec)
     if "all" not in listing.items:
         if SPLIT not in listing.items:
-            raise DataError(f"--data names a folder with val/, or with one folder for each class; {path} has no val/")
+            raise DataError(
+                "--data names a folder with val/ or with one folder for each class, or a table of images with several "
+                f"labels; {path} has no {'images of val' if path.is_file() else 'val/'}"
+            )
         return load_index(spec), SPLIT
     items = listing.items["all"]
     split = Split(keys=tuple(item.key for item in items), labels=tuple(item.label for item in items))
@@ -179,5 +197,6 @@ def _labelled(path: Path) -> tuple[ImageIndex, str]:
         splits={"all": split},
         digest="",
         reader=listing.reader,
+        task=spec.task,
     )
     return index, "all"

@@ -12,6 +12,7 @@ from tlsearch.cli.session import out, print_json, shown_errors
 
 if TYPE_CHECKING:
     from tlsearch.display.console import Table
+    from tlsearch.results.answer_comparison import AnswerComparison
     from tlsearch.results.leaderboard.leaderboard import LeaderboardRow
     from tlsearch.results.search_comparison import ModelComparison, SearchComparison
 
@@ -24,7 +25,10 @@ def compare(
     b: Annotated[str, typer.Argument(help="The other search or model.")],
     data: Annotated[
         Path | None,
-        typer.Option(help="Labelled images for two models: a folder with val/, or with one folder per class."),
+        typer.Option(
+            help="Labelled images for two models: a folder with val/ or with one folder per class, or a table of "
+            "images with several labels."
+        ),
     ] = None,
     storage: Storage = None,
     device: Annotated[str, typer.Option(help="Where the models run: cpu, cuda, or auto.")] = "auto",
@@ -41,7 +45,7 @@ def compare(
     elif isinstance(found, SearchComparison):
         _print_searches(found)
     else:
-        _print_models(found)
+        _print_pair(found)
 
 
 def _print_searches(found: SearchComparison) -> None:
@@ -61,13 +65,44 @@ def _print_searches(found: SearchComparison) -> None:
     out.print(text, markup=False, soft_wrap=True)
     if found.models is not None:
         out.print("the best models of both on the same validation images:")
-        _print_models(found.models)
+        _print_pair(found.models)
     else:
         out.print(f"no paired test: {found.models_missing}", markup=False, soft_wrap=True)
         out.print(found.verdict, markup=False, soft_wrap=True)
     out.print(
         "both were chosen by these validation images: `tlsearch confirm` and `promote` measure afresh", markup=False
     )
+
+
+def _print_pair(found: ModelComparison | AnswerComparison) -> None:
+    from tlsearch.results.answer_comparison import AnswerComparison
+
+    if isinstance(found, AnswerComparison):
+        _print_answers(found)
+    else:
+        _print_models(found)
+
+
+def _print_answers(found: AnswerComparison) -> None:
+    metrics = _table("metric", found.a, found.b, "difference", "95 %")
+    for one in found.metrics:
+        interval = f"{one.interval.low:+.4f} to {one.interval.high:+.4f}"
+        metrics.add_row(one.name, f"{one.a:.4f}", f"{one.b:.4f}", f"{one.difference:+.4f}", interval)
+    out.print(metrics)
+    out.print(f"{found.num_images} images, drawn again for the intervals; F1 at probabilities of a half", markup=False)
+    out.print(found.verdict, markup=False, soft_wrap=True, style="bold")
+    differing = [one for one in found.classes if one.a != one.b][:_SHOWN]
+    if differing:
+        classes = _table("class", "images", "average precision of A", "of B")
+        for each in differing:
+            classes.add_row(each.name, str(each.images), *("-" if x is None else f"{x:.4f}" for x in (each.a, each.b)))
+        out.print(classes)
+    if found.disagreements:
+        images = _table("image", "labels", "A", "B", left=4)
+        for image in found.disagreements[:_SHOWN]:
+            images.add_row(image.key, image.label, image.a, image.b)
+        out.print(images)
+        _print_more(len(found.disagreements))
 
 
 def _print_models(found: ModelComparison) -> None:
@@ -96,8 +131,12 @@ def _print_models(found: ModelComparison) -> None:
         for image in found.disagreements[:_SHOWN]:
             images.add_row(image.key, image.label, f"{image.a} {image.score_a:.2f}", f"{image.b} {image.score_b:.2f}")
         out.print(images)
-        if len(found.disagreements) > _SHOWN:
-            out.print(f"and {len(found.disagreements) - _SHOWN} more, see --json")
+        _print_more(len(found.disagreements))
+
+
+def _print_more(num_images: int) -> None:
+    if num_images > _SHOWN:
+        out.print(f"and {num_images - _SHOWN} more, see --json")
 
 
 def _table(*heads: str, left: int = 1) -> Table:

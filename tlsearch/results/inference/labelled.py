@@ -97,6 +97,16 @@ def evaluate_split(model: Classifier, index: ImageIndex, split: str) -> Evaluati
     return Evaluation(classes=index.classes, keys=keys, labels=labels, probabilities=probabilities)
 
 
+def check_same_images(a: tuple[Sequence[str], LABELS], b: tuple[Sequence[str], LABELS]) -> None:
+    """Raises DataError where two models were evaluated on other images, or on other labels of them.
+
+    Args:
+        a: Keys and labels; ``b`` likewise.
+    """
+    if tuple(a[0]) != tuple(b[0]) or not np.array_equal(a[1], b[1]):
+        raise DataError("two models are compared on the same images with the same labels; these differ")
+
+
 def class_scores(evaluation: Evaluation) -> list[ClassScore]:
     """Recall and precision of each class, the lowest recall first."""
     confusion = evaluation.confusion()

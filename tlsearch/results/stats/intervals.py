@@ -6,6 +6,7 @@ Accuracies are fractions of N images; intervals cover 95 % unless another level 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,11 +149,46 @@ def bootstrap_metric(
     """
     task = task_of(labels)
     one, scores = task.metrics[metric], task.scores(probabilities)
+    values = np.array([one.value(scores[rows], labels[rows]) for rows in _draws(len(labels), seed, num_bootstraps)])
+    return float(values.std(ddof=1)), _percentiles(values)
+
+
+def bootstrap_differences(
+    metrics: Sequence[str],
+    a: PROBABILITIES,
+    b: PROBABILITIES,
+    labels: LABELS,
+    *,
+    seed: int = 0,
+    num_bootstraps: int = BOOTSTRAPS,
+) -> list[Interval]:
+    """Percentile intervals of metrics of A less those of B, the same images drawn again with replacement for both.
+
+    Args:
+        metrics: As ``val_map``; the answer is in their order.
+        a: float (N, C).
+        b: float (N, C).
+        labels: As of ``bootstrap_metric``, as are the draws.
+    """
+    task = task_of(labels)
+    chosen, of_a, of_b = [task.metrics[name] for name in metrics], task.scores(a), task.scores(b)
+    differences = np.array(
+        [
+            [one.value(of_a[rows], labels[rows]) - one.value(of_b[rows], labels[rows]) for one in chosen]
+            for rows in _draws(len(labels), seed, num_bootstraps)
+        ]
+    )
+    return [_percentiles(differences[:, place]) for place in range(len(chosen))]
+
+
+def _draws(num_images: int, seed: int, num_bootstraps: int) -> Iterator[NDArray[np.int64]]:
     rng = np.random.default_rng(seed)
-    draws = (rng.integers(0, len(labels), len(labels)) for _ in range(num_bootstraps))
-    values = np.array([one.value(scores[rows], labels[rows]) for rows in draws])
+    return (rng.integers(0, num_images, num_images) for _ in range(num_bootstraps))
+
+
+def _percentiles(values: NDArray[np.float64]) -> Interval:
     low, high = np.quantile(values, [0.025, 0.975])
-    return float(values.std(ddof=1)), Interval(low=float(low), high=float(high), method="bootstrap")
+    return Interval(low=float(low), high=float(high), method="bootstrap")
 
 
 def _log_choose(total: int, chosen: int) -> float:
