@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from preparing import prepare, prepare_changed, prepare_resume
-from search_doubles import drive
+from search_doubles import drive, killed_at
 from small_search import write_shapes
 
 from tlsearch.app.catalog import catalog
@@ -182,6 +182,15 @@ def test_what_is_stopped_or_dies_repeats_only_what_was_not_recorded(
     assert made == ["shufflenet_v2_x0_5", "mobilenet_v3_small", "squeezenet1_1"]
     assert ready is not None and len(ready.space.backbones()) == 2
     assert read_screen(prepared.entry).seconds > 0  # type: ignore[union-attr]
+
+
+def test_a_start_that_dies_once_it_is_decided_leaves_no_pass_to_the_next(file: Path, made: list[str]) -> None:
+    prepared = begin(file)
+    killed_at("screen_decided:1", lambda: start(prepared))
+    decided = read_screen(prepared.entry)
+    assert decided is not None and decided.decided
+    ready = start(prepare_resume(prepared.entry))
+    assert made == [] and ready is not None and ready.space.backbones() == decided.kept
 
 
 def test_the_trials_have_the_connection_of_the_passes(file: Path, made: list[str], in_process: list[str]) -> None:
