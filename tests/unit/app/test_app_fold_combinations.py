@@ -16,9 +16,8 @@ from soup_search import SPACE, soup_search
 
 from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.app.catalog.stored import read_record, stored_file
+from tlsearch.app.combined import ensemble_costs, members
 from tlsearch.app.combined import make_ensemble as making
-from tlsearch.app.combined import make_soup as souping
-from tlsearch.app.combined import members
 from tlsearch.app.combined.make_ensemble import EnsembleOptions, make_ensemble
 from tlsearch.app.combined.make_soup import make_soup
 from tlsearch.app.production import promote as promoting
@@ -54,7 +53,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> SearchEntry:
 def entry(searched: SearchEntry, monkeypatch: pytest.MonkeyPatch) -> SearchEntry:
     monkeypatch.setenv("TLSEARCH_CACHE_DIR", str(searched.path.parents[1] / "cache"))
     monkeypatch.setattr(making, "measure_module", lambda *_: 7.0)
-    monkeypatch.setattr(souping, "measure_latency", lambda spec: 7.0)
+    monkeypatch.setattr(ensemble_costs, "measure_latency", lambda spec: 7.0)
     monkeypatch.setattr(members, "_RAY_S", 1e9)  # no Ray, however slow the machine
     return searched
 
