@@ -75,7 +75,7 @@ def test_the_list_shows_every_search_with_what_it_takes(tmp_path: Path, monkeypa
     assert {"search_id", "state", "created", "trials", "best", "directory", "num_bytes"} <= set(json.loads(text)[0])
     code, text = run("list")
     assert code == 0 and text.count(" one ") == 2 and "study" in text
-    monkeypatch.setattr("tlsearch.cli.session.out.width", 80)
+    monkeypatch.setattr("tlsearch.cli.session.out._width", 80)
     code, text = run("list", "--storage", str(tmp_path / "b/tlsearch_runs"))
     assert code == 0 and "│ interrupted │" in text and f"in {tmp_path / 'b/tlsearch_runs'}" in text.splitlines()[-1]
     assert searches_total() == {"entries": 3, "num_bytes": sum(one.num_bytes for one in list_searches())}

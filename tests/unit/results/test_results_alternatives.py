@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 from search_records import make_facts, make_trial, record_of
 
-from tlsearch.cli.tables.results_table import alternatives_table
+from tlsearch.cli.tables.results_table import alternatives_advice, alternatives_table
 from tlsearch.results.combine import alternatives as comparing
 from tlsearch.results.combine.alternatives import alternatives
 from tlsearch.results.combine.combination import Combination, Member, write_combination
@@ -67,11 +67,12 @@ def test_what_was_made_is_shown_as_it_is(kept: None, tmp_path: Path) -> None:
     assert [one.kind for one in (trial, soup, ensemble)] == ["trial", "soup", "ensemble"]
     assert soup.advice("a-1") == "tlsearch promote a-1 --soup" and soup.latency_text == "8.5"
     assert ensemble.parameters_text == "3.0 M" and ensemble.advice("a-1") == "no better than the best trial"
-    console = Console(width=150, record=True, file=None, force_terminal=False)
+    console = Console(width=80, record=True, file=None, force_terminal=False)
     with console.capture() as captured:
-        console.print(alternatives_table([trial, soup, ensemble], "a-1", "a-1: best trial, soup, ensemble"))
+        console.print(alternatives_table([trial, soup, ensemble], "a-1: best trial, soup, ensemble"))
     assert soup.cross_fitted == pytest.approx((trial.cross_fitted or 0.0) + 0.72 - 0.69)
-    assert "tlsearch promote a-1 --soup" in captured.get() and f"{soup.cross_fitted:.4f}" in captured.get()
+    assert f"{soup.cross_fitted:.4f}" in captured.get() and "…" not in captured.get()
+    assert "soup:     tlsearch promote a-1 --soup" in alternatives_advice([trial, soup, ensemble], "a-1").splitlines()
 
 
 def test_the_best_trial_s_latency_is_that_which_was_measured_beside_the_combination(tmp_path: Path) -> None:

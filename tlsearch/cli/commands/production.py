@@ -12,7 +12,7 @@ import typer
 from tlsearch.cli.root import Address, Json, Search, Storage, app
 from tlsearch.cli.session import err, out, print_json, shown_errors
 from tlsearch.cli.streams import GOES_ON, when_output_ends
-from tlsearch.cli.tables.results_table import alternatives_table
+from tlsearch.cli.tables.results_table import alternatives_advice, alternatives_table
 from tlsearch.core.codec import to_plain
 from tlsearch.core.errors import UsageError
 from tlsearch.core.text import agree, plural
@@ -48,7 +48,8 @@ def confirm(
             print_json(to_plain(result))
         elif len(result.alternatives) > 1:
             title = f"{entry.search_id}: best trial, soup, ensemble"
-            out.print(alternatives_table(result.alternatives, entry.search_id, title))
+            out.print(alternatives_table(result.alternatives, title))
+            out.print(alternatives_advice(result.alternatives, entry.search_id), markup=False, soft_wrap=True)
 
 
 def run_confirm(

@@ -183,16 +183,21 @@ def print_next_steps(console: Console, search_id: str, *, interrupted: bool, fol
         console.print(f"  tlsearch {line:<{width}} {purpose}", soft_wrap=True)
 
 
-def alternatives_table(found: Sequence[Alternative], search_id: str, title: str) -> Table:
-    """The best trial beside what is made of several."""
+def alternatives_table(found: Sequence[Alternative], title: str) -> Table:
+    """The best trial beside what is made of several; 80 columns hold it."""
     table = Table(title=title)
     for head in ("model", "trials"):
         table.add_column(head)
     for head in ("cross-fitted", "all images", "parameters", "ms (CPU)"):
         table.add_column(head, justify="right", no_wrap=True)
-    table.add_column("")
     for one in found:
         values = ["-" if value is None else f"{value:.4f}" for value in (one.cross_fitted, one.value)]
         sizes = [one.parameters_text, one.latency_text]
-        table.add_row(one.kind, one.members_text, *values, *sizes, one.advice(search_id))
+        table.add_row(one.kind, one.members_text, *values, *sizes)
     return table
+
+
+def alternatives_advice(found: Sequence[Alternative], search_id: str) -> str:
+    """By model the command that takes it, a line each: a column beside the figures would cut commands."""
+    width = max(len(one.kind) for one in found) + 1
+    return "\n".join(f"{one.kind + ':':{width}} {one.advice(search_id)}" for one in found)
