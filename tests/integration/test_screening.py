@@ -13,6 +13,7 @@ from small_search import write_shapes
 from test_crashes import environment
 
 from tlsearch.search import read_search
+from tlsearch.search.cluster.local_ray import ray_folder
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -28,42 +29,49 @@ search: {trials: 4, max_epochs: 2}
 """
 
 
-def command(root: Path, *words: str, point: str = "") -> tuple[int, str]:
+def command(root: Path, *words: str, point: str = "") -> tuple[int, str, int]:
+    """Exit code, output, and the number of Ray sessions that the process has started."""
     with open(root / "output", "w+") as output:  # a pipe would wait for all of Ray's processes
-        code = subprocess.run(
+        process = subprocess.Popen(
             [sys.executable, "-m", "tlsearch", *words],
             cwd=root,
             env=environment(root, point),
             stdout=output,
             stderr=output,
-            check=False,
-            timeout=300,
-        ).returncode
-    return code, (root / "output").read_text()
+        )
+        try:
+            code = process.wait(timeout=300)
+        finally:
+            process.kill()
+    sessions = list(Path(ray_folder()).glob(f"session_*_{process.pid}"))  # Ray names them by time and process
+    return code, (root / "output").read_text(), len(sessions)
 
 
-def test_a_killed_screen_goes_on_and_the_search_after_it(tmp_path: Path) -> None:
+def test_a_killed_screen_goes_on_and_the_search_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)  # the commands have none either
     write_shapes(tmp_path / "images")
     (tmp_path / "space.yaml").write_text(SPACE)
-    code, said = command(tmp_path, "run", "space.yaml", "--name", "one", point="backbone_probed:2")
+    code, said, _ = command(tmp_path, "run", "space.yaml", "--name", "one", point="backbone_probed:2")
     assert code == -signal.SIGKILL, said
     kept = tmp_path / "tlsearch_runs" / "one" / "screen.json"
     first = json.loads(kept.read_text())
     assert len(first["passes"]) == 2 and not first["kept"]
     assert not (kept.parent / "study.journal").exists()
-    code, said = command(tmp_path, "status", "one", "--json")
+    code, said, sessions = command(tmp_path, "status", "one", "--json")
+    assert sessions == 0
     assert code == 0 and json.loads(said)["screen"]["num_backbones"] == 3
 
-    code, said = command(tmp_path, "resume", "one", point="screen_decided:1")
+    code, said, sessions = command(tmp_path, "resume", "one", point="after_report_write:1")
     assert code == -signal.SIGKILL and "[3/3 screened]" in said, said
+    assert sessions == 1  # the passes and the trials share one
     decided = json.loads(kept.read_text())
     assert decided["kept"] and all(one in decided["passes"] for one in first["passes"])  # they end in any order
 
-    code, said = command(tmp_path, "resume", "one")
+    code, said, _ = command(tmp_path, "resume", "one")
     assert code == 0 and "screened]" not in said, said
     assert json.loads(kept.read_text()) == decided
     trials = read_search(kept.parent).trials
     assert len(trials) == 4 and {trial.config.backbone for trial in trials} <= set(decided["kept"])
-    code, said = command(tmp_path, "results", "one", "--json")
+    code, said, _ = command(tmp_path, "results", "one", "--json")
     assert code == 0 and {one["name"] for one in json.loads(said)["screen"]["backbones"]} == set(BACKBONES)
     assert 'id="screen"' in (kept.parent / "report" / "report.html").read_text()
