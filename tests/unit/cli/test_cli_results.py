@@ -134,3 +134,11 @@ def test_a_search_that_keeps_no_model_proposes_no_prediction(capsys: pytest.Capt
     print_next_steps(Console(), "flowers-1", interrupted=False, folds=folds)
     shown = capsys.readouterr().out
     assert "tlsearch promote" in shown and ("tlsearch predict flowers-1" in shown) is not folds
+
+
+@pytest.mark.parametrize("tried", [False, True])
+def test_a_search_that_has_tried_its_space_proposes_no_more_trials(
+    capsys: pytest.CaptureFixture[str], tried: bool
+) -> None:
+    print_next_steps(Console(), "flowers-1", interrupted=False, space_tried=tried)
+    assert ("--trials +12" in capsys.readouterr().out) is not tried

@@ -245,5 +245,6 @@ def _print_end(end: SearchEnd, *, next_steps: bool) -> None:
         unsent = f"{plural(end.unsent, 'MLflow record')} could not be sent"
         err.print(f"{unsent}: `tlsearch sync` sends what MLflow lacks from the study")
     if next_steps and record.best is not None:
-        folds = bool(record.best.folds)
-        print_next_steps(out, record.search_id, interrupted=end.reason == "interrupted", folds=folds)
+        interrupted, folds = end.reason == "interrupted", bool(record.best.folds)
+        tried = record.space_tried
+        print_next_steps(out, record.search_id, interrupted=interrupted, folds=folds, space_tried=tried)

@@ -165,17 +165,22 @@ def _packed(parts: Sequence[str], width: int) -> list[str]:
     return lines
 
 
-def print_next_steps(console: Console, search_id: str, *, interrupted: bool, folds: bool = False) -> None:
-    """The commands that a search with a best trial is ready for; one with folds keeps no model to predict with."""
+def print_next_steps(
+    console: Console, search_id: str, *, interrupted: bool, folds: bool = False, space_tried: bool = False
+) -> None:
+    """The commands that a search with a best trial is ready for.
+
+    One with folds keeps no model to predict with, and one that has tried its whole space has no more trials.
+    """
     search = shlex.quote(search_id)
-    go_on = (f"resume {search}", "go on") if interrupted else (f"resume {search} --trials +12", "search on")
+    more = [] if space_tried else [(f"resume {search} --trials +12", "search on")]
     steps = [
         ("report", "what mattered, mistakes"),
         ("ui", "the trials in MLflow"),
         ("confirm", "is the best really better?"),
         ("promote", "test it once, register it"),
         *([] if folds else [(f"predict {search} IMAGES...", "use the best model")]),
-        go_on,
+        *([(f"resume {search}", "go on")] if interrupted else more),
     ]
     width = max(len(line) for line, _ in steps) + 1
     console.print("what to try next:")
