@@ -32,6 +32,7 @@ from tlsearch.data import (
     open_pixels,
     picture_of,
 )
+from tlsearch.data.images import arrays
 from tlsearch.data.images.own_channels import own_pixels, stored_pixels
 from tlsearch.data.images.trivial_augment import distort
 from tlsearch.node_cache.store import close
@@ -385,3 +386,18 @@ def test_the_transform_of_a_data_set() -> None:
     assert (spec.mean, spec.std, spec.bits, spec.crop_size) == ((0.1, 0.2), (0.3, 0.4), 16, 112)
     unmeasured = data_transform(weights, DataSpec(source="folder", channels=1), None)
     assert unmeasured.mean == pytest.approx([0.449], abs=1e-3) and unmeasured.channels == 1
+
+
+def test_heads_of_arrays_are_parsed_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The parser of Python's literals raises a SystemError where threads share it."""
+    parse, locked = np.lib.format.read_array_header_1_0, []
+
+    def watched(file: BytesIO) -> Any:
+        locked.append(arrays._LITERALS.locked())
+        return parse(file)
+
+    monkeypatch.setattr(np.lib.format, "read_array_header_1_0", watched)
+    file = BytesIO()
+    np.save(file, np.zeros((4, 5, 3), dtype=np.uint8))
+    assert arrays.npy_head(file.getvalue(), "a.npy").shape == (4, 5, 3)
+    assert locked == [True] and not arrays._LITERALS.locked()

@@ -6,6 +6,7 @@ Each is described by its head before any pixel is decoded. Shapes: H, W, C of an
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -17,6 +18,9 @@ from numpy.typing import NDArray
 from tlsearch.core.errors import DataError
 
 _COLOURS = (b"\x02", b"\x04", b"\x06")  # of PNG: RGB, grey with transparency, RGB with transparency
+# A head is a Python literal. CPython's parser counts the depth of its recursion for all threads together: where another
+# one runs within it, it raises a SystemError (python/cpython issue 106905), and a sound image would be called corrupt.
+_LITERALS = threading.Lock()
 _DIMENSIONS = "an image has the dimensions (H, W), (H, W, C) or (C, H, W)"
 
 
@@ -76,10 +80,11 @@ def _npy(data: bytes, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any], 
     file = BytesIO(data)
     try:
         version = np.lib.format.read_magic(file)
-        if version == (1, 0):
-            shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-        else:
-            shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
+        with _LITERALS:
+            if version == (1, 0):
+                shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+            else:
+                shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
     except ValueError as error:
         raise DataError(f"{name}: the head of the array is broken: {error}") from error
     return shape, fortran, dtype, file.tell()
