@@ -13,8 +13,7 @@ if sys.argv[:1] == ["-m"] and not sys.flags.safe_path:
         if __file__.startswith(_folder) and _folder not in sys.path:
             sys.path.append(_folder)
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tlsearch.api.functions import init_space, open_search, plan, resume, run
@@ -24,22 +23,7 @@ if TYPE_CHECKING:
     from tlsearch.results.inference.predictor import load_model, predict
 
 from tlsearch.core import __version__
-
-_LAZY = {
-    "LoadedSpace": "tlsearch.api.spaces",
-    "Search": "tlsearch.api.search",
-    "SpaceError": "tlsearch.core.errors",
-    "TlsearchError": "tlsearch.core.errors",
-    "Trials": "tlsearch.api.search",
-    "init_space": "tlsearch.api.functions",
-    "load_model": "tlsearch.results.inference.predictor",
-    "load_space": "tlsearch.api.spaces",
-    "open_search": "tlsearch.api.functions",
-    "plan": "tlsearch.api.functions",
-    "predict": "tlsearch.results.inference.predictor",
-    "resume": "tlsearch.api.functions",
-    "run": "tlsearch.api.functions",
-}
+from tlsearch.core.imports import lazy_names
 
 __all__ = [
     "LoadedSpace",
@@ -63,8 +47,13 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-def __getattr__(name: str) -> Any:
-    # By name, not by an import statement: every room imports this package, and some of these bring torch.
-    if name in _LAZY:
-        return getattr(import_module(_LAZY[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(  # every room imports this package, and some of these bring torch
+    __name__,
+    {
+        "api.functions": ("init_space", "open_search", "plan", "resume", "run"),
+        "api.search": ("Search", "Trials"),
+        "api.spaces": ("LoadedSpace", "load_space"),
+        "core.errors": ("SpaceError", "TlsearchError"),
+        "results.inference.predictor": ("load_model", "predict"),
+    },
+)

@@ -6,8 +6,28 @@ import gc
 import os
 import site
 import sys
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
+from typing import Any
+
+
+def lazy_names(package: str, homes: Mapping[str, tuple[str, ...]]) -> Callable[[str], Any]:
+    """The ``__getattr__`` (PEP 562) of a package that loads its names on first use.
+
+    By name, not by import statements: so no import of one part of the package waits for the others.
+
+    Args:
+        homes: By module below the package the names that it gives.
+    """
+    modules = {name: f"{package}.{module}" for module, names in homes.items() for name in names}
+
+    def load(name: str) -> Any:
+        if name not in modules:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(import_module(modules[name]), name)
+
+    return load
 
 
 def quick_import(name: str) -> None:

@@ -5,8 +5,9 @@ Names are loaded on first use: listing and looking over a data set must not wait
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tlsearch.core.imports import lazy_names
 
 if TYPE_CHECKING:
     from tlsearch.data.images.augmentation import AUGMENTATIONS, Drawn, apply_drawn, augment, draw_view
@@ -82,37 +83,38 @@ __all__ = [
     "with_val_in_train",
 ]
 
-_HOMES = {
-    "images.augmentation": ("AUGMENTATIONS", "Drawn", "apply_drawn", "augment", "draw_view"),
-    "inspect.data_card": ("DataCard", "data_card"),
-    "inspect.pixel_formats": ("find_pixels", "measure_channels"),
-    "inspect.scan": ("require_ready",),
-    "sources.class_names": ("nfc", "same_classes"),
-    "images.decode": ("decode_rgb",),
-    "images.own_channels": ("Picture", "decode_image", "picture_of"),
-    "sources.folder_walk": ("FolderImages", "images_below"),
-    "images.file_formats": ("IMAGE_SUFFIXES",),
-    "index": (
-        "ImageIndex",
-        "Split",
-        "image_name",
-        "load_index",
-        "read_bytes",
-        "read_image",
-        "seen_digest",
-        "split_digest",
-    ),
-    "packed.packed": ("Pixels", "open_pixels"),
-    "packed.streamed": ("StreamedImages",),
-    "pooled": ("fold_indexes", "rows_with_val_in_train", "with_val_in_train"),
-    "images.preprocessing": ("as_tensor", "data_transform", "eval_image", "normalise", "to_device", "with_image_size"),
-}
-
-
-def __getattr__(name: str) -> Any:
-    for home, names in _HOMES.items():
-        if name in names:
-            module = importlib.import_module(f"tlsearch.data.{home}")
-            globals().update({one: getattr(module, one) for one in names})
-            return globals()[name]
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "images.augmentation": ("AUGMENTATIONS", "Drawn", "apply_drawn", "augment", "draw_view"),
+        "inspect.data_card": ("DataCard", "data_card"),
+        "inspect.pixel_formats": ("find_pixels", "measure_channels"),
+        "inspect.scan": ("require_ready",),
+        "sources.class_names": ("nfc", "same_classes"),
+        "images.decode": ("decode_rgb",),
+        "images.own_channels": ("Picture", "decode_image", "picture_of"),
+        "sources.folder_walk": ("FolderImages", "images_below"),
+        "images.file_formats": ("IMAGE_SUFFIXES",),
+        "index": (
+            "ImageIndex",
+            "Split",
+            "image_name",
+            "load_index",
+            "read_bytes",
+            "read_image",
+            "seen_digest",
+            "split_digest",
+        ),
+        "packed.packed": ("Pixels", "open_pixels"),
+        "packed.streamed": ("StreamedImages",),
+        "pooled": ("fold_indexes", "rows_with_val_in_train", "with_val_in_train"),
+        "images.preprocessing": (
+            "as_tensor",
+            "data_transform",
+            "eval_image",
+            "normalise",
+            "to_device",
+            "with_image_size",
+        ),
+    },
+)

@@ -6,8 +6,9 @@ Nothing heavy is imported with the room: the predictor (torch) comes with its fi
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from tlsearch.core.imports import lazy_names
 from tlsearch.results.leaderboard.leaderboard import LeaderboardRow, leaderboard, leaderboard_csv, results_json
 
 if TYPE_CHECKING:
@@ -31,17 +32,10 @@ __all__ = [
     "results_json",
 ]
 
-_ANSWERS = frozenset({"MultiLabelPrediction", "Prediction", "Score"})
-_PREDICTOR = frozenset({"Classifier", "load_model", "logits_on", "predict"})
-
-
-def __getattr__(name: str) -> Any:
-    if name in _PREDICTOR:
-        from tlsearch.results.inference import predictor
-
-        return getattr(predictor, name)
-    if name in _ANSWERS:
-        from tlsearch.results.inference import answers
-
-        return getattr(answers, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "inference.answers": ("MultiLabelPrediction", "Prediction", "Score"),
+        "inference.predictor": ("Classifier", "load_model", "logits_on", "predict"),
+    },
+)

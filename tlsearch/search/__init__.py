@@ -5,8 +5,9 @@ Names are loaded on first use: a worker, which imports a part of this room alone
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tlsearch.core.imports import lazy_names
 
 if TYPE_CHECKING:
     from tlsearch.search.cluster.connect import starting_ray
@@ -36,26 +37,17 @@ __all__ = [
     "wait_until_stopped",
 ]
 
-_HOMES = {
-    "Carried": "controller.migrate",
-    "Holder": "study.lock",
-    "SearchLock": "study.lock",
-    "SearchPlan": "plan",
-    "SearchStatus": "inspect.running_status",
-    "holding": "study.lock",
-    "parameter_importance": "inspect.importance",
-    "read_search": "study.records",
-    "read_status": "inspect.running_status",
-    "request_stop": "study.stop_request",
-    "run_search": "start",
-    "starting_ray": "cluster.connect",
-    "supersede": "controller.migrate",
-    "wait_until_stopped": "study.stop_request",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    return found
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "cluster.connect": ("starting_ray",),
+        "controller.migrate": ("Carried", "supersede"),
+        "inspect.importance": ("parameter_importance",),
+        "inspect.running_status": ("SearchStatus", "read_status"),
+        "plan": ("SearchPlan",),
+        "start": ("run_search",),
+        "study.lock": ("Holder", "SearchLock", "holding"),
+        "study.records": ("read_search",),
+        "study.stop_request": ("request_stop", "wait_until_stopped"),
+    },
+)

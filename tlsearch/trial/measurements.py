@@ -6,7 +6,7 @@ The metrics of the machine have MLflow's names, so that its UI shows them on a t
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -65,18 +65,27 @@ def time_one_image(model: StagedModel, runtime: Runtime) -> float:
 
 
 def time_module(module: nn.Module, inputs: Sequence[torch.Tensor], runtime: Runtime) -> float:
-    """Milliseconds for a module, in eval mode and on its device: the fastest of 20 passes.
+    """Milliseconds for a module, in eval mode and on its device: the fastest of 20 passes."""
 
-    Other trials and programs make a pass slower, never faster: beside them the fastest differs least, as timeit's does.
+    def run() -> None:
+        module(*inputs)
+        if runtime.device.type == "cuda":
+            torch.cuda.synchronize(runtime.device)  # the pass is only queued when the call returns
+
+    with torch.inference_mode(), runtime.autocast():
+        return time_calls(run)
+
+
+def time_calls(run: Callable[[], object]) -> float:
+    """Milliseconds of a call: the fastest of 20, after 3 that do not count.
+
+    Other trials and programs make a call slower, never faster: beside them the fastest differs least, as timeit's does.
     """
     times = []
-    with torch.inference_mode(), runtime.autocast():
-        for _ in range(WARMUPS + REPEATS):
-            started = time.perf_counter()
-            module(*inputs)
-            if runtime.device.type == "cuda":
-                torch.cuda.synchronize(runtime.device)  # the pass is only queued when the call returns
-            times.append(time.perf_counter() - started)
+    for _ in range(WARMUPS + REPEATS):
+        started = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - started)
     return 1000.0 * min(times[WARMUPS:])
 
 

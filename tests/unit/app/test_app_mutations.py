@@ -68,8 +68,8 @@ def _run(folder: Path, examples: int) -> None:
     assert seen["syntax"] <= examples / 5, seen
 
 
-def test_twenty_mutants(folder: Path) -> None:
-    _run(folder, 20)
+def test_forty_mutants(folder: Path) -> None:
+    _run(folder, 40)
 
 
 @pytest.mark.slow

@@ -61,9 +61,8 @@ def test_an_ensemble_is_shown_beside_the_best_trial(asked: list[Any]) -> None:
     )
     assert trial[1:-1] == ["trial", "4", "0.6800", "0.7000", "0.5 M", "4.5"]
     assert ensemble[1:-1] == ["ensemble", "4 x3, 0", "0.7200", "0.7500", "1.2 M", "12.3"]
-    assert "trial:    tlsearch promote one\n" in result.output
     assert "val_accuracy on 100 validation images" in result.output and "trial 4 by 0.0400" in result.output
-    assert "tlsearch promote one --ensemble" in result.output
+    assert result.output.count("tlsearch promote one --ensemble") == 1
 
 
 def test_an_ensemble_that_does_not_help_is_said_to(asked: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:

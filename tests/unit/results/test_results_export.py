@@ -64,6 +64,7 @@ def _checkpoint(folder: Path, backbone: str) -> Path:
         pytest.param("mobilenet_v3_small", "torch", marks=pytest.mark.slow),
         ("mobilenet_v3_small", "script"),
         pytest.param("mobilenet_v3_small", "onnx", marks=pytest.mark.slow),
+        pytest.param("mobilenet_v3_small", "openvino", marks=pytest.mark.slow),
         ("squeezenet1_1", "onnx"),
         ("squeezenet1_1", "openvino"),
         pytest.param("timm/tf_efficientnet_lite0", "script", marks=pytest.mark.slow),

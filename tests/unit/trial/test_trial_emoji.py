@@ -116,7 +116,7 @@ def test_a_random_head_alone_learns_the_emoji(real: Real, backbone: str) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backbone", ["mobilenet_v2"])  # the other one takes twice as long
+@pytest.mark.parametrize("backbone", BACKBONES)
 def test_from_scratch_the_same_budget_is_not_enough(real: Real, backbone: str) -> None:
     """As many epochs as a head alone takes above, everything training, from random weights."""
     trial = FineTuning(real(backbone, depth=5, policy="train", max_epochs=8, backbone_lr=1e-2, pretrained=False))

@@ -5,17 +5,15 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import statistics
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from tlsearch.app.catalog.catalog import SearchEntry, find, names_search, read_entry
 from tlsearch.app.catalog.stored import stored_file
@@ -32,15 +30,15 @@ from tlsearch.results.export.onnx_int8 import Int8Test, quantize
 from tlsearch.results.inference.predictor import Classifier
 from tlsearch.results.leaderboard.search_facts import this_cpu
 from tlsearch.tracking import model_origin
+from tlsearch.trial import time_calls
 
 MAX_IMAGES = 100
 _URI = re.compile(r"[a-z][a-z0-9+.-]+:/")
-_WARMUPS, _REPEATS = 3, 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class FormatLatency:
-    """Median time of one image, in milliseconds; the format ``model`` is the model itself."""
+    """The fastest pass of one image of 20, in milliseconds; the format ``model`` is the model itself."""
 
     format: str
     ms: float
@@ -148,7 +146,7 @@ def _export(
         runs[f"{chosen.name} int8"] = module.open_model(small)
         made = small
     first = [one[:1] for one in pixels]
-    latency = tuple(FormatLatency(format=name, ms=_latency(one, first)) for name, one in runs.items())
+    latency = tuple(FormatLatency(format=name, ms=time_calls(partial(one, *first))) for name, one in runs.items())
     os.replace(made, target)
     return ExportedModel(
         format=chosen.name,
@@ -234,12 +232,3 @@ def search_of_model(model: str, storage: Path | None = None) -> SearchEntry | No
     folder = Path(model).absolute()
     around = (read_entry(one) for one in (folder, *folder.parents))
     return next((one for one in around if one is not None), None)
-
-
-def _latency(run: Callable[..., object], image: Sequence[Tensor]) -> float:
-    times = []
-    for _ in range(_WARMUPS + _REPEATS):
-        start = time.perf_counter()
-        run(*image)
-        times.append(time.perf_counter() - start)
-    return 1000.0 * statistics.median(times[_WARMUPS:])

@@ -8,7 +8,7 @@ import typer
 
 from tlsearch.cli.root import Address, Json, Search, Storage, app
 from tlsearch.cli.session import out, print_json, shown_errors
-from tlsearch.cli.tables.results_table import alternatives_advice, alternatives_table
+from tlsearch.cli.tables.results_table import alternatives_table
 from tlsearch.core.codec import to_plain
 
 if TYPE_CHECKING:
@@ -79,9 +79,7 @@ def _show(result: Combination, entry: SearchEntry, *, as_json: bool) -> None:
     from tlsearch.results.combine.alternatives import beside_best
 
     title = f"{entry.search_id}: {result.metric} on {result.num_val} validation images"
-    found = beside_best(result)
-    out.print(alternatives_table(found, title))
-    out.print(alternatives_advice(found, entry.search_id), markup=False, soft_wrap=True)
+    out.print(alternatives_table(beside_best(result), title))
     out.print(verdict(result, entry.search_id), markup=False, soft_wrap=True)
 
 

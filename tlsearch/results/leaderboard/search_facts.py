@@ -96,7 +96,7 @@ def trained_model(config: TrialConfig) -> str:
 
 
 def measure_latency(spec: ModelSpec, *, num_threads: int = 1) -> float:
-    """Milliseconds for one image through an untrained model: the median of 20 passes.
+    """Milliseconds for one image through an untrained model: the fastest of 20 passes.
 
     The time does not depend on the weights. Decoding and resizing the image are not in it.
 
@@ -134,7 +134,7 @@ def measure_part_latencies(spec: ModelSpec, *, num_threads: int = 1) -> tuple[fl
 
 
 def measure_module(module: nn.Module, inputs: Sequence[Tensor], *, num_threads: int = 1) -> float:
-    """Milliseconds for a module in eval mode on the CPU: the median of 20 passes."""
+    """Milliseconds for a module in eval mode on the CPU: the fastest of 20 passes."""
     import torch
 
     from tlsearch.train import Runtime

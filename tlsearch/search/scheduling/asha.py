@@ -4,8 +4,9 @@ Li et al., "A System for Massively Parallel Hyperparameter Tuning" (MLSys 2020).
 lie at the epochs grace_period * reduction_factor^k below max_epochs. A trial that reaches a rung
 enters its best value so far and goes on if it is among the best 1/reduction_factor (rounded up)
 of all that have reached the rung, itself included; of equal ones as many as are among these, the first
-ones first. What happens depends on ranks and on the order of reports alone, so the same reports give the
-same decisions after any restart.
+ones first. Heads alone have rungs of their own: one that starts solved is near its best after an epoch, and
+would cut deeper trials that pass it later (docs/search_quality.md). What happens depends on ranks and on the
+order of reports alone, so the same reports give the same decisions after any restart.
 """
 
 from __future__ import annotations
@@ -57,17 +58,17 @@ class AshaRules(AshaSpec):
 
 
 class Rungs(Protocol):
-    """What trials entered, by bracket and milestone; fed in the stored order of reports."""
+    """What trials entered, by bracket and milestone, heads alone apart; fed in the stored order of reports."""
 
     def enter(self, *, bracket: int, epoch: int, best: float, cost: float = 0.0, head_only: bool = False) -> bool:
         """Enters a trial that has ended ``epoch``, once, where a rung lies there; True if it goes on.
 
         Args:
             bracket: The trial's bracket, from 0.
-            head_only: Whether it trains the head alone: such trials have rungs of their own.
             epoch: The epoch reported.
             best: The trial's best value up to that epoch.
             cost: What its model costs, where the search looks at it.
+            head_only: Whether it trains the head alone: such trials have rungs of their own.
         """
         ...
 
