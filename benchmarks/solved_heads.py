@@ -83,23 +83,40 @@ class Trial:
 
 
 def run(setup: TrialSetup, found: Sequence[TrialConfig], seed: int, test: ImageIndex) -> list[Trial]:
-    """Each configuration as a whole trial, with its model on the test images."""
-    done = []
+    """Each configuration as a whole trial, one after the other as in a worker; then their models on the test images."""
     with tempfile.TemporaryDirectory() as folder:
-        for number, config in enumerate(found):
-            directory = f"{folder}/trials/{number}"
-            assignment = TrialAssignment(
-                number=number, seed=seed, config=config, setup=setup, directory=directory, shares=True
+        assignments = [
+            TrialAssignment(
+                number=number,
+                seed=seed,
+                config=config,
+                setup=setup,
+                directory=f"{folder}/trials/{number}",
+                shares=True,
             )
-            began = time.process_time()
-            outcome = run_trial(assignment, Silent())
-            seconds = time.process_time() - began
-            assert outcome.best_value is not None, outcome.error
-            model, _ = load_trained(Path(directory) / "best")
-            opened = open_trial(replace(assignment, directory=f"{directory}-test"), index=test)
-            accuracy = evaluate(model, opened.val, opened.runtime, depth=0).metrics["val_accuracy"]
-            done.append(Trial(config=config, val=outcome.best_value, test=accuracy, seconds=seconds))
-    return done
+            for number, config in enumerate(found)
+        ]
+        timed = [_timed(one) for one in assignments]
+        return [
+            Trial(config=one.config, val=value, test=_accuracy(one, test), seconds=seconds)
+            for one, (value, seconds) in zip(assignments, timed, strict=True)
+        ]
+
+
+def _timed(assignment: TrialAssignment) -> tuple[float, float]:
+    """What a trial reached, and the processor seconds that it took."""
+    began = time.process_time()
+    outcome = run_trial(assignment, Silent())
+    seconds = time.process_time() - began
+    assert outcome.best_value is not None, outcome.error
+    return outcome.best_value, seconds
+
+
+def _accuracy(assignment: TrialAssignment, test: ImageIndex) -> float:
+    """Of the trial's model on the test images."""
+    model, _ = load_trained(Path(assignment.directory) / "best")
+    opened = open_trial(replace(assignment, directory=f"{assignment.directory}-test"), index=test)
+    return evaluate(model, opened.val, opened.runtime, depth=0).metrics["val_accuracy"]
 
 
 def setup_of(name: str, seed: int, args: argparse.Namespace) -> TrialSetup:
@@ -124,7 +141,14 @@ def measure(name: str, seed: int, args: argparse.Namespace) -> list[dict[str, fl
     for head in HEADS:
         trials = run(setup, configs(head, args.trials, seed), seed, test)
         best = max(trials, key=lambda one: one.val)
-        row = {"set": name, "seed": seed, "head": head, "trials": len(trials), "val": best.val, "test": best.test}
+        row: dict[str, float | str] = {
+            "set": name,
+            "seed": seed,
+            "head": head,
+            "trials": len(trials),
+            "val": best.val,
+            "test": best.test,
+        }
         row["seconds"] = statistics.median(one.seconds for one in trials)
         row["first_s"] = statistics.fmean(one.seconds for one in firsts)
         row["penalty"] = best.config.head_penalty or 0.0
