@@ -43,7 +43,7 @@ def test_no_file_name_stands_twice() -> None:
         pytest.param("ssf", ["model/adapters/adaptation.py", "space/adapt_methods.py"], id="another way"),
         pytest.param("val_top5_accuracy", ["core/metrics.py"], id="a metric"),
         pytest.param("val_balanced_accuracy", ["core/metrics.py"], id="another metric"),
-        pytest.param("script", ["core/export_formats.py"], id="an export format"),
+        pytest.param("script", ["results/export/export_formats.py"], id="an export format"),
         pytest.param("grad_clip", ["core/types/trial_config.py"], id="a hyperparameter"),
         pytest.param("label_smoothing", ["core/types/trial_config.py"], id="another hyperparameter"),
     ],

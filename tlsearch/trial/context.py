@@ -7,6 +7,7 @@ promise that its frozen tensors stand still, which is checked bit for bit.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections.abc import Mapping
@@ -20,8 +21,9 @@ from tlsearch.core.types import SYSTEM, TransformSpec, TrialConfig, TrialSetup
 from tlsearch.data import ImageIndex
 from tlsearch.features import combined_digest, tensor_digests, view_of
 from tlsearch.model import StagedModel, Weights
-from tlsearch.train import Runtime
+from tlsearch.train import MAX_LOGITS, Runtime
 
+_log = logging.getLogger(__name__)
 DOING_FILE = "doing.json"
 _INTERVAL_S = 1.0
 
@@ -111,6 +113,29 @@ class TrialContext:
             task=self.index.task,
             thresholds=thresholds,
         )
+
+
+def keeps_logits(context: TrialContext) -> bool:
+    """Whether a trial keeps its validation logits; a warning where they are too many.
+
+    Of a trial with folds those of all images and all epochs count, which its process holds.
+    """
+    setup, num_classes = context.setup, len(context.index.classes)
+    num_images, epochs = len(context.index.splits["val"]), 1
+    if setup.fold:
+        num_images, epochs = len(context.index.kept("val").index.splits["train"]), setup.max_epochs + 1
+    if num_images * num_classes * epochs <= MAX_LOGITS:
+        return True
+    if setup.fold <= 1:
+        _log.warning(
+            "the validation logits are not kept, so no ensemble can be chosen by them: %s images of %s classes%s are "
+            "more than %s values",
+            f"{num_images:,}",
+            f"{num_classes:,}",
+            f" at {epochs:,} epochs" if setup.fold else "",
+            f"{MAX_LOGITS:,}",
+        )
+    return False
 
 
 @dataclass(frozen=True, kw_only=True)

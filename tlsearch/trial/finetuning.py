@@ -30,9 +30,8 @@ from tlsearch.train import (
     share_frozen_part,
     write_frozen_part,
 )
-from tlsearch.trial.context import Doing
+from tlsearch.trial.context import Doing, keeps_logits
 from tlsearch.trial.feature_collapse import watch_features
-from tlsearch.trial.held_out import keeps_logits
 from tlsearch.trial.measurements import Usage
 from tlsearch.trial.resume_point import Progress, epochs_of, load_running, read_running, save_running
 from tlsearch.trial.setup import OpenTrial, Training, leave_model, next_epoch, next_phase, open_trial

@@ -3,6 +3,10 @@
 Its K reports are its "epochs" for the search: report k is of the first k folds, so that rungs, resume and budgets work
 as they do for epochs. All folds are read at one common epoch, the one whose mean is best: a fold that chose its own
 best epoch would flatter itself, and that epoch is what a model is then trained for on all images.
+
+Each image of train and val is held out by one fold, whose training has not seen it. Which epoch is the common one may
+change with each fold, so the logits of all epochs are held until the trial ends. The trial's file has those of the
+common epoch, and of the images that the folds done so far hold out.
 """
 
 from __future__ import annotations
@@ -17,18 +21,32 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from tlsearch.core.codec import from_plain, to_plain
 from tlsearch.core.errors import StorageError
 from tlsearch.core.metrics import METRICS
 from tlsearch.core.types import FOLD_EPOCH, EpochReport, Objective, RunningTrial, TrialAssignment, TrialConfig
-from tlsearch.train import TensorFile, read_json, read_tensors, remove_others, write_json, write_tensors
+from tlsearch.data import split_digest
+from tlsearch.train import (
+    TensorFile,
+    read_json,
+    read_tensors,
+    remove_others,
+    save_val_logits,
+    write_json,
+    write_tensors,
+)
 from tlsearch.trial.context import Doing
 from tlsearch.trial.finetuning import RUNNING_FOLDER, RUNNING_INTERVAL_S, FineTuning
-from tlsearch.trial.held_out import FoldLogits, keep_held_out, named, unnamed
+from tlsearch.trial.process_cache import held_folds
 
 _log = logging.getLogger(__name__)
 _FORMAT = 1
 _FILE = "folds.json"
+
+FoldLogits = Mapping[int, Tensor]  # of one fold by epoch, 0 before the first step: float16 (M, C)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +113,7 @@ class FoldTraining:
             trained[-1], epoch=fold, metrics=metrics, timestamp=time.time(), start=None, folds=setup.folds, last=False
         )
         self._held_out = (*self._held_out, training.held_out)
-        keep_held_out(self._assignment, self._held_out, int(metrics[FOLD_EPOCH]))
+        _keep_held_out(self._assignment, self._held_out, int(metrics[FOLD_EPOCH]))
         self._done = Finished(reports=(*self._done.reports, report), curves=curves)
         if time.monotonic() - self._last_saved >= RUNNING_INTERVAL_S:
             self.save()
@@ -104,7 +122,7 @@ class FoldTraining:
     def save(self) -> None:
         """Writes down the folds done, unless they are written."""
         if self.epochs_done > self._saved_fold:
-            file = write_tensors(self._folder, f"held-out-{self.epochs_done}", named(self._held_out))
+            file = write_tensors(self._folder, f"held-out-{self.epochs_done}", _named(self._held_out))
             own = {"done": to_plain(self._done), "tensors_file": file.name, "tensors_sha256": file.sha256}
             write_json(self._folder / _FILE, {"format": _FORMAT, **_identity(self._assignment), **own})
             remove_others(self._folder, [file.name])
@@ -168,7 +186,7 @@ def _read(folder: Path, assignment: TrialAssignment) -> tuple[Finished, tuple[Fo
         tensors = {}
         if "tensors_file" in content:  # an earlier version wrote none
             tensors = read_tensors(folder, TensorFile(name=content["tensors_file"], sha256=content["tensors_sha256"]))
-        return done, unnamed(tensors, len(done.reports))
+        return done, _unnamed(tensors, len(done.reports))
     except (StorageError, KeyError, IndexError, TypeError, ValueError) as error:
         _log.warning("trial %d starts again; its finished folds cannot be used: %s", assignment.number, error)
         return Finished(), ()
@@ -183,3 +201,49 @@ def _identity(assignment: TrialAssignment) -> dict[str, object]:
         "max_epochs": setup.max_epochs,
         "folds": setup.folds,
     }
+
+
+def _keep_held_out(assignment: TrialAssignment, folds: Sequence[FoldLogits], epoch: int) -> None:
+    """Replaces the trial's file by the logits of all images that its first folds hold out.
+
+    Nothing is written where those of a fold are not known: they were too many, or an earlier version began it.
+
+    Args:
+        assignment: Of the trial as a whole.
+        folds: Of each fold done.
+        epoch: The common one.
+    """
+    if not all(epoch in fold for fold in folds):
+        return
+    setup = assignment.setup
+    kept = [one.kept("val") for one in held_folds(setup.data, setup.folds, digest=setup.data_digest)[: len(folds)]]
+    rows = torch.cat([torch.tensor(one.rows) for one in kept])
+    numbers = torch.cat([torch.full((len(fold[epoch]),), number) for number, fold in enumerate(folds, start=1)])
+    order = rows.argsort()
+    pool = kept[0].index
+    save_val_logits(
+        Path(assignment.directory),
+        torch.cat([fold[epoch] for fold in folds])[order],
+        torch.from_numpy(pool.label_array("train"))[rows[order]],
+        epoch=len(folds),
+        digest=split_digest(pool.splits["train"]),
+        folds=numbers[order],
+    )
+
+
+def _named(folds: Sequence[FoldLogits]) -> dict[str, Tensor]:
+    """All of them under names that ``_unnamed`` reads."""
+    return {f"{n}/{epoch}": logits for n, fold in enumerate(folds, start=1) for epoch, logits in fold.items()}
+
+
+def _unnamed(tensors: Mapping[str, Tensor], num_folds: int) -> tuple[FoldLogits, ...]:
+    """The logits of each of the first folds.
+
+    Raises:
+        ValueError: A name is not of ``_named``.
+    """
+    folds: list[dict[int, Tensor]] = [{} for _ in range(num_folds)]
+    for name, logits in tensors.items():
+        fold, epoch = map(int, name.split("/"))
+        folds[fold - 1][epoch] = logits
+    return tuple(folds)

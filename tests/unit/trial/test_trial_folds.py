@@ -19,7 +19,7 @@ from torch import Tensor
 from tlsearch.core.types import Decision, EpochReport, Objective, TrialAssignment, best_seen, repeatable
 from tlsearch.data import fold_indexes, split_digest, with_val_in_train
 from tlsearch.model import StagedModel
-from tlsearch.trial import FineTuning, FoldTraining, held_out, run_trial
+from tlsearch.trial import FineTuning, FoldTraining, context, run_trial
 from tlsearch.trial.fold_training import mean_of
 from tlsearch.trial.process_cache import held_index
 from tlsearch.trial.setup import open_trial
@@ -113,7 +113,7 @@ def test_each_image_is_kept_as_the_fold_that_held_it_out_says(assign: Assign) ->
 
 def test_too_many_logits_are_not_kept(assign: Assign, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
     """All images times classes times epochs count, the epoch before the first step among them."""
-    monkeypatch.setattr(held_out, "MAX_LOGITS", 51 * 3 * 4 - 1)
+    monkeypatch.setattr(context, "MAX_LOGITS", 51 * 3 * 4 - 1)
     assignment = assign(setup=FOLDS, head_init="probe")
     run_trial(assignment, Reports())
     assert list(Path(assignment.directory).glob("*")) == []

@@ -18,7 +18,7 @@ from tlsearch.core.types import Decision, TrialAssignment
 from tlsearch.data import normalise, open_pixels, split_digest
 from tlsearch.train import read_model_meta
 from tlsearch.train.checkpoint import model_checkpoints
-from tlsearch.trial import FineTuning, finetuning, held_out, keep_start, load_trained, run_trial
+from tlsearch.trial import FineTuning, context, finetuning, keep_start, load_trained, run_trial
 from tlsearch.trial.process_cache import held_index
 
 Assign = Callable[..., TrialAssignment]
@@ -76,7 +76,7 @@ def test_a_start_is_kept_with_them_and_a_refit_has_none(assign: Assign, tmp_path
 def test_too_many_are_not_kept_and_a_line_says_so(
     assign: Assign, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for module in (model_checkpoints, held_out):
+    for module in (model_checkpoints, context):
         monkeypatch.setattr(module, "MAX_LOGITS", 21 * 3 - 1)
     trial = FineTuning(assign())
     trial.step()

@@ -20,11 +20,11 @@ from tlsearch.app.catalog.stored import stored_file
 from tlsearch.app.searches.input_digests import refuse_changed_images
 from tlsearch.app.views.outcome import find_checkpoint
 from tlsearch.core.errors import DataError, StorageError, UsageError, UserError
-from tlsearch.core.export_formats import ExportFormat, export_format, formats_of_any_model
 from tlsearch.core.files import IMAGE_BYTES, read_regular
 from tlsearch.data import ImageIndex, Picture, decode_image, images_below, load_index, read_image
 from tlsearch.results import load_model
 from tlsearch.results.export.base import Parity, check_parity, expected_outputs, prepared_images, spread
+from tlsearch.results.export.export_formats import ExportFormat, export_format, formats_of_any_model
 from tlsearch.results.export.hf_folder import check_push, push
 from tlsearch.results.export.onnx_int8 import Int8Test, quantize
 from tlsearch.results.inference.predictor import Classifier

@@ -13,12 +13,12 @@ from tlsearch.cli.root import Json, Storage, app
 from tlsearch.cli.session import EXIT_FAILED, err, json_text, out, print_json, shown_errors
 from tlsearch.cli.tables.data_tables import prediction_table
 from tlsearch.core.codec import to_plain
-from tlsearch.core.export_formats import EXPORT_FORMATS, formats_with
 from tlsearch.core.label_tasks import SEPARATOR
 from tlsearch.core.metrics import METRICS
 from tlsearch.core.printable import csv_text
 from tlsearch.core.text import one_of, plural
 from tlsearch.display.console import Table, print_data
+from tlsearch.results.export.export_formats import EXPORT_FORMATS, formats_with
 
 if TYPE_CHECKING:
     from tlsearch.app.production.export_model import ExportedModel

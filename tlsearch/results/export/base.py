@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from tlsearch.core.errors import TlsearchError, UserError
-from tlsearch.core.export_formats import formats_of_any_model
 from tlsearch.core.types import TransformSpec
 from tlsearch.data import Picture, as_tensor, eval_image, normalise
 from tlsearch.data.images.own_channels import in_format
+from tlsearch.results.export.export_formats import formats_of_any_model
 from tlsearch.results.inference.networks import AveragedNetworks, transforms_of
 from tlsearch.results.inference.predictor import Classifier
 from tlsearch.train import LOSSES

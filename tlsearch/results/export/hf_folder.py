@@ -18,13 +18,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tlsearch.core.errors import TlsearchError, UsageError, UserError
-from tlsearch.core.export_formats import formats_of_any_model
 from tlsearch.core.label_tasks import DEFAULT_TASK
 from tlsearch.core.printable import markdown_text
 from tlsearch.core.types import TransformSpec
 from tlsearch.model import TimmCounterpart, timm_counterpart
 from tlsearch.node_cache.locked_files import give_usual_mode
 from tlsearch.results.export.base import Run, check_own_head, description
+from tlsearch.results.export.export_formats import formats_of_any_model
 from tlsearch.results.inference.predictor import Classifier
 from tlsearch.train import LOSSES
 

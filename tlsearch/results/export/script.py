@@ -15,12 +15,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tlsearch.core.errors import UserError
-from tlsearch.core.export_formats import formats_of_any_model
 from tlsearch.model import StagedModel
 from tlsearch.model.libraries.fast_init import meta_original
 from tlsearch.model.libraries.libraries import is_timm, split_backbone, timm_name, timm_options, torchvision_options
 from tlsearch.node_cache.locked_files import give_usual_mode
 from tlsearch.results.export.base import Run, check_own_head, check_rgb, description
+from tlsearch.results.export.export_formats import formats_of_any_model
 from tlsearch.results.inference.predictor import Classifier
 
 SCRIPT, WEIGHTS, CONFIG = "predict.py", "model.safetensors", "model.json"

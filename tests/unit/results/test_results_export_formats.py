@@ -7,7 +7,7 @@ from importlib import import_module
 import pytest
 
 from tlsearch.core.errors import UsageError
-from tlsearch.core.export_formats import EXPORT_FORMATS, export_format, formats_of_any_model, formats_with
+from tlsearch.results.export.export_formats import EXPORT_FORMATS, export_format, formats_of_any_model, formats_with
 
 
 @pytest.mark.parametrize("name", EXPORT_FORMATS)
