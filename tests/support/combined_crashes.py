@@ -26,9 +26,9 @@ POINTS = {
     ),
     "soup": (
         "after_checkpoint:2",  # in the middle of the training of an evicted member
-        "member_trained",
+        "member_trained:2",  # that member, and a training of the other one with another seed
         "soup_chosen",
-        "model_tensors:3",  # of the soup: the member that is trained again passes it twice
+        "model_tensors:5",  # of the soup: each training passes it twice
         "soup_model",
     ),
     "distilled": (
@@ -95,7 +95,7 @@ def _make(home: Path, kind: str, crash_at: str = "") -> None:
     values = {"value": 0.75, "cross_fitted": 0.7, "best_value": 0.7, "best_cross_fitted": 0.65}
     members = (Member(trial=0, count=2), Member(trial=2, count=1))
     found = Selected(members=members, temperatures=(1.5, 1.5), best_trial=0, helps=True, **values)
-    soup = SoupChoice(members=(2, 1), best=2, helps=True, **values)
+    soup = SoupChoice(members=(2, 5), best=2, helps=True, **values)  # 5 is a training of the best trial's
     make_ensemble.select_ensemble = lambda *_, **__: found
     make_ensemble.measure_module = lambda *_: 7.0
     make_soup.choose_soup = lambda *_, **__: soup
@@ -106,7 +106,7 @@ def _make(home: Path, kind: str, crash_at: str = "") -> None:
     if kind == "ensemble":
         make_ensemble.make_ensemble(entry, make_ensemble.EnsembleOptions())
     elif kind == "soup":
-        make_soup.make_soup(entry)
+        make_soup.make_soup(entry, runs=1)
     else:
         Objective.better = lambda *_: True  # type: ignore[method-assign]
         promote(entry, PromoteOptions(combined="distilled", without_test=True))

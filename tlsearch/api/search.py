@@ -193,19 +193,20 @@ class Search:
         )
         return make_ensemble(self.entry, options)
 
-    def soup(self, *, max_models: int = 8, address: str = "local") -> Combination:
+    def soup(self, *, max_models: int = 8, runs: int = 4, address: str = "local") -> Combination:
         """Averages the weights of the best trials into one model, where that is better than the best trial.
 
         Args:
             max_models: Number of trials to try, from the best on.
-            address: Where trials that were not kept are trained again.
+            runs: Number of other seeds that the best of them is trained with, for the average.
+            address: Where trials are trained.
 
         Returns:
             The members and what they are worth; ``helps`` is False where the model is that of the best trial.
         """
         from tlsearch.app.combined.make_soup import make_soup
 
-        return make_soup(self.entry, max_models=max_models, address=address)
+        return make_soup(self.entry, max_models=max_models, runs=runs, address=address)
 
     def promote(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from tlsearch.app.production.promote import PromoteOptions, promote
 from tlsearch.core.crash import SOUP
 from tlsearch.core.errors import SpaceError, StorageError, UserError
 from tlsearch.core.metrics import METRICS
-from tlsearch.core.types import SearchRecord
+from tlsearch.core.types import SearchRecord, TrialAssignment
 from tlsearch.data import load_index
 from tlsearch.results import load_model, logits_on
 from tlsearch.results.combine.combination import combined_model, read_combination
@@ -64,19 +65,20 @@ def _choice(*members: int, helps: bool = True) -> SoupChoice:
     )
 
 
-def _took(monkeypatch: pytest.MonkeyPatch, *members: int, helps: bool = True) -> None:
+def _took(monkeypatch: pytest.MonkeyPatch, *members: int, helps: bool = True, repeated: int | None = None) -> None:
     """As if the greedy choice were this one, among these trials, whichever of them were better than their start."""
 
-    def candidates(record: SearchRecord, *_: object) -> souping._Candidates:
+    def candidates(record: SearchRecord, *_: object, **__: object) -> souping._Candidates:
         trials = tuple(trial for trial in record.ranked if trial.number in members)
-        return souping._Candidates(trials=trials, outside=())
+        again = next((trial for trial in trials if trial.number == repeated), None)
+        return souping._Candidates(trials=trials, outside=(), repeated=again)
 
     monkeypatch.setattr(souping, "_candidates", candidates)
     monkeypatch.setattr(souping, "choose_soup", lambda *given, **more: _choice(*members, helps=helps))
 
 
 def test_a_soup_is_a_model_with_the_average_of_the_weights(entry: SearchEntry) -> None:
-    result = make_soup(entry)
+    result = make_soup(entry, runs=0)
     record = read_record(entry)
     assert result == read_combination(entry.path, "soup")
     numbers = [one.trial for one in result.members]
@@ -109,6 +111,47 @@ def test_members_best_first_with_their_own_statistics(entry: SearchEntry, monkey
     # It reads as a plain model and says of which trials it is made; a trial's own file has no such key.
     assert '"members": [' in (folder / "checkpoint.json").read_text()
     assert "members" not in (entry.path / "trials/2/best/checkpoint.json").read_text()
+
+
+def test_the_best_trial_is_trained_with_other_seeds_once_and_for_all(
+    entry: SearchEntry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their numbers come after those of the five trials; the soup names the trial that they are trainings of."""
+    _took(monkeypatch, 2, 5, 1, 6, repeated=2)
+    result = make_soup(entry, runs=2)
+    assert [(one.trial, one.count) for one in result.members] == [(2, 3), (1, 1)]
+    soup = load_model(combined_model(entry.path, "soup"), device="cpu")
+    assert soup.meta.members == (2, 2, 1, 2)
+    runs = [entry.path / "promoted" / f"2-run-{run}" / "best" for run in (1, 2)]
+    folders = [entry.path / "trials/2/best", entry.path / "trials/1/best", *runs]
+    models = [load_model(folder, device="cpu") for folder in folders]
+    assert len({one.meta.config for one in (models[0], *models[2:])}) == 1
+    weight = "head.classifier.weight"
+    weights = [one.model.state_dict()[weight] for one in models]
+    assert not any(torch.equal(weights[0], other) for other in weights[2:]) and not torch.equal(*weights[2:])
+    assert torch.allclose(soup.model.state_dict()[weight], sum(weights) / 4, atol=1e-6)
+    monkeypatch.setattr(members, "train_to", None)  # what was trained is found again
+    assert make_soup(entry, runs=2) == result
+
+
+def test_a_seed_that_fails_is_left_out(
+    entry: SearchEntry, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    train_to, seen = members.train_to, []
+
+    def diverges_once(assignment: TrialAssignment, epoch: int) -> str:
+        return "diverged: the loss is nan" if assignment.directory.endswith("run-1") else train_to(assignment, epoch)
+
+    def choose(candidates: Sequence[int], *_: object, singles: Sequence[int], **__: object) -> SoupChoice:
+        seen.append((list(candidates), list(singles)))
+        return _choice(2, 5)
+
+    _took(monkeypatch, 2, repeated=2)
+    monkeypatch.setattr(members, "train_to", diverges_once)
+    monkeypatch.setattr(souping, "choose_soup", choose)
+    make_soup(entry, runs=2)
+    assert seen == [([2, 5], [2])]
+    assert "a training of trial 2 with another seed is left out: diverged: the loss is nan" in caplog.text
 
 
 def test_where_it_does_not_help_the_model_is_the_best_trial_s(
@@ -191,6 +234,8 @@ def test_only_trials_that_began_alike_are_averaged(entry: SearchEntry, tmp_path:
     record, file = read_record(entry), stored_file(entry, "")[0]
     found = souping._candidates(record, file, 3)
     assert found.numbers == [trial.number for trial in record.ranked][:3] and found.outside == ()
+    trained = [trial for trial in found.trials if trial.model_epoch]
+    assert found.repeated is None and souping._candidates(record, file, 3, repeat=True).repeated == trained[0]
     assert file.weights[BACKBONE].kind == "file" and "random" not in SPACE
     with holding(entry.path, "confirm"), pytest.raises(StorageError, match="confirm"):
         make_soup(entry)

@@ -61,7 +61,7 @@ def test_where_it_does_not_help_it_says_so() -> None:
 def test_it_must_beat_the_best_of_all_trials() -> None:
     averages = noisy(3, seed=3, strength=0.5)
     averages.singles[9] = 9.0 * np.eye(3)[LABELS]
-    chosen = choose_soup([0, 1, 2], averages, LABELS, "val_accuracy", singles=[9])
+    chosen = choose_soup([0, 1, 2], averages, LABELS, "val_accuracy", singles=[0, 1, 2, 9])
     assert (chosen.best, chosen.best_value, chosen.helps) == (9, 1.0, False)
     assert not any(9 in members for members in averages.asked if len(members) > 1)
 

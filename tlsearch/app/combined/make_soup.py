@@ -1,8 +1,9 @@
 """``tlsearch soup``: one model with the average of the weights of several trials, in the search's folder combined/soup.
 
 Only trials that began alike can be averaged: of one backbone with one set of pretrained weights and one image size,
-whose heads start from the same solved linear probe. Trials with folds have no models: the best of them are trained on
-the split of the data, whose validation images judge them and their averages. The command can be called again after any
+whose heads start from the same solved linear probe. A scheduler leaves few of them that have trained to their end, so
+the best one is trained with some other seeds too. Trials with folds have no models: the best of them are trained on the
+split of the data, whose validation images judge them and their averages. The command can be called again after any
 death: trials that it has trained are found again, and a soup counts once its file is written, which is last.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +23,7 @@ from numpy.typing import NDArray
 from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.app.catalog.stored import read_record, stored_file
 from tlsearch.app.combined.ensemble_costs import model_cost
-from tlsearch.app.combined.members import member_checkpoints
+from tlsearch.app.combined.members import member_checkpoints, repeated_checkpoints
 from tlsearch.app.searches.input_digests import refuse_changed_inputs
 from tlsearch.config import SpaceFile
 from tlsearch.config.model_copies import copy_model
@@ -41,28 +43,36 @@ from tlsearch.trial.weight_average import WeightAverages
 logger = logging.getLogger(__name__)
 
 MAX_MODELS = 8
+RUNS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Candidates:
-    """Trials that may be averaged, best first, and the search's best trial where that is not among them."""
+    """Trials that may be averaged, best first, and the search's best trial where that is not among them.
+
+    ``repeated`` is the best one that has trained: it is trained with other seeds.
+    """
 
     trials: tuple[TrialRecord, ...]
     outside: tuple[TrialRecord, ...]
+    repeated: TrialRecord | None = None
 
     @property
     def numbers(self) -> list[int]:
         return [trial.number for trial in self.trials]
 
 
-def make_soup(entry: SearchEntry, *, max_models: int = MAX_MODELS, address: str = "local") -> Combination:
+def make_soup(
+    entry: SearchEntry, *, max_models: int = MAX_MODELS, runs: int = RUNS, address: str = "local"
+) -> Combination:
     """Averages the weights of a search's best trials, greedily, and keeps the model.
 
     Where the average does not help, the model that is kept is that of the best single trial.
 
     Args:
         max_models: The number of trials to try, from the best on.
-        address: Where trials that were not kept are trained again, as for `SearchPlan`.
+        runs: The number of other seeds that the best of them is trained with, to be averaged too.
+        address: Where trials are trained again, as for `SearchPlan`.
 
     Raises:
         UserError: No two trials can be averaged; says why.
@@ -76,29 +86,43 @@ def make_soup(entry: SearchEntry, *, max_models: int = MAX_MODELS, address: str 
         index = load_index(file.data)
         refuse_changed_inputs(entry, file, index, purpose="its trials cannot be averaged")
         record = read_record(entry)
-        found = _candidates(record, file, max_models)
+        found = _candidates(record, file, max_models, repeat=runs > 0)
         folders = member_checkpoints(
             entry, file, [trial.number for trial in (*found.trials, *found.outside)], address=address
         )
         outside = {trial.number: folders[trial.number] for trial in found.outside}
-        averages = WeightAverages({number: folders[number] for number in found.numbers}, file.trial_setup(), index)
+        # A training with another seed has a number after those of all trials.
+        repeats = dict(enumerate(_repeats(entry, file, found.repeated, runs, address), start=len(record.trials)))
+        averages = WeightAverages(
+            {number: folders[number] for number in found.numbers} | repeats, file.trial_setup(), index
+        )
 
         def logits(members: tuple[int, ...]) -> NDArray[np.floating]:
             if members[0] in outside:
                 return logits_on(load_model(outside[members[0]]), index, "val").numpy()
             return averages.logits(members)
 
-        chosen = choose_soup(found.numbers, logits, averages.labels, record.metric, singles=list(outside))
-        model = _write_model(entry, index, record.metric, chosen, averages, folders)
+        chosen = choose_soup(
+            [*found.numbers, *repeats], logits, averages.labels, record.metric, singles=[*found.numbers, *outside]
+        )
+        trials = [found.repeated.number if one in repeats and found.repeated else one for one in chosen.members]
+        model = _write_model(entry, index, record.metric, chosen, averages, folders, trials)
         own, best = (
             ModelSpec.of(read_model_meta(one).config, file.data, len(index.classes))
             for one in (model, folders[chosen.best])
         )
-        return _keep(entry, record.metric, chosen, len(averages.labels), own=own, best=best)
+        return _keep(entry, record.metric, chosen, trials, len(averages.labels), own=own, best=best)
 
 
-def _candidates(record: SearchRecord, file: SpaceFile, max_models: int) -> _Candidates:
-    """The best trials of the first group with two different models; groups come by their best trial."""
+def _repeats(entry: SearchEntry, file: SpaceFile, trial: TrialRecord | None, runs: int, address: str) -> Sequence[Path]:
+    return [] if trial is None else repeated_checkpoints(entry, file, trial, runs, address=address)
+
+
+def _candidates(record: SearchRecord, file: SpaceFile, max_models: int, *, repeat: bool = False) -> _Candidates:
+    """The best trials of the first group with two different models; groups come by their best trial.
+
+    Where the best trial that has trained is to be repeated, one such trial is enough.
+    """
     best = record.best
     if best is None:
         raise UserError(f"the search {record.search_id} has no trial with a result yet")
@@ -114,9 +138,10 @@ def _candidates(record: SearchRecord, file: SpaceFile, max_models: int) -> _Cand
             continue  # one and the same solved head
         group.append(trial)
     for group in groups.values():
-        if len(group) > 1:
+        repeated = next((trial for trial in group[:max_models] if trial.model_epoch), None) if repeat else None
+        if len(group) > 1 or repeated is not None:
             trials = tuple(group[:max_models])
-            return _Candidates(trials=trials, outside=() if best in trials else (best,))
+            return _Candidates(trials=trials, outside=() if best in trials else (best,), repeated=repeated)
     raise UserError(
         f"weights are averaged over two or more trials that began alike, and {record.search_id} has none: of one "
         "backbone with pretrained weights and one image size, with head_init: probe, and better than the solved head "
@@ -131,6 +156,7 @@ def _write_model(
     chosen: SoupChoice,
     averages: WeightAverages,
     folders: Mapping[int, Path],
+    trials: Sequence[int],
 ) -> Path:
     """Replaces the model; without the file that says what it is worth until that is written."""
     model = combined_model(entry.path, "soup")
@@ -138,7 +164,7 @@ def _write_model(
     crash_point("soup_chosen")
     shutil.rmtree(model, ignore_errors=True)
     if chosen.helps:
-        _write_average(model, averages, chosen.members, metric, index)
+        _write_average(model, averages, chosen.members, trials, metric, index)
     else:
         copy_model(folders[chosen.best], model)
     crash_point("soup_model")
@@ -146,14 +172,21 @@ def _write_model(
 
 
 def _keep(
-    entry: SearchEntry, metric: str, chosen: SoupChoice, num_val: int, *, own: ModelSpec, best: ModelSpec
+    entry: SearchEntry,
+    metric: str,
+    chosen: SoupChoice,
+    trials: Sequence[int],
+    num_val: int,
+    *,
+    own: ModelSpec,
+    best: ModelSpec,
 ) -> Combination:
     """Measures a model like its own and one like the best trial's, then writes the file that says so."""
     costs = {spec: model_cost(spec) for spec in {own, best}}
-    members = chosen.members if chosen.helps else (chosen.best,)
+    members = Counter(trials if chosen.helps else [chosen.best])
     combination = Combination(
         kind="soup",
-        members=tuple(Member(trial=number, count=1) for number in members),
+        members=tuple(Member(trial=number, count=count) for number, count in members.most_common()),
         metric=metric,
         value=chosen.value if chosen.helps else chosen.best_value,
         cross_fitted=chosen.cross_fitted,
@@ -172,8 +205,14 @@ def _keep(
 
 
 def _write_average(
-    directory: Path, averages: WeightAverages, members: Sequence[int], metric: str, index: ImageIndex
+    directory: Path,
+    averages: WeightAverages,
+    members: Sequence[int],
+    trials: Sequence[int],
+    metric: str,
+    index: ImageIndex,
 ) -> None:
+    """``trials`` are those that the members are trainings of."""
     alike = sorted(members)  # the sum of the same numbers in the same order
     logits, labels = averages.logits(alike), averages.labels
     task = task_of(labels)
@@ -183,7 +222,7 @@ def _write_average(
         metrics=metrics,
         metric=metric,
         value=metrics[metric],
-        members=tuple(members),
+        members=tuple(trials),
         thresholds=task.thresholds(logits, labels),
     )
     matrix = torch.from_numpy(task.confusion(logits, labels))

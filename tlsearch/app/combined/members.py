@@ -1,8 +1,8 @@
 """The models of a search's trials: as the search has kept them, or trained again with the trial's own seed.
 
-What is trained again lies in the search's folder ``promoted/<number>``, or ``promoted/<number>-refit`` where it was
-trained on train and val together, and is found there the next time. A killed training goes on from its running
-checkpoint.
+What is trained again lies in the search's folder ``promoted/<number>``, ``promoted/<number>-refit`` where it was
+trained on train and val together, or ``promoted/<number>-run-<k>`` where it was trained with another seed, and is found
+there the next time. A killed training goes on from its running checkpoint.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from tlsearch.app.catalog.stored import read_record
 from tlsearch.config import SpaceFile
 from tlsearch.core.crash import crash_point
 from tlsearch.core.errors import SearchStopped, StorageError, UsageError, UserError
-from tlsearch.core.text import agree
+from tlsearch.core.text import agree, plural
 from tlsearch.core.types import TrialAssignment, TrialRecord
 from tlsearch.search.bucket import Mirror, machine_folder
+from tlsearch.search.seeds import derive_seed
 from tlsearch.train import read_json, read_model_meta, write_json
 from tlsearch.trial import BEST_FOLDER, RUNNING_FOLDER, train_to
 
@@ -88,7 +89,11 @@ def checkpoints_of(
         why = "trained on train and val together" if refit else "not among the kept ones, trained again"
         logger.warning("%s: %s", which, why)
     trainings = [_training(file, trial, folders[trial.number], refit=refit) for trial in missing]
-    _train_all(entry, file, trainings, missing, address=address)
+    errors = _train_all(entry, file, trainings, missing, address=address)
+    failed = {trial.number: error for trial, error in zip(missing, errors, strict=True) if error}
+    if failed:
+        which = f"{agree(len(failed), 'trial', 'trials')} {', '.join(map(str, failed))}"
+        raise SearchStopped(f"{which} could not be trained again: {next(iter(failed.values()))}")
     for trial in missing:
         folder = found[trial.number] = folders[trial.number] / BEST_FOLDER
         value, known = read_model_meta(folder).value, trial.best_value
@@ -96,6 +101,39 @@ def checkpoints_of(
         if not other and known is not None and not math.isclose(value, known, abs_tol=_CLOSE):
             logger.warning("trained again, trial %d reaches %.4f instead of %.4f", trial.number, value, known)
     return {number: folder for number, folder in found.items() if folder is not None}
+
+
+def repeated_checkpoints(
+    entry: SearchEntry, file: SpaceFile, trial: TrialRecord, runs: int, *, address: str = "local"
+) -> Sequence[Path]:
+    """The checkpoint folders of further trainings of a trial, with other seeds, each at its own best epoch.
+
+    A training that fails, as one that diverges may, is left out with a warning. The caller holds the search's lock.
+
+    Args:
+        file: The search's own.
+        trial: One that has trained; of a trial with folds the trainings end at the common epoch of its folds.
+        runs: The number of trainings.
+        address: Where they run, as for `SearchPlan`.
+
+    Raises:
+        ClusterError: Ray cannot be reached.
+    """
+    epochs = trial.model_epoch if trial.folds else trial.epochs_run
+    repeats = {
+        entry.path / FOLDER / f"{trial.number}-run-{run}": replace(
+            trial, seed=derive_seed(trial.seed, "run", run), best_epoch=epochs
+        )
+        for run in range(1, runs + 1)
+    }
+    missing = {folder: one for folder, one in repeats.items() if _trained(folder, one) is None}
+    if missing:
+        logger.warning("trial %d: trained with %s", trial.number, plural(len(missing), "other seed"))
+    trainings = [_training(file, one, folder, refit=False) for folder, one in missing.items()]
+    errors = _train_all(entry, file, trainings, list(missing.values()), address=address)
+    for error in filter(None, errors):
+        logger.warning("a training of trial %d with another seed is left out: %s", trial.number, error)
+    return [folder / BEST_FOLDER for folder, one in repeats.items() if _trained(folder, one) is not None]
 
 
 def _folder(entry: SearchEntry, trial: TrialRecord, *, refit: bool) -> Path:
@@ -155,10 +193,10 @@ def _training(file: SpaceFile, trial: TrialRecord, directory: Path, *, refit: bo
 
 def _train_all(
     entry: SearchEntry, file: SpaceFile, trainings: Sequence[_Training], trials: Sequence[TrialRecord], *, address: str
-) -> None:
-    """In this process where that is sooner than a start of Ray, else as a search's trials are."""
+) -> Sequence[str]:
+    """In this process where that is sooner than a start of Ray, else as a search's trials are; the error of each."""
     if not trainings:
-        return
+        return []
     if address == "local" and (len(trainings) == 1 or sum(map(_seconds, trials)) < _RAY_S):
         errors = []
         for training in trainings:
@@ -172,10 +210,7 @@ def _train_all(
         errors = run_tasks(_train, work, file.resources, address=address, done=_passed)
         for training in trainings if shared else ():
             Mirror(uri=shared, directory=entry.path).pull(_part(training))
-    failed = {training.assignment.number: e for training, e in zip(trainings, errors, strict=True) if e}
-    if failed:
-        which = f"{agree(len(failed), 'trial', 'trials')} {', '.join(map(str, failed))}"
-        raise SearchStopped(f"{which} could not be trained again: {next(iter(failed.values()))}")
+    return errors
 
 
 def _passed(training: _Training, error: str) -> None:

@@ -55,20 +55,24 @@ def soup(
     max_models: Annotated[
         int, typer.Option("--max-models", min=2, max=100, help="Number of trials to try, from the best on.")
     ] = 8,
+    runs: Annotated[
+        int, typer.Option(min=0, max=100, help="Number of other seeds to train the best of them with, for the average.")
+    ] = 4,
     storage: Storage = None,
     address: Address = "local",
     json: Json = False,
 ) -> None:
     """Average the weights of the best trials into one model, as large and as fast as one of them.
 
-    Trials join as long as the average does not get worse on validation. Those that were not kept are trained again.
+    Trials join as long as the average does not get worse on validation. The best one that was fine-tuned is trained
+    with other seeds too; trials that were not kept are trained again.
     """
     with shown_errors(as_json=json):
         from tlsearch.app.catalog.catalog import find
         from tlsearch.app.combined.make_soup import make_soup
 
         entry = find(search, storage)
-        _show(make_soup(entry, max_models=max_models, address=address), entry, as_json=json)
+        _show(make_soup(entry, max_models=max_models, runs=runs, address=address), entry, as_json=json)
 
 
 def _show(result: Combination, entry: SearchEntry, *, as_json: bool) -> None:

@@ -26,7 +26,7 @@ class SoupChoice:
         members: Trials, in the order in which they were taken: the best first.
         value: Of the average, on all validation images.
         cross_fitted: The mean over halves of the images: chosen on one, scored on the other.
-        best: The best single candidate; ``best_value`` on all images, ``best_cross_fitted`` as above.
+        best: The best single model; ``best_value`` on all images, ``best_cross_fitted`` as above.
     """
 
     members: tuple[int, ...]
@@ -44,7 +44,7 @@ def choose_soup(
     labels: NDArray[Any],
     metric: str,
     *,
-    singles: Sequence[int] = (),
+    singles: Sequence[int] | None = None,
 ) -> SoupChoice:
     """The greedy soup of some trials, against the best single one.
 
@@ -57,7 +57,7 @@ def choose_soup(
             set of trials.
         labels: int (N,), or float (N, C) of 0 and 1.
         metric: By its name, as in ``search.metric``.
-        singles: Other trials that the soup must beat.
+        singles: The models of which the soup must beat the best one; the candidates where left out.
     """
     objective, figure = Objective.of(metric), task_of(labels).metrics[metric]
     known = cache(logits)
@@ -78,7 +78,7 @@ def choose_soup(
                 members, value = (*members, number), joined
         return members
 
-    everyone = (*candidates, *singles)
+    everyone = candidates if singles is None else singles
     rows = np.arange(len(labels))
     members, best = greedy(rows), best_single(rows, everyone)
     soup_value = cross_fitted(labels, greedy, score, SPLITS)
