@@ -31,6 +31,7 @@ from tlsearch.results.combine.combination import combined_model, read_combinatio
 from tlsearch.results.combine.greedy_soup import SoupChoice
 from tlsearch.results.promotion.test_split import checkpoint_digest
 from tlsearch.search import holding
+from tlsearch.train import read_model_meta
 
 
 @pytest.fixture(scope="module")
@@ -117,13 +118,13 @@ def test_the_best_trial_is_trained_with_other_seeds_once_and_for_all(
     entry: SearchEntry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Their numbers come after those of the five trials; the soup names the trial that they are trainings of."""
-    _took(monkeypatch, 2, 5, 1, 6, repeated=2)
+    _took(monkeypatch, 4, 5, 1, 6, repeated=4)
     result = make_soup(entry, runs=2)
-    assert [(one.trial, one.count) for one in result.members] == [(2, 3), (1, 1)]
+    assert [(one.trial, one.count) for one in result.members] == [(4, 3), (1, 1)]
     soup = load_model(combined_model(entry.path, "soup"), device="cpu")
-    assert soup.meta.members == (2, 2, 1, 2)
-    runs = [entry.path / "promoted" / f"2-run-{run}" / "best" for run in (1, 2)]
-    folders = [entry.path / "trials/2/best", entry.path / "trials/1/best", *runs]
+    assert soup.meta.members == (4, 4, 1, 4)
+    runs = [entry.path / "promoted" / f"4-run-{run}" / "best" for run in (1, 2)]
+    folders = [entry.path / "trials/4/best", entry.path / "trials/1/best", *runs]
     models = [load_model(folder, device="cpu") for folder in folders]
     assert len({one.meta.config for one in (models[0], *models[2:])}) == 1
     weight = "head.classifier.weight"
@@ -134,7 +135,7 @@ def test_the_best_trial_is_trained_with_other_seeds_once_and_for_all(
     assert make_soup(entry, runs=2) == result
 
 
-def test_a_seed_that_fails_is_left_out(
+def test_a_seed_that_fails_or_never_gets_better_is_left_out(
     entry: SearchEntry, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     train_to, seen = members.train_to, []
@@ -149,9 +150,12 @@ def test_a_seed_that_fails_is_left_out(
     _took(monkeypatch, 2, repeated=2)
     monkeypatch.setattr(members, "train_to", diverges_once)
     monkeypatch.setattr(souping, "choose_soup", choose)
-    make_soup(entry, runs=2)
+    make_soup(entry, runs=3)
     assert seen == [([2, 5], [2])]
     assert "a training of trial 2 with another seed is left out: diverged: the loss is nan" in caplog.text
+    assert "1 training of trial 2 with other seeds never got better than the start: left out" in caplog.text
+    start, third = (read_model_meta(entry.path / f"promoted/2-run-{run}/best").epoch for run in (2, 3))
+    assert start == 0 < third
 
 
 def test_where_it_does_not_help_the_model_is_the_best_trial_s(
@@ -168,16 +172,16 @@ def test_a_promoted_soup_is_the_soup_and_was_tested_beside_the_best_trial(
 ) -> None:
     """Asked for, or as the best that is quick enough."""
     entry = replace(entry, tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
-    _took(monkeypatch, 2, 1, 0)
-    make_soup(entry)
+    _took(monkeypatch, 4, 5, 1, repeated=4)
+    make_soup(entry, runs=1)
     result = promote(entry, PromoteOptions(combined="soup"))
-    assert (result.kind, result.trial, [one.trial for one in result.members]) == ("soup", 2, [2, 1, 0])
+    assert (result.kind, result.trial, [one.trial for one in result.members]) == ("soup", 4, [4, 1])
     assert result.test is not None and result.test.against is not None
-    assert all(text in result.card for text in ("soup", "McNemar"))
+    assert all(text in result.card for text in ("averaged weights of 3 models", "Trials 4 (2 seeds), 1 of", "McNemar"))
     images = sorted((entry.path.parents[1] / "images/test").rglob("*.png"))
     served = load_model(result.uri, tracking_uri=entry.tracking_uri, device="cpu")
     own = load_model(combined_model(entry.path, "soup"), device="cpu")
-    assert served.meta.members == (2, 1, 0)
+    assert served.meta.members == (4, 4, 1)
     index = load_index(stored_file(entry, "")[0].data)
     assert torch.equal(logits_on(served, index, "test"), logits_on(own, index, "test")) and len(images) == 12
     quick = promote(entry, PromoteOptions(limits=Limits(latency_ms=8.0), without_test=True))

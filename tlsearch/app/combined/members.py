@@ -108,7 +108,8 @@ def repeated_checkpoints(
 ) -> Sequence[Path]:
     """The checkpoint folders of further trainings of a trial, with other seeds, each at its own best epoch.
 
-    A training that fails, as one that diverges may, is left out with a warning. The caller holds the search's lock.
+    A training that fails, as one that diverges may, is left out with a warning, and so is one that was never better
+    than its start, which all share. The caller holds the search's lock.
 
     Args:
         file: The search's own.
@@ -133,7 +134,12 @@ def repeated_checkpoints(
     errors = _train_all(entry, file, trainings, list(missing.values()), address=address)
     for error in filter(None, errors):
         logger.warning("a training of trial %d with another seed is left out: %s", trial.number, error)
-    return [folder / BEST_FOLDER for folder, one in repeats.items() if _trained(folder, one) is not None]
+    ended = [folder / BEST_FOLDER for folder, one in repeats.items() if _trained(folder, one) is not None]
+    better = [folder for folder in ended if read_model_meta(folder).epoch]
+    if len(better) < len(ended):
+        which = plural(len(ended) - len(better), "training")
+        logger.warning("%s of trial %d with other seeds never got better than the start: left out", which, trial.number)
+    return better
 
 
 def _folder(entry: SearchEntry, trial: TrialRecord, *, refit: bool) -> Path:

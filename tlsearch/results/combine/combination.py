@@ -36,7 +36,10 @@ def not_made(kind: Kind, search_id: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """A trial in a combination, and how often it is counted: its weight is ``count`` over the sum of all counts."""
+    """A trial in a combination, and how often it is counted: its weight is ``count`` over the sum of all counts.
+
+    In a soup a trial counts once for each of its trainings, which differ in their seeds.
+    """
 
     trial: int
     count: int

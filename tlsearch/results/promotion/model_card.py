@@ -89,11 +89,13 @@ def _summary(facts: CardFacts) -> str:
         start += f"{markdown_text(facts.meta.backbone)}, {made}Trial {facts.trial}"
     else:
         backbones = markdown_text(", ".join(dict.fromkeys(one.backbone for one in facts.networks)))
-        how = _HOW[found.kind]
+        counts = [one.count for one in found.members]
+        # In a soup a trial counts as often as it was trained, in an ensemble by its weight.
+        number, unit = (sum(counts), "seeds") if found.kind == "soup" else (len(counts), "times")
         members = ", ".join(
-            f"{one.trial}" + (f" ({one.count} times)" if one.count > 1 else "") for one in found.members
+            f"{one.trial}" + (f" ({one.count} {unit})" if one.count > 1 else "") for one in found.members
         )
-        start += f"{how} of {plural(len(found.members), 'model')} ({backbones}), {made}Trials {members}"
+        start += f"{_HOW[found.kind]} of {plural(number, 'model')} ({backbones}), {made}Trials {members}"
     return f"{start} of the search {markdown_code(facts.search_id)}, {markdown_text(facts.chosen)}."
 
 
