@@ -143,15 +143,15 @@ def test_a_seed_that_fails_or_never_gets_better_is_left_out(
     def diverges_once(assignment: TrialAssignment, epoch: int) -> str:
         return "diverged: the loss is nan" if assignment.directory.endswith("run-1") else train_to(assignment, epoch)
 
-    def choose(candidates: Sequence[int], *_: object, singles: Sequence[int], **__: object) -> SoupChoice:
-        seen.append((list(candidates), list(singles)))
+    def choose(*_: object, start: Sequence[int], **__: object) -> SoupChoice:
+        seen.append(list(start))
         return _choice(2, 5)
 
     _took(monkeypatch, 2, repeated=2)
     monkeypatch.setattr(members, "train_to", diverges_once)
     monkeypatch.setattr(souping, "choose_soup", choose)
     make_soup(entry, runs=3)
-    assert seen == [([2, 5], [2])]
+    assert seen == [[2, 5]]
     assert "a training of trial 2 with another seed is left out: diverged: the loss is nan" in caplog.text
     assert "1 training of trial 2 with other seeds never got better than the start: left out" in caplog.text
     start, third = (read_model_meta(entry.path / f"promoted/2-run-{run}/best").epoch for run in (2, 3))

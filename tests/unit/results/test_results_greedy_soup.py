@@ -66,6 +66,18 @@ def test_it_must_beat_the_best_of_all_trials() -> None:
     assert not any(9 in members for members in averages.asked if len(members) > 1)
 
 
+def test_seeds_of_one_trial_are_averaged_all_before_others_join() -> None:
+    """Also those that look worse on these images; what was trained with other seeds is no single model to beat."""
+    averages = noisy(6, seed=4)
+    averages.singles[6] = -5 * np.eye(3)[LABELS]
+    chosen = choose_soup([0, 1, 6], averages, LABELS, "val_accuracy", start=[1, 2, 3, 4])
+    assert chosen.members[:4] == (1, 2, 3, 4) and 6 not in chosen.members
+    assert chosen.best in (0, 1) and chosen.helps
+    alone = choose_soup([1], averages, LABELS, "val_accuracy", start=[1, 2, 3, 4])
+    accuracy = (averages((1, 2, 3, 4)).argmax(1) == LABELS).mean()
+    assert alone.members == (1, 2, 3, 4) and alone.value == alone.cross_fitted == pytest.approx(accuracy)
+
+
 def test_the_estimate_is_not_optimistic_where_nothing_is_to_be_learned() -> None:
     """Pure noise scores a third; chosen and scored on the same images it would look much better."""
     values, cross = [], []

@@ -2,9 +2,10 @@
 
 Only trials that began alike can be averaged: of one backbone with one set of pretrained weights and one image size,
 whose heads start from the same solved linear probe. A scheduler leaves few of them that have trained to their end, so
-the best one is trained with some other seeds too. Trials with folds have no models: the best of them are trained on the
-split of the data, whose validation images judge them and their averages. The command can be called again after any
-death: trials that it has trained are found again, and a soup counts once its file is written, which is last.
+the best one is trained with some other seeds, and the soup starts from the average of all these. Trials with folds have
+no models: the best of them are trained on the split of the data, whose validation images judge them and their averages.
+The command can be called again after any death: trials that it has trained are found again, and a soup counts once its
+file is written, which is last.
 """
 
 from __future__ import annotations
@@ -103,7 +104,12 @@ def make_soup(
             return averages.logits(members)
 
         chosen = choose_soup(
-            [*found.numbers, *repeats], logits, averages.labels, record.metric, singles=[*found.numbers, *outside]
+            found.numbers,
+            logits,
+            averages.labels,
+            record.metric,
+            start=[found.repeated.number, *repeats] if found.repeated else [],
+            singles=[*found.numbers, *outside],
         )
         trials = [found.repeated.number if one in repeats and found.repeated else one for one in chosen.members]
         model = _write_model(entry, index, record.metric, chosen, averages, folders, trials)

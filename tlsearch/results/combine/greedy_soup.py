@@ -44,17 +44,21 @@ def choose_soup(
     labels: NDArray[Any],
     metric: str,
     *,
+    start: Sequence[int] = (),
     singles: Sequence[int] | None = None,
 ) -> SoupChoice:
     """The greedy soup of some trials, against the best single one.
 
-    A candidate joins where the average with it is not worse than without. Both the soup and the best single trial are
-    chosen again on each half. Which trials are candidates was decided on all images: that favours both alike.
+    It starts from the best candidate, or from the average of ``start``; a candidate joins where the average with it is
+    not worse than without. Both the soup and the best single trial are chosen again on each half. Which trials are
+    candidates was decided on all images: that favours both alike.
 
     Args:
         candidates: Trials whose weights may be averaged; of equal ones the first counts as the better.
         logits: What the average of some candidates, or one single, says of the N images: (N, C). Called once for each
             set of trials.
+        start: Those that are averaged unseen: trainings that differ in nothing but their seeds, among which a choice by
+            few images would be chance.
         labels: int (N,), or float (N, C) of 0 and 1.
         metric: By its name, as in ``search.metric``.
         singles: The models of which the soup must beat the best one; the candidates where left out.
@@ -69,7 +73,7 @@ def choose_soup(
         return (max(numbers, key=lambda number: objective.gain(score((number,), rows))),)
 
     def greedy(rows: Rows) -> tuple[int, ...]:
-        first = best_single(rows, candidates)
+        first = tuple(start) or best_single(rows, candidates)
         members, value = first, score(first, rows)
         ranked = sorted(candidates, key=lambda number: -objective.gain(score((number,), rows)))
         for number in (one for one in ranked if one not in first):
