@@ -142,3 +142,12 @@ def test_a_search_that_has_tried_its_space_proposes_no_more_trials(
 ) -> None:
     print_next_steps(Console(), "flowers-1", interrupted=False, space_tried=tried)
     assert ("--trials +12" in capsys.readouterr().out) is not tried
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_the_list_leaves_columns_out_before_it_breaks_words(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tlsearch.cli.session.out._width", width)
+    text = _run("list")
+    assert " val_accuracy " in text and " made-up " in text
+    assert (" MB " in text, " started " in text) == (width > 60, width > 60)
+    assert max(len(line) for line in text.splitlines() if line[0] in "┏│") <= width

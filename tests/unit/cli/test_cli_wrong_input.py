@@ -64,7 +64,7 @@ COMMANDS = [
     ("init shapes -o new.yaml --weights resnet18.pth", "--weights takes a file or a folder of weights"),
     ("results shapes", "no search 'shapes' in the catalogue of this user; the nearest is 'shapes-1'"),
     ("results zzz", "no search 'zzz' in the catalogue of this user; `tlsearch list` shows all"),
-    ("results shapes-1 --where depth>=1", "no trial of this search has 'depth'; there are backbone, unfreeze_depth"),
+    ("results shapes-1 --where depth>=1", "no trial of this search has 'depth', only backbone, unfreeze_depth"),
     ("results shapes-1 --where backbone", "a condition is NAME=VALUE, or with != < <= > >="),
     ("results shapes-1 --state done", "complete"),
     ("results shapes-1 --top 0", "Invalid value for '--top'"),

@@ -131,6 +131,12 @@ def test_the_problem_of_an_override_names_it(file: Path) -> None:
     assert "at least 1, not 0 (given by --set search.trials=0)" in problem.message
 
 
+def test_a_whole_number_that_is_too_large_is_one_problem(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(f"name: a\ndata: {{source: digits}}\nspace: {{backbone: resnet18}}\nsearch: {{trials: {10**20}}}\n")
+    assert "2^63" in only_problem(path).message, "and not what is wrong with the value that stands in for it"
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [

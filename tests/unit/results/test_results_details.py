@@ -62,7 +62,10 @@ def test_standard_errors_and_what_lies_within_one() -> None:
     assert [row.within_one_se for row in ROWS] == [True, True, False, False, None, None, None]
     few = leaderboard(RECORD, {}, make_facts(num_validation=10))
     assert [row.within_one_se for row in few[:4]] == [True] * 4
-    assert "2 more trials are within one standard error" in leaderboard_notes(RECORD, few, make_facts(10))[1]
+    assert (
+        "2 more trials are within one standard error of the best (~): "
+        in leaderboard_notes(RECORD, few, make_facts(10))[1]
+    )
     assert all(row.standard_error is None and row.within_one_se is None for row in leaderboard(RECORD, {}))
 
 

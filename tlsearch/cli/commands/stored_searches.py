@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tlsearch.app.catalog.remove_search import Removal, Removed
     from tlsearch.app.catalog.search_list import ListedSearch
 
-_WIDE = 120  # columns from which on the storage has room beside the rest
+_EXPENDABLE = ("storage", "MB", "started")  # left out in this order where the terminal is too narrow
 
 
 @app.command("list")
@@ -38,37 +38,46 @@ def list_(storage: Storage = None, json: Json = False) -> None:
         out.print(f"no search was found {place}; start one with `tlsearch run FILE`", soft_wrap=True)
         return
     storages = sorted({one.entry.storage for one in found})
-    named = len(storages) > 1 or out.width >= _WIDE
-    out.print(_table(found, with_storage=named))
-    if not named:
+    rows = [_cells(one) for one in found]
+    for head in _EXPENDABLE:
+        fits = out.measure(_table(rows), options=out.options.update(max_width=100_000)).minimum <= out.width
+        if not fits and not (head == "storage" and len(storages) > 1):
+            rows = [{name: cell for name, cell in row.items() if name != head} for row in rows]
+    out.print(_table(rows))
+    if "storage" not in rows[0]:
         out.print(f"in {storages[0]}", soft_wrap=True)
     for one in found:
         if one.problem:
             out.print(f"{one.entry.search_id}: {one.problem}", soft_wrap=True)
 
 
-def _table(found: list[ListedSearch], *, with_storage: bool) -> Table:
-    """Names, the best and the storage fold where the terminal is narrow; what is short stays whole."""
+def _cells(one: ListedSearch) -> dict[str, str]:
+    best = "-" if one.best is None else f"{one.entry.metric} {one.best.best_value:.4f} (trial {one.best.number})"
+    return {
+        "search": one.entry.search_id,
+        "started": time.strftime("%Y-%m-%d %H:%M", time.localtime(one.started)),
+        "state": one.state,
+        "trials": "-" if one.num_trials is None else str(one.num_trials),
+        "best": best,
+        "MB": f"{one.num_bytes / 1e6:,.1f}",
+        "storage": one.entry.storage,
+    }
+
+
+def _table(rows: Sequence[Mapping[str, str]]) -> Table:
+    """Names, the best and the storage fold where the terminal is narrow, between words while that is enough."""
     table = Table()
-    table.add_column("search", overflow="fold")
-    table.add_column("started", no_wrap=True)
-    table.add_column("state", no_wrap=True)
-    table.add_column("trials", justify="right", no_wrap=True)
-    table.add_column("best", overflow="fold")
-    table.add_column("MB", justify="right", no_wrap=True)
-    if with_storage:
-        table.add_column("storage", overflow="fold")
-    for one in found:
-        best = "-" if one.best is None else f"{one.entry.metric} {one.best.best_value:.4f} (trial {one.best.number})"
-        table.add_row(
-            one.entry.search_id,
-            time.strftime("%Y-%m-%d %H:%M", time.localtime(one.started)),
-            one.state,
-            "-" if one.num_trials is None else str(one.num_trials),
-            best,
-            f"{one.num_bytes / 1e6:,.1f}",
-            *([one.entry.storage] if with_storage else []),
+    for head in rows[0]:
+        folds = head in ("search", "best", "storage")
+        table.add_column(
+            head,
+            justify="right" if head in ("trials", "MB") else "left",
+            no_wrap=not folds,
+            min_width=None if folds else max(len(row[head]) for row in rows),
+            overflow="fold" if folds else "ellipsis",
         )
+    for row in rows:
+        table.add_row(*row.values())
     return table
 
 

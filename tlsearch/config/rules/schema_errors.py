@@ -124,7 +124,7 @@ def _problems(errors: Sequence[tuple[Keys, Any]], document: Document, doubts: se
     for path, item in errors:
         if item["type"] == "missing" and path not in meant:
             problems.append(document.problem(path, f"the key {path[-1]!r} is required here", at_key=True))
-        elif item["type"] not in ("missing", "unexpected_keyword_argument"):
+        elif item["type"] not in ("missing", "unexpected_keyword_argument") and path not in document.doubts:
             problems.append(document.problem(path, error_text(item)))
     return problems
 

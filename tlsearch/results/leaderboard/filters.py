@@ -87,7 +87,7 @@ def select_rows(
     for condition in parsed:
         if rows and condition.name not in names:
             hint = _nearest(condition.name, names)
-            raise UsageError(f"no trial of this search has {condition.name!r}{hint}; there are {', '.join(names)}")
+            raise UsageError(f"no trial of this search has {condition.name!r}, only {', '.join(names)}{hint}")
     return [
         row
         for row in rows

@@ -30,8 +30,8 @@ def leaderboard_notes(record: SearchRecord, rows: Sequence[LeaderboardRow], fact
     near = [row for row in ranked if row.within_one_se and row.rank != 1]
     if near:
         notes.append(
-            f"{plural(len(near), 'more trial')} {agree(len(near), 'is', 'are')} within one standard error of the best: "
-            f"{facts.num_validation} validation images cannot tell them apart"
+            f"{plural(len(near), 'more trial')} {agree(len(near), 'is', 'are')} within one standard error of the best "
+            f"(~): {facts.num_validation} validation images cannot tell them apart"
         )
     if not is_share(record.metric) and not facts.folds:
         notes.append(
