@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tlsearch.app.checks.check_file import check_file
-from tlsearch.app.checks.feasibility import limit_problems, model_sizes
+from tlsearch.app.checks.feasibility import constant_cost, limit_problems, model_sizes
 from tlsearch.space import load
 
 FILE = """
@@ -60,3 +60,36 @@ def test_a_constraint_that_no_backbone_keeps_is_a_problem(tmp_path: Path) -> Non
     assert problem.message == (
         "no backbone of the space has params_millions of at most 0.5; the smallest, squeezenet1_1, has 0.728"
     )
+
+
+@pytest.mark.parametrize(
+    ("space", "cost", "warned"),
+    [
+        ("backbone: resnet18", "latency_ms", "several backbones or image sizes"),
+        ("backbone: resnet18, image_size: 64", "latency_ms", "several backbones or image sizes"),
+        ("backbone: resnet18, image_size: [64, 96]", "params_millions", "several backbones, or"),
+        ("backbone: vit_b_32, features: mean", "latency_ms", "several backbones or image sizes"),
+        ("backbone: resnet18, image_size: [64, 96]", "latency_ms", ""),
+        ("backbone: [resnet18, squeezenet1_1]", "latency_ms", ""),
+        ("backbone: vit_b_32, features: [mean, last4]", "params_millions", ""),
+    ],
+)
+def test_a_cost_that_all_trials_share_is_a_warning(tmp_path: Path, space: str, cost: str, warned: str) -> None:
+    path = tmp_path / "space.yaml"
+    weights = "{resnet18: none, squeezenet1_1: none, vit_b_32: none}"
+    objectives = f"search: {{objectives: [val_accuracy, {cost}]}}"
+    path.write_text(f"name: a\ndata: {{source: digits}}\nweights: {weights}\nspace: {{{space}}}\n{objectives}\n")
+    found = constant_cost(*load(path))
+    assert bool(found) == bool(warned) and warned in found
+
+
+def test_the_warning_of_a_shared_cost_has_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "space.yaml"
+    objectives = "search: {objectives: [val_accuracy, params_millions]}"
+    path.write_text(f"name: a\ndata: {{source: digits}}\nspace: {{backbone: resnet18}}\n{objectives}\n")
+    (warning,) = check_file(path, with_model=False).warnings
+    assert (warning.dotted, warning.line, warning.message) == ("search.objectives", 4, constant_cost(*load(path)))
+
+
+def test_one_objective_has_no_cost_to_warn_of(tmp_path: Path) -> None:
+    assert constant_cost(*load(_write(tmp_path, "{params_millions: {max: 5}}"))) == ""

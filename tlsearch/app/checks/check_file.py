@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tlsearch.app.checks.data_defaults import fit_channels, fit_defaults
 from tlsearch.app.checks.feasibility import (
+    constant_cost,
     fold_problems,
     limit_problems,
     metric_problems,
@@ -125,13 +126,15 @@ def check_file(
             problems += limit_problems(file, model_sizes(file, space, num_classes or 2))
     if with_batch and not problems:
         problems += dry_run(file, space)[1]
-    found = untried_backbones(file, space)
-    untried = [problem(("space", "backbone"), found)] if found else []
+    notes = {
+        ("space", "backbone"): untried_backbones(file, space),
+        ("search", "objectives"): constant_cost(file, space),
+    }
     return CheckReport(
         problems=tuple(problems),
         data=card,
         backbones=tuple(backbones),
-        warnings=(*unused_weights(file, space), *untried),
+        warnings=(*unused_weights(file, space), *(problem(at, note) for at, note in notes.items() if note)),
         defaults=defaults,
         validation=validation,
     )

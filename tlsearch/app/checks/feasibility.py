@@ -129,6 +129,22 @@ def untried_backbones(file: SpaceFile, space: Space) -> str:
     )
 
 
+def constant_cost(file: SpaceFile, space: Space) -> str:
+    """A warning where all trials cost the same by the second objective, as the space tells; else empty."""
+    cost, (backbone, *others) = file.search.cost, space.backbones()
+    if not cost or others or len({*_features_of(space, backbone)} - {None}) > 1:
+        return ""
+    facts = backbone_facts(backbone)
+    by_size = cost == "latency_ms" or facts is None or facts.size_multiple != 1
+    if by_size and len(image_sizes_of(space, backbone)) > 1:
+        return ""
+    return (
+        f"objectives have no effect: {cost} of {backbone} is the same in all trials, so this is a search for "
+        f"{file.search.metric} alone; list several backbones{' or image sizes' if by_size else ''}, or leave "
+        "search.objectives out"
+    )
+
+
 def weights_problems(file: SpaceFile, space: Space, *, fetch: bool = True) -> list[SpaceProblem]:
     """An error for each backbone of the space whose weights cannot be had.
 

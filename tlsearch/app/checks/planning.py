@@ -13,6 +13,7 @@ from typing import Any
 
 from tlsearch.app.checks.data_defaults import fit_channels, fit_defaults
 from tlsearch.app.checks.feasibility import (
+    constant_cost,
     fold_problems,
     limit_problems,
     metric_problems,
@@ -45,7 +46,7 @@ class PlanReport:
         with_cache: The search as the file says.
         without_cache: The same with ``cache.features_gb: 0``; None where the file says so.
         savings: Changes that would make it shorter.
-        advice: On folds; empty where there is none.
+        advice: On folds and on objectives, a line each; empty where there is none.
         unit: What a report of a trial is of: ``epoch`` or ``fold``.
         screen: What comes before the first trial; None where no backbone is screened.
         may_stop: Whether the search may end before its last trial, which the times do not count on.
@@ -153,7 +154,7 @@ def plan_search(file: SpaceFile, space: Space, index: ImageIndex, *, step: Step 
         with_cache=with_cache,
         without_cache=without_cache,
         savings=tuple(found),
-        advice=folds_advice(index, file.search.num_folds),
+        advice="\n".join(filter(None, (folds_advice(index, file.search.num_folds), constant_cost(file, space)))),
         unit="fold" if file.search.num_folds else "epoch",
         screen=screen,
         may_stop=file.search.stop == "auto",

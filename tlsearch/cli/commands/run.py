@@ -189,7 +189,7 @@ def _execute(prepared: Prepared, *, as_json: bool, goes_on: bool = False) -> Sea
     """
     from tlsearch.app.catalog.screen_file import decided_screen
     from tlsearch.app.catalog.stored import search_log
-    from tlsearch.app.checks.feasibility import untried_backbones
+    from tlsearch.app.checks.feasibility import constant_cost, untried_backbones
     from tlsearch.app.searches.execute import execute
     from tlsearch.display.live_progress import show_progress
     from tlsearch.display.shown_search import ScreenLines
@@ -201,8 +201,9 @@ def _execute(prepared: Prepared, *, as_json: bool, goes_on: bool = False) -> Sea
     console = err if as_json else out
     console.print(f"search {entry.search_id} in {entry.directory}", markup=False, soft_wrap=True)
     progress = show_progress(prepared, console)
-    if warning := untried_backbones(prepared.file, prepared.space):
-        err.print(f"warning: {warning}", markup=False, soft_wrap=True)
+    for warning in (untried_backbones(prepared.file, prepared.space), constant_cost(prepared.file, prepared.space)):
+        if warning:
+            err.print(f"warning: {warning}", markup=False, soft_wrap=True)
     stopping = interruptible(lambda: progress.note("stopping; the search can be resumed"))
     with search_log(entry), stopping as stop, progress:
         end = execute(prepared, observers=(progress,), screen_observer=ScreenLines(console), stop=stop)
