@@ -24,7 +24,7 @@ from typing import Literal
 
 from tlsearch.core.secrets import mask
 
-_MOST_TEXT = 1000  # letters of an error that quotes a file
+_MOST_TEXT = 1000  # letters of one line of an error that quotes a file
 
 
 Kind = Literal["rule", "absent"]  # of a SpaceProblem
@@ -67,8 +67,9 @@ class SpaceProblem:
     kind: Kind = "rule"
 
     def __post_init__(self) -> None:
-        text = mask(self.message)
-        object.__setattr__(self, "message", text if len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]}...")
+        lines = mask(self.message).split("\n")
+        cut = (line if len(line) <= _MOST_TEXT else f"{line[:_MOST_TEXT]}..." for line in lines)
+        object.__setattr__(self, "message", "\n".join(cut))
 
     @property
     def dotted(self) -> str:

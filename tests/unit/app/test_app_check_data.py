@@ -57,6 +57,15 @@ def test_corrupt_files_are_one_problem_with_their_paths(space_path: Path) -> Non
     assert [one.split for one in report.data.corrupt] == ["train", "test"]
 
 
+def test_a_long_list_of_corrupt_files_is_whole(space_path: Path) -> None:
+    folder = space_path.parent / "images/train/a"
+    for number in range(30):
+        (folder / f"{'x' * 100}{number:02}.png").write_bytes(b"junk")
+    lines = check_file(space_path, with_model=False).problems[0].message.splitlines()
+    assert len(lines) == 22 and lines[-1] == "  and 10 more"
+    assert all(str(folder) in line and "not an image" in line for line in lines[1:-1])
+
+
 def test_a_set_that_cannot_be_listed_is_a_problem(space_path: Path) -> None:
     shutil.rmtree(space_path.parent / "images" / "val" / "b")
     report = check_file(space_path, with_model=False)

@@ -183,7 +183,7 @@ def test_images_beside_a_manifest_that_no_row_names(tmp_path, write_images):
     (tmp_path / "m.csv").write_text("\n".join(["path,label", *rows]))
     (tmp_path / "images" / "a" / "notes.txt").write_text("x")
     index = load_index(DataSpec(source="manifest", path=str(tmp_path / "m.csv")))
-    assert {one.reason: one.keys for one in index.left_out} == {
+    assert {one.reason: one.keys for one in told_by_content(index)} == {
         "images that no row names": ("images/a/05.png", "images/b/05.png"),
         "labels, tables and text": ("images/a/notes.txt",),
     }

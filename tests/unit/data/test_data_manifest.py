@@ -202,7 +202,7 @@ def test_no_split_called_train(images):
 @pytest.mark.parametrize(
     ("text", "want"),
     [
-        (b"path,label\nx.png\n", ", line 2: has 1 values, the header has 2"),
+        (b"path,label\nx.png\n", ", line 2: has 1 value, the header has 2"),
         (b"path,label\nx.png,\xff\n", ", line 2: must be UTF-8"),
         (b'path,label\n"x.png,a\n', ", line 2: is not valid CSV"),
         (b"path,label,path\n", ": the column 'path' stands twice"),

@@ -6,6 +6,7 @@ the test split. Decoding uses the content alone: a PNG named .jpg is read as a P
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -64,6 +65,11 @@ _OTHERS = (
 )
 _AVIF_BRANDS = (b"avif", b"avis")
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+
+
+def named_as_image(name: str) -> bool:
+    """Whether the suffix of a file's name is one of IMAGE_SUFFIXES, in either case."""
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
 def image_format(head: bytes) -> str | None:

@@ -16,7 +16,7 @@ from tlsearch.core.label_tasks import TASKS, Label, class_counts, classes_of, la
 from tlsearch.core.types import PixelFormat
 from tlsearch.data.fetch.bucket_images import RemoteReader
 from tlsearch.data.image_files import tell_together
-from tlsearch.data.images.file_formats import HEAD_BYTES, content_words, image_format
+from tlsearch.data.images.file_formats import HEAD_BYTES, content_words, image_format, named_as_image
 from tlsearch.data.index import ImageIndex, image_name
 from tlsearch.data.inspect.duplicates import Duplicate, find_duplicates
 from tlsearch.data.inspect.scan import Looks, Place, look_at
@@ -232,6 +232,8 @@ def told_by_content(index: ImageIndex) -> tuple[LeftOut, ...]:
         return index.left_out
 
     def kind(key: str) -> str:
+        if named_as_image(key):
+            return ""  # its name is not why it is left out
         try:
             head = reader.head(key, HEAD_BYTES)
         except OSError:

@@ -15,7 +15,7 @@ from pathlib import Path
 from tlsearch.core.errors import DataError
 from tlsearch.data.fetch.bucket_images import RemoteEntry, RemoteFolder
 from tlsearch.data.image_files import quoted
-from tlsearch.data.images.file_formats import IMAGE_SUFFIXES
+from tlsearch.data.images.file_formats import named_as_image
 from tlsearch.data.sources.left_out import (
     BROKEN,
     HIDDEN,
@@ -183,7 +183,7 @@ def _join(key: str, name: str) -> str:
 
 def _is_image(entry: Entry) -> bool:
     # A link that leads nowhere counts, so that the missing image is reported instead of left out.
-    return os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and (entry.is_file() or _dangles(entry))
+    return named_as_image(entry.name) and (entry.is_file() or _dangles(entry))
 
 
 def _dangles(entry: Entry) -> bool:

@@ -14,6 +14,7 @@ from tlsearch.core.errors import DataError
 from tlsearch.core.files import TABLE_BYTES, open_regular, read_regular
 from tlsearch.core.label_tasks import SEPARATOR
 from tlsearch.core.printable import from_cell
+from tlsearch.core.text import plural
 
 _REQUIRED = ("path", "label")
 _OPTIONAL = ("split", "group")
@@ -94,7 +95,7 @@ def _csv_rows(path: Path) -> Iterator[Row]:
                 continue  # an empty line
             place = f"{path}, line {reader.line_num}"
             if len(values) != len(header):
-                raise DataError(f"{place}: has {len(values)} values, the header has {len(header)}")
+                raise DataError(f"{place}: has {plural(len(values), 'value')}, the header has {len(header)}")
             cells = {name: from_cell(values[position].strip()) for name, position in places.items()}
             yield _row(place, cells)
     except csv.Error as error:
