@@ -34,10 +34,10 @@ def own_folder(what: str, variable: str, default: Callable[[], Path], *, chosen:
         variable: Of the environment; names the folder.
         default: Where it is otherwise.
         chosen: Comes before the variable.
-        write: Made with mode 0700 where it is missing; else it may be missing, or read-only.
+        write: Made with mode 0700 where it is missing; else it may be missing, or read-only, but not unreadable.
 
     Raises:
-        StorageError: It cannot be made or written, or this user has no home folder to make it in.
+        StorageError: It cannot be made, read or written, or this user has no home folder to make it in.
     """
     named = chosen or os.environ.get(variable) or ""
     try:
@@ -47,6 +47,14 @@ def own_folder(what: str, variable: str, default: Callable[[], Path], *, chosen:
             f"the {what} folder {named or 'of this user'} cannot be created: {error} {variable} names another"
         ) from error
     if not write:
+        try:
+            os.scandir(folder).close()
+        except (FileNotFoundError, NotADirectoryError):
+            pass  # nothing was kept yet
+        except OSError as error:
+            raise StorageError(
+                f"the {what} folder {folder} cannot be read: {error.strerror}; {variable} names another"
+            ) from error
         return folder
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

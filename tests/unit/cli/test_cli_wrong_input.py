@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Iterator
@@ -58,7 +59,9 @@ COMMANDS = [
     ("init empty -o new.yaml", "no class folders; images must stand in one folder per class"),
     ("init shapes/train/circle -o new.yaml", "no class folders; images must stand in one folder per class"),
     ("init shapes", "space.yaml exists already: --force replaces it, -o FILE writes another"),
-    ("init shapes -o new/space.yaml", "--output names a file in a folder that exists"),
+    ("init shapes -o new/space.yaml", "--output must name a file in a folder that exists"),
+    ("init shapes -o pipe --force", "--output must name a file, and pipe is a device or a pipe"),
+    ("init shapes -o /proc/new.yaml", "--output must name a file that can be written; /proc/new.yaml"),
     ("init shapes -o new.yaml --minutes 0", "--minutes is above 0, not 0"),
     ("init shapes -o new.yaml --domain photo", "--domain is one of photos, drawings, documents, medical"),
     ("init shapes -o new.yaml --weights resnet18.pth", "--weights takes a file or a folder of weights"),
@@ -135,6 +138,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     drive(make_plan(root / "runs/shapes-1", trials=4, sampler="random"), slots=2)
     write_shapes(root / "shapes")
     (root / "empty").mkdir()
+    os.mkfifo(root / "pipe")
     (root / "space.yaml").write_text(SPACE)
     (root / "notes.txt").write_text("buy flowers\n")
     (root / "photo.png").write_bytes((root / "shapes/train/circle/00.png").read_bytes())

@@ -82,6 +82,12 @@ def test_reading_the_catalogue_makes_no_folder(tmp_path: Path, monkeypatch: pyte
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_catalogue_that_cannot_be_read_is_named_with_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TLSEARCH_STATE_DIR", "/" + "x" * 300)  # too long a name, for root too
+    with pytest.raises(StorageError, match="the state folder /x+ cannot be read.*TLSEARCH_STATE_DIR names another"):
+        catalog.find()
+
+
 @pytest.mark.parametrize("existing", ["cache", "none"])
 def test_libraries_are_lent_a_place_where_theirs_cannot_be_made(
     existing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

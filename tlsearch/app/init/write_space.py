@@ -14,6 +14,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from tlsearch.app.checks.outputs import check_output, write_output
 from tlsearch.app.init.candidates import AtHand, find_weights
 from tlsearch.app.init.choices import Choice, Seen, data_choices, search_choices, space_choices, weights_choices
 from tlsearch.app.init.facts import DataFacts, Machine, look_at_data, look_at_machine
@@ -21,7 +22,6 @@ from tlsearch.app.init.rules import DOMAINS, Distance, budget_of, budget_warning
 from tlsearch.app.views.space_schema import SCHEMA_FILE, schema_text
 from tlsearch.core import PACKAGE
 from tlsearch.core.errors import StorageError, UserError
-from tlsearch.core.files import write_atomically
 from tlsearch.core.label_tasks import TASKS
 from tlsearch.core.printable import printable
 from tlsearch.core.text import agree, plural
@@ -124,11 +124,8 @@ def init_space(options: InitOptions, *, step: Callable[[str], None] = lambda _: 
         "searches, confirms the best trials and registers the winner. Every key: docs/space_file.md.",
     )
     text = space_text(_name(options), choices, about=about, schema=f"./{SCHEMA_FILE}")
-    try:
-        write_atomically(options.output.absolute().with_name(SCHEMA_FILE), schema_text())
-        write_atomically(options.output, text)
-    except OSError as error:
-        raise StorageError(f"{options.output} cannot be written: {error.strerror or error}") from error
+    write_output(options.output.absolute().with_name(SCHEMA_FILE), schema_text(), "--output")
+    write_output(options.output, text, "--output")
     return Written(
         path=options.output,
         data=_data_text(data),
@@ -143,11 +140,9 @@ def _check(options: InitOptions) -> None:
         raise UserError(f"--domain is one of {', '.join(DOMAINS)}, not {options.domain!r}")
     if not 0 < options.minutes <= 10 * 365 * 24 * 60:
         raise UserError(f"--minutes is above 0, not {options.minutes:g}")
-    if options.output.is_dir():
-        raise StorageError(f"--output names a file: {options.output} is a folder")
-    if not options.output.absolute().parent.is_dir():
-        folder = options.output.absolute().parent
-        raise StorageError(f"--output names a file in a folder that exists: {folder} does not exist")
+    check_output(options.output, "--output")
+    if options.output.exists() and not options.output.is_file():
+        raise UserError(f"--output must name a file, and {options.output} is a device or a pipe; try FILE.yaml")
     if options.output.exists() and not options.force:
         raise StorageError(f"{options.output} exists already: --force replaces it, -o FILE writes another")
 
