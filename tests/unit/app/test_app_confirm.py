@@ -17,6 +17,7 @@ from tlsearch.app.production.conclude import beside_others, conclude, read_confi
 from tlsearch.app.production.confirm import PreparedConfirm, best_candidates
 from tlsearch.app.views.outcome import search_alternatives
 from tlsearch.core.codec import to_plain
+from tlsearch.core.errors import TrialError
 from tlsearch.core.types import EpochReport, TrialAssignment
 from tlsearch.search import SearchPlan
 from tlsearch.trial import FineTuning
@@ -51,6 +52,11 @@ class Planted:
 
     def close(self) -> None:
         """Nothing is open."""
+
+
+class Failing(Planted):
+    def step(self) -> EpochReport:
+        raise RuntimeError("planted")
 
 
 class Equal(Planted):
@@ -131,3 +137,11 @@ def test_planted_equal_configurations_are_called_equal_and_the_cheaper_is_taken(
     assert result.outcome == "equal" and "do not differ by more than chance" in result.verdict
     taken = next(one for one in result.candidates if one.trial == result.recommended)
     assert taken.params["backbone"] == "mobilenet_v3_small"  # of 1.5 million parameters; resnet18 has 11
+
+
+def test_trainings_that_all_fail_are_a_failure_that_says_how_to_try_again(entry: SearchEntry) -> None:
+    confirm = prepare_confirm(entry, top=2, seeds=2)
+    _run(confirm, Failing)
+    again = "no training of small-confirm has a result: RuntimeError: planted.*`tlsearch remove small-confirm`"
+    with pytest.raises(TrialError, match=again):
+        conclude(confirm)

@@ -17,9 +17,10 @@ from tlsearch.app.catalog.stored import read_record
 from tlsearch.app.production.confirm import PreparedConfirm
 from tlsearch.app.views.outcome import search_alternatives
 from tlsearch.core.codec import read_shaped, to_plain
-from tlsearch.core.errors import UserError
+from tlsearch.core.errors import TrialError
 from tlsearch.core.label_tasks import TASKS
 from tlsearch.core.layout import evict_trial
+from tlsearch.core.text import command
 from tlsearch.core.types import ModelSpec, Objective, SearchRecord, TrialRecord, TrialState
 from tlsearch.data import ImageIndex
 from tlsearch.model import describe_model
@@ -60,7 +61,7 @@ def conclude(confirm: PreparedConfirm) -> Confirmed:
     Done once: called again for the same trainings it gives what it gave. The search's run in MLflow gets the file, too.
 
     Raises:
-        UserError: No training has a result.
+        TrialError: No training has a result.
     """
     record = read_record(confirm.prepared.entry)
     earlier = read_confirmed(confirm.entry)
@@ -69,7 +70,10 @@ def conclude(confirm: PreparedConfirm) -> Confirmed:
     repeated = _repeated(confirm, record)
     if not any(one.values for one in repeated):
         errors = "; ".join(sorted({trial.error for trial in record.trials if trial.error})) or "all diverged"
-        raise UserError(f"no training of {record.search_id} has a result: {errors}")
+        raise TrialError(
+            f"no training of {record.search_id} has a result: {errors}. They are not tried again: mend the cause, "
+            f"remove them by {command('remove', record.search_id)}, and confirm again"
+        )
     verdict = judge(repeated, record.objective)
     objective, file, index = record.objective, confirm.prepared.file, confirm.prepared.index
     result = Confirmed(
