@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import rich.console
 import rich.table
+from rich.cells import cell_len
 from rich.text import Text
 
 from tlsearch.core.printable import ENCODING_BYTES, ENCODING_ERRORS, printable, printable_lines
@@ -43,7 +44,12 @@ class Console(rich.console.Console):
 
 
 class Table(rich.table.Table):
-    """A table whose cells are names and figures, each in one line."""
+    """A table whose cells are names and figures, each in one line, and which is as wide as its title and caption."""
+
+    def __init__(self, *, title: str = "", caption: str = "", **options: Any) -> None:
+        """As rich's, which breaks a title or a caption that is longer than the rows."""
+        widest = max(cell_len(printable(text)) for text in (title, caption))
+        super().__init__(title=title or None, caption=caption or None, min_width=widest or None, **options)
 
     def add_row(self, *cells: Any, **options: Any) -> None:
         """As rich's, with line breaks and tabs in texts shown escaped."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import rich.console
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -93,6 +94,17 @@ def test_a_titles_own_name_is_data_too() -> None:
         facts=backbone_facts("resnet18"),
     )
     assert "file:[red]my.pth" in _shown(backbone_table(backbone))
+
+
+@pytest.mark.parametrize("where", ["title", "caption"])
+def test_a_table_is_as_wide_as_its_title_and_caption(where: str) -> None:
+    table = Table(**{where: "longer than the only row of it"})
+    table.add_column("a")
+    table.add_row("b")
+    for width in (80, 20):
+        text = io.StringIO()
+        rich.console.Console(file=text, width=width).print(table)
+        assert ("longer than the only row of it" in text.getvalue()) == (width == 80)
 
 
 def test_one_place_makes_tables_and_consoles() -> None:

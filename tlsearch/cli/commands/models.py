@@ -211,7 +211,7 @@ def _int8_text(found: Int8Test) -> str:
 
 def _export_table(result: ExportedModel) -> Table:
     """How long the formats take for one image."""
-    table = Table(caption=f"on {result.latency_on}", min_width=40)
+    table = Table(caption=f"on {result.latency_on}")
     table.add_column("format")
     table.add_column("milliseconds an image", justify="right")
     for one in result.latency:
