@@ -12,10 +12,13 @@ from dataclasses import asdict, fields, is_dataclass
 from enum import Enum
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from tlsearch.core.errors import StorageError
 from tlsearch.core.files import read_regular
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 MAX_BYTES = 100_000_000
 MAX_DEPTH = 64  # of lists and objects in each other; what is read may be copied and printed, which recurses
@@ -95,7 +98,7 @@ def _depth(value: object) -> int:
     return depth
 
 
-def to_plain(value: Any) -> dict[str, Any]:
+def to_plain(value: DataclassInstance) -> dict[str, Any]:
     """A dataclass, nested ones too, as dicts, lists and scalars."""
     return asdict(value)
 

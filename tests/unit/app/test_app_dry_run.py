@@ -1,8 +1,9 @@
-"""``check --dry-run`` changes nothing, however long its work takes."""
+"""``check --dry-run`` changes nothing, however long its work takes, and its JSON has the backbones."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -34,8 +35,10 @@ def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     before = _tree(root)
     import tlsearch.cli.commands  # noqa: F401  # its modules add their commands
 
-    done = CliRunner().invoke(app, ["check", "space.yaml", "--dry-run"])
+    done = CliRunner().invoke(app, ["check", "space.yaml", "--dry-run", "--json"])
     assert done.exit_code == 0, done.output
+    for backbone in json.loads(done.stdout)["backbones"]:
+        assert set(backbone["trainable_parameters"]) == set("012345") and backbone["adapted_parameters"] == {}
     assert _tree(root) == before and _tree(scratch) == {}
     cache = Path(os.environ["TLSEARCH_CACHE_DIR"])
     assert [path for path in cache.rglob("*") if path.is_file()] == []

@@ -123,5 +123,5 @@ def _backbone_json(backbone: CheckedBackbone) -> dict[str, Any]:
         "searched_image_sizes": list(backbone.searched_sizes),
         "stages": described["stages"],
         "trainable_parameters": described["trainable_parameters"],
-        "adapted_parameters": to_plain(backbone.adapted),
+        "adapted_parameters": {way: dict(counts) for way, counts in backbone.adapted.items()},
     }
