@@ -38,6 +38,12 @@ def test_each_promise_names_tests_that_exist() -> None:
         assert not test or f"def {test}(" in (ROOT / file).read_text("utf-8"), (file, test)
 
 
+def test_each_file_that_the_map_of_the_rooms_names_exists() -> None:
+    named = set(re.findall(r"`([\w/]+\.py)`", (DOCS / "architecture.md").read_text("utf-8")))
+    assert len(named) >= 25
+    assert not [name for name in named if not ((ROOT / name).is_file() or (ROOT / "tlsearch" / name).is_file())]
+
+
 def _written_commands() -> list[str]:
     """Every command line of ours in the pages, without its comment and its pipe."""
     pages = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
