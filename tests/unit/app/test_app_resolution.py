@@ -41,6 +41,7 @@ def test_classes_with_hardly_any_validation_image_are_named() -> None:
     few = {"none": 0, "one": 1, "two": 2}
     assert found.as_json() == {"images": 12, "chance": 0.1443, "few": few, "folds": 0, "advice": ""}
     assert "none (0), one (1), two (2)" in found.lines()[1]
+    assert "new\\nline (1), other (1)" in resolution(index_of(["new\nline", "other"], [0, 1])).lines()[1]
     crowd = resolution(index_of([f"c{n}" for n in range(9)], list(range(9))))
     assert "c4 (1) and 4 more" in crowd.lines()[1]
     assert len(resolution(index_of(["a"], [0] * 20)).lines()) == 1
@@ -49,6 +50,8 @@ def test_classes_with_hardly_any_validation_image_are_named() -> None:
 def test_folds_are_advised_below_twenty_validation_images_a_class() -> None:
     few = index_of(["a", "b"], [0, 0, 1], train=(0,) * 8 + (1,) * 3)
     assert resolution(few).lines()[-1].startswith("1.5 validation images a class, on average, choose mostly the luck")
+    one = index_of(["a", "b"], [0, 1], train=(0, 0, 1, 1))
+    assert folds_advice(one).startswith("1 validation image a class, on average, chooses mostly")
     assert "search.folds: 4 " in folds_advice(few), "the smallest class has 4 images"
     found = resolution(few, 4)
     assert (found.num_images, found.folds, found.advice) == (14, 4, "")

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tlsearch.core.label_tasks import TASKS, class_counts
-from tlsearch.core.text import plural
+from tlsearch.core.printable import printable
+from tlsearch.core.text import agree, plural
 from tlsearch.data import ImageIndex
 
 DISAGREEMENT = 0.25  # fraction of the images that one of two models gets right and the other wrong
@@ -66,7 +67,7 @@ class Resolution:
                 )
             lines = [f"{images}: differences of accuracy under {self.chance:.2f} are chance{advice}"]
         if self.few:
-            named = ", ".join(f"{name} ({count})" for name, count in list(self.few.items())[:_MAX_NAMED])
+            named = ", ".join(f"{printable(name)} ({count})" for name, count in list(self.few.items())[:_MAX_NAMED])
             more = f" and {len(self.few) - _MAX_NAMED} more" if len(self.few) > _MAX_NAMED else ""
             lines.append(f"classes with {_FEW} validation images or fewer, which say little of them: {named}{more}")
         return [*lines, self.advice] if self.advice else lines
@@ -108,10 +109,11 @@ def folds_advice(index: ImageIndex, folds: int = 0) -> str:
     advised = 0 if folds else advised_folds(num_val, [counts[label] for label in range(len(index.classes))])
     if not advised:
         return ""
+    mean = f"{num_val / len(index.classes):.3g}"
+    choose = agree(1 if mean == "1" else 2, "image a class, on average, chooses", "images a class, on average, choose")
     return (
-        f"{num_val / len(index.classes):.3g} validation images a class, on average, choose mostly the "
-        f"luckiest trial: with search.folds: {advised} each image of train and val is a validation image once, and "
-        "values have an error"
+        f"{mean} validation {choose} mostly the luckiest trial: with search.folds: {advised} each image of train and "
+        "val is a validation image once, and values have an error"
     )
 
 
