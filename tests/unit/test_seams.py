@@ -31,7 +31,7 @@ def _modules_after(code: str, *, cwd: Path | None = None, of: Sequence[str] = HE
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 
-def _command(*arguments: str) -> str:
+def _command(*arguments: str, code: int = 0) -> str:
     return f"""
 import sys
 sys.argv = ["tlsearch", *{list(arguments)!r}]
@@ -39,7 +39,7 @@ from tlsearch.cli import main
 try:
     main()
 except SystemExit as end:
-    assert end.code in (0, None), end.code
+    assert (end.code or 0) == {code}, end.code
 """
 
 
@@ -65,6 +65,11 @@ def test_init_and_check_without_model_import_nothing_heavy(tmp_path: Path) -> No
     started = _command("init", "images", "--domain", "photos", "-o", "new.yaml", "--minutes", "600")
     assert _modules_after(started, cwd=tmp_path) == set()
     assert _modules_after(_command("check", "space.yaml", "--no-model"), cwd=tmp_path) == set()
+
+
+@pytest.mark.parametrize("command", ["confirm", "ensemble", "soup", "promote", "resume"])
+def test_an_unknown_search_is_named_before_anything_heavy_is_imported(command: str) -> None:
+    assert _modules_after(_command(command, "nosuch", code=2)) == set()
 
 
 def test_plan_starts_no_ray_and_writes_nothing(tmp_path: Path) -> None:

@@ -40,9 +40,10 @@ def ensemble(
     """
     with shown_errors(as_json=json):
         from tlsearch.app.catalog.catalog import find
-        from tlsearch.app.combined.make_ensemble import EnsembleOptions, make_ensemble
 
         entry = find(search, storage)
+        from tlsearch.app.combined.make_ensemble import EnsembleOptions, make_ensemble
+
         options = EnsembleOptions(
             max_models=max_models, max_latency_ms=max_latency_ms, max_params=max_params, address=address
         )
@@ -69,9 +70,10 @@ def soup(
     """
     with shown_errors(as_json=json):
         from tlsearch.app.catalog.catalog import find
-        from tlsearch.app.combined.make_soup import make_soup
 
         entry = find(search, storage)
+        from tlsearch.app.combined.make_soup import make_soup
+
         _show(make_soup(entry, max_models=max_models, runs=runs, address=address), entry, as_json=json)
 
 

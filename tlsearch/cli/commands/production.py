@@ -38,9 +38,10 @@ def confirm(
     """Train the best configurations again with several seeds, and test which is really the best."""
     with shown_errors(as_json=json):
         from tlsearch.app.catalog.catalog import find
-        from tlsearch.app.production.conclude import beside_others
 
         entry = find(search, storage)
+        from tlsearch.app.production.conclude import beside_others
+
         confirmed = run_confirm(entry, top=top, seeds=seeds, address=address, as_json=json)
         assert confirmed is not None, "only a limit of the time leaves a confirmation unfinished"
         result = beside_others(entry, confirmed)
@@ -165,6 +166,8 @@ def promote(
         if len(chosen) > 1:
             raise UsageError("a promotion takes one of --ensemble, --soup and --distill")
         from tlsearch.app.catalog.catalog import find
+
+        entry = find(search, storage)
         from tlsearch.app.production.choice import Limits
         from tlsearch.app.production.promote import PromoteOptions
         from tlsearch.app.production.promote import promote as promote_search
@@ -178,7 +181,7 @@ def promote(
             without_test=without_test,
             reuse_test=reuse_test,
         )
-        result = promote_search(find(search, storage), options)
+        result = promote_search(entry, options)
         if json:
             print_json(to_plain(result))
         else:
