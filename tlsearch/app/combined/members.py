@@ -19,7 +19,7 @@ from tlsearch.app.catalog.stored import read_record
 from tlsearch.config import SpaceFile
 from tlsearch.core.crash import crash_point
 from tlsearch.core.errors import SearchStopped, StorageError, UsageError, UserError
-from tlsearch.core.text import agree, plural
+from tlsearch.core.text import about_s, agree, plural
 from tlsearch.core.types import TrialAssignment, TrialRecord
 from tlsearch.search.bucket import Mirror, machine_folder
 from tlsearch.search.seeds import derive_seed
@@ -129,7 +129,8 @@ def repeated_checkpoints(
     }
     missing = {folder: one for folder, one in repeats.items() if _trained(folder, one) is None}
     if missing:
-        logger.warning("trial %d: trained with %s", trial.number, plural(len(missing), "other seed"))
+        which, long = plural(len(missing), "other seed"), about_s(len(missing) * _seconds(trial))
+        logger.warning("trial %d: trained with %s, %s of training", trial.number, which, long)
     trainings = [_training(file, one, folder, refit=False) for folder, one in missing.items()]
     errors = _train_all(entry, file, trainings, list(missing.values()), address=address)
     for error in filter(None, errors):
