@@ -137,9 +137,12 @@ def test_parity_sees_a_difference_in_one_image() -> None:
         check_parity("x", lost, [images], expected, real=True)
 
 
-def test_a_format_that_does_not_exist_is_told(tmp_path: Path) -> None:
+def test_a_format_or_a_folder_that_does_not_exist_is_named_before_the_work(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="onnx, torch, openvino, hf or script, not 'tflite'"):
         export_model(str(tmp_path), form="tflite")
+    with pytest.raises(UserError, match="--output must name a file in a folder that exists"):
+        export_model(str(tmp_path), form="onnx", output=tmp_path / "typo" / "model.onnx")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("size", "right", "wrong"), [(1.0, 0.5e-4, 2e-4), (1000.0, 0.05, 0.2)])

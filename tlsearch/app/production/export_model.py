@@ -17,6 +17,7 @@ import torch
 
 from tlsearch.app.catalog.catalog import SearchEntry, find, names_search, read_entry
 from tlsearch.app.catalog.stored import stored_file
+from tlsearch.app.checks.outputs import check_output
 from tlsearch.app.searches.input_digests import refuse_changed_images
 from tlsearch.app.views.outcome import find_checkpoint
 from tlsearch.core.errors import DataError, StorageError, UsageError, UserError
@@ -80,7 +81,8 @@ def export_model(
     Args:
         model: As for ``predict``.
         form: One of `EXPORT_FORMATS`.
-        output: The file, or the folder of a format that has several files; must not exist.
+        output: The file, or the folder of a format that has several files; must not exist,
+            and lies in a folder that does.
         images: A folder of images to check on; else the validation images of the search that the model comes from (by
             its ID, its folder, or the tags of an MLflow model), else made-up ones.
         int8: Quantize with training images of that search, and test on its validation images.
@@ -89,6 +91,7 @@ def export_model(
     Raises:
         UserError: No such format, or one that this model or this installation does not allow.
         DataError: The images of the search are needed and cannot be read.
+        UsageError: The folder of the output does not exist.
         StorageError: The output exists or cannot be written.
         ParityError: The exported model gives something else; nothing is left.
         HubError: The upload failed; the folder is there.
@@ -97,6 +100,7 @@ def export_model(
     target = (output or Path(chosen.default_output)).absolute()
     if target.exists():
         raise StorageError(f"{target} exists; an export overwrites nothing")
+    check_output(target, "--output")
     if push_to:
         check_push(push_to)
     classifier = load_model(find_checkpoint(model, storage), device="cpu")
@@ -162,7 +166,6 @@ def _export(
 def _beside(target: Path) -> Iterator[Path]:
     """A scratch folder on the file system of the output, removed at the end."""
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=".tlsearch-export-", dir=target.parent))
     except OSError as error:
         raise StorageError(f"{target.parent} cannot be written: {error.strerror or error}") from error
