@@ -240,7 +240,8 @@ def _scale_of(scores: Tensor, labels: Tensor) -> float:
         slope, curvature = slopes(factor)
         low, high = (low, factor) if slope > 0 else (factor, high)
         step = factor - slope / max(curvature, 1e-12)
-        step = step if low < step < high else math.sqrt(low * high)
+        near = abs(step - factor) < _CLOSE * factor  # rounding may put so small a step beyond a bound
+        step = step if near or low < step < high else math.sqrt(low * high)
         if abs(step - factor) < _CLOSE * factor:
             return step
         factor = step

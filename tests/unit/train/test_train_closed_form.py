@@ -88,6 +88,24 @@ def test_the_scale_has_ends() -> None:
     assert closed_form._scale_of(-sure, labels) == pytest.approx(0.1, rel=1e-3)
 
 
+def test_the_scale_takes_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Near the scale rounding decides on which side of it a step is seen: that must not send the search far away."""
+    counts: list[int] = []
+    softmax = torch.Tensor.softmax
+
+    def counted(scores: torch.Tensor, dim: int) -> torch.Tensor:
+        counts[-1] += 1
+        return softmax(scores, dim)
+
+    monkeypatch.setattr(torch.Tensor, "softmax", counted)
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        labels = torch.randint(0, 10, (200,), generator=generator)
+        counts.append(0)
+        closed_form._scale_of(torch.eye(10)[labels] * 0.3 + 0.2 * torch.randn(200, 10, generator=generator), labels)
+    assert max(counts) <= 10
+
+
 def test_logistic_is_scikit_learns_on_scaled_features() -> None:
     rows, labels = features(60, 8)
     layer = solve_layer(spectrum_of(rows, labels, num_classes=CLASSES), "logistic", 0.05)
