@@ -7,7 +7,6 @@ probe, kept as a safetensors file.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import logging
@@ -69,9 +68,10 @@ class FeatureKey:
     def as_dict(self) -> dict[str, object]:
         """The key as plain JSON, for the sidecar."""
         batch_size = pass_batch_size(self.compute.partition("/")[0])
-        fields = {name: value for name, value in dataclasses.asdict(self).items() if name != "tokens" or value}
-        fields["transform"] = self.transform.as_json()
-        return {"format": _FORMAT, "batch_size": batch_size, **fields}
+        own: dict[str, object] = {**vars(self), "transform": self.transform.as_json()}
+        if not self.tokens:
+            del own["tokens"]
+        return {"format": _FORMAT, "batch_size": batch_size, **own}
 
 
 def pass_batch_size(device_type: str) -> int:

@@ -205,8 +205,8 @@ def _freeze(model: StagedModel, config: TrialConfig, depth: int) -> None:
 
 def _trained_bytes(model: StagedModel, config: TrialConfig, depth: int) -> int:
     _freeze(model, config, depth)
-    lasting = model.lasting_names(depth, config.bn_policy)
-    return sum(tensor.nbytes for name, tensor in model.merged_state().items() if name not in lasting)
+    changing = model.changing_names(depth, config.bn_policy)
+    return sum(tensor.nbytes for tensor in model.merged_state(changing).values())
 
 
 def _saved_bytes(model: StagedModel, config: TrialConfig, depth: int, one: Tensor, runtime: Runtime) -> int:

@@ -164,10 +164,15 @@ class FrozenGuard:
         """One digest over all of them."""
         return combined_digest(self.digests)
 
+    @cached_property
+    def _part_names(self) -> frozenset[str]:
+        return frozenset(name.split(".")[0] for name in self.digests)
+
     def of_parts(self, names: tuple[str, ...]) -> str:
         """One digest over the tensors of some parts of the model, by the parts' names."""
-        own = {name: d for name, d in self.digests.items() if name.split(".")[0] in names}
-        return self.digest if len(own) == len(self.digests) else combined_digest(own)
+        if self._part_names.issubset(names):
+            return self.digest
+        return combined_digest({name: d for name, d in self.digests.items() if name.split(".")[0] in names})
 
     def only(self, model: StagedModel) -> FrozenGuard:
         """The guard of what is still frozen, after ``model`` was unfrozen further."""

@@ -248,22 +248,18 @@ class FineTuning:
         directory, classes = self._directory / BEST_FOLDER, context.index.classes
         meta = context.model_meta(epoch, metrics, evaluation.thresholds)
         with self._kept_weights():
-            state = self.model.merged_state()
-            moving = copy_to_host({name: tensor for name, tensor in state.items() if name not in parts.lasting})
-        # What stands still to the end is written as it is, and once.
-        frozen = {name: tensor for name, tensor in state.items() if name in parts.lasting}
-
+            changing = copy_to_host(self.model.merged_state(parts.changing))
         keep_frozen = self._keep_frozen(parts)
         val = context.index.splits["val"]
         logits = None if context.setup.refit else evaluation.logits  # a refit has trained on these images
 
         def write() -> None:
-            if self._frozen_part is None and frozen:
-                self._frozen_part = keep_frozen(frozen)
+            if self._frozen_part is None and parts.lasting:
+                self._frozen_part = keep_frozen(parts.lasting)  # as it is, and once: it stands still to the end
             save_confusion(directory, epoch=epoch, classes=classes, matrix=evaluation.confusion)
             if logits is not None:
                 save_val_logits(directory.parent, logits, parts.val.labels, epoch=epoch, digest=split_digest(val))
-            save_model_checkpoint(directory, state=moving(), meta=meta, frozen=self._frozen_part)
+            save_model_checkpoint(directory, state=changing(), meta=meta, frozen=self._frozen_part)
 
         self._writer.submit(write)
 

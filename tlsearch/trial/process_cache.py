@@ -7,8 +7,10 @@ by their own packages.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
 
 from tlsearch.core.errors import DataError
 from tlsearch.core.types import DataSpec
@@ -46,6 +48,7 @@ class HeldBackbone:
     Attributes:
         head: The original one, which a new head is made after.
         guard: Of the backbone's tensors; without digests where they are not known yet.
+        state: These tensors, live, where the digests are known.
         num_bytes: What its tensors take.
     """
 
@@ -53,6 +56,7 @@ class HeldBackbone:
     head: Part
     guard: FrozenGuard
     num_bytes: int
+    state: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def take_backbone(key: BackboneKey) -> HeldBackbone | None:

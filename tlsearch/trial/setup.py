@@ -60,7 +60,8 @@ class OpenTrial:
     """A trial between two epochs.
 
     Attributes:
-        lasting: Names of the tensors that stand still to the end.
+        changing: Names of the tensors that do not stand still to the end.
+        lasting: The plain model's other tensors, live, by name.
         val: What evaluations read.
         start: What the model is worth on val before its first step; None with a random head.
         training: None where the head is solved: nothing trains.
@@ -70,7 +71,8 @@ class OpenTrial:
     context: TrialContext
     phase: Phase
     model: StagedModel
-    lasting: frozenset[str]
+    changing: frozenset[str]
+    lasting: Mapping[str, torch.Tensor]
     val: Source
     start: Evaluation | None = None
     training: Training | None = None
@@ -150,7 +152,8 @@ def _solved_trial(context: TrialContext, held: HeldBackbone, start: Evaluation, 
         context=context,
         phase=Phase(depth=0, guard=held.guard),
         model=held.model,
-        lasting=frozenset(held.guard.digests),
+        changing=frozenset(f"head.{name}" for name in held.model.head.state_dict()),
+        lasting=held.state,
         val=val,
         start=start,
         held=held if _can_be_left(context) else None,
@@ -162,7 +165,8 @@ def _for_training(context: TrialContext, held: HeldBackbone, *, seed: int, epoch
     config, setup, model = context.config, context.setup, held.model
     (_, depth), *later = [phase for phase in phases(config, setup.max_epochs) if phase[0] <= max(1, epochs_done)]
     model.adapt_by(Adaptation.of(config, seed=seed))
-    lasting = model.lasting_names(config.unfreeze_depth, config.bn_policy)
+    changing = model.changing_names(config.unfreeze_depth, config.bn_policy)
+    lasting = {name: tensor for name, tensor in model.merged_state().items() if name not in changing}
     model.freeze(depth, config.bn_policy)
     guard = whole = guard_frozen(model, held.guard.digests)
     num_classes = len(context.index.classes)
@@ -177,10 +181,11 @@ def _for_training(context: TrialContext, held: HeldBackbone, *, seed: int, epoch
         context=context,
         phase=phase,
         model=model,
+        changing=changing,
         lasting=lasting,
         val=val,
         training=Training(trainer=trainer, identity=whole.digest, train=train, views=views),
-        held=replace(held, guard=guard) if _can_be_left(context) else None,
+        held=replace(held, guard=guard, state=lasting) if _can_be_left(context) else None,
     )
 
 
@@ -214,7 +219,8 @@ def _start(context: TrialContext, seed: int) -> tuple[HeldBackbone, tuple[Evalua
     if not config.solved and config.head_init != "probe":
         return held, None
     if not held.guard.digests:
-        held = replace(held, guard=FrozenGuard(digests=tensor_digests(model.backbone_state())))
+        state = model.backbone_state()
+        held = replace(held, guard=FrozenGuard(digests=tensor_digests(state)), state=state)
     return held, solve_head(model, context, held.guard)
 
 

@@ -61,7 +61,7 @@ def test_the_checkpoint_is_a_plain_model(adapted: Assign, tmp_path: Path, adapt:
     trial.step()
     parts = trial._parts
     logits = predict_logits(trial.model, parts.val, parts.runtime, depth=2)
-    lasting = parts.lasting
+    lasting = parts.lasting.keys()
     trial.close()
     model, meta = load_trained(tmp_path / "trial/best")
     assert meta.config.adapt == adapt and meta.epoch == 2

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from tlsearch.core.types import SOLVED_HEADS, Decision, EndReason, EpochReport, TrialAssignment, repeatable
+from tlsearch.model import Part
 from tlsearch.train import Trainer, evaluate
 from tlsearch.trial import FineTuning, first_batch, load_trained, process_cache, release_held, run_trial
 from tlsearch.trial.run_trial import train_to
@@ -64,6 +66,27 @@ def test_it_sets_up_no_training(assign: Assign, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr(f"tlsearch.trial.setup.{name}", refuse)
     outcome = run_trial(assign(head="ridge", head_penalty=0.1), Reports())
     assert outcome.reason is EndReason.COMPLETED, outcome.error
+
+
+def test_the_next_one_walks_no_backbone_and_its_model_is_whole(
+    pretrained: Assign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process holds the backbone's tensors by name: a walk over its modules takes longer than solving the head."""
+    run_trial(pretrained("first", head="ridge", head_penalty=0.1), Reports())
+    walked: list[Part] = []
+    state_dict = Part.state_dict
+
+    def recorded(part: Part, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        walked.append(part)
+        return state_dict(part, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Part, "state_dict", recorded)
+        second = pretrained("second", head="ridge", head_penalty=1.0)
+        assert run_trial(second, Reports()).reason is EndReason.COMPLETED
+    assert walked and all(hasattr(part, "classifier") for part in walked), "heads alone"
+    first, other = (load_trained(Path(second.directory).parent / one / "best")[0] for one in ("first", "second"))
+    assert all(torch.equal(tensor, other.backbone_state()[name]) for name, tensor in first.backbone_state().items())
 
 
 def test_a_killed_trial_solves_its_head_again(assign: Assign) -> None:

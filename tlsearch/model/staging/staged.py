@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -135,22 +135,31 @@ class StagedModel(nn.Module):
                         moving.update(f"{name}.{key}" for key, _ in module.named_buffers(recurse=False))
         return {name: tensor for name, tensor in self.state_dict().items() if name not in moving}
 
-    def lasting_names(self, depth: int, policy: str | None) -> frozenset[str]:
-        """Names of the tensors of `merged_state` that a training at this depth leaves as they are."""
-        batchnorm, moving = bn_policy(policy), set[str]()
+    def changing_names(self, depth: int, policy: str | None) -> frozenset[str]:
+        """Names of the tensors of `merged_state` that a training at this depth changes."""
+        batchnorm, changing = bn_policy(policy), set[str]()
         for name, part, frozen, adaptation in self._at_depth(depth):
-            moving |= {f"{name}.{key}" for key in part.moving(frozen, batchnorm, adaptation)}
-        return frozenset(self.merged_state()) - moving
+            changing |= {f"{name}.{key}" for key in part.moving(frozen, batchnorm, adaptation)}
+        return frozenset(changing)
 
     @torch.no_grad()
-    def merged_state(self) -> dict[str, Tensor]:
-        """The plain model's tensors: with adapters merged into what they adapt, the others live."""
-        state = self.state_dict()
+    def merged_state(self, names: Collection[str] | None = None) -> dict[str, Tensor]:
+        """The plain model's tensors: with adapters merged into what they adapt, the others live.
+
+        Args:
+            names: Of the tensors to give; None for all of them. Parts that have none of them are not walked.
+        """
+        parts = PART_NAMES if names is None else {name.partition(".")[0] for name in names}
+        state: dict[str, Tensor] = {}
         for name, part in zip(PART_NAMES, self.parts, strict=True):
+            if name not in parts:
+                continue
+            own = part.state_dict(prefix=f"{name}.")
             if part.adapters is not None:
-                state = {key: tensor for key, tensor in state.items() if not key.startswith(f"{name}.adapters.")}
-                state |= {f"{name}.{key}": tensor for key, tensor in flat(part.adapters.merged(part)).items()}
-        return state
+                own = {key: tensor for key, tensor in own.items() if not key.startswith(f"{name}.adapters.")}
+                own |= {f"{name}.{key}": tensor for key, tensor in flat(part.adapters.merged(part)).items()}
+            state |= own
+        return state if names is None else {name: tensor for name, tensor in state.items() if name in names}
 
     # --- the backbone's tensors by the library's names ---------------------------------------
 

@@ -6,6 +6,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -52,7 +53,7 @@ class Weights:
     transform: TransformSpec
     licence: str = ""
 
-    @property
+    @cached_property
     def num_bytes(self) -> int:
         """Memory of the tensors, in bytes."""
         return sum(tensor.nbytes for tensor in (self.state or {}).values())

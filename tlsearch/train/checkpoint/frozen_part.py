@@ -15,12 +15,12 @@ from pathlib import Path
 from torch import Tensor
 
 from tlsearch.config.checkpoint_meta import TensorFile
-from tlsearch.features import combined_digest
 from tlsearch.train.checkpoint.tensor_files import add_tensors, write_tensors
 
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 _MAX_KNOWN = 1000
-_known: dict[tuple[Path, str], TensorFile] = {}  # of this process, by folder and content: its next trial writes nothing
+# What this process has written, by folder, names and contents: its next trial writes nothing.
+_known: dict[tuple[Path, frozenset[tuple[str, str]]], TensorFile] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ def _stem(name: str) -> str:
 
 
 def _shared(folder: Path, stem: str, tensors: Mapping[str, Tensor], digests: Mapping[str, str]) -> TensorFile:
-    key = (folder, combined_digest({name: digests[name] for name in tensors}))
+    key = (folder, frozenset((name, digests[name]) for name in tensors))
     known = _known.get(key)
     if known is None or not (folder / known.name).is_file():
         if len(_known) >= _MAX_KNOWN:

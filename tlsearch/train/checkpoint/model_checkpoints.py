@@ -63,7 +63,7 @@ def save_confusion(directory: Path, *, epoch: int, classes: Sequence[str], matri
     """
     directory.mkdir(parents=True, exist_ok=True)
     content = {"epoch": epoch, "classes": list(classes), "matrix": matrix.tolist()}
-    write_json(directory / CONFUSION_FILE, content, indent=None)
+    write_json(directory / CONFUSION_FILE, content, indent=None, last=False)
 
 
 def half_logits(logits: Tensor) -> Tensor | None:

@@ -144,18 +144,23 @@ def _saved(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str
         temporary.unlink(missing_ok=True)
 
 
-def write_json(path: Path, content: Mapping[str, Any], *, indent: int | None = 1) -> None:
-    """Writes plain JSON (NaN and infinity refused) under a temporary name, syncs, renames."""
+def write_json(path: Path, content: Mapping[str, Any], *, indent: int | None = 1, last: bool = True) -> None:
+    """Writes plain JSON (NaN and infinity refused) under a temporary name, syncs, renames.
+
+    Args:
+        last: False where a later write into the folder syncs it.
+    """
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         with temporary.open("w", encoding="utf-8") as file:
-            json.dump(content, file, indent=indent, allow_nan=False)
+            file.write(json.dumps(content, indent=indent, allow_nan=False))
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    _sync(path.parent)
+    if last:
+        _sync(path.parent)
 
 
 def read_json(path: Path, what: str) -> dict[str, Any]:
