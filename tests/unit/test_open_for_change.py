@@ -41,9 +41,13 @@ def test_no_file_name_stands_twice() -> None:
         pytest.param("stats", ["space/bn_policies.py"], id="a BN policy"),
         pytest.param("bitfit", ["model/adapters/adaptation.py", "space/adapt_methods.py"], id="a way to adapt stages"),
         pytest.param("ssf", ["model/adapters/adaptation.py", "space/adapt_methods.py"], id="another way"),
+        pytest.param(
+            "last4", ["core/types/trial_config.py", "model/staging/token_features.py"], id="what a head sees of tokens"
+        ),
         pytest.param("val_top5_accuracy", ["core/metrics.py"], id="a metric"),
         pytest.param("val_balanced_accuracy", ["core/metrics.py"], id="another metric"),
         pytest.param("script", ["results/export/export_formats.py"], id="an export format"),
+        pytest.param("openvino", ["results/export/export_formats.py"], id="another format"),
         pytest.param("grad_clip", ["core/types/trial_config.py"], id="a hyperparameter"),
         pytest.param("label_smoothing", ["core/types/trial_config.py"], id="another hyperparameter"),
     ],
