@@ -12,16 +12,21 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from several_labels import TINTS, write_tints
+from sklearn.metrics import average_precision_score
+from torch import nn
 
 from tlsearch.core.errors import StorageError
 from tlsearch.core.label_tasks import TASKS
 from tlsearch.core.layout import VAL_LOGITS
 from tlsearch.core.types import DataSpec, Decision, TrialAssignment
 from tlsearch.train import read_json, read_model_meta, write_json
+from tlsearch.train.loop.batches import epoch_order, load_batch
 from tlsearch.trial import FineTuning, FoldTraining, load_trained, run_trial
+from tlsearch.trial.setup import OpenTrial, open_trial
 
 Assign = Callable[..., TrialAssignment]
 TASK = TASKS["multi_label"]
+SEED, BACKBONE_LR = 5, 0.03
 
 
 class Listener:
@@ -78,6 +83,48 @@ def test_cached_features_give_the_same_metrics(several: Assign, changes: dict[st
         found.append([{name: one[name] for name in (*TASK.metrics, "train_loss")} for one in listener.metrics])
     for cached, plain in zip(*found, strict=True):
         assert cached == pytest.approx(plain, rel=1e-3, abs=1e-4)
+
+
+def plain_loop(opened: OpenTrial, net: nn.Module, *, epochs: int) -> list[float]:
+    """A loop as in torch's tutorials, in the trial's order: the mAP on val after each epoch, by scikit-learn."""
+    rows, labels = load_batch(opened.train, slice(None), opened.runtime)
+    val_rows, val_labels = load_batch(opened.val, slice(None), opened.runtime)
+    config, loss, found = opened.context.config, nn.BCEWithLogitsLoss(), []
+    backbone = {"params": [p for part in opened.model.parts[:-1] for p in part.parameters()], "lr": BACKBONE_LR}
+    head = {"params": opened.model.head.parameters(), "lr": config.head_lr}
+    groups = [head] if config.unfreeze_depth == 0 else [head, backbone]
+    optimizer = torch.optim.SGD(groups, momentum=0.9, nesterov=True)
+    for epoch in range(1, epochs + 1):
+        net.train()
+        for batch in epoch_order(len(rows), SEED, epoch).split(config.batch_size):
+            optimizer.zero_grad()
+            torch.autograd.backward(loss(net(rows[batch]), labels[batch]))
+            optimizer.step()
+        net.eval()
+        with torch.inference_mode():
+            found.append(float(average_precision_score(val_labels, net(val_rows))))
+    return found
+
+
+@pytest.mark.parametrize("depth", [0, 5])
+def test_a_plain_loop_reaches_the_same_map(several: Assign, depth: int) -> None:
+    """The head alone, by its own gradients on cached features, and everything, through autograd from pixels.
+
+    By SGD: AdamW divides by a gradient's size, so that it makes whole steps of what is rounding.
+    """
+    more: dict[str, Any] = {}
+    if depth:
+        pytest.importorskip("timm")
+        more = {"backbone": "timm/test_vit3", "policy": None, "backbone_lr": BACKBONE_LR}
+    more |= {"optimizer": "sgd", "head_lr": 0.1, "weight_decay": 0.0, "head_init": "random", "head_dropout": 0.0}
+    more["seed"] = SEED
+    listener = Listener()
+    assert run_trial(several(depth=depth, **more), listener).error == ""
+    opened = open_trial(several("plain", depth=depth, **more))
+    assert opened.train.kind == ("pixels" if depth else "features")
+    plain = plain_loop(opened, opened.model if depth else opened.model.head, epochs=len(listener.metrics))
+    assert [one["val_map"] for one in listener.metrics] == pytest.approx(plain, abs=1e-6)
+    assert len(set(plain)) > 1, "nothing is learned here, so that nothing is compared"
 
 
 @pytest.mark.parametrize("head", ["ridge", "logistic"])
