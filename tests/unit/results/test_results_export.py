@@ -107,7 +107,8 @@ def test_the_script_predicts_without_tlsearch_what_predict_says(tmp_path: Path, 
     checkpoint = _checkpoint(tmp_path / "model", "mobilenet_v3_small")
     export_model(str(checkpoint), form="script", output=tmp_path / "out", images=images)
     files = sorted(images.rglob("*.png"))[::20]
-    said = run_without_tlsearch(tmp_path / "out/predict.py", "--json", *map(str, files), cwd=tmp_path)
+    script, packages = tmp_path / "out/predict.py", ("torchvision", "safetensors")
+    said = run_without_tlsearch(script, "--json", *map(str, files), cwd=tmp_path, packages=packages)
     for ours, theirs in zip(predict(load_model(checkpoint), files), json.loads(said), strict=True):
         assert (theirs["path"], theirs["label"]) == (ours.path, ours.label)
         assert theirs["score"] == pytest.approx(ours.score, abs=1e-4)
