@@ -19,7 +19,7 @@ from tlsearch.app.searches.execute import make_tracker, search_plan
 from tlsearch.app.searches.prepare import RunOptions
 from tlsearch.app.searches.run_or_resume import nothing_left
 from tlsearch.app.views.status import overview
-from tlsearch.core.errors import StorageError
+from tlsearch.core.errors import SpaceError, StorageError
 from tlsearch.search.study.rdb import read_pointer
 
 TEXT = """
@@ -166,3 +166,12 @@ def test_the_run_of_a_repetition_hangs_in_that_of_its_own_search(
     monkeypatch.setattr("tlsearch.app.searches.execute.MlflowTracker", lambda **options: options)
     options: dict[str, object] = make_tracker(made)  # type: ignore[assignment]
     assert (options["parent_search"], options["parent_uid"], options["uid"]) == ("one", entry.uid, made.uid)
+
+
+def test_images_that_are_gone_are_to_be_put_back(tmp_path: Path) -> None:
+    entry = make(tmp_path / "home")
+    (tmp_path / "home/images.csv").rename(tmp_path / "home/moved.csv")
+    with pytest.raises(SpaceError, match=r"data.path: .*images.csv.* does not exist; .* move it back, or make a link"):
+        stored_file(entry, "so it cannot be resumed")
+    (tmp_path / "home/images.csv").symlink_to("moved.csv")
+    stored_file(entry, "so it cannot be resumed")

@@ -23,7 +23,7 @@ from tlsearch.app.catalog.catalog import write_atomically as write
 from tlsearch.app.catalog.screen_file import narrowed
 from tlsearch.config import SpaceFile, dump_resolved
 from tlsearch.core.codec import read_json
-from tlsearch.core.errors import StorageError
+from tlsearch.core.errors import SpaceError, SpaceProblem, StorageError
 from tlsearch.core.layout import SearchFolder
 from tlsearch.core.text import command, plural
 from tlsearch.core.types import SearchRecord, TrialState
@@ -50,8 +50,18 @@ def stored_file(entry: SearchEntry, purpose: str) -> tuple[SpaceFile, Space]:
     path = entry.path / RESOLVED
     if not path.exists():
         raise StorageError(f"a search's folder holds {RESOLVED}; {entry.path} does not, {purpose}")
-    file, space = load_resolved(path, moved=entry.moved)
+    try:
+        file, space = load_resolved(path, moved=entry.moved)
+    except SpaceError as error:
+        raise SpaceError([_put_back(one) for one in error.faults]) from error
     return file, narrowed(entry, space)
+
+
+def _put_back(problem: SpaceProblem) -> SpaceProblem:
+    if problem.kind != "absent":
+        return problem
+    advice = "a search finds its files where they were when it began: move it back, or make a link there"
+    return replace(problem, message=f"{problem.message}; {advice}")
 
 
 def read_record(entry: SearchEntry) -> SearchRecord:
