@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from tlsearch.core.types import EpochReport, TrialConfig
-from tlsearch.forecast.simulation import HANDOUT_S, Searcher, Start, simulate
+from tlsearch.forecast.simulation import HANDOUT_S, Searcher, Simulated, Start, simulate
 from tlsearch.testing.replay import Curve, Curves, distance
 
 _NEIGHBOURS = 4
@@ -171,6 +171,11 @@ def replayed(searcher: Searcher, curves: Source, *, slots: int, horizon_s: float
     """
     node = Node(curves)
     done = simulate(searcher, lambda start: Replayed(*node.open(start)), slots=slots, horizon_s=horizon_s)
+    return traced(done, metric=metric, sign=sign)
+
+
+def traced(done: Simulated, *, metric: str, sign: float) -> Trace:
+    """What a search that was run found and when; ``sign`` as in ``replayed``."""
     best: list[tuple[float, float]] = []
     first_four = -math.inf
     for now, number, report in done.reports:

@@ -20,7 +20,7 @@ from tlsearch.core.crash import crash_point
 from tlsearch.core.errors import StorageError
 from tlsearch.core.types import Decision, EndReason, EpochReport, SearchObserver, TrialOutcome
 from tlsearch.search.controller.dispatcher import Dispatcher
-from tlsearch.search.controller.live_trials import Live, ModelCosts, take_stored
+from tlsearch.search.controller.live_trials import Live, ModelCosts, looking, take_stored
 from tlsearch.search.controller.trial_queue import Intake
 from tlsearch.search.plan import SearchPlan
 from tlsearch.search.scheduling.packing import Shares
@@ -33,7 +33,7 @@ from tlsearch.search.worker.trial_errors import ErrorStreak
 logger = logging.getLogger(__name__)
 
 _CONSTRAINTS = {EndReason.DIVERGED: "finite", EndReason.MEMORY: "memory"}  # the constraint that TPE sees
-_OVERDUE_S = 600.0  # a first look that has said nothing for so long, and for each retry again, is waited for no more
+_MANY = 2  # trials that run: only a slot beyond them has a point while first looks run
 _MAX_UNCOUNTED_DEATHS = 50  # of one trial on nodes that were lost: beyond, something else is wrong
 
 
@@ -105,19 +105,16 @@ class Controller:
 
     @property
     def waiting(self) -> bool:
-        """Whether the next trial is proposed only when the first look at each backbone has ended.
+        """Whether the next trial begins only when others have ended: those that run, or the first looks at backbones.
 
-        Until then a backbone that is reported early would be taken for the best. A first look that says nothing for
-        long does not hold up the others for ever. A search that has plateaued looks again when the trials that run have
-        ended.
+        A search that has plateaued looks again when the trials that run have ended. While first looks run, the slots
+        beyond two have random points; with one or two slots all trials after them know all of them.
         """
         if self._going_on or self._intake.first_points_left:
             return False
         if self._intake.plateau is not None:
             return True
-        looks = (live for live in self._live.values() if live.first_look)
-        timeout_s = self._search.trial_timeout_s or _OVERDUE_S  # with a timeout its worker is killed, then it fails
-        return any(self._timer() - live.heard < timeout_s * (1 + self._search.max_failures) for live in looks)
+        return self._looking and not (len(self._live) >= _MANY and self._intake.free_point_left)
 
     def next_trial(self) -> Job | None:
         """The next trial to run: one that was RUNNING, then WAITING ones, then a new one; None at the end.
@@ -125,7 +122,7 @@ class Controller:
         None also while ``waiting``.
         """
         while not self.exhausted and not self.waiting:
-            number = self._going_on.popleft() if self._going_on else self._add_live(self._intake.begin()).number
+            number = self._going_on.popleft() if self._going_on else self._begin()
             live = self._live[number]
             self._observers.trial_started(number, live.config)
             broken = complaint(live.measured, self._limits)
@@ -238,6 +235,13 @@ class Controller:
             return True
         self.fail(number, TrialOutcome(reason=EndReason.ERROR, error=f"the worker died: {message}"))
         return False
+
+    @property
+    def _looking(self) -> bool:
+        return looking(self._live.values(), self._search, now=self._timer())
+
+    def _begin(self) -> int:
+        return self._add_live(self._intake.begin(looking=self._looking)).number
 
     def _may_start(self) -> bool:
         left = self._intake.trials_left and not self._time.over

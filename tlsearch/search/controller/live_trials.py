@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from optuna.trial import FrozenTrial
 
+from tlsearch.config import SearchSpec
 from tlsearch.core.codec import from_plain
 from tlsearch.core.types import EpochReport, ModelSpec, TrialAssignment, TrialConfig
 from tlsearch.search.plan import SearchPlan
@@ -19,6 +20,7 @@ from tlsearch.search.worker.messages import Job
 
 logger = logging.getLogger(__name__)
 
+_OVERDUE_S = 600.0  # a first look that has said nothing for so long, and for each retry again, is waited for no more
 GPUS, ALONE = "gpus", "alone"  # attributes of a trial: the fraction of a GPU that it had, and that it needs a whole one
 
 
@@ -157,6 +159,16 @@ class Live:
         """
         judged = self.deaths if settled else self.deaths[:-1]
         return sum(not node or node in alive for node in judged)
+
+
+def looking(live: Iterable[Live], search: SearchSpec, *, now: float) -> bool:
+    """Whether the first look at a backbone runs: guided proposals begin when all have ended.
+
+    Until then a backbone that is reported early would be taken for the best. A first look that says nothing for long
+    does not hold up the others for ever.
+    """
+    timeout_s = search.trial_timeout_s or _OVERDUE_S  # with a timeout its worker is killed, then it fails
+    return any(one.first_look and now - one.heard < timeout_s * (1 + search.max_failures) for one in live)
 
 
 def take_stored(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
@@ -12,7 +13,7 @@ from optuna.trial import TrialState as OptunaState
 from tlsearch.core.crash import crash_point
 from tlsearch.core.types import EndReason, Objective, Plateau, Scalar
 from tlsearch.search.plan import SearchPlan
-from tlsearch.search.sampling.points import ORIGIN, first_points
+from tlsearch.search.sampling.points import FIRST_LOOK, ORIGIN, SAMPLED, first_points
 from tlsearch.search.sampling.proposals import Proposal, Proposals
 from tlsearch.search.scheduling.plateau import MARGIN, EndedTrial, outlook
 from tlsearch.search.seeds import derive_seed
@@ -86,7 +87,7 @@ class Intake:
 
     def _look(self) -> Plateau | None:
         trials, limit = self._study.trials(), self._search.trials
-        first = any(one.state is OptunaState.RUNNING and one.user_attrs.get(ORIGIN) != "sampler" for one in trials)
+        first = any(one.state is OptunaState.RUNNING and one.user_attrs.get(ORIGIN) not in SAMPLED for one in trials)
         if first or not self.trials_left:
             return None
         objective, folds = self._plan.setup.objective, self._plan.setup.folds
@@ -98,10 +99,20 @@ class Intake:
         begun = self._num_started
         return Plateau(chance=seen.chance, margin=MARGIN, trials=begun, limit=limit, excess=seen.excess)
 
-    def begin(self) -> FrozenTrial:
-        """Begins the next trial: it is RUNNING in the study, with all that it needs."""
+    @property
+    def free_point_left(self) -> bool:
+        """Whether a trial may begin while first looks run."""
+        return self._proposals.free_point_left(self._study.trials())
+
+    def begin(self, *, looking: bool = False) -> FrozenTrial:
+        """Begins the next trial: it is RUNNING in the study, with all that it needs.
+
+        Args:
+            looking: Whether a first look runs, of which a proposal is to know nothing.
+        """
         self._looked = False
-        number = self._study.ask(self._plan.space, sampler_of=self._sampler, attrs_of=self._attrs)
+        sampler_of = partial(self._sampler, looking=looking)
+        number = self._study.ask(self._plan.space, sampler_of=sampler_of, attrs_of=self._attrs)
         crash_point("after_ask")
         self._num_started += 1
         self._num_waiting = max(0, self._num_waiting - 1)
@@ -111,13 +122,14 @@ class Intake:
         """A trial that was begun earlier, proposed again where a crash had cut that short."""
         if "config" in trial.user_attrs:
             return trial
-        number = trial.number
-        sampler = self._sampler(number)
+        number, others = trial.number, self._study.trials()
+        looking = any(one.state is OptunaState.RUNNING and one.user_attrs.get(FIRST_LOOK) for one in others)
+        sampler = self._sampler(number, looking=looking)
         self._study.propose_again(number, self._plan.space, sampler=sampler, attrs=self._attrs(number))
         return self._study.trial(trial.number)
 
-    def _sampler(self, number: int) -> BaseSampler:
-        self._proposal = self._proposals.propose(self._study.trials(), number)
+    def _sampler(self, number: int, *, looking: bool) -> BaseSampler:
+        self._proposal = self._proposals.propose(self._study.trials(), number, looking=looking)
         return self._proposal.sampler
 
     def _attrs(self, number: int) -> dict[str, Scalar]:
@@ -146,7 +158,8 @@ def _ended(trial: FrozenTrial, objective: Objective, folds: int) -> EndedTrial:
     counts = trial.state in (OptunaState.COMPLETE, OptunaState.PRUNED) and reason not in _WITHOUT_RESULT
     whole = max(trial.intermediate_values, default=0) >= folds
     gain = objective.gain(value) if counts and whole and value is not None else None
-    return EndedTrial(gain=gain, origin=attrs.get(ORIGIN, ""))
+    origin = attrs.get(ORIGIN, "")
+    return EndedTrial(gain=gain, origin="sampler" if origin in SAMPLED else origin)
 
 
 def _enqueue_first(plan: SearchPlan, study: Study) -> None:

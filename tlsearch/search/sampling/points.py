@@ -26,11 +26,12 @@ if TYPE_CHECKING:
     from tlsearch.space import Space
 
 
-Origin = Literal["start_with", "default", "first_look", "starting_point", "sampler"]
+Origin = Literal["start_with", "default", "first_look", "free_slot", "starting_point", "sampler"]
 ORIGIN = "origin"  # user attribute of a trial: why it was tried
 FIRST_LOOK = "first_look"  # user attribute of a trial that ASHA does not stop
 _MOST_AT_SIZES = 16  # of the looks at other image sizes: a quarter of a search's trials by default
 _FIRST: tuple[Origin, ...] = ("start_with", "default", "first_look")
+SAMPLED: tuple[Origin, ...] = ("free_slot", "sampler")  # by a sampler: no list has them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +90,7 @@ def first_look(space: Space, backbone: str, **values: Scalar) -> dict[str, Scala
 
 
 def num_proposed(trials: Sequence[FrozenTrial], number: int, *, most: int) -> int:
-    """How many trials before ``number`` were not enqueued as first points, in a study of any version.
+    """How many trials before ``number`` were proposed with knowledge of the first looks, in a study of any version.
 
     Args:
         trials: Of the study, by number.
@@ -98,8 +99,9 @@ def num_proposed(trials: Sequence[FrozenTrial], number: int, *, most: int) -> in
     has_origins = any(trial.user_attrs.get(ORIGIN) in _FIRST for trial in trials)
     count = 0
     for trial in reversed(trials[:number]):  # the latest first: of a long search they are not
-        enqueued = trial.user_attrs.get(ORIGIN) in _FIRST if has_origins else "fixed_params" in trial.system_attrs
-        count += not enqueued
+        origin = trial.user_attrs.get(ORIGIN)
+        early = origin in _FIRST or origin == "free_slot" if has_origins else "fixed_params" in trial.system_attrs
+        count += not early
         if count > most:
             break
     return count

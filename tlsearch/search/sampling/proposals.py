@@ -96,26 +96,47 @@ class Proposals:
         self._tried = Configurations()
         self._looks = [plan.space.to_config(one.values) for one in first_points(plan) if one.first_look]
 
-    def propose(self, trials: Sequence[FrozenTrial], number: int) -> Proposal:
-        """The proposal of trial ``number``, which is not among ``trials`` or has no values yet."""
+    def propose(self, trials: Sequence[FrozenTrial], number: int, *, looking: bool = False) -> Proposal:
+        """The proposal of trial ``number``, which is not among ``trials`` or has no values yet.
+
+        Args:
+            looking: Whether a first look still runs. Then the point is a random one, which needs no knowledge of it.
+        """
         begun = [trial for trial in trials if trial.state is not OptunaState.WAITING and trial.number != number]
         if self._plan.search.listed or _enqueued(trials, number):
             return Proposal(sampler=self._named(number, 0))
         tried = self._tried.of(begun)
+        if looking:
+            return Proposal(sampler=self._untried(tried, number, "random"), origin="free_slot")
         known = self._starting_point(trials, begun, number)
         if known is not None and self._plan.space.to_config(known) not in tried:
             return Proposal(sampler=GivenPoint(known), origin="starting_point")
         cheap = self._cheap_point(tried, number) if len(begun) < NUM_DRAWN else None
         if cheap is not None:
             return Proposal(sampler=GivenPoint(cheap), origin="sampler")
-        rng = random.Random(derive_seed(self._plan.search.seed, "untried", number))
         name = "random" if self._at_random(number) else self._plan.search.sampler
-        drawn = Untried(self._plan.space, tried, lambda attempt: self._named(number, attempt, name), rng)
-        return Proposal(sampler=drawn, origin="sampler")
+        return Proposal(sampler=self._untried(tried, number, name), origin="sampler")
+
+    def free_point_left(self, trials: Sequence[FrozenTrial]) -> bool:
+        """Whether a slot that is free while first looks run may have a random point.
+
+        At most half of the trials that the search has beside its first and starting points do. None where it has
+        constraints, which a random point may break.
+        """
+        search = self._plan.search
+        num_free = sum(trial.user_attrs.get(ORIGIN) == "free_slot" for trial in trials)
+        known = len(STARTING_POINTS) + 1 if self._starts_known else 0
+        others = len(trials) - num_free + known
+        return not search.constraints.limits and 2 * (num_free + 1) <= search.trials - others
 
     def exhausted(self, trials: Sequence[FrozenTrial]) -> bool:
         """Whether every configuration of the space has been tried or is being tried."""
         return untried_point(self._plan.space, self._tried.of(trials), random.Random(0)) is None
+
+    @property
+    def _starts_known(self) -> bool:
+        """Whether the search has starting points."""
+        return self._plan.search.applies("starting_points") and self._plan.search.starting_points == "auto"
 
     def _at_random(self, number: int) -> bool:
         """Whether this trial is drawn at random, as every other one of SMAC is (Hutter et al., LION 2011).
@@ -123,9 +144,12 @@ class Proposals:
         Starting points are all of TPE's good group for long, and it looks no further. Not where a search has
         constraints: a random point may break them.
         """
-        search = self._plan.search
-        searched = search.applies("starting_points") and search.starting_points == "auto"
-        return searched and not search.constraints.limits and number % 2 == 1
+        return self._starts_known and not self._plan.search.constraints.limits and number % 2 == 1
+
+    def _untried(self, tried: Configurations, number: int, name: str) -> Untried:
+        """What the sampler of this name proposes, of the configurations that no trial has had."""
+        rng = random.Random(derive_seed(self._plan.search.seed, "untried", number))
+        return Untried(self._plan.space, tried, lambda attempt: self._named(number, attempt, name), rng)
 
     def _named(self, number: int, attempt: int, name: str | None = None) -> BaseSampler:
         search = self._plan.search
@@ -156,13 +180,12 @@ class Proposals:
         The first one is tried on the two backbones whose first looks were best, since heads alone do not always rank
         backbones as deeper trials do; the others on the backbone that is best so far.
         """
-        search = self._plan.search
-        if not (search.applies("starting_points") and search.starting_points == "auto"):
+        if not self._starts_known:
             return None
         index = num_proposed(trials, number, most=len(STARTING_POINTS))
         if index > len(STARTING_POINTS):  # past them a long search would look at all its trials
             return None
-        if search.cost:
+        if self._plan.search.cost:
             return self._on_front(begun, index)
         looks = self._first_looks(begun)
         ranked = self._ranked(looks)
@@ -180,7 +203,7 @@ class Proposals:
     def _on_front(self, begun: Sequence[FrozenTrial], index: int) -> Mapping[str, Scalar] | None:
         """A starting point on a model of the front that was there before: they are spread over it, cheapest first."""
         search, objective = self._plan.search, self._plan.setup.objective
-        earlier = [trial for trial in begun if trial.user_attrs.get(ORIGIN) != "starting_point"]
+        earlier = [trial for trial in begun if trial.user_attrs.get(ORIGIN) not in ("free_slot", "starting_point")]
         front = objective.front(earlier, self._best_value, lambda trial: cost_of(trial, search.cost))
         if index >= len(STARTING_POINTS) or not front:
             return None
