@@ -52,7 +52,7 @@ def run(
     Raises:
         SpaceError, DataError, WeightsError, StorageError: What is wrong with the space, the images, the weights or the
             storage; nothing has run.
-        SearchStopped: One error came too often in a row.
+        SearchStopped: One error came too often in a row, or images are damaged.
     """
     from tlsearch.app.searches.prepare import RunOptions, prepare
     from tlsearch.search import starting_ray

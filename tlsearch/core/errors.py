@@ -5,11 +5,12 @@ TlsearchError
 │   ├── UsageError                the command line: options that contradict each other, a name or number out of range
 │   ├── SpaceError                the errors of a space.yaml, all of them listed
 │   ├── DataError                 the images: a corrupt file, classes that differ, an empty split
+│   │   └── DamagedImages         no trial can use them: they end the search
 │   ├── WeightsError              weights that cannot be had or do not fit
 │   └── StorageError              a search that is not there, is in use, or cannot be written
 ├── ClusterError (RuntimeError)   Ray cannot be reached or is not what was asked for
 ├── TrackingError (RuntimeError)  MLflow refuses or cannot be reached
-├── SearchStopped (RuntimeError)  the search ended itself: one error too often in a row
+├── SearchStopped (RuntimeError)  the search ended itself: one error too often in a row, damaged images
 └── TrialError (RuntimeError)     one trial cannot go on
     ├── Diverged                  the loss is not finite
     ├── Infeasible                out of memory, nothing left to halve
@@ -98,6 +99,10 @@ class DataError(UserError):
     """The images, labels or splits break a rule."""
 
 
+class DamagedImages(DataError):
+    """What images hold is damaged, or another than when they were listed: another trial cannot use them, either."""
+
+
 class WeightsError(UserError):
     """Pretrained weights cannot be had, or do not fit their backbone."""
 
@@ -115,7 +120,7 @@ class TrackingError(TlsearchError, RuntimeError):
 
 
 class SearchStopped(TlsearchError, RuntimeError):
-    """The search stopped itself, since one error came too often in a row."""
+    """The search stopped itself: one error came too often in a row, or images are damaged."""
 
 
 class TrialError(TlsearchError, RuntimeError):

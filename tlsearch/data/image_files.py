@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 
-from tlsearch.core.errors import DataError
+from tlsearch.core.errors import DamagedImages, DataError
 from tlsearch.core.files import IMAGE_BYTES, open_regular
 from tlsearch.core.printable import printable
 
@@ -75,10 +75,16 @@ def _state(root: str, keys: Sequence[str]) -> bytes | None:
 MAX_NAMED = 20
 
 
-def raise_together(failures: Sequence[str], total: int) -> None:
-    """Raises one DataError for all failures, naming the first 20; does nothing where there are none."""
+def raise_together(failures: Sequence[str | DataError], total: int) -> None:
+    """Raises one error for all failures, naming the first 20; does nothing where there are none.
+
+    Raises:
+        DamagedImages: One of the failures is such.
+        DataError: None is.
+    """
     if failures:
-        raise DataError(tell_together(failures, total))
+        kind = DamagedImages if any(isinstance(one, DamagedImages) for one in failures) else DataError
+        raise kind(tell_together([str(one) for one in failures], total))
 
 
 def tell_together(failures: Sequence[str], total: int) -> str:

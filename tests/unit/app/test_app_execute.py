@@ -8,11 +8,19 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from preparing import prepare
+from search_doubles import drive
+from small_search import SPACE, write_shapes
 
+from tlsearch.app.catalog.bucket_searches import Through
+from tlsearch.app.catalog.stored import read_record
 from tlsearch.app.searches import execute
-from tlsearch.core.errors import TrackingError
+from tlsearch.app.searches.prepare import RunOptions
+from tlsearch.core.errors import SearchStopped, TrackingError
 from tlsearch.core.layout import VAL_LOGITS
 from tlsearch.core.types import EndReason, TrialOutcome
+from tlsearch.search import SearchPlan
+from tlsearch.trial import open_running
 
 
 def test_a_store_that_cannot_be_opened_stops_the_search_and_is_raised_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,3 +52,35 @@ def test_the_logits_of_a_trial_stay_where_its_model_goes(tmp_path: Path) -> None
     running = {"3/best/file", "3/running/file", f"3/{VAL_LOGITS}"}
     assert left == {"0/best/file", f"0/{VAL_LOGITS}", f"1/{VAL_LOGITS}"} | running
     assert not (tmp_path / "trials" / "2").exists()
+
+
+def _in_this_process(plan: SearchPlan, *, factory: Any, lock: Any, **options: Any) -> str:
+    return drive(plan, factory=open_running, **options)
+
+
+def test_a_damaged_image_ends_the_search_at_its_first_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_shapes(tmp_path / "images")
+    image = tmp_path / "images" / "train" / "square" / "03.png"
+    image.write_bytes(image.read_bytes()[:60])
+    (tmp_path / "space.yaml").write_text(SPACE.format(more=""))
+    prepared = prepare(RunOptions(file=tmp_path / "space.yaml", name="small"))
+    monkeypatch.setattr(execute, "run_search", _in_this_process)
+    with pytest.raises(SearchStopped) as stopped:
+        execute._searched(prepared, Through(), (), threading.Event())
+    message = str(stopped.value)
+    assert message.startswith(
+        "the search has stopped, since trial 0 has met damaged images, which every trial reads: 1 "
+    )
+    assert f"{image}: " in message and "repair or remove" in message
+    assert "`tlsearch resume small` goes on once they are what they were" in message
+    assert [trial.outcome for trial in read_record(prepared.entry).trials if trial.outcome is not None][0].error
+    assert len(read_record(prepared.entry).trials) == 1
+
+
+@pytest.mark.parametrize("error", ["DataError: 1 of 18 images cannot be used", "RuntimeError: DamagedImages: x", ""])
+def test_another_error_does_not_end_the_search_at_once(error: str) -> None:
+    stop = threading.Event()
+    watch = execute.DamageWatch(stop)
+    watch.trial_ended(0, TrialOutcome(reason=EndReason.ERROR, error=error))
+    watch.check("small")
+    assert not stop.is_set()

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import tlsearch.data.packed.streamed as squares
-from tlsearch.core.errors import DataError, StorageError
+from tlsearch.core.errors import DamagedImages, DataError, StorageError
 from tlsearch.core.types import CacheSpec, DataSpec, TransformSpec
 from tlsearch.data import eval_image, load_index, open_pixels, read_image
 from tlsearch.node_cache.locked_files import cache_directory
@@ -192,7 +192,7 @@ def test_all_corrupt_files_are_reported_together(ready_folder, index):
         path.write_bytes(path.read_bytes()[:60])
     (ready_folder / "train/b/00.png").write_bytes(b"")
     index = load_index(DataSpec(source="folder", path=str(ready_folder)))
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(DamagedImages) as caught:
         open_pixels(index, "train", SPEC, CacheSpec())
     lines = str(caught.value).splitlines()
     assert lines[0].startswith("3 of 12 images cannot be used")
@@ -222,8 +222,15 @@ def test_of_many_corrupt_files_the_first_20_are_named(tmp_path):
 
 def test_a_file_that_changed_since_the_listing_is_refused(ready_folder, index, write_images):
     write_images(ready_folder / "train" / "a", 1, size=(30, 30))
-    with pytest.raises(DataError, match=r"a/00.png: has changed since the data set was listed"):
+    with pytest.raises(DamagedImages, match=r"a/00.png: has changed since the data set was listed"):
         open_pixels(index, "train", SPEC, CacheSpec())
+
+
+def test_a_file_that_cannot_be_read_is_not_called_damaged(ready_folder, index):
+    (ready_folder / "train" / "a" / "00.png").unlink()  # as where a share is away for a moment
+    with pytest.raises(DataError, match=r"1 of 12 images .*(.|\n)*a/00.png: cannot be read") as caught:
+        open_pixels(index, "train", SPEC, CacheSpec())
+    assert not isinstance(caught.value, DamagedImages)
 
 
 def test_a_full_disk_is_said_and_leaves_nothing(index, monkeypatch):

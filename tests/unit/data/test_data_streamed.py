@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import tlsearch.data.packed.streamed as streamed
-from tlsearch.core.errors import DataError
+from tlsearch.core.errors import DamagedImages
 from tlsearch.core.types import CacheSpec, DataSpec, TransformSpec
 from tlsearch.data import StreamedImages, load_index, open_pixels
 from tlsearch.node_cache.locked_files import cache_directory
@@ -117,12 +117,12 @@ def test_broken_images_are_named_when_they_are_read(ready_folder, index):
         (ready_folder / "train" / name).write_bytes(b"junk")
     images = open_pixels(index, "train", SPEC, gigabytes(1)).images
     assert images[2:4].shape == (2, 3, 16, 16)
-    with pytest.raises(DataError, match=r"2 of 12 images .*(.|\n)*a/01.png: has changed since .*(.|\n)*b/05.png"):
+    with pytest.raises(DamagedImages, match=r"2 of 12 images .*(.|\n)*a/01.png: has changed since .*(.|\n)*b/05.png"):
         images[torch.arange(12)]
     (ready_folder / "train" / "a" / "03.png").unlink()
     index = load_index(DataSpec(source="folder", path=str(ready_folder)))
     images = open_pixels(index, "train", SPEC, gigabytes(1)).images
-    with pytest.raises(DataError, match=r"a/01.png: is not an image"):
+    with pytest.raises(DamagedImages, match=r"a/01.png: is not an image"):
         images[0:3]
 
 

@@ -151,5 +151,8 @@ def test_a_few_per_cent_of_time_do_not_make_a_configuration_cheaper() -> None:
     near = judge([repeated(1, 0.71, 2.0), repeated(2, 0.705, 1.95)], Objective.of("val_accuracy"))
     assert near.outcome == "equal" and near.recommended == near.ranking[0].trial
     assert "none is notably cheaper, so rank 1 stays" in near.text
-    far = judge([repeated(1, 0.71, 2.0), repeated(2, 0.705, 0.5)], Objective.of("val_accuracy"))
-    assert far.outcome == "equal" and far.recommended == 2
+    pair = [repeated(1, 0.71, 2.0), repeated(2, 0.705, 0.5)]
+    far = judge(pair, Objective.of("val_accuracy"))
+    assert far.outcome == "equal" and far.recommended == 2 and far.text.endswith("0.5 s an epoch)")
+    folded = judge(pair, Objective.of("val_accuracy"), step="fold")
+    assert folded.recommended == 2 and folded.text.endswith("0.5 s a fold)")

@@ -28,7 +28,7 @@ from tlsearch.results import load_model, logits_on
 from tlsearch.results.combine.alternatives import Alternative
 from tlsearch.results.combine.kept_logits import read_trial
 from tlsearch.results.stats.seed_tests import Values
-from tlsearch.results.stats.verdict import Candidate, Confirmed, Repeated, judge
+from tlsearch.results.stats.verdict import Candidate, Confirmed, Repeated, Step, judge
 from tlsearch.tracking import log_search_files
 
 CONFIRMED = "confirm.json"
@@ -74,8 +74,9 @@ def conclude(confirm: PreparedConfirm) -> Confirmed:
             f"no training of {record.search_id} has a result: {errors}. They are not tried again: mend the cause, "
             f"remove them by {command('remove', record.search_id)}, and confirm again"
         )
-    verdict = judge(repeated, record.objective)
     objective, file, index = record.objective, confirm.prepared.file, confirm.prepared.index
+    step: Step = "fold" if file.search.num_folds else "epoch"
+    verdict = judge(repeated, objective, step=step)
     result = Confirmed(
         search_id=confirm.entry.search_id,
         confirm_search_id=record.search_id,
@@ -85,6 +86,7 @@ def conclude(confirm: PreparedConfirm) -> Confirmed:
         data_digest=index.digest,
         num_val_images=len(index.splits["val"]) + (len(index.splits["train"]) if file.search.num_folds else 0),
         seeds=file.search.seeds,
+        step=step,
         ended=time.time(),
         candidates=tuple(Candidate.of(one, rank, objective) for rank, one in enumerate(verdict.ranking, start=1)),
         comparisons=verdict.comparisons,

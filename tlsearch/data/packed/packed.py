@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from tlsearch.core.errors import StorageError
+from tlsearch.core.errors import DataError, StorageError
 from tlsearch.core.types import CacheSpec, TransformSpec
 from tlsearch.data.image_files import raise_together
 from tlsearch.data.images.pixel_budget import num_decoders
@@ -134,7 +134,7 @@ def _squares(
     index: ImageIndex, members: Split, resize: TransformSpec, progress: Progress
 ) -> Iterator[NDArray[np.uint8] | NDArray[np.uint16]]:
     """Each image as (side, side, C), in order; all are tried before those that cannot be used are named."""
-    failures: list[str] = []
+    failures: list[DataError] = []
     Image.init()  # loads Pillow's plugins here, instead of in several threads at once
     with ThreadPoolExecutor(max_workers=num_decoders()) as pool:
         for start in range(0, len(members), _CHUNK):
@@ -142,7 +142,7 @@ def _squares(
             squares = pool.map(lambda row: decode_square(index, members, row, resize), rows)
             for row, square in zip(rows, squares, strict=True):
                 progress(row + 1, len(members))
-                if isinstance(square, str):
+                if isinstance(square, DataError):
                     failures.append(square)
                 elif not failures:
                     yield square

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from tlsearch.core.errors import DataError
+from tlsearch.core.errors import DamagedImages, DataError
 from tlsearch.core.types import TransformSpec
 from tlsearch.data.image_files import raise_together
 from tlsearch.data.images.own_channels import decode_image
@@ -27,21 +27,24 @@ from tlsearch.data.images.pixel_budget import num_decoders
 from tlsearch.data.images.preprocessing import for_torch, resized_square
 from tlsearch.data.index import ImageIndex, Split, image_name, read_bytes
 
-Square = NDArray[np.uint8] | NDArray[np.uint16] | str
+Square = NDArray[np.uint8] | NDArray[np.uint16] | DataError
 
 
 def decode_square(index: ImageIndex, members: Split, row: int, spec: TransformSpec) -> Square:
-    """One image of a split as (crop_size, crop_size, C), or what is wrong with it, its name included."""
+    """One image of a split as (crop_size, crop_size, C), or why there is none: damaged, or not readable now."""
     name = image_name(index, members.keys[row])
     try:
         data = read_bytes(index, members.keys[row])
-        if members.digests and hashlib.sha256(data).digest() != members.digests[row]:
-            return f"{name}: has changed since the data set was listed"
+    except DataError as error:
+        return error
+    if members.digests and hashlib.sha256(data).digest() != members.digests[row]:
+        return DamagedImages(f"{name}: has changed since the data set was listed")
+    try:
         with ExitStack() as hold:
             image = decode_image(data, name, pixels=index.pixels, max_pixels=index.max_pixels, hold=hold)
             return resized_square(image, spec, spec.crop_size)
     except DataError as error:
-        return str(error)
+        return DamagedImages(str(error))
 
 
 _AHEAD = 256  # images decoded ahead of the reader: 38 MB of RGB at 224 px
@@ -89,7 +92,7 @@ class StreamedImages:
             uint8 or int16 (B, C, S, S), see ``as_tensor``; channels_last.
 
         Raises:
-            DataError: Images cannot be used; names the first 20.
+            DataError: Images cannot be used (DamagedImages: by any trial); names the first 20.
         """
         wanted = list(range(len(self))[rows]) if isinstance(rows, slice) else rows.tolist()
         with self._lock:
@@ -98,12 +101,12 @@ class StreamedImages:
                 self._coming.extend(range(wanted[-1] + 1, min(wanted[-1] + 1 + _AHEAD, len(self))))
             self._decode_ahead()
         squares = [future.result() for future in futures]
-        raise_together([square for square in squares if isinstance(square, str)], len(self))
+        raise_together([square for square in squares if isinstance(square, DataError)], len(self))
         _, channels, side, _ = self.shape
         dtype = torch.uint8 if self._index.pixels.bits == 8 else torch.int16
         batch = torch.empty((len(wanted), side, side, channels), dtype=dtype)
         for target, square in zip(batch, squares, strict=True):
-            assert not isinstance(square, str)
+            assert not isinstance(square, DataError)
             target.numpy()[...] = for_torch(square)
         return batch.permute(0, 3, 1, 2)
 

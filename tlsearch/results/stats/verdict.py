@@ -21,6 +21,8 @@ from tlsearch.results.stats.seed_tests import (
 )
 
 MIN_SEEDS = 2
+Step = Literal["epoch", "fold"]  # of a training: what a report is of
+_WITH_ARTICLE: Mapping[Step, str] = {"epoch": "an epoch", "fold": "a fold"}
 _NOTABLE = 0.9  # of rank 1's seconds an epoch, below which an equally large model counts as cheaper
 
 
@@ -34,7 +36,7 @@ class Repeated:
         trials: The trainings, by seed: numbers in the search that repeated them.
         scores: By seed, what each validation image adds to the metric (float (N,), larger is better); may be absent.
         parameters: Of the whole model.
-        epoch_seconds: Mean over the trainings.
+        epoch_seconds: Of an epoch, or of a fold with all its epochs: mean over the trainings.
     """
 
     trial: int
@@ -149,6 +151,7 @@ class Confirmed:
     Attributes:
         search_id: The search whose best configurations were trained again, by ``confirm_search_id``.
         ended: Unix time.
+        step: What ``epoch_seconds`` of a candidate is the time of.
         outcome: As in ``Verdict``, as are ``recommended`` and ``verdict``, its text.
     """
 
@@ -161,6 +164,7 @@ class Confirmed:
     data_digest: str
     num_val_images: int
     seeds: int
+    step: Step = "epoch"
     ended: float
     candidates: tuple[Candidate, ...]
     comparisons: tuple[Comparison, ...]
@@ -169,11 +173,12 @@ class Confirmed:
     verdict: str
 
 
-def judge(candidates: Sequence[Repeated], objective: Objective) -> Verdict:
+def judge(candidates: Sequence[Repeated], objective: Objective, *, step: Step = "epoch") -> Verdict:
     """Ranks configurations by their mean and compares the best with the others.
 
     Args:
         candidates: At least one with a value.
+        step: What their ``epoch_seconds`` are the time of.
     """
     valued = sorted((one for one in candidates if one.values), key=lambda one: one.trial)
     ranking = tuple(objective.ranked(valued, lambda one: one.mean.value))
@@ -198,7 +203,7 @@ def judge(candidates: Sequence[Repeated], objective: Objective) -> Verdict:
     which = "the cheaper one is as good" if differ else "none is notably cheaper, so rank 1 stays"
     text = (
         f"rank 1 (trial {best.trial}) and rank 2 (trial {first.second}) do not differ by more than chance: "
-        f"{_figures(first, metric)}; {which}: {_cost(cheapest)}"
+        f"{_figures(first, metric)}; {which}: {_cost(cheapest, step)}"
     )
     return Verdict(ranking=ranking, comparisons=comparisons, outcome="equal", recommended=cheapest.trial, text=text)
 
@@ -242,5 +247,5 @@ def _figures(comparison: Comparison, metric: str) -> str:
     return f"advantage in {metric} {test.value:+.4f} {over} ({interval}, p = {test.p_value:.2g})"
 
 
-def _cost(one: Repeated) -> str:
-    return f"trial {one.trial} ({one.parameters:,} parameters, {one.epoch_seconds:.1f} s an epoch)"
+def _cost(one: Repeated, step: Step) -> str:
+    return f"trial {one.trial} ({one.parameters:,} parameters, {one.epoch_seconds:.1f} s {_WITH_ARTICLE[step]})"
