@@ -26,8 +26,7 @@ demo: $(VENV)/.demo
 
 # The references of the space file and the commands, from the code that reads them.
 reference: $(VENV)/.dev
-	$(BIN)/python -m tlsearch.app.views.space_reference docs/space_file.md
-	$(BIN)/python -m tlsearch.cli.help docs/commands.md
+	$(BIN)/python docs/write_references.py docs
 
 # The tutorial's commands run again, which takes some minutes; then the documentation as a site in site/.
 docs: $(VENV)/.dev

@@ -5,11 +5,12 @@ It knows types, keys and bounds of single values; rules between values are for `
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
-from tlsearch.app.views.space_reference import meanings_of
 from tlsearch.config.forms import FORMS, keys_of
 from tlsearch.config.rules.schema_errors import form_schema
 from tlsearch.space.dimensions import PARAMETERS, RATIO_OF, RATIOS, Parameter
@@ -128,3 +129,17 @@ def _list_of(value: Schema) -> Schema:
 
 def _mapping(properties: Mapping[str, Schema], required: list[str]) -> Schema:
     return {"type": "object", "properties": dict(properties), "required": required, "additionalProperties": False}
+
+
+def meanings_of(form: type) -> dict[str, str]:
+    """The sentences about a class's fields, from the section Attributes of its docstring, by field."""
+    text = inspect.getdoc(form) or ""
+    found: dict[str, str] = {}
+    name = ""
+    for line in text.partition("Attributes:\n")[2].splitlines():
+        begun = re.match(r" {4}(\w+): (.*)", line)
+        if begun:
+            name, found[begun[1]] = begun[1], begun[2]
+        elif name and line.strip():
+            found[name] += f" {line.strip()}"
+    return {name: sentence.replace("``", "`") for name, sentence in found.items()}

@@ -1,22 +1,27 @@
-"""The reference of the space file, written from the classes that read it.
+"""Writes the references: of the space file from the classes that read it, of the commands from what ``--help`` shows.
 
-``python -m tlsearch.app.views.space_reference docs/space_file.md`` writes the page; a test holds that it is up to date.
+    python docs/write_references.py docs
+
+writes ``space_file.md`` and ``commands.md`` there; tests hold that they are up to date.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import inspect
-import re
 import sys
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+import typer
 from pydantic import BeforeValidator
 from pydantic.fields import FieldInfo
 
+import tlsearch.cli.commands  # noqa: F401  # its modules add their commands
+from tlsearch.app.views.space_schema import meanings_of
+from tlsearch.cli.help import EXAMPLES
+from tlsearch.cli.root import app
 from tlsearch.config import schema, search_section
 from tlsearch.config import values as rules
 from tlsearch.config.forms import FORMS, hints_of, keys_of
@@ -51,8 +56,8 @@ _RULES: Mapping[Any, str] = {
 _AUTO = (rules._auto, schema._auto)
 
 
-def reference() -> str:
-    """The whole page, in Markdown."""
+def space_reference() -> str:
+    """The page of the space file, in Markdown."""
     parts = [_HEAD]
     for path, form in FORMS.items():
         parts.append(_section(path, form))
@@ -91,20 +96,6 @@ def _parameter_values(one: Parameter) -> str:
         return ", ".join(f"`{value}`" for value in one.choices)
     kind = "a whole number" if one.kind == "whole" else "a number"
     return f"{kind}, {'above' if one.above_low else 'from'} {one.low:g} to {one.high:g}"
-
-
-def meanings_of(form: type) -> dict[str, str]:
-    """The sentences about a class's fields, from the section Attributes of its docstring, by field."""
-    text = inspect.getdoc(form) or ""
-    found: dict[str, str] = {}
-    name = ""
-    for line in text.partition("Attributes:\n")[2].splitlines():
-        begun = re.match(r" {4}(\w+): (.*)", line)
-        if begun:
-            name, found[begun[1]] = begun[1], begun[2]
-        elif name and line.strip():
-            found[name] += f" {line.strip()}"
-    return {name: sentence.replace("``", "`") for name, sentence in found.items()}
 
 
 def _values(hint: Any) -> str:
@@ -173,5 +164,50 @@ def _table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
 
 
+def command_reference() -> str:
+    """The page of all commands, in Markdown."""
+    root: Any = typer.main.get_command(app)
+    context = root.make_context("tlsearch", [], resilient_parsing=True)
+    parts = [
+        "# Commands",
+        "",
+        "Written from the commands themselves (`make reference`); `tlsearch COMMAND --help` shows the same.",
+        "",
+        "`tlsearch --install-completion` adds completion of commands, options, files and the IDs of searches",
+        "to the shell that calls it: bash, zsh or fish. It takes effect in the next terminal. `--show-completion`",
+        "prints the script.",
+        "",
+    ]
+    for name in root.list_commands(context):
+        command = root.get_command(context, name)
+        arguments = [param for param in command.params if param.param_type_name == "argument"]
+        options = [param for param in command.params if param.param_type_name == "option" and not param.hidden]
+        usage = " ".join(["tlsearch", name, "[OPTIONS]", *map(_argument, arguments)])
+        parts += [f"## {name}", "", command.help or "", "", f"    {usage}", ""]
+        if name in EXAMPLES:
+            parts += ["For example:", "", f"    {EXAMPLES[name]}", ""]
+        parts += ["| | |", "| --- | --- |"]
+        parts += [f"| `{_argument(param)}` | {_cell(param.help)} |" for param in arguments]
+        parts += [f"| `{_switch(param)}` | {_cell(param.help)} |" for param in options]
+        parts += [""]
+    return "\n".join(parts)
+
+
+def _argument(param: Any) -> str:
+    name = f"{param.metavar}{'...' if param.nargs < 0 else ''}"
+    return name if param.required else f"[{name}]"
+
+
+def _switch(param: Any) -> str:
+    names = ", ".join([*param.opts, *param.secondary_opts])
+    return f"{names} {param.metavar}" if param.metavar else names
+
+
+def _cell(text: str | None) -> str:
+    return (text or "").replace("|", "\\|")
+
+
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(reference(), encoding="utf-8")
+    folder = Path(sys.argv[1])
+    (folder / "space_file.md").write_text(space_reference(), encoding="utf-8")
+    (folder / "commands.md").write_text(command_reference(), encoding="utf-8")
