@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import getpass
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tlsearch.core.crash import crash_point
 from tlsearch.tracking.mlflow_store import quoted
@@ -28,6 +29,32 @@ NOTE = "mlflow.note.content"
 
 _PAGE = 1000
 _MARK = " ... [cut from {} characters]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackedSearch:
+    """A search, and where it is recorded.
+
+    Attributes:
+        uri: The MLflow tracking URI; a database or a server.
+        experiment: Name of the experiment; made where there is none. Beside a SQLite file its artifacts go into the
+            folder ``mlartifacts``.
+        search_id: Tags all runs of the search.
+        metric: The search's metric, for ``best_<metric>``.
+        served_code: The models-from-code script of kept models.
+        uid: Its unique id, by which its runs are found; empty for a search of a version that had none.
+        parent_search: ID of the search in whose run this one's is nested; empty for none.
+        parent_uid: Its unique id.
+    """
+
+    uri: str
+    experiment: str
+    search_id: str
+    metric: str
+    served_code: Path
+    uid: str = ""
+    parent_search: str = ""
+    parent_uid: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,60 +91,44 @@ class RunTable:
     """The runs of a search by trial number, read in one go at construction.
 
     Where an answer of the server was lost and a run exists twice, the first is kept and the others are deleted.
-
-    Args:
-        uid: The search's unique id; empty for a search of a version that had none.
-        parent_search: The search that this one belongs to, whose run holds this one's; empty for none.
-        parent_uid: Its unique id.
     """
 
-    def __init__(
-        self,
-        client: MlflowClient,
-        experiment_id: str,
-        search_id: str,
-        *,
-        uid: str = "",
-        parent_search: str = "",
-        parent_uid: str = "",
-    ) -> None:
+    def __init__(self, client: MlflowClient, experiment_id: str, search: TrackedSearch) -> None:
         self._client = client
-        self._uid = uid
-        self._parent_search = parent_search
-        self._parent_uid = parent_uid
         self._experiment_id = experiment_id
-        self._search_id = search_id
+        self._search = search
         self._parent: KnownRun | None = None
         self.trials: dict[int, KnownRun] = {}
-        for run in find_runs(client, experiment_id, search_id, uid):
+        for run in find_runs(client, experiment_id, search.search_id, search.uid):
             self._add(run)
 
     def parent(self, *, at: float) -> KnownRun:
         """The search's own run; made, with the start time ``at``, where there is none."""
         if self._parent is None:
-            tags = {KIND: "search", **search_tags(self._search_id, self._uid), **self._link()}
-            self._parent = self._create(self._search_id, tags, at=at)
+            tags = {KIND: "search", **search_tags(self._search.search_id, self._search.uid), **self._link()}
+            self._parent = self._create(self._search.search_id, tags, at=at)
         return self._parent
 
     def _link(self) -> dict[str, str]:
         """Tags that hang the search's run into that of the search it belongs to."""
-        if not self._parent_search:
+        search = self._search
+        if not search.parent_search:
             return {}
-        runs = find_runs(self._client, self._experiment_id, self._parent_search, self._parent_uid)
+        runs = find_runs(self._client, self._experiment_id, search.parent_search, search.parent_uid)
         above = next((run for run in runs if run.data.tags.get(KIND) == "search"), None)
-        return {PARENT_SEARCH: self._parent_search} | ({PARENT: above.info.run_id} if above else {})
+        return {PARENT_SEARCH: search.parent_search} | ({PARENT: above.info.run_id} if above else {})
 
     def trial(self, number: int, *, at: float) -> KnownRun:
         """The run of a trial; made, with the start time ``at``, where there is none."""
         if number not in self.trials:
             tags = {
                 KIND: "trial",
-                **search_tags(self._search_id, self._uid),
+                **search_tags(self._search.search_id, self._search.uid),
                 TRIAL: str(number),
                 STATE: "running",
                 PARENT: self.parent(at=at).run_id,
             }
-            self.trials[number] = self._create(trial_name(self._search_id, number), tags, at=at)
+            self.trials[number] = self._create(trial_name(self._search.search_id, number), tags, at=at)
         return self.trials[number]
 
     def _create(self, name: str, tags: Mapping[str, str], *, at: float) -> KnownRun:
@@ -156,25 +167,33 @@ def search_filter(search_id: str, uid: str) -> str:
     return f"tags.`{key}` = {quoted(value)}"
 
 
+def pages(search: Callable[[str | None], Any]) -> Iterator[Any]:
+    """All that a search of MLflow's finds; ``search`` gives the page of a token, None for the first one."""
+    token: str | None = None
+    while True:
+        page = search(token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
 def find_runs(client: MlflowClient, experiment_id: str, search_id: str, uid: str = "") -> Iterator[Run]:
     """All runs of a search that are not deleted, oldest first.
 
     Args:
         uid: The search's unique id. Empty for a search of a version that had none: runs with a unique id are another's.
     """
-    token: str | None = None
-    while True:
-        page = client.search_runs(
+    found = pages(
+        lambda token: client.search_runs(
             [experiment_id],
             filter_string=search_filter(search_id, uid),
             max_results=_PAGE,
             order_by=["attributes.start_time ASC"],
             page_token=token,
         )
-        yield from (run for run in page if run.data.tags.get(SEARCH_UID, "") == uid)
-        token = page.token
-        if not token:
-            return
+    )
+    return (run for run in found if run.data.tags.get(SEARCH_UID, "") == uid)
 
 
 def trial_name(search_id: str, number: int) -> str:

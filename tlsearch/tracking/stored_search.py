@@ -16,7 +16,7 @@ from tlsearch.tracking.mlflow_database import Away, Refused, sqlite_path
 from tlsearch.tracking.mlflow_store import connect, errors_told, find_experiment, open_experiment, store_errors
 from tlsearch.tracking.reach import refusal
 from tlsearch.tracking.registry.logged_models import delete_model, find_models
-from tlsearch.tracking.runs import KIND, find_runs, trial_number
+from tlsearch.tracking.runs import KIND, find_runs, pages, trial_number
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -193,12 +193,7 @@ def _delete(client: MlflowClient, uri: str, experiment_id: str, search_id: str, 
 def _registered(client: MlflowClient) -> tuple[set[str], set[str]]:
     """Models and their places that registered versions are made of, and the runs of these versions."""
     sources, runs = set[str](), set[str]()
-    token: str | None = None
-    while True:
-        page = client.search_model_versions(max_results=_PAGE, page_token=token)
-        for version in page:
-            sources |= {str(one) for one in (version.source, getattr(version, "model_id", None)) if one}
-            runs |= {version.run_id} if version.run_id else set()
-        token = page.token
-        if not token:
-            return sources, runs
+    for version in pages(lambda token: client.search_model_versions(max_results=_PAGE, page_token=token)):
+        sources |= {str(one) for one in (version.source, getattr(version, "model_id", None)) if one}
+        runs |= {version.run_id} if version.run_id else set()
+    return sources, runs

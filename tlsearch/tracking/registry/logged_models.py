@@ -17,7 +17,18 @@ from tlsearch.core.crash import crash_point
 from tlsearch.core.label_tasks import DEFAULT_TASK, TASKS
 from tlsearch.core.user_folders import scratch_folder
 from tlsearch.tracking.mlflow_store import model_name, quoted
-from tlsearch.tracking.runs import KIND, SEARCH_UID, TRIAL, KnownRun, Point, search_filter, search_tags, trial_name
+from tlsearch.tracking.runs import (
+    KIND,
+    SEARCH_UID,
+    TRIAL,
+    KnownRun,
+    Point,
+    TrackedSearch,
+    pages,
+    search_filter,
+    search_tags,
+    trial_name,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -43,28 +54,12 @@ class ModelShelf:
     """The logged models of a search, one for each kept trial; found by their tags at construction.
 
     Models that a crash left half uploaded are deleted then, with their files.
-
-    Args:
-        uid: The search's unique id; see RunTable.
-        served_code: The models-from-code script.
     """
 
-    def __init__(
-        self,
-        client: MlflowClient,
-        experiment_id: str,
-        search_id: str,
-        *,
-        tracking_uri: str,
-        served_code: Path,
-        uid: str = "",
-    ) -> None:
+    def __init__(self, client: MlflowClient, experiment_id: str, search: TrackedSearch) -> None:
         self._client = client
         self._experiment_id = experiment_id
-        self._search_id = search_id
-        self._uid = uid
-        self._tracking_uri = tracking_uri
-        self._served_code = served_code
+        self._search = search
         self.models: dict[int, LoggedModel] = {}
         self._shown: set[int] = set()  # models that are known to stand on their runs' pages
         for model in self._find():
@@ -98,9 +93,9 @@ class ModelShelf:
         own = {key: str(meta[key]) for key in ("backbone", "weights_id", "image_size", "epoch") if key in meta}
         model = self._client.create_logged_model(
             self._experiment_id,
-            name=model_name(trial_name(self._search_id, number)),
+            name=model_name(trial_name(self._search.search_id, number)),
             source_run_id=run.run_id,
-            tags={KIND: MODEL, **search_tags(self._search_id, self._uid), TRIAL: str(number)},
+            tags={KIND: MODEL, **search_tags(self._search.search_id, self._search.uid), TRIAL: str(number)},
             params=run.params | own,
             model_type=MODEL_TYPE,
         )
@@ -108,7 +103,7 @@ class ModelShelf:
         with scratch_folder("model") as scratch:
             folder = scratch / "model"
             whole = whole_model(checkpoint, scratch / checkpoint.name)
-            write_model(folder, model, run_id=run.run_id, checkpoint=whole, served_code=self._served_code)
+            write_model(folder, model, run_id=run.run_id, checkpoint=whole, served_code=self._search.served_code)
             self._client.log_model_artifacts(model.model_id, str(folder))
         crash_point("kept_model_files")
         return self._client.finalize_logged_model(model.model_id, "READY")
@@ -155,11 +150,11 @@ class ModelShelf:
             self._shown.discard(number)
 
     def _find(self) -> list[LoggedModel]:
-        found = find_models(self._client, self._experiment_id, self._search_id, self._uid)
+        found = find_models(self._client, self._experiment_id, self._search.search_id, self._search.uid)
         return [model for model in found if model.tags.get(TRIAL, "").isdecimal()]
 
     def _delete(self, model: LoggedModel) -> None:
-        delete_model(self._client, model, tracking_uri=self._tracking_uri)
+        delete_model(self._client, model, tracking_uri=self._search.uri)
 
 
 def is_registered(client: MlflowClient, model: LoggedModel) -> bool:
@@ -192,16 +187,14 @@ def logged_checkpoint(model: LoggedModel, *, tracking_uri: str) -> tuple[str, di
 
 def find_models(client: MlflowClient, experiment_id: str, search_id: str, uid: str = "") -> list[LoggedModel]:
     """All logged models of a search, oldest first; ``uid`` as for ``find_runs``."""
-    found: list[LoggedModel] = []
-    token: str | None = None
-    while True:
-        page = client.search_logged_models(
-            [experiment_id], filter_string=search_filter(search_id, uid), max_results=_PAGE, page_token=token
+    wanted = search_filter(search_id, uid)
+    found = pages(
+        lambda token: client.search_logged_models(
+            [experiment_id], filter_string=wanted, max_results=_PAGE, page_token=token
         )
-        found += [model for model in page if model.tags.get(SEARCH_UID, "") == uid]
-        token = page.token
-        if not token:
-            return sorted(found, key=lambda model: model.creation_timestamp)
+    )
+    own = (model for model in found if model.tags.get(SEARCH_UID, "") == uid)
+    return sorted(own, key=lambda model: model.creation_timestamp)
 
 
 def write_model(folder: Path, model: LoggedModel, *, run_id: str, checkpoint: Path, served_code: Path) -> None:

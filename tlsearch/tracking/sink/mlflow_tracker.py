@@ -13,6 +13,7 @@ from tlsearch.core.secrets import mask, mask_tree
 from tlsearch.core.types import DataSetFacts, Decision, EpochReport, Scalar, SearchRecord, TrialConfig, TrialOutcome
 from tlsearch.tracking.mlflow_database import Away, Refused
 from tlsearch.tracking.mlflow_store import quiet_mlflow, told_at_start
+from tlsearch.tracking.runs import TrackedSearch
 from tlsearch.tracking.sink import entries as e
 from tlsearch.tracking.sink.best_models import Progress
 from tlsearch.tracking.sink.worker import Worker
@@ -30,15 +31,7 @@ class MlflowTracker:
     (``record_search``) by the next tracker of the same search.
 
     Args:
-        uri: The MLflow tracking URI; a database or a server.
-        experiment: Name of the experiment; made where there is none. Beside a SQLite file its artifacts
-            go into the folder ``mlartifacts``.
-        search_id: Tags all runs of the search.
-        uid: Its unique id, by which its runs are found; empty for a search of a version that had none.
-        metric: The search's metric.
-        served_code: The models-from-code script of kept models.
-        parent_search: ID of the search in whose run this one's is nested; empty for none.
-        parent_uid: Its unique id.
+        uri: As of ``TrackedSearch``, as are those up to ``parent_uid``.
         first_retry_s: The wait after the first failure; doubled after each further one up to
             ``last_retry_s``.
     """
@@ -62,8 +55,8 @@ class MlflowTracker:
         quiet_mlflow()
         self._uri = uri
         self._progress = Progress(metric)
-        self._writer = MlflowWriter(
-            uri,
+        search = TrackedSearch(
+            uri=uri,
             experiment=experiment,
             search_id=search_id,
             metric=metric,
@@ -72,6 +65,7 @@ class MlflowTracker:
             parent_search=parent_search,
             parent_uid=parent_uid,
         )
+        self._writer = MlflowWriter(search)
         self._worker = Worker(self._writer.send, first_retry_s=first_retry_s, last_retry_s=last_retry_s)
 
     def search_started(

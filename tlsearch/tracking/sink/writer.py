@@ -18,7 +18,7 @@ from tlsearch.core.types import TrialState, repeatable
 from tlsearch.tracking.mlflow_database import Away
 from tlsearch.tracking.mlflow_store import connect, open_experiment, store_errors
 from tlsearch.tracking.registry.logged_models import ModelShelf
-from tlsearch.tracking.runs import PARENT, STATE, KnownRun, Point, RunTable
+from tlsearch.tracking.runs import PARENT, STATE, KnownRun, Point, RunTable, TrackedSearch
 from tlsearch.tracking.sink import entries as e
 from tlsearch.tracking.sink.batch import (
     TrialBatch,
@@ -38,42 +38,15 @@ logger = logging.getLogger(__name__)
 
 
 class MlflowWriter:
-    """One search in one MLflow store. Usable from several threads, one at a time.
+    """One search in one MLflow store. Usable from several threads, one at a time."""
 
-    Args:
-        uri: An MLflow tracking URI with a database or a server behind it.
-        metric: The search's metric, for ``best_<metric>``.
-        served_code: See ModelShelf.
-        uid: See RunTable.
-        parent_search: See RunTable.
-        parent_uid: See RunTable.
-    """
-
-    def __init__(
-        self,
-        uri: str,
-        *,
-        experiment: str,
-        search_id: str,
-        metric: str,
-        served_code: Path,
-        uid: str = "",
-        parent_search: str = "",
-        parent_uid: str = "",
-    ) -> None:
-        self._uri = uri
-        self._experiment = experiment
-        self._search_id = search_id
-        self._uid = uid
-        self._parent_search = parent_search
-        self._parent_uid = parent_uid
-        self._metric = metric
-        self._served_code = served_code
+    def __init__(self, search: TrackedSearch) -> None:
+        self._tracked = search
         self._lock = threading.Lock()
         self._session: Session | None = None
         self._points: dict[int, dict[int, list[Point]]] = {}  # by trial and epoch; of an ended one only the best epoch
         self._run_ids: dict[int, str] = {}
-        self._search = SearchRun(metric)
+        self._search = SearchRun(search.metric)
 
     @property
     def run_ids(self) -> Mapping[int, str]:
@@ -106,7 +79,7 @@ class MlflowWriter:
 
     @contextmanager
     def _guarded(self) -> Iterator[Session]:
-        with self._lock, store_errors(self._uri):
+        with self._lock, store_errors(self._tracked.uri):
             try:
                 yield self._open()
             except BaseException:
@@ -116,24 +89,10 @@ class MlflowWriter:
 
     def _open(self) -> Session:
         if self._session is None:
-            client = connect(self._uri)
-            experiment_id = open_experiment(client, self._experiment, self._uri)
-            runs = RunTable(
-                client,
-                experiment_id,
-                self._search_id,
-                uid=self._uid,
-                parent_search=self._parent_search,
-                parent_uid=self._parent_uid,
-            )
-            shelf = ModelShelf(
-                client,
-                experiment_id,
-                self._search_id,
-                tracking_uri=self._uri,
-                served_code=self._served_code,
-                uid=self._uid,
-            )
+            client = connect(self._tracked.uri)
+            experiment_id = open_experiment(client, self._tracked.experiment, self._tracked.uri)
+            runs = RunTable(client, experiment_id, self._tracked)
+            shelf = ModelShelf(client, experiment_id, self._tracked)
             self._session = Session(client=client, experiment_id=experiment_id, runs=runs, shelf=shelf)
             self._note_runs(runs)
         return self._session
@@ -198,7 +157,7 @@ class MlflowWriter:
         best = None if end is None else end.outcome.best_epoch
         if end is not None and best is not None:
             time_ms = self._time_ms(client, run, number, best, otherwise=end.at)
-            batch.points += summary_points(end.outcome, self._metric, time_ms)
+            batch.points += summary_points(end.outcome, self._tracked.metric, time_ms)
         log(client, run, params=batch.params, points=batch.points, tags=batch.tags)
         run.state = batch.tags.get(STATE, run.state)
         if end is not None:
@@ -228,7 +187,7 @@ class MlflowWriter:
             epochs[epoch] = [
                 Point(key=point.key, value=point.value, time_ms=point.timestamp, step=point.step)
                 for point in found
-                if point.step == epoch and not is_summary(point.key, self._metric)
+                if point.step == epoch and not is_summary(point.key, self._tracked.metric)
             ]
         return epochs[epoch]
 
