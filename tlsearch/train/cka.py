@@ -14,7 +14,6 @@ from torch import Tensor
 from tlsearch.model import StagedModel, batchnorm_layers
 from tlsearch.train.device import Runtime
 from tlsearch.train.loop.batches import Source, load_batch
-from tlsearch.train.loop.evaluation import forward_features
 
 PROBE_IMAGES = 64  # one evaluation batch
 
@@ -30,7 +29,7 @@ def probe_features(model: StagedModel, source: Source, runtime: Runtime, *, dept
     model.eval()
     with _normalising_by_batch(model), torch.no_grad(), runtime.autocast():
         rows, _ = load_batch(source, index, runtime)
-        features = forward_features(model, rows, depth=depth, from_pixels=source.kind == "pixels")
+        features = model.features_of(rows, depth, from_pixels=source.kind == "pixels")
     features = features.float()
     return features.mean(dim=tuple(range(2, features.dim()))) if features.dim() > 2 else features
 

@@ -19,7 +19,6 @@ from torch.nn import functional as F
 from tlsearch.core.types import TrialAssignment, TrialConfig
 from tlsearch.data import ImageIndex
 from tlsearch.train import in_batches, release_memory, solve_layer, spectrum_of
-from tlsearch.train.loop.evaluation import forward_features
 from tlsearch.trial.process_cache import held_index
 from tlsearch.trial.setup import open_trial
 
@@ -118,7 +117,7 @@ def frozen_features(assignment: TrialAssignment, index: ImageIndex | None = None
     model.eval()
     try:
         for split, source in (("train", opened.train), ("val", opened.val)):
-            inputs = partial(forward_features, model, depth=0, from_pixels=source.kind == "pixels")
+            inputs = partial(model.features_of, depth=0, from_pixels=source.kind == "pixels")
             rows = torch.cat([part.float().cpu() for part in in_batches(source, runtime, inputs)])
             found[split] = rows.flatten(1)
     finally:

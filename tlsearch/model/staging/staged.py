@@ -84,6 +84,19 @@ class StagedModel(nn.Module):
             features = part(features)
         return features
 
+    def features_of(self, rows: Tensor, depth: int, *, from_pixels: bool) -> Tensor:
+        """The head's input for pixels, or for features at the boundary of ``depth``; the frozen prefix has no graph."""
+        if from_pixels:
+            with torch.no_grad():
+                rows = self.forward_prefix(rows, depth)
+        for part in self.parts[MAX_DEPTH - depth : -1]:
+            rows = part(rows)
+        return rows
+
+    def logits_of(self, rows: Tensor, depth: int, *, from_pixels: bool) -> Tensor:
+        """Logits (B, classes), of rows as of ``features_of``."""
+        return self.forward_suffix(self.features_of(rows, depth, from_pixels=from_pixels), 0)
+
     # --- what stands still ------------------------------------------------------------------
 
     def freeze(self, depth: int, policy: str | None) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from tlsearch.core.errors import Diverged, Infeasible, is_out_of_memory
 from tlsearch.core.label_tasks import task_of
 from tlsearch.features import PASS_BATCH_SIZE, pass_batch_size
-from tlsearch.model import MAX_DEPTH, StagedModel
+from tlsearch.model import StagedModel
 from tlsearch.train.checkpoint.model_checkpoints import half_logits
 from tlsearch.train.device import Runtime, release_memory
 from tlsearch.train.loop.batches import Source, load_batch
@@ -22,33 +22,13 @@ from tlsearch.train.loop.device_rows import release_copies
 EVAL_BATCH_SIZE = PASS_BATCH_SIZE  # one size for both: stored features then equal a direct pass to the bit
 
 
-def forward(model: StagedModel, rows: Tensor, *, depth: int, from_pixels: bool) -> Tensor:
-    """Logits (B, C) of pixels (the whole model) or of features (behind the boundary of ``depth``)."""
-    return model.head(forward_features(model, rows, depth=depth, from_pixels=from_pixels))  # type: ignore[no-any-return]
-
-
-def forward_features(model: StagedModel, rows: Tensor, *, depth: int, from_pixels: bool) -> Tensor:
-    """The head's input for pixels or for features, as ``forward``."""
-    if from_pixels:
-        with torch.no_grad():  # the prefix is frozen: no graph, no stored activations
-            rows = model.forward_prefix(rows, depth)
-    for part in model.parts[MAX_DEPTH - depth : -1]:
-        rows = part(rows)
-    return rows
-
-
-def predict_logits(
-    model: StagedModel, source: Source, runtime: Runtime, *, depth: int, batch_size: int | None = None
-) -> Tensor:
+def predict_logits(model: StagedModel, source: Source, runtime: Runtime, *, depth: int) -> Tensor:
     """Logits float32 (N, C) on the CPU, in the source's order, the model in eval mode.
-
-    Args:
-        batch_size: None is that of the device's passes. Halved where memory runs out.
 
     Raises:
         Infeasible: Out of memory with a single image.
     """
-    return queue_logits(model, source, runtime, depth=depth, batch_size=batch_size).cpu()
+    return queue_logits(model, source, runtime, depth=depth).cpu()
 
 
 def queue_logits(
@@ -57,7 +37,7 @@ def queue_logits(
     """As ``predict_logits``, left on the device: nothing waits for them."""
     if model.training:  # the walk over a backbone takes longer than a head on features
         model.eval()
-    compute = partial(forward, model, depth=depth, from_pixels=source.kind == "pixels")
+    compute = partial(model.logits_of, depth=depth, from_pixels=source.kind == "pixels")
     return torch.cat([part.float() for part in in_batches(source, runtime, compute, batch_size=batch_size)])
 
 
@@ -65,6 +45,9 @@ def in_batches(
     source: Source, runtime: Runtime, compute: Callable[[Tensor], Tensor], *, batch_size: int | None = None
 ) -> Iterator[Tensor]:
     """What a function makes of a source's rows, batch by batch in their order, on the device.
+
+    Args:
+        batch_size: None is that of the device's passes. Halved where memory runs out.
 
     Raises:
         Infeasible: Out of memory with a single image.

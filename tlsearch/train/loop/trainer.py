@@ -20,7 +20,7 @@ from tlsearch.train.device import Runtime, derive_seed, out_of_memory_is_infeasi
 from tlsearch.train.loop.batches import Source, epoch_order, load_batch, split_order
 from tlsearch.train.loop.device_rows import release_copies
 from tlsearch.train.loop.ema import WeightAverage
-from tlsearch.train.loop.evaluation import Reading, check_finite, forward
+from tlsearch.train.loop.evaluation import Reading, check_finite
 from tlsearch.train.loop.linear_head import linear_head
 from tlsearch.train.loop.loss import Mixer, TrainingLoss, balanced_order, loss_of
 from tlsearch.train.optim.optimizer import FusedStep, build_optimizer, extend_optimizer, learning_rates, set_rates
@@ -32,16 +32,16 @@ _MAX_GRAPHS = 512
 
 
 class Forward(Protocol):
-    """See ``tlsearch.train.loop.evaluation.forward``."""
+    """See ``StagedModel.logits_of``."""
 
-    def __call__(self, model: StagedModel, rows: Tensor, *, depth: int, from_pixels: bool) -> Tensor: ...
+    def __call__(self, model: StagedModel, rows: Tensor, depth: int, *, from_pixels: bool) -> Tensor: ...
 
 
 @cache
 def compiled_forward() -> Forward:
-    """``forward``, compiled; one for the process, so that a later trial of the same shape compiles nothing."""
+    """``StagedModel.logits_of``, compiled once for the process: a later trial of the same shape compiles nothing."""
     allow_graphs(_MAX_GRAPHS)
-    return cast(Forward, torch.compile(forward, dynamic=False))
+    return cast(Forward, torch.compile(StagedModel.logits_of, dynamic=False))
 
 
 _CHECK_EVERY = 256  # steps between looks at the loss
@@ -96,7 +96,7 @@ class Trainer:
         self.optimizer = build_optimizer(model, config)
         self.average = WeightAverage(model, config.ema) if config.ema > 0 else None
         self.micro_batch: int | None = None
-        self._forward = compiled_forward() if runtime.compiled else forward
+        self._forward = compiled_forward() if runtime.compiled else StagedModel.logits_of
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision == "fp16")
         self._config = config
         self._num_classes = num_classes
@@ -265,7 +265,7 @@ class Trainer:
         figures: list[Figures] = []
         for part_rows, part_targets in _in_parts(rows, targets, num_parts):
             with self.runtime.autocast():
-                logits = self._forward(self.model, part_rows, depth=self.depth, from_pixels=from_pixels)
+                logits = self._forward(self.model, part_rows, self.depth, from_pixels=from_pixels)
             loss = objective.total(logits.float(), part_targets)
             torch.autograd.backward(self.scaler.scale(loss / num_rows))
             figures.append((loss.detach(), objective.hits(logits.detach(), part_targets)))
