@@ -9,7 +9,7 @@ import pytest
 from search_checks import study_trials
 from twice import prepared_plan
 
-from tlsearch.config import ConstraintsSpec, Limit
+from tlsearch.config.search_section import ConstraintsSpec, Limit
 from tlsearch.core.types import TrialState
 from tlsearch.search import read_search, run_search
 

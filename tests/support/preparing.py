@@ -7,11 +7,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from space_files import load_space_file
+
 from tlsearch.app.catalog.catalog import SearchEntry, register
 from tlsearch.app.production import confirm
 from tlsearch.app.searches import prepare as preparation
 from tlsearch.app.searches import resume_changed, run_or_resume
-from tlsearch.config import load_space_file
 from tlsearch.search import holding
 
 

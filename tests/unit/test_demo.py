@@ -6,12 +6,12 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from space_files import load_space_file
 from typer.testing import CliRunner
 
 import tlsearch.cli.commands  # noqa: F401  # its modules add their commands
 from tlsearch.cli.commands import space_files
 from tlsearch.cli.root import app
-from tlsearch.config import load_space_file
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -236,7 +236,7 @@ class Search:
         Returns:
             The registered model: ``uri``, ``version``, ``value``, ``test``, ``card`` and more.
         """
-        from tlsearch.app.production.choice import Limits
+        from tlsearch.app.combined.ensemble_costs import Limits
         from tlsearch.app.production.promote import PromoteOptions, promote
 
         limits = Limits(latency_ms=max_latency_ms, parameters=max_params)

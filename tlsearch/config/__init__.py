@@ -1,23 +1,21 @@
 """space.yaml: safe YAML with places, a typed schema, all errors at once."""
 
-from tlsearch.config.document.positions import Document, Keys, Position
+from tlsearch.config.document.positions import Document, Keys
 from tlsearch.config.document.wording import bucket_address, nearest, show, suggest
 from tlsearch.config.document.yaml_text import masked_yaml
-from tlsearch.config.read_write import as_tree, dump_part, dump_resolved, load_space_file, parse_space_file
+from tlsearch.config.read_write import as_tree, dump_part, dump_resolved, parse_space_file
 from tlsearch.config.rules.stores import missing_driver, with_driver
 from tlsearch.config.schema import DefaultsSpec, ResourcesSpec, SpaceFile, TrackingSpec
 from tlsearch.config.search_section import AshaSpec, ConstraintsSpec, Limit, SearchSpec
-from tlsearch.config.values import parse_duration
 from tlsearch.core.text import one_of
 
 __all__ = [
     "AshaSpec",
     "ConstraintsSpec",
+    "Limit",
     "DefaultsSpec",
     "Document",
     "Keys",
-    "Limit",
-    "Position",
     "ResourcesSpec",
     "SearchSpec",
     "SpaceFile",
@@ -25,12 +23,10 @@ __all__ = [
     "as_tree",
     "dump_part",
     "dump_resolved",
-    "load_space_file",
     "masked_yaml",
     "missing_driver",
     "nearest",
     "one_of",
-    "parse_duration",
     "parse_space_file",
     "show",
     "suggest",

@@ -17,7 +17,7 @@ from tlsearch.config.rules.schema_errors import validate, without_retired
 from tlsearch.config.rules.unused_settings import unused_settings
 from tlsearch.config.schema import SpaceFile
 from tlsearch.config.search_section import SearchSpec
-from tlsearch.core.errors import SpaceError, SpaceProblem
+from tlsearch.core.errors import SpaceProblem
 from tlsearch.core.secrets import remember
 from tlsearch.core.types import WeightsSource
 
@@ -60,20 +60,8 @@ def parse_space_file(
     return file, [*problems, *more, *wrong, *crossed]
 
 
-def load_space_file(path: Path, overrides: Sequence[str] = (), data_path: Path | None = None) -> SpaceFile:
-    """As ``parse_space_file``; the room ``space`` checks the dimensions.
-
-    Raises:
-        SpaceError: All errors, with file, line and column.
-    """
-    file, problems = parse_space_file(path, overrides, data_path)
-    if problems or file is None:
-        raise SpaceError(problems)
-    return file
-
-
 def dump_resolved(file: SpaceFile) -> str:
-    """YAML text that ``load_space_file`` reads back to an equal SpaceFile, from any folder."""
+    """YAML text that ``parse_space_file`` reads back to an equal SpaceFile, from any folder."""
     text: str = yaml.dump(as_tree(file), Dumper=SpaceDumper, sort_keys=False, allow_unicode=True, width=120)
     return text
 

@@ -12,7 +12,6 @@ from tlsearch.core.imports import lazy_names
 if TYPE_CHECKING:
     from tlsearch.data.images.augmentation import AUGMENTATIONS, Drawn, apply_drawn, augment, draw_view
     from tlsearch.data.images.decode import decode_rgb
-    from tlsearch.data.images.file_formats import IMAGE_SUFFIXES
     from tlsearch.data.images.own_channels import Picture, decode_image, picture_of
     from tlsearch.data.images.preprocessing import (
         as_tensor,
@@ -25,9 +24,7 @@ if TYPE_CHECKING:
     from tlsearch.data.index import (
         ImageIndex,
         Split,
-        image_name,
         load_index,
-        read_bytes,
         read_image,
         seen_digest,
         split_digest,
@@ -35,7 +32,7 @@ if TYPE_CHECKING:
     from tlsearch.data.inspect.data_card import DataCard, data_card
     from tlsearch.data.inspect.pixel_formats import find_pixels, measure_channels
     from tlsearch.data.inspect.scan import require_ready
-    from tlsearch.data.packed.packed import Pixels, open_pixels
+    from tlsearch.data.packed.packed import open_pixels
     from tlsearch.data.packed.streamed import StreamedImages
     from tlsearch.data.pooled import fold_indexes, rows_with_val_in_train, with_val_in_train
     from tlsearch.data.sources.class_names import nfc, same_classes
@@ -43,13 +40,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AUGMENTATIONS",
-    "IMAGE_SUFFIXES",
     "DataCard",
     "Drawn",
     "FolderImages",
     "ImageIndex",
     "Picture",
-    "Pixels",
     "Split",
     "StreamedImages",
     "apply_drawn",
@@ -63,7 +58,6 @@ __all__ = [
     "eval_image",
     "find_pixels",
     "fold_indexes",
-    "image_name",
     "images_below",
     "load_index",
     "measure_channels",
@@ -71,7 +65,6 @@ __all__ = [
     "normalise",
     "open_pixels",
     "picture_of",
-    "read_bytes",
     "read_image",
     "require_ready",
     "rows_with_val_in_train",
@@ -94,18 +87,15 @@ __getattr__ = lazy_names(
         "images.decode": ("decode_rgb",),
         "images.own_channels": ("Picture", "decode_image", "picture_of"),
         "sources.folder_walk": ("FolderImages", "images_below"),
-        "images.file_formats": ("IMAGE_SUFFIXES",),
         "index": (
             "ImageIndex",
             "Split",
-            "image_name",
             "load_index",
-            "read_bytes",
             "read_image",
             "seen_digest",
             "split_digest",
         ),
-        "packed.packed": ("Pixels", "open_pixels"),
+        "packed.packed": ("open_pixels",),
         "packed.streamed": ("StreamedImages",),
         "pooled": ("fold_indexes", "rows_with_val_in_train", "with_val_in_train"),
         "images.preprocessing": (

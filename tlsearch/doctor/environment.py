@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from tlsearch.config import SpaceFile, missing_driver, parse_space_file
 from tlsearch.core.errors import ClusterError, SpaceError, StorageError, TlsearchError, TrackingError
 from tlsearch.core.files import folder_bytes
@@ -184,15 +186,13 @@ def memory_finding(read: Callable[[], tuple[float, float]] | None = None) -> Fin
 
 def _memory_gb() -> tuple[float, float]:
     """Free and all memory in GB; of a container what it may use."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    free = total
-    with contextlib.suppress(OSError, ValueError, KeyError):  # Linux; elsewhere the total must do
-        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
-        free = int(dict(line.split(":", 1) for line in lines)["MemAvailable"].split()[0]) * 1024 / 1e9
+    machine = psutil.virtual_memory()
+    free, total = machine.available, machine.total
+    with contextlib.suppress(OSError, ValueError):  # no limit
         limit = int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="utf-8"))
         used = int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="utf-8"))
-        total, free = min(total, limit / 1e9), min(free, (limit - used) / 1e9)
-    return free, total
+        free, total = min(free, limit - used), min(total, limit)
+    return free / 1e9, total / 1e9
 
 
 def cache_finding(file: SpaceFile | None) -> Finding:
@@ -249,14 +249,11 @@ def study_findings(file: SpaceFile) -> list[Finding]:
 
 
 def _file_system(path: Path) -> str:
-    """The type of the file system that a path is on, as Linux names it; empty elsewhere."""
-    try:
-        lines = Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return ""
-    mounts = [line.split(" ")[1:3] for line in lines]
-    holding = [(len(at), kind) for at, kind in mounts if path.is_relative_to(at.replace("\\040", " "))]
-    return max(holding, default=(0, ""))[1]
+    """The kind of the file system that holds a folder; empty where it is not known."""
+    mounts = psutil.disk_partitions(all=True)
+    return max(
+        ((len(one.mountpoint), one.fstype) for one in mounts if path.is_relative_to(one.mountpoint)), default=(0, "")
+    )[1]
 
 
 def _data(file: SpaceFile) -> list[Finding]:

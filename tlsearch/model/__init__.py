@@ -4,8 +4,8 @@ from tlsearch.model.adapters.adaptation import Adaptation
 from tlsearch.model.batchnorm.folding import fold_batchnorm
 from tlsearch.model.batchnorm.recalibration import adapt_statistics
 from tlsearch.model.build import build_model, build_original, meta_model, replace_head
-from tlsearch.model.describe import ModelDescription, StageDescription, adapted_parameters, describe_model
-from tlsearch.model.libraries.libraries import default_transform, split_backbone, torchvision_names
+from tlsearch.model.describe import ModelDescription, adapted_parameters, describe_model
+from tlsearch.model.libraries.libraries import default_transform
 from tlsearch.model.param_groups import parameter_groups
 from tlsearch.model.staging.part import Part, batchnorm_layers
 from tlsearch.model.staging.staged import MAX_DEPTH, PART_NAMES, StagedModel
@@ -15,7 +15,6 @@ from tlsearch.model.weights.resolve import (
     check_weights,
     release_weights,
     resolve_weights,
-    state_digest,
     weights_card,
     weights_digest,
     weights_transform,
@@ -28,7 +27,6 @@ __all__ = [
     "Adaptation",
     "ModelDescription",
     "Part",
-    "StageDescription",
     "StagedModel",
     "TimmCounterpart",
     "Weights",
@@ -48,10 +46,7 @@ __all__ = [
     "release_weights",
     "resolve_weights",
     "weights_digest",
-    "split_backbone",
-    "state_digest",
     "timm_counterpart",
-    "torchvision_names",
     "weights_card",
     "weights_transform",
 ]

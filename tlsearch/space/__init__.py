@@ -1,11 +1,10 @@
 """What a search may try: domains, conditions, starting points, and the static table of backbones."""
 
-from tlsearch.space.conditions import Condition
-from tlsearch.space.dimensions import PARAMETERS, Parameter
-from tlsearch.space.domains import Choice, Domain, Fixed, FloatRange, IntRange, Suggester
+from tlsearch.space.dimensions import PARAMETERS
+from tlsearch.space.domains import Choice, Domain, Fixed, FloatRange, IntRange
 from tlsearch.space.image_sizes import image_sizes_of
 from tlsearch.space.libraries.backbone_checks import unused_weights
-from tlsearch.space.libraries.backbones import BackboneFacts, backbone_facts, backbone_names, split_version
+from tlsearch.space.libraries.backbones import BackboneFacts, backbone_facts
 from tlsearch.space.load import build_space, load, load_resolved
 from tlsearch.space.slots import Dimension, is_screened, with_backbones
 from tlsearch.space.space import Space
@@ -14,23 +13,18 @@ __all__ = [
     "PARAMETERS",
     "BackboneFacts",
     "Choice",
-    "Condition",
     "Dimension",
     "Domain",
     "Fixed",
     "FloatRange",
     "IntRange",
-    "Parameter",
     "Space",
-    "Suggester",
     "backbone_facts",
-    "backbone_names",
     "build_space",
     "image_sizes_of",
     "is_screened",
     "load",
     "load_resolved",
-    "split_version",
     "unused_weights",
     "with_backbones",
 ]

@@ -36,13 +36,7 @@ def load(
     """Reads and checks a whole space file; opens no image and imports no torch.
 
     Args:
-        path: The file.
-        overrides: ``a.b.c=VALUE``, VALUE as YAML.
-        data_path: Instead of the file's ``data.path``; relative to the current folder.
-        moved: Gives the file's absolute paths as they are now.
-        current: The folder that was the current one when the overrides were given; None is the current one.
-        stored: The file is a search's own, perhaps of an earlier version: settings without effect are not errors, and
-            keys that were taken out since are passed over.
+        path: As for ``parse_space_file``, as are those up to ``stored``.
         defaults: Those that the file does not name itself.
 
     Raises:
@@ -95,7 +89,7 @@ def build_space(file: SpaceFile, *, stored: bool = False) -> tuple[Space, list[S
 
     Args:
         file: The file; what it leaves out of ``space`` is fixed at its default.
-        stored: As for ``load``.
+        stored: As for ``parse_space_file``.
 
     Returns:
         The space and its errors; a wrong dimension is replaced by its default, or by a stand-in.

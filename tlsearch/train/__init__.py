@@ -1,6 +1,6 @@
 """The loop, the metrics and the checkpoints of a fine-tuning."""
 
-from tlsearch.config.checkpoint_meta import ModelMeta, TensorFile, read_model_file
+from tlsearch.config.checkpoint_meta import ModelMeta, TensorFile
 from tlsearch.config.ensemble_meta import read_ensemble_meta
 from tlsearch.train.checkpoint.ensemble_checkpoint import (
     copy_calibrated,
@@ -23,7 +23,6 @@ from tlsearch.train.cka import feature_drift, probe_features
 from tlsearch.train.closed_form import Spectrum, solve_layer, spectrum_of
 from tlsearch.train.device import (
     Runtime,
-    derive_seed,
     open_runtime,
     out_of_memory_is_infeasible,
     release_memory,
@@ -32,7 +31,7 @@ from tlsearch.train.device import (
 from tlsearch.train.linear_probe import Probe, affordable_rows, fit_probe, solve_probe
 from tlsearch.train.loop.batches import FeatureSource, PixelSource, Source, ViewSource, load_batch
 from tlsearch.train.loop.device_rows import release_copies
-from tlsearch.train.loop.ema import WeightAverage, moving_state
+from tlsearch.train.loop.ema import moving_state
 from tlsearch.train.loop.evaluation import (
     EVAL_BATCH_SIZE,
     Evaluation,
@@ -42,7 +41,7 @@ from tlsearch.train.loop.evaluation import (
     in_batches,
     predict_logits,
 )
-from tlsearch.train.loop.loss import LOSSES, loss_of
+from tlsearch.train.loop.loss import LOSSES
 from tlsearch.train.loop.soft_targets import (
     holds_soft_targets,
     mixed_with_labels,
@@ -50,7 +49,6 @@ from tlsearch.train.loop.soft_targets import (
     write_soft_targets,
 )
 from tlsearch.train.loop.trainer import Trainer, TrainFigures
-from tlsearch.train.optim.optimizer import build_optimizer, extend_optimizer
 from tlsearch.train.optim.schedules import depth_at, phases
 
 __all__ = [
@@ -71,10 +69,8 @@ __all__ = [
     "TrainFigures",
     "Trainer",
     "ViewSource",
-    "WeightAverage",
     "Writer",
     "affordable_rows",
-    "build_optimizer",
     "check_finite",
     "copy_to_host",
     "copy_calibrated",
@@ -83,15 +79,12 @@ __all__ = [
     "solve_layer",
     "spectrum_of",
     "depth_at",
-    "derive_seed",
     "evaluate",
-    "extend_optimizer",
     "feature_drift",
     "fit_probe",
     "holds_soft_targets",
     "in_batches",
     "load_batch",
-    "loss_of",
     "mixed_with_labels",
     "moving_state",
     "networks_of",
@@ -102,7 +95,6 @@ __all__ = [
     "probe_features",
     "read_json",
     "read_ensemble_meta",
-    "read_model_file",
     "read_model_meta",
     "read_model_state",
     "read_soft_targets",

@@ -11,7 +11,6 @@ common epoch, and of the images that the folds done so far hold out.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import math
 import shutil
@@ -27,11 +26,10 @@ from torch import Tensor
 from tlsearch.core.codec import from_plain, to_plain
 from tlsearch.core.errors import StorageError
 from tlsearch.core.metrics import METRICS
-from tlsearch.core.types import FOLD_EPOCH, EpochReport, Objective, RunningTrial, TrialAssignment, TrialConfig
+from tlsearch.core.types import FOLD_EPOCH, EpochReport, Objective, RunningTrial, TrialAssignment
 from tlsearch.data import split_digest
 from tlsearch.train import (
     TensorFile,
-    read_json,
     read_tensors,
     remove_others,
     save_val_logits,
@@ -41,6 +39,7 @@ from tlsearch.train import (
 from tlsearch.trial.context import Doing
 from tlsearch.trial.finetuning import RUNNING_FOLDER, RUNNING_INTERVAL_S, FineTuning
 from tlsearch.trial.process_cache import held_folds
+from tlsearch.trial.resume_point import identity_of, read_own
 
 _log = logging.getLogger(__name__)
 _FORMAT = 1
@@ -124,7 +123,7 @@ class FoldTraining:
         if self.epochs_done > self._saved_fold:
             file = write_tensors(self._folder, f"held-out-{self.epochs_done}", _named(self._held_out))
             own = {"done": to_plain(self._done), "tensors_file": file.name, "tensors_sha256": file.sha256}
-            write_json(self._folder / _FILE, {"format": _FORMAT, **_identity(self._assignment), **own})
+            write_json(self._folder / _FILE, {**_identity(self._assignment), **own})
             remove_others(self._folder, [file.name])
             shutil.rmtree(self._folder / f"fold-{self.epochs_done}", ignore_errors=True)
             self._last_saved, self._saved_fold = time.monotonic(), self.epochs_done
@@ -177,11 +176,7 @@ def _read(folder: Path, assignment: TrialAssignment) -> tuple[Finished, tuple[Fo
     if not (folder / _FILE).is_file():
         return Finished(), ()
     try:
-        content = read_json(folder / _FILE, "the finished folds")
-        content["config"] = to_plain(from_plain(TrialConfig, content["config"]))  # fields may be younger than the file
-        for name, value in {"format": _FORMAT, **_identity(assignment)}.items():
-            if content.get(name) != value:
-                raise StorageError(f"its {name} is not this trial's")
+        content = read_own(folder / _FILE, "the finished folds", _identity(assignment))
         done = from_plain(Finished, content["done"])
         tensors = {}
         if "tensors_file" in content:  # an earlier version wrote none
@@ -193,14 +188,7 @@ def _read(folder: Path, assignment: TrialAssignment) -> tuple[Finished, tuple[Fo
 
 
 def _identity(assignment: TrialAssignment) -> dict[str, object]:
-    setup = assignment.setup
-    return {
-        "number": assignment.number,
-        "seed": assignment.seed,
-        "config": dataclasses.asdict(assignment.config),
-        "max_epochs": setup.max_epochs,
-        "folds": setup.folds,
-    }
+    return {"format": _FORMAT, **identity_of(assignment), "folds": assignment.setup.folds}
 
 
 def _keep_held_out(assignment: TrialAssignment, folds: Sequence[FoldLogits], epoch: int) -> None:

@@ -72,7 +72,6 @@ def save_running(
     held_out = {f"{_HELD_OUT}{epoch}": logits for epoch, logits in progress.held_out.items()}
     tensors = write_tensors(directory, f"state-{epochs_of(progress.reports)}", _tensors(trainer) | held_out)
     content = {
-        "format": _FORMAT,
         **_identity(assignment),
         "frozen_digest": frozen_digest,
         "reports": [dataclasses.asdict(report) for report in progress.reports],
@@ -97,11 +96,7 @@ def read_running(directory: Path, assignment: TrialAssignment) -> Running | None
     if not (directory / _META_FILE).is_file():
         return None
     try:
-        content = read_json(directory / _META_FILE, "a running checkpoint")
-        content["config"] = to_plain(from_plain(TrialConfig, content["config"]))  # fields may be younger than the file
-        for name, value in {"format": _FORMAT, **_identity(assignment)}.items():
-            if content.get(name) != value:
-                raise StorageError(f"its {name} is not this trial's")
+        content = read_own(directory / _META_FILE, "a running checkpoint", _identity(assignment))
         file = TensorFile(name=content["tensors_file"], sha256=content["tensors_sha256"])
         tensors = read_tensors(directory, file)
         progress = Progress(
@@ -116,6 +111,33 @@ def read_running(directory: Path, assignment: TrialAssignment) -> Running | None
     except (StorageError, KeyError, TypeError, ValueError) as error:
         _log.warning("trial %d starts again; its checkpoint cannot be used: %s", assignment.number, error)
         return None
+
+
+def read_own(path: Path, what: str, identity: Mapping[str, Any]) -> dict[str, Any]:
+    """A trial's JSON file, which must say that it is of this very trial.
+
+    Args:
+        identity: What it must hold, the trial's ``config`` among it.
+
+    Raises:
+        StorageError, KeyError, TypeError, ValueError: It is damaged, or another trial's.
+    """
+    content = read_json(path, what)
+    content["config"] = to_plain(from_plain(TrialConfig, content["config"]))  # fields may be younger than the file
+    for name, value in identity.items():
+        if content.get(name) != value:
+            raise StorageError(f"its {name} is not this trial's")
+    return content
+
+
+def identity_of(assignment: TrialAssignment) -> dict[str, Any]:
+    """What tells a trial from every other one, as JSON has it."""
+    return {
+        "number": assignment.number,
+        "seed": assignment.seed,
+        "config": dataclasses.asdict(assignment.config),
+        "max_epochs": assignment.setup.max_epochs,
+    }
 
 
 def _report(plain: Mapping[str, Any]) -> EpochReport:
@@ -145,12 +167,7 @@ def load_running(running: Running, trainer: Trainer, *, frozen_digest: str) -> b
 
 
 def _identity(assignment: TrialAssignment) -> dict[str, Any]:
-    return {
-        "number": assignment.number,
-        "seed": assignment.seed,
-        "config": dataclasses.asdict(assignment.config),
-        "max_epochs": assignment.setup.max_epochs,
-    }
+    return {"format": _FORMAT, **identity_of(assignment)}
 
 
 def _tensors(trainer: Trainer) -> dict[str, Tensor]:

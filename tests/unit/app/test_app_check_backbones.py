@@ -11,7 +11,7 @@ from rich.console import Console
 from tlsearch.app.checks.check_file import check_file
 from tlsearch.cli.tables.data_tables import backbone_table
 from tlsearch.core.errors import UserError
-from tlsearch.space import backbone_names
+from tlsearch.space.libraries.backbones import backbone_names
 
 PARTS = ["stem", "stage1", "stage2", "stage3", "stage4", "head"]
 

@@ -8,11 +8,12 @@ from types import SimpleNamespace
 
 import pytest
 from search_records import make_trial, record_of
+from space_files import load_space_file
 
+from tlsearch.app.combined.ensemble_costs import Limits
 from tlsearch.app.production import choice
 from tlsearch.app.production.choice import solved_head
 from tlsearch.app.production.confirm import best_candidates
-from tlsearch.config import load_space_file
 from tlsearch.core.errors import UserError
 from tlsearch.core.types import SearchRecord, StartReport, TrialConfig, TrialRecord
 
@@ -90,7 +91,7 @@ def test_a_search_with_a_latency_as_objective_is_limited_by_its_own_measurements
     entry = SimpleNamespace(search_id="a")
 
     def chosen(limit: float) -> choice.Choice:
-        limits = choice.Limits(latency_ms=limit)
+        limits = Limits(latency_ms=limit)
         return choice.choose(entry, load_space_file(path), num_classes=10, trial=None, limits=limits, num_val=348)  # type: ignore[arg-type]
 
     assert [chosen(limit).trial.number for limit in (25.0, 10.0, 9.0, 5.0)] == [0, 1, 1, 2]

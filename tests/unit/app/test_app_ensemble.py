@@ -17,9 +17,8 @@ from tlsearch.app.catalog.stored import read_record, stored_file
 from tlsearch.app.combined import ensemble_costs
 from tlsearch.app.combined import make_distilled as distilling
 from tlsearch.app.combined import make_ensemble as making
-from tlsearch.app.combined.ensemble_costs import EnsembleCosts
+from tlsearch.app.combined.ensemble_costs import EnsembleCosts, Limits
 from tlsearch.app.combined.make_ensemble import EnsembleOptions, make_ensemble
-from tlsearch.app.production.choice import Limits
 from tlsearch.app.production.promote import PromoteOptions, promote
 from tlsearch.app.views.outcome import find_checkpoint
 from tlsearch.core.codec import to_plain
@@ -94,9 +93,9 @@ def test_the_limits_count_what_members_share_once(entry: SearchEntry) -> None:
     assert random.parameters([0, 1]) == 2 * random.parameters([0])
     assert costs.parameters([0]) < costs.parameters([0, 1]) < 1.01 * costs.parameters([0])
     assert costs.parameters([0, 2]) == costs.parameters([0]) + costs.parameters([2])
-    fits = costs.fits(latency_ms=None, parameters=costs.parameters([0, 1]))
+    fits = costs.fits(Limits(parameters=costs.parameters([0, 1])))
     assert fits(frozenset([0, 1])) and not fits(frozenset([0, 2]))
-    quick = costs.fits(latency_ms=1.5 * costs.latency_ms([0]), parameters=None)
+    quick = costs.fits(Limits(latency_ms=1.5 * costs.latency_ms([0])))
     assert quick(frozenset([0, 1])) and not quick(frozenset([0, 1, 2]))
 
 

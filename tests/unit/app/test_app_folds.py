@@ -14,7 +14,9 @@ import pytest
 import torch
 import yaml
 from killed_folds import folded
+from preparing import prepare_confirm
 from safetensors.torch import load_file
+from search_doubles import QuickTrial, drive
 from small_search import COUNTS, small_search, write_shapes
 
 from tlsearch.app.catalog.catalog import SearchEntry
@@ -22,7 +24,10 @@ from tlsearch.app.catalog.gather_facts import read_facts
 from tlsearch.app.catalog.stored import read_record, stored_file
 from tlsearch.app.checks.check_file import check_file
 from tlsearch.app.checks.feasibility import num_training
-from tlsearch.app.production.choice import Limits, choose, find_or_train, train_on_all
+from tlsearch.app.combined.ensemble_costs import Limits
+from tlsearch.app.production.choice import choose, find_or_train, train_on_all
+from tlsearch.app.production.conclude import conclude
+from tlsearch.app.searches.execute import search_plan
 from tlsearch.app.searches.prepare import RunOptions, prepare
 from tlsearch.app.searches.rerun import deviations, rerun_trial
 from tlsearch.app.views.outcome import find_checkpoint, read_leaderboard
@@ -76,6 +81,13 @@ def test_promote_trains_for_the_common_epoch_on_all_images(entry: SearchEntry) -
     written = (split / "checkpoint.json").stat().st_mtime_ns
     assert find_or_train(choice, file) == split
     assert (split / "checkpoint.json").stat().st_mtime_ns == written, "what was trained is found again"
+
+
+def test_confirm_names_the_time_of_a_fold(entry: SearchEntry) -> None:
+    confirm = prepare_confirm(entry, top=2, seeds=2)
+    assert drive(search_plan(confirm.prepared), factory=QuickTrial) == "finished"
+    result = conclude(confirm)
+    assert (result.step, result.seeds, result.num_val_images) == ("fold", 2, POOL)
 
 
 def test_a_trial_with_folds_is_trained_again_to_the_bit(entry: SearchEntry) -> None:

@@ -15,11 +15,11 @@ from tlsearch.app.catalog.gather_facts import complete_facts
 from tlsearch.app.catalog.stored import read_record, stored_file
 from tlsearch.app.checks.check_file import check_file
 from tlsearch.app.combined import make_ensemble as ensembles
-from tlsearch.app.combined.ensemble_costs import EnsembleCosts
+from tlsearch.app.combined.ensemble_costs import EnsembleCosts, Limits
 from tlsearch.app.combined.make_ensemble import EnsembleOptions, make_ensemble
 from tlsearch.app.combined.make_soup import _candidates
 from tlsearch.app.production import choice
-from tlsearch.app.production.choice import Limits, choose
+from tlsearch.app.production.choice import choose
 from tlsearch.app.production.confirm import best_candidates
 from tlsearch.app.views.report import write_search_report
 from tlsearch.cli.tables.data_tables import backbone_table

@@ -15,8 +15,8 @@ from small_search import CLASSES, COUNTS, small_search, write_shapes
 
 from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.app.catalog.stored import read_record
+from tlsearch.app.combined.ensemble_costs import Limits
 from tlsearch.app.production import promote as promoting
-from tlsearch.app.production.choice import Limits
 from tlsearch.app.production.export_model import search_of_model
 from tlsearch.app.production.promote import PromoteOptions, promote
 from tlsearch.app.searches.sync import sync_search

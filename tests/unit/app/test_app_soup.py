@@ -18,8 +18,8 @@ from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.app.catalog.stored import read_record, stored_file
 from tlsearch.app.combined import ensemble_costs, members
 from tlsearch.app.combined import make_soup as souping
+from tlsearch.app.combined.ensemble_costs import Limits
 from tlsearch.app.combined.make_soup import make_soup
-from tlsearch.app.production.choice import Limits
 from tlsearch.app.production.promote import PromoteOptions, promote
 from tlsearch.core.crash import SOUP
 from tlsearch.core.errors import SpaceError, StorageError, UserError

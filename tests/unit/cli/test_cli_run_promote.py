@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import typer
@@ -14,8 +14,10 @@ from search_records import make_trial, record_of
 
 from tlsearch.app.production.within_time import Deadline, plan_confirm
 from tlsearch.cli.commands import run_promote
+from tlsearch.cli.commands.production import _confirm_table
 from tlsearch.core.errors import DataError
 from tlsearch.core.types import TrialRecord
+from tlsearch.results.stats.verdict import Confirmed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +66,28 @@ def test_one_configuration_alone_is_not_confirmed() -> None:
 def test_trials_beside_one_another_shorten_it() -> None:
     trials = [replace(one, started=0.0, ended=20.0) for one in _trials(10.0)]
     assert plan_confirm(record_of(trials), trials, num_reports=10, left_s=700).top == 3
+
+
+@pytest.mark.parametrize("step", ["epoch", "fold"])
+def test_the_table_of_confirm_names_what_its_times_are_of(step: Literal["epoch", "fold"]) -> None:
+    result = Confirmed(
+        search_id="made-up",
+        confirm_search_id="made-up-confirm",
+        experiment="",
+        metric="val_accuracy",
+        mode="max",
+        data_digest="",
+        num_val_images=1,
+        seeds=2,
+        step=step,
+        ended=0.0,
+        candidates=(),
+        comparisons=(),
+        outcome="unknown",
+        recommended=1,
+        verdict="",
+    )
+    assert _confirm_table(result).columns[-1].header == f"s/{step}"
 
 
 def test_data_without_a_test_split_are_refused_before_the_search(tmp_path: Path) -> None:

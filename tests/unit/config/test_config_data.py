@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import yaml
+from space_files import load_space_file
 
-from tlsearch.config import dump_resolved, load_space_file
+from tlsearch.config import dump_resolved
 from tlsearch.core.errors import SpaceError
 from tlsearch.core.types import DataSpec
 

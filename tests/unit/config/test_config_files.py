@@ -9,8 +9,9 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from space_files import load_space_file
 
-from tlsearch.config import dump_resolved, load_space_file
+from tlsearch.config import dump_resolved
 from tlsearch.config.document.loader import parse_value
 from tlsearch.config.document.yaml_text import SpaceDumper
 from tlsearch.core.errors import SpaceError, SpaceProblem

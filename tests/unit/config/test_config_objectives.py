@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import yaml
+from space_files import load_space_file
 
-from tlsearch.config import SpaceFile, dump_resolved, load_space_file, parse_space_file
+from tlsearch.config import SpaceFile, dump_resolved, parse_space_file
 from tlsearch.core.errors import SpaceError
 
 DIGITS = {"source": "digits"}

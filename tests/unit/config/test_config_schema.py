@@ -7,10 +7,11 @@ from typing import Any, Literal, get_args, get_origin
 
 import pytest
 import yaml
+from space_files import load_space_file
 
-from tlsearch.config import AshaSpec, SpaceFile, dump_resolved, load_space_file, parse_duration, parse_space_file
+from tlsearch.config import AshaSpec, SpaceFile, dump_resolved, parse_space_file
 from tlsearch.config.forms import FORMS, hints_of
-from tlsearch.config.values import AnyScalar
+from tlsearch.config.values import AnyScalar, parse_duration
 from tlsearch.core.errors import SpaceError, SpaceProblem
 from tlsearch.core.types import WeightsSource
 from tlsearch.space import load

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import yaml
+from space_files import load_space_file
 
-from tlsearch.config import load_space_file
 from tlsearch.core.errors import SpaceError
 from tlsearch.space import load
 

@@ -9,7 +9,8 @@ import pytest
 
 from tlsearch.core.errors import DataError
 from tlsearch.core.types import DataSpec, SplitSpec
-from tlsearch.data import IMAGE_SUFFIXES, load_index
+from tlsearch.data import load_index
+from tlsearch.data.images.file_formats import IMAGE_SUFFIXES
 from tlsearch.data.sources.left_out import JUNK, NO_SPLIT, STRAY
 
 

@@ -22,7 +22,8 @@ from web_site import Site
 
 from tlsearch.core.errors import DataError
 from tlsearch.core.types import CacheSpec, DataSpec, SplitSpec, TransformSpec
-from tlsearch.data import image_name, load_index, open_pixels, read_bytes, read_image
+from tlsearch.data import load_index, open_pixels, read_image
+from tlsearch.data.index import image_name, read_bytes
 from tlsearch.data.libraries.hub import MODULES
 
 

@@ -22,8 +22,12 @@ from torchvision.datasets import VisionDataset
 
 from tlsearch.core.errors import DataError
 from tlsearch.core.types import CacheSpec, DataSpec, SplitSpec, TransformSpec
-from tlsearch.data import image_name, load_index, open_pixels, read_bytes, read_image
+from tlsearch.data import load_index, open_pixels, read_image
+from tlsearch.data.index import image_name, read_bytes
 from tlsearch.data.libraries.torchvision_sets_table import READABLE, REFUSED
+from tlsearch.data.sources.listing import FileReader
+
+NONE_READ = FileReader(root="")
 
 
 def load(name: str | None, path: Path | None = None, **spec: Any):
@@ -254,24 +258,25 @@ def test_rows_without_a_label_are_left_out():
         ["crane", "dog", "crane"],
         {"train": [0, 1, -1, 2], "test": [-1, -1]},
         lambda part, row: f"{part}/{row}",
+        reader=NONE_READ,
     )
     assert found.classes == ("crane (0)", "dog", "crane (2)")
     assert [(item.key, item.label) for item in found.items["all"]] == [("train/0", 0), ("train/1", 1), ("train/3", 2)]
     assert [left.keys for left in found.left_out] == [("train/2", "test/0", "test/1")]
-    found = label_parts("x", ["a", "b"], {"train": [0, 1], "val": [1]}, "{}/{}".format)
+    found = label_parts("x", ["a", "b"], {"train": [0, 1], "val": [1]}, "{}/{}".format, reader=NONE_READ)
     assert found.notes == ("val has no image of 1 classes: 'a'",)
     with pytest.raises(DataError, match="at least 2 classes"):
-        label_parts("x", ["a", "b"], {"train": [1, 1]}, "{}/{}".format)
+        label_parts("x", ["a", "b"], {"train": [1, 1]}, "{}/{}".format, reader=NONE_READ)
 
 
 def test_unicode_forms_of_a_name_are_one_class():
     from tlsearch.data.libraries.library_rows import label_parts
 
     names = ["dog", "caf\u00e9", "cafe\u0301"]
-    found = label_parts("x", names, {"all": [0, 1, 2, 2]}, "{}/{}".format)
+    found = label_parts("x", names, {"all": [0, 1, 2, 2]}, "{}/{}".format, reader=NONE_READ)
     assert found.classes == ("dog", "caf\u00e9") == found.spellings
     assert [item.label for item in found.items["all"]] == [0, 1, 1, 1]
-    alone = label_parts("x", ["dog", "cafe\u0301"], {"all": [0, 1]}, "{}/{}".format)
+    alone = label_parts("x", ["dog", "cafe\u0301"], {"all": [0, 1]}, "{}/{}".format, reader=NONE_READ)
     assert (alone.classes, alone.spellings) == (("dog", "caf\u00e9"), ("dog", "cafe\u0301"))
 
 

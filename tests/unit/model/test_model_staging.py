@@ -12,14 +12,14 @@ from model_cases import FAMILY_MEMBERS, TIMM_MEMBERS, TIMM_SIZES, filled_origina
 from torch import nn
 
 from tlsearch.core.errors import UserError
-from tlsearch.model import MAX_DEPTH, PART_NAMES, StagedModel, torchvision_names
+from tlsearch.model import MAX_DEPTH, PART_NAMES, StagedModel
 from tlsearch.model.build import replace_head
 from tlsearch.model.libraries.fast_init import meta_original
-from tlsearch.model.libraries.libraries import torchvision_weights
+from tlsearch.model.libraries.libraries import torchvision_names, torchvision_weights
 from tlsearch.model.staging.cut import stage_model
 from tlsearch.model.staging.staged import group_by_stride
-from tlsearch.space import BackboneFacts, backbone_facts, backbone_names
-from tlsearch.space.libraries.backbones import timm_families
+from tlsearch.space import BackboneFacts, backbone_facts
+from tlsearch.space.libraries.backbones import backbone_names, timm_families
 
 
 def _assert_same_output(name: str, size: int) -> None:

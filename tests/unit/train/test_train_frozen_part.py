@@ -18,18 +18,13 @@ from safetensors.torch import load_file
 from test_train_checkpoints import META
 from torch import Tensor
 
+from tlsearch.config.checkpoint_meta import read_model_file
 from tlsearch.config.model_copies import copy_model, shared_names, whole_model
 from tlsearch.core.errors import StorageError
 from tlsearch.core.layout import frozen_folder
 from tlsearch.features import tensor_digests
 from tlsearch.model import StagedModel
-from tlsearch.train import (
-    copy_calibrated,
-    read_model_file,
-    read_model_state,
-    save_model_checkpoint,
-    share_frozen_part,
-)
+from tlsearch.train import copy_calibrated, read_model_state, save_model_checkpoint, share_frozen_part
 from tlsearch.train.checkpoint import frozen_part, tensor_files
 from tlsearch.train.checkpoint.tensor_files import add_tensors
 

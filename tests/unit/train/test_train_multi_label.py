@@ -9,9 +9,9 @@ from sklearn.linear_model import LogisticRegression
 from torch.nn import functional as F
 
 from tlsearch.core.label_tasks import TASKS
-from tlsearch.train import loss_of, mixed_with_labels, solve_layer, solve_probe, spectrum_of
+from tlsearch.train import mixed_with_labels, solve_layer, solve_probe, spectrum_of
 from tlsearch.train.closed_form import solve_ridge
-from tlsearch.train.loop.loss import LOSSES, BinaryCrossEntropy, CrossEntropy, Mixer
+from tlsearch.train.loop.loss import LOSSES, BinaryCrossEntropy, CrossEntropy, Mixer, loss_of
 
 TASK = TASKS["multi_label"]
 

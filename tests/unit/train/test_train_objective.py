@@ -13,14 +13,8 @@ from torch.nn import functional as F
 
 from tlsearch.core.errors import StorageError
 from tlsearch.model import StagedModel
-from tlsearch.train import (
-    WeightAverage,
-    holds_soft_targets,
-    mixed_with_labels,
-    moving_state,
-    read_soft_targets,
-    write_soft_targets,
-)
+from tlsearch.train import holds_soft_targets, mixed_with_labels, moving_state, read_soft_targets, write_soft_targets
+from tlsearch.train.loop.ema import WeightAverage
 from tlsearch.train.loop.loss import CrossEntropy, Mixer, balanced_order, balanced_weights
 
 Build = Callable[..., StagedModel]

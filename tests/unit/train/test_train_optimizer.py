@@ -9,8 +9,7 @@ import torch
 
 from tlsearch.core.types import TrialConfig
 from tlsearch.model import StagedModel
-from tlsearch.train import build_optimizer, extend_optimizer
-from tlsearch.train.optim.optimizer import FusedStep, learning_rates, set_rates
+from tlsearch.train.optim.optimizer import FusedStep, build_optimizer, extend_optimizer, learning_rates, set_rates
 from tlsearch.train.optim.schedules import Schedule, join_factor
 
 Build = Callable[..., StagedModel]

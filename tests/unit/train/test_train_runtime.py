@@ -10,7 +10,8 @@ import torch
 
 from tlsearch.core.errors import UserError, is_out_of_memory
 from tlsearch.core.types import DataSpec, TrialAssignment, TrialConfig, TrialSetup
-from tlsearch.train import derive_seed, open_runtime, trial_runtime
+from tlsearch.train import open_runtime, trial_runtime
+from tlsearch.train.device import derive_seed
 
 T4, H200 = (7, 16_000_000_000), (9, 150_000_000_000)
 TRIAL = TrialAssignment(

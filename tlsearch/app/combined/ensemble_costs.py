@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 from tlsearch.config import SpaceFile
 from tlsearch.core.types import ModelSpec, TrialConfig, TrialRecord
@@ -13,6 +13,38 @@ from tlsearch.results.leaderboard.search_facts import measure_latency, measure_p
 from tlsearch.space.bn_policies import bn_policy
 
 _Part = tuple[Hashable, ModelSpec, int]  # what it stands for, its model, its place from 0 for the stem
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a model in production may need.
+
+    Attributes:
+        latency_ms: Of one image on this machine's CPU, one thread; where the latency is an objective of the search, as
+            its trials measured it.
+        parameters: Of the whole model.
+    """
+
+    latency_ms: float | None = None
+    parameters: int | None = None
+
+    @property
+    def any(self) -> bool:
+        """Whether there is a limit."""
+        return self.latency_ms is not None or self.parameters is not None
+
+    @property
+    def text(self) -> str:
+        """In words."""
+        latency = [] if self.latency_ms is None else [f"at most {self.latency_ms:g} ms an image"]
+        return " and ".join(latency + ([] if self.parameters is None else [f"at most {self.parameters:,} parameters"]))
+
+    def allow(self, parameters: Callable[[], int], latency_ms: Callable[[], float | None]) -> bool:
+        """Whether a model is within them; only what is limited is asked for. An unknown latency is not within one."""
+        if self.parameters is not None and parameters() > self.parameters:
+            return False
+        known = None if self.latency_ms is None else latency_ms()
+        return self.latency_ms is None or (known is not None and known <= self.latency_ms)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,16 +92,9 @@ class EnsembleCosts:
         """Of one image on this machine's CPU, one thread."""
         return sum(self._latencies(spec)[place] for _, spec, place in self._parts(trials))
 
-    def fits(self, *, latency_ms: float | None, parameters: int | None) -> Callable[[frozenset[int]], bool]:
+    def fits(self, limits: Limits) -> Callable[[frozenset[int]], bool]:
         """Whether a set of trials is within limits, each set judged once."""
-
-        @cache
-        def within(trials: frozenset[int]) -> bool:
-            if parameters is not None and self.parameters(trials) > parameters:
-                return False
-            return latency_ms is None or self.latency_ms(trials) <= latency_ms
-
-        return within
+        return cache(lambda trials: limits.allow(partial(self.parameters, trials), partial(self.latency_ms, trials)))
 
     def _parts(self, trials: Iterable[int]) -> Iterator[_Part]:
         """The distinct parts of the members."""

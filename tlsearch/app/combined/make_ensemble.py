@@ -18,7 +18,7 @@ import torch
 
 from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.app.catalog.stored import read_record, stored_file
-from tlsearch.app.combined.ensemble_costs import EnsembleCosts, ModelCost
+from tlsearch.app.combined.ensemble_costs import EnsembleCosts, Limits, ModelCost
 from tlsearch.app.combined.members import member_checkpoints
 from tlsearch.app.searches.input_digests import refuse_changed_inputs
 from tlsearch.config.ensemble_meta import EnsembleMeta
@@ -77,12 +77,17 @@ def make_ensemble(entry: SearchEntry, options: EnsembleOptions) -> Combination:
             raise UserError(_no_logits(record))
         _say_left_out(kept, len(record.ranked))
         costs = EnsembleCosts(file, len(index.classes), record.trials)
-        fits = costs.fits(latency_ms=options.max_latency_ms, parameters=options.max_params)
+        limits = Limits(latency_ms=options.max_latency_ms, parameters=options.max_params)
         selected = select_ensemble(
-            kept.trials, kept.logits, kept.labels, metric=record.metric, max_models=options.max_models, fits=fits
+            kept.trials,
+            kept.logits,
+            kept.labels,
+            metric=record.metric,
+            max_models=options.max_models,
+            fits=costs.fits(limits),
         )
         if selected is None:
-            raise UserError(f"no trial of {entry.search_id} is within the limits: {_limits_text(options)}")
+            raise UserError(f"no trial of {entry.search_id} is within the limits: {limits.text}")
         numbers = [member.trial for member in selected.members]
         folds = any(trial.folds for trial in record.trials)
         folders = member_checkpoints(entry, file, numbers, refit=folds, address=options.address)
@@ -110,15 +115,6 @@ def _no_logits(record: SearchRecord) -> str:
         "(with search.folds the images of train and val, times epochs). Run the search again with this version, or "
         "promote the best trial"
     )
-
-
-def _limits_text(options: EnsembleOptions) -> str:
-    parts = []
-    if options.max_latency_ms is not None:
-        parts.append(f"at most {options.max_latency_ms:g} ms an image")
-    if options.max_params is not None:
-        parts.append(f"at most {options.max_params:,} parameters")
-    return " and ".join(parts)
 
 
 def _write_model(

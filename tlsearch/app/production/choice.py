@@ -10,6 +10,7 @@ from pathlib import Path
 from tlsearch.app.catalog.catalog import SearchEntry, find
 from tlsearch.app.catalog.stored import read_record
 from tlsearch.app.checks.resolution import convincing_difference
+from tlsearch.app.combined.ensemble_costs import Limits
 from tlsearch.app.combined.members import checkpoints_of
 from tlsearch.app.production.conclude import read_confirmed
 from tlsearch.app.production.confirm import best_candidates
@@ -20,31 +21,6 @@ from tlsearch.model import describe_model
 from tlsearch.results.combine.combination import Combination
 from tlsearch.results.leaderboard.search_facts import measure_latency, this_cpu
 from tlsearch.results.stats.verdict import Confirmed
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What a model in production may need.
-
-    Attributes:
-        latency_ms: Of one image on this machine's CPU, one thread; where the latency is an objective of the search, as
-            its trials measured it.
-        parameters: Of the whole model.
-    """
-
-    latency_ms: float | None = None
-    parameters: int | None = None
-
-    @property
-    def any(self) -> bool:
-        """Whether there is a limit."""
-        return self.latency_ms is not None or self.parameters is not None
-
-    @property
-    def text(self) -> str:
-        """In words."""
-        latency = [] if self.latency_ms is None else [f"at most {self.latency_ms:g} ms an image"]
-        return " and ".join(latency + ([] if self.parameters is None else [f"at most {self.parameters:,} parameters"]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,9 +63,7 @@ class _Sizes:
         return f"{self.latency(config):.1f} ms an image ({where}, batch of 1)"
 
     def within(self, config: TrialConfig, limits: Limits) -> bool:
-        if limits.parameters is not None and self.parameters(config) > limits.parameters:
-            return False
-        return limits.latency_ms is None or self.latency(config) <= limits.latency_ms
+        return limits.allow(lambda: self.parameters(config), lambda: self.latency(config))
 
     def _spec(self, config: TrialConfig) -> ModelSpec:
         return ModelSpec.of(config, self._data, self._num_classes)

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.app.catalog.stored import read_record
-from tlsearch.app.production.choice import Choice, Limits
+from tlsearch.app.combined.ensemble_costs import Limits
+from tlsearch.app.production.choice import Choice
 from tlsearch.core.errors import UserError
 from tlsearch.results.combine.combination import NAMES, Combination, Kind, flag_of, not_made, read_combination
 from tlsearch.results.leaderboard.search_facts import this_cpu
@@ -49,9 +50,7 @@ def best_combined(entry: SearchEntry, limits: Limits) -> Choice | None:
 
 
 def _within(found: Combination, limits: Limits) -> bool:
-    if limits.parameters is not None and found.parameters > limits.parameters:
-        return False
-    return limits.latency_ms is None or (found.latency_ms is not None and found.latency_ms <= limits.latency_ms)
+    return limits.allow(lambda: found.parameters, lambda: found.latency_ms)
 
 
 def _choice(entry: SearchEntry, found: Combination) -> Choice:

@@ -14,8 +14,9 @@ from pathlib import Path
 from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.app.catalog.gather_facts import read_facts
 from tlsearch.app.catalog.stored import stored_file
+from tlsearch.app.combined.ensemble_costs import Limits
 from tlsearch.app.combined.make_distilled import make_distilled
-from tlsearch.app.production.choice import Choice, Limits, best_trial, choose, find_or_train, train_on_all
+from tlsearch.app.production.choice import Choice, best_trial, choose, find_or_train, train_on_all
 from tlsearch.app.production.combined_choice import best_combined, choose_combined
 from tlsearch.app.production.fold_calibration import Calibration, held_out_calibration
 from tlsearch.app.production.registration import register

@@ -79,7 +79,7 @@ def refuse_changed_inputs(entry: SearchEntry, file: SpaceFile, index: ImageIndex
     refuse_changed_images(entry, index, purpose=purpose)
     kept = _kept(entry)
     known = {**_weights_of_models(entry), **(kept.weights if kept is not None else {})}
-    tried = [name for name in _tried(entry) if name in known]
+    tried = [name for name in tried_backbones(entry) if name in known]
     now = weights_digests(file, tried) if tried else {}
     changed = [f"{name}: {known[name][:8]} -> {now[name][:8]}" for name in now if now[name] != known[name]]
     if changed:
@@ -199,7 +199,7 @@ def _weights_of_models(entry: SearchEntry) -> dict[str, str]:
     return found
 
 
-def _tried(entry: SearchEntry) -> list[str]:
+def tried_backbones(entry: SearchEntry) -> list[str]:
     from tlsearch.search import read_search
 
     trials = read_search(entry.path, search_id=entry.search_id, moved=entry.moved).trials

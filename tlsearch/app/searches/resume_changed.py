@@ -11,10 +11,10 @@ from tlsearch.app.catalog.catalog import RESOLVED, SOURCE, SearchEntry, register
 from tlsearch.app.catalog.gather_facts import gather_facts, write_facts
 from tlsearch.app.catalog.screen_file import forget_screen, read_screen, write_screen
 from tlsearch.app.catalog.space_diff import Difference, differences, file_now
-from tlsearch.app.catalog.stored import read_record, settle, stored_file
+from tlsearch.app.catalog.stored import settle, stored_file
 from tlsearch.app.checks.feasibility import limit_problems, model_sizes, weights_problems, weights_source
 from tlsearch.app.searches.execute import search_plan
-from tlsearch.app.searches.input_digests import keep_inputs, refuse_changed_inputs
+from tlsearch.app.searches.input_digests import keep_inputs, refuse_changed_inputs, tried_backbones
 from tlsearch.app.searches.prepare import Prepared, with_trials
 from tlsearch.app.searches.screen_backbones import screen
 from tlsearch.config import SpaceFile, dump_resolved
@@ -82,7 +82,7 @@ def prepare_changed(
         file, entry = with_trials(file, entry, trials)
     changes = differences(stored, file)
     index = load_index(file.data)
-    problems = lasting_problems(stored, file, changes, _tried(entry)) + weights_problems(file, space)
+    problems = lasting_problems(stored, file, changes, tried_backbones(entry)) + weights_problems(file, space)
     problems += limit_problems(file, model_sizes(file, space, len(index.classes)))
     if problems:
         raise SpaceError(problems)
@@ -123,7 +123,7 @@ def _screened_again(
     earlier = read_screen(prepared.entry)
     if earlier is not None and earlier.decided and not again:
         return earlier
-    return screen(prepared, connection, tried=_tried(prepared.entry), observer=observer)
+    return screen(prepared, connection, tried=tried_backbones(prepared.entry), observer=observer)
 
 
 def lasting_problems(
@@ -143,7 +143,3 @@ def lasting_problems(
             message = f"trials of {backbone} have begun from other weights: start a new search"
             problems.append(file.document.problem(("weights", backbone), message))
     return problems
-
-
-def _tried(entry: SearchEntry) -> list[str]:
-    return list(dict.fromkeys(trial.config.backbone for trial in read_record(entry).trials))

@@ -42,18 +42,14 @@ def cache(
             print_json(cache_json(entries, cleared))
         elif cleared is not None:
             freed = sum(entry.num_bytes for entry in cleared.removed)
-            out.print(
-                f"removed {plural(len(cleared.removed), 'entry', 'entries')}, {freed / 1e6:,.1f} MB", highlight=False
-            )
+            out.print(f"removed {plural(len(cleared.removed), 'entry', 'entries')}, {freed / 1e6:,.1f} MB")
             if cleared.in_use:
-                out.print(f"left {len(cleared.in_use)} that trials are using", highlight=False)
+                out.print(f"left {len(cleared.in_use)} that trials are using")
         else:
             directory = cache_json(entries)["directory"]
             out.print(
                 f"{directory}: {plural(len(entries), 'entry', 'entries')}",
-                markup=False,
                 soft_wrap=True,
-                highlight=False,
             )
             if entries:
                 out.print(cache_table(entries))

@@ -86,7 +86,7 @@ def _show(result: Combination, entry: SearchEntry, *, as_json: bool) -> None:
 
     title = f"{entry.search_id}: {result.metric} on {result.num_val} validation images"
     out.print(alternatives_table(beside_best(result), title))
-    out.print(verdict(result, entry.search_id), markup=False, soft_wrap=True)
+    out.print(verdict(result, entry.search_id), soft_wrap=True)
 
 
 def verdict(result: Combination, search_id: str) -> str:

@@ -62,16 +62,14 @@ def _print_searches(found: SearchComparison) -> None:
     text = f"difference {found.difference:+.4f}"
     if found.interval is not None:
         text += f", 95 %: {found.interval.low:+.4f} to {found.interval.high:+.4f} (as if on images of their own)"
-    out.print(text, markup=False, soft_wrap=True)
+    out.print(text, soft_wrap=True)
     if found.models is not None:
         out.print("the best models of both on the same validation images:")
         _print_pair(found.models)
     else:
-        out.print(f"no paired test: {found.models_missing}", markup=False, soft_wrap=True)
-        out.print(found.verdict, markup=False, soft_wrap=True)
-    out.print(
-        "both were chosen by these validation images: `tlsearch confirm` and `promote` measure afresh", markup=False
-    )
+        out.print(f"no paired test: {found.models_missing}", soft_wrap=True)
+        out.print(found.verdict, soft_wrap=True)
+    out.print("both were chosen by these validation images: `tlsearch confirm` and `promote` measure afresh")
 
 
 def _print_pair(found: ModelComparison | AnswerComparison) -> None:
@@ -89,8 +87,8 @@ def _print_answers(found: AnswerComparison) -> None:
         interval = f"{one.interval.low:+.4f} to {one.interval.high:+.4f}"
         metrics.add_row(one.name, f"{one.a:.4f}", f"{one.b:.4f}", f"{one.difference:+.4f}", interval)
     out.print(metrics)
-    out.print(f"{found.num_images} images, drawn again for the intervals; F1 at probabilities of a half", markup=False)
-    out.print(found.verdict, markup=False, soft_wrap=True, style="bold")
+    out.print(f"{found.num_images} images, drawn again for the intervals; F1 at probabilities of a half")
+    out.print(found.verdict, soft_wrap=True, style="bold")
     differing = [one for one in found.classes if one.a != one.b][:_SHOWN]
     if differing:
         classes = _table("class", "images", "average precision of A", "of B")
@@ -116,10 +114,9 @@ def _print_models(found: ModelComparison) -> None:
     out.print(
         f"{test.num_images} images: {found.both_right} right by both, {found.both_wrong} wrong by both; "
         f"difference {test.difference:+.4f}, 95 %: {interval}; McNemar's exact test p = {test.p_value:.3g}",
-        markup=False,
         soft_wrap=True,
     )
-    out.print(found.verdict, markup=False, soft_wrap=True, style="bold")
+    out.print(found.verdict, soft_wrap=True, style="bold")
     differing = [one for one in found.classes if one.right_a != one.right_b][:_SHOWN]
     if differing:
         classes = _table("class", "images", "right by A", "right by B")

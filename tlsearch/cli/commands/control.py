@@ -41,7 +41,7 @@ def status(search: Search = None, storage: Storage = None, address: Cluster = No
             print_json(seen.as_json())
             return
         for line in status_lines(seen):
-            out.print(line, markup=False, soft_wrap=True)
+            out.print(line, soft_wrap=True)
         if seen.unfinished:
             out.print(running_table(seen))
 
@@ -69,12 +69,12 @@ def stop(
     if json:
         print_json({"search_id": name, "was_running": answer.holder is not None, "stopped": answer.stopped})
     elif answer.holder is None:
-        out.print(f"the search {name} is not running", markup=False, soft_wrap=True)
+        out.print(f"the search {name} is not running", soft_wrap=True)
     elif answer.stopped:
-        out.print(f"the search {name} has stopped; go on with {command('resume', name)}", markup=False, soft_wrap=True)
+        out.print(f"the search {name} has stopped; go on with {command('resume', name)}", soft_wrap=True)
     if not answer.stopped:
         text = f"the search {name} was asked to stop, but still runs after {timeout:g} s: {answer.holder}"
-        err.print(text, markup=False, soft_wrap=True)
+        err.print(text, soft_wrap=True)
         raise typer.Exit(EXIT_FAILED)
 
 
@@ -97,9 +97,9 @@ def sync(search: Search = None, storage: Storage = None, json: Json = False) -> 
     else:
         trials = f"{plural(end.num_trials, 'trial')} of {end.entry.search_id} {agree(end.num_trials, 'is', 'are')}"
         text = f"{trials} in {plural(len(end.run_ids), 'MLflow run')}"
-        out.print(text, markup=False, soft_wrap=True)
+        out.print(text, soft_wrap=True)
     if end.unsent:
-        err.print(f"{plural(end.unsent, 'record')} could not be sent", markup=False)
+        err.print(f"{plural(end.unsent, 'record')} could not be sent")
         raise typer.Exit(EXIT_FAILED)
 
 
@@ -123,7 +123,7 @@ def rerun(
         print_json(done.as_json())
     else:
         for line in _rerun_lines(done):
-            out.print(line, markup=False, soft_wrap=True)
+            out.print(line, soft_wrap=True)
     if not done.equal:
         raise typer.Exit(EXIT_FAILED)
 
@@ -137,7 +137,7 @@ class _EpochLines:
     def report(self, report: EpochReport) -> Decision:
         """Prints one line."""
         text = f"epoch {report.epoch}: {self._metric} {report.metrics[self._metric]:.4f}"
-        self._console.print(text, markup=False, highlight=False)
+        self._console.print(text)
         return Decision.CONTINUE
 
 

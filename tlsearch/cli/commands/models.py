@@ -187,13 +187,12 @@ def export(
             f"equal to the model on {parity.images} {kind}: logits (up to {parity.largest_logit:.3g}) to "
             f"{parity.logits:.1e}, "
             f"scores to {parity.scores:.1e}",
-            markup=False,
         )
         if result.int8 is not None:
-            out.print(_int8_text(result.int8), markup=False)
-        out.print(f"written: {result.path}", markup=False, soft_wrap=True)
+            out.print(_int8_text(result.int8))
+        out.print(f"written: {result.path}", soft_wrap=True)
         if result.pushed:
-            out.print(f"uploaded: {result.pushed}", markup=False, soft_wrap=True)
+            out.print(f"uploaded: {result.pushed}", soft_wrap=True)
 
 
 def _int8_text(found: Int8Test) -> str:

@@ -50,7 +50,7 @@ def confirm(
         elif len(result.alternatives) > 1:
             title = f"{entry.search_id}: best trial, soup, ensemble"
             out.print(alternatives_table(result.alternatives, title))
-            out.print(alternatives_advice(result.alternatives, entry.search_id), markup=False, soft_wrap=True)
+            out.print(alternatives_advice(result.alternatives, entry.search_id), soft_wrap=True)
 
 
 def run_confirm(
@@ -79,7 +79,7 @@ def run_confirm(
         confirmed = stack.enter_context(confirming)
         prepared, console = confirmed.prepared, err if as_json else out
         settings = prepared.file.search
-        console.print(f"search {prepared.entry.search_id} in {prepared.entry.directory}", markup=False, soft_wrap=True)
+        console.print(f"search {prepared.entry.search_id} in {prepared.entry.directory}", soft_wrap=True)
         numbers = ", ".join(str(trial.number) for trial in confirmed.candidates)
         trials = f"{agree(len(confirmed.candidates), 'trial', 'trials')} {numbers} of {confirmed.entry.search_id}"
         console.print(f"training {trials} again, with {plural(settings.seeds, 'seed')} each", soft_wrap=True)
@@ -91,13 +91,13 @@ def run_confirm(
         if end.reason == "interrupted" and over.is_set():
             return None
         if end.reason == "interrupted":
-            err.print("interrupted; the same `tlsearch confirm` goes on", markup=False)
+            err.print("interrupted; the same `tlsearch confirm` goes on")
             raise typer.Exit(EXIT_INTERRUPTED)
         result = conclude(confirmed)
         if not as_json:
             out.print(_confirm_table(result))
-            out.print(result.verdict, markup=False, soft_wrap=True)
-            out.print(f"recommended: trial {result.recommended} (tlsearch promote takes it)", markup=False)
+            out.print(result.verdict, soft_wrap=True)
+            out.print(f"recommended: trial {result.recommended} (tlsearch promote takes it)")
         return result
 
 
@@ -168,7 +168,7 @@ def promote(
         from tlsearch.app.catalog.catalog import find
 
         entry = find(search, storage)
-        from tlsearch.app.production.choice import Limits
+        from tlsearch.app.combined.ensemble_costs import Limits
         from tlsearch.app.production.promote import PromoteOptions
         from tlsearch.app.production.promote import promote as promote_search
 
@@ -194,17 +194,17 @@ def print_promoted(result: PromotedModel) -> None:
     if result.members:
         numbers = ", ".join(str(member.trial) for member in result.members)
         what = f"{result.kind} of {agree(len(result.members), 'trial', 'trials')} {numbers}"
-    out.print(f"{what} of {result.search_id}: {result.reason}", markup=False, soft_wrap=True)
+    out.print(f"{what} of {result.search_id}: {result.reason}", soft_wrap=True)
     out.print(_evidence_table(result))
-    out.print(f"registered: {result.uri} (version {result.version})", markup=False, soft_wrap=True)
+    out.print(f"registered: {result.uri} (version {result.version})", soft_wrap=True)
     if result.previous:
-        out.print(f"before: version {result.previous}, kept as the previous one", markup=False)
+        out.print(f"before: version {result.previous}, kept as the previous one")
 
 
 def _confirm_table(result: Confirmed) -> Table:
     """The candidates of ``confirm`` by their mean over the seeds."""
     table = Table(title=f"{result.search_id}: {result.metric} over {plural(result.seeds, 'seed')}")
-    for title in ("rank", "trial", "searched", "mean", "95 % interval", "parameters", "s/epoch"):
+    for title in ("rank", "trial", "searched", "mean", "95 % interval", "parameters", f"s/{result.step}"):
         table.add_column(title, justify="right", no_wrap=True)
     for one in result.candidates:
         interval = "-" if one.interval is None else "{:.4f} .. {:.4f}".format(*one.interval)

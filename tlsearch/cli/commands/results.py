@@ -44,7 +44,7 @@ def results(
         if isinstance(entry, Submitted):
             relay(entry, "results", flags(top=top, state=state, where=where, details=details), as_json=json)
             if csv is not None:
-                err.print("--csv writes where the search's folder is seen; use --json here", markup=False)
+                err.print("--csv writes where the search's folder is seen; use --json here")
             return
         run_ids = json or csv is not None
         found = read_leaderboard(entry, run_ids=run_ids, states=state or (), conditions=where or (), top=top)
@@ -56,9 +56,9 @@ def results(
             print_leaderboard(out, found.record, found.rows)
             print_front(out, found.record)
             for note in found.notes():
-                out.print(note, markup=False)
+                out.print(note)
         if csv is not None:
-            err.print(f"{plural(len(found.rows), 'row')} in {csv}", markup=False, soft_wrap=True)
+            err.print(f"{plural(len(found.rows), 'row')} in {csv}", soft_wrap=True)
 
 
 @app.command()
@@ -85,11 +85,11 @@ def report(
         files = {name: str(path) for name, path in made.files.items()}
         print_json({"page": str(made.page), "files": files, "skipped": made.skipped, "mlflow_run_id": made.run_id})
         return
-    out.print(f"{made.page}", markup=False, soft_wrap=True)
+    out.print(f"{made.page}", soft_wrap=True)
     for name, reason in made.skipped.items():
-        out.print(f"  without {name}: {reason}", markup=False, soft_wrap=True)
+        out.print(f"  without {name}: {reason}", soft_wrap=True)
     if made.run_id is not None:
-        out.print(f"also among the artifacts of MLflow run {made.run_id} (`tlsearch ui`)", markup=False, soft_wrap=True)
+        out.print(f"also among the artifacts of MLflow run {made.run_id} (`tlsearch ui`)", soft_wrap=True)
 
 
 @app.command()
@@ -106,12 +106,12 @@ def ui(
 
         entry = find(search, storage)
         if entry.tracking_uri.startswith(("http://", "https://")):
-            out.print(f"the search is recorded on a server: open {entry.tracking_uri}", markup=False)
+            out.print(f"the search is recorded on a server: open {entry.tracking_uri}")
             return
 
         def ready(page: str) -> None:
-            out.print(f"experiment {entry.experiment!r} at {page} (Ctrl-C ends it)", markup=False, soft_wrap=True)
+            out.print(f"experiment {entry.experiment!r} at {page} (Ctrl-C ends it)", soft_wrap=True)
             sys.stdout.flush()
 
-        err.print("the MLflow UI is starting", markup=False)
+        err.print("the MLflow UI is starting")
         raise typer.Exit(serve_ui(entry, host=host, port=port, ready=ready))

@@ -173,11 +173,11 @@ def _take_over(
         screen_observer=ScreenLines(err),
     )
     for change in taken.changes or ("the space file has not changed",):
-        err.print(str(change), markup=False, soft_wrap=True)
+        err.print(str(change), soft_wrap=True)
     if taken.carried is not None and (taken.carried.inside or taken.carried.outside):
         inside, outside = len(taken.carried.inside), len(taken.carried.outside)
         text = f"{plural(inside + outside, 'trial')} carried over, {outside} of them outside the new space"
-        err.print(text, markup=False, soft_wrap=True)
+        err.print(text, soft_wrap=True)
     return taken.prepared
 
 
@@ -199,11 +199,11 @@ def _execute(prepared: Prepared, *, as_json: bool, goes_on: bool = False) -> Sea
 
     entry = prepared.entry
     console = err if as_json else out
-    console.print(f"search {entry.search_id} in {entry.directory}", markup=False, soft_wrap=True)
+    console.print(f"search {entry.search_id} in {entry.directory}", soft_wrap=True)
     progress = show_progress(prepared, console)
     for warning in (untried_backbones(prepared.file, prepared.space), constant_cost(prepared.file, prepared.space)):
         if warning:
-            err.print(f"warning: {warning}", markup=False, soft_wrap=True)
+            err.print(f"warning: {warning}", soft_wrap=True)
     stopping = interruptible(lambda: progress.note("stopping; the search can be resumed"))
     with search_log(entry), stopping as stop, progress:
         end = execute(prepared, observers=(progress,), screen_observer=ScreenLines(console), stop=stop)
@@ -213,7 +213,7 @@ def _execute(prepared: Prepared, *, as_json: bool, goes_on: bool = False) -> Sea
     if not as_json:
         _print_end(end, next_steps=last)
         if end.reason != "interrupted" and (held := progress.forecast_held()):
-            out.print(held, markup=False, soft_wrap=True)
+            out.print(held, soft_wrap=True)
     elif last:
         print_json(results)
     if end.reason != "interrupted":
@@ -221,12 +221,12 @@ def _execute(prepared: Prepared, *, as_json: bool, goes_on: bool = False) -> Sea
 
         page = report_at_end(entry, prepared.lock)
         if page is not None:
-            console.print(f"report: {page}", markup=False, soft_wrap=True)
+            console.print(f"report: {page}", soft_wrap=True)
     if end.reason == "interrupted":
-        err.print(f"interrupted; go on with {command('resume', entry.search_id)}", markup=False)
+        err.print(f"interrupted; go on with {command('resume', entry.search_id)}")
         raise typer.Exit(EXIT_INTERRUPTED)
     if results["best"] is None:
-        err.print("no trial has a result", markup=False)
+        err.print("no trial has a result")
         raise typer.Exit(EXIT_FAILED)
     return end
 
@@ -241,7 +241,7 @@ def _print_end(end: SearchEnd, *, next_steps: bool) -> None:
     print_leaderboard(out, record, leaderboard(record, end.run_ids, read_facts(end.entry))[:10])
     print_front(out, record)
     for note in comparability_notes(record, read_facts(end.entry)):
-        out.print(note, markup=False, soft_wrap=True)
+        out.print(note, soft_wrap=True)
     if end.unsent:
         unsent = f"{plural(end.unsent, 'MLflow record')} could not be sent"
         err.print(f"{unsent}: `tlsearch sync` sends what MLflow lacks from the study")

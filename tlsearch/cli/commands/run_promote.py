@@ -55,14 +55,14 @@ def confirm_and_promote(end: SearchEnd, prepared: Prepared, deadline: Deadline, 
         reason = "" if confirmed else "the time was over"
     if reason:
         later = f"; {command('confirm', search_id)} does it" if len(candidates) > 1 else ""
-        console.print(f"not confirmed: {reason}{later}", markup=False, soft_wrap=True)
+        console.print(f"not confirmed: {reason}{later}", soft_wrap=True)
     document = results_json(end.record, end.run_ids)
     document |= {"confirm": to_plain(confirmed) if confirmed else None, "promotion": None}
     try:
         promoted = promote(end.entry, PromoteOptions())
     except TlsearchError as error:
         if not as_json:
-            out.print("not promoted:", markup=False)
+            out.print("not promoted:")
             raise
         print_json({**document, "promotion_error": str(error)})
         raise typer.Exit(EXIT_USER if isinstance(error, UserError) else EXIT_FAILED) from None
@@ -72,4 +72,4 @@ def confirm_and_promote(end: SearchEnd, prepared: Prepared, deadline: Deadline, 
     print_promoted(promoted)
     spent = format_s(time.monotonic() - deadline.began)
     predict = command("predict", promoted.uri, "IMAGES")
-    out.print(f"in {spent} from the start. Use it: {predict}", markup=False, soft_wrap=True)
+    out.print(f"in {spent} from the start. Use it: {predict}", soft_wrap=True)

@@ -51,15 +51,15 @@ def init(
         with Steps(err if json else out) as step:
             written = init_space(options, step=step)
     for warning in written.warnings:
-        err.print(f"warning: {warning}", markup=False, soft_wrap=True)
+        err.print(f"warning: {warning}", soft_wrap=True)
     if json:
         print_json(written.as_json())
         return
-    out.print(f"{written.data}\n{written.machine}", markup=False, soft_wrap=True)
+    out.print(f"{written.data}\n{written.machine}", soft_wrap=True)
     for choice in written.choices:
-        out.print(f"  {'.'.join(choice.key)}: {choice.value}", markup=False, soft_wrap=True)
+        out.print(f"  {'.'.join(choice.key)}: {choice.value}", soft_wrap=True)
     nxt = command("run", str(written.path), "--promote")
-    out.print(f"written: {written.path}, with the reason for every line. Next: {nxt}", markup=False, soft_wrap=True)
+    out.print(f"written: {written.path}, with the reason for every line. Next: {nxt}", soft_wrap=True)
 
 
 @app.command()
@@ -79,7 +79,7 @@ def schema(
         else:
             check_output(output, "--output")
             write_output(output, schema_text(), "--output")
-            out.print(f"written: {output}", markup=False, soft_wrap=True)
+            out.print(f"written: {output}", soft_wrap=True)
 
 
 @app.command()

@@ -9,7 +9,7 @@ import importlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,21 +45,13 @@ def list_huggingface(spec: DataSpec) -> Listing:
     label_column = _label_column(datasets, features, spec.label_column, name)
     classes, labels = _labels(tables, features[label_column], label_column, name)
     sizes = {part: len(table) for part, table in tables.items()}
-    found = label_parts(name, classes, labels, lambda part, row: row_key(part, row, sizes[part]))
     encoded = datasets.Image(decode=False)
     images = {
         part: table.select_columns([image_column]).cast_column(image_column, encoded) for part, table in tables.items()
     }
     reader = HuggingfaceReader(set_name=name, images=images, column=image_column, homes=homes)
-    return Listing(
-        root="",
-        reader=reader,
-        classes=found.classes,
-        spellings=found.spellings,
-        items=found.items,
-        left_out=(*found.left_out, *_unread(spec, reader)),
-        notes=(*notes, *found.notes),
-    )
+    found = label_parts(name, classes, labels, lambda part, row: row_key(part, row, sizes[part]), reader=reader)
+    return replace(found, left_out=(*found.left_out, *_unread(spec, reader)), notes=(*notes, *found.notes))
 
 
 def _unread(spec: DataSpec, reader: HuggingfaceReader) -> tuple[LeftOut, ...]:

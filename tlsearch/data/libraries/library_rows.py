@@ -6,7 +6,6 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from tlsearch.core.errors import DataError
@@ -14,18 +13,7 @@ from tlsearch.data.image_files import raise_together
 from tlsearch.data.sources.class_names import name_notes, nfc
 from tlsearch.data.sources.folder_walk import FolderWalk
 from tlsearch.data.sources.left_out import LeftOut
-from tlsearch.data.sources.listing import Item
-
-
-@dataclass(frozen=True, kw_only=True)
-class Labelled:
-    """Classes and items of a set that a library holds; fields as of ``Listing``."""
-
-    classes: tuple[str, ...]
-    spellings: tuple[str, ...]
-    items: dict[str, tuple[Item, ...]]
-    left_out: tuple[LeftOut, ...]
-    notes: tuple[str, ...]
+from tlsearch.data.sources.listing import Item, Listing, Reader
 
 
 def row_key(part: str, row: int, num_rows: int) -> str:
@@ -44,8 +32,11 @@ def label_parts(
     class_names: Sequence[str],
     labels: Mapping[str, Sequence[int]],
     key_of: Callable[[str, int], str],
-) -> Labelled:
-    """Classes and items of a set, in the set's own class order.
+    *,
+    reader: Reader,
+    root: str = "",
+) -> Listing:
+    """The listing of a set, in the set's own class order.
 
     Rows with a negative label have none and are left out, as is a part without any label (a hidden test
     split). Classes that no image has are left out too. Two names that are Unicode forms of one are one class. A single
@@ -56,6 +47,8 @@ def label_parts(
         class_names: By the set's own label.
         labels: By part, ``train`` or ``all`` among them.
         key_of: Key of a part's row.
+        reader: Gives each key's encoded image.
+        root: As of ``Listing``.
 
     Raises:
         DataError: Fewer than two classes, or images to validate or test of a class that train has none of.
@@ -85,7 +78,9 @@ def label_parts(
         for part, rows in parts.items()
     }
     classes = tuple(nfc(names[label]) for label in used)
-    return Labelled(
+    return Listing(
+        root=root,
+        reader=reader,
         classes=classes,
         spellings=tuple(names[label] for label in used),
         items=items,

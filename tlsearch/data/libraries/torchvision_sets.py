@@ -10,7 +10,7 @@ from __future__ import annotations
 import operator
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -21,12 +21,11 @@ from tlsearch.core.errors import DataError
 from tlsearch.core.files import IMAGE_BYTES, open_regular
 from tlsearch.core.types import CacheSpec, DataSpec
 from tlsearch.data.libraries.confined import confined
-from tlsearch.data.libraries.library_rows import Labelled, hash_rows, label_parts, row_key, split_key, unread_files
+from tlsearch.data.libraries.library_rows import hash_rows, label_parts, row_key, split_key, unread_files
 from tlsearch.data.libraries.torchvision_open import find_set, open_parts
 from tlsearch.data.libraries.torchvision_sets_table import READABLE
 from tlsearch.data.sources.folder_walk import refuse_circles
-from tlsearch.data.sources.left_out import LeftOut
-from tlsearch.data.sources.listing import FileReader, Listing, Reader, encode
+from tlsearch.data.sources.listing import FileReader, Listing, encode
 from tlsearch.node_cache.locked_files import cache_directory, keep
 
 _LABELS = ("targets", "labels", "_labels", "y")
@@ -59,26 +58,19 @@ def list_torchvision(spec: DataSpec) -> Listing:
     labels = {part: _labels(dataset, name, probed.labels) for part, dataset in parts.items()}
     if probed.files:
         files = {part: _relative(_stored_files(dataset), root) for part, dataset in parts.items()}
-        reader: Reader = FileReader(root=str(root.absolute()))
-        found = label_parts(name, _class_names(first), labels, lambda part, row: files[part][row])
-        unread: tuple[LeftOut, ...] = ()
-        if spec.name == "ImageFolder":  # other sets' folders hold what belongs to the set
-            unread = unread_files(str(root), [str(root / one) for paths in files.values() for one in paths])
-        return _listing(found, reader, str(root.absolute()), unread)
+        home = str(root.absolute())
+        reader = FileReader(root=home)
+        found = label_parts(
+            name, _class_names(first), labels, lambda part, row: files[part][row], reader=reader, root=home
+        )
+        if spec.name != "ImageFolder":  # other sets' folders hold what belongs to the set
+            return found
+        unread = unread_files(str(root), [str(root / one) for paths in files.values() for one in paths])
+        return replace(found, left_out=(*found.left_out, *unread))
     sizes = {part: len(values) for part, values in labels.items()}
-    found = label_parts(name, _class_names(first), labels, lambda part, row: row_key(part, row, sizes[part]))
-    return _listing(found, TorchvisionReader(set_name=name, parts=parts), "")
-
-
-def _listing(found: Labelled, reader: Reader, root: str, unread: tuple[LeftOut, ...] = ()) -> Listing:
-    return Listing(
-        root=root,
-        reader=reader,
-        classes=found.classes,
-        spellings=found.spellings,
-        items=found.items,
-        left_out=(*found.left_out, *unread),
-        notes=found.notes,
+    rows = TorchvisionReader(set_name=name, parts=parts)
+    return label_parts(
+        name, _class_names(first), labels, lambda part, row: row_key(part, row, sizes[part]), reader=rows
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,13 +22,7 @@ class ConstantFill(TorchFunctionMode):
     arbitrary bytes, and whatever is not loaded afterwards is at least defined.
     """
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         options = kwargs or {}
         if func is Tensor.normal_:
             return args[0].fill_(args[1] if len(args) > 1 else options.get("mean", 0.0))
@@ -46,13 +40,7 @@ class MetaAllocation(ConstantFill):
     they compute with ``arange``. Only allocations are moved here.
     """
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         options = dict(kwargs or {})
         if func in _ALLOCATIONS and options.get("device") is None:
             options["device"] = "meta"

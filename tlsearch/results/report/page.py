@@ -58,7 +58,6 @@ def make_report(
     settings: SearchSettings | None = None,
     model_missing: str = "",
     labels: LabelErrors | None = None,
-    created: float | None = None,
 ) -> Report:
     """Draws all plots of a search and puts them into one page.
 
@@ -68,7 +67,6 @@ def make_report(
         settings: How the search was set up.
         model_missing: Why the model is missing.
         labels: The doubtful labels of train and val; None leaves their section out.
-        created: Unix time for the page's head; now if left out.
     """
     plots = {
         plot.name: plot
@@ -90,7 +88,7 @@ def make_report(
         plots[best.name] = best
     sections = {"model": model_section(view, model, best, model_missing)}
     sections["labels"] = label_section(labels)
-    html = _page(view, plots, sections, settings or SearchSettings(), created or time.time())
+    html = _page(view, plots, sections, settings or SearchSettings(), time.time())
     return Report(html=html, plots=tuple(plots.values()))
 
 

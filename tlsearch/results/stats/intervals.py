@@ -136,32 +136,23 @@ def unpaired_interval(share_a: float, num_a: int, share_b: float, num_b: int) ->
 
 
 def bootstrap_metric(
-    metric: str, probabilities: PROBABILITIES, labels: LABELS, *, seed: int = 0, num_bootstraps: int = BOOTSTRAPS
+    metric: str, probabilities: PROBABILITIES, labels: LABELS, *, num_bootstraps: int = BOOTSTRAPS
 ) -> tuple[float, Interval]:
-    """Standard error and percentile interval of a metric, images drawn again with replacement.
+    """Standard error and percentile interval of a metric, images drawn again with replacement: always the same draws.
 
     Args:
         metric: As ``val_macro_f1``.
         probabilities: float (N, C).
         labels: int (N,), or float (N, C) of 0 and 1.
-        seed: Of the draws; the same seed gives the same interval.
         num_bootstraps: Number of draws of N images.
     """
     task = task_of(labels)
     one, scores = task.metrics[metric], task.scores(probabilities)
-    values = np.array([one.value(scores[rows], labels[rows]) for rows in _draws(len(labels), seed, num_bootstraps)])
+    values = np.array([one.value(scores[rows], labels[rows]) for rows in _draws(len(labels), num_bootstraps)])
     return float(values.std(ddof=1)), _percentiles(values)
 
 
-def bootstrap_differences(
-    metrics: Sequence[str],
-    a: PROBABILITIES,
-    b: PROBABILITIES,
-    labels: LABELS,
-    *,
-    seed: int = 0,
-    num_bootstraps: int = BOOTSTRAPS,
-) -> list[Interval]:
+def bootstrap_differences(metrics: Sequence[str], a: PROBABILITIES, b: PROBABILITIES, labels: LABELS) -> list[Interval]:
     """Percentile intervals of metrics of A less those of B, the same images drawn again with replacement for both.
 
     Args:
@@ -175,14 +166,14 @@ def bootstrap_differences(
     differences = np.array(
         [
             [one.value(of_a[rows], labels[rows]) - one.value(of_b[rows], labels[rows]) for one in chosen]
-            for rows in _draws(len(labels), seed, num_bootstraps)
+            for rows in _draws(len(labels), BOOTSTRAPS)
         ]
     )
     return [_percentiles(differences[:, place]) for place in range(len(chosen))]
 
 
-def _draws(num_images: int, seed: int, num_bootstraps: int) -> Iterator[NDArray[np.int64]]:
-    rng = np.random.default_rng(seed)
+def _draws(num_images: int, num_bootstraps: int) -> Iterator[NDArray[np.int64]]:
+    rng = np.random.default_rng(0)
     return (rng.integers(0, num_images, num_images) for _ in range(num_bootstraps))
 
 
