@@ -80,6 +80,18 @@ def test_half_a_line_is_cut_off_and_kept(folder: SearchFolder) -> None:
     assert again is not None and len(again.trials()) == 2
 
 
+@pytest.mark.parametrize("num_lines", range(1, len(ATTRS) + 1))
+def test_a_study_whose_making_was_torn_is_made_whole(folder: SearchFolder, num_lines: int) -> None:
+    write_study(folder).close()
+    whole = folder.journal.read_bytes().splitlines(keepends=True)
+    assert len(whole) == 1 + len(ATTRS)
+    folder.journal.write_bytes(b"".join(whole[:num_lines]) + whole[num_lines][:9])
+    folder.lock.unlink()  # it counts the lines once the study is open
+    write_study(folder).close()
+    found = open_for_reading(folder)
+    assert found is not None and dict(found.attrs) == ATTRS
+
+
 def test_a_reader_beside_a_writer_ignores_half_a_line(folder: SearchFolder) -> None:
     study = write_study(folder)
     study.enqueue([{"x": 1.5}])

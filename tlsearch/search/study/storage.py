@@ -78,11 +78,12 @@ def open_for_writing(
             logger.warning("the study %s ended in half a line, which is now in %s", folder.journal, journal.torn)
         storage = journal.storage()
         existing = storage.get_all_studies()
-        if existing:
-            name = existing[-1].study_name
-            return Study(storage, storage.get_study_id_from_name(name), journal=journal, lock=lock)
         with journal.batch():
-            study_id = _create(storage, str(attrs["search_id"]), attrs)
+            if existing:
+                study_id = storage.get_study_id_from_name(existing[-1].study_name)
+                _complete(storage, study_id, attrs)
+            else:
+                study_id = _create(storage, str(attrs["search_id"]), attrs)
         return Study(storage, study_id, journal=journal, lock=lock)
     except BaseException:
         lock.release()
@@ -119,6 +120,15 @@ def _create(storage: BaseStorage, name: str, attrs: Mapping[str, Scalar]) -> int
     for key, value in attrs.items():
         storage.set_study_user_attr(study_id, key, value)
     return study_id
+
+
+def _complete(storage: BaseStorage, study_id: int, attrs: Mapping[str, Scalar]) -> None:
+    """Writes what a study without trials lacks: the write that was to make it may have been torn."""
+    if storage.get_n_trials(study_id) == 0:
+        known = storage.get_study_user_attrs(study_id)
+        for key, value in attrs.items():
+            if key not in known:
+                storage.set_study_user_attr(study_id, key, value)
 
 
 def _open_database(folder: SearchFolder, url: str, *, attrs: Mapping[str, Scalar], lock: SearchLock) -> Study:
