@@ -166,6 +166,10 @@ def test_trials_are_packed_once_one_was_measured_and_a_resume_knows_it(tmp_path:
         ([0.25] * 3 + [1.0], 0.25, 8, True),
         ([0.25] * 4 + [1.0], 0.25, 8, False),  # the whole device that it has, or waits for, is not given away
         ([0.5] * 3, 0.25, 8, True),  # of an earlier fraction
+        ([0.5, 0.1666, 0.1666], 0.1666, 6, True),
+        ([0.25] * 6, 0.1666, 12, False),  # 9 of 12 by their sum: Ray may have put four on one device, and has two slots
+        ([0.1666] * 8, 0.25, 8, False),  # two of them do not fit into a slot
+        ([0.25] * 2, 0.5, 2, True),  # two fit, and are on one device: Ray fills the fullest first
         ([0.0] * 2, 0.0, 2, False),
     ],
 )

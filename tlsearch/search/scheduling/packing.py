@@ -240,4 +240,15 @@ def has_room(live: Sequence[float], share: float, slots: int) -> bool:
     """
     if share == 0:
         return len(live) < slots
-    return sum(min(gpus / share, per_device(share)) for gpus in live) + 1 <= slots + 1e-6
+    return sum(_slots_taken(gpus, share) for gpus in live) + 1 <= slots + 1e-6
+
+
+def _slots_taken(gpus: float, share: float) -> float:
+    """By a trial of any fraction: those that it reaches into; of a small one a part, as many as fit share a slot.
+
+    What it leaves of a slot is of no use to a trial of the usual fraction. Fractions are cut to four digits, so 0.5 is
+    three of 0.1666.
+    """
+    if gpus > share:
+        return min(math.ceil(gpus / share - 0.02), per_device(share))
+    return 1 / math.floor(share / gpus + 0.02) if gpus else 0.0
