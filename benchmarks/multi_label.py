@@ -148,6 +148,10 @@ def _figures(best: Path, index: ImageIndex) -> Figures:
     return read_model_meta(best).value, average_precision_score(labels, scores), *map(float, micro)
 
 
+def _deviation(values: tuple[float, ...]) -> float:
+    return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--emoji", type=Path, required=True)
@@ -175,7 +179,7 @@ def main() -> None:
     print(f"{counts}; search {searched_s:.0f} s")
     print(f"{'':28} {'val mAP':>15} {'test mAP':>15} {'test micro F1: 0.5':>19} {'thresholds':>15}")
     for name, values in rows.items():
-        cells = [f"{statistics.fmean(one):.3f} ±{statistics.stdev(one):.3f}" for one in zip(*values, strict=True)]
+        cells = [f"{statistics.fmean(one):.3f} ±{_deviation(one):.3f}" for one in zip(*values, strict=True)]
         print(f"{name:28}", *(f"{cell:>15}" for cell in cells))
     if options.json is not None:
         options.json.write_text(json.dumps({"options": {k: str(v) for k, v in vars(options).items()}, "rows": rows}))

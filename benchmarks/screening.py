@@ -90,7 +90,8 @@ def space_file(name: str, seed: int, arguments: argparse.Namespace, folder: Path
 def run_screen(path: Path) -> tuple[Screen, TrialSetup]:
     """The screening as a start of the search has it; its seconds are those on the clock, Ray's start included."""
     with prepare(RunOptions(file=path, name=f"screened-{time.time_ns()}")) as prepared:
-        assert screened(prepared, stop=threading.Event()) is not None
+        with screened(prepared, stop=threading.Event()) as ready:
+            assert ready is not None
         screen = read_screen(prepared.entry)
     assert screen is not None and screen.decided
     return screen, prepared.file.trial_setup()
