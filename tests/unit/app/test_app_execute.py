@@ -72,15 +72,6 @@ def test_a_damaged_image_ends_the_search_at_its_first_trial(tmp_path: Path, monk
         "the search has stopped, since trial 0 has met damaged images, which every trial reads: 1 "
     )
     assert f"{image}: " in message and "repair or remove" in message
-    assert "`tlsearch resume small` goes on once they are what they were" in message
+    assert "`tlsearch resume` goes on once they are what they were" in message
     assert [trial.outcome for trial in read_record(prepared.entry).trials if trial.outcome is not None][0].error
     assert len(read_record(prepared.entry).trials) == 1
-
-
-@pytest.mark.parametrize("error", ["DataError: 1 of 18 images cannot be used", "RuntimeError: DamagedImages: x", ""])
-def test_another_error_does_not_end_the_search_at_once(error: str) -> None:
-    stop = threading.Event()
-    watch = execute.DamageWatch(stop)
-    watch.trial_ended(0, TrialOutcome(reason=EndReason.ERROR, error=error))
-    watch.check("small")
-    assert not stop.is_set()

@@ -67,7 +67,7 @@ def test_it_must_beat_the_best_of_all_trials() -> None:
 
 
 def test_seeds_of_one_trial_are_averaged_all_before_others_join() -> None:
-    """Also those that look worse on these images; what was trained with other seeds is no single model to beat."""
+    """Also those that look worse on these images; trainings with other seeds are not among the single models."""
     averages = noisy(6, seed=4)
     averages.singles[6] = -5 * np.eye(3)[LABELS]
     chosen = choose_soup([0, 1, 6], averages, LABELS, "val_accuracy", start=[1, 2, 3, 4])

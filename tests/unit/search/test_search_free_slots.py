@@ -40,13 +40,13 @@ def test_free_slots_have_random_points_that_sway_nothing(tmp_path: Path, seed: i
     plan = wide(tmp_path / "s", seed=seed, sampler=sampler)
     assert drive(plan, slots=8, order=seed, factory=Leaning) == "finished"
     check_decisions(plan)
-    trials, told = read_search(tmp_path / "s").trials, origins(tmp_path / "s")
-    num_free = told.count("free_slot")
-    assert told[:8] == ["default", "first_look", "first_look", *["free_slot"] * 5] and num_free <= len(trials) // 2
+    trials, found = read_search(tmp_path / "s").trials, origins(tmp_path / "s")
+    num_free = found.count("free_slot")
+    assert found[:8] == ["default", "first_look", "first_look", *["free_slot"] * 5] and num_free <= len(trials) // 2
     assert [trial.reason for trial in trials[:NUM_LOOKS]] == ["completed"] * NUM_LOOKS
     last_of_looks = max(stored_reports(trial)[-1].seq for trial in study_trials(tmp_path / "s")[:NUM_LOOKS])
     firsts = {one.number: stored_reports(one)[0].seq for one in study_trials(tmp_path / "s") if stored_reports(one)}
-    assert all(firsts[number] > last_of_looks for number, origin in enumerate(told) if origin == "sampler")
+    assert all(firsts[number] > last_of_looks for number, origin in enumerate(found) if origin == "sampler")
     if sampler == "tpe":  # a deep random trial of another backbone is better than each look
         known = [trial.config.backbone for trial in trials if trial.origin == "starting_point"]
         assert known == ["vit_b_16", "mobilenet_v2", *["vit_b_16"] * 3]
@@ -55,13 +55,13 @@ def test_free_slots_have_random_points_that_sway_nothing(tmp_path: Path, seed: i
 
 @pytest.mark.parametrize("slots", [1, 2])
 def test_one_or_two_slots_search_as_before(tmp_path: Path, slots: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    def told(name: str) -> list[tuple[Any, ...]]:
+    def points(name: str) -> list[tuple[Any, ...]]:
         drive(wide(tmp_path / name), slots=slots, order=3, factory=Leaning)
         return [(t.params, t.origin, t.reports) for t in read_search(tmp_path / name).trials]
 
-    now = told("now")
+    now = points("now")
     monkeypatch.setattr(Intake, "free_point_left", property(lambda self: False))
-    assert now == told("waits") and "free_slot" not in [origin for _, origin, _ in now]
+    assert now == points("waits") and "free_slot" not in [origin for _, origin, _ in now]
 
 
 @pytest.mark.parametrize(
@@ -131,8 +131,8 @@ def test_a_proposal_that_a_crash_cut_short_is_random_again(tmp_path: Path) -> No
         assert all([whole.next_trial() for _ in range(5)] + [half.next_trial() for _ in range(4)])
         assert studies[1].as_optuna().ask().number == 4 and not studies[1].trial(4).params
         Controller(cut, studies[1])
-        told = [{**study.trial(4).user_attrs, "started": 0.0} for study in studies]
-        assert told[0] == told[1] and told[1]["origin"] == "free_slot"
+        attrs = [{**study.trial(4).user_attrs, "started": 0.0} for study in studies]
+        assert attrs[0] == attrs[1] and attrs[1]["origin"] == "free_slot"
         assert studies[0].trial(4).params == studies[1].trial(4).params
     finally:
         for study in studies:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from search_doubles import StubTrial, TinySpace, make_plan, read_log
 
-from tlsearch.core.errors import DataError, Diverged, FrozenMoved, Infeasible, StorageError
+from tlsearch.core.errors import DamagedImages, DataError, Diverged, FrozenMoved, Infeasible, StorageError
 from tlsearch.core.types import EndReason, EpochReport, TrialAssignment, TrialOutcome, WeightsSource
 from tlsearch.search.worker.messages import Job, Message, pack, unpack_job, unpack_message
 from tlsearch.search.worker.trial_errors import ErrorStreak, classify
@@ -257,6 +257,17 @@ def test_a_streak_is_of_one_error_and_without_other_ends() -> None:
     assert streak.failed(5, "ValueError: other") is None
     stopped = streak.failed(6, "ValueError: other\nmore")
     assert "trial 6: ValueError: other" in str(stopped)
+
+
+def test_damaged_images_are_enough_once() -> None:
+    damaged = classify(DamagedImages("1 of 18 images cannot be used: a.png")).outcome.error
+    stopped = ErrorStreak(3).failed(4, damaged)
+    assert "trial 4 has met damaged images, which every trial reads: 1 of 18" in str(stopped)
+
+
+@pytest.mark.parametrize("error", [DataError("1 of 18 images cannot be used"), RuntimeError("DamagedImages: x")])
+def test_another_error_does_not_end_the_search_at_once(error: Exception) -> None:
+    assert ErrorStreak(3).failed(4, classify(error).outcome.error) is None
 
 
 def test_jobs_and_messages_travel_unchanged(tmp_path: Path) -> None:

@@ -22,9 +22,7 @@ from tlsearch.app.catalog.stored import Status, forget_end, keep_end, read_recor
 from tlsearch.app.checks.feasibility import model_sizes, trial_depths, weights_digests
 from tlsearch.app.searches.prepare import Prepared
 from tlsearch.app.searches.screen_backbones import screened
-from tlsearch.core.errors import DamagedImages, SearchStopped
 from tlsearch.core.layout import evict_trial
-from tlsearch.core.text import command
 from tlsearch.core.types import (
     Decision,
     EpochReport,
@@ -145,43 +143,8 @@ class FirstReport(SearchObserver):
 
 
 def _searched(ready: Prepared, through: Through, observers: Sequence[SearchObserver], stop: threading.Event) -> str:
-    plan, damage = search_plan(ready), DamageWatch(stop)
-    reason = run_search(plan, factory=through.factory, observers=(*observers, damage), stop=stop, lock=ready.lock)
-    damage.check(ready.entry.search_id)
-    return reason
-
-
-class DamageWatch(SearchObserver):
-    """Ends the search at the first trial that damaged images have ended: the next one reads the same images.
-
-    Images that could not be read just now are left to ``search.max_failed_trials``: a share may be there again.
-
-    Args:
-        stop: Set then.
-    """
-
-    def __init__(self, stop: threading.Event) -> None:
-        self._stop, self._found = stop, ""
-
-    def trial_ended(self, number: int, outcome: TrialOutcome) -> None:
-        """It has ended, perhaps by its images."""
-        kind, _, text = outcome.error.partition(": ")
-        if kind == DamagedImages.__name__ and not self._found:
-            self._found = f"trial {number} has met damaged images, which every trial reads: {text}"
-            self._stop.set()
-
-    def check(self, search_id: str) -> None:
-        """To be called when the search has ended.
-
-        Raises:
-            SearchStopped: Images are damaged; names them, and what to do.
-        """
-        if self._found:
-            raise SearchStopped(
-                f"the search has stopped, since {self._found}\n"
-                f"{command('resume', search_id)} goes on once they are what they were when the search began; "
-                "with repaired or removed images start a new search"
-            )
+    plan = search_plan(ready)
+    return run_search(plan, factory=through.factory, observers=observers, stop=stop, lock=ready.lock)
 
 
 @contextmanager

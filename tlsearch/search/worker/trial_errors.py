@@ -7,7 +7,7 @@ import re
 import traceback
 from dataclasses import dataclass
 
-from tlsearch.core.errors import Diverged, Infeasible, SearchStopped, TlsearchError, is_out_of_memory
+from tlsearch.core.errors import DamagedImages, Diverged, Infeasible, SearchStopped, TlsearchError, is_out_of_memory
 from tlsearch.core.secrets import mask
 from tlsearch.core.types import EndReason, TrialOutcome
 
@@ -65,7 +65,9 @@ def _cannot_write(error: BaseException) -> bool:
 class ErrorStreak:
     """Counts trials that failed one after another with the same error.
 
-    Errors are the same when they differ in numbers only: addresses, sizes, trial numbers.
+    Errors are the same when they differ in numbers only: addresses, sizes, trial numbers. The first trial that damaged
+    images have ended is enough: the next one reads the same images. Those that could not be read just now are counted
+    like any error: a share may be there again.
     """
 
     def __init__(self, limit: int) -> None:
@@ -78,6 +80,13 @@ class ErrorStreak:
 
     def failed(self, number: int, error: str) -> SearchStopped | None:
         """A trial has failed; the error to stop the search with, when the limit is reached."""
+        kind, _, text = error.partition(": ")  # as ``classify`` writes it
+        if kind == DamagedImages.__name__:
+            return SearchStopped(
+                f"the search has stopped, since trial {number} has met damaged images, which every trial reads: "
+                f"{text}\n`tlsearch resume` goes on once they are what they were when the search began; with repaired or "
+                "removed images start a new search"
+            )
         key = re.sub(r"0x[0-9a-fA-F]+|\d+", "#", error.partition("\n")[0])
         self._count = self._count + 1 if key == self._error else 1
         self._error = key
