@@ -84,8 +84,8 @@ class ErrorStreak:
         if kind == DamagedImages.__name__:
             return SearchStopped(
                 f"the search has stopped, since trial {number} has met damaged images, which every trial reads: "
-                f"{text}\n`tlsearch resume` goes on once they are what they were when the search began; with repaired or "
-                "removed images start a new search"
+                f"{text}\n`tlsearch resume` goes on once they are what they were when the search began; with repaired "
+                "or removed images start a new search"
             )
         key = re.sub(r"0x[0-9a-fA-F]+|\d+", "#", error.partition("\n")[0])
         self._count = self._count + 1 if key == self._error else 1
