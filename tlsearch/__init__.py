@@ -47,13 +47,4 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-__getattr__ = lazy_names(  # every room imports this package, and some of these bring torch
-    __name__,
-    {
-        "api.functions": ("init_space", "open_search", "plan", "resume", "run"),
-        "api.search": ("Search", "Trials"),
-        "api.spaces": ("LoadedSpace", "load_space"),
-        "core.errors": ("SpaceError", "TlsearchError"),
-        "results.inference.predictor": ("load_model", "predict"),
-    },
-)
+__getattr__ = lazy_names(__name__, __file__)  # every room imports this package, and some of these bring torch

@@ -5,31 +5,6 @@ from tlsearch.config.document.wording import bucket_address, nearest, show, sugg
 from tlsearch.config.document.yaml_text import masked_yaml
 from tlsearch.config.read_write import as_tree, dump_part, dump_resolved, parse_space_file
 from tlsearch.config.rules.stores import missing_driver, with_driver
-from tlsearch.config.schema import DefaultsSpec, ResourcesSpec, SpaceFile, TrackingSpec
+from tlsearch.config.schema import DefaultsSpec, ResourcesSpec, SpaceFile
 from tlsearch.config.search_section import AshaSpec, ConstraintsSpec, Limit, SearchSpec
 from tlsearch.core.text import one_of
-
-__all__ = [
-    "AshaSpec",
-    "ConstraintsSpec",
-    "Limit",
-    "DefaultsSpec",
-    "Document",
-    "Keys",
-    "ResourcesSpec",
-    "SearchSpec",
-    "SpaceFile",
-    "TrackingSpec",
-    "as_tree",
-    "dump_part",
-    "dump_resolved",
-    "masked_yaml",
-    "missing_driver",
-    "nearest",
-    "one_of",
-    "parse_space_file",
-    "show",
-    "suggest",
-    "with_driver",
-    "bucket_address",
-]

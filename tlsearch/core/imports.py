@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import ast
 import gc
 import os
 import site
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 
-def lazy_names(package: str, homes: Mapping[str, tuple[str, ...]]) -> Callable[[str], Any]:
+def lazy_names(package: str, file: str) -> Callable[[str], Any]:
     """The ``__getattr__`` (PEP 562) of a package that loads its names on first use.
 
-    By name, not by import statements: so no import of one part of the package waits for the others.
+    They are those that the package imports under ``if TYPE_CHECKING``. By name, not by import statements: so no import
+    of one part of the package waits for the others.
 
     Args:
-        homes: By module below the package the names that it gives.
+        package: Its ``__name__``.
+        file: Its ``__file__``.
     """
-    modules = {name: f"{package}.{module}" for module, names in homes.items() for name in names}
+    checked = [one for one in ast.parse(Path(file).read_text(encoding="utf-8")).body if isinstance(one, ast.If)]
+    imports = [line for one in checked for line in one.body if isinstance(line, ast.ImportFrom)]
+    modules = {alias.name: str(line.module) for line in imports for alias in line.names}
 
     def load(name: str) -> Any:
         if name not in modules:

@@ -14,22 +14,3 @@ from tlsearch.features.feature_cache import (
     tensor_digests,
 )
 from tlsearch.features.validity import Boundary, measure_boundary, view_of, why_not, why_not_worth
-
-__all__ = [
-    "PASS_BATCH_SIZE",
-    "Boundary",
-    "FeatureKey",
-    "Features",
-    "NotStored",
-    "combined_digest",
-    "find_features",
-    "library_versions",
-    "measure_boundary",
-    "open_features",
-    "open_solution",
-    "pass_batch_size",
-    "tensor_digests",
-    "view_of",
-    "why_not",
-    "why_not_worth",
-]

@@ -20,33 +20,3 @@ from tlsearch.model.weights.resolve import (
     weights_transform,
 )
 from tlsearch.model.weights.timm_counterpart import TimmCounterpart, timm_counterpart
-
-__all__ = [
-    "MAX_DEPTH",
-    "PART_NAMES",
-    "Adaptation",
-    "ModelDescription",
-    "Part",
-    "StagedModel",
-    "TimmCounterpart",
-    "Weights",
-    "WeightsCard",
-    "adapt_statistics",
-    "adapted_parameters",
-    "batchnorm_layers",
-    "build_model",
-    "build_original",
-    "meta_model",
-    "check_weights",
-    "default_transform",
-    "describe_model",
-    "fold_batchnorm",
-    "parameter_groups",
-    "replace_head",
-    "release_weights",
-    "resolve_weights",
-    "weights_digest",
-    "timm_counterpart",
-    "weights_card",
-    "weights_transform",
-]

@@ -12,30 +12,8 @@ from tlsearch.core.imports import lazy_names
 from tlsearch.results.leaderboard.leaderboard import LeaderboardRow, leaderboard, leaderboard_csv, results_json
 
 if TYPE_CHECKING:
-    from tlsearch.results.inference.answers import MultiLabelPrediction, Prediction, Score
     from tlsearch.results.inference.predictor import Classifier, load_model, logits_on, predict
 
 SERVED_CODE = Path(__file__).parent / "inference" / "mlflow_model.py"  # of every logged model
 
-__all__ = [
-    "SERVED_CODE",
-    "Classifier",
-    "LeaderboardRow",
-    "MultiLabelPrediction",
-    "Prediction",
-    "Score",
-    "leaderboard",
-    "leaderboard_csv",
-    "load_model",
-    "logits_on",
-    "predict",
-    "results_json",
-]
-
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "inference.answers": ("MultiLabelPrediction", "Prediction", "Score"),
-        "inference.predictor": ("Classifier", "load_model", "logits_on", "predict"),
-    },
-)
+__getattr__ = lazy_names(__name__, __file__)

@@ -20,34 +20,4 @@ if TYPE_CHECKING:
     from tlsearch.search.study.records import read_search
     from tlsearch.search.study.stop_request import request_stop, wait_until_stopped
 
-__all__ = [
-    "Carried",
-    "Holder",
-    "SearchLock",
-    "SearchPlan",
-    "SearchStatus",
-    "holding",
-    "parameter_importance",
-    "read_search",
-    "read_status",
-    "request_stop",
-    "run_search",
-    "starting_ray",
-    "supersede",
-    "wait_until_stopped",
-]
-
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "cluster.connect": ("starting_ray",),
-        "controller.migrate": ("Carried", "supersede"),
-        "inspect.importance": ("parameter_importance",),
-        "inspect.running_status": ("SearchStatus", "read_status"),
-        "plan": ("SearchPlan",),
-        "start": ("run_search",),
-        "study.lock": ("Holder", "SearchLock", "holding"),
-        "study.records": ("read_search",),
-        "study.stop_request": ("request_stop", "wait_until_stopped"),
-    },
-)
+__getattr__ = lazy_names(__name__, __file__)

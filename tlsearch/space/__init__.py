@@ -8,23 +8,3 @@ from tlsearch.space.libraries.backbones import BackboneFacts, backbone_facts
 from tlsearch.space.load import build_space, load, load_resolved
 from tlsearch.space.slots import Dimension, is_screened, with_backbones
 from tlsearch.space.space import Space
-
-__all__ = [
-    "PARAMETERS",
-    "BackboneFacts",
-    "Choice",
-    "Dimension",
-    "Domain",
-    "Fixed",
-    "FloatRange",
-    "IntRange",
-    "Space",
-    "backbone_facts",
-    "build_space",
-    "image_sizes_of",
-    "is_screened",
-    "load",
-    "load_resolved",
-    "unused_weights",
-    "with_backbones",
-]

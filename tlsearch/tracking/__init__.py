@@ -4,11 +4,3 @@ from tlsearch.tracking.runs import model_origin
 from tlsearch.tracking.sink.best_models import BestKeeper
 from tlsearch.tracking.sink.mlflow_tracker import MlflowTracker
 from tlsearch.tracking.stored_search import find_run_ids, log_search_files
-
-__all__ = [
-    "BestKeeper",
-    "MlflowTracker",
-    "find_run_ids",
-    "log_search_files",
-    "model_origin",
-]

@@ -6,26 +6,3 @@ from tlsearch.trial.measurements import taken_by_others, time_calls, time_module
 from tlsearch.trial.probe_pass import PROBE_VERSION, frozen_features, probe_backbone, probed_images
 from tlsearch.trial.process_cache import release_held
 from tlsearch.trial.run_trial import first_batch, keep_start, load_trained, run_trial, train_to
-
-__all__ = [
-    "BEST_FOLDER",
-    "PROBE_VERSION",
-    "RUNNING_FOLDER",
-    "FineTuning",
-    "FoldTraining",
-    "first_batch",
-    "frozen_features",
-    "keep_start",
-    "load_trained",
-    "open_running",
-    "probe_backbone",
-    "probed_images",
-    "release_held",
-    "run_trial",
-    "taken_by_others",
-    "time_calls",
-    "time_module",
-    "time_one_image",
-    "train_to",
-    "trial_latency",
-]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tlsearch.core.imports import quick_import
+from tlsearch.core.imports import lazy_names, quick_import
 
 
 @pytest.fixture
@@ -53,3 +53,13 @@ def test_a_command_ends_without_a_last_search_for_garbage() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "frozen True"
+
+
+def test_a_package_loads_the_names_that_it_imports_for_type_checkers(module: str, tmp_path: Path) -> None:
+    file = tmp_path / "package.py"
+    file.write_text(f"if TYPE_CHECKING:\n    from {module} import enabled\nif other:\n    pass\n")
+    load = lazy_names("package", str(file))
+    assert module not in sys.modules, "nothing is imported before its first use"
+    assert load("enabled") is True
+    with pytest.raises(AttributeError, match="'package' has no attribute 'gone'"):
+        load("gone")

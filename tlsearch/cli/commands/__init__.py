@@ -14,18 +14,3 @@ from tlsearch.cli.commands import (
     space_files,
     stored_searches,
 )
-
-__all__ = [
-    "cache",
-    "check",
-    "cluster",
-    "combinations",
-    "compare",
-    "control",
-    "models",
-    "production",
-    "results",
-    "run",
-    "stored_searches",
-    "space_files",
-]
