@@ -43,7 +43,7 @@ def prepare(options: preparation.RunOptions) -> preparation.Prepared:
 def starting(options: preparation.RunOptions) -> Iterator[preparation.Prepared]:
     """As ``run --or-resume``, held while the body runs."""
     file = load_space_file(options.file, options.overrides, options.data_path)
-    with run_or_resume.begun(file, name=options.name) as earlier:
+    with run_or_resume.begun(file, name=options.name, data_path=options.data_path) as earlier:
         if earlier is not None:
             yield preparation.prepare_resume(earlier.entry, lock=earlier.lock, address=options.address)
             return

@@ -77,6 +77,7 @@ def resume(
     search: Search | str | None = None,
     *,
     trials: int | str | None = None,
+    data: str | Path | None = None,
     storage: str | Path | None = None,
     address: str = "local",
     progress: bool = True,
@@ -86,10 +87,12 @@ def resume(
     Args:
         search: The search, its id or its folder; the latest if left out.
         trials: The new total, or ``"+8"`` for more.
+        data: Where the images are now, if they have moved and the space file does not say so; they must be the same.
         storage: Where to look for it instead of the catalogue.
         address: ``local``, or the address of a Ray cluster.
         progress: Show a live table.
     """
+    from tlsearch.app.searches.moved_data import follow_data
     from tlsearch.app.searches.prepare import prepare_resume
     from tlsearch.app.searches.run_or_resume import nothing_left
     from tlsearch.search import holding
@@ -98,6 +101,7 @@ def resume(
     total = None if trials is None else str(trials)
     require_folders()
     with holding(entry.path, "resume") as lock:
+        entry = follow_data(entry, data_path=None if data is None else Path(data))
         if nothing_left(entry, trials=total, stored=False):
             return Search(entry)
         prepared = prepare_resume(entry, lock=lock, trials=total, address=address)

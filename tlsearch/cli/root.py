@@ -31,6 +31,9 @@ def _search_ids(incomplete: str) -> list[str]:
 
 File = Annotated[Path, typer.Argument(help="The space.yaml that describes the search.")]
 Data = Annotated[Path | None, typer.Option("--data", help="Folder of the images. Replaces data.path of the file.")]
+MovedData = Annotated[
+    Path | None, typer.Option("--data", help="Folder of the images, where they have moved. They must be the same.")
+]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Replace a value: search.trials=8. May be repeated.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document for programs.")]
 Search = Annotated[

@@ -53,13 +53,16 @@ def load(
     return file, space
 
 
-def load_resolved(path: Path, moved: Callable[[str], str] | None = None) -> tuple[SpaceFile, Space]:
+def load_resolved(
+    path: Path, moved: Callable[[str], str] | None = None, data_path: Path | None = None
+) -> tuple[SpaceFile, Space]:
     """As ``load``, of the file that a search keeps: with the defaults that the search began with.
 
     Raises:
         SpaceError: As for ``load``.
     """
-    return load(path, moved=moved, stored=True, defaults=DefaultsSpec(**EARLIER_DEFAULTS))  # type: ignore[arg-type]
+    defaults = DefaultsSpec(**EARLIER_DEFAULTS)  # type: ignore[arg-type]
+    return load(path, data_path=data_path, moved=moved, stored=True, defaults=defaults)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,11 +37,12 @@ from tlsearch.space import Space, load_resolved
 logger = logging.getLogger(__name__)
 
 
-def stored_file(entry: SearchEntry, purpose: str) -> tuple[SpaceFile, Space]:
+def stored_file(entry: SearchEntry, purpose: str, data_path: Path | None = None) -> tuple[SpaceFile, Space]:
     """What the search goes by, with its paths as they are now, and its space as its screen has left it.
 
     Args:
         purpose: For the message: ``so it cannot be resumed``.
+        data_path: Where its images are, in place of what it says.
 
     Raises:
         StorageError: The folder does not hold it.
@@ -51,16 +52,19 @@ def stored_file(entry: SearchEntry, purpose: str) -> tuple[SpaceFile, Space]:
     if not path.exists():
         raise StorageError(f"a search's folder holds {RESOLVED}; {entry.path} does not, {purpose}")
     try:
-        file, space = load_resolved(path, moved=entry.moved)
+        file, space = load_resolved(path, moved=entry.moved, data_path=data_path)
     except SpaceError as error:
-        raise SpaceError([_put_back(one) for one in error.faults]) from error
+        raise SpaceError([_put_back(entry, one) for one in error.faults]) from error
     return file, narrowed(entry, space)
 
 
-def _put_back(problem: SpaceProblem) -> SpaceProblem:
+def _put_back(entry: SearchEntry, problem: SpaceProblem) -> SpaceProblem:
     if problem.kind != "absent":
         return problem
     advice = "a search finds its files where they were when it began: move it back, or make a link there"
+    if problem.path == ("data", "path"):
+        elsewhere = command("resume", entry.parent or entry.search_id, "--data", "PLACE")
+        advice += f"; {elsewhere} has the search find the same images in another place"
     return replace(problem, message=f"{problem.message}; {advice}")
 
 

@@ -19,6 +19,7 @@ from tlsearch.app.catalog.space_diff import refuse_changes
 from tlsearch.app.catalog.stored import read_record, search_state
 from tlsearch.app.checks.feasibility import total_trials
 from tlsearch.app.searches.input_digests import INPUTS
+from tlsearch.app.searches.moved_data import follow_data
 from tlsearch.config import SpaceFile, parse_space_file
 from tlsearch.core.errors import UsageError
 from tlsearch.core.text import agree, command, format_s, plural
@@ -38,11 +39,15 @@ class Begun:
 
 
 @contextmanager
-def begun(file: SpaceFile, *, name: str | None) -> Iterator[Begun | None]:
+def begun(file: SpaceFile, *, name: str | None, data_path: Path | None = None) -> Iterator[Begun | None]:
     """The search of this name in the file's storage, held while the body runs; None where there is none yet.
+
+    Args:
+        data_path: As for ``follow_data``, which it is taken through.
 
     Raises:
         UsageError: No name was given, so that a second start could not find the first; or it breaks a rule.
+        DataError: See ``follow_data``.
         StorageError: Another process holds the search.
     """
     if not name:
@@ -54,7 +59,7 @@ def begun(file: SpaceFile, *, name: str | None) -> Iterator[Begun | None]:
         take_over(file.storage, name)
     if (storage / name / MANIFEST).is_file():
         with holding(storage / name, "run") as lock:
-            yield Begun(entry=find(name, storage), lock=lock)
+            yield Begun(entry=follow_data(find(name, storage), data_path=data_path), lock=lock)
         return
     _clear_unborn(storage / name)
     yield None

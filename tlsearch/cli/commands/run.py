@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tlsearch.cli.root import Address, Data, File, Json, Search, Set, Storage, app
+from tlsearch.cli.root import Address, Data, File, Json, MovedData, Search, Set, Storage, app
 from tlsearch.cli.session import EXIT_FAILED, err, out, print_json, shown_errors
 from tlsearch.cli.streams import GOES_ON, when_output_ends
 from tlsearch.core.text import command, plural
@@ -77,7 +77,7 @@ def run(
         if or_resume:
             from tlsearch.app.searches.run_or_resume import begun
 
-            earlier = stack.enter_context(begun(loaded[0], name=name))
+            earlier = stack.enter_context(begun(loaded[0], name=name, data_path=data))
         steps("loading PyTorch")
         from tlsearch.app.searches.prepare import RunOptions, prepare, prepare_resume
         from tlsearch.search import starting_ray
@@ -103,6 +103,7 @@ def run(
 def resume(
     search: Search = None,
     storage: Storage = None,
+    data: MovedData = None,
     address: Address = "local",
     trials: Annotated[str | None, typer.Option(help="Total number of trials (N), or this many more (+N).")] = None,
     changed: Annotated[
@@ -127,6 +128,10 @@ def resume(
             total_trials(trials, 0)  # refused before anything is begun
         entry = find(search, storage)
         lock = stack.enter_context(holding(entry.path, "resume"))
+        if data is not None or not stored:
+            from tlsearch.app.searches.moved_data import follow_data
+
+            entry = follow_data(entry, data_path=data)
         if not changed and _nothing_left(entry, trials=trials, stored=stored, as_json=json):
             return
         when_output_ends(GOES_ON)
