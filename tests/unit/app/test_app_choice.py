@@ -11,11 +11,12 @@ from search_records import make_trial, record_of
 from space_files import load_space_file
 
 from tlsearch.app.combined.ensemble_costs import Limits
-from tlsearch.app.production import choice
+from tlsearch.app.production import choice, combined_choice
 from tlsearch.app.production.choice import solved_head
 from tlsearch.app.production.confirm import best_candidates
 from tlsearch.core.errors import UserError
 from tlsearch.core.types import SearchRecord, StartReport, TrialConfig, TrialRecord
+from tlsearch.results.combine.combination import Combination, Member, write_combination
 
 
 def started(number: int, start: float, value: float, **more: object) -> TrialRecord:
@@ -98,3 +99,36 @@ def test_a_search_with_a_latency_as_objective_is_limited_by_its_own_measurements
     assert chosen(10.0).latency == "9.0 ms an image (on the device of its trial, batch of 1)"
     with pytest.raises(UserError, match="within the limits: at most 4 ms an image"):
         chosen(4.0)
+
+
+def test_a_soup_that_was_compared_with_an_earlier_best_trial_is_not_promoted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The search went on and found a better trial than the soup: no limit takes the soup, and --soup is an error."""
+    then = record_of([make_trial(0, [0.6]), make_trial(1, [0.7])])
+    soup = Combination(
+        kind="soup",
+        members=(Member(trial=1, count=1), Member(trial=0, count=1)),
+        metric="val_accuracy",
+        value=0.75,
+        cross_fitted=0.72,
+        best_trial=1,
+        best_value=0.7,
+        best_cross_fitted=0.69,
+        parameters=2_000_000,
+        latency_ms=8.0,
+        num_val=60,
+        helps=True,
+    )
+    write_combination(tmp_path, soup, then)
+    entry, limits = SimpleNamespace(search_id=then.search_id, path=tmp_path), Limits(latency_ms=9.0)
+    monkeypatch.setattr(combined_choice, "read_record", lambda entry: then)
+    assert combined_choice.choose_combined(entry, "soup", limits).trial.number == 1  # type: ignore[arg-type]
+    assert combined_choice.best_combined(entry, limits) is not None  # type: ignore[arg-type]
+    now = replace(then, trials=(*then.trials, make_trial(2, [0.9])))
+    monkeypatch.setattr(combined_choice, "read_record", lambda entry: now)
+    said = r"compared with trial 1, the best one then \(val_accuracy 0.7000\), and trial 2 has reached 0.9000 since: "
+    with pytest.raises(UserError, match=said + "`tlsearch soup made-up` makes it again; or promote the trial, without"):
+        combined_choice.choose_combined(entry, "soup", limits)  # type: ignore[arg-type]
+    assert combined_choice.best_combined(entry, limits) is None  # type: ignore[arg-type]
+    assert "left out: the soup of made-up was compared with trial 1" in caplog.text

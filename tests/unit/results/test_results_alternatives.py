@@ -61,8 +61,8 @@ def test_the_ensemble_s_worth_is_known_without_a_model(kept: None, tmp_path: Pat
 
 
 def test_what_was_made_is_shown_as_it_is(kept: None, tmp_path: Path) -> None:
-    write_combination(tmp_path, _made("soup"))
-    write_combination(tmp_path, _made("ensemble", helps=False, parameters=3_000_000))
+    write_combination(tmp_path, _made("soup"), RECORD)
+    write_combination(tmp_path, _made("ensemble", helps=False, parameters=3_000_000), RECORD)
     trial, soup, ensemble = alternatives(tmp_path, RECORD, **SIZES)
     assert [one.kind for one in (trial, soup, ensemble)] == ["trial", "soup", "ensemble"]
     assert soup.advice("a-1") == "tlsearch promote a-1 --soup" and soup.latency_text == "8.5"
@@ -76,15 +76,25 @@ def test_what_was_made_is_shown_as_it_is(kept: None, tmp_path: Path) -> None:
 
 
 def test_the_best_trial_s_latency_is_that_which_was_measured_beside_the_combination(tmp_path: Path) -> None:
-    write_combination(tmp_path, _made("soup", best_parameters=1_900_000, best_latency_ms=7.5))
-    write_combination(tmp_path, _made("ensemble", best_trial=2, best_parameters=1, best_latency_ms=1.0))
+    write_combination(tmp_path, _made("soup", best_parameters=1_900_000, best_latency_ms=7.5), RECORD)
+    write_combination(tmp_path, _made("ensemble", best_trial=2, best_parameters=1, best_latency_ms=1.0), RECORD)
     trial = alternatives(tmp_path, RECORD, **SIZES)[0]
     assert (trial.parameters, trial.latency_ms) == (1_900_000, 7.5)
 
 
+def test_what_was_compared_with_an_earlier_best_trial_says_so(tmp_path: Path) -> None:
+    """Its gain is not one over the best trial of now, and no command is given that promotes it."""
+    write_combination(tmp_path, _made("soup"), RECORD)
+    write_combination(tmp_path, _made("distilled"), RECORD)
+    trial, soup, distilled = alternatives(tmp_path, record_of([*RECORD.trials, make_trial(3, [0.9])]), **SIZES)
+    assert (trial.members_text, trial.cross_fitted, soup.cross_fitted) == ("3", None, 0.72)
+    assert soup.advice("a-1") == "compared with an earlier best trial; `tlsearch soup a-1` makes it again"
+    assert "`tlsearch promote a-1 --distill` makes it again" in distilled.advice("a-1")
+
+
 def test_a_search_without_logits_shows_its_soup_alone_or_nothing(tmp_path: Path) -> None:
     assert len(alternatives(tmp_path, RECORD, **SIZES)) == 1
-    write_combination(tmp_path, _made("soup"))
+    write_combination(tmp_path, _made("soup"), RECORD)
     trial, soup = alternatives(tmp_path, RECORD, parameters={}, latency_ms={})
     assert trial.cross_fitted == 0.69 and trial.parameters_text == trial.latency_text == "-" and soup.made
     assert alternatives(tmp_path, record_of([]), **SIZES) == ()

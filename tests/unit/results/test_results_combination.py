@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from search_records import make_trial, record_of
 
 from tlsearch.core.errors import StorageError
 from tlsearch.results.combine.combination import (
@@ -37,12 +38,25 @@ _MADE = Combination(
 def test_a_combination_is_read_as_it_was_written(tmp_path: Path) -> None:
     """Beside its model's folder; a search without one has none, and a damaged file is an error that names it."""
     assert read_combination(tmp_path, "ensemble") is None
-    write_combination(tmp_path, _MADE)
-    assert read_combination(tmp_path, "ensemble") == _MADE and read_combination(tmp_path, "soup") is None
+    made = write_combination(tmp_path, _MADE, record_of([]))
+    assert read_combination(tmp_path, "ensemble") == _MADE == made and read_combination(tmp_path, "soup") is None
     assert combined_model(tmp_path, "ensemble") == tmp_path / "combined" / "ensemble"
     (tmp_path / "combined" / "ensemble.json").write_text('{"kind": "stew"}')
     with pytest.raises(StorageError, match=r"ensemble\.json"):
         read_combination(tmp_path, "ensemble")
+
+
+def test_a_combination_is_outdated_once_the_search_has_another_best_trial(tmp_path: Path) -> None:
+    """Also by the same trial that has gone on; not by trials that are no better, nor in an earlier version's file."""
+    trials = [make_trial(0, [0.5]), make_trial(1, [0.7])]
+    made = write_combination(tmp_path, _MADE, record_of(trials))
+    assert made == read_combination(tmp_path, "ensemble") and made.outdated_by(record_of(trials)) is None
+    assert made.outdated_by(record_of([*trials, make_trial(2, [0.7])])) is None
+    better = make_trial(2, [0.8])
+    assert made.outdated_by(record_of([*trials, better])) == better
+    gone_on = make_trial(1, [0.7, 0.8])
+    assert made.outdated_by(record_of([trials[0], gone_on])) == gone_on
+    assert _MADE.outdated_by(record_of([*trials, better])) is None
 
 
 def test_a_gain_is_positive_where_a_smaller_value_is_better() -> None:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from tlsearch.app.catalog.catalog import SearchEntry
+from tlsearch.app.catalog.stored import read_record
 from tlsearch.app.combined.ensemble_costs import model_cost
 from tlsearch.app.combined.members import DONE_FILE
 from tlsearch.app.combined.members import FOLDER as TRAINED
@@ -144,8 +145,7 @@ def _keep(
         best_parameters=cost.parameters,
         best_latency_ms=cost.latency_ms,
     )
-    write_combination(entry.path, combination)
-    return combination
+    return write_combination(entry.path, combination, read_record(entry))
 
 
 def _content(student: TrialRecord, config: TrialConfig, teacher: Path, index: ImageIndex) -> str:

@@ -92,7 +92,7 @@ def make_ensemble(entry: SearchEntry, options: EnsembleOptions) -> Combination:
         folds = any(trial.folds for trial in record.trials)
         folders = member_checkpoints(entry, file, numbers, refit=folds, address=options.address)
         model = _write_model(entry, record.metric, selected, folders, index.classes)
-        return _keep(entry, record.metric, selected, model, costs.alone(selected.best_trial), len(kept.labels))
+        return _keep(entry, record, selected, model, costs.alone(selected.best_trial), len(kept.labels))
 
 
 def _say_left_out(kept: Kept, num_ranked: int) -> None:
@@ -146,14 +146,14 @@ def _write_model(
 
 
 def _keep(
-    entry: SearchEntry, metric: str, selected: Selected, model: Path, best: ModelCost, num_val: int
+    entry: SearchEntry, record: SearchRecord, selected: Selected, model: Path, best: ModelCost, num_val: int
 ) -> Combination:
     """Measures the model, then writes the file that says so."""
     parameters, latency = _measure(model)
     combination = Combination(
         kind="ensemble",
         members=selected.members,
-        metric=metric,
+        metric=record.metric,
         value=selected.value,
         cross_fitted=selected.cross_fitted,
         best_trial=selected.best_trial,
@@ -166,8 +166,7 @@ def _keep(
         best_parameters=best.parameters,
         best_latency_ms=best.latency_ms,
     )
-    write_combination(entry.path, combination)
-    return combination
+    return write_combination(entry.path, combination, record)
 
 
 def _is_same(folder: Path, meta: EnsembleMeta) -> bool:

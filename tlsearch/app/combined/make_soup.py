@@ -117,7 +117,7 @@ def make_soup(
             ModelSpec.of(read_model_meta(one).config, file.data, len(index.classes))
             for one in (model, folders[chosen.best])
         )
-        return _keep(entry, record.metric, chosen, trials, len(averages.labels), own=own, best=best)
+        return _keep(entry, record, chosen, trials, len(averages.labels), own=own, best=best)
 
 
 def _repeats(entry: SearchEntry, file: SpaceFile, trial: TrialRecord | None, runs: int, address: str) -> Sequence[Path]:
@@ -179,7 +179,7 @@ def _write_model(
 
 def _keep(
     entry: SearchEntry,
-    metric: str,
+    record: SearchRecord,
     chosen: SoupChoice,
     trials: Sequence[int],
     num_val: int,
@@ -193,7 +193,7 @@ def _keep(
     combination = Combination(
         kind="soup",
         members=tuple(Member(trial=number, count=count) for number, count in members.most_common()),
-        metric=metric,
+        metric=record.metric,
         value=chosen.value if chosen.helps else chosen.best_value,
         cross_fitted=chosen.cross_fitted,
         best_trial=chosen.best,
@@ -206,8 +206,7 @@ def _keep(
         best_parameters=costs[best].parameters,
         best_latency_ms=costs[best].latency_ms,
     )
-    write_combination(entry.path, combination)
-    return combination
+    return write_combination(entry.path, combination, record)
 
 
 def _write_average(

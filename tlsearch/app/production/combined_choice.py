@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 from tlsearch.app.catalog.catalog import SearchEntry
@@ -9,20 +10,34 @@ from tlsearch.app.catalog.stored import read_record
 from tlsearch.app.combined.ensemble_costs import Limits
 from tlsearch.app.production.choice import Choice
 from tlsearch.core.errors import UserError
-from tlsearch.results.combine.combination import NAMES, Combination, Kind, flag_of, not_made, read_combination
+from tlsearch.core.types import SearchRecord
+from tlsearch.results.combine.combination import (
+    NAMES,
+    Combination,
+    Kind,
+    command_of,
+    flag_of,
+    not_made,
+    read_combination,
+)
 from tlsearch.results.leaderboard.search_facts import this_cpu
+
+logger = logging.getLogger(__name__)
 
 
 def choose_combined(entry: SearchEntry, kind: Kind, limits: Limits) -> Choice:
     """The search's combination of a kind.
 
     Raises:
-        UserError: None was made, it is not within the limits, or the best single trial is better.
+        UserError: None was made, the search has found a better trial since, it is not within the limits, or the best
+            single trial is better.
         StorageError: Its file is damaged.
     """
     found = read_combination(entry.path, kind)
     if found is None:
         raise UserError(not_made(kind, entry.search_id))
+    if outdated := _outdated(found, read_record(entry)):
+        raise UserError(f"{outdated}; or promote the trial, without --{flag_of(kind)}")
     if not found.helps:
         where = "on validation" if kind == "distilled" else "on images that it was not selected on"
         raise UserError(
@@ -40,13 +55,34 @@ def choose_combined(entry: SearchEntry, kind: Kind, limits: Limits) -> Choice:
 
 
 def best_combined(entry: SearchEntry, limits: Limits) -> Choice | None:
-    """The best of the search's combinations that help and are within the limits; None where there is none."""
+    """The best of the search's combinations that help and are within the limits; None where there is none.
+
+    One that was compared with an earlier best trial is left out, with a warning.
+    """
+    record = read_record(entry)
     made = [found for kind in NAMES if (found := read_combination(entry.path, kind)) is not None]
-    fitting = [found for found in made if found.helps and _within(found, limits)]
+    fitting = []
+    for found in (one for one in made if one.helps and _within(one, limits)):
+        if outdated := _outdated(found, record):
+            logger.warning("left out: %s", outdated)
+        else:
+            fitting.append(found)
     if not fitting:
         return None
     choice = _choice(entry, max(fitting, key=lambda one: one.gain))
     return replace(choice, reason=f"{choice.reason}; within the limits ({limits.text})")
+
+
+def _outdated(found: Combination, record: SearchRecord) -> str:
+    """Why a combination says nothing of the search as it is now; empty where it does."""
+    best = found.outdated_by(record)
+    if best is None:
+        return ""
+    return (
+        f"the {NAMES[found.kind]} of {record.search_id} was compared with trial {found.search_best}, the best one then "
+        f"({found.metric} {found.search_best_value:.4f}), and trial {best.number} has reached {best.best_value:.4f} "
+        f"since: {command_of(found.kind, record.search_id)} makes it again"
+    )
 
 
 def _within(found: Combination, limits: Limits) -> bool:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from tlsearch.core.text import command
 from tlsearch.core.types import SearchRecord
-from tlsearch.results.combine.combination import Combination, Member, flag_of, read_combination
+from tlsearch.results.combine.combination import Combination, Member, command_of, flag_of, read_combination
 from tlsearch.results.combine.kept_logits import read_kept
 from tlsearch.results.combine.selection import Selected, select_ensemble
 
@@ -33,6 +33,7 @@ class Alternative:
         latency_ms: Of one image on a CPU, one thread; None where it was not measured.
         made: Whether the model is in the search's folder, or was trained by it.
         helps: Whether it is better than the best trial by the cross-fitted value; False for the trial.
+        outdated: Whether the search has found another best trial since; then ``cross_fitted`` is as it was then.
     """
 
     kind: Literal["trial", "soup", "ensemble", "distilled"]
@@ -43,6 +44,7 @@ class Alternative:
     latency_ms: float | None
     made: bool
     helps: bool
+    outdated: bool = False
 
     @property
     def members_text(self) -> str:
@@ -63,6 +65,8 @@ class Alternative:
         """The command that takes it, or makes it."""
         if self.kind == "trial":
             return _typed("promote", search_id)
+        if self.outdated:
+            return f"compared with an earlier best trial; {command_of(self.kind, search_id)} makes it again"
         if not self.helps:
             return "no better than the best trial"
         return _typed("promote", search_id, f"--{flag_of(self.kind)}") if self.made else _typed("ensemble", search_id)
@@ -96,17 +100,18 @@ def alternatives(
     soup, ensemble = read_combination(root, "soup"), read_combination(root, "ensemble")
     models = {trial.number: trial.config.model for trial in record.trials}
     best = record.best.number
-    known = next((one.best_cross_fitted for one in (selected, ensemble, soup) if one is not None), None)
+    told = (one for one in (ensemble, soup) if one is not None and one.outdated_by(record) is None)
+    known = next((one.best_cross_fitted for one in (selected, *told) if one is not None), None)
     size, time = parameters.get(models[best]), latency_ms.get(models[best])
     for one in (soup, ensemble):  # measured together: these times can be compared
         if one is not None and one.best_trial == best and one.best_latency_ms is not None:
             size, time = one.best_parameters, one.best_latency_ms
     found = [_trial(best, cross_fitted=known, value=record.best.best_value, parameters=size, latency_ms=time)]
-    found += [_of(one, known) for one in (soup, ensemble) if one is not None]
+    found += [_of(one, known, record) for one in (soup, ensemble) if one is not None]
     if ensemble is None and selected is not None:
         found.append(_estimated(selected, [models[one.trial] for one in selected.members], parameters, latency_ms))
     distilled = read_combination(root, "distilled")
-    return tuple(found if distilled is None else [*found, _of(distilled, known)])
+    return tuple(found if distilled is None else [*found, _of(distilled, known, record)])
 
 
 def beside_best(made: Combination) -> tuple[Alternative, Alternative]:
@@ -136,18 +141,20 @@ def _trial(
     )
 
 
-def _of(made: Combination, single: float | None) -> Alternative:
-    """A combination beside the best trial, whose cross-fitted value is ``single``."""
+def _of(made: Combination, single: float | None, record: SearchRecord | None = None) -> Alternative:
+    """A combination beside the best trial of now, whose cross-fitted value is ``single``."""
     gain = made.cross_fitted - made.best_cross_fitted
+    outdated = record is not None and made.outdated_by(record) is not None
     return Alternative(
         kind=made.kind,
         members=made.members,
-        cross_fitted=made.cross_fitted if single is None else single + gain,
+        cross_fitted=made.cross_fitted if single is None or outdated else single + gain,
         value=made.value,
         parameters=made.parameters,
         latency_ms=made.latency_ms,
         made=True,
         helps=made.helps,
+        outdated=outdated,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +17,7 @@ from tlsearch.core.errors import StorageError
 from tlsearch.core.files import write_atomically
 from tlsearch.core.metrics import Objective
 from tlsearch.core.text import command
+from tlsearch.core.types import SearchRecord, TrialRecord
 
 Kind = Literal["ensemble", "soup", "distilled"]
 NAMES: Mapping[Kind, str] = {"ensemble": "ensemble", "soup": "soup", "distilled": "distilled model"}
@@ -30,8 +31,12 @@ def flag_of(kind: str) -> str:
 
 def not_made(kind: Kind, search_id: str) -> str:
     """Says that a search has no combination of this kind yet, and what makes it."""
-    made_by = ("promote", search_id, "--distill") if kind == "distilled" else (kind, search_id)
-    return f"{search_id} has no {NAMES[kind]} yet: {command(*made_by)} makes it"
+    return f"{search_id} has no {NAMES[kind]} yet: {command_of(kind, search_id)} makes it"
+
+
+def command_of(kind: str, search_id: str) -> str:
+    """The command that makes a combination of this kind."""
+    return command(*(("promote", search_id, "--distill") if kind == "distilled" else (kind, search_id)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +67,8 @@ class Combination:
         latency_ms: Of one image on this machine's CPU, one thread; None where it was not measured.
         num_val: Validation images.
         helps: Whether the combination is better than the best single trial by the cross-fitted value.
+        search_best: The search's best trial when this was made; None in the file of an earlier version.
+        search_best_value: The value that it had.
     """
 
     kind: Kind
@@ -78,12 +85,21 @@ class Combination:
     helps: bool
     best_parameters: int | None = None
     best_latency_ms: float | None = None
+    search_best: int | None = None
+    search_best_value: float | None = None
 
     @property
     def gain(self) -> float:
         """How much better than the best single trial, cross-fitted; above 0 is better, whatever the metric's mode."""
         objective = Objective.of(self.metric)
         return objective.gain(self.cross_fitted) - objective.gain(self.best_cross_fitted)
+
+    def outdated_by(self, record: SearchRecord) -> TrialRecord | None:
+        """The search's best trial, where the search has found it since; None while the comparison holds."""
+        best = record.best
+        if best is None or self.search_best is None:
+            return None
+        return None if (best.number, best.best_value) == (self.search_best, self.search_best_value) else best
 
 
 def combined_model(root: Path, kind: Kind) -> Path:
@@ -106,8 +122,20 @@ def read_combination(root: Path, kind: Kind) -> Combination | None:
         raise StorageError(f"a combination's file must be readable: {path}: {error.strerror or error}") from error
 
 
-def write_combination(root: Path, combination: Combination) -> None:
-    """Writes the file, whole or not at all; after the model, so that who reads it finds the model complete."""
+def write_combination(root: Path, combination: Combination, record: SearchRecord) -> Combination:
+    """Writes the file, whole or not at all; after the model, so that who reads it finds the model complete.
+
+    Args:
+        root: The search's folder.
+        combination: What was made.
+        record: The search that it was made of, as it is now.
+
+    Returns:
+        What the file says: with the search's best trial of now.
+    """
+    if (best := record.best) is not None:
+        combination = replace(combination, search_best=best.number, search_best_value=best.best_value)
     path = combined_model(root, combination.kind).with_suffix(".json")
     path.parent.mkdir(exist_ok=True)
     write_atomically(path, json.dumps(to_plain(combination), indent=2))
+    return combination
