@@ -132,3 +132,18 @@ def test_a_soup_that_was_compared_with_an_earlier_best_trial_is_not_promoted(
         combined_choice.choose_combined(entry, "soup", limits)  # type: ignore[arg-type]
     assert combined_choice.best_combined(entry, limits) is None  # type: ignore[arg-type]
     assert "left out: the soup of made-up was compared with trial 1" in caplog.text
+
+
+def test_a_confirmation_from_before_the_best_trial_is_not_promoted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The search went on after ``confirm``: the one look at the test split is not for what was best before."""
+    old, new = (replace(make_trial(n, [v]), ended=at) for n, v, at in ((0, 0.7, 10.0), (1, 0.9, 30.0)))
+    confirmed = SimpleNamespace(ended=20.0, recommended=0)
+    monkeypatch.setattr(choice, "read_confirmed", lambda entry: confirmed)
+    monkeypatch.setattr(choice, "_confirmed_winner", lambda *_: (None, old, "confirmed"))
+    monkeypatch.setattr(choice, "read_record", lambda entry: record_of([old]))
+    assert next(choice._candidates(SimpleNamespace(), None, 24))[2] == "confirmed"  # type: ignore[arg-type]
+    monkeypatch.setattr(choice, "read_record", lambda entry: record_of([old, new]))
+    said = r"trial 0 of made-up before its best trial 1 ended \(val_accuracy 0.9000\): `tlsearch confirm made-up` "
+    with pytest.raises(UserError, match=said):
+        next(choice._candidates(SimpleNamespace(), None, 24))  # type: ignore[arg-type]
+    assert next(choice._candidates(SimpleNamespace(), 0, 24))[1] == old  # type: ignore[arg-type]

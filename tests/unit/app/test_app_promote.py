@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -382,7 +383,7 @@ def test_the_confirmed_winner_comes_first(entry: SearchEntry) -> None:
         data_digest="",
         num_val_images=24,
         seeds=1,
-        ended=0.0,
+        ended=time.time(),
         candidates=(Candidate.of(repeated, 1, objective),),
         comparisons=(),
         outcome="equal",

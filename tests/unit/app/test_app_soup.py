@@ -164,7 +164,18 @@ def test_where_it_does_not_help_the_model_is_the_best_trial_s(
     _took(monkeypatch, 4, 1, helps=False)
     result = make_soup(entry)
     assert [one.trial for one in result.members] == [4] and not result.helps and result.value == 0.6
+    assert (result.cross_fitted, result.best_cross_fitted) == (0.5, 0.7), "what the average would be worth"
     assert checkpoint_digest(combined_model(entry.path, "soup")) == checkpoint_digest(entry.path / "trials/4/best")
+
+
+def test_where_one_trial_is_chosen_alone_the_figures_are_the_trial_s(
+    entry: SearchEntry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Halves of the images may choose an average that is worth more, but the model is the trial's."""
+    _took(monkeypatch, 4, helps=False)
+    monkeypatch.setattr(souping, "choose_soup", lambda *_, **__: replace(_choice(4, helps=False), cross_fitted=0.9))
+    result = make_soup(entry)
+    assert result.cross_fitted == result.best_cross_fitted == 0.7 and not result.helps
 
 
 def test_a_promoted_soup_is_the_soup_and_was_tested_beside_the_best_trial(

@@ -190,12 +190,13 @@ def _keep(
     """Measures a model like its own and one like the best trial's, then writes the file that says so."""
     costs = {spec: model_cost(spec) for spec in {own, best}}
     members = Counter(trials if chosen.helps else [chosen.best])
+    averaged = len(chosen.members) > 1  # else what halves would have averaged says nothing of this model
     combination = Combination(
         kind="soup",
         members=tuple(Member(trial=number, count=count) for number, count in members.most_common()),
         metric=record.metric,
         value=chosen.value if chosen.helps else chosen.best_value,
-        cross_fitted=chosen.cross_fitted,
+        cross_fitted=chosen.cross_fitted if averaged else chosen.best_cross_fitted,
         best_trial=chosen.best,
         best_value=chosen.best_value,
         best_cross_fitted=chosen.best_cross_fitted,

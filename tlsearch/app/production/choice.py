@@ -16,6 +16,7 @@ from tlsearch.app.production.conclude import read_confirmed
 from tlsearch.app.production.confirm import best_candidates
 from tlsearch.config import SpaceFile
 from tlsearch.core.errors import UsageError, UserError
+from tlsearch.core.text import command
 from tlsearch.core.types import ModelSpec, SearchRecord, TrialConfig, TrialRecord
 from tlsearch.model import describe_model
 from tlsearch.results.combine.combination import Combination
@@ -81,7 +82,8 @@ def choose(
         num_val: Validation images.
 
     Raises:
-        UserError: No such trial, none with a result, or none within the limits.
+        UserError: No such trial, none with a result, none within the limits, or the search has gone on since
+            ``confirm`` and has another best trial.
     """
     sizes = _Sizes(entry, file, num_classes)
     for owner, record, reason in _candidates(entry, trial, num_val):
@@ -132,6 +134,7 @@ def _candidates(entry: SearchEntry, number: int | None, num_val: int) -> Iterato
         return
     confirmed = read_confirmed(entry)
     if confirmed is not None:
+        _refuse_outdated(record, confirmed)
         yield _confirmed_winner(entry, confirmed)
     solved = solved_head(record, num_val)
     if solved is not None:
@@ -170,6 +173,18 @@ def solved_head(record: SearchRecord, num_val: int) -> tuple[TrialRecord, str] |
             f"better (that takes {line:.2f})"
         )
     return replace(first, best_value=value, best_epoch=0), reason
+
+
+def _refuse_outdated(record: SearchRecord, confirmed: Confirmed) -> None:
+    """Refuses a recommendation from before the search went on to a better trial: the test split is looked at once."""
+    best, search = record.best, record.search_id
+    if best is None or best.ended is None or best.ended <= confirmed.ended:
+        return
+    raise UserError(
+        f"`tlsearch confirm` has recommended trial {confirmed.recommended} of {search} before its best trial "
+        f"{best.number} ended ({record.metric} {best.best_value:.4f}): {command('confirm', search)} repeats them "
+        f"together, {command('promote', search, '--trial', str(confirmed.recommended))} takes the one that you name"
+    )
 
 
 def _confirmed_winner(entry: SearchEntry, confirmed: Confirmed) -> tuple[SearchEntry, TrialRecord, str]:

@@ -100,8 +100,8 @@ def alternatives(
     soup, ensemble = read_combination(root, "soup"), read_combination(root, "ensemble")
     models = {trial.number: trial.config.model for trial in record.trials}
     best = record.best.number
-    told = (one for one in (ensemble, soup) if one is not None and one.outdated_by(record) is None)
-    known = next((one.best_cross_fitted for one in (selected, *told) if one is not None), None)
+    current = (one for one in (ensemble, soup) if one is not None and one.outdated_by(record) is None)
+    known = next((one.best_cross_fitted for one in (selected, *current) if one is not None), None)
     size, time = parameters.get(models[best]), latency_ms.get(models[best])
     for one in (soup, ensemble):  # measured together: these times can be compared
         if one is not None and one.best_trial == best and one.best_latency_ms is not None:
