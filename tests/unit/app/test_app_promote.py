@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-import time
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
