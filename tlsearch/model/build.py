@@ -128,6 +128,25 @@ def _resized(state: dict[str, Tensor], model: StagedModel) -> dict[str, Tensor]:
 CLASSIFIER = "classifier"
 
 
+class HeadDropout(nn.Dropout):
+    """Dropout whose masks are cheap on a CPU: 16 random bits an element instead of one call of the generator.
+
+    torch's own masks take half the time of a step of a linear head there (32 rows of 1,280 features). The share of
+    elements that are dropped is the rate to within 1e-5. Never in place: on a slice of a read-only feature map an
+    in-place dropout crashes the process.
+    """
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Of any shape and floating type; the masks are drawn from the global generator."""
+        if not self.training or rows.device.type != "cpu":
+            return super().forward(rows)
+        words = torch.empty(-(-rows.numel() // 4), dtype=torch.int64).random_(-(2**63), None)  # all 64 bits
+        bits = words.view(torch.int16)[: rows.numel()].view(rows.shape)
+        num_dropped = round(self.p * 2**16)  # of the values that 16 bits have
+        kept = torch.ge(bits, num_dropped - 2**15, out=torch.empty_like(rows))  # 0 or 1: where() would branch
+        return rows * kept.mul_(2**16 / (2**16 - num_dropped))
+
+
 def replace_head(model: StagedModel, *, num_classes: int, seed: int, dropout: float | None = None) -> None:
     """Puts a new linear layer where the model's last classifier layer was.
 
@@ -149,8 +168,7 @@ def replace_head(model: StagedModel, *, num_classes: int, seed: int, dropout: fl
     rate = own_rate if dropout is None else dropout
     modules: OrderedDict[str, nn.Module] = OrderedDict()
     if rate > 0:
-        # Never in place: on a slice of a read-only feature map an in-place dropout crashes the process.
-        modules["dropout"] = nn.Dropout(rate)
+        modules["dropout"] = HeadDropout(rate)
     if isinstance(last, nn.Conv2d):
         modules["pool"] = nn.AdaptiveAvgPool2d(1)
         modules["flatten"] = nn.Flatten(1)

@@ -11,6 +11,7 @@ from torchvision.models.vision_transformer import interpolate_embeddings
 from tlsearch.core.errors import UserError
 from tlsearch.core.types import ModelSpec
 from tlsearch.model import Weights, build_model, default_transform, describe_model
+from tlsearch.model.build import HeadDropout
 from tlsearch.model.libraries.fast_init import empty_original
 from tlsearch.model.weights.matching import layout_of
 
@@ -112,11 +113,11 @@ def test_a_whole_state_loads_into_a_bare_architecture() -> None:
 @pytest.mark.parametrize(
     ("name", "modules"),
     [
-        ("mobilenet_v2", ["Dropout", "Linear"]),
-        ("efficientnet_b0", ["Dropout", "Linear"]),
+        ("mobilenet_v2", ["HeadDropout", "Linear"]),
+        ("efficientnet_b0", ["HeadDropout", "Linear"]),
         ("resnet18", ["Linear"]),
         ("maxvit_t", ["Linear"]),
-        ("squeezenet1_1", ["Dropout", "AdaptiveAvgPool2d", "Flatten", "Linear"]),
+        ("squeezenet1_1", ["HeadDropout", "AdaptiveAvgPool2d", "Flatten", "Linear"]),
     ],
 )
 def test_new_heads(name: str, modules: list[str]) -> None:
@@ -133,6 +134,42 @@ def test_head_dropout_replaces_the_models_own_rate() -> None:
         assert [m.p for m in model.head if isinstance(m, nn.Dropout)] == [expected]
     model = build_model("mobilenet_v2", num_classes=5, weights=None, image_size=64, seed=0, head_dropout=0.0)
     assert not any(isinstance(m, nn.Dropout) for m in model.head)
+
+
+@pytest.mark.parametrize("rate", [0.001, 0.2, 0.95])
+@pytest.mark.parametrize("shape", [(2000, 333), (7, 8, 100, 111)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dropout_drops_its_share_and_scales_the_rest(rate: float, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    dropout = HeadDropout(rate)
+    rows = torch.full(shape, 3.0, dtype=dtype, requires_grad=True)
+    dropped = dropout(rows)
+    dropped.sum().backward()
+    zeros = (dropped == 0).double()
+    error = (rate * (1 - rate) / zeros.numel()) ** 0.5
+    assert zeros.mean().item() == pytest.approx(rate, abs=4 * error + 1e-5)
+    rest = dropped[dropped != 0].float()
+    torch.testing.assert_close(
+        rest, torch.full_like(rest, 3 / (1 - rate)), rtol=2e-2 if dtype.itemsize == 2 else 2e-4, atol=0
+    )
+    assert torch.equal(rows.grad == 0, dropped == 0) and dropped.dtype == dtype
+    columns = zeros.flatten(1).mean(0)  # each of the four values of one random word drops alike
+    for place in range(4):
+        assert columns[place::4].mean().item() == pytest.approx(rate, abs=8 * error + 1e-5)
+
+
+def test_dropouts_masks_are_fresh_and_of_the_global_generator() -> None:
+    dropout, rows = HeadDropout(0.5), torch.ones(40, 30)
+    torch.manual_seed(1)
+    first, second = dropout(rows), dropout(rows)
+    torch.manual_seed(1)
+    assert torch.equal(dropout(rows), first) and not torch.equal(first, second)
+    torch.manual_seed(1)
+    strided = dropout(rows.view(2, 20, 5, 6).contiguous(memory_format=torch.channels_last))
+    assert torch.equal(strided.reshape(40, 30), first)
+    assert (first * second).count_nonzero().item() == pytest.approx(300, abs=60)
+    assert torch.equal(dropout.eval()(rows), rows)
+    assert dropout.train()(rows.to("meta")).is_meta
 
 
 def test_positions_of_a_vision_transformer_are_interpolated() -> None:

@@ -1,7 +1,7 @@
 """Head-only training on stored features as plain linear algebra.
 
 The gradient of a cross-entropy through one linear layer is known in closed form, so no autograd graph is
-built. It is that of the head module up to rounding, with the same dropout masks from the same seed.
+built. It is that of the head module up to rounding, with the head's own dropout, so with the same masks.
 
 N rows, B rows of a batch, F features, C classes.
 """
@@ -30,7 +30,13 @@ class LinearHead:
     """
 
     def __init__(
-        self, linear: nn.Linear, *, dropout: float, source: Source, runtime: Runtime, objective: TrainingLoss
+        self,
+        linear: nn.Linear,
+        *,
+        dropout: nn.Dropout | None,
+        source: Source,
+        runtime: Runtime,
+        objective: TrainingLoss,
     ) -> None:
         self._linear = linear
         self._dropout = dropout
@@ -68,8 +74,8 @@ class LinearHead:
         turned = weight.t()  # a view: it follows the steps
         for step, (index, outputs, wanted, sums) in enumerate(parts, first):
             rows = device_batch(self._source, index, self._runtime).float()
-            if self._dropout > 0:
-                rows = torch.native_dropout(rows, self._dropout, True)[0]
+            if self._dropout is not None:
+                rows = self._dropout(rows)
             _into(outputs, rows, turned, bias)
             error = self._objective.probabilities(outputs)  # (B, C): d loss / d logits = (p mass - wanted) / B
             if sums is not None:
@@ -107,10 +113,10 @@ def linear_head(model: StagedModel, source: Source, runtime: Runtime, objective:
     *front, last = [m for m in model.head.modules() if not list(m.children())]
     if not isinstance(last, nn.Linear) or not last.weight.requires_grad:
         return None
-    rates = [m.p for m in front if isinstance(m, nn.Dropout)]
-    if len(rates) > 1 or not all(isinstance(m, (nn.Dropout, nn.Identity, nn.Flatten)) for m in front):
+    dropouts = [m for m in front if isinstance(m, nn.Dropout)]
+    if len(dropouts) > 1 or not all(isinstance(m, (nn.Dropout, nn.Identity, nn.Flatten)) for m in front):
         return None
     if type(model.head).forward not in (Part.forward, nn.Sequential.forward, nn.Linear.forward):
         return None  # a module with a forward of its own may do more than its children
-    dropout = rates[0] if rates else 0.0
+    dropout = dropouts[0] if dropouts else None
     return LinearHead(last, dropout=dropout, source=source, runtime=runtime, objective=objective)
