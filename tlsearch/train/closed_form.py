@@ -17,12 +17,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tlsearch.train.linear_probe import fit_probe
+from tlsearch.train.logistic import Regression, principal_axes
 from tlsearch.train.loop.loss import loss_of
 
 _MAX_SCALED_ROWS = 4096  # rows that the scale of the scores is chosen by
 _NUM_STEPS = 24  # of the search for the scale, at most; usually about six are enough
 _CLOSE = 1e-4  # of the scale itself
+_EXACT = 1e-5  # of logistic regression's gradient along scaled coordinates
 _SCALES = 0.1, 100.0  # where no image left out is wrong, no scale is too large: an end is needed
 
 
@@ -85,24 +86,15 @@ class Spectrum:
 def spectrum_of(rows: Tensor, labels: Tensor, *, num_classes: int, bias: bool = True) -> Spectrum:
     """Decomposes features, float32 (N, F), once for all penalties.
 
-    In float64, by the smaller of the two Gram matrices. Each product that no penalty changes is made here.
+    Each product that no penalty changes is made here.
     """
     shift = rows.mean(0) if bias else torch.zeros_like(rows[0])
     centred = rows - shift
     scale = float(centred.square().mean().sqrt().clamp(min=1e-12))
     centred = centred / scale
-    num_rows, num_features = rows.shape
-    if num_rows <= num_features:
-        wide = centred.double()
-        energies, left = torch.linalg.eigh(wide @ wide.t() / num_rows)
-        energies = energies.clamp(min=0.0)
-        spans = energies > 1e-10 * energies.max()
-        energies, left = energies[spans], left[:, spans]
-        axes = (wide.t() @ left) / (energies * num_rows).sqrt()
-    else:
-        energies, axes = torch.linalg.eigh((centred.t() @ centred).double() / num_rows)
-        energies = energies.clamp(min=0.0)
-    axes, taken = axes.float(), _spread(num_rows).to(rows.device)
+    num_rows = len(rows)
+    energies, axes = principal_axes(centred)
+    taken = _spread(num_rows).to(rows.device)
     wanted = loss_of(labels).one_hot(labels, num_classes)
     frequencies, coordinates = wanted.mean(0), centred[taken] @ axes
     return Spectrum(
@@ -145,16 +137,15 @@ def solve_logistic(spectrum: Spectrum, *, penalty: float) -> LinearLayer:
     Args:
         penalty: Above 0.
     """
-    fitted = fit_probe(
-        spectrum.rows,
-        spectrum.labels,
-        penalty=2 * penalty,
-        standardised=False,
+    problem = Regression(
+        coordinates=spectrum.rows @ spectrum.axes,
+        energies=spectrum.energies.float(),
+        labels=spectrum.labels,
         num_classes=spectrum.num_classes,
         bias=spectrum.bias,
     )
-    offset = torch.zeros_like(spectrum.frequencies) if fitted.bias is None else fitted.bias
-    return _layer(spectrum, fitted.weight, offset)
+    fit = problem.fit(2 * penalty, problem.zero(), tolerance=_EXACT)
+    return _layer(spectrum, fit.weight @ spectrum.axes.t(), fit.offset)
 
 
 def solve_ridge(spectrum: Spectrum, *, penalty: float) -> LinearLayer:

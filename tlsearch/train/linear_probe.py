@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tlsearch.train.logistic import Fit, Regression, principal_axes
 from tlsearch.train.loop.loss import loss_of
 
 _FIRST_PENALTY = 1.0
 _LAST_PENALTY = 1e-6
 _STEP = math.sqrt(10)
-_MAX_ITERATIONS = 100
+_ROUGH, _EXACT = 1e-3, 1e-5  # tolerances: of the path, which only orders penalties, and of the chosen one
 _MAX_WORK = {"cpu": 2e9, "cuda": 1e12}  # multiplications of one pass: beyond that a part of the images is taken
 _MIN_ROWS_PER_CLASS = 5
 
@@ -49,17 +50,38 @@ class Probe:
 
 @dataclass(frozen=True, kw_only=True)
 class _Data:
-    """Features after scaling, and how they were scaled: (rows - shift) / scale."""
+    """Features after scaling, (rows - shift) / scale, along the principal axes of those of train.
 
-    rows: Tensor
-    labels: Tensor
-    val_rows: Tensor
+    Attributes:
+        problem: The images of train.
+        val_coordinates: float32 (M, K).
+        val_labels: Of the M images.
+        axes: float32 (F, K).
+        shift: float32 (F,).
+        scale: float32 (F,).
+        standardised: See ``Probe``.
+    """
+
+    problem: Regression
+    val_coordinates: Tensor
     val_labels: Tensor
+    axes: Tensor
     shift: Tensor
     scale: Tensor
-    num_classes: int
-    bias: bool
     standardised: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Point:
+    """A penalty, what was fitted with it, and its losses on the images of val, (M,)."""
+
+    penalty: float
+    fit: Fit
+    losses: Tensor
+
+    @property
+    def loss(self) -> float:
+        return float(self.losses.mean())
 
 
 def solve_probe(
@@ -81,17 +103,15 @@ def solve_probe(
         bias: Whether the classifier has one; without it features are scaled and not centred.
     """
     rows, labels = _affordable(rows, labels, num_classes)
-    common, standardised = (
-        _best_on_path(_scaled(rows, labels, val_rows, val_labels, num_classes, bias=bias, standardised=standardised))
+    datas = [
+        _scaled(rows, labels, val_rows, val_labels, num_classes, bias=bias, standardised=standardised)
         for standardised in (False, True)
-    )
-    gains = _losses(common, val_rows, val_labels) - _losses(standardised, val_rows, val_labels)
+    ]
+    common, standardised = (_best_on_path(data) for data in datas)
+    gains = common.losses - standardised.losses
     chance = gains.std() / math.sqrt(len(gains)) if len(gains) > 1 else gains.abs().sum()
-    return standardised if gains.mean() > 2 * chance else common
-
-
-def _losses(probe: Probe, rows: Tensor, labels: Tensor) -> Tensor:
-    return loss_of(labels).rows(F.linear(rows, probe.weight, probe.bias), labels)
+    data, best = (datas[1], standardised) if gains.mean() > 2 * chance else (datas[0], common)
+    return _folded(data, _point(data, best.penalty, best.fit, _EXACT))
 
 
 def fit_probe(
@@ -103,8 +123,7 @@ def fit_probe(
     """
     rows, labels = _affordable(rows, labels, num_classes)
     data = _scaled(rows, labels, rows, labels, num_classes, bias=bias, standardised=standardised)
-    start = torch.zeros(num_classes, rows.shape[1], device=rows.device), torch.zeros(num_classes, device=rows.device)
-    return _folded(data, penalty, *_fit(data, penalty, *start))
+    return _folded(data, _point(data, penalty, data.problem.zero(), _EXACT))
 
 
 def affordable_rows(num_rows: int, num_features: int, num_classes: int, device_type: str) -> Tensor | None:
@@ -134,15 +153,18 @@ def _scaled(
     spread = (rows - shift).square().mean(0).sqrt()
     common = spread.square().mean().sqrt().clamp(min=1e-12)
     scale = torch.where(spread > 1e-6 * common, spread, common) if standardised else common.expand_as(spread)
+    scaled = (rows - shift) / scale
+    energies, axes = principal_axes(scaled)
+    problem = Regression(
+        coordinates=scaled @ axes, energies=energies.float(), labels=labels, num_classes=num_classes, bias=bias
+    )
     return _Data(
-        rows=(rows - shift) / scale,
-        labels=labels,
-        val_rows=(val_rows - shift) / scale,
+        problem=problem,
+        val_coordinates=((val_rows - shift) / scale) @ axes,
         val_labels=val_labels,
+        axes=axes,
         shift=shift,
         scale=scale,
-        num_classes=num_classes,
-        bias=bias,
         standardised=standardised,
     )
 
@@ -152,60 +174,36 @@ def _affordable(rows: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor,
     return (rows, labels) if taken is None else (rows[taken.to(rows.device)], labels[taken.to(rows.device)])
 
 
-def _best_on_path(data: _Data) -> Probe:
+def _best_on_path(data: _Data) -> _Point:
     """Weakens the penalty until the validation loss rises, then tries half a step to both sides of the best."""
-    weight = torch.zeros(data.num_classes, data.rows.shape[1], device=data.rows.device)
-    offset = torch.zeros(data.num_classes, device=data.rows.device)
-    best: tuple[Probe, Tensor, Tensor] | None = None
-    penalty = _FIRST_PENALTY
+    best, penalty = _point(data, _FIRST_PENALTY, data.problem.zero(), _ROUGH), _FIRST_PENALTY / _STEP
     while penalty >= _LAST_PENALTY:
-        weight, offset = _fit(data, penalty, weight, offset)
-        probe = _folded(data, penalty, weight, offset)
-        if best is not None and probe.val_loss >= best[0].val_loss:
+        point = _point(data, penalty, best.fit, _ROUGH)
+        if point.loss >= best.loss:
             break
-        best = (probe, weight, offset)
-        penalty /= _STEP
-    assert best is not None
-    coarse, weight, offset = best
-    near = [coarse.penalty * math.sqrt(_STEP), coarse.penalty / math.sqrt(_STEP)]
-    fine = [_folded(data, penalty, *_fit(data, penalty, weight, offset)) for penalty in near]
-    return min([coarse, *fine], key=lambda probe: probe.val_loss)
+        best, penalty = point, penalty / _STEP
+    beside = [_point(data, best.penalty * factor, best.fit, _ROUGH) for factor in (math.sqrt(_STEP), _STEP**-0.5)]
+    return min([best, *beside], key=lambda point: point.loss)
 
 
-def _fit(data: _Data, penalty: float, weight: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
-    """Minimises mean cross-entropy + penalty / 2 * squared weights from a start; the bias is not penalised."""
-    weight = weight.clone().requires_grad_()
-    offset = offset.clone().requires_grad_(data.bias)
-    optimizer = torch.optim.LBFGS(
-        [weight, offset] if data.bias else [weight],
-        max_iter=_MAX_ITERATIONS,
-        tolerance_grad=1e-5,  # with 1e-4 log-probabilities may still be off by a few hundredths
-        tolerance_change=1e-7,
-        line_search_fn="strong_wolfe",
-    )
-
-    rows_loss = loss_of(data.labels).rows
-
-    def closure() -> float:
-        optimizer.zero_grad()
-        losses = rows_loss(F.linear(data.rows, weight, offset), data.labels)
-        loss = losses.mean() + penalty / 2 * weight.square().sum()
-        torch.autograd.backward(loss)
-        return loss.item()
-
-    with torch.enable_grad():
-        optimizer.step(closure)  # type: ignore[no-untyped-call]
-    return weight.detach(), offset.detach()
+def _point(data: _Data, penalty: float, start: Fit, tolerance: float) -> _Point:
+    fit = data.problem.fit(penalty, start, tolerance=tolerance)
+    losses = loss_of(data.val_labels).rows(_val_logits(data, fit), data.val_labels)
+    return _Point(penalty=penalty, fit=fit, losses=losses)
 
 
-def _folded(data: _Data, penalty: float, weight: Tensor, offset: Tensor) -> Probe:
-    logits, loss = F.linear(data.val_rows, weight, offset), loss_of(data.val_labels)
-    plain = weight / data.scale
+def _val_logits(data: _Data, fit: Fit) -> Tensor:
+    return F.linear(data.val_coordinates, fit.weight, fit.offset)
+
+
+def _folded(data: _Data, point: _Point) -> Probe:
+    logits = _val_logits(data, point.fit)
+    plain = (point.fit.weight @ data.axes.t()) / data.scale
     return Probe(
         weight=plain,
-        bias=offset - plain @ data.shift if data.bias else None,
-        penalty=penalty,
+        bias=point.fit.offset - plain @ data.shift if data.problem.bias else None,
+        penalty=point.penalty,
         standardised=data.standardised,
-        val_loss=float(loss.rows(logits, data.val_labels).mean()),
-        val_accuracy=float(loss.hits(logits, data.val_labels)) / len(logits),
+        val_loss=point.loss,
+        val_accuracy=float(loss_of(data.val_labels).hits(logits, data.val_labels)) / len(logits),
     )

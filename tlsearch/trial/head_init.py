@@ -12,6 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from tlsearch.core.errors import Diverged
 from tlsearch.features import open_solution
 from tlsearch.model import StagedModel
 from tlsearch.train import (
@@ -33,7 +34,7 @@ from tlsearch.trial.context import FrozenGuard, Phase, TrialContext
 from tlsearch.trial.inputs import key_of, open_source, prefix_pass
 from tlsearch.trial.process_cache import held_index, held_spectrum
 
-_SOLVER = 4  # counts up when the solver's results change
+_SOLVER = 5  # counts up when the solver's results change
 _BATCH_SIZE = 1024
 
 
@@ -54,6 +55,7 @@ def solve_head(model: StagedModel, context: TrialContext, guard: FrozenGuard) ->
 
     Raises:
         DataError: Images cannot be read.
+        Diverged: The backbone's features are not finite.
         Infeasible: The images' features do not fit the device.
     """
     refit = context.setup.refit
@@ -167,4 +169,8 @@ def _classifier_inputs(
             rows = module(rows)
         parts.append(rows)
         labels.append(row_labels)
-    return torch.cat(parts), torch.cat(labels)
+    inputs = torch.cat(parts)
+    num_broken = int((~inputs.isfinite().all(1)).sum())
+    if num_broken:
+        raise Diverged(f"the backbone's features of {num_broken} of {len(inputs)} images in {split} are not finite")
+    return inputs, torch.cat(labels)

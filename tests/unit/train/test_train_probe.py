@@ -40,7 +40,7 @@ def test_the_probe_is_the_logistic_regression_of_its_penalty() -> None:
         reference.fit((rows.numpy() - shift) / scale, labels.numpy())
         found.append(reference.predict_log_proba((val_rows.numpy() - shift) / scale))
     ours = torch.log_softmax(logits, 1).numpy()
-    assert min(float(np.abs(ours - one).max()) for one in found) < 0.02
+    assert min(float(np.abs(ours - one).max()) for one in found) < 0.01
 
 
 @pytest.mark.slow

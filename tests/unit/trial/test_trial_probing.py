@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
+from tlsearch.core.errors import Diverged
 from tlsearch.core.types import EpochReport, TrialAssignment, repeatable
-from tlsearch.train import predict_logits, solve_probe
+from tlsearch.train import Runtime, Source, predict_logits, solve_probe
 from tlsearch.trial import FineTuning, finetuning, release_held
 from tlsearch.trial import head_init as probing
 
@@ -87,6 +89,22 @@ def test_the_features_of_the_probe_are_those_of_head_only_trials(assign: Assign)
     trial = start(assign("b"))
     assert "shared" in trial.step().source_reason
     trial.close()
+
+
+@pytest.mark.parametrize("settings", [{"head_init": "probe"}, {"head": "ridge", "head_penalty": 0.1}])
+def test_features_that_are_not_finite_end_the_trial(
+    assign: Assign, monkeypatch: pytest.MonkeyPatch, settings: dict[str, object]
+) -> None:
+    load = probing.load_batch
+
+    def broken(source: Source, chosen: Tensor, runtime: Runtime) -> tuple[Tensor, Tensor]:
+        rows, labels = load(source, chosen, runtime)
+        rows[:2, 0] = torch.tensor([float("nan"), float("inf")])
+        return rows, labels
+
+    monkeypatch.setattr(probing, "load_batch", broken)
+    with pytest.raises(Diverged, match=r"features of 2 of \d+ images in train are not finite"):
+        start(assign(**settings)).close()
 
 
 @pytest.mark.slow
