@@ -57,6 +57,24 @@ def test_corrupt_files_are_one_problem_with_their_paths(space_path: Path) -> Non
     assert [one.split for one in report.data.corrupt] == ["train", "test"]
 
 
+def test_corrupt_files_of_other_channels_are_named_together_too(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for place in (f"{split}/{label}" for split in ("train", "val", "test") for label in ("a", "b")):
+        folder = tmp_path / "images" / place
+        folder.mkdir(parents=True)
+        for number in range(4):
+            np.save(folder / f"{number}.npy", random.integers(0, 65535, (8, 8, 5), dtype=np.uint16))
+    path = tmp_path / "space.yaml"
+    path.write_text("name: a\ndata:\n  source: folder\n  path: images\nspace: {backbone: resnet18}\n")
+    assert check_file(path, with_model=False).data.channels == 5
+    broken = [tmp_path / "images" / name for name in ("train/a/1.npy", "train/b/2.npy", "val/b/0.npy", "test/a/3.npy")]
+    for file in broken:
+        file.write_bytes(file.read_bytes()[:-90])
+    [problem] = check_file(path, with_model=False).problems
+    assert problem.message.startswith("4 of 24 images cannot be used")
+    assert [line.split(": ")[0].strip() for line in problem.message.splitlines()[1:]] == list(map(str, broken))
+
+
 def test_a_long_list_of_corrupt_files_is_whole(space_path: Path) -> None:
     folder = space_path.parent / "images/train/a"
     for number in range(30):

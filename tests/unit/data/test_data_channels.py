@@ -345,6 +345,17 @@ def test_mean_and_deviation_of_each_channel(write_set: Write) -> None:
     assert std == pytest.approx([1, 1000 / 65535, 1], abs=1e-8)  # a constant channel is not divided by nothing
 
 
+def test_all_images_that_cannot_be_measured_are_named(write_set: Write) -> None:
+    root = write_set(lambda number: noise(12, 10, 5, seed=number))
+    index = load_index(spec_of(root, channels=5, bits=16))
+    broken = [Path(index.root) / key for key in index.splits["train"].keys[:2]]
+    for file in broken:
+        file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(DataError) as caught:
+        measure_channels(index)
+    assert all(str(file) in str(caught.value) for file in broken)
+
+
 def test_packed_images_and_their_card(write_set: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = spec_of(write_set(lambda number: noise(24, 20, 5, seed=number)), channels=5, bits=16)
     index = load_index(spec)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tlsearch.app.checks.data_defaults import fit_channels, fit_defaults
+from tlsearch.app.checks.data_defaults import fit_channels, fit_defaults, with_pixels
 from tlsearch.app.checks.feasibility import (
     constant_cost,
     fold_problems,
@@ -103,14 +103,16 @@ def check_file(
 
         index = load_index(file.data)
         num_classes = len(index.classes)
-        file, index = fit_channels(file, index)
+        index = with_pixels(file, index)
+        card = data_card(index, scan=True, include_test=True)
+        if card.corrupt:  # all of them, before the first would end the measuring
+            problems.append(problem(("data",), card.corrupt_message()))
+        else:
+            file = fit_channels(file, index)
         file, space = fit_defaults(file, space, num_training(file, index))
         defaults = {name: space.default_of(name) for name in file.defaults.values if space.dimensions[name].left_out}
         validation = resolution(index, file.search.num_folds)
         problems += fold_problems(file, index)
-        card = data_card(index, scan=True, include_test=True)
-        if card.corrupt:
-            problems.append(problem(("data",), card.corrupt_message()))
         if index.doubt:
             problems.append(problem(("data",), index.doubt))
     except DataError as error:

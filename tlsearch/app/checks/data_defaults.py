@@ -18,25 +18,35 @@ _SMALLEST_BATCH = 4
 _SMALLEST_WITH_STATISTICS = 8  # statistics of fewer images than that say little
 
 
-def fit_channels(file: SpaceFile, index: ImageIndex) -> tuple[SpaceFile, ImageIndex]:
-    """The file and its images with the channels and bits that they have, where the file leaves these open.
+def with_pixels(file: SpaceFile, index: ImageIndex) -> ImageIndex:
+    """The images with the channels and bits that they are read in; none is decoded.
+
+    Raises:
+        DataError: They have several formats, or another one than the file says.
+    """
+    return replace(index, pixels=find_pixels(index, file.data))
+
+
+def fit_channels(file: SpaceFile, index: ImageIndex) -> SpaceFile:
+    """The file with the channels and bits that its images have, where it leaves these open.
 
     A search's ``resolved.yaml`` holds them with the mean and deviation of each channel, so that every node and every
     later start sees the same; of RGB of 8 bits it holds what the file says.
 
+    Args:
+        index: The images as ``with_pixels`` gives them.
+
     Raises:
-        DataError: Images have several formats, or another one than the file says; or they cannot be decoded.
+        DataError: Training images cannot be decoded, or the file's mean has another number of channels.
     """
-    pixels = find_pixels(index, file.data)
-    index = replace(index, pixels=pixels)
-    data = file.data
+    pixels, data = index.pixels, file.data
     if data.mean is not None and len(data.mean) != pixels.channels:
         raise DataError(f"data.mean has a number for each channel: {pixels.channels}, not {len(data.mean)}")
     if pixels.is_rgb:
-        return file, index
+        return file
     mean, std = (data.mean, data.std) if data.mean is not None else measure_channels(index)
     data = replace(data, channels=pixels.channels, bits=pixels.bits, mean=mean, std=std)
-    return replace(file, data=data), index
+    return replace(file, data=data)
 
 
 def fit_defaults(file: SpaceFile, space: Space, num_train: int) -> tuple[SpaceFile, Space]:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tlsearch.app.checks.data_defaults import fit_channels, fit_defaults
+from tlsearch.app.checks.data_defaults import fit_channels, fit_defaults, with_pixels
 from tlsearch.app.checks.feasibility import (
     constant_cost,
     fold_problems,
@@ -121,7 +121,8 @@ def plan_file(
     step(f"listing the images of {file.data.path or file.data.name or file.data.source}")
     index = load_index(file.data)
     require_ready(index)
-    file, index = fit_channels(file, index)
+    index = with_pixels(file, index)
+    file = fit_channels(file, index)
     file, space = fit_defaults(file, space, num_training(file, index))
     problems = limit_problems(file, model_sizes(file, space, len(index.classes)))
     problems += metric_problems(file, len(index.classes)) + fold_problems(file, index)

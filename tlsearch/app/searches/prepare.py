@@ -17,7 +17,7 @@ from tlsearch.app.catalog.gather_facts import gather_facts, write_facts
 from tlsearch.app.catalog.search_names import check_name, new_search_id
 from tlsearch.app.catalog.space_diff import refuse_changes
 from tlsearch.app.catalog.stored import settle, stored_file
-from tlsearch.app.checks.data_defaults import fit_channels, fit_defaults
+from tlsearch.app.checks.data_defaults import fit_channels, fit_defaults, with_pixels
 from tlsearch.app.checks.feasibility import (
     fold_problems,
     limit_problems,
@@ -106,7 +106,8 @@ def prepare(
         logger.info("%s", note)
     index = _index(file, step)
     require_ready(index)
-    file, index = fit_channels(file, index)
+    index = with_pixels(file, index)
+    file = fit_channels(file, index)
     file, space = fit_defaults(file, space, num_training(file, index))
     beside()
     step("checking the weights of the backbones")

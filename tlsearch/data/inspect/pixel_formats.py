@@ -15,6 +15,7 @@ from tlsearch.core.errors import DataError
 from tlsearch.core.printable import printable
 from tlsearch.core.types import RGB8, DataSpec, PixelFormat
 from tlsearch.data.fetch.bucket_images import RemoteReader
+from tlsearch.data.image_files import raise_together
 from tlsearch.data.images.file_formats import HEAD_BYTES, image_format
 from tlsearch.data.images.own_channels import StoredPixels, stored_pixels
 from tlsearch.data.images.pixel_budget import num_decoders
@@ -110,20 +111,24 @@ def measure_channels(index: ImageIndex) -> tuple[tuple[float, ...], tuple[float,
     Every image counts alike. The deviation of a channel that is constant is given as 1.
 
     Raises:
-        DataError: An image cannot be decoded.
+        DataError: Images cannot be decoded; names the first 20.
     """
     keys = index.splits["train"].keys
     chosen = keys[:: max(1, -(-len(keys) // _MEASURED))]
     with ThreadPoolExecutor(max_workers=num_decoders()) as pool:
-        moments = np.mean(list(pool.map(partial(_moments, index), chosen)), axis=0)
-    means, squares = moments
+        found = list(pool.map(partial(_moments, index), chosen))
+    raise_together([one for one in found if isinstance(one, DataError)], len(chosen))
+    means, squares = np.mean([one for one in found if not isinstance(one, DataError)], axis=0)
     stds = np.sqrt(np.maximum(squares - means**2, 0))
     stds = np.where(stds < _CONSTANT, 1.0, stds)
     return tuple(round(float(one), 8) for one in means), tuple(round(float(one), 8) for one in stds)
 
 
-def _moments(index: ImageIndex, key: str) -> NDArray[np.float64]:
-    """Means of the values and of their squares: (2, C)."""
-    image = read_image(index, key)
+def _moments(index: ImageIndex, key: str) -> NDArray[np.float64] | DataError:
+    """Means of the values and of their squares: (2, C); or what is wrong with the image."""
+    try:
+        image = read_image(index, key)
+    except DataError as error:
+        return error
     values = np.asarray(image, dtype=np.float64).reshape(-1, index.pixels.channels) / index.pixels.top
     return np.stack([values.mean(axis=0), np.square(values).mean(axis=0)])
