@@ -171,9 +171,9 @@ def test_a_copy_knows_its_original(tmp_path: Path) -> None:
     catalog.register(entry)
     shutil.copytree(tmp_path / "runs", tmp_path / "copy")
     copy = catalog.find("one", tmp_path / "copy")
-    assert catalog.copies_of(copy) == [entry.path] and catalog.copies_of(entry) == []
+    assert [one.path for one in catalog.copies_of(copy)] == [entry.path] and catalog.copies_of(entry) == []
     catalog.register(_entry(tmp_path / "other", "one"))  # of the same name only
-    assert catalog.copies_of(copy) == [entry.path]
+    assert [one.path for one in catalog.copies_of(copy)] == [entry.path]
 
 
 def test_only_the_stores_of_own_starts_are_trusted(tmp_path: Path) -> None:

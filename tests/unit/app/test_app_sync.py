@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ from typer.testing import CliRunner
 from tlsearch.app.catalog import catalog
 from tlsearch.app.catalog.provenance import keep_evidence
 from tlsearch.app.catalog.stored import forget_end, keep_end, kept_end, read_record
+from tlsearch.app.production.promote import PromoteOptions, promote
 from tlsearch.app.searches.sync import sync_search
+from tlsearch.app.views.report import write_search_report
 from tlsearch.core.errors import StorageError, TrackingError
 from tlsearch.data import load_index
 from tlsearch.search import holding
@@ -82,3 +85,30 @@ def test_a_store_that_cannot_be_used_is_told(entry: catalog.SearchEntry) -> None
 
     with pytest.raises(TrackingError):
         sync_search(replace(entry, tracking_uri="sqlite:////proc/no/such/mlflow.db"))
+
+
+def test_a_copy_adds_nothing_to_the_runs_of_its_original(
+    entry: catalog.SearchEntry, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sync_search(entry)
+
+    def held() -> list[object]:
+        client = MlflowClient(tracking_uri=entry.tracking_uri)
+        runs = [run for run in _runs(entry) if run.data.tags["tlsearch.search_uid"] == entry.uid]
+        models = client.search_logged_models(experiment_ids=[runs[0].info.experiment_id])
+        files = [sorted(one.path for one in client.list_artifacts(run.info.run_id)) for run in runs]
+        return [files, [(one.model_id, one.tags) for one in models if one.tags["tlsearch.search_uid"] == entry.uid]]
+
+    before = held()
+    shutil.copytree(entry.path, tmp_path / "elsewhere/small")
+    copy = catalog.find(str(tmp_path / "elsewhere/small"))
+    made = write_search_report(copy, with_model=False, with_importance=False)
+    assert made.run_id is None and made.page.is_file()
+    assert f"is a copy of the search in {entry.path}, whose run that is; `tlsearch sync {copy.path}`" in caplog.text
+    promoted = promote(copy, PromoteOptions(without_test=True))
+    assert promoted.version == "1" and held() == before
+    uid = catalog.find(str(copy.path)).uid
+    assert uid != entry.uid, "it is a search of its own now"
+    again = promote(copy, PromoteOptions(without_test=True))  # as Python does, with what it knew of it before
+    assert again.version == "1" and catalog.find(str(copy.path)).uid == uid
+    assert write_search_report(entry, with_model=False, with_importance=False).run_id is not None

@@ -164,6 +164,12 @@ def read_entry(folder: Path) -> SearchEntry | None:
     )
 
 
+def as_kept(entry: SearchEntry) -> SearchEntry:
+    """The search with what its folder says of it now: a command may have settled it since it was found."""
+    kept = read_entry(entry.path)
+    return entry if kept is None else replace(entry, uid=kept.uid, moved_from=kept.moved_from)
+
+
 def searches(storage: Path | None = None) -> list[tuple[float, SearchEntry]]:
     """All searches of a storage, or of the catalogue, with the time of their last start; the latest first."""
     trust_own()
@@ -227,8 +233,8 @@ def names_search(model: str) -> bool:
     return read_entry(Path(model.partition(":")[0])) is not None
 
 
-def copies_of(entry: SearchEntry) -> list[Path]:
-    """Other folders that hold the very same search: the one it came from, and those in the catalogue."""
+def copies_of(entry: SearchEntry) -> list[SearchEntry]:
+    """The very same search in other folders: the one it came from, and those in the catalogue."""
     places = [Path(entry.moved_from)] if entry.moved_from else []
     places += [folder for folder, _ in _in_catalogue()]
     found = []
@@ -236,8 +242,14 @@ def copies_of(entry: SearchEntry) -> list[Path]:
         other = read_entry(folder)
         if other is not None and not _same(folder, entry.path):
             if (other.uid, other.created, other.experiment) == (entry.uid, entry.created, entry.experiment):
-                found.append(folder)
+                found.append(other)
     return found
+
+
+def repetitions(entry: SearchEntry) -> list[SearchEntry]:
+    """What ``confirm`` has made of a search, in its storage; the earliest first."""
+    made = [one for _, one in searches(entry.path.parent) if one.parent == entry.search_id]
+    return sorted(made, key=lambda one: one.created)
 
 
 def _in_storage(storage: Path) -> Iterator[tuple[Path, float]]:

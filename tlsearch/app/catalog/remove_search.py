@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from tlsearch.app.catalog.catalog import SearchEntry, copies_of, forget, searches
+from tlsearch.app.catalog.catalog import SearchEntry, copies_of, forget, repetitions
 from tlsearch.core.errors import StorageError
 from tlsearch.core.files import folder_bytes
 from tlsearch.search import holding
@@ -66,7 +66,7 @@ def plan_removal(entry: SearchEntry) -> Removal:
     Raises:
         StorageError: Another process holds it.
     """
-    repeats = tuple(one for _, one in searches(entry.path.parent) if one.parent == entry.search_id)
+    repeats = tuple(repetitions(entry))
     everything = (entry, *repeats)
     with _all_idle(everything):
         pass
@@ -76,7 +76,7 @@ def plan_removal(entry: SearchEntry) -> Removal:
         repeats=repeats,
         num_bytes=sum(folder_bytes(one.path) for one in everything),
         num_runs=sum(len(_run_ids(one)) for one in everything),
-        shared_with=str(others[0]) if others else "",
+        shared_with=others[0].directory if others else "",
     )
 
 

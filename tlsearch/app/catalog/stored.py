@@ -13,9 +13,9 @@ from tlsearch.app.catalog.catalog import (
     MANIFEST,
     RESOLVED,
     SearchEntry,
+    as_kept,
     copies_of,
     new_uid,
-    read_entry,
     register,
     write_atomically,
 )
@@ -88,15 +88,16 @@ def settle(entry: SearchEntry) -> SearchEntry:
     Raises:
         StorageError: The study of a copy is in the database that the other one writes to.
     """
+    entry = as_kept(entry)
     others = copies_of(entry)
     if not (others or entry.moved_from):
         return entry
     if others:
-        _refuse_shared_study(entry, str(others[0]))
+        _refuse_shared_study(entry, others[0])
         logger.warning(
             "%s is a copy of the search in %s: from now on it is a search of its own, with its own runs in MLflow",
             entry.path,
-            others[0],
+            others[0].path,
         )
         entry = replace(entry, uid=new_uid())
     if entry.moved_from:
@@ -118,17 +119,15 @@ def _settle_study(entry: SearchEntry) -> None:
         write_pointer(path, replace(pointer, url=url))
 
 
-def _refuse_shared_study(entry: SearchEntry, other: str) -> None:
+def _refuse_shared_study(entry: SearchEntry, other: SearchEntry) -> None:
     here = read_pointer(SearchFolder(root=entry.path).pointer)
     if here is None:
         return
     here = replace(here, url=entry.moved(here.url)) if entry.moved else here
-    found = read_entry(Path(other))
-    there = None if found is None else read_pointer(SearchFolder(root=found.path).pointer)
-    if there == here:
+    if read_pointer(SearchFolder(root=other.path).pointer) == here:
         raise StorageError(
-            f"{entry.path} is a copy of the search in {other}, and both would write to one study, {here.name!r} in its "
-            f"database: go on with that search, or remove its folder if this one takes its place"
+            f"{entry.path} is a copy of the search in {other.path}, and both would write to one study, {here.name!r} "
+            f"in its database: go on with that search, or remove its folder if this one takes its place"
         )
 
 

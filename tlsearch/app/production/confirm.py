@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 from tlsearch.app.catalog.bucket_searches import folder_of
-from tlsearch.app.catalog.catalog import SOURCE, SearchEntry, searches
+from tlsearch.app.catalog.catalog import SOURCE, SearchEntry, repetitions
 from tlsearch.app.catalog.search_names import MAX_BYTES, free_name
 from tlsearch.app.catalog.stored import read_record, settle, stored_file
 from tlsearch.app.searches.input_digests import refuse_changed_inputs
@@ -71,6 +71,7 @@ def _prepare(entry: SearchEntry, stack: ExitStack, *, top: int, seeds: int, addr
     if earlier is not None:
         lock = stack.enter_context(holding(earlier.path, "confirm"))
         prepared = prepare_resume(earlier, lock=lock, address=address, stored=True)
+        entry = settle(entry)
     else:
         index = load_index(wanted.data)
         refuse_changed_inputs(entry, file, index, purpose="it cannot be confirmed")
@@ -143,14 +144,13 @@ def repeating(file: SpaceFile, entries: Sequence[Mapping[str, Scalar]], *, seeds
 
 def _interrupted(entry: SearchEntry, wanted: SpaceFile) -> SearchEntry | None:
     """The repetition of just this that an earlier call began."""
-    for _, made in sorted(searches(folder_of(wanted.storage)), key=lambda one: one[1].created):
-        if made.parent == entry.search_id:
-            try:
-                file, _ = stored_file(made, "so it cannot go on")
-            except (SpaceError, StorageError):
-                continue  # of another version, or half made
-            if replace(file, storage=wanted.storage) == wanted:
-                return made
+    for made in repetitions(entry):
+        try:
+            file, _ = stored_file(made, "so it cannot go on")
+        except (SpaceError, StorageError):
+            continue  # of another version, or half made
+        if replace(file, storage=wanted.storage) == wanted:
+            return made
     return None
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.app.catalog.gather_facts import read_facts
-from tlsearch.app.catalog.stored import stored_file
+from tlsearch.app.catalog.stored import settle, stored_file
 from tlsearch.app.combined.ensemble_costs import Limits
 from tlsearch.app.combined.make_distilled import make_distilled
 from tlsearch.app.production.choice import Choice, best_trial, choose, find_or_train, train_on_all
@@ -135,12 +135,14 @@ def _promote(entry: SearchEntry, options: PromoteOptions, stack: ExitStack) -> P
     index = load_index(file.data)
     check_classes(read_facts(entry).classes or index.classes, index.classes)
     refuse_changed_inputs(entry, file, index, purpose="its models cannot be scored and promoted")
+    entry = settle(entry)
     num_classes, num_val = len(index.classes), len(index.splits["val"])
     if options.combined == "distilled":
         make_distilled(entry, file, index, best_trial(entry, file, options.limits, num_classes=num_classes))
     choice = _choose(entry, file, options, num_classes=num_classes, num_val=num_val)
     if choice.entry.path != entry.path:
         stack.enter_context(holding(choice.entry.path, "promote"))
+        choice = replace(choice, entry=settle(choice.entry))
     split = None if options.without_test else sealed_split(index)
     uses = uses_on_record(entry, split) if split else []
     ready = _make_ready(choice, file, index, refit=options.refit, compares=split is not None)

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from tlsearch.app.catalog.catalog import RESOLVED, SearchEntry, register, searches, write_atomically
+from tlsearch.app.catalog.catalog import RESOLVED, SearchEntry, register, repetitions, write_atomically
 from tlsearch.app.catalog.gather_facts import read_space_file
 from tlsearch.app.catalog.space_diff import file_now
 from tlsearch.app.catalog.stored import settle, stored_file
@@ -82,14 +81,10 @@ def _named_place(entry: SearchEntry, stored: SpaceFile) -> str:
 
 def _take_place(entry: SearchEntry, place: str) -> None:
     """Writes it into the search's own file, and into those of its repetitions, which began with the same images."""
-    for repetition in _repetitions(entry):
+    for repetition in repetitions(entry):
         with holding(repetition.path, "resume"), suppress(SpaceError):  # one of another version stays as it is
             _write_place(repetition, place)
     _write_place(entry, place)
-
-
-def _repetitions(entry: SearchEntry) -> Iterator[SearchEntry]:
-    return (one for _, one in searches(entry.path.parent) if one.parent == entry.search_id)
 
 
 def _write_place(entry: SearchEntry, place: str) -> None:

@@ -8,13 +8,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tlsearch.app.catalog.catalog import SearchEntry
+from tlsearch.app.catalog.catalog import SearchEntry, as_kept, copies_of
 from tlsearch.app.catalog.gather_facts import complete_facts, keep_facts, read_space_file
 from tlsearch.app.catalog.stored import read_record
 from tlsearch.app.views.outcome import search_alternatives
 from tlsearch.app.views.report_settings import log_scaled, search_settings
 from tlsearch.core.errors import StorageError, UserError
 from tlsearch.core.printable import ENCODING_BYTES
+from tlsearch.core.text import command
 from tlsearch.core.types import DataSpec, ModelSpec, ParameterImportance, SearchRecord
 from tlsearch.results.combine.default_gain import default_gain
 from tlsearch.results.leaderboard.leaderboard import LeaderboardRow, leaderboard, rows_csv
@@ -83,6 +84,7 @@ def write_search_report(
     target = directory or entry.path / FOLDER
     with ExitStack() as stack:
         owner = lock is not None or _takes(entry, stack, target, log=log)
+        entry = as_kept(entry)
         record = read_record(entry)
         facts = complete_facts(entry, [trial.config for trial in record.trials])
         if with_latency:
@@ -170,6 +172,16 @@ def report_at_end(entry: SearchEntry, lock: SearchLock) -> Path | None:
 
 
 def _log(entry: SearchEntry, files: Mapping[str, Path]) -> str | None:
+    """Adds the files to the search's own run; the run that a copy finds is that of the search it was copied from."""
+    if others := [one for one in copies_of(entry) if one.tracking_uri == entry.tracking_uri]:
+        logger.warning(
+            "the report is not added to MLflow: %s is a copy of the search in %s, whose run that is; %s gives it "
+            "runs of its own",
+            entry.path,
+            others[0].path,
+            command("sync", entry.directory),
+        )
+        return None
     return log_search_files(
         entry.tracking_uri, experiment=entry.experiment, search_id=entry.search_id, uid=entry.uid, files=files
     )
