@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from small_search import small_search
+from preparing import prepare_confirm
+from search_doubles import drive
+from small_search import plan_of, small_search
 from soup_search import BACKBONE, SPACE, soup_search
 
 from tlsearch.app.catalog.catalog import SearchEntry
@@ -20,6 +23,8 @@ from tlsearch.app.combined import ensemble_costs, members
 from tlsearch.app.combined import make_soup as souping
 from tlsearch.app.combined.ensemble_costs import Limits
 from tlsearch.app.combined.make_soup import make_soup
+from tlsearch.app.production.conclude import conclude
+from tlsearch.app.production.confirm import best_candidates
 from tlsearch.app.production.promote import PromoteOptions, promote
 from tlsearch.core.crash import SOUP
 from tlsearch.core.errors import SpaceError, StorageError, UserError
@@ -32,6 +37,7 @@ from tlsearch.results.combine.greedy_soup import SoupChoice
 from tlsearch.results.promotion.test_split import checkpoint_digest
 from tlsearch.search import holding
 from tlsearch.train import read_model_meta
+from tlsearch.trial import open_running
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +139,33 @@ def test_the_best_trial_is_trained_with_other_seeds_once_and_for_all(
     assert torch.allclose(soup.model.state_dict()[weight], sum(weights) / 4, atol=1e-6)
     monkeypatch.setattr(members, "train_to", None)  # what was trained is found again
     assert make_soup(entry, runs=2) == result
+
+
+def test_trainings_of_confirm_are_taken_before_others_are_made(
+    entry: SearchEntry, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    repeated = souping.repeated_trial(read_record(entry), stored_file(entry, "")[0])
+    assert repeated is not None
+    place = [one.number for one in best_candidates(read_record(entry), 3)].index(repeated.number)
+    confirm = prepare_confirm(entry, top=3, seeds=2)
+    assert drive(plan_of(confirm.prepared), factory=open_running) == "finished"
+    trials = confirm.prepared.entry.path / "trials"
+    better = [n for n in (place, 3 + place) if read_model_meta(trials / f"{n}/best").epoch]
+    result = conclude(confirm)
+    kept = {int(folder.name) for folder in trials.iterdir() if (folder / "best").exists()}
+    assert kept == {one.best_trial for one in result.candidates} | {place, 3 + place}
+    given: list[Path] = []
+    averages = souping.WeightAverages
+
+    def seen(folders: Mapping[int, Path], *more: Any) -> Any:
+        given.extend(folder for number, folder in folders.items() if number >= 5)
+        return averages(folders, *more)
+
+    monkeypatch.setattr(souping, "WeightAverages", seen)
+    make_soup(entry, runs=3)
+    assert [folder for folder in given if trials in folder.parents] == [trials / f"{n}/best" for n in better]
+    assert [folder.name for folder in (entry.path / "promoted").iterdir()] == [f"{repeated.number}-run-3"]
+    assert f"trial {repeated.number}: 2 trainings of `confirm` taken" in caplog.text
 
 
 def test_a_seed_that_fails_or_never_gets_better_is_left_out(

@@ -124,6 +124,14 @@ def _repeats(entry: SearchEntry, file: SpaceFile, trial: TrialRecord | None, run
     return [] if trial is None else repeated_checkpoints(entry, file, trial, runs, address=address)
 
 
+def repeated_trial(record: SearchRecord, file: SpaceFile) -> TrialRecord | None:
+    """The trial that a soup trains with other seeds; None where the search has none."""
+    try:
+        return _candidates(record, file, MAX_MODELS, repeat=True).repeated
+    except UserError:
+        return None
+
+
 def _candidates(record: SearchRecord, file: SpaceFile, max_models: int, *, repeat: bool = False) -> _Candidates:
     """The best trials of the first group with two different models; groups come by their best trial.
 

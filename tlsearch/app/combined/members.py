@@ -14,13 +14,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tlsearch.app.catalog.catalog import SearchEntry
+from tlsearch.app.catalog.catalog import SearchEntry, repetitions
 from tlsearch.app.catalog.stored import read_record
 from tlsearch.config import SpaceFile
 from tlsearch.core.crash import crash_point
 from tlsearch.core.errors import SearchStopped, StorageError, UsageError, UserError
 from tlsearch.core.text import about_s, agree, plural
-from tlsearch.core.types import TrialAssignment, TrialRecord
+from tlsearch.core.types import TrialAssignment, TrialRecord, TrialState
 from tlsearch.search.bucket import Mirror, machine_folder
 from tlsearch.search.seeds import derive_seed
 from tlsearch.train import read_json, read_model_meta, write_json
@@ -108,8 +108,9 @@ def repeated_checkpoints(
 ) -> Sequence[Path]:
     """The checkpoint folders of further trainings of a trial, with other seeds, each at its own best epoch.
 
-    A training that fails, as one that diverges may, is left out with a warning, and so is one that was never better
-    than its start, which all share. The caller holds the search's lock.
+    Those that ``confirm`` has trained and kept are taken before another one is trained. A training that fails, as one
+    that diverges may, is left out with a warning, and so is one that was never better than its start, which all share.
+    The caller holds the search's lock.
 
     Args:
         file: The search's own.
@@ -127,7 +128,11 @@ def repeated_checkpoints(
         )
         for run in range(1, runs + 1)
     }
-    missing = {folder: one for folder, one in repeats.items() if _trained(folder, one) is None}
+    untrained = [(folder, one) for folder, one in repeats.items() if _trained(folder, one) is None]
+    confirmed = _confirmed(entry, trial)[: len(untrained)]
+    missing = dict(untrained[len(confirmed) :])
+    if confirmed:
+        logger.warning("trial %d: %s of `confirm` taken", trial.number, plural(len(confirmed), "training"))
     if missing:
         which, long = plural(len(missing), "other seed"), about_s(len(missing) * _seconds(trial))
         logger.warning("trial %d: trained with %s, %s of training", trial.number, which, long)
@@ -135,12 +140,27 @@ def repeated_checkpoints(
     errors = _train_all(entry, file, trainings, list(missing.values()), address=address)
     for error in filter(None, errors):
         logger.warning("a training of trial %d with another seed is left out: %s", trial.number, error)
-    ended = [folder / BEST_FOLDER for folder, one in repeats.items() if _trained(folder, one) is not None]
+    own = [folder / BEST_FOLDER for folder, one in repeats.items() if _trained(folder, one) is not None]
+    ended = [*own, *confirmed]
     better = [folder for folder in ended if read_model_meta(folder).epoch]
     if len(better) < len(ended):
         which = plural(len(ended) - len(better), "training")
         logger.warning("%s of trial %d with other seeds never got better than the start: left out", which, trial.number)
     return better
+
+
+def _confirmed(entry: SearchEntry, trial: TrialRecord) -> list[Path]:
+    """The checkpoints of a trial's configuration in repetitions of the search; none of folds.
+
+    Where a repetition has kept the best of them alone it is passed over: a choice among seeds would be chance.
+    """
+    found: list[Path] = []
+    for made in repetitions(entry):
+        alike = [one for one in read_record(made).trials if one.config == trial.config and not one.folds]
+        whole = [_kept(made, one) for one in alike if one.state is TrialState.COMPLETE]
+        kept = [folder for folder in whole if folder is not None]
+        found += kept if len(kept) == len(whole) else []
+    return found
 
 
 def _folder(entry: SearchEntry, trial: TrialRecord, *, refit: bool) -> Path:

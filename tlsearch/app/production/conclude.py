@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from tlsearch.app.catalog.catalog import SearchEntry, write_atomically
 from tlsearch.app.catalog.stored import read_record
+from tlsearch.app.combined.make_soup import repeated_trial
 from tlsearch.app.production.confirm import PreparedConfirm
 from tlsearch.app.views.outcome import search_alternatives
 from tlsearch.core.codec import read_shaped, to_plain
@@ -56,7 +57,7 @@ def beside_others(entry: SearchEntry, confirmed: Confirmed) -> Confirmation:
 
 
 def conclude(confirm: PreparedConfirm) -> Confirmed:
-    """Judges the repetition, keeps each candidate's best training and writes the result into the search's folder.
+    """Judges the repetition, keeps the trainings that are used later and writes the result into the search's folder.
 
     Done once: called again for the same trainings it gives what it gave. The search's run in MLflow gets the file, too.
 
@@ -95,7 +96,7 @@ def conclude(confirm: PreparedConfirm) -> Confirmed:
         verdict=verdict.text,
     )
     write_atomically(confirm.entry.path / CONFIRMED, json.dumps(to_plain(result), indent=2))
-    _keep_best_trainings(confirm.prepared.entry, result)
+    _keep_trainings(confirm, result)
     log_search_files(
         confirm.entry.tracking_uri,
         experiment=confirm.entry.experiment,
@@ -183,8 +184,13 @@ def _predicted(
     return logits_on(load_model(folder), index, "val").double().numpy(), index.label_array("val")
 
 
-def _keep_best_trainings(entry: SearchEntry, result: Confirmed) -> None:
-    kept = {str(candidate.best_trial) for candidate in result.candidates}
-    for folder in (entry.path / "trials").glob("*"):
-        if folder.name not in kept:
+def _keep_trainings(confirm: PreparedConfirm, result: Confirmed) -> None:
+    """Of each candidate the best one; of the trial that ``soup`` trains with other seeds all, which it takes."""
+    kept = {candidate.best_trial for candidate in result.candidates}
+    again = repeated_trial(read_record(confirm.entry), confirm.prepared.file)
+    for candidate in result.candidates:
+        if again is not None and candidate.trial == again.number:
+            kept |= {one.trial for one in candidate.values}
+    for folder in (confirm.prepared.entry.path / "trials").glob("*"):
+        if folder.name not in map(str, kept):
             evict_trial(folder)
