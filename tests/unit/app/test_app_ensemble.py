@@ -17,7 +17,7 @@ from tlsearch.app.catalog.stored import read_record, stored_file
 from tlsearch.app.combined import ensemble_costs
 from tlsearch.app.combined import make_distilled as distilling
 from tlsearch.app.combined import make_ensemble as making
-from tlsearch.app.combined.ensemble_costs import EnsembleCosts, Limits
+from tlsearch.app.combined.ensemble_costs import Limits
 from tlsearch.app.combined.make_ensemble import EnsembleOptions, make_ensemble
 from tlsearch.app.production.promote import PromoteOptions, promote
 from tlsearch.app.views.outcome import find_checkpoint
@@ -83,20 +83,6 @@ def test_an_ensemble_is_a_model_that_scores_what_its_file_says(
     assert two.parameters == sum(sizes)
     assert (two.best_trial, two.best_parameters, two.best_latency_ms) == (0, sizes[0], 4.0)
     assert to_plain(read_record(entry)) == before
-
-
-def test_the_limits_count_what_members_share_once(entry: SearchEntry) -> None:
-    """Two heads on one pretrained backbone are hardly larger than one; of random weights each trial has its own."""
-    file, trials = stored_file(entry, "")[0], read_record(entry).trials
-    random = EnsembleCosts(file, 3, trials)
-    costs = EnsembleCosts(replace(file, weights={}), 3, trials)
-    assert random.parameters([0, 1]) == 2 * random.parameters([0])
-    assert costs.parameters([0]) < costs.parameters([0, 1]) < 1.01 * costs.parameters([0])
-    assert costs.parameters([0, 2]) == costs.parameters([0]) + costs.parameters([2])
-    fits = costs.fits(Limits(parameters=costs.parameters([0, 1])))
-    assert fits(frozenset([0, 1])) and not fits(frozenset([0, 2]))
-    quick = costs.fits(Limits(latency_ms=1.5 * costs.latency_ms([0])))
-    assert quick(frozenset([0, 1])) and not quick(frozenset([0, 1, 2]))
 
 
 @pytest.mark.parametrize("point", ENSEMBLE)
@@ -273,14 +259,23 @@ def test_a_death_in_a_distillation_costs_what_was_not_done(
 
 
 def test_a_distillation_needs_an_ensemble_of_several(entry: SearchEntry, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error names the command that makes one."""
+    """The error names the command that makes one, once: an ensemble of one trial stays that when it is made again."""
     with pytest.raises(UserError, match="has none yet; `tlsearch ensemble small` makes one"):
         promote(entry, PromoteOptions(combined="distilled", without_test=True))
     _took(monkeypatch, Member(trial=0, count=1), helps=False)
     make_ensemble(entry, EnsembleOptions())
     with pytest.raises(StorageError, match="has no distilled model yet: `tlsearch promote small --distill` makes it"):
         find_checkpoint("small:distilled", entry.path.parent)
-    with pytest.raises(UserError, match="has one of a single trial"):
+    with pytest.raises(UserError, match="is trial 0 alone, since no average was better: `tlsearch promote small`"):
         promote(entry, PromoteOptions(combined="distilled", without_test=True))
     with pytest.raises(UsageError, match="--distill or --trial 1, not both"):
         promote(entry, PromoteOptions(combined="distilled", trial=1))
+
+
+def test_a_head_that_is_solved_is_no_student(entry: SearchEntry, made: Combination) -> None:
+    """It would be solved by the labels again, after the ensemble had looked at every image four times."""
+    file, trial = stored_file(entry, "")[0], read_record(entry).trials[0]
+    solved = replace(trial, config=replace(trial.config, unfreeze_depth=0, head="ridge", head_penalty=0.1))
+    with pytest.raises(UserError, match=r"trial 0, whose head is solved by the labels \(ridge\)"):
+        distilling.make_distilled(entry, file, _val(entry), solved)
+    assert not list(entry.path.glob("promoted/0-distilled-*"))

@@ -67,6 +67,8 @@ def model_cost(spec: ModelSpec) -> ModelCost:
 class EnsembleCosts:
     """Sizes of models made of a search's trials, each backbone at each image size measured once.
 
+    The latency is an estimate, from the times of a model's parts: each alone finds its weights in the processor's
+    caches, so that they are scaled to add up to the time of the whole model.
     Members of one image size share the parts of a backbone that none of them has trained, where its batch-norm
     statistics stand still too: these have the same bits and the same input. Parts with statistics that were estimated
     again may have the same bits as well, and count as if they had not, so that no model is larger than its limit.
@@ -78,11 +80,12 @@ class EnsembleCosts:
         # A random initialisation is drawn by the seed of each trial.
         self._random = {name for name, source in file.weights.items() if source.kind == "none"}
         self._parameters = cache(lambda spec: [one.parameters for one in describe_model(spec).stages])
-        self._latencies = cache(measure_part_latencies)
+        self._whole = cache(model_cost)
+        self._latencies = cache(self._part_latencies)
 
     def alone(self, trial: int) -> ModelCost:
         """Of one trial's model, measured as a whole."""
-        return model_cost(self._specs[trial])
+        return self._whole(self._specs[trial])
 
     def parameters(self, trials: Iterable[int]) -> int:
         """Of the whole model."""
@@ -92,9 +95,22 @@ class EnsembleCosts:
         """Of one image on this machine's CPU, one thread."""
         return sum(self._latencies(spec)[place] for _, spec, place in self._parts(trials))
 
-    def fits(self, limits: Limits) -> Callable[[frozenset[int]], bool]:
-        """Whether a set of trials is within limits, each set judged once."""
-        return cache(lambda trials: limits.allow(partial(self.parameters, trials), partial(self.latency_ms, trials)))
+    def fits(self, limits: Limits, *, slower: float = 1.0) -> Callable[[frozenset[int]], bool]:
+        """Whether a set of trials is within limits, each set judged once.
+
+        Args:
+            limits: What the model may need.
+            slower: How many times as long as estimated models of several trials take, as one was measured.
+        """
+
+        def latency_ms(trials: frozenset[int]) -> float:
+            return self.latency_ms(trials) * (slower if len(trials) > 1 else 1.0)
+
+        return cache(lambda trials: limits.allow(partial(self.parameters, trials), partial(latency_ms, trials)))
+
+    def _part_latencies(self, spec: ModelSpec) -> list[float]:
+        parts, whole = measure_part_latencies(spec), self._whole(spec).latency_ms
+        return [one * whole / sum(parts) for one in parts]
 
     def _parts(self, trials: Iterable[int]) -> Iterator[_Part]:
         """The distinct parts of the members."""

@@ -28,6 +28,7 @@ from tlsearch.config.model_copies import copy_model
 from tlsearch.core.crash import crash_point
 from tlsearch.core.errors import SearchStopped, UserError
 from tlsearch.core.metrics import Objective
+from tlsearch.core.text import command
 from tlsearch.core.types import (
     CacheSpec,
     ModelSpec,
@@ -72,7 +73,7 @@ def make_distilled(entry: SearchEntry, file: SpaceFile, index: ImageIndex, stude
         student: The trial whose configuration and seed the student has.
 
     Raises:
-        UserError: The search has no ensemble of several trials; or it has folds.
+        UserError: The search has no ensemble of several trials; it has folds; or the student's head is solved.
         SearchStopped: The student could not be trained.
         StorageError: The ensemble's files are damaged.
     """
@@ -82,13 +83,13 @@ def make_distilled(entry: SearchEntry, file: SpaceFile, index: ImageIndex, stude
             f"{entry.search_id}, whose trials have folds, is trained on all of them: `tlsearch promote "
             f"{entry.search_id} --ensemble` takes the ensemble itself"
         )
-    ensemble = read_combination(entry.path, "ensemble")
-    if ensemble is None or len(ensemble.members) == 1:
-        what = "has none yet" if ensemble is None else "has one of a single trial"
+    if student.config.solved:
         raise UserError(
-            f"a distilled model learns from the search's ensemble, and {entry.search_id} {what}; "
-            f"`tlsearch ensemble {entry.search_id}` makes one"
+            f"a distilled model has the configuration of a trial, here trial {student.number}, whose head is solved by "
+            f"the labels ({student.config.head}): nothing trains, so it cannot learn from the ensemble; "
+            f"{command('promote', entry.search_id, '--ensemble')} takes the ensemble itself"
         )
+    ensemble = _teacher(entry)
     assert student.best_value is not None, "a student's trial has a result"
     teacher = combined_model(entry.path, "ensemble")
     setup = file.trial_setup()
@@ -105,6 +106,21 @@ def make_distilled(entry: SearchEntry, file: SpaceFile, index: ImageIndex, stude
         _train(student, config, replace(setup, soft_targets=str(targets)), folder)
         crash_point("student_trained")
     return _keep(entry, file, index, ensemble, student, folder / BEST_FOLDER)
+
+
+def _teacher(entry: SearchEntry) -> Combination:
+    search, ensemble = entry.search_id, read_combination(entry.path, "ensemble")
+    if ensemble is None:
+        raise UserError(
+            f"a distilled model learns from the search's ensemble, and {search} has none yet; "
+            f"{command('ensemble', search)} makes one"
+        )
+    if len(ensemble.members) == 1:
+        raise UserError(
+            f"a distilled model learns from an ensemble of several trials, and that of {search} is trial "
+            f"{ensemble.best_trial} alone, since no average was better: {command('promote', search)} takes a trial"
+        )
+    return ensemble
 
 
 def _train(student: TrialRecord, config: TrialConfig, setup: TrialSetup, folder: Path) -> None:

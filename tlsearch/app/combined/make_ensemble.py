@@ -78,21 +78,30 @@ def make_ensemble(entry: SearchEntry, options: EnsembleOptions) -> Combination:
         _say_left_out(kept, len(record.ranked))
         costs = EnsembleCosts(file, len(index.classes), record.trials)
         limits = Limits(latency_ms=options.max_latency_ms, parameters=options.max_params)
-        selected = select_ensemble(
-            kept.trials,
-            kept.logits,
-            kept.labels,
-            metric=record.metric,
-            max_models=options.max_models,
-            fits=costs.fits(limits),
-        )
-        if selected is None:
-            raise UserError(f"no trial of {entry.search_id} is within the limits: {limits.text}")
-        numbers = [member.trial for member in selected.members]
-        folds = any(trial.folds for trial in record.trials)
-        folders = member_checkpoints(entry, file, numbers, refit=folds, address=options.address)
-        model = _write_model(entry, record.metric, selected, folders, index.classes)
-        return _keep(entry, record, selected, model, costs.alone(selected.best_trial), len(kept.labels))
+        folds, slower = any(trial.folds for trial in record.trials), 1.0
+        while True:
+            selected = select_ensemble(
+                kept.trials,
+                kept.logits,
+                kept.labels,
+                metric=record.metric,
+                max_models=options.max_models,
+                fits=costs.fits(limits, slower=slower),
+            )
+            if selected is None:
+                raise UserError(f"no trial of {entry.search_id} is within the limits: {limits.text}")
+            numbers = [member.trial for member in selected.members]
+            folders = member_checkpoints(entry, file, numbers, refit=folds, address=options.address)
+            made = _measure(_write_model(entry, record.metric, selected, folders, index.classes))
+            if len(numbers) == 1 or limits.latency_ms is None or made.latency_ms <= limits.latency_ms:
+                return _keep(entry, record, selected, made, costs.alone(selected.best_trial), len(kept.labels))
+            slower = made.latency_ms / costs.latency_ms(numbers)  # larger each time, and these members no longer fit
+            logger.warning(
+                "the ensemble of trials %s takes %.1f ms, at most %g are allowed: selecting a faster one",
+                ", ".join(map(str, numbers)),
+                made.latency_ms,
+                limits.latency_ms,
+            )
 
 
 def _say_left_out(kept: Kept, num_ranked: int) -> None:
@@ -146,10 +155,9 @@ def _write_model(
 
 
 def _keep(
-    entry: SearchEntry, record: SearchRecord, selected: Selected, model: Path, best: ModelCost, num_val: int
+    entry: SearchEntry, record: SearchRecord, selected: Selected, made: ModelCost, best: ModelCost, num_val: int
 ) -> Combination:
-    """Measures the model, then writes the file that says so."""
-    parameters, latency = _measure(model)
+    """Writes the file that says what the model is worth and needs."""
     combination = Combination(
         kind="ensemble",
         members=selected.members,
@@ -159,8 +167,8 @@ def _keep(
         best_trial=selected.best_trial,
         best_value=selected.best_value,
         best_cross_fitted=selected.best_cross_fitted,
-        parameters=parameters,
-        latency_ms=latency,
+        parameters=made.parameters,
+        latency_ms=made.latency_ms,
         num_val=num_val,
         helps=selected.helps,
         best_parameters=best.parameters,
@@ -176,9 +184,10 @@ def _is_same(folder: Path, meta: EnsembleMeta) -> bool:
         return False
 
 
-def _measure(folder: Path) -> tuple[int, float]:
+def _measure(folder: Path) -> ModelCost:
     """Parameters and milliseconds for one image, of the model as it is: what members share counts once."""
     model = load_model(folder, device="cpu")
     module = AveragedNetworks(model.networks).eval()
     inputs = [torch.zeros(1, one.channels, one.crop_size, one.crop_size) for one in transforms_of(model.networks)]
-    return sum(parameter.numel() for parameter in module.parameters()), measure_module(module, inputs)
+    parameters = sum(parameter.numel() for parameter in module.parameters())
+    return ModelCost(parameters=parameters, latency_ms=measure_module(module, inputs))
