@@ -89,6 +89,11 @@ class PrintableFormatter(logging.Formatter):
         """The record with secrets masked, and codes that a terminal would obey escaped."""
         return printable_lines(mask(super().format(record)))
 
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Messages of tlsearch as commands print theirs, ``warning: ...``: a module's name says nothing to a user."""
+        own = record.name.split(".")[0] == "tlsearch"
+        return f"{record.levelname.lower()}: {record.message}" if own else super().formatMessage(record)
+
 
 def _escaped(match: re.Match[str]) -> str:
     return _SHORT.get(match[0]) or _code(match[0])

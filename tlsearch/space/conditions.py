@@ -232,3 +232,8 @@ def system_reason(name: str, point: Mapping[str, Scalar]) -> Reason | None:
     # a space that an earlier version stored lacks the dimensions that came later
     message = rule.why(point[rule.on]) if rule is not None and rule.on in point else ""
     return Reason(on=rule.on, message=message) if rule is not None and message else None
+
+
+def active_values(point: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """Those values of a whole point, such as a trial's configuration, that have an effect there."""
+    return {name: value for name, value in point.items() if value is not None and system_reason(name, point) is None}

@@ -66,5 +66,15 @@ def test_log_lines_obey_too() -> None:
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(PrintableFormatter("%(message)s"))
-    handler.handle(logging.makeLogRecord({"msg": "left out: %s", "args": ("a\x1b[2J",)}))
+    handler.handle(logging.makeLogRecord({"name": "library", "msg": "left out: %s", "args": ("a\x1b[2J",)}))
     assert stream.getvalue() == "left out: a\\x1b[2J\n"
+
+
+def test_a_message_of_tlsearch_reads_as_other_output_does_and_a_library_s_names_it() -> None:
+    formatter = PrintableFormatter("%(levelname)s %(name)s: %(message)s")
+
+    def line(name: str) -> str:
+        return formatter.format(logging.LogRecord(name, logging.WARNING, "", 0, "trial %d: slow", (3,), None))
+
+    assert line("tlsearch.app.combined.members") == "warning: trial 3: slow"
+    assert line("mlflow.store") == "WARNING mlflow.store: trial 3: slow"

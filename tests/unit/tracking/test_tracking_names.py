@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from tlsearch.core.errors import TrackingError
+from tlsearch.core.types import TrialConfig
 from tlsearch.tracking.mlflow_store import artifact_location, folder_name, model_name, quoted, registered_name
 from tlsearch.tracking.registry.rehearsal import rehearse_promotion
 from tlsearch.tracking.runs import KIND, find_runs, search_tags
+from tlsearch.tracking.sink.entries import trial_start
 
 NAMES = [
     "it's",
@@ -100,3 +102,14 @@ def test_runs_are_found_by_any_id(store: str, search_id: str) -> None:
 def test_a_name_with_both_kinds_of_quotes_is_refused_in_words(store: str) -> None:
     with pytest.raises(TrackingError, match="both ' and \""):
         list(find_runs(_client(store), "0", "a'b\"c"))
+
+
+def test_the_params_of_a_trial_are_those_that_have_an_effect() -> None:
+    """A solved head takes no step, and at depth 0 nothing is adapted: MLflow has no value of what would."""
+    ridge = trial_start(0, TrialConfig(backbone="resnet18", head="ridge", head_penalty=0.1), at=0.0).params
+    assert {"backbone", "unfreeze_depth", "head", "head_penalty"} <= set(ridge)
+    assert not {"head_lr", "optimizer", "batch_size", "weight_decay", "augmentation", "ema", "adapt"} & set(ridge)
+    deep = TrialConfig(backbone="resnet18", unfreeze_depth=2, head_lr=0.01, backbone_lr=1e-4, bn_policy="train")
+    params = trial_start(0, deep, at=0.0).params
+    assert (params["head_lr"], params["backbone_lr"], params["adapt"]) == ("0.01", "0.0001", "none")
+    assert "head_penalty" not in params

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tlsearch.app.catalog.catalog import RESOLVED, SearchEntry
 from tlsearch.app.catalog.provenance import kept_environment
@@ -13,7 +13,7 @@ from tlsearch.core.codec import read_json
 from tlsearch.core.errors import UserError
 from tlsearch.core.types import SearchRecord, TrialRecord, WeightsSource
 from tlsearch.results.report.settings_section import SearchSettings, WeightsUsed
-from tlsearch.space.conditions import system_reason
+from tlsearch.space.conditions import active_values
 
 if TYPE_CHECKING:
     from tlsearch.config import SpaceFile
@@ -52,9 +52,7 @@ def best_entry(trial: TrialRecord, file: SpaceFile | None) -> str:
 
 def best_space(trial: TrialRecord, file: SpaceFile | None) -> str:
     """A trial as a space of one point; what has no effect on it is left out, and so are other backbones' weights."""
-    point = asdict(trial.config)
-    has_effect = {name for name, value in point.items() if value is not None and system_reason(name, point) is None}
-    values: dict[str, Any] = {name: value for name, value in point.items() if name in has_effect}
+    values = active_values(asdict(trial.config))
     weights = {} if file is None else as_tree(file)["weights"]
     own = {name: source for name, source in weights.items() if name == trial.config.backbone}
     return dump_part({**({"weights": own} if own else {}), "space": values})

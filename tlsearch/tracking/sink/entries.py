@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 
 from tlsearch.core.secrets import mask_tree
 from tlsearch.core.types import DataSetFacts, EpochReport, Scalar, TrialConfig, TrialOutcome, TrialRecord
+from tlsearch.space.conditions import active_values
 
 # A metric's value is stored with its own time, so that a resend is the same point.
 # All times are Unix time in seconds.
@@ -110,7 +111,7 @@ def text_params(values: Mapping[str, Scalar]) -> dict[str, str]:
 
 def trial_start(number: int, config: TrialConfig, *, at: float) -> TrialStart:
     """The start of a trial; a field of the config that has no effect is left out."""
-    return TrialStart(number=number, params=text_params(asdict(config)), at=at)
+    return TrialStart(number=number, params=text_params(active_values(asdict(config))), at=at)
 
 
 def whole_trial(record: TrialRecord, *, now: float) -> WholeTrial:
