@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from tlsearch.results.promotion.multi_label_evidence import gather_answers, read
 from tlsearch.results.promotion.test_evaluation import gather_evidence
 from tlsearch.results.stats.calibration import fit_temperature
 from tlsearch.results.stats.intervals import bootstrap_metric
+from tlsearch.train import LOSSES
 
 TASK = TASKS["multi_label"]
 CLASSES = ("a", "b", "c", "d")
@@ -129,3 +131,22 @@ def test_an_ensemble_of_noisy_trials_helps(metric: str) -> None:
     assert found is not None and found.helps and len(found.members) > 1 and len(found.thresholds) == 4
     gain = found.cross_fitted - found.best_cross_fitted
     assert (gain < 0) == (metric == "val_loss")
+
+
+class _Average(torch.nn.Module):
+    """What an ensemble of two confident models ends in."""
+
+    def forward(self, logits: torch.Tensor) -> torch.Tensor:
+        return LOSSES["multi_label"].average(logits, torch.tensor([[0.6], [0.4]]).log())
+
+
+def test_the_average_of_confident_models_is_the_same_where_it_is_exported(tmp_path: Path) -> None:
+    """A sigmoid of -16 has few right digits in onnxruntime, and its logarithm is wrong by tenths."""
+    pytest.importorskip("onnx", reason="an optional extra")
+    runtime = pytest.importorskip("onnxruntime", reason="an optional extra")
+    logits, model = 8 * torch.randn(64, 2, 5, generator=torch.Generator().manual_seed(0)), _Average().eval()
+    torch.onnx.export(model, (logits,), str(tmp_path / "average.onnx"), dynamo=True, verbose=False)
+    session = runtime.InferenceSession(tmp_path / "average.onnx")
+    (exported,) = session.run(None, {session.get_inputs()[0].name: logits.numpy()})
+    chances = torch.sigmoid(logits.double()).transpose(1, 2) @ torch.tensor([0.6, 0.4], dtype=torch.float64)
+    assert np.abs(exported - torch.logit(chances).numpy()).max() < 1e-4

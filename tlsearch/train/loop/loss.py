@@ -180,7 +180,7 @@ class BinaryCrossEntropy(TrainingLoss):
     @staticmethod
     def average(logits: Tensor, log_weights: Tensor) -> Tensor:
         """The log odds of the mean."""
-        yes, no = (torch.logsumexp(F.logsigmoid(part) + log_weights, dim=1) for part in (logits, -logits))
+        yes, no = (torch.logsumexp(_log_sigmoid(part) + log_weights, dim=1) for part in (logits, -logits))
         return yes - no
 
     def total(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -288,3 +288,8 @@ class Mixer:
         top, bottom = round(max(0.0, middle_y - half_height)), round(min(height, middle_y + half_height))
         left, right = round(max(0.0, middle_x - half_width)), round(min(width, middle_x + half_width))
         return top, left, bottom - top, right - left
+
+
+def _log_sigmoid(logits: Tensor) -> Tensor:
+    """As ``F.logsigmoid``, which exports write as the logarithm of a sigmoid: wrong by tenths at -16."""
+    return logits.clamp(max=0) - torch.log1p(torch.exp(-logits.abs()))
