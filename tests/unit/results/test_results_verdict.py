@@ -127,7 +127,7 @@ def test_a_smaller_loss_is_better() -> None:
             epoch_seconds=1.0,
         )
 
-    pair = [repeated(1, [0.9, 0.92, 0.91]), repeated(2, [0.5, 0.52, 0.51])]
+    pair = [repeated(1, [0.9, 0.92, 0.91]), repeated(2, [0.5, 0.53, 0.51])]
     verdict = judge(pair, Objective.of("val_loss"))
     assert verdict.recommended == 2 and verdict.outcome == "better"
     assert [one.trial for one in verdict.ranking] == [2, 1]
@@ -156,3 +156,25 @@ def test_a_few_per_cent_of_time_do_not_make_a_configuration_cheaper() -> None:
     assert far.outcome == "equal" and far.recommended == 2 and far.text.endswith("0.5 s an epoch)")
     folded = judge(pair, Objective.of("val_accuracy"), step="fold")
     assert folded.recommended == 2 and folded.text.endswith("0.5 s a fold)")
+
+
+def test_the_same_difference_with_every_seed_shows_nothing_without_values_of_images() -> None:
+    """Solved heads give the same with all seeds: a difference of one image would be certain, with p = 0."""
+    ours, theirs = (dict.fromkeys(range(3), value) for value in (0.9776, 0.9552))
+    found = judge([_with_seeds(0, ours), _with_seeds(1, theirs)], Objective.of("val_macro_f1"))
+    assert (found.outcome, found.recommended, found.comparisons[0].better) == ("unknown", 0, False)
+    assert "differ by 0.0224 in val_macro_f1 with every seed" in found.text and "p = 0" not in found.text
+    equal = judge([_with_seeds(0, ours), _with_seeds(1, ours)], Objective.of("val_macro_f1"))
+    assert equal.outcome == "equal"
+
+
+def _with_seeds(trial: int, values: dict[int, float]) -> Repeated:
+    return Repeated(
+        trial=trial,
+        params={},
+        first_value=0.9,
+        values=values,
+        trials={},
+        parameters=10,
+        epoch_seconds=1.0,
+    )

@@ -17,6 +17,7 @@ from scipy.special import stdtr, stdtrit
 from tlsearch.results.stats.intervals import Interval
 
 ALPHA = 0.05
+_NO_SPREAD = 1e-9  # of an interval: sums of equal numbers are rounded
 
 Values = NDArray[np.float64]
 
@@ -47,6 +48,11 @@ class Difference:
     interval: Interval
     p_value: float
     degrees: float
+
+    @property
+    def constant(self) -> bool:
+        """Whether all differences are one number, without a spread that a test could hold the value against."""
+        return self.interval.high - self.interval.low < _NO_SPREAD
 
 
 def mean_over_seeds(values: Sequence[float]) -> Mean:

@@ -61,7 +61,8 @@ class Comparison:
     Attributes:
         better: Whether ``first`` is really better.
         decisive: The one that the verdict rests on: over both where it exists, else over seeds; None where fewer
-            than two seeds are common to both.
+            than two seeds are common to both, and where each seed alone gives the same difference: that happens on few
+            images, and always with heads that are solved, and says nothing of other images.
     """
 
     first: int
@@ -190,7 +191,7 @@ def judge(candidates: Sequence[Repeated], objective: Objective, *, step: Step = 
         return Verdict(ranking=ranking, comparisons=(), outcome="unknown", recommended=best.trial, text=text)
     first = comparisons[0]
     if first.decisive is None:
-        text = f"fewer than {MIN_SEEDS} seeds of trials {best.trial} and {first.second} have a result: nothing is shown"
+        text = _nothing_shown(first, metric)
         return Verdict(ranking=ranking, comparisons=comparisons, outcome="unknown", recommended=best.trial, text=text)
     if first.better:
         text = f"rank 1 (trial {best.trial}) is better than rank 2 (trial {first.second}): {_figures(first, metric)}"
@@ -221,11 +222,11 @@ def compare_repeated(first: Repeated, second: Repeated, objective: Objective) ->
         ours = np.stack([first.scores[seed] for seed in seeds])
         theirs = np.stack([second.scores[seed] for seed in seeds])
         over_images, over_both = difference_over_images(ours, theirs), difference_over_both(ours, theirs)
-    decisive = over_both or over_seeds
+    decisive = over_both or (None if over_seeds.constant and over_seeds.value else over_seeds)
     return Comparison(
         first=first.trial,
         second=second.trial,
-        better=decisive.p_value < ALPHA and decisive.value > 0,
+        better=decisive is not None and decisive.p_value < ALPHA and decisive.value > 0,
         decisive=decisive,
         over_seeds=over_seeds,
         over_images=over_images,
@@ -237,6 +238,16 @@ def _is_cheaper(one: Repeated, other: Repeated) -> bool:
     if one.parameters != other.parameters:
         return one.parameters < other.parameters
     return one.epoch_seconds < _NOTABLE * other.epoch_seconds
+
+
+def _nothing_shown(comparison: Comparison, metric: str) -> str:
+    pair, over = f"trials {comparison.first} and {comparison.second}", comparison.over_seeds
+    if over is None:
+        return f"fewer than {MIN_SEEDS} seeds of {pair} have a result: nothing is shown"
+    return (
+        f"nothing is shown: {pair} differ by {over.value:.4f} in {metric} with every seed, so that the seeds say "
+        f"nothing of chance, and {metric} has no values of single images that would"
+    )
 
 
 def _figures(comparison: Comparison, metric: str) -> str:
