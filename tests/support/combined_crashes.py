@@ -35,6 +35,7 @@ POINTS = {
         "soft_targets",
         "after_checkpoint:2",  # in the middle of the student's training
         "student_trained",
+        "distilled_chosen",
         "distilled_model",
         "version_made",  # registered, and no alias points to it
     ),
@@ -95,7 +96,7 @@ def _make(home: Path, kind: str, crash_at: str = "") -> None:
     values = {"value": 0.75, "cross_fitted": 0.7, "best_value": 0.7, "best_cross_fitted": 0.65}
     members = (Member(trial=0, count=2), Member(trial=2, count=1))
     found = Selected(members=members, temperatures=(1.5, 1.5), best_trial=0, helps=True, **values)
-    soup = SoupChoice(members=(2, 5), best=2, helps=True, **values)  # 5 is a training of the best trial's
+    soup = SoupChoice(members=(2, 5), best_trial=2, helps=True, **values)  # 5 is a training of the best trial's
     make_ensemble.select_ensemble = lambda *_, **__: found
     make_ensemble.measure_module = lambda *_: 7.0
     make_soup.choose_soup = lambda *_, **__: soup

@@ -14,7 +14,6 @@ from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.app.catalog.screen_file import decided_screen
 from tlsearch.app.catalog.stored import SearchState, read_record, search_state
 from tlsearch.core.errors import StorageError
-from tlsearch.core.layout import SearchFolder
 from tlsearch.core.text import html_table, plural
 from tlsearch.core.types import Screen, SearchRecord, TrialRecord
 from tlsearch.display.shown_search import execute_shown
@@ -131,7 +130,7 @@ class Search:
         """
         from tlsearch.search.study.storage import open_for_reading
 
-        study = open_for_reading(SearchFolder(root=self.directory), self.entry.moved)
+        study = open_for_reading(self.entry.folder, self.entry.moved)
         if study is None:
             raise StorageError(f"the search {self.id} has no study yet: it has not begun its first trial")
         return study.as_optuna()

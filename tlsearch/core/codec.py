@@ -103,6 +103,15 @@ def to_plain(value: DataclassInstance) -> dict[str, Any]:
     return asdict(value)
 
 
+def fields_of(kind: type[DataclassInstance], value: DataclassInstance) -> dict[str, Any]:
+    """The fields of a dataclass that another one's are, by name.
+
+    Args:
+        kind: A base of the value's class.
+    """
+    return {field.name: getattr(value, field.name) for field in fields(kind)}
+
+
 def from_plain(kind: type[T], plain: Mapping[str, Any]) -> T:
     """The dataclass again; keys it does not know (of another version) are left out.
 

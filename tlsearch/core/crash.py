@@ -53,6 +53,7 @@ ENSEMBLE = (
 DISTILLATION = (
     "soft_targets",  # the teacher's probabilities are kept, the student is not trained yet
     "student_trained",
+    "distilled_chosen",  # the student's model is about to be copied, the old model is not replaced yet
     "distilled_model",  # the model is whole, the search does not say so yet
 )
 

@@ -74,6 +74,10 @@ class SearchFolder:
         """The checkpoint that a trial goes on from."""
         return self.trial(number) / "running"
 
+    def best(self, number: int) -> Path:
+        """The model of a trial's best epoch; absent where it is not kept."""
+        return self.trial(number) / "best"
+
     def val_logits(self, number: int) -> Path:
         """The trial's logits on the validation images, or on those that its folds hold out, at its best epoch."""
         return self.trial(number) / VAL_LOGITS

@@ -191,22 +191,8 @@ def read_image(
     Raises:
         DataError: The file is missing, empty or corrupt, or has other channels; names its path.
     """
-    data, name = read_bytes(index, key), image_name(index, key)
+    data, name = index.reader.read(key), index.reader.name(key)
     return decode_image(data, name, pixels=pixels or index.pixels, max_pixels=index.max_pixels, hold=hold)
-
-
-def read_bytes(index: ImageIndex, key: str) -> bytes:
-    """The encoded bytes of one image.
-
-    Raises:
-        DataError: The file cannot be read.
-    """
-    return index.reader.read(key)
-
-
-def image_name(index: ImageIndex, key: str) -> str:
-    """How messages name an image: its path, or the set and row."""
-    return index.reader.name(key)
 
 
 def _ready_splits(listing: Listing, split: SplitSpec) -> dict[str, tuple[Item, ...]]:

@@ -120,7 +120,7 @@ class Dropper(SearchObserver):
         """Drops the models that are gone here, where the logits stay."""
         self._ended.add(number)
         folder = SearchFolder(root=self._mirror.directory)
-        for one in [one for one in self._ended if not (folder.trial(one) / "best").is_dir()]:
+        for one in [one for one in self._ended if not folder.best(one).is_dir()]:
             with suppress(StorageError):
                 self._mirror.push(f"trials/{one}")
             self._ended.discard(one)

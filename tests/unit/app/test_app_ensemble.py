@@ -27,6 +27,7 @@ from tlsearch.core.errors import DataError, SpaceError, StorageError, UsageError
 from tlsearch.core.metrics import METRICS, Objective
 from tlsearch.data import load_index
 from tlsearch.results import load_model, logits_on, predict
+from tlsearch.results.combine import combination
 from tlsearch.results.combine.combination import Combination, Member, combined_model, read_combination
 from tlsearch.results.combine.selection import Selected
 from tlsearch.results.promotion.test_split import read_uses
@@ -96,7 +97,7 @@ def test_a_death_leaves_no_half_model(entry: SearchEntry, monkeypatch: pytest.Mo
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        for module in (making, ensemble_checkpoint):
+        for module in (combination, ensemble_checkpoint):
             patch.setattr(module, "crash_point", die)
         with pytest.raises(KeyboardInterrupt):
             make_ensemble(entry, EnsembleOptions())
@@ -245,7 +246,8 @@ def test_a_death_in_a_distillation_costs_what_was_not_done(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(distilling, "crash_point", die)
+        for module in (distilling, combination):
+            patch.setattr(module, "crash_point", die)
         with pytest.raises(KeyboardInterrupt):
             promote(entry, PromoteOptions(combined="distilled", without_test=True))
     assert read_combination(entry.path, "distilled") is None

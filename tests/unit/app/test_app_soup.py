@@ -32,6 +32,7 @@ from tlsearch.core.metrics import METRICS
 from tlsearch.core.types import SearchRecord, TrialAssignment
 from tlsearch.data import load_index
 from tlsearch.results import load_model, logits_on
+from tlsearch.results.combine import combination
 from tlsearch.results.combine.combination import combined_model, read_combination
 from tlsearch.results.combine.greedy_soup import SoupChoice
 from tlsearch.results.promotion.test_split import checkpoint_digest
@@ -63,9 +64,9 @@ def entry(template: SearchEntry, monkeypatch: pytest.MonkeyPatch) -> SearchEntry
 def _choice(*members: int, helps: bool = True) -> SoupChoice:
     return SoupChoice(
         members=members,
-        value=0.5,
+        value=0.5 if helps else 0.6,
         cross_fitted=0.5,
-        best=members[0],
+        best_trial=members[0],
         best_value=0.6,
         best_cross_fitted=0.7,
         helps=helps,
@@ -248,7 +249,7 @@ def test_a_death_leaves_none_or_a_whole_one_and_the_same_call_makes_it(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        for module in (members, souping):
+        for module in (members, combination):
             patch.setattr(module, "crash_point", die)
         with pytest.raises(KeyboardInterrupt):
             make_soup(entry)

@@ -23,7 +23,6 @@ from web_site import Site
 from tlsearch.core.errors import DataError
 from tlsearch.core.types import CacheSpec, DataSpec, SplitSpec, TransformSpec
 from tlsearch.data import load_index, open_pixels, read_image
-from tlsearch.data.index import image_name, read_bytes
 from tlsearch.data.libraries.hub import MODULES
 
 
@@ -69,9 +68,9 @@ def test_ready_splits(hf, tmp_path):
         "val": ("val/1", "val/0"),
         "test": ("test/1", "test/0"),
     }
-    assert read_bytes(index, "val/1") == png(2001)
+    assert index.reader.read("val/1") == png(2001)
     assert np.array_equal(np.asarray(read_image(index, "test/0")), np.asarray(Image.open(BytesIO(png(1000)))))
-    assert image_name(index, "val/1") == f"the Hugging Face set {path}, val row 1"
+    assert index.reader.name("val/1") == f"the Hugging Face set {path}, val row 1"
     assert open_pixels(index, "val", TransformSpec(resize_size=6, crop_size=6), CacheSpec()).labels.tolist() == [0, 1]
     assert load(path=path) == index
     parts["test"] = table(hf, [2, 1], 7)
@@ -94,7 +93,7 @@ def test_a_folder_of_images_and_one_of_parquet(hf, tmp_path, write_images):
     assert index.classes == ("a", "b")
     assert {name: len(split) for name, split in index.splits.items()} == {"train": 8, "val": 2, "test": 4}
     contents = {path.read_bytes() for path in (tmp_path / "images" / "train").rglob("*.png")}
-    assert {read_bytes(index, key) for key in (*index.splits["train"].keys, *index.splits["val"].keys)} == contents
+    assert {index.reader.read(key) for key in (*index.splits["train"].keys, *index.splits["val"].keys)} == contents
     (tmp_path / "parquet").mkdir()
     table(hf, [0, 2] * 10).to_parquet(str(tmp_path / "parquet" / "train-0.parquet"))
     assert load(path=str(tmp_path / "parquet")).classes == ("cat", "bee")

@@ -23,7 +23,6 @@ from torchvision.datasets import VisionDataset
 from tlsearch.core.errors import DataError
 from tlsearch.core.types import CacheSpec, DataSpec, SplitSpec, TransformSpec
 from tlsearch.data import load_index, open_pixels, read_image
-from tlsearch.data.index import image_name, read_bytes
 from tlsearch.data.libraries.torchvision_sets_table import READABLE, REFUSED
 from tlsearch.data.sources.listing import FileReader
 
@@ -74,7 +73,7 @@ def test_a_set_with_train_and_test_in_memory(tmp_path):
     assert index.splits["test"].digests == ()
     image = read_image(index, "train/07")
     assert np.array_equal(np.asarray(image)[..., 1], images["train"][7])
-    assert image_name(index, "train/07") == "torchvision's MNIST train row 7"
+    assert index.reader.name("train/07") == "torchvision's MNIST train row 7"
     assert load("MNIST", tmp_path, split=SplitSpec(val=0.2)) == index
     pixels = open_pixels(index, "val", TransformSpec(resize_size=28, crop_size=28), CacheSpec())
     row = int(index.splits["val"].keys[0].split("/")[1])
@@ -118,7 +117,7 @@ def test_a_set_of_files(pets):
     assert index.splits["test"].keys[0] == "oxford-iiit-pet/images/Bengal_6.jpg"
     assert index.root == str(pets)
     key = index.splits["train"].keys[0]
-    assert read_bytes(index, key) == (pets / key).read_bytes()
+    assert index.reader.read(key) == (pets / key).read_bytes()
 
 
 def test_test_files_stay_closed(pets):
@@ -160,7 +159,7 @@ def test_a_set_that_makes_its_images(tmp_path):
     assert sum(len(split) for split in index.splits.values()) == 40
     assert set(index.splits) == {"train", "val", "test"}
     assert read_image(index, "all/03").size == (224, 224)
-    assert read_bytes(index, "all/03") == read_bytes(index, "all/03")
+    assert index.reader.read("all/03") == index.reader.read("all/03")
     assert load("FakeData", options={"size": 40, "num_classes": 3, "random_offset": 1}).digest != index.digest
 
 

@@ -39,8 +39,8 @@ def test_independent_errors_average_out_and_each_average_is_asked_for_once() -> 
     assert chosen.cross_fitted > chosen.best_cross_fitted + 0.05
     assert len(averages.asked) == len(set(averages.asked))
     accuracy = {number: float((one.argmax(1) == LABELS).mean()) for number, one in averages.singles.items()}
-    assert chosen.members[0] == chosen.best == max(accuracy, key=lambda number: accuracy[number])
-    assert chosen.best_value == accuracy[chosen.best] and chosen.value >= chosen.best_value
+    assert chosen.members[0] == chosen.best_trial == max(accuracy, key=lambda number: accuracy[number])
+    assert chosen.best_value == accuracy[chosen.best_trial] and chosen.value >= chosen.best_value
 
 
 def test_what_makes_the_average_worse_stays_out() -> None:
@@ -54,7 +54,7 @@ def test_where_it_does_not_help_it_says_so() -> None:
     """One good trial with copies: the average is it again, and no better."""
     one = noisy(1, seed=2).singles[0]
     chosen = choose_soup([4, 5, 6], Averages(dict.fromkeys((4, 5, 6), one)), LABELS, "val_accuracy")
-    assert not chosen.helps and chosen.best == 4
+    assert not chosen.helps and chosen.best_trial == 4
     assert chosen.cross_fitted == pytest.approx(chosen.best_cross_fitted)
 
 
@@ -62,7 +62,7 @@ def test_it_must_beat_the_best_of_all_trials() -> None:
     averages = noisy(3, seed=3, strength=0.5)
     averages.singles[9] = 9.0 * np.eye(3)[LABELS]
     chosen = choose_soup([0, 1, 2], averages, LABELS, "val_accuracy", singles=[0, 1, 2, 9])
-    assert (chosen.best, chosen.best_value, chosen.helps) == (9, 1.0, False)
+    assert (chosen.best_trial, chosen.best_value, chosen.helps) == (9, 1.0, False)
     assert not any(9 in members for members in averages.asked if len(members) > 1)
 
 
@@ -72,7 +72,7 @@ def test_seeds_of_one_trial_are_averaged_all_before_others_join() -> None:
     averages.singles[6] = -5 * np.eye(3)[LABELS]
     chosen = choose_soup([0, 1, 6], averages, LABELS, "val_accuracy", start=[1, 2, 3, 4])
     assert chosen.members[:4] == (1, 2, 3, 4) and 6 not in chosen.members
-    assert chosen.best in (0, 1) and chosen.helps
+    assert chosen.best_trial in (0, 1) and chosen.helps
     alone = choose_soup([1], averages, LABELS, "val_accuracy", start=[1, 2, 3, 4])
     accuracy = (averages((1, 2, 3, 4)).argmax(1) == LABELS).mean()
     assert alone.members == (1, 2, 3, 4) and alone.value == alone.cross_fitted == pytest.approx(accuracy)

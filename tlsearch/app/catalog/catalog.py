@@ -22,6 +22,7 @@ from tlsearch.app.catalog.moves import Move
 from tlsearch.core.codec import from_plain, read_json
 from tlsearch.core.errors import StorageError
 from tlsearch.core.files import write_atomically as write_atomically
+from tlsearch.core.layout import SearchFolder
 from tlsearch.core.secrets import remember
 from tlsearch.core.trusted_hosts import origin, trust
 from tlsearch.core.types import CacheSpec
@@ -69,6 +70,11 @@ class SearchEntry:
     def path(self) -> Path:
         """The search's folder."""
         return Path(self.directory)
+
+    @property
+    def folder(self) -> SearchFolder:
+        """What lies where in it."""
+        return SearchFolder(root=self.path)
 
     @property
     def storage(self) -> str:

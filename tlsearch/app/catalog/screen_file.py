@@ -8,7 +8,6 @@ import logging
 from tlsearch.app.catalog.catalog import SearchEntry, write_atomically
 from tlsearch.core.codec import read_shaped, to_plain
 from tlsearch.core.errors import StorageError
-from tlsearch.core.layout import SearchFolder
 from tlsearch.core.types import Screen
 from tlsearch.space import Space, is_screened, with_backbones
 
@@ -22,7 +21,7 @@ def read_screen(entry: SearchEntry) -> Screen | None:
         StorageError: The file is damaged.
     """
     try:
-        return read_shaped(SearchFolder(root=entry.path).screen, Screen)
+        return read_shaped(entry.folder.screen, Screen)
     except FileNotFoundError:
         return None
 
@@ -43,7 +42,7 @@ def write_screen(entry: SearchEntry, screen: Screen) -> None:
     Raises:
         StorageError: The folder cannot be written; what was kept before is still there.
     """
-    path = SearchFolder(root=entry.path).screen
+    path = entry.folder.screen
     try:
         write_atomically(path, json.dumps(to_plain(screen), indent=1))
     except OSError as error:
@@ -55,7 +54,7 @@ def write_screen(entry: SearchEntry, screen: Screen) -> None:
 
 def forget_screen(entry: SearchEntry) -> None:
     """Takes it away where the search's space is not screened any more."""
-    SearchFolder(root=entry.path).screen.unlink(missing_ok=True)
+    entry.folder.screen.unlink(missing_ok=True)
 
 
 def narrowed(entry: SearchEntry, space: Space) -> Space:

@@ -29,7 +29,7 @@ class Difference:
         return ".".join(self.path)
 
     def __str__(self) -> str:
-        return f"{self.dotted}: {_shown(self.before)} -> {_shown(self.after)}"
+        return f"{self.dotted}: {show(self.before)} -> {show(self.after)}"
 
 
 def differences(before: SpaceFile, after: SpaceFile) -> list[Difference]:
@@ -109,7 +109,3 @@ def _compare(before: Any, after: Any, path: tuple[str, ...]) -> Iterator[Differe
             yield from _compare(before.get(key), after.get(key), (*path, str(key)))
     elif before != after:
         yield Difference(path=path, before=before, after=after)
-
-
-def _shown(value: Any) -> str:
-    return show(value)

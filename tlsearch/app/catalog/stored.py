@@ -24,7 +24,6 @@ from tlsearch.app.catalog.screen_file import narrowed
 from tlsearch.config import SpaceFile, dump_resolved
 from tlsearch.core.codec import read_json
 from tlsearch.core.errors import SpaceError, SpaceProblem, StorageError
-from tlsearch.core.layout import SearchFolder
 from tlsearch.core.text import command, plural
 from tlsearch.core.types import SearchRecord, TrialState
 from tlsearch.results.leaderboard.search_facts import plateau_text
@@ -111,7 +110,7 @@ def settle(entry: SearchEntry) -> SearchEntry:
 
 def _settle_study(entry: SearchEntry) -> None:
     """The folder of a search that has moved names its study's SQLite file where that is now."""
-    path = SearchFolder(root=entry.path).pointer
+    path = entry.folder.pointer
     if entry.moved is None or (pointer := read_pointer(path)) is None:
         return
     url = entry.moved(pointer.url)
@@ -120,11 +119,11 @@ def _settle_study(entry: SearchEntry) -> None:
 
 
 def _refuse_shared_study(entry: SearchEntry, other: SearchEntry) -> None:
-    here = read_pointer(SearchFolder(root=entry.path).pointer)
+    here = read_pointer(entry.folder.pointer)
     if here is None:
         return
     here = replace(here, url=entry.moved(here.url)) if entry.moved else here
-    if read_pointer(SearchFolder(root=other.path).pointer) == here:
+    if read_pointer(other.folder.pointer) == here:
         raise StorageError(
             f"{entry.path} is a copy of the search in {other.path}, and both would write to one study, {here.name!r} "
             f"in its database: go on with that search, or remove its folder if this one takes its place"
@@ -143,7 +142,7 @@ def search_state(entry: SearchEntry, record: SearchRecord) -> SearchState:
     A search with unfinished trials that no process runs is interrupted, however its process ended: by Ctrl-C,
     SIGTERM, ``stop`` or ``kill -9``.
     """
-    if is_running(SearchFolder(root=entry.path).lock):
+    if is_running(entry.folder.lock):
         return "running"
     ended = kept_end(entry)
     unfinished = any(trial.state is TrialState.RUNNING for trial in record.trials)
@@ -186,4 +185,4 @@ def kept_end(entry: SearchEntry) -> Status:
 
 def search_log(entry: SearchEntry) -> AbstractContextManager[None]:
     """Writes ``log.jsonl`` in the search's folder while the body runs."""
-    return logging_to(SearchFolder(root=entry.path).log, search=entry.search_id)
+    return logging_to(entry.folder.log, search=entry.search_id)

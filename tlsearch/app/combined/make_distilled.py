@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -40,7 +39,13 @@ from tlsearch.core.types import (
 )
 from tlsearch.data import ImageIndex, draw_view, open_pixels
 from tlsearch.results import load_model
-from tlsearch.results.combine.combination import Combination, combined_model, read_combination, write_combination
+from tlsearch.results.combine.combination import (
+    Combination,
+    combined_model,
+    read_combination,
+    replacing,
+    write_combination,
+)
 from tlsearch.results.inference.networks import transforms_of
 from tlsearch.results.inference.predictor import logits_of
 from tlsearch.results.promotion.test_split import checkpoint_digest
@@ -137,11 +142,8 @@ def _keep(
     entry: SearchEntry, file: SpaceFile, index: ImageIndex, ensemble: Combination, student: TrialRecord, best: Path
 ) -> Combination:
     """Puts the model where combinations lie, then writes the file that says so."""
-    model = combined_model(entry.path, "distilled")
-    model.with_suffix(".json").unlink(missing_ok=True)  # until the new one is whole there is none
-    shutil.rmtree(model, ignore_errors=True)
-    copy_model(best, model)
-    crash_point("distilled_model")
+    with replacing(entry.path, "distilled") as model:
+        copy_model(best, model)
     meta = read_model_meta(model)
     cost = model_cost(ModelSpec.of(meta.config, file.data, len(index.classes)))  # also of the student's trial
     assert student.best_value is not None

@@ -9,7 +9,6 @@ again after any death: the ensemble counts once its file is written, last.
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +21,20 @@ from tlsearch.app.combined.ensemble_costs import EnsembleCosts, Limits, ModelCos
 from tlsearch.app.combined.members import member_checkpoints
 from tlsearch.app.searches.input_digests import refuse_changed_inputs
 from tlsearch.config.ensemble_meta import EnsembleMeta
-from tlsearch.core.crash import crash_point
+from tlsearch.core.codec import fields_of
 from tlsearch.core.errors import UserError
 from tlsearch.core.text import plural
 from tlsearch.core.types import SearchRecord
 from tlsearch.data import load_index
 from tlsearch.results import load_model
-from tlsearch.results.combine.combination import Combination, combined_model, read_combination, write_combination
+from tlsearch.results.combine.combination import (
+    Combination,
+    Worth,
+    combined_model,
+    read_combination,
+    replacing,
+    write_combination,
+)
 from tlsearch.results.combine.kept_logits import Kept, read_kept
 from tlsearch.results.combine.selection import MAX_MODELS, Selected, select_ensemble
 from tlsearch.results.inference.labelled import check_classes
@@ -146,11 +152,8 @@ def _write_model(
     folder = combined_model(entry.path, "ensemble")
     same = folder.is_dir() and read_combination(entry.path, "ensemble") is not None and _is_same(folder, meta)
     if not same:
-        folder.with_suffix(".json").unlink(missing_ok=True)  # until the new one is whole there is none
-        crash_point("ensemble_chosen")
-        shutil.rmtree(folder, ignore_errors=True)
-        save_ensemble(folder, meta, [folders[member.trial] for member in members])
-        crash_point("ensemble_model")
+        with replacing(entry.path, "ensemble"):
+            save_ensemble(folder, meta, [folders[member.trial] for member in members])
     return folder
 
 
@@ -162,17 +165,12 @@ def _keep(
         kind="ensemble",
         members=selected.members,
         metric=record.metric,
-        value=selected.value,
-        cross_fitted=selected.cross_fitted,
-        best_trial=selected.best_trial,
-        best_value=selected.best_value,
-        best_cross_fitted=selected.best_cross_fitted,
         parameters=made.parameters,
         latency_ms=made.latency_ms,
         num_val=num_val,
-        helps=selected.helps,
         best_parameters=best.parameters,
         best_latency_ms=best.latency_ms,
+        **fields_of(Worth, selected),
     )
     return write_combination(entry.path, combination, record)
 

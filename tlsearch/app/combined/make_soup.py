@@ -11,7 +11,6 @@ file is written, which is last.
 from __future__ import annotations
 
 import logging
-import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,13 +27,13 @@ from tlsearch.app.combined.members import member_checkpoints, repeated_checkpoin
 from tlsearch.app.searches.input_digests import refuse_changed_inputs
 from tlsearch.config import SpaceFile
 from tlsearch.config.model_copies import copy_model
-from tlsearch.core.crash import crash_point
+from tlsearch.core.codec import fields_of
 from tlsearch.core.errors import UserError
 from tlsearch.core.label_tasks import task_of
 from tlsearch.core.types import ModelSpec, SearchRecord, TrialRecord, WeightsSource
 from tlsearch.data import ImageIndex, load_index
 from tlsearch.results import load_model, logits_on
-from tlsearch.results.combine.combination import Combination, Member, combined_model, write_combination
+from tlsearch.results.combine.combination import Combination, Member, Worth, replacing, write_combination
 from tlsearch.results.combine.greedy_soup import SoupChoice, choose_soup
 from tlsearch.search import holding
 from tlsearch.space.bn_policies import bn_policy
@@ -115,7 +114,7 @@ def make_soup(
         model = _write_model(entry, index, record.metric, chosen, averages, folders, trials)
         own, best = (
             ModelSpec.of(read_model_meta(one).config, file.data, len(index.classes))
-            for one in (model, folders[chosen.best])
+            for one in (model, folders[chosen.best_trial])
         )
         return _keep(entry, record, chosen, trials, len(averages.labels), own=own, best=best)
 
@@ -173,15 +172,11 @@ def _write_model(
     trials: Sequence[int],
 ) -> Path:
     """Replaces the model; without the file that says what it is worth until that is written."""
-    model = combined_model(entry.path, "soup")
-    model.with_suffix(".json").unlink(missing_ok=True)  # until the new one is whole there is none
-    crash_point("soup_chosen")
-    shutil.rmtree(model, ignore_errors=True)
-    if chosen.helps:
-        _write_average(model, averages, chosen.members, trials, metric, index)
-    else:
-        copy_model(folders[chosen.best], model)
-    crash_point("soup_model")
+    with replacing(entry.path, "soup") as model:
+        if chosen.helps:
+            _write_average(model, averages, chosen.members, trials, metric, index)
+        else:
+            copy_model(folders[chosen.best_trial], model)
     return model
 
 
@@ -197,23 +192,18 @@ def _keep(
 ) -> Combination:
     """Measures a model like its own and one like the best trial's, then writes the file that says so."""
     costs = {spec: model_cost(spec) for spec in {own, best}}
-    members = Counter(trials if chosen.helps else [chosen.best])
+    members = Counter(trials if chosen.helps else [chosen.best_trial])
     averaged = len(chosen.members) > 1  # else what halves would have averaged says nothing of this model
     combination = Combination(
         kind="soup",
         members=tuple(Member(trial=number, count=count) for number, count in members.most_common()),
         metric=record.metric,
-        value=chosen.value if chosen.helps else chosen.best_value,
-        cross_fitted=chosen.cross_fitted if averaged else chosen.best_cross_fitted,
-        best_trial=chosen.best,
-        best_value=chosen.best_value,
-        best_cross_fitted=chosen.best_cross_fitted,
         parameters=costs[own].parameters,
         latency_ms=costs[own].latency_ms,
         num_val=num_val,
-        helps=chosen.helps,
         best_parameters=costs[best].parameters,
         best_latency_ms=costs[best].latency_ms,
+        **fields_of(Worth, chosen if averaged else replace(chosen, cross_fitted=chosen.best_cross_fitted)),
     )
     return write_combination(entry.path, combination, record)
 

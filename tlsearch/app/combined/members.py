@@ -18,7 +18,7 @@ from tlsearch.app.catalog.catalog import SearchEntry, repetitions
 from tlsearch.app.catalog.stored import read_record
 from tlsearch.config import SpaceFile
 from tlsearch.core.crash import crash_point
-from tlsearch.core.errors import SearchStopped, StorageError, UsageError, UserError
+from tlsearch.core.errors import SearchStopped, StorageError
 from tlsearch.core.text import about_s, agree, plural
 from tlsearch.core.types import TrialAssignment, TrialRecord, TrialState
 from tlsearch.search.bucket import Mirror, machine_folder
@@ -55,14 +55,9 @@ def member_checkpoints(
         SearchStopped: A training failed.
         ClusterError: Ray cannot be reached.
     """
-    known = {trial.number: trial for trial in read_record(entry).trials}
-    for number in numbers:
-        if number not in known:
-            raise UsageError(f"the search {entry.search_id} has no trial {number}; it has {len(known)}")
-        if known[number].best_epoch is None:
-            trial = known[number]
-            raise UserError(f"trial {number} of {entry.search_id} has no result: {trial.state.value} {trial.error}")
-    trials = [replace(known[number], best_epoch=known[number].model_epoch) for number in dict.fromkeys(numbers)]
+    record = read_record(entry)
+    trials = [record.trial_with_result(number) for number in dict.fromkeys(numbers)]
+    trials = [replace(trial, best_epoch=trial.model_epoch) for trial in trials]
     return checkpoints_of(entry, file, trials, refit=refit, address=address)
 
 
@@ -170,7 +165,7 @@ def _folder(entry: SearchEntry, trial: TrialRecord, *, refit: bool) -> Path:
 
 def _kept(entry: SearchEntry, trial: TrialRecord) -> Path | None:
     """The checkpoint that the search has kept."""
-    folder = entry.path / "trials" / str(trial.number) / BEST_FOLDER
+    folder = entry.folder.best(trial.number)
     if not (folder / "checkpoint.json").is_file():
         return None
     meta = read_model_meta(folder)
@@ -246,10 +241,9 @@ def _passed(training: _Training, error: str) -> None:
 
 def _seconds(trial: TrialRecord) -> float:
     """What the epochs up to its best one took; of a trial with folds a whole fold."""
-    seconds = [report.metrics.get("epoch_seconds", 0.0) for report in trial.reports]
-    if not trial.best_epoch or not seconds:
+    if not trial.best_epoch or not trial.epoch_seconds:
         return 0.0
-    return max(seconds) if trial.folds else sum(seconds)
+    return max(trial.epoch_seconds) if trial.folds else sum(trial.epoch_seconds)
 
 
 def _part(training: _Training) -> str:

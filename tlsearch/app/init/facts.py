@@ -17,7 +17,6 @@ from tlsearch.core.errors import DataError
 from tlsearch.core.label_tasks import DEFAULT_TASK, TaskName, class_counts
 from tlsearch.core.types import DataSpec, SplitSpec
 from tlsearch.data import DataCard, ImageIndex, data_card, find_pixels, load_index
-from tlsearch.data.index import image_name
 from tlsearch.data.sources.listing import Listing, list_source
 from tlsearch.data.sources.manifest import table_task
 
@@ -181,7 +180,7 @@ def _group_pattern(index: ImageIndex, card: DataCard) -> str | None:
     labels = {
         key: label for split in index.splits.values() for key, label in zip(split.keys, split.labels, strict=True)
     }
-    keys = {image_name(index, key): key for key in paths}
+    keys = {index.reader.name(key): key for key in paths}
     for pattern in _GROUP_PATTERNS:
         found = {key: match[1] for key, path in paths.items() if (match := re.search(pattern, path))}
         if len(found) < len(paths):

@@ -15,7 +15,7 @@ from tlsearch.app.combined.members import checkpoints_of
 from tlsearch.app.production.conclude import read_confirmed
 from tlsearch.app.production.confirm import best_candidates
 from tlsearch.config import SpaceFile
-from tlsearch.core.errors import UsageError, UserError
+from tlsearch.core.errors import UserError
 from tlsearch.core.text import command
 from tlsearch.core.types import ModelSpec, SearchRecord, TrialConfig, TrialRecord
 from tlsearch.model import describe_model
@@ -125,12 +125,7 @@ def best_trial(entry: SearchEntry, file: SpaceFile, limits: Limits, *, num_class
 def _candidates(entry: SearchEntry, number: int | None, num_val: int) -> Iterator[tuple[SearchEntry, TrialRecord, str]]:
     record = read_record(entry)
     if number is not None:
-        asked = next((one for one in record.trials if one.number == number), None)
-        if asked is None:
-            raise UsageError(f"the search {entry.search_id} has no trial {number}; it has {len(record.trials)}")
-        if asked.best_epoch is None:
-            raise UserError(f"trial {number} of {entry.search_id} has no result: {asked.state.value} {asked.error}")
-        yield entry, asked, "asked for by its number"
+        yield entry, record.trial_with_result(number), "asked for by its number"
         return
     confirmed = read_confirmed(entry)
     if confirmed is not None:
@@ -190,7 +185,7 @@ def _refuse_outdated(record: SearchRecord, confirmed: Confirmed) -> None:
 def _confirmed_winner(entry: SearchEntry, confirmed: Confirmed) -> tuple[SearchEntry, TrialRecord, str]:
     winner = next(one for one in confirmed.candidates if one.trial == confirmed.recommended)
     owner = find(confirmed.confirm_search_id, entry.path.parent)
-    trial = next(one for one in read_record(owner).trials if one.number == winner.best_trial)
+    trial = read_record(owner).trial(winner.best_trial)
     reason = f"the best training of the configuration that was confirmed: trial {winner.trial} of {entry.search_id}"
     return owner, trial, reason
 

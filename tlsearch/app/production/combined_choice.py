@@ -90,7 +90,7 @@ def _within(found: Combination, limits: Limits) -> bool:
 
 
 def _choice(entry: SearchEntry, found: Combination) -> Choice:
-    single = next(one for one in read_record(entry).trials if one.number == found.best_trial)
+    single = read_record(entry).trial(found.best_trial)
     single = replace(single, best_epoch=single.model_epoch)
     if found.kind == "distilled":
         reason = (

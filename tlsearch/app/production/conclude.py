@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
@@ -17,7 +17,7 @@ from tlsearch.app.catalog.stored import read_record
 from tlsearch.app.combined.make_soup import repeated_trial
 from tlsearch.app.production.confirm import PreparedConfirm
 from tlsearch.app.views.outcome import search_alternatives
-from tlsearch.core.codec import read_shaped, to_plain
+from tlsearch.core.codec import fields_of, read_shaped, to_plain
 from tlsearch.core.errors import TrialError
 from tlsearch.core.label_tasks import TASKS
 from tlsearch.core.layout import evict_trial
@@ -52,8 +52,7 @@ def beside_others(entry: SearchEntry, confirmed: Confirmed) -> Confirmation:
     Raises:
         StorageError: A file of a combination is damaged.
     """
-    known = {field.name: getattr(confirmed, field.name) for field in fields(Confirmed)}
-    return Confirmation(**known, alternatives=search_alternatives(entry))
+    return Confirmation(**fields_of(Confirmed, confirmed), alternatives=search_alternatives(entry))
 
 
 def conclude(confirm: PreparedConfirm) -> Confirmed:
@@ -139,7 +138,7 @@ def _repeated(confirm: PreparedConfirm, record: SearchRecord) -> list[Repeated]:
             if trial.best_value is not None and trial.state is TrialState.COMPLETE
         }
         spec = ModelSpec.of(candidate.config, confirm.prepared.file.data, len(index.classes))
-        times = [r.metrics["epoch_seconds"] for t in good.values() for r in t.reports if "epoch_seconds" in r.metrics]
+        times = [seconds for trial in good.values() for seconds in trial.epoch_seconds]
         found.append(
             Repeated(
                 trial=candidate.number,
@@ -178,8 +177,8 @@ def _predicted(
     if trial.folds:
         kept = read_trial(entry.path, trial)
         return None if kept is None else (kept.logits.astype(np.float64), kept.labels)
-    folder = entry.path / "trials" / str(trial.number)
-    if not (folder / "best").is_dir():
+    folder = entry.folder.best(trial.number)
+    if not folder.is_dir():
         return None
     return logits_on(load_model(folder), index, "val").double().numpy(), index.label_array("val")
 

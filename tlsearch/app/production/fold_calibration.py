@@ -77,8 +77,8 @@ def _of_ensemble(entry: SearchEntry, index: ImageIndex) -> Calibration | None:
 def _of_trials(entry: SearchEntry, index: ImageIndex, numbers: list[int]) -> list[KeptTrial] | None:
     """What each of the trials has kept of the same images; None where one has not."""
     record = read_record(entry)
-    digest, by_number = kept_digest(record, index), {trial.number: trial for trial in record.trials}
-    found = [one for number in numbers if (one := read_trial(entry.path, by_number[number])) is not None]
+    digest = kept_digest(record, index)
+    found = [one for number in numbers if (one := read_trial(entry.path, record.trial(number))) is not None]
     fewest = min((one.num_folds for one in found), default=0)
     alike = [one.of_folds(fewest) for one in found if one.digest == digest]
     whole = [one for one in alike if one is not None]

@@ -84,12 +84,7 @@ def plan_confirm(
 
 
 def _training_s(trial: TrialRecord, num_reports: int) -> float:
-    seconds = _epoch_seconds(trial)
-    return num_reports * (fmean(seconds) if seconds else 0.0) + _TRAINING_S
-
-
-def _epoch_seconds(trial: TrialRecord) -> list[float]:
-    return [one.metrics["epoch_seconds"] for one in trial.reports if "epoch_seconds" in one.metrics]
+    return num_reports * (fmean(trial.epoch_seconds) if trial.epoch_seconds else 0.0) + _TRAINING_S
 
 
 def _concurrency(record: SearchRecord) -> float:

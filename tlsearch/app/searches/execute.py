@@ -22,7 +22,7 @@ from tlsearch.app.catalog.stored import Status, forget_end, keep_end, read_recor
 from tlsearch.app.checks.feasibility import model_sizes, trial_depths, weights_digests
 from tlsearch.app.searches.prepare import Prepared
 from tlsearch.app.searches.screen_backbones import screened
-from tlsearch.core.layout import evict_trial
+from tlsearch.core.layout import SearchFolder, evict_trial
 from tlsearch.core.types import (
     Decision,
     EpochReport,
@@ -218,7 +218,7 @@ class Tidier(SearchObserver):
 
     def __init__(self, keeper: BestKeeper, *, directory: Path) -> None:
         self._keeper = keeper
-        self._trials = directory / "trials"
+        self._folder = SearchFolder(root=directory)
         self._ended: set[int] = set()
 
     def restore(self, record: SearchRecord) -> None:
@@ -234,7 +234,7 @@ class Tidier(SearchObserver):
     def _delete(self) -> None:
         kept = set(self._keeper.kept)
         for number in self._ended & kept:
-            shutil.rmtree(self._trials / str(number) / "running", ignore_errors=True)
+            shutil.rmtree(self._folder.running(number), ignore_errors=True)
         for number in self._ended - kept:
-            evict_trial(self._trials / str(number))
+            evict_trial(self._folder.trial(number))
         self._ended &= kept

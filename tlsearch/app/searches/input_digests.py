@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from tlsearch.app.catalog.catalog import SearchEntry, write_atomically
 from tlsearch.app.catalog.gather_facts import read_facts
+from tlsearch.app.catalog.stored import read_record
 from tlsearch.app.checks.feasibility import weights_digests
 from tlsearch.config import SpaceFile
 from tlsearch.core.codec import read_json, read_shaped, to_plain
@@ -200,7 +201,5 @@ def _weights_of_models(entry: SearchEntry) -> dict[str, str]:
 
 
 def tried_backbones(entry: SearchEntry) -> list[str]:
-    from tlsearch.search import read_search
-
-    trials = read_search(entry.path, search_id=entry.search_id, moved=entry.moved).trials
-    return list(dict.fromkeys(trial.config.backbone for trial in trials))
+    """Those that trials have begun from, in their order."""
+    return list(dict.fromkeys(trial.config.backbone for trial in read_record(entry).trials))

@@ -19,7 +19,6 @@ from tlsearch.app.searches.prepare import Prepared, with_trials
 from tlsearch.app.searches.screen_backbones import screen
 from tlsearch.config import SpaceFile, dump_resolved
 from tlsearch.core.errors import SpaceError, SpaceProblem, StorageError
-from tlsearch.core.layout import SearchFolder
 from tlsearch.core.types import Screen, ScreenObserver
 from tlsearch.data import load_index
 from tlsearch.search import Carried, SearchLock, supersede
@@ -116,7 +115,7 @@ def _screened_again(
     Args:
         again: False for the earlier decision, which the study was begun by.
     """
-    folder = SearchFolder(root=prepared.entry.path)
+    folder = prepared.entry.folder
     begun = folder.journal.exists() or folder.pointer.exists()
     if not is_screened(prepared.space) or prepared.file.search.listed or not begun:
         return None

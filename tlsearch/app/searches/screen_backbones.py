@@ -24,7 +24,6 @@ from tlsearch.app.searches.prepare import Prepared
 from tlsearch.config import SpaceFile
 from tlsearch.core.crash import crash_point
 from tlsearch.core.errors import Infeasible, SearchStopped, UserError
-from tlsearch.core.layout import SearchFolder
 from tlsearch.core.types import ModelSpec, ProbedBackbone, Screen, ScreenObserver, TrialAssignment, TrialConfig
 from tlsearch.data import seen_digest
 from tlsearch.search.scheduling.screening import decide
@@ -83,7 +82,7 @@ def _decided(
 ) -> Screen | None:
     running = prepared.lock.run()
     try:
-        with heeding_stop_requests(SearchFolder(root=prepared.entry.path), running.holder, stop):
+        with heeding_stop_requests(prepared.entry.folder, running.holder, stop):
             decided = screen(prepared, connection, stop=stop, observer=observer)
     finally:
         running.release()  # the search's trials take it again

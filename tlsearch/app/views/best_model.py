@@ -45,7 +45,7 @@ def best_model(entry: SearchEntry, record: SearchRecord, index: ImageIndex) -> t
 
 def not_kept(entry: SearchEntry, best: TrialRecord) -> str:
     """Why there is nothing to evaluate; empty where there is."""
-    folder = entry.path / "trials" / str(best.number) / "best"
+    folder = entry.folder.best(best.number)
     if best.folds or folder.is_dir():
         return ""
     return (
@@ -55,7 +55,7 @@ def not_kept(entry: SearchEntry, best: TrialRecord) -> str:
 
 
 def _kept(entry: SearchEntry, best: TrialRecord, index: ImageIndex) -> BestModel:
-    model = load_model(entry.path / "trials" / str(best.number) / "best")
+    model = load_model(entry.folder.best(best.number))
     evaluate = evaluate_answers if TASKS[index.task].several else evaluate_split
     return BestModel(trial=best.number, evaluation=evaluate(model, index, "val"))
 

@@ -91,7 +91,7 @@ def _best_models(a: _Searched, b: _Searched, device: str) -> tuple[ModelComparis
     """Both best models on the validation images that their searches share."""
     folders = []
     for one in (a, b):
-        folder = one.entry.path / "trials" / str(one.side.best.trial) / "best"
+        folder = one.entry.folder.best(one.side.best.trial)
         if not folder.is_dir():
             return None, f"the model of trial {one.side.best.trial} of {one.side.search_id} is not kept"
         folders.append(str(folder))

@@ -25,8 +25,6 @@ from tlsearch.results.leaderboard.search_facts import SearchFacts
 if TYPE_CHECKING:
     from tlsearch.results.combine.alternatives import Alternative
 
-BEST = "best"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Leaderboard:
@@ -151,14 +149,14 @@ def find_checkpoint(model: str, storage: Path | None = None) -> str:
         if best is None:
             raise StorageError(f"the search {entry.search_id} has no trial with a result yet")
         trial = best.number
-    folder = entry.path / "trials" / str(trial) / BEST
+    folder = entry.folder.best(trial)
     if not folder.is_dir():
         if any(one.folds for one in read_record(entry).trials):
             raise StorageError(
                 f"{entry.search_id}:{trial} must name a model that is kept, and a search with folds keeps no models: "
                 "`tlsearch promote` trains one on all images of train and val"
             )
-        kept = sorted(int(one.parent.name) for one in entry.path.glob(f"trials/*/{BEST}") if one.parent.name.isdigit())
+        kept = sorted(int(one.parent.name) for one in entry.path.glob("trials/*/best") if one.parent.name.isdigit())
         names = ", ".join(f"{entry.search_id}:{one}" for one in kept) or "none"
         raise StorageError(
             f"{entry.search_id}:{trial} must name a model that is kept, those of the tracking.keep_best best trials "

@@ -68,7 +68,7 @@ def _weights(entry: SearchEntry, file: SpaceFile, trials: Iterable[TrialRecord])
 
 
 def _kept_weights(entry: SearchEntry, trial: TrialRecord) -> WeightsUsed | None:
-    checkpoint = entry.path / "trials" / str(trial.number) / "best" / "checkpoint.json"
+    checkpoint = entry.folder.best(trial.number) / "checkpoint.json"
     try:
         meta = read_json(checkpoint)
         return WeightsUsed(

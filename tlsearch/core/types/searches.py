@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
+from tlsearch.core.errors import UsageError, UserError
 from tlsearch.core.metrics import Objective
 from tlsearch.core.secrets import mask
 from tlsearch.core.text import html_table
@@ -87,6 +88,11 @@ class TrialRecord:
         return result_of(self.state, self.reason, self.best_value)
 
     @property
+    def epoch_seconds(self) -> list[float]:
+        """What each epoch took, or fold, as far as it was measured."""
+        return [one.metrics["epoch_seconds"] for one in self.reports if "epoch_seconds" in one.metrics]
+
+    @property
     def folds(self) -> int:
         """Of how many folds its value is the mean once it is whole; 0 without folds."""
         return self.reports[-1].folds if self.reports else 0
@@ -163,6 +169,29 @@ class SearchRecord:
     def best(self) -> TrialRecord | None:
         """The trial with the best result; of equal ones the earlier."""
         return next(iter(self.ranked), None)
+
+    def trial(self, number: int) -> TrialRecord:
+        """A trial by its number.
+
+        Raises:
+            UsageError: There is none of that number.
+        """
+        found = next((one for one in self.trials if one.number == number), None)
+        if found is None:
+            raise UsageError(f"the search {self.search_id} has no trial {number}; it has {len(self.trials)}")
+        return found
+
+    def trial_with_result(self, number: int) -> TrialRecord:
+        """A trial that has a value, by its number.
+
+        Raises:
+            UsageError: There is none of that number.
+            UserError: It has no value.
+        """
+        found = self.trial(number)
+        if found.best_epoch is None:
+            raise UserError(f"trial {number} of {self.search_id} has no result: {found.state.value} {found.error}")
+        return found
 
     @property
     def ranked(self) -> list[TrialRecord]:

@@ -17,7 +17,7 @@ from tlsearch.core.types import PixelFormat
 from tlsearch.data.fetch.bucket_images import RemoteReader
 from tlsearch.data.image_files import tell_together
 from tlsearch.data.images.file_formats import HEAD_BYTES, content_words, image_format, named_as_image
-from tlsearch.data.index import ImageIndex, image_name
+from tlsearch.data.index import ImageIndex
 from tlsearch.data.inspect.duplicates import Duplicate, find_duplicates
 from tlsearch.data.inspect.scan import Looks, Place, look_at
 from tlsearch.data.sources.left_out import CONTENT, LeftOut, may_be_image
@@ -163,7 +163,7 @@ def data_card(index: ImageIndex, *, scan: bool, include_test: bool = False) -> D
 
 
 def _place(index: ImageIndex, place: Place) -> ImagePlace:
-    path = image_name(index, place.key)
+    path = index.reader.name(place.key)
     return ImagePlace(path=path, split=place.split, label=label_text(place.label, index.classes))
 
 

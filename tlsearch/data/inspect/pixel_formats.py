@@ -19,7 +19,7 @@ from tlsearch.data.image_files import raise_together
 from tlsearch.data.images.file_formats import HEAD_BYTES, image_format
 from tlsearch.data.images.own_channels import StoredPixels, stored_pixels
 from tlsearch.data.images.pixel_budget import num_decoders
-from tlsearch.data.index import ImageIndex, image_name, read_bytes, read_image
+from tlsearch.data.index import ImageIndex, read_image
 from tlsearch.data.sources.listing import FileReader
 
 _LOOKED_AT = 1000  # images of a library's set, which are all of one kind
@@ -70,7 +70,7 @@ def _mixed(index: ImageIndex, spec: DataSpec, found: dict[PixelFormat, list[str]
     rule = f"all images of a data set have the same channels and bits{f', here {asked}' if asked else ''}"
     lines = [f"{rule}; these have:"]
     for pixels, keys in sorted(found.items(), key=lambda one: -len(one[1])):
-        names = ", ".join(printable(image_name(index, key)) for key in keys[:_EXAMPLES])
+        names = ", ".join(printable(index.reader.name(key)) for key in keys[:_EXAMPLES])
         lines.append(f"  {pixels}: {len(keys):,} ({names}{', ...' if len(keys) > _EXAMPLES else ''})")
     lines.append(
         "convert or remove some, or set data.channels and data.bits: 3 and 8 read every picture as RGB of 8 bits, 16 "
@@ -95,7 +95,7 @@ def _look(index: ImageIndex, key: str, *, heads_suffice: bool) -> StoredPixels |
     try:
         if heads_suffice and isinstance(index.reader, FileReader) and _is_picture(index.reader.head(key, HEAD_BYTES)):
             return _PICTURE
-        return stored_pixels(read_bytes(index, key), image_name(index, key))
+        return stored_pixels(index.reader.read(key), index.reader.name(key))
     except (DataError, OSError):
         return None
 

@@ -28,7 +28,7 @@ from tlsearch.data.images.decode import has_decoder, inspect_image
 from tlsearch.data.images.file_formats import DECODERS, FORMATS, HEAD_BYTES, image_format
 from tlsearch.data.images.own_channels import inspect_own
 from tlsearch.data.images.pixel_budget import num_decoders
-from tlsearch.data.index import ImageIndex, image_name, read_bytes
+from tlsearch.data.index import ImageIndex
 from tlsearch.data.sources.left_out import JUNK
 
 GREY_SIDE = 16
@@ -138,9 +138,9 @@ def _look_at_all(index: ImageIndex, keys: Sequence[str]) -> Iterator[_Look | str
 
 def _look(index: ImageIndex, key: str) -> _Look | str:
     """One image, or why it cannot be used."""
-    name = image_name(index, key)
+    name = index.reader.name(key)
     try:
-        data = read_bytes(index, key)
+        data = index.reader.read(key)
         with ExitStack() as hold:
             if index.pixels.is_rgb and not is_npy(data):
                 decoded = inspect_image(data, name, max_pixels=index.max_pixels, draft=_DRAFT, hold=hold)
@@ -194,10 +194,10 @@ def require_ready(index: ImageIndex) -> None:
     for name in ("train", "val"):
         keys = index.splits[name].keys
         failures = [
-            f"{image_name(index, key)}: {found} {DECODERS[found]}, or convert the image"
+            f"{index.reader.name(key)}: {found} {DECODERS[found]}, or convert the image"
             for key in keys
             if _lacks_decoder(key)
-            and (found := image_format(read_bytes(index, key)[:HEAD_BYTES])) in DECODERS
+            and (found := image_format(index.reader.read(key)[:HEAD_BYTES])) in DECODERS
             and not has_decoder(found)
         ]
         raise_together(failures, len(keys))

@@ -25,16 +25,16 @@ from tlsearch.data.image_files import raise_together
 from tlsearch.data.images.own_channels import decode_image
 from tlsearch.data.images.pixel_budget import num_decoders
 from tlsearch.data.images.preprocessing import for_torch, resized_square
-from tlsearch.data.index import ImageIndex, Split, image_name, read_bytes
+from tlsearch.data.index import ImageIndex, Split
 
 Square = NDArray[np.uint8] | NDArray[np.uint16] | DataError
 
 
 def decode_square(index: ImageIndex, members: Split, row: int, spec: TransformSpec) -> Square:
     """One image of a split as (crop_size, crop_size, C), or why there is none: damaged, or not readable now."""
-    name = image_name(index, members.keys[row])
+    name = index.reader.name(members.keys[row])
     try:
-        data = read_bytes(index, members.keys[row])
+        data = index.reader.read(members.keys[row])
     except DataError as error:
         return error
     if members.digests and hashlib.sha256(data).digest() != members.digests[row]:

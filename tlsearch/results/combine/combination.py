@@ -7,12 +7,15 @@ et al., "Model soups", 2022); a distilled model has learned what the ensemble pr
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from tlsearch.core.codec import read_shaped, to_plain
+from tlsearch.core.crash import crash_point
 from tlsearch.core.errors import StorageError
 from tlsearch.core.files import write_atomically
 from tlsearch.core.metrics import Objective
@@ -51,22 +54,37 @@ class Member:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Combination:
-    """What was combined, and what it is worth against the best single trial.
+class Worth:
+    """What a combination is worth against the best single trial.
 
     Attributes:
-        members: By falling count; the best single trial alone where no combination ``helps``.
         value: On all validation images, on which the members were selected too.
         cross_fitted: Mean over halves of the validation images: selected on one half, scored on the other. Of a
             distilled model its ``value``, which is compared with that of the trial whose configuration it has.
         best_trial: The best single trial on all validation images; ``best_value`` is its value there.
         best_cross_fitted: The best single trial, chosen and scored on the same halves.
-        best_parameters: Of the best trial's model; None in the file of an earlier version.
-        best_latency_ms: As ``latency_ms``, measured in the same call; None in the file of an earlier version.
+        helps: Whether the combination is better than the best single trial by the cross-fitted value.
+    """
+
+    value: float
+    cross_fitted: float
+    best_trial: int
+    best_value: float
+    best_cross_fitted: float
+    helps: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Combination(Worth):
+    """What was combined, what it is worth, and what it costs.
+
+    Attributes:
+        members: By falling count; the best single trial alone where no combination ``helps``.
         parameters: Of the whole model; what members share counts once.
         latency_ms: Of one image on this machine's CPU, one thread; None where it was not measured.
         num_val: Validation images.
-        helps: Whether the combination is better than the best single trial by the cross-fitted value.
+        best_parameters: Of the best trial's model; None in the file of an earlier version.
+        best_latency_ms: As ``latency_ms``, measured in the same call; None in the file of an earlier version.
         search_best: The search's best trial when this was made; None in the file of an earlier version.
         search_best_value: The value that it had.
     """
@@ -74,15 +92,9 @@ class Combination:
     kind: Kind
     members: tuple[Member, ...]
     metric: str
-    value: float
-    cross_fitted: float
-    best_trial: int
-    best_value: float
-    best_cross_fitted: float
     parameters: int
     latency_ms: float | None
     num_val: int
-    helps: bool
     best_parameters: int | None = None
     best_latency_ms: float | None = None
     search_best: int | None = None
@@ -105,6 +117,17 @@ class Combination:
 def combined_model(root: Path, kind: Kind) -> Path:
     """The folder of the combined model in a search's folder ``root``."""
     return root / FOLDER / kind
+
+
+@contextmanager
+def replacing(root: Path, kind: Kind) -> Iterator[Path]:
+    """The folder of a new combined model, which the body writes; the search says nothing of it until it is whole."""
+    model = combined_model(root, kind)
+    model.with_suffix(".json").unlink(missing_ok=True)
+    crash_point(f"{kind}_chosen")
+    shutil.rmtree(model, ignore_errors=True)
+    yield model
+    crash_point(f"{kind}_model")
 
 
 def read_combination(root: Path, kind: Kind) -> Combination | None:

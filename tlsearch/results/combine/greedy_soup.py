@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tlsearch.core.label_tasks import task_of
 from tlsearch.core.metrics import Objective
+from tlsearch.results.combine.combination import Worth
 from tlsearch.results.combine.cross_fitting import Rows, cross_fitted
 
 SPLITS = 5  # of the validation images; each average that a half leads to takes a pass over them
@@ -19,23 +20,16 @@ Scores = NDArray[np.floating]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SoupChoice:
-    """The average that was chosen on all validation images, and what choosing so is worth.
+class SoupChoice(Worth):
+    """The average that was chosen on all validation images, and what choosing so is worth; see ``Worth``.
+
+    Where it does not help, ``value`` is that of the best single model.
 
     Attributes:
         members: Trials, in the order in which they were taken: the best first.
-        value: Of the average, on all validation images.
-        cross_fitted: The mean over halves of the images: chosen on one, scored on the other.
-        best: The best single model; ``best_value`` on all images, ``best_cross_fitted`` as above.
     """
 
     members: tuple[int, ...]
-    value: float
-    cross_fitted: float
-    best: int
-    best_value: float
-    best_cross_fitted: float
-    helps: bool
 
 
 def choose_soup(
@@ -87,12 +81,13 @@ def choose_soup(
     members, best = greedy(rows), best_single(rows, everyone)
     soup_value = cross_fitted(labels, greedy, score, SPLITS)
     best_value = cross_fitted(labels, lambda half: best_single(half, everyone), score, SPLITS)
+    helps = len(members) > 1 and objective.better(soup_value, best_value)
     return SoupChoice(
         members=members,
-        value=score(members, rows),
+        value=score(members if helps else best, rows),
         cross_fitted=soup_value,
-        best=best[0],
+        best_trial=best[0],
         best_value=score(best, rows),
         best_cross_fitted=best_value,
-        helps=len(members) > 1 and objective.better(soup_value, best_value),
+        helps=helps,
     )

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tlsearch.core.label_tasks import task_of
 from tlsearch.core.metrics import Objective
-from tlsearch.results.combine.combination import Member
+from tlsearch.results.combine.combination import Member, Worth
 from tlsearch.results.combine.cross_fitting import Rows, cross_fitted
 from tlsearch.results.stats.calibration import fit_temperature
 
@@ -33,8 +33,8 @@ _SEED = 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Selected:
-    """An ensemble with its estimate; see ``Combination``.
+class Selected(Worth):
+    """An ensemble with its estimate.
 
     Attributes:
         members: By falling count. The best single trial alone where no ensemble ``helps``.
@@ -44,12 +44,6 @@ class Selected:
 
     members: tuple[Member, ...]
     temperatures: tuple[float, ...]
-    value: float
-    cross_fitted: float
-    best_trial: int
-    best_value: float
-    best_cross_fitted: float
-    helps: bool
     thresholds: tuple[float, ...] = ()
 
 
@@ -91,13 +85,10 @@ def select_ensemble(
     def choose(rows: Rows) -> Counts:
         return library.bagged(rows, max_models, lambda some: fits(frozenset(numbers[place] for place in some)))
 
-    def alone(rows: Rows) -> Counts:
-        return library.single(rows)
-
     everything = np.arange(len(labels))
-    counts, single = choose(everything), alone(everything)
+    counts, single = choose(everything), library.single(everything)
     estimate = cross_fitted(labels, choose, library.value, seed=_SEED)
-    best_estimate = cross_fitted(labels, alone, library.value, seed=_SEED)
+    best_estimate = cross_fitted(labels, library.single, library.value, seed=_SEED)
     helps = len(np.flatnonzero(counts)) > 1 and Objective.of(metric).better(estimate, best_estimate)
     if not helps:
         counts, estimate = single, best_estimate

@@ -239,8 +239,7 @@ def parameters_of(trial: TrialRecord, facts: SearchFacts) -> int | None:
 
 def seconds_of(trial: TrialRecord) -> float | None:
     """Time of all epochs of a trial; None before the first report."""
-    times = [report.metrics["epoch_seconds"] for report in trial.reports if "epoch_seconds" in report.metrics]
-    return sum(times) if times else None
+    return sum(trial.epoch_seconds) if trial.epoch_seconds else None
 
 
 def _rank(trial: TrialRecord, objective: Objective) -> tuple[int, bool, float, int]:

@@ -72,7 +72,6 @@ def _summary(view: View, name: str, trials: Sequence[TrialRecord]) -> GroupSumma
     numbers = {t.number for t in trials}
     counting = [t for t in view.counting if t.number in numbers]
     values = sorted(value_of(t) for t in counting)
-    times = [s for t in trials for r in t.reports if (s := r.metrics.get("epoch_seconds")) is not None]
     best = view.best_of(counting)
     return GroupSummary(
         name=name,
@@ -81,7 +80,7 @@ def _summary(view: View, name: str, trials: Sequence[TrialRecord]) -> GroupSumma
         best=None if best is None else view.by_trial[best.number],
         median=values[len(values) // 2] if values else None,
         epochs=sum(len(t.reports) for t in trials),
-        seconds=sum(times),
+        seconds=sum(sum(trial.epoch_seconds) for trial in trials),
     )
 
 

@@ -6,10 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from tlsearch.core.layout import SearchFolder
 from tlsearch.core.types import Objective, SearchObserver, SearchRecord, Tracker, TrialOutcome, TrialRecord, TrialState
 from tlsearch.tracking.sink.entries import SearchProgress
-
-_CHECKPOINT = "trials/{}/best"  # a trial's best checkpoint in the search's folder
 
 
 class BestKeeper(SearchObserver):
@@ -36,7 +35,7 @@ class BestKeeper(SearchObserver):
         fetch: Callable[[int], object] = lambda _: None,
     ) -> None:
         self._tracker = tracker
-        self._directory = directory
+        self._folder = SearchFolder(root=directory)
         self._keep = keep
         self._objective = objective
         self._fetch = fetch
@@ -58,7 +57,7 @@ class BestKeeper(SearchObserver):
             if trial.number not in self._values and trial.state is not TrialState.RUNNING:
                 self._tracker.drop_model(trial.number)
         for number in self.kept:
-            self._tracker.keep_model(number, self._checkpoint(number))
+            self._tracker.keep_model(number, self._folder.best(number))
 
     def trial_ended(self, number: int, outcome: TrialOutcome) -> None:
         """Keeps the trial if it is among the best or on the front now, and drops those that no longer are."""
@@ -71,7 +70,7 @@ class BestKeeper(SearchObserver):
                 self._tracker.drop_model(lost)
         if number in self._values and is_new:
             self._fetch(number)
-            self._tracker.keep_model(number, self._checkpoint(number))
+            self._tracker.keep_model(number, self._folder.best(number))
 
     def _note(self, number: int, value: float, cost: float | None) -> None:
         self._values[number] = value
@@ -87,9 +86,6 @@ class BestKeeper(SearchObserver):
             del self._values[number]
             self._costs.pop(number, None)
         return lost
-
-    def _checkpoint(self, number: int) -> Path:
-        return self._directory / _CHECKPOINT.format(number)
 
 
 BEST_TRIAL = "best_trial"
