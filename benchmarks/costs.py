@@ -32,6 +32,7 @@ from tlsearch.search import SearchPlan
 from tlsearch.search.controller.controller import Controller
 from tlsearch.search.study.storage import open_for_writing, study_attrs
 from tlsearch.space import load
+from tlsearch.tracking import TrackedSearch
 
 SPACE = """
 name: costs
@@ -166,11 +167,7 @@ def mlflow_costs(options: argparse.Namespace, root: Path) -> list[dict[str, Any]
         served = root / "served.py"
         served.write_text("", encoding="utf-8")
         tracker = MlflowTracker(
-            uri=uri,
-            experiment="costs",
-            search_id="costs",
-            metric="val_accuracy",
-            served_code=served,
+            TrackedSearch(uri=uri, experiment="costs", search_id="costs", metric="val_accuracy", served_code=served)
         )
         tracker.search_started({}, {})
         tracker.flush(300.0)

@@ -27,7 +27,7 @@ from tlsearch.results import leaderboard
 from tlsearch.search import SearchPlan, read_search
 from tlsearch.search.json_logs import TrialTeller
 from tlsearch.search.study.study import Study
-from tlsearch.tracking import BestKeeper, MlflowTracker
+from tlsearch.tracking import BestKeeper, MlflowTracker, TrackedSearch
 
 BORDERS = (1000, 2000, 5000, 10_000, 15_000, 20_000)
 _MEDIAN_OF = 301  # the last calls of a kind, of which the waiting is the median: other programs' turns are left out
@@ -75,7 +75,13 @@ class MeasuredSearcher(ControllerSearcher):
 
     def __init__(self, plan: SearchPlan, study: Study, progress: Progress, options: argparse.Namespace) -> None:
         tracker = MlflowTracker(
-            uri="sqlite:///unused.db", experiment="x", search_id="x", metric="val_accuracy", served_code=Path("x.py")
+            TrackedSearch(
+                uri="sqlite:///unused.db",
+                experiment="x",
+                search_id="x",
+                metric="val_accuracy",
+                served_code=Path("x.py"),
+            )
         )
         tracker._worker.give_up()  # its thread is off the driver's path: it takes no entries here
         keeper = BestKeeper(tracker, directory=plan.folder.root, keep=3, objective=plan.setup.objective)

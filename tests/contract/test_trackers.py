@@ -24,7 +24,7 @@ from tlsearch.core.types import (
     TrialState,
 )
 from tlsearch.testing.memory_tracker import MemoryTracker
-from tlsearch.tracking import BestKeeper, MlflowTracker
+from tlsearch.tracking import BestKeeper, MlflowTracker, TrackedSearch
 
 METRIC = "val_accuracy"
 SERVED = """
@@ -78,7 +78,7 @@ def _mlflow_bench(uri: str, name: str, folder: Path) -> Bench:
     served.write_text(SERVED)
 
     def start() -> Tracker:
-        return MlflowTracker(uri=uri, experiment=name, search_id=name, metric=METRIC, served_code=served)
+        return MlflowTracker(TrackedSearch(uri=uri, experiment=name, search_id=name, metric=METRIC, served_code=served))
 
     def client() -> tuple[Any, str]:
         from mlflow import MlflowClient

@@ -12,7 +12,7 @@ import pytest
 from search_doubles import QuickTrial, drive, make_plan
 
 from tlsearch.app.catalog import catalog
-from tlsearch.tracking import MlflowTracker
+from tlsearch.tracking import MlflowTracker, TrackedSearch
 
 HEAVY = ("torch", "torchvision", "timm", "ray", "mlflow", "optuna")
 FIXED_SPACE = """
@@ -86,11 +86,13 @@ SLOW = (*HEAVY, "scipy", "sklearn", "sqlalchemy", "matplotlib", "pandas", "pyarr
 def _a_search(root: Path) -> None:
     """Three trials, in the study and in MLflow."""
     tracker = MlflowTracker(
-        uri=f"sqlite:///{root.parent}/mlflow.db",
-        experiment="stub",
-        search_id=root.name,
-        metric="val_accuracy",
-        served_code=root / "served.py",
+        TrackedSearch(
+            uri=f"sqlite:///{root.parent}/mlflow.db",
+            experiment="stub",
+            search_id=root.name,
+            metric="val_accuracy",
+            served_code=root / "served.py",
+        )
     )
     tracker.search_started({}, {})
     assert drive(make_plan(root, trials=3), factory=QuickTrial, observers=[tracker]) == "finished"

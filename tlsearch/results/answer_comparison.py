@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tlsearch.core.label_tasks import TASKS
 from tlsearch.core.metrics import Objective
@@ -101,7 +100,7 @@ def compare_answers(
     Raises:
         DataError: The images differ.
     """
-    check_same_images((a.keys, a.labels), (b.keys, b.labels))
+    check_same_images(a, b)
     ordered = [metric, *(name for name in _TASK.metrics if name != metric)]
     intervals = bootstrap_differences(ordered, a.probabilities, b.probabilities, a.labels)
     return AnswerComparison(
@@ -134,16 +133,12 @@ def _disagreements(a: MultiLabelEvaluation, b: MultiLabelEvaluation) -> list[Dif
     return [
         DifferingAnswers(
             key=a.keys[i],
-            label=_names(a.classes, a.labels[i] > 0),
-            a=_names(a.classes, a.said[i]),
-            b=_names(b.classes, b.said[i]),
+            label=a.names(a.labels[i] > 0),
+            a=a.names(a.said[i]),
+            b=b.names(b.said[i]),
             wrong_a=int(wrong_a[i]),
             wrong_b=int(wrong_b[i]),
         )
         for i in order
         if differing[i]
     ]
-
-
-def _names(classes: Sequence[str], flags: NDArray[np.bool_]) -> str:
-    return ", ".join(name for name, given in zip(classes, flags, strict=True) if given) or "no class"

@@ -94,7 +94,7 @@ def compare_models(names: tuple[str, str], a: Evaluation, b: Evaluation) -> Mode
     Raises:
         DataError: The images differ.
     """
-    check_same_images((a.keys, a.labels), (b.keys, b.labels))
+    check_same_images(a, b)
     right_a, right_b = a.right, b.right
     num = len(a.keys)
     return ModelComparison(

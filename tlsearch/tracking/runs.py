@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import getpass
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlsearch.core.crash import crash_point
+from tlsearch.core.types import RecordedSearch
 from tlsearch.tracking.mlflow_store import quoted
 
 if TYPE_CHECKING:
@@ -32,27 +33,20 @@ _MARK = " ... [cut from {} characters]"
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrackedSearch:
-    """A search, and where it is recorded.
+class TrackedSearch(RecordedSearch):
+    """A search that is being recorded; its experiment is made where there is none.
+
+    Beside a SQLite file the experiment's artifacts go into the folder ``mlartifacts``.
 
     Attributes:
-        uri: The MLflow tracking URI; a database or a server.
-        experiment: Name of the experiment; made where there is none. Beside a SQLite file its artifacts go into the
-            folder ``mlartifacts``.
-        search_id: Tags all runs of the search.
         metric: The search's metric, for ``best_<metric>``.
         served_code: The models-from-code script of kept models.
-        uid: Its unique id, by which its runs are found; empty for a search of a version that had none.
         parent_search: ID of the search in whose run this one's is nested; empty for none.
         parent_uid: Its unique id.
     """
 
-    uri: str
-    experiment: str
-    search_id: str
     metric: str
     served_code: Path
-    uid: str = ""
     parent_search: str = ""
     parent_uid: str = ""
 
@@ -99,13 +93,13 @@ class RunTable:
         self._search = search
         self._parent: KnownRun | None = None
         self.trials: dict[int, KnownRun] = {}
-        for run in find_runs(client, experiment_id, search.search_id, search.uid):
+        for run in find_runs(client, experiment_id, search):
             self._add(run)
 
     def parent(self, *, at: float) -> KnownRun:
         """The search's own run; made, with the start time ``at``, where there is none."""
         if self._parent is None:
-            tags = {KIND: "search", **search_tags(self._search.search_id, self._search.uid), **self._link()}
+            tags = {KIND: "search", **search_tags(self._search), **self._link()}
             self._parent = self._create(self._search.search_id, tags, at=at)
         return self._parent
 
@@ -114,7 +108,8 @@ class RunTable:
         search = self._search
         if not search.parent_search:
             return {}
-        runs = find_runs(self._client, self._experiment_id, search.parent_search, search.parent_uid)
+        parent = replace(search, search_id=search.parent_search, uid=search.parent_uid)
+        runs = find_runs(self._client, self._experiment_id, parent)
         above = next((run for run in runs if run.data.tags.get(KIND) == "search"), None)
         return {PARENT_SEARCH: search.parent_search} | ({PARENT: above.info.run_id} if above else {})
 
@@ -123,7 +118,7 @@ class RunTable:
         if number not in self.trials:
             tags = {
                 KIND: "trial",
-                **search_tags(self._search.search_id, self._search.uid),
+                **search_tags(self._search),
                 TRIAL: str(number),
                 STATE: "running",
                 PARENT: self.parent(at=at).run_id,
@@ -156,14 +151,14 @@ class RunTable:
             self.trials[number] = known
 
 
-def search_tags(search_id: str, uid: str) -> dict[str, str]:
+def search_tags(search: RecordedSearch) -> dict[str, str]:
     """Tags that name the search of a run or a model: its ID for people, its unique id to find it by."""
-    return {SEARCH_ID: search_id} | ({SEARCH_UID: uid} if uid else {})
+    return {SEARCH_ID: search.search_id} | ({SEARCH_UID: search.uid} if search.uid else {})
 
 
-def search_filter(search_id: str, uid: str) -> str:
+def search_filter(search: RecordedSearch) -> str:
     """MLflow's filter for ``search_tags``; without a unique id it finds other searches of that ID as well."""
-    key, value = (SEARCH_UID, uid) if uid else (SEARCH_ID, search_id)
+    key, value = (SEARCH_UID, search.uid) if search.uid else (SEARCH_ID, search.search_id)
     return f"tags.`{key}` = {quoted(value)}"
 
 
@@ -178,22 +173,21 @@ def pages(search: Callable[[str | None], Any]) -> Iterator[Any]:
             return
 
 
-def find_runs(client: MlflowClient, experiment_id: str, search_id: str, uid: str = "") -> Iterator[Run]:
+def find_runs(client: MlflowClient, experiment_id: str, search: RecordedSearch) -> Iterator[Run]:
     """All runs of a search that are not deleted, oldest first.
 
-    Args:
-        uid: The search's unique id. Empty for a search of a version that had none: runs with a unique id are another's.
+    Where the search has no unique id, as in an early version, runs with one are another's.
     """
     found = pages(
         lambda token: client.search_runs(
             [experiment_id],
-            filter_string=search_filter(search_id, uid),
+            filter_string=search_filter(search),
             max_results=_PAGE,
             order_by=["attributes.start_time ASC"],
             page_token=token,
         )
     )
-    return (run for run in found if run.data.tags.get(SEARCH_UID, "") == uid)
+    return (run for run in found if run.data.tags.get(SEARCH_UID, "") == search.uid)
 
 
 def trial_name(search_id: str, number: int) -> str:

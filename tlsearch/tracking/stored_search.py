@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from tlsearch.core.codec import parse_json
 from tlsearch.core.errors import TrackingError
 from tlsearch.core.secrets import mask
+from tlsearch.core.types import RecordedSearch
 from tlsearch.tracking.mlflow_database import Away, Refused, sqlite_path
 from tlsearch.tracking.mlflow_store import connect, errors_told, find_experiment, open_experiment, store_errors
 from tlsearch.tracking.reach import refusal
@@ -28,19 +29,19 @@ _MAX_TAG = 5000
 _PAGE = 200
 
 
-def find_run_ids(uri: str, *, experiment: str, search_id: str, uid: str = "") -> dict[int, str]:
-    """The MLflow runs of a search's trials, by trial number; reads only. ``uid`` as for ``find_runs``.
+def find_run_ids(search: RecordedSearch) -> dict[int, str]:
+    """The MLflow runs of a search's trials, by trial number; reads only.
 
     Empty, with a warning, where MLflow cannot be read, whatever the reason: results come from the study.
     """
     try:
-        require_file(uri, experiment)
-        client = connect(uri)
-        found = find_experiment(client, experiment, uri)
+        require_file(search.uri, search.experiment)
+        client = connect(search.uri)
+        found = find_experiment(client, search.experiment, search.uri)
         if found is None:
-            raise TrackingError(f"MLflow at {mask(uri)} has no experiment {experiment!r}")
-        with store_errors(uri):
-            runs = list(find_runs(client, found.experiment_id, search_id, uid))
+            raise TrackingError(f"MLflow at {mask(search.uri)} has no experiment {search.experiment!r}")
+        with store_errors(search.uri):
+            runs = list(find_runs(client, found.experiment_id, search))
     except Exception as error:
         logger.warning("the ids of MLflow runs are left out: %s", error)
         return {}
@@ -68,41 +69,32 @@ def require_file(uri: str, experiment: str) -> None:
 
 
 def log_search_files(
-    uri: str,
-    *,
-    experiment: str,
-    search_id: str,
-    files: Mapping[str, Path],
-    uid: str = "",
-    tags: Mapping[str, str] | None = None,
+    search: RecordedSearch, files: Mapping[str, Path], *, tags: Mapping[str, str] | None = None
 ) -> str | None:
     """Adds files to the artifacts of a search's own run, and tags to it; what is there under the same name is replaced.
 
     Args:
-        uri: The MLflow store.
-        experiment: The search's experiment.
-        search_id: The search.
         files: Local files by their path among the artifacts, as ``plots/history.png``.
-        uid: The search's unique id; see ``find_runs``.
         tags: Set after the files.
 
     Returns:
         The id of the run; None, with a warning, where MLflow cannot take them, whatever the reason: the files are
         in the search's folder.
     """
+    uri = search.uri
     try:
         path = sqlite_path(uri)
         if path is not None and not path.exists():
             raise TrackingError(f"{path} does not exist")
         client = connect(uri)
-        found = find_experiment(client, experiment, uri)
+        found = find_experiment(client, search.experiment, uri)
         if found is None:
-            raise TrackingError(f"it has no experiment {experiment!r}")
+            raise TrackingError(f"it has no experiment {search.experiment!r}")
         with store_errors(uri):
-            runs = find_runs(client, found.experiment_id, search_id, uid)
+            runs = find_runs(client, found.experiment_id, search)
             parent = next((run for run in runs if run.data.tags.get(KIND) == "search"), None)
             if parent is None:
-                raise TrackingError(f"it has no run of {search_id}")
+                raise TrackingError(f"it has no run of {search.search_id}")
             for name, file in files.items():
                 folder = str(PurePosixPath(name).parent)
                 assert file.name == PurePosixPath(name).name, "MLflow keeps a file's name"
@@ -151,37 +143,38 @@ class Deleted:
     num_registered: int = 0
 
 
-def delete_runs(uri: str, *, experiment: str, search_id: str, uid: str) -> Deleted:
+def delete_runs(search: RecordedSearch) -> Deleted:
     """Deletes a search's runs, as MLflow does (``mlflow gc`` removes them for good), and its models with their files.
 
     Raises:
         TrackingError: MLflow cannot be reached, or refuses.
     """
+    uri = search.uri
     path = sqlite_path(uri)
     if path is not None and not path.exists():
         return Deleted()
     try:
         client = connect(uri)
-        found = find_experiment(client, experiment, uri)
+        found = find_experiment(client, search.experiment, uri)
         if found is None:
             return Deleted()
         with store_errors(uri):
-            return _delete(client, uri, found.experiment_id, search_id, uid)
+            return _delete(client, found.experiment_id, search)
     except (Away, Refused) as error:
-        raise TrackingError(f"MLflow at {uri} cannot delete the runs of {search_id}: {error}") from error
+        raise TrackingError(f"MLflow at {uri} cannot delete the runs of {search.search_id}: {error}") from error
 
 
-def _delete(client: MlflowClient, uri: str, experiment_id: str, search_id: str, uid: str) -> Deleted:
+def _delete(client: MlflowClient, experiment_id: str, search: RecordedSearch) -> Deleted:
     sources, needed = _registered(client)
     num_models = num_registered = 0
-    for model in find_models(client, experiment_id, search_id, uid):
+    for model in find_models(client, experiment_id, search):
         if model.model_id in sources or model.artifact_location in sources:
             num_registered += 1
             needed.add(model.source_run_id or "")
         else:
-            delete_model(client, model, tracking_uri=uri)
+            delete_model(client, model, tracking_uri=search.uri)
             num_models += 1
-    runs = list(find_runs(client, experiment_id, search_id, uid))
+    runs = list(find_runs(client, experiment_id, search))
     deleted = [run for run in runs if run.info.run_id not in needed]
     if len(deleted) < len(runs):  # their run hangs in the search's
         deleted = [run for run in deleted if run.data.tags.get(KIND) != "search"]

@@ -128,7 +128,7 @@ def _record(client: Any, entry: catalog.SearchEntry) -> dict[str, str]:
     """The search's own run, two trials with models, the second of which is registered."""
     known = client.get_experiment_by_name("small")
     experiment = known.experiment_id if known else client.create_experiment("small")
-    tags = search_tags(entry.search_id, entry.uid)
+    tags = search_tags(entry.recorded)
     ids = {"search": client.create_run(experiment, tags={**tags, KIND: "search"}).info.run_id}
     for number in range(2):
         run_id = client.create_run(experiment, tags={**tags, KIND: "trial", TRIAL: str(number)}).info.run_id

@@ -21,6 +21,7 @@ from tlsearch.app.searches.run_or_resume import nothing_left
 from tlsearch.app.views.status import overview
 from tlsearch.core.errors import SpaceError, StorageError
 from tlsearch.search.study.rdb import read_pointer
+from tlsearch.tracking import TrackedSearch
 
 TEXT = """
 name: small
@@ -163,9 +164,9 @@ def test_the_run_of_a_repetition_hangs_in_that_of_its_own_search(
 ) -> None:
     entry = make(tmp_path / "home")
     made = prepare_confirm(entry, top=1, seeds=2).prepared.entry
-    monkeypatch.setattr("tlsearch.app.searches.execute.MlflowTracker", lambda **options: options)
-    options: dict[str, object] = make_tracker(made)  # type: ignore[assignment]
-    assert (options["parent_search"], options["parent_uid"], options["uid"]) == ("one", entry.uid, made.uid)
+    monkeypatch.setattr("tlsearch.app.searches.execute.MlflowTracker", lambda search: search)
+    search: TrackedSearch = make_tracker(made)  # type: ignore[assignment]
+    assert (search.parent_search, search.parent_uid, search.uid) == ("one", entry.uid, made.uid)
 
 
 def test_images_that_are_gone_are_to_be_put_back(tmp_path: Path) -> None:

@@ -11,11 +11,12 @@ import torch
 from scipy.optimize import minimize_scalar
 from sklearn import metrics as sk
 
+from tlsearch.core.codec import to_plain
 from tlsearch.core.label_tasks import TASKS
 from tlsearch.results.combine.cross_fitting import stratified_halves
 from tlsearch.results.combine.selection import select_ensemble
 from tlsearch.results.inference.answers import MultiLabelPrediction, prediction
-from tlsearch.results.inference.multi_labelled import MultiLabelEvaluation, answer_scores, worst_answers
+from tlsearch.results.inference.multi_labelled import MultiLabelEvaluation, answer_scores
 from tlsearch.results.promotion.multi_label_evidence import gather_answers, read_evidence
 from tlsearch.results.promotion.test_evaluation import gather_evidence
 from tlsearch.results.stats.calibration import fit_temperature
@@ -70,7 +71,7 @@ def test_evidence_is_read_back_as_what_it_is() -> None:
     several = gather_answers(logits, labels, classes=CLASSES, temperature=1.0, thresholds=(0.5,) * 4)
     single = gather_evidence(logits, labels.argmax(1), classes=CLASSES, temperature=1.0)
     for one in (several, single):
-        assert read_evidence(json.loads(json.dumps(one.to_json()))) == one
+        assert read_evidence(json.loads(json.dumps(to_plain(one)))) == one
         assert one.headline.low <= one.headline.value <= one.headline.high
         heads, rows = one.class_table
         assert len(rows) == 4 and all(len(row) == len(heads) for row in rows) and len(one.weakest) == 3
@@ -97,7 +98,7 @@ def test_the_worst_answers_are_the_surest_wrong_ones() -> None:
     evaluation = MultiLabelEvaluation(
         classes=CLASSES, keys=("x", "y", "z"), labels=labels, probabilities=probabilities, thresholds=(0.5,) * 4
     )
-    found = worst_answers(evaluation)
+    found = evaluation.worst()
     assert [(one.key, one.label, one.predicted) for one in found] == [("x", "a, d", "not d"), ("y", "b", "a")]
     assert [one.score for one in found] == [0.02, 0.7] and int(evaluation.wrong.sum()) == 2
     assert [one.images for one in answer_scores(evaluation)] == [2, 2, 0, 1]

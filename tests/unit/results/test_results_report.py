@@ -17,7 +17,7 @@ from PIL import Image
 from search_records import make_facts, make_record, make_trial, record_of
 
 from tlsearch.core.types import ParameterImportance, SearchRecord, TrialConfig, TrialRecord, TrialState
-from tlsearch.results.inference.labelled import Evaluation, class_scores, most_confused, worst_mistakes
+from tlsearch.results.inference.labelled import Evaluation, class_scores, most_confused
 from tlsearch.results.leaderboard.leaderboard import leaderboard
 from tlsearch.results.leaderboard.search_facts import SearchFacts
 from tlsearch.results.report.model_section import BestModel
@@ -213,7 +213,7 @@ def test_the_best_models_mistakes() -> None:
     evaluation = _evaluation()
     assert evaluation.accuracy == pytest.approx(0.4)
     assert evaluation.confusion().tolist() == [[1, 1, 1], [0, 1, 0], [0, 1, 0]]
-    assert [(m.key, m.label, m.predicted) for m in worst_mistakes(evaluation)] == [
+    assert [(m.key, m.label, m.predicted) for m in evaluation.worst()] == [
         ("r", "a", "b"),
         ("t", "c", "b"),
         ("s", "a", "c"),

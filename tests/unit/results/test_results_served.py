@@ -17,7 +17,7 @@ import pytest
 from tlsearch.core.errors import TrackingError, UserError
 from tlsearch.core.types import Decision
 from tlsearch.results import SERVED_CODE, load_model, predict
-from tlsearch.tracking import MlflowTracker
+from tlsearch.tracking import MlflowTracker, TrackedSearch
 
 if TYPE_CHECKING:
     from conftest import Trained
@@ -42,11 +42,9 @@ def logged(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     root = tmp_path_factory.mktemp("mlflow")
     store = f"sqlite:///{root}/mlflow.db"
     tracker = MlflowTracker(
-        uri=store,
-        experiment="served",
-        search_id="served",
-        metric="val_accuracy",
-        served_code=SERVED_CODE,
+        TrackedSearch(
+            uri=store, experiment="served", search_id="served", metric="val_accuracy", served_code=SERVED_CODE
+        )
     )
     tracker.search_started({}, {})
     tracker.trial_started(3, load_model(trained.folder).meta.config)

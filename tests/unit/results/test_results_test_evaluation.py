@@ -13,6 +13,7 @@ from scipy.special import log_softmax, softmax
 from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss, precision_recall_fscore_support
 
+from tlsearch.core.codec import from_plain, to_plain
 from tlsearch.core.errors import DataError, StorageError
 from tlsearch.results.inference.labelled import check_classes
 from tlsearch.results.promotion.test_evaluation import TestEvidence, gather_evidence
@@ -91,7 +92,7 @@ def test_the_evidence_is_scikit_learns() -> None:
     assert evidence.balanced_accuracy == pytest.approx(np.mean([recall[place] for place in range(5) if support[place]]))
     assert keep.any() and balanced_accuracy_score(labels[keep], predicted[keep]) > 0
     assert sum(map(sum, evidence.confusion)) == 300
-    assert TestEvidence.from_json(json.loads(json.dumps(evidence.to_json()))) == evidence
+    assert from_plain(TestEvidence, json.loads(json.dumps(to_plain(evidence)))) == evidence
 
 
 def test_a_perfect_score_on_few_images_has_an_interval_and_no_negative_zero() -> None:

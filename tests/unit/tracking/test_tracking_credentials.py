@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tlsearch.core.trusted_hosts import is_trusted, origin, trust, without_credentials
+from tlsearch.core.types import RecordedSearch
 from tlsearch.tracking import find_run_ids
 from tlsearch.tracking.mlflow_database import Away
 from tlsearch.tracking.mlflow_store import connect
@@ -106,7 +107,7 @@ def ask(uri: str) -> None:
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     tracking_finding(uri, "x")
-    find_run_ids(uri, experiment="x", search_id="s")
+    find_run_ids(RecordedSearch(uri=uri, experiment="x", search_id="s"))
     client = connect(uri)
     for call in (client.search_registered_models, lambda: client.create_experiment("x")):
         with pytest.raises(Exception, match="401|302"):

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tlsearch.core.types import Decision, EndReason, EpochReport, TrialConfig, TrialOutcome
-from tlsearch.tracking import MlflowTracker, find_run_ids, log_search_files
+from tlsearch.core.types import Decision, EndReason, EpochReport, RecordedSearch, TrialConfig, TrialOutcome
+from tlsearch.tracking import MlflowTracker, TrackedSearch, find_run_ids, log_search_files
 
 NAME = "baseline"
 
@@ -21,12 +21,14 @@ def _record(uri: str, folder: Path, uid: str, value: float) -> dict[int, str]:
     meta = {"backbone": "resnet18", "epoch": 1, "metric": "val_accuracy", "value": value, "weights_id": uid}
     (checkpoint / "checkpoint.json").write_text(json.dumps(meta))
     tracker = MlflowTracker(
-        uri=uri,
-        experiment="flowers",
-        search_id=NAME,
-        metric="val_accuracy",
-        served_code=folder / "served.py",
-        uid=uid,
+        TrackedSearch(
+            uri=uri,
+            experiment="flowers",
+            search_id=NAME,
+            metric="val_accuracy",
+            served_code=folder / "served.py",
+            uid=uid,
+        )
     )
     tracker.search_started({}, {})
     tracker.trial_started(0, TrialConfig(backbone="resnet18", head_lr=value))
@@ -49,14 +51,14 @@ def test_searches_of_one_name_do_not_share_runs(tmp_path: Path) -> None:
     experiment = client.get_experiment_by_name("flowers").experiment_id
     assert len(client.search_runs([experiment])) == 6
     for uid, value in values.items():
-        assert find_run_ids(uri, experiment="flowers", search_id=NAME, uid=uid) == ids[uid]
+        assert find_run_ids(RecordedSearch(uri=uri, experiment="flowers", search_id=NAME, uid=uid)) == ids[uid]
         history = client.get_metric_history(ids[uid][0], "val_accuracy")
         assert [point.value for point in history] == [value]
         run = client.get_run(ids[uid][0])
         assert run.data.tags["tlsearch.search_id"] == NAME and run.data.tags.get("tlsearch.search_uid", "") == uid
         (tmp_path / "note.txt").write_text(uid)
         files = {"note.txt": tmp_path / "note.txt"}
-        above = log_search_files(uri, experiment="flowers", search_id=NAME, uid=uid, files=files)
+        above = log_search_files(RecordedSearch(uri=uri, experiment="flowers", search_id=NAME, uid=uid), files)
         assert above == run.data.tags["mlflow.parentRunId"]
     again = _record(uri, tmp_path / "again", "a" * 32, 0.5)  # a resend finds its own
     assert again == ids["a" * 32] and len(client.search_runs([experiment])) == 6

@@ -16,8 +16,17 @@ import pytest
 from search_records import record_of
 
 from tlsearch.core.errors import TrackingError
-from tlsearch.core.types import Decision, EndReason, EpochReport, SearchRecord, TrialConfig, TrialOutcome, TrialRecord
-from tlsearch.tracking import MlflowTracker, find_run_ids, stored_search
+from tlsearch.core.types import (
+    Decision,
+    EndReason,
+    EpochReport,
+    RecordedSearch,
+    SearchRecord,
+    TrialConfig,
+    TrialOutcome,
+    TrialRecord,
+)
+from tlsearch.tracking import MlflowTracker, TrackedSearch, find_run_ids, stored_search
 from tlsearch.tracking.mlflow_database import sqlite_path
 from tlsearch.tracking.mlflow_store import artifact_location
 from tlsearch.tracking.registry.logged_models import requirements
@@ -49,11 +58,7 @@ def _tracker(uri: str, folder: Path, name: str) -> MlflowTracker:
     served = folder / "stub.py"
     served.write_text(SERVED)
     return MlflowTracker(
-        uri=uri,
-        experiment=name,
-        search_id=name,
-        metric="val_accuracy",
-        served_code=served,
+        TrackedSearch(uri=uri, experiment=name, search_id=name, metric="val_accuracy", served_code=served),
         first_retry_s=0.05,
         last_retry_s=0.05,
     )
@@ -180,10 +185,10 @@ def test_run_ids_are_those_of_the_trials_oldest_runs(store: str, tmp_path: Path)
     trials = {int(run.data.tags["tlsearch.trial"]): run for run in runs if run.data.tags["tlsearch.kind"] == "trial"}
     client.delete_run(trials.pop(7).info.run_id)
     twin = client.create_run(_experiment_id(store, "peek"), tags=trials[3].data.tags)  # made later: not the trial's
-    ids = find_run_ids(store, experiment="peek", search_id="peek")
+    ids = find_run_ids(RecordedSearch(uri=store, experiment="peek", search_id="peek"))
     assert ids == {number: run.info.run_id for number, run in sorted(trials.items())} and twin.info.run_id not in ids
     assert list(ids) == [0, 3, 11]
-    assert find_run_ids(store, experiment="peek", search_id="other") == {}
+    assert find_run_ids(RecordedSearch(uri=store, experiment="peek", search_id="other")) == {}
 
 
 def test_run_ids_that_cannot_be_read_cost_a_line(
@@ -194,7 +199,7 @@ def test_run_ids_that_cannot_be_read_cost_a_line(
     tracker.search_started({}, {})
     _say_one_trial(tracker, 5)
     tracker.close()
-    known = find_run_ids(uri, experiment="later", search_id="later")
+    known = find_run_ids(RecordedSearch(uri=uri, experiment="later", search_id="later"))
     assert set(known) == {5}
     with sqlite3.connect(tmp_path / "other.db") as database:
         database.execute("CREATE TABLE experiments (id)")  # tables of another version
@@ -211,7 +216,7 @@ def test_run_ids_that_cannot_be_read_cost_a_line(
         assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == files
     assert "no experiment 'unheard'" in _ids_and_line(caplog, uri, "unheard")[1]
     monkeypatch.setattr(stored_search, "require_file", lambda *_: None)  # asked as a server is
-    assert find_run_ids(uri, experiment="later", search_id="later") == known
+    assert find_run_ids(RecordedSearch(uri=uri, experiment="later", search_id="later")) == known
     _client(uri).delete_experiment(number)
     for _ in range(2):
         assert f"restore --experiment-id {number}" in _ids_and_line(caplog, uri, "later")[1]
@@ -221,7 +226,7 @@ def test_run_ids_that_cannot_be_read_cost_a_line(
 def _ids_and_line(caplog: pytest.LogCaptureFixture, uri: str, experiment: str) -> tuple[dict[int, str], str]:
     caplog.clear()
     with caplog.at_level(logging.WARNING, logger="tlsearch"):
-        ids = find_run_ids(uri, experiment=experiment, search_id="later")
+        ids = find_run_ids(RecordedSearch(uri=uri, experiment=experiment, search_id="later"))
     (record,) = (
         one for one in caplog.records if one.name.startswith("tlsearch.tracking")
     )  # not tlsearch.core.trusted_hosts
@@ -243,8 +248,8 @@ def test_the_layout_of_runs(store: str, tmp_path: Path) -> None:
     assert child.data.tags["tlsearch.trial"] == "12" and child.data.tags["tlsearch.search_id"] == "layout"
     assert parent.data.tags["tlsearch.search_id"] == "layout"
     assert tracker.run_ids() == {12: child.info.run_id}
-    assert find_run_ids(store, experiment="layout", search_id="layout") == {12: child.info.run_id}
-    assert find_run_ids(store, experiment="layout", search_id="another") == {}
+    assert find_run_ids(RecordedSearch(uri=store, experiment="layout", search_id="layout")) == {12: child.info.run_id}
+    assert find_run_ids(RecordedSearch(uri=store, experiment="layout", search_id="another")) == {}
     text = client.download_artifacts(parent.info.run_id, "space.yaml")
     assert Path(text).read_text(encoding="utf-8") == "name: é\n"
     folder = sqlite_path(store).parent / "mlartifacts" / "layout"  # type: ignore[union-attr]
@@ -323,12 +328,13 @@ def test_nothing_of_mlflows_reaches_the_output(tmp_path: Path) -> None:
     code = f"""
 import json, logging
 from pathlib import Path
-from tlsearch.tracking import MlflowTracker
+from tlsearch.tracking import MlflowTracker, TrackedSearch
 from tlsearch.core.types import TrialConfig
 root = logging.getLogger()
 before = (root.level, list(root.handlers))
-tracker = MlflowTracker(uri="sqlite:///{tmp_path}/new/mlflow.db", experiment="x", search_id="x",
-                        metric="val_accuracy", served_code=Path("{tmp_path}/s.py"))
+search = TrackedSearch(uri="sqlite:///{tmp_path}/new/mlflow.db", experiment="x", search_id="x",
+                       metric="val_accuracy", served_code=Path("{tmp_path}/s.py"))
+tracker = MlflowTracker(search)
 tracker.search_started({{}}, {{"a.txt": "a"}})
 tracker.trial_started(0, TrialConfig(backbone="resnet18"))
 tracker.keep_model(0, Path("{tmp_path}/best"))
@@ -355,10 +361,10 @@ def test_a_tracker_has_imported_mlflow_when_it_is_made(tmp_path: Path) -> None:
     code = f"""
 import sys
 from pathlib import Path
-from tlsearch.tracking import MlflowTracker
+from tlsearch.tracking import MlflowTracker, TrackedSearch
 assert "mlflow" not in sys.modules
-MlflowTracker(uri="sqlite:///{tmp_path}/m.db", experiment="e", search_id="s", metric="val_accuracy",
-              served_code=Path("{tmp_path}/s.py"))
+MlflowTracker(TrackedSearch(uri="sqlite:///{tmp_path}/m.db", experiment="e", search_id="s", metric="val_accuracy",
+                            served_code=Path("{tmp_path}/s.py")))
 mlflow = sys.modules["mlflow"]
 assert not mlflow.__spec__._initializing and "mlflow.exceptions" in sys.modules
 """

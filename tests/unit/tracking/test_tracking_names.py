@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tlsearch.core.errors import TrackingError
-from tlsearch.core.types import TrialConfig
+from tlsearch.core.types import RecordedSearch, TrialConfig
 from tlsearch.tracking.mlflow_store import artifact_location, folder_name, model_name, quoted, registered_name
 from tlsearch.tracking.registry.rehearsal import rehearse_promotion
 from tlsearch.tracking.runs import KIND, find_runs, search_tags
@@ -49,7 +50,9 @@ def _client(store: str) -> Any:
 def test_every_name_can_be_promoted_and_found(store: str, tmp_path: Path, name: str) -> None:
     from mlflow.store.artifact.utils.models import _parse_model_uri
 
-    rehearse_promotion(store, experiment=name, search_id="s", uid="0" * 32, alias="champion", num_bytes=0)
+    rehearse_promotion(
+        RecordedSearch(uri=store, experiment=name, search_id="s", uid="0" * 32), alias="champion", num_bytes=0
+    )
     client, registered = _client(store), registered_name(name)
     client.create_registered_model(registered)
     version = client.create_model_version(registered, source=f"file://{tmp_path}")
@@ -69,7 +72,9 @@ def test_every_name_can_be_promoted_and_found(store: str, tmp_path: Path, name: 
 
 def test_a_rehearsal_leaves_nothing(tmp_path: Path) -> None:
     store = f"sqlite:///{tmp_path}/mlflow.db"
-    rehearse_promotion(store, experiment="it's", search_id="s", uid="0" * 32, alias="champion", num_bytes=0)
+    rehearse_promotion(
+        RecordedSearch(uri=store, experiment="it's", search_id="s", uid="0" * 32), alias="champion", num_bytes=0
+    )
     client = _client(store)
     experiment = client.get_experiment_by_name("it's").experiment_id
     assert client.search_runs([experiment]) == [] and client.search_logged_models([experiment]) == []
@@ -79,13 +84,16 @@ def test_a_rehearsal_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_rehearsal_has_left_goes_with_the_next(store: str) -> None:
-    client, options = _client(store), {"experiment": "killed", "search_id": "s", "uid": "1" * 32}
-    rehearse_promotion(store, **options, alias="champion", num_bytes=0)  # type: ignore[arg-type]
+    client = _client(store)
+    search = RecordedSearch(uri=store, experiment="killed", search_id="s", uid="1" * 32)
+    rehearse_promotion(search, alias="champion", num_bytes=0)
     experiment = client.get_experiment_by_name("killed").experiment_id
-    client.create_run(experiment, tags={KIND: "rehearsal", **search_tags("s", "1" * 32)})
-    other = client.create_run(experiment, tags={KIND: "rehearsal", **search_tags("s", "2" * 32)}).info.run_id
+    client.create_run(experiment, tags={KIND: "rehearsal", **search_tags(search)})
+    other = client.create_run(
+        experiment, tags={KIND: "rehearsal", **search_tags(replace(search, uid="2" * 32))}
+    ).info.run_id
     client.create_registered_model("killed-rehearsal-11111111", tags={KIND: "rehearsal"})
-    rehearse_promotion(store, **options, alias="champion", num_bytes=0)  # type: ignore[arg-type]
+    rehearse_promotion(search, alias="champion", num_bytes=0)
     assert [run.info.run_id for run in client.search_runs([experiment])] == [other]
     assert client.search_registered_models("name LIKE 'killed-rehearsal%'") == []
 
@@ -95,13 +103,14 @@ def test_runs_are_found_by_any_id(store: str, search_id: str) -> None:
     client = _client(store)
     known = client.get_experiment_by_name("ids")
     experiment = known.experiment_id if known else client.create_experiment("ids")
-    run = client.create_run(experiment, tags=search_tags(search_id, "")).info.run_id
-    assert [one.info.run_id for one in find_runs(client, experiment, search_id)] == [run]
+    search = RecordedSearch(uri=store, experiment="ids", search_id=search_id)
+    run = client.create_run(experiment, tags=search_tags(search)).info.run_id
+    assert [one.info.run_id for one in find_runs(client, experiment, search)] == [run]
 
 
 def test_a_name_with_both_kinds_of_quotes_is_refused_in_words(store: str) -> None:
     with pytest.raises(TrackingError, match="both ' and \""):
-        list(find_runs(_client(store), "0", "a'b\"c"))
+        list(find_runs(_client(store), "0", RecordedSearch(uri=store, experiment="x", search_id="a'b\"c")))
 
 
 def test_the_params_of_a_trial_are_those_that_have_an_effect() -> None:

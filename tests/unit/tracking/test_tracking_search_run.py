@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tlsearch.core.types import DataSetFacts, Decision, EndReason, EpochReport, TrialConfig, TrialOutcome
-from tlsearch.tracking import MlflowTracker
+from tlsearch.tracking import MlflowTracker, TrackedSearch
 from tlsearch.tracking.registry.logged_models import model_name
 from tlsearch.tracking.sink.search_run import dataset_input, has_block, with_block
 
@@ -44,11 +44,7 @@ def _tracker(uri: str, folder: Path, name: str, *, experiment: str = "") -> Mlfl
     served = folder / "stub.py"
     served.write_text(SERVED)
     return MlflowTracker(
-        uri=uri,
-        experiment=experiment or name,
-        search_id=name,
-        metric="val_accuracy",
-        served_code=served,
+        TrackedSearch(uri=uri, experiment=experiment or name, search_id=name, metric="val_accuracy", served_code=served)
     )
 
 

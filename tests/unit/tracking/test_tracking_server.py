@@ -13,8 +13,8 @@ import pytest
 import requests
 from mortal_server import Server
 
-from tlsearch.core.types import Decision, EndReason, EpochReport, TrialConfig, TrialOutcome
-from tlsearch.tracking import MlflowTracker, find_run_ids
+from tlsearch.core.types import Decision, EndReason, EpochReport, RecordedSearch, TrialConfig, TrialOutcome
+from tlsearch.tracking import MlflowTracker, TrackedSearch, find_run_ids
 
 pytestmark = [pytest.mark.slow]
 
@@ -63,11 +63,7 @@ def test_a_server_goes_away_and_comes_back(
     served = tmp_path / "stub.py"
     served.write_text(SERVED)
     tracker = MlflowTracker(
-        uri=server.uri,
-        experiment="away",
-        search_id="away",
-        metric="val_accuracy",
-        served_code=served,
+        TrackedSearch(uri=server.uri, experiment="away", search_id="away", metric="val_accuracy", served_code=served),
         first_retry_s=0.2,
         last_retry_s=0.5,
     )
@@ -101,7 +97,7 @@ def test_a_server_goes_away_and_comes_back(
     assert tracker.close() == 0
 
     client = MlflowClient(tracking_uri=server.uri)
-    ids = find_run_ids(server.uri, experiment="away", search_id="away")
+    ids = find_run_ids(RecordedSearch(uri=server.uri, experiment="away", search_id="away"))
     assert set(ids) == {0, 1, 2} and ids == tracker.run_ids()
     experiment_id = client.get_experiment_by_name("away").experiment_id
     assert len(client.search_runs([experiment_id])) == 4

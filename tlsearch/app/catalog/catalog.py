@@ -25,7 +25,7 @@ from tlsearch.core.files import write_atomically as write_atomically
 from tlsearch.core.layout import SearchFolder
 from tlsearch.core.secrets import remember
 from tlsearch.core.trusted_hosts import origin, trust
-from tlsearch.core.types import CacheSpec
+from tlsearch.core.types import CacheSpec, RecordedSearch
 from tlsearch.core.user_folders import state_directory
 
 MANIFEST = "search.json"
@@ -75,6 +75,11 @@ class SearchEntry:
     def folder(self) -> SearchFolder:
         """What lies where in it."""
         return SearchFolder(root=self.path)
+
+    @property
+    def recorded(self) -> RecordedSearch:
+        """Where its runs are in MLflow."""
+        return RecordedSearch(uri=self.tracking_uri, experiment=self.experiment, search_id=self.search_id, uid=self.uid)
 
     @property
     def storage(self) -> str:

@@ -75,7 +75,7 @@ def plan_removal(entry: SearchEntry) -> Removal:
         entry=entry,
         repeats=repeats,
         num_bytes=sum(folder_bytes(one.path) for one in everything),
-        num_runs=sum(len(_run_ids(one)) for one in everything),
+        num_runs=sum(len(find_run_ids(one.recorded)) for one in everything),
         shared_with=others[0].directory if others else "",
     )
 
@@ -98,10 +98,7 @@ def remove_search(removal: Removal, *, with_runs: bool) -> Removed:
     deleted = None
     with _all_idle(removal.all):
         if with_runs:
-            parts = [
-                delete_runs(one.tracking_uri, experiment=one.experiment, search_id=one.search_id, uid=one.uid)
-                for one in reversed(removal.all)
-            ]
+            parts = [delete_runs(one.recorded) for one in reversed(removal.all)]
             deleted = Deleted(
                 num_runs=sum(one.num_runs for one in parts),
                 num_models=sum(one.num_models for one in parts),
@@ -121,7 +118,3 @@ def _all_idle(entries: tuple[SearchEntry, ...]) -> ExitStack:
         for one in entries:
             stack.enter_context(holding(one.path, "remove"))
         return stack.pop_all()
-
-
-def _run_ids(entry: SearchEntry) -> dict[int, str]:
-    return find_run_ids(entry.tracking_uri, experiment=entry.experiment, search_id=entry.search_id, uid=entry.uid)

@@ -97,11 +97,8 @@ def conclude(confirm: PreparedConfirm) -> Confirmed:
     write_atomically(confirm.entry.path / CONFIRMED, json.dumps(to_plain(result), indent=2))
     _keep_trainings(confirm, result)
     log_search_files(
-        confirm.entry.tracking_uri,
-        experiment=confirm.entry.experiment,
-        search_id=confirm.entry.search_id,
-        uid=confirm.entry.uid,
-        files={CONFIRMED: confirm.entry.path / CONFIRMED},
+        confirm.entry.recorded,
+        {CONFIRMED: confirm.entry.path / CONFIRMED},
         tags={"tlsearch.confirmed_by": record.search_id, "tlsearch.verdict": verdict.text},
     )
     return result

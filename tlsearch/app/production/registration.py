@@ -14,6 +14,7 @@ from tlsearch.app.production.conclude import read_confirmed
 from tlsearch.app.production.fold_calibration import Calibration
 from tlsearch.app.production.test_uses import Evidence
 from tlsearch.config import SpaceFile
+from tlsearch.core.codec import to_plain
 from tlsearch.core.types import WeightsSource
 from tlsearch.core.user_folders import scratch_folder
 from tlsearch.data import ImageIndex
@@ -68,16 +69,13 @@ def register(
             default_gain="" if gain is None else gain.sentence,
         )
     )
-    files = {"evidence.json": json.dumps(evidence.test.to_json(), indent=2)} if evidence.test else {}
+    files = {"evidence.json": json.dumps(to_plain(evidence.test), indent=2)} if evidence.test else {}
     with scratch_folder("promote") as scratch:
         scaled = scratch / "checkpoint"
         copy_calibrated(checkpoint, scaled, temperature, thresholds)
         promotion = Promotion(
-            experiment=entry.experiment,
-            search_id=entry.search_id,
-            uid=entry.uid,
-            trained_in=choice.entry.search_id,
-            trained_uid=choice.entry.uid,
+            search=entry.recorded,
+            trained_in=choice.entry.recorded,
             trial=choice.trial.number,
             kind="" if choice.combination is None else choice.combination.kind,
             checkpoint=scaled,
@@ -89,7 +87,7 @@ def register(
             card=card,
             files=files,
         )
-        return register_model(entry.tracking_uri, promotion, served_code=SERVED_CODE), card
+        return register_model(promotion, served_code=SERVED_CODE), card
 
 
 def _licences(networks: Sequence[ModelMeta], file: SpaceFile) -> str:

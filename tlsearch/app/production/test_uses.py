@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tlsearch.app.catalog.catalog import SearchEntry, write_atomically
 from tlsearch.app.production.choice import Choice
+from tlsearch.core.codec import to_plain
 from tlsearch.core.crash import crash_point
 from tlsearch.core.errors import DataError
 from tlsearch.core.files import folder_bytes
@@ -105,14 +106,7 @@ def test_evidence(
             at=time.time(),
         )
         uses.append(mine)
-    rehearse_promotion(
-        entry.tracking_uri,
-        experiment=entry.experiment,
-        search_id=entry.search_id,
-        uid=entry.uid,
-        alias=alias,
-        num_bytes=_COPIES * folder_bytes(checkpoint),
-    )
+    rehearse_promotion(entry.recorded, alias=alias, num_bytes=_COPIES * folder_bytes(checkpoint))
     record_uses(entry, split, uses)
     crash_point("test_recorded")
     logits = logits_on(load_model(checkpoint), index, "test").double().numpy()
@@ -126,7 +120,7 @@ def test_evidence(
         single_logits = logits_on(load_model(single), index, "test").double().numpy()
         against = compare_with_single(logits, single_logits, labels, trial=choice.trial.number)
         found = replace(found, against=against)
-    done = replace(mine, evidence=found.to_json())
+    done = replace(mine, evidence=to_plain(found))
     write_atomically(entry.path / USES, uses_text([done if one == mine else one for one in uses]))
     crash_point("test_evaluated")
     return Evidence(test=found, notes=notes)

@@ -22,10 +22,12 @@ from tlsearch.app.catalog.stored import Status, forget_end, keep_end, read_recor
 from tlsearch.app.checks.feasibility import model_sizes, trial_depths, weights_digests
 from tlsearch.app.searches.prepare import Prepared
 from tlsearch.app.searches.screen_backbones import screened
+from tlsearch.core.codec import fields_of
 from tlsearch.core.layout import SearchFolder, evict_trial
 from tlsearch.core.types import (
     Decision,
     EpochReport,
+    RecordedSearch,
     ScreenObserver,
     SearchObserver,
     SearchRecord,
@@ -36,7 +38,7 @@ from tlsearch.data import seen_digest
 from tlsearch.results import SERVED_CODE
 from tlsearch.search import SearchPlan, run_search
 from tlsearch.search.json_logs import TrialTeller
-from tlsearch.tracking import BestKeeper, MlflowTracker
+from tlsearch.tracking import BestKeeper, MlflowTracker, TrackedSearch
 
 logger = logging.getLogger(__name__)
 
@@ -202,14 +204,13 @@ def make_tracker(entry: SearchEntry) -> MlflowTracker:
     """Records the search in MLflow."""
     parent = read_entry(entry.path.parent / entry.parent) if entry.parent else None
     return MlflowTracker(
-        uri=entry.tracking_uri,
-        experiment=entry.experiment,
-        search_id=entry.search_id,
-        metric=entry.metric,
-        served_code=SERVED_CODE,
-        uid=entry.uid,
-        parent_search=entry.parent,
-        parent_uid=parent.uid if parent else "",
+        TrackedSearch(
+            metric=entry.metric,
+            served_code=SERVED_CODE,
+            parent_search=entry.parent,
+            parent_uid=parent.uid if parent else "",
+            **fields_of(RecordedSearch, entry.recorded),
+        )
     )
 
 

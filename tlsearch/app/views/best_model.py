@@ -12,8 +12,8 @@ from tlsearch.core.label_tasks import TASKS
 from tlsearch.core.types import SearchRecord, TrialRecord
 from tlsearch.data import ImageIndex, with_val_in_train
 from tlsearch.results.combine.kept_logits import kept_digest, read_trial
-from tlsearch.results.inference.labelled import Evaluation, evaluate_split, thumbnails
-from tlsearch.results.inference.multi_labelled import MultiLabelEvaluation, evaluate_answers
+from tlsearch.results.inference.labelled import thumbnails
+from tlsearch.results.inference.multi_labelled import evaluate_split, evaluation_of
 from tlsearch.results.inference.predictor import load_model
 from tlsearch.results.report.model_section import BestModel
 
@@ -37,7 +37,7 @@ def best_model(entry: SearchEntry, record: SearchRecord, index: ImageIndex) -> t
         model = _of_folds(entry, record, best, index) if best.folds else _kept(entry, best, index)
         if model is None:
             return None, f"Trial {best.number} has not kept what each of its folds says of these images."
-        pictures = thumbnails(index, [one.key for one in model.mistakes(_NUM_PICTURES)])
+        pictures = thumbnails(index, [one.key for one in model.evaluation.worst(_NUM_PICTURES)])
         return replace(model, pictures=pictures), ""
     except UserError as error:
         return None, f"The model of trial {best.number} cannot be evaluated: {error}"
@@ -56,8 +56,7 @@ def not_kept(entry: SearchEntry, best: TrialRecord) -> str:
 
 def _kept(entry: SearchEntry, best: TrialRecord, index: ImageIndex) -> BestModel:
     model = load_model(entry.folder.best(best.number))
-    evaluate = evaluate_answers if TASKS[index.task].several else evaluate_split
-    return BestModel(trial=best.number, evaluation=evaluate(model, index, "val"))
+    return BestModel(trial=best.number, evaluation=evaluate_split(model, index, "val"))
 
 
 def _of_folds(entry: SearchEntry, record: SearchRecord, best: TrialRecord, index: ImageIndex) -> BestModel | None:
@@ -66,16 +65,12 @@ def _of_folds(entry: SearchEntry, record: SearchRecord, best: TrialRecord, index
     if kept is None or kept.num_folds < best.folds or kept.digest != kept_digest(record, index):
         return None
     logits, task = kept.logits.astype(np.float64), TASKS[index.task]
-    probabilities, keys = task.probabilities(logits), with_val_in_train(index).splits["train"].keys
-    evaluation: Evaluation | MultiLabelEvaluation
-    if task.several:
-        evaluation = MultiLabelEvaluation(
-            classes=index.classes,
-            keys=keys,
-            labels=kept.labels,
-            probabilities=probabilities,
-            thresholds=task.thresholds(logits, kept.labels),
-        )
-    else:
-        evaluation = Evaluation(classes=index.classes, keys=keys, labels=kept.labels, probabilities=probabilities)
+    evaluation = evaluation_of(
+        task,
+        logits,
+        kept.labels,
+        classes=index.classes,
+        keys=with_val_in_train(index).splits["train"].keys,
+        thresholds=task.thresholds(logits, kept.labels),
+    )
     return BestModel(trial=best.number, evaluation=evaluation, folds=best.folds)

@@ -119,17 +119,16 @@ def _compare_checkpoints(
     metric: str | None = None,
 ) -> ModelComparison | AnswerComparison:
     """Two models on the images of a split; of multi-label ones the verdict rests on ``metric``, by default mAP."""
-    from tlsearch.results.inference.labelled import evaluate_split
-    from tlsearch.results.inference.multi_labelled import evaluate_answers
+    from tlsearch.results.inference.labelled import Evaluation
+    from tlsearch.results.inference.multi_labelled import MultiLabelEvaluation, evaluate_split
     from tlsearch.results.inference.predictor import load_model
 
     # One after the other, so that only one model is in memory.
-    task = TASKS[index.task]
-    if task.several:
-        answers = [evaluate_answers(load_model(one, device=device), index, split) for one in checkpoints]
-        return compare_answers(names, answers[0], answers[1], metric=metric or task.default_metric)
-    said = [evaluate_split(load_model(one, device=device), index, split) for one in checkpoints]
-    return compare_models(names, said[0], said[1])
+    a, b = (evaluate_split(load_model(one, device=device), index, split) for one in checkpoints)
+    if isinstance(a, MultiLabelEvaluation) and isinstance(b, MultiLabelEvaluation):
+        return compare_answers(names, a, b, metric=metric or TASKS[index.task].default_metric)
+    assert isinstance(a, Evaluation) and isinstance(b, Evaluation), "both models are of the task of the images"
+    return compare_models(names, a, b)
 
 
 def _own_data(a: str, b: str, storage: Path | None) -> ImageIndex:

@@ -75,16 +75,14 @@ def read_leaderboard(
         UserError: A state or condition that cannot be understood.
     """
     record, facts = read_record(entry), read_facts(entry)
-    known = _run_ids(entry) if run_ids else {}
+    known: Mapping[int, str] = {}
+    if run_ids:
+        from tlsearch.tracking import find_run_ids  # imports MLflow
+
+        known = find_run_ids(entry.recorded)
     rows = select_rows(leaderboard(record, known, facts), states=states, conditions=conditions)
     gain = default_gain(entry.path, record)
     return Leaderboard(record=record, facts=facts, rows=rows[:top], state=search_state(entry, record), gain=gain)
-
-
-def _run_ids(entry: SearchEntry) -> Mapping[int, str]:
-    from tlsearch.tracking import find_run_ids  # imports MLflow
-
-    return find_run_ids(entry.tracking_uri, experiment=entry.experiment, search_id=entry.search_id, uid=entry.uid)
 
 
 def write_csv(found: Leaderboard, path: Path) -> None:

@@ -91,10 +91,7 @@ def write_search_report(
             facts = _add_latency(entry, facts, record)
         if owner:
             keep_facts(entry, facts)
-        run_ids = find_run_ids(
-            entry.tracking_uri, experiment=entry.experiment, search_id=entry.search_id, uid=entry.uid
-        )
-        rows = leaderboard(record, run_ids, facts)
+        rows = leaderboard(record, find_run_ids(entry.recorded), facts)
         importance = ParameterImportance(reason=_NO_IMPORTANCE)
         if with_importance:
             importance = parameter_importance(entry.path, entry.moved)
@@ -182,9 +179,7 @@ def _log(entry: SearchEntry, files: Mapping[str, Path]) -> str | None:
             command("sync", entry.directory),
         )
         return None
-    return log_search_files(
-        entry.tracking_uri, experiment=entry.experiment, search_id=entry.search_id, uid=entry.uid, files=files
-    )
+    return log_search_files(entry.recorded, files)
 
 
 def _add_latency(entry: SearchEntry, facts: SearchFacts, record: SearchRecord) -> SearchFacts:

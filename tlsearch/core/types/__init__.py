@@ -11,6 +11,7 @@ from tlsearch.core.types.searches import (
     DataSetFacts,
     Finding,
     ParameterImportance,
+    RecordedSearch,
     SearchObserver,
     SearchRecord,
     Tracker,

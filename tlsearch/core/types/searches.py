@@ -238,6 +238,23 @@ class ParameterImportance:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RecordedSearch:
+    """A search as a tracking store has it.
+
+    Attributes:
+        uri: The store: a database, a server or a folder.
+        experiment: Name of its experiment.
+        search_id: Its ID, for people.
+        uid: Its unique id, by which its runs are found; empty for a search of a version that had none.
+    """
+
+    uri: str
+    experiment: str
+    search_id: str
+    uid: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataSetFacts:
     """The images of a search, as a tracker shows them; none is opened for it.
 

@@ -19,27 +19,31 @@ from tlsearch.results.stats.intervals import LABELS, PROBABILITIES
 
 if TYPE_CHECKING:
     from tlsearch.data import ImageIndex
-    from tlsearch.results.inference.predictor import Classifier
 
 
 _THUMBNAIL_PX = 112
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """A model's predictions for the N images of a split.
+class Answers:
+    """What a model says of the N labelled images of a split, whatever its task.
 
     Attributes:
         classes: C names.
         keys: N keys of the index.
-        labels: int (N,).
-        probabilities: float (N, C), softmax.
+        labels: As of ``ImageIndex.label_array``.
+        probabilities: float (N, C).
     """
 
     classes: tuple[str, ...]
     keys: tuple[str, ...]
     labels: LABELS
     probabilities: PROBABILITIES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(Answers):
+    """A model's predictions; labels are int (N,), probabilities softmax."""
 
     @property
     def predicted(self) -> NDArray[np.int64]:
@@ -57,6 +61,20 @@ class Evaluation:
     def accuracy(self) -> float:
         """The fraction of right predictions."""
         return float(self.right.mean())
+
+    def worst(self, count: int = 12) -> list[Mistake]:
+        """The wrong predictions that the model is surest of."""
+        wrong = np.flatnonzero(~self.right)
+        scores = self.probabilities[wrong, self.predicted[wrong]]
+        return [
+            Mistake(
+                key=self.keys[i],
+                label=self.classes[self.labels[i]],
+                predicted=self.classes[self.predicted[i]],
+                score=float(self.probabilities[i, self.predicted[i]]),
+            )
+            for i in wrong[np.argsort(-scores, kind="stable")[:count]]
+        ]
 
     def confusion(self) -> NDArray[np.int64]:
         """int (C, C): counts by true and predicted class."""
@@ -84,26 +102,9 @@ class Mistake:
     score: float
 
 
-def evaluate_split(model: Classifier, index: ImageIndex, split: str) -> Evaluation:
-    """Predicts a split's images exactly as the trial's own evaluation did.
-
-    Raises:
-        DataError: The classes or the task differ from the model's, or an image is corrupt.
-    """
-    from tlsearch.results.inference.predictor import logits_on
-
-    probabilities = model.task.probabilities(logits_on(model, index, split).double().numpy())
-    keys, labels = index.splits[split].keys, index.label_array(split)
-    return Evaluation(classes=index.classes, keys=keys, labels=labels, probabilities=probabilities)
-
-
-def check_same_images(a: tuple[Sequence[str], LABELS], b: tuple[Sequence[str], LABELS]) -> None:
-    """Raises DataError where two models were evaluated on other images, or on other labels of them.
-
-    Args:
-        a: Keys and labels; ``b`` likewise.
-    """
-    if tuple(a[0]) != tuple(b[0]) or not np.array_equal(a[1], b[1]):
+def check_same_images(a: Answers, b: Answers) -> None:
+    """Raises DataError where two models were evaluated on other images, or on other labels of them."""
+    if a.keys != b.keys or not np.array_equal(a.labels, b.labels):
         raise DataError("two models are compared on the same images with the same labels; these differ")
 
 
@@ -135,22 +136,6 @@ def most_confused(evaluation: Evaluation, count: int = 8) -> list[tuple[str, str
     pairs = [(int(cell) // len(confusion), int(cell) % len(confusion)) for cell in order]
     names = evaluation.classes
     return [(names[t], names[p], int(confusion[t, p])) for t, p in pairs if confusion[t, p] > 0]
-
-
-def worst_mistakes(evaluation: Evaluation, count: int = 12) -> list[Mistake]:
-    """The wrong predictions that the model is surest of."""
-    wrong = np.flatnonzero(~evaluation.right)
-    scores = evaluation.probabilities[wrong, evaluation.predicted[wrong]]
-    names = evaluation.classes
-    return [
-        Mistake(
-            key=evaluation.keys[i],
-            label=names[evaluation.labels[i]],
-            predicted=names[evaluation.predicted[i]],
-            score=float(evaluation.probabilities[i, evaluation.predicted[i]]),
-        )
-        for i in wrong[np.argsort(-scores, kind="stable")[:count]]
-    ]
 
 
 def thumbnails(index: ImageIndex, keys: Sequence[str]) -> list[str]:

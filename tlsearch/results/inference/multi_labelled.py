@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tlsearch.core.label_tasks import TASKS
+from tlsearch.core.label_tasks import TASKS, Task
 from tlsearch.core.metrics import average_precisions, f1_of
-from tlsearch.results.inference.labelled import Mistake
-from tlsearch.results.stats.intervals import LABELS, PROBABILITIES
+from tlsearch.results.inference.labelled import Answers, Evaluation, Mistake
+from tlsearch.results.stats.intervals import LABELS
 
 if TYPE_CHECKING:
     from tlsearch.data import ImageIndex
@@ -19,21 +19,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MultiLabelEvaluation:
-    """A model's answers for the N images of a split.
+class MultiLabelEvaluation(Answers):
+    """A model's answers; labels are float (N, C) of 0 and 1, probabilities sigmoid.
 
     Attributes:
-        classes: C names.
-        keys: N keys of the index.
-        labels: float (N, C) of 0 and 1.
-        probabilities: float (N, C), sigmoid.
         thresholds: Of the probabilities, C.
     """
 
-    classes: tuple[str, ...]
-    keys: tuple[str, ...]
-    labels: LABELS
-    probabilities: PROBABILITIES
     thresholds: tuple[float, ...]
 
     @property
@@ -52,6 +44,29 @@ class MultiLabelEvaluation:
         """A metric of the task; F1 at probabilities of a half."""
         task = TASKS["multi_label"]
         return task.metrics[metric].value(task.scores(self.probabilities), self.labels)
+
+    def names(self, flags: NDArray[np.bool_]) -> str:
+        """The classes of an image, bool (C,), in words."""
+        return ", ".join(name for name, given in zip(self.classes, flags, strict=True) if given) or "no class"
+
+    def worst(self, count: int = 12) -> list[Mistake]:
+        """The wrong answers that the model is surest of, one for each image: a class that it misses, or has not."""
+        sure = np.where(self.wrong, np.abs(self.probabilities - np.array(self.thresholds)), -1.0)
+        places, most = sure.argmax(1), sure.max(1)
+        rows = np.argsort(-most, kind="stable")[:count]
+        found = []
+        for row in rows[most[rows] >= 0]:
+            place = int(places[row])
+            missed = self.labels[row, place] > 0
+            found.append(
+                Mistake(
+                    key=self.keys[row],
+                    label=self.names(self.labels[row] > 0),
+                    predicted=f"{'not ' if missed else ''}{self.classes[place]}",
+                    score=float(self.probabilities[row, place]),
+                )
+            )
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,32 +109,28 @@ def answer_scores(evaluation: MultiLabelEvaluation) -> list[AnswerScore]:
     ]
 
 
-def worst_answers(evaluation: MultiLabelEvaluation, count: int = 12) -> list[Mistake]:
-    """The wrong answers that the model is surest of, one for each image: a class that it misses, or has not."""
-    sure = np.where(evaluation.wrong, np.abs(evaluation.probabilities - np.array(evaluation.thresholds)), -1.0)
-    places, most = sure.argmax(1), sure.max(1)
-    rows = np.argsort(-most, kind="stable")[:count]
-    found = []
-    for row in rows[most[rows] >= 0]:
-        place = int(places[row])
-        missed = evaluation.labels[row, place] > 0
-        found.append(
-            Mistake(
-                key=evaluation.keys[row],
-                label=_names(evaluation, row),
-                predicted=f"{'not ' if missed else ''}{evaluation.classes[place]}",
-                score=float(evaluation.probabilities[row, place]),
-            )
-        )
-    return found
+AnyEvaluation = Evaluation | MultiLabelEvaluation
 
 
-def _names(evaluation: MultiLabelEvaluation, row: int) -> str:
-    names = [evaluation.classes[place] for place in np.flatnonzero(evaluation.labels[row] > 0)]
-    return ", ".join(names) or "no class"
+def evaluation_of(
+    task: Task,
+    logits: NDArray[np.float64],
+    labels: LABELS,
+    *,
+    classes: tuple[str, ...],
+    keys: tuple[str, ...],
+    thresholds: tuple[float, ...],
+) -> AnyEvaluation:
+    """What logits, float (N, C), say of N images; the thresholds are those of a multi-label task."""
+    probabilities = task.probabilities(logits)
+    if not task.several:
+        return Evaluation(classes=classes, keys=keys, labels=labels, probabilities=probabilities)
+    return MultiLabelEvaluation(
+        classes=classes, keys=keys, labels=labels, probabilities=probabilities, thresholds=thresholds
+    )
 
 
-def evaluate_answers(model: Classifier, index: ImageIndex, split: str) -> MultiLabelEvaluation:
+def evaluate_split(model: Classifier, index: ImageIndex, split: str) -> AnyEvaluation:
     """Predicts a split's images exactly as the trial's own evaluation did.
 
     Raises:
@@ -127,10 +138,6 @@ def evaluate_answers(model: Classifier, index: ImageIndex, split: str) -> MultiL
     """
     from tlsearch.results.inference.predictor import logits_on
 
-    return MultiLabelEvaluation(
-        classes=index.classes,
-        keys=index.splits[split].keys,
-        labels=index.label_array(split),
-        probabilities=model.task.probabilities(logits_on(model, index, split).double().numpy()),
-        thresholds=model.raw_thresholds,
-    )
+    logits, labels = logits_on(model, index, split).double().numpy(), index.label_array(split)
+    keys, thresholds = index.splits[split].keys, model.raw_thresholds
+    return evaluation_of(model.task, logits, labels, classes=index.classes, keys=keys, thresholds=thresholds)

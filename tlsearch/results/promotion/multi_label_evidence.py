@@ -6,7 +6,7 @@ N test images, C classes; scores are fractions, intervals cover 95 %. An answer 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,6 @@ from tlsearch.core.label_tasks import TASKS
 from tlsearch.core.metrics import f1_of
 from tlsearch.results.inference.multi_labelled import AnswerScore, MultiLabelEvaluation, answer_scores
 from tlsearch.results.promotion.test_evaluation import AgainstSingle, Calibration, Headline, TestEvidence
-from tlsearch.results.stats.calibration import cross_entropy, expected_calibration_error
 from tlsearch.results.stats.intervals import bootstrap_metric
 
 Floats = NDArray[np.float64]
@@ -43,15 +42,6 @@ class MultiLabelEvidence:
     exact_match: float
     classes: tuple[AnswerScore, ...]
     calibration: Calibration
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, plain: Mapping[str, Any]) -> MultiLabelEvidence:
-        """What ``to_json`` gave; raises ValueError for anything else."""
-        return from_plain(cls, plain)
 
     @property
     def headline(self) -> Headline:
@@ -97,9 +87,8 @@ AnyEvidence = TestEvidence | MultiLabelEvidence
 
 
 def read_evidence(plain: Mapping[str, Any]) -> AnyEvidence:
-    """What ``to_json`` of either gave; raises ValueError for anything else."""
-    kind = MultiLabelEvidence if "map_interval" in plain else TestEvidence
-    return kind.from_json(plain)
+    """What ``to_plain`` of either gave; raises ValueError for anything else."""
+    return from_plain(MultiLabelEvidence, plain) if "map_interval" in plain else from_plain(TestEvidence, plain)
 
 
 def gather_answers(
@@ -135,12 +124,6 @@ def gather_answers(
 
 
 def _calibration(before: Floats, after: Floats, true: NDArray[np.bool_], temperature: float) -> Calibration:
-    answers = true.astype(np.int64).ravel()
+    """Of the answers, each a choice of two."""
     of_before, of_after = (np.stack([1 - one, one], axis=-1).reshape(-1, 2) for one in (before, after))
-    return Calibration(
-        temperature=temperature,
-        ece_before=expected_calibration_error(of_before, answers),
-        ece_after=expected_calibration_error(of_after, answers),
-        loss_before=cross_entropy(of_before, answers),
-        loss_after=cross_entropy(of_after, answers),
-    )
+    return Calibration.of(of_before, of_after, true.astype(np.int64).ravel(), temperature)

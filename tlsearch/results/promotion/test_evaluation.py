@@ -6,14 +6,12 @@ Modern Neural Networks" (ICML 2017).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tlsearch.core.codec import from_plain
 from tlsearch.core.metrics import confusion_matrix
 from tlsearch.results.stats.calibration import cross_entropy, expected_calibration_error, scaled_probabilities
 from tlsearch.results.stats.intervals import compare_paired, wilson_interval
@@ -45,6 +43,19 @@ class Calibration:
     ece_after: float
     loss_before: float
     loss_after: float
+
+    @classmethod
+    def of(
+        cls, before: NDArray[np.float64], after: NDArray[np.float64], labels: NDArray[np.int64], temperature: float
+    ) -> Calibration:
+        """Of probabilities, float (N, C), by labels, int (N,)."""
+        return cls(
+            temperature=temperature,
+            ece_before=expected_calibration_error(before, labels),
+            ece_after=expected_calibration_error(after, labels),
+            loss_before=cross_entropy(before, labels),
+            loss_after=cross_entropy(after, labels),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,15 +118,6 @@ class TestEvidence:
     confusion: tuple[tuple[int, ...], ...]
     against: AgainstSingle | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, plain: Mapping[str, Any]) -> TestEvidence:
-        """What ``to_json`` gave; raises ValueError for anything else."""
-        return from_plain(cls, plain)
-
     @property
     def headline(self) -> Headline:
         """The accuracy."""
@@ -159,8 +161,7 @@ def gather_evidence(
     """
     before, after = scaled_probabilities(logits), scaled_probabilities(logits, temperature)
     predicted = logits.argmax(1)
-    num = len(classes)
-    confusion = confusion_matrix(predicted, labels, num)
+    confusion = confusion_matrix(predicted, labels, len(classes))
     per_class = tuple(_class_evidence(name, confusion, place) for place, name in enumerate(classes))
     present = [one for one in per_class if one.images]
     occurring = [one for place, one in enumerate(per_class) if one.images or confusion[:, place].any()]
@@ -173,13 +174,7 @@ def gather_evidence(
         balanced_accuracy=float(np.mean([one.recall for one in present])),
         macro_f1=float(np.mean([one.f1 for one in occurring])),
         classes=per_class,
-        calibration=Calibration(
-            temperature=temperature,
-            ece_before=expected_calibration_error(before, labels),
-            ece_after=expected_calibration_error(after, labels),
-            loss_before=cross_entropy(before, labels),
-            loss_after=cross_entropy(after, labels),
-        ),
+        calibration=Calibration.of(before, after, labels, temperature),
         confusion=tuple(tuple(int(count) for count in row) for row in confusion),
     )
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from tlsearch.core.printable import printable
 from tlsearch.core.text import agree, plural
-from tlsearch.results.inference.labelled import Evaluation, Mistake, class_scores, most_confused, worst_mistakes
-from tlsearch.results.inference.multi_labelled import MultiLabelEvaluation, worst_answers
+from tlsearch.results.inference.labelled import Evaluation, Mistake, class_scores, most_confused
+from tlsearch.results.inference.multi_labelled import AnyEvaluation, MultiLabelEvaluation
 from tlsearch.results.report.answers_section import answers_section, plot_precisions
 from tlsearch.results.report.html import Cell, Row, grid, inline, paragraph, plot_figure, section, table
 from tlsearch.results.report.plots.style import HIGH, INK, Plot, add_axes, finish, new_figure, plot_style
@@ -33,11 +33,11 @@ class BestModel:
     Attributes:
         trial: Its number.
         folds: Where it has folds: of how many, each of whose models judges the images that it has not seen.
-        pictures: Data URIs of the worst mistakes, in the order of ``mistakes``.
+        pictures: Data URIs of the worst mistakes, in their order.
     """
 
     trial: int
-    evaluation: Evaluation | MultiLabelEvaluation
+    evaluation: AnyEvaluation
     pictures: Sequence[str] = ()
     folds: int = 0
 
@@ -48,12 +48,6 @@ class BestModel:
         if not self.folds:
             return f"The kept model of trial {self.trial} over the {images}"
         return f"The models of the {self.folds} folds of trial {self.trial} over the {images}, each over its own"
-
-    def mistakes(self, count: int) -> list[Mistake]:
-        """The worst."""
-        if isinstance(self.evaluation, MultiLabelEvaluation):
-            return worst_answers(self.evaluation, count)
-        return worst_mistakes(self.evaluation, count)
 
     def plot(self) -> Plot:
         """How it does by class."""
@@ -84,7 +78,7 @@ def model_section(view: View, model: BestModel | None, plot: Plot | None, missin
 def _gallery(model: BestModel) -> str:
     if not model.pictures:
         return ""
-    mistakes = model.mistakes(len(model.pictures))
+    mistakes = model.evaluation.worst(len(model.pictures))
     shown = "".join(_mistake(one, uri) for one, uri in zip(mistakes, model.pictures, strict=True))
     return f'<h3 class="spaced">Worst mistakes</h3><div class="gallery">{shown}</div>' + paragraph(
         "The wrong predictions that the model is surest of. Some may be wrong labels.", note=True

@@ -15,6 +15,7 @@ from tlsearch.core import PACKAGE
 from tlsearch.core.codec import read_json
 from tlsearch.core.crash import crash_point
 from tlsearch.core.label_tasks import DEFAULT_TASK, TASKS
+from tlsearch.core.types import RecordedSearch
 from tlsearch.core.user_folders import scratch_folder
 from tlsearch.tracking.mlflow_store import model_name, quoted
 from tlsearch.tracking.runs import (
@@ -95,7 +96,7 @@ class ModelShelf:
             self._experiment_id,
             name=model_name(trial_name(self._search.search_id, number)),
             source_run_id=run.run_id,
-            tags={KIND: MODEL, **search_tags(self._search.search_id, self._search.uid), TRIAL: str(number)},
+            tags={KIND: MODEL, **search_tags(self._search), TRIAL: str(number)},
             params=run.params | own,
             model_type=MODEL_TYPE,
         )
@@ -150,7 +151,7 @@ class ModelShelf:
             self._shown.discard(number)
 
     def _find(self) -> list[LoggedModel]:
-        found = find_models(self._client, self._experiment_id, self._search.search_id, self._search.uid)
+        found = find_models(self._client, self._experiment_id, self._search)
         return [model for model in found if model.tags.get(TRIAL, "").isdecimal()]
 
     def _delete(self, model: LoggedModel) -> None:
@@ -185,15 +186,15 @@ def logged_checkpoint(model: LoggedModel, *, tracking_uri: str) -> tuple[str, di
             return path, None
 
 
-def find_models(client: MlflowClient, experiment_id: str, search_id: str, uid: str = "") -> list[LoggedModel]:
-    """All logged models of a search, oldest first; ``uid`` as for ``find_runs``."""
-    wanted = search_filter(search_id, uid)
+def find_models(client: MlflowClient, experiment_id: str, search: RecordedSearch) -> list[LoggedModel]:
+    """All logged models of a search, oldest first; see ``find_runs``."""
+    wanted = search_filter(search)
     found = pages(
         lambda token: client.search_logged_models(
             [experiment_id], filter_string=wanted, max_results=_PAGE, page_token=token
         )
     )
-    own = (model for model in found if model.tags.get(SEARCH_UID, "") == uid)
+    own = (model for model in found if model.tags.get(SEARCH_UID, "") == search.uid)
     return sorted(own, key=lambda model: model.creation_timestamp)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tlsearch.core.crash import crash_point
+from tlsearch.core.types import RecordedSearch
 from tlsearch.core.user_folders import scratch_folder
 from tlsearch.tracking.mlflow_store import model_name, registered_name
 from tlsearch.tracking.registry.logged_models import (
@@ -43,10 +44,8 @@ class Promotion:
     """What is to be registered.
 
     Attributes:
-        search_id: The search that is promoted from; its run holds the promotion's.
-        uid: Its unique id; see ``find_runs``.
+        search: The search that is promoted from; its run holds the promotion's.
         trained_in: The search whose trial it is: that one, or the one that trained its best again.
-        trained_uid: The unique id of that one.
         trial: The trial's number there.
         kind: ``ensemble`` or ``soup`` of a combination of trials, of which ``trial`` is the best single one.
         checkpoint: A checkpoint folder; it is copied.
@@ -59,11 +58,8 @@ class Promotion:
         files: Texts by file name, for the run.
     """
 
-    experiment: str
-    search_id: str
-    uid: str
-    trained_in: str
-    trained_uid: str
+    search: RecordedSearch
+    trained_in: RecordedSearch
     trial: int
     checkpoint: Path
     model_digest: str
@@ -78,12 +74,7 @@ class Promotion:
     @property
     def name(self) -> str:
         """The registered model's."""
-        return registered_name(self.experiment)
-
-    @property
-    def search_tags(self) -> dict[str, str]:
-        """Tags that name the search."""
-        return search_tags(self.search_id, self.uid)
+        return registered_name(self.search.experiment)
 
     @property
     def content(self) -> str:
@@ -96,13 +87,13 @@ def make_run(client: MlflowClient, experiment_id: str, promotion: Promotion) -> 
     """The promotion's own run, nested in the search's; one that was begun for the same is taken up."""
     from mlflow.entities import Metric, Param, RunTag
 
-    runs = list(find_runs(client, experiment_id, promotion.search_id, promotion.uid))
+    runs = list(find_runs(client, experiment_id, promotion.search))
     run = next((one for one in runs if one.data.tags.get(CONTENT) == promotion.content), None)
     if run is None:
         above = next((one for one in runs if one.data.tags.get(KIND) == "search"), None)
-        tags = {KIND: PROMOTION, **promotion.search_tags, CONTENT: promotion.content, **promotion.tags}
+        tags = {KIND: PROMOTION, **search_tags(promotion.search), CONTENT: promotion.content, **promotion.tags}
         tags |= {PARENT: above.info.run_id} if above else {}
-        name = f"promote {promotion.search_id}"
+        name = f"promote {promotion.search.search_id}"
         run = client.create_run(experiment_id, tags=tags, run_name=name)
     run_id = str(run.info.run_id)
     now_ms = int(time.time() * 1000)
@@ -126,7 +117,7 @@ def log_model(
         experiment_id,
         name=model_name(f"{_model_title(promotion)} promoted"),
         source_run_id=run_id,
-        tags={KIND: PROMOTION, **promotion.search_tags, CONTENT: promotion.content},
+        tags={KIND: PROMOTION, **search_tags(promotion.search), CONTENT: promotion.content},
         params=dict(promotion.params),
         model_type=MODEL_TYPE,
     )
@@ -141,11 +132,11 @@ def log_model(
 
 def _model_title(promotion: Promotion) -> str:
     if promotion.kind:
-        return f"{promotion.trained_in} {promotion.kind}"
-    return trial_name(promotion.trained_in, promotion.trial)
+        return f"{promotion.trained_in.search_id} {promotion.kind}"
+    return trial_name(promotion.trained_in.search_id, promotion.trial)
 
 
-def kept_model(client: MlflowClient, experiment_id: str, promotion: Promotion, uri: str) -> LoggedModel | None:
+def kept_model(client: MlflowClient, experiment_id: str, promotion: Promotion) -> LoggedModel | None:
     """The model that the search has kept of the trial, with the temperature and the card; None where it is another.
 
     The files of a registered model stay as they are: it serves as it is, or another one is logged.
@@ -153,10 +144,10 @@ def kept_model(client: MlflowClient, experiment_id: str, promotion: Promotion, u
     if promotion.kind:
         return None
     wanted = read_checkpoint(promotion.checkpoint)
-    for model in find_models(client, experiment_id, promotion.trained_in, promotion.trained_uid):
+    for model in find_models(client, experiment_id, promotion.trained_in):
         if model.tags.get(KIND) != MODEL or model.tags.get(TRIAL) != str(promotion.trial):
             continue
-        path, found = logged_checkpoint(model, tracking_uri=uri)
+        path, found = logged_checkpoint(model, tracking_uri=promotion.search.uri)
         if found == wanted:
             return model
         resumed = model.tags.get(CONTENT) == promotion.content  # a death may have left its checkpoint.json half written

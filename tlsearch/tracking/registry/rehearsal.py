@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from tlsearch.core.errors import TrackingError
+from tlsearch.core.types import RecordedSearch
 from tlsearch.core.user_folders import scratch_folder
 from tlsearch.tracking.mlflow_store import connect, errors_told, open_experiment, quoted, registered_name
 from tlsearch.tracking.registry.logged_models import MODEL_TYPE, delete_model, find_models
@@ -23,25 +24,25 @@ REHEARSAL = "rehearsal"
 _NOTE = "tlsearch promote tries whether it may write here, and removes this again.\n"
 
 
-def rehearse_promotion(uri: str, *, experiment: str, search_id: str, uid: str, alias: str, num_bytes: int) -> None:
+def rehearse_promotion(search: RecordedSearch, *, alias: str, num_bytes: int) -> None:
     """Makes a run, a model with a file, a version and an alias, as a promotion does, and removes them.
 
     The version is one of a registered model of its own, ``NAME-rehearsal-...``, so that the model's versions are
     counted as before.
 
     Args:
-        uid: The search's unique id; see ``find_runs``.
         num_bytes: Of the model that is to be registered: its files must fit where they go.
 
     Raises:
         TrackingError: MLflow cannot be reached, or refuses one of these calls, or its disk is too full.
     """
-    with errors_told(uri):
-        client = connect(uri)
-        experiment_id = open_experiment(client, experiment, uri)
-        with _taken_back(lambda: _remove_logged(client, experiment_id, search_id, uid, tracking_uri=uri)):
-            run_id, source = _log(client, experiment_id, {KIND: REHEARSAL, **search_tags(search_id, uid)}, num_bytes)
-            _register(client, registered_name(experiment), uid[:8] or search_id, alias, run_id, source)
+    with errors_told(search.uri):
+        client = connect(search.uri)
+        experiment_id = open_experiment(client, search.experiment, search.uri)
+        with _taken_back(lambda: _remove_logged(client, experiment_id, search)):
+            run_id, source = _log(client, experiment_id, {KIND: REHEARSAL, **search_tags(search)}, num_bytes)
+            mark = search.uid[:8] or search.search_id
+            _register(client, registered_name(search.experiment), mark, alias, run_id, source)
 
 
 @contextmanager
@@ -71,11 +72,11 @@ def _log(client: MlflowClient, experiment_id: str, tags: Mapping[str, str], num_
     return run_id, str(model.artifact_location)
 
 
-def _remove_logged(client: MlflowClient, experiment_id: str, search_id: str, uid: str, *, tracking_uri: str) -> None:
-    for model in find_models(client, experiment_id, search_id, uid):
+def _remove_logged(client: MlflowClient, experiment_id: str, search: RecordedSearch) -> None:
+    for model in find_models(client, experiment_id, search):
         if model.tags.get(KIND) == REHEARSAL:
-            delete_model(client, model, tracking_uri=tracking_uri)
-    for run in list(find_runs(client, experiment_id, search_id, uid)):
+            delete_model(client, model, tracking_uri=search.uri)
+    for run in list(find_runs(client, experiment_id, search)):
         if run.data.tags.get(KIND) == REHEARSAL:
             client.delete_run(run.info.run_id)
 

@@ -27,7 +27,7 @@ from tlsearch.tracking.registry.promotion_run import (
     make_run,
     show_model,
 )
-from tlsearch.tracking.runs import KIND, cut
+from tlsearch.tracking.runs import KIND, cut, search_tags
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -50,7 +50,7 @@ class Promoted:
     previous: str | None
 
 
-def register_model(uri: str, promotion: Promotion, *, served_code: Path) -> Promoted:
+def register_model(promotion: Promotion, *, served_code: Path) -> Promoted:
     """Registers a checkpoint's MLflow model and sets the alias, last of all.
 
     The model that the search has kept of the trial is registered where its weights are the same; else one is logged.
@@ -59,15 +59,16 @@ def register_model(uri: str, promotion: Promotion, *, served_code: Path) -> Prom
     Raises:
         TrackingError: MLflow cannot be reached, or refuses.
     """
+    uri = promotion.search.uri
     with errors_told(uri):
         client = connect(uri)
-        experiment_id = open_experiment(client, promotion.experiment, uri)
+        experiment_id = open_experiment(client, promotion.search.experiment, uri)
         version = _find_version(client, promotion)
         if version is None:
-            _clean_up(client, experiment_id, promotion, tracking_uri=uri)
+            _clean_up(client, experiment_id, promotion)
             run_id = make_run(client, experiment_id, promotion)
             crash_point("run_made")
-            model = kept_model(client, experiment_id, promotion, uri)
+            model = kept_model(client, experiment_id, promotion)
             if model is None:
                 model = log_model(client, experiment_id, run_id, promotion, served_code)
             show_model(client, run_id, model, promotion)
@@ -85,12 +86,12 @@ def _find_version(client: MlflowClient, promotion: Promotion) -> ModelVersion | 
     return next((one for one in found if one.tags.get(CONTENT) == promotion.content), None)
 
 
-def _clean_up(client: MlflowClient, experiment_id: str, promotion: Promotion, *, tracking_uri: str) -> None:
+def _clean_up(client: MlflowClient, experiment_id: str, promotion: Promotion) -> None:
     """Deletes models that a death left without a version."""
     sources = {one.source for one in client.search_model_versions(f"name = {quoted(promotion.name)}")}
-    for model in find_models(client, experiment_id, promotion.search_id, promotion.uid):
+    for model in find_models(client, experiment_id, promotion.search):
         if model.tags.get(KIND) == PROMOTION and model.artifact_location not in sources:
-            delete_model(client, model, tracking_uri=tracking_uri)
+            delete_model(client, model, tracking_uri=promotion.search.uri)
 
 
 def _make_version(client: MlflowClient, run_id: str, model: LoggedModel, promotion: Promotion) -> ModelVersion:
@@ -109,7 +110,7 @@ def _make_version(client: MlflowClient, run_id: str, model: LoggedModel, promoti
         run_id=run_id,
         tags={
             **promotion.tags,
-            **promotion.search_tags,
+            **search_tags(promotion.search),
             CONTENT: promotion.content,
             LOGGED_MODEL: f"models:/{model.model_id}",
         },
@@ -120,8 +121,8 @@ def _make_version(client: MlflowClient, run_id: str, model: LoggedModel, promoti
 
 def _name_version(client: MlflowClient, experiment_id: str, version: ModelVersion, promotion: Promotion) -> None:
     """Has the logged model say which version it is, as MLflow's own ``register_model`` does: its UI shows that."""
-    searches = {(promotion.search_id, promotion.uid), (promotion.trained_in, promotion.trained_uid)}
-    models = (model for search in searches for model in find_models(client, experiment_id, *search))
+    searches = {promotion.search, promotion.trained_in}
+    models = (model for search in searches for model in find_models(client, experiment_id, search))
     model = next((one for one in models if one.artifact_location == version.source), None)
     if model is None:
         return

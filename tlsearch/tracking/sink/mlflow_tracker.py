@@ -31,40 +31,16 @@ class MlflowTracker:
     (``record_search``) by the next tracker of the same search.
 
     Args:
-        uri: As of ``TrackedSearch``, as are those up to ``parent_uid``.
         first_retry_s: The wait after the first failure; doubled after each further one up to
             ``last_retry_s``.
     """
 
-    def __init__(
-        self,
-        *,
-        uri: str,
-        experiment: str,
-        search_id: str,
-        metric: str,
-        served_code: Path,
-        uid: str = "",
-        parent_search: str = "",
-        parent_uid: str = "",
-        first_retry_s: float = 1.0,
-        last_retry_s: float = 60.0,
-    ) -> None:
+    def __init__(self, search: TrackedSearch, *, first_retry_s: float = 1.0, last_retry_s: float = 60.0) -> None:
         # Imports mlflow as a whole, on this thread: Tune imports it, too, and two threads that begin at different parts
         # deadlock.
         quiet_mlflow()
-        self._uri = uri
-        self._progress = Progress(metric)
-        search = TrackedSearch(
-            uri=uri,
-            experiment=experiment,
-            search_id=search_id,
-            metric=metric,
-            served_code=served_code,
-            uid=uid,
-            parent_search=parent_search,
-            parent_uid=parent_uid,
-        )
+        self._uri = search.uri
+        self._progress = Progress(search.metric)
         self._writer = MlflowWriter(search)
         self._worker = Worker(self._writer.send, first_retry_s=first_retry_s, last_retry_s=last_retry_s)
 
