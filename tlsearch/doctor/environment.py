@@ -176,7 +176,7 @@ def _devices() -> list[str]:
 
 def memory_finding(read: Callable[[], tuple[float, float]] | None = None) -> Finding:
     """Memory of this machine; ``read`` gives free and all of it in GB."""
-    free, total = (read or _memory_gb)()
+    free, total = (read or memory_gb)()
     text = f"{free:.1f} of {total:.1f} GB of memory are free"
     if free < _LOW_MEMORY_GB:
         advice = "a trial needs one or two GB for torch, and its images; end other programs or use fewer CPUs"
@@ -184,7 +184,7 @@ def memory_finding(read: Callable[[], tuple[float, float]] | None = None) -> Fin
     return Finding(name="memory", status="ok", text=text)
 
 
-def _memory_gb() -> tuple[float, float]:
+def memory_gb() -> tuple[float, float]:
     """Free and all memory in GB; of a container what it may use."""
     machine = psutil.virtual_memory()
     free, total = machine.available, machine.total

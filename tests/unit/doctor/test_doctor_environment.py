@@ -121,7 +121,7 @@ def test_an_old_ray(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_little_memory() -> None:
     assert environment.memory_finding(lambda: (1.0, 16.0)).status == "warn"
     assert environment.memory_finding(lambda: (9.0, 16.0)).status == "ok"
-    free, total = environment._memory_gb()
+    free, total = environment.memory_gb()
     assert 0 < free <= total
 
 

@@ -127,7 +127,7 @@ def check_file(
         if not unbuilt:
             problems += limit_problems(file, model_sizes(file, space, num_classes or 2))
     if with_batch and not problems:
-        problems += dry_run(file, space)[1]
+        problems += dry_run(file, space)
     notes = {
         ("space", "backbone"): untried_backbones(file, space),
         ("search", "objectives"): constant_cost(file, space),
@@ -186,24 +186,11 @@ def _adapted(spec: ModelSpec, space: Space) -> Mapping[str, Mapping[int, int]]:
 _DEPTHS = (5, 4, 3, 2, 1, 0)
 
 
-@dataclass(frozen=True, kw_only=True)
-class DryRun:
-    """One backbone's first batch, at the deepest unfreezing that the space allows."""
-
-    backbone: str
-    unfreeze_depth: int
-    train_loss: float
-
-
-def dry_run(file: SpaceFile, space: Space) -> tuple[list[DryRun], list[SpaceProblem]]:
-    """Takes one batch of each backbone through forward, backward, step and evaluation.
-
-    Returns:
-        What worked, and an error for each backbone that did not.
-    """
+def dry_run(file: SpaceFile, space: Space) -> list[SpaceProblem]:
+    """Takes one batch of each backbone through forward, backward, step and evaluation; an error for each that fails."""
     from tlsearch.trial import first_batch
 
-    done, problems = [], []
+    problems = []
     for backbone in space.backbones():
         config = deepest_config(space, backbone)
         with scratch_folder("dry") as directory:
@@ -214,12 +201,10 @@ def dry_run(file: SpaceFile, space: Space) -> tuple[list[DryRun], list[SpaceProb
                 number=0, seed=file.search.seed, config=config, setup=setup, directory=f"{directory}/trial"
             )
             try:
-                batch = first_batch(assignment)
+                first_batch(assignment)
             except TlsearchError as error:
                 problems.append(file.document.problem(("space", "backbone", backbone), str(error)))
-                continue
-        done.append(DryRun(backbone=backbone, unfreeze_depth=config.unfreeze_depth, train_loss=batch.train_loss))
-    return done, problems
+    return problems
 
 
 def deepest_config(space: Space, backbone: str) -> TrialConfig:

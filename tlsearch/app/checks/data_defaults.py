@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
-from tlsearch.app.checks.feasibility import weights_source
+from tlsearch.app.checks.feasibility import num_training, weights_source
 from tlsearch.config import DefaultsSpec, SpaceFile
 from tlsearch.core.errors import DataError
 from tlsearch.data import ImageIndex, find_pixels, measure_channels
@@ -16,6 +16,16 @@ LARGEST_BATCH = 32
 MIN_STEPS = 16  # of an epoch
 _SMALLEST_BATCH = 4
 _SMALLEST_WITH_STATISTICS = 8  # statistics of fewer images than that say little
+
+
+def fitted_to_data(file: SpaceFile, space: Space, index: ImageIndex) -> tuple[SpaceFile, Space, ImageIndex]:
+    """The file, its space and its images with all that follows from the data.
+
+    Raises:
+        DataError: As of ``with_pixels`` and ``fit_channels``.
+    """
+    index = with_pixels(file, index)
+    return *fit_defaults(fit_channels(file, index), space, num_training(file, index)), index
 
 
 def with_pixels(file: SpaceFile, index: ImageIndex) -> ImageIndex:

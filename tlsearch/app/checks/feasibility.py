@@ -85,6 +85,17 @@ def limit_problems(file: SpaceFile, sizes: Mapping[ModelSpec, Mapping[str, float
     return problems
 
 
+def data_problems(file: SpaceFile, space: Space, index: ImageIndex) -> list[SpaceProblem]:
+    """Errors of limits, metric and folds where these data cannot have them.
+
+    Raises:
+        UserError: As of ``model_sizes``.
+    """
+    num_classes = len(index.classes)
+    problems = limit_problems(file, model_sizes(file, space, num_classes))
+    return problems + metric_problems(file, num_classes) + fold_problems(file, index)
+
+
 def metric_problems(file: SpaceFile, num_classes: int) -> list[SpaceProblem]:
     """An error where data with this number of classes do not have the metric."""
     task = TASKS[file.data.task]

@@ -11,15 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tlsearch.app.checks.data_defaults import fit_channels, fit_defaults, with_pixels
-from tlsearch.app.checks.feasibility import (
-    constant_cost,
-    fold_problems,
-    limit_problems,
-    metric_problems,
-    model_sizes,
-    num_training,
-)
+from tlsearch.app.checks.data_defaults import fitted_to_data
+from tlsearch.app.checks.feasibility import constant_cost, data_problems
 from tlsearch.app.checks.resolution import folds_advice
 from tlsearch.app.checks.unstarted_search import Slots, Step, local_slots, measure_search, unstarted_plan
 from tlsearch.config import SpaceFile
@@ -121,12 +114,8 @@ def plan_file(
     step(f"listing the images of {file.data.path or file.data.name or file.data.source}")
     index = load_index(file.data)
     require_ready(index)
-    index = with_pixels(file, index)
-    file = fit_channels(file, index)
-    file, space = fit_defaults(file, space, num_training(file, index))
-    problems = limit_problems(file, model_sizes(file, space, len(index.classes)))
-    problems += metric_problems(file, len(index.classes)) + fold_problems(file, index)
-    if problems:
+    file, space, index = fitted_to_data(file, space, index)
+    if problems := data_problems(file, space, index):
         raise SpaceError(problems)
     return plan_search(file, space, index, step=step)
 

@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import psutil
-
 from tlsearch.core.errors import DataError
 from tlsearch.core.label_tasks import DEFAULT_TASK, TaskName, class_counts
 from tlsearch.core.types import DataSpec, SplitSpec
 from tlsearch.data import DataCard, ImageIndex, data_card, find_pixels, load_index
+from tlsearch.data.images.pixel_budget import num_decoders
 from tlsearch.data.sources.listing import Listing, list_source
 from tlsearch.data.sources.manifest import table_task
+from tlsearch.doctor.environment import memory_gb
 
 _TABLES = (".csv", ".tsv", ".parquet")
 _GREY_MODES = ("1", "L", "I", "I;16", "I;16B", "I;16L", "I;16N", "F", "LA", "La")
@@ -196,22 +196,12 @@ def _group_pattern(index: ImageIndex, card: DataCard) -> str | None:
 def look_at_machine(folder: Path) -> Machine:
     """Cores, memory, GPUs, and the free disk of the nearest existing folder above ``folder``."""
     place = next(one for one in (folder, *folder.absolute().parents) if one.exists())
-    return Machine(cores=_cores(), memory_gb=_memory_gb(), gpus=_gpus(), disk_gb=shutil.disk_usage(place).free / 1e9)
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _memory_gb() -> float:
-    total = psutil.virtual_memory().total
-    try:
-        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="utf-8")))
-    except (OSError, ValueError):  # no such limit
-        pass
-    return float(total / 1e9)
+    return Machine(
+        cores=num_decoders(),
+        memory_gb=memory_gb()[1],
+        gpus=_gpus(),
+        disk_gb=shutil.disk_usage(place).free / 1e9,
+    )
 
 
 def _gpus() -> tuple[str, ...]:

@@ -17,16 +17,8 @@ from tlsearch.app.catalog.gather_facts import gather_facts, write_facts
 from tlsearch.app.catalog.search_names import check_name, new_search_id
 from tlsearch.app.catalog.space_diff import refuse_changes
 from tlsearch.app.catalog.stored import settle, stored_file
-from tlsearch.app.checks.data_defaults import fit_channels, fit_defaults, with_pixels
-from tlsearch.app.checks.feasibility import (
-    fold_problems,
-    limit_problems,
-    metric_problems,
-    model_sizes,
-    num_training,
-    total_trials,
-    weights_problems,
-)
+from tlsearch.app.checks.data_defaults import fitted_to_data
+from tlsearch.app.checks.feasibility import data_problems, total_trials, weights_problems
 from tlsearch.app.searches.input_digests import keep_inputs, refuse_changed_inputs
 from tlsearch.config import SpaceFile, bucket_address, dump_resolved
 from tlsearch.core.errors import SpaceError, StorageError
@@ -106,12 +98,11 @@ def prepare(
         logger.info("%s", note)
     index = _index(file, step)
     require_ready(index)
-    index = with_pixels(file, index)
-    file = fit_channels(file, index)
-    file, space = fit_defaults(file, space, num_training(file, index))
+    file, space, index = fitted_to_data(file, space, index)
     beside()
     step("checking the weights of the backbones")
-    _check(file, space, index)
+    if problems := weights_problems(file, space) + data_problems(file, space, index):
+        raise SpaceError(problems)
     require_places(file, options.address)
     search_id = name or new_search_id(file.name, folder_of(file.storage))
     # A link stays one: relative paths are relative to its folder, and a mounted ConfigMap's target changes.
@@ -122,14 +113,6 @@ def prepare(
     entry = replace(entry, overrides=tuple(options.overrides), data_path=data_path, cwd=os.getcwd())
     with make_folder(entry, file, text, space, index, command="run", own=own) as lock:
         yield Prepared(entry=entry, file=file, space=space, index=index, address=options.address, lock=lock)
-
-
-def _check(file: SpaceFile, space: Space, index: ImageIndex) -> None:
-    problems = weights_problems(file, space)
-    problems += limit_problems(file, model_sizes(file, space, len(index.classes)))
-    problems += metric_problems(file, len(index.classes)) + fold_problems(file, index)
-    if problems:
-        raise SpaceError(problems)
 
 
 def _index(file: SpaceFile, step: Step) -> ImageIndex:

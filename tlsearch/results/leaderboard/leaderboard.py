@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from tlsearch.core.printable import csv_text
@@ -15,6 +15,8 @@ from tlsearch.results.leaderboard.search_facts import SearchFacts, plateau_json
 from tlsearch.results.stats.intervals import standard_error, wilson_interval
 
 _NO_FACTS = SearchFacts()
+# Of a row: the fields that every `--json` has.
+_PUBLISHED = ("trial", "state", "params", "best_value", "best_epoch", "epochs_run", "mlflow_run_id", "reason")
 _CSV_DETAILS = (
     "rank",
     "standard_error",
@@ -75,31 +77,12 @@ class LeaderboardRow:
 
     def as_json(self) -> dict[str, Any]:
         """The row in the published shape."""
-        return {
-            "trial": self.trial,
-            "state": self.state,
-            "params": dict(self.params),
-            "best_value": self.best_value,
-            "best_epoch": self.best_epoch,
-            "epochs_run": self.epochs_run,
-            "mlflow_run_id": self.mlflow_run_id,
-            "reason": self.reason,
-        }
+        return {name: value for name, value in asdict(self).items() if name in _PUBLISHED}
 
     def details(self) -> dict[str, Any]:
         """What ``results --json --details`` adds to the published shape."""
-        return {
-            "rank": self.rank,
-            "tied": self.tied,
-            "standard_error": self.standard_error,
-            "interval": None if self.interval is None else list(self.interval),
-            "within_one_se": self.within_one_se,
-            "parameters": self.parameters,
-            "trainable_parameters": self.trainable_parameters,
-            "latency_ms": self.latency_ms,
-            "seconds": self.seconds,
-            "error": self.error,
-        }
+        details = {name: value for name, value in asdict(self).items() if name not in _PUBLISHED}
+        return {**details, "interval": None if self.interval is None else list(self.interval)}
 
 
 def leaderboard(
