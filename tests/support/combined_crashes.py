@@ -105,7 +105,7 @@ def _make(home: Path, kind: str, crash_at: str = "") -> None:
     os.environ["TLSEARCH_CRASH_AT"] = crash_at
     entry = SearchEntry(**json.loads((home / "tlsearch_runs" / NAME / "search.json").read_text()))
     if kind == "ensemble":
-        make_ensemble.make_ensemble(entry, make_ensemble.EnsembleOptions())
+        make_ensemble.make_ensemble(entry)
     elif kind == "soup":
         make_soup.make_soup(entry, runs=1)
     else:

@@ -185,12 +185,11 @@ class Search:
         Returns:
             The members and what they are worth; ``helps`` is False where the model is that of the best trial.
         """
-        from tlsearch.app.combined.make_ensemble import EnsembleOptions, make_ensemble
+        from tlsearch.app.combined.make_ensemble import make_ensemble
 
-        options = EnsembleOptions(
-            max_models=max_models, max_latency_ms=max_latency_ms, max_params=max_params, address=address
+        return make_ensemble(
+            self.entry, max_models=max_models, max_latency_ms=max_latency_ms, max_params=max_params, address=address
         )
-        return make_ensemble(self.entry, options)
 
     def soup(self, *, max_models: int = 8, runs: int = 4, address: str = "local") -> Combination:
         """Averages the weights of the best trials into one model, where that is better than the best trial.

@@ -67,7 +67,7 @@ def shown_errors(*, as_json: bool = False) -> Iterator[None]:
             print_json({"ok": False, "error": str(error), "exit_code": code})
         if isinstance(error, SpaceError):
             err.print(f"{plural(len(error.faults), 'error')}:")
-        err.print(str(error), soft_wrap=True)
+        err.print(str(error))
         raise typer.Exit(code) from None
     except OSError as error:
         if _NO_TEMPORARY in str(error):
@@ -87,5 +87,5 @@ def shown_errors(*, as_json: bool = False) -> Iterator[None]:
 def _tell_failure(text: str, *, as_json: bool) -> NoReturn:
     if as_json:
         print_json({"ok": False, "error": text, "exit_code": EXIT_FAILED})
-    err.print(text, soft_wrap=True)
+    err.print(text)
     raise typer.Exit(EXIT_FAILED) from None

@@ -116,3 +116,17 @@ _ESTIMATES: tuple[tuple[float, float, float, str], ...] = (
 def command(*words: str) -> str:
     """A command of tlsearch in a message, quoted so that it can be pasted into a shell whatever the names in it."""
     return f"`tlsearch {shlex.join(words)}`"
+
+
+def first_line(text: object, empty: str = "") -> str:
+    """The first line of an error, or of another text, that holds something.
+
+    Args:
+        empty: What stands for a text without one; by default the name of its class.
+    """
+    return next((line.strip() for line in str(text).splitlines() if line.strip()), empty or type(text).__name__)
+
+
+def last_line(text: object, empty: str = "") -> str:
+    """As ``first_line``, the last one."""
+    return first_line("\n".join(reversed(str(text).splitlines())), empty or type(text).__name__)

@@ -38,6 +38,11 @@ class Console(rich.console.Console):
         width = None if stream.isatty() or os.environ.get("COLUMNS", "").isdecimal() else _PIPED_WIDTH
         super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False, width=width)
 
+    def print(self, *objects: Any, soft_wrap: bool | None = None, **options: Any) -> None:
+        """As rich's, but a line of text is not broken: a command or a path in it can be copied."""
+        lines = all(isinstance(one, str | Text) for one in objects)
+        super().print(*objects, soft_wrap=lines if soft_wrap is None else soft_wrap, **options)
+
     def render_str(self, text: str, **options: Any) -> Text:
         """Where rich turns every plain text, of a table too, into what it prints; before it breaks lines."""
         return super().render_str(printable_lines(mask(text)), **options)

@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from tlsearch.core.errors import StorageError
+from tlsearch.core.text import last_line
 from tlsearch.core.types import CacheSpec, Finding
 from tlsearch.doctor.storage_marks import (
     data_problem,
@@ -149,8 +150,7 @@ def _report(node: Mapping[str, Any], reference: Any) -> NodeReport:
     try:
         report: NodeReport = ray.get(reference, timeout=1.0)
     except Exception as error:  # of any kind: a missing package, a node that just died, no answer
-        lines = [line for line in str(error).splitlines() if line.strip()]
-        report = NodeReport(node=_name(node), error=lines[-1] if lines else type(error).__name__)
+        report = NodeReport(node=_name(node), error=last_line(error))
     resources = node["Resources"]
     return replace(report, cpus=resources.get("CPU", 0.0), gpus=resources.get("GPU", 0.0))
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from tlsearch.core.files import write_atomically
 from tlsearch.core.types import Finding
 from tlsearch.data.fetch.bucket_images import remote_problem, remote_system
 
@@ -26,9 +27,7 @@ def write_mark(storage: str, name: str) -> None:
         return
     folder = Path(storage)
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f"{name}.tmp"
-    temporary.write_text(name, encoding="utf-8")
-    os.replace(temporary, folder / name)
+    write_atomically(folder / name, name)
 
 
 def read_mark(storage: str, name: str) -> str:

@@ -13,9 +13,9 @@ import shutil
 import tempfile
 import threading
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from tlsearch.config.model_copies import shared_names
 from tlsearch.core.errors import StorageError
 from tlsearch.core.layout import FROZEN, VAL_LOGITS
 from tlsearch.core.secrets import holds_secret
+from tlsearch.core.text import first_line
 from tlsearch.core.types import CacheSpec
 from tlsearch.data.fetch.bucket_images import remote_system
 from tlsearch.node_cache.locked_files import cache_directory
@@ -182,8 +183,13 @@ class Mirror:
             found = system.get_file_info(fs.FileSelector(base, recursive=True, allow_not_found=True))
         return {str(f.path).removeprefix(f"{root}/"): int(f.size) for f in found if f.type == fs.FileType.File}
 
-    def _told(self) -> _Told:
-        return _Told(self.uri)
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Errors of the bucket become ours."""
+        try:
+            yield
+        except OSError as error:
+            raise StorageError(f"the storage {self.uri} failed: {first_line(error)}") from error
 
 
 def _download(system: Any, key: str, path: Path) -> None:
@@ -194,17 +200,3 @@ def _download(system: Any, key: str, path: Path) -> None:
 def _upload(path: Path, system: Any, key: str) -> None:
     with open(path, "rb") as source, system.open_output_stream(key) as target:
         shutil.copyfileobj(source, target, _CHUNK_BYTES)
-
-
-class _Told:
-    """Errors of the bucket become ours."""
-
-    def __init__(self, uri: str) -> None:
-        self._uri = uri
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError):
-            first = next(iter(str(error).splitlines()), type(error).__name__)
-            raise StorageError(f"the storage {self._uri} failed: {first}") from error

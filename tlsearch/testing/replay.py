@@ -20,6 +20,7 @@ from typing import Any
 from tlsearch.core.codec import from_plain, read_json
 from tlsearch.core.crash import crash_point
 from tlsearch.core.errors import Diverged, UserError
+from tlsearch.core.files import write_atomically
 from tlsearch.core.types import EpochReport, Scalar, TrialAssignment, TrialConfig
 
 FORMAT = 1
@@ -87,11 +88,9 @@ class Curves:
 
 def write_curves(path: Path, curves: Curves) -> None:
     """Writes curves as JSON, one to a line; a reader sees the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     lines = ",\n".join(json.dumps(_plain(curve)) for curve in curves.curves)
     head = json.dumps({"format": FORMAT, "about": dict(curves.about)})
-    temporary.write_text(f'{head[:-1]}, "curves": [\n{lines}\n]}}\n', encoding="utf-8")
-    os.replace(temporary, path)
+    write_atomically(path, f'{head[:-1]}, "curves": [\n{lines}\n]}}\n')
 
 
 def read_curves(path: Path) -> Curves:

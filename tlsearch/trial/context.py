@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from tlsearch.config.checkpoint_meta import ModelMeta
 from tlsearch.core.errors import FrozenMoved
+from tlsearch.core.files import write_atomically
 from tlsearch.core.types import SYSTEM, TransformSpec, TrialConfig, TrialSetup
 from tlsearch.data import ImageIndex
 from tlsearch.features import combined_digest, tensor_digests, view_of
@@ -47,9 +47,7 @@ class Doing:
             return
         self._last, self._written = now, True
         self._directory.mkdir(parents=True, exist_ok=True)
-        temporary = self._directory / f"{DOING_FILE}.tmp"
-        temporary.write_text(json.dumps({"what": what, "done": done, "total": total}), encoding="utf-8")
-        os.replace(temporary, self._directory / DOING_FILE)
+        write_atomically(self._directory / DOING_FILE, json.dumps({"what": what, "done": done, "total": total}))
 
     def over(self) -> None:
         """Takes the file away."""

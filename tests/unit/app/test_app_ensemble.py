@@ -18,7 +18,7 @@ from tlsearch.app.combined import ensemble_costs
 from tlsearch.app.combined import make_distilled as distilling
 from tlsearch.app.combined import make_ensemble as making
 from tlsearch.app.combined.ensemble_costs import Limits
-from tlsearch.app.combined.make_ensemble import EnsembleOptions, make_ensemble
+from tlsearch.app.combined.make_ensemble import make_ensemble
 from tlsearch.app.production.promote import PromoteOptions, promote
 from tlsearch.app.views.outcome import find_checkpoint
 from tlsearch.core.codec import to_plain
@@ -68,7 +68,7 @@ def test_an_ensemble_is_a_model_that_scores_what_its_file_says(
 ) -> None:
     """By its own selection, and with two members; the search's other models and records stay as they are."""
     before = to_plain(read_record(entry))
-    result = make_ensemble(entry, EnsembleOptions())
+    result = make_ensemble(entry)
     assert result == read_combination(entry.path, "ensemble") and result.num_val == 24
     index = _val(entry)
     labels = np.array(index.splits["val"].labels)
@@ -77,7 +77,7 @@ def test_an_ensemble_is_a_model_that_scores_what_its_file_says(
     assert found == pytest.approx(result.value, abs=1.5 / 24)  # the kept logits are float16
     assert result.helps or [one.trial for one in result.members] == [result.best_trial]
     _took(monkeypatch, *MEMBERS)
-    two = make_ensemble(entry, EnsembleOptions())
+    two = make_ensemble(entry)
     assert (two.members, two.latency_ms, two.helps) == (MEMBERS, 7.0, True)
     folders = [load_model(entry.path / "trials" / str(one.trial), device="cpu").model for one in MEMBERS]
     sizes = [sum(p.numel() for p in one.parameters()) for one in folders]
@@ -89,7 +89,7 @@ def test_an_ensemble_is_a_model_that_scores_what_its_file_says(
 @pytest.mark.parametrize("point", ENSEMBLE)
 def test_a_death_leaves_no_half_model(entry: SearchEntry, monkeypatch: pytest.MonkeyPatch, point: str) -> None:
     """It leaves no ensemble or a whole one, and the next call makes what is missing."""
-    make_ensemble(entry, EnsembleOptions())
+    make_ensemble(entry)
     _took(monkeypatch, *MEMBERS)
 
     def die(name: str) -> None:
@@ -100,22 +100,22 @@ def test_a_death_leaves_no_half_model(entry: SearchEntry, monkeypatch: pytest.Mo
         for module in (combination, ensemble_checkpoint):
             patch.setattr(module, "crash_point", die)
         with pytest.raises(KeyboardInterrupt):
-            make_ensemble(entry, EnsembleOptions())
+            make_ensemble(entry)
     assert read_combination(entry.path, "ensemble") is None
     with pytest.raises(StorageError, match="tlsearch ensemble small"):
         find_checkpoint("small:ensemble", entry.path.parent)
-    assert make_ensemble(entry, EnsembleOptions()).members == MEMBERS
+    assert make_ensemble(entry).members == MEMBERS
     assert len(load_model(combined_model(entry.path, "ensemble"), device="cpu").networks) == 2
 
 
 def test_what_cannot_be_combined_is_an_error_that_says_why(entry: SearchEntry, monkeypatch: pytest.MonkeyPatch) -> None:
     """Limits that nothing keeps, and a search of an earlier version, whose trials have kept no logits."""
     with pytest.raises(UserError, match=r"within the limits: at most 100 parameters"):
-        make_ensemble(entry, EnsembleOptions(max_params=100))
+        make_ensemble(entry, max_params=100)
     for path in entry.path.glob("trials/*/val_logits.safetensors"):
         path.unlink()
     with pytest.raises(UserError, match="an earlier version of tlsearch ran it"):
-        make_ensemble(entry, EnsembleOptions())
+        make_ensemble(entry)
 
 
 def test_images_that_are_gone_or_of_other_classes_are_errors_that_name_them(
@@ -127,12 +127,12 @@ def test_images_that_are_gone_or_of_other_classes_are_errors_that_name_them(
     images = entry.path.parents[1] / "images"
     images.rename(images.with_name("elsewhere"))
     with pytest.raises(SpaceError, match=re.escape(f"data.path: the folder '{images}' does not exist")):
-        make_ensemble(entry, EnsembleOptions())
+        make_ensemble(entry)
     images.with_name("elsewhere").rename(images)
     for split in ("train", "val", "test"):
         (images / split / "circle").rename(images / split / "disc")
     with pytest.raises(DataError, match="its trials cannot be combined"):
-        make_ensemble(entry, EnsembleOptions())
+        make_ensemble(entry)
     assert not (entry.path / "promoted").exists() and read_combination(entry.path, "ensemble") is None
 
 
@@ -144,14 +144,14 @@ def test_a_member_of_other_classes_is_refused(entry: SearchEntry, monkeypatch: p
     other = {"classes": names, "class_to_idx": {name: place for place, name in enumerate(names)}}
     path.write_text(json.dumps({**content, **other}))
     with pytest.raises(DataError, match="here are other names: disc of the model, square of the data"):
-        make_ensemble(entry, EnsembleOptions())
+        make_ensemble(entry)
     assert read_combination(entry.path, "ensemble") is None
 
 
 @pytest.fixture
 def made(entry: SearchEntry, monkeypatch: pytest.MonkeyPatch) -> Combination:
     _took(monkeypatch, *MEMBERS)
-    return make_ensemble(entry, EnsembleOptions())
+    return make_ensemble(entry)
 
 
 def test_a_promoted_ensemble_carries_its_members_and_its_test_against_the_best_trial(
@@ -204,7 +204,7 @@ def test_a_promotion_refuses_what_an_ensemble_does_not_have(
     with pytest.raises(UsageError, match="--refit"):
         promote(entry, PromoteOptions(combined="ensemble", refit=True))
     _took(monkeypatch, Member(trial=0, count=1), helps=False)
-    make_ensemble(entry, EnsembleOptions())
+    make_ensemble(entry)
     with pytest.raises(UserError, match="not better than its best single trial 0"):
         promote(entry, PromoteOptions(combined="ensemble"))
 
@@ -265,7 +265,7 @@ def test_a_distillation_needs_an_ensemble_of_several(entry: SearchEntry, monkeyp
     with pytest.raises(UserError, match="has none yet; `tlsearch ensemble small` makes one"):
         promote(entry, PromoteOptions(combined="distilled", without_test=True))
     _took(monkeypatch, Member(trial=0, count=1), helps=False)
-    make_ensemble(entry, EnsembleOptions())
+    make_ensemble(entry)
     with pytest.raises(StorageError, match="has no distilled model yet: `tlsearch promote small --distill` makes it"):
         find_checkpoint("small:distilled", entry.path.parent)
     with pytest.raises(UserError, match="is trial 0 alone, since no average was better: `tlsearch promote small`"):

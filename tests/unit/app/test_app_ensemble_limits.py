@@ -12,7 +12,7 @@ from tlsearch.app.catalog.stored import read_record, stored_file
 from tlsearch.app.combined import ensemble_costs
 from tlsearch.app.combined import make_ensemble as making
 from tlsearch.app.combined.ensemble_costs import EnsembleCosts, Limits
-from tlsearch.app.combined.make_ensemble import EnsembleOptions, make_ensemble
+from tlsearch.app.combined.make_ensemble import make_ensemble
 from tlsearch.results.combine.combination import Member
 from tlsearch.results.combine.selection import Selected
 
@@ -64,9 +64,9 @@ def test_an_ensemble_that_is_measured_beyond_its_limit_is_replaced_by_a_faster_o
     estimate = EnsembleCosts(stored_file(entry, "")[0], 3, read_record(entry).trials).latency_ms([0, 2])
     assert estimate == pytest.approx(8.0), "the parts of each add up to the whole model, measured at 4 ms"
     monkeypatch.setattr(making, "measure_module", lambda *_: 9.0)
-    found = make_ensemble(entry, EnsembleOptions(max_latency_ms=8.5))
+    found = make_ensemble(entry, max_latency_ms=8.5)
     assert asked == [True, False] and found.members == MEMBERS[:1]
-    assert make_ensemble(entry, EnsembleOptions(max_latency_ms=9.0)).members == MEMBERS
+    assert make_ensemble(entry, max_latency_ms=9.0).members == MEMBERS
 
 
 def test_what_one_ensemble_took_longer_is_expected_of_others_but_of_no_single_model(entry: SearchEntry) -> None:

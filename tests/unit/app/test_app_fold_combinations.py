@@ -18,7 +18,7 @@ from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.app.catalog.stored import read_record, stored_file
 from tlsearch.app.combined import ensemble_costs, members
 from tlsearch.app.combined import make_ensemble as making
-from tlsearch.app.combined.make_ensemble import EnsembleOptions, make_ensemble
+from tlsearch.app.combined.make_ensemble import make_ensemble
 from tlsearch.app.combined.make_soup import make_soup
 from tlsearch.app.production import promote as promoting
 from tlsearch.app.production.conclude import conclude
@@ -77,7 +77,7 @@ def test_members_are_selected_by_every_image_and_trained_on_all(
     entry: SearchEntry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = _took(monkeypatch)
-    found = make_ensemble(entry, EnsembleOptions())
+    found = make_ensemble(entry)
     file, record = stored_file(entry, "")[0], read_record(entry)
     pool = with_val_in_train(load_index(file.data))
     ((trials, labels),) = seen
@@ -97,7 +97,7 @@ def test_a_promoted_ensemble_is_calibrated_by_what_its_members_have_not_seen(
     entry: SearchEntry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _took(monkeypatch)
-    make_ensemble(entry, EnsembleOptions())
+    make_ensemble(entry)
     monkeypatch.setattr(promoting, "logits_on", lambda *_: pytest.fail("val was trained on"))
     promoted = promote(entry, PromoteOptions(combined="ensemble"))
     kept = read_kept(entry.path, read_record(entry))

@@ -16,7 +16,7 @@ from tlsearch.app.catalog.stored import read_record, stored_file
 from tlsearch.app.checks.check_file import check_file
 from tlsearch.app.combined import make_ensemble as ensembles
 from tlsearch.app.combined.ensemble_costs import EnsembleCosts, Limits
-from tlsearch.app.combined.make_ensemble import EnsembleOptions, make_ensemble
+from tlsearch.app.combined.make_ensemble import make_ensemble
 from tlsearch.app.combined.make_soup import _candidates
 from tlsearch.app.production import choice
 from tlsearch.app.production.choice import choose
@@ -100,7 +100,7 @@ def test_members_of_an_ensemble_share_parts_at_one_size_alone(
         helps=True,
     )
     monkeypatch.setattr(ensembles, "select_ensemble", lambda *_, **__: selected)
-    made = make_ensemble(entry, EnsembleOptions())
+    made = make_ensemble(entry)
     assert made.parameters == 2 * alone
     model = load_model(combined_model(entry.path, "ensemble"), device="cpu")
     assert [network.meta.image_size for network in model.networks] == [48, 32]

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 import tlsearch.cli.commands  # noqa: F401  # its modules add their commands
 from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.app.checks.check_file import check_file
-from tlsearch.app.combined.make_ensemble import EnsembleOptions, make_ensemble
+from tlsearch.app.combined.make_ensemble import make_ensemble
 from tlsearch.app.init.write_space import InitOptions, init_space
 from tlsearch.app.production.export_model import export_model
 from tlsearch.app.production.promote import PromoteOptions, promote
@@ -119,7 +119,7 @@ def test_the_report_has_the_average_precision_of_each_class(entry: SearchEntry, 
 
 
 def test_an_ensemble_averages_probabilities_and_has_thresholds_of_its_own(entry: SearchEntry) -> None:
-    made = make_ensemble(entry, EnsembleOptions())
+    made = make_ensemble(entry)
     assert made.metric == "val_map" and made.value >= max(made.best_value, 0.8) - 1e-9
     model, index = load_model(combined_model(entry.path, "ensemble")), load_index(load(home_space(entry))[0].data)
     assert len(model.raw_thresholds) == 3

@@ -18,7 +18,7 @@ from soup_search import write_weights
 from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.app.catalog.stored import read_record, stored_file
 from tlsearch.app.checks.check_file import check_file
-from tlsearch.app.combined.make_ensemble import EnsembleOptions, make_ensemble
+from tlsearch.app.combined.make_ensemble import make_ensemble
 from tlsearch.app.init.write_space import InitOptions, init_space
 from tlsearch.app.production.export_model import export_model
 from tlsearch.app.production.promote import PromoteOptions, promote
@@ -138,7 +138,7 @@ def test_both_trials_learn_and_predictions_are_the_trial_s_own(entry: SearchEntr
 def test_they_go_on_to_report_ensemble_promotion_and_serving(entry: SearchEntry, tmp_path: Path) -> None:
     found = write_search_report(entry, directory=tmp_path / "report", with_importance=False, log=False)
     assert "Average precision by class" in found.page.read_text() and "model" not in found.skipped
-    assert make_ensemble(entry, EnsembleOptions()).metric == "val_map"
+    assert make_ensemble(entry).metric == "val_map"
     if entry.search_id == "arrays":  # once: MLflow takes seconds
         result = promote(entry, PromoteOptions())
         assert result.test is not None and result.test.headline.name == "map"

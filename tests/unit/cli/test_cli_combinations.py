@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 
 import tlsearch.cli.commands  # noqa: F401  # its modules add their commands
 from tlsearch.app.catalog.catalog import SearchEntry
-from tlsearch.app.combined.make_ensemble import EnsembleOptions
 from tlsearch.cli.root import app
 from tlsearch.results.combine.combination import Combination, Member
 
@@ -40,7 +39,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
     found: list[Any] = []
     entry = stub_entry(tmp_path, "")
 
-    def make(entry: SearchEntry, options: EnsembleOptions) -> Combination:
+    def make(entry: SearchEntry, **options: object) -> Combination:
         found.append(options)
         return Combination(**_MADE)
 
@@ -53,7 +52,7 @@ def test_an_ensemble_is_shown_beside_the_best_trial(asked: list[Any]) -> None:
     options = ["--max-models", "3", "--max-latency-ms", "50", "--max-params", "2000000"]
     result = CliRunner().invoke(app, ["ensemble", "one", *options])
     assert result.exit_code == 0, result.output
-    assert asked == [EnsembleOptions(max_models=3, max_latency_ms=50.0, max_params=2_000_000)]
+    assert asked == [{"max_models": 3, "max_latency_ms": 50.0, "max_params": 2_000_000, "address": "local"}]
     trial, ensemble = (
         [cell.strip() for cell in line.split("│")]
         for line in result.output.splitlines()

@@ -7,7 +7,7 @@ import shlex
 
 import pytest
 
-from tlsearch.core.text import NumberForm, Value, about_s, agree, command, format_s, plural
+from tlsearch.core.text import NumberForm, Value, about_s, agree, command, first_line, format_s, last_line, plural
 
 
 @pytest.mark.parametrize(
@@ -63,3 +63,10 @@ def test_a_command_can_be_pasted_into_a_shell_whatever_its_names() -> None:
     assert command("resume", "emoji-1", "--trials", "+12") == "`tlsearch resume emoji-1 --trials +12`"
     for name in ("my search", "it's", "a;rm -rf ~", "$(id)", "`id`", "a\\b", "a&b", "é"):
         assert shlex.split(command("stop", name)[1:-1]) == ["tlsearch", "stop", name]
+
+
+def test_the_first_and_the_last_line_of_an_error_hold_something() -> None:
+    error = ValueError("\n  first \nsecond\n\n")
+    assert (first_line(error), last_line(error)) == ("first", "second")
+    assert (first_line(KeyError()), last_line(KeyError())) == ("KeyError", "KeyError")
+    assert last_line(" \n", "nothing") == "nothing"

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tlsearch.app.catalog.catalog import MANIFEST, SearchEntry, find, write_atomically
+from tlsearch.app.catalog.catalog import MANIFEST, SearchEntry, find
 from tlsearch.app.catalog.search_names import refuse_lookalike
 from tlsearch.core.codec import read_json
 from tlsearch.core.errors import StorageError
+from tlsearch.core.files import write_atomically
 from tlsearch.core.layout import SearchFolder
 from tlsearch.core.text import command
 from tlsearch.core.types import SearchObserver, TrialFactory

@@ -21,7 +21,7 @@ from pathlib import Path
 from tlsearch.app.catalog.moves import Move
 from tlsearch.core.codec import from_plain, read_json
 from tlsearch.core.errors import StorageError
-from tlsearch.core.files import write_atomically as write_atomically
+from tlsearch.core.files import write_atomically
 from tlsearch.core.layout import SearchFolder
 from tlsearch.core.secrets import remember
 from tlsearch.core.trusted_hosts import origin, trust

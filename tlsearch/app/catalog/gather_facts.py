@@ -8,10 +8,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from tlsearch.app.catalog.catalog import SearchEntry, write_atomically
+from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.app.catalog.screen_file import decided_screen
 from tlsearch.core.codec import read_json
 from tlsearch.core.errors import UserError
+from tlsearch.core.files import write_atomically
 from tlsearch.core.types import ModelSpec, TrialConfig
 from tlsearch.results.leaderboard.search_facts import SearchFacts, trained_model
 from tlsearch.space.syntax import list_as_written

@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import PurePath
 
-from tlsearch.app.catalog.catalog import RESOLVED, SOURCE, SearchEntry, write_atomically
+from tlsearch.app.catalog.catalog import RESOLVED, SOURCE, SearchEntry
 from tlsearch.app.catalog.gather_facts import complete_facts, keep_facts
 from tlsearch.app.catalog.stored import Status
 from tlsearch.config import SpaceFile, masked_yaml
 from tlsearch.core import __version__
 from tlsearch.core.codec import read_json, to_plain
 from tlsearch.core.errors import StorageError
+from tlsearch.core.files import write_atomically
 from tlsearch.core.printable import markdown_code
 from tlsearch.core.secrets import mask
 from tlsearch.core.text import command

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import logging
 
-from tlsearch.app.catalog.catalog import SearchEntry, write_atomically
+from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.core.codec import read_shaped, to_plain
 from tlsearch.core.errors import StorageError
+from tlsearch.core.files import write_atomically
 from tlsearch.core.types import Screen
 from tlsearch.space import Space, is_screened, with_backbones
 

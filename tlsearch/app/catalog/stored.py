@@ -9,21 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from tlsearch.app.catalog.catalog import (
-    MANIFEST,
-    RESOLVED,
-    SearchEntry,
-    as_kept,
-    copies_of,
-    new_uid,
-    register,
-    write_atomically,
-)
-from tlsearch.app.catalog.catalog import write_atomically as write
+from tlsearch.app.catalog.catalog import MANIFEST, RESOLVED, SearchEntry, as_kept, copies_of, new_uid, register
 from tlsearch.app.catalog.screen_file import narrowed
 from tlsearch.config import SpaceFile, dump_resolved
 from tlsearch.core.codec import read_json
 from tlsearch.core.errors import SpaceError, SpaceProblem, StorageError
+from tlsearch.core.files import write_atomically
 from tlsearch.core.text import command, plural
 from tlsearch.core.types import SearchRecord, TrialState
 from tlsearch.results.leaderboard.search_facts import plateau_text
@@ -101,7 +92,7 @@ def settle(entry: SearchEntry) -> SearchEntry:
         entry = replace(entry, uid=new_uid())
     if entry.moved_from:
         file, _ = stored_file(entry, f"nor can it be written to: {MANIFEST} alone is not a search")
-        write(entry.path / RESOLVED, dump_resolved(file))
+        write_atomically(entry.path / RESOLVED, dump_resolved(file))
         _settle_study(entry)
     entry = replace(entry, moved_from="")
     register(entry)

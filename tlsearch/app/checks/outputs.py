@@ -7,8 +7,8 @@ import os
 import tempfile
 from pathlib import Path
 
-from tlsearch.app.catalog.catalog import write_atomically
 from tlsearch.core.errors import StorageError, UsageError
+from tlsearch.core.files import write_atomically
 from tlsearch.core.printable import ENCODING_BYTES
 
 

@@ -24,6 +24,7 @@ from tlsearch.core import PACKAGE
 from tlsearch.core.codec import from_plain, parse_json, read_json
 from tlsearch.core.errors import ClusterError, UsageError
 from tlsearch.core.imports import own_python
+from tlsearch.core.text import last_line
 from tlsearch.core.user_folders import state_directory
 from tlsearch.search.cluster.jobs import JobRequest, Jobs, JobsAway, JobState, RayJobs
 
@@ -102,7 +103,7 @@ def ask(
         jobs.forget(request.job_id)
     lines = [line for line in text.splitlines() if line.startswith(_MARK)]
     if not lines:
-        last = next((line for line in reversed(text.splitlines()) if line.strip()), "nothing")
+        last = last_line(text, "nothing")
         raise ClusterError(f"the head of {submitted.address} could not run `tlsearch {shlex.join(arguments)}`: {last}")
     answer = parse_json(lines[-1].removeprefix(_MARK), f"the answer of {submitted.address}", dict)
     return replace(from_plain(Answer, answer), job=own)

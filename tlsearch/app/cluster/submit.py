@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
-from tlsearch.app.catalog.catalog import write_atomically
 from tlsearch.app.catalog.search_names import check_name, new_search_id
 from tlsearch.config import Document, Keys, SpaceFile, parse_space_file, show
 from tlsearch.core import PACKAGE, __version__
 from tlsearch.core.errors import SpaceError, SpaceProblem
+from tlsearch.core.files import write_atomically
 from tlsearch.core.secrets import holds_secret
 from tlsearch.core.user_folders import scratch_folder, state_directory
 from tlsearch.search.cluster.job_submission import follow, submit_once

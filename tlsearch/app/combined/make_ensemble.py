@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -46,25 +45,21 @@ from tlsearch.train import ensemble_member, read_ensemble_meta, save_ensemble
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
-class EnsembleOptions:
-    """What the user said on the command line of ``ensemble``.
+def make_ensemble(
+    entry: SearchEntry,
+    *,
+    max_models: int = MAX_MODELS,
+    max_latency_ms: float | None = None,
+    max_params: int | None = None,
+    address: str = "local",
+) -> Combination:
+    """Selects members of a search's trials, and keeps their model; where none helps, that of the best single trial.
 
-    Attributes:
+    Args:
         max_models: The most members.
         max_latency_ms: Of one image on this machine's CPU, one thread.
         max_params: Of the whole model.
         address: Where members that were evicted are trained again, as for `SearchPlan`.
-    """
-
-    max_models: int = MAX_MODELS
-    max_latency_ms: float | None = None
-    max_params: int | None = None
-    address: str = "local"
-
-
-def make_ensemble(entry: SearchEntry, options: EnsembleOptions) -> Combination:
-    """Selects members of a search's trials, and keeps their model; where none helps, that of the best single trial.
 
     Raises:
         UserError: No trial has kept its logits, or none is within the limits.
@@ -83,7 +78,7 @@ def make_ensemble(entry: SearchEntry, options: EnsembleOptions) -> Combination:
             raise UserError(_no_logits(record))
         _say_left_out(kept, len(record.ranked))
         costs = EnsembleCosts(file, len(index.classes), record.trials)
-        limits = Limits(latency_ms=options.max_latency_ms, parameters=options.max_params)
+        limits = Limits(latency_ms=max_latency_ms, parameters=max_params)
         folds, slower = any(trial.folds for trial in record.trials), 1.0
         while True:
             selected = select_ensemble(
@@ -91,13 +86,13 @@ def make_ensemble(entry: SearchEntry, options: EnsembleOptions) -> Combination:
                 kept.logits,
                 kept.labels,
                 metric=record.metric,
-                max_models=options.max_models,
+                max_models=max_models,
                 fits=costs.fits(limits, slower=slower),
             )
             if selected is None:
                 raise UserError(f"no trial of {entry.search_id} is within the limits: {limits.text}")
             numbers = [member.trial for member in selected.members]
-            folders = member_checkpoints(entry, file, numbers, refit=folds, address=options.address)
+            folders = member_checkpoints(entry, file, numbers, refit=folds, address=address)
             made = _measure(_write_model(entry, record.metric, selected, folders, index.classes))
             if len(numbers) == 1 or limits.latency_ms is None or made.latency_ms <= limits.latency_ms:
                 return _keep(entry, record, selected, made, costs.alone(selected.best_trial), len(kept.labels))

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlsearch.app.catalog.catalog import SearchEntry, write_atomically
+from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.app.catalog.stored import read_record
 from tlsearch.app.combined.make_soup import repeated_trial
 from tlsearch.app.production.confirm import PreparedConfirm
 from tlsearch.app.views.outcome import search_alternatives
 from tlsearch.core.codec import fields_of, read_shaped, to_plain
 from tlsearch.core.errors import TrialError
+from tlsearch.core.files import write_atomically
 from tlsearch.core.label_tasks import TASKS
 from tlsearch.core.layout import evict_trial
 from tlsearch.core.text import command

@@ -6,12 +6,12 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tlsearch.app.catalog.catalog import SearchEntry, write_atomically
+from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.app.production.choice import Choice
 from tlsearch.core.codec import to_plain
 from tlsearch.core.crash import crash_point
 from tlsearch.core.errors import DataError
-from tlsearch.core.files import folder_bytes
+from tlsearch.core.files import folder_bytes, write_atomically
 from tlsearch.data import ImageIndex
 from tlsearch.results import load_model, logits_on
 from tlsearch.results.promotion.multi_label_evidence import AnyEvidence, gather_answers, read_evidence

@@ -13,13 +13,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tlsearch.app.catalog.catalog import SearchEntry, write_atomically
+from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.app.catalog.gather_facts import read_facts
 from tlsearch.app.catalog.stored import read_record
 from tlsearch.app.checks.feasibility import weights_digests
 from tlsearch.config import SpaceFile
 from tlsearch.core.codec import read_json, read_shaped, to_plain
 from tlsearch.core.errors import DataError
+from tlsearch.core.files import write_atomically
 from tlsearch.core.label_tasks import class_counts, classes_of
 from tlsearch.data import ImageIndex, Split, nfc, seen_digest
 from tlsearch.space import Space

@@ -12,13 +12,14 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from tlsearch.app.catalog.catalog import RESOLVED, SearchEntry, register, repetitions, write_atomically
+from tlsearch.app.catalog.catalog import RESOLVED, SearchEntry, register, repetitions
 from tlsearch.app.catalog.gather_facts import read_space_file
 from tlsearch.app.catalog.space_diff import file_now
 from tlsearch.app.catalog.stored import settle, stored_file
 from tlsearch.app.searches.input_digests import refuse_changed_images
 from tlsearch.config import SpaceFile, bucket_address, dump_resolved
 from tlsearch.core.errors import DataError, SpaceError
+from tlsearch.core.files import write_atomically
 from tlsearch.data import load_index
 from tlsearch.search import holding
 

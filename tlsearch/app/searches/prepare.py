@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tlsearch.app.catalog.bucket_searches import address_of, folder_of, refuse_taken
-from tlsearch.app.catalog.catalog import RESOLVED, SOURCE, SearchEntry, new_uid, register, write_atomically
+from tlsearch.app.catalog.catalog import RESOLVED, SOURCE, SearchEntry, new_uid, register
 from tlsearch.app.catalog.gather_facts import gather_facts, write_facts
 from tlsearch.app.catalog.search_names import check_name, new_search_id
 from tlsearch.app.catalog.space_diff import refuse_changes
@@ -22,6 +22,7 @@ from tlsearch.app.checks.feasibility import data_problems, total_trials, weights
 from tlsearch.app.searches.input_digests import keep_inputs, refuse_changed_inputs
 from tlsearch.config import SpaceFile, bucket_address, dump_resolved
 from tlsearch.core.errors import SpaceError, StorageError
+from tlsearch.core.files import write_atomically
 from tlsearch.core.trusted_hosts import trust
 from tlsearch.core.user_folders import state_directory
 from tlsearch.data import ImageIndex, load_index, require_ready

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tlsearch.app.catalog.catalog import RESOLVED, SOURCE, SearchEntry, register, write_atomically
+from tlsearch.app.catalog.catalog import RESOLVED, SOURCE, SearchEntry, register
 from tlsearch.app.catalog.gather_facts import gather_facts, write_facts
 from tlsearch.app.catalog.screen_file import forget_screen, read_screen, write_screen
 from tlsearch.app.catalog.space_diff import Difference, differences, file_now
@@ -19,6 +19,7 @@ from tlsearch.app.searches.prepare import Prepared, with_trials
 from tlsearch.app.searches.screen_backbones import screen
 from tlsearch.config import SpaceFile, dump_resolved
 from tlsearch.core.errors import SpaceError, SpaceProblem, StorageError
+from tlsearch.core.files import write_atomically
 from tlsearch.core.types import Screen, ScreenObserver
 from tlsearch.data import load_index
 from tlsearch.search import Carried, SearchLock, supersede

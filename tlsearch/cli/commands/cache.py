@@ -47,10 +47,7 @@ def cache(
                 out.print(f"left {len(cleared.in_use)} that trials are using")
         else:
             directory = cache_json(entries)["directory"]
-            out.print(
-                f"{directory}: {plural(len(entries), 'entry', 'entries')}",
-                soft_wrap=True,
-            )
+            out.print(f"{directory}: {plural(len(entries), 'entry', 'entries')}")
             if entries:
                 out.print(cache_table(entries))
             total = searches_total()

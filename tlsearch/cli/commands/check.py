@@ -47,20 +47,20 @@ def check(
         if report.data:
             out.print(data_table(report.data))
             for line in data_lines(report.data):
-                out.print(line, soft_wrap=True)
+                out.print(line)
         for line in report.validation.lines() if report.validation else ():
-            out.print(line, soft_wrap=True)
+            out.print(line)
         if report.defaults:
             fitted = ", ".join(f"{name} {value}" for name, value in report.defaults.items())
-            out.print(f"defaults for these data: {fitted}", soft_wrap=True)
+            out.print(f"defaults for these data: {fitted}")
         for backbone in report.backbones:
             out.print(backbone_table(backbone))
         if planned is not None:
             _print_plan(planned)
         for warning in report.warnings:
-            err.print(f"warning: {warning}", soft_wrap=True)
+            err.print(f"warning: {warning}")
         for problem in report.problems:
-            err.print(str(problem), soft_wrap=True)
+            err.print(str(problem))
         out.print("no error found" if report.ok else plural(len(report.problems), "error"))
     raise typer.Exit(0 if report.ok else EXIT_USER)
 
@@ -88,7 +88,7 @@ def _print_plan(planned: PlanReport) -> None:
     from tlsearch.cli.tables.plan_lines import plan_lines
 
     for line in plan_lines(planned):
-        out.print(line, soft_wrap=True)
+        out.print(line)
 
 
 def _report_json(report: CheckReport) -> dict[str, Any]:

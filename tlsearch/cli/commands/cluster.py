@@ -51,7 +51,7 @@ def submit(
         answer = {"search_id": submitted.search_id, "job_id": submitted.job_id, "address": submitted.address}
         console = err if json else out
         verb = "submitted as" if submitted.new else "runs already as"
-        console.print(f"search {submitted.search_id} {verb} job {submitted.job_id}", soft_wrap=True)
+        console.print(f"search {submitted.search_id} {verb} job {submitted.job_id}")
         if not wait:
             if json:
                 print_json({**answer, "status": "SUBMITTED" if submitted.new else "RUNNING"})
@@ -60,19 +60,19 @@ def submit(
         try:
             state = follow_search(
                 submitted,
-                lambda text: console.print(text, end="", soft_wrap=True),
-                note=lambda text: err.print(text, soft_wrap=True),
+                lambda text: console.print(text, end=""),
+                note=lambda text: err.print(text),
             )
         except KeyboardInterrupt:
-            err.print(f"no longer followed; the search goes on. Follow it again: {again}", soft_wrap=True)
+            err.print(f"no longer followed; the search goes on. Follow it again: {again}")
             raise typer.Exit(EXIT_INTERRUPTED) from None
     status = state.status if state is not None else "UNKNOWN"
     if json:
         print_json({**answer, "status": status})
     if status != "SUCCEEDED":
         why = state.message if state is not None else "the cluster no longer knows it: its head was started again"
-        err.print(f"job {submitted.job_id}: {status}: {why}", soft_wrap=True)
-        err.print(f"what was done is in {submitted.storage}; go on with: {again}", soft_wrap=True)
+        err.print(f"job {submitted.job_id}: {status}: {why}")
+        err.print(f"what was done is in {submitted.storage}; go on with: {again}")
         raise typer.Exit(EXIT_FAILED)
 
 
@@ -97,9 +97,9 @@ def doctor(
         print_json(seen.as_json())
     else:
         for finding in seen.findings:
-            out.print(f"{finding.status:4} {finding.name}: {finding.text}", soft_wrap=True)
+            out.print(f"{finding.status:4} {finding.name}: {finding.text}")
             if finding.advice:
-                out.print(f"     -> {finding.advice}", soft_wrap=True)
+                out.print(f"     -> {finding.advice}")
     raise typer.Exit(0 if seen.ok else EXIT_FAILED)
 
 
@@ -130,12 +130,12 @@ def relay(
     arguments = [command, submitted.search_id, "--storage", submitted.storage, *options]
     answer = ask(submitted, [*arguments, "--json"] if as_json else arguments, timeout_s=180.0 + timeout_s)
     job = f"job {submitted.job_id} is {answer.job.status}" if answer.job else f"job {submitted.job_id} is not known"
-    err.print(f"{job}; dashboard: {submitted.address}", soft_wrap=True)
+    err.print(f"{job}; dashboard: {submitted.address}")
     if as_json:
         _print_json(answer)
     else:
-        out.print(answer.stdout, end="", soft_wrap=True)
-    err.print(answer.stderr, end="", soft_wrap=True)
+        out.print(answer.stdout, end="")
+    err.print(answer.stderr, end="")
     if answer.code:
         raise typer.Exit(answer.code)
     return answer

@@ -42,12 +42,12 @@ def ensemble(
         from tlsearch.app.catalog.catalog import find
 
         entry = find(search, storage)
-        from tlsearch.app.combined.make_ensemble import EnsembleOptions, make_ensemble
+        from tlsearch.app.combined.make_ensemble import make_ensemble
 
-        options = EnsembleOptions(
-            max_models=max_models, max_latency_ms=max_latency_ms, max_params=max_params, address=address
+        made = make_ensemble(
+            entry, max_models=max_models, max_latency_ms=max_latency_ms, max_params=max_params, address=address
         )
-        _show(make_ensemble(entry, options), entry, as_json=json)
+        _show(made, entry, as_json=json)
 
 
 @app.command()
@@ -86,7 +86,7 @@ def _show(result: Combination, entry: SearchEntry, *, as_json: bool) -> None:
 
     title = f"{entry.search_id}: {result.metric} on {result.num_val} validation images"
     out.print(alternatives_table(beside_best(result), title))
-    out.print(verdict(result, entry.search_id), soft_wrap=True)
+    out.print(verdict(result, entry.search_id))
 
 
 def verdict(result: Combination, search_id: str) -> str:

@@ -62,13 +62,13 @@ def _print_searches(found: SearchComparison) -> None:
     text = f"difference {found.difference:+.4f}"
     if found.interval is not None:
         text += f", 95 %: {found.interval.low:+.4f} to {found.interval.high:+.4f} (as if on images of their own)"
-    out.print(text, soft_wrap=True)
+    out.print(text)
     if found.models is not None:
         out.print("the best models of both on the same validation images:")
         _print_pair(found.models)
     else:
-        out.print(f"no paired test: {found.models_missing}", soft_wrap=True)
-        out.print(found.verdict, soft_wrap=True)
+        out.print(f"no paired test: {found.models_missing}")
+        out.print(found.verdict)
     out.print("both were chosen by these validation images: `tlsearch confirm` and `promote` measure afresh")
 
 
@@ -88,7 +88,7 @@ def _print_answers(found: AnswerComparison) -> None:
         metrics.add_row(one.name, f"{one.a:.4f}", f"{one.b:.4f}", f"{one.difference:+.4f}", interval)
     out.print(metrics)
     out.print(f"{found.num_images} images, drawn again for the intervals; F1 at probabilities of a half")
-    out.print(found.verdict, soft_wrap=True, style="bold")
+    out.print(found.verdict, style="bold")
     differing = [one for one in found.classes if one.a != one.b][:_SHOWN]
     if differing:
         classes = _table("class", "images", "average precision of A", "of B")
@@ -113,10 +113,9 @@ def _print_models(found: ModelComparison) -> None:
     interval = f"{test.interval.low:+.4f} to {test.interval.high:+.4f}"
     out.print(
         f"{test.num_images} images: {found.both_right} right by both, {found.both_wrong} wrong by both; "
-        f"difference {test.difference:+.4f}, 95 %: {interval}; McNemar's exact test p = {test.p_value:.3g}",
-        soft_wrap=True,
+        f"difference {test.difference:+.4f}, 95 %: {interval}; McNemar's exact test p = {test.p_value:.3g}"
     )
-    out.print(found.verdict, soft_wrap=True, style="bold")
+    out.print(found.verdict, style="bold")
     differing = [one for one in found.classes if one.right_a != one.right_b][:_SHOWN]
     if differing:
         classes = _table("class", "images", "right by A", "right by B")

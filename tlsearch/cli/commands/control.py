@@ -10,12 +10,10 @@ import typer
 from tlsearch.cli.commands.cluster import Cluster, flags, relay
 from tlsearch.cli.root import Json, Search, Storage, app
 from tlsearch.cli.session import EXIT_FAILED, err, out, print_json, shown_errors
-from tlsearch.core.text import agree, command, plural
+from tlsearch.core.text import agree, command, last_line, plural
 from tlsearch.core.types import Decision, EpochReport
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from rich.console import Console
 
     from tlsearch.app.searches.rerun import Deviation, Rerun
@@ -41,7 +39,7 @@ def status(search: Search = None, storage: Storage = None, address: Cluster = No
             print_json(seen.as_json())
             return
         for line in status_lines(seen):
-            out.print(line, soft_wrap=True)
+            out.print(line)
         if seen.unfinished:
             out.print(running_table(seen))
 
@@ -69,12 +67,12 @@ def stop(
     if json:
         print_json({"search_id": name, "was_running": answer.holder is not None, "stopped": answer.stopped})
     elif answer.holder is None:
-        out.print(f"the search {name} is not running", soft_wrap=True)
+        out.print(f"the search {name} is not running")
     elif answer.stopped:
-        out.print(f"the search {name} has stopped; go on with {command('resume', name)}", soft_wrap=True)
+        out.print(f"the search {name} has stopped; go on with {command('resume', name)}")
     if not answer.stopped:
         text = f"the search {name} was asked to stop, but still runs after {timeout:g} s: {answer.holder}"
-        err.print(text, soft_wrap=True)
+        err.print(text)
         raise typer.Exit(EXIT_FAILED)
 
 
@@ -97,7 +95,7 @@ def sync(search: Search = None, storage: Storage = None, json: Json = False) -> 
     else:
         trials = f"{plural(end.num_trials, 'trial')} of {end.entry.search_id} {agree(end.num_trials, 'is', 'are')}"
         text = f"{trials} in {plural(len(end.run_ids), 'MLflow run')}"
-        out.print(text, soft_wrap=True)
+        out.print(text)
     if end.unsent:
         err.print(f"{plural(end.unsent, 'record')} could not be sent")
         raise typer.Exit(EXIT_FAILED)
@@ -123,7 +121,7 @@ def rerun(
         print_json(done.as_json())
     else:
         for line in _rerun_lines(done):
-            out.print(line, soft_wrap=True)
+            out.print(line)
     if not done.equal:
         raise typer.Exit(EXIT_FAILED)
 
@@ -155,15 +153,12 @@ def _rerun_lines(done: Rerun) -> list[str]:
         lines += [f"  {_deviation(one)}" for one in done.deviations[:_MAX_DEVIATIONS]]
         if done.may_differ:
             lines.append("a trial on a GPU repeats to the bit only with `resources: {deterministic: true}`")
-    if trial.error or done.outcome.error:
-        lines += [f"it ended then: {_last(trial.error)}", f"and now: {_last(done.outcome.error)}"]
+    ends = {"it ended then": trial.error, "and now": done.outcome.error}
+    if any(ends.values()):
+        lines += [f"{when}: {last_line(error, 'without an error')}" for when, error in ends.items()]
     lines += [f"{name} was {then} and is {now}" for name, (then, now) in done.versions.items()]
     return lines
 
 
 def _deviation(one: Deviation) -> str:
     return f"epoch {one.epoch}, {one.metric}: {one.stored!r} then, {one.now!r} now"
-
-
-def _last(lines: str) -> Sequence[str]:
-    return lines.strip().splitlines()[-1] if lines.strip() else "without an error"

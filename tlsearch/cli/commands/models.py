@@ -71,7 +71,7 @@ def predict(
                     model, images or [], storage=storage, device=device, strict=strict, progress=progress
                 )
         for note in found.notes:
-            err.print(note, soft_wrap=True)
+            err.print(note)
         if output is not None:
             wants_csv = as_csv or output.suffix.lower() == ".csv"
             write_output(output, _csv(found) if wants_csv else json_text(_predictions_json(found)), "--output")
@@ -91,16 +91,16 @@ def _print_errors(found: Predictions, output: Path | None) -> None:
     """Prints the errors and leaves with exit code 1 where there are some; else says where the predictions are."""
     predicted = len(found.predicted)
     for error in found.errors[:_MAX_ERRORS]:
-        err.print(error, soft_wrap=True)
+        err.print(error)
     if len(found.errors) > _MAX_ERRORS:
         err.print(f"and {len(found.errors) - _MAX_ERRORS} more, see the column `error` of --csv, or --json")
     text = plural(predicted, "prediction")
     text += f" in {output}" if output is not None else ""
     if found.errors:
-        err.print(f"{text}; {len(found.errors)} cannot be read", soft_wrap=True)
+        err.print(f"{text}; {len(found.errors)} cannot be read")
         raise typer.Exit(EXIT_FAILED)
     if output is not None:
-        err.print(text, soft_wrap=True)
+        err.print(text)
 
 
 @contextmanager
@@ -190,9 +190,9 @@ def export(
         )
         if result.int8 is not None:
             out.print(_int8_text(result.int8))
-        out.print(f"written: {result.path}", soft_wrap=True)
+        out.print(f"written: {result.path}")
         if result.pushed:
-            out.print(f"uploaded: {result.pushed}", soft_wrap=True)
+            out.print(f"uploaded: {result.pushed}")
 
 
 def _int8_text(found: Int8Test) -> str:

@@ -50,7 +50,7 @@ def confirm(
         elif len(result.alternatives) > 1:
             title = f"{entry.search_id}: best trial, soup, ensemble"
             out.print(alternatives_table(result.alternatives, title))
-            out.print(alternatives_advice(result.alternatives, entry.search_id), soft_wrap=True)
+            out.print(alternatives_advice(result.alternatives, entry.search_id))
 
 
 def run_confirm(
@@ -79,10 +79,10 @@ def run_confirm(
         confirmed = stack.enter_context(confirming)
         prepared, console = confirmed.prepared, err if as_json else out
         settings = prepared.file.search
-        console.print(f"search {prepared.entry.search_id} in {prepared.entry.directory}", soft_wrap=True)
+        console.print(f"search {prepared.entry.search_id} in {prepared.entry.directory}")
         numbers = ", ".join(str(trial.number) for trial in confirmed.candidates)
         trials = f"{agree(len(confirmed.candidates), 'trial', 'trials')} {numbers} of {confirmed.entry.search_id}"
-        console.print(f"training {trials} again, with {plural(settings.seeds, 'seed')} each", soft_wrap=True)
+        console.print(f"training {trials} again, with {plural(settings.seeds, 'seed')} each")
         progress = show_progress(prepared, console, name=confirmed.name)
         stopping = interruptible(lambda: progress.note("stopping; confirm can be called again to go on"))
         over = threading.Event()
@@ -96,7 +96,7 @@ def run_confirm(
         result = conclude(confirmed)
         if not as_json:
             out.print(_confirm_table(result))
-            out.print(result.verdict, soft_wrap=True)
+            out.print(result.verdict)
             out.print(f"recommended: trial {result.recommended} (tlsearch promote takes it)")
         return result
 
@@ -194,9 +194,9 @@ def print_promoted(result: PromotedModel) -> None:
     if result.members:
         numbers = ", ".join(str(member.trial) for member in result.members)
         what = f"{result.kind} of {agree(len(result.members), 'trial', 'trials')} {numbers}"
-    out.print(f"{what} of {result.search_id}: {result.reason}", soft_wrap=True)
+    out.print(f"{what} of {result.search_id}: {result.reason}")
     out.print(_evidence_table(result))
-    out.print(f"registered: {result.uri} (version {result.version})", soft_wrap=True)
+    out.print(f"registered: {result.uri} (version {result.version})")
     if result.previous:
         out.print(f"before: version {result.previous}, kept as the previous one")
 

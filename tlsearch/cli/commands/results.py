@@ -58,7 +58,7 @@ def results(
             for note in found.notes():
                 out.print(note)
         if csv is not None:
-            err.print(f"{plural(len(found.rows), 'row')} in {csv}", soft_wrap=True)
+            err.print(f"{plural(len(found.rows), 'row')} in {csv}")
 
 
 @app.command()
@@ -85,11 +85,11 @@ def report(
         files = {name: str(path) for name, path in made.files.items()}
         print_json({"page": str(made.page), "files": files, "skipped": made.skipped, "mlflow_run_id": made.run_id})
         return
-    out.print(f"{made.page}", soft_wrap=True)
+    out.print(f"{made.page}")
     for name, reason in made.skipped.items():
-        out.print(f"  without {name}: {reason}", soft_wrap=True)
+        out.print(f"  without {name}: {reason}")
     if made.run_id is not None:
-        out.print(f"also among the artifacts of MLflow run {made.run_id} (`tlsearch ui`)", soft_wrap=True)
+        out.print(f"also among the artifacts of MLflow run {made.run_id} (`tlsearch ui`)")
 
 
 @app.command()
@@ -110,7 +110,7 @@ def ui(
             return
 
         def ready(page: str) -> None:
-            out.print(f"experiment {entry.experiment!r} at {page} (Ctrl-C ends it)", soft_wrap=True)
+            out.print(f"experiment {entry.experiment!r} at {page} (Ctrl-C ends it)")
             sys.stdout.flush()
 
         err.print("the MLflow UI is starting")

@@ -90,7 +90,7 @@ def run(
             prepared = stack.enter_context(prepare(options, loaded=loaded, step=steps, beside=beside))
         steps.over()
         for warning in unused_weights(*loaded):
-            err.print(f"warning: {warning}", soft_wrap=True)
+            err.print(f"warning: {warning}")
         end = _execute(prepared, as_json=json, goes_on=promote)
     if promote:  # the search's lock is free again
         from tlsearch.cli.commands.run_promote import confirm_and_promote
@@ -158,7 +158,7 @@ def _nothing_left(entry: SearchEntry, *, trials: str | None, stored: bool, as_js
 
         print_json(read_leaderboard(entry, run_ids=True).as_json())
     if why:
-        (err if as_json else out).print(why, soft_wrap=True)
+        (err if as_json else out).print(why)
     return bool(why)
 
 
@@ -178,11 +178,11 @@ def _take_over(
         screen_observer=ScreenLines(err),
     )
     for change in taken.changes or ("the space file has not changed",):
-        err.print(str(change), soft_wrap=True)
+        err.print(str(change))
     if taken.carried is not None and (taken.carried.inside or taken.carried.outside):
         inside, outside = len(taken.carried.inside), len(taken.carried.outside)
         text = f"{plural(inside + outside, 'trial')} carried over, {outside} of them outside the new space"
-        err.print(text, soft_wrap=True)
+        err.print(text)
     return taken.prepared
 
 
@@ -204,11 +204,11 @@ def _execute(prepared: Prepared, *, as_json: bool, goes_on: bool = False) -> Sea
 
     entry = prepared.entry
     console = err if as_json else out
-    console.print(f"search {entry.search_id} in {entry.directory}", soft_wrap=True)
+    console.print(f"search {entry.search_id} in {entry.directory}")
     progress = show_progress(prepared, console)
     for warning in (untried_backbones(prepared.file, prepared.space), constant_cost(prepared.file, prepared.space)):
         if warning:
-            err.print(f"warning: {warning}", soft_wrap=True)
+            err.print(f"warning: {warning}")
     stopping = interruptible(lambda: progress.note("stopping; the search can be resumed"))
     with search_log(entry), stopping as stop, progress:
         end = execute(prepared, observers=(progress,), screen_observer=ScreenLines(console), stop=stop)
@@ -218,7 +218,7 @@ def _execute(prepared: Prepared, *, as_json: bool, goes_on: bool = False) -> Sea
     if not as_json:
         _print_end(end, next_steps=last)
         if end.reason != "interrupted" and (held := progress.forecast_held()):
-            out.print(held, soft_wrap=True)
+            out.print(held)
     elif last:
         print_json(results)
     if end.reason != "interrupted":
@@ -226,7 +226,7 @@ def _execute(prepared: Prepared, *, as_json: bool, goes_on: bool = False) -> Sea
 
         page = report_at_end(entry, prepared.lock)
         if page is not None:
-            console.print(f"report: {page}", soft_wrap=True)
+            console.print(f"report: {page}")
     if end.reason == "interrupted":
         err.print(f"interrupted; go on with {command('resume', entry.search_id)}")
         raise typer.Exit(EXIT_INTERRUPTED)
@@ -246,7 +246,7 @@ def _print_end(end: SearchEnd, *, next_steps: bool) -> None:
     print_leaderboard(out, record, leaderboard(record, end.run_ids, read_facts(end.entry))[:10])
     print_front(out, record)
     for note in comparability_notes(record, read_facts(end.entry)):
-        out.print(note, soft_wrap=True)
+        out.print(note)
     if end.unsent:
         unsent = f"{plural(end.unsent, 'MLflow record')} could not be sent"
         err.print(f"{unsent}: `tlsearch sync` sends what MLflow lacks from the study")

@@ -55,7 +55,7 @@ def confirm_and_promote(end: SearchEnd, prepared: Prepared, deadline: Deadline, 
         reason = "" if confirmed else "the time was over"
     if reason:
         later = f"; {command('confirm', search_id)} does it" if len(candidates) > 1 else ""
-        console.print(f"not confirmed: {reason}{later}", soft_wrap=True)
+        console.print(f"not confirmed: {reason}{later}")
     document = results_json(end.record, end.run_ids)
     document |= {"confirm": to_plain(confirmed) if confirmed else None, "promotion": None}
     try:
@@ -72,4 +72,4 @@ def confirm_and_promote(end: SearchEnd, prepared: Prepared, deadline: Deadline, 
     print_promoted(promoted)
     spent = format_s(time.monotonic() - deadline.began)
     predict = command("predict", promoted.uri, "IMAGES")
-    out.print(f"in {spent} from the start. Use it: {predict}", soft_wrap=True)
+    out.print(f"in {spent} from the start. Use it: {predict}")

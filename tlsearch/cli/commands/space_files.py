@@ -51,15 +51,15 @@ def init(
         with Steps(err if json else out) as step:
             written = init_space(options, step=step)
     for warning in written.warnings:
-        err.print(f"warning: {warning}", soft_wrap=True)
+        err.print(f"warning: {warning}")
     if json:
         print_json(written.as_json())
         return
-    out.print(f"{written.data}\n{written.machine}", soft_wrap=True)
+    out.print(f"{written.data}\n{written.machine}")
     for choice in written.choices:
-        out.print(f"  {'.'.join(choice.key)}: {choice.value}", soft_wrap=True)
+        out.print(f"  {'.'.join(choice.key)}: {choice.value}")
     nxt = command("run", str(written.path), "--promote")
-    out.print(f"written: {written.path}, with the reason for every line. Next: {nxt}", soft_wrap=True)
+    out.print(f"written: {written.path}, with the reason for every line. Next: {nxt}")
 
 
 @app.command()
@@ -79,7 +79,7 @@ def schema(
         else:
             check_output(output, "--output")
             write_output(output, schema_text(), "--output")
-            out.print(f"written: {output}", soft_wrap=True)
+            out.print(f"written: {output}")
 
 
 @app.command()

@@ -35,7 +35,7 @@ def list_(storage: Storage = None, json: Json = False) -> None:
         return
     if not found:
         place = f"in {storage}" if storage else "in the catalogue of this user"
-        out.print(f"no search was found {place}; start one with `tlsearch run FILE`", soft_wrap=True)
+        out.print(f"no search was found {place}; start one with `tlsearch run FILE`")
         return
     storages = sorted({one.entry.storage for one in found})
     rows = [_cells(one) for one in found]
@@ -45,10 +45,10 @@ def list_(storage: Storage = None, json: Json = False) -> None:
             rows = [{name: cell for name, cell in row.items() if name != head} for row in rows]
     out.print(_table(rows))
     if "storage" not in rows[0]:
-        out.print(f"in {storages[0]}", soft_wrap=True)
+        out.print(f"in {storages[0]}")
     for one in found:
         if one.problem:
-            out.print(f"{one.entry.search_id}: {one.problem}", soft_wrap=True)
+            out.print(f"{one.entry.search_id}: {one.problem}")
 
 
 def _cells(one: ListedSearch) -> dict[str, str]:
@@ -102,7 +102,7 @@ def remove(
             if json or not sys.stdin.isatty():
                 raise UsageError("removing a search cannot be undone: give --yes to remove it without a question")
             for line in _plan_lines(removal, with_runs=mlflow):
-                out.print(line, soft_wrap=True)
+                out.print(line)
             if not typer.confirm("Remove it?"):
                 raise typer.Exit(1)
         removed = remove_search(removal, with_runs=mlflow)
@@ -110,9 +110,9 @@ def remove(
         print_json(removed.as_json())
         return
     for line in _removed_lines(removed):
-        out.print(line, soft_wrap=True)
+        out.print(line)
     if not mlflow and removal.num_runs and not removal.shared_with:
-        err.print(f"MLflow at {removal.entry.tracking_uri} keeps its runs and models", soft_wrap=True)
+        err.print(f"MLflow at {removal.entry.tracking_uri} keeps its runs and models")
 
 
 def _plan_lines(removal: Removal, *, with_runs: bool) -> Iterator[str]:

@@ -22,6 +22,7 @@ from typing import Any
 
 from tlsearch.core.errors import DataError
 from tlsearch.core.files import IMAGE_BYTES
+from tlsearch.core.text import first_line
 from tlsearch.core.types import CacheSpec
 from tlsearch.data.image_files import file_digests, raise_together
 from tlsearch.node_cache.locked_files import cache_directory, keep, temporary_file, writing
@@ -65,7 +66,7 @@ def remote_problem(uri: str) -> str:
         system, path = remote_system(uri)
         found = system.get_file_info(path)
     except OSError as error:
-        return f"{uri} cannot be read: {_first_line(error)}"
+        return f"{uri} cannot be read: {first_line(error)}"
     return f"{uri} does not exist" if found.type == fs.FileType.NotFound else ""
 
 
@@ -92,7 +93,7 @@ class RemoteFolder:
             system, root = remote_system(uri)
             found = system.get_file_info(fs.FileSelector(root, recursive=True, allow_not_found=True))
         except OSError as error:
-            raise DataError(f"{uri}: cannot be listed: {_first_line(error)}") from error
+            raise DataError(f"{uri}: cannot be listed: {first_line(error)}") from error
         files: dict[str, RemoteFile] = {}
         folders: set[str] = set()
         for one in found:
@@ -183,7 +184,7 @@ class RemoteReader:
         try:
             return self.fetch(key).read_bytes()
         except OSError as error:
-            raise DataError(f"{self.name(key)}: cannot be read: {_first_line(error)}") from error
+            raise DataError(f"{self.name(key)}: cannot be read: {first_line(error)}") from error
 
     def head(self, key: str, num_bytes: int) -> bytes:
         """How the object begins; nothing is kept of it.
@@ -233,7 +234,7 @@ class RemoteReader:
             except OSError as error:
                 if attempt == _ATTEMPTS:
                     raise
-                logger.warning("%s: %s; trying again", self.name(key), _first_line(error))
+                logger.warning("%s: %s; trying again", self.name(key), first_line(error))
                 time.sleep(_FIRST_PAUSE_S * 2 ** (attempt - 1))
         return path
 
@@ -255,9 +256,5 @@ class RemoteReader:
         try:
             self.fetch(key)
         except OSError as error:
-            return f"{self.name(key)}: cannot be read: {_first_line(error)}"
+            return f"{self.name(key)}: cannot be read: {first_line(error)}"
         return ""
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

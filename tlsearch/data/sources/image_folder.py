@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tlsearch.core.errors import DataError
+from tlsearch.core.text import last_line
 from tlsearch.core.types import DataSpec
 from tlsearch.data.fetch.bucket_images import RemoteFolder
 from tlsearch.data.image_files import quoted
@@ -231,7 +232,7 @@ def find_groups(group_by: str, paths: Sequence[str]) -> list[str | None]:
             "of repeats, as in (a+)+, try exponentially many ways; write it without them"
         ) from None
     if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["its process was killed"])[-1]
+        reason = last_line(done.stderr, "its process was killed")
         raise DataError(f"data.split.group_by must be a regular expression: {group_by!r}: {reason}")
     found: list[str | None] = json.loads(done.stdout)
     return found

@@ -18,6 +18,7 @@ from torch import Tensor
 from tlsearch.config.ensemble_meta import EnsembleMeta, is_ensemble, read_ensemble_meta
 from tlsearch.core.errors import DataError, Infeasible, StorageError, UsageError
 from tlsearch.core.label_tasks import TASKS, Task
+from tlsearch.core.text import first_line
 from tlsearch.core.types import PixelFormat
 from tlsearch.data import ImageIndex, read_image
 from tlsearch.data.images.pixel_budget import num_decoders
@@ -117,8 +118,8 @@ def load_model(model: str | Path, *, device: str = "auto", tracking_uri: str | N
         for network in networks:
             network.model.to(device=runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"a device is auto, cpu, cuda or cuda:N, and must be here; {device!r}: {reason}") from error
+        rule = "a device is auto, cpu, cuda or cuda:N, and must be here"
+        raise UsageError(f"{rule}; {device!r}: {first_line(error)}") from error
     max_pixels = networks[0].meta.max_pixels if ensemble is None else ensemble.max_pixels
     return Classifier(networks=networks, runtime=runtime, max_pixels=max_pixels, ensemble=ensemble, name=str(folder))
 

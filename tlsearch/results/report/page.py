@@ -13,6 +13,7 @@ from string import Template
 from typing import Any
 
 from tlsearch.core import __version__
+from tlsearch.core.files import write_atomically
 from tlsearch.core.types import TrialRecord
 from tlsearch.results.report.findings import value_text
 from tlsearch.results.report.html import grid, plot_figure, section
@@ -116,9 +117,7 @@ def write_report(report: Report, directory: Path) -> dict[str, Path]:
         if plot.png:
             written[f"{PLOTS}/{plot.name}.png"] = folder / f"{plot.name}.png"
             (folder / f"{plot.name}.png").write_bytes(plot.png)
-    temporary = directory / f".{PAGE}.tmp"
-    temporary.write_text(report.html, encoding="utf-8")
-    temporary.replace(directory / PAGE)
+    write_atomically(directory / PAGE, report.html)
     return {PAGE: directory / PAGE, **written}
 
 

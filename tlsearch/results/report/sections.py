@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from tlsearch.core.text import command, format_s, plural
+from tlsearch.core.text import command, format_s, last_line, plural
 from tlsearch.results.combine.alternatives import Alternative
 from tlsearch.results.leaderboard.front_rows import cost_label, front_rows, front_title
 from tlsearch.results.report.findings import (
@@ -257,9 +257,8 @@ def failures_section(view: View) -> str:
         return ""
     rows = []
     for trial in failed:
-        last = trial.error.strip().splitlines()[-1] if trial.error.strip() else "–"
         params = Cell(text=describe_params(view, trial.params), wrap=True)
-        message = Cell(text=last, wrap=True)
+        message = Cell(text=last_line(trial.error, "–"), wrap=True)
         rows.append(Row(cells=[str(trial.number), trial.reason, str(trial.epochs_run), message, params]))
     heads = ["trial", "reason", f"{view.step}s", "message", "parameters"]
     return section("failures", "Failures", table(heads, rows, numeric=("trial", f"{view.step}s"), shown=SHOWN_TRIALS))

@@ -16,6 +16,7 @@ from typing import Literal
 
 from tlsearch.core.codec import from_plain, parse_json
 from tlsearch.core.imports import own_python
+from tlsearch.core.text import first_line, last_line
 from tlsearch.search.cluster._private import check_alive
 
 _MODE = "RAY_AUTH_MODE"
@@ -49,8 +50,7 @@ def probe_head(address: str, *, with_token: bool = True) -> Answer:
     except subprocess.TimeoutExpired:
         return Answer(kind="silent", text=f"no answer in {_PROCESS_S:g} s")
     except (IndexError, ValueError):
-        lines = done.stderr.strip().splitlines()
-        return Answer(kind="silent", text=lines[-1] if lines else f"the probe ended with {done.returncode}")
+        return Answer(kind="silent", text=last_line(done.stderr, f"the probe ended with {done.returncode}"))
 
 
 def refused(address: str, answer: str, authentication: str) -> str:
@@ -75,9 +75,9 @@ def _ask(address: str) -> Answer:
     try:
         check_alive(address, timeout_s=_ANSWER_S)
     except AuthenticationError as error:
-        return Answer(kind="refused", text=str(error).splitlines()[0])
+        return Answer(kind="refused", text=first_line(error))
     except Exception as error:
-        return Answer(kind="silent", text=(str(error).strip().splitlines() or [type(error).__name__])[0])
+        return Answer(kind="silent", text=first_line(error))
     return Answer(kind="joined")
 
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from tlsearch.core.errors import ClusterError
 from tlsearch.core.imports import package_folder, quick_import
+from tlsearch.core.text import first_line
 from tlsearch.core.user_folders import home
 from tlsearch.search.cluster._private import (
     dashboard_address,
@@ -193,10 +194,10 @@ def _check_token(address: str, authentication: str) -> None:
 
 
 def _explain(address: str, authentication: str, error: Exception) -> str:
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return (
-        f"no Ray answers at the address {address!r} ({first}). {authentication}: a cluster with token authentication "
-        f"needs {_MODE}=token and its token in {_TOKEN} or ~/.ray/auth_token, one without needs {_MODE}=disabled; "
+        f"no Ray answers at the address {address!r} ({first_line(error)}). {authentication}: a cluster with token "
+        f"authentication needs {_MODE}=token and its token in {_TOKEN} or ~/.ray/auth_token, one without needs "
+        f"{_MODE}=disabled; "
         "`--address local` starts an own Ray on this machine"
     )
 

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from tlsearch.core.errors import ClusterError
+from tlsearch.core.text import first_line, last_line
 from tlsearch.search.cluster._private import jobs_client
 from tlsearch.search.cluster.auth_probe import refused
 from tlsearch.search.cluster.connect import settle_authentication
@@ -160,7 +161,7 @@ class RayJobs:
         except AuthenticationError as error:
             raise ClusterError(refused(self._address, str(error), self._authentication)) from error
         except (requests.RequestException, ConnectionError) as error:
-            raise JobsAway(f"the Jobs API at {self._address} does not answer: {_first_line(error)}") from error
+            raise JobsAway(f"the Jobs API at {self._address} does not answer: {first_line(error)}") from error
         except RuntimeError as error:  # all that Ray has for an HTTP status that is not 200
             text = str(error)
             if "status code 404" in text:
@@ -171,10 +172,8 @@ class RayJobs:
                     if "No available agent" in text
                     else ""
                 )
-                raise JobsAway(
-                    f"the Jobs API at {self._address} takes no job now: {_last_line(error)}{hint}"
-                ) from error
-            raise ClusterError(f"the Jobs API at {self._address} refuses: {_last_line(error)}") from error
+                raise JobsAway(f"the Jobs API at {self._address} takes no job now: {last_line(error)}{hint}") from error
+            raise ClusterError(f"the Jobs API at {self._address} refuses: {last_line(error)}") from error
 
 
 class _NoSuchJob(ClusterError):
@@ -217,12 +216,3 @@ def _client(address: str) -> Any:
         return jobs_client(address, timeout_s=_REQUEST_S)
     finally:
         os.environ.update(held)
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
-
-
-def _last_line(error: Exception) -> str:
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    return lines[-1].strip() if lines else type(error).__name__

@@ -21,6 +21,7 @@ from typing import Any
 import psutil
 
 from tlsearch.core.errors import ClusterError
+from tlsearch.core.text import first_line
 from tlsearch.core.user_folders import drop_ended, held
 
 logger = logging.getLogger(__name__)
@@ -58,13 +59,13 @@ def start_ray(init: Callable[..., Any], options: dict[str, Any], *, shutdown: Ca
             with _marking_failed(Path(folder)):
                 return init(**options, **own)
         except _FATAL as error:
-            raise ClusterError(f"a local Ray could not be started: {_first_line(error)}") from error
+            raise ClusterError(f"a local Ray could not be started: {first_line(error)}") from error
         except Exception as error:
             shutdown()
             _end(_children() - before)  # Ray forgets those of a node that did not come up
             if number == _TRIES:
                 raise ClusterError(_explain(error, folder, time.monotonic() - began)) from error
-            logger.warning("a local Ray did not come up (%s); try %d of %d", _first_line(error), number + 1, _TRIES)
+            logger.warning("a local Ray did not come up (%s); try %d of %d", first_line(error), number + 1, _TRIES)
     raise AssertionError("the loop returns or raises")
 
 
@@ -196,14 +197,10 @@ def _explain(error: Exception, folder: str, seconds: float) -> str:
     load = f"{os.getloadavg()[0]:.0f} processes want its {os.cpu_count()} CPUs"
     memory = psutil.virtual_memory().available / 1e9
     return (
-        f"a local Ray did not come up in {_TRIES} tries within {seconds:.0f} s: {_first_line(error)}. "
+        f"a local Ray did not come up in {_TRIES} tries within {seconds:.0f} s: {first_line(error)}. "
         f"Mostly the machine is too busy ({load}; {memory:.1f} GB of memory are free): end other programs and try "
         f"again. Ray's own logs are in {folder}/session_latest/logs"
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _children() -> set[psutil.Process]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from tlsearch.core.codec import read_json
+from tlsearch.core.files import write_atomically
 from tlsearch.core.layout import SearchFolder
 from tlsearch.core.types import SearchRecord
 from tlsearch.search.study.lock import Holder, runner_of
@@ -83,9 +83,7 @@ def telling_dashboard(path: Path, url: str) -> Iterator[None]:
     """
     path.unlink(missing_ok=True)
     if url:
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps({"dashboard": url}), encoding="utf-8")
-        os.replace(temporary, path)
+        write_atomically(path, json.dumps({"dashboard": url}))
     try:
         yield
     finally:

@@ -14,6 +14,7 @@ import ray
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
+from tlsearch.core.text import last_line
 from tlsearch.search.controller.controller import Controller
 from tlsearch.search.ray_tune.resources import lasting_node_ids
 from tlsearch.search.worker.messages import pack, unpack_message
@@ -245,5 +246,4 @@ def _error_of(trial: Trial) -> str:
 
 def _summary(error: str) -> str:
     """The last line, which names the cause, without Ray's advice."""
-    lines = error.strip().splitlines()
-    return lines[-1].partition(" Some common causes")[0] if lines else "unknown error"
+    return last_line(error, "unknown error").partition(" Some common causes")[0]

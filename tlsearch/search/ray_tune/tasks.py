@@ -10,6 +10,7 @@ import ray
 from ray.exceptions import RayError
 
 from tlsearch.core.errors import ClusterError
+from tlsearch.core.text import first_line
 from tlsearch.search.cluster.connect import connected
 from tlsearch.search.ray_tune.resources import Room, alive_nodes
 
@@ -86,5 +87,5 @@ def _result(ended: Any) -> Any:
     except RayError as error:
         raise ClusterError(
             f"the workers of a piece of work died {_RETRIES + 1} times; what is done is kept, and the same command "
-            f"goes on. Ray says: {str(error).strip().splitlines()[0]}"
+            f"goes on. Ray says: {first_line(error)}"
         ) from error

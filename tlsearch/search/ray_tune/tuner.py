@@ -21,6 +21,7 @@ from ray.tune.progress_reporter import ProgressReporter, TrialProgressCallback
 from ray.tune.search import Searcher
 
 from tlsearch.core.errors import ClusterError
+from tlsearch.core.text import first_line
 from tlsearch.core.types import SearchObserver, TrialFactory
 from tlsearch.core.user_folders import scratch_folder
 from tlsearch.search.cluster.connect import connected
@@ -212,7 +213,7 @@ def _tune_on(
                 raise ClusterError(
                     f"the memory of a node ran out {failures} times, and Ray killed its workers each time; nothing is "
                     f"lost: resume with fewer trials at a time (resources.max_concurrent), or with other programs "
-                    f"ended. Ray says: {str(error).splitlines()[0]}"
+                    f"ended. Ray says: {first_line(error)}"
                 ) from error
             logger.warning("the memory of a node ran out; the trials go on from their checkpoints: %s", error)
             controller = begun()

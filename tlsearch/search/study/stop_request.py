@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from tlsearch.core.codec import read_json
 from tlsearch.core.errors import StorageError
+from tlsearch.core.files import write_atomically
 from tlsearch.core.layout import SearchFolder
 from tlsearch.search.study.lock import Holder, holder_of, runner_of
 
@@ -69,10 +69,8 @@ def request_stop(directory: Path) -> Holder | None:
     holder = runner_of(folder.lock)
     if holder is None:
         return None
-    temporary = directory / f".stop.{os.getpid()}.tmp"
     try:
-        temporary.write_text(json.dumps(holder.plain()), encoding="utf-8")
-        os.replace(temporary, folder.stop_request)
+        write_atomically(folder.stop_request, json.dumps(holder.plain()))
     except OSError as error:
         raise StorageError(f"a stop is asked for by a file in {directory}, which failed: {error.strerror}") from error
     return holder

@@ -6,7 +6,6 @@ Tune copies, flattens and prints configs and results; one string under one key p
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tlsearch.core.codec import from_plain, parse_json, to_plain
+from tlsearch.core.files import write_atomically
 from tlsearch.core.types import EpochReport, TrialAssignment, TrialOutcome
 
 KEY = "tlsearch"
@@ -78,11 +78,9 @@ def telling(path: Path, what: str) -> Iterator[None]:
 
     Where it cannot be written nothing is said.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps({"what": what}), encoding="utf-8")
-        os.replace(temporary, path)
+        write_atomically(path, json.dumps({"what": what}))
     try:
         yield
     finally:

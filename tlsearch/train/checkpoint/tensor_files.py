@@ -25,6 +25,7 @@ from tlsearch.config.checkpoint_meta import TensorFile, tensor_name_problem
 from tlsearch.core.codec import parse_json
 from tlsearch.core.crash import crash_point
 from tlsearch.core.errors import StorageError
+from tlsearch.core.files import write_atomically
 from tlsearch.model.weights.file_kinds import other_kind
 from tlsearch.node_cache.locked_files import give_usual_mode
 
@@ -150,15 +151,7 @@ def write_json(path: Path, content: Mapping[str, Any], *, indent: int | None = 1
     Args:
         last: False where a later write into the folder syncs it.
     """
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(json.dumps(content, indent=indent, allow_nan=False))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(path, json.dumps(content, indent=indent, allow_nan=False))
     if last:
         _sync(path.parent)
 
