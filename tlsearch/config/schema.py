@@ -136,6 +136,10 @@ class SpaceFile:
     storage: str
     document: Document = field(compare=False, repr=False)
 
+    def weights_of(self, backbone: str) -> WeightsSource:
+        """Where a backbone's weights come from: as the file says, or the library's default ones."""
+        return self.weights.get(backbone, WeightsSource())
+
     def trial_setup(self) -> TrialSetup:
         """What all trials of the search share."""
         return TrialSetup(

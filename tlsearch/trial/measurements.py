@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from tlsearch.core.types import CONTEXT_BYTES, SYSTEM, ModelSpec, TrialAssignment, WeightsSource
+from tlsearch.core.types import CONTEXT_BYTES, SYSTEM, ModelSpec, TrialAssignment
 from tlsearch.data import with_image_size
 from tlsearch.model import StagedModel, build_model, resolve_weights
 from tlsearch.train import Runtime, out_of_memory_is_infeasible, trial_runtime
@@ -38,7 +38,7 @@ def trial_latency(assignment: TrialAssignment) -> float:
     """
     config, setup = assignment.config, assignment.setup
     runtime = trial_runtime(assignment)
-    weights = resolve_weights(config.backbone, setup.weights.get(config.backbone, WeightsSource()))
+    weights = resolve_weights(config.backbone, setup.weights_of(config.backbone))
     size = with_image_size(weights.transform, setup.data.size_of(config)).crop_size
     num_classes = len(held_index(setup.data).classes)
     spec = replace(ModelSpec.of(config, setup.data, num_classes), image_size=size)

@@ -9,7 +9,7 @@ import torch
 
 from tlsearch.core.errors import DataError, WeightsError
 from tlsearch.core.label_tasks import TASKS
-from tlsearch.core.types import TrialAssignment, TrialSetup, WeightsSource
+from tlsearch.core.types import TrialAssignment, TrialSetup
 from tlsearch.data import ImageIndex, data_transform
 from tlsearch.features import tensor_digests
 from tlsearch.model import (
@@ -122,7 +122,7 @@ def open_trial(
     runtime = trial_runtime(assignment)
     index = index or _index(setup)
     _check_metric(setup, len(index.classes))
-    weights = resolve_weights(config.backbone, setup.weights.get(config.backbone, WeightsSource()))
+    weights = resolve_weights(config.backbone, setup.weights_of(config.backbone))
     if setup.weights_digests.get(config.backbone, weights.digest) != weights.digest:
         raise WeightsError(
             f"the weights of {config.backbone} are not those that the search began with: they have changed since, or "

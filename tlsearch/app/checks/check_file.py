@@ -17,7 +17,6 @@ from tlsearch.app.checks.feasibility import (
     num_training,
     untried_backbones,
     weights_problems,
-    weights_source,
 )
 from tlsearch.app.checks.resolution import Resolution, resolution
 from tlsearch.config import SpaceFile, missing_driver
@@ -161,7 +160,7 @@ def _describe(backbone: str, file: SpaceFile, space: Space, num_classes: int) ->
     spec = ModelSpec.of(space.to_config(space.complete({"backbone": backbone})), file.data, num_classes)
     return CheckedBackbone(
         described=describe_model(spec),
-        weights=weights_card(backbone, weights_source(file, backbone)),
+        weights=weights_card(backbone, file.weights_of(backbone)),
         facts=facts,
         adapted=_adapted(spec, space),
         searched_sizes=tuple(size for size in image_sizes_of(space, backbone) if size is not None),

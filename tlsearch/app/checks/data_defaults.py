@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
-from tlsearch.app.checks.feasibility import num_training, weights_source
+from tlsearch.app.checks.feasibility import num_training
 from tlsearch.config import DefaultsSpec, SpaceFile
 from tlsearch.core.errors import DataError
 from tlsearch.data import ImageIndex, find_pixels, measure_channels
@@ -88,5 +88,5 @@ def _batch_size(space: Space, num_train: int) -> int:
 
 def _head_init(file: SpaceFile, space: Space) -> Literal["probe", "random"]:
     """The linear probe, unless no backbone has features that are worth one."""
-    pretrained = any(weights_source(file, one).kind != "none" for one in space.backbones())
+    pretrained = any(file.weights_of(one).kind != "none" for one in space.backbones())
     return "probe" if pretrained else "random"

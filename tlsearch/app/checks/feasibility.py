@@ -12,7 +12,7 @@ from tlsearch.core.errors import DataError, SpaceProblem, UsageError, UserError
 from tlsearch.core.imports import quick_import
 from tlsearch.core.label_tasks import TASKS
 from tlsearch.core.text import agree, plural
-from tlsearch.core.types import ModelSpec, TrialConfig, WeightsSource
+from tlsearch.core.types import ModelSpec, TrialConfig
 from tlsearch.data import ImageIndex, fold_indexes
 from tlsearch.space import PARAMETERS, Space, backbone_facts, image_sizes_of, is_screened
 
@@ -169,7 +169,7 @@ def weights_problems(file: SpaceFile, space: Space, *, fetch: bool = True) -> li
     problems = []
     for backbone in space.backbones():
         try:
-            have(backbone, weights_source(file, backbone))
+            have(backbone, file.weights_of(backbone))
         except UserError as error:
             problems.append(file.document.problem(("weights", backbone), str(error)))
     return problems
@@ -183,9 +183,4 @@ def weights_digests(file: SpaceFile, backbones: Iterable[str]) -> dict[str, str]
     """
     from tlsearch.model import weights_digest
 
-    return {name: weights_digest(name, weights_source(file, name)) for name in backbones}
-
-
-def weights_source(file: SpaceFile, backbone: str) -> WeightsSource:
-    """The file's weights of a backbone, or the library's default ones."""
-    return file.weights.get(backbone, WeightsSource())
+    return {name: weights_digest(name, file.weights_of(name)) for name in backbones}

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from tlsearch.app.checks.feasibility import model_sizes, trial_depths, weights_source
+from tlsearch.app.checks.feasibility import model_sizes, trial_depths
 from tlsearch.config import ResourcesSpec, SpaceFile
 from tlsearch.core.errors import UserError
 from tlsearch.core.types import ModelSpec, TrialConfig
@@ -42,7 +42,7 @@ def measure_search(
         index = fold_indexes(index, file.search.num_folds, seed=file.data.split.seed)[0]
     transforms = {
         spec: data_transform(
-            weights_transform(spec.backbone, weights_source(file, spec.backbone)), file.data, spec.image_size
+            weights_transform(spec.backbone, file.weights_of(spec.backbone)), file.data, spec.image_size
         )
         for spec in _used_models(file, plan.space, len(index.classes))
     }

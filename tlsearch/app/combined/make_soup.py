@@ -30,7 +30,7 @@ from tlsearch.config.model_copies import copy_model
 from tlsearch.core.codec import fields_of
 from tlsearch.core.errors import UserError
 from tlsearch.core.label_tasks import task_of
-from tlsearch.core.types import ModelSpec, SearchRecord, TrialRecord, WeightsSource
+from tlsearch.core.types import ModelSpec, SearchRecord, TrialRecord
 from tlsearch.data import ImageIndex, load_index
 from tlsearch.results import load_model, logits_on
 from tlsearch.results.combine.combination import Combination, Member, Worth, replacing, write_combination
@@ -142,7 +142,7 @@ def _candidates(record: SearchRecord, file: SpaceFile, max_models: int, *, repea
     groups: dict[tuple[str, int | None, str | None, bool], list[TrialRecord]] = {}
     for trial in record.ranked:
         config = trial.config
-        source = file.weights.get(config.backbone, WeightsSource())
+        source = file.weights_of(config.backbone)
         if config.solved or config.head_init != "probe" or source.kind == "none":
             continue
         alike = (config.backbone, config.image_size, config.features, bn_policy(config.bn_policy).recalibrates)

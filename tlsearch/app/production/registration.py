@@ -92,7 +92,7 @@ def register(
 
 def _licences(networks: Sequence[ModelMeta], file: SpaceFile) -> str:
     """Of the weights; with several backbones of each."""
-    found = {one.backbone: _licence(one.backbone, file.weights.get(one.backbone, WeightsSource())) for one in networks}
+    found = {one.backbone: _licence(one.backbone, file.weights_of(one.backbone)) for one in networks}
     if len(found) == 1:
         return next(iter(found.values()))
     return "; ".join(f"{backbone}: {licence}" for backbone, licence in found.items())

@@ -12,7 +12,7 @@ from tlsearch.app.catalog.gather_facts import gather_facts, write_facts
 from tlsearch.app.catalog.screen_file import forget_screen, read_screen, write_screen
 from tlsearch.app.catalog.space_diff import Difference, differences, file_now
 from tlsearch.app.catalog.stored import settle, stored_file
-from tlsearch.app.checks.feasibility import limit_problems, model_sizes, weights_problems, weights_source
+from tlsearch.app.checks.feasibility import limit_problems, model_sizes, weights_problems
 from tlsearch.app.searches.execute import search_plan
 from tlsearch.app.searches.input_digests import keep_inputs, refuse_changed_inputs, tried_backbones
 from tlsearch.app.searches.prepare import Prepared, with_trials
@@ -139,7 +139,7 @@ def lasting_problems(
             message = f"one search has one {place}; it began with {str(change).partition(': ')[2]}: start a new search"
             problems.append(file.document.problem(change.path, message))
     for backbone in tried:
-        if weights_source(stored, backbone) != weights_source(file, backbone):
+        if stored.weights_of(backbone) != file.weights_of(backbone):
             message = f"trials of {backbone} have begun from other weights: start a new search"
             problems.append(file.document.problem(("weights", backbone), message))
     return problems

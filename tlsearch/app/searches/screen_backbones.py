@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 
 from tlsearch.app.catalog.screen_file import read_screen, write_screen
-from tlsearch.app.checks.feasibility import weights_digests, weights_source
+from tlsearch.app.checks.feasibility import weights_digests
 from tlsearch.app.searches.prepare import Prepared
 from tlsearch.config import SpaceFile
 from tlsearch.core.crash import crash_point
@@ -185,7 +185,7 @@ def _passes(prepared: Prepared) -> list[_Pass]:
     for name in names:
         default = space.to_config(space.complete({"backbone": name}))
         config = TrialConfig(backbone=name, image_size=default.image_size, features=default.features)
-        transform = weights_source(file, name).transform
+        transform = file.weights_of(name).transform
         depends = [PROBE_VERSION, images, digests[name], transform, file.data.image_size, asdict(config), with_latency]
         text = json.dumps([*depends, library_versions(name)])
         found.append(

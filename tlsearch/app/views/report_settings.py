@@ -11,7 +11,7 @@ from tlsearch.app.catalog.provenance import kept_environment
 from tlsearch.config import as_tree, dump_part, masked_yaml
 from tlsearch.core.codec import read_json
 from tlsearch.core.errors import UserError
-from tlsearch.core.types import SearchRecord, TrialRecord, WeightsSource
+from tlsearch.core.types import SearchRecord, TrialRecord
 from tlsearch.results.report.settings_section import SearchSettings, WeightsUsed
 from tlsearch.space.conditions import active_values
 
@@ -84,7 +84,7 @@ def _named_weights(file: SpaceFile, backbone: str) -> WeightsUsed | None:
     from tlsearch.model import weights_card
 
     try:
-        card = weights_card(backbone, file.weights.get(backbone, WeightsSource()))
+        card = weights_card(backbone, file.weights_of(backbone))
     except UserError:
         return None
     return WeightsUsed(backbone=backbone, weights_id=card.id)

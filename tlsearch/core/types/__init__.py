@@ -7,15 +7,13 @@ image sizes are pixels of the square crop. All timestamps are Unix time in secon
 from tlsearch.core.metrics import Mode, Objective
 from tlsearch.core.types.images import MAX_CHANNELS, RGB8, CropMode, PixelFormat, TransformSpec
 from tlsearch.core.types.screens import ProbedBackbone, Screen, ScreenObserver
+from tlsearch.core.types.search_records import ParameterImportance, SearchRecord, TrialRecord
 from tlsearch.core.types.searches import (
     DataSetFacts,
     Finding,
-    ParameterImportance,
     RecordedSearch,
     SearchObserver,
-    SearchRecord,
     Tracker,
-    TrialRecord,
 )
 from tlsearch.core.types.specs import (
     CONTEXT_BYTES,

@@ -220,6 +220,10 @@ class TrialSetup:
         """The metric, and whether it is to be maximised or minimised."""
         return Objective.of(self.metric)
 
+    def weights_of(self, backbone: str) -> WeightsSource:
+        """Where a backbone's weights come from; the library's default ones where nothing is said of it."""
+        return self.weights.get(backbone, WeightsSource())
+
     @property
     def num_reports(self) -> int:
         """Reports of a whole trial: one of each epoch, or of each fold."""

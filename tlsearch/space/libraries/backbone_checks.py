@@ -8,7 +8,6 @@ from functools import lru_cache
 
 from tlsearch.config import Document, Keys, SpaceFile, one_of, show, suggest
 from tlsearch.core.errors import SpaceProblem
-from tlsearch.core.types import WeightsSource
 from tlsearch.space.dimensions import PARAMETERS
 from tlsearch.space.domains import Fixed, IntRange
 from tlsearch.space.image_sizes import IMAGE_SIZE, unfit_sizes
@@ -95,7 +94,7 @@ def _weights(file: SpaceFile, backbones: Mapping[str, BackboneFacts], document: 
             message = _transform_problem(name, source.transform)
             problems += [document.problem((*at, "transform"), message)] if message else []
     for name, facts in backbones.items():
-        source = file.weights.get(name, WeightsSource())
+        source = file.weights_of(name)
         if source.kind == "default" and not facts.versions and not document.doubtful(("weights", name)):
             message = f"no weights are published for {name}: give a file, or none, under weights"
             problems.append(document.problem(place_of_value("backbone", name, document), message))
