@@ -65,10 +65,10 @@ def _table(evaluation: MultiLabelEvaluation) -> str:
 
 def plot_precisions(evaluation: MultiLabelEvaluation) -> Plot:
     """The average precision of each class, the hardest first, beside that of a random order: the class's frequency."""
-    name, scores = "precisions", _hardest(evaluation)
+    plot, scores = Plot(name="precisions", title="Average precision by class"), _hardest(evaluation)
     num_images = len(evaluation.keys)
     places = np.arange(len(scores))
-    with plot_style(name):
+    with plot_style(plot.name):
         figure = new_figure(5.4, 0.7 + _ROW_IN * len(scores))
         axes = add_axes(figure, left=_margin(scores), bottom=0.45)
         axes.barh(places, [one.average_precision or 0.0 for one in scores], color=DONE, height=0.7)
@@ -80,7 +80,7 @@ def plot_precisions(evaluation: MultiLabelEvaluation) -> Plot:
         caption = "The white mark is what a random order of the images would have: the class's frequency."
         if len(evaluation.classes) > len(scores):
             caption += f" The hardest {len(scores)} of {len(evaluation.classes)} classes."
-        return finish(figure, Plot(name=name, title="Average precision by class", caption=caption))
+        return finish(figure, plot, caption)
 
 
 def _margin(scores: Sequence[AnswerScore]) -> float:

@@ -133,14 +133,14 @@ def plot_confusion(confusion: NDArray[np.int64], classes: Sequence[str]) -> Plot
         confusion: int (C, C).
         classes: C names.
     """
-    name, title, num = "confusion", "Confusion matrix", len(classes)
+    plot, num = Plot(name="confusion", title="Confusion matrix"), len(classes)
     shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
     side = float(np.clip(0.27 * num, 2.6, 5.6))
     labels = num <= NAMED_CLASSES
     longest = max(len(short(c, _LABEL)) for c in classes)
     left, bottom = (0.45 + 0.062 * longest, 0.45 + 0.046 * longest) if labels else (0.4, 0.4)
     scale = LinearSegmentedColormap.from_list("share", ["#ffffff", "#cfe0f0", "#5b93c9", HIGH])
-    with plot_style(name):
+    with plot_style(plot.name):
         figure = new_figure(left + side + 0.2, side + bottom + 0.15)
         axes = add_axes(figure, left=left, right=0.2, top=0.15, bottom=bottom)
         axes.pcolormesh(
@@ -184,4 +184,4 @@ def plot_confusion(confusion: NDArray[np.int64], classes: Sequence[str]) -> Plot
             f"Validation images by true class (rows) and prediction (columns): {right} of {total} are right. "
             "The colour is the share of the true class."
         )
-        return finish(figure, Plot(name=name, title=title, caption=caption))
+        return finish(figure, plot, caption)

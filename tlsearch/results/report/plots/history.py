@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
@@ -21,10 +22,12 @@ from tlsearch.results.report.plots.style import (
     legend_above,
     name_at,
     new_figure,
+    note,
     plot_style,
 )
 from tlsearch.results.report.plots.view import (
     ENDINGS,
+    Clock,
     View,
     clamp,
     clock_of,
@@ -41,7 +44,7 @@ def plot_history(view: View, width_in: float = FULL_IN) -> Plot:
     """Each trial where it had its best value, over wall time, with the best so far."""
     plot = Plot(name=name_at("history", width_in), title="Optimisation history", wide=True)
     if not view.valued:
-        return Plot(name=plot.name, title=plot.title, wide=True, missing="no trial has reported a value")
+        return replace(plot, missing="no trial has reported a value")
     clock = clock_of(view.record)
     times = {t.number: clock(_best_time(t)) for t in view.valued}
     steps = _incumbent(view, clock)
@@ -77,18 +80,18 @@ def plot_history(view: View, width_in: float = FULL_IN) -> Plot:
             + _beyond(view.valued, low, high)
             + (" The time between two starts of the search is left out." if clock.pauses else "")
         )
-        return finish(figure, Plot(name=plot.name, title=plot.title, caption=caption, wide=True, marks=marks))
+        return finish(figure, plot, caption, marks)
 
 
 def plot_curves(view: View, width_in: float = FULL_IN) -> Plot:
     """Validation metric by epoch, or fold, for every trial, with the rungs and the cuts."""
-    name, title = name_at("curves", width_in), "Learning curves"
+    plot = Plot(name=name_at("curves", width_in), title="Learning curves", wide=True)
     metric = view.record.metric
     trials = [t for t in view.valued if any(metric in r.metrics for r in t.reports)]
     if not trials:
-        return Plot(name=name, title=title, wide=True, missing="no trial has reported a value")
+        return replace(plot, missing="no trial has reported a value")
     values = [value for t in trials for _, value in _curve(t, metric)]
-    with plot_style(name):
+    with plot_style(plot.name):
         figure = new_figure(width_in, _HEIGHT_IN)
         axes = add_axes(figure, left=0.65, top=0.4 if width_in == FULL_IN else 0.6)
         low, high = robust_limits(values, view.record.objective)
@@ -124,15 +127,8 @@ def plot_curves(view: View, width_in: float = FULL_IN) -> Plot:
         for rung in view.facts.rungs:
             if rung <= longest:
                 axes.axvline(rung, color=MUTED, linewidth=0.8, linestyle=(0, (2, 3)), zorder=0)
-                axes.annotate(
-                    "rung",
-                    (rung, 0.015),
-                    xycoords=("data", "axes fraction"),
-                    xytext=(3, 0),
-                    textcoords="offset points",
-                    color=MUTED,
-                    fontsize=7.5,
-                )
+                beside = ("data", "axes fraction")
+                note(axes, "rung", (rung, 0.015), shift=(3, 0), xycoords=beside, color=MUTED, fontsize=7.5)
         axes.set(
             xlabel=view.step,
             ylabel=view.label,
@@ -149,7 +145,7 @@ def plot_curves(view: View, width_in: float = FULL_IN) -> Plot:
             + (f"ASHA cut {cut} of them at its rungs. " if view.facts.rungs else "No scheduler cut trials. ")
             + _beyond(trials, low, high).strip()
         ).strip()
-        return finish(figure, Plot(name=name, title=title, caption=caption, wide=True, marks=marks))
+        return finish(figure, plot, caption, marks)
 
 
 def _curve(trial: TrialRecord, metric: str) -> list[tuple[float, float]]:
@@ -164,9 +160,8 @@ def _best_time(trial: TrialRecord) -> float:
     return next((r.timestamp for r in trial.reports if r.epoch == trial.best_epoch), trial.reports[-1].timestamp)
 
 
-def _incumbent(view: View, clock: object) -> list[tuple[float, float]]:
+def _incumbent(view: View, clock: Clock) -> list[tuple[float, float]]:
     """Seconds and value of each improvement of the best value; trials that do not count never are the best."""
-    assert callable(clock)
     metric = view.record.metric
     trials = [t for t in view.valued if ending_of(t) not in ("failed", "diverged")]
     reports = [one for t in trials for one in (*((t.start,) if t.start else ()), *t.reports)]
@@ -182,7 +177,7 @@ def _name_best(axes: Axes, view: View, x: float, y: float) -> None:
     if view.best is None:
         return
     text = f"trial {view.best.number}: {value_of(view.best):.4f}"
-    axes.annotate(text, (x, y), xytext=(-2, 5), textcoords="offset points", ha="right", color=INK, fontweight="bold")
+    note(axes, text, (x, y), shift=(-2, 5), ha="right", color=INK, fontweight="bold")
 
 
 def _mark_pause(axes: Axes, x: float, length_s: float) -> None:

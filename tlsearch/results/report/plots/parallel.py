@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import LinearSegmentedColormap, to_rgba
-from matplotlib.text import Annotation
 
 from tlsearch.core.text import NumberForm
 from tlsearch.core.types import Scalar, TrialRecord
@@ -27,6 +25,7 @@ from tlsearch.results.report.plots.style import (
     finish,
     name_at,
     new_figure,
+    note,
     plot_style,
 )
 from tlsearch.results.report.plots.view import (
@@ -60,16 +59,16 @@ class Scale:
 
 def plot_parallel(view: View, width_in: float = FULL_IN) -> Plot:
     """All trials that count, coloured by the metric, the best in front."""
-    name, title = name_at("parallel", width_in), "Parallel coordinates"
+    plot = Plot(name=name_at("parallel", width_in), title="Parallel coordinates", wide=True)
     names = varied_parameters(view)
     if len(names) < 2 or len(view.counting) < 2:
         few = "fewer than two parameters have two values among the trials with a result"
-        return Plot(name=name, title=title, wide=True, missing=few)
+        return replace(plot, missing=few)
     shown = names[: MAX_AXES if width_in == FULL_IN else _NARROW_AXES]
     trials = list(reversed(view.top(view.counting, len(view.counting))))  # the best are drawn last
     low, high = robust_limits([value_of(t) for t in trials], view.record.objective)
     scales = [parameter_scale(trials, parameter, log=view.is_rate(parameter)) for parameter in shown]
-    with plot_style(name):
+    with plot_style(plot.name):
         figure = new_figure(width_in, 4.0)
         side = 0.75 if width_in == FULL_IN else 0.6
         axes = add_axes(figure, left=side, right=side, top=0.5, bottom=0.3)
@@ -89,14 +88,14 @@ def plot_parallel(view: View, width_in: float = FULL_IN) -> Plot:
         axes.set_axis_off()
         if some_inactive:
             axes.axhline(_INACTIVE, color=FAINT, linewidth=0.8, linestyle=(0, (2, 3)), zorder=0)
-            _text(axes, "inactive", (0, _INACTIVE), shift=(-6, 0), ha="right", va="center", color=MUTED)
+            note(axes, "inactive", (0, _INACTIVE), shift=(-6, 0), ha="right", va="center", color=MUTED, fontsize=7.5)
         caption = (
             "Each line is a trial, darker for a better value, the best one orange."
             + (" It dips below an axis where the parameter does not exist for that trial." if some_inactive else "")
             + chosen_text(view, len(shown), len(names))
         )
         marks = {"lines": [t.number for t in trials]}
-        return finish(figure, Plot(name=name, title=title, caption=caption, wide=True, marks=marks))
+        return finish(figure, plot, caption, marks)
 
 
 def parameter_scale(trials: Sequence[TrialRecord], parameter: str, *, log: bool) -> Scale:
@@ -161,12 +160,8 @@ def _colours(view: View, trials: Sequence[TrialRecord]) -> list[tuple[float, ...
 
 def _axis(axes: Axes, place: int, title: str, scale: Scale) -> None:
     axes.plot([place, place], [0, 1], color=FAINT, linewidth=1.0, zorder=3)
-    _text(axes, title, (place, 1.0), shift=(0, 14), ha="center", color=INK, fontweight="bold")
+    note(axes, title, (place, 1.0), shift=(0, 14), ha="center", color=INK, fontweight="bold", fontsize=7.5)
     for height, label in scale.labels:
         axes.plot([place - 0.012, place], [height, height], color=MUTED, linewidth=0.8, zorder=3)
-        text = _text(axes, label, (place, height), shift=(4, 0), va="center", color=INK, zorder=5)
+        text = note(axes, label, (place, height), shift=(4, 0), va="center", color=INK, fontsize=7.5, zorder=5)
         text.set_bbox({"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.6})
-
-
-def _text(axes: Axes, text: str, at: tuple[float, float], *, shift: tuple[float, float], **options: Any) -> Annotation:
-    return axes.annotate(text, at, xytext=shift, textcoords="offset points", fontsize=7.5, **options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -22,7 +23,9 @@ from tlsearch.results.report.plots.style import (
     add_axes,
     finish,
     name_at,
+    name_rows,
     new_figure,
+    note,
     plot_style,
 )
 from tlsearch.results.report.plots.view import (
@@ -48,11 +51,17 @@ _MAX_TICKS = 4
 
 def plot_importance(view: View) -> Plot:
     """PED-ANOVA's shares as bars, with the range over trials drawn again."""
-    name, title, found = "importance", "Parameter importances", view.importance
+    plot, found = Plot(name="importance", title="Parameter importances"), view.importance
     if not found.values:
-        return Plot(name=name, title=title, missing=f"{found.reason or 'not computed'}.")
+        return replace(plot, missing=f"{found.reason or 'not computed'}.")
     names = list(found.values)[:MAX_SLICES]
-    with plot_style(name):
+    caption = (
+        f"PED-ANOVA for conditional spaces: what distinguishes the best {found.num_top} of {found.num_trials} trials, "
+        f"all compared at epoch {found.epoch}, the last that every trial reached; later epochs are left out, since "
+        "only promising trials have any. A line is the range over trials drawn again: where lines overlap, the order "
+        "is chance."
+    )
+    with plot_style(plot.name):
         figure = new_figure(HALF_IN, 0.75 + 0.3 * max(len(names), 3))
         axes = add_axes(figure, left=1.45, right=0.55)
         for place, parameter in enumerate(names):
@@ -60,34 +69,17 @@ def plot_importance(view: View) -> Plot:
             axes.barh(place, value, height=0.62, color=DONE if place == 0 else "#8fb3d9")
             low, high = found.spread.get(parameter, (value, value))
             axes.plot([low, high], [place, place], color=INK, linewidth=1.0, solid_capstyle="butt")
-            axes.annotate(
-                f"{value:.0%}",
-                (max(high, value), place),
-                xytext=(5, 0),
-                textcoords="offset points",
-                va="center",
-                color=INK,
-            )
-        axes.set_yticks(range(len(names)), [short(n) for n in names])
-        axes.tick_params(axis="y", length=0, labelcolor=INK)
+            note(axes, f"{value:.0%}", (max(high, value), place), shift=(5, 0), va="center", color=INK)
+        name_rows(axes, [short(n) for n in names], labelcolor=INK)
         axes.invert_yaxis()
         axes.set(xlim=(0, 1.02), xlabel=f"share of the importance at epoch {found.epoch}")
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:.0%}"))
-        axes.grid(axis="x")
-        axes.spines["left"].set_visible(False)
-    caption = (
-        f"PED-ANOVA for conditional spaces: what distinguishes the best {found.num_top} of {found.num_trials} trials, "
-        f"all compared at epoch {found.epoch}, the last that every trial reached; later epochs are left out, since "
-        "only promising trials have any. A line is the range over trials drawn again: where lines overlap, the order "
-        "is chance."
-    )
-    with plot_style(name):
-        return finish(figure, Plot(name=name, title=title, caption=caption))
+        return finish(figure, plot, caption)
 
 
 def plot_slices(view: View, width_in: float = FULL_IN) -> Plot:
     """The metric against each varied parameter, one small plot for each."""
-    name, title = name_at("slices", width_in), "Metric against each parameter"
+    plot = Plot(name=name_at("slices", width_in), title="Metric against each parameter", wide=True)
     names = varied_parameters(view)
     if not names:
         few = (
@@ -95,12 +87,12 @@ def plot_slices(view: View, width_in: float = FULL_IN) -> Plot:
             if not view.counting
             else "no parameter has two values among the trials with a result"
         )
-        return Plot(name=name, title=title, wide=True, missing=few)
+        return replace(plot, missing=few)
     shown = names[:MAX_SLICES]
     columns = _COLUMNS if width_in == FULL_IN else _NARROW_COLUMNS
     rows = math.ceil(len(shown) / columns)
     low, high = robust_limits([value_of(t) for t in view.counting], view.record.objective)
-    with plot_style(name):
+    with plot_style(plot.name):
         height = _ROW_IN * rows + 0.1
         figure = new_figure(width_in, height)
         width = (width_in - 0.55) / columns
@@ -126,7 +118,7 @@ def plot_slices(view: View, width_in: float = FULL_IN) -> Plot:
             "Only trials that have the parameter are shown with it; grey ones were cut early, so theirs is the value "
             "by then. The best trial is orange, short lines are medians." + chosen_text(view, len(shown), len(names))
         )
-        return finish(figure, Plot(name=name, title=title, caption=caption, wide=True, marks=marks))
+        return finish(figure, plot, caption, marks)
 
 
 def _slice(axes: Axes, view: View, parameter: str, place: int, limits: tuple[float, float]) -> dict[str, list[int]]:

@@ -10,7 +10,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -18,6 +18,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 
 INK, MUTED, FAINT, GRID = "#1f2933", "#5f6b78", "#aab3bd", "#e7eaee"
 BEST, DONE, CUT, BAD, OTHER = "#d9730d", "#2b6cb0", "#9aa5b1", "#b42318", "#0f8a7e"
@@ -147,20 +148,29 @@ def legend_above(axes: Axes, *, columns: int = 6, **options: Any) -> None:
             handle.set_alpha(1.0)
 
 
-def finish(figure: Figure, plot: Plot) -> Plot:
+def name_rows(axes: Axes, names: Sequence[str], **options: Any) -> None:
+    """Names the rows of a plot with bars or points, and shows no more of their axis."""
+    axes.set_yticks(range(len(names)), names)
+    axes.tick_params(axis="y", length=0, **options)
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="x")
+
+
+def note(axes: Axes, text: str, at: tuple[float, float], *, shift: tuple[float, float], **options: Any) -> Annotation:
+    """A text beside a place of the axes, ``shift`` points away from it."""
+    return axes.annotate(text, at, xytext=shift, textcoords="offset points", **options)
+
+
+def finish(figure: Figure, plot: Plot, caption: str, marks: Mapping[str, Sequence[int]] | None = None) -> Plot:
     """The plot with its pictures; call it within ``plot_style``."""
     svg = io.StringIO()
     figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    text = for_page(svg.getvalue(), plot.name)
-    marks = {f"{plot.name}-{group}": trials for group, trials in plot.marks.items()}
-    return Plot(
-        name=plot.name,
-        title=plot.title,
-        caption=plot.caption,
-        svg=text,
+    return replace(
+        plot,
+        caption=caption,
+        svg=for_page(svg.getvalue(), plot.name),
         png=b"" if figure.get_figwidth() == NARROW_IN else _png(figure),
-        wide=plot.wide,
-        marks=marks,
+        marks={f"{plot.name}-{group}": trials for group, trials in (marks or {}).items()},
     )
 
 

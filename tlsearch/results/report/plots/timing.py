@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from tlsearch.core.types import EpochReport
+from tlsearch.core.types import EpochReport, TrialRecord
 from tlsearch.results.report.plots.style import (
     CUT,
     HALF_IN,
@@ -18,7 +18,9 @@ from tlsearch.results.report.plots.style import (
     add_axes,
     finish,
     legend_above,
+    name_rows,
     new_figure,
+    note,
     plot_style,
 )
 from tlsearch.results.report.plots.view import View, jitter, time_unit
@@ -43,10 +45,9 @@ def paces(view: View) -> list[Pace]:
     """One for each model, depth and source that has a time, in that order."""
     found: dict[tuple[str, int, str], list[float]] = {}
     for trial in view.record.trials:
-        for report in trial.reports:
-            if report.metrics.get("epoch_seconds", 0.0) > 0:
-                key = (trial.config.model, trial.config.unfreeze_depth, report.source)
-                found.setdefault(key, []).append(report.metrics["epoch_seconds"])
+        for report in _timed(trial):
+            key = (trial.config.model, trial.config.unfreeze_depth, report.source)
+            found.setdefault(key, []).append(report.metrics["epoch_seconds"])
     return [
         Pace(
             model=model,
@@ -65,19 +66,18 @@ def epochs_by_depth(view: View) -> dict[int, list[EpochReport]]:
     """All epochs with a time, by unfreeze depth."""
     found: dict[int, list[EpochReport]] = {}
     for trial in view.record.trials:
-        timed = [report for report in trial.reports if report.metrics.get("epoch_seconds", 0.0) > 0]
-        found.setdefault(trial.config.unfreeze_depth, []).extend(timed)
+        found.setdefault(trial.config.unfreeze_depth, []).extend(_timed(trial))
     return {depth: reports for depth, reports in sorted(found.items()) if reports}
 
 
 def plot_time(view: View) -> Plot:
     """Total time of all epochs by depth, split by what they read."""
-    name, title, by_depth = "time", "Time by unfreeze depth", epochs_by_depth(view)
+    plot, by_depth = Plot(name="time", title="Time by unfreeze depth"), epochs_by_depth(view)
     if not by_depth:
-        return Plot(name=name, title=title, missing=f"no {view.step} has reported its time")
+        return replace(plot, missing=f"no {view.step} has reported its time")
     total = sum(_seconds(reports) for reports in by_depth.values())
     unit, unit_name = time_unit(max(_seconds(reports) for reports in by_depth.values()))
-    with plot_style(name):
+    with plot_style(plot.name):
         figure = new_figure(HALF_IN, 0.95 + 0.3 * max(len(by_depth), 3))
         axes = add_axes(figure, left=0.95, top=0.38, right=0.7)
         for source, (words, colour) in SOURCES.items():
@@ -86,30 +86,25 @@ def plot_time(view: View) -> Plot:
             if any(widths):
                 axes.barh(range(len(by_depth)), widths, left=starts, height=0.62, color=colour, label=words)
         for row, reports in enumerate(by_depth.values()):
-            share = _seconds(reports) / total
-            axes.annotate(
-                f"{share:.0%}", (_seconds(reports) / unit, row), xytext=(5, 0), textcoords="offset points", va="center"
-            )
-        axes.set_yticks(range(len(by_depth)), [f"depth {depth}" for depth in by_depth])
-        axes.tick_params(axis="y", length=0)
+            seconds = _seconds(reports)
+            note(axes, f"{seconds / total:.0%}", (seconds / unit, row), shift=(5, 0), va="center")
+        name_rows(axes, [f"depth {depth}" for depth in by_depth])
         axes.invert_yaxis()
-        axes.spines["left"].set_visible(False)
         axes.set_xlabel(f"time of all {view.step}s, {unit_name}")
-        axes.grid(axis="x")
         legend_above(axes)
         caption = (
             f"{_words(total)} of training and evaluation in all; trials that ran side by side count each. "
             + _share_text(view)
         )
-        return finish(figure, Plot(name=name, title=title, caption=caption))
+        return finish(figure, plot, caption)
 
 
 def plot_epochs(view: View) -> Plot:
     """Seconds of each epoch by depth, on a logarithmic axis."""
-    name, title, by_depth = "epochs", f"Seconds of {view.one_step}", epochs_by_depth(view)
+    plot, by_depth = Plot(name="epochs", title=f"Seconds of {view.one_step}"), epochs_by_depth(view)
     if not by_depth:
-        return Plot(name=name, title=title, missing=f"no {view.step} has reported its time")
-    with plot_style(name):
+        return replace(plot, missing=f"no {view.step} has reported its time")
+    with plot_style(plot.name):
         figure = new_figure(HALF_IN, 0.95 + 0.3 * max(len(by_depth), 3))
         axes = add_axes(figure, left=0.95, top=0.38, right=0.25)
         for source, (words, colour) in SOURCES.items():
@@ -128,12 +123,9 @@ def plot_epochs(view: View) -> Plot:
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.set_yticks(range(len(by_depth)), [f"depth {depth}" for depth in by_depth])
+        name_rows(axes, [f"depth {depth}" for depth in by_depth])
         axes.set_ylim(len(by_depth) - 0.5, -0.5)
-        axes.tick_params(axis="y", length=0)
-        axes.spines["left"].set_visible(False)
         axes.set_xlabel(f"seconds of {view.one_step}, training and evaluation")
-        axes.grid(axis="x")
         legend_above(axes)
         caption = (
             f"Each point is {view.one_step} of some trial"
@@ -141,7 +133,7 @@ def plot_epochs(view: View) -> Plot:
             + f"; the table below tells them apart. The first {view.step} on cached features may include computing "
             "them."
         )
-        return finish(figure, Plot(name=name, title=title, caption=caption))
+        return finish(figure, plot, caption)
 
 
 def source_reasons(view: View) -> list[tuple[str, str, int, float]]:
@@ -154,6 +146,10 @@ def source_reasons(view: View) -> list[tuple[str, str, int, float]]:
             epochs[key] += 1
             seconds[key] += report.metrics.get("epoch_seconds", 0.0)  # type: ignore[assignment]
     return [(source, reason, count, seconds[source, reason]) for (source, reason), count in epochs.most_common()]
+
+
+def _timed(trial: TrialRecord) -> list[EpochReport]:
+    return [report for report in trial.reports if report.metrics.get("epoch_seconds", 0.0) > 0]
 
 
 def _share_text(view: View) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -26,6 +27,7 @@ from tlsearch.results.report.plots.style import (
     legend_above,
     name_at,
     new_figure,
+    note,
     plot_style,
 )
 from tlsearch.results.report.plots.view import View, clamp, robust_limits, short, value_of
@@ -66,7 +68,7 @@ def _against(
     points = [(c, value_of(t), t) for t in view.counting if (c := costs[t.number]) is not None]
     if not points:
         few = missing if view.counting else "no trial has a result"
-        return Plot(name=plot.name, title=plot.title, missing=few)
+        return replace(plot, missing=few)
     front = view.record.objective.front(view.counting, value_of, lambda t: costs[t.number])
     errors = [(value_of(t), view.by_trial[t.number].standard_error or 0.0) for t in front]
     ends = [value + sign * error for value, error in errors for sign in (-1, 1)]
@@ -96,21 +98,13 @@ def _against(
         axes.set(xlabel=label, ylabel=view.label, ylim=limits)
         axes.grid(axis="both")
         legend_above(axes, columns=8, title=None)
-        axes.annotate(
-            "unfreeze depth",
-            (1.0, 1.0),
-            xycoords="axes fraction",
-            xytext=(0, 6),
-            textcoords="offset points",
-            ha="right",
-            fontsize=7.5,
-        )
+        note(axes, "unfreeze depth", (1.0, 1.0), shift=(0, 6), xycoords="axes fraction", ha="right", fontsize=7.5)
         caption = (
             "The orange line is the Pareto front: no trial is both cheaper and better. "
             + ("Bars are one standard error. " if any(view.by_trial[t.number].standard_error for t in front) else "")
             + "Size and latency depend on the model alone, so trials stand in columns."
         )
-        return finish(figure, Plot(name=plot.name, title=plot.title, caption=caption, marks=marks))
+        return finish(figure, plot, caption, marks)
 
 
 def _draw_front(axes: Axes, view: View, front: Sequence[tuple[float, TrialRecord]]) -> None:
@@ -139,9 +133,8 @@ def _name_columns(axes: Axes, points: Sequence[tuple[float, float, TrialRecord]]
         if all(abs(place - other) > _NAME_ROOM_PX for other in taken):
             taken.append(place)
             name = short(one.removeprefix("timm/"), 24)
-            at = (columns[one], 0.02)
-            shift: Any = {"xytext": (4, 0), "textcoords": "offset points", "rotation": 90, "va": "bottom"}
-            axes.annotate(name, at, xycoords=("data", "axes fraction"), color=MUTED, fontsize=7.5, zorder=0, **shift)
+            look: Any = {"color": MUTED, "fontsize": 7.5, "rotation": 90, "va": "bottom", "zorder": 0}
+            note(axes, name, (columns[one], 0.02), shift=(4, 0), xycoords=("data", "axes fraction"), **look)
 
 
 def _cost_axis(axes: Axes, costs: Sequence[float]) -> None:
@@ -159,10 +152,10 @@ def _cost_axis(axes: Axes, costs: Sequence[float]) -> None:
 
 def plot_backbones(view: View, width_in: float = FULL_IN) -> Plot:
     """The best value of each backbone at each depth, with the number of trials."""
-    name, title = name_at("backbones", width_in), "Best value by backbone and unfreeze depth"
+    plot = Plot(name=name_at("backbones", width_in), title="Best value by backbone and unfreeze depth", wide=True)
     narrow = width_in != FULL_IN
     if not view.counting:
-        return Plot(name=name, title=title, wide=True, missing="no trial has a result")
+        return replace(plot, missing="no trial has a result")
     ranked = list(dict.fromkeys(t.config.backbone for t in view.top(view.counting, len(view.counting))))
     shown = ranked[:MAX_BACKBONES]
     depths = [d for d in DEPTHS if any(t.config.unfreeze_depth == d for t in view.counting)]
@@ -174,7 +167,7 @@ def plot_backbones(view: View, width_in: float = FULL_IN) -> Plot:
     values = [value_of(best) for group in cells.values() if (best := view.best_of(group))]
     low, high = robust_limits(values, view.record.objective)
     scale = LinearSegmentedColormap.from_list("metric", [LOW, "#7fabd4", HIGH])
-    with plot_style(name):
+    with plot_style(plot.name):
         figure = new_figure(width_in, 0.5 + 0.42 * len(shown))
         axes = add_axes(figure, left=1.05 if narrow else 2.0, right=0.15, top=0.1, bottom=0.3)
         for row, backbone in enumerate(shown):
@@ -205,7 +198,7 @@ def plot_backbones(view: View, width_in: float = FULL_IN) -> Plot:
             "The best trial of each cell and how many trials it is the best of: a cell with more trials has had more "
             "chances." + (f" The {left_out} worst backbones are left out." if left_out else "")
         )
-        return finish(figure, Plot(name=name, title=title, caption=caption, wide=True))
+        return finish(figure, plot, caption)
 
 
 def _is_accuracy(view: View) -> bool:
