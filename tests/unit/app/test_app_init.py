@@ -49,7 +49,6 @@ def _facts(
         sides=(10, side, 3000),
         grey=False,
         alpha=0.0,
-        doubles=0,
         leaks=0,
         notes=(),
         index=cast(Any, None),

@@ -41,8 +41,7 @@ class DataFacts:
         sides: Shortest, median and longest shorter side, in pixels.
         grey: Whether every image is grey.
         alpha: Fraction of the images with transparency.
-        doubles: Pairs of images in train and val that show the same picture.
-        leaks: Those of them that lie in different splits.
+        leaks: Pairs of images in different splits that show the same picture.
         notes: Of the data card.
     """
 
@@ -54,7 +53,6 @@ class DataFacts:
     sides: tuple[int, float, int]
     grey: bool
     alpha: float
-    doubles: int
     leaks: int
     notes: tuple[str, ...]
     index: ImageIndex
@@ -144,7 +142,6 @@ def _facts(spec: DataSpec, listing: Listing, index: ImageIndex, card: DataCard) 
         ),
         grey=all(mode in _GREY_MODES for mode in card.modes),
         alpha=sum(count for mode, count in card.modes.items() if mode in _ALPHA_MODES) / seen,
-        doubles=len(card.leaks) + len(card.duplicates),
         leaks=len(card.leaks),
         notes=card.notes,
         index=index,

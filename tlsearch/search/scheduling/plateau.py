@@ -62,13 +62,11 @@ class Outlook:
 
     Attributes:
         chance: That one of them is better than the best so far by ``MARGIN``.
-        left: Their number.
         drawn: Trials of the sampler that have ended.
         excess: By how much the best values lie above the next one, as a mean; 0 with fewer than two values.
     """
 
     chance: float
-    left: int
     drawn: int
     excess: float = 0.0
 
@@ -89,7 +87,7 @@ def outlook(ended: Sequence[EndedTrial], *, left: int, ceiling: float, rule: Gai
     drawn = sum(one.origin == "sampler" for one in ended)
     gains = sorted((one.gain for one in ended if one.gain is not None and math.isfinite(one.gain)), reverse=True)
     if drawn < _LEAST_DRAWN or len(gains) < 2:
-        return Outlook(chance=1.0, left=left, drawn=drawn)
+        return Outlook(chance=1.0, drawn=drawn)
     top = min(rule.top, len(gains) - 1)
     excesses = math.fsum(gain - gains[top] for gain in gains[:top])
     chance = 0.0
@@ -98,7 +96,7 @@ def outlook(ended: Sequence[EndedTrial], *, left: int, ceiling: float, rule: Gai
         seen = rule.prior + excesses
         passes = (seen / (seen + MARGIN)) ** (1 + top)  # by the Gamma posterior of the exponential's rate
         chance = _chance_of_a_record(passes, tried=drawn + credit, left=left)
-    return Outlook(chance=chance, left=left, drawn=drawn, excess=excesses / top)
+    return Outlook(chance=chance, drawn=drawn, excess=excesses / top)
 
 
 def _chance_of_a_record(passes: float, *, tried: int, left: int) -> float:
