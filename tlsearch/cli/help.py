@@ -1,10 +1,14 @@
-"""How ``--help`` looks: commands in the order of work, names of values that say what they are, flags without one."""
+"""How ``--help`` looks: commands in the order of work, names of values that say what they are, flags without one.
+
+Wrong values of options are refused in the words of a space file's errors.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+import typer
 from typer.core import TyperGroup
 
 # Panel of the root's help -> its commands, in the order of work.
@@ -63,6 +67,16 @@ class WorkOrder(TyperGroup):
             command.epilog = f"Example: {EXAMPLES[cmd_name]}" if cmd_name in EXAMPLES else None
             _name_values(command, ctx)
         return command
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command; the rule that an option's value breaks is worded as in a space file, with the value."""
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            from tlsearch.config.rules.schema_errors import broken_rule
+
+            error.message = broken_rule(error.__cause__) or error.message
+            raise
 
     def get_params(self, ctx: Any) -> list[Any]:
         """The root's own options."""

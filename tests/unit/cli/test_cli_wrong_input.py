@@ -41,7 +41,8 @@ COMMANDS = [
     ("run notes.txt", "notes.txt:1:1: the file must be a mapping, with keys such as name, data and space"),
     ("run space.yaml shapes", "unexpected extra argument"),
     ("run space.yaml --trails 8", "No such option: --trails (Possible options: --trials)"),
-    ("run space.yaml --trials eight", "Invalid value for '--trials'"),
+    ("run space.yaml --trials eight", "Invalid value for '--trials': must be a whole number, not 'eight'"),
+    ("promote shapes-1 --max-latency-ms soon", "Invalid value for '--max-latency-ms': must be a number, not 'soon'"),
     ("run space.yaml --trials 0", "search.trials: must be at least 1, not 0"),
     ("run space.yaml --time-budget soon", "a duration is written like 2h, 30m, 90s or 1h30m, or as seconds"),
     ("run space.yaml --set trials=8", "the key 'trials' is not known; did you mean search.trials?"),
@@ -80,7 +81,7 @@ COMMANDS = [
     ("predict shapes photo.png", "a model is a folder with a checkpoint.json, a trial's folder or an MLflow model"),
     ("predict shapes-1 photo.png", "`tlsearch rerun` trains a trial again"),
     ("promote shapes-1 --alias 'the best'", "an alias has letters, digits, _ and - only"),
-    ("confirm shapes-1 --seeds 0", "Invalid value for '--seeds'"),
+    ("confirm shapes-1 --seeds 0", "Invalid value for '--seeds': must be at least 2, not"),
     ("export shapes-1", "Missing option '--format'"),
     ("export shapes-1 --format tflite", "a format is onnx, torch, openvino, hf or script, not 'tflite'"),
     ("export shapes-1 --format hf --int8", "--int8 belongs to the format onnx, not to hf"),
@@ -185,6 +186,12 @@ def test_a_wrong_file_says_how_to_go_on(folder: Path, tmp_path: Path, right: str
     finally:
         file.unlink()
     assert words in message and "wrong.yaml:" in message
+
+
+def test_errors_of_a_file_and_their_number_go_to_standard_error(folder: Path) -> None:
+    done = CliRunner().invoke(app, ["check", "notes.txt"])
+    assert done.exit_code == 2 and done.stdout == ""
+    assert "the file must be a mapping" in done.stderr and done.stderr.endswith("1 error\n")
 
 
 def test_what_the_models_break_is_said_before_an_early_ray_has_ended(

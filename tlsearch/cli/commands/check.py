@@ -61,7 +61,10 @@ def check(
             err.print(f"warning: {warning}")
         for problem in report.problems:
             err.print(str(problem))
-        out.print("no error found" if report.ok else plural(len(report.problems), "error"))
+        if report.ok:
+            out.print("no error found")
+        else:
+            err.print(plural(len(report.problems), "error"))
     raise typer.Exit(0 if report.ok else EXIT_USER)
 
 

@@ -35,7 +35,9 @@ RETIRED: Mapping[Keys, str] = {
 
 _WORDS: Mapping[str, str] = {
     "int_type": "must be a whole number, not {value}",
+    "int_parsing": "must be a whole number, not {value}",
     "float_type": "must be a number, not {value}",
+    "float_parsing": "must be a number, not {value}",
     "bool_type": "must be true or false, not {value}",
     "dict_type": "must be a mapping of keys to values, not {value}",
     "mapping_type": "must be a mapping of keys to values, not {value}",
@@ -134,6 +136,11 @@ def _keys_at(path: Keys) -> tuple[str, ...]:
         if len(pattern) == len(path) and all(a in ("*", b) for a, b in zip(pattern, path, strict=True)):
             return tuple(keys_of(form).values())
     return ()
+
+
+def broken_rule(error: BaseException | None) -> str | None:
+    """The first rule that pydantic found broken, in our own words; None for any other error."""
+    return error_text(error.errors(include_url=False)[0]) if isinstance(error, ValidationError) else None
 
 
 def error_text(item: Any) -> str:
