@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
 import time
@@ -259,8 +260,11 @@ def test_a_trial_that_was_not_kept_is_trained_again_to_the_same_model(entry: Sea
     assert (entry.path / "promoted/1/best/checkpoint.json").is_file()
 
 
-def test_a_refit_trains_on_val_too_and_says_so(entry: SearchEntry) -> None:
-    result = promote(entry, PromoteOptions(trial=0, refit=True))
+def test_a_refit_trains_on_val_too_and_says_so(entry: SearchEntry, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="tlsearch"):
+        result = promote(entry, PromoteOptions(trial=0, refit=True))
+    said = [record for record in caplog.records if "trained on train and val together" in record.message]
+    assert [record.levelno for record in said] == [logging.INFO]
     assert "trained on train and val together" in result.card
     model = load_model(result.uri, tracking_uri=entry.tracking_uri)
     trial = read_record(entry).trials[0]

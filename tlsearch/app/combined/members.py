@@ -81,8 +81,10 @@ def checkpoints_of(
     missing = [trial for trial in trials if found[trial.number] is None]
     if again := [str(trial.number) for trial in missing if trial.best_epoch]:  # a head is solved again in a second
         which = f"{agree(len(again), 'trial', 'trials')} {', '.join(again)}"
-        why = "trained on train and val together" if refit else "not among the kept ones, trained again"
-        logger.warning("%s: %s", which, why)
+        if refit:  # as it was asked for
+            logger.info("%s: trained on train and val together", which)
+        else:
+            logger.warning("%s: not among the kept ones, trained again", which)
     trainings = [_training(file, trial, folders[trial.number], refit=refit) for trial in missing]
     errors = _train_all(entry, file, trainings, missing, address=address)
     failed = {trial.number: error for trial, error in zip(missing, errors, strict=True) if error}
