@@ -55,6 +55,14 @@ def test_a_trial_has_to_convince(best: float, images: int, solved: bool) -> None
         assert ("trial 7 with" in reason) == (best > 0.6)
 
 
+def test_a_head_without_steps_is_not_before_one() -> None:
+    probed = started(0, 0.6, 0.5)
+    ridge = TrialConfig(backbone="resnet18", unfreeze_depth=0, head="ridge", head_penalty=0.1)
+    for config, words in ((probed.config, "its solved head before the first step, "), (ridge, "its solved head, ")):
+        found = solved_head(record_of([replace(probed, config=config)]), 24)
+        assert found is not None and found[1].startswith(words + "val_accuracy 0.6")
+
+
 def test_without_solved_heads_or_with_another_metric_the_best_trial_is_taken() -> None:
     assert solved_head(record_of([make_trial(0, [0.5]), make_trial(1, [0.6])]), 24) is None
     losses = record_of([started(0, 0.6, 0.65, metric="val_loss")], metric="val_loss")

@@ -147,7 +147,7 @@ def _judged_on(trial: TrialRecord, metric: str) -> str:
 
 
 def solved_head(record: SearchRecord, num_val: int) -> tuple[TrialRecord, str] | None:
-    """The trial with the best solved head, as it was before its first step, where no trial is convincingly better.
+    """The trial with the best solved head, before a first step where it takes one, if no trial is convincingly better.
 
     Returns:
         None where one is, where no head was solved, and for metrics of which no chance is known.
@@ -161,7 +161,8 @@ def solved_head(record: SearchRecord, num_val: int) -> tuple[TrialRecord, str] |
     value, line = values[first.number], convincing_difference(num_val)
     if best.best_value - value >= line:
         return None
-    reason = f"its solved head before the first step, {record.metric} {value:.4f}"
+    when = "" if first.config.solved else " before the first step"
+    reason = f"its solved head{when}, {record.metric} {value:.4f}"
     if best.best_value > value:
         reason += (
             f": on {num_val} validation images trial {best.number} with {best.best_value:.4f} is not convincingly "
