@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -156,6 +158,21 @@ def test_a_few_per_cent_of_time_do_not_make_a_configuration_cheaper() -> None:
     assert far.outcome == "equal" and far.recommended == 2 and far.text.endswith("0.5 s an epoch)")
     folded = judge(pair, Objective.of("val_accuracy"), step="fold")
     assert folded.recommended == 2 and folded.text.endswith("0.5 s a fold)")
+
+
+def test_a_solved_head_is_not_cheaper_by_time() -> None:
+    """Of two, the first pays for the features that both read; a larger model is dearer all the same."""
+    values = {1: {0: 0.70, 1: 0.72, 2: 0.71}, 2: {0: 0.71, 1: 0.69, 2: 0.70}}
+    for seconds in ((None, None), (0.3, None), (None, 0.3)):
+        pair = [
+            replace(_with_seeds(trial, values[trial]), epoch_seconds=one)
+            for trial, one in zip(values, seconds, strict=True)
+        ]
+        found = judge(pair, Objective.of("val_macro_f1"))
+        assert (found.outcome, found.recommended) == ("equal", 1) and "none is notably cheaper" in found.text
+        assert ("a solved head)" in found.text) == (seconds[0] is None)
+        larger = judge([replace(pair[0], parameters=20), pair[1]], Objective.of("val_macro_f1"))
+        assert larger.recommended == 2 and "the cheaper one is as good: trial 2" in larger.text
 
 
 def test_the_same_difference_with_every_seed_shows_nothing_without_values_of_images() -> None:

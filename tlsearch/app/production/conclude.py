@@ -145,7 +145,7 @@ def _repeated(confirm: PreparedConfirm, record: SearchRecord) -> list[Repeated]:
                 values={seed: float(trial.best_value or 0.0) for seed, trial in good.items()},
                 trials={seed: trial.number for seed, trial in good.items()},
                 parameters=describe_model(spec).parameters,
-                epoch_seconds=fmean(times) if times else 0.0,
+                epoch_seconds=fmean(times) if times and not candidate.config.solved else None,
                 scores=_scores(confirm.prepared.entry, record.objective, good, index),
             )
         )

@@ -215,7 +215,7 @@ def _confirm_table(result: Confirmed) -> Table:
             f"{one.mean:.4f}",
             interval,
             f"{one.parameters:,}",
-            f"{one.epoch_seconds:.1f}",
+            "-" if one.epoch_seconds is None else f"{one.epoch_seconds:.1f}",
             style="bold" if one.trial == result.recommended else None,
         )
     return table

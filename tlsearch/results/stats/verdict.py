@@ -36,7 +36,8 @@ class Repeated:
         trials: The trainings, by seed: numbers in the search that repeated them.
         scores: By seed, what each validation image adds to the metric (float (N,), larger is better); may be absent.
         parameters: Of the whole model.
-        epoch_seconds: Of an epoch, or of a fold with all its epochs: mean over the trainings.
+        epoch_seconds: Of an epoch, or of a fold with all its epochs: mean over the trainings. None where the head is
+            solved: it has no epochs, and what it takes is the first computation of features that others then read.
     """
 
     trial: int
@@ -45,7 +46,7 @@ class Repeated:
     values: Mapping[int, float]
     trials: Mapping[int, int]
     parameters: int
-    epoch_seconds: float
+    epoch_seconds: float | None
     scores: Mapping[int, Values] | None = None
 
     @property
@@ -123,7 +124,7 @@ class Candidate:
     values: tuple[SeedValue, ...]
     best_trial: int
     parameters: int
-    epoch_seconds: float
+    epoch_seconds: float | None
 
     @classmethod
     def of(cls, one: Repeated, rank: int, objective: Objective) -> Candidate:
@@ -197,9 +198,9 @@ def judge(candidates: Sequence[Repeated], objective: Objective, *, step: Step = 
         text = f"rank 1 (trial {best.trial}) is better than rank 2 (trial {first.second}): {_figures(first, metric)}"
         return Verdict(ranking=ranking, comparisons=comparisons, outcome="better", recommended=best.trial, text=text)
     alike = [best, *(o for o, c in zip(others, comparisons, strict=True) if c.decisive is not None and not c.better)]
-    cheapest = min(alike, key=lambda one: (one.parameters, one.epoch_seconds))
-    if not _is_cheaper(cheapest, best):
-        cheapest = best
+    cheapest = best
+    for other in alike:
+        cheapest = other if _is_cheaper(other, cheapest) else cheapest
     differ = any(_is_cheaper(cheapest, other) for other in alike)
     which = "the cheaper one is as good" if differ else "none is notably cheaper, so rank 1 stays"
     text = (
@@ -234,9 +235,11 @@ def compare_repeated(first: Repeated, second: Repeated, objective: Objective) ->
 
 
 def _is_cheaper(one: Repeated, other: Repeated) -> bool:
-    """By parameters; equally large ones by time, of which a few per cent are chance."""
+    """By parameters; equally large ones by the time of an epoch, if both have any: a few per cent are chance."""
     if one.parameters != other.parameters:
         return one.parameters < other.parameters
+    if one.epoch_seconds is None or other.epoch_seconds is None:
+        return False
     return one.epoch_seconds < _NOTABLE * other.epoch_seconds
 
 
@@ -259,4 +262,5 @@ def _figures(comparison: Comparison, metric: str) -> str:
 
 
 def _cost(one: Repeated, step: Step) -> str:
-    return f"trial {one.trial} ({one.parameters:,} parameters, {one.epoch_seconds:.1f} s {_WITH_ARTICLE[step]})"
+    time = "a solved head" if one.epoch_seconds is None else f"{one.epoch_seconds:.1f} s {_WITH_ARTICLE[step]}"
+    return f"trial {one.trial} ({one.parameters:,} parameters, {time})"
