@@ -58,6 +58,7 @@ def test_the_ensemble_s_worth_is_known_without_a_model(kept: None, tmp_path: Pat
     assert ensemble.cross_fitted > trial.cross_fitted
     assert ensemble.parameters == 2_000_000 * len(ensemble.members) and ensemble.parameters_text.startswith("≤ ")
     assert ensemble.advice("a-1") == "tlsearch ensemble a-1"
+    assert trial.advice("a-1") == "tlsearch promote a-1 --trial 1"
 
 
 def test_what_was_made_is_shown_as_it_is(kept: None, tmp_path: Path) -> None:

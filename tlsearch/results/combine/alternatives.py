@@ -64,7 +64,8 @@ class Alternative:
     def advice(self, search_id: str) -> str:
         """The command that takes it, or makes it."""
         if self.kind == "trial":
-            return _typed("promote", search_id)
+            # by its number: alone, `promote` may take the trial that was confirmed, or a solved head
+            return _typed("promote", search_id, "--trial", self.members_text)
         if self.outdated:
             return f"compared with an earlier best trial; {command_of(self.kind, search_id)} makes it again"
         if not self.helps:
