@@ -10,7 +10,7 @@ from preparing import prepare, prepare_changed, prepare_resume
 from search_doubles import drive
 
 from tlsearch.app.catalog import catalog
-from tlsearch.app.catalog.space_diff import differences
+from tlsearch.app.catalog.space_diff import Difference, differences
 from tlsearch.app.catalog.stored import read_record
 from tlsearch.app.searches.execute import search_plan
 from tlsearch.app.searches.prepare import Prepared, RunOptions
@@ -166,6 +166,14 @@ def test_problems_of_the_new_file_are_listed(file: Path) -> None:
         prepare_changed(entry)
     with pytest.raises(StorageError, match="has no file of its own"):
         prepare_changed(replace(entry, parent="another"))
+
+
+def test_a_changed_value_is_shown_briefly_with_what_a_mapping_holds_and_the_end_of_a_path() -> None:
+    depth = Difference(path=("space", "unfreeze_depth"), before=0, after={"when": {"head": ["a", "b"]}, "int": [0, 3]})
+    assert str(depth) == "space.unfreeze_depth: 0 -> {when: {head: ['a', 'b']}, int: [0, 3]}"
+    before, after = (f"/{'folder/' * 20}{name}.pth" for name in ("old", "new"))
+    shown = str(Difference(path=("weights",), before=before, after={"resnet18": after}))
+    assert "/old.pth' -> {resnet18: '/" in shown and shown.endswith("/new.pth'}") and len(shown) <= 60 + 60 + 13
 
 
 def test_passwords_are_not_shown(file: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from tlsearch.app.catalog.catalog import SOURCE, SearchEntry
 from tlsearch.app.catalog.moves import Move
-from tlsearch.config import SpaceFile, as_tree, show
+from tlsearch.config import SpaceFile, as_tree, show_flow
 from tlsearch.core.errors import SpaceError, StorageError
 from tlsearch.core.text import command
 from tlsearch.space import Space, load
@@ -29,7 +29,7 @@ class Difference:
         return ".".join(self.path)
 
     def __str__(self) -> str:
-        return f"{self.dotted}: {show(self.before)} -> {show(self.after)}"
+        return f"{self.dotted}: {show_flow(self.before)} -> {show_flow(self.after)}"
 
 
 def differences(before: SpaceFile, after: SpaceFile) -> list[Difference]:

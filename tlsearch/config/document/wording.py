@@ -32,8 +32,16 @@ def show(value: Any) -> str:
     return _shorten(repr(value))  # before it is cut: half an address hides what is secret in it
 
 
+def show_flow(value: Any) -> str:
+    """As ``show``, with what a mapping holds: ``{int: [0, 3]}``."""
+    if not isinstance(value, dict) or not value:
+        return show(value)
+    return _shorten("{" + ", ".join(f"{key}: {show_flow(one)}" for key, one in value.items()) + "}")
+
+
 def _shorten(text: str) -> str:
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+    """A long text without its middle: paths mostly differ at their ends."""
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2 - 2]}...{text[1 - _SHOWN // 2 :]}"
 
 
 def is_url(value: Any) -> bool:
