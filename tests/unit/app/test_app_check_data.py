@@ -44,6 +44,21 @@ def test_a_leak_is_told_with_both_paths_and_is_no_problem(space_path: Path) -> N
     assert report.data.leaks == (ImagePair(kind="exact", first=first, second=second),)
 
 
+def test_a_storage_that_cannot_be_made_is_a_problem_in_the_words_of_run(space_path: Path) -> None:
+    space_path.write_text(f"{space_path.read_text()}storage: /proc/runs\n")
+    (problem,) = check_file(space_path, with_model=False).problems
+    assert (problem.dotted, problem.line) == ("storage", 6)
+    assert problem.message.startswith("the search's folder /proc/runs/a-")
+    assert problem.message.endswith(" cannot be made: No such file or directory")
+
+
+def test_a_storage_that_can_be_made_is_left_unmade(space_path: Path) -> None:
+    space_path.write_text(f"{space_path.read_text()}storage: new/runs\n")
+    before = sorted(space_path.parent.iterdir())
+    assert check_file(space_path, with_model=False).ok
+    assert sorted(space_path.parent.iterdir()) == before
+
+
 def test_corrupt_files_are_one_problem_with_their_paths(space_path: Path) -> None:
     images = space_path.parent / "images"
     for name in ("train/a/1.png", "test/b/2.png"):

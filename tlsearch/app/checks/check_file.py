@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tlsearch.app.catalog.bucket_searches import folder_of
+from tlsearch.app.catalog.search_names import new_search_id
 from tlsearch.app.checks.data_defaults import fit_channels, fit_defaults, with_pixels
 from tlsearch.app.checks.feasibility import (
     constant_cost,
@@ -18,9 +20,10 @@ from tlsearch.app.checks.feasibility import (
     untried_backbones,
     weights_problems,
 )
+from tlsearch.app.checks.outputs import check_search_folder
 from tlsearch.app.checks.resolution import Resolution, resolution
 from tlsearch.config import SpaceFile, missing_driver
-from tlsearch.core.errors import DataError, SpaceError, SpaceProblem, TlsearchError, UserError
+from tlsearch.core.errors import DataError, SpaceError, SpaceProblem, StorageError, TlsearchError, UserError
 from tlsearch.core.types import ModelSpec, Scalar, TrialAssignment, TrialConfig
 from tlsearch.core.user_folders import scratch_folder
 from tlsearch.space import BackboneFacts, Space, backbone_facts, image_sizes_of, load, unused_weights
@@ -93,6 +96,11 @@ def check_file(
     stores = {("tracking", "uri"): (file.tracking.uri, "MLflow"), ("search", "study"): (file.search.study, "the study")}
     wrong = {path: missing_driver(*store) for path, store in stores.items()}
     problems = [problem(path, "; ".join(found)) for path, found in wrong.items() if found]
+    storage = folder_of(file.storage)
+    try:
+        check_search_folder(storage / new_search_id(file.name, storage))
+    except StorageError as error:
+        problems.append(problem(("storage",), str(error)))
     card: DataCard | None = None
     defaults: Mapping[str, Scalar] = {}
     validation: Resolution | None = None

@@ -1,4 +1,4 @@
-"""Files that the user asks for by name: whether they can be written is known before the work, not after it."""
+"""Files and folders that the user names: whether they can be written is known before the work, not after it."""
 
 from __future__ import annotations
 
@@ -56,6 +56,25 @@ def write_output(path: Path, text: str, option: str) -> None:
             write_atomically(path.resolve(), text)
     except OSError as error:
         raise _unwritable(path, option, error) from error
+
+
+def check_search_folder(path: Path) -> None:
+    """Finds out whether a new search's folder can be made; leaves nothing there.
+
+    Raises:
+        StorageError: It cannot be.
+    """
+    there = next(one for one in path.absolute().parents if os.path.lexists(one))
+    try:
+        with tempfile.TemporaryDirectory(dir=there, prefix=".tlsearch-"):
+            pass
+    except OSError as error:
+        raise cannot_be_made(path, error) from error
+
+
+def cannot_be_made(path: Path, error: OSError) -> StorageError:
+    """The error of a search's folder that cannot be made."""
+    return StorageError(f"the search's folder {path} cannot be made: {error.strerror}")
 
 
 def _is_stream(path: Path) -> bool:

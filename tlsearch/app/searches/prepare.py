@@ -19,9 +19,10 @@ from tlsearch.app.catalog.space_diff import refuse_changes
 from tlsearch.app.catalog.stored import settle, stored_file
 from tlsearch.app.checks.data_defaults import fitted_to_data
 from tlsearch.app.checks.feasibility import data_problems, total_trials, weights_problems
+from tlsearch.app.checks.outputs import cannot_be_made
 from tlsearch.app.searches.input_digests import keep_inputs, refuse_changed_inputs
 from tlsearch.config import SpaceFile, bucket_address, dump_resolved
-from tlsearch.core.errors import SpaceError, StorageError
+from tlsearch.core.errors import SpaceError
 from tlsearch.core.files import write_atomically
 from tlsearch.core.trusted_hosts import trust
 from tlsearch.core.user_folders import state_directory
@@ -167,7 +168,7 @@ def make_folder(
     try:
         entry.path.mkdir(parents=True, exist_ok=False)
     except OSError as error:
-        raise StorageError(f"the search's folder {entry.path} cannot be made: {error.strerror}") from error
+        raise cannot_be_made(entry.path, error) from error
     with holding(entry.path, command) as lock:
         with gone_unless_whole(entry.path):
             write_atomically(entry.path / SOURCE, text)
