@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ POINTS = {
         "after_checkpoint:2",  # in the middle of the training of an evicted member
         "member_trained:2",  # that member, and a training of the other one with another seed
         "soup_chosen",
-        "model_tensors:5",  # of the soup: each training passes it twice
+        "soup_tensors",  # its tensors are there, no file names them
         "soup_model",
     ),
     "distilled": (
@@ -103,6 +104,8 @@ def _make(home: Path, kind: str, crash_at: str = "") -> None:
     ensemble_costs.measure_latency = lambda _: 3.0  # type: ignore[assignment]
     finetuning.RUNNING_INTERVAL_S = 0.0  # a checkpoint at every epoch
     os.environ["TLSEARCH_CRASH_AT"] = crash_at
+    if crash_at == "soup_tensors":  # trainings pass the same point, how often depends on their curves
+        make_soup._write_average = _dying_at("model_tensors", make_soup._write_average)
     entry = SearchEntry(**json.loads((home / "tlsearch_runs" / NAME / "search.json").read_text()))
     if kind == "ensemble":
         make_ensemble.make_ensemble(entry)
@@ -111,6 +114,14 @@ def _make(home: Path, kind: str, crash_at: str = "") -> None:
     else:
         Objective.better = lambda *_: True  # type: ignore[method-assign]
         promote(entry, PromoteOptions(combined="distilled", without_test=True))
+
+
+def _dying_at(point: str, write: Callable[..., None]) -> Callable[..., None]:
+    def dying(*values: object) -> None:
+        os.environ["TLSEARCH_CRASH_AT"] = point
+        write(*values)
+
+    return dying
 
 
 def _look_and_go_on(home: Path, kind: str, path: Path) -> None:
