@@ -34,6 +34,7 @@ POINTS = (
     "kept_model_files:2",
     "kept_model_ready:1",
 )
+PASSED_BY_TRIALS = ("shared_tensors", "after_checkpoint")  # in a worker's process they are no death of the driver
 
 
 def environment(root: Path, point: str = "") -> dict[str, str]:
@@ -86,6 +87,6 @@ def test_killed_where_trials_run_in_the_driver(tmp_path: Path, whole: Path, poin
 
 @pytest.mark.slow
 @pytest.mark.ray
-@pytest.mark.parametrize("point", [point for point in POINTS if not point.startswith("after_checkpoint")])
+@pytest.mark.parametrize("point", [point for point in POINTS if point.split(":")[0] not in PASSED_BY_TRIALS])
 def test_killed_where_trials_run_in_workers(tmp_path: Path, whole: Path, point: str) -> None:
     check_killed_and_resumed(tmp_path, "ray", point, whole)
