@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 from preparing import prepare
 from search_doubles import drive
 
-from tlsearch.app.catalog.catalog import SearchEntry
+from tlsearch.app.catalog.catalog import SearchEntry, find
+from tlsearch.app.searches.execute import search_plan
 from tlsearch.app.searches.prepare import Prepared, RunOptions
 from tlsearch.search import SearchPlan
 from tlsearch.trial import open_running
@@ -32,6 +34,15 @@ search:
     - {{backbone: mobilenet_v3_small, head_lr: 1.0e-3}}
     - {{backbone: resnet18, head_lr: 3.0e-2}}
 {more}
+"""
+
+
+PICTURES = """
+name: pictures
+data: {source: folder, path: ./images, image_size: 32}
+weights: {squeezenet1_1: none}
+space: {backbone: squeezenet1_1, head_lr: {log: [1.0e-3, 1.0e-2]}}
+search: {trials: 2, max_epochs: 2}
 """
 
 
@@ -58,6 +69,16 @@ def small_search(
     prepared = prepare(RunOptions(file=root / "space.yaml", name=name))
     assert drive(plan_of(prepared), factory=open_running) == "finished"
     return prepared.entry
+
+
+def pictures_search(root: Path, **options: Any) -> SearchEntry:
+    """A search ``one`` of two made-up trials over real images in ``root/images``, which it has cut itself."""
+    write_shapes(root / "sets", counts={"all": 12})
+    (root / "sets/all").rename(root / "images")
+    (root / "space.yaml").write_text(PICTURES)
+    prepared = prepare(RunOptions(file=root / "space.yaml", name="one", **options))
+    assert drive(search_plan(prepared)) == "finished"
+    return find("one")
 
 
 def plan_of(prepared: Prepared) -> SearchPlan:

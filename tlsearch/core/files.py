@@ -33,10 +33,10 @@ def write_atomically(path: Path, text: str) -> None:
 
     A text that holds a secret is readable by its owner alone, from the first byte on.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Not by the process's number: nodes share folders, and containers count from 1.
+    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
     mode = 0o600 if holds_secret(text) else 0o666  # less the umask
     try:
-        temporary.unlink(missing_ok=True)  # of a process that was killed; its mode may be another
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         # Names of files may be any bytes.
         with os.fdopen(handle, "w", encoding="utf-8", errors=ENCODING_BYTES) as file:

@@ -23,7 +23,6 @@ from tlsearch.train.loop.loss import loss_of
 _MAX_SCALED_ROWS = 4096  # rows that the scale of the scores is chosen by
 _NUM_STEPS = 24  # of the search for the scale, at most; usually about six are enough
 _CLOSE = 1e-4  # of the scale itself
-_EXACT = 1e-5  # of logistic regression's gradient along scaled coordinates
 _SCALES = 0.1, 100.0  # where no image left out is wrong, no scale is too large: an end is needed
 
 
@@ -144,7 +143,7 @@ def solve_logistic(spectrum: Spectrum, *, penalty: float) -> LinearLayer:
         num_classes=spectrum.num_classes,
         bias=spectrum.bias,
     )
-    fit = problem.fit(2 * penalty, problem.zero(), tolerance=_EXACT)
+    fit = problem.fit(2 * penalty, problem.zero())
     return _layer(spectrum, fit.weight @ spectrum.axes.t(), fit.offset)
 
 

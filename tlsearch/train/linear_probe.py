@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tlsearch.train.logistic import Fit, Regression, principal_axes
+from tlsearch.train.logistic import EXACT, Fit, Regression, principal_axes
 from tlsearch.train.loop.loss import loss_of
 
 _FIRST_PENALTY = 1.0
 _LAST_PENALTY = 1e-6
 _STEP = math.sqrt(10)
-_ROUGH, _EXACT = 1e-3, 1e-5  # tolerances: of the path, which only orders penalties, and of the chosen one
+_ROUGH = 1e-3  # tolerance of the path, which only orders penalties; the chosen one is fitted exactly
 _MAX_WORK = {"cpu": 2e9, "cuda": 1e12}  # multiplications of one pass: beyond that a part of the images is taken
 _MIN_ROWS_PER_CLASS = 5
 
@@ -111,7 +111,7 @@ def solve_probe(
     gains = common.losses - standardised.losses
     chance = gains.std() / math.sqrt(len(gains)) if len(gains) > 1 else gains.abs().sum()
     data, best = (datas[1], standardised) if gains.mean() > 2 * chance else (datas[0], common)
-    return _folded(data, _point(data, best.penalty, best.fit, _EXACT))
+    return _folded(data, _point(data, best.penalty, best.fit, EXACT))
 
 
 def fit_probe(
@@ -123,7 +123,7 @@ def fit_probe(
     """
     rows, labels = _affordable(rows, labels, num_classes)
     data = _scaled(rows, labels, rows, labels, num_classes, bias=bias, standardised=standardised)
-    return _folded(data, _point(data, penalty, data.problem.zero(), _EXACT))
+    return _folded(data, _point(data, penalty, data.problem.zero(), EXACT))
 
 
 def affordable_rows(num_rows: int, num_features: int, num_classes: int, device_type: str) -> Tensor | None:

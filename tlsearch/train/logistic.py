@@ -2,7 +2,8 @@
 
 The Hessian is about the curvature of the loss times the second moments of the features, plus the penalty (Boehning
 1992 bounds it by such a product). Along the principal axes that is a diagonal, so a scale for each coordinate takes the
-spread of the features' variances out of the problem. Half the passes of plain L-BFGS then end nearer to the minimum.
+spread of the features' variances out of the problem. With the same tolerance 0.4 to 0.8 of the passes of plain L-BFGS
+then end no higher (emoji's features of three backbones).
 
 N images; F features; C classes; K = min(N, F) axes, fewer where features depend on each other.
 """
@@ -17,6 +18,7 @@ from torch.nn import functional as F
 
 from tlsearch.train.loop.loss import loss_of
 
+EXACT = 1e-5  # a tolerance
 _MAX_ITERATIONS = 100
 _NUM_UPDATES = 10  # that L-BFGS remembers
 _MIN_CURVATURE = 1e-6
@@ -78,7 +80,7 @@ class Regression:
         weight = self.coordinates.new_zeros(self.num_classes, len(self.energies))
         return Fit(weight=weight, offset=weight.new_zeros(self.num_classes))
 
-    def fit(self, penalty: float, start: Fit, *, tolerance: float) -> Fit:
+    def fit(self, penalty: float, start: Fit, *, tolerance: float = EXACT) -> Fit:
         """Minimises mean cross-entropy + penalty / 2 * squared weights.
 
         Args:

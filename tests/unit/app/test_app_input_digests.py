@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from preparing import prepare, prepare_changed, prepare_confirm, prepare_resume
-from search_doubles import drive
-from small_search import small_search, write_shapes
+from small_search import PICTURES, pictures_search, small_search, write_shapes
 
 from tlsearch.app.catalog import catalog
 from tlsearch.app.catalog.stored import read_record
@@ -28,24 +27,10 @@ from tlsearch.data import load_index
 from tlsearch.trial import run_trial
 from tlsearch.trial.process_cache import release_held
 
-TEXT = """
-name: pictures
-data: {source: folder, path: ./images, image_size: 32}
-weights: {squeezenet1_1: none}
-space: {backbone: squeezenet1_1, head_lr: {log: [1.0e-3, 1.0e-2]}}
-search: {trials: 2, max_epochs: 2}
-"""
-
 
 @pytest.fixture
 def entry(tmp_path: Path) -> catalog.SearchEntry:
-    """A search of made-up trials over real images, cut by the search itself."""
-    write_shapes(tmp_path / "sets", counts={"all": 12})
-    (tmp_path / "sets/all").rename(tmp_path / "images")
-    (tmp_path / "space.yaml").write_text(TEXT)
-    prepared = prepare(RunOptions(file=tmp_path / "space.yaml", name="one"))
-    assert drive(search_plan(prepared)) == "finished"
-    return catalog.find("one")
+    return pictures_search(tmp_path)
 
 
 def _images(entry: catalog.SearchEntry) -> Path:
@@ -140,7 +125,7 @@ def test_a_manifest_that_was_edited_is_refused(tmp_path: Path) -> None:
     files = sorted((tmp_path / "images").rglob("*.png"))
     rows = [f"{file.relative_to(tmp_path)},{file.parent.name}" for file in files]
     (tmp_path / "list.csv").write_text("\n".join(["path,label", *rows]))
-    text = TEXT.replace("source: folder, path: ./images", "source: manifest, path: ./list.csv")
+    text = PICTURES.replace("source: folder, path: ./images", "source: manifest, path: ./list.csv")
     (tmp_path / "space.yaml").write_text(text)
     entry = prepare(RunOptions(file=tmp_path / "space.yaml", name="one")).entry
     relabelled = [rows[0].replace(",circle", ",square"), *rows[1:]]

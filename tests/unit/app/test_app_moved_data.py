@@ -7,9 +7,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from preparing import prepare, prepare_changed, prepare_confirm, prepare_or_resume, prepare_resume
+from preparing import prepare_changed, prepare_confirm, prepare_or_resume, prepare_resume
 from search_doubles import drive
-from small_search import write_shapes
+from small_search import pictures_search
 from typer.testing import CliRunner
 
 import tlsearch.cli.commands  # noqa: F401  # its modules add their commands
@@ -25,24 +25,11 @@ from tlsearch.app.views.report import write_search_report
 from tlsearch.cli.root import app
 from tlsearch.core.errors import DataError, SpaceError, StorageError
 
-TEXT = """
-name: pictures
-data: {source: folder, path: ./images, image_size: 32}
-weights: {squeezenet1_1: none}
-space: {backbone: squeezenet1_1, head_lr: {log: [1.0e-3, 1.0e-2]}}
-search: {trials: 2, max_epochs: 2}
-"""
-
 
 def make(root: Path, **options: object) -> SearchEntry:
-    """A search of made-up trials over real images, which it has cut itself."""
-    write_shapes(root / "sets", counts={"all": 12})
-    (root / "sets/all").rename(root / "images")
-    (root / "space.yaml").write_text(TEXT)
-    prepared = prepare(RunOptions(file=root / "space.yaml", name="one", **options))  # type: ignore[arg-type]
-    assert drive(search_plan(prepared)) == "finished"
-    keep_end(prepared.entry, "finished")
-    return find("one")
+    entry = pictures_search(root, **options)
+    keep_end(entry, "finished")
+    return entry
 
 
 def move(root: Path, *, named: bool = True) -> Path:

@@ -10,8 +10,23 @@ from pathlib import Path
 import pytest
 
 from tlsearch.core.errors import DataError
-from tlsearch.core.files import IMAGE_BYTES, open_regular, read_regular
+from tlsearch.core.files import IMAGE_BYTES, open_regular, read_regular, write_atomically
 from tlsearch.results.inference.image_inputs import open_image
+
+
+def test_writers_of_one_number_leave_each_other_s_files_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As two nodes' processes may be: while one syncs, another one writes the same file."""
+    path, sync = tmp_path / "file.json", os.fsync
+
+    def between(handle: int) -> None:
+        monkeypatch.setattr(os, "fsync", sync)
+        write_atomically(path, "second")
+        assert path.read_text() == "second"
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", between)
+    write_atomically(path, "first, and longer")
+    assert path.read_text() == "first, and longer" and os.listdir(tmp_path) == ["file.json"]
 
 
 def test_a_regular_file_is_read_through_a_link(tmp_path: Path) -> None:
