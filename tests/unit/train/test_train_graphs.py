@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from torch import Tensor, nn
 from tlsearch.core.types import TrialConfig
 from tlsearch.model import StagedModel
 from tlsearch.train import Runtime, Source, Trainer, copy_to_host, evaluate
-from tlsearch.train.cuda.graphs import StepGraphs
+from tlsearch.train.cuda.graphs import StepGraphs, record_graph
 from tlsearch.train.loop import trainer as trainer_module
 from tlsearch.train.loop.evaluation import Reading
 
@@ -94,6 +96,24 @@ def test_a_model_that_cannot_be_captured_trains_eagerly(tiny_model: Build, monke
     assert len(calls) == 1
 
 
+def test_a_capture_binds_its_own_thread_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    modes = []
+
+    class Graph:
+        def replay(self) -> None: ...
+
+    @contextmanager
+    def capture(graph: Graph, *, capture_error_mode: str = "global") -> Iterator[None]:
+        modes.append(capture_error_mode)
+        yield
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", capture)
+    figures = torch.ones(()), torch.zeros(())
+    assert record_graph(lambda: figures)[0] is figures
+    assert modes == ["thread_local"], "a thread that pins memory meanwhile would fail, and the capture with it"
+
+
 def test_a_copy_is_of_the_moment(tiny_model: Build) -> None:
     state = tiny_model().state_dict()
     before = {name: tensor.clone() for name, tensor in state.items()}
@@ -117,6 +137,24 @@ class TestOnADevice:
         assert captured[0] == pytest.approx(eager[0], rel=1e-3)
         for name, tensor in captured[1].items():
             torch.testing.assert_close(tensor, eager[1][name], rtol=1e-2, atol=1e-3)
+
+    def test_captures_and_threads_that_pin_memory_do_not_disturb_each_other(self, tiny_model: Build) -> None:
+        stop, failed = threading.Event(), []
+
+        def send() -> None:
+            try:
+                while not stop.is_set():
+                    torch.ones(2**20).pin_memory().to("cuda", non_blocking=True)
+            except RuntimeError as error:
+                failed.append(error)
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        jobs = [trained(tiny_model(), pixels(30), CUDA)[2] for _ in range(5)]
+        stop.set()
+        thread.join()
+        assert not failed
+        assert not any(graphs._fails for job in jobs for graphs in job._graphs.values())
 
     @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
     def test_a_head_trains_as_on_the_cpu(self, tiny_model: Build, precision: Any) -> None:

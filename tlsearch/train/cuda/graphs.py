@@ -28,9 +28,13 @@ Record = Callable[[Callable[[], Figures]], tuple[Figures, Callable[[], None]]]
 
 
 def record_graph(function: Callable[[], Figures]) -> tuple[Figures, Callable[[], None]]:
-    """Captures a function, which does not run by that: see tests/unit/train/test_train_graphs.py, marked ``gpu``."""
+    """Captures a function, which does not run by that: see tests/unit/train/test_train_graphs.py, marked ``gpu``.
+
+    Threads that send batches and write checkpoints allocate pinned memory and ask for events meanwhile. In the default
+    mode CUDA would refuse that: the capture would fail, and so would their call.
+    """
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         figures = function()
     return figures, graph.replay
 
