@@ -139,11 +139,17 @@ class FrozenMoved(TrialError):
     """A tensor that must stand still has changed; names the first such tensor."""
 
 
+_OUT_OF_MEMORY = (
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",  # cuDNN 8
+    "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",  # cuDNN 9
+    "can't allocate memory",
+)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that the device's (or the host's) memory is used up; torch's are known by their texts."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and (
-        "CUDA error: out of memory" in text or "CUBLAS_STATUS_ALLOC_FAILED" in text or "can't allocate memory" in text
-    )
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _OUT_OF_MEMORY)
