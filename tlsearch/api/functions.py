@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlsearch.api.search import Search
-from tlsearch.api.spaces import LoadedSpace, SpaceSource, load_space
+from tlsearch.api.spaces import LoadedSpace, SpaceSource, load_space, with_changes
 from tlsearch.app.catalog.catalog import find, require_folders
 from tlsearch.display.shown_search import execute_shown
 
@@ -59,9 +59,7 @@ def run(
 
     given = {"search.trials": trials, "search.time_budget": time_budget}
     changes = {**(overrides or {}), **{key: value for key, value in given.items() if value is not None}}
-    loaded = space if isinstance(space, LoadedSpace) else load_space(space)
-    if changes:
-        loaded = loaded.with_overrides(changes)
+    loaded = with_changes(space, changes)
     require_folders()
     with ExitStack() as stack:
         with loaded.written() as file:  # the search has its own copy once it is prepared
@@ -126,7 +124,7 @@ def init_space(
     *,
     minutes: float = 10.0,
     domain: str = "",
-    weights: Sequence[str | Path] = (),
+    weights: str | Path | Sequence[str | Path] = (),
     output: str | Path = "space.yaml",
     force: bool = False,
 ) -> LoadedSpace:
@@ -136,7 +134,7 @@ def init_space(
         data: A folder of images, or a table of paths and labels.
         minutes: For search, confirmation and promotion together.
         domain: What the images are: ``photos``, ``drawings``, ``medical``, ...; measured or left open if left out.
-        weights: Files with pretrained weights, or folders of such.
+        weights: A file with pretrained weights, a folder of such, or several of these.
         output: The file to write.
         force: Replace a file that is there already.
 
@@ -155,7 +153,7 @@ def init_space(
         data=str(data),
         minutes=minutes,
         domain=domain,
-        weights=[Path(one) for one in weights],
+        weights=[Path(one) for one in ([weights] if isinstance(weights, str | Path) else weights)],
         output=Path(output),
         force=force,
     )
@@ -179,8 +177,6 @@ def plan(space: LoadedSpace | SpaceSource, *, overrides: Mapping[str, Any] | Non
     """
     from tlsearch.app.checks.planning import plan_file
 
-    loaded = space if isinstance(space, LoadedSpace) else load_space(space)
-    if overrides:
-        loaded = loaded.with_overrides(overrides)
+    loaded = with_changes(space, overrides or {})
     with loaded.written() as file:
         return plan_file(file, overrides=loaded.overrides, data_path=loaded.data)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tlsearch.config import SpaceFile, dump_part
+from tlsearch.config import SpaceFile, bucket_address, dump_part
 from tlsearch.core.errors import SpaceError, SpaceProblem, StorageError
 from tlsearch.core.text import html_table, plural
 from tlsearch.space import Dimension, Space, load
@@ -26,14 +25,16 @@ class LoadedSpace:
     Attributes:
         file: Its settings, defaults filled in.
         space: Its dimensions.
-        source: The path it was read from, or the dict.
+        source: The absolute path it was read from, or a copy of the dict.
+        folder: What relative paths of a dict are relative to: the current folder when it was loaded.
         overrides: ``a.b.c=VALUE`` as ``--set`` takes them.
-        data: In place of the file's ``data.path``.
+        data: In place of the file's ``data.path``; absolute.
     """
 
     file: SpaceFile
     space: Space
     source: SpaceSource
+    folder: Path = Path()
     overrides: tuple[str, ...] = ()
     data: Path | None = None
 
@@ -43,18 +44,19 @@ class LoadedSpace:
         Raises:
             SpaceError: All errors of the space with these values.
         """
-        return load_space(self.source, overrides=_merged(self.overrides, overrides), data=self.data)
+        texts = {text.partition("=")[0]: text for text in (*self.overrides, *_as_set(overrides))}
+        return _load(self.source, self.folder, tuple(texts.values()), self.data)
 
     @contextmanager
     def written(self) -> Iterator[Path]:
-        """A file that holds the space while the body runs: its own, or one for a dict in the current folder.
+        """A file that holds the space while the body runs: its own, or one for a dict in the folder it was loaded in.
 
         Relative paths are relative to the folder of the file.
 
         Raises:
-            StorageError: The current folder cannot be written.
+            StorageError: That folder cannot be written.
         """
-        with _written(self.source) as path:
+        with _written(self.source, self.folder) as path:
             yield path
 
     def _given(self) -> list[Dimension]:
@@ -84,30 +86,53 @@ def load_space(
     Raises:
         SpaceError: All errors, with file, line and column where there is a file.
     """
-    texts = tuple(f"{key}={json.dumps(value)}" for key, value in (overrides or {}).items())
-    folder = None if data is None else Path(data)
-    with _written(source) as path:
-        file, space = load(path, overrides=texts, data_path=folder)
-    return LoadedSpace(file=file, space=space, source=source, overrides=texts, data=folder)
+    if isinstance(source, Mapping):
+        source = _plain_copy(source, ())
+    return _load(source, Path(), _as_set(overrides or {}), None if data is None else Path(data))
 
 
-def _merged(before: tuple[str, ...], more: Mapping[str, Any]) -> dict[str, Any]:
-    earlier = {key: json.loads(value) for key, _, value in (text.partition("=") for text in before)}
-    return {**earlier, **more}
+def with_changes(space: LoadedSpace | SpaceSource, overrides: Mapping[str, Any]) -> LoadedSpace:
+    """A space that is loaded or is to be, with other values by dotted key.
+
+    Raises:
+        SpaceError: All errors of the space with these values; without them it may have more.
+    """
+    if not isinstance(space, LoadedSpace):
+        return load_space(space, overrides=overrides)
+    return space.with_overrides(overrides) if overrides else space
+
+
+def _load(source: SpaceSource, folder: Path, overrides: tuple[str, ...], data: Path | None) -> LoadedSpace:
+    with _written(source, folder) as path:
+        file, space = load(path, overrides=overrides, data_path=data)
+    # the space stays the same when the current folder changes
+    if isinstance(source, Mapping):
+        folder = path.parent
+    else:
+        source = path.expanduser().absolute()
+    if data is not None and not bucket_address(data):
+        data = data.absolute()
+    return LoadedSpace(file=file, space=space, source=source, folder=folder, overrides=overrides, data=data)
+
+
+def _as_set(overrides: Mapping[str, Any]) -> tuple[str, ...]:
+    plain = {key: _plain_copy(value, (str(key),)) for key, value in overrides.items()}
+    # escapes of JSON halve what is beyond 16 bits, and YAML leaves it so
+    return tuple(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in plain.items())
 
 
 @contextmanager
-def _written(source: SpaceSource) -> Iterator[Path]:
+def _written(source: SpaceSource, folder: Path) -> Iterator[Path]:
     if not isinstance(source, Mapping):
         yield Path(source)
         return
     try:
-        number, name = tempfile.mkstemp(prefix=".space-", suffix=".yaml", dir=os.getcwd())
+        number, name = tempfile.mkstemp(prefix=".space-", suffix=".yaml", dir=folder)
     except OSError as error:
         raise StorageError(f"a space given as a dict needs a current folder that can be written: {error}") from error
     try:
         with open(number, "w", encoding="utf-8") as file:
-            file.write(_yaml(source))
+            file.write(dump_part(source))
         yield Path(name)
     except SpaceError as error:  # the user has not seen this file: keys say enough
         raise SpaceError([replace(one, file="", line=0, column=0) for one in error.faults]) from None
@@ -115,15 +140,17 @@ def _written(source: SpaceSource) -> Iterator[Path]:
         Path(name).unlink(missing_ok=True)
 
 
-def _yaml(tree: Mapping[str, Any]) -> str:
-    """The dict as YAML; values that are not plain data are an error of the space."""
+def _plain_copy(value: Any, path: tuple[str, ...]) -> Any:
+    """A copy of text, numbers, lists and dicts; a value that is none of these is an error of the space."""
     try:
-        return dump_part(json.loads(json.dumps(tree, default=_plain)))
-    except (TypeError, ValueError) as error:
-        raise SpaceError([SpaceProblem(path=(), message=str(error))]) from error
+        return json.loads(json.dumps(value, default=_plain))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise SpaceError([SpaceProblem(path=path, message=str(error))]) from error
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
+    if hasattr(value, "tolist"):  # numbers and arrays of numpy, pandas and torch
+        return value.tolist()
     raise TypeError(f"a space holds text, numbers, lists and dicts, not {type(value).__name__}: {value!r}")

@@ -29,6 +29,7 @@ _REMEDIES = {
     errno.EROFS: _FULL,
     errno.EACCES: "let this user read and write it, or name another",
     errno.EPERM: "let this user read and write it, or name another",
+    errno.ENAMETOOLONG: "give a shorter path",
 }
 _NO_TEMPORARY = "No usable temporary directory"  # tempfile
 _NO_HOME = "determine home directory"  # pathlib, wherever a library asks it

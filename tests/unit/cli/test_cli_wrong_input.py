@@ -63,7 +63,8 @@ COMMANDS = [
     ("init shapes -o new/space.yaml", "--output must name a file in a folder that exists"),
     ("init shapes -o pipe --force", "--output must name a file, and pipe is a device or a pipe"),
     ("init shapes -o /proc/new.yaml", "--output must name a file that can be written; /proc/new.yaml"),
-    ("init shapes -o new.yaml --minutes 0", "--minutes is above 0, not 0"),
+    ("init shapes -o new.yaml --minutes 0", "--minutes is above 0 and at most 5256000 (ten years), not 0"),
+    ("init shapes -o new.yaml --minutes 9e9", "--minutes is above 0 and at most 5256000 (ten years), not 9e+09"),
     ("init shapes -o new.yaml --domain photo", "--domain is one of photos, drawings, documents, medical"),
     ("init shapes -o new.yaml --weights resnet18.pth", "--weights takes a file or a folder of weights"),
     ("results shapes", "no search 'shapes' in the catalogue of this user; the nearest is 'shapes-1'"),
@@ -192,6 +193,11 @@ def test_errors_of_a_file_and_their_number_go_to_standard_error(folder: Path) ->
     done = CliRunner().invoke(app, ["check", "notes.txt"])
     assert done.exit_code == 2 and done.stdout == ""
     assert "the file must be a mapping" in done.stderr and done.stderr.endswith("1 error\n")
+
+
+def test_a_name_that_no_file_can_have_is_an_error_without_a_traceback() -> None:
+    done = CliRunner().invoke(app, ["export", "x" * 300, "--format", "onnx"])
+    assert done.exit_code == 1 and done.stderr.endswith("x: File name too long: give a shorter path\n")
 
 
 def test_what_the_models_break_is_said_before_an_early_ray_has_ended(

@@ -30,6 +30,7 @@ from tlsearch.results.promotion.test_split import hash_test_split
 _MAX_NAME = 100
 _QUICKSTART = "quickstart.yaml"
 _WIDTH = 110
+_MOST_MINUTES = 10 * 365 * 24 * 60
 _PLAIN = re.compile(r"[A-Za-z./][\w./-]*")
 _WORDS = ("true", "false", "yes", "no", "on", "off", "null", "none", "auto", "y", "n")
 _FAR = {
@@ -138,8 +139,8 @@ def init_space(options: InitOptions, *, step: Callable[[str], None] = lambda _: 
 def _check(options: InitOptions) -> None:
     if options.domain and options.domain not in DOMAINS:
         raise UserError(f"--domain is one of {', '.join(DOMAINS)}, not {options.domain!r}")
-    if not 0 < options.minutes <= 10 * 365 * 24 * 60:
-        raise UserError(f"--minutes is above 0, not {options.minutes:g}")
+    if not 0 < options.minutes <= _MOST_MINUTES:
+        raise UserError(f"--minutes is above 0 and at most {_MOST_MINUTES} (ten years), not {options.minutes:g}")
     check_output(options.output, "--output")
     if options.output.exists() and not options.output.is_file():
         raise UserError(f"--output must name a file, and {options.output} is a device or a pipe; try FILE.yaml")
