@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.app.catalog.screen_file import decided_screen
 from tlsearch.app.catalog.stored import SearchState, read_record, search_state
-from tlsearch.core.errors import StorageError
+from tlsearch.core.errors import StorageError, UsageError
 from tlsearch.core.text import html_table, plural
 from tlsearch.core.types import Screen, SearchRecord, TrialRecord
 from tlsearch.display.shown_search import execute_shown
@@ -157,6 +157,8 @@ class Search:
         Raises:
             KeyboardInterrupt: Interrupted; the same call goes on.
         """
+        _at_least(1, top=top)
+        _at_least(2, seeds=seeds)
         from tlsearch.app.production.conclude import beside_others, conclude
         from tlsearch.app.production.confirm import prepare_confirm
 
@@ -185,6 +187,7 @@ class Search:
         Returns:
             The members and what they are worth; ``helps`` is False where the model is that of the best trial.
         """
+        _at_least(1, max_models=max_models)
         from tlsearch.app.combined.make_ensemble import make_ensemble
 
         return make_ensemble(
@@ -202,6 +205,8 @@ class Search:
         Returns:
             The members and what they are worth; ``helps`` is False where the model is that of the best trial.
         """
+        _at_least(2, max_models=max_models)
+        _at_least(0, runs=runs)
         from tlsearch.app.combined.make_soup import make_soup
 
         return make_soup(self.entry, max_models=max_models, runs=runs, address=address)
@@ -279,6 +284,13 @@ class Search:
             html_table(("search", self.id), [("", repr(self)), ("folder", self.directory)])
             + self.trials()._repr_html_()
         )
+
+
+def _at_least(lowest: int, **counts: int) -> None:
+    """Holds the bounds that the options of the command line have."""
+    for name, count in counts.items():
+        if count < lowest:
+            raise UsageError(f"{name} must be at least {lowest}, not {count}")
 
 
 def _figure(value: float | None) -> str:

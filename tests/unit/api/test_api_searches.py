@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,22 @@ def test_errors_are_those_of_the_command_line(engine: dict[str, bool], tmp_path:
         tlsearch.run({**TREE, "weights": {"squeezenet1_1": "none.pth"}})
     assert ".space-" not in str(caught.value) and not list(tmp_path.glob(".space-*"))
     assert not (tmp_path / "tlsearch_runs").exists()
+
+
+def test_what_the_command_line_refuses_is_refused_before_anything_begins(engine: dict[str, bool]) -> None:
+    search = tlsearch.run(TREE, name="one", trials=1, progress=False)
+    calls: list[tuple[Callable[[], object], str]] = [
+        (lambda: search.confirm(top=0), "top must be at least 1, not 0"),
+        (lambda: search.confirm(seeds=1), "seeds must be at least 2, not 1"),
+        (lambda: search.ensemble(max_models=0), "max_models must be at least 1, not 0"),
+        (lambda: search.soup(max_models=1), "max_models must be at least 2, not 1"),
+        (lambda: search.soup(runs=-1), "runs must be at least 0, not -1"),
+        (lambda: search.promote(combined="both"), "a combination is ensemble, soup or distilled, not 'both'"),  # type: ignore[arg-type]
+    ]
+    for call, words in calls:
+        with pytest.raises(tlsearch.TlsearchError, match=words):
+            call()
+    assert [path.name for path in search.directory.parent.iterdir()] == ["one"]
 
 
 def test_a_thread_that_gets_no_signals_can_run_a_search(engine: dict[str, bool]) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 from scoring import accuracy_on
 
 import tlsearch
-from tlsearch.core.errors import DataError, StorageError, TrackingError, UserError
+from tlsearch.core.errors import DataError, StorageError, TrackingError, UsageError, UserError
 from tlsearch.results import load_model, predict
 
 if TYPE_CHECKING:
@@ -65,7 +65,16 @@ def test_path_bytes_and_pixels_give_the_same(trained: Trained) -> None:
     answers = [predict(model, [kind])[0] for kind in kinds]
     assert all(answer.top == answers[0].top for answer in answers)
     assert [answer.path for answer in answers] == [str(path), str(path), "image 0", "image 0"]
-    assert predict(model, []) == []
+    assert predict(model, []) == [] == predict(model, iter([]))
+    assert [answer.path for answer in model.predict(path.parent.glob(path.name))] == [str(path)], "read once"
+
+
+def test_a_number_of_classes_below_one_is_refused_and_a_model_prints_in_a_line(trained: Trained) -> None:
+    model = load_model(trained.folder, device="cpu")
+    for top in (0, -1):
+        with pytest.raises(UsageError, match=f"top must be at least 1, not {top}"):
+            predict(model, trained.val_files, top=top)
+    assert repr(model).endswith(f": {model.meta.backbone}, {len(model.classes)} classes)") and "\n" not in repr(model)
 
 
 @pytest.mark.parametrize(

@@ -24,9 +24,10 @@ from tlsearch.app.production.test_uses import Evidence, sealed_split, test_evide
 from tlsearch.app.searches.input_digests import refuse_changed_inputs
 from tlsearch.config import SpaceFile
 from tlsearch.core.errors import UsageError, UserError
+from tlsearch.core.text import one_of
 from tlsearch.data import ImageIndex, load_index
 from tlsearch.results import load_model, logits_on
-from tlsearch.results.combine.combination import Kind, Member, combined_model, flag_of
+from tlsearch.results.combine.combination import NAMES, Kind, Member, combined_model, flag_of
 from tlsearch.results.inference.labelled import check_classes
 from tlsearch.results.promotion.multi_label_evidence import AnyEvidence
 from tlsearch.results.stats.calibration import fit_temperature
@@ -123,6 +124,8 @@ def _check_alias(alias: str) -> None:
 def _check_combined(options: PromoteOptions) -> None:
     if options.combined is None:
         return
+    if options.combined not in NAMES:
+        raise UsageError(f"a combination is {one_of(NAMES)}, not {options.combined!r}")
     flag = flag_of(options.combined)
     if options.trial is not None:
         raise UsageError(f"a promotion takes --{flag} or --trial {options.trial}, not both")

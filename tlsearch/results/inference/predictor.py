@@ -5,7 +5,7 @@ Shapes: N images, C classes, S side of the crop.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +18,7 @@ from torch import Tensor
 from tlsearch.config.ensemble_meta import EnsembleMeta, is_ensemble, read_ensemble_meta
 from tlsearch.core.errors import DataError, Infeasible, StorageError, UsageError
 from tlsearch.core.label_tasks import TASKS, Task
-from tlsearch.core.text import first_line
+from tlsearch.core.text import first_line, plural
 from tlsearch.core.types import PixelFormat
 from tlsearch.data import ImageIndex, read_image
 from tlsearch.data.images.pixel_budget import num_decoders
@@ -92,9 +92,13 @@ class Classifier:
         found = torch.tensor(self.raw_thresholds, dtype=torch.float64)
         return tuple(torch.sigmoid(torch.logit(found) / self.temperature).tolist())
 
-    def predict(self, images: Sequence[ImageLike], *, top: int = TOP) -> list[Prediction]:
+    def predict(self, images: Iterable[ImageLike], *, top: int = TOP) -> list[Prediction]:
         """As the function ``predict``, which see."""
         return predict(self, images, top=top)
+
+    def __repr__(self) -> str:
+        backbones = " + ".join(one.meta.backbone for one in self.networks)
+        return f"Classifier({self.name!r}: {backbones}, {plural(len(self.classes), 'class', 'classes')})"
 
 
 def load_model(model: str | Path, *, device: str = "auto", tracking_uri: str | None = None) -> Classifier:
@@ -125,7 +129,7 @@ def load_model(model: str | Path, *, device: str = "auto", tracking_uri: str | N
 
 
 def predict(
-    model: Classifier, images: Sequence[ImageLike], *, top: int = TOP, progress: Callable[[int], None] | None = None
+    model: Classifier, images: Iterable[ImageLike], *, top: int = TOP, progress: Callable[[int], None] | None = None
 ) -> list[Prediction]:
     """Predicts the classes of images, one Prediction for each, in their order.
 
@@ -150,7 +154,7 @@ def predict(
 
 def predict_readable(
     model: Classifier,
-    images: Sequence[ImageLike],
+    images: Iterable[ImageLike],
     *,
     top: int = TOP,
     progress: Callable[[int], None] | None = None,
@@ -166,6 +170,9 @@ def predict_readable(
     """
     if isinstance(images, (str, bytes, Path)):
         raise DataError("predict takes a sequence of images, not a single one")
+    if top < 1:
+        raise UsageError(f"top must be at least 1, not {top}")
+    images = list(images)
     names = [str(image) if isinstance(image, (str, Path)) else f"image {n}" for n, image in enumerate(images)]
     opened = zip(images, names, strict=True)
     openers = [partial(open_image, *pair, model.max_pixels, model.pixels) for pair in opened]
