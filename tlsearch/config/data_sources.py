@@ -46,7 +46,7 @@ DATA_SOURCES: Mapping[str, SourceEntry] = {
         lister="tlsearch.data.sources.manifest:list_manifest",
         keys=frozenset({"task"}),
         path="file",
-        needed="a .csv or .parquet file with the columns path and label",
+        needed="a .csv, .tsv or .parquet file with the columns path and label",
         suffixes=(".csv", ".tsv", ".parquet"),
         groups="column",
     ),

@@ -96,6 +96,7 @@ def test_every_kind_of_other_file_has_its_line(root):
     ):  # fmt: skip
         (root / name).write_bytes(b"?")
     os.symlink(root / "nowhere.mov", root / "cat" / "gone.mov")
+    os.symlink("self", root / "cat" / "self")
     os.symlink(root / "cat", root / "cat" / "loop")
     os.mkfifo(root / "cat" / "pipe")
     assert left_out(root) == {
@@ -105,7 +106,7 @@ def test_every_kind_of_other_file_has_its_line(root):
         "images that are in no class folder": ["stray.png"],
         "labels, tables and text": ["cat/00.json", "labels.csv"],
         "links back to a folder that they are in": ["cat/loop/"],
-        "links to something that does not exist": ["cat/gone.mov"],
+        "links to something that does not exist": ["cat/gone.mov", "cat/self"],
         "no regular files (pipes, sockets or devices)": ["cat/pipe"],
         "of the suffix .abc": ["cat/x.abc"],
         "unfinished downloads and temporary files": ["cat/00.png.crdownload"],

@@ -149,7 +149,7 @@ def test_missing_columns_name_the_near_ones(images):
 
 def test_all_faults_of_rows_are_listed_with_their_lines(images):
     table = with_splits()
-    table[0]["path"] = "images/a/0.png"
+    table[0]["path"] = "images\\a\\0.png"
     table[1]["label"] = ""
     table[2]["split"] = "holdout"
     table[5]["path"] = "images/a"
@@ -159,7 +159,7 @@ def test_all_faults_of_rows_are_listed_with_their_lines(images):
     path = write_csv(images / "m.csv", table)
     assert fault(path).splitlines() == [
         f"{path}: 7 errors:",
-        f"  {path}, line 2: {images}/images/a/0.png does not exist",
+        f"  {path}, line 2: {images}/images\\a\\0.png does not exist; slashes stand between folders",
         f"  {path}, line 3: the label is empty",
         f"  {path}, line 4: the split must be train, val or test, not 'holdout'",
         f"  {path}, line 7: {images}/images/a is not a file",
@@ -219,13 +219,13 @@ def test_broken_files_and_settings(images):
     (images / "m.parquet").write_bytes(b"junk")
     assert "m.parquet: is not a readable Parquet file" in fault(images / "m.parquet")
     (images / "m.json").write_text("{}")
-    assert "a manifest must be a .csv or .parquet file" in fault(images / "m.json")
+    assert "a manifest must be a .csv, .tsv or .parquet file" in fault(images / "m.json")
     assert fault(images) == f"data.path must be a file: {images} is a folder"
     assert fault(images / "none.csv") == f"data.path must be a file: {images}/none.csv does not exist"
     path = write_csv(images / "m.csv", rows())
     with pytest.raises(DataError, match="a manifest names groups in its column 'group'"):
         load(path, group_by="x")
-    with pytest.raises(DataError, match=r"data.path must name a .csv or .parquet file"):
+    with pytest.raises(DataError, match=r"data.path must name a .csv, .tsv or .parquet file"):
         load_index(DataSpec(source="manifest"))
 
 

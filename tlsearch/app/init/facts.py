@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tlsearch.core.errors import DataError
 from tlsearch.core.label_tasks import DEFAULT_TASK, TaskName, class_counts
+from tlsearch.core.text import one_of
 from tlsearch.core.types import DataSpec, SplitSpec
 from tlsearch.data import DataCard, ImageIndex, data_card, find_pixels, load_index
 from tlsearch.data.images.pixel_budget import num_decoders
@@ -21,6 +22,7 @@ from tlsearch.data.sources.manifest import table_task
 from tlsearch.doctor.environment import memory_gb
 
 _TABLES = (".csv", ".tsv", ".parquet")
+_TAKES = f"init takes a folder with one folder of images per class, or a table ({one_of(_TABLES)})"
 _GREY_MODES = ("1", "L", "I", "I;16", "I;16B", "I;16L", "I;16N", "F", "LA", "La")
 _ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 # What a group may be called by in an image's path below its class: a folder, or a name before a number.
@@ -95,10 +97,10 @@ def look_at_data(path: str, *, layout: str = "auto") -> DataFacts:
         DataError: No class has images, or too few of a class, or some that cannot be decoded.
     """
     if "://" not in path and not os.path.exists(path):
-        raise DataError(f"{path} does not exist; init takes a folder with one folder of images per class, or a table")
+        raise DataError(f"{path} does not exist; {_TAKES}")
     source = "manifest" if path.lower().endswith(_TABLES) else "folder"
     if source == "folder" and os.path.isfile(path):
-        raise DataError(f"{path} is a file; init takes a folder with one folder of images per class, or a table")
+        raise DataError(f"{path} is a file; {_TAKES}")
     place = path if "://" in path else os.path.abspath(path)
     task: TaskName = table_task(place) if source == "manifest" else DEFAULT_TASK
     spec = DataSpec(source=source, path=place, layout=layout, task=task)  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ from tlsearch.display.console import Steps, print_data
 
 @app.command()
 def init(
-    data: Annotated[str, typer.Argument(help="Folder of images, here or s3://, or a .csv or .parquet table.")],
+    data: Annotated[str, typer.Argument(help="Folder of images, here or s3://, or a .csv, .tsv or .parquet table.")],
     minutes: Annotated[float, typer.Option(help="Time for search, confirm and promote together.")] = 10.0,
     domain: Annotated[
         str, typer.Option(help="photos, drawings, documents, medical, microscopy or satellite. Default: measured.")

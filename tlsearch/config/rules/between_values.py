@@ -133,7 +133,7 @@ def _data_path(data: DataSpec, source: SourceEntry, checker: Checker) -> str | N
     if source.path == "file":
         message = f"the file {str(path)!r} does not exist"
         if checker.require(holds(path.is_file), at, message, ("data", "source"), kind="absent"):
-            message = f"a manifest ends in .csv or .parquet, not {path.suffix!r}"
+            message = f"a manifest ends in .csv, .tsv or .parquet, not {path.suffix!r}"
             checker.require(path.suffix.lower() in source.suffixes, at, message, ("data", "source"))
     elif source.path == "new folder":
         message = f"must be a folder, {str(path)!r} is a file"

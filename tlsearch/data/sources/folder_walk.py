@@ -97,7 +97,7 @@ class FolderWalk:
         Raises:
             DataError: It cannot be listed.
         """
-        return sorted(entry.name for entry in self._scan(key) if entry.is_dir())
+        return sorted(entry.name for entry in self._scan(key) if _is_dir(entry))
 
     def broken_links(self, key: str) -> list[str]:
         """Names of links directly in a folder that lead nowhere and are not called like files."""
@@ -110,7 +110,7 @@ class FolderWalk:
     def note_strays(self, key: str, known: Container[str] = (), reason: str = STRAY) -> None:
         """Notes the files directly in a folder that are not ``known``, its images for that reason."""
         for entry in self._scan(key):
-            if not entry.is_dir() and (inside := _join(key, entry.name)) not in known:
+            if not _is_dir(entry) and (inside := _join(key, entry.name)) not in known:
                 self._note(entry, inside, reason)
 
     def leave_out(self, reason: str, keys: list[str]) -> None:
@@ -133,7 +133,7 @@ class FolderWalk:
             raise DataError(f"{self.root}: {what}: {key}/; remove some of them")
         for entry in self._scan(key):
             inside = _join(key, entry.name)
-            if entry.is_dir():
+            if _is_dir(entry):
                 child = os.path.join(real, entry.name)
                 if entry.is_symlink():
                     child = os.path.realpath(child)
@@ -171,7 +171,7 @@ class FolderWalk:
         counted = []
         for entry in entries:
             if reason := skipped_by_name(entry.name):
-                self._left.add(reason, _join(key, entry.name) + ("/" if entry.is_dir() else ""))
+                self._left.add(reason, _join(key, entry.name) + ("/" if _is_dir(entry) else ""))
             else:
                 counted.append(entry)
         return counted
@@ -181,9 +181,17 @@ def _join(key: str, name: str) -> str:
     return f"{key}/{name}" if key else name
 
 
+def _is_dir(entry: Entry) -> bool:
+    """False also of a link that cannot be followed, to itself or into a folder that may not be entered."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 def _is_image(entry: Entry) -> bool:
     # A link that leads nowhere counts, so that the missing image is reported instead of left out.
-    return named_as_image(entry.name) and (entry.is_file() or _dangles(entry))
+    return named_as_image(entry.name) and (_dangles(entry) or entry.is_file())
 
 
 def _dangles(entry: Entry) -> bool:

@@ -54,7 +54,7 @@ def list_manifest(spec: DataSpec) -> Listing:
             that not every split has. Names file and line (CSV) or row (Parquet), the first 20.
     """
     if not spec.path:
-        raise DataError("data.path must name a .csv or .parquet file for data.source manifest")
+        raise DataError("data.path must name a .csv, .tsv or .parquet file for data.source manifest")
     if spec.split.group_by is not None:
         raise DataError("data.split.group_by is for folders; a manifest names groups in its column 'group'")
     path, reader, holds = _opened(spec.path)
@@ -140,6 +140,8 @@ def _entry(
         found.append(f"{row.place}: {row.path} does not exist beside the manifest")
     elif holds is None and not os.path.isfile(os.path.join(root, row.path)):
         state = "is not a file" if os.path.exists(os.path.join(root, row.path)) else "does not exist"
+        if "\\" in row.path:
+            state += "; slashes stand between folders"
         found.append(f"{row.place}: {os.path.normpath(os.path.join(root, row.path))} {state}")
     names = _names(row.label) if several else (row.label,)
     if not all(names):

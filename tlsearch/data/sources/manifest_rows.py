@@ -38,7 +38,7 @@ class Row:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """All rows of a .csv or .parquet file, spaces around the values removed.
+    """All rows of a .csv, .tsv or .parquet file, spaces around the values removed.
 
     Raises:
         DataError: The file is not there, of neither kind, broken, or lacks a column; a row has another
@@ -48,7 +48,7 @@ def read_rows(path: Path) -> list[Row]:
         raise DataError(f"data.path must be a file: {path} {'is a folder' if path.exists() else 'does not exist'}")
     suffix = path.suffix.lower()
     if suffix not in (".csv", ".tsv", ".parquet"):
-        raise DataError(f"a manifest must be a .csv or .parquet file: {path}")
+        raise DataError(f"a manifest must be a .csv, .tsv or .parquet file: {path}")
     try:
         open_regular(path, TABLE_BYTES).close()
         rows = list(_parquet_rows(path) if suffix == ".parquet" else _csv_rows(path))
