@@ -49,7 +49,6 @@ def distort(images: Tensor, seeds: Tensor, mean: tuple[float, ...]) -> Tensor:
     for row, one in enumerate(drawn):
         groups.setdefault(kinds[one.operation], []).append(row)
     order = [row for group in groups.values() for row in group]
-    erased = [row for row, one in enumerate(drawn) if one.box is not None]
     # All numbers at once: each copy to a device takes as long as many of its kernels.
     rows = to_device(torch.tensor([order, sorted(range(num), key=order.__getitem__)]), device)
     numbers = to_device(torch.tensor([_numbers(drawn[row], side) for row in order], dtype=torch.float32), device)
@@ -58,10 +57,10 @@ def distort(images: Tensor, seeds: Tensor, mean: tuple[float, ...]) -> Tensor:
     pixels = images.permute(0, 2, 3, 1).index_select(0, rows[0])  # (N, S, S, C), contiguous
     parts = zip(groups, torch.split(pixels, sizes), torch.split(numbers, sizes), strict=True)
     result = torch.cat([kind(part, values, colour) for kind, part, values in parts]).index_select(0, rows[1])
-    if erased:
-        boxes = to_device(torch.tensor([drawn[row].box for row in erased], dtype=torch.float32), device)
-        index = to_device(torch.tensor(erased), device)
-        result.index_copy_(0, index, _erase(result.index_select(0, index), boxes, colour))
+    for row, one in enumerate(drawn):
+        if one.box is not None:
+            top, left, height, width = one.box
+            result[row, top : top + height, left : left + width] = colour
     return result.permute(0, 3, 1, 2)
 
 
@@ -229,34 +228,20 @@ def _equalize(images: Tensor, numbers: Tensor, colour: Tensor) -> Tensor:
     return table.gather(1, index).view_as(images)
 
 
-def _erase(images: Tensor, boxes: Tensor, colour: Tensor) -> Tensor:
-    """Paints a box of each image, float32 (K, 4): top, left, height, width; by arithmetic, since `where` is slow."""
-    places = torch.arange(images.shape[1], dtype=torch.float32, device=images.device)
-    top, left, height, width = torch.split(boxes, 1, 1)
-    rows, columns = (
-        ((start <= places) & (places < start + length)).to(images.dtype)
-        for start, length in ((top, height), (left, width))
-    )
-    painted = rows[:, :, None] * columns.repeat_interleave(images.shape[3], 1)[:, None, :]  # (K, S, C S)
-    kept = images.flatten(2) * (1 - painted)
-    return kept.add_(painted.mul_(colour.repeat(images.shape[1]))).view_as(images)
-
-
 def _factor(numbers: Tensor) -> Tensor:
     return (1 + numbers[:, 0]).view(-1, 1, 1, 1)
 
 
 def _grey(levels: Tensor) -> Tensor:
-    """The grey level of each pixel, for all three channels: float32 (K, S, S, 3), new."""
-    weights = _grey_weights(levels.device)
+    """The grey level of each pixel: float32 (K, S, S, 1), new."""
     with full_precision(levels.device):
-        return torch.mm(levels.view(-1, 3), weights).floor_().view_as(levels)
+        return torch.mm(levels.view(-1, 3), _grey_weights(levels.device)).floor_().view(*levels.shape[:3], 1)
 
 
 @lru_cache(maxsize=8)
 def _grey_weights(device: torch.device) -> Tensor:
     with torch.inference_mode(False):
-        return torch.tensor([0.2989, 0.587, 0.114], device=device)[:, None].expand(3, 3).contiguous()
+        return torch.tensor([[0.2989], [0.587], [0.114]], device=device)
 
 
 def _levels(values: Tensor) -> Tensor:
