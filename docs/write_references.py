@@ -188,7 +188,7 @@ def command_reference() -> str:
             parts += ["For example:", "", f"    {EXAMPLES[name]}", ""]
         parts += ["| | |", "| --- | --- |"]
         parts += [f"| `{_argument(param)}` | {_cell(param.help)} |" for param in arguments]
-        parts += [f"| `{_switch(param)}` | {_cell(param.help)} |" for param in options]
+        parts += [f"| `{_switch(param)}` | {_cell(param.help)}{_if_left_out(param)} |" for param in options]
         parts += [""]
     return "\n".join(parts)
 
@@ -201,6 +201,16 @@ def _argument(param: Any) -> str:
 def _switch(param: Any) -> str:
     names = ", ".join([*param.opts, *param.secondary_opts])
     return f"{names} {param.metavar}" if param.metavar else names
+
+
+def _if_left_out(param: Any) -> str:
+    """What an option is where it is left out, as ``--help`` shows it; nothing where its text says it."""
+    value = param.default
+    if param.secondary_opts:
+        return f" Default: `{(param.opts if value else param.secondary_opts)[0]}`."
+    if param.required or value in (None, False, "", ()) or "Default:" in (param.help or ""):
+        return ""
+    return f" Default: `{int(value) if isinstance(value, float) and value.is_integer() else value}`."
 
 
 def _cell(text: str | None) -> str:

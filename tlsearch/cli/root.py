@@ -12,7 +12,7 @@ from tlsearch.cli.session import out
 
 app = typer.Typer(
     cls=WorkOrder,
-    help="Search for the best way to fine-tune a pretrained image classifier.",
+    help="Find the best way to fine-tune a pretrained image classifier.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -30,20 +30,26 @@ def _search_ids(incomplete: str) -> list[str]:
 
 
 File = Annotated[Path, typer.Argument(help="The space.yaml that describes the search.")]
-Data = Annotated[Path | None, typer.Option("--data", help="Folder of the images. Replaces data.path of the file.")]
+Data = Annotated[Path | None, typer.Option("--data", help="Folder or table of the images. Replaces data.path.")]
 MovedData = Annotated[
-    Path | None, typer.Option("--data", help="Folder of the images, where they have moved. They must be the same.")
+    Path | None,
+    typer.Option("--data", help="New place of the images, if they have moved. They must be the same images."),
 ]
-Set = Annotated[list[str] | None, typer.Option("--set", help="Replace a value: search.trials=8. May be repeated.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Replace a value of the file: search.trials=8. May be repeated."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document for programs.")]
 Search = Annotated[
     str | None,
     typer.Argument(metavar="ID", help="The search. Default: the latest one.", autocompletion=_search_ids),
 ]
-Storage = Annotated[Path | None, typer.Option("--storage", help="Look for the search in this storage folder.")]
+Storage = Annotated[
+    Path | None, typer.Option("--storage", help="Storage folder of the search, if it was not started here.")
+]
 Address = Annotated[
     str,
-    typer.Option("--address", help="Ray: local starts it, auto finds it here, or HOST:PORT."),
+    typer.Option("--address", help="Ray cluster: local (start one here), auto (this machine's own), or HOST:PORT."),
 ]
 
 

@@ -9,7 +9,7 @@ import typer
 
 from tlsearch.cli.root import Json, app
 from tlsearch.cli.session import out, print_json, shown_errors
-from tlsearch.core.text import plural
+from tlsearch.core.text import one_of, plural
 
 
 class Store(str, Enum):
@@ -24,13 +24,20 @@ class Store(str, Enum):
     huggingface = "huggingface"
 
 
+_ONLY = f"Only one of: {one_of([store.value for store in Store])}. May be repeated."
+
+
 @app.command()
 def cache(
     clear: Annotated[bool, typer.Option("--clear", help="Remove the entries that no trial uses now.")] = False,
-    only: Annotated[list[Store] | None, typer.Option("--only", help="Only this cache. May be repeated.")] = None,
+    only: Annotated[list[Store] | None, typer.Option("--only", metavar="CACHE", help=_ONLY)] = None,
     json: Json = False,
 ) -> None:
-    """List or clear this machine's caches: images, features, probes, and what was fetched (weights, data)."""
+    """List or clear this machine's caches.
+
+    They hold decoded images, features, solutions (of probes and solved heads), and what was fetched: weights, images of
+    a bucket (data), sets of torchvision (datasets) and of the Hugging Face Hub (huggingface).
+    """
     with shown_errors(as_json=json):
         from tlsearch.app.views.cache_contents import ALL_STORES, cache_entries, cache_json, clear_cache, searches_total
         from tlsearch.cli.tables.data_tables import cache_table

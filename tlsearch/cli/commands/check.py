@@ -24,12 +24,15 @@ def check(
     file: File,
     data: Data = None,
     set_: Set = None,
-    no_model: Annotated[bool, typer.Option("--no-model", help="Check the file and the data only.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Also train one real batch of each backbone.")] = False,
-    plan: Annotated[bool, typer.Option("--plan", help="Also forecast the search, as plan does.")] = False,
+    no_model: Annotated[bool, typer.Option("--no-model", help="Check the file and the images only.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Also train one batch of each backbone.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Also forecast the search, as `tlsearch plan` does.")] = False,
     json: Json = False,
 ) -> None:
-    """Check a space file, its images, weights and backbones, and list every error at once."""
+    """Check a space file, its images and weights; list all errors.
+
+    It opens every image and shows the stages of each backbone.
+    """
     if no_model and (dry_run or plan):
         needing = "dry run" if dry_run else "forecast"
         raise typer.BadParameter(f"a {needing} needs the models", param_hint="--no-model")
@@ -70,7 +73,10 @@ def check(
 
 @app.command()
 def plan(file: File, data: Data = None, set_: Set = None, json: Json = False) -> None:
-    """Forecast the time, GPU-hours, disk and memory of a search, before anything is spent."""
+    """Forecast the time, disk and memory that a search will take.
+
+    It times a few training steps on this machine, which takes some ten seconds, and writes nothing.
+    """
     with shown_errors(as_json=json):
         planned = _planned(file, data, set_)
     if json:

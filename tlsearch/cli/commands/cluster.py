@@ -20,26 +20,33 @@ if TYPE_CHECKING:
     from tlsearch.app.cluster.submit import Submitted
 
 Cluster = Annotated[
-    str | None, typer.Option("--address", help="Ask this cluster about the search: http://HEAD:8265, its dashboard.")
+    str | None, typer.Option("--address", help="Ask the cluster with this dashboard: http://HEAD:8265.")
 ]
 
 
 @app.command()
 def submit(
     file: File,
-    address: Annotated[str, typer.Option("--address", help="Dashboard of the cluster: http://HEAD:8265.")],
-    data: Annotated[str | None, typer.Option("--data", help="Folder of the images on the cluster.")] = None,
+    address: Annotated[str, typer.Option("--address", help="Dashboard of the cluster, such as http://HEAD:8265.")],
+    data: Annotated[
+        str | None, typer.Option("--data", help="Folder or table of the images on the cluster. Replaces data.path.")
+    ] = None,
     set_: Set = None,
     trials: Annotated[int | None, typer.Option(help="Number of trials. Replaces search.trials.")] = None,
     time_budget: Annotated[
-        str | None, typer.Option(help="Time, such as 2h or 30m. Replaces search.time_budget.")
+        str | None, typer.Option(help="Time budget, such as 2h or 30m. Replaces search.time_budget.")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the search. Again: follow or resume it.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the search. An existing one is followed or resumed.")
+    ] = None,
     ship: Annotated[bool, typer.Option(help="Copy this machine's tlsearch to the cluster.")] = True,
     wait: Annotated[bool, typer.Option(help="Show what the search prints until it ends.")] = True,
     json: Json = False,
 ) -> None:
-    """Start a search on a Ray cluster. It runs on while this machine sleeps."""
+    """Start a search on a Ray cluster, from any machine.
+
+    The search goes on while this machine sleeps.
+    """
     overrides = list(set_ or ())
     overrides += [f"search.trials={trials}"] if trials is not None else []
     overrides += [f"search.time_budget={time_budget}"] if time_budget is not None else []
@@ -79,16 +86,19 @@ def submit(
 @app.command()
 def doctor(
     file: Annotated[
-        Path | None, typer.Argument(help="A space.yaml. Its storage, images and MLflow store are checked too.")
+        Path | None, typer.Argument(help="A space file, whose storage, images and MLflow store are checked too.")
     ] = None,
     address: Annotated[
-        str, typer.Option("--address", help="What to check: local, auto, HOST:PORT, or http://HEAD:8265 of a cluster.")
+        str, typer.Option("--address", help="What to check: local, auto, HOST:PORT, or a cluster's http://HEAD:8265.")
     ] = "local",
     data: Data = None,
     set_: Set = None,
     json: Json = False,
 ) -> None:
-    """Check what could stop a search: versions, devices, disks, MLflow, and the nodes of a cluster."""
+    """Check what could stop a search, here or on a cluster.
+
+    It looks at versions, devices, disks, MLflow, Ray and the nodes.
+    """
     with shown_errors(as_json=json):
         from tlsearch.doctor.environment import DoctorOptions, diagnose
 

@@ -20,23 +20,21 @@ if TYPE_CHECKING:
 def ensemble(
     search: Search = None,
     max_models: Annotated[
-        int, typer.Option("--max-models", min=1, max=100, help="Number of trials that it has at most.")
+        int, typer.Option("--max-models", min=1, max=100, help="Most trials that the ensemble may have.")
     ] = 5,
     max_latency_ms: Annotated[
         float | None,
-        typer.Option(min=0.0, help="Only ensembles that take at most this long for one image (ms, CPU)."),
+        typer.Option(min=0.0, help="Limit of the time for one image on this CPU, in ms."),
     ] = None,
-    max_params: Annotated[
-        int | None, typer.Option(min=1, help="Only ensembles with at most this many parameters.")
-    ] = None,
+    max_params: Annotated[int | None, typer.Option(min=1, help="Limit of the number of parameters.")] = None,
     storage: Storage = None,
     address: Address = "local",
     json: Json = False,
 ) -> None:
-    """Combine several trials into one model that averages their predictions.
+    """Average the predictions of several trials, as one model.
 
     The trials are selected by their kept validation logits, in seconds. Those whose models were not kept are trained
-    again.
+    again. The ensemble is kept only if it is better than the best trial.
     """
     with shown_errors(as_json=json):
         from tlsearch.app.catalog.catalog import find
@@ -54,19 +52,20 @@ def ensemble(
 def soup(
     search: Search = None,
     max_models: Annotated[
-        int, typer.Option("--max-models", min=2, max=100, help="Number of trials to try, from the best on.")
+        int, typer.Option("--max-models", min=2, max=100, help="Number of trials to try, best first.")
     ] = 8,
     runs: Annotated[
-        int, typer.Option(min=0, max=100, help="Number of other seeds to train the best of them with, for the average.")
+        int, typer.Option(min=0, max=100, help="Number of further seeds for the best trial that was fine-tuned.")
     ] = 4,
     storage: Storage = None,
     address: Address = "local",
     json: Json = False,
 ) -> None:
-    """Average the weights of the best trials into one model, as large and as fast as one of them.
+    """Average the weights of the best trials into one model.
 
-    Trials join as long as the average does not get worse on validation. The best one that was fine-tuned is trained
-    with other seeds too; trials that were not kept are trained again.
+    It is as large and as fast as one trial. Trials join as long as the average does not get worse on validation. The
+    best one that was fine-tuned is trained with further seeds too; trials whose models were not kept are trained
+    again. The soup is kept only if it is better than the best trial.
     """
     with shown_errors(as_json=json):
         from tlsearch.app.catalog.catalog import find

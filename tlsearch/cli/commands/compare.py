@@ -21,20 +21,23 @@ _SHOWN = 15
 
 @app.command()
 def compare(
-    a: Annotated[str, typer.Argument(help="A search (its ID) or a model (ID:TRIAL, a folder, or an MLflow URI).")],
+    a: Annotated[str, typer.Argument(help="A search (ID) or a model (ID:TRIAL, a folder, or an MLflow URI).")],
     b: Annotated[str, typer.Argument(help="The other search or model.")],
     data: Annotated[
         Path | None,
         typer.Option(
-            help="Labelled images for two models: a folder with val/ or with one folder per class, or a table of "
-            "images with several labels."
+            help="Labelled images, for two models: a folder with val/, or with one folder for each class, or a table "
+            "of images with several labels."
         ),
     ] = None,
     storage: Storage = None,
     device: Annotated[str, typer.Option(help="Where the models run: cpu, cuda, or auto.")] = "auto",
     json: Json = False,
 ) -> None:
-    """Compare two searches on one data set, or two models on the same images, and test the difference."""
+    """Compare two searches, or two models, and test the difference.
+
+    The searches must be over the same images. Models are compared on validation images or on those of --data.
+    """
     with shown_errors(as_json=json):
         from tlsearch.app.views.compare_searches import compare as compare_both
         from tlsearch.results.search_comparison import SearchComparison

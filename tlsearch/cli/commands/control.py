@@ -23,7 +23,7 @@ _MAX_DEVIATIONS = 10  # of a rerun
 
 @app.command()
 def status(search: Search = None, storage: Storage = None, address: Cluster = None, json: Json = False) -> None:
-    """Show what a search does now: trials by state, the best so far, running trials."""
+    """Show what a search is doing: its trials, and the best so far."""
     with shown_errors(as_json=json):
         from tlsearch.app.cluster.relay import locate
         from tlsearch.app.cluster.submit import Submitted
@@ -48,7 +48,7 @@ def status(search: Search = None, storage: Storage = None, address: Cluster = No
 def stop(
     search: Search = None,
     storage: Storage = None,
-    timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait until it has stopped.")] = 60.0,
+    timeout: Annotated[float, typer.Option(min=0, help="Longest time to wait for its end, in seconds.")] = 60.0,
     address: Cluster = None,
     json: Json = False,
 ) -> None:
@@ -78,7 +78,10 @@ def stop(
 
 @app.command()
 def sync(search: Search = None, storage: Storage = None, json: Json = False) -> None:
-    """Send a search to MLflow again, for example after MLflow was away."""
+    """Send a search's records to MLflow again.
+
+    For example after MLflow was away. Sending twice changes nothing.
+    """
     with shown_errors(as_json=json):
         from tlsearch.app.catalog.catalog import find
         from tlsearch.app.searches.sync import sync_search
@@ -109,7 +112,10 @@ def rerun(
     storage: Storage = None,
     json: Json = False,
 ) -> None:
-    """Train one trial again, without Ray, and compare its curve with the recorded one."""
+    """Train one trial again, and compare it with what was recorded.
+
+    It runs alone, without Ray. The search stays as it is.
+    """
     with shown_errors(as_json=json):
         from tlsearch.app.catalog.catalog import find
         from tlsearch.app.searches.rerun import rerun_trial

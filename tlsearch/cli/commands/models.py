@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 _MAX_ERRORS = 20
 _FOLDERS = one_of([one.name for one in EXPORT_FORMATS.values() if not one.suffix])
 
-Model = Annotated[str, typer.Argument(help="A search (its ID: the best model), ID:TRIAL, a folder, or an MLflow URI.")]
+Model = Annotated[
+    str,
+    typer.Argument(help="ID of a search (its best model), ID:TRIAL, ID:ensemble, ID:soup, a folder, or an MLflow URI."),
+]
 
 
 @app.command()
@@ -37,18 +40,25 @@ def predict(
     images: Annotated[list[Path] | None, typer.Argument(help="Image files, or folders of them.")] = None,
     data: Annotated[
         Path | None,
-        typer.Option("--data", help="Labelled images: a folder for each class; a table of several labels."),
+        typer.Option(
+            "--data",
+            help="Labelled images: a folder with one folder for each class, or a table of images with several labels.",
+        ),
     ] = None,
-    split: Annotated[str, typer.Option(help="Split of --data to predict: train or val.")] = "val",
+    split: Annotated[str, typer.Option(help="Split of --data: train or val.")] = "val",
     storage: Storage = None,
     device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, or auto.")] = "auto",
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write JSON, or CSV if it ends in .csv, to this file instead.")
+        Path | None, typer.Option("--output", "-o", help="Write to this file: JSON, or CSV if its name ends in .csv.")
     ] = None,
     as_csv: Annotated[
-        bool, typer.Option("--csv", help="Print CSV: path, label, score, labels if several, truth if known, and error.")
+        bool,
+        typer.Option(
+            "--csv",
+            help="Print CSV, with the columns path, label, score and error; labels and truth where there are any.",
+        ),
     ] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Predict nothing if an image cannot be read.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Give all predictions or none.")] = False,
     json: Json = False,
 ) -> None:
     """Predict the classes of images with a trained model.
@@ -148,10 +158,14 @@ def export(
     model: Model,
     format_: Annotated[str, typer.Option("--format", help=", ".join(map(str, EXPORT_FORMATS.values())) + ".")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help=f"File to write. For {_FOLDERS}: the folder.")
+        Path | None,
+        typer.Option(
+            "--output", "-o", help=f"File to write; a folder for {_FOLDERS}. Default: model.onnx and the like."
+        ),
     ] = None,
     images: Annotated[
-        Path | None, typer.Option("--images", help="Images for the check. Default: validation images of the search.")
+        Path | None,
+        typer.Option("--images", help="Folder of images for the check. Default: validation images of the search."),
     ] = None,
     int8: Annotated[
         bool,
@@ -170,7 +184,10 @@ def export(
     storage: Storage = None,
     json: Json = False,
 ) -> None:
-    """Write a model in a format that runs without tlsearch, and check it against the model."""
+    """Write a model in a format that runs without tlsearch.
+
+    The export runs on images before it is written, and must give what the model gives.
+    """
     with shown_errors(as_json=json):
         from tlsearch.app.production.export_model import export_model
 

@@ -29,13 +29,16 @@ if TYPE_CHECKING:
 @app.command()
 def confirm(
     search: Search = None,
-    top: Annotated[int, typer.Option(min=1, help="Number of configurations to train again, from the best on.")] = 3,
+    top: Annotated[int, typer.Option(min=1, help="Number of configurations to train again, best first.")] = 3,
     seeds: Annotated[int, typer.Option(min=2, help="Number of seeds for each configuration.")] = 3,
     storage: Storage = None,
     address: Address = "local",
     json: Json = False,
 ) -> None:
-    """Train the best configurations again with several seeds, and test which is really the best."""
+    """Train the best configurations again with several seeds.
+
+    A paired test says whether rank 1 is better than the others by more than chance.
+    """
     with shown_errors(as_json=json):
         from tlsearch.app.catalog.catalog import find
 
@@ -128,7 +131,7 @@ _COMBINED: Sequence[Kind] = ("ensemble", "soup", "distilled")
 def promote(
     search: Search = None,
     trial: Annotated[
-        int | None, typer.Option(help="Trial to promote. Default: the winner of confirm, or the best.")
+        int | None, typer.Option(help="Trial to promote. Default: the winner of `tlsearch confirm`, else the best.")
     ] = None,
     ensemble: Annotated[
         bool, typer.Option("--ensemble", help="Promote the model that `tlsearch ensemble` has made.")
@@ -137,30 +140,34 @@ def promote(
     distill: Annotated[
         bool,
         typer.Option(
-            "--distill", help="Train one model by what the ensemble predicts, and promote it if that makes it better."
+            "--distill", help="Train one model on the ensemble's predictions, and promote it if it is better."
         ),
     ] = False,
-    alias: Annotated[str, typer.Option(help="MLflow alias that points to the new version.")] = "champion",
+    alias: Annotated[str, typer.Option(help="MLflow alias of the new version.")] = "champion",
     max_latency_ms: Annotated[
         float | None,
         typer.Option(
             min=0.0,
-            help="Only models that take at most this long for one image (ms, CPU); an ensemble or soup that is better "
-            "than the best trial, too.",
+            help="Limit of the time for one image on this CPU, in ms. An ensemble or soup within it is taken too, if "
+            "it is better than the best trial.",
         ),
     ] = None,
-    max_params: Annotated[
-        int | None, typer.Option(min=1, help="Only models with at most this many parameters.")
-    ] = None,
-    refit: Annotated[bool, typer.Option("--refit", help="Train the model again on train and val together.")] = False,
-    without_test: Annotated[bool, typer.Option("--without-test", help="Register without a test.")] = False,
+    max_params: Annotated[int | None, typer.Option(min=1, help="Limit of the number of parameters.")] = None,
+    refit: Annotated[bool, typer.Option("--refit", help="Train the model again, on train and val together.")] = False,
+    without_test: Annotated[
+        bool, typer.Option("--without-test", help="Register without a test. The model card says so.")
+    ] = False,
     reuse_test: Annotated[
-        bool, typer.Option("--reuse-test", help="Use a test split that was used before. The model card says so.")
+        bool, typer.Option("--reuse-test", help="Test on a split that was used before. The model card says so.")
     ] = False,
     storage: Storage = None,
     json: Json = False,
 ) -> None:
-    """Evaluate the best model once on the sealed test split and register it in MLflow with a model card."""
+    """Test the best model once, and register it in MLflow.
+
+    The sealed test split is opened here, for one model. The registered model has its preprocessing, its classes and a
+    model card.
+    """
     with shown_errors(as_json=json):
         chosen = [kind for kind, wanted in zip(_COMBINED, (ensemble, soup, distill), strict=True) if wanted]
         if len(chosen) > 1:

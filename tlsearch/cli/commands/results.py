@@ -19,15 +19,15 @@ def results(
     search: Search = None,
     top: Annotated[int | None, typer.Option(min=1, help="Show only the best N trials.")] = None,
     state: Annotated[
-        list[str] | None, typer.Option(help="Only trials in this state: complete, pruned, ... May be repeated.")
+        list[str] | None, typer.Option(help="Only trials in this state, such as complete or pruned. May be repeated.")
     ] = None,
     where: Annotated[
         list[str] | None,
-        typer.Option(help="Only trials that meet this: backbone=resnet18, unfreeze_depth>=2. May be repeated."),
+        typer.Option(help="Only trials that meet this, such as unfreeze_depth>=2. May be repeated."),
     ] = None,
-    csv: Annotated[Path | None, typer.Option(help="Also write the rows, with all columns, to this file.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Also write the rows to this file, with all columns.")] = None,
     details: Annotated[
-        bool, typer.Option("--details", help="With --json: add ranks, standard errors, sizes and times.")
+        bool, typer.Option("--details", help="Add ranks, standard errors, sizes and times to --json.")
     ] = False,
     storage: Storage = None,
     address: Cluster = None,
@@ -65,17 +65,17 @@ def results(
 def report(
     search: Search = None,
     storage: Storage = None,
-    to: Annotated[Path | None, typer.Option("--out", help="Folder to write to. Default: that of the search.")] = None,
+    to: Annotated[
+        Path | None, typer.Option("--out", help="Folder to write to. Default: report/ in the search's folder.")
+    ] = None,
     latency: Annotated[
         bool, typer.Option("--latency", help="Measure the latency of every backbone of the search on this CPU.")
     ] = False,
-    model: Annotated[
-        bool, typer.Option(help="Evaluate the best model on the validation images, and look for doubtful labels.")
-    ] = True,
+    model: Annotated[bool, typer.Option(help="Evaluate the best model, and look for doubtful labels.")] = True,
     log: Annotated[bool, typer.Option(help="Add the report to the MLflow run of the search.")] = True,
     json: Json = False,
 ) -> None:
-    """Write a report: one HTML page that needs no network, and its plots as PNG files."""
+    """Write a report: one HTML page with every plot, readable offline."""
     with shown_errors(as_json=json):
         from tlsearch.app.catalog.catalog import find
         from tlsearch.app.views.report import write_search_report
@@ -99,7 +99,7 @@ def ui(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 5000,
 ) -> None:
-    """Start the MLflow UI with the runs of a search."""
+    """Start the MLflow UI on the runs of a search."""
     with shown_errors():
         from tlsearch.app.catalog.catalog import find
         from tlsearch.app.views.mlflow_ui import serve_ui

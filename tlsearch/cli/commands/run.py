@@ -31,11 +31,11 @@ def run(
     address: Address = "local",
     trials: Annotated[int | None, typer.Option(help="Number of trials. Replaces search.trials.")] = None,
     time_budget: Annotated[
-        str | None, typer.Option(help="Time, such as 2h or 30m. Replaces search.time_budget.")
+        str | None, typer.Option(help="Time budget, such as 2h or 30m. Replaces search.time_budget.")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the search. Default: made from the time.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the search. Default: made from the date and time.")] = None,
     or_resume: Annotated[
-        bool, typer.Option("--or-resume", help="Resume the search of this --name, if there is one.")
+        bool, typer.Option("--or-resume", help="Resume the search with this --name, if it exists.")
     ] = False,
     promote: Annotated[
         bool,
@@ -43,7 +43,10 @@ def run(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Run a search: Ray Tune runs the fine-tuning trials, MLflow records them."""
+    """Run the search that a space file describes.
+
+    Ray Tune runs the trials, MLflow records them. Ctrl-C ends the search cleanly, and `tlsearch resume` goes on.
+    """
     from tlsearch.app.production.within_time import Deadline
 
     began = time.monotonic()
@@ -105,16 +108,18 @@ def resume(
     storage: Storage = None,
     data: MovedData = None,
     address: Address = "local",
-    trials: Annotated[str | None, typer.Option(help="Total number of trials (N), or this many more (+N).")] = None,
+    trials: Annotated[
+        str | None, typer.Option(help="Total number of trials (N), or a number of further ones (+N).")
+    ] = None,
     changed: Annotated[
-        bool, typer.Option("--changed", help="Use the space file as it is now. The old trials stay.")
+        bool, typer.Option("--changed", help="Use the space file as it is now. All trials stay.")
     ] = False,
     stored: Annotated[
         bool, typer.Option("--stored", help="Use the space file as it was when the search began.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Continue a search that was interrupted, or extend one that has finished."""
+    """Continue an interrupted search, or extend a finished one."""
     if changed and stored:
         raise typer.BadParameter(
             "give --changed (the file as it is now) or --stored (as it was), not both", param_hint="--changed"

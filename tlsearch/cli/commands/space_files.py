@@ -17,23 +17,26 @@ from tlsearch.display.console import Steps, print_data
 
 @app.command()
 def init(
-    data: Annotated[str, typer.Argument(help="Folder of images, here or s3://, or a .csv, .tsv or .parquet table.")],
-    minutes: Annotated[float, typer.Option(help="Time for search, confirm and promote together.")] = 10.0,
+    data: Annotated[str, typer.Argument(help="Folder of images (here or s3://), or a .csv, .tsv or .parquet table.")],
+    minutes: Annotated[float, typer.Option(help="Time for search, confirm and promote together, in minutes.")] = 10.0,
     domain: Annotated[
         str, typer.Option(help="photos, drawings, documents, medical, microscopy or satellite. Default: measured.")
     ] = "",
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")] = Path("space.yaml"),
     weights: Annotated[
         list[Path] | None,
-        typer.Option(help="File of pretrained weights named after its backbone, or a folder. May be repeated."),
+        typer.Option(
+            metavar="PATH",
+            help="File of pretrained weights that is named after its backbone, or a folder of them. May be repeated.",
+        ),
     ] = None,
     layout: Annotated[
-        str, typer.Option(help="classes: every top folder is a class, though it is called train or test.")
+        str, typer.Option(help="auto, or classes: every top folder is a class, even one named train.")
     ] = "auto",
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
     json: Json = False,
 ) -> None:
-    """Write a commented space file that fits the images and this machine."""
+    """Write a commented space file for your images and this machine."""
     if layout not in ("auto", "classes"):
         raise typer.BadParameter(f"is auto or classes, not {layout!r}", param_hint="--layout")
     with shown_errors(as_json=json):
@@ -66,9 +69,10 @@ def init(
 def schema(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The file to write. Default: print it.")] = None,
 ) -> None:
-    """Print the JSON schema of space files, for completion and checks in an editor.
+    """Print the JSON schema of space files, for editors.
 
-    The first line of a space file then names it: "# yaml-language-server: $schema=./space.schema.json".
+    Editors complete and check a space file whose first line names it:
+    "# yaml-language-server: $schema=./space.schema.json".
     """
     with shown_errors():
         from tlsearch.app.checks.outputs import check_output, write_output
@@ -84,11 +88,12 @@ def schema(
 
 @app.command()
 def demo(
-    folder: Annotated[Path, typer.Option("--folder", help="Where to run it.")] = Path("tlsearch-demo"),
+    folder: Annotated[Path, typer.Option("--folder", help="Folder to run it in.")] = Path("tlsearch-demo"),
 ) -> None:
-    """Run a small search from start to end: handwritten digits, an EfficientNet-Lite0, some minutes on two CPU cores.
+    """Run a small search from start to end on handwritten digits.
 
-    The folder gets the space file, the search and its MLflow store. It needs the packages of the extra demo.
+    It takes some minutes on two CPU cores and needs the packages of the extra demo. The folder gets the space file,
+    the search and its MLflow store.
     """
     file = folder / "space.yaml"
     with shown_errors():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -21,8 +22,11 @@ _EXPENDABLE = ("storage", "MB", "started")  # left out in this order where the t
 
 
 @app.command("list")
-def list_(storage: Storage = None, json: Json = False) -> None:
-    """List all searches that were started here, or those of a storage folder, the latest first."""
+def list_(
+    storage: Annotated[Path | None, typer.Option("--storage", help="List the searches of this storage folder.")] = None,
+    json: Json = False,
+) -> None:
+    """List the searches that were started here, the latest first."""
     with shown_errors(as_json=json):
         from tlsearch.app.catalog.search_list import list_searches
         from tlsearch.core.errors import UsageError
@@ -85,13 +89,16 @@ def _table(rows: Sequence[Mapping[str, str]]) -> Table:
 def remove(
     search: Annotated[str, typer.Argument(metavar="ID", help="The search.")],
     mlflow: Annotated[
-        bool, typer.Option("--mlflow", help="Delete its runs and models in MLflow too; registered versions stay.")
+        bool, typer.Option("--mlflow", help="Delete its runs and models in MLflow too. Registered versions stay.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     storage: Storage = None,
     json: Json = False,
 ) -> None:
-    """Remove a search that does not run: its folder with study and checkpoints. It asks before."""
+    """Remove a search that is not running.
+
+    Its folder goes, with study and checkpoints. The command asks first.
+    """
     with shown_errors(as_json=json):
         from tlsearch.app.catalog.catalog import find
         from tlsearch.app.catalog.remove_search import plan_removal, remove_search

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from tlsearch.core.types import ProbedBackbone, Screen
 from tlsearch.search.scheduling.stopping_rules import complaint
 
-SPREAD = 0.25  # scale of the deviations, in log-odds; see docs/search.md for what it was measured on
+SPREAD = 0.25  # scale of the deviations, in log-odds; docs/benchmarks.md has what it was measured on
 _FREEDOM = 3  # their tails: one in 20 is beyond 0.8, as pretraining without labels differs from supervised pretraining
 MOST_CHANCE = 0.05  # of having pruned the best
 NUM_DRAWS = 4000  # to choose by, and as many others to say the chance by
