@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from tlsearch.config import ResourcesSpec
 from tlsearch.core.errors import ClusterError
-from tlsearch.search.cluster.connect import connected, settle_authentication
+from tlsearch.search.cluster.connect import connected, settle_authentication, starting_ray
 from tlsearch.search.ray_tune.resources import Room, settle_shares
 from tlsearch.search.scheduling.packing import Shares, num_slots
 
@@ -99,6 +100,26 @@ def test_a_connection_that_is_shared_knows_the_dashboard(home: Path, monkeypatch
         monkeypatch.setattr("ray._private.worker.get_dashboard_url", lambda found=found: found)
         with connected("local") as dashboard:
             assert dashboard == expected
+
+
+def test_two_threads_of_a_process_do_not_share_a_connection(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray.is_initialized", lambda: True)
+    monkeypatch.setattr("ray._private.worker.get_dashboard_url", lambda: None)
+    refused: list[str] = []
+
+    def join() -> None:
+        for connection in (connected("local"), starting_ray("local")):
+            with pytest.raises(ClusterError) as caught, connection:
+                pass
+            refused.append(str(caught.value))
+
+    with starting_ray("local"), connected("local"), connected("local"):
+        other = threading.Thread(target=join)
+        other.start()
+        other.join()
+    assert len(refused) == 2 and all(one.startswith("another search is running in this process") for one in refused)
+    with connected("local"):
+        pass
 
 
 @pytest.mark.parametrize("address", ["nonsense", "ray://host:10001", "host:", ":6379", "http://host:8265"])

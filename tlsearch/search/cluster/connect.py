@@ -12,6 +12,7 @@ import os
 import secrets
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -39,6 +40,7 @@ logger = logging.getLogger(__name__)
 
 _MODE, _TOKEN, _TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 _CONNECT_S = 5.0
+_connection = threading.RLock()  # Ray has one for each process, and whichever search ends it ends it for all threads
 _LOCAL_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent anywhere
     "RAY_gcs_server_port_wait_time_s": "60",  # Ray gives up after 20 s, too early on a busy machine
@@ -81,6 +83,16 @@ def _token_source() -> str | None:
 
 
 @contextmanager
+def _no_other_thread() -> Iterator[None]:
+    if not _connection.acquire(blocking=False):
+        raise ClusterError("another search is running in this process: wait for it, or run this one in another process")
+    try:
+        yield
+    finally:
+        _connection.release()
+
+
+@contextmanager
 def connected(address: str, *, num_cpus: int | None = None) -> Iterator[str]:
     """A connection to Ray while the body runs.
 
@@ -94,18 +106,19 @@ def connected(address: str, *, num_cpus: int | None = None) -> Iterator[str]:
         num_cpus: CPUs of an own Ray; None is all.
 
     Raises:
-        ClusterError: Ray cannot be reached or started.
+        ClusterError: Ray cannot be reached or started, or another thread is connected.
     """
     authentication = settle_authentication(address)
     check_address(address)
     import ray
 
-    started = take_begun()
-    if started is None and ray.is_initialized():
-        yield dashboard_address()
-        return
-    _check_token(address, authentication)
     with ExitStack() as stack:
+        stack.enter_context(_no_other_thread())
+        started = take_begun()
+        if started is None and ray.is_initialized():
+            yield dashboard_address()
+            return
+        _check_token(address, authentication)
         if address == "local":
             started = _start_own(num_cpus) if started is None else started
             stack.enter_context(session_kept(Path(started.address_info["session_dir"])))
@@ -127,17 +140,20 @@ def starting_ray(address: str) -> Iterator[None]:
 
     A thread of its own waits for it. Ray is imported before, on this one: two threads that import what belongs
     together can meet half-made modules.
+
+    Raises:
+        ClusterError: Another thread is connected.
     """
     settle_authentication(address)
-    if address == "local":
-        quick_import("ray")
-        import ray
+    with ExitStack() as stack:
+        stack.enter_context(_no_other_thread())
+        if address == "local":
+            quick_import("ray")
+            import ray
 
-        if not ray.is_initialized():
-            with begun_ahead(partial(_start_own, None), _end_own):
-                yield
-            return
-    yield
+            if not ray.is_initialized():
+                stack.enter_context(begun_ahead(partial(_start_own, None), _end_own))
+        yield
 
 
 def _start_own(num_cpus: int | None) -> Any:
