@@ -123,4 +123,4 @@ def _backbone_problem(value: object) -> str | None:
         return None  # the model room asks timm itself
     if not facts.versions:
         return f"{name} has no published weights, so no version {version!r}"
-    return f"{name} has no weights {version!r}{suggest(version, facts.versions)}"
+    return f"{name} has no weights {version or ''!r}{suggest(version or '', facts.versions)}"

@@ -146,10 +146,10 @@ def test_a_moved_search_is_where_it_lies(tmp_path: Path) -> None:
     assert found.tracking_uri == f"sqlite:///{tmp_path}/large/runs/mlflow.db"
     shutil.move(tmp_path / "large/runs", project / "runs")
     assert catalog.find("one").moved_from == ""
-    shutil.move(project, tmp_path / "renamed")  # all of it
-    found = catalog.find("one", tmp_path / "renamed/runs")
-    assert found.source == str(tmp_path / "renamed/space.yaml")
-    assert found.tracking_uri == f"sqlite:///{tmp_path}/renamed/runs/mlflow.db"
+    shutil.move(project, tmp_path / "50% of what?")  # all of it
+    found = catalog.find("one", tmp_path / "50% of what?/runs")
+    assert found.source == str(tmp_path / "50% of what?/space.yaml")
+    assert found.tracking_uri == f"sqlite:///{tmp_path}/50%25 of what%3F/runs/mlflow.db"
 
 
 def test_a_renamed_folder_renames_the_search(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from space_files import load_space_file
+from sqlalchemy import make_url
 
 from tlsearch.config import dump_resolved
 from tlsearch.config.document.loader import parse_value
@@ -177,3 +178,25 @@ def test_storage_may_not_be_a_file(file: Path) -> None:
     assert "storage must be a folder" in only_problem(file, f"storage={file}/below").message
     assert "needs a folder" in only_problem(file, f"tracking.uri=sqlite:///{file}/x.db").message
     assert "is a folder" in only_problem(file, f"tracking.uri=sqlite:///{file.parent}").message
+
+
+def test_a_database_lies_beside_its_file_whatever_the_folder_is_called(file: Path) -> None:
+    odd = file.parent.with_name("50% of a?b#c%20d")
+    file.parent.rename(odd)
+    space = odd / "space.yaml"
+    space.write_text(space.read_text().replace("db/ml", "my%20"))
+    loaded = load_space_file(space, ["search.study=sqlite:///study.db"])
+    assert make_url(loaded.tracking.uri).database == str(odd / "my flow.db")
+    assert make_url(loaded.tracking.uri).query == {"timeout": "5"}
+    (odd / "resolved.yaml").write_text(dump_resolved(loaded))
+    again = load_space_file(odd / "resolved.yaml")
+    assert (again.tracking.uri, again.search.study) == (loaded.tracking.uri, loaded.search.study)
+
+
+@pytest.mark.parametrize("override", ["storage=$SCRATCH/runs", "storage=${HOME}", "tracking.uri=sqlite:///$HOME/m.db"])
+def test_a_folder_named_after_a_variable_is_not_made(file: Path, override: str) -> None:
+    assert "variables of the environment are not replaced" in only_problem(file, override).message
+
+
+def test_an_address_that_is_no_bucket_is_one_error(file: Path) -> None:
+    assert only_problem(file, "storage=gs://bucket/runs").path == ("storage",)

@@ -6,6 +6,9 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
+
+from tlsearch.config import in_address
 
 _SQLITE = re.compile(r"(sqlite(?:\+\w+)?:///(?:file:)?)(/[^?]*)(.*)", re.DOTALL)
 
@@ -25,7 +28,7 @@ class Move:
         """
         match = _SQLITE.fullmatch(text)
         if match is not None:
-            return f"{match[1]}{self._path(Path(match[2]))}{match[3]}"
+            return f"{match[1]}{in_address(self._path(Path(unquote(match[2]))))}{match[3]}"
         return str(self._path(Path(text))) if os.path.isabs(text) else text
 
     def _path(self, path: Path) -> Path:

@@ -82,6 +82,11 @@ def suggest(name: Any, names: Iterable[str], *, most: int = 12, keys: bool = Fal
     return f"; it may be {one_of(names)}" if 0 < len(names) <= most else ""
 
 
+def in_address(path: Path) -> str:
+    """A path as it stands in ``sqlite:///FILE``, where a percent sign begins an escape, and a question mark options."""
+    return str(path).replace("%", "%25").replace("?", "%3F")
+
+
 def bucket_address(path: Path | str) -> str:
     """The address that a path was before pathlib folded its two slashes; empty where it is a path."""
     scheme, slashes, rest = str(path).partition(":/")

@@ -61,7 +61,7 @@ def resolve(form: FileForm, document: Document) -> tuple[SpaceFile, list[SpacePr
         document=document,
     )
     checker.require(
-        not is_url(file.storage) or file.search.study != "auto",
+        not file.storage.startswith("s3://") or file.search.study != "auto",
         ("search", "study"),
         f"a study cannot be a file where storage is {show(file.storage)}: name a database, postgresql://USER@HOST/DATABASE",
         ("storage",),

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from importlib.util import find_spec
+from urllib.parse import unquote
 
 from tlsearch.config.document.positions import Checker, Keys, first_existing, holds
-from tlsearch.config.document.wording import is_url, show
+from tlsearch.config.document.wording import in_address, is_url, show
 from tlsearch.config.schema import TrackingSpec
 
 _SERVER = re.compile(r"(postgresql|postgres|mysql|mariadb|mssql)(?:\+(\w+))?(://.*)", re.DOTALL)
@@ -62,6 +63,7 @@ def check_storage(text: str, checker: Checker) -> str:
         message = f"storage is a folder or s3://BUCKET/PREFIX, not {show(text)}"
         checker.require(re.fullmatch(r"s3://[^/@?#]+(/.*)?", text) is not None, ("storage",), message)
         return text
+    _refuse_variable(text, ("storage",), checker)
     path = checker.absolute(text, ("storage",))
     folder = first_existing(path)
     message = f"storage must be a folder; {str(folder)!r} is none"
@@ -78,11 +80,18 @@ def _sqlite(uri: str, what: str, at: Keys, checker: Checker) -> str:
         bool(name) and name != ":memory:", at, f"{what} needs a file: sqlite:///FILE, not {show(uri)}"
     ):
         return uri
-    path = checker.absolute(name, at)
+    _refuse_variable(name, at, checker)
+    path = checker.absolute(unquote(name), at)
     checker.require(not holds(path.is_dir), at, f"{what} is a file; {str(path)!r} is a folder", kind="absent")
     folder = first_existing(path.parent)
     checker.require(holds(folder.is_dir), at, f"{what} needs a folder; {str(folder)!r} is none", kind="absent")
-    return f"{scheme}{path}{options}"
+    return f"{scheme}{in_address(path)}{options}"
+
+
+def _refuse_variable(path: str, at: Keys, checker: Checker) -> None:
+    """A folder of that name would be made."""
+    message = f"variables of the environment are not replaced, and {show(path)} begins with one: write the path itself"
+    checker.require(re.match(r"\$\{?[A-Za-z_]", path) is None, at, message)
 
 
 def with_driver(url: str) -> str:

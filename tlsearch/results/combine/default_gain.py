@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from tlsearch.core.label_tasks import task_of
 from tlsearch.core.layout import SearchFolder
 from tlsearch.core.metrics import METRICS
+from tlsearch.core.text import plural
 from tlsearch.core.types import SearchRecord
 from tlsearch.results.combine.cross_fitting import stratified_halves
 from tlsearch.results.combine.kept_logits import MAX_VALUES, each_kept
@@ -70,7 +71,8 @@ class DefaultGain:
         """In words, with the interval, the p-value, and what they account for."""
         label = METRICS[self.metric].label
         if self.trial == self.default:
-            return f"the best of {self.num_trials} trials by {label} is the default trial {self.default} itself"
+            trials = plural(self.num_trials, "trial")
+            return f"the best of {trials} by {label} is the default trial {self.default} itself"
         shown = self.p_value < _SHOWN_P and self.gain > 0
         claim = "trial {} beats the default trial {}" if shown else "trial {} is not shown to beat the default trial {}"
         p_value = f"p = {self.p_value:.3f}" if self.p_value >= 0.001 else "p < 0.001"

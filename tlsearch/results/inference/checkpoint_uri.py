@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from tlsearch.core.errors import StorageError, TrackingError
 from tlsearch.core.secrets import remember
@@ -65,7 +66,7 @@ def _download(uri: str, tracking_uri: str | None) -> Path:
     remember(store)
     trust(store)  # the user has named it, here or for MLflow as a whole
     missing = re.fullmatch(r"sqlite:///([^?]+)", store)
-    if missing and not Path(missing[1]).is_file():  # MLflow would make an empty one
+    if missing and not Path(unquote(missing[1])).is_file():  # MLflow would make an empty one
         raise TrackingError(
             f"the model {uri} needs its MLflow store; there is none at {store}: set MLFLOW_TRACKING_URI"
         )
