@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from tlsearch.core.types import Scalar
-from tlsearch.space.domains import Choice, Domain, Fixed
+from tlsearch.space.domains import Domain, Listed, listed
 from tlsearch.space.libraries.backbones import BackboneFacts, backbone_facts
 
 # By their family, the module of timm's models: blocks of attention and linear layers in every stage.
@@ -92,14 +92,10 @@ def fitting_methods(domain: Domain, backbone: Scalar) -> Domain | None:
     Returns:
         None where it can take all of them.
     """
+    assert isinstance(domain, Listed), "methods are names"
     facts = backbone_facts(str(backbone))
-    values = domain.values if isinstance(domain, Choice) else (domain.nearest(None),)
-    left = tuple(one for one in values if facts is None or ADAPT_METHODS[str(one)].need.met(facts))
-    if left == values:
-        return None
-    if len(left) > 1:
-        return Choice(values=left)
-    return Fixed(value=left[0] if left else PLAIN.name)
+    left = tuple(one for one in domain.values if facts is None or ADAPT_METHODS[str(one)].need.met(facts))
+    return None if left == domain.values else listed(left or (PLAIN.name,))
 
 
 def kind_of_backbone(facts: BackboneFacts | None) -> tuple[bool, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 from tlsearch.core.types import SOLVED_HEADS, TRAINED, Scalar, hyperparameters
 from tlsearch.space.adapt_methods import ADAPT_METHODS, fitting_methods
 from tlsearch.space.bn_policies import BN_POLICIES, FROZEN
-from tlsearch.space.domains import Choice, Domain, Fixed, IntRange
+from tlsearch.space.domains import Choice, Domain, Fixed, IntRange, Listed, listed
 from tlsearch.space.image_sizes import IMAGE_SIZE, name_of_sizes, own_size, suited
 from tlsearch.space.libraries.backbones import backbone_facts
 
@@ -36,9 +36,7 @@ class Condition:
 
     def possible(self, domain: Domain) -> bool:
         """Whether it holds for any value of a domain."""
-        if isinstance(domain, Fixed):
-            return self.holds(domain.value)
-        if isinstance(domain, Choice):
+        if isinstance(domain, Listed):
             return any(self.holds(value) for value in domain.values)
         if self.values:
             return any(domain.contains(value) for value in self.values)
@@ -165,11 +163,9 @@ NO_EFFECT: Mapping[str, NoEffect] = {
 @cache
 def _head_only_policies(domain: Domain) -> Domain:
     """The BN policies of ``domain`` that differ at depth 0; ``frozen`` if none is left."""
-    values = domain.values if isinstance(domain, Choice) else (domain.nearest(None),)
-    left = tuple(value for value in values if BN_POLICIES[str(value)].at_depth_0)
-    if len(left) > 1:
-        return Choice(values=left)
-    return Fixed(value=left[0] if left else FROZEN.name)
+    assert isinstance(domain, Listed), "policies are names"
+    left = [value for value in domain.values if BN_POLICIES[str(value)].at_depth_0]
+    return listed(left or [FROZEN.name])
 
 
 NARROWED: Mapping[str, Narrowing] = {
@@ -194,7 +190,7 @@ NARROWED: Mapping[str, Narrowing] = {
     "adapt": Narrowing(
         on="backbone",
         domain=fitting_methods,
-        name=lambda domain: "_".join(("adapt", *map(str, getattr(domain, "values", ())))),
+        name=lambda domain: "_".join(("adapt", *map(str, domain.values if isinstance(domain, Choice) else ()))),
         takes=lambda value: ADAPT_METHODS[str(value)].need.words,
     ),
     IMAGE_SIZE: Narrowing(

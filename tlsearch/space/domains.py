@@ -28,6 +28,11 @@ class Fixed:
 
     value: Scalar
 
+    @property
+    def values(self) -> tuple[Scalar]:
+        """The value as the only one of a list."""
+        return (self.value,)
+
     def contains(self, value: Scalar) -> bool:
         """Whether a value lies in the domain."""
         return value == self.value
@@ -138,10 +143,11 @@ class FloatRange:
         return f"{self.low:g} to {self.high:g}" + (f" in steps of {self.step:g}" if self.step else "")
 
 
-Domain = Fixed | Choice | IntRange | FloatRange
+Listed = Fixed | Choice
+Domain = Listed | IntRange | FloatRange
 
 
-def listed(values: Sequence[Scalar]) -> Domain:
+def listed(values: Sequence[Scalar]) -> Listed:
     """The domain of these values, at least one."""
     return Choice(values=tuple(values)) if len(values) > 1 else Fixed(value=values[0])
 
@@ -150,8 +156,7 @@ def largest(domain: Domain) -> float:
     """The largest number of a domain; minus infinity where it has none."""
     if isinstance(domain, IntRange | FloatRange):
         return domain.high
-    values = domain.values if isinstance(domain, Choice) else (domain.value,)
-    return max((one for one in values if isinstance(one, int | float)), default=-math.inf)
+    return max((one for one in domain.values if isinstance(one, int | float)), default=-math.inf)
 
 
 def domain_tree(domain: Domain) -> dict[str, Any]:

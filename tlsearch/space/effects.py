@@ -15,7 +15,7 @@ from tlsearch.core.errors import SpaceProblem
 from tlsearch.core.types import Scalar
 from tlsearch.space.adapt_methods import kind_of_backbone
 from tlsearch.space.conditions import NARROWED, SYSTEM_READS, Condition, Reason
-from tlsearch.space.domains import Choice, Domain, Fixed, IntRange
+from tlsearch.space.domains import Domain, IntRange, Listed
 from tlsearch.space.libraries.backbones import backbone_facts
 from tlsearch.space.slots import Dimension, Slot, is_screened
 from tlsearch.space.space import Space
@@ -88,7 +88,7 @@ def _walk_all(space: Space) -> _Seen | None:
         def choose(slot: Slot, choice: Mapping[str, Scalar] = choice) -> Scalar:
             domain = slot.domain
             wanted = choice.get(slot.dimension)
-            value = wanted if slot.dimension in choice and domain.contains(wanted) else _first(domain)
+            value = wanted if slot.dimension in choice and domain.contains(wanted) else domain.nearest(None)
             used = {value} if slot.dimension in choice else set(_listed(domain))
             seen.values.setdefault(slot.dimension, set()).update(used)
             return value
@@ -109,9 +109,7 @@ def _representatives(name: str, space: Space) -> Sequence[Scalar]:
     domain = space.dimensions[name].domain
     conditions = [each for one in space.dimensions.values() for each in one.when if each.on == name]
     values: Sequence[Scalar]
-    if isinstance(domain, Fixed):
-        values = (domain.value,)
-    elif isinstance(domain, Choice):
+    if isinstance(domain, Listed):
         values = domain.values
     elif isinstance(domain, IntRange) and domain.high - domain.low <= 64 * domain.step:
         values = tuple(range(domain.low, domain.high + 1, domain.step))
@@ -144,15 +142,9 @@ def _combinations(deciding: Mapping[str, Sequence[Scalar]]) -> Iterator[dict[str
             yield {name: value, **others}
 
 
-def _first(domain: Domain) -> Scalar:
-    return domain.values[0] if isinstance(domain, Choice) else domain.nearest(None)
-
-
 def _listed(domain: Domain) -> tuple[Scalar, ...]:
     """The values of a list or the one fixed value; none of a range."""
-    if isinstance(domain, Choice):
-        return domain.values
-    return (domain.value,) if isinstance(domain, Fixed) else ()
+    return domain.values if isinstance(domain, Listed) else ()
 
 
 def _without_effect(name: str, reason: Reason, document: Document) -> SpaceProblem:

@@ -13,7 +13,7 @@ from tlsearch.core.codec import parse_json
 from tlsearch.core.types import Scalar, TrialConfig
 from tlsearch.space.conditions import NARROWED, NO_EFFECT, Reason, system_reason
 from tlsearch.space.dimensions import PARAMETERS
-from tlsearch.space.domains import Fixed, Suggester
+from tlsearch.space.domains import Fixed, Listed, Suggester
 from tlsearch.space.slots import Dimension, EntryProblem, Slot, outside
 
 _MAX_DEPTH = 5  # everything
@@ -77,8 +77,8 @@ class Space:
     def backbones(self) -> tuple[str, ...]:
         """All backbones of the space, as the user lists them."""
         domain = self.dimensions["backbone"].domain
-        values = (domain.value,) if isinstance(domain, Fixed) else getattr(domain, "values", ())
-        return tuple(str(value) for value in values)
+        assert isinstance(domain, Listed), "backbones are names"
+        return tuple(map(str, domain.values))
 
     def depths(self) -> tuple[int, ...]:
         """The unfreeze depths that a trial may have."""
@@ -161,21 +161,18 @@ class Space:
         self._walk(choose)
         return chosen
 
-    def starting_points(
-        self, start_with: Sequence[Mapping[str, Scalar]], *, with_default: bool = True
-    ) -> list[dict[str, Scalar]]:
+    def starting_points(self, start_with: Sequence[Mapping[str, Scalar]]) -> list[dict[str, Scalar]]:
         """The first points of a search: each entry completed, then the default unless it is among them.
 
         Args:
             start_with: Entries by the user's names.
-            with_default: False for the sampler ``fixed``, whose entries are the whole search.
 
         Raises:
             ValueError: An entry is outside the space.
         """
         points = [self.complete(entry) for entry in start_with]
         default = self.default_point()
-        return [*points, default] if with_default and default not in points else points
+        return points if default in points else [*points, default]
 
     def entry_problems(self, entry: Mapping[str, Any]) -> list[EntryProblem]:
         """What is wrong with a starting point; what depends on a wrong value is passed over."""

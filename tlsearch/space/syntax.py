@@ -16,7 +16,7 @@ from tlsearch.core.errors import SpaceProblem
 from tlsearch.core.types import Scalar
 from tlsearch.space.conditions import Condition
 from tlsearch.space.dimensions import PARAMETERS, RATIO_OF, Parameter
-from tlsearch.space.domains import Choice, Domain, Fixed, FloatRange, IntRange
+from tlsearch.space.domains import Domain, Fixed, FloatRange, IntRange, listed
 
 _LISTS = ("choice", "from")
 _FORMS = (*_LISTS, "int", "float", "log")
@@ -97,7 +97,7 @@ class DomainReader:
                 values.append(parameter.coerce(value))
         if len(self.problems) > num_problems:
             raise _Refused
-        return Choice(values=tuple(values)) if len(values) > 1 else Fixed(value=values[0])
+        return listed(values)
 
     def _range(self, parameter: Parameter, form: str, raw: Mapping[str, Any], path: Keys) -> Domain:
         where = (*path, form)

@@ -196,7 +196,6 @@ def test_starting_points_are_completed_and_end_with_the_default(tmp_path: Path) 
         "batch_size": 16,
     }
     assert points[1:] == [space.default_point()]
-    assert space.starting_points([entry], with_default=False) == points[:1]
     assert len(space.starting_points([{}, {"head_lr": 1e-3}])) == 2, "the default stands there already"
 
 
