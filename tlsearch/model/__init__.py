@@ -3,7 +3,7 @@
 from tlsearch.model.adapters.adaptation import Adaptation
 from tlsearch.model.batchnorm.folding import fold_batchnorm
 from tlsearch.model.batchnorm.recalibration import adapt_statistics
-from tlsearch.model.build import build_model, build_original, meta_model, replace_head
+from tlsearch.model.build import build_model, build_original, meta_model, replace_head, untrained_model
 from tlsearch.model.describe import ModelDescription, adapted_parameters, describe_model
 from tlsearch.model.libraries.libraries import default_transform
 from tlsearch.model.param_groups import parameter_groups

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.vision_transformer import interpolate_embeddings
 
+from tlsearch.core.types import ModelSpec
 from tlsearch.model.libraries.fast_init import empty_original, forked_seed, meta_original, random_original
-from tlsearch.model.libraries.libraries import is_timm, split_backbone
+from tlsearch.model.libraries.libraries import is_timm, native_size
 from tlsearch.model.staging.cut import stage_model
 from tlsearch.model.staging.part import Part
 from tlsearch.model.staging.staged import StagedModel
@@ -17,6 +18,7 @@ from tlsearch.model.staging.stem_channels import adapt_stem
 from tlsearch.model.staging.token_features import take_features
 from tlsearch.model.weights.matching import at_size
 from tlsearch.model.weights.resolve import Weights
+from tlsearch.space.libraries.backbones import split_version
 
 _POSITIONS = "encoder.pos_embedding"
 
@@ -80,7 +82,7 @@ def build_original(
     Raises:
         UserError: The backbone does not exist, no rule cuts it, or it cannot take this size or these channels.
     """
-    base, version = split_backbone(backbone)
+    base, version = split_version(backbone)
     random_backbone = weights is not None and weights.state is None
     if random_backbone:
         original = random_original(base, version, image_size, seed)
@@ -98,20 +100,40 @@ def build_original(
     return model
 
 
-def meta_model(
-    backbone: str, *, num_classes: int, image_size: int, channels: int = 3, features: str | None = None
-) -> StagedModel:
+def untrained_model(spec: ModelSpec) -> StagedModel:
+    """A model with constants in it, in train mode: for a checkpoint's whole state to be loaded into, or to be timed.
+
+    Raises:
+        UserError: As of ``build_model``.
+    """
+    return build_model(
+        spec.backbone,
+        num_classes=spec.num_classes,
+        weights=None,
+        image_size=_size_of(spec),
+        channels=spec.channels,
+        seed=0,
+        features=spec.features,
+    )
+
+
+def meta_model(spec: ModelSpec) -> StagedModel:
     """The staged model on the meta device: the names, shapes and kinds of its tensors, without their memory.
 
     Raises:
         UserError: As of ``build_model``.
     """
-    model = stage_model(meta_original(*split_backbone(backbone), image_size), backbone, image_size)
-    adapt_stem(model, channels)
-    if features is not None:
-        take_features(model, features)
-    replace_head(model, num_classes=num_classes, seed=0)
+    backbone, image_size = spec.backbone, _size_of(spec)
+    model = stage_model(meta_original(*split_version(backbone), image_size), backbone, image_size)
+    adapt_stem(model, spec.channels)
+    if spec.features is not None:
+        take_features(model, spec.features)
+    replace_head(model, num_classes=spec.num_classes, seed=0)
     return model
+
+
+def _size_of(spec: ModelSpec) -> int:
+    return native_size(spec.backbone) if spec.image_size is None else spec.image_size
 
 
 def _resized(state: dict[str, Tensor], model: StagedModel) -> dict[str, Tensor]:

@@ -9,9 +9,8 @@ from functools import lru_cache
 from tlsearch.core.types import ModelSpec
 from tlsearch.model.adapters.adaptation import Adaptation
 from tlsearch.model.build import meta_model
-from tlsearch.model.libraries.libraries import native_size
 from tlsearch.model.staging.part import batchnorm_layers
-from tlsearch.model.staging.staged import MAX_DEPTH, PART_NAMES, StagedModel
+from tlsearch.model.staging.staged import MAX_DEPTH, PART_NAMES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +58,7 @@ def describe_model(spec: ModelSpec) -> ModelDescription:
     Raises:
         UserError: The backbone does not exist, no rule cuts it, or it cannot take this size or these channels.
     """
-    model = _without_memory(spec)
+    model = meta_model(spec)
     stages = tuple(
         StageDescription(
             name=name,
@@ -92,19 +91,8 @@ def adapted_parameters(spec: ModelSpec, method: str, rank: int | None) -> Mappin
     Raises:
         UserError: As of ``describe_model``.
     """
-    model = _without_memory(spec)
+    model = meta_model(spec)
     model.adapt_by(Adaptation(method=method, rank=rank))
     model.freeze(MAX_DEPTH, None)
     counts = [sum(one.numel() for one in part.parameters() if one.requires_grad) for part in model.parts]
     return {depth: sum(counts[MAX_DEPTH - depth :]) for depth in range(MAX_DEPTH + 1)}
-
-
-def _without_memory(spec: ModelSpec) -> StagedModel:
-    size = native_size(spec.backbone) if spec.image_size is None else spec.image_size
-    return meta_model(
-        spec.backbone,
-        num_classes=spec.num_classes,
-        image_size=size,
-        channels=spec.channels,
-        features=spec.features,
-    )

@@ -15,7 +15,7 @@ from torch import nn
 
 from tlsearch.core.types import CONTEXT_BYTES, SYSTEM, ModelSpec, TrialAssignment
 from tlsearch.data import with_image_size
-from tlsearch.model import StagedModel, build_model, resolve_weights
+from tlsearch.model import StagedModel, resolve_weights, untrained_model
 from tlsearch.train import Runtime, out_of_memory_is_infeasible, trial_runtime
 from tlsearch.trial.process_cache import held_index
 
@@ -45,16 +45,7 @@ def trial_latency(assignment: TrialAssignment) -> float:
     key = (spec, str(runtime.device), runtime.precision, setup.num_threads)
     if key not in _measured:
         with out_of_memory_is_infeasible("the model"):
-            model = build_model(
-                spec.backbone,
-                num_classes=num_classes,
-                weights=None,
-                image_size=size,
-                channels=spec.channels,
-                seed=0,
-                features=spec.features,
-            )
-            _measured[key] = time_one_image(model, runtime)
+            _measured[key] = time_one_image(untrained_model(spec), runtime)
     return _measured[key]
 
 

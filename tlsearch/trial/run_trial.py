@@ -14,13 +14,14 @@ from tlsearch.core.types import (
     Decision,
     EndReason,
     EpochReport,
+    ModelSpec,
     Reporter,
     RunningTrial,
     TrialAssignment,
     TrialOutcome,
     best_seen,
 )
-from tlsearch.model import StagedModel, build_model, meta_model
+from tlsearch.model import StagedModel, meta_model, untrained_model
 from tlsearch.space.libraries.backbones import backbone_facts
 from tlsearch.train import evaluate, read_model_state
 from tlsearch.trial.finetuning import BEST_FOLDER, RUNNING_FOLDER, FineTuning
@@ -179,26 +180,17 @@ def load_trained(directory: Path, found: ModelFile | None = None) -> tuple[Stage
     facts = backbone_facts(meta.backbone)
     if facts is not None and not facts.valid_size(meta.image_size):
         raise StorageError(f"{meta.backbone} takes images of {facts.size_rule()}, not {meta.image_size} px: {path}")
+    spec = ModelSpec(
+        backbone=meta.backbone,
+        num_classes=len(meta.classes),
+        image_size=meta.image_size,
+        channels=meta.transform.channels,
+        features=meta.config.features,
+    )
     try:
         # First without memory: a file may name any backbone and any number of classes.
-        channels = meta.transform.channels
-        empty = meta_model(
-            meta.backbone,
-            num_classes=len(meta.classes),
-            image_size=meta.image_size,
-            channels=channels,
-            features=meta.config.features,
-        )
-        state = read_model_state(directory, found, empty)
-        model = build_model(
-            meta.backbone,
-            num_classes=len(meta.classes),
-            weights=None,
-            image_size=meta.image_size,
-            channels=channels,
-            seed=0,
-            features=meta.config.features,
-        )
+        state = read_model_state(directory, found, meta_model(spec))
+        model = untrained_model(spec)
     except StorageError:
         raise
     except UserError as error:

@@ -84,7 +84,7 @@ def test_a_description_counts_the_channels() -> None:
 
 
 def test_a_stem_without_a_convolution_over_rgb_is_refused() -> None:
-    model = meta_model("mobilenet_v2", num_classes=2, image_size=32)
+    model = meta_model(ModelSpec(backbone="mobilenet_v2", num_classes=2, image_size=32))
     model.stem = type(model.stem)(nn.Flatten(), nn.Linear(3, 3))
     with pytest.raises(UserError, match="mobilenet_v2 takes RGB images alone"):
         adapt_stem(model, 4)

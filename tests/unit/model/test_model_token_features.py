@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tlsearch.core.errors import UserError
+from tlsearch.core.types import ModelSpec
 from tlsearch.model import StagedModel, build_model, build_original, meta_model
 from tlsearch.model.staging.token_features import take_features, takes_features
 
@@ -79,6 +80,6 @@ def test_a_model_without_a_class_token_is_refused(backbone: str) -> None:
 
 
 def test_torchvisions_own_transformers_take_them() -> None:
-    model = meta_model("vit_b_32", num_classes=CLASSES, image_size=64, features="last4")
+    model = meta_model(ModelSpec(backbone="vit_b_32", num_classes=CLASSES, image_size=64, features="last4"))
     assert model(torch.empty(2, 3, 64, 64, device="meta")).shape == (2, CLASSES)
     assert model.get_submodule("head.classifier").weight.shape == (CLASSES, 4 * 768)

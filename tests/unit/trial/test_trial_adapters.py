@@ -12,7 +12,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from tlsearch.core.errors import FrozenMoved
-from tlsearch.core.types import TrialAssignment, repeatable
+from tlsearch.core.types import ModelSpec, TrialAssignment, repeatable
 from tlsearch.model import meta_model
 from tlsearch.train import predict_logits
 from tlsearch.trial import FineTuning, finetuning, inputs, load_trained
@@ -66,7 +66,7 @@ def test_the_checkpoint_is_a_plain_model(adapted: Assign, tmp_path: Path, adapt:
     model, meta = load_trained(tmp_path / "trial/best")
     assert meta.config.adapt == adapt and meta.epoch == 2
     assert torch.allclose(predict_logits(model, parts.val, parts.runtime, depth=2), logits, rtol=0, atol=1e-5)
-    plain = set(meta_model(VIT, num_classes=3, image_size=32).state_dict())
+    plain = set(meta_model(ModelSpec(backbone=VIT, num_classes=3, image_size=32)).state_dict())
     moving, frozen = (names_in(tmp_path / "trial/best", start) for start in ("weights", "frozen"))
     assert frozen == lasting and moving == plain - lasting and not moving & frozen
     assert any(name.startswith("stage4.") for name in moving)

@@ -18,6 +18,7 @@ from torch import nn
 
 from tlsearch.core.errors import UserError
 from tlsearch.core.types import CropMode, TransformSpec
+from tlsearch.space.libraries.backbones import TIMM, split_version
 
 
 @lru_cache(maxsize=256)
@@ -27,7 +28,7 @@ def default_transform(backbone: str) -> TransformSpec:
     Raises:
         UserError: The backbone or version does not exist, or its transform is of another kind.
     """
-    base, version = split_backbone(backbone)
+    base, version = split_version(backbone)
     if is_timm(base):
         return _of_timm(base, timm_config(base, version))
     preset = torchvision_weights(base, version).transforms()
@@ -46,7 +47,7 @@ def native_size(backbone: str) -> int:
     Raises:
         UserError: The backbone or version does not exist.
     """
-    base, version = split_backbone(backbone)
+    base, version = split_version(backbone)
     if is_timm(base):
         return int(timm_config(base, version).input_size[-1])
     return default_transform(backbone).crop_size
@@ -71,7 +72,6 @@ def _of_timm(base: str, config: Any) -> TransformSpec:
     )
 
 
-_TIMM = "timm/"
 _INCEPTIONS = ("googlenet", "inception_v3")
 # timm's modules whose models are built for an image size, with what makes them take that size alone: sizes that
 # are worked out again in every pass are a loss of time where all images have one size.
@@ -86,15 +86,9 @@ _TIMM_SIZED: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def split_backbone(backbone: str) -> tuple[str, str | None]:
-    """Splits ``name@VERSION`` into the name and the version, None where no version is named."""
-    base, _, version = backbone.partition("@" if "@" in backbone or not is_timm(backbone) else ".")
-    return base, version or None
-
-
 def is_timm(base: str) -> bool:
     """Whether a backbone is one of timm's."""
-    return base.startswith(_TIMM)
+    return base.startswith(TIMM)
 
 
 @lru_cache(maxsize=1)
@@ -137,7 +131,7 @@ def torchvision_weights(base: str, version: str | None) -> Any:
 
 def timm_name(base: str, version: str | None) -> str:
     """timm's own name of a backbone: ``timm/vit@tag`` is ``vit.tag``."""
-    name = base.removeprefix(_TIMM)
+    name = base.removeprefix(TIMM)
     return f"{name}.{version}" if version else name
 
 
@@ -150,7 +144,7 @@ def timm_config(base: str, version: str | None) -> Any:
     timm = import_timm()
     name = timm_name(base, version)
     if not timm.is_model(name):
-        raise UserError(f"unknown backbone {base!r}{nearest(name, timm.list_models(), prefix=_TIMM)}")
+        raise UserError(f"unknown backbone {base!r}{nearest(name, timm.list_models(), prefix=TIMM)}")
     try:
         config = timm.models.get_pretrained_cfg(name)
     except RuntimeError as error:

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from tlsearch.core.errors import WeightsError
 from tlsearch.model.libraries.fast_init import meta_original
-from tlsearch.model.libraries.libraries import is_timm, native_size, split_backbone
+from tlsearch.model.libraries.libraries import is_timm, native_size
 from tlsearch.model.staging.cut import stage_model
+from tlsearch.space.libraries.backbones import split_version
 
 # Of several networks with the same names in one file: these words in a prefix say that it is the better one.
 _BETTER = ("teacher", "ema")
@@ -57,7 +58,7 @@ def layout_of(backbone: str) -> Layout:
     Raises:
         UserError: The backbone does not exist, or no rule cuts it.
     """
-    base, version = split_backbone(backbone)
+    base, version = split_version(backbone)
     size = native_size(backbone)
     original = meta_original(base, version, size)
     state = original.state_dict()
@@ -199,7 +200,7 @@ def timms_names(state: Mapping[str, Tensor], backbone: str) -> dict[str, Tensor]
 
     None where timm has no such conversion for the family, or the state is of another kind than it expects.
     """
-    base, version = split_backbone(backbone)
+    base, version = split_version(backbone)
     try:
         return _filtered(state, meta_original(base, version, native_size(backbone)))
     except Exception:  # timm looks for certain names and shapes, and fails in any way where they are not there

@@ -20,7 +20,6 @@ from tlsearch.data.fetch.fetcher import forget_silence
 from tlsearch.model.libraries.libraries import (
     default_transform,
     is_timm,
-    split_backbone,
     timm_config,
     timm_name,
     torchvision_weights,
@@ -29,6 +28,7 @@ from tlsearch.model.weights.matching import layout_of, match_by_name, match_by_o
 from tlsearch.model.weights.official import download_timm, download_torchvision, look_for_timm, look_for_torchvision
 from tlsearch.model.weights.state_files import package_file, read_state
 from tlsearch.model.weights.url import fetch
+from tlsearch.space.libraries.backbones import split_version
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -117,8 +117,7 @@ def check_weights(backbone: str, source: WeightsSource) -> None:
     if source.kind != "default":
         resolve_weights(backbone, source)
         return
-    base, named_version = split_backbone(backbone)
-    version = source.version or named_version
+    base, version = _versioned(backbone, source)
     _transform(base, version, source)
     (look_for_timm if is_timm(base) else look_for_torchvision)(base, version)
 
@@ -146,8 +145,7 @@ def weights_card(backbone: str, source: WeightsSource) -> WeightsCard:
     Raises:
         UserError: The backbone or version does not exist.
     """
-    base, named_version = split_backbone(backbone)
-    version = source.version or named_version
+    base, version = _versioned(backbone, source)
     if source.kind == "none":
         return WeightsCard(id="none")
     if source.kind == "file":
@@ -174,8 +172,13 @@ def weights_transform(backbone: str, source: WeightsSource) -> TransformSpec:
     Raises:
         UserError: The backbone or version does not exist, or its transform is of another kind.
     """
-    base, named_version = split_backbone(backbone)
-    return _transform(base, source.version or named_version, source)
+    return _transform(*_versioned(backbone, source), source)
+
+
+def _versioned(backbone: str, source: WeightsSource) -> tuple[str, str | None]:
+    """The backbone without a version, and the version of the library's weights: what the source names comes first."""
+    base, version = split_version(backbone)
+    return base, source.version or version
 
 
 def _key_of(backbone: str, source: WeightsSource, path: Path | None) -> tuple[object, ...]:
@@ -204,8 +207,7 @@ def _path_of(source: WeightsSource, backbone: str) -> Path | None:
 
 
 def _resolve(backbone: str, source: WeightsSource, path: Path | None) -> Weights:
-    base, named_version = split_backbone(backbone)
-    version = source.version or named_version
+    base, version = _versioned(backbone, source)
     transform = _transform(base, version, source)
     card = weights_card(backbone, source)
     if source.kind == "none":

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from tlsearch.core.errors import UserError
 from tlsearch.model.libraries.fast_init import ConstantFill, forked_seed
-from tlsearch.model.libraries.libraries import import_timm, is_timm, split_backbone, timm_name, timm_options
+from tlsearch.model.libraries.libraries import import_timm, is_timm, timm_name, timm_options
 from tlsearch.model.staging.staged import StagedModel
+from tlsearch.space.libraries.backbones import split_version
 
 TOLERANCE = 1e-3  # of the differences between the logits of random images, which a model may hardly tell apart
 _ROUNDING = 1e-5  # of the largest logit
@@ -77,7 +78,7 @@ def timm_counterpart(model: StagedModel) -> TimmCounterpart:
     Raises:
         UserError: timm is missing, or none of its models gives the same logits.
     """
-    base, version = split_backbone(model.backbone)
+    base, version = split_version(model.backbone)
     timm = import_timm()
     name, more = (base, {}) if is_timm(base) else _COUNTERPARTS.get(base, (base, {}))
     name = timm_name(name, None)

@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from tlsearch.core.errors import UserError
 from tlsearch.model import StagedModel
 from tlsearch.model.libraries.fast_init import meta_original
-from tlsearch.model.libraries.libraries import is_timm, split_backbone, timm_name, timm_options, torchvision_options
+from tlsearch.model.libraries.libraries import is_timm, timm_name, timm_options, torchvision_options
 from tlsearch.node_cache.locked_files import give_usual_mode
 from tlsearch.results.export.base import Run, check_own_head, check_rgb, description
 from tlsearch.results.export.export_formats import formats_of_any_model
 from tlsearch.results.inference.predictor import Classifier
+from tlsearch.space.libraries.backbones import split_version
 
 SCRIPT, WEIGHTS, CONFIG = "predict.py", "model.safetensors", "model.json"
 _TEMPLATE = Path(__file__).parent / "predict_script.txt"
@@ -39,7 +40,7 @@ def write(classifier: Classifier, folder: Path) -> None:
     check_rgb(classifier)
     folder.mkdir()
     meta = classifier.meta
-    base, version = split_backbone(meta.backbone)
+    base, version = split_version(meta.backbone)
     if is_timm(base):
         call = {
             "library": "timm",

@@ -21,7 +21,6 @@ from tlsearch.core.types import (
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from tlsearch.model import StagedModel
 
 FORMAT = 1
 
@@ -108,10 +107,11 @@ def measure_latency(spec: ModelSpec, *, num_threads: int = 1) -> float:
     """
     import torch
 
+    from tlsearch.model import untrained_model
     from tlsearch.train import Runtime
     from tlsearch.trial import time_one_image
 
-    model = _untrained(spec)
+    model = untrained_model(spec)
     with _threads(num_threads):
         return time_one_image(model, Runtime(device=torch.device("cpu")))
 
@@ -124,7 +124,9 @@ def measure_part_latencies(spec: ModelSpec, *, num_threads: int = 1) -> tuple[fl
     """
     import torch
 
-    model = _untrained(spec)
+    from tlsearch.model import untrained_model
+
+    model = untrained_model(spec)
     features, found = model.blank_images(1), []
     for part in model.eval().parts:
         found.append(measure_module(part, [features], num_threads=num_threads))
@@ -145,22 +147,6 @@ def measure_module(module: nn.Module, inputs: Sequence[Tensor], *, num_threads: 
     rows = [one.contiguous(memory_format=layout) if one.ndim == 4 else one for one in inputs]
     with _threads(num_threads):
         return time_module(module, rows, Runtime(device=torch.device("cpu")))
-
-
-def _untrained(spec: ModelSpec) -> StagedModel:
-    from tlsearch.model import build_model
-    from tlsearch.model.libraries.libraries import native_size
-
-    size = native_size(spec.backbone) if spec.image_size is None else spec.image_size
-    return build_model(
-        spec.backbone,
-        num_classes=spec.num_classes,
-        weights=None,
-        image_size=size,
-        channels=spec.channels,
-        seed=0,
-        features=spec.features,
-    )
 
 
 @contextmanager
