@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -180,9 +179,7 @@ def split_digest(split: Split) -> str:
     return total.hexdigest()
 
 
-def read_image(
-    index: ImageIndex, key: str, *, pixels: PixelFormat | None = None, hold: ExitStack | None = None
-) -> Picture:
+def read_image(index: ImageIndex, key: str, *, pixels: PixelFormat | None = None) -> Picture:
     """Decodes one image, see ``decode_image``.
 
     Args:
@@ -192,7 +189,7 @@ def read_image(
         DataError: The file is missing, empty or corrupt, or has other channels; names its path.
     """
     data, name = index.reader.read(key), index.reader.name(key)
-    return decode_image(data, name, pixels=pixels or index.pixels, max_pixels=index.max_pixels, hold=hold)
+    return decode_image(data, name, pixels=pixels or index.pixels, max_pixels=index.max_pixels)
 
 
 def _ready_splits(listing: Listing, split: SplitSpec) -> dict[str, tuple[Item, ...]]:

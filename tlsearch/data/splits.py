@@ -46,16 +46,7 @@ def split_items(
         text = ", ".join(f"{name} {share}" for name, share in fractions.items())
         raise DataError(f"split fractions must be above 0 and leave something for train, got {text}")
     targets = _targets(items, classes, fractions)
-    groups: dict[str, list[Item]] = defaultdict(list)
-    for item in items:
-        groups[item.group].append(item)
-    placed = _place(groups, targets, seed)
-    result = {
-        name: tuple(sorted((item for item in items if placed[item.group] == name), key=lambda i: (i.label, i.key)))
-        for name in targets
-    }
-    _check_cover(result, groups, classes)
-    return result
+    return _cut(items, classes, targets, seed)
 
 
 def fold_items(
@@ -92,13 +83,27 @@ def fold_items(
         for fold, name in enumerate(names):
             targets[name][label] = each + ((fold - turn) % num_folds < over)
         turn += over
+    return tuple(_cut(items, classes, targets, seed).values())
+
+
+def _cut(
+    items: Sequence[Item], classes: Sequence[str], targets: Mapping[str, Mapping[int, int]], seed: int
+) -> dict[str, tuple[Item, ...]]:
+    """The items of each split or fold, by the wanted number of images of each class, sorted by (label, key).
+
+    Raises:
+        DataError: One of them has none of a class.
+    """
     groups: dict[str, list[Item]] = defaultdict(list)
     for item in items:
         groups[item.group].append(item)
     placed = _place(groups, targets, seed)
-    result = {name: tuple(item for item in items if placed[item.group] == name) for name in names}
+    result = {
+        name: tuple(sorted((item for item in items if placed[item.group] == name), key=lambda i: (i.label, i.key)))
+        for name in targets
+    }
     _check_cover(result, groups, classes)
-    return tuple(tuple(sorted(fold, key=lambda item: (item.label, item.key))) for fold in result.values())
+    return result
 
 
 def _targets(

@@ -10,7 +10,6 @@ from PIL import Image
 
 from tlsearch.core.types import TransformSpec
 from tlsearch.data import decode_rgb, eval_image, normalise, with_image_size
-from tlsearch.data.images.preprocessing import resized_square
 
 WEIGHTS = [
     tvm.ResNet18_Weights.IMAGENET1K_V1,  # 256/224 bilinear
@@ -125,13 +124,13 @@ def test_image_size_keeps_the_proportion(native, size, want):
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "nearest"])
 def test_of_a_long_and_thin_image_only_the_middle_is_resized(monkeypatch, size, interpolation):
     image = picture("RGB", *size)
-    for spec, side in ((TransformSpec(resize_size=40, crop_size=32, interpolation=interpolation), 32),
-                       (TransformSpec(resize_size=24, crop_size=32, interpolation=interpolation), 32)):  # fmt: skip
-        whole = resized_square(image, spec, side)
+    for resize_size in (40, 24):
+        spec = TransformSpec(resize_size=resize_size, crop_size=32, interpolation=interpolation)
+        whole = eval_image(image, spec)
         with monkeypatch.context() as patch:
             patch.setattr("tlsearch.data.images.preprocessing._MAX_RESIZED_PIXELS", 1000)
-            part = resized_square(image, spec, side)
-        assert part.shape == (side, side, 3)
+            part = eval_image(image, spec)
+        assert part.shape == (32, 32, 3)
         assert np.abs(part.astype(int) - whole).max() <= 1 and (part == whole).mean() > 0.9
 
 

@@ -211,9 +211,7 @@ def in_format(array: NDArray[Any], pixels: PixelFormat, name: str) -> Picture:
     return Image.fromarray(array) if pixels.is_rgb else array
 
 
-def inspect_own(
-    data: bytes, name: str, *, pixels: PixelFormat, max_pixels: int = MAX_PIXELS, hold: ExitStack | None = None
-) -> Decoded:
+def inspect_own(data: bytes, name: str, *, pixels: PixelFormat, max_pixels: int, hold: ExitStack) -> Decoded:
     """As ``inspect_image`` for another format than RGB of 8 bits: what is described is ``picture_of`` the image.
 
     Raises:

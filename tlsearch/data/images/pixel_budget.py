@@ -1,15 +1,21 @@
-"""One budget of pixels for all threads of a process that decode images: memory goes by pixels, not by files."""
+"""Threads that decode images, and one budget of pixels for all of a process: memory goes by pixels, not by files."""
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Condition
+from typing import TypeVar
+
+from PIL import Image
 
 from tlsearch.core.types import MAX_PIXELS
 
+_Result = TypeVar("_Result")
+_CHUNK = 32  # keys that a thread takes at a time
 _PIXELS_OF_A_THREAD = 16_000_000  # a large photo: photos of this size are decoded on all processors at once
 
 
@@ -18,6 +24,15 @@ def num_decoders() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def for_each(keys: Sequence[str], look: Callable[[str], _Result]) -> Iterator[_Result]:
+    """What a function that opens images gives for each key, in their order; called by several threads."""
+    Image.init()  # loads Pillow's plugins here, instead of in several threads at once
+    chunks = [keys[start : start + _CHUNK] for start in range(0, len(keys), _CHUNK)]
+    with ThreadPoolExecutor(max_workers=num_decoders()) as pool:
+        for results in pool.map(lambda chunk: [look(key) for key in chunk], chunks):
+            yield from results
 
 
 class PixelBudget:

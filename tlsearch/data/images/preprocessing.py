@@ -45,41 +45,36 @@ def eval_image(image: Picture, spec: TransformSpec) -> Pixels:
     Returns:
         (crop_size, crop_size, C), of uint8 or uint16 as the image.
     """
-    return resized_square(image, spec, spec.crop_size)
-
-
-def resized_square(image: Picture, spec: TransformSpec, side: int) -> Pixels:
-    """The centre square of ``side`` px of the image resized as ``spec`` says; its crop size has no part in it."""
     if isinstance(image, Image.Image):
-        return np.asarray(_square(image, spec, side), dtype=np.uint8)
+        return np.asarray(_square(image, spec), dtype=np.uint8)
     # Pillow resizes floats in as many digits as 16 bits have; it knows no 16-bit images that it could resize.
     working = image if image.dtype == np.uint8 else image.astype(np.float32)
-    bands = [np.asarray(_square(Image.fromarray(working[..., c]), spec, side)) for c in range(image.shape[2])]
+    bands = [np.asarray(_square(Image.fromarray(working[..., c]), spec)) for c in range(image.shape[2])]
     values = np.stack(bands, axis=2).round()
     if image.dtype == np.uint8:
         return values.astype(np.uint8)
     return values.clip(0, 65535).astype(np.uint16)  # bicubic weights go beyond the range
 
 
-def _square(image: Image.Image, spec: TransformSpec, side: int) -> Image.Image:
+def _square(image: Image.Image, spec: TransformSpec) -> Image.Image:
     if spec.crop_mode == "squash":
         size = [spec.resize_size, spec.resize_size]
     else:
         short, long = sorted(image.size)
         if spec.resize_size * spec.resize_size * long // short > _MAX_RESIZED_PIXELS:
-            return _square_of_thin(image, spec, side)
+            return _square_of_thin(image, spec)
         size = [spec.resize_size]
     resized = F.resize(image, size, interpolation=InterpolationMode(spec.interpolation), antialias=True)
-    cropped: Image.Image = F.center_crop(resized, [side, side])
+    cropped: Image.Image = F.center_crop(resized, [spec.crop_size, spec.crop_size])
     return cropped
 
 
-def _square_of_thin(image: Image.Image, spec: TransformSpec, side: int) -> Image.Image:
+def _square_of_thin(image: Image.Image, spec: TransformSpec) -> Image.Image:
     """The same square, without the ends of a long and thin image, which the crop would cut off again.
 
     Pillow weighs pixels by places in single precision, so a value may differ by one level of 255 from the whole's.
     """
-    short, long = sorted(image.size)
+    (short, long), side = sorted(image.size), spec.crop_size
     length = int(spec.resize_size * long / short)  # of the whole image resized, as torchvision rounds it
     left = round((length - side) / 2.0)
     margin = _MARGIN * max(1, math.ceil(length / long))

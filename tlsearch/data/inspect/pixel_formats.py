@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from tlsearch.core.errors import DataError
 from tlsearch.core.printable import printable
@@ -18,14 +15,13 @@ from tlsearch.data.fetch.bucket_images import RemoteReader
 from tlsearch.data.image_files import raise_together
 from tlsearch.data.images.file_formats import HEAD_BYTES, image_format
 from tlsearch.data.images.own_channels import StoredPixels, stored_pixels
-from tlsearch.data.images.pixel_budget import num_decoders
+from tlsearch.data.images.pixel_budget import for_each
 from tlsearch.data.index import ImageIndex, read_image
 from tlsearch.data.sources.listing import FileReader
 
 _LOOKED_AT = 1000  # images of a library's set, which are all of one kind
 _MEASURED = 1000  # training images, evenly over the classes: the mean of a channel is known to 1 % of its deviation
 _EXAMPLES = 3
-_CHUNK = 64
 _CONSTANT = 1e-6  # deviation below which a channel holds nothing to divide by
 # Formats that hold 8 bits a channel at most, or are read so. PNG says its depth in its head.
 _PICTURES = ("JPEG", "BMP", "GIF", "WEBP", "AVIF", "HEIF")
@@ -47,7 +43,8 @@ def find_pixels(index: ImageIndex, spec: DataSpec) -> PixelFormat:
     keys = [*index.splits["train"].keys, *index.splits["val"].keys]
     if not isinstance(index.reader, FileReader | RemoteReader):
         keys = keys[:: max(1, len(keys) // _LOOKED_AT)]
-    for key, stored in _look_at_all(index, keys, heads_suffice=spec.channels in (None, 3) and spec.bits != 16):
+    look = partial(_look, index, heads_suffice=spec.channels in (None, 3) and spec.bits != 16)
+    for key, stored in zip(keys, for_each(keys, look), strict=True):
         if stored is not None:
             found[_format_of(stored, spec)].append(key)
     if not found:
@@ -79,17 +76,6 @@ def _mixed(index: ImageIndex, spec: DataSpec, found: dict[PixelFormat, list[str]
     return "\n".join(lines)
 
 
-def _look_at_all(
-    index: ImageIndex, keys: Sequence[str], *, heads_suffice: bool
-) -> Iterator[tuple[str, StoredPixels | None]]:
-    Image.init()  # loads Pillow's plugins here, instead of in several threads at once
-    look = partial(_look, index, heads_suffice=heads_suffice)
-    chunks = [keys[start : start + _CHUNK] for start in range(0, len(keys), _CHUNK)]
-    with ThreadPoolExecutor(max_workers=num_decoders()) as pool:
-        for chunk, results in zip(chunks, pool.map(lambda chunk: list(map(look, chunk)), chunks), strict=True):
-            yield from zip(chunk, results, strict=True)
-
-
 def _look(index: ImageIndex, key: str, *, heads_suffice: bool) -> StoredPixels | None:
     """What one file holds; None where it cannot be read, which decoding it will report."""
     try:
@@ -115,8 +101,7 @@ def measure_channels(index: ImageIndex) -> tuple[tuple[float, ...], tuple[float,
     """
     keys = index.splits["train"].keys
     chosen = keys[:: max(1, -(-len(keys) // _MEASURED))]
-    with ThreadPoolExecutor(max_workers=num_decoders()) as pool:
-        found = list(pool.map(partial(_moments, index), chosen))
+    found = list(for_each(chosen, partial(_moments, index)))
     raise_together([one for one in found if isinstance(one, DataError)], len(chosen))
     means, squares = np.mean([one for one in found if not isinstance(one, DataError)], axis=0)
     stds = np.sqrt(np.maximum(squares - means**2, 0))

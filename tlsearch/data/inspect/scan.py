@@ -10,10 +10,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ from tlsearch.data.images.arrays import is_npy
 from tlsearch.data.images.decode import has_decoder, inspect_image
 from tlsearch.data.images.file_formats import DECODERS, FORMATS, HEAD_BYTES, image_format
 from tlsearch.data.images.own_channels import inspect_own
-from tlsearch.data.images.pixel_budget import num_decoders
+from tlsearch.data.images.pixel_budget import for_each
 from tlsearch.data.index import ImageIndex
 from tlsearch.data.sources.left_out import JUNK
 
@@ -35,7 +35,6 @@ GREY_SIDE = 16
 COLOUR_SIDE = 8
 _SIDE = 32  # of the picture that all is computed from
 _DRAFT = (256, 256)  # JPEGs are decoded at a half to an eighth where that leaves this many pixels: 2 to 5 times faster
-_CHUNK = 32
 _GREY = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 # Coefficients of the hash below this share of the whole are noise of compression, and count as zero.
 _NOISE = 64.0
@@ -109,7 +108,7 @@ def look_at(index: ImageIndex, splits: Sequence[str]) -> Looks:
     ]
     seen: list[tuple[Place, _Look]] = []
     corrupt = []
-    for place, result in zip(places, _look_at_all(index, [place.key for place in places]), strict=True):
+    for place, result in zip(places, for_each([place.key for place in places], partial(_look, index)), strict=True):
         if isinstance(result, str):
             corrupt.append(Corrupt(place=place, error=result))
         else:
@@ -126,14 +125,6 @@ def look_at(index: ImageIndex, splits: Sequence[str]) -> Looks:
         colours=np.array([look.colour for _, look in seen], dtype=np.uint8).reshape(-1, COLOUR_SIDE, COLOUR_SIDE, 3),
         corrupt=tuple(corrupt),
     )
-
-
-def _look_at_all(index: ImageIndex, keys: Sequence[str]) -> Iterator[_Look | str]:
-    Image.init()  # loads Pillow's plugins here, instead of in several threads at once
-    chunks = [keys[start : start + _CHUNK] for start in range(0, len(keys), _CHUNK)]
-    with ThreadPoolExecutor(max_workers=num_decoders()) as pool:
-        for results in pool.map(lambda chunk: [_look(index, key) for key in chunk], chunks):
-            yield from results
 
 
 def _look(index: ImageIndex, key: str) -> _Look | str:

@@ -24,7 +24,7 @@ from tlsearch.core.types import TransformSpec
 from tlsearch.data.image_files import raise_together
 from tlsearch.data.images.own_channels import decode_image
 from tlsearch.data.images.pixel_budget import num_decoders
-from tlsearch.data.images.preprocessing import for_torch, resized_square
+from tlsearch.data.images.preprocessing import eval_image, for_torch
 from tlsearch.data.index import ImageIndex, Split
 
 Square = NDArray[np.uint8] | NDArray[np.uint16] | DataError
@@ -42,7 +42,7 @@ def decode_square(index: ImageIndex, members: Split, row: int, spec: TransformSp
     try:
         with ExitStack() as hold:
             image = decode_image(data, name, pixels=index.pixels, max_pixels=index.max_pixels, hold=hold)
-            return resized_square(image, spec, spec.crop_size)
+            return eval_image(image, spec)
     except DataError as error:
         return DamagedImages(str(error))
 
