@@ -84,10 +84,10 @@ def _http(address: str, authentication: str) -> list[Finding]:
     if anybody not in (401, 403):
         text = f"{address} is not a Ray dashboard: it answers {anybody}"
         return [Finding(name="ray authentication", status="fail", text=text, advice="its port is 8265 by default")]
-    from tlsearch.search.cluster.jobs import RayJobs
+    from tlsearch.search.cluster.jobs import Jobs
 
     try:
-        RayJobs(address)
+        Jobs(address)
     except ClusterError as error:
         return [Finding(name="ray authentication", status="fail", text=str(error))]
     return [Finding(name="ray authentication", status="ok", text=f"the token is taken ({authentication})")]

@@ -13,7 +13,7 @@ from search_checks import replay
 
 from tlsearch.core.metrics import Mode
 from tlsearch.core.types import Decision, Objective
-from tlsearch.search.scheduling.asha import AshaRules, rungs_of
+from tlsearch.search.scheduling.asha import AshaRules, Rungs
 from tlsearch.search.scheduling.stopping_rules import Judge, Observation, Rules, Verdict
 
 
@@ -42,21 +42,21 @@ def test_milestones(options: dict[str, int], bracket: int, expected: tuple[int, 
 
 
 def test_a_rung_keeps_the_best_third_rounded_up() -> None:
-    rungs = rungs_of(AshaRules(max_epochs=9), Objective(metric="x", mode="max"))
+    rungs = Rungs(AshaRules(max_epochs=9), Objective(metric="x", mode="max"))
     entered = [(0, 0.5, True), (1, 0.4, False), (2, 0.6, True), (3, 0.55, True), (4, 0.52, False), (5, 0.7, True)]
     for trial, value, goes_on in entered:
         assert rungs.enter(bracket=0, epoch=1, best=value) is goes_on, trial
 
 
 def test_the_direction_follows_the_mode() -> None:
-    rungs = rungs_of(AshaRules(max_epochs=9), Objective(metric="x", mode="min"))
+    rungs = Rungs(AshaRules(max_epochs=9), Objective(metric="x", mode="min"))
     assert rungs.enter(bracket=0, epoch=1, best=0.5)
     assert not rungs.enter(bracket=0, epoch=1, best=0.6)
     assert rungs.enter(bracket=0, epoch=1, best=0.4)
 
 
 def test_of_equal_values_a_third_goes_on() -> None:
-    rungs = rungs_of(AshaRules(max_epochs=9), Objective(metric="x", mode="max"))
+    rungs = Rungs(AshaRules(max_epochs=9), Objective(metric="x", mode="max"))
     goes_on = [rungs.enter(bracket=0, epoch=1, best=0.5) for trial in range(7)]
     assert goes_on == [True, False, False, True, False, False, True], "a third of them"
     assert rungs.enter(bracket=0, epoch=1, best=0.6) and not rungs.enter(bracket=0, epoch=1, best=0.4)
@@ -65,7 +65,7 @@ def test_of_equal_values_a_third_goes_on() -> None:
 @pytest.mark.parametrize("mode", ["max", "min"])
 def test_a_long_rung_is_as_its_definition_says(mode: Mode) -> None:
     rng, objective = random.Random(0), Objective(metric="x", mode=mode)
-    rungs, entered = rungs_of(AshaRules(max_epochs=9), objective), list[tuple[float, bool]]()
+    rungs, entered = Rungs(AshaRules(max_epochs=9), objective), list[tuple[float, bool]]()
     for _ in range(300):
         value = round(rng.random(), 2)  # many are equal
         ahead = sum(objective.better(other, value) or (other == value and went_on) for other, went_on in entered)
@@ -199,7 +199,7 @@ def test_the_best_of_a_rung_always_goes_on(sequence: Sequence) -> None:
 
 
 def test_heads_alone_are_compared_with_heads_alone() -> None:
-    rungs = rungs_of(AshaRules(max_epochs=6, grace_period=1, reduction_factor=3), Objective(metric="x", mode="max"))
+    rungs = Rungs(AshaRules(max_epochs=6, grace_period=1, reduction_factor=3), Objective(metric="x", mode="max"))
     assert all(rungs.enter(bracket=0, epoch=1, best=value, head_only=True) for value in (0.7, 0.8, 0.9))
     assert rungs.enter(bracket=0, epoch=1, best=0.5)  # below all heads, and the best of those that train more
     assert not rungs.enter(bracket=0, epoch=1, best=0.4)

@@ -14,7 +14,7 @@ import pytest
 from tlsearch.core.errors import ClusterError
 from tlsearch.search.cluster.auth_probe import refused
 from tlsearch.search.cluster.job_submission import follow, submit_once
-from tlsearch.search.cluster.jobs import JobRequest, JobsAway, JobState, RayJobs, check_http_address
+from tlsearch.search.cluster.jobs import JobRequest, Jobs, JobsAway, JobState, check_http_address
 
 REQUEST = JobRequest(job_id="flowers", entrypoint="true", working_dir=Path("/tmp"))
 
@@ -253,7 +253,7 @@ def dashboard(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
 def test_the_address_asked_for_wins_over_the_environments(dashboard: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:9")
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
-    jobs = RayJobs(dashboard)
+    jobs = Jobs(dashboard)
     assert jobs.state("unknown") is None
     import os
 
@@ -263,9 +263,9 @@ def test_the_address_asked_for_wins_over_the_environments(dashboard: str, monkey
 def test_a_cluster_that_wants_a_token(dashboard: str) -> None:
     Dashboard.token = "right"
     with pytest.raises(ClusterError, match=r"requires a token.*token from nowhere"):
-        RayJobs(dashboard)
+        Jobs(dashboard)
 
 
 def test_a_server_that_is_busy_is_away(dashboard: str) -> None:
     with pytest.raises(JobsAway, match="takes no job now"):
-        RayJobs(dashboard).state("busy")
+        Jobs(dashboard).state("busy")

@@ -25,7 +25,7 @@ from tlsearch.search.controller.controller import Controller
 from tlsearch.search.controller.live_trials import ModelCosts
 from tlsearch.search.sampling.pareto_view import ParetoView
 from tlsearch.search.sampling.points import first_points
-from tlsearch.search.scheduling.asha import AshaRules, ParetoRungs, rungs_of
+from tlsearch.search.scheduling.asha import AshaRules, Rungs
 from tlsearch.search.scheduling.stopping_rules import Judge, Observation, Rules
 from tlsearch.search.study.storage import open_for_writing, study_attrs
 from tlsearch.space import Choice, FloatRange, IntRange
@@ -50,12 +50,12 @@ def plan_of(root: Path, trials: int, **search: Any) -> SearchPlan:
 
 def entered(points: Sequence[tuple[float, float]]) -> list[bool]:
     """Which of some trials, by value and cost, go on from a rung where a third does."""
-    rungs = rungs_of(AshaRules(max_epochs=9), ACCURACY, LATENCY)
+    rungs = Rungs(AshaRules(max_epochs=9), ACCURACY, LATENCY)
     return [rungs.enter(bracket=0, epoch=1, best=value, cost=cost) for value, cost in points]
 
 
 def test_a_cheap_trial_goes_on_beside_a_better_one() -> None:
-    one_objective = rungs_of(AshaRules(max_epochs=9), ACCURACY)
+    one_objective = Rungs(AshaRules(max_epochs=9), ACCURACY)
     values = [0.9, 0.2, 0.6, 0.5]
     assert [one_objective.enter(bracket=0, epoch=1, best=value) for value in values] == [True, False, False, False]
     assert entered([(0.9, 20.0), (0.2, 30.0), (0.6, 30.0), (0.5, 5.0)]) == [True, False, False, True]
@@ -67,14 +67,13 @@ def test_a_trial_that_others_dominate_stops() -> None:
 
 def test_a_long_rung_is_as_its_definition_says() -> None:
     rng, points = random.Random(0), list[tuple[float, float]]()
-    rungs = rungs_of(AshaRules(max_epochs=9), ACCURACY, LATENCY)
+    rungs = Rungs(AshaRules(max_epochs=9), ACCURACY, LATENCY)
     for _ in range(200):
         value, cost = round(rng.random(), 2), float(rng.randrange(1, 6))
         points.append((value, -cost))
         goes_on = len(points) - 1 in pareto_order(points)[: math.ceil(len(points) / 3)]
         assert rungs.enter(bracket=0, epoch=1, best=value, cost=cost) is goes_on
         assert rungs.enter(bracket=0, epoch=2, best=value, cost=cost)  # no rung here
-    assert isinstance(rungs, ParetoRungs)
 
 
 def test_the_judge_looks_at_the_cost() -> None:

@@ -122,7 +122,7 @@ def test_the_status_in_the_middle_of_a_search(tmp_path: Path) -> None:
     seen = read_status(tmp_path / "s")
     assert seen.holder is not None and seen.holder.pid == os.getpid()
     assert [(t.number, t.state, t.epochs_run) for t in seen.record.trials] == [(0, TrialState.RUNNING, 2)]
-    assert seen.num_waiting == 2 and seen.spent_s > 0
+    assert seen.num_waiting == 2 and seen.record.spent_s > 0
     assert seen.last_report == seen.record.trials[0].reports[-1].timestamp
     study.close()
     assert read_status(tmp_path / "s").holder is None

@@ -26,7 +26,7 @@ from tlsearch.core.errors import ClusterError, UsageError
 from tlsearch.core.imports import own_python
 from tlsearch.core.text import last_line
 from tlsearch.core.user_folders import state_directory
-from tlsearch.search.cluster.jobs import JobRequest, Jobs, JobsAway, JobState, RayJobs
+from tlsearch.search.cluster.jobs import JobRequest, Jobs, JobsAway, JobState
 
 _MARK = "TLSEARCH-ANSWER "  # before the one line; Ray writes lines of its own into a job's log
 _POLL_S = 1.0
@@ -88,7 +88,7 @@ def ask(
     Raises:
         ClusterError: The cluster cannot be reached, refuses, or does not answer in time.
     """
-    jobs = jobs or RayJobs(submitted.address)
+    jobs = jobs or Jobs(submitted.address)
     own = jobs.state(submitted.job_id)
     request = JobRequest(
         job_id=f"{submitted.job_id}-ask-{secrets.token_hex(4)}",

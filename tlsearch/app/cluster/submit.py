@@ -18,7 +18,7 @@ from tlsearch.core.files import write_atomically
 from tlsearch.core.secrets import holds_secret
 from tlsearch.core.user_folders import scratch_folder, state_directory
 from tlsearch.search.cluster.job_submission import follow, submit_once
-from tlsearch.search.cluster.jobs import JobRequest, Jobs, JobState, RayJobs
+from tlsearch.search.cluster.jobs import JobRequest, Jobs, JobState
 from tlsearch.space import build_space
 
 SUBMITTED = "submitted"  # folder of the catalogue, one file for each search sent to a cluster
@@ -74,7 +74,7 @@ def submit_file(options: SubmitOptions, *, jobs: Jobs | None = None) -> Submitte
     name = None if options.name is None else check_name(options.name)
     file = checked_file(options)
     search_id = name or new_search_id(file.name, Path(file.storage))
-    jobs = jobs or RayJobs(options.address)
+    jobs = jobs or Jobs(options.address)
     with scratch_folder("submit") as folder:
         shutil.copyfile(options.file, folder / options.file.name)
         request = JobRequest(
@@ -107,7 +107,7 @@ def follow_search(
     jobs: Jobs | None = None,
 ) -> JobState | None:
     """Writes what the search prints until its job ends; see ``tlsearch.search.cluster.job_submission.follow``."""
-    return follow(jobs or RayJobs(submitted.address), submitted.job_id, write, note=note)
+    return follow(jobs or Jobs(submitted.address), submitted.job_id, write, note=note)
 
 
 def entrypoint(options: SubmitOptions, search_id: str) -> str:

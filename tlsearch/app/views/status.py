@@ -83,7 +83,7 @@ class Overview:
             "best": None if self.best is None else _best_json(self.best),
             "running_trials": [_live_json(trial, record.metric) for trial in self.unfinished],
             "running_s": self.running_s,
-            "spent_s": status.spent_s,
+            "spent_s": status.record.spent_s,
             "time_budget_s": settings.time_budget_s if settings else None,
             "last_report": status.last_report,
             "dashboard": status.dashboard or None,

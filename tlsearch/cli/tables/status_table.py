@@ -84,7 +84,7 @@ def _time(seen: Overview) -> str:
     parts = []
     if seen.running_s is not None:
         parts.append(f"running for {format_s(seen.running_s)}")
-    parts.append(f"{format_s(seen.status.spent_s)} spent up to the last report")
+    parts.append(f"{format_s(seen.status.record.spent_s)} spent up to the last report")
     if seen.settings and seen.settings.time_budget_s is not None:
         parts.append(f"of {format_s(seen.settings.time_budget_s)}")
     if seen.status.last_report is not None:

@@ -1,4 +1,4 @@
-"""Ray's Jobs API over HTTP, as far as a submitted search needs it; one interface with stand-ins in tests.
+"""Ray's Jobs API over HTTP, as far as a submitted search needs it.
 
 A job runs on the cluster's head, so that it lives on when this machine sleeps. Everything in its runtime
 environment is logged and shown by Ray: no secret is ever put into it.
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlsplit
 
 from tlsearch.core.errors import ClusterError
@@ -76,30 +76,8 @@ class JobState:
         return self.status in _ENDED
 
 
-class Jobs(Protocol):
-    """The Jobs API; every call raises JobsAway where it does not answer, ClusterError where it refuses."""
-
-    def submit(self, request: JobRequest) -> None: ...
-
-    def state(self, job_id: str) -> JobState | None:
-        """None: the cluster knows no such job."""
-        ...
-
-    def log(self, job_id: str) -> str:
-        """All that the job has printed so far."""
-        ...
-
-    def stop(self, job_id: str) -> bool:
-        """Whether it was running."""
-        ...
-
-    def forget(self, job_id: str) -> None:
-        """Removes a job that has ended from the cluster's list; one that cannot be removed stays."""
-        ...
-
-
-class RayJobs:
-    """The Jobs API of a Ray head."""
+class Jobs:
+    """The Jobs API of a Ray head: calls raise JobsAway where it does not answer, ClusterError where it refuses."""
 
     def __init__(self, address: str) -> None:
         """Connects; settles the authentication first, as for a search.
@@ -128,7 +106,7 @@ class RayJobs:
             )
 
     def state(self, job_id: str) -> JobState | None:
-        """See Jobs."""
+        """A job as it is now; None: the cluster knows no such job."""
         try:
             with self._explained():
                 details = self._client.get_job_info(job_id)
@@ -137,17 +115,17 @@ class RayJobs:
         return JobState(job_id=job_id, status=str(details.status.value), message=details.message or "")
 
     def log(self, job_id: str) -> str:
-        """See Jobs."""
+        """All that the job has printed so far."""
         with self._explained():
             return str(self._client.get_job_logs(job_id))
 
     def stop(self, job_id: str) -> bool:
-        """See Jobs."""
+        """Ends a job; whether it was running."""
         with self._explained():
             return bool(self._client.stop_job(job_id))
 
     def forget(self, job_id: str) -> None:
-        """See Jobs."""
+        """Removes a job that has ended from the cluster's list; one that cannot be removed stays."""
         with suppress(ClusterError), self._explained():
             self._client.delete_job(job_id)
 

@@ -12,16 +12,15 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, create_trial
 from optuna.trial import TrialState as OptunaState
 
 from tlsearch.core.codec import from_plain
 from tlsearch.core.errors import StorageError
-from tlsearch.core.types import Scalar, TrialConfig
+from tlsearch.core.types import TrialConfig
 from tlsearch.search.plan import SearchPlan
 from tlsearch.search.sampling.points import FirstPoint, first_points
-from tlsearch.search.sampling.untried import Configurations
+from tlsearch.search.sampling.untried import Configurations, Drafted
 from tlsearch.search.study.lock import SearchLock
 from tlsearch.search.study.rdb import Pointer, database_errors, write_pointer
 from tlsearch.search.study.storage import JOURNAL, open_for_writing, study_attrs
@@ -88,7 +87,7 @@ def _carry(old: Sequence[FrozenTrial], plan: SearchPlan) -> tuple[Carried, list[
     return carried, [_copy(trial, found[trial.number]) for trial in begun] + waiting
 
 
-def _locate(trial: FrozenTrial, space: Space) -> _Recorder | None:
+def _locate(trial: FrozenTrial, space: Space) -> Drafted | None:
     """The trial's parameters in the space with their distributions; None where it is outside.
 
     A trial whose proposal a crash cut short has no configuration: it is proposed again.
@@ -96,14 +95,15 @@ def _locate(trial: FrozenTrial, space: Space) -> _Recorder | None:
     if "config" not in trial.user_attrs:
         return None
     try:
-        recorder = _Recorder(space.values_of(from_plain(TrialConfig, trial.user_attrs["config"])))
+        values = space.values_of(from_plain(TrialConfig, trial.user_attrs["config"]))
     except ValueError:
         return None
-    space.suggest(recorder)
-    return recorder
+    place = Drafted(lambda name, _: values[name])
+    space.suggest(place)
+    return place
 
 
-def _copy(trial: FrozenTrial, place: _Recorder | None) -> FrozenTrial:
+def _copy(trial: FrozenTrial, place: Drafted | None) -> FrozenTrial:
     copied = copy.copy(trial)
     copied.params = dict(place.values) if place else {}
     copied.distributions = place.distributions if place else {}
@@ -114,28 +114,3 @@ def _copy(trial: FrozenTrial, place: _Recorder | None) -> FrozenTrial:
 def _new_points(begun: Sequence[FrozenTrial], plan: SearchPlan) -> list[FirstPoint]:
     tried = Configurations().of(begun)
     return [point for point in first_points(plan) if plan.space.to_config(point.values) not in tried]
-
-
-class _Recorder:
-    """Proposes given values, and keeps the distributions that they are asked from."""
-
-    def __init__(self, values: dict[str, Scalar]) -> None:
-        self.values = values
-        self.distributions: dict[str, BaseDistribution] = {}
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
-        """As Optuna's."""
-        self.distributions[name] = IntDistribution(low, high, log=log, step=step)
-        return int(self.values[name])  # type: ignore[arg-type]
-
-    def suggest_float(
-        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
-    ) -> float:
-        """As Optuna's."""
-        self.distributions[name] = FloatDistribution(low, high, log=log, step=step)
-        return float(self.values[name])  # type: ignore[arg-type]
-
-    def suggest_categorical(self, name: str, choices: Sequence[Scalar]) -> Scalar:
-        """As Optuna's."""
-        self.distributions[name] = CategoricalDistribution(choices)
-        return self.values[name]

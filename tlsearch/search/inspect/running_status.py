@@ -29,8 +29,7 @@ class SearchStatus:
         holder: The process that runs it; None where none does: trials that are RUNNING in the record
             then wait for a resume.
         num_waiting: Points that will be tried next, before the sampler proposes.
-        spent_s: Seconds of all starts up to the last report.
-        last_report: When that came, Unix time; None before the first.
+        last_report: When the last report came, Unix time; None before the first.
         dashboard: Address of Ray's dashboard while the search runs on a cluster; empty else.
         log: The file that the search's process writes its log to; None where there is none.
     """
@@ -38,7 +37,6 @@ class SearchStatus:
     record: SearchRecord
     holder: Holder | None
     num_waiting: int = 0
-    spent_s: float = 0.0
     last_report: float | None = None
     dashboard: str = ""
     log: Path | None = None
@@ -62,7 +60,6 @@ def read_status(
         record=record,
         holder=holder,
         num_waiting=sum(trial.state is OptunaState.WAITING for trial in trials),
-        spent_s=record.spent_s,
         last_report=max(_report_figures(trials, "timestamp"), default=None),
         dashboard=read_dashboard(folder.dashboard) if holder else "",
         log=folder.log if folder.log.exists() else None,

@@ -86,7 +86,7 @@ class Silence:
 logger = logging.getLogger(__name__)
 
 _WAITING = (Trial.PENDING, Trial.PAUSED)  # paused: for a whole device, after it ran out of memory in a fraction
-GRACE_S = 2.0  # how long a running epoch may go on after Ctrl-C
+_GRACE_S = 2.0  # how long a running epoch may go on after Ctrl-C
 _COLOUR = re.compile(r"\x1b\[\d*m")
 _UNSETTLED = " is unavailable: "  # the connection broke; whether worker or node has died is not known yet
 _NODE = re.compile(r"[Nn]ode [Ii][Dd]: ([0-9a-f]{56})")
@@ -101,8 +101,7 @@ class StudyScheduler(TrialScheduler):
         watch: Watch,
         *,
         resources: Callable[[Mapping[str, Any]], dict[str, float]],
-        timeout_s: float | None = None,
-        grace_s: float = GRACE_S,
+        timeout_s: float | None,
     ) -> None:
         """``resources`` says what Ray holds for a trial, by its config."""
         super().__init__()  # type: ignore[no-untyped-call]
@@ -110,7 +109,6 @@ class StudyScheduler(TrialScheduler):
         self._controller = controller
         self._watch = watch
         self._silence = Silence(timeout_s)
-        self._grace_s = grace_s
         self._halt_since: float | None = None
         self._fresh: dict[str, Trial] = {}  # waiting, not yet offered to Tune
         self._offered: dict[str, Trial] = {}  # waiting, with a worker of their own on its way
@@ -211,7 +209,7 @@ class StudyScheduler(TrialScheduler):
         """Takes waiting trials away at once, and running ones after a short grace, worker and all."""
         now = time.monotonic()
         self._halt_since = self._halt_since if self._halt_since is not None else now
-        late = now - self._halt_since >= self._grace_s
+        late = now - self._halt_since >= _GRACE_S
         for trial in list(tune_controller.get_live_trials()):
             if trial.status in _WAITING:
                 tune_controller.stop_trial(trial)

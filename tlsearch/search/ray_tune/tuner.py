@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from itertools import count
 from traceback import walk_tb
@@ -153,24 +153,15 @@ def run(
     lock: SearchLock | None = None,
 ) -> str:
     """See ``tlsearch.search.run_search``."""
-    with database_errors(plan.search.study):
-        return _run(plan, factory or fine_tuning, observers, stop or threading.Event(), lock)
+    stop = stop or threading.Event()
+    with (
+        database_errors(plan.search.study),
+        closing(open_for_writing(plan.folder, attrs=study_attrs(plan), url=plan.search.study, lock=lock)) as study,
+    ):
 
+        def begun() -> Controller:
+            return Controller(plan, study, observers=observers, stop=stop)
 
-def _run(
-    plan: SearchPlan,
-    factory: TrialFactory,
-    observers: Sequence[SearchObserver],
-    stop: threading.Event,
-    lock: SearchLock | None,
-) -> str:
-    attrs = study_attrs(plan)
-    study = open_for_writing(plan.folder, attrs=attrs, url=plan.search.study, lock=lock)
-
-    def begun() -> Controller:
-        return Controller(plan, study, observers=observers, stop=stop)
-
-    try:
         controller = begun()
         if not controller.exhausted:
             with (
@@ -178,12 +169,10 @@ def _run(
                 connected(plan.address) as dashboard,
                 telling_dashboard(plan.folder.dashboard, dashboard),
             ):
-                controller = _tune_on(plan, controller, begun, factory, stop)
+                controller = _tune_on(plan, controller, begun, factory or fine_tuning, stop)
         if controller.failure is not None:
             raise controller.failure
         return controller.finish()
-    finally:
-        study.close()
 
 
 def _tune_on(

@@ -168,7 +168,7 @@ class _Drawer:
         space.suggest(self)
         return self._values
 
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1) -> int:
         """On the grid."""
         last = (high - low) // step
         at = (self._wanted[name] - low) / step if name in self._wanted else self._position() * last

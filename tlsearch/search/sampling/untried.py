@@ -91,7 +91,7 @@ class Untried(BaseSampler):
     def _choose(self, study: Study, trial: FrozenTrial) -> Mapping[str, Scalar]:
         first: Mapping[str, Scalar] | None = None
         for attempt in range(_NUM_ASKED):
-            drafted = _Draft(self._sampler_of(attempt) if attempt else self._first, study, trial)
+            drafted = Drafted(_sampled(self._sampler_of(attempt) if attempt else self._first, study, trial))
             self._space.suggest(drafted)
             first = drafted.values if first is None else first
             if self._new(drafted.values):
@@ -107,18 +107,22 @@ class Untried(BaseSampler):
         return self._space.to_config(values) not in self._tried
 
 
-class _Draft:
-    """Suggests as Optuna's trial does with this sampler, and writes no parameter."""
+class Drafted:
+    """A point that is chosen through the interface of Optuna's trial, as it is there; no parameter is written.
 
-    def __init__(self, sampler: BaseSampler, study: Study, trial: FrozenTrial) -> None:
-        self._sampler, self._study, self._trial = sampler, study, trial
-        together = sampler.infer_relative_search_space(study, trial)
-        self._relative = sampler.sample_relative(study, trial, together)
+    Attributes:
+        values: What was chosen.
+        distributions: What it was chosen from.
+    """
+
+    def __init__(self, choose: Callable[[str, BaseDistribution], Any]) -> None:
+        self._choose = choose
         self.values: dict[str, Scalar] = {}
+        self.distributions: dict[str, BaseDistribution] = {}
 
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1) -> int:
         """As Optuna's."""
-        return int(self._suggest(name, IntDistribution(low, high, log=log, step=step)))
+        return int(self._suggest(name, IntDistribution(low, high, step=step)))
 
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
@@ -131,12 +135,20 @@ class _Draft:
         return self._suggest(name, CategoricalDistribution(choices))
 
     def _suggest(self, name: str, domain: BaseDistribution) -> Any:
-        if name in self._relative and _holds(domain, self._relative[name]):
-            value = self._relative[name]
-        else:
-            value = self._sampler.sample_independent(self._study, self._trial, name, domain)
-        self.values[name] = value
-        return value
+        self.values[name], self.distributions[name] = self._choose(name, domain), domain
+        return self.values[name]
+
+
+def _sampled(sampler: BaseSampler, study: Study, trial: FrozenTrial) -> Callable[[str, BaseDistribution], Any]:
+    """Chooses as Optuna's trial does with this sampler."""
+    relative = sampler.sample_relative(study, trial, sampler.infer_relative_search_space(study, trial))
+
+    def choose(name: str, domain: BaseDistribution) -> Any:
+        if name in relative and _holds(domain, relative[name]):
+            return relative[name]
+        return sampler.sample_independent(study, trial, name, domain)
+
+    return choose
 
 
 def _holds(domain: BaseDistribution, value: Any) -> bool:

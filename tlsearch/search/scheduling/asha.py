@@ -7,6 +7,9 @@ of all that have reached the rung, itself included; of equal ones as many as are
 ones first. Heads alone have rungs of their own: one that starts solved is near its best after an epoch, and
 would cut deeper trials that pass it later (docs/search_quality.md). What happens depends on ranks and on the
 order of reports alone, so the same reports give the same decisions after any restart.
+
+With a cost as a second objective trials are compared by both: MO-ASHA, the stopping kind (Schmucker et al.,
+"Multi-objective Asynchronous Successive Halving", arXiv 2106.12639).
 """
 
 from __future__ import annotations
@@ -14,8 +17,8 @@ from __future__ import annotations
 import math
 from bisect import bisect_right, insort
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from tlsearch.config import AshaSpec
 from tlsearch.core.pareto import Point, pareto_order
@@ -57,8 +60,15 @@ class AshaRules(AshaSpec):
         return self.brackets - 1
 
 
-class Rungs(Protocol):
+class Rungs:
     """What trials entered, by bracket and milestone, heads alone apart; fed in the stored order of reports."""
+
+    def __init__(self, rules: AshaRules, objective: Objective, cost: Objective | None = None) -> None:
+        self._rules = rules
+        self._objective, self._cost = objective, cost
+        self._gains: dict[_Rung, list[float]] = {}  # rising
+        self._gone_on: Counter[tuple[_Rung, float]] = Counter()  # by rung and gain
+        self._points: dict[_Rung, list[Point]] = {}  # with a cost, in the order of entry
 
     def enter(self, *, bracket: int, epoch: int, best: float, cost: float = 0.0, head_only: bool = False) -> bool:
         """Enters a trial that has ended ``epoch``, once, where a rung lies there; True if it goes on.
@@ -70,53 +80,27 @@ class Rungs(Protocol):
             cost: What its model costs, where the search looks at it.
             head_only: Whether it trains the head alone: such trials have rungs of their own.
         """
-        ...
-
-
-def rungs_of(rules: AshaRules, objective: Objective, cost: Objective | None = None) -> Rungs:
-    """The rungs of a search with one objective, or with a cost as a second one."""
-    return ValueRungs(rules, objective) if cost is None else ParetoRungs(rules, objective, cost)
-
-
-class ValueRungs:
-    """Rungs at which trials are compared by their values."""
-
-    def __init__(self, rules: AshaRules, objective: Objective) -> None:
-        self._rules = rules
-        self._objective = objective
-        self._gains: dict[_Rung, list[float]] = {}  # rising
-        self._gone_on: Counter[tuple[_Rung, float]] = Counter()  # by rung and gain
-
-    def enter(self, *, bracket: int, epoch: int, best: float, cost: float = 0.0, head_only: bool = False) -> bool:
-        """See ``Rungs``."""
         if epoch not in self._rules.milestones(bracket):
             return True
         key, gain = (head_only, bracket, epoch), self._objective.gain(best)
+        if self._cost is None:
+            return self._is_good(key, gain)
+        return self._is_in_front(key, (gain, self._cost.gain(cost)))
+
+    def _is_good(self, key: _Rung, gain: float) -> bool:
         rung = self._gains.setdefault(key, [])
         better = len(rung) - bisect_right(rung, gain)
         insort(rung, gain)
-        goes_on = better + self._gone_on[key, gain] < math.ceil(len(rung) / self._rules.reduction_factor)
+        goes_on = better + self._gone_on[key, gain] < self._most(rung)
         self._gone_on[key, gain] += goes_on
         return goes_on
 
+    def _is_in_front(self, key: _Rung, point: Point) -> bool:
+        """By the order of ``pareto_order``; takes O(n log n) of the n trials there."""
+        rung = self._points.setdefault(key, [])
+        rung.append(point)
+        return len(rung) - 1 in pareto_order(rung)[: self._most(rung)]
 
-class ParetoRungs:
-    """Rungs at which trials are compared by value and cost: MO-ASHA, the stopping kind.
-
-    Schmucker et al., "Multi-objective Asynchronous Successive Halving" (arXiv 2106.12639). The order of trials at a
-    rung is that of ``pareto_order``. An entry takes O(n log n) of the n trials there.
-    """
-
-    def __init__(self, rules: AshaRules, objective: Objective, cost: Objective) -> None:
-        self._rules = rules
-        self._objective, self._cost = objective, cost
-        self._points: dict[_Rung, list[Point]] = {}  # in the order of entry
-
-    def enter(self, *, bracket: int, epoch: int, best: float, cost: float = 0.0, head_only: bool = False) -> bool:
-        """See ``Rungs``."""
-        if epoch not in self._rules.milestones(bracket):
-            return True
-        rung = self._points.setdefault((head_only, bracket, epoch), [])
-        rung.append((self._objective.gain(best), self._cost.gain(cost)))
-        most = math.ceil(len(rung) / self._rules.reduction_factor)
-        return len(rung) - 1 in pareto_order(rung)[:most]
+    def _most(self, rung: Sequence[object]) -> int:
+        """How many of the trials at a rung are to go on."""
+        return math.ceil(len(rung) / self._rules.reduction_factor)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from tlsearch.core.metrics import COSTS
 from tlsearch.core.types import Decision, EndReason, EpochReport, Objective, TrialConfig
-from tlsearch.search.scheduling.asha import AshaRules, rungs_of
+from tlsearch.search.scheduling.asha import AshaRules, Rungs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +111,7 @@ class Judge:
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
-        self._rungs = rungs_of(rules.asha, rules.objective, rules.cost) if rules.asha else None
+        self._rungs = Rungs(rules.asha, rules.objective, rules.cost) if rules.asha else None
         self._best: dict[int, Best] = {}  # of trained epochs
         self._starts: dict[int, Best] = {}
 

@@ -70,10 +70,10 @@ class SearchLock:
             self._handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)  # not inherited by Ray's processes
         except OSError as error:
             raise StorageError(f"a search's folder must be writable; {path}: {error.strerror}") from error
-        if not (_taken(self._handle, fcntl.LOCK_EX) and self._is_in_place()):
+        if not (_taken(self._handle) and self._is_in_place()):
             holder = _named(self._handle)
             os.close(self._handle)
-            raise StorageError(_in_use(path.parent, holder)) from None
+            raise StorageError(_in_use(path.parent, holder))
         crash_point("lock_taken")
         self.study_lines = study_lines(path)
         self._owner = Holder(pid=os.getpid(), host=socket.gethostname(), since=time.time(), command=command)
@@ -195,13 +195,13 @@ def is_running(path: Path) -> bool:
         return True
 
 
-def _taken(handle: int, kind: int) -> bool:
+def _taken(handle: int) -> bool:
     """Takes the lock; False where another process has it for more than a look."""
     for attempt in range(_TRIES):
         if attempt:
             time.sleep(_PAUSE_S)
         try:
-            fcntl.flock(handle, kind | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             continue
         return True
