@@ -49,4 +49,5 @@ from tlsearch.train.loop.soft_targets import (
     write_soft_targets,
 )
 from tlsearch.train.loop.trainer import Trainer, TrainFigures
+from tlsearch.train.optim.optimizer import learning_rates
 from tlsearch.train.optim.schedules import depth_at, phases

@@ -17,12 +17,6 @@ from tlsearch.trial.inputs import key_of, plain_pixels
 _STATISTICS = (".running_mean", ".running_var")
 
 
-def backbone_digest(model: StagedModel) -> str:
-    """One digest over all tensors before the head as they are now."""
-    state = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("head.")}
-    return combined_digest(tensor_digests(state))
-
-
 @torch.no_grad()
 def adapt_to_training_images(model: StagedModel, context: TrialContext) -> None:
     """Sets the backbone's running means and variances; the model must have its pretrained tensors and no freeze yet.
@@ -31,7 +25,7 @@ def adapt_to_training_images(model: StagedModel, context: TrialContext) -> None:
         DataError: There are fewer than two training images, or one cannot be read.
         Infeasible: The pass does not fit the device.
     """
-    key = key_of(context, "train", depth=0, state_digest=backbone_digest(model))
+    key = key_of(context, "train", depth=0, state_digest=combined_digest(tensor_digests(model.backbone_state())))
 
     def compute() -> dict[str, Tensor]:
         if len(context.index.splits["train"].labels) < 2:
@@ -47,8 +41,7 @@ def adapt_to_training_images(model: StagedModel, context: TrialContext) -> None:
 
 
 def _statistics(model: StagedModel) -> dict[str, Tensor]:
-    state = model.state_dict()
-    return {name: t for name, t in state.items() if name.endswith(_STATISTICS) and not name.startswith("head.")}
+    return {name: tensor for name, tensor in model.backbone_state().items() if name.endswith(_STATISTICS)}
 
 
 def _batches(context: TrialContext) -> Iterator[Tensor]:

@@ -23,6 +23,7 @@ from tlsearch.train import (
     copy_to_host,
     depth_at,
     evaluate,
+    learning_rates,
     release_memory,
     save_confusion,
     save_model_checkpoint,
@@ -218,7 +219,7 @@ class FineTuning:
         metrics["epoch_seconds"] = time.perf_counter() - start
         metrics["images_per_second"] = len(parts.train) / train_s
         metrics["trainable_stages"] = float(parts.trainer.depth)
-        metrics |= {f"lr_{part}": rate for part, rate in parts.trainer.learning_rates().items()}
+        metrics |= {f"lr_{part}": rate for part, rate in learning_rates(parts.trainer.optimizer).items()}
         metrics |= self._usage.figures()
         report = EpochReport(
             epoch=epoch,

@@ -95,7 +95,7 @@ def held_index(spec: DataSpec, *, refit: bool = False, digest: str = "") -> Imag
     return _indexes[key]
 
 
-def held_folds(spec: DataSpec, num_folds: int, *, digest: str = "") -> tuple[ImageIndex, ...]:
+def held_folds(spec: DataSpec, num_folds: int, *, digest: str) -> tuple[ImageIndex, ...]:
     """The data set's folds, see ``fold_indexes``; cut once per process.
 
     Raises:

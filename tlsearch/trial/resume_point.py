@@ -7,7 +7,6 @@ epoch, and no generator's state is stored: all that is random in an epoch is see
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from tlsearch.core.codec import from_plain, to_plain
 from tlsearch.core.errors import StorageError
-from tlsearch.core.types import EpochReport, StartReport, TrialAssignment, TrialConfig
+from tlsearch.core.types import EpochReport, TrialAssignment, TrialConfig
 from tlsearch.train import (
     TensorFile,
     Trainer,
@@ -74,7 +73,7 @@ def save_running(
     content = {
         **_identity(assignment),
         "frozen_digest": frozen_digest,
-        "reports": [dataclasses.asdict(report) for report in progress.reports],
+        "reports": [to_plain(report) for report in progress.reports],
         "best_value": progress.best_value,
         "best_epoch": progress.best_epoch,
         "micro_batch": trainer.micro_batch,
@@ -100,7 +99,7 @@ def read_running(directory: Path, assignment: TrialAssignment) -> Running | None
         file = TensorFile(name=content["tensors_file"], sha256=content["tensors_sha256"])
         tensors = read_tensors(directory, file)
         progress = Progress(
-            reports=tuple(_report(report) for report in content["reports"]),
+            reports=tuple(from_plain(EpochReport, report) for report in content["reports"]),
             best_value=content["best_value"],
             best_epoch=content["best_epoch"],
             held_out={int(n.removeprefix(_HELD_OUT)): t for n, t in tensors.items() if n.startswith(_HELD_OUT)},
@@ -135,14 +134,9 @@ def identity_of(assignment: TrialAssignment) -> dict[str, Any]:
     return {
         "number": assignment.number,
         "seed": assignment.seed,
-        "config": dataclasses.asdict(assignment.config),
+        "config": to_plain(assignment.config),
         "max_epochs": assignment.setup.max_epochs,
     }
-
-
-def _report(plain: Mapping[str, Any]) -> EpochReport:
-    start = plain.get("start")
-    return EpochReport(**{**plain, "start": None if start is None else StartReport(**start)})
 
 
 def load_running(running: Running, trainer: Trainer, *, frozen_digest: str) -> bool:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tlsearch.core.errors import Diverged, Infeasible
 from tlsearch.core.types import TrialConfig
 from tlsearch.model import StagedModel
-from tlsearch.train import Source, Trainer, evaluate, open_runtime, predict_logits
+from tlsearch.train import Source, Trainer, evaluate, learning_rates, open_runtime, predict_logits
 from tlsearch.train.loop import linear_head as linear_module
 from tlsearch.train.loop import trainer as loop_module
 from tlsearch.train.loop.batches import epoch_order, split_order
@@ -340,4 +340,4 @@ def test_a_stage_that_joins_leaves_the_other_states_alone(tiny_model: Build) -> 
     assert changed == set(before) - set(model.frozen_state())
     steps = {int(s["step"]) for s in job.optimizer.state.values()}
     assert steps == {3, 6}, "the head goes on counting, the stages begin"
-    assert set(job.learning_rates()) == {"head", "stage4", "stage3"}
+    assert set(learning_rates(job.optimizer)) == {"head", "stage4", "stage3"}

@@ -15,7 +15,7 @@ from tlsearch.core.errors import StorageError
 from tlsearch.model import StagedModel
 from tlsearch.train import holds_soft_targets, mixed_with_labels, moving_state, read_soft_targets, write_soft_targets
 from tlsearch.train.loop.ema import WeightAverage
-from tlsearch.train.loop.loss import CrossEntropy, Mixer, balanced_order, balanced_weights
+from tlsearch.train.loop.loss import CrossEntropy, Mixer, balanced_order
 
 Build = Callable[..., StagedModel]
 
@@ -29,9 +29,9 @@ def long_tail(num_classes: int = 60, most: int = 200) -> torch.Tensor:
 def test_balanced_weights_are_scikit_learns() -> None:
     labels = long_tail()
     expected = compute_class_weight("balanced", classes=np.arange(60), y=labels.numpy())
-    assert balanced_weights(labels, 60).tolist() == pytest.approx(expected.tolist())
-    assert float(balanced_weights(labels, 60)[labels].mean()) == pytest.approx(1.0)
-    present = balanced_weights(torch.tensor([0, 0, 2]), 4)
+    assert CrossEntropy.balanced(labels, 60).tolist() == pytest.approx(expected.tolist())
+    assert float(CrossEntropy.balanced(labels, 60)[labels].mean()) == pytest.approx(1.0)
+    present = CrossEntropy.balanced(torch.tensor([0, 0, 2]), 4)
     assert present.tolist() == [0.75, 0.0, 1.5, 0.0]
 
 

@@ -9,7 +9,7 @@ A folder is::
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,7 +42,7 @@ def save_ensemble(directory: Path, meta: EnsembleMeta, sources: Sequence[Path]) 
         copy_tensors(source, directory, member.checkpoint.files)
         crash_point("ensemble_tensors")
     write_json(directory / ENSEMBLE_FILE, meta.as_json())
-    remove_others(directory, _names(meta.members))
+    remove_others(directory, [file.name for member in meta.members for file in member.checkpoint.files])
 
 
 def ensemble_member(source: Path, *, trial: int, count: int, temperature: float) -> EnsembleMember:
@@ -81,7 +81,3 @@ def copy_calibrated(directory: Path, target: Path, temperature: float, threshold
     copy_tensors(directory, target, found.files)
     meta = replace(found.meta, temperature=temperature, thresholds=thresholds)
     write_json(target / META_FILE, replace(found, meta=meta).as_json())
-
-
-def _names(members: Sequence[EnsembleMember]) -> Mapping[str, str]:
-    return {file.name: file.sha256 for member in members for file in member.checkpoint.files}

@@ -47,7 +47,6 @@ _KINDS = {
     torch.bfloat16: "BF16",
     torch.float64: "F64",
     torch.int64: "I64",
-} | {
     torch.int32: "I32",
     torch.bool: "BOOL",
     torch.uint8: "U8",

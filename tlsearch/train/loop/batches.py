@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tlsearch.core.types import TransformSpec
-from tlsearch.data import Drawn, StreamedImages, apply_drawn, augment, normalise
+from tlsearch.data import Drawn, StreamedImages, apply_drawn, augment, normalise, to_device
 from tlsearch.train.device import Runtime, derive_seed
 from tlsearch.train.loop.device_rows import Ahead, rows_on_device
 
@@ -139,7 +139,7 @@ def load_batch(
     Returns:
         Rows float32 (B, ...), and labels int64 (B,) or, where the source has such, target probabilities float32 (B, C).
     """
-    targets = on_device(source.learned[index], runtime)
+    targets = to_device(source.learned[index], runtime.device)
     rows = device_batch(source, index, runtime)
     return source.ready(rows, source.at(index), generator), targets
 
@@ -147,10 +147,3 @@ def load_batch(
 def device_batch(source: Source, index: Tensor | slice, runtime: Runtime) -> Tensor:
     """Rows of a source on the device, as they are stored; the memory is the caller's."""
     return rows_on_device(source.rows, source.at(index), runtime.device, source.ahead)
-
-
-def on_device(tensor: Tensor, runtime: Runtime) -> Tensor:
-    """A tensor of the host, sent to the device without waiting for it."""
-    if runtime.device.type == "cuda":
-        tensor = tensor.pin_memory()
-    return tensor.to(runtime.device, non_blocking=True)

@@ -12,7 +12,7 @@ from collections.abc import Hashable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -149,20 +149,10 @@ def copies_budget(*, free: float, reserved: float, used: float, cap: float, held
     return max(0, int(_FRACTION * reachable))
 
 
-class Sender(Protocol):
-    """Sends batches to a device beside its computation."""
-
-    def send(self, rows: Tensor | StreamedImages, index: Index) -> Any:
-        """Gathers a batch and queues its copy; called by a thread."""
-
-    def receive(self, sent: Any) -> Tensor:
-        """The batch, safe to use in what is queued from now on."""
-
-
 class SideStream:
-    """A stream of its own, and pinned buffers that torch's allocator of host memory hands out again once they are sent.
+    """Sends batches to a device beside its computation: a stream of its own, and pinned buffers.
 
-    Held by tests/gpu/test_gpu_rows.py.
+    torch's allocator of host memory hands the buffers out again once they are sent. Held by tests/gpu/test_gpu_rows.py.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -170,7 +160,7 @@ class SideStream:
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def send(self, rows: Tensor | StreamedImages, index: Index) -> tuple[Tensor, torch.cuda.Event]:
-        """Gathers a batch into pinned memory and queues its copy."""
+        """Gathers a batch into pinned memory and queues its copy; called by a thread."""
         host = gather(rows, index).pin_memory()
         with torch.cuda.stream(self._stream):
             batch = host.to(self._device, non_blocking=True)
@@ -197,7 +187,7 @@ class Ahead:
         self._sent.clear()
         self._coming = deque(batches)
 
-    def take(self, rows: Tensor | StreamedImages, index: Index, sender: Sender) -> Tensor:
+    def take(self, rows: Tensor | StreamedImages, index: Index, sender: SideStream) -> Tensor:
         """One batch on the device; those after it are sent meanwhile."""
         while self._sent and not _same(self._sent[0][0], index):
             self._sent.popleft()
@@ -212,7 +202,7 @@ class Ahead:
             self._send_next(rows, sender)
         return sender.receive(future.result())
 
-    def _send_next(self, rows: Tensor | StreamedImages, sender: Sender) -> None:
+    def _send_next(self, rows: Tensor | StreamedImages, sender: SideStream) -> None:
         index = self._coming.popleft()
         self._sent.append((index, _pool().submit(sender.send, rows, index)))
 
@@ -238,7 +228,7 @@ _copies: dict[torch.device, DeviceCopies] = {}
 
 
 @cache
-def _sender(device: torch.device) -> Sender:
+def _sender(device: torch.device) -> SideStream:
     return SideStream(device)
 
 

@@ -13,9 +13,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from tlsearch.data import to_device
 from tlsearch.model import Part, StagedModel
 from tlsearch.train.device import Runtime
-from tlsearch.train.loop.batches import Source, device_batch, on_device
+from tlsearch.train.loop.batches import Source, device_batch
 from tlsearch.train.loop.loss import TrainingLoss
 
 _BLOCK_ROWS = 2048  # rows whose targets are made, and whose figures are summed, in one go
@@ -64,7 +65,7 @@ class LinearHead:
 
     def _run_block(self, batches: Sequence[Tensor], first: int, take_step: Callable[[int], None]) -> Tensor:
         weight, bias = self._linear.weight, self._linear.bias
-        labels = on_device(self._source.learned[torch.cat(list(batches))], self._runtime)
+        labels = to_device(self._source.learned[torch.cat(list(batches))], self._runtime.device)
         targets = self._objective.target_rows(labels, self._linear.out_features)
         mass = self._objective.masses(labels, targets)
         logits = torch.empty_like(targets)

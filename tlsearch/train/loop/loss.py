@@ -96,8 +96,13 @@ class CrossEntropy(TrainingLoss):
 
     @staticmethod
     def balanced(labels: Tensor, num_classes: int) -> Tensor:
-        """See ``balanced_weights``."""
-        return balanced_weights(labels, num_classes)
+        """Images over classes times the class's images, so that the mean over all images is 1.
+
+        As ``sklearn.utils.class_weight.compute_class_weight("balanced")``; a class without images has 0.
+        """
+        counts = torch.bincount(labels, minlength=num_classes).double()
+        num_present = int((counts > 0).sum())
+        return torch.where(counts > 0, len(labels) / (num_present * counts.clamp(min=1)), 0.0).float()
 
     @staticmethod
     def probabilities(logits: Tensor) -> Tensor:
@@ -210,16 +215,6 @@ LOSSES: Mapping[str, type[TrainingLoss]] = {"single_label": CrossEntropy, "multi
 def loss_of(labels: Tensor) -> type[TrainingLoss]:
     """The loss of labels as the data have them, which tell their task: see ``tlsearch.core.label_tasks``."""
     return LOSSES["multi_label" if labels.dim() == 2 else "single_label"]
-
-
-def balanced_weights(labels: Tensor, num_classes: int) -> Tensor:
-    """float32 (C,): images over classes times the class's images, so that the mean over all images is 1.
-
-    As ``sklearn.utils.class_weight.compute_class_weight("balanced")``; a class without images has 0.
-    """
-    counts = torch.bincount(labels, minlength=num_classes).double()
-    num_present = int((counts > 0).sum())
-    return torch.where(counts > 0, len(labels) / (num_present * counts.clamp(min=1)), 0.0).float()
 
 
 def balanced_order(labels: Tensor, generator: torch.Generator) -> Tensor:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +22,7 @@ from tlsearch.train.loop.ema import WeightAverage
 from tlsearch.train.loop.evaluation import Reading, check_finite
 from tlsearch.train.loop.linear_head import linear_head
 from tlsearch.train.loop.loss import Mixer, TrainingLoss, balanced_order, loss_of
-from tlsearch.train.optim.optimizer import FusedStep, build_optimizer, extend_optimizer, learning_rates, set_rates
+from tlsearch.train.optim.optimizer import FusedStep, build_optimizer, extend_optimizer, set_rates
 from tlsearch.train.optim.schedules import schedule_of
 
 # A worker sees many backbones, depths and last batches, each a graph of its own: with torch's limit of 8 the ninth
@@ -31,17 +30,11 @@ from tlsearch.train.optim.schedules import schedule_of
 _MAX_GRAPHS = 512
 
 
-class Forward(Protocol):
-    """See ``StagedModel.logits_of``."""
-
-    def __call__(self, model: StagedModel, rows: Tensor, depth: int, *, from_pixels: bool) -> Tensor: ...
-
-
 @cache
-def compiled_forward() -> Forward:
+def compiled_forward() -> Callable[..., Tensor]:
     """``StagedModel.logits_of``, compiled once for the process: a later trial of the same shape compiles nothing."""
     allow_graphs(_MAX_GRAPHS)
-    return cast(Forward, torch.compile(StagedModel.logits_of, dynamic=False))
+    return torch.compile(StagedModel.logits_of, dynamic=False)
 
 
 _CHECK_EVERY = 256  # steps between looks at the loss
@@ -115,10 +108,6 @@ class Trainer:
         extend_optimizer(self.optimizer, self.model, self._config, epoch=epoch)
         if self.average is not None:
             self.average.extend(self.model)
-
-    def learning_rates(self) -> dict[str, float]:
-        """The learning rates of the last step by part of the model; parts that do not train are absent."""
-        return learning_rates(self.optimizer)
 
     def train_epoch(
         self, source: Source, *, seed: int, epoch: int, after_step: AfterStep | None = None

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tlsearch.core.types import TrialConfig
 from tlsearch.model import StagedModel, parameter_groups
@@ -24,7 +24,7 @@ def build_optimizer(model: StagedModel, config: TrialConfig) -> torch.optim.Opti
     ``backbone_lr`` is None, it trains at head_lr. Weight decay is decoupled in AdamW and an L2 penalty in SGD.
     """
     groups = _groups(model, config, epoch=1)
-    fused = _device_type(model) in _FUSED_DEVICES
+    fused = next(model.parameters()).device.type in _FUSED_DEVICES
     optimizer: torch.optim.Optimizer
     if config.optimizer == "sgd":
         optimizer = torch.optim.SGD(groups, lr=config.head_lr, momentum=SGD_MOMENTUM, nesterov=True, fused=fused)
@@ -159,7 +159,3 @@ def _check_held(optimizer: torch.optim.Optimizer, model: StagedModel) -> None:
     )
     head = {id(parameter) for parameter in model.head.parameters()}
     assert head and head <= trainable, "the new head must train"
-
-
-def _device_type(model: nn.Module) -> str:
-    return next(model.parameters()).device.type
