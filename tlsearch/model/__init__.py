@@ -2,7 +2,7 @@
 
 from tlsearch.model.adapters.adaptation import Adaptation
 from tlsearch.model.batchnorm.folding import fold_batchnorm
-from tlsearch.model.batchnorm.recalibration import adapt_statistics
+from tlsearch.model.batchnorm.recalibration import adapt_statistics, normalising_by_batch
 from tlsearch.model.build import build_model, build_original, meta_model, replace_head, untrained_model
 from tlsearch.model.describe import ModelDescription, adapted_parameters, describe_model
 from tlsearch.model.libraries.libraries import default_transform

@@ -5,13 +5,10 @@ N images of the probe batch, F features.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor
 
-from tlsearch.model import StagedModel, batchnorm_layers
+from tlsearch.model import StagedModel, batchnorm_layers, normalising_by_batch
 from tlsearch.train.device import Runtime
 from tlsearch.train.loop.batches import Source, load_batch
 
@@ -27,27 +24,12 @@ def probe_features(model: StagedModel, source: Source, runtime: Runtime, *, dept
     step = max(1, len(source) // PROBE_IMAGES)
     index = torch.arange(0, len(source), step)[:PROBE_IMAGES]
     model.eval()
-    with _normalising_by_batch(model), torch.no_grad(), runtime.autocast():
+    layers = [layer for part in model.parts if part.statistics_move for layer in batchnorm_layers(part)]
+    with normalising_by_batch(layers), torch.no_grad(), runtime.autocast():
         rows, _ = load_batch(source, index, runtime)
         features = model.features_of(rows, depth, from_pixels=source.kind == "pixels")
     features = features.float()
     return features.mean(dim=tuple(range(2, features.dim()))) if features.dim() > 2 else features
-
-
-@contextmanager
-def _normalising_by_batch(model: StagedModel) -> Iterator[None]:
-    """Batch norm layers whose statistics move in training use each batch's own, and keep theirs."""
-    layers = [layer for part in model.parts if part.statistics_move for layer in batchnorm_layers(part)]
-    kept = [[buffer.clone() for buffer in layer.buffers()] for layer in layers]
-    for layer in layers:
-        layer.training = True
-    try:
-        yield
-    finally:
-        for layer, buffers in zip(layers, kept, strict=True):
-            layer.training = False
-            for buffer, value in zip(layer.buffers(), buffers, strict=True):
-                buffer.copy_(value)
 
 
 def feature_drift(before: Tensor, after: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -64,28 +65,38 @@ def adapt_statistics(
         moments[id(layer)].add(inputs[0])
 
     was_training = model.training
-    kept = {id(layer): _statistics(layer) for layer in layers}
     handles = [layer.register_forward_pre_hook(observe) for layer in layers]
     try:
         model.eval()
-        for layer in layers:
-            layer.training = True
-        for images in _without_lone_image(batches):
-            model.forward_prefix(images, 0, behind=depth)
+        with normalising_by_batch(layers):
+            for images in _without_lone_image(batches):
+                model.forward_prefix(images, 0, behind=depth)
     finally:
         for handle in handles:
             handle.remove()
-        for layer in layers:  # the passes above moved them on the way
-            for buffer, value in zip(_buffers(layer), kept[id(layer)], strict=True):
-                buffer.copy_(value)
         model.train(was_training)
     for layer in layers:
         seen = moments[id(layer)]
         if seen.count == 0:
             raise ValueError("the statistics of batch norm need at least two images to adapt to")
-        mean, variance = _buffers(layer)[:2]
-        mean.copy_(torch.as_tensor(seen.mean))
-        variance.copy_(torch.as_tensor(seen.squares) / max(seen.count - 1, 1))
+        assert layer.running_mean is not None and layer.running_var is not None, "layers that track them have both"
+        layer.running_mean.copy_(torch.as_tensor(seen.mean))
+        layer.running_var.copy_(torch.as_tensor(seen.squares) / max(seen.count - 1, 1))
+
+
+@contextmanager
+def normalising_by_batch(layers: Sequence[AnyBatchNorm]) -> Iterator[None]:
+    """Batch norm layers of a model in eval mode use each batch's own statistics, and keep theirs."""
+    kept = [[buffer.clone() for buffer in layer.buffers()] for layer in layers]
+    for layer in layers:
+        layer.training = True
+    try:
+        yield
+    finally:
+        for layer, buffers in zip(layers, kept, strict=True):
+            layer.training = False
+            for buffer, value in zip(layer.buffers(), buffers, strict=True):
+                buffer.copy_(value)
 
 
 def _without_lone_image(batches: Iterable[Tensor]) -> Iterator[Tensor]:
@@ -100,12 +111,3 @@ def _without_lone_image(batches: Iterable[Tensor]) -> Iterator[Tensor]:
         held = images
     if held is not None and len(held) > 1:
         yield held
-
-
-def _buffers(layer: AnyBatchNorm) -> list[Tensor]:
-    """Running mean, running variance and the counter of batches."""
-    return [b for b in (layer.running_mean, layer.running_var, layer.num_batches_tracked) if b is not None]
-
-
-def _statistics(layer: AnyBatchNorm) -> list[Tensor]:
-    return [buffer.clone() for buffer in _buffers(layer)]

@@ -216,20 +216,27 @@ def timm_options(base: str, version: str | None, image_size: int) -> dict[str, A
 
 def _create_timm(base: str, version: str | None, image_size: int) -> nn.Module:
     """timm's model, built for the image size where its positions or windows depend on it."""
-    config = timm_config(base, version)
-    timm = import_timm()
-    name = timm_name(base, version)
-    native = config.input_size[-1]
+    native = timm_config(base, version).input_size[-1]
     options = timm_options(base, version, image_size)
-    try:
-        model: Any = timm.create_model(name, pretrained=False, **options)
-    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
-        raise UserError(f"timm cannot build {name} for images of {image_size} px: {error}") from error
+    model: Any = built_by_timm(timm_name(base, version), image_size, **options)
     patch = model.patch_embed.feat_ratio() if "img_size" in options else 1
     if image_size % patch and image_size != native:
         raise UserError(f"{base} takes image sizes that are multiples of {patch}; {image_size} is not")
     original: nn.Module = model
     return original
+
+
+def built_by_timm(name: str, image_size: int, **options: Any) -> nn.Module:
+    """timm's model of a name, without pretrained weights.
+
+    Raises:
+        UserError: It cannot be built with these options.
+    """
+    try:
+        model: nn.Module = import_timm().create_model(name, pretrained=False, **options)
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(f"timm cannot build {name} for images of {image_size} px: {error}") from error
+    return model
 
 
 def timm_size_options(name: str) -> Mapping[str, Any] | None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import torch
@@ -14,106 +14,111 @@ from tlsearch.core.errors import WeightsError
 from tlsearch.data.fetch.fetcher import known_silence, look
 from tlsearch.data.libraries.confined import confined
 from tlsearch.model.libraries.fast_init import ConstantFill, forked_seed
-from tlsearch.model.libraries.libraries import import_timm, timm_config, timm_name, torchvision_weights
+from tlsearch.model.libraries.libraries import import_timm, is_timm, timm_config, timm_name, torchvision_weights
 from tlsearch.model.weights.state_files import read_state
 from tlsearch.model.weights.url import fetch, ways_out
 
 
-def download_torchvision(base: str, member: Any) -> dict[str, Tensor]:
-    """The state dict of one member of a torchvision weights enum; a download has the sha256 that its name says.
+@dataclass(frozen=True, kw_only=True)
+class _Places:
+    """Where official weights are.
+
+    Attributes:
+        what: What messages call them.
+        cached: The file in a library's cache; None where no cache has it.
+        urls: The addresses that may have it then, with the headers that they take.
+    """
+
+    what: str
+    cached: Path | None
+    urls: tuple[str, ...] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def download_official(base: str, version: str | None) -> dict[str, Tensor]:
+    """The state dict of a library's own weights; a download of torchvision's has the sha256 that its name says.
+
+    timm, which knows how to convert each of its files, is given the file.
 
     Raises:
-        WeightsError: It cannot be had; the message names the ways out.
+        WeightsError: They cannot be had; the message names the ways out.
+        UserError: The model or version does not exist.
     """
-    what = f"the official weights {member.name} ({member.url}) of {base}"
-    path = _in_torchs_cache(member.url) or _fetched([member.url], {}, base, what)
-    return read_state(path, what)
-
-
-def download_timm(base: str, version: str | None) -> dict[str, Tensor]:
-    """The state dict of one of timm's pretrained models; timm, which knows how to convert each file, is given the file.
-
-    Raises:
-        WeightsError: It cannot be had; the message names the ways out.
-    """
-    timm, name = import_timm(), timm_name(base, version)
-    what = f"the official weights {name} of {base}"
-    cached, urls, headers = _timms_places(base, version)
-    path = cached or _fetched(urls, headers, base, what)
+    places = _places(base, version)
+    path = places.cached or _fetched(places, base)
+    if not is_timm(base):
+        return read_state(path, places.what)
     try:
         with confined(), forked_seed(0), ConstantFill():  # timm fetches nothing by itself
-            model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": str(path), "source": ""})
+            overlay = {"file": str(path), "source": ""}
+            model = import_timm().create_model(
+                timm_name(base, version), pretrained=True, pretrained_cfg_overlay=overlay
+            )
     except Exception as error:  # whatever a damaged file leads timm and torch into
-        raise ways_out(base, what, error) from error
+        raise ways_out(base, places.what, error) from error
     return dict(model.state_dict())
 
 
-def look_for_torchvision(base: str, version: str | None) -> None:
+def look_for_official(base: str, version: str | None) -> None:
     """Whether official weights could be loaded, seen without fetching them.
 
     Raises:
-        WeightsError: They are neither in torch's cache nor to be had; the message names the ways out.
+        WeightsError: They are neither in a library's cache nor to be had; the message names the ways out.
         UserError: The model or version does not exist.
     """
-    member = torchvision_weights(base, version)
-    if _in_torchs_cache(member.url) is None:
-        _look([member.url], {}, base, f"the official weights {member.name} ({member.url}) of {base}")
+    places = _places(base, version)
+    problems: list[Exception] = []
+    for url in places.urls:
+        if (error := look(url, places.headers)) is None:
+            return
+        problems.append(error)
+    if problems:
+        raise ways_out(base, places.what, problems[0]) from problems[0]
 
 
-def look_for_timm(base: str, version: str | None) -> None:
-    """As `look_for_torchvision`, for timm's weights: on the Hugging Face hub, or at an address of their own."""
-    cached, urls, headers = _timms_places(base, version)
-    if cached is None:
-        _look(urls, headers, base, f"the official weights {timm_name(base, version)} of {base}")
-
-
-def _timms_places(base: str, version: str | None) -> tuple[Path | None, list[str], dict[str, str]]:
-    """The file in a library's cache, or the addresses that may have it, with the headers that they take.
+def _places(base: str, version: str | None) -> _Places:
+    """Of timm's weights: on the Hugging Face hub, or at an address of their own.
 
     Raises:
-        WeightsError: No cache holds it, or the hub may not be asked.
+        WeightsError: No cache holds them, and the hub may not be asked, or nobody publishes them.
     """
+    if not is_timm(base):
+        member = torchvision_weights(base, version)
+        return _at(member.url, f"the official weights {member.name} ({member.url}) of {base}")
     config = timm_config(base, version)
     what = f"the official weights {timm_name(base, version)} of {base}"
-    if config.hf_hub_id:
-        from huggingface_hub import constants, get_token, hf_hub_url, try_to_load_from_cache
+    if not config.hf_hub_id:
+        if not config.url:
+            raise ways_out(base, what, ValueError("timm publishes none"))
+        return _at(config.url, what)
+    from huggingface_hub import constants, get_token, hf_hub_url, try_to_load_from_cache
 
-        hub, _, revision = config.hf_hub_id.partition("@")
-        files = [config.hf_hub_filename] if config.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
-        for file in files:
-            if isinstance(found := try_to_load_from_cache(hub, file, revision=revision or None), str):
-                return Path(found), [], {}
-        if constants.HF_HUB_OFFLINE:
-            raise ways_out(base, what, OSError("HF_HUB_OFFLINE is set, and they are not in the hub's cache"))
-        headers = {"Authorization": f"Bearer {token}"} if (token := get_token()) else {}
-        return None, [hf_hub_url(hub, file, revision=revision or None) for file in files], headers
-    if not config.url:
-        raise ways_out(base, what, ValueError("timm publishes none"))
-    return _in_torchs_cache(config.url), [config.url], {}
+    hub, _, revision = config.hf_hub_id.partition("@")
+    files = [config.hf_hub_filename] if config.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
+    for file in files:
+        if isinstance(found := try_to_load_from_cache(hub, file, revision=revision or None), str):
+            return _Places(what=what, cached=Path(found))
+    if constants.HF_HUB_OFFLINE:
+        raise ways_out(base, what, OSError("HF_HUB_OFFLINE is set, and they are not in the hub's cache"))
+    headers = {"Authorization": f"Bearer {token}"} if (token := get_token()) else {}
+    urls = tuple(hf_hub_url(hub, file, revision=revision or None) for file in files)
+    return _Places(what=what, cached=None, urls=urls, headers=headers)
 
 
-def _fetched(urls: Sequence[str], headers: dict[str, str], base: str, what: str) -> Path:
-    """The first of some files that can be had."""
+def _at(url: str, what: str) -> _Places:
+    """In torch's cache, which both libraries use, else at their own address."""
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(url).path).name
+    return _Places(what=what, cached=path) if path.is_file() else _Places(what=what, cached=None, urls=(url,))
+
+
+def _fetched(places: _Places, base: str) -> Path:
+    """The first of the files that can be had."""
     problems: list[WeightsError] = []
-    for url in urls:
+    for url in places.urls:
         if (silence := known_silence(url)) is not None:
-            raise ways_out(base, what, silence)
+            raise ways_out(base, places.what, silence)
         try:
-            return fetch(url, base, what=what, headers=headers)
+            return fetch(url, base, what=places.what, headers=places.headers)
         except WeightsError as error:
             problems.append(error)
     raise problems[0]
-
-
-def _look(urls: Sequence[str], headers: dict[str, str], base: str, what: str) -> None:
-    problems: list[Exception] = []
-    for url in urls:
-        if (error := look(url, headers)) is None:
-            return
-        problems.append(error)
-    raise ways_out(base, what, problems[0]) from problems[0]
-
-
-def _in_torchs_cache(url: str) -> Path | None:
-    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(url).path).name
-    return path if path.is_file() else None

@@ -25,7 +25,7 @@ from tlsearch.model.libraries.libraries import (
     torchvision_weights,
 )
 from tlsearch.model.weights.matching import layout_of, match_by_name, match_by_order
-from tlsearch.model.weights.official import download_timm, download_torchvision, look_for_timm, look_for_torchvision
+from tlsearch.model.weights.official import download_official, look_for_official
 from tlsearch.model.weights.state_files import package_file, read_state
 from tlsearch.model.weights.url import fetch
 from tlsearch.space.libraries.backbones import split_version
@@ -119,7 +119,7 @@ def check_weights(backbone: str, source: WeightsSource) -> None:
         return
     base, version = _versioned(backbone, source)
     _transform(base, version, source)
-    (look_for_timm if is_timm(base) else look_for_torchvision)(base, version)
+    look_for_official(base, version)
 
 
 def release_weights() -> None:
@@ -215,10 +215,8 @@ def _resolve(backbone: str, source: WeightsSource, path: Path | None) -> Weights
     if path is not None:
         where = card.id if source.kind == "url" else printable(str(path))
         state = read_state(path, where)
-    elif is_timm(base):
-        state, where = download_timm(base, version), card.id
     else:
-        state, where = download_torchvision(base, torchvision_weights(base, version)), card.id
+        state, where = download_official(base, version), card.id
     match = match_by_order if source.match == "order" else match_by_name
     matched = match(state, layout_of(f"{base}@{version}" if version else base), where)
     return Weights(id=card.id, digest=state_digest(matched), state=matched, transform=transform, licence=card.licence)

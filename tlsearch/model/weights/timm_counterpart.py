@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from tlsearch.core.errors import UserError
 from tlsearch.model.libraries.fast_init import ConstantFill, forked_seed
-from tlsearch.model.libraries.libraries import import_timm, is_timm, timm_name, timm_options
+from tlsearch.model.libraries.libraries import built_by_timm, import_timm, is_timm, timm_name, timm_options
 from tlsearch.model.staging.staged import StagedModel
 from tlsearch.space.libraries.backbones import split_version
 
@@ -79,10 +79,9 @@ def timm_counterpart(model: StagedModel) -> TimmCounterpart:
         UserError: timm is missing, or none of its models gives the same logits.
     """
     base, version = split_version(model.backbone)
-    timm = import_timm()
     name, more = (base, {}) if is_timm(base) else _COUNTERPARTS.get(base, (base, {}))
     name = timm_name(name, None)
-    if not timm.is_model(name):
+    if not import_timm().is_model(name):
         raise UserError(f"timm has no model that is torchvision's {base}")
     state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
     sized = timm_options(f"timm/{name}", version if is_timm(base) else None, model.image_size)
@@ -90,11 +89,8 @@ def timm_counterpart(model: StagedModel) -> TimmCounterpart:
     if model.channels != 3:
         options["in_chans"] = model.channels
     num_classes = len(state[f"{_CLASSIFIER}weight"])
-    try:
-        with forked_seed(0), ConstantFill():
-            built: nn.Module = timm.create_model(name, pretrained=False, num_classes=num_classes, **options)
-    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
-        raise UserError(f"timm cannot build {name} for images of {model.image_size} px: {error}") from error
+    with forked_seed(0), ConstantFill():
+        built = built_by_timm(name, model.image_size, num_classes=num_classes, **options)
     named = {theirs: state[ours] for theirs, ours in model.origin.items()}
     classifier = {key: state[_CLASSIFIER + key] for key in ("weight", "bias") if _CLASSIFIER + key in state}
     target = built.state_dict()
