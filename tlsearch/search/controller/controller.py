@@ -122,8 +122,8 @@ class Controller:
         None also while ``waiting``.
         """
         while not self.exhausted and not self.waiting:
-            number = self._going_on.popleft() if self._going_on else self._begin()
-            live = self._live[number]
+            live = self._live[self._going_on.popleft()] if self._going_on else self._begin()
+            number = live.number
             self._observers.trial_started(number, live.config)
             broken = complaint(live.measured, self._limits)
             if not broken:
@@ -240,8 +240,8 @@ class Controller:
     def _looking(self) -> bool:
         return looking(self._live.values(), self._search, now=self._timer())
 
-    def _begin(self) -> int:
-        return self._add_live(self._intake.begin(looking=self._looking)).number
+    def _begin(self) -> Live:
+        return self._add_live(self._intake.begin(looking=self._looking))
 
     def _may_start(self) -> bool:
         left = self._intake.trials_left and not self._time.over

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from tlsearch.core.codec import read_json
@@ -18,7 +17,6 @@ from tlsearch.core.types import SearchRecord
 from tlsearch.search.study.lock import Holder, runner_of
 from tlsearch.search.study.records import record_of
 from tlsearch.search.study.storage import open_for_reading
-from tlsearch.search.study.stored_reports import REPORT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,14 +58,10 @@ def read_status(
         record=record,
         holder=holder,
         num_waiting=sum(trial.state is OptunaState.WAITING for trial in trials),
-        last_report=max(_report_figures(trials, "timestamp"), default=None),
+        last_report=max((report.timestamp for trial in record.trials for report in trial.reports), default=None),
         dashboard=read_dashboard(folder.dashboard) if holder else "",
         log=folder.log if folder.log.exists() else None,
     )
-
-
-def _report_figures(trials: Iterable[FrozenTrial], name: str) -> Iterable[float]:
-    return (plain[name] for trial in trials for key, plain in trial.user_attrs.items() if key.startswith(REPORT))
 
 
 @contextmanager

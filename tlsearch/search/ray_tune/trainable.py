@@ -103,12 +103,13 @@ class TrialWorker(Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Takes the first trial."""
+        assignment = unpack_job(config).assignment
+        search = Path(assignment.directory).parents[1]
+        self._doing = SearchFolder(root=search).doing(assignment.number)
         self._node = ray.get_runtime_context().get_node_id()
         self._leaving = DrainWatch(self._node)
-        self._log = WorkerLog(Path(unpack_job(config).assignment.directory).parents[1], node=self._node)
+        self._log = WorkerLog(search, node=self._node)
         self._runner = self._take(config)
-        job = unpack_job(config).assignment
-        self._doing = SearchFolder(root=Path(job.directory).parents[1]).doing(job.number)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Takes the next trial."""

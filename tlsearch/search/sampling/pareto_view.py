@@ -9,19 +9,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any
 
-from optuna import Study
-from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from tlsearch.core.pareto import Point, pareto_order
 from tlsearch.core.types import Objective
-from tlsearch.search.sampling.tpe import violates
-from tlsearch.search.study._private import WindowedStudy
-
-_STATES = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)  # what TPE asks for
+from tlsearch.search.sampling.tpe import Windowed, violates
 
 
 def cost_of(trial: FrozenTrial, name: str) -> float:
@@ -29,7 +23,7 @@ def cost_of(trial: FrozenTrial, name: str) -> float:
     return float(trial.user_attrs.get("measured", {}).get(name, 0.0))
 
 
-class ParetoView(BaseSampler):
+class ParetoView(Windowed):
     """Has a sampler propose from places in place of values.
 
     Args:
@@ -38,20 +32,8 @@ class ParetoView(BaseSampler):
     """
 
     def __init__(self, sampler: BaseSampler, *, objective: Objective, cost: str) -> None:
-        self._sampler, self._objective, self._cost = sampler, objective, cost
-
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """As the sampler, of the study as it is now."""
-        self._view = WindowedStudy(study, states=_STATES, choose=self._placed)
-        return self._sampler.infer_relative_search_space(self._view, trial)
-
-    def sample_relative(self, study: Study, trial: FrozenTrial, search_space: Any) -> dict[str, Any]:
-        """As the sampler."""
-        return self._sampler.sample_relative(self._view, trial, search_space)
-
-    def sample_independent(self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: Any) -> Any:
-        """As the sampler."""
-        return self._sampler.sample_independent(self._view, trial, param_name, param_distribution)
+        super().__init__(sampler, lambda trials, _: self._placed(trials))
+        self._objective, self._cost = objective, cost
 
     def _placed(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
         """The trials with their places among those that ran as far; others, which no value ranks, as they are."""

@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial
 
 from tlsearch.core.types import Scalar
 from tlsearch.search.plan import SearchPlan
+from tlsearch.search.scheduling.stopping_rules import complaint
 from tlsearch.search.seeds import derive_seed
 from tlsearch.space.image_sizes import image_sizes_of
 
@@ -64,7 +65,7 @@ def first_points(plan: SearchPlan) -> list[FirstPoint]:
     if search.listed:
         entries = [space.complete(entry) for entry in search.start_with] * search.seeds
         return [FirstPoint(values=entry, origin="start_with") for entry in entries]
-    looks = _feasible_looks(plan)
+    looks = _feasible(plan, [first_look(space, backbone) for backbone in space.backbones()])
     if len(space.backbones()) == 1:  # nothing to compare
         looks = []
     found = [
@@ -107,12 +108,6 @@ def num_proposed(trials: Sequence[FrozenTrial], number: int, *, most: int) -> in
     return count
 
 
-def _feasible_looks(plan: SearchPlan) -> list[dict[str, Scalar]]:
-    """The first looks that keep the search's limits on their size: the others' trials end before they begin."""
-    space = plan.space
-    return _feasible(plan, [first_look(space, backbone) for backbone in space.backbones()])
-
-
 def _looks_at_sizes(plan: SearchPlan) -> list[dict[str, Scalar]]:
     """A look at each backbone at each image size, where both decide about a second objective."""
     space = plan.space
@@ -123,13 +118,9 @@ def _looks_at_sizes(plan: SearchPlan) -> list[dict[str, Scalar]]:
 
 
 def _feasible(plan: SearchPlan, looks: Sequence[dict[str, Scalar]]) -> list[dict[str, Scalar]]:
+    """The looks that keep the search's limits on the size of a model: the others' trials end before they begin."""
     limits = plan.search.constraints.limits
-    sizes = [plan.sizes_of(plan.space.to_config(look)) for look in looks]
-    return [
-        look
-        for look, known in zip(looks, sizes, strict=True)
-        if all(known.get(name, 0.0) <= limit for name, limit in limits.items())
-    ]
+    return [look for look in looks if not complaint(plan.sizes_of(plan.space.to_config(look)), limits)]
 
 
 def draw(space: Space, rng: random.Random, *, central: bool = False) -> Mapping[str, Scalar]:

@@ -6,7 +6,7 @@ One sampler seeded once would repeat its first proposals after each restart.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pkgutil import resolve_name
 from typing import Any
@@ -71,22 +71,30 @@ def violates(trial: FrozenTrial) -> bool:
     return any(value > 0 for value in trial.constraints.values())
 
 
-class _BoundedTPE(TPESampler):
-    """TPE over a window of the study as it was when the one trial of this sampler was asked for."""
+class Windowed(BaseSampler):
+    """Has a sampler propose from a window of the study, as it is when the one trial of this sampler is asked for.
+
+    Args:
+        choose: From the study's trials that run or have a value to those that the sampler is to know.
+    """
+
+    def __init__(
+        self, sampler: BaseSampler, choose: Callable[[Sequence[FrozenTrial], StudyDirection], list[FrozenTrial]]
+    ) -> None:
+        self._sampler, self._choose = sampler, choose
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """As TPE, of the window."""
-        states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)  # what TPE asks for
-        self._window = WindowedStudy(study, states=states, choose=lambda trials: seen(trials, study.direction))
-        return super().infer_relative_search_space(self._window, trial)
+        """As the sampler, of the window."""
+        self._window = WindowedStudy(study, lambda trials: self._choose(trials, study.direction))
+        return self._sampler.infer_relative_search_space(self._window, trial)
 
     def sample_relative(self, study: Study, trial: FrozenTrial, search_space: Any) -> dict[str, Any]:
-        """As TPE, of the window."""
-        return super().sample_relative(self._window, trial, search_space)
+        """As the sampler, of the window."""
+        return self._sampler.sample_relative(self._window, trial, search_space)
 
     def sample_independent(self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: Any) -> Any:
-        """As TPE, of the window."""
-        return super().sample_independent(self._window, trial, param_name, param_distribution)
+        """As the sampler, of the window."""
+        return self._sampler.sample_independent(self._window, trial, param_name, param_distribution)
 
 
 def make_tpe(seed: int) -> BaseSampler:
@@ -96,7 +104,8 @@ def make_tpe(seed: int) -> BaseSampler:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)  # `group`, known and wanted
-        return _BoundedTPE(n_startup_trials=NUM_DRAWN, seed=seed, multivariate=True, group=True, constant_liar=True)
+        tpe = TPESampler(n_startup_trials=NUM_DRAWN, seed=seed, multivariate=True, group=True, constant_liar=True)
+    return Windowed(tpe, seen)
 
 
 def make_sampler(name: str, *, seed: int, number: int, attempt: int = 0) -> BaseSampler:

@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial
 from tlsearch.core.codec import from_plain
 from tlsearch.core.types import Scalar, TrialConfig
 from tlsearch.search.sampling.points import draw
+from tlsearch.search.sampling.tpe import GivenPoint
 
 if TYPE_CHECKING:
     from tlsearch.space import Space
@@ -51,7 +52,7 @@ def _key(config: TrialConfig) -> Hashable:
     return tuple(f"{value:.12g}" if isinstance(value, float) else value for value in values)
 
 
-class Untried(BaseSampler):
+class Untried(GivenPoint):
     """Proposes what a sampler would, unless a trial has had that configuration."""
 
     def __init__(
@@ -69,17 +70,13 @@ class Untried(BaseSampler):
             sampler_of: The sampler for each attempt, from 0.
             rng: For points drawn at random.
         """
+        super().__init__({})
         self._space, self._tried, self._sampler_of, self._rng = space, tried, sampler_of, rng
         self._first = sampler_of(0)
-        self._values: Mapping[str, Scalar] = {}
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Chooses the point; nothing is proposed together."""
         self._values = self._choose(study, trial)
-        return {}
-
-    def sample_relative(self, study: Study, trial: FrozenTrial, search_space: Any) -> dict[str, Any]:
-        """Nothing is proposed together."""
         return {}
 
     def sample_independent(self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: Any) -> Any:

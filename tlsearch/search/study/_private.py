@@ -29,18 +29,12 @@ class WindowedStudy(Study):
     """A study of which a sampler sees some trials only: samplers read trials through a private method.
 
     Args:
-        states: What the sampler asks for.
-        choose: From all trials in these states to those that are seen.
+        choose: From all trials that run or have a value, which is what TPE asks for, to those that are seen.
     """
 
-    def __init__(
-        self,
-        study: Study,
-        *,
-        states: tuple[TrialState, ...],
-        choose: Callable[[Sequence[FrozenTrial]], list[FrozenTrial]],
-    ) -> None:
+    def __init__(self, study: Study, choose: Callable[[Sequence[FrozenTrial]], list[FrozenTrial]]) -> None:
         vars(self).update(vars(study))
+        states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
         self._seen = choose(study._get_trials(deepcopy=False, states=states))
 
     def _get_trials(
