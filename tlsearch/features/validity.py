@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -37,6 +37,14 @@ def why_not(config: TrialConfig, setup: TrialSetup, split: str = "train", *, dep
     Args:
         depth: The unfreeze depth by now; None is the trial's own.
     """
+    invalid = _why_not_valid(config, setup, split, depth)
+    if invalid is None and setup.cache.features_gb is not None and setup.cache.features_gb <= 0:
+        return "cache.features_gb is 0"
+    return invalid
+
+
+def _why_not_valid(config: TrialConfig, setup: TrialSetup, split: str, depth: int | None) -> str | None:
+    """As ``why_not``, whatever the store may hold."""
     if (config.unfreeze_depth if depth is None else depth) >= 5:
         return "depth 5: everything trains, nothing is frozen"
     if not bn_policy(config.bn_policy).cacheable:
@@ -46,8 +54,6 @@ def why_not(config: TrialConfig, setup: TrialSetup, split: str = "train", *, dep
     if split == "train" and (config.mixup > 0 or config.cutmix > 0):
         kinds = " and ".join(kind for kind in ("mixup", "cutmix") if getattr(config, kind) > 0)
         return f"{kinds}: images are mixed before they enter, and mixed features are not those of mixed images"
-    if setup.cache.features_gb is not None and setup.cache.features_gb <= 0:
-        return "cache.features_gb is 0"
     return None
 
 
@@ -66,8 +72,7 @@ def view_of(config: TrialConfig, setup: TrialSetup, *, epoch: int, depth: int | 
     """
     if config.augmentation == "none" or setup.cache.views == 1:
         return None
-    unbounded = replace(setup, cache=replace(setup.cache, features_gb=None))
-    if not setup.soft_targets and why_not(config, unbounded, depth=depth) is not None:
+    if not setup.soft_targets and _why_not_valid(config, setup, "train", depth) is not None:
         return None
     return (epoch - 1) % setup.cache.views + 1
 

@@ -7,8 +7,9 @@ change); the space is walked once for each combination, and what it asks for on 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 
 from tlsearch.config import Document, SpaceFile
 from tlsearch.core.errors import SpaceProblem
@@ -83,7 +84,8 @@ def _walk_all(space: Space) -> _Seen | None:
     if math.prod(len(values) for values in deciding.values()) > _MOST_WALKS:
         return None
     seen = _Seen()
-    for choice in _combinations(deciding):
+    for values in product(*reversed(deciding.values())):  # the first one changes fastest
+        choice = dict(zip(reversed(deciding), values, strict=True))
 
         def choose(slot: Slot, choice: Mapping[str, Scalar] = choice) -> Scalar:
             domain = slot.domain
@@ -130,16 +132,6 @@ def _kind_of(backbone: str, conditions: Sequence[Condition]) -> tuple[bool, ...]
     facts = backbone_facts(backbone)
     own = (True, True) if facts is None else (facts.has_batch_norm, facts.has_class_token)
     return (*own, *kind_of_backbone(facts), *(one.holds(backbone) for one in conditions))
-
-
-def _combinations(deciding: Mapping[str, Sequence[Scalar]]) -> Iterator[dict[str, Scalar]]:
-    if not deciding:
-        yield {}
-        return
-    (name, values), *rest = deciding.items()
-    for others in _combinations(dict(rest)):
-        for value in values:
-            yield {name: value, **others}
 
 
 def _listed(domain: Domain) -> tuple[Scalar, ...]:

@@ -52,7 +52,14 @@ def run_trial(assignment: TrialAssignment, reporter: Reporter) -> TrialOutcome:
         _log.exception("trial %d failed", assignment.number)
         reason, error = EndReason.ERROR, f"{type(problem).__name__}: {problem}"
     shutil.rmtree(Path(assignment.directory) / RUNNING_FOLDER, ignore_errors=True)
-    return _outcome(assignment, reason, error, seen)
+    best_value, best_epoch = best_seen(seen, assignment.setup.objective)
+    return TrialOutcome(
+        reason=reason,
+        epochs_run=seen[-1].epoch if seen else 0,
+        best_value=best_value,
+        best_epoch=best_epoch,
+        error=error,
+    )
 
 
 def keep_start(assignment: TrialAssignment) -> None:
@@ -109,17 +116,6 @@ def _reports(trial: RunningTrial, num_reports: int) -> Iterator[EpochReport]:
     yield from trial.reports
     while trial.epochs_done < num_reports and not (trial.reports and trial.reports[-1].last):
         yield trial.step()
-
-
-def _outcome(assignment: TrialAssignment, reason: EndReason, error: str, seen: list[EpochReport]) -> TrialOutcome:
-    best_value, best_epoch = best_seen(seen, assignment.setup.objective)
-    return TrialOutcome(
-        reason=reason,
-        epochs_run=seen[-1].epoch if seen else 0,
-        best_value=best_value,
-        best_epoch=best_epoch,
-        error=error,
-    )
 
 
 @dataclass(frozen=True, kw_only=True)

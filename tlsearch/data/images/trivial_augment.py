@@ -253,13 +253,12 @@ def _span(first: float, last: float) -> list[float]:
 
 
 _Operation = Callable[[Tensor, Tensor, Tensor], Tensor]
-_KINDS: dict[str, _Operation] = {
+_MOVES: dict[str, _Operation] = {
     "Identity": _identity,
-    "ShearX": _move,
-    "ShearY": _move,
-    "TranslateX": _move,
-    "TranslateY": _move,
-    "Rotate": _move,
+    **dict.fromkeys(("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate"), _move),
+}
+_KINDS: dict[str, _Operation] = {
+    **_MOVES,
     "Brightness": _brightness,
     "Color": _colour,
     "Contrast": _contrast,
@@ -269,11 +268,7 @@ _KINDS: dict[str, _Operation] = {
     "AutoContrast": _autocontrast,
     "Equalize": _equalize,
 }
-_KINDS_OF_ANY: dict[str, _Operation] = {
-    "Identity": _identity,
-    **dict.fromkeys(("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate"), _move),
-    "Contrast": _own_contrast,
-}
+_KINDS_OF_ANY: dict[str, _Operation] = {**_MOVES, "Contrast": _own_contrast}
 _MAGNITUDES = {  # by operation: all magnitudes, and whether half of them are negative
     **dict.fromkeys(("ShearX", "ShearY"), (_span(0, 0.99), True)),
     **dict.fromkeys(("TranslateX", "TranslateY"), (_span(0, 32), True)),

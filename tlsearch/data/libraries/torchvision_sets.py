@@ -54,9 +54,9 @@ def list_torchvision(spec: DataSpec) -> Listing:
     first = next(iter(parts.values()))
     for dataset in parts.values():
         _check_files(_stored_files(dataset) or [], root, name)
-    probed = _probe(first, name)
-    labels = {part: _labels(dataset, name, probed.labels) for part, dataset in parts.items()}
-    if probed.files:
+    lists_labels, lists_files = _probe(first, name)
+    labels = {part: _labels(dataset, name, lists_labels) for part, dataset in parts.items()}
+    if lists_files:
         files = {part: _relative(_stored_files(dataset), root) for part, dataset in parts.items()}
         home = str(root.absolute())
         reader = FileReader(root=home)
@@ -99,15 +99,8 @@ class TorchvisionReader:
         return hash_rows(keys, self.read)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Probed:
-    """Whether the lists that a set keeps agree with the items it gives."""
-
-    labels: bool
-    files: bool
-
-
-def _probe(dataset: Any, name: str) -> _Probed:
+def _probe(dataset: Any, name: str) -> tuple[bool, bool]:
+    """Whether the lists that a set keeps, of labels and of files, agree with the items it gives."""
     if len(dataset) == 0:
         raise DataError(f"{name}: has no images")
     labels, files = _stored_labels(dataset), _stored_files(dataset)
@@ -116,7 +109,7 @@ def _probe(dataset: Any, name: str) -> _Probed:
         image, label = _item(dataset, row, f"{name} row {row}")
         labels_agree = labels_agree and labels is not None and labels[row] == label
         files_agree = files_agree and files is not None and _shows(files[row], image)
-    return _Probed(labels=labels_agree, files=files_agree)
+    return labels_agree, files_agree
 
 
 def _item(dataset: Any, row: int, name: str) -> tuple[Image.Image, int]:

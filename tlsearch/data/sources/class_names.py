@@ -62,10 +62,9 @@ def has_hidden(name: str) -> bool:
 
 def name_notes(names: Sequence[str]) -> list[str]:
     """Lines for the data card about names that are easily mistaken."""
-    notes = [
-        f"class names that nearly agree: {' and '.join(repr(name) for name in group)}" for group in near_equal(names)
-    ]
-    near = {name for group in near_equal(names) for name in group}
+    groups = near_equal(names)
+    notes = [f"class names that nearly agree: {' and '.join(repr(name) for name in group)}" for group in groups]
+    near = {name for group in groups for name in group}
     if odd := [name for name in names if name not in near and has_hidden(name)]:
         notes.append(f"class names with blanks at an end or hidden characters: {', '.join(repr(one) for one in odd)}")
     return notes

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Protocol
@@ -87,8 +88,6 @@ def encode(image: Image.Image) -> bytes:
     if image.mode in ("L", "RGB"):
         kind = b"P5" if image.mode == "L" else b"P6"
         return b"%s %d %d 255\n" % (kind, image.width, image.height) + image.tobytes()
-    from io import BytesIO
-
     file = BytesIO()
     image.save(file, "PNG", compress_level=1)
     return file.getvalue()
