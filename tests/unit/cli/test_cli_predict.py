@@ -202,6 +202,7 @@ def test_an_output_that_cannot_be_written_is_found_before_the_work(
         (tmp_path / "file" / "o.csv", "is not a folder"),
         (tmp_path / ("x" * 300), "cannot be"),
         (Path("/proc/o.csv"), "can be written"),
+        (tmp_path / "cat.PNG", "is called like an image"),
     ):
         text = _predict(model, folder, "--output", output, code=2).stderr
         assert "--output must name a file" in text and (words in text or "too long" in text), text

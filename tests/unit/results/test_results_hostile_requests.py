@@ -16,9 +16,11 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from mlflow.exceptions import MlflowException
 from PIL import Image
 
 from tlsearch.results import SERVED_CODE
+from tlsearch.results.inference.served_requests import checked_request
 from tlsearch.tracking.registry.logged_models import write_model
 
 if TYPE_CHECKING:
@@ -48,6 +50,19 @@ def test_hostile_requests_are_answered_within_a_limit_of_memory(folder: Path, co
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert f"{count} requests" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "words"),
+    [
+        (JSON, '{"inputs": []}', "inputs must hold at least one image"),
+        (JSON, '{"dataframe_split": {"data": []}}', "must hold at least one image"),
+        ("text/csv", f"{'A' * 92}\n{'A' * 92}\n", "the first line of text/csv is the name of the column"),
+    ],
+)
+def test_no_image_and_no_header_are_said(kind: str, body: str, words: str) -> None:
+    with pytest.raises(MlflowException, match=words):
+        checked_request(body, kind)
 
 
 def _png(width: int, height: int, *, kind: int = 2) -> bytes:

@@ -70,9 +70,13 @@ def predict(
     with shown_errors(as_json=json):
         from tlsearch.app.checks.outputs import check_output, write_output
         from tlsearch.app.views.predictions import predict_images, predict_labelled
+        from tlsearch.core.errors import UsageError
+        from tlsearch.data.images.file_formats import named_as_image
 
         if output is not None:
             check_output(output, "--output")
+            if named_as_image(output.name):
+                raise UsageError(f"--output must name a file for the predictions; {output} is called like an image")
         if data is not None:
             found = predict_labelled(model, data, split=split, storage=storage, device=device, strict=strict)
         else:

@@ -21,6 +21,7 @@ MAX_BYTES = 32_000_000  # of a request, base64 and all
 MAX_PIXELS = 200_000_000  # of a request's images together
 MAX_IMAGE_PIXELS = 36_000_000  # of one image: three times a usual photo; each takes 8 to 12 bytes
 _MAX_MARKS = 16 * MAX_IMAGES + 1000  # commas and brackets: values that a parser makes objects of
+_MAX_HEADER = 80  # bytes of a column's name; the base64 of an image has more
 _MAX_MESSAGE = 2000
 _FORMATS = ("inputs", "instances", "dataframe_split", "dataframe_records")
 _SCORING_SERVER = "mlflow.pyfunc.scoring_server"
@@ -76,6 +77,8 @@ def checked_request(data: str | bytes, content_type: str | None) -> Any:
     if sum(body.count(mark) for mark in marks) > _MAX_MARKS:
         raise _refusal(f"a request holds at most {MAX_IMAGES} images: send fewer at a time")
     if kind == "text/csv":
+        if len(body.lstrip().partition(b"\n")[0]) > _MAX_HEADER:  # an image would be lost
+            raise _refusal("the first line of text/csv is the name of the column, and here it is an image")
         return body
     try:
         content = json.loads(body)
@@ -91,6 +94,8 @@ def checked_request(data: str | bytes, content_type: str | None) -> Any:
         images = images.get("data") if isinstance(images, dict) else None
     if not isinstance(images, list):
         raise _refusal(f"{keys[0]} must hold a list of base64 texts")
+    if not images:
+        raise _refusal(f"{keys[0]} must hold at least one image")
     return {"dataframe_split": {"data": [[_text(one, position)] for position, one in enumerate(images)]}}
 
 
