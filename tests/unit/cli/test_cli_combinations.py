@@ -10,6 +10,7 @@ import pytest
 from preparing import stub_entry
 from typer.testing import CliRunner
 
+import tlsearch.app.production.promote  # before `find` is patched, which it would keep
 import tlsearch.cli.commands  # noqa: F401  # its modules add their commands
 from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.cli.root import app
