@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
-from tlsearch.cli.tables.data_tables import data_lines
-from tlsearch.data.inspect.data_card import DataCard, Extent, ImagePair, ImagePlace
+from tlsearch.cli.tables.data_tables import data_lines, data_table
+from tlsearch.data.inspect.data_card import DataCard, Extent, ImagePair, ImagePlace, SplitCounts
 
 
 def card(**found: Any) -> DataCard:
@@ -22,6 +23,19 @@ def pair(kind: Literal["exact", "near"], number: int, label: str = "a") -> Image
 
 def test_nothing_is_said_of_images_that_were_not_opened():
     assert data_lines(card()) == []
+
+
+def test_of_many_classes_the_smallest_have_a_row():
+    counts = {f"c{number:03d}": number % 150 for number in range(300)}
+    table = data_table(
+        replace(card(), classes=tuple(counts), splits={"train": SplitCounts(images=9, per_class=counts)})
+    )
+    (labels, numbers) = (list(column.cells) for column in table.columns)
+    assert len(labels) == 101 and labels[-1] == "all" and labels[:2] == ["c000", "c001"] and "c150" in labels
+    assert {int(str(one)) for one in numbers[:-1]} == set(range(50))
+    assert table.title == "300 classes, largest to smallest 1.0:1, the 100 smallest"
+    few = replace(card(), splits={"train": SplitCounts(images=3, per_class={"a": 1, "b": 2})})
+    assert data_table(few).title == "2 classes, largest to smallest 1.0:1"
 
 
 def test_sizes_and_modes():

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tlsearch.data.inspect.data_card import DataCard, Extent, FilesLeftOut, ImagePair
     from tlsearch.results.inference.answers import Prediction
 
+_MAX_CLASSES = 100
 _MAX_PAIRS = 20
 _MAX_SIZES = 8
 
@@ -32,13 +33,17 @@ def cache_table(entries: Sequence[CacheEntry]) -> Table:
 
 
 def data_table(card: DataCard) -> Table:
-    """Images of each class in each split."""
+    """Images of each class in each split; of many classes the smallest alone."""
     splits = card.splits
-    table = Table(title=f"{plural(len(card.classes), 'class', 'classes')}, largest to smallest {card.imbalance}:1")
+    smallest = sorted(card.classes, key=lambda label: sum(split.per_class[label] for split in splits.values()))
+    shown = set(smallest[:_MAX_CLASSES])
+    some = f", the {_MAX_CLASSES} smallest" if len(smallest) > _MAX_CLASSES else ""
+    counted = plural(len(card.classes), "class", "classes")
+    table = Table(title=f"{counted}, largest to smallest {card.imbalance}:1{some}")
     table.add_column("class")
     for name in splits:
         table.add_column(name, justify="right")
-    for label in card.classes:
+    for label in (one for one in card.classes if one in shown):
         table.add_row(label, *(str(split.per_class[label]) for split in splits.values()))
     table.add_row("all", *(str(split.images) for split in splits.values()), style="bold")
     return table
