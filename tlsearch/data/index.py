@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -179,17 +180,20 @@ def split_digest(split: Split) -> str:
     return total.hexdigest()
 
 
-def read_image(index: ImageIndex, key: str, *, pixels: PixelFormat | None = None) -> Picture:
+def read_image(
+    index: ImageIndex, key: str, *, pixels: PixelFormat | None = None, hold: ExitStack | None = None
+) -> Picture:
     """Decodes one image, see ``decode_image``.
 
     Args:
         pixels: The format that it is read in; None is that of the data set.
+        hold: As of ``decode_rgb``.
 
     Raises:
         DataError: The file is missing, empty or corrupt, or has other channels; names its path.
     """
     data, name = index.reader.read(key), index.reader.name(key)
-    return decode_image(data, name, pixels=pixels or index.pixels, max_pixels=index.max_pixels)
+    return decode_image(data, name, pixels=pixels or index.pixels, max_pixels=index.max_pixels, hold=hold)
 
 
 def _ready_splits(listing: Listing, split: SplitSpec) -> dict[str, tuple[Item, ...]]:

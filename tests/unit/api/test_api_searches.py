@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, bool]:
 
     monkeypatch.setattr("tlsearch.app.searches.execute.run_search", run_search)
     monkeypatch.setattr("tlsearch.app.searches.prepare.require_places", lambda file, address: None)
+    monkeypatch.setattr("tlsearch.search.starting_ray", lambda address: nullcontext())
     monkeypatch.chdir(tmp_path)
     return wanted
 

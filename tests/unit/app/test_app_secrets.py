@@ -170,6 +170,7 @@ def test_no_secret_is_seen(
         "tlsearch.app.searches.prepare.require_places", lambda file, address: None
     )  # nothing answers there
     monkeypatch.setattr("tlsearch.app.searches.execute.run_search", run_here)
+    monkeypatch.setattr("tlsearch.search.starting_ray", lambda address: contextlib.nullcontext())
     if len(seeds) > 4:  # their texts are drawn as outlines, and take most of the time
         monkeypatch.setattr("matplotlib.figure.Figure.savefig", draw_nothing)
     whole, leaks = 0, []
