@@ -37,6 +37,7 @@ from costs import plan_of
 from measured_driver import Mark, MeasuredSearcher, StubTrial
 from rich.console import Console
 
+from tlsearch.config import SearchSpec
 from tlsearch.display.live_progress import Progress
 from tlsearch.forecast.simulation import ControllerSearcher, simulate
 from tlsearch.search.json_logs import logging_to
@@ -87,8 +88,7 @@ def simulated(options: argparse.Namespace, root: Path) -> tuple[list[dict[str, A
         study.close()
         study = open_for_writing(plan.folder, attrs=study_attrs(plan), url=plan.search.study)
     lines = (root / "lines.txt").open("w", encoding="utf-8")
-    settings = {"metric": "val_accuracy", "trials": options.trials, "num_reports": options.epochs}
-    progress = Progress(Console(file=lines, width=120), time_budget_s=None, **settings)
+    progress = Progress(Console(file=lines, width=120), SearchSpec(trials=options.trials, max_epochs=options.epochs))
     with ExitStack() as stack:
         stack.enter_context(logging_to(plan.folder.log, search=plan.search_id))
         searcher = MeasuredSearcher(plan, study, progress, options)

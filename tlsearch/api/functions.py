@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from tlsearch.api.search import Search
 from tlsearch.api.spaces import LoadedSpace, SpaceSource, load_space, with_changes
 from tlsearch.app.catalog.catalog import find, require_folders
+from tlsearch.display.live_progress import show_progress
 from tlsearch.display.shown_search import execute_shown
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def run(
             )
             beside = partial(stack.enter_context, starting_ray(address))
             prepared = stack.enter_context(prepare(options, beside=beside))
-        return Search(execute_shown(prepared, progress=progress).entry)
+        return Search(execute_shown(prepared, show_progress(prepared) if progress else None).entry)
 
 
 def resume(
@@ -103,7 +104,7 @@ def resume(
         if nothing_left(entry, trials=total, stored=False):
             return Search(entry)
         prepared = prepare_resume(entry, lock=lock, trials=total, address=address)
-        return Search(execute_shown(prepared, progress=progress).entry)
+        return Search(execute_shown(prepared, show_progress(prepared) if progress else None).entry)
 
 
 def open_search(search: str | Path | None = None, *, storage: str | Path | None = None) -> Search:

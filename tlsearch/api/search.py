@@ -16,6 +16,7 @@ from tlsearch.app.catalog.stored import SearchState, read_record, search_state
 from tlsearch.core.errors import StorageError, UsageError
 from tlsearch.core.text import html_table, plural
 from tlsearch.core.types import Screen, SearchRecord, TrialRecord
+from tlsearch.display.live_progress import show_progress
 from tlsearch.display.shown_search import execute_shown
 
 if TYPE_CHECKING:
@@ -163,7 +164,8 @@ class Search:
         from tlsearch.app.production.confirm import prepare_confirm
 
         with prepare_confirm(self.entry, top=top, seeds=seeds, address=address) as confirmed:
-            end = execute_shown(confirmed.prepared, progress=progress, name=confirmed.name)
+            shown = show_progress(confirmed.prepared, name=confirmed.name) if progress else None
+            end = execute_shown(confirmed.prepared, shown)
             if end.reason == "interrupted":
                 raise KeyboardInterrupt("confirm was interrupted; the same call goes on")
             return beside_others(self.entry, conclude(confirmed))

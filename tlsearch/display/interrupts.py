@@ -20,17 +20,6 @@ def ending_signals() -> list[signal.Signals]:
     return [signal.SIGINT, signal.SIGTERM, *hangup]
 
 
-@contextmanager
-def handling(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Has these signals call ``handle`` while the body runs."""
-    before = {number: signal.signal(number, handle) for number in ending_signals()}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def run_interruptible(command: Callable[[], object]) -> None:
     """Runs a command; ends the program with code 130 where a signal interrupts it, whatever that leads to.
 
@@ -70,9 +59,14 @@ def run_interruptible(command: Callable[[], object]) -> None:
 
 
 @contextmanager
-def interruptible(on_interrupt: Callable[[], None]) -> Iterator[threading.Event]:
-    """An event that the first signal sets; a second Ctrl-C or SIGTERM ends the program."""
-    stop = threading.Event()
+def interruptible(stop: threading.Event, on_interrupt: Callable[[], None]) -> Iterator[None]:
+    """The first signal sets the event; a second Ctrl-C or SIGTERM ends the program.
+
+    Only the main thread receives signals: elsewhere this does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def handle(number: int, frame: FrameType | None) -> None:
         if stop.is_set() and number in (signal.SIGINT, signal.SIGTERM):  # a terminal that closes says so twice
@@ -80,5 +74,9 @@ def interruptible(on_interrupt: Callable[[], None]) -> Iterator[threading.Event]
         stop.set()
         on_interrupt()
 
-    with handling(handle):
-        yield stop
+    before = {number: signal.signal(number, handle) for number in ending_signals()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -10,7 +10,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 import psutil
-from rich.console import Console, Group
+import rich.console
+from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
@@ -28,13 +29,14 @@ from tlsearch.core.types import (
     TrialOutcome,
     TrialState,
 )
-from tlsearch.display.console import NotebookLive, Table
+from tlsearch.display.console import Console, NotebookLive, Table
 from tlsearch.display.estimate import Estimate
 from tlsearch.display.trial_rows import Row, TrialRows
 
 if TYPE_CHECKING:
     from tlsearch.app.checks.planning import ForecastBeside
     from tlsearch.app.searches.prepare import Prepared
+    from tlsearch.config import SearchSpec
 
 _REFRESHES_PER_S = 4
 _WORTH_FORECAST_S = 300.0  # a forecast takes some 10 s of one core: too much for a search that ends soon
@@ -47,33 +49,26 @@ class Progress(SearchObserver):
 
     def __init__(
         self,
-        console: Console,
+        console: rich.console.Console,
+        search: SearchSpec,
         *,
-        metric: str,
-        trials: int,
-        num_reports: int,
-        time_budget_s: float | None,
         address: str = "local",
         doing: Callable[[int], str] = lambda number: "",
         name: Callable[[int], str] = str,
         forecast: ForecastBeside | None = None,
-        unit: str = "epoch",
     ) -> None:
         """Draws nothing yet.
 
         Args:
-            num_reports: Of a whole trial: its epochs, or folds.
-            address: Of the Ray that the search runs on.
+            search: What the search goes by.
+            address: Of the Ray that it runs on.
             doing: What a trial does before its next epoch; empty where nothing is known.
             name: What a trial is called; by default its number.
             forecast: Of the search, while it is made; None where there is none.
-            unit: What a report is of: ``epoch`` or ``fold``.
         """
-        self._console = console
-        self._metric = metric
-        self._trials = trials
-        self._num_reports, self._unit = num_reports, unit
-        self._time_budget_s = time_budget_s
+        self.console = console
+        self._metric, self._trials, self._time_budget_s = search.metric, search.trials, search.time_budget_s
+        self._num_reports, self._unit = search.num_reports, "fold" if search.num_folds else "epoch"
         self._address = address
         self._doing, self._name = doing, name
         self._started = time.monotonic()
@@ -82,8 +77,9 @@ class Progress(SearchObserver):
         self._first_report = False
         self._printed = self._started
         self._forecast = forecast
-        self._estimate = Estimate(trials=trials, num_reports=num_reports, forecast=self._forecast)
-        self._rows = TrialRows(Objective.of(metric), num_reports=num_reports, folds=unit == "fold")
+        self._estimate = Estimate(trials=search.trials, num_reports=search.num_reports, forecast=forecast)
+        objective, folds = Objective.of(search.metric), search.num_folds > 0
+        self._rows = TrialRows(objective, num_reports=search.num_reports, folds=folds)
         self._live: Live | NotebookLive | None = None
         self._note = ""
         if console.is_jupyter:
@@ -175,7 +171,7 @@ class Progress(SearchObserver):
 
     def _print(self, text: str) -> None:
         self._printed = time.monotonic()
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _render(self) -> Group:
         running = dict(self._rows.running)
@@ -250,16 +246,16 @@ class Progress(SearchObserver):
         return f"best so far: trial {self._name(number)} with {self._metric} {row.best:.4f}  {row.config.short}"
 
 
-def show_progress(prepared: Prepared, console: Console, *, name: Callable[[int], str] = str) -> Progress:
-    """The display of a search that is about to run, with what its earlier starts have done."""
-    settings = prepared.file.search
+def show_progress(prepared: Prepared, console: Console | None = None, *, name: Callable[[int], str] = str) -> Progress:
+    """The display of a search that is about to run, with what its earlier starts have done.
+
+    Args:
+        console: Where to; in a notebook its cell, by default standard error.
+        name: What a trial is called.
+    """
     progress = Progress(
-        console,
-        metric=settings.metric,
-        trials=settings.trials,
-        num_reports=settings.num_reports,
-        unit="fold" if settings.num_folds else "epoch",
-        time_budget_s=settings.time_budget_s,
+        console or Console(stderr=True),
+        prepared.file.search,
         address=prepared.address,
         doing=partial(trial_doing, prepared.entry.directory),
         name=name,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import nullcontext
 
 import rich.console
 
@@ -13,9 +12,8 @@ from tlsearch.app.catalog.stored import search_log
 from tlsearch.app.searches.execute import SearchEnd, execute
 from tlsearch.app.searches.prepare import Prepared
 from tlsearch.core.types import ProbedBackbone, Screen, ScreenObserver
-from tlsearch.display.console import Console
 from tlsearch.display.interrupts import interruptible
-from tlsearch.display.live_progress import show_progress
+from tlsearch.display.live_progress import Progress
 from tlsearch.results.leaderboard.screen_notes import screen_sentences
 
 _QUIET_S = 10.0  # how often a line is printed where there are many backbones
@@ -49,29 +47,23 @@ class ScreenLines(ScreenObserver):
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def execute_shown(prepared: Prepared, *, progress: bool = True, name: Callable[[int], str] = str) -> SearchEnd:
-    """Executes a search; the first Ctrl-C stops it within seconds, a second one ends at once.
+def execute_shown(
+    prepared: Prepared, progress: Progress | None, *, stopping: str = "stopping", stop: threading.Event | None = None
+) -> SearchEnd:
+    """Executes a search with its log; the first Ctrl-C stops it within seconds, a second one ends at once.
 
     Args:
-        progress: Show a live table on stderr, or in the cell of a notebook.
-        name: What a trial is called in it.
+        progress: The search's display; None shows nothing.
+        stopping: What it says after the first Ctrl-C.
+        stop: Ends the search as Ctrl-C does, where the caller sets it.
     """
-    with ExitStack() as stack:
-        console = Console(stderr=True) if progress else None
-        shown = show_progress(prepared, console, name=name) if console else None
-        lines = ScreenLines(console) if console else None
-        stack.enter_context(search_log(prepared.entry))
-        stop = stack.enter_context(_interruptible(lambda: shown.note("stopping") if shown else None))
-        if shown:
-            stack.enter_context(shown)
-        return execute(prepared, observers=(shown,) if shown else (), screen_observer=lines, stop=stop)
+    stop = stop or threading.Event()
 
+    def on_interrupt() -> None:
+        if progress is not None:
+            progress.note(stopping)
 
-@contextmanager
-def _interruptible(on_interrupt: Callable[[], None]) -> Iterator[threading.Event]:
-    """As ``interruptible``; in a thread that receives no signals an event that only the caller sets."""
-    if threading.current_thread() is threading.main_thread():
-        with interruptible(on_interrupt) as stop:
-            yield stop
-    else:
-        yield threading.Event()
+    observers = () if progress is None else (progress,)
+    lines = None if progress is None else ScreenLines(progress.console)
+    with search_log(prepared.entry), interruptible(stop, on_interrupt), progress or nullcontext():
+        return execute(prepared, observers=observers, screen_observer=lines, stop=stop)

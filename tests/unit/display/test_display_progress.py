@@ -8,6 +8,7 @@ import random
 import pytest
 from rich.console import Console
 
+from tlsearch.config import SearchSpec
 from tlsearch.core.types import (
     Decision,
     EndReason,
@@ -30,7 +31,7 @@ def _progress(
 ) -> tuple[Progress, io.StringIO]:
     text = io.StringIO()
     console = Console(file=text, force_terminal=terminal, width=120, height=30)
-    return Progress(console, metric=metric, trials=trials, num_reports=5, time_budget_s=time_budget_s), text
+    return Progress(console, SearchSpec(metric=metric, trials=trials, max_epochs=5, time_budget_s=time_budget_s)), text
 
 
 @pytest.fixture
@@ -134,10 +135,7 @@ def test_only_a_search_that_takes_long_is_forecast(clock: list[float], trials: i
     forecast = Forecast()
     progress = Progress(
         Console(file=io.StringIO()),
-        metric="val_accuracy",
-        trials=trials,
-        num_reports=5,
-        time_budget_s=None,
+        SearchSpec(trials=trials, max_epochs=5),
         forecast=forecast,  # type: ignore[arg-type]
     )
     with progress:
@@ -191,7 +189,7 @@ def test_of_many_running_trials_the_table_shows_as_many_as_a_terminal_holds() ->
         return "packing images"
 
     console = Console(file=io.StringIO(), width=120)
-    progress = Progress(console, metric="val_accuracy", trials=2000, num_reports=5, time_budget_s=None, doing=doing)
+    progress = Progress(console, SearchSpec(trials=2000, max_epochs=5), doing=doing)
     for number in range(1000):
         progress.trial_started(number, DEEP)
     progress.trial_reported(999, _report(1, val_accuracy=0.5), Decision.CONTINUE)

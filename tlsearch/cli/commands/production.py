@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,7 +17,7 @@ from tlsearch.core.codec import to_plain
 from tlsearch.core.errors import UsageError
 from tlsearch.core.text import agree, plural
 from tlsearch.display.console import Table
-from tlsearch.display.interrupts import EXIT_INTERRUPTED, interruptible
+from tlsearch.display.interrupts import EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
     from tlsearch.app.catalog.catalog import SearchEntry
@@ -70,27 +70,23 @@ def run_confirm(
     Raises:
         typer.Exit: The user has interrupted it.
     """
-    with ExitStack() as stack:
-        from tlsearch.app.catalog.stored import search_log
-        from tlsearch.app.production.conclude import conclude
-        from tlsearch.app.production.confirm import prepare_confirm
-        from tlsearch.app.searches.execute import execute
-        from tlsearch.display.live_progress import show_progress
+    from tlsearch.app.production.conclude import conclude
+    from tlsearch.app.production.confirm import prepare_confirm
+    from tlsearch.display.live_progress import show_progress
+    from tlsearch.display.shown_search import execute_shown
 
-        when_output_ends(GOES_ON)
-        confirming = prepare_confirm(entry, top=top, seeds=seeds, address=address)
-        confirmed = stack.enter_context(confirming)
+    when_output_ends(GOES_ON)
+    with prepare_confirm(entry, top=top, seeds=seeds, address=address) as confirmed:
         prepared, console = confirmed.prepared, err if as_json else out
-        settings = prepared.file.search
         console.print(f"search {prepared.entry.search_id} in {prepared.entry.directory}")
         numbers = ", ".join(str(trial.number) for trial in confirmed.candidates)
         trials = f"{agree(len(confirmed.candidates), 'trial', 'trials')} {numbers} of {confirmed.entry.search_id}"
-        console.print(f"training {trials} again, with {plural(settings.seeds, 'seed')} each")
+        console.print(f"training {trials} again, with {plural(prepared.file.search.seeds, 'seed')} each")
         progress = show_progress(prepared, console, name=confirmed.name)
-        stopping = interruptible(lambda: progress.note("stopping; confirm can be called again to go on"))
-        over = threading.Event()
-        with search_log(prepared.entry), stopping as stop, _timer(limit_s, over, stop), progress:
-            end = execute(prepared, observers=(progress,), stop=stop)
+        over, stop = threading.Event(), threading.Event()
+        with _timer(limit_s, over, stop):
+            stopping = "stopping; confirm can be called again to go on"
+            end = execute_shown(prepared, progress, stopping=stopping, stop=stop)
         if end.reason == "interrupted" and over.is_set():
             return None
         if end.reason == "interrupted":

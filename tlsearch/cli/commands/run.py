@@ -14,7 +14,7 @@ from tlsearch.cli.session import EXIT_FAILED, err, out, print_json, shown_errors
 from tlsearch.cli.streams import GOES_ON, when_output_ends
 from tlsearch.core.text import command, plural
 from tlsearch.display.console import Steps
-from tlsearch.display.interrupts import EXIT_INTERRUPTED, interruptible
+from tlsearch.display.interrupts import EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
     from tlsearch.app.catalog.catalog import SearchEntry
@@ -198,11 +198,9 @@ def _execute(prepared: Prepared, *, as_json: bool, goes_on: bool = False) -> Sea
         goes_on: The command has more to do and to print.
     """
     from tlsearch.app.catalog.screen_file import decided_screen
-    from tlsearch.app.catalog.stored import search_log
     from tlsearch.app.checks.feasibility import constant_cost, untried_backbones
-    from tlsearch.app.searches.execute import execute
     from tlsearch.display.live_progress import show_progress
-    from tlsearch.display.shown_search import ScreenLines
+    from tlsearch.display.shown_search import execute_shown
     from tlsearch.results import results_json
     from tlsearch.results.leaderboard.front_rows import front_json
     from tlsearch.results.leaderboard.screen_notes import screen_json
@@ -214,9 +212,7 @@ def _execute(prepared: Prepared, *, as_json: bool, goes_on: bool = False) -> Sea
     for warning in (untried_backbones(prepared.file, prepared.space), constant_cost(prepared.file, prepared.space)):
         if warning:
             err.print(f"warning: {warning}")
-    stopping = interruptible(lambda: progress.note("stopping; the search can be resumed"))
-    with search_log(entry), stopping as stop, progress:
-        end = execute(prepared, observers=(progress,), screen_observer=ScreenLines(console), stop=stop)
+    end = execute_shown(prepared, progress, stopping="stopping; the search can be resumed")
     found = {"screen": screen_json(decided_screen(entry)), "front": front_json(end.record)}
     results = {**results_json(end.record, end.run_ids), **found}
     last = not goes_on or end.reason == "interrupted" or results["best"] is None
