@@ -6,7 +6,6 @@ content, so that frozen tensors that several members share lie there once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,14 +14,22 @@ from typing import Annotated, Any, NotRequired
 from pydantic import AfterValidator, Field, StringConstraints, TypeAdapter
 from typing_extensions import TypedDict
 
-from tlsearch.config.checkpoint_meta import CheckpointForm, ModelFile, Thresholds, check_thresholds, model_file_of
+from tlsearch.config.checkpoint_meta import (
+    MAX_MEMBERS,
+    META_FILE,
+    CheckpointForm,
+    ModelFile,
+    Thresholds,
+    check_thresholds,
+    model_file_of,
+)
 from tlsearch.config.strict_json import STRICT_FORM, read_strictly
 from tlsearch.config.values import Number, Whole, broken
 from tlsearch.core import __version__
+from tlsearch.core.codec import read_json
 
 ENSEMBLE_FILE = "ensemble.json"
 FORMAT = 1
-_MAX_MEMBERS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,29 +81,27 @@ class EnsembleMeta:
 
     def as_json(self) -> dict[str, Any]:
         """What is written."""
-        members = [
-            {
-                "trial": member.trial,
-                "count": member.count,
-                "temperature": member.temperature,
-                "checkpoint": member.checkpoint.as_json(),
-            }
-            for member in self.members
-        ]
-        return {
-            "format": FORMAT,
-            "members": members,
-            "metric": self.metric,
-            "value": self.value,
-            "cross_fitted": self.cross_fitted,
-            "temperature": self.temperature,
-            "tlsearch_version": self.tlsearch_version,
-        } | ({"thresholds": self.thresholds} if self.thresholds else {})
+        members = [{**vars(member), "checkpoint": member.checkpoint.as_json()} for member in self.members]
+        content = {"format": FORMAT, **vars(self), "members": members}
+        if not self.thresholds:
+            del content["thresholds"]  # earlier versions read it then
+        return content
 
 
 def is_ensemble(folder: Path) -> bool:
     """Whether a folder holds an ensemble."""
     return (folder / ENSEMBLE_FILE).is_file()
+
+
+def networks_json(folder: Path) -> list[dict[str, Any]]:
+    """What the file of a model's folder says, held to no rule: of a checkpoint, or of each member of an ensemble.
+
+    Raises:
+        OSError, ValueError, LookupError, TypeError: It cannot be read, or says nothing of the kind.
+    """
+    if not is_ensemble(folder):
+        return [read_json(folder / META_FILE)]
+    return [dict(member["checkpoint"]) for member in read_json(folder / ENSEMBLE_FILE)["members"]]
 
 
 def read_ensemble_meta(folder: Path) -> EnsembleMeta:
@@ -107,17 +112,9 @@ def read_ensemble_meta(folder: Path) -> EnsembleMeta:
     """
     path = folder / ENSEMBLE_FILE
     form = read_strictly(path, FORMAT, _adapter())
-    members = tuple(
-        EnsembleMember(
-            trial=one["trial"],
-            count=one["count"],
-            temperature=one["temperature"],
-            checkpoint=model_file_of(one["checkpoint"]),
-        )
-        for one in form["members"]
-    )
-    rest: Mapping[str, Any] = {key: value for key, value in form.items() if key not in ("format", "members")}
-    return EnsembleMeta(members=members, **rest)
+    members = tuple(EnsembleMember(**one | {"checkpoint": model_file_of(one["checkpoint"])}) for one in form["members"])
+    values = {key: value for key, value in form.items() if key != "format"}
+    return EnsembleMeta(**values | {"members": members})
 
 
 _Temperature = Annotated[Number, Field(ge=1e-3, le=1e3)]
@@ -136,7 +133,7 @@ class _Form(TypedDict):
     __pydantic_config__ = STRICT_FORM  # type: ignore[misc]
 
     format: Whole
-    members: Annotated[tuple[_Member, ...], Field(strict=False, min_length=1, max_length=_MAX_MEMBERS)]
+    members: Annotated[tuple[_Member, ...], Field(strict=False, min_length=1, max_length=MAX_MEMBERS)]
     metric: Annotated[str, StringConstraints(min_length=1, max_length=1000)]
     value: Number
     cross_fitted: Number

@@ -17,6 +17,7 @@ from pathlib import Path
 from tlsearch.app.catalog.catalog import SearchEntry, repetitions
 from tlsearch.app.catalog.stored import read_record
 from tlsearch.config import SpaceFile
+from tlsearch.config.checkpoint_meta import META_FILE
 from tlsearch.core.crash import crash_point
 from tlsearch.core.errors import SearchStopped, StorageError
 from tlsearch.core.text import about_s, agree, plural
@@ -168,7 +169,7 @@ def _folder(entry: SearchEntry, trial: TrialRecord, *, refit: bool) -> Path:
 def _kept(entry: SearchEntry, trial: TrialRecord) -> Path | None:
     """The checkpoint that the search has kept."""
     folder = entry.folder.best(trial.number)
-    if not (folder / "checkpoint.json").is_file():
+    if not (folder / META_FILE).is_file():
         return None
     meta = read_model_meta(folder)
     return folder if meta.config == trial.config and meta.epoch == trial.best_epoch else None

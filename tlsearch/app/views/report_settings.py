@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tlsearch.app.catalog.catalog import RESOLVED, SearchEntry
 from tlsearch.app.catalog.provenance import kept_environment
 from tlsearch.config import as_tree, dump_part, masked_yaml
+from tlsearch.config.checkpoint_meta import META_FILE
 from tlsearch.core.codec import read_json
 from tlsearch.core.errors import UserError
 from tlsearch.core.types import SearchRecord, TrialRecord
@@ -68,7 +69,7 @@ def _weights(entry: SearchEntry, file: SpaceFile, trials: Iterable[TrialRecord])
 
 
 def _kept_weights(entry: SearchEntry, trial: TrialRecord) -> WeightsUsed | None:
-    checkpoint = entry.folder.best(trial.number) / "checkpoint.json"
+    checkpoint = entry.folder.best(trial.number) / META_FILE
     try:
         meta = read_json(checkpoint)
         return WeightsUsed(

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+from tlsearch.config.checkpoint_meta import META_FILE
+from tlsearch.config.ensemble_meta import ENSEMBLE_FILE
 from tlsearch.core.errors import StorageError, TrackingError
 from tlsearch.core.secrets import remember
 from tlsearch.core.trusted_hosts import guard, trust
@@ -14,7 +16,7 @@ from tlsearch.core.trusted_hosts import guard, trust
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-_FILES = ("checkpoint.json", "ensemble.json")  # a plain model's, an ensemble's
+_FILES = (META_FILE, ENSEMBLE_FILE)
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "INVALID_PARAMETER_VALUE")
 _HINT = "; a registered model is models:/NAME@ALIAS or models:/NAME/VERSION, and MLFLOW_TRACKING_URI names its store"
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:/")

@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tlsearch.config.checkpoint_meta import META_FILE
+from tlsearch.config.ensemble_meta import ENSEMBLE_FILE, is_ensemble
 from tlsearch.core.codec import from_plain, read_json
 from tlsearch.core.errors import StorageError
 
@@ -100,13 +102,12 @@ def checkpoint_digest(directory: Path) -> str:
     Raises:
         StorageError: The checkpoint is missing.
     """
-    ensemble = (directory / "ensemble.json").is_file()
     try:
-        content = read_json(directory / ("ensemble.json" if ensemble else "checkpoint.json"))
-        if ensemble:
+        if is_ensemble(directory):
+            content = read_json(directory / ENSEMBLE_FILE)
             parts = [[one["count"], one["temperature"], *_identity(one["checkpoint"])] for one in content["members"]]
         else:
-            parts = _identity(content)
+            parts = _identity(read_json(directory / META_FILE))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StorageError(f"a model checkpoint must be readable: {directory}: {error}") from error
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

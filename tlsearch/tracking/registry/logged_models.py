@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
 
+from tlsearch.config.checkpoint_meta import META_FILE
+from tlsearch.config.ensemble_meta import networks_json
 from tlsearch.config.model_copies import whole_model
 from tlsearch.core import PACKAGE
 from tlsearch.core.codec import read_json
@@ -40,8 +42,6 @@ logger = logging.getLogger(__name__)
 
 MODEL_TYPE = "image-classifier"
 ARTIFACT = "checkpoint"  # the name under which the served code finds the checkpoint folder
-CHECKPOINT_META = "checkpoint.json"
-ENSEMBLE_META = "ensemble.json"
 TEMPERATURE = "temperature"  # in checkpoint.json: all that a calibration changes
 MODEL = "model"  # the kind of a kept model
 VERSIONS = "mlflow.modelVersions"  # by this tag of a logged model the UI knows that it is registered
@@ -80,11 +80,11 @@ class ModelShelf:
         model = self.models.get(number)
         if model is not None and self._is_shown(number, run.run_id):
             return None
-        if not (checkpoint / CHECKPOINT_META).is_file():
+        if not (checkpoint / META_FILE).is_file():
             if model is None:  # better trials came while this waited: its drop follows
                 logger.info("trial %d has no checkpoint in %s any more: no model is logged", number, checkpoint)
             return None
-        meta = read_json(checkpoint / CHECKPOINT_META)
+        meta = read_json(checkpoint / META_FILE)
         if model is None:
             model = self.models[number] = self._log(number, run, checkpoint, meta)
             crash_point("kept_model_ready")
@@ -111,12 +111,9 @@ class ModelShelf:
 
     def _is_shown(self, number: int, run_id: str) -> bool:
         """Whether the run names the model; a crash may have come between, and a second naming would be one too many."""
-        if number not in self._shown:
-            outputs = self._client.get_run(run_id).outputs
-            if outputs is None or all(one.model_id != self.models[number].model_id for one in outputs.model_outputs):
-                return False
+        if number not in self._shown and names_model(self._client, run_id, self.models[number].model_id):
             self._shown.add(number)
-        return True
+        return number in self._shown
 
     def show(self, number: int, run_id: str, points: Sequence[Point], *, step: int) -> None:
         """Shows the model and its values on the run's page and in the experiment's list of models.
@@ -138,8 +135,7 @@ class ModelShelf:
         """Has a run name a model, unless it does."""
         from mlflow.entities import LoggedModelOutput
 
-        outputs = self._client.get_run(run_id).outputs
-        if outputs is None or all(one.model_id != model_id for one in outputs.model_outputs):
+        if not names_model(self._client, run_id, model_id):
             self._client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
 
     def drop(self, number: int) -> None:
@@ -158,16 +154,16 @@ class ModelShelf:
         delete_model(self._client, model, tracking_uri=self._search.uri)
 
 
+def names_model(client: MlflowClient, run_id: str, model_id: str) -> bool:
+    """Whether a run names a model among its outputs."""
+    outputs = client.get_run(run_id).outputs
+    return outputs is not None and any(one.model_id == model_id for one in outputs.model_outputs)
+
+
 def is_registered(client: MlflowClient, model: LoggedModel) -> bool:
     """Whether a version in the registry has the files of a logged model."""
     sources = (model.artifact_location, f"models:/{model.model_id}")
     return any(client.search_model_versions(f"source_path = {quoted(source)}", max_results=1) for source in sources)
-
-
-def read_checkpoint(folder: Path) -> dict[str, Any]:
-    """What a checkpoint folder's own file says."""
-    content: dict[str, Any] = read_json(folder / CHECKPOINT_META)
-    return content
 
 
 def logged_checkpoint(model: LoggedModel, *, tracking_uri: str) -> tuple[str, dict[str, Any] | None]:
@@ -180,8 +176,8 @@ def logged_checkpoint(model: LoggedModel, *, tracking_uri: str) -> tuple[str, di
         return "", None
     with scratch_folder("model") as scratch:
         try:
-            local = repository.download_artifacts(f"{path}/{CHECKPOINT_META}", dst_path=str(scratch))
-            return path, read_checkpoint(Path(local).parent)
+            local = repository.download_artifacts(f"{path}/{META_FILE}", dst_path=str(scratch))
+            return path, read_json(Path(local))
         except (OSError, ValueError):
             return path, None
 
@@ -203,6 +199,8 @@ def write_model(folder: Path, model: LoggedModel, *, run_id: str, checkpoint: Pa
     from mlflow import pyfunc
     from mlflow.models import Model
 
+    networks = networks_json(checkpoint)
+    several = TASKS[str(networks[0].get("task", DEFAULT_TASK))].several  # labels of an image
     description = Model(
         artifact_path=model.artifact_location, model_uuid=model.model_id, run_id=run_id, model_id=model.model_id
     )
@@ -211,9 +209,9 @@ def write_model(folder: Path, model: LoggedModel, *, run_id: str, checkpoint: Pa
         mlflow_model=description,
         python_model=str(served_code),
         artifacts={ARTIFACT: str(checkpoint)},
-        signature=model_signature(several=_has_several(checkpoint)),
+        signature=model_signature(several=several),
         input_example=[_EXAMPLE],
-        pip_requirements=requirements(_backbones(checkpoint)),
+        pip_requirements=requirements([str(one["backbone"]) for one in networks]),
         code_paths=[str(PACKAGE)],
     )
 
@@ -235,28 +233,6 @@ def delete_model(client: MlflowClient, model: LoggedModel, *, tracking_uri: str)
         repository: Any = get_artifact_repository(location, tracking_uri=tracking_uri)
         repository.delete_artifacts()
     client.delete_logged_model(model.model_id)
-
-
-def is_ensemble(checkpoint: Path) -> bool:
-    """Whether a model's folder holds an ensemble."""
-    return (checkpoint / ENSEMBLE_META).is_file()
-
-
-def _backbones(checkpoint: Path) -> list[str]:
-    """Of a model's folder: that of a plain checkpoint, or those of an ensemble's members."""
-    if not is_ensemble(checkpoint):
-        return [str(read_json(checkpoint / CHECKPOINT_META)["backbone"])]
-    members = read_json(checkpoint / ENSEMBLE_META)["members"]
-    return [str(one["checkpoint"]["backbone"]) for one in members]
-
-
-def _has_several(checkpoint: Path) -> bool:
-    """Whether an answer may have any number of labels."""
-    if is_ensemble(checkpoint):
-        content = read_json(checkpoint / ENSEMBLE_META)["members"][0]["checkpoint"]
-    else:
-        content = read_json(checkpoint / CHECKPOINT_META)
-    return TASKS[str(content.get("task", DEFAULT_TASK))].several
 
 
 def requirements(backbones: Sequence[str]) -> list[str]:

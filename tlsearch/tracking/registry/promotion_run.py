@@ -10,19 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tlsearch.config.checkpoint_meta import META_FILE
+from tlsearch.core.codec import read_json
 from tlsearch.core.crash import crash_point
 from tlsearch.core.types import RecordedSearch
 from tlsearch.core.user_folders import scratch_folder
 from tlsearch.tracking.mlflow_store import model_name, registered_name
 from tlsearch.tracking.registry.logged_models import (
-    CHECKPOINT_META,
     MODEL,
     MODEL_TYPE,
     TEMPERATURE,
     find_models,
     is_registered,
     logged_checkpoint,
-    read_checkpoint,
+    names_model,
     write_model,
 )
 from tlsearch.tracking.runs import KIND, PARENT, TRIAL, cut, find_runs, search_tags, trial_name
@@ -143,7 +144,7 @@ def kept_model(client: MlflowClient, experiment_id: str, promotion: Promotion) -
     """
     if promotion.kind:
         return None
-    wanted = read_checkpoint(promotion.checkpoint)
+    wanted = read_json(promotion.checkpoint / META_FILE)
     for model in find_models(client, experiment_id, promotion.trained_in):
         if model.tags.get(KIND) != MODEL or model.tags.get(TRIAL) != str(promotion.trial):
             continue
@@ -157,7 +158,7 @@ def kept_model(client: MlflowClient, experiment_id: str, promotion: Promotion) -
         client.set_logged_model_tags(model.model_id, {CONTENT: promotion.content})
         with scratch_folder("model") as scratch:
             (scratch / path).mkdir(parents=True)
-            (scratch / path / CHECKPOINT_META).write_bytes((promotion.checkpoint / CHECKPOINT_META).read_bytes())
+            (scratch / path / META_FILE).write_bytes((promotion.checkpoint / META_FILE).read_bytes())
             (scratch / CARD).write_text(promotion.card, encoding="utf-8")
             client.log_model_artifacts(model.model_id, str(scratch))
         return model
@@ -168,8 +169,7 @@ def show_model(client: MlflowClient, run_id: str, model: LoggedModel, promotion:
     """Shows the model on the run's page, and the promotion's figures on the model's."""
     from mlflow.entities import LoggedModelOutput, Metric
 
-    run = client.get_run(run_id)
-    if run.outputs is None or all(one.model_id != model.model_id for one in run.outputs.model_outputs):
+    if not names_model(client, run_id, model.model_id):
         points = (point for key in promotion.metrics for point in client.get_metric_history(run_id, key))
         client.log_batch(
             run_id,
