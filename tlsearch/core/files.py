@@ -84,6 +84,12 @@ def read_regular(path: str | os.PathLike[str], max_bytes: int) -> bytes:
         return file.read(max_bytes)
 
 
+def first_existing(path: Path) -> Path:
+    """The path, or the nearest folder above it that exists; the folders between can be made."""
+    # os.path: a path that the system refuses, as too long, does not exist.
+    return next((one for one in (path, *path.parents) if os.path.exists(one)), path)
+
+
 def folder_bytes(folder: Path) -> int:
     """What the files below a folder take; those that vanish meanwhile count nothing."""
     total = 0

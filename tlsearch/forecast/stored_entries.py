@@ -5,9 +5,9 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
+from tlsearch.core.files import first_existing
 from tlsearch.core.types import CacheSpec, ModelSpec
 from tlsearch.data import ImageIndex
 from tlsearch.forecast.trial_costs import Node, TrialCosts
@@ -62,6 +62,5 @@ def room_bytes(cache: CacheSpec) -> float:
     """The largest entry that the cache of features takes."""
     if cache.features_gb is not None:
         return cache.features_gb * 1e9
-    folder = cache_directory(cache, write=False)
-    there = next(one for one in (folder, *folder.parents) if one.exists())
-    return _FEATURES_FRACTION * shutil.disk_usage(Path(there)).free
+    folder = first_existing(cache_directory(cache, write=False))
+    return _FEATURES_FRACTION * shutil.disk_usage(folder).free

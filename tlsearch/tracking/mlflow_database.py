@@ -18,6 +18,7 @@ from urllib.parse import quote, unquote
 
 from filelock import FileLock, Timeout
 
+from tlsearch.config.document.wording import split_sqlite
 from tlsearch.core.errors import TlsearchError, TrackingError
 from tlsearch.tracking._private import make_tables
 
@@ -26,7 +27,6 @@ Rows = Sequence[Sequence[object]]
 
 _REVISION = re.compile(r"^(revision|down_revision)\b[^=\n]*=\s*[\"'](\w+)[\"']", re.MULTILINE)
 _OWN_TABLE, _VERSION_TABLE = "experiments", "alembic_version"
-_PATH = re.compile(r"(sqlite(?:\+\w+)?:///(?:file:)?)([^?]+)")
 _LOCK_TIMEOUT_S = 120.0
 
 
@@ -40,10 +40,22 @@ class Refused(TlsearchError):
 
 def sqlite_path(uri: str) -> Path | None:
     """The absolute path of a SQLite URI's file; None for other stores and databases in memory."""
-    match = _PATH.match(uri)
-    if match is None or match[2] == ":memory:":
-        return None
-    return Path(unquote(match[2])).absolute()
+    parts = split_sqlite(uri)
+    return None if parts is None or parts[1] in ("", ":memory:") else Path(unquote(parts[1])).absolute()
+
+
+@contextmanager
+def tried_writing(path: Path, *, mode: str, timeout_s: float) -> Iterator[sqlite3.Connection]:
+    """A connection to a SQLite file that has taken a write, which is taken back.
+
+    Raises:
+        sqlite3.DatabaseError: It is none, or does not take one now.
+    """
+    with closing(sqlite3.connect(f"file:{quote(str(path))}?mode={mode}", uri=True, timeout=timeout_s)) as database:
+        database.isolation_level = None
+        for statement in ("BEGIN IMMEDIATE", "CREATE TABLE tlsearch_tries_to_write (x)", "ROLLBACK"):
+            database.execute(statement)
+        yield database
 
 
 def check_sqlite(uri: str) -> None:
@@ -58,12 +70,8 @@ def check_sqlite(uri: str) -> None:
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        mode = "ro" if "mode=ro" in uri else "rwc"
-        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode={mode}", uri=True, timeout=20)) as database:
-            database.isolation_level = None
-            database.execute("BEGIN IMMEDIATE")
-            database.execute("CREATE TABLE tlsearch_tries_to_write (x)")
-            database.execute("ROLLBACK")
+        with tried_writing(path, mode="ro" if "mode=ro" in uri else "rwc", timeout_s=20):
+            pass
     except sqlite3.OperationalError as error:
         if "locked" in str(error):
             raise Away(f"the MLflow database {path} is locked by another process") from error
@@ -84,8 +92,8 @@ def make_sqlite(uri: str) -> None:
         Away: Another process is making it, and takes long.
         OperationalError: The disk is full.
     """
-    path = sqlite_path(uri)
-    if path is None or _is_made(path):
+    path, parts = sqlite_path(uri), split_sqlite(uri)
+    if path is None or parts is None or _is_made(path):
         return
     from sqlalchemy import create_engine
     from sqlalchemy.pool import NullPool  # no connection outlives its use: it would point to a file that has moved
@@ -96,7 +104,8 @@ def make_sqlite(uri: str) -> None:
         new = path.with_name(f"{path.name}.new")
         _remove(new)  # of a process that was killed
         try:
-            make_tables(create_engine(_PATH.sub(r"\g<1>\g<2>.new", uri, count=1), poolclass=NullPool))
+            scheme, name, options = parts
+            make_tables(create_engine(f"{scheme}{name}.new{options}", poolclass=NullPool))
             new.replace(path)
         finally:
             _remove(new)

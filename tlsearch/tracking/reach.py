@@ -9,16 +9,24 @@ import re
 import sqlite3
 import urllib.error
 import urllib.request
-from contextlib import closing, suppress
+from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import quote, unquote
 
 from tlsearch.config import missing_driver, with_driver
+from tlsearch.core.files import first_existing
 from tlsearch.core.secrets import remember
 from tlsearch.core.trusted_hosts import is_trusted, origin, without_credentials
 from tlsearch.core.types import Finding
-from tlsearch.tracking.mlflow_database import Problem, Rows, database_problem, deleted_problem, sqlite_path
+from tlsearch.tracking.mlflow_database import (
+    Problem,
+    Rows,
+    database_problem,
+    deleted_problem,
+    sqlite_path,
+    tried_writing,
+)
 
 _TIMEOUT_S = 10.0
 _TEXT_BYTES = 4000  # an experiment with its tags
@@ -88,16 +96,12 @@ def _database(uri: str, experiment: str) -> Finding:
 
 def _file(path: Path, experiment: str) -> Finding:
     if not path.exists() or path.stat().st_size == 0:
-        folder = next(one for one in (path.parent, *path.parent.parents) if one.exists())
+        folder = first_existing(path.parent)
         if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
             return Finding(name="mlflow", status="ok", text=f"{path} is made by the first search")
         return _finding((f"{path} cannot be made: {folder} is not a folder that can be written", _ANOTHER))
     try:
-        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True, timeout=5)) as database:
-            database.isolation_level = None
-            database.execute("BEGIN IMMEDIATE")
-            database.execute("CREATE TABLE tlsearch_tries_to_write (x)")
-            database.execute("ROLLBACK")
+        with tried_writing(path, mode="rw", timeout_s=5) as database:
             rows = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
 
             def query(sql: str, name: str) -> Rows:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
 from tlsearch.config import in_address
-
-_SQLITE = re.compile(r"(sqlite(?:\+\w+)?:///(?:file:)?)(/[^?]*)(.*)", re.DOTALL)
+from tlsearch.config.document.wording import split_sqlite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,9 +24,9 @@ class Move:
         What lay in the storage is where the storage is now, if it is there. What lay outside stays where it was while
         it exists; else it is looked for in the same place beside the storage: a whole project has moved.
         """
-        match = _SQLITE.fullmatch(text)
-        if match is not None:
-            return f"{match[1]}{in_address(self._path(Path(unquote(match[2]))))}{match[3]}"
+        parts = split_sqlite(text)
+        if parts is not None and os.path.isabs(parts[1]):
+            return f"{parts[0]}{in_address(self._path(Path(unquote(parts[1]))))}{parts[2]}"
         return str(self._path(Path(text))) if os.path.isabs(text) else text
 
     def _path(self, path: Path) -> Path:

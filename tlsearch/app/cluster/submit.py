@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from tlsearch.app.catalog.search_names import check_name, new_search_id
 from tlsearch.config import Document, Keys, SpaceFile, parse_space_file, show
+from tlsearch.config.document.wording import is_url, split_sqlite
 from tlsearch.core import PACKAGE, __version__
 from tlsearch.core.errors import SpaceError, SpaceProblem
 from tlsearch.core.files import write_atomically
@@ -22,9 +22,6 @@ from tlsearch.search.cluster.jobs import JobRequest, Jobs, JobState
 from tlsearch.space import build_space
 
 SUBMITTED = "submitted"  # folder of the catalogue, one file for each search sent to a cluster
-
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_SQLITE = re.compile(r"sqlite(?:\+\w+)?:///(?:file:)?([^?]*)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,8 +144,8 @@ def _for_the_cluster(problem: SpaceProblem, document: Document) -> bool:
 
 def _everywhere(text: str) -> bool:
     """An absolute path or a URL; for a SQLite URL its file."""
-    sqlite = _SQLITE.match(text)
-    if sqlite is None and _URL.match(text):
+    sqlite = split_sqlite(text)
+    if sqlite is None and is_url(text):
         return True
     return PurePosixPath(sqlite[1] if sqlite else text).is_absolute()
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tlsearch.core.errors import DataError
+from tlsearch.core.files import first_existing
 from tlsearch.core.label_tasks import DEFAULT_TASK, TaskName, class_counts
 from tlsearch.core.text import one_of
 from tlsearch.core.types import DataSpec, SplitSpec
@@ -194,12 +195,11 @@ def _group_pattern(index: ImageIndex, card: DataCard) -> str | None:
 
 def look_at_machine(folder: Path) -> Machine:
     """Cores, memory, GPUs, and the free disk of the nearest existing folder above ``folder``."""
-    place = next(one for one in (folder, *folder.absolute().parents) if one.exists())
     return Machine(
         cores=num_decoders(),
         memory_gb=memory_gb()[1],
         gpus=_gpus(),
-        disk_gb=shutil.disk_usage(place).free / 1e9,
+        disk_gb=shutil.disk_usage(first_existing(folder.absolute())).free / 1e9,
     )
 
 

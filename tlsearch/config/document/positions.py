@@ -173,8 +173,3 @@ def holds(test: Callable[[], bool]) -> bool:
         return test()
     except (OSError, ValueError):
         return False
-
-
-def first_existing(path: Path) -> Path:
-    """The path, or the nearest folder above it that exists; the folders between can be made."""
-    return next((one for one in (path, *path.parents) if holds(one.exists)), path)

@@ -14,6 +14,7 @@ from tlsearch.core.text import one_of
 
 _SHOWN = 60
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_SQLITE = re.compile(r"(sqlite(?:\+\w+)?:///(?:file:)?)([^?]*)(.*)", re.DOTALL)
 
 
 def show(value: Any) -> str:
@@ -47,6 +48,12 @@ def _shorten(text: str) -> str:
 def is_url(value: Any) -> bool:
     """Whether a value is text like ``https://...`` or ``s3://...``."""
     return isinstance(value, str) and _URL.match(value) is not None
+
+
+def split_sqlite(url: str) -> tuple[str, str, str] | None:
+    """The beginning of a SQLite URL, its file and its options, which together are the URL; None for any other text."""
+    match = _SQLITE.fullmatch(url)
+    return None if match is None else (match[1], match[2], match[3])
 
 
 def nearest(name: Any, names: Iterable[str]) -> str | None:

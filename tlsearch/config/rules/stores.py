@@ -7,9 +7,10 @@ from dataclasses import replace
 from importlib.util import find_spec
 from urllib.parse import unquote
 
-from tlsearch.config.document.positions import Checker, Keys, first_existing, holds
-from tlsearch.config.document.wording import in_address, is_url, show
+from tlsearch.config.document.positions import Checker, Keys, holds
+from tlsearch.config.document.wording import in_address, is_url, show, split_sqlite
 from tlsearch.config.schema import TrackingSpec
+from tlsearch.core.files import first_existing
 
 _SERVER = re.compile(r"(postgresql|postgres|mysql|mariadb|mssql)(?:\+(\w+))?(://.*)", re.DOTALL)
 # What SQLAlchemy takes where an address names no driver differs between its versions: the first that is installed.
@@ -26,7 +27,6 @@ _INSTALL = {
     "mysqldb": "mysqlclient",
     **{name: name for name in ("pg8000", "pymysql", "pyodbc", "pymssql")},
 }
-_SQLITE = re.compile(r"(sqlite(?:\+\w+)?:///(?:file:)?)([^?]*)(.*)", re.DOTALL)
 _TRACKING = re.compile(r"(https?|postgresql(\+\w+)?|mysql(\+\w+)?|mssql(\+\w+)?|databricks)://.+|databricks", re.DOTALL)
 _DATABASE = re.compile(r"(postgresql|mysql)(\+\w+)?://.+", re.DOTALL)
 
@@ -36,8 +36,8 @@ def check_study(text: str, checker: Checker) -> str:
     at: Keys = ("search", "study")
     if text == "auto" or _DATABASE.fullmatch(text):
         return text
-    if _SQLITE.fullmatch(text):
-        return _sqlite(text, "a study", at, checker)
+    if parts := split_sqlite(text):
+        return _sqlite(parts, "a study", at, checker)
     message = f"a study is auto, sqlite:///FILE, postgresql:// or mysql://, not {show(text)}"
     checker.require(False, at, message)
     return "auto"
@@ -46,8 +46,8 @@ def check_study(text: str, checker: Checker) -> str:
 def check_tracking(tracking: TrackingSpec, checker: Checker) -> TrackingSpec:
     """``tracking.uri``: a server, a database, or a file that can be made."""
     at: Keys = ("tracking", "uri")
-    if _SQLITE.fullmatch(tracking.uri):
-        return replace(tracking, uri=_sqlite(tracking.uri, "an MLflow store", at, checker))
+    if parts := split_sqlite(tracking.uri):
+        return replace(tracking, uri=_sqlite(parts, "an MLflow store", at, checker))
     checker.require(
         _TRACKING.fullmatch(tracking.uri) is not None,
         at,
@@ -71,15 +71,12 @@ def check_storage(text: str, checker: Checker) -> str:
     return str(path)
 
 
-def _sqlite(uri: str, what: str, at: Keys, checker: Checker) -> str:
-    """The URI with its file's path made absolute."""
-    match = _SQLITE.fullmatch(uri)
-    assert match is not None
-    scheme, name, options = match.groups()
-    if not checker.require(
-        bool(name) and name != ":memory:", at, f"{what} needs a file: sqlite:///FILE, not {show(uri)}"
-    ):
-        return uri
+def _sqlite(parts: tuple[str, str, str], what: str, at: Keys, checker: Checker) -> str:
+    """The URL with its file's path made absolute."""
+    (scheme, name, options), url = parts, "".join(parts)
+    message = f"{what} needs a file: sqlite:///FILE, not {show(url)}"
+    if not checker.require(name not in ("", ":memory:"), at, message):
+        return url
     _refuse_variable(name, at, checker)
     path = checker.absolute(unquote(name), at)
     checker.require(not holds(path.is_dir), at, f"{what} is a file; {str(path)!r} is a folder", kind="absent")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from tlsearch.core.errors import TrackingError
+from tlsearch.core.files import first_existing
 from tlsearch.core.types import RecordedSearch
 from tlsearch.core.user_folders import scratch_folder
 from tlsearch.tracking.mlflow_store import connect, errors_told, open_experiment, quoted, registered_name
@@ -104,8 +105,7 @@ def _require_room(artifacts: str, num_bytes: int) -> None:
     parts = urlsplit(artifacts)
     places = [Path(tempfile.gettempdir())]
     if parts.scheme in ("", "file"):
-        path = Path(unquote(parts.path))
-        places.append(next(one for one in (path, *path.parents) if one.exists()))
+        places.append(first_existing(Path(unquote(parts.path))))
     for place in places:
         free = shutil.disk_usage(place).free
         if free < num_bytes:
