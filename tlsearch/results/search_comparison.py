@@ -11,7 +11,7 @@ from tlsearch.core.metrics import is_share
 from tlsearch.core.types import Objective, Scalar, SearchRecord
 from tlsearch.results.answer_comparison import AnswerComparison
 from tlsearch.results.inference.labelled import Evaluation, check_same_images
-from tlsearch.results.leaderboard.leaderboard import LeaderboardRow
+from tlsearch.results.leaderboard.leaderboard import LeaderboardRow, leaderboard
 from tlsearch.results.leaderboard.search_facts import SearchFacts
 from tlsearch.results.stats.intervals import Interval, PairedTest, compare_paired, unpaired_interval, wilson_interval
 
@@ -143,10 +143,15 @@ def _weight(one: Disagreement) -> tuple[bool, float]:
 class SearchSide:
     """One search: its best trial, and the best of each backbone."""
 
-    search_id: str
-    trials: int
+    record: SearchRecord
+    facts: SearchFacts
     best: LeaderboardRow
     backbones: Mapping[str, LeaderboardRow]
+
+    @property
+    def search_id(self) -> str:
+        """Its name."""
+        return self.record.search_id
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,7 +207,12 @@ class SearchComparison:
         for name, side in (("a", self.a), ("b", self.b)):
             backbones = {backbone: _row_json(row) for backbone, row in side.backbones.items()}
             best = _row_json(side.best)
-            plain[name] = {"search_id": side.search_id, "trials": side.trials, "best": best, "backbones": backbones}
+            plain[name] = {
+                "search_id": side.search_id,
+                "trials": len(side.record.trials),
+                "best": best,
+                "backbones": backbones,
+            }
         return plain
 
 
@@ -210,26 +220,25 @@ def _row_json(row: LeaderboardRow) -> dict[str, Any]:
     return {**row.as_json(), **row.details()}
 
 
-def search_side(record: SearchRecord, rows: Sequence[LeaderboardRow]) -> SearchSide:
-    """One side of a comparison, from its leaderboard.
+def search_side(record: SearchRecord, facts: SearchFacts) -> SearchSide:
+    """One side of a comparison.
 
     Raises:
         DataError: No trial has a result.
     """
-    ranked = [row for row in rows if row.rank is not None]
+    ranked = [row for row in leaderboard(record, {}, facts) if row.rank is not None]
     if not ranked:
         raise DataError(f"searches are compared by their results; no trial of {record.search_id} has one")
     backbones: dict[str, LeaderboardRow] = {}
     for row in ranked:
         backbones.setdefault(_text(row.params.get("backbone")), row)
-    return SearchSide(search_id=record.search_id, trials=len(record.trials), best=ranked[0], backbones=backbones)
+    return SearchSide(record=record, facts=facts, best=ranked[0], backbones=backbones)
 
 
 def compare_searches(
-    records: tuple[SearchRecord, SearchRecord],
-    sides: tuple[SearchSide, SearchSide],
-    facts: tuple[SearchFacts, SearchFacts],
-    models: ModelComparison | AnswerComparison | None,
+    a: SearchSide,
+    b: SearchSide,
+    models: ModelComparison | AnswerComparison | None = None,
     models_missing: str = "",
 ) -> SearchComparison:
     """Compares the results of two searches.
@@ -237,23 +246,23 @@ def compare_searches(
     Raises:
         DataError: They searched on other data, or for another metric.
     """
-    ids = f"{records[0].search_id} and {records[1].search_id}"
-    if records[0].metric != records[1].metric:
-        metrics = f"{records[0].metric} and {records[1].metric}"
+    ids, metric = f"{a.search_id} and {b.search_id}", a.record.metric
+    if metric != b.record.metric:
+        metrics = f"{metric} and {b.record.metric}"
         raise DataError(f"searches are compared by one metric; {ids} went for {metrics}: compare their best models")
-    if facts[0].digest and facts[1].digest and facts[0].digest != facts[1].digest:
+    if a.facts.digest and b.facts.digest and a.facts.digest != b.facts.digest:
         raise DataError(f"searches are compared on one data set; the images of {ids} differ: compare their best models")
-    a, b = sides[0].best.best_value, sides[1].best.best_value
-    assert a is not None and b is not None
-    nums = [one.num_validation for one in facts]  # not equal where one of both has folds
+    value_a, value_b = a.best.best_value, b.best.best_value
+    assert value_a is not None and value_b is not None
+    nums = [one.facts.num_validation for one in (a, b)]  # not equal where one of both has folds
     num_a, num_b = nums[0] or nums[1], nums[1] or nums[0]
-    interval = unpaired_interval(a, num_a, b, num_b) if num_a and num_b and is_share(records[0].metric) else None
+    interval = unpaired_interval(value_a, num_a, value_b, num_b) if num_a and num_b and is_share(metric) else None
     return SearchComparison(
-        objective=records[0].objective,
+        objective=a.record.objective,
         num_validation=min(filter(None, nums), default=None),
-        a=sides[0],
-        b=sides[1],
-        difference=a - b,
+        a=a,
+        b=b,
+        difference=value_a - value_b,
         interval=interval,
         models=models,
         models_missing=models_missing,

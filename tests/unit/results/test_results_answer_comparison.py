@@ -13,7 +13,6 @@ from tlsearch.core.errors import DataError
 from tlsearch.core.label_tasks import TASKS
 from tlsearch.results.answer_comparison import compare_answers
 from tlsearch.results.inference.multi_labelled import MultiLabelEvaluation
-from tlsearch.results.leaderboard.leaderboard import leaderboard
 from tlsearch.results.search_comparison import compare_searches, search_side
 from tlsearch.results.stats.intervals import bootstrap_differences, bootstrap_metric
 
@@ -92,7 +91,7 @@ def test_two_searches_rest_on_the_test_of_their_own_metric(metric: str, decides:
         for name, value in (("first", 0.8), ("second", 0.7))
     )
     facts = make_facts(num_validation=200)
-    sides = tuple(search_side(record, leaderboard(record, {}, facts)) for record in records)
+    first, second = (search_side(record, facts) for record in records)
     models = compare_answers(("first", "second"), evaluation(1.0), evaluation(4.0))
-    found = compare_searches(records, sides, (facts, facts), models)  # type: ignore[arg-type]
+    found = compare_searches(first, second, models)
     assert (found.verdict == models.verdict) == decides

@@ -14,7 +14,6 @@ from search_records import make_facts, make_trial, record_of
 from tlsearch.core.errors import DataError
 from tlsearch.core.types import SearchRecord, TrialState
 from tlsearch.results.inference.labelled import Evaluation
-from tlsearch.results.leaderboard.leaderboard import leaderboard
 from tlsearch.results.search_comparison import SearchComparison, compare_models, compare_searches, search_side
 
 CLASSES = ("a", "b", "c")
@@ -93,9 +92,8 @@ def _record(name: str, *values: float, metric: str = "val_accuracy") -> SearchRe
 
 def _compare(a: SearchRecord, b: SearchRecord, num: int = 300, **options: Any) -> SearchComparison:
     facts = make_facts(num_validation=num)
-    sides = tuple(search_side(record, leaderboard(record, {}, facts)) for record in (a, b))
-    other = replace(facts, **options)
-    return compare_searches((a, b), sides, (facts, other), None, "not kept")  # type: ignore[arg-type]
+    second = replace(search_side(b, facts), facts=replace(facts, **options))
+    return compare_searches(search_side(a, facts), second, None, "not kept")
 
 
 def test_two_searches_by_their_best_values() -> None:

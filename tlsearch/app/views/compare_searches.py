@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from tlsearch.app.catalog.catalog import SearchEntry, find, names_search
@@ -12,11 +12,9 @@ from tlsearch.app.catalog.stored import read_record
 from tlsearch.app.views.outcome import find_checkpoint
 from tlsearch.core.errors import DataError, UsageError, UserError
 from tlsearch.core.label_tasks import TASKS
-from tlsearch.core.types import DataSpec, SearchRecord
+from tlsearch.core.types import DataSpec
 from tlsearch.data import ImageIndex, load_index
 from tlsearch.results.answer_comparison import AnswerComparison, compare_answers
-from tlsearch.results.leaderboard.leaderboard import leaderboard
-from tlsearch.results.leaderboard.search_facts import SearchFacts
 from tlsearch.results.search_comparison import (
     ModelComparison,
     SearchComparison,
@@ -27,14 +25,6 @@ from tlsearch.results.search_comparison import (
 )
 
 SPLIT = "val"
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Searched:
-    entry: SearchEntry
-    record: SearchRecord
-    facts: SearchFacts
-    side: SearchSide
 
 
 def compare(
@@ -72,38 +62,36 @@ def _is_search(name: str) -> bool:
 def _compare_searches(a: SearchEntry, b: SearchEntry, device: str) -> SearchComparison:
     if a.directory == b.directory:
         raise UsageError(f"two searches are compared; both names are {a.search_id}")
-    one, two = _searched(a), _searched(b)
-    sides, facts = (one.side, two.side), (one.facts, two.facts)
-    records = (one.record, two.record)
-    compare_searches(records, sides, facts, None)  # refuses before models are loaded
-    models, missing = _best_models(one, two, device)
-    return compare_searches(records, sides, facts, models, missing)
+    sides = (_side(a), _side(b))
+    compare_searches(*sides)  # refuses before models are loaded
+    models, missing = _best_models((a, b), sides, device)
+    return compare_searches(*sides, models, missing)
 
 
-def _searched(entry: SearchEntry) -> _Searched:
+def _side(entry: SearchEntry) -> SearchSide:
     record = read_record(entry)
-    facts = complete_facts(entry, [trial.config for trial in record.trials])
-    side = search_side(record, leaderboard(record, {}, facts))
-    return _Searched(entry=entry, record=record, facts=facts, side=side)
+    return search_side(record, complete_facts(entry, [trial.config for trial in record.trials]))
 
 
-def _best_models(a: _Searched, b: _Searched, device: str) -> tuple[ModelComparison | AnswerComparison | None, str]:
+def _best_models(
+    entries: tuple[SearchEntry, SearchEntry], sides: tuple[SearchSide, SearchSide], device: str
+) -> tuple[ModelComparison | AnswerComparison | None, str]:
     """Both best models on the validation images that their searches share."""
+    a, b = sides
     folders = []
-    for one in (a, b):
-        folder = one.entry.folder.best(one.side.best.trial)
+    for entry, side in zip(entries, sides, strict=True):
+        folder = entry.folder.best(side.best.trial)
         if not folder.is_dir():
-            return None, f"the model of trial {one.side.best.trial} of {one.side.search_id} is not kept"
+            return None, f"the model of trial {side.best.trial} of {side.search_id} is not kept"
         folders.append(str(folder))
-    file = read_space_file(a.entry)
+    file = read_space_file(entries[0])
     if file is None:
-        return None, f"the data of {a.side.search_id} are not known"
+        return None, f"the data of {a.search_id} are not known"
     try:
         index = load_index(file.data)
         if a.facts.digest and index.digest != a.facts.digest:
             return None, "the data have changed since the searches"
-        names = (a.side.search_id, b.side.search_id)
-        metric = a.record.metric
+        names, metric = (a.search_id, b.search_id), a.record.metric
         return _compare_checkpoints(names, (folders[0], folders[1]), index, SPLIT, device, metric=metric), ""
     except UserError as error:
         return None, str(error)

@@ -55,7 +55,7 @@ def _print_searches(found: SearchComparison) -> None:
     table = _table(found.objective.metric, "trials", "best", "of trial", "backbone")
     for side in (found.a, found.b):
         best, backbone = side.best, str(side.best.params.get("backbone", ""))
-        table.add_row(side.search_id, str(side.trials), _value(best), str(best.trial), backbone)
+        table.add_row(side.search_id, str(len(side.record.trials)), _value(best), str(best.trial), backbone)
     out.print(table)
     per_backbone = _table("backbone", found.a.search_id, found.b.search_id)
     for backbone in dict.fromkeys([*found.a.backbones, *found.b.backbones]):
