@@ -20,7 +20,7 @@ from tlsearch.app.combined import ensemble_costs, members
 from tlsearch.app.combined import make_ensemble as making
 from tlsearch.app.combined.make_ensemble import make_ensemble
 from tlsearch.app.combined.make_soup import make_soup
-from tlsearch.app.production import promote as promoting
+from tlsearch.app.production import ready_model
 from tlsearch.app.production.conclude import conclude
 from tlsearch.app.production.promote import PromoteOptions, promote
 from tlsearch.app.views.label_errors import find_label_errors
@@ -98,7 +98,7 @@ def test_a_promoted_ensemble_is_calibrated_by_what_its_members_have_not_seen(
 ) -> None:
     _took(monkeypatch)
     make_ensemble(entry)
-    monkeypatch.setattr(promoting, "logits_on", lambda *_: pytest.fail("val was trained on"))
+    monkeypatch.setattr(ready_model, "logits_on", lambda *_: pytest.fail("val was trained on"))
     promoted = promote(entry, PromoteOptions(combined="ensemble"))
     kept = read_kept(entry.path, read_record(entry))
     probabilities = 0.0
@@ -115,7 +115,7 @@ def test_a_promoted_ensemble_is_calibrated_by_what_its_members_have_not_seen(
 
 
 def test_a_promoted_trial_needs_no_training_on_the_split(entry: SearchEntry, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(promoting, "logits_on", lambda *_: pytest.fail("val was trained on"))
+    monkeypatch.setattr(ready_model, "logits_on", lambda *_: pytest.fail("val was trained on"))
     promoted = promote(entry, PromoteOptions(trial=1, without_test=True))
     kept = read_kept(entry.path, read_record(entry))
     logits = kept.logits[kept.trials.index(1)]

@@ -18,7 +18,7 @@ from small_search import CLASSES, COUNTS, small_search, write_shapes
 from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.app.catalog.stored import read_record
 from tlsearch.app.combined.ensemble_costs import Limits
-from tlsearch.app.production import promote as promoting
+from tlsearch.app.production import test_uses
 from tlsearch.app.production.export_model import search_of_model
 from tlsearch.app.production.promote import PromoteOptions, promote
 from tlsearch.app.searches.sync import sync_search
@@ -168,13 +168,13 @@ def test_the_same_model_again_is_the_same_version_without_a_second_look(
 ) -> None:
     first = promote(entry, PromoteOptions())
     looked: list[str] = []
-    original = promoting.logits_on
+    original = test_uses.logits_on
 
     def watched(model: Any, index: Any, split: str) -> Any:
         looked.append(split)
         return original(model, index, split)
 
-    monkeypatch.setattr(promoting, "logits_on", watched)
+    monkeypatch.setattr(test_uses, "logits_on", watched)
     again = promote(entry, PromoteOptions())
     assert again == first and "test" not in looked
     other = promote(entry, PromoteOptions(alias="staging"))
@@ -334,13 +334,13 @@ def test_a_full_disk_is_seen_before_the_test_split_is_opened(
 
 def _refused(entry: SearchEntry, patch: pytest.MonkeyPatch, said: str, **options: Any) -> None:
     uses = read_uses(entry.path)
-    original = promoting.logits_on
+    original = test_uses.logits_on
 
     def watched(model: Any, index: Any, split: str) -> Any:
         assert split != "test"
         return original(model, index, split)
 
-    patch.setattr(promoting, "logits_on", watched)
+    patch.setattr(test_uses, "logits_on", watched)
     with pytest.raises(TrackingError, match=said):
         promote(entry, PromoteOptions(**options, reuse_test=bool(uses)))
     assert read_uses(entry.path) == uses

@@ -9,28 +9,25 @@ from __future__ import annotations
 import re
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.app.catalog.gather_facts import read_facts
 from tlsearch.app.catalog.stored import settle, stored_file
 from tlsearch.app.combined.ensemble_costs import Limits
 from tlsearch.app.combined.make_distilled import make_distilled
-from tlsearch.app.production.choice import Choice, best_trial, choose, find_or_train, train_on_all
+from tlsearch.app.production.choice import Choice, best_trial, choose
 from tlsearch.app.production.combined_choice import best_combined, choose_combined
-from tlsearch.app.production.fold_calibration import Calibration, held_out_calibration
+from tlsearch.app.production.ready_model import make_ready
 from tlsearch.app.production.registration import register
 from tlsearch.app.production.test_uses import Evidence, sealed_split, test_evidence, uses_on_record
 from tlsearch.app.searches.input_digests import refuse_changed_inputs
 from tlsearch.config import SpaceFile
 from tlsearch.core.errors import UsageError, UserError
 from tlsearch.core.text import one_of
-from tlsearch.data import ImageIndex, load_index
-from tlsearch.results import load_model, logits_on
-from tlsearch.results.combine.combination import NAMES, Kind, Member, combined_model, flag_of
+from tlsearch.data import load_index
+from tlsearch.results.combine.combination import NAMES, Kind, Member, flag_of
 from tlsearch.results.inference.labelled import check_classes
 from tlsearch.results.promotion.multi_label_evidence import AnyEvidence
-from tlsearch.results.stats.calibration import fit_temperature
 from tlsearch.search import holding
 from tlsearch.train import networks_of
 
@@ -105,8 +102,7 @@ def promote(entry: SearchEntry, options: PromoteOptions) -> PromotedModel:
     """
     _check_alias(options.alias)
     _check_combined(options)
-    with ExitStack() as stack:
-        stack.enter_context(holding(entry.path, "promote"))
+    with holding(entry.path, "promote"), ExitStack() as stack:
         return _promote(entry, options, stack)
 
 
@@ -148,35 +144,13 @@ def _promote(entry: SearchEntry, options: PromoteOptions, stack: ExitStack) -> P
         choice = replace(choice, entry=settle(choice.entry))
     split = None if options.without_test else sealed_split(index)
     uses = uses_on_record(entry, split) if split else []
-    ready = _make_ready(choice, file, index, refit=options.refit, compares=split is not None)
-    checkpoint = ready.checkpoint
+    ready = make_ready(choice, file, index, refit=options.refit, compares=split is not None)
     if split is None:
         evidence = Evidence(test=None, missing="it was promoted without looking at a test split, as was asked for")
     else:
-        evidence = test_evidence(
-            entry,
-            choice,
-            index,
-            checkpoint,
-            split,
-            uses,
-            single=ready.single,
-            temperature=ready.calibration.temperature,
-            thresholds=ready.calibration.thresholds,
-            alias=options.alias,
-            reuse=options.reuse_test,
-        )
-    promoted, card = register(
-        entry,
-        file,
-        index,
-        choice,
-        checkpoint,
-        ready.calibration,
-        evidence,
-        alias=options.alias,
-        refit=ready.refit,
-    )
+        reuse = options.reuse_test
+        evidence = test_evidence(entry, choice, index, ready, split, uses, alias=options.alias, reuse=reuse)
+    promoted, card = register(entry, file, index, choice, ready, evidence, alias=options.alias)
     combination = choice.combination
     return PromotedModel(
         model=promoted.name,
@@ -188,7 +162,7 @@ def _promote(entry: SearchEntry, options: PromoteOptions, stack: ExitStack) -> P
         search_id=choice.entry.search_id,
         trial=choice.trial.number,
         reason=choice.reason,
-        metric=networks_of(checkpoint)[0].metric,
+        metric=networks_of(ready.checkpoint)[0].metric,
         value=choice.trial.best_value if combination is None else combination.value,
         refit=ready.refit,
         temperature=ready.calibration.temperature,
@@ -208,56 +182,3 @@ def _choose(entry: SearchEntry, file: SpaceFile, options: PromoteOptions, *, num
         if combined is not None:
             return combined
     return choose(entry, file, num_classes=num_classes, trial=options.trial, limits=options.limits, num_val=num_val)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Ready:
-    """A chosen model, trained and calibrated.
-
-    Attributes:
-        refit: Whether it was trained on train and val together.
-        single: Of a combination of trials the checkpoint of the best single one, made as its members are.
-    """
-
-    checkpoint: Path
-    calibration: Calibration
-    refit: bool
-    single: Path | None = None
-
-
-def _make_ready(choice: Choice, file: SpaceFile, index: ImageIndex, *, refit: bool, compares: bool) -> _Ready:
-    """Trains what the choice needs.
-
-    A head that is solved takes no step that val could judge: it is solved on all images at no cost. Folds have judged
-    by all images: the model is trained on all of them, for the epochs that suited the folds.
-
-    Args:
-        compares: Whether a combination is compared with the best single trial.
-    """
-    combination, trial = choice.combination, choice.trial
-    calibration = held_out_calibration(choice, index)
-    if combination is not None:
-        checkpoint = combined_model(choice.entry.path, combination.kind)
-        on_all = trial.folds > 0 and combination.kind == "ensemble"
-        single = None
-        if compares:
-            single = train_on_all(choice, file) if on_all else find_or_train(choice, file)
-        check_classes(networks_of(checkpoint)[0].classes, index.classes)
-        calibration = calibration or _calibrated(checkpoint, index)
-        return _Ready(checkpoint=checkpoint, calibration=calibration, refit=on_all, single=single)
-    refit = refit or trial.best_epoch == 0 or trial.folds > 0
-    if calibration is None:  # before a refit: val must be unseen
-        checkpoint = find_or_train(choice, file)
-        check_classes(networks_of(checkpoint)[0].classes, index.classes)
-        calibration = _calibrated(checkpoint, index)
-    if refit:
-        checkpoint = train_on_all(choice, file)
-    return _Ready(checkpoint=checkpoint, calibration=calibration, refit=refit)
-
-
-def _calibrated(checkpoint: Path, index: ImageIndex) -> Calibration:
-    """By the validation images, which the model has not seen."""
-    model = load_model(checkpoint)
-    logits = logits_on(model, index, "val").double().numpy()
-    temperature = fit_temperature(logits, index.label_array("val"))
-    return Calibration(temperature=temperature, thresholds=model.raw_thresholds)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.app.catalog.stored import read_record
 from tlsearch.app.production.choice import Choice
 from tlsearch.app.production.conclude import read_confirmed
-from tlsearch.app.production.fold_calibration import Calibration
+from tlsearch.app.production.ready_model import ReadyModel
 from tlsearch.app.production.test_uses import Evidence
 from tlsearch.config import SpaceFile
 from tlsearch.core.codec import to_plain
@@ -33,29 +32,26 @@ def register(
     file: SpaceFile,
     index: ImageIndex,
     choice: Choice,
-    checkpoint: Path,
-    calibration: Calibration,
+    ready: ReadyModel,
     evidence: Evidence,
     *,
     alias: str,
-    refit: bool,
 ) -> tuple[Promoted, str]:
     """Writes the card and makes the version, with temperature and thresholds in its checkpoint; returns both."""
-    temperature, thresholds = calibration.temperature, calibration.thresholds
-    networks = networks_of(checkpoint)
-    meta = networks[0]
+    temperature, thresholds = ready.calibration.temperature, ready.calibration.thresholds
+    networks = networks_of(ready.checkpoint)
     gain = default_gain(entry.path, read_record(entry))
     card = model_card(
         CardFacts(
             name=entry.experiment,
-            meta=meta,
+            meta=networks[0],
             search_id=choice.entry.search_id,
             trial=choice.trial.number,
             chosen=choice.reason,
             data_source=index.source,
             data_digest=index.digest,
             images={name: len(split) for name, split in index.splits.items()},
-            refit=refit,
+            refit=ready.refit,
             licence=_licences(networks, file),
             parameters=choice.parameters,
             temperature=temperature,
@@ -72,16 +68,16 @@ def register(
     files = {"evidence.json": json.dumps(to_plain(evidence.test), indent=2)} if evidence.test else {}
     with scratch_folder("promote") as scratch:
         scaled = scratch / "checkpoint"
-        copy_calibrated(checkpoint, scaled, temperature, thresholds)
+        copy_calibrated(ready.checkpoint, scaled, temperature, thresholds)
         promotion = Promotion(
             search=entry.recorded,
             trained_in=choice.entry.recorded,
             trial=choice.trial.number,
             kind="" if choice.combination is None else choice.combination.kind,
             checkpoint=scaled,
-            model_digest=checkpoint_digest(checkpoint),
+            model_digest=checkpoint_digest(ready.checkpoint),
             alias=alias,
-            tags=_tags(index, choice, evidence, refit=refit),
+            tags=_tags(index, choice, evidence, refit=ready.refit),
             params=_params(networks),
             metrics=_metrics(choice, temperature, evidence),
             card=card,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.app.production.choice import Choice
+from tlsearch.app.production.ready_model import ReadyModel
 from tlsearch.core.codec import to_plain
 from tlsearch.core.crash import crash_point
 from tlsearch.core.errors import DataError
@@ -60,22 +60,18 @@ def test_evidence(
     entry: SearchEntry,
     choice: Choice,
     index: ImageIndex,
-    checkpoint: Path,
+    ready: ReadyModel,
     split: TestSplit,
     uses: list[TestUse],
     *,
-    single: Path | None,
-    temperature: float,
-    thresholds: tuple[float, ...],
     alias: str,
     reuse: bool,
 ) -> Evidence:
     """Looks at the test split, once; for a model that has looked before, what it saw.
 
     Args:
+        ready: The model; of a combination the same look scores its ``single`` trial.
         uses: Those on record; this one is added.
-        thresholds: Of a multi-label model; see ``ModelMeta``.
-        single: Of a combination of trials the checkpoint of the best single one, which the same look scores.
         alias: That the model is to get: MLflow must take it, before an image is opened.
         reuse: Look although another model has; the card says so.
 
@@ -83,6 +79,7 @@ def test_evidence(
         DataError: Another model has looked.
         TrackingError: MLflow refuses the promotion.
     """
+    checkpoint = ready.checkpoint
     model = checkpoint_digest(checkpoint)
     others = other_uses(uses, digest=split.digest, model=model)
     if others and not reuse:
@@ -111,13 +108,14 @@ def test_evidence(
     crash_point("test_recorded")
     logits = logits_on(load_model(checkpoint), index, "test").double().numpy()
     labels, classes = index.label_array("test"), index.classes
+    temperature, thresholds = ready.calibration.temperature, ready.calibration.thresholds
     found: AnyEvidence
     if thresholds:
         found = gather_answers(logits, labels, classes=classes, temperature=temperature, thresholds=thresholds)
     else:
         found = gather_evidence(logits, labels, classes=classes, temperature=temperature)
-    if single is not None and isinstance(found, TestEvidence):
-        single_logits = logits_on(load_model(single), index, "test").double().numpy()
+    if ready.single is not None and isinstance(found, TestEvidence):
+        single_logits = logits_on(load_model(ready.single), index, "test").double().numpy()
         against = compare_with_single(logits, single_logits, labels, trial=choice.trial.number)
         found = replace(found, against=against)
     done = replace(mine, evidence=to_plain(found))
