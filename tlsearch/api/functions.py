@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from tlsearch.api.search import Search
 from tlsearch.api.spaces import LoadedSpace, SpaceSource, load_space, with_changes
-from tlsearch.app.catalog.catalog import find, require_folders
+from tlsearch.app.catalog.catalog import find
+from tlsearch.app.checks.outputs import require_folders
 from tlsearch.display.live_progress import show_progress
 from tlsearch.display.shown_search import execute_shown
 

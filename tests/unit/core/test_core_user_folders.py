@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tlsearch.app.catalog import catalog
+from tlsearch.app.checks.outputs import require_folders
 from tlsearch.app.searches.prepare import gone_unless_whole
 from tlsearch.cli.root import app
 from tlsearch.core import user_folders
@@ -46,7 +47,7 @@ def test_with_both_folders_named_no_home_is_needed(
 ) -> None:
     monkeypatch.setenv("TLSEARCH_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("TLSEARCH_STATE_DIR", str(tmp_path / "state"))
-    catalog.require_folders()
+    require_folders()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "state"]
     lend_home()
     assert os.environ["HOME"] == str(tmp_path / "cache" / "home")  # MLflow and Ray ask for one when imported
@@ -63,7 +64,7 @@ def test_a_folder_that_cannot_be_used_is_named_with_its_variable(
         pytest.skip("this user may write everywhere")
     monkeypatch.setenv(variable, str(tmp_path / named))
     with pytest.raises(StorageError, match=rf"{variable} names another$") as caught:
-        catalog.require_folders()
+        require_folders()
     assert str(tmp_path / named) in str(caught.value)
     if named.startswith("file"):
         assert f"{tmp_path}/file is a file" in str(caught.value)

@@ -2,8 +2,7 @@
 
 A search is where its folder lies, whatever was written into it before it moved. The catalogue holds one small JSON file
 for each folder in which a search was started here, and is read for the folder, and for the hosts that its own start
-named. It is TLSEARCH_STATE_DIR, or
-``tlsearch`` in the user's state folder.
+named. It is TLSEARCH_STATE_DIR, or ``tlsearch`` in the user's state folder.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import hashlib
 import json
 import os
 import unicodedata
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
@@ -25,7 +23,7 @@ from tlsearch.core.files import write_atomically
 from tlsearch.core.layout import SearchFolder
 from tlsearch.core.secrets import remember
 from tlsearch.core.trusted_hosts import origin, trust
-from tlsearch.core.types import CacheSpec, RecordedSearch
+from tlsearch.core.types import RecordedSearch
 from tlsearch.core.user_folders import state_directory
 
 MANIFEST = "search.json"
@@ -90,23 +88,6 @@ class SearchEntry:
     def moved(self) -> Callable[[str], str] | None:
         """Gives paths that its files name as they are now; None where it has not moved."""
         return Move(before=Path(self.moved_from), now=self.path).place if self.moved_from else None
-
-
-def require_folders() -> None:
-    """Finds before anything is started that a search's folders outside its storage cannot be made or written.
-
-    Raises:
-        StorageError: One cannot; the message says which variable names another.
-    """
-    state_directory(write=True)
-    from tlsearch.node_cache.locked_files import cache_directory
-
-    cache_directory(CacheSpec())
-
-
-def new_uid() -> str:
-    """A unique id of a search."""
-    return uuid.uuid4().hex
 
 
 def register(entry: SearchEntry, *, own: Sequence[str] = ()) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import uuid
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from tlsearch.app.catalog.catalog import MANIFEST, RESOLVED, SearchEntry, as_kept, copies_of, new_uid, register
+from tlsearch.app.catalog.catalog import MANIFEST, RESOLVED, SearchEntry, as_kept, copies_of, register
 from tlsearch.app.catalog.screen_file import narrowed
 from tlsearch.config import SpaceFile, dump_resolved
 from tlsearch.core.codec import read_json
@@ -89,7 +90,7 @@ def settle(entry: SearchEntry) -> SearchEntry:
             entry.path,
             others[0].path,
         )
-        entry = replace(entry, uid=new_uid())
+        entry = replace(entry, uid=uuid.uuid4().hex)
     if entry.moved_from:
         file, _ = stored_file(entry, f"nor can it be written to: {MANIFEST} alone is not a search")
         write_atomically(entry.path / RESOLVED, dump_resolved(file))

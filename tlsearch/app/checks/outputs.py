@@ -1,4 +1,4 @@
-"""Files and folders that the user names: whether they can be written is known before the work, not after it."""
+"""Files and folders that a command writes: whether that is possible is known before the work, not after it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 from tlsearch.core.errors import StorageError, UsageError
 from tlsearch.core.files import write_atomically
 from tlsearch.core.printable import ENCODING_BYTES
+from tlsearch.core.types import CacheSpec
+from tlsearch.core.user_folders import state_directory
 
 
 def check_output(path: Path, option: str) -> None:
@@ -56,6 +58,18 @@ def write_output(path: Path, text: str, option: str) -> None:
             write_atomically(path.resolve(), text)
     except OSError as error:
         raise _unwritable(path, option, error) from error
+
+
+def require_folders() -> None:
+    """Finds before anything is started that a search's folders outside its storage cannot be made or written.
+
+    Raises:
+        StorageError: One cannot; the message says which variable names another.
+    """
+    state_directory(write=True)
+    from tlsearch.node_cache.locked_files import cache_directory
+
+    cache_directory(CacheSpec())
 
 
 def check_search_folder(path: Path) -> None:

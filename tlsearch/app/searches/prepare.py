@@ -6,13 +6,14 @@ import logging
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tlsearch.app.catalog.bucket_searches import address_of, folder_of, refuse_taken
-from tlsearch.app.catalog.catalog import RESOLVED, SOURCE, SearchEntry, new_uid, register
+from tlsearch.app.catalog.catalog import RESOLVED, SOURCE, SearchEntry, register
 from tlsearch.app.catalog.gather_facts import gather_facts, write_facts
 from tlsearch.app.catalog.search_names import check_name, new_search_id
 from tlsearch.app.catalog.space_diff import refuse_changes
@@ -138,7 +139,7 @@ def new_entry(file: SpaceFile, *, search_id: str, source: str, parent: str = "")
         created=time.time(),
         parent=parent,
         remote=address_of(file.storage, search_id),
-        uid=new_uid(),
+        uid=uuid.uuid4().hex,
     )
 
 

@@ -58,8 +58,8 @@ def run(
     # an early Ray takes seconds to end: an error is shown before
     with ExitStack() as early, shown_errors(as_json=json), ExitStack() as stack:
         from tlsearch.app.catalog.bucket_searches import refuse_taken
-        from tlsearch.app.catalog.catalog import require_folders
         from tlsearch.app.catalog.search_names import check_name
+        from tlsearch.app.checks.outputs import require_folders
         from tlsearch.cli.commands.run_promote import check_promotable
         from tlsearch.space import load, unused_weights
 
@@ -125,8 +125,9 @@ def resume(
             "give --changed (the file as it is now) or --stored (as it was), not both", param_hint="--changed"
         )
     with shown_errors(as_json=json), ExitStack() as stack:
-        from tlsearch.app.catalog.catalog import find, require_folders
+        from tlsearch.app.catalog.catalog import find
         from tlsearch.app.checks.feasibility import total_trials
+        from tlsearch.app.checks.outputs import require_folders
         from tlsearch.search import holding
 
         if trials is not None:
