@@ -39,6 +39,8 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Replace a value of the file: search.trials=8. May be repeated."),
 ]
+Trials = Annotated[int | None, typer.Option(help="Number of trials. Replaces search.trials.")]
+TimeBudget = Annotated[str | None, typer.Option(help="Time budget, such as 2h or 30m. Replaces search.time_budget.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document for programs.")]
 Search = Annotated[
     str | None,
@@ -51,6 +53,12 @@ Address = Annotated[
     str,
     typer.Option("--address", help="Ray cluster: local (start one here), auto (this machine's own), or HOST:PORT."),
 ]
+
+
+def replacements(set_: list[str] | None, trials: int | None, time_budget: str | None) -> list[str]:
+    """What ``--set`` replaces, and the options that stand for a key of the file."""
+    named = {"search.trials": trials, "search.time_budget": time_budget}
+    return [*(set_ or ()), *(f"{key}={value}" for key, value in named.items() if value is not None)]
 
 
 @app.callback(invoke_without_command=True)

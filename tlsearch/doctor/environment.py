@@ -33,16 +33,6 @@ _NETWORK_FILES = ("nfs", "cifs", "smb", "fuse.sshfs", "lustre", "beegfs", "gpfs"
 
 
 @dataclass(frozen=True, kw_only=True)
-class DoctorOptions:
-    """What is looked at; without a file only what is the same for every search."""
-
-    file: Path | None = None
-    overrides: Sequence[str] = ()
-    data_path: Path | None = None
-    address: str = "local"
-
-
-@dataclass(frozen=True, kw_only=True)
 class Diagnosis:
     """All findings in the order they were looked at."""
 
@@ -58,14 +48,23 @@ class Diagnosis:
         return {"ok": self.ok, "findings": [asdict(finding) for finding in self.findings]}
 
 
-def diagnose(options: DoctorOptions) -> Diagnosis:
+def diagnose(
+    path: Path | None, *, overrides: Sequence[str] = (), data_path: Path | None = None, address: str = "local"
+) -> Diagnosis:
     """Looks at this machine and, with an ``address``, at the cluster and each of its nodes.
+
+    Args:
+        path: A space file; without one only what is the same for every search is looked at.
 
     Raises:
         SpaceError: The file cannot be read as one; that its places are missing is a finding.
     """
-    file = _read(options)
-    cluster = options.address != "local"
+    file = None
+    if path is not None:
+        file, problems = parse_space_file(path, overrides, data_path)
+        if file is None:
+            raise SpaceError(problems)
+    cluster = address != "local"
     findings = [
         *version_findings(),
         *device_findings(file, here=not cluster),
@@ -78,10 +77,10 @@ def diagnose(options: DoctorOptions) -> Diagnosis:
         trust(file.tracking.uri, file.search.study)
         findings += [*storage_findings(file.storage), *_data(file), tracking_finding(file.tracking.uri, file.name)]
         findings += study_findings(file)
-    findings += ray_findings(options.address)
+    findings += ray_findings(address)
     joined = all(finding.status != "fail" for finding in findings if finding.name.startswith("ray"))
-    if cluster and "://" not in options.address and joined and file is not None:
-        findings += _nodes(options.address, file)
+    if cluster and "://" not in address and joined and file is not None:
+        findings += _nodes(address, file)
     return Diagnosis(findings=tuple(findings))
 
 
@@ -278,12 +277,3 @@ def _nodes(address: str, file: SpaceFile) -> list[Finding]:
             )
     except TlsearchError as error:
         return [Finding(name="ray nodes", status="fail", text=str(error))]
-
-
-def _read(options: DoctorOptions) -> SpaceFile | None:
-    if options.file is None:
-        return None
-    file, problems = parse_space_file(options.file, options.overrides, options.data_path)
-    if file is None:
-        raise SpaceError(problems)
-    return file

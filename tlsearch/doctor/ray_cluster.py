@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -35,9 +36,12 @@ def ray_findings(address: str, *, probe: Callable[..., Answer] = probe_head) -> 
             check_http_address(address)
             return [Finding(name="ray", status="ok", text=f"{address} answers"), *_http(address, authentication)]
         if address == "auto":
-            found = _running_here()
+            # As Ray means it: what is named, else the cluster that this machine belongs to.
+            found = os.environ.get("RAY_ADDRESS") or next(iter(running_here()), None)
             if found is None:
-                return [_nothing_here()]
+                text = "no Ray runs on this machine, so `--address auto` has nothing to join"
+                advice = "give HOST:PORT of the head, or `--address local` for an own Ray"
+                return [Finding(name="ray", status="fail", text=text, advice=advice)]
             address = found
         check_address(address)
     except ClusterError as error:
@@ -77,7 +81,7 @@ def _head(address: str, authentication: str, probe: Callable[..., Answer]) -> li
 
 def _http(address: str, authentication: str) -> list[Finding]:
     """Authentication of the Jobs API: first as anybody, then with this user's token."""
-    anybody = _http_status(f"{address.rstrip('/')}/api/version", {})
+    anybody = _http_status(f"{address.rstrip('/')}/api/version")
     if anybody == 200:
         text = f"the Jobs API at {address} has authentication off"
         return [Finding(name="ray authentication", status="warn", text=text, advice=_OPEN_ADVICE)]
@@ -93,30 +97,11 @@ def _http(address: str, authentication: str) -> list[Finding]:
     return [Finding(name="ray authentication", status="ok", text=f"the token is taken ({authentication})")]
 
 
-def _http_status(url: str, headers: dict[str, str]) -> int:
+def _http_status(url: str) -> int:
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=_HTTP_S) as answer:
+        with urllib.request.urlopen(url, timeout=_HTTP_S) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code
     except OSError:
         return 0
-
-
-def _running_here() -> str | None:
-    """What ``auto`` means: RAY_ADDRESS, else the cluster that this machine belongs to."""
-    import os
-
-    named = os.environ.get("RAY_ADDRESS")
-    if named:
-        return named
-    return next(iter(running_here()), None)
-
-
-def _nothing_here() -> Finding:
-    return Finding(
-        name="ray",
-        status="fail",
-        text="no Ray runs on this machine, so `--address auto` has nothing to join",
-        advice="give HOST:PORT of the head, or `--address local` for an own Ray",
-    )

@@ -14,7 +14,7 @@ from tlsearch.config import ResourcesSpec
 from tlsearch.core.errors import SpaceError
 from tlsearch.core.types import Finding
 from tlsearch.doctor import environment
-from tlsearch.doctor.environment import Diagnosis, DoctorOptions, diagnose
+from tlsearch.doctor.environment import Diagnosis, diagnose
 
 TEXT = """
 name: small
@@ -37,7 +37,7 @@ def by_name(seen: Diagnosis) -> dict[str, Finding]:
 
 
 def test_a_sound_laptop(space: Path) -> None:
-    seen = diagnose(DoctorOptions(file=space))
+    seen = diagnose(space)
     found = by_name(seen)
     assert seen.ok, seen
     assert list(found) == [
@@ -58,14 +58,14 @@ def test_a_sound_laptop(space: Path) -> None:
 
 def test_missing_data_is_a_finding_and_not_an_end(space: Path) -> None:
     (space.parent / "images").rmdir()
-    seen = diagnose(DoctorOptions(file=space))
+    seen = diagnose(space)
     assert not seen.ok
     assert by_name(seen)["data"].status == "fail" and "mlflow" in by_name(seen)
 
 
 def test_a_file_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(SpaceError):
-        diagnose(DoctorOptions(file=tmp_path / "gone.yaml"))
+        diagnose(tmp_path / "gone.yaml")
 
 
 def test_a_storage_without_room_and_one_on_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

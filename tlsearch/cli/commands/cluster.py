@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tlsearch.cli.root import Data, File, Json, Set, app
+from tlsearch.cli.root import Data, File, Json, Set, TimeBudget, Trials, app, replacements
 from tlsearch.cli.session import EXIT_FAILED, err, out, print_json, shown_errors
 from tlsearch.core.codec import parse_json
 from tlsearch.core.text import command
@@ -32,10 +32,8 @@ def submit(
         str | None, typer.Option("--data", help="Folder or table of the images on the cluster. Replaces data.path.")
     ] = None,
     set_: Set = None,
-    trials: Annotated[int | None, typer.Option(help="Number of trials. Replaces search.trials.")] = None,
-    time_budget: Annotated[
-        str | None, typer.Option(help="Time budget, such as 2h or 30m. Replaces search.time_budget.")
-    ] = None,
+    trials: Trials = None,
+    time_budget: TimeBudget = None,
     name: Annotated[
         str | None, typer.Option(help="Name of the search. An existing one is followed or resumed.")
     ] = None,
@@ -47,9 +45,7 @@ def submit(
 
     The search goes on while this machine sleeps.
     """
-    overrides = list(set_ or ())
-    overrides += [f"search.trials={trials}"] if trials is not None else []
-    overrides += [f"search.time_budget={time_budget}"] if time_budget is not None else []
+    overrides = replacements(set_, trials, time_budget)
     with shown_errors(as_json=json):
         from tlsearch.app.cluster.submit import SubmitOptions, follow_search, submit_file
 
@@ -100,9 +96,9 @@ def doctor(
     It looks at versions, devices, disks, MLflow, Ray and the nodes.
     """
     with shown_errors(as_json=json):
-        from tlsearch.doctor.environment import DoctorOptions, diagnose
+        from tlsearch.doctor.environment import diagnose
 
-        seen = diagnose(DoctorOptions(file=file, overrides=tuple(set_ or ()), data_path=data, address=address))
+        seen = diagnose(file, overrides=set_ or (), data_path=data, address=address)
     if json:
         print_json(seen.as_json())
     else:

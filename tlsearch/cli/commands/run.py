@@ -9,7 +9,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tlsearch.cli.root import Address, Data, File, Json, MovedData, Search, Set, Storage, app
+from tlsearch.cli.root import (
+    Address,
+    Data,
+    File,
+    Json,
+    MovedData,
+    Search,
+    Set,
+    Storage,
+    TimeBudget,
+    Trials,
+    app,
+    replacements,
+)
 from tlsearch.cli.session import EXIT_FAILED, err, out, print_json, shown_errors
 from tlsearch.cli.streams import GOES_ON, when_output_ends
 from tlsearch.core.text import command, plural
@@ -29,10 +42,8 @@ def run(
     data: Data = None,
     set_: Set = None,
     address: Address = "local",
-    trials: Annotated[int | None, typer.Option(help="Number of trials. Replaces search.trials.")] = None,
-    time_budget: Annotated[
-        str | None, typer.Option(help="Time budget, such as 2h or 30m. Replaces search.time_budget.")
-    ] = None,
+    trials: Trials = None,
+    time_budget: TimeBudget = None,
     name: Annotated[str | None, typer.Option(help="Name of the search. Default: made from the date and time.")] = None,
     or_resume: Annotated[
         bool, typer.Option("--or-resume", help="Resume the search with this --name, if it exists.")
@@ -50,11 +61,7 @@ def run(
     from tlsearch.app.production.within_time import Deadline
 
     began = time.monotonic()
-    overrides = list(set_ or ())
-    if trials is not None:
-        overrides.append(f"search.trials={trials}")
-    if time_budget is not None:
-        overrides.append(f"search.time_budget={time_budget}")
+    overrides = replacements(set_, trials, time_budget)
     # an early Ray takes seconds to end: an error is shown before
     with ExitStack() as early, shown_errors(as_json=json), ExitStack() as stack:
         from tlsearch.app.catalog.bucket_searches import refuse_taken
