@@ -11,42 +11,45 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-# Panel of the root's help -> its commands, in the order of work.
-PANELS: Mapping[str, tuple[str, ...]] = {
-    "Search": ("demo", "init", "check", "plan", "run", "status", "stop", "resume"),
-    "Results": ("results", "report", "ui"),
-    "Models": ("confirm", "ensemble", "soup", "promote", "predict", "export"),
-    "Other commands": ("compare", "rerun", "sync", "submit", "doctor", "cache", "list", "remove", "schema"),
+# Panel of the root's help -> its commands in the order of work, and a call of each.
+PANELS: Mapping[str, Mapping[str, str]] = {
+    "Search": {
+        "demo": "tlsearch demo --folder ./demo",
+        "init": "tlsearch init ./flowers --minutes 20",
+        "check": "tlsearch check space.yaml --no-model",
+        "plan": "tlsearch plan space.yaml --set search.trials=24",
+        "run": "tlsearch run space.yaml --trials 16 --time-budget 30m",
+        "status": "tlsearch status flowers-1",
+        "stop": "tlsearch stop flowers-1",
+        "resume": "tlsearch resume flowers-1 --trials +8",
+    },
+    "Results": {
+        "results": "tlsearch results flowers-1 --top 5 --where unfreeze_depth>=1",
+        "report": "tlsearch report flowers-1 --out ./report",
+        "ui": "tlsearch ui flowers-1 --port 5001",
+    },
+    "Models": {
+        "confirm": "tlsearch confirm flowers-1 --top 3 --seeds 5",
+        "ensemble": "tlsearch ensemble flowers-1 --max-latency-ms 50",
+        "soup": "tlsearch soup flowers-1 --max-models 5",
+        "promote": "tlsearch promote flowers-1 --max-latency-ms 30",
+        "predict": "tlsearch predict flowers-1 photo.jpg more-photos/",
+        "export": "tlsearch export flowers-1 --format onnx --output flowers.onnx",
+    },
+    "Other commands": {
+        "compare": "tlsearch compare flowers-1 flowers-2",
+        "rerun": "tlsearch rerun flowers-1 --trial 7",
+        "sync": "tlsearch sync flowers-1",
+        "submit": "tlsearch submit space.yaml --address http://HEAD:8265",
+        "doctor": "tlsearch doctor space.yaml --address HOST:6379",
+        "cache": "tlsearch cache --clear",
+        "list": "tlsearch list --json",
+        "remove": "tlsearch remove flowers-1 --yes",
+        "schema": "tlsearch schema -o space.schema.json",
+    },
 }
-EXAMPLES: Mapping[str, str] = {
-    "init": "tlsearch init ./flowers --minutes 20",
-    "check": "tlsearch check space.yaml --no-model",
-    "plan": "tlsearch plan space.yaml --set search.trials=24",
-    "run": "tlsearch run space.yaml --trials 16 --time-budget 30m",
-    "status": "tlsearch status flowers-1",
-    "stop": "tlsearch stop flowers-1",
-    "resume": "tlsearch resume flowers-1 --trials +8",
-    "results": "tlsearch results flowers-1 --top 5 --where unfreeze_depth>=1",
-    "report": "tlsearch report flowers-1 --out ./report",
-    "ui": "tlsearch ui flowers-1 --port 5001",
-    "confirm": "tlsearch confirm flowers-1 --top 3 --seeds 5",
-    "ensemble": "tlsearch ensemble flowers-1 --max-latency-ms 50",
-    "soup": "tlsearch soup flowers-1 --max-models 5",
-    "promote": "tlsearch promote flowers-1 --max-latency-ms 30",
-    "predict": "tlsearch predict flowers-1 photo.jpg more-photos/",
-    "export": "tlsearch export flowers-1 --format onnx --output flowers.onnx",
-    "compare": "tlsearch compare flowers-1 flowers-2",
-    "rerun": "tlsearch rerun flowers-1 --trial 7",
-    "sync": "tlsearch sync flowers-1",
-    "submit": "tlsearch submit space.yaml --address http://HEAD:8265",
-    "doctor": "tlsearch doctor space.yaml --address HOST:6379",
-    "cache": "tlsearch cache --clear",
-    "list": "tlsearch list --json",
-    "remove": "tlsearch remove flowers-1 --yes",
-    "demo": "tlsearch demo --folder ./demo",
-    "schema": "tlsearch schema -o space.schema.json",
-}
-_ORDER = [name for names in PANELS.values() for name in names]
+EXAMPLES: Mapping[str, str] = {name: call for commands in PANELS.values() for name, call in commands.items()}
+_ORDER = list(EXAMPLES)
 _VALUES = {"str": "TEXT", "path": "PATH", "int": "N", "float": "NUMBER", "int range": "N", "float range": "NUMBER"}
 
 
