@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,24 +56,15 @@ class Cleared:
 
 def cache_entries(stores: Sequence[str] = ALL_STORES) -> list[CacheEntry]:
     """The entries of some stores, the last used first."""
-    root = cache_directory(CacheSpec())
-    found = [entry for store in stores for entry in (_fetched if store in FETCHED else _computed)(root / store, store)]
-    return sorted(found, key=lambda entry: entry.last_used, reverse=True)
+    return sorted((entry for entry, _ in _held(stores)), key=lambda entry: entry.last_used, reverse=True)
 
 
 def clear_cache(stores: Sequence[str] = ALL_STORES) -> Cleared:
     """Removes the entries that no process is reading or writing."""
-    root = cache_directory(CacheSpec())
     removed: list[CacheEntry] = []
     in_use: list[CacheEntry] = []
-    for store in stores:
-        if store in FETCHED:
-            for entry in _fetched(root / store, store):
-                (removed if remove_fetched(root / store / entry.name) else in_use).append(entry)
-        else:
-            for one in entries(root / store):
-                shown = _shown(one, store)
-                (removed if one.remove() else in_use).append(shown)
+    for entry, remove in _held(stores):
+        (removed if remove() else in_use).append(entry)
     return Cleared(removed=tuple(removed), in_use=tuple(in_use))
 
 
@@ -95,8 +87,16 @@ def cache_json(listed: Sequence[CacheEntry], cleared: Cleared | None = None) -> 
     return answer | {"searches": searches_total(), "entries": [asdict(entry) for entry in listed]}
 
 
-def _computed(folder: Path, store: str) -> Iterator[CacheEntry]:
-    return (_shown(entry, store) for entry in entries(folder))
+def _held(stores: Sequence[str]) -> Iterator[tuple[CacheEntry, Callable[[], bool]]]:
+    """The entries of some stores, each with what removes it unless it is used."""
+    root = cache_directory(CacheSpec())
+    for store in stores:
+        if store in FETCHED:
+            for fetched in _fetched(root / store, store):
+                yield fetched, partial(remove_fetched, root / store / fetched.name)
+        else:
+            for computed in entries(root / store):
+                yield _shown(computed, store), computed.remove
 
 
 def _shown(entry: Entry, store: str) -> CacheEntry:
