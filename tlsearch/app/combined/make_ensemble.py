@@ -15,16 +15,15 @@ from pathlib import Path
 import torch
 
 from tlsearch.app.catalog.catalog import SearchEntry
-from tlsearch.app.catalog.stored import read_record, stored_file
+from tlsearch.app.catalog.stored import read_record
 from tlsearch.app.combined.ensemble_costs import EnsembleCosts, Limits, ModelCost
 from tlsearch.app.combined.members import member_checkpoints
-from tlsearch.app.searches.input_digests import refuse_changed_inputs
+from tlsearch.app.searches.input_digests import unchanged_inputs
 from tlsearch.config.ensemble_meta import EnsembleMeta
 from tlsearch.core.codec import fields_of
 from tlsearch.core.errors import UserError
 from tlsearch.core.text import plural
 from tlsearch.core.types import SearchRecord
-from tlsearch.data import load_index
 from tlsearch.results import load_model
 from tlsearch.results.combine.combination import (
     Combination,
@@ -69,9 +68,7 @@ def make_ensemble(
         StorageError: Another process has the search.
     """
     with holding(entry.path, "ensemble"):
-        file, _ = stored_file(entry, "so its trials cannot be combined")
-        index = load_index(file.data)
-        refuse_changed_inputs(entry, file, index, purpose="its trials cannot be combined")
+        file, index = unchanged_inputs(entry, purpose="its trials cannot be combined")
         record = read_record(entry)
         kept = read_kept(entry.path, record, index)
         if not kept.trials:

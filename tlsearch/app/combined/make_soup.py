@@ -21,17 +21,17 @@ import torch
 from numpy.typing import NDArray
 
 from tlsearch.app.catalog.catalog import SearchEntry
-from tlsearch.app.catalog.stored import read_record, stored_file
+from tlsearch.app.catalog.stored import read_record
 from tlsearch.app.combined.ensemble_costs import model_cost
 from tlsearch.app.combined.members import member_checkpoints, repeated_checkpoints
-from tlsearch.app.searches.input_digests import refuse_changed_inputs
+from tlsearch.app.searches.input_digests import unchanged_inputs
 from tlsearch.config import SpaceFile
 from tlsearch.config.model_copies import copy_model
 from tlsearch.core.codec import fields_of
 from tlsearch.core.errors import UserError
 from tlsearch.core.label_tasks import task_of
 from tlsearch.core.types import ModelSpec, SearchRecord, TrialRecord
-from tlsearch.data import ImageIndex, load_index
+from tlsearch.data import ImageIndex
 from tlsearch.results import load_model, logits_on
 from tlsearch.results.combine.combination import Combination, Member, Worth, replacing, write_combination
 from tlsearch.results.combine.greedy_soup import SoupChoice, choose_soup
@@ -82,9 +82,7 @@ def make_soup(
         StorageError: Another process has the search.
     """
     with holding(entry.path, "soup"):
-        file, _ = stored_file(entry, "so its trials cannot be averaged")
-        index = load_index(file.data)
-        refuse_changed_inputs(entry, file, index, purpose="its trials cannot be averaged")
+        file, index = unchanged_inputs(entry, purpose="its trials cannot be averaged")
         record = read_record(entry)
         found = _candidates(record, file, max_models, repeat=runs > 0)
         folders = member_checkpoints(
@@ -92,7 +90,10 @@ def make_soup(
         )
         outside = {trial.number: folders[trial.number] for trial in found.outside}
         # A training with another seed has a number after those of all trials.
-        repeats = dict(enumerate(_repeats(entry, file, found.repeated, runs, address), start=len(record.trials)))
+        repeats: dict[int, Path] = {}
+        if found.repeated:
+            again = repeated_checkpoints(entry, file, found.repeated, runs, address=address)
+            repeats = dict(enumerate(again, start=len(record.trials)))
         averages = WeightAverages(
             {number: folders[number] for number in found.numbers} | repeats, file.trial_setup(), index
         )
@@ -117,10 +118,6 @@ def make_soup(
             for one in (model, folders[chosen.best_trial])
         )
         return _keep(entry, record, chosen, trials, len(averages.labels), own=own, best=best)
-
-
-def _repeats(entry: SearchEntry, file: SpaceFile, trial: TrialRecord | None, runs: int, address: str) -> Sequence[Path]:
-    return [] if trial is None else repeated_checkpoints(entry, file, trial, runs, address=address)
 
 
 def repeated_trial(record: SearchRecord, file: SpaceFile) -> TrialRecord | None:

@@ -15,14 +15,14 @@ from typing import Any, Literal
 
 from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.app.catalog.gather_facts import read_facts
-from tlsearch.app.catalog.stored import read_record
+from tlsearch.app.catalog.stored import read_record, stored_file
 from tlsearch.app.checks.feasibility import weights_digests
 from tlsearch.config import SpaceFile
 from tlsearch.core.codec import read_json, read_shaped, to_plain
 from tlsearch.core.errors import DataError
 from tlsearch.core.files import write_atomically
 from tlsearch.core.label_tasks import class_counts, classes_of
-from tlsearch.data import ImageIndex, Split, nfc, seen_digest
+from tlsearch.data import ImageIndex, Split, load_index, nfc, seen_digest
 from tlsearch.space import Space
 
 logger = logging.getLogger(__name__)
@@ -100,6 +100,22 @@ def refuse_changed_images(entry: SearchEntry, index: ImageIndex, *, purpose: str
         return
     digests = f"digest {before.digest[:8]} -> {index.digest[:8]}"
     raise DataError(_message(entry, f"the images have changed since the search began ({digests})", found, purpose))
+
+
+def unchanged_inputs(entry: SearchEntry, *, purpose: str) -> tuple[SpaceFile, ImageIndex]:
+    """What a search goes by and its images, both as they were for its trials.
+
+    Args:
+        purpose: What cannot be done otherwise: ``its trials cannot be averaged``.
+
+    Raises:
+        SpaceError: The data are gone.
+        DataError: As of ``refuse_changed_inputs``.
+    """
+    file, _ = stored_file(entry, f"so {purpose}")
+    index = load_index(file.data)
+    refuse_changed_inputs(entry, file, index, purpose=purpose)
+    return file, index
 
 
 def _message(entry: SearchEntry, what: str, changes: list[str], purpose: str) -> str:

@@ -10,8 +10,8 @@ from typing import Any
 
 from tlsearch.app.catalog.catalog import SearchEntry
 from tlsearch.app.catalog.provenance import environment, kept_environment
-from tlsearch.app.catalog.stored import read_record, stored_file
-from tlsearch.app.searches.input_digests import refuse_changed_inputs
+from tlsearch.app.catalog.stored import read_record
+from tlsearch.app.searches.input_digests import unchanged_inputs
 from tlsearch.core.errors import StorageError, UserError
 from tlsearch.core.text import plural
 from tlsearch.core.types import (
@@ -26,7 +26,6 @@ from tlsearch.core.types import (
     repeatable,
 )
 from tlsearch.core.user_folders import scratch_folder
-from tlsearch.data import load_index
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +100,7 @@ def rerun_trial(
     from tlsearch.trial import run_trial
 
     trial = _find(entry, number)
-    file, _ = stored_file(entry, "so its trials cannot be trained again")
-    refuse_changed_inputs(entry, file, load_index(file.data), purpose="its trials cannot be trained again")
+    file, _ = unchanged_inputs(entry, purpose="its trials cannot be trained again")
     if directory is not None and directory.exists() and any(directory.iterdir()):
         raise StorageError(f"a trial is trained again in a folder of its own; {directory} is not empty")
     last = trial.epochs_run + (trial.reason in ("diverged", "memory", "error"))
