@@ -133,7 +133,7 @@ def _time_models(
     def timed(side: int) -> BackboneTimes:
         return measure_backbone(
             configs,
-            moving=_moving(plan.space, configs[max(configs)]),
+            moving=_other_policy(plan.space, configs[max(configs)], moves=True),
             image_size=side,
             channels=index.pixels.channels,
             num_classes=len(index.classes),
@@ -155,7 +155,7 @@ def trial_configs(plan: SearchPlan, backbone: str) -> dict[int, TrialConfig]:
     """
     found: dict[int, TrialConfig] = {}
     for config in _examples(plan, backbone):
-        found.setdefault(config.unfreeze_depth, _still(plan.space, config))
+        found.setdefault(config.unfreeze_depth, _other_policy(plan.space, config, moves=False) or config)
     deepest = found[max(found)]
     progressive = plan.space.dimensions["unfreeze_schedule"].domain.contains("progressive")
     for depth in range(1, deepest.unfreeze_depth) if progressive else ():
@@ -176,21 +176,14 @@ def _examples(plan: SearchPlan, backbone: str) -> Iterator[TrialConfig]:
             yield space.to_config(space.complete({"backbone": backbone, "unfreeze_depth": depth}))
 
 
-def _policies(space: Space, *, moves: bool) -> list[str]:
+def _other_policy(space: Space, config: TrialConfig, *, moves: bool) -> TrialConfig | None:
+    """The trial with batch norm moving, or standing still; None where it is so already or the space does not let it."""
+    if config.bn_policy is None or config.unfreeze_depth == 0 or bn_policy(config.bn_policy).moves == moves:
+        return None
     domain = space.dimensions["bn_policy"].domain
-    return [one.name for one in BN_POLICIES.values() if one.moves == moves and domain.contains(one.name)]
-
-
-def _still(space: Space, config: TrialConfig) -> TrialConfig:
-    still = _policies(space, moves=False)
-    known = config.bn_policy is not None and config.unfreeze_depth > 0 and bn_policy(config.bn_policy).moves
-    return replace(config, bn_policy=still[0]) if known and still else config
-
-
-def _moving(space: Space, config: TrialConfig) -> TrialConfig | None:
-    moving = _policies(space, moves=True)
-    known = config.bn_policy is not None and config.unfreeze_depth > 0 and not bn_policy(config.bn_policy).moves
-    return replace(config, bn_policy=moving[0]) if known and moving else None
+    allowed = (one.name for one in BN_POLICIES.values() if one.moves == moves and domain.contains(one.name))
+    name = next(allowed, None)
+    return None if name is None else replace(config, bn_policy=name)
 
 
 def _measure_images(index: ImageIndex, transform: TransformSpec, runtime: Runtime) -> Images:

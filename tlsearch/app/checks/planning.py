@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -132,12 +133,11 @@ def plan_search(file: SpaceFile, space: Space, index: ImageIndex, *, step: Step 
     screen, stored = screen_cost(plan, measured.costs, measured.stored, index, slots=slots.count)
     start_s = start_seconds() + (screen.seconds if screen else 0.0)
     step("simulating the search")
-    given = {"slots": slots.count, "start_s": start_s, "stored": stored}
-    with_cache = forecast(plan, measured.costs, **given)  # type: ignore[arg-type]
-    without_cache = None
+    simulated = partial(forecast, plan, slots=slots.count, start_s=start_s, stored=stored)
+    with_cache, without_cache = simulated(measured.costs), None
     if file.cache.features_gb != 0:
-        without_cache = forecast(plan, measured.costs.without_features(), limit_s=2.0, **given)  # type: ignore[arg-type]
-    found = savings(plan, measured.costs, **given)  # type: ignore[arg-type]
+        without_cache = simulated(measured.costs.without_features(), limit_s=2.0)
+    found = savings(plan, measured.costs, slots=slots.count, start_s=start_s, stored=stored)
     return PlanReport(
         slots=slots,
         measured=measured,
@@ -188,9 +188,15 @@ class ForecastBeside:
             slots = local_slots(file.resources)
             plan = unstarted_plan(file, space_of(), index, slots)
             measured = measure_search(file, plan, index, slots, step=self._step)
-            given = {"slots": slots.count, "start_s": start_seconds(), "stored": measured.stored}
             self._step("simulating")
-            self._made = forecast(plan, measured.costs, **given, limit_s=_BESIDE_S)  # type: ignore[arg-type]
+            self._made = forecast(
+                plan,
+                measured.costs,
+                slots=slots.count,
+                start_s=start_seconds(),
+                stored=measured.stored,
+                limit_s=_BESIDE_S,
+            )
         except _Stopped:
             return
         except Exception as error:  # whatever it is, the search itself must go on
