@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -47,8 +47,7 @@ class LoadedSpace:
         texts = {text.partition("=")[0]: text for text in (*self.overrides, *_as_set(overrides))}
         return _load(self.source, self.folder, tuple(texts.values()), self.data)
 
-    @contextmanager
-    def written(self) -> Iterator[Path]:
+    def written(self) -> AbstractContextManager[Path]:
         """A file that holds the space while the body runs: its own, or one for a dict in the folder it was loaded in.
 
         Relative paths are relative to the folder of the file.
@@ -56,8 +55,7 @@ class LoadedSpace:
         Raises:
             StorageError: That folder cannot be written.
         """
-        with _written(self.source, self.folder) as path:
-            yield path
+        return _written(self.source, self.folder)
 
     def _given(self) -> list[Dimension]:
         """The dimensions that the source mentions; the others have their defaults."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from tlsearch.app.catalog.catalog import SearchEntry
+from tlsearch.app.catalog.catalog import RESOLVED, SearchEntry
 from tlsearch.app.catalog.screen_file import decided_screen
 from tlsearch.core.codec import read_json
 from tlsearch.core.errors import UserError
@@ -79,9 +79,9 @@ def read_space_file(entry: SearchEntry) -> SpaceFile | None:
     """
     from tlsearch.config import parse_space_file
 
-    file, problems = parse_space_file(entry.path / "resolved.yaml", moved=entry.moved, stored=True)
+    file, problems = parse_space_file(entry.path / RESOLVED, moved=entry.moved, stored=True)
     if file is None:
-        logger.warning("the search's resolved.yaml cannot be read: %s", "; ".join(map(str, problems)))
+        logger.warning("the search's %s cannot be read: %s", RESOLVED, "; ".join(map(str, problems)))
     return file
 
 

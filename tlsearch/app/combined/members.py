@@ -74,7 +74,8 @@ def checkpoints_of(
 
     The ``best_epoch`` of a trial with folds must be the common epoch of its folds.
     """
-    folders = {trial.number: _folder(entry, trial, refit=refit) for trial in trials}
+    suffix = "-refit" if refit else ""
+    folders = {trial.number: entry.path / FOLDER / f"{trial.number}{suffix}" for trial in trials}
     found = {
         trial.number: (None if refit else _kept(entry, trial)) or _trained(folders[trial.number], trial)
         for trial in trials
@@ -161,11 +162,6 @@ def _confirmed(entry: SearchEntry, trial: TrialRecord) -> list[Path]:
     return found
 
 
-def _folder(entry: SearchEntry, trial: TrialRecord, *, refit: bool) -> Path:
-    """Where a training after the search lies."""
-    return entry.path / FOLDER / (f"{trial.number}-refit" if refit else str(trial.number))
-
-
 def _kept(entry: SearchEntry, trial: TrialRecord) -> Path | None:
     """The checkpoint that the search has kept."""
     folder = entry.folder.best(trial.number)
@@ -178,16 +174,12 @@ def _kept(entry: SearchEntry, trial: TrialRecord) -> Path | None:
 def _trained(directory: Path, trial: TrialRecord) -> Path | None:
     """The checkpoint of a training that ended earlier."""
     folder = directory / BEST_FOLDER
-    return folder if _is_done(folder, trial) else None
-
-
-def _is_done(folder: Path, trial: TrialRecord) -> bool:
     try:
         meta = read_model_meta(folder)
-        epoch = read_json(folder.parent / DONE_FILE, "the end of a training").get("epoch")
+        epoch = read_json(directory / DONE_FILE, "the end of a training").get("epoch")
     except StorageError:
-        return False
-    return meta.config == trial.config and epoch == trial.best_epoch
+        return None
+    return folder if meta.config == trial.config and epoch == trial.best_epoch else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,14 +224,14 @@ def _train_all(
 
         shared = entry.remote if address != "local" else ""
         work = [replace(training, remote=shared) for training in trainings]
-        errors = run_tasks(_train, work, file.resources, address=address, done=_passed)
+
+        def passed(training: _Training, error: str) -> None:
+            crash_point("member_trained")
+
+        errors = run_tasks(_train, work, file.resources, address=address, done=passed)
         for training in trainings if shared else ():
             Mirror(uri=shared, directory=entry.path).pull(_part(training))
     return errors
-
-
-def _passed(training: _Training, error: str) -> None:
-    crash_point("member_trained")
 
 
 def _seconds(trial: TrialRecord) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from tlsearch.app.views.compare_searches import refuse_sealed
@@ -82,8 +81,8 @@ def predict_images(
     if strict and unlisted:
         raise DataError(unlisted[0])
     loaded = load_model(find_checkpoint(model, storage), device=device)
-    hear = None if progress is None else partial(_tell, progress, len(files))
-    answers = predict_readable(loaded, files, strict=strict, progress=hear)
+    heard = None if progress is None else lambda done: progress(done, len(files))
+    answers = predict_readable(loaded, files, strict=strict, progress=heard)
     return Predictions(answers=tuple(answers), notes=notes, unlisted=unlisted)
 
 
@@ -132,10 +131,6 @@ def _is_right(answer: Prediction, truth: str) -> bool:
     if isinstance(answer, MultiLabelPrediction):
         return {one.label for one in answer.labels} == set(truth.split(SEPARATOR) if truth else ())
     return answer.label == truth
-
-
-def _tell(progress: Callable[[int, int], None], total: int, done: int) -> None:
-    progress(done, total)
 
 
 def _image_files(images: Sequence[Path]) -> tuple[list[Path], tuple[str, ...], tuple[str, ...]]:
