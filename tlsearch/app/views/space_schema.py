@@ -12,14 +12,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from tlsearch.config.forms import FORMS, keys_of
-from tlsearch.config.rules.schema_errors import form_schema
+from tlsearch.config.rules.schema_errors import OPTIONAL_SECTIONS, form_schema
 from tlsearch.space.dimensions import PARAMETERS, RATIO_OF, RATIOS, Parameter
 from tlsearch.space.libraries.backbones import backbone_names
 
 Schema = dict[str, Any]
 
 SCHEMA_FILE = "space.schema.json"
-_SECTIONS = ("defaults", "weights", "search", "resources", "cache", "tracking")  # may stand there with no line in them
 
 
 def space_schema() -> Schema:
@@ -32,7 +31,7 @@ def space_schema() -> Schema:
         for name, key in keys_of(form).items():
             properties[key]["description"] = meanings[name]
     root = schema["properties"]
-    for name in _SECTIONS:
+    for name in OPTIONAL_SECTIONS:  # they may stand there with no line in them
         root[name] = {"anyOf": [{k: v for k, v in root[name].items() if k != "description"}, {"type": "null"}]} | {
             "description": root[name]["description"]
         }

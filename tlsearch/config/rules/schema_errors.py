@@ -24,7 +24,7 @@ _PLACEHOLDERS: Mapping[Keys, Any] = {
     ("data", "source"): "folder",
     ("space",): {},
 }
-_OPTIONAL_SECTIONS = ("defaults", "weights", "search", "resources", "cache", "tracking")
+OPTIONAL_SECTIONS = ("defaults", "weights", "search", "resources", "cache", "tracking")
 
 # Keys that files of earlier versions may have, and what to do about them.
 RETIRED: Mapping[Keys, str] = {
@@ -59,7 +59,7 @@ def validate(document: Document) -> tuple[FileForm, list[SpaceProblem], Document
         as doubtful.
     """
     tree = deepcopy(document.tree)
-    for section in _OPTIONAL_SECTIONS:  # a section with all its lines commented out
+    for section in OPTIONAL_SECTIONS:  # a section with all its lines commented out
         if tree.get(section, 0) is None:
             del tree[section]
     problems: list[SpaceProblem] = []
