@@ -52,7 +52,7 @@ def json_text(value: Any) -> str:
 def shown_errors(*, as_json: bool = False) -> Iterator[None]:
     """Turns the package's own errors into a message and an exit code; anything else is a bug and is shown whole."""
     errors = logging.StreamHandler(sys.stderr)
-    errors.setLevel(logging.WARNING)  # a search's own log takes more (app.logbook)
+    errors.setLevel(logging.WARNING)  # a search's own log takes more
     errors.setFormatter(PrintableFormatter("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[errors])
     try:

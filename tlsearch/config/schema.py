@@ -1,7 +1,6 @@
 """A space file as the rooms above read it: typed, complete, every path absolute.
 
-The annotations carry the rules of single values (``rules``), which ``validate`` applies; rules between
-values are in ``checks``.
+The annotations carry the rules of single values; those between values are in ``rules.between_values``.
 """
 
 from __future__ import annotations

@@ -44,7 +44,8 @@ class Measured:
     Attributes:
         stored: Entries of the node's caches that the search will read.
         trial_bytes: Memory of the largest trial, by backbone.
-        cache_bytes: Of packed images and of cached features, all that the search may store.
+        image_bytes: Of packed images, all that the search may store.
+        feature_bytes: Of cached features, likewise.
         checkpoint_bytes: Models and validation logits that are kept and checkpoints of running trials, at most.
     """
 

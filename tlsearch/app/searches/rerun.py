@@ -49,7 +49,6 @@ class Rerun:
         deviations: Every figure that differs in any bit, by epoch; times and the machine's load are not compared.
         versions: What the search began with and what is installed now, where they differ.
         may_differ: The trial was trained on a GPU, and without ``resources.deterministic``.
-        log: What each new epoch took and gave.
     """
 
     entry: SearchEntry

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from tlsearch.config.data_sources import DATA_SOURCES, SourceEntry
 from tlsearch.config.document.positions import Checker, Document, Keys, holds
@@ -21,16 +19,8 @@ from tlsearch.core.label_tasks import TASKS
 from tlsearch.core.text import plural
 from tlsearch.core.types import DataSpec, WeightsSource
 
-# The keys that only some sources have, with their defaults.
-_OWN_KEYS: Mapping[str, Any] = {
-    "name": None,
-    "download": False,
-    "options": {},
-    "image_column": None,
-    "label_column": None,
-    "layout": "auto",
-    "task": "single_label",
-}
+# The keys that only some sources have.
+_OWN_KEYS = ("name", "download", "options", "image_column", "label_column", "layout", "task")
 _ELSEWHERE = tuple(name for name, source in DATA_SOURCES.items() if source.needed)
 _AT_PATH_OR_NAME: tuple[Keys, ...] = (("data", "name"), ("data", "path"))
 
@@ -72,9 +62,10 @@ def resolve(form: FileForm, document: Document) -> tuple[SpaceFile, list[SpacePr
 def _data(data: DataSpec, checker: Checker) -> DataSpec:
     source = DATA_SOURCES[data.source]
     path = _data_path(data, source, checker)
-    for key, default in _OWN_KEYS.items():
+    plain = DataSpec(source=data.source)
+    for key in _OWN_KEYS:
         message = f"source {data.source} has no {key}; it has {show(getattr(data, key))}"
-        fits = key in source.keys or getattr(data, key) == default
+        fits = key in source.keys or getattr(data, key) == getattr(plain, key)
         checker.require(fits, ("data", key), message, ("data", "source"))
     if source.name:
         message = f"source {data.source} needs a name: {source.name}"
