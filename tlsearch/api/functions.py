@@ -21,8 +21,7 @@ from tlsearch.api.search import Search
 from tlsearch.api.spaces import LoadedSpace, SpaceSource, load_space, with_changes
 from tlsearch.app.catalog.catalog import find
 from tlsearch.app.checks.outputs import require_folders
-from tlsearch.display.live_progress import show_progress
-from tlsearch.display.shown_search import execute_shown
+from tlsearch.display.shown_search import execute_shown, show_progress
 
 if TYPE_CHECKING:
     from tlsearch.app.checks.planning import PlanReport

@@ -16,8 +16,7 @@ from tlsearch.app.catalog.stored import SearchState, read_record, search_state
 from tlsearch.core.errors import StorageError, UsageError
 from tlsearch.core.text import html_table, plural
 from tlsearch.core.types import Screen, SearchRecord, TrialRecord
-from tlsearch.display.live_progress import show_progress
-from tlsearch.display.shown_search import execute_shown
+from tlsearch.display.shown_search import execute_shown, show_progress
 
 if TYPE_CHECKING:
     import optuna

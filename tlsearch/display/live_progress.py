@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -15,9 +14,6 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from tlsearch.app.catalog.screen_file import narrowed
-from tlsearch.app.catalog.stored import read_record
-from tlsearch.app.views.status import trial_doing
 from tlsearch.core.text import about_s, format_s, plural
 from tlsearch.core.types import (
     Decision,
@@ -29,13 +25,12 @@ from tlsearch.core.types import (
     TrialOutcome,
     TrialState,
 )
-from tlsearch.display.console import Console, NotebookLive, Table
+from tlsearch.display.console import NotebookLive, Table
 from tlsearch.display.estimate import Estimate
 from tlsearch.display.trial_rows import Row, TrialRows
 
 if TYPE_CHECKING:
     from tlsearch.app.checks.planning import ForecastBeside
-    from tlsearch.app.searches.prepare import Prepared
     from tlsearch.config import SearchSpec
 
 _REFRESHES_PER_S = 4
@@ -244,32 +239,3 @@ class Progress(SearchObserver):
             return "no report yet"
         number, row = best
         return f"best so far: trial {self._name(number)} with {self._metric} {row.best:.4f}  {row.config.short}"
-
-
-def show_progress(prepared: Prepared, console: Console | None = None, *, name: Callable[[int], str] = str) -> Progress:
-    """The display of a search that is about to run, with what its earlier starts have done.
-
-    Args:
-        console: Where to; in a notebook its cell, by default standard error.
-        name: What a trial is called.
-    """
-    progress = Progress(
-        console or Console(stderr=True),
-        prepared.file.search,
-        address=prepared.address,
-        doing=partial(trial_doing, prepared.entry.directory),
-        name=name,
-        forecast=_forecast_of(prepared),
-    )
-    if prepared.resumed:
-        progress.restore(read_record(prepared.entry))
-    return progress
-
-
-def _forecast_of(prepared: Prepared) -> ForecastBeside | None:
-    """The forecast of a search that begins on this machine; what other machines take is not known here."""
-    if prepared.resumed or prepared.address != "local":
-        return None
-    from tlsearch.app.checks.planning import ForecastBeside
-
-    return ForecastBeside(prepared.file, partial(narrowed, prepared.entry, prepared.space), prepared.index)

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
+from typing import TYPE_CHECKING
 
 import rich.console
 
-from tlsearch.app.catalog.stored import search_log
+from tlsearch.app.catalog.screen_file import narrowed
+from tlsearch.app.catalog.stored import read_record, search_log
 from tlsearch.app.searches.execute import SearchEnd, execute
 from tlsearch.app.searches.prepare import Prepared
+from tlsearch.app.views.status import trial_doing
 from tlsearch.core.types import ProbedBackbone, Screen, ScreenObserver
+from tlsearch.display.console import Console
 from tlsearch.display.interrupts import interruptible
 from tlsearch.display.live_progress import Progress
 from tlsearch.results.leaderboard.screen_notes import screen_sentences
+
+if TYPE_CHECKING:
+    from tlsearch.app.checks.planning import ForecastBeside
 
 _QUIET_S = 10.0  # how often a line is printed where there are many backbones
 _FEW = 20
@@ -67,3 +76,32 @@ def execute_shown(
     lines = None if progress is None else ScreenLines(progress.console)
     with search_log(prepared.entry), interruptible(stop, on_interrupt), progress or nullcontext():
         return execute(prepared, observers=observers, screen_observer=lines, stop=stop)
+
+
+def show_progress(prepared: Prepared, console: Console | None = None, *, name: Callable[[int], str] = str) -> Progress:
+    """The display of a search that is about to run, with what its earlier starts have done.
+
+    Args:
+        console: Where to; in a notebook its cell, by default standard error.
+        name: What a trial is called.
+    """
+    progress = Progress(
+        console or Console(stderr=True),
+        prepared.file.search,
+        address=prepared.address,
+        doing=partial(trial_doing, prepared.entry.directory),
+        name=name,
+        forecast=_forecast_of(prepared),
+    )
+    if prepared.resumed:
+        progress.restore(read_record(prepared.entry))
+    return progress
+
+
+def _forecast_of(prepared: Prepared) -> ForecastBeside | None:
+    """The forecast of a search that begins on this machine; what other machines take is not known here."""
+    if prepared.resumed or prepared.address != "local":
+        return None
+    from tlsearch.app.checks.planning import ForecastBeside
+
+    return ForecastBeside(prepared.file, partial(narrowed, prepared.entry, prepared.space), prepared.index)

@@ -25,8 +25,9 @@ from tlsearch.app.catalog.stored import read_record, stored_file
 from tlsearch.app.checks.check_file import check_file
 from tlsearch.app.checks.feasibility import num_training
 from tlsearch.app.combined.ensemble_costs import Limits
-from tlsearch.app.production.choice import choose, find_or_train, train_on_all
+from tlsearch.app.production.choice import choose
 from tlsearch.app.production.conclude import conclude
+from tlsearch.app.production.ready_model import find_or_train, train_on_all
 from tlsearch.app.searches.execute import search_plan
 from tlsearch.app.searches.prepare import RunOptions, prepare
 from tlsearch.app.searches.rerun import deviations, rerun_trial

@@ -1,17 +1,15 @@
-"""Which trial goes into production, and its checkpoint: as the search kept it, or trained again."""
+"""Which trial goes into production, and why."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 
 from tlsearch.app.catalog.catalog import SearchEntry, find
 from tlsearch.app.catalog.stored import read_record
 from tlsearch.app.checks.resolution import convincing_difference
 from tlsearch.app.combined.ensemble_costs import Limits
-from tlsearch.app.combined.members import checkpoints_of
 from tlsearch.app.production.conclude import read_confirmed
 from tlsearch.app.production.confirm import best_candidates
 from tlsearch.config import SpaceFile
@@ -198,13 +196,3 @@ def _sizes_text(sizes: _Sizes, config: TrialConfig, limits: Limits) -> str:
     if limits.latency_ms is not None:
         parts.append(f"{sizes.latency(config):.1f} ms an image, at most {limits.latency_ms:g}")
     return "; ".join(parts)
-
-
-def find_or_train(choice: Choice, file: SpaceFile) -> Path:
-    """The checkpoint of the chosen trial; trained again, with the same seed, where the search has not kept it."""
-    return checkpoints_of(choice.entry, file, [choice.trial])[choice.trial.number]
-
-
-def train_on_all(choice: Choice, file: SpaceFile) -> Path:
-    """The checkpoint of the chosen configuration, trained on train and val for its best number of epochs."""
-    return checkpoints_of(choice.entry, file, [choice.trial], refit=True)[choice.trial.number]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from tlsearch.app.production.choice import Choice, find_or_train, train_on_all
+from tlsearch.app.combined.members import checkpoints_of
+from tlsearch.app.production.choice import Choice
 from tlsearch.app.production.fold_calibration import Calibration, held_out_calibration
 from tlsearch.config import SpaceFile
 from tlsearch.data import ImageIndex
@@ -63,6 +64,16 @@ def make_ready(choice: Choice, file: SpaceFile, index: ImageIndex, *, refit: boo
     if refit:
         checkpoint = train_on_all(choice, file)
     return ReadyModel(checkpoint=checkpoint, calibration=calibration, refit=refit)
+
+
+def find_or_train(choice: Choice, file: SpaceFile) -> Path:
+    """The checkpoint of the chosen trial; trained again, with the same seed, where the search has not kept it."""
+    return checkpoints_of(choice.entry, file, [choice.trial])[choice.trial.number]
+
+
+def train_on_all(choice: Choice, file: SpaceFile) -> Path:
+    """The checkpoint of the chosen configuration, trained on train and val for its best number of epochs."""
+    return checkpoints_of(choice.entry, file, [choice.trial], refit=True)[choice.trial.number]
 
 
 def _calibrated(checkpoint: Path, index: ImageIndex) -> Calibration:

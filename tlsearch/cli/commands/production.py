@@ -72,8 +72,7 @@ def run_confirm(
     """
     from tlsearch.app.production.conclude import conclude
     from tlsearch.app.production.confirm import prepare_confirm
-    from tlsearch.display.live_progress import show_progress
-    from tlsearch.display.shown_search import execute_shown
+    from tlsearch.display.shown_search import execute_shown, show_progress
 
     when_output_ends(GOES_ON)
     with prepare_confirm(entry, top=top, seeds=seeds, address=address) as confirmed:

@@ -207,8 +207,7 @@ def _execute(prepared: Prepared, *, as_json: bool, goes_on: bool = False) -> Sea
     """
     from tlsearch.app.catalog.screen_file import decided_screen
     from tlsearch.app.checks.feasibility import constant_cost, untried_backbones
-    from tlsearch.display.live_progress import show_progress
-    from tlsearch.display.shown_search import execute_shown
+    from tlsearch.display.shown_search import execute_shown, show_progress
     from tlsearch.results import results_json
     from tlsearch.results.leaderboard.front_rows import front_json
     from tlsearch.results.leaderboard.screen_notes import screen_json
