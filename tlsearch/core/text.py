@@ -118,6 +118,11 @@ def command(*words: str) -> str:
     return f"`tlsearch {shlex.join(words)}`"
 
 
+def number_text(value: float | None, form: str = ".4f", *, none: str = "-") -> str:
+    """A number as the cell of a table shows it."""
+    return none if value is None else format(value, form)
+
+
 def first_line(text: object, empty: str = "") -> str:
     """The first line of an error, or of another text, that holds something.
 

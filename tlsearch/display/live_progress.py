@@ -14,7 +14,7 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from tlsearch.core.text import about_s, format_s, plural
+from tlsearch.core.text import about_s, format_s, number_text, plural
 from tlsearch.core.types import (
     Decision,
     EpochReport,
@@ -151,7 +151,7 @@ class Progress(SearchObserver):
         self._estimate.ended(outcome.epochs_run)
         if self._live:
             return
-        value = "-" if outcome.best_value is None else f"{outcome.best_value:.4f}"
+        value = number_text(outcome.best_value)
         left_s = self._left_s()
         left = "" if left_s is None else f", {about_s(left_s)} left"
         self._print(
@@ -188,7 +188,7 @@ class Progress(SearchObserver):
             table.add_column(title, justify="right", no_wrap=True)
         table.add_column("configuration")
         for number, row in islice(running.items(), _MOST_ROWS):
-            figures = ["-" if v is None else f"{v:.4f}" for v in (row.value, row.best)]
+            figures = [number_text(row.value), number_text(row.best)]
             doing = self._doing(number) or ("starting a worker" if self._phase() else "")
             what = "  ".join(filter(None, (row.config.short, doing)))
             table.add_row(self._name(number), f"{row.epoch}/{self._num_reports}", *figures, what)

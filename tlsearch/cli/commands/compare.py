@@ -9,6 +9,7 @@ import typer
 
 from tlsearch.cli.root import Json, Storage, app
 from tlsearch.cli.session import out, print_json, shown_errors
+from tlsearch.core.text import number_text
 
 if TYPE_CHECKING:
     from tlsearch.display.console import Table
@@ -96,7 +97,7 @@ def _print_answers(found: AnswerComparison) -> None:
     if differing:
         classes = _table("class", "images", "average precision of A", "of B")
         for each in differing:
-            classes.add_row(each.name, str(each.images), *("-" if x is None else f"{x:.4f}" for x in (each.a, each.b)))
+            classes.add_row(each.name, str(each.images), number_text(each.a), number_text(each.b))
         out.print(classes)
     if found.disagreements:
         images = _table("image", "labels", "A", "B", left=4)

@@ -15,7 +15,7 @@ from tlsearch.cli.streams import GOES_ON, when_output_ends
 from tlsearch.cli.tables.results_table import alternatives_advice, alternatives_table
 from tlsearch.core.codec import to_plain
 from tlsearch.core.errors import UsageError
-from tlsearch.core.text import agree, plural
+from tlsearch.core.text import agree, number_text, plural
 from tlsearch.display.console import Table
 from tlsearch.display.interrupts import EXIT_INTERRUPTED
 
@@ -213,11 +213,11 @@ def _confirm_table(result: Confirmed) -> Table:
         table.add_row(
             str(one.rank),
             str(one.trial),
-            "-" if one.first_value is None else f"{one.first_value:.4f}",
+            number_text(one.first_value),
             f"{one.mean:.4f}",
             interval,
             f"{one.parameters:,}",
-            "-" if one.epoch_seconds is None else f"{one.epoch_seconds:.1f}",
+            number_text(one.epoch_seconds, ".1f"),
             style="bold" if one.trial == result.recommended else None,
         )
     return table
@@ -226,7 +226,7 @@ def _confirm_table(result: Confirmed) -> Table:
 def _evidence_table(result: PromotedModel) -> Table:
     """The evidence of ``promote``."""
     table = Table(title=f"{result.model} version {result.version}", show_header=False)
-    table.add_row(f"{result.metric} on validation", "-" if result.value is None else f"{result.value:.4f}")
+    table.add_row(f"{result.metric} on validation", number_text(result.value))
     test = result.test
     if test is None:
         table.add_row("test", "not looked at")

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tlsearch.core.printable import printable
-from tlsearch.core.text import format_s, plural
+from tlsearch.core.text import format_s, number_text, plural
 from tlsearch.core.types import SearchRecord
 from tlsearch.display.console import Table
 from tlsearch.results.leaderboard.front_rows import cost_label, front_rows, front_title
@@ -89,11 +89,11 @@ def _lines(record: SearchRecord, rows: Sequence[LeaderboardRow]) -> list[_Line]:
 
 
 def _fixed_cells(row: LeaderboardRow) -> dict[str, str]:
-    best = "-" if row.best_value is None else f"{row.best_value:.4f}"
+    best = number_text(row.best_value)
     if row.standard_error is not None:
         best = f"{best} ±{row.standard_error:.4f}{'~' if row.within_one_se and row.rank != 1 else ' '}"
     cells = {
-        "rank": "" if row.rank is None else f"={row.rank}" if row.tied else str(row.rank),
+        "rank": row.rank_text,
         "trial": str(row.trial),
         "best": best,
         "epoch": f"{'-' if row.best_epoch is None else row.best_epoch}/{row.epochs_run}",
@@ -196,7 +196,7 @@ def alternatives_table(found: Sequence[Alternative], title: str) -> Table:
     for head in ("cross-fitted", "all images", "parameters", "ms (CPU)"):
         table.add_column(head, justify="right", no_wrap=True)
     for one in found:
-        values = ["-" if value is None else f"{value:.4f}" for value in (one.cross_fitted, one.value)]
+        values = [number_text(one.cross_fitted), number_text(one.value)]
         sizes = [one.parameters_text, one.latency_text]
         table.add_row(one.kind, one.members_text, *values, *sizes)
     return table

@@ -6,7 +6,7 @@ import time
 
 from tlsearch.app.catalog.stored import ending_text
 from tlsearch.app.views.status import Overview, trial_doing
-from tlsearch.core.text import format_s, plural
+from tlsearch.core.text import format_s, number_text, plural
 from tlsearch.core.types import TrialRecord, TrialState
 from tlsearch.display.console import Table
 from tlsearch.results.leaderboard.front_rows import front_sentence
@@ -37,7 +37,8 @@ def running_table(seen: Overview) -> Table:
         table.add_row(
             str(trial.number),
             f"{trial.epochs_run}/{last}",
-            *("-" if one is None else f"{one:.4f}" for one in (value, trial.best_value)),
+            number_text(value),
+            number_text(trial.best_value),
             _age(trial, seen.status.holder, now),
             "  ".join(filter(None, (trial.config.short, trial_doing(seen.status.record.directory, trial.number)))),
         )

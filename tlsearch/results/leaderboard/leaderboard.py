@@ -75,6 +75,11 @@ class LeaderboardRow:
     seconds: float | None = None
     error: str = ""
 
+    @property
+    def rank_text(self) -> str:
+        """``3``, or ``=3`` where another trial has this value; empty without a rank."""
+        return "" if self.rank is None else f"={self.rank}" if self.tied else str(self.rank)
+
     def as_json(self) -> dict[str, Any]:
         """The row in the published shape."""
         return {name: value for name, value in asdict(self).items() if name in _PUBLISHED}

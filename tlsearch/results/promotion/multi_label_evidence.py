@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tlsearch.core.codec import from_plain
 from tlsearch.core.label_tasks import TASKS
 from tlsearch.core.metrics import f1_of
+from tlsearch.core.text import number_text
 from tlsearch.results.inference.multi_labelled import AnswerScore, MultiLabelEvaluation, answer_scores
 from tlsearch.results.promotion.test_evaluation import AgainstSingle, Calibration, Headline, TestEvidence
 from tlsearch.results.stats.intervals import bootstrap_metric
@@ -77,7 +78,7 @@ class MultiLabelEvidence:
         heads = ["class", "test images", "average precision", "threshold", "precision", "recall", "F1"]
         rows = []
         for one in self.classes:
-            ap = "" if one.average_precision is None else f"{one.average_precision:.3f}"
+            ap = number_text(one.average_precision, ".3f", none="")
             figures = (one.threshold, one.precision, one.recall, one.f1)
             rows.append([one.name, str(one.images), ap, *(f"{figure:.3f}" for figure in figures)])
         return heads, rows

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tlsearch.core.text import agree
+from tlsearch.core.text import agree, number_text
 from tlsearch.results.inference.multi_labelled import AnswerScore, MultiLabelEvaluation, answer_scores
 from tlsearch.results.report.html import Cell, Row, grid, paragraph, plot_figure, section, table
 from tlsearch.results.report.plots.style import DONE, Plot, add_axes, finish, new_figure, plot_style
@@ -46,7 +46,7 @@ def _hardest(evaluation: MultiLabelEvaluation) -> list[AnswerScore]:
 def _table(evaluation: MultiLabelEvaluation) -> str:
     rows = []
     for one in _hardest(evaluation):
-        precision = "–" if one.average_precision is None else f"{one.average_precision:.2f}"
+        precision = number_text(one.average_precision, ".2f", none="–")
         figures = (one.threshold, one.precision, one.recall, one.f1)
         rows.append(
             Row(

@@ -14,7 +14,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from numpy.typing import NDArray
 
 from tlsearch.core.printable import printable
-from tlsearch.core.text import agree, plural
+from tlsearch.core.text import agree, number_text, plural
 from tlsearch.results.inference.labelled import Evaluation, Mistake, class_scores, most_confused
 from tlsearch.results.inference.multi_labelled import AnyEvaluation, MultiLabelEvaluation
 from tlsearch.results.report.answers_section import answers_section, plot_precisions
@@ -92,8 +92,8 @@ def _class_table(evaluation: Evaluation) -> str:
             cells=[
                 Cell(text=score.name, wrap=True),
                 str(score.images),
-                "–" if score.recall is None else f"{score.recall:.2f}",
-                "–" if score.precision is None else f"{score.precision:.2f}",
+                number_text(score.recall, ".2f", none="–"),
+                number_text(score.precision, ".2f", none="–"),
             ]
         )
         for score in scores[:_MAX_CLASSES]

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from tlsearch.core.text import command, format_s, last_line, plural
+from tlsearch.core.text import command, format_s, last_line, number_text, plural
 from tlsearch.results.combine.alternatives import Alternative
 from tlsearch.results.leaderboard.front_rows import cost_label, front_rows, front_title
 from tlsearch.results.report.findings import (
@@ -104,10 +104,9 @@ def leaderboard_section(view: View) -> str:
     heads += [*(["parameters"] if sized else []), *(["ms"] if measured else []), *names]
     rows = []
     for row in view.rows:
-        rank = "" if row.rank is None else f"={row.rank}" if row.tied else str(row.rank)
         near = " ≈" if row.within_one_se and row.rank != 1 else ""
         cells: list[Cell | str] = [
-            Cell(text=rank, value=row.rank),
+            Cell(text=row.rank_text, value=row.rank),
             Cell(text=str(row.trial), value=row.trial),
             row.reason or row.state,
             Cell(text=value_text(row) + near, value=row.best_value),
@@ -117,7 +116,7 @@ def leaderboard_section(view: View) -> str:
         if sized:
             cells.append(Cell(text=millions(row.parameters), value=row.parameters))
         if measured:
-            cells.append(Cell(text="" if row.latency_ms is None else f"{row.latency_ms:.1f}", value=row.latency_ms))
+            cells.append(Cell(text=number_text(row.latency_ms, ".1f", none=""), value=row.latency_ms))
         for name in names:
             value = row.params.get(name)
             number = float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
@@ -206,7 +205,7 @@ def _group_table(view: View, title: str, groups: Sequence[GroupSummary]) -> str:
             str(group.completed),
             "–" if best is None else value_text(best),
             "–" if best is None else str(best.trial),
-            "–" if group.median is None else f"{group.median:.4f}",
+            number_text(group.median, none="–"),
             str(group.epochs),
             format_s(group.seconds, tenths=True),
         ]
@@ -286,8 +285,8 @@ def _alternative_cells(one: Alternative, search_id: str) -> Sequence[Cell | str]
     return [
         one.kind,
         Cell(text=one.members_text, wrap=True),
-        Cell(text="–" if one.cross_fitted is None else f"{one.cross_fitted:.4f}", value=one.cross_fitted),
-        Cell(text="–" if one.value is None else f"{one.value:.4f}", value=one.value),
+        Cell(text=number_text(one.cross_fitted, none="–"), value=one.cross_fitted),
+        Cell(text=number_text(one.value, none="–"), value=one.value),
         Cell(text=one.parameters_text, value=one.parameters),
         Cell(text=one.latency_text, value=one.latency_ms),
         Cell(text=one.advice(search_id), wrap=True),
