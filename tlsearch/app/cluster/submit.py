@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
@@ -17,8 +17,8 @@ from tlsearch.core.errors import SpaceError, SpaceProblem
 from tlsearch.core.files import write_atomically
 from tlsearch.core.secrets import holds_secret
 from tlsearch.core.user_folders import scratch_folder, state_directory
-from tlsearch.search.cluster.job_submission import follow, submit_once
-from tlsearch.search.cluster.jobs import JobRequest, Jobs, JobState
+from tlsearch.search.cluster.job_submission import submit_once
+from tlsearch.search.cluster.jobs import JobRequest, Jobs
 from tlsearch.space import build_space
 
 SUBMITTED = "submitted"  # folder of the catalogue, one file for each search sent to a cluster
@@ -94,17 +94,6 @@ def submit_file(options: SubmitOptions, *, jobs: Jobs | None = None) -> Submitte
     folder_path.mkdir(exist_ok=True)
     write_atomically(folder_path / f"{search_id}.json", json.dumps(asdict(submitted), indent=2))
     return submitted
-
-
-def follow_search(
-    submitted: Submitted,
-    write: Callable[[str], object],
-    *,
-    note: Callable[[str], object] = lambda text: None,
-    jobs: Jobs | None = None,
-) -> JobState | None:
-    """Writes what the search prints until its job ends; see ``tlsearch.search.cluster.job_submission.follow``."""
-    return follow(jobs or Jobs(submitted.address), submitted.job_id, write, note=note)
 
 
 def entrypoint(options: SubmitOptions, search_id: str) -> str:

@@ -12,6 +12,8 @@ from tlsearch.app.searches.execute import make_tracker
 from tlsearch.search import holding
 from tlsearch.tracking import BestKeeper
 
+_MLFLOW_S = 300.0  # how long it is waited for
+
 
 @dataclass(frozen=True, kw_only=True)
 class SyncEnd:
@@ -23,12 +25,11 @@ class SyncEnd:
     unsent: int
 
 
-def sync_search(entry: SearchEntry, *, timeout_s: float = 300.0) -> SyncEnd:
+def sync_search(entry: SearchEntry) -> SyncEnd:
     """Makes MLflow say what the study says; sending twice changes nothing.
 
     Args:
         entry: The search; it must not run, since its own process sends meanwhile.
-        timeout_s: How long to wait for MLflow.
 
     Raises:
         StorageError: The search runs, or its folder cannot be read.
@@ -43,7 +44,7 @@ def sync_search(entry: SearchEntry, *, timeout_s: float = 300.0) -> SyncEnd:
             record_start(tracker, entry, file)
             tracker.record_search(record)
             keeper.restore(record)
-            record_end(tracker, entry, record, kept_end(entry), timeout_s=timeout_s)
+            record_end(tracker, entry, record, kept_end(entry), timeout_s=_MLFLOW_S)
         finally:
-            unsent = tracker.close(timeout_s)
+            unsent = tracker.close(_MLFLOW_S)
     return SyncEnd(entry=entry, num_trials=len(record.trials), run_ids=tracker.run_ids(), unsent=unsent)

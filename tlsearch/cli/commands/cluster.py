@@ -47,7 +47,9 @@ def submit(
     """
     overrides = replacements(set_, trials, time_budget)
     with shown_errors(as_json=json):
-        from tlsearch.app.cluster.submit import SubmitOptions, follow_search, submit_file
+        from tlsearch.app.cluster.submit import SubmitOptions, submit_file
+        from tlsearch.search.cluster.job_submission import follow
+        from tlsearch.search.cluster.jobs import Jobs
 
         options = SubmitOptions(file=file, address=address, overrides=overrides, data_path=data, name=name, ship=ship)
         submitted = submit_file(options)
@@ -61,8 +63,9 @@ def submit(
             return
         again = command("submit", str(file), "--address", address, "--name", submitted.search_id)
         try:
-            state = follow_search(
-                submitted,
+            state = follow(
+                Jobs(submitted.address),
+                submitted.job_id,
                 lambda text: console.print(text, end=""),
                 note=lambda text: err.print(text),
             )
