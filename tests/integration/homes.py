@@ -49,6 +49,8 @@ class Home:
             env=self.environment,
             cwd=cwd or self.root,
             start_new_session=True,
+            # As a terminal gives it: tests that run under nohup have it ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
         )
 
     def run(self, *arguments: str, code: int = 0, timeout_s: float = 500) -> str:

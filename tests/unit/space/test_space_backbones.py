@@ -112,6 +112,7 @@ def test_models_of_timm_are_as_the_table_says(name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.usefixtures("same_timm")
 def test_the_whole_table_of_timm_is_as_installed() -> None:
     """To write it again: python tests/support/timm_rows.py > tlsearch/space/libraries/timm_models.txt"""
