@@ -129,7 +129,7 @@ def test_timms_own_way_to_name_a_version() -> None:
     for right in ("timm/vit_small_patch14_dinov2.lvd142m", "timm/resnet18@a1_in1k", "timm/eva02_tiny_patch14_224"):
         assert problem(right) is None
     assert "no weights 'lvd142n'; did you mean 'lvd142m'" in str(problem("timm/vit_small_patch14_dinov2.lvd142n"))
-    assert "no weights None" in str(problem("timm/resnet18."))
+    assert "no weights ''; it may be a1_in1k" in str(problem("timm/resnet18."))
 
 
 def test_tags_of_a_newer_timm_are_left_to_timm(monkeypatch: pytest.MonkeyPatch) -> None:
