@@ -80,6 +80,7 @@ def test_plan_starts_no_ray_and_writes_nothing(tmp_path: Path) -> None:
     assert sorted(tmp_path.rglob("*")) == before  # state and cache would be there too
 
 
+COMPILERS = ("torch._dynamo", "torch._inductor", "sympy")
 SLOW = (*HEAVY, "scipy", "sklearn", "sqlalchemy", "matplotlib", "pandas", "pyarrow")
 
 
@@ -124,7 +125,16 @@ def test_the_results_of_a_search_need_no_torch_and_no_ray(tmp_path: Path) -> Non
 
 def test_a_worker_imports_beside_ray_tune_only_what_trains() -> None:
     """What it imports before its first epoch, it imports while all workers of a machine do."""
-    unneeded = (*SLOW, "jinja2", "typer", "alembic", "tlsearch.search.study", "tlsearch.search.controller")
+    unneeded = (
+        *SLOW,
+        "torch._dynamo",
+        "sympy",
+        "jinja2",
+        "typer",
+        "alembic",
+        "tlsearch.search.study",
+        "tlsearch.search.controller",
+    )
     with_tune = _modules_after("import ray.tune", of=unneeded)
     worker = "import tlsearch.search.ray_tune.trainable, tlsearch.trial"
     assert _modules_after(worker, of=unneeded) - with_tune == {"torch", "torchvision"}

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torchvision
 from filelock import Timeout
 from numpy.typing import NDArray
 from safetensors.torch import load, save
@@ -81,6 +80,8 @@ def pass_batch_size(device_type: str) -> int:
 
 def library_versions(backbone: str) -> str:
     """The versions that the activations of a backbone depend on."""
+    import torchvision
+
     versions = f"torch {torch.__version__}, torchvision {torchvision.__version__}"
     if backbone.startswith("timm/"):
         import timm

@@ -8,6 +8,7 @@ import torch
 
 from tlsearch.core.types import TrialConfig, TrialSetup
 from tlsearch.model import StagedModel
+from tlsearch.model._private import count_flops
 from tlsearch.space.bn_policies import bn_policy
 
 # Multiply-adds that a device computes in the time that it takes to read a byte of stored features: convolutions of a
@@ -79,15 +80,13 @@ def view_of(config: TrialConfig, setup: TrialSetup, *, epoch: int, depth: int | 
 
 def measure_boundary(model: StagedModel, depth: int) -> Boundary:
     """Takes one black image through the prefix of a depth; the model's mode is left as it was."""
-    from torch.utils.flop_counter import FlopCounterMode  # a slow import that few trials need
-
     image = model.blank_images(1, next(model.parameters()).device)
     training, trainable = model.training, [one for one in model.parameters() if one.requires_grad]
     model.eval()
     for one in trainable:  # the counter follows gradients, which a view of such a parameter has not here
         one.requires_grad_(False)
     try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        with torch.no_grad(), count_flops() as counter:
             activation = model.forward_prefix(image, depth)
     finally:
         for one in trainable:

@@ -6,7 +6,7 @@ No other file uses any. ``tests/unit/test_private_names.py`` fails where one is 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,14 +15,18 @@ from torch.nn.modules.batchnorm import _NormBase as AnyRunningNorm  # that of in
 from torch.utils._python_dispatch import TorchDispatchMode  # documented, without a public place
 from torch.utils._pytree import tree_leaves  # as the dispatch mode gets its arguments
 
+if TYPE_CHECKING:
+    from torch.utils.flop_counter import FlopCounterMode
+
 __all__ = [
     "NAMES",
     "AnyBatchNorm",
     "AnyRunningNorm",
-    "TorchDispatchMode",
+    "DispatchMode",
     "add_to_all",
     "allow_graphs",
     "convolve",
+    "count_flops",
     "cpu_computes_bf16",
     "fused_adamw",
     "move_all_towards",
@@ -33,7 +37,7 @@ __all__ = [
 NAMES = (
     "torch.nn.modules.batchnorm:_BatchNorm",
     "torch.nn.modules.batchnorm:_NormBase",
-    "torch.utils._python_dispatch:TorchDispatchMode",
+    "torch.utils._python_dispatch:TorchDispatchMode._should_skip_dynamo",
     "torch.utils._pytree:tree_leaves",
     "torch.nn:Conv2d._conv_forward",
     "torch:Tensor._version",
@@ -43,9 +47,34 @@ NAMES = (
     "torch:_foreach_lerp_",
     "torch:_foreach_add_",
     "torch:_fused_adamw_",
+    "torch.optim:Optimizer.add_param_group.__wrapped__",
+    "torch.utils.flop_counter:_FlopCounterMode.__torch_dispatch__.__wrapped__",
+    "torch._dynamo.utils:is_compile_supported",  # whose place ``core.imports.without_compiler`` takes
     "torch._dynamo.config:recompile_limit",
     "torch._dynamo.config:accumulated_recompile_limit",
 )
+
+
+def _never_compiled(method: Any) -> None:
+    """Takes from a method of torch what imports the compiler at its first call, 0.8 s of CPU.
+
+    It is there so that a compiled function that calls the method leaves it out, and ours call none. torch (_compile.py)
+    looks here for what it would have made.
+    """
+    plain = method.__wrapped__
+    plain.__dynamo_disable = plain
+
+
+for name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict"):
+    _never_compiled(getattr(torch.optim.Optimizer, name))
+
+
+class DispatchMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """A subclass sees every operation of the body in its ``__torch_dispatch__``; the body is never compiled."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # torch would mark the method so that the compiler leaves it out, which imports the compiler
 
 
 def convolve(convolution: nn.Conv2d, images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -78,6 +107,14 @@ def add_to_all(tensors: list[Tensor], number: float) -> None:
 def fused_adamw(*tensors: list[Tensor], **settings: Any) -> None:
     """The kernel of ``torch.optim.AdamW(fused=True)``, without the optimizer's work around it."""
     torch._fused_adamw_(*tensors, **settings)
+
+
+def count_flops() -> FlopCounterMode:
+    """Counts the operations of what runs under it."""
+    from torch.utils import flop_counter  # a slow import that few trials need
+
+    _never_compiled(flop_counter._FlopCounterMode.__torch_dispatch__)
+    return flop_counter.FlopCounterMode(display=False)
 
 
 def allow_graphs(count: int) -> None:

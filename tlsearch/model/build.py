@@ -6,8 +6,8 @@ from collections import OrderedDict
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.vision_transformer import interpolate_embeddings
 
+from tlsearch.core.imports import without_compiler
 from tlsearch.core.types import ModelSpec
 from tlsearch.model.libraries.fast_init import empty_original, forked_seed, meta_original, random_original
 from tlsearch.model.libraries.libraries import is_timm, native_size
@@ -19,6 +19,9 @@ from tlsearch.model.staging.token_features import take_features
 from tlsearch.model.weights.matching import at_size
 from tlsearch.model.weights.resolve import Weights
 from tlsearch.space.libraries.backbones import split_version
+
+with without_compiler():
+    from torchvision.models.vision_transformer import interpolate_embeddings
 
 _POSITIONS = "encoder.pos_embedding"
 

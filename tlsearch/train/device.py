@@ -103,7 +103,8 @@ def trial_runtime(assignment: TrialAssignment) -> Runtime:
     setup, gpus = assignment.setup, assignment.gpus
     if setup.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it once, when CUDA starts
-    torch.use_deterministic_algorithms(setup.deterministic)
+    if setup.deterministic != torch.are_deterministic_algorithms_enabled():  # the call imports torch's compilers
+        torch.use_deterministic_algorithms(setup.deterministic)
     # Since Ray 2.54 a worker without a GPU still sees every GPU of its node.
     device = "cpu" if gpus == 0 else setup.device
     runtime = open_runtime(device, setup.precision, setup.num_threads, compiled=setup.compiled)

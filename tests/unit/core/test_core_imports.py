@@ -55,6 +55,39 @@ def test_a_command_ends_without_a_last_search_for_garbage() -> None:
     assert done.stdout.splitlines()[-1] == "frozen True"
 
 
+def test_torchvision_is_imported_without_the_compiler_and_asks_it_later() -> None:
+    code = """
+import sys
+from tlsearch.core.imports import without_compiler
+with without_compiler():
+    import torchvision
+assert not [name for name in sys.modules if name.startswith("torch._dynamo")]
+from torchvision.ops import roi_align
+asked = sys.modules["torchvision.ops.roi_align"].is_compile_supported("cpu")
+from torch._dynamo.utils import is_compile_supported
+assert asked == is_compile_supported("cpu")
+import torch
+assert torch.compile(lambda number: number + 1, backend="eager")(torch.ones(1)).item() == 2
+with without_compiler():
+    import torch._dynamo
+assert torch._dynamo is sys.modules["torch._dynamo"] and torch._dynamo.__file__
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_import_that_fails_leaves_the_compiler_to_be_imported() -> None:
+    code = """
+import sys
+from tlsearch.core.imports import without_compiler
+try:
+    with without_compiler():
+        raise ImportError
+except ImportError:
+    assert not [name for name in sys.modules if name.startswith("torch._dynamo")]
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_a_package_loads_the_names_that_it_imports_for_type_checkers(module: str, tmp_path: Path) -> None:
     file = tmp_path / "package.py"
     file.write_text(f"if TYPE_CHECKING:\n    from {module} import enabled\nif other:\n    pass\n")

@@ -172,6 +172,13 @@ def test_dropouts_masks_are_fresh_and_of_the_global_generator() -> None:
     assert dropout.train()(rows.to("meta")).is_meta
 
 
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "vit_b_32", "squeezenet1_0"])
+def test_what_would_be_drawn_is_constant(name: str) -> None:
+    """By ``nn.init``, too: whose functions no mode follows."""
+    original = empty_original(name, None, 96)
+    assert all(tensor.unique().numel() <= 2 for tensor in original.parameters())
+
+
 def test_positions_of_a_vision_transformer_are_interpolated() -> None:
     original = empty_original("vit_b_32", None, 96)
     state = original.state_dict()

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tlsearch.core.types import TrialConfig, WeightsSource
 from tlsearch.model import StagedModel, build_model, fold_batchnorm, resolve_weights
-from tlsearch.model._private import TorchDispatchMode
+from tlsearch.model._private import DispatchMode
 from tlsearch.space.bn_policies import BN_POLICIES
 from tlsearch.train import PixelSource, Runtime, Source, Trainer, feature_drift, probe_features
 from tlsearch.train.loop.evaluation import Reading, queue_logits
@@ -112,7 +112,7 @@ def test_one_read_put_back_would_be_noticed(tiny_model: Build, read: Callable[[T
 # --- how many operations a step has ---------------------------------------------------------------
 
 
-class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Operations(DispatchMode):  # type: ignore[no-untyped-call]
     """Counts what is dispatched."""
 
     def __init__(self) -> None:

@@ -17,11 +17,14 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms import functional as F
 
+from tlsearch.core.imports import without_compiler
 from tlsearch.core.types import DataSpec, TransformSpec
 from tlsearch.data.images.own_channels import Picture
+
+with without_compiler():
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms import functional as F
 
 # Of an image that would have more pixels when resized (300 MB of RGB) only the part around the crop is resized.
 _MAX_RESIZED_PIXELS = 100_000_000

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import PIL
 import torch
-import torchvision
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -116,6 +115,8 @@ def open_pixels(
 
 def _key(index: ImageIndex, split: str, resize: TransformSpec) -> dict[str, object]:
     """All that the bytes of an entry depend on; RGB of 8 bits has the keys of earlier versions."""
+    import torchvision
+
     key: dict[str, object] = {
         "format": _FORMAT,
         "digest": index.digest,

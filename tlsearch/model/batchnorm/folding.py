@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from tlsearch.model._private import TorchDispatchMode, convolve, tree_leaves, version_of
+from tlsearch.model._private import DispatchMode, convolve, tree_leaves, version_of
 from tlsearch.model.staging.part import Part
 from tlsearch.model.staging.staged import StagedModel
 
@@ -111,7 +111,7 @@ def _pairs(model: StagedModel, images: Tensor) -> tuple[list[Pair], Tensor]:
     ], logits
 
 
-class _Uses(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Uses(DispatchMode):
     """Counts by a tensor's id the operations that are given it: what hooks of modules do not see."""
 
     def __init__(self) -> None:

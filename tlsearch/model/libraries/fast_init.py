@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,6 +13,11 @@ from torch.overrides import TorchFunctionMode
 from tlsearch.model.libraries.libraries import create_original
 
 _ALLOCATIONS = frozenset({torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn})
+_INITS: Mapping[Any, Callable[[Mapping[str, Any]], float]] = {  # the means, of the names by which torch passes them on
+    nn.init.normal_: lambda options: options["mean"],
+    nn.init.uniform_: lambda options: (options["a"] + options["b"]) / 2,
+    nn.init.kaiming_uniform_: lambda options: 0.0,
+}
 
 
 class ConstantFill(TorchFunctionMode):
@@ -24,6 +29,9 @@ class ConstantFill(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         options = kwargs or {}
+        if func in _INITS:  # these draw while no mode hears of it, on meta by way of torch's compiler
+            with torch.no_grad():
+                return options["tensor"].fill_(_INITS[func](options))
         if func is Tensor.normal_:
             return args[0].fill_(args[1] if len(args) > 1 else options.get("mean", 0.0))
         if func is Tensor.uniform_:

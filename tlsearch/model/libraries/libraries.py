@@ -13,12 +13,15 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any, get_args
 
-import torchvision.models
 from torch import nn
 
 from tlsearch.core.errors import UserError
+from tlsearch.core.imports import without_compiler
 from tlsearch.core.types import CropMode, TransformSpec
 from tlsearch.space.libraries.backbones import TIMM, split_version
+
+with without_compiler():
+    import torchvision.models
 
 
 @lru_cache(maxsize=256)

@@ -64,9 +64,8 @@ def set_rates(
 class FusedStep:
     """The optimiser's step without what ``Optimizer.step`` does around it, groups of equal settings in one kernel.
 
-    The first call is that step itself, which makes the state. From the second on a fused AdamW goes straight to the
-    kernel that it would have called, with the same state and rates and with the gradients that are there. Any other
-    optimiser always takes its own step. To be made again when a group joins.
+    A fused AdamW goes straight to the kernel that it would have called, with the same state and rates and with the
+    gradients that are there. Any other optimiser always takes its own step. To be made again when a group joins.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
@@ -77,9 +76,10 @@ class FusedStep:
     def __call__(self) -> None:
         """One step."""
         if not self._sets:
-            self._optimizer.step()
             self._sets = _kernel_sets(self._optimizer)
             self._counts = [count for one in self._sets for count in one.counts]
+        if not self._sets:
+            self._optimizer.step()
             return
         gradients = [[parameter.grad for parameter in one.parameters] for one in self._sets]
         if any(gradient is None for listed in gradients for gradient in listed):
@@ -126,12 +126,21 @@ def _kernel_sets(optimizer: torch.optim.Optimizer) -> list[_KernelSet]:
             return []
         key = (group["base_lr"], group["joined"], group["weight_decay"])
         one = sets.setdefault(key, _KernelSet(group=group))
-        states = [optimizer.state[parameter] for parameter in group["params"]]
+        states = [_state_of(optimizer, parameter) for parameter in group["params"]]
         one.parameters += group["params"]
         one.means += [state["exp_avg"] for state in states]
         one.squares += [state["exp_avg_sq"] for state in states]
         one.counts += [state["step"] for state in states]
     return list(sets.values())
+
+
+def _state_of(optimizer: torch.optim.AdamW, parameter: Tensor) -> dict[str, Tensor]:
+    """The state of a parameter in a fused AdamW, made as its first step would make it."""
+    state: dict[str, Tensor] = optimizer.state[parameter]
+    if not state:
+        state["step"] = torch.zeros((), device=parameter.device)
+        state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+    return state
 
 
 def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
