@@ -242,7 +242,7 @@ def test_a_progressive_trial_is_watched_from_where_its_backbone_begins(pretraine
     drifts = ["feature_drift" in trial.step().metrics for _ in range(3)]
     trial.close()
     assert drifts == [False, True, False]
-    trial = FineTuning(pretrained("high", optimizer="sgd", backbone_lr=300.0, **more))
+    trial = FineTuning(pretrained("high", optimizer="sgd", backbone_lr=3000.0, **more))  # 300 is near the limit
     trial.step()
     with pytest.raises(Diverged, match="after epoch 2"):
         trial.step()
