@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -34,13 +35,23 @@ class Parameter(Hyperparameter):
             return _backbone_problem(value)
         if self.kind == "choice":
             return self._choice_problem(value)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return f"{self.label or self.name} takes {self._range()}, not {show(value)}"
-        if self.kind == "whole" and not isinstance(value, int):
-            return f"{self.label or self.name} takes {self._range()}, not {show(value)}"
-        if not math.isfinite(value) or not self.low <= value <= self.high or (self.above_low and value == self.low):
-            return f"{self.label or self.name} takes {self._range()}, not {show(value)}"
+        if not self._has(value):
+            return f"{self.label or self.name} takes {self._range()}, not {show(value)}{self._without_quotes(value)}"
         return None
+
+    def _has(self, value: object) -> bool:
+        """Whether it is a number of this dimension's kind, in its range."""
+        if isinstance(value, bool) or not isinstance(value, int if self.kind == "whole" else int | float):
+            return False
+        return self.low <= value <= self.high and math.isfinite(value) and not (self.above_low and value == self.low)
+
+    def _without_quotes(self, value: object) -> str:
+        """What helps where a number was written as a text."""
+        if isinstance(value, str):
+            with suppress(ValueError):
+                number = int(value) if self.kind == "whole" else float(value)
+                return "; write it without quotes" if self._has(number) else ""
+        return ""
 
     def coerce(self, value: Scalar) -> Scalar:
         """A value that has no problem, in the dimension's own type."""

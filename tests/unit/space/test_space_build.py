@@ -92,6 +92,8 @@ def test_what_is_left_out_is_fixed_at_its_default(tmp_path: Path) -> None:
         ({"backbone": {"when": {"head_lr": 1}, "choice": BACKBONES}}, "backbone.when", "no condition"),
         ({"heed_lr": 0.1}, "heed_lr", "did you mean 'head_lr'"),
         ({"head_lr": "fast"}, "head_lr", "numbers above 0"),
+        ({"head_lr": "0.001"}, "head_lr", "not '0.001'; write it without quotes"),
+        ({"batch_size": "32"}, "batch_size", "not '32'; write it without quotes"),
         ({"head_lr": 0}, "head_lr", "numbers above 0"),
         ({"head_lr": float("nan")}, "head_lr", "numbers above 0"),
         ({"head_lr": True}, "head_lr", "not true"),
