@@ -125,16 +125,8 @@ def test_the_results_of_a_search_need_no_torch_and_no_ray(tmp_path: Path) -> Non
 
 def test_a_worker_imports_beside_ray_tune_only_what_trains() -> None:
     """What it imports before its first epoch, it imports while all workers of a machine do."""
-    unneeded = (
-        *SLOW,
-        "torch._dynamo",
-        "sympy",
-        "jinja2",
-        "typer",
-        "alembic",
-        "tlsearch.search.study",
-        "tlsearch.search.controller",
-    )
+    searching = ("tlsearch.search.study", "tlsearch.search.controller")
+    unneeded = (*SLOW, *COMPILERS, "jinja2", "typer", "alembic", *searching)
     with_tune = _modules_after("import ray.tune", of=unneeded)
     worker = "import tlsearch.search.ray_tune.trainable, tlsearch.trial"
     assert _modules_after(worker, of=unneeded) - with_tune == {"torch", "torchvision"}

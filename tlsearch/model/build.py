@@ -7,7 +7,6 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from tlsearch.core.imports import without_compiler
 from tlsearch.core.types import ModelSpec
 from tlsearch.model.libraries.fast_init import empty_original, forked_seed, meta_original, random_original
 from tlsearch.model.libraries.libraries import is_timm, native_size
@@ -19,9 +18,6 @@ from tlsearch.model.staging.token_features import take_features
 from tlsearch.model.weights.matching import at_size
 from tlsearch.model.weights.resolve import Weights
 from tlsearch.space.libraries.backbones import split_version
-
-with without_compiler():
-    from torchvision.models.vision_transformer import interpolate_embeddings
 
 _POSITIONS = "encoder.pos_embedding"
 
@@ -144,6 +140,8 @@ def _resized(state: dict[str, Tensor], model: StagedModel) -> dict[str, Tensor]:
     positions = state.get(_POSITIONS)
     if positions is None or positions.shape == model.original_state()[_POSITIONS].shape:
         return state
+    from torchvision.models.vision_transformer import interpolate_embeddings
+
     patch_size = model.original_state()["conv_proj.weight"].shape[-1]
     with torch.no_grad():
         resized: dict[str, Tensor] = interpolate_embeddings(model.image_size, patch_size, state)

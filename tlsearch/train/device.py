@@ -18,6 +18,7 @@ from tlsearch.model._private import cpu_computes_bf16
 from tlsearch.train.cpu.heap import keep_heap, trim_heap
 
 Precision = Literal["fp32", "bf16", "fp16"]
+_STRICT = 2  # what torch.get_deterministic_debug_mode gives where an operation that does not repeat is an error
 _DTYPES: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -103,7 +104,7 @@ def trial_runtime(assignment: TrialAssignment) -> Runtime:
     setup, gpus = assignment.setup, assignment.gpus
     if setup.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it once, when CUDA starts
-    if setup.deterministic != torch.are_deterministic_algorithms_enabled():  # the call imports torch's compilers
+    if torch.get_deterministic_debug_mode() != (_STRICT if setup.deterministic else 0):  # the call imports compilers
         torch.use_deterministic_algorithms(setup.deterministic)
     # Since Ray 2.54 a worker without a GPU still sees every GPU of its node.
     device = "cpu" if gpus == 0 else setup.device

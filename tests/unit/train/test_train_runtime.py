@@ -69,8 +69,10 @@ def test_deterministic_algorithms_are_a_setting_of_the_search_not_of_the_worker(
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")  # the user's own stays
     try:
+        torch.use_deterministic_algorithms(True, warn_only=True)  # as a script that runs a trial may have it
         trial_runtime(replace(TRIAL, setup=replace(TRIAL.setup, deterministic=True)))
         assert torch.are_deterministic_algorithms_enabled()
+        assert not torch.is_deterministic_algorithms_warn_only_enabled()
     finally:
         trial_runtime(TRIAL)
     assert not torch.are_deterministic_algorithms_enabled()
