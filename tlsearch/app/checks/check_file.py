@@ -93,46 +93,16 @@ def check_file(
     except SpaceError as error:
         return CheckReport(problems=error.faults)
     problem = file.document.problem
-    stores = {("tracking", "uri"): (file.tracking.uri, "MLflow"), ("search", "study"): (file.search.study, "the study")}
-    wrong = {path: missing_driver(*store) for path, store in stores.items()}
-    problems = [problem(path, "; ".join(found)) for path, found in wrong.items() if found]
-    storage = folder_of(file.storage)
-    try:
-        check_search_folder(storage / new_search_id(file.name, storage))
-    except StorageError as error:
-        problems.append(problem(("storage",), str(error)))
-    card: DataCard | None = None
-    defaults: Mapping[str, Scalar] = {}
-    validation: Resolution | None = None
-    num_classes = 0
-    try:
-        from tlsearch.data import data_card, load_index
-
-        index = load_index(file.data)
-        num_classes = len(index.classes)
-        index = with_pixels(file, index)
-        card = data_card(index, scan=True, include_test=True)
-        if card.corrupt:  # all of them, before the first would end the measuring
-            problems.append(problem(("data",), card.corrupt_message()))
-        else:
-            file = fit_channels(file, index)
-        file, space = fit_defaults(file, space, num_training(file, index))
-        defaults = {name: space.default_of(name) for name in file.defaults.values if space.dimensions[name].left_out}
-        validation = resolution(index, file.search.num_folds)
-        problems += fold_problems(file, index)
-        if index.doubt:
-            problems.append(problem(("data",), index.doubt))
-    except DataError as error:
-        problems.append(problem(("data",), str(error)))
-    if num_classes:
-        problems += metric_problems(file, num_classes)
+    seen = _look_at_data(file, space)
+    file, space = seen.file, seen.space
+    problems = [*_place_problems(file), *seen.problems]
     backbones: list[CheckedBackbone] = []
     if with_model:
         problems += weights_problems(file, space, fetch=False)
-        backbones, unbuilt = _describe_all(file, space, num_classes or 2)
+        backbones, unbuilt = _describe_all(file, space, seen.num_classes or 2)
         problems += unbuilt
         if not unbuilt:
-            problems += limit_problems(file, model_sizes(file, space, num_classes or 2))
+            problems += limit_problems(file, model_sizes(file, space, seen.num_classes or 2))
     if with_batch and not problems:
         problems += dry_run(file, space)
     notes = {
@@ -141,12 +111,67 @@ def check_file(
     }
     return CheckReport(
         problems=tuple(problems),
-        data=card,
+        data=seen.card,
         backbones=tuple(backbones),
         warnings=(*unused_weights(file, space), *(problem(at, note) for at, note in notes.items() if note)),
-        defaults=defaults,
-        validation=validation,
+        defaults=seen.defaults,
+        validation=seen.validation,
     )
+
+
+def _place_problems(file: SpaceFile) -> list[SpaceProblem]:
+    """Of the places that a search writes to: stores without a driver, and its folder."""
+    problem = file.document.problem
+    stores = {("tracking", "uri"): (file.tracking.uri, "MLflow"), ("search", "study"): (file.search.study, "the study")}
+    missing = {path: missing_driver(*store) for path, store in stores.items()}
+    problems = [problem(path, "; ".join(found)) for path, found in missing.items() if found]
+    storage = folder_of(file.storage)
+    try:
+        check_search_folder(storage / new_search_id(file.name, storage))
+    except StorageError as error:
+        problems.append(problem(("storage",), str(error)))
+    return problems
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Seen:
+    """What a look at the data found; the file and the space with the defaults that fit them."""
+
+    file: SpaceFile
+    space: Space
+    num_classes: int = 0
+    card: DataCard | None = None
+    defaults: Mapping[str, Scalar] = field(default_factory=dict)
+    validation: Resolution | None = None
+    problems: tuple[SpaceProblem, ...] = ()
+
+
+def _look_at_data(file: SpaceFile, space: Space) -> _Seen:
+    """As far as the data can be read: an error keeps what was found before it."""
+    seen, problems = _Seen(file=file, space=space), list[SpaceProblem]()
+    try:
+        from tlsearch.data import data_card, load_index
+
+        index = load_index(file.data)
+        seen = replace(seen, num_classes=len(index.classes))
+        index = with_pixels(file, index)
+        seen = replace(seen, card=(card := data_card(index, scan=True, include_test=True)))
+        if card.corrupt:  # all of them, before the first would end the measuring
+            problems.append(file.document.problem(("data",), card.corrupt_message()))
+        else:
+            file = fit_channels(file, index)
+        file, space = fit_defaults(file, space, num_training(file, index))
+        defaults = {name: space.default_of(name) for name in file.defaults.values if space.dimensions[name].left_out}
+        validation = resolution(index, file.search.num_folds)
+        seen = replace(seen, file=file, space=space, defaults=defaults, validation=validation)
+        problems += fold_problems(file, index)
+        if index.doubt:
+            problems.append(file.document.problem(("data",), index.doubt))
+    except DataError as error:
+        problems.append(file.document.problem(("data",), str(error)))
+    if seen.num_classes:
+        problems += metric_problems(file, seen.num_classes)
+    return replace(seen, problems=tuple(problems))
 
 
 def _describe_all(file: SpaceFile, space: Space, num_classes: int) -> tuple[list[CheckedBackbone], list[SpaceProblem]]:

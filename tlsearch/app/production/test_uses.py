@@ -15,7 +15,7 @@ from tlsearch.core.files import folder_bytes, write_atomically
 from tlsearch.data import ImageIndex
 from tlsearch.results import load_model, logits_on
 from tlsearch.results.promotion.multi_label_evidence import AnyEvidence, gather_answers, read_evidence
-from tlsearch.results.promotion.test_evaluation import TestEvidence, compare_with_single, gather_evidence
+from tlsearch.results.promotion.test_evaluation import compare_with_single, gather_evidence
 from tlsearch.results.promotion.test_split import (
     USES,
     TestSplit,
@@ -106,22 +106,25 @@ def test_evidence(
     rehearse_promotion(entry.recorded, alias=alias, num_bytes=_COPIES * folder_bytes(checkpoint))
     record_uses(entry, split, uses)
     crash_point("test_recorded")
-    logits = logits_on(load_model(checkpoint), index, "test").double().numpy()
-    labels, classes = index.label_array("test"), index.classes
-    temperature, thresholds = ready.calibration.temperature, ready.calibration.thresholds
-    found: AnyEvidence
-    if thresholds:
-        found = gather_answers(logits, labels, classes=classes, temperature=temperature, thresholds=thresholds)
-    else:
-        found = gather_evidence(logits, labels, classes=classes, temperature=temperature)
-    if ready.single is not None and isinstance(found, TestEvidence):
-        single_logits = logits_on(load_model(ready.single), index, "test").double().numpy()
-        against = compare_with_single(logits, single_logits, labels, trial=choice.trial.number)
-        found = replace(found, against=against)
+    found = _look(choice, index, ready)
     done = replace(mine, evidence=to_plain(found))
     write_atomically(entry.path / USES, uses_text([done if one == mine else one for one in uses]))
     crash_point("test_evaluated")
     return Evidence(test=found, notes=notes)
+
+
+def _look(choice: Choice, index: ImageIndex, ready: ReadyModel) -> AnyEvidence:
+    """What the model says about the test split; of a combination beside what its single trial says."""
+    logits = logits_on(load_model(ready.checkpoint), index, "test").double().numpy()
+    labels, classes = index.label_array("test"), index.classes
+    temperature, thresholds = ready.calibration.temperature, ready.calibration.thresholds
+    if thresholds:
+        return gather_answers(logits, labels, classes=classes, temperature=temperature, thresholds=thresholds)
+    found = gather_evidence(logits, labels, classes=classes, temperature=temperature)
+    if ready.single is None:
+        return found
+    single = logits_on(load_model(ready.single), index, "test").double().numpy()
+    return replace(found, against=compare_with_single(logits, single, labels, trial=choice.trial.number))
 
 
 def uses_on_record(entry: SearchEntry, split: TestSplit) -> list[TestUse]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from html import escape
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from numpy.typing import NDArray
 
@@ -157,27 +158,12 @@ def plot_confusion(confusion: NDArray[np.int64], classes: Sequence[str]) -> Plot
         for spine in axes.spines.values():
             spine.set_visible(False)
         axes.tick_params(length=0, labelsize=7 if num > 12 else 8, labelcolor=INK)
-        if labels:
-            places = np.arange(num) + 0.5
-            axes.set_xticks(
-                places, [short(c, _LABEL) for c in classes], rotation=45, ha="right", rotation_mode="anchor"
-            )
-            axes.set_yticks(places, [short(c, _LABEL) for c in classes])
-        else:
-            axes.set_xticks([])
-            axes.set_yticks([])
+        places = np.arange(num if labels else 0) + 0.5
+        names = [short(c, _LABEL) for c in classes] if labels else []
+        axes.set_xticks(places, names, rotation=45, ha="right", rotation_mode="anchor")
+        axes.set_yticks(places, names)
         if num <= NUMBERED_CLASSES:
-            for true, predicted in zip(*np.nonzero(confusion), strict=True):
-                colour = "white" if shares[true, predicted] > 0.55 else INK
-                axes.text(
-                    predicted + 0.5,
-                    true + 0.5,
-                    str(confusion[true, predicted]),
-                    ha="center",
-                    va="center",
-                    color=colour,
-                    fontsize=6.5,
-                )
+            _write_counts(axes, confusion, shares)
         axes.set(xlabel="predicted", ylabel="true class")
         right, total = int(confusion.trace()), int(confusion.sum())
         caption = (
@@ -185,3 +171,16 @@ def plot_confusion(confusion: NDArray[np.int64], classes: Sequence[str]) -> Plot
             "The colour is the share of the true class."
         )
         return finish(figure, plot, caption)
+
+
+def _write_counts(axes: Axes, confusion: NDArray[np.int64], shares: NDArray[np.float64]) -> None:
+    for true, predicted in zip(*np.nonzero(confusion), strict=True):
+        axes.text(
+            predicted + 0.5,
+            true + 0.5,
+            str(confusion[true, predicted]),
+            ha="center",
+            va="center",
+            color="white" if shares[true, predicted] > 0.55 else INK,
+            fontsize=6.5,
+        )

@@ -95,28 +95,7 @@ def plot_curves(view: View, width_in: float = FULL_IN) -> Plot:
         figure = new_figure(width_in, _HEIGHT_IN)
         axes = add_axes(figure, left=0.65, top=0.4 if width_in == FULL_IN else 0.6)
         low, high = robust_limits(values, view.record.objective)
-        marks: dict[str, list[int]] = {}
-        size = 13 if len(trials) <= 60 else 7
-        faint = 0.9 if len(trials) <= 40 else 0.5 if len(trials) <= 150 else 0.3
-        for ending, (words, colour) in ENDINGS.items():
-            group = [t for t in trials if ending_of(t) == ending]
-            if not group:
-                continue
-            lines = LineCollection([_curve(t, metric) for t in group], colors=colour, linewidths=1.0, alpha=faint)
-            lines.set(gid=f"lines-{ending}", label=words)
-            axes.add_collection(lines)
-            ends = [_curve(t, metric)[-1] for t in group]
-            shape = "x" if ending in ("asha", "budget", "failed", "diverged") else "o"
-            dots = axes.scatter(
-                [x for x, _ in ends],
-                [y for _, y in ends],
-                s=size,
-                c=colour,
-                marker=shape,
-                linewidths=1.0,
-            )
-            dots.set_gid(f"ends-{ending}")
-            marks |= {f"{kind}-{ending}": [t.number for t in group] for kind in ("lines", "ends")}
+        marks = _draw_endings(axes, trials, metric)
         if view.best is not None:
             xs, ys = zip(*_curve(view.best, metric), strict=True)
             axes.plot(
@@ -124,11 +103,7 @@ def plot_curves(view: View, width_in: float = FULL_IN) -> Plot:
             )
         longest = max(t.epochs_run for t in trials)
         first = min(_curve(t, metric)[0][0] for t in trials)
-        for rung in view.facts.rungs:
-            if rung <= longest:
-                axes.axvline(rung, color=MUTED, linewidth=0.8, linestyle=(0, (2, 3)), zorder=0)
-                beside = ("data", "axes fraction")
-                note(axes, "rung", (rung, 0.015), shift=(3, 0), xycoords=beside, color=MUTED, fontsize=7.5)
+        _draw_rungs(axes, view.facts.rungs, longest)
         axes.set(
             xlabel=view.step,
             ylabel=view.label,
@@ -146,6 +121,33 @@ def plot_curves(view: View, width_in: float = FULL_IN) -> Plot:
             + _beyond(trials, low, high).strip()
         ).strip()
         return finish(figure, plot, caption, marks)
+
+
+def _draw_endings(axes: Axes, trials: Sequence[TrialRecord], metric: str) -> dict[str, list[int]]:
+    """The trials' curves and their last points, coloured by how they ended; the numbers of the trials by mark."""
+    marks: dict[str, list[int]] = {}
+    size = 13 if len(trials) <= 60 else 7
+    faint = 0.9 if len(trials) <= 40 else 0.5 if len(trials) <= 150 else 0.3
+    for ending, (words, colour) in ENDINGS.items():
+        group = [t for t in trials if ending_of(t) == ending]
+        if not group:
+            continue
+        lines = LineCollection([_curve(t, metric) for t in group], colors=colour, linewidths=1.0, alpha=faint)
+        lines.set(gid=f"lines-{ending}", label=words)
+        axes.add_collection(lines)
+        xs, ys = zip(*(_curve(t, metric)[-1] for t in group), strict=True)
+        shape = "x" if ending in ("asha", "budget", "failed", "diverged") else "o"
+        axes.scatter(xs, ys, s=size, c=colour, marker=shape, linewidths=1.0).set_gid(f"ends-{ending}")
+        marks |= {f"{kind}-{ending}": [t.number for t in group] for kind in ("lines", "ends")}
+    return marks
+
+
+def _draw_rungs(axes: Axes, rungs: Sequence[int], longest: int) -> None:
+    for rung in rungs:
+        if rung <= longest:
+            axes.axvline(rung, color=MUTED, linewidth=0.8, linestyle=(0, (2, 3)), zorder=0)
+            beside = ("data", "axes fraction")
+            note(axes, "rung", (rung, 0.015), shift=(3, 0), xycoords=beside, color=MUTED, fontsize=7.5)
 
 
 def _curve(trial: TrialRecord, metric: str) -> list[tuple[float, float]]:

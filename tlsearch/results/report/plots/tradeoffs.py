@@ -170,22 +170,17 @@ def plot_backbones(view: View, width_in: float = FULL_IN) -> Plot:
     with plot_style(plot.name):
         figure = new_figure(width_in, 0.5 + 0.42 * len(shown))
         axes = add_axes(figure, left=1.05 if narrow else 2.0, right=0.15, top=0.1, bottom=0.3)
-        for row, backbone in enumerate(shown):
-            for column, depth in enumerate(depths):
-                group = cells[backbone, depth]
-                best = view.best_of(group)
-                if best is None:
-                    axes.text(column, row, "–", ha="center", va="center", color=INK)
-                    continue
-                share = (value_of(best) - low) / (high - low)
-                share = min(max(share if view.record.objective.mode == "max" else 1 - share, 0.0), 1.0)
-                axes.fill_between(
-                    [column - 0.48, column + 0.48], row - 0.46, row + 0.46, color=scale(share), linewidth=0
-                )
-                colour = "white" if share > 0.55 else INK
-                number = f"{value_of(best):.3f}\nn={len(group)}" if narrow else f"{value_of(best):.4f}   n={len(group)}"
-                bold = "bold" if view.best is not None and best.number == view.best.number else "normal"
-                axes.text(column, row, number, ha="center", va="center", color=colour, fontweight=bold)
+        for (backbone, depth), group in cells.items():
+            at = depths.index(depth), shown.index(backbone)
+            best = view.best_of(group)
+            if best is None:
+                axes.text(*at, "–", ha="center", va="center", color=INK)
+                continue
+            share = (value_of(best) - low) / (high - low)
+            share = min(max(share if view.record.objective.mode == "max" else 1 - share, 0.0), 1.0)
+            number = f"{value_of(best):.3f}\nn={len(group)}" if narrow else f"{value_of(best):.4f}   n={len(group)}"
+            is_best = view.best is not None and best.number == view.best.number
+            _fill_cell(axes, at, scale(share), number, INK if share <= 0.55 else "white", bold=is_best)
         names = [f"depth {d}" + (" (head only)" if d == 0 and not narrow else "") for d in depths]
         axes.set_xticks(range(len(depths)), names)
         axes.set_yticks(range(len(shown)), [short(b, 15 if narrow else 30) for b in shown])
@@ -199,6 +194,13 @@ def plot_backbones(view: View, width_in: float = FULL_IN) -> Plot:
             "chances." + (f" The {left_out} worst backbones are left out." if left_out else "")
         )
         return finish(figure, plot, caption)
+
+
+def _fill_cell(axes: Axes, at: tuple[int, int], colour: Any, text: str, ink: str, *, bold: bool) -> None:
+    """A cell (column, row) of a table of colours with its text."""
+    column, row = at
+    axes.fill_between([column - 0.48, column + 0.48], row - 0.46, row + 0.46, color=colour, linewidth=0)
+    axes.text(column, row, text, ha="center", va="center", color=ink, fontweight="bold" if bold else "normal")
 
 
 def _is_accuracy(view: View) -> bool:
