@@ -105,7 +105,9 @@ def build_space(file: SpaceFile, *, stored: bool = False) -> tuple[Space, list[S
     parts.doubts.update(_check_conditions(parts, reader, file.defaults.values))
     file = replace(file, document=document.with_doubts(parts.doubts))
     space = _assemble(parts).with_defaults(file.defaults.values)
-    problems = [*reader.problems, *check_file(file, space)]
+    # Of a doubted value the loader has said what is wrong; the reader saw a stand-in.
+    new = [one for one in reader.problems if one.path not in document.doubts]
+    problems = [*new, *check_file(file, space)]
     if not stored:
         problems += [*effect_problems(file, space), *repeated_entries(file, space)]
     return space, problems

@@ -61,6 +61,11 @@ def test_forms(tmp_path: Path, name: str, written: Any, domain: object) -> None:
     assert read(tmp_path, {name: written}).dimensions[name].domain == domain
 
 
+def test_a_number_too_large_to_read_is_one_problem(tmp_path: Path) -> None:
+    (only,) = problems(tmp_path, {"head_lr": {"log": [1e-4, 10**30]}})
+    assert "2^63" in only.message, "and not that the stand-in is below the range"
+
+
 def test_what_is_left_out_is_fixed_at_its_default(tmp_path: Path) -> None:
     space = read(tmp_path, {"backbone": "resnet18"})
     config = space.to_config({})
