@@ -204,3 +204,12 @@ def test_heads_alone_are_compared_with_heads_alone() -> None:
     assert rungs.enter(bracket=0, epoch=1, best=0.5)  # below all heads, and the best of those that train more
     assert not rungs.enter(bracket=0, epoch=1, best=0.4)
     assert not rungs.enter(bracket=0, epoch=1, best=0.6, head_only=True)
+
+
+def test_a_deeper_trial_has_two_ways_past_a_rung() -> None:
+    rungs = Rungs(AshaRules(max_epochs=6, grace_period=1, reduction_factor=3), Objective(metric="x", mode="max"))
+    assert [rungs.enter(bracket=0, epoch=1, best=value) for value in (0.9, 0.8)] == [True, False]
+    heads = [rungs.enter(bracket=0, epoch=1, best=value, head_only=True) for value in (0.5, 0.4, 0.4, 0.85)]
+    assert heads == [True, False, False, True]
+    assert rungs.enter(bracket=0, epoch=1, best=0.84), "the second of three deeper ones, and the third of all seven"
+    assert [rungs.enter(bracket=0, epoch=1, best=value, head_only=True) for value in (0.95, 0.84)] == [True, False]

@@ -4,9 +4,10 @@ Li et al., "A System for Massively Parallel Hyperparameter Tuning" (MLSys 2020).
 lie at the epochs grace_period * reduction_factor^k below max_epochs. A trial that reaches a rung
 enters its best value so far and goes on if it is among the best 1/reduction_factor (rounded up)
 of all that have reached the rung, itself included; of equal ones as many as are among these, the first
-ones first. Heads alone have rungs of their own: one that starts solved is near its best after an epoch, and
-would cut deeper trials that pass it later (docs/search_quality.md). What happens depends on ranks and on the
-order of reports alone, so the same reports give the same decisions after any restart.
+ones first. A head alone is compared with heads alone. A deeper trial has two ways on: among all trials, or among the
+deeper ones, since a head that starts solved is near its best after an epoch and would cut deeper trials that pass it
+later (docs/search_quality.md). What happens depends on ranks and on the order of reports alone, so the same reports
+give the same decisions after any restart.
 
 With a cost as a second objective trials are compared by both: MO-ASHA, the stopping kind (Schmucker et al.,
 "Multi-objective Asynchronous Successive Halving", arXiv 2106.12639).
@@ -19,13 +20,14 @@ from bisect import bisect_right, insort
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from tlsearch.config import AshaSpec
 from tlsearch.core.pareto import Point, pareto_order
 from tlsearch.core.types import Objective
 from tlsearch.search.seeds import derive_fraction
 
-_Rung = tuple[bool, int, int]  # whether of heads alone, bracket, epoch
+_Rung = tuple[Literal["heads", "deeper", "all"], int, int]  # whose, bracket, epoch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +63,7 @@ class AshaRules(AshaSpec):
 
 
 class Rungs:
-    """What trials entered, by bracket and milestone, heads alone apart; fed in the stored order of reports."""
+    """What trials entered, by bracket and milestone, of each kind and of all; fed in the stored order of reports."""
 
     def __init__(self, rules: AshaRules, objective: Objective, cost: Objective | None = None) -> None:
         self._rules = rules
@@ -78,14 +80,17 @@ class Rungs:
             epoch: The epoch reported.
             best: The trial's best value up to that epoch.
             cost: What its model costs, where the search looks at it.
-            head_only: Whether it trains the head alone: such trials have rungs of their own.
+            head_only: Whether it trains the head alone.
         """
         if epoch not in self._rules.milestones(bracket):
             return True
-        key, gain = (head_only, bracket, epoch), self._objective.gain(best)
-        if self._cost is None:
-            return self._is_good(key, gain)
-        return self._is_in_front(key, (gain, self._cost.gain(cost)))
+        of_its_kind = self._is_ahead(("heads" if head_only else "deeper", bracket, epoch), best, cost)
+        of_all = self._is_ahead(("all", bracket, epoch), best, cost)
+        return of_its_kind or (of_all and not head_only)
+
+    def _is_ahead(self, key: _Rung, best: float, cost: float) -> bool:
+        gain = self._objective.gain(best)
+        return self._is_good(key, gain) if self._cost is None else self._is_in_front(key, (gain, self._cost.gain(cost)))
 
     def _is_good(self, key: _Rung, gain: float) -> bool:
         rung = self._gains.setdefault(key, [])

@@ -44,7 +44,7 @@ class Observation:
         mean: Whether the value is a mean over folds, which replaces those over fewer.
         last: Whether the trial has nothing left to train; rungs do not compare it with those that have.
         cost: What the trial's model costs; 0 where the search does not look at it.
-        head_only: Whether the trial trains the head alone; rungs compare such trials with each other.
+        head_only: Whether the trial trains the head alone; rungs compare such a trial with others of its kind alone.
     """
 
     trial: int
