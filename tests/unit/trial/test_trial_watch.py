@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import timm
+import torch
 
 from tlsearch.core.errors import Diverged
 from tlsearch.core.label_tasks import TASKS
-from tlsearch.core.types import EpochReport, TrialAssignment
+from tlsearch.core.types import EpochReport, TrialAssignment, WeightsSource
 from tlsearch.trial import FineTuning, feature_collapse
 
 Assign = Callable[..., TrialAssignment]
@@ -36,6 +39,37 @@ def test_distorted_features_are_told_after_a_quarter_of_the_epoch(pretrained: As
     told = str(raised.value)
     assert "the pretrained features are distorted" in told and "after 4 of the 15 steps of epoch 1" in told
     assert "drift is" in told and "latest training loss" in told and f"{math.log(3):.3g}" in told
+
+
+VIT = "timm/test_vit3"
+
+
+def transformer(assign: Assign, tmp_path: Path, *, backbone_lr: float, adapt: str = "none") -> TrialAssignment:
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        torch.save(timm.create_model("test_vit3", num_classes=3).state_dict(), tmp_path / "vit.pth")
+    rank = 4 if adapt == "lora" else None
+    values = {"policy": None, "backbone": VIT, "backbone_lr": backbone_lr, "adapt": adapt, "lora_rank": rank, **PAIRS}
+    assignment = assign(adapt, **values)
+    source = WeightsSource(kind="file", path=str(tmp_path / "vit.pth"))
+    return replace(assignment, setup=replace(assignment.setup, weights={VIT: source}))
+
+
+def test_a_backbone_without_batch_norm_has_its_own_limit(
+    assign: Assign, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feature_collapse, "_DISTORTED_EARLY_DRIFT_WITHOUT_BN", 0.3)
+    with pytest.raises(Diverged, match=r"after 4 of the 15 steps of epoch 1 .* \(far from 0\.3 on\)"):
+        first_epoch(transformer(assign, tmp_path, backbone_lr=1.0))
+
+
+def test_adapted_stages_are_not(assign: Assign, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feature_collapse, "_DISTORTED_EARLY_DRIFT_WITHOUT_BN", -1.0)
+    too_high = replace(TASKS["single_label"], guess=lambda *_: (0.0, 0.0))  # any loss is
+    monkeypatch.setattr(feature_collapse, "task_of", lambda _: too_high)
+    with pytest.raises(Diverged, match="after 4 of the 15 steps"):
+        first_epoch(transformer(assign, tmp_path, backbone_lr=1e-4))
+    assert first_epoch(transformer(assign, tmp_path, backbone_lr=1e-4, adapt="lora")).epoch == 1
 
 
 @pytest.mark.parametrize(
