@@ -137,8 +137,8 @@ def test_distorted_features_end_a_real_trial(real: Real, policy: str, backbone_l
 @pytest.mark.parametrize(("policy", "backbone_lr"), [("frozen", 1e-5), ("train", 1e-4), ("train", 1e-3)])
 def test_sound_rates_are_left_alone(real: Real, policy: str, backbone_lr: float) -> None:
     trial = FineTuning(real(depth=2, policy=policy, backbone_lr=backbone_lr))
-    # Four times chance: at 1e-3 five seeds have 0.36 to 0.51 after their first epoch, at the other rates 0.53 to 0.63.
-    assert trial.step().metrics["val_accuracy"] > 0.25
+    trial.step()  # at 1e-3 seeds differ after it, from 0.36 to 0.51
+    assert trial.step().metrics["val_accuracy"] > 0.45
     trial.close()
 
 

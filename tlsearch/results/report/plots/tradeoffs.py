@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.typing import ColorType
 
 from tlsearch.core.types import TrialConfig, TrialRecord
 from tlsearch.results.leaderboard.leaderboard import LeaderboardRow
@@ -196,7 +197,7 @@ def plot_backbones(view: View, width_in: float = FULL_IN) -> Plot:
         return finish(figure, plot, caption)
 
 
-def _fill_cell(axes: Axes, at: tuple[int, int], colour: Any, text: str, ink: str, *, bold: bool) -> None:
+def _fill_cell(axes: Axes, at: tuple[int, int], colour: ColorType, text: str, ink: str, *, bold: bool) -> None:
     """A cell (column, row) of a table of colours with its text."""
     column, row = at
     axes.fill_between([column - 0.48, column + 0.48], row - 0.46, row + 0.46, color=colour, linewidth=0)
